@@ -6,7 +6,7 @@
 #   docker run --rm --read-only -p 8080:8080 peerpigeon
 #
 # Both base images can be replaced, for example by a mirror, a digest or your own image: --build-arg BUILD_IMAGE=…
-# --build-arg RUNTIME_IMAGE=…. The runtime image needs libgcc and a glibc at least as new as the builder's; it needs no
+# --build-arg RUNTIME_IMAGE=…. The runtime image needs libgcc and a glibc at least as new as the builder's. It needs no
 # shell.
 ARG BUILD_IMAGE=docker.io/library/rust:1.95-slim-trixie
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian13:nonroot
@@ -62,7 +62,7 @@ COPY LICENSE /usr/share/licenses/peerpigeon/
 # A numeric user lets Kubernetes check that it is not root.
 USER 65532:65532
 WORKDIR /
-# localhost of a container is not reachable from outside.
+# Connections from outside do not reach localhost of a container.
 ENV HOST=0.0.0.0 \
     PORT=8080
 # PORT, and MESH_PORT and ADMIN_PORT as set in docker-compose.yml and k8s/.

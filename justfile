@@ -32,7 +32,7 @@ bench-docs:
 fmt:
     cargo fmt --all
 
-# Changes of the rules that no test notices: `just mutants --shard 3/100`, `just mutants -f proto/src/codec.rs`. Needs
-# cargo-mutants. All of them take days, so it is not part of the gate.
+# Lists changes of the rules that no test notices: `just mutants --shard 3/100`, `just mutants -f proto/src/codec.rs`.
+# Needs cargo-mutants. A complete run takes days, so it is not part of the gate.
 mutants *args:
     CARGO_PROFILE_TEST_DEBUG=0 SIM_SEEDS=20 nice -n 19 cargo mutants -p peerpigeon-proto -e 'proto/src/limits/**' -e 'proto/src/**/audit.rs' {{args}} -- --lib --test rules -- --skip planted --skip every_file

@@ -16,7 +16,7 @@ use proto::limits::MAX_ACQUAINTANCES;
 
 const CLOSEST: u8 = 16;
 
-/// The measured cost.
+/// The measured half of a stay.
 #[derive(Clone, Copy)]
 enum Half {
     Join,

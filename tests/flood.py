@@ -134,7 +134,7 @@ def flood_connects(to, stop, opened, closed, rate=10_000):
             sock = socket.socket()
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_IP, 24, 1)
-            # Closed with a reset, so that ports do not run out.
+            # The socket is closed with a reset, so that ports do not run out.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.bind((FLOOD, 0))
             sock.connect_ex(to)

@@ -109,7 +109,7 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
             assert!(discover.limit.is_none() || discover.limit == limit, "of {text}");
         }
         ClientMessage::Goodbye(goodbye) => {
-            // Without a name it leaves all networks; a blank name is the global one.
+            // Without a name it leaves all networks. A blank name means the global one.
             let leaves = string("networkName").map(|_| network);
             assert_eq!((kind, goodbye.network.as_deref()), ("goodbye", leaves), "of {text}");
             if field("data").is_some() {

@@ -7,10 +7,10 @@ use std::time::Duration;
 use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig};
 use shard::{DoorConfig, HubConfig, Proxies, ShardReading};
 
-/// Any bytes at a hub's port must get an answer of HTTP or none, and the connection must end with its client.
+/// Any bytes at a hub's port must get an HTTP answer or none, and the connection must end with its client.
 ///
 /// The first byte selects the port (plain, or with a PROXY head) and a prefix: nothing, a request line, or a handshake
-/// up to the middle of its last header. The second byte selects where the rest is cut into two writes.
+/// up to the middle of its last header. The second byte selects where the rest is divided into two writes.
 pub fn http_head(bytes: &[u8]) {
     static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
     let [how, cut, rest @ ..] = bytes else { return };
@@ -24,7 +24,7 @@ pub fn http_head(bytes: &[u8]) {
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         }
     };
-    // Each connection has another address, because ports that were just used stay reserved.
+    // Each connection has another address, because recently used ports stay reserved.
     let [_, a, b, c] = CONNECTIONS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
     let port = if how & 4 == 0 { plain } else { proxied };
     let mut client = TcpStream::connect((Ipv4Addr::new(127, a, b, c.max(1)), port)).expect("the hub accepts");
@@ -44,7 +44,7 @@ pub fn http_head(bytes: &[u8]) {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
             panic!("the connection does not end: {answer:?}")
         }
-        // It is reset if the hub has not read everything.
+        // The connection is reset if the hub has not read everything.
         Ok(_) | Err(_) => {}
     }
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{}", answer.escape_ascii());
@@ -53,7 +53,7 @@ pub fn http_head(bytes: &[u8]) {
 
 static PANICS: AtomicU32 = AtomicU32::new(0);
 
-/// The plain port and the one with PROXY heads of a hub with one shard, which echoes.
+/// The plain port and the port with PROXY heads of a hub with one shard, which echoes.
 fn hub() -> &'static (u16, u16) {
     static HUB: OnceLock<(u16, u16)> = OnceLock::new();
     HUB.get_or_init(|| {
@@ -69,7 +69,7 @@ fn hub() -> &'static (u16, u16) {
         let (publish, readings) = tokio::sync::watch::channel(Arc::<ShardReading>::default());
         let (ended, end) = tokio::sync::mpsc::channel(1);
         let shards = shard::start(&config, vec![listeners.into()], vec![publish], None, &ended).expect("started");
-        // It runs as long as the process.
+        // It runs until the process ends.
         std::mem::forget((shards, readings, end, ended));
         (plain, proxied)
     })

@@ -51,11 +51,11 @@ struct Hub {
 struct Session {
     client: Client,
     admitted: bool,
-    /// The hub is closing it; its messages are still read.
+    /// The hub is closing it, but still reads its messages.
     retiring: bool,
     backlog: bool,
     ping: Option<[u8; 8]>,
-    /// Signals written to its socket that have neither left nor failed.
+    /// Signals queued for its socket that have neither been written nor failed.
     unsent: VecDeque<Origin>,
 }
 
@@ -149,7 +149,7 @@ impl Hub {
 
     fn open(&mut self, peer: PeerId, seat: bool) {
         let shard = ShardId::home(&peer, self.shards.len() as u16, KEYS);
-        // Slots are used again, as a slab does.
+        // Slots are reused, as in a slab.
         let used = |slot| self.sessions.keys().any(|(s, id)| *s == shard && id.slot == slot);
         let Some(slot) = (0..).find(|&slot| !used(slot)) else { return };
         self.opened += 1;
@@ -212,7 +212,7 @@ impl Hub {
         assert!(!(right && waits), "{peer} has answered, but another session still waits for its id");
     }
 
-    /// The connection ends, from either side.
+    /// Ends the connection, from either side.
     fn end(&mut self, name: Name, reason: CloseReason) {
         let Some(session) = self.sessions.remove(&name) else { return };
         self.input(name.0, Input::Closed { session: name.1, reason });
@@ -303,7 +303,7 @@ impl Hub {
         self.sessions.get_mut(&name).unwrap_or_else(|| panic!("an output concerns {name:?}, which is not open"))
     }
 
-    /// Every member may now discover `peer` once more, and `peer` every member.
+    /// Allows every member to discover `peer` once more, and `peer` to discover every member.
     fn announced(&mut self, shard: ShardId, peer: PeerId, network: &str) {
         let to_shard = self.post.iter().filter(|((_, to), _)| *to == shard).flat_map(|(_, letters)| letters);
         let on_their_way: Vec<_> = to_shard
@@ -396,7 +396,7 @@ impl Hub {
         }
         for (network, members) in members {
             let told = pairs.remove(network).unwrap_or_default();
-            assert_eq!(told, members * (members - 1), "of {members} members of {network}");
+            assert_eq!(told, members * (members - 1), "pairs of {members} members of {network}");
         }
         assert!(pairs.values().all(|&pairs| pairs == 0), "members of forgotten networks: {pairs:?}");
     }

@@ -9,7 +9,7 @@ use tls::{Acceptor, Certificates, Connection, PairFiles, Received};
 
 /// Any bytes, in any pieces, at a port with TLS must cause neither a panic nor memory use above the bounds.
 ///
-/// The first byte selects the beginning of a connection: the bytes themselves; a client's first flight, damaged by the
+/// The first byte selects the start of a connection: the bytes themselves; a client's first flight, damaged by the
 /// bytes; or a complete handshake, followed by the bytes as ciphertext or as plaintext. The second byte determines the
 /// sizes of the pieces.
 pub fn tls_door(bytes: &[u8]) {
@@ -50,11 +50,11 @@ pub fn tls_door(bytes: &[u8]) {
     server.close(|bytes| Ok(bytes.len()));
 }
 
-/// The data that the client has to send.
+/// The data that the client must send.
 fn flight(client: &mut ClientConnection) -> Vec<u8> {
     let mut flight = Vec::new();
     while client.wants_write() {
-        client.write_tls(&mut flight).expect("a vector takes all");
+        client.write_tls(&mut flight).expect("a vector accepts all bytes");
     }
     flight
 }
@@ -77,18 +77,18 @@ fn damage(flight: &mut Vec<u8>, how: &[u8]) {
 fn shake_hands(server: &mut Connection, client: &mut ClientConnection) {
     while client.is_handshaking() || server.is_handshaking() {
         let flight = flight(client);
-        receive(server, &flight).expect("nobody has damaged it");
+        receive(server, &flight).expect("the data is undamaged");
         let mut answer = Vec::new();
         server
             .flush(|bytes| {
                 answer.extend_from_slice(bytes);
                 Ok(bytes.len())
             })
-            .expect("a vector takes all");
+            .expect("a vector accepts all bytes");
         let mut answer = &answer[..];
         while !answer.is_empty() {
             client.read_tls(&mut answer).expect("there is room");
-            client.process_new_packets().expect("nobody has damaged it");
+            client.process_new_packets().expect("the data is undamaged");
         }
     }
 }

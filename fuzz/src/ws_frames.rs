@@ -2,10 +2,10 @@ use std::ops::ControlFlow;
 
 use proto::ws::{Decoder, Event, FrameReader, MAX_CLIENT_HEADER, MAX_CONTROL_PAYLOAD, Progress, Speaker};
 
-/// The parser must read a stream of frames in the same way in one piece and in many, and must never request more bytes
-/// than a frame can have.
+/// The parser must read a stream of frames with the same result in one piece and in many. It must never request more
+/// bytes than a frame can have.
 ///
-/// The first byte sets the limit of a message, the second where the stream is cut.
+/// The first byte sets the limit of a message, and the second the places where the stream is divided.
 pub fn ws_frames(bytes: &[u8]) {
     let [limit, seed, stream @ ..] = bytes else { return };
     let max_message = usize::from(*limit) * 300;

@@ -1,12 +1,12 @@
 //! Turns of a hub's threads in events that concern 100,000 peers: another hub dies, its snapshot is installed, all of
-//! its peers leave, a legacy link begins and ends. A further event is the end of a session in 1,024 networks.
+//! its peers leave, a legacy link starts and ends. The last event is the end of a session in 1,024 networks.
 //!
 //! The hub has 16 shards: a relay and 16 routers with the queues of a real hub between them, without threads and
 //! sockets. In each step every thread has one turn. For each event, the table shows the longest turn of the mesh and of
-//! a shard, the most outputs in one turn, and the number of turns of the mesh. It also shows the most letters that
-//! waited for one shard, and the allocated memory before the event, at its maximum after any turn, and after the event.
-//! Times are CPU times of the thread. The allocator is that of the hub: with glibc's, one turn takes 13 ms, because it
-//! first merges the free memory that the other hub left in this thread.
+//! a shard, the most outputs in one turn, and the number of turns of the mesh. It also shows the most letters queued
+//! for one shard, and the allocated memory before the event, at its maximum after any turn, and after the event. Times
+//! are CPU times of the thread. The allocator is that of the hub. With glibc's, one turn takes 13 ms, because it first
+//! merges the free memory that the other hub left in this thread.
 //!
 //! `cargo bench -p peerpigeon-proto --bench turns` measures. `cargo test` runs it with few peers and measures no time:
 //! it checks the numbers of outputs and letters against the limits.
@@ -33,7 +33,7 @@ use tikv_jemallocator::Jemalloc;
 static MEMORY: Cap<Jemalloc> = Cap::new(Jemalloc, usize::MAX);
 
 thread_local! {
-    /// The most memory after any turn of an event, in bytes.
+    /// The maximum of allocated memory after any turn of an event, in bytes.
     static PEAK: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -71,7 +71,7 @@ fn announce(network: &str) -> String {
     format!(r#"{{"type":"announce","networkName":"{network}","data":{{"name":"Ann","version":"1.2.3"}}}}"#)
 }
 
-/// CPU time of this thread: whatever else the machine does is not counted.
+/// CPU time of this thread, so that other load on the machine is not counted.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -94,10 +94,10 @@ impl Turns {
     }
 }
 
-/// Letters in front of a thread.
+/// Letters queued for a thread.
 struct Mailbox<L> {
     batches: VecDeque<Vec<L>>,
-    /// What is left of the batch of the last turn.
+    /// The rest of the batch of the last turn.
     rest: VecDeque<L>,
 }
 
@@ -123,7 +123,7 @@ impl<L: Letter> Mailbox<L> {
         }
     }
 
-    /// Begins a turn: what is left, or the next batch.
+    /// Begins a turn: opens the rest of the last batch, or the next batch.
     fn open(&mut self) -> bool {
         if self.rest.is_empty()
             && let Some(batch) = self.batches.pop_front()
@@ -154,7 +154,7 @@ trait Machine {
         self.thread().1.ended(began, outputs);
     }
 
-    /// One turn with letters. False if there are none.
+    /// Takes one turn with letters. Returns false if there are none.
     fn read_letters(&mut self, now: Now) -> bool {
         let works = self.thread().0.open();
         if works {
@@ -177,7 +177,7 @@ struct Shard {
     to_mesh: Outbox<ToMesh>,
     unfinished: bool,
     rooms: Vec<SessionId>,
-    /// Sessions that were opened.
+    /// Number of opened sessions.
     sessions: u32,
     turns: Turns,
 }
@@ -243,7 +243,7 @@ impl Shard {
         }
     }
 
-    /// A turn with letters, and one with what did not fit into those before.
+    /// Takes a turn with letters, and one with the work left over by earlier turns.
     fn step(&mut self, now: Now) -> bool {
         let mut works = self.read_letters(now);
         let has_room =
@@ -278,9 +278,9 @@ struct Mesh {
     mailbox: Mailbox<ToMesh>,
     outboxes: Vec<Outbox<ToShard>>,
     unfinished: bool,
-    /// What the other hub has sent, one envelope each.
+    /// Envelopes that the other hub has sent, one per entry.
     socket: VecDeque<Vec<u8>>,
-    /// What this hub has sent there.
+    /// Envelopes that this hub has sent to it.
     sent: VecDeque<Vec<u8>>,
     rooms: VecDeque<Transport>,
     waiting: usize,
@@ -376,7 +376,7 @@ fn relay(hub: HubId, shards: u16, now: Now) -> Relay {
     Relay::new(config, now)
 }
 
-/// The measured hub, and the other hub: a relay with a single shard that does not exist.
+/// The measured hub, and the other hub: a relay with a single shard that is not simulated.
 struct Scene {
     size: Size,
     now: Now,
@@ -385,9 +385,9 @@ struct Scene {
     other: Option<Relay>,
     /// The claims of its peers.
     claims: Vec<Claim>,
-    /// Parts of snapshots that the other hub has to send.
+    /// Parts of snapshots that the other hub still has to send.
     other_rooms: usize,
-    /// The shards have no turns and accept no letters.
+    /// Whether the shards have no turns and accept no letters.
     stopped: bool,
 }
 
@@ -444,7 +444,7 @@ impl Scene {
             let envelope = Envelope::decode(&mut &bytes[..]).unwrap().unwrap();
             self.other(RelayInput::Received { via: Hop::Link(LINK), envelope });
         }
-        // A link's queue is never long.
+        // The queue of a link is never long.
         while self.other_rooms > 0 && self.mesh.socket.len() < 16 {
             self.other_rooms -= 1;
             self.other(RelayInput::Room { way: Transport::Link(LINK) });
@@ -498,7 +498,7 @@ impl Scene {
         }
     }
 
-    /// In each network, as many sessions as there are shards.
+    /// Each network has as many sessions as there are shards.
     fn fill(&mut self) {
         for number in 0..self.size.networks * u32::from(self.size.shards) {
             let id = peer(number);
@@ -513,7 +513,7 @@ impl Scene {
         self.run();
     }
 
-    /// Starts the other hub with all its peers, in as many networks.
+    /// Starts the other hub with all its peers, in this number of networks.
     fn start_other(&mut self, networks: u32) {
         let now = self.now;
         self.claims.clear();
@@ -521,7 +521,7 @@ impl Scene {
         let mut shard = Shard::new(0, 1);
         for number in 0..self.size.peers {
             let session = shard.opens(peer(OTHER + number), now);
-            // One peer is in as many networks as a peer may be in.
+            // One peer is in the maximum number of networks.
             let its = if number == 0 { 0..MAX_MEMBERSHIPS as u32 } else { number % networks..number % networks + 1 };
             for network in its {
                 let text = announce(&format!("net-{network}"));
@@ -558,7 +558,7 @@ impl Scene {
         self.pass(LEASE + HEARTBEAT * 2);
     }
 
-    /// Each peer of the other hub leaves, as far as this hub knows them.
+    /// Each peer of the other hub leaves, as far as this hub knows it.
     fn others_leave(&mut self) {
         for (number, claim) in std::mem::take(&mut self.claims).into_iter().enumerate() {
             let (peer, reason) = (peer(OTHER + number as u32), CloseReason::ClientClosed);
@@ -606,11 +606,11 @@ impl Scene {
         let outputs = self.shards.iter().map(|shard| shard.turns.outputs).max().unwrap_or_default();
         assert!(outputs <= TURN_OUTPUTS + self.size.crowd as usize * shards, "{what}: {outputs} in one of a shard");
         let room = SLICE_ROOM + most + MAILBOX_BATCHES * LETTER_BATCH;
-        assert!(self.mesh.waiting <= room, "{what}: {} letters waited for one shard", self.mesh.waiting);
+        assert!(self.mesh.waiting <= room, "{what}: {} letters were queued for one shard", self.mesh.waiting);
     }
 }
 
-/// The text of a Go hub that announces a peer.
+/// The text with which a Go hub announces a peer.
 fn go_peer(number: u32, network: &str) -> String {
     let peer = peer(number);
     format!(
@@ -632,7 +632,7 @@ fn large_networks(size: Size, scene: &mut Scene) {
     scene.measure("the first under closest:16 joins a network of 100,000", |scene| {
         scene.shards[at].turn(Input::Message { session, text }, now);
     });
-    // A further member joins a network with as many members on this shard as one of 16 shards has of 100,000.
+    // One more member joins a network with as many members on this shard as one of 16 shards has of 100,000.
     let shard = &mut scene.shards[0];
     let homes = (OTHER / 2..).filter(|&n| ShardId::home(&peer(n), size.shards, KEYS) == ShardId(0));
     let crowd: Vec<u32> = homes.take(size.crowd as usize + 1).collect();
@@ -641,7 +641,7 @@ fn large_networks(size: Size, scene: &mut Scene) {
         shard.joins(session, "large", now);
     }
     scene.run();
-    scene.measure("one joins a network of 100,000", |scene| {
+    scene.measure("one member joins a network of 100,000", |scene| {
         let session = scene.shards[0].opens(peer(crowd[0]), now);
         scene.shards[0].joins(session, "large", now);
     });
@@ -700,12 +700,12 @@ fn main() {
         }
     }
     scene.run();
-    scene.measure("the link of a Go hub with as many peers ends", |scene| {
+    scene.measure("the link of a Go hub with this number of peers ends", |scene| {
         scene.mesh.turn(RelayInput::LinkDown { link: SECOND_GO_LINK }, scene.now);
     });
     scene.check("end of a legacy link", slice);
 
-    // One session in as many networks as one may be in, each with members.
+    // One session is in the maximum number of networks, each with members.
     let number = OTHER * 2;
     let home = ShardId::home(&peer(number), size.shards, KEYS);
     let at = usize::from(home.0);

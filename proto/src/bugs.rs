@@ -1,8 +1,8 @@
 //! Impossible states: states that the rules exclude, and their handling if one is found anyway.
 //!
-//! Code that finds such a state continues as well as it can, because a hub serves thousands of other peers. It is never
-//! silent: [`bug!`](crate::bug) panics in builds with debug assertions (tests, simulators, fuzz targets). In release
-//! builds it counts the [`BugSite`] and returns one [`BugNote`] per site for the log.
+//! Code that finds such a state continues as well as it can, because the hub serves thousands of other peers. It is
+//! never silent: [`bug!`](crate::bug) panics in builds with debug assertions (tests, simulators, fuzz targets). In
+//! release builds it counts the [`BugSite`] and returns one [`BugNote`] per site for the log.
 //!
 //! A state that others can cause is not a bug. Stale handles, late letters and wrong data of other hubs are expected,
 //! and are ignored or answered where they arrive.
@@ -41,29 +41,31 @@ macro_rules! sites {
 
 sites! {
     OutputsLeft "outputs-left" "The outputs of an input were not all taken before the next input."
-    OutputsLost "outputs-lost" "Outputs were removed and not handed out."
-    LettersLost "letters-lost" "Letters were removed from an outbox and not handed out, or counted wrongly."
+    OutputsLost "outputs-lost" "Outputs were removed without being taken."
+    LettersLost "letters-lost" "Letters were removed from an outbox without being taken, or were counted wrongly."
     LetterToNobody "letter-to-nobody" "A letter is addressed to a shard or a mesh that the hub does not have."
     MessageSession "message-session" "The session of a message ended while the message was processed."
     SpeakerReplaced "speaker-replaced" "An admitted session ended, and another session was the current one of its peer."
     SessionLife "session-life" "A session went from one phase of its life to one that cannot follow."
     PendingSession "pending-session" "A takeover ended, and the session that waited for it did not exist."
-    AskedSession "asked-session" "A takeover ended, and the session that was asked did not exist."
+    AskedSession "asked-session" "A takeover ended, and the challenged session did not exist."
     LeaveNetwork "leave-network" "A session left a network that did not exist."
-    LeaveLocal "leave-local" "A session left a network whose list of sessions had another one in its place."
+    LeaveLocal "leave-local" "A session left a network, and its place in the list of sessions belonged to another \
+        session."
     RosterEntryStays "roster-entry-stays" "A member left, and its entry in the roster remained."
     EnterNetwork "enter-network" "A member entered a network that did not exist."
-    TellNetwork "tell-network" "The members of a network that did not exist were to receive an event."
+    TellNetwork "tell-network" "The members of a network that did not exist should receive an event."
     TellSession "tell-session" "A network listed a session that did not exist, or was not in it."
     JoinState "join-state" "A peer joined a network, and its session or the network did not exist."
-    RosterCursor "roster-cursor" "A session was being sent the roster of a network that did not exist."
-    CircleSession "circle-session" "A session that meets or replaces members did not exist, or was not in the network."
+    RosterCursor "roster-cursor" "A session was reading the roster of a network that did not exist."
+    CircleSession "circle-session" "A session that should meet or replace members did not exist, or was not in the \
+        network."
     CircleNetwork "circle-network" "Peers met in a network that did not exist."
-    CircleMember "circle-member" "A session knew, or was to meet, a peer that was not in the roster."
+    CircleMember "circle-member" "A session knew, or should meet, a peer that was not in the roster."
     KnowerSession "knower-session" "A member was known to a session that did not exist, or did not know it."
-    ResidentSession "resident-session" "The roster had a member of this shard that had no session here."
-    SignalFrame "signal-frame" "A signal came with a frame that is for many peers."
-    Hello "relay-hello" "The relay received a hello, which is for the links alone."
+    ResidentSession "resident-session" "The roster had a member of this shard without a session here."
+    SignalFrame "signal-frame" "A signal was sent with a frame for many peers."
+    Hello "relay-hello" "The relay received a hello, which only links process."
     HubMissing "hub-missing" "The relay processed an event of a hub that it did not know."
     HubNumber "hub-number" "The number that shards use for a hub belonged to another hub."
     HubLink "hub-link" "A hub's link did not exist."
@@ -72,7 +74,7 @@ sites! {
     LegacyLink "legacy-link" "The relay processed an event of a legacy link that did not exist."
     QueueMissing "queue-missing" "A session with bytes to write had no send queue."
     LinkMissing "link-missing" "The mesh processed an event of a link that did not exist."
-    Audit "audit" "Two records of one thing contradict each other. Only simulators look."
+    Audit "audit" "Two records of one fact contradict each other. Only simulators check this."
 }
 
 /// Number of impossible states found at each site since the process started.
@@ -111,7 +113,7 @@ pub struct Bugs {
 }
 
 impl Bugs {
-    /// Records an impossible state. Use [`bug!`](crate::bug).
+    /// Records an impossible state. Code calls it through [`bug!`](crate::bug).
     ///
     /// # Panics
     ///
@@ -151,7 +153,7 @@ pub(crate) fn ensure(holds: bool, else_what: impl FnOnce() -> String) -> Result<
 }
 
 /// Reports an impossible state: `bug!(self.bugs, LeaveNetwork, "{peer:?} leaves {ix:?}")`. The first argument is a
-/// place of type [`Bugs`], the second a variant of [`BugSite`]. The value is `()`.
+/// place of type [`Bugs`], and the second a variant of [`BugSite`]. The value is `()`.
 ///
 /// # Panics
 ///
@@ -170,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_find_is_counted_and_the_first_of_a_site_is_noted() {
+    fn every_find_is_counted_and_the_first_of_each_site_is_noted() {
         let mut bugs = Bugs::default();
         for n in 0..3 {
             bugs.count(BugSite::LeaveNetwork, format_args!("the {n}th"));

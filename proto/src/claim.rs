@@ -5,9 +5,9 @@ use crate::id::{HubId, PeerIncarnation};
 /// A hub's statement that a peer is connected there, in this session.
 ///
 /// Several hubs can claim one peer for a moment: while the peer moves, or when a partition between hubs ends. This is
-/// the only rule that decides between claims, on shards and between hubs: **the greater claim wins**. The later session
-/// (the greater incarnation) is greater; of two sessions with the same incarnation, the one at the hub with the greater
-/// id is. All hubs apply the same rule, so they decide alike, in whatever order claims arrive.
+/// the only rule that decides between claims, on shards and between hubs: **the greater claim wins**. A later session
+/// (a greater incarnation) is greater. If two sessions have the same incarnation, the one at the hub with the greater
+/// id is greater. All hubs apply the same rule, so they decide alike, in whatever order claims arrive.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Claim {
     // The order of the fields is the order of the rule.
@@ -20,11 +20,11 @@ pub struct Claim {
 /// The result of a comparison of two claims to one id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Precedence {
-    /// It is greater, and wins.
+    /// This claim is greater, and wins.
     Wins,
     /// Both claims are the same.
     Same,
-    /// It is smaller, and loses.
+    /// This claim is smaller, and loses.
     Loses,
 }
 
@@ -38,7 +38,7 @@ impl Claim {
         }
     }
 
-    /// The claim that wins among claims to one id.
+    /// The winner among claims to one id.
     pub(crate) fn winner<'a>(claims: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         claims
             .into_iter()
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_later_session_wins_and_then_the_greater_hub() {
+    fn the_later_session_wins_and_among_equals_the_greater_hub() {
         for (claim, other, expected) in [
             (claim(2, 1), claim(1, 9), Precedence::Wins),
             (claim(1, 9), claim(2, 1), Precedence::Loses),

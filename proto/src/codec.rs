@@ -38,11 +38,11 @@ pub enum ClientMessage<'a> {
     Signal(Signal<'a>),
 }
 
-/// `announce`: the client joins a network, or renews what the network's members know of it.
+/// `announce`: the client joins a network, or updates its data there.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Announce<'a> {
     /// The network's name, 1 to [`MAX_NETWORK_NAME_BYTES`](crate::limits::MAX_NETWORK_NAME_BYTES) bytes. A missing or
-    /// blank name is already replaced by `global`.
+    /// blank name has already been replaced by `global`.
     pub network: Cow<'a, str>,
     /// The announced JSON, byte for byte. `None` if it is missing. Its size and depth are not checked yet: the router
     /// refuses more than [`MAX_ANNOUNCE_DATA_BYTES`](crate::limits::MAX_ANNOUNCE_DATA_BYTES) with `data-too-large`.
@@ -56,7 +56,7 @@ pub struct Announce<'a> {
 pub struct Discover<'a> {
     /// The network's name, as in [`Announce`].
     pub network: Cow<'a, str>,
-    /// The requested number of members: any number. `None` if there is none. The router answers with at most
+    /// The requested number of members, without a bound. `None` if there is none. The router answers with at most
     /// [`MAX_CLOSEST`](crate::limits::MAX_CLOSEST) at once.
     pub limit: Option<u64>,
 }
@@ -145,7 +145,7 @@ struct Raw<'a> {
     ack: Option<&'a RawValue>,
 }
 
-/// The fields of a message before its type is known. A field that is `null` counts as missing.
+/// The fields of a message before its type is known. JSON, byte for byte.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Fields<'a> {
     kind: Option<Cow<'a, str>>,
@@ -176,7 +176,7 @@ impl<'a> From<Raw<'a>> for Fields<'a> {
 
 /// Parses the fields of any message.
 fn read(text: &str) -> Result<Fields<'_>, Box<RefusedMessage<'_>>> {
-    // serde would also accept an array, as the struct's fields in their order. An array is not a message.
+    // serde would also accept an array, as the struct's fields in their order. But an array is not a message.
     let object = text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{');
     let raw = if object { serde_json::from_str::<Raw<'_>>(text) } else { Err(de::Error::custom("not an object")) };
     raw.map(Fields::from).map_err(|_| {
@@ -189,7 +189,7 @@ fn read(text: &str) -> Result<Fields<'_>, Box<RefusedMessage<'_>>> {
     })
 }
 
-/// Finds out why valid JSON is not a message.
+/// Explains why valid JSON is not a message.
 fn misfit(text: &str) -> &'static str {
     let Ok(fields) = serde_json::from_str::<Object<'_>>(text) else { return sentences::HALF_SURROGATE };
     for (name, sentence) in [
@@ -208,12 +208,12 @@ fn misfit(text: &str) -> &'static str {
     sentences::DUPLICATE_FIELD
 }
 
-/// A text for which [`parse`] has a defect, in tests.
+/// In tests, a text that makes [`parse`] panic.
 #[cfg(test)]
 pub(crate) const PLANTED_PANIC: &str = "a text that the parser does not survive";
 
-/// Parses one text message of a client. The text is as long as the caller lets a message be; the time is linear in its
-/// length, and little is allocated: strings with escapes, and the refusal.
+/// Parses one text message of a client. The caller bounds the length of the text. The time is linear in this length.
+/// Only strings with escapes and refusals are allocated.
 ///
 /// # Errors
 ///

@@ -2,7 +2,7 @@
 //!
 //! A frame of a link is a sequence of envelopes. Each is `length: u32, kind: u8, body`, with little-endian integers.
 //! Unknown kinds are skipped; [`VERSION`] fixes the rest of the form. A body may have more bytes than this version
-//! knows, which are ignored, and a missing trailing field gets a default.
+//! knows, which are ignored, and a missing trailing field gets its default.
 
 mod form;
 
@@ -47,7 +47,7 @@ pub enum Envelope {
 
 /// The kinds of envelope, as metrics count them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "the labels say it")]
+#[expect(missing_docs, reason = "labels name the kinds")]
 pub enum EnvelopeKind {
     Hello,
     Heartbeat,
@@ -129,7 +129,7 @@ pub struct Heartbeat {
     pub seq: u64,
     /// Digest of its presence after that change.
     pub digest: u64,
-    /// Age in milliseconds, as far as the hubs on its way know.
+    /// Age in milliseconds, as far as the hubs on its route know.
     pub age_ms: u32,
     /// The hub is draining: do not dial it.
     pub draining: bool,
@@ -142,10 +142,11 @@ pub struct Heartbeat {
     /// A random number of the process, which distinguishes two processes with one id. 0 from hubs before 2.1, which do
     /// not send it.
     pub process: u64,
-    /// Hubs to which it has links, but from which it receives nothing on any link. No way to it leads through them.
+    /// Hubs to which it has links, but from which it receives nothing on any link. No route to the sender leads through
+    /// these hubs.
     pub unheard: Vec<HubId>,
-    /// Whether the sender receives nothing on the link that carries this heartbeat. It has no meaning in a forwarded
-    /// heartbeat.
+    /// Whether the sender receives nothing on the link over which it sends this heartbeat. It has no meaning in a
+    /// forwarded heartbeat.
     pub link_unheard: bool,
 }
 
@@ -180,7 +181,7 @@ pub enum ChangeKind {
         /// The `goodbye` message for the members.
         frame: Arc<Template>,
     },
-    /// Its session ended, and with it all memberships.
+    /// Its session ended, and with it all its memberships.
     Down(LeaveReason),
 }
 
@@ -254,7 +255,7 @@ pub enum Routed {
         peer: PeerId,
         /// Identifies the question.
         ticket: u64,
-        /// What the resume secret of the session there proves. Hubs before 2.1 do not send it.
+        /// The lineage that the resume secret of the asking session proves. Hubs before 2.1 do not send it.
         resume: Option<Lineage>,
     },
     /// Answers a takeover.
@@ -275,7 +276,8 @@ pub enum Routed {
 pub struct SignalEnvelope {
     /// Number of this signal among those from the source to the destination.
     pub counter: u64,
-    /// Number of the last change of the source's presence. The destination delivers the signal only after that change.
+    /// Number of the last change of the source's presence when the signal was sent. The destination delivers the signal
+    /// only after that change.
     pub seq: u64,
     /// Whether the sender waits for a receipt.
     pub receipt: bool,

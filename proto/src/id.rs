@@ -63,7 +63,7 @@ impl PeerId {
         (u128::from_be_bytes(high), u32::from_be_bytes(low))
     }
 
-    /// The id `by` after this one, counted in the last eight bytes, which wrap around.
+    /// The id that is `by` greater in the last eight bytes, which wrap around.
     pub(crate) fn shifted(mut self, by: u64) -> Self {
         if let Some(last) = self.0.last_chunk_mut::<8>() {
             *last = u64::from_be_bytes(*last).wrapping_add(by).to_be_bytes();
@@ -111,10 +111,10 @@ impl FromStr for PeerId {
     }
 }
 
-/// Writes bytes as lower-case hexadecimal digits. `hex` has two for each byte.
+/// Writes bytes as lower-case hexadecimal digits. `hex` must have two characters for each byte.
 #[inline]
 pub(crate) fn write_hex(hex: &mut [u8], bytes: &[u8]) {
-    // Without a table and without a branch, so that the compiler does many digits at once.
+    // The function has neither a table nor a branch, so that the compiler converts many digits at once.
     let digit = |n: u8| b'0' + n + u8::from(n > 9) * (b'a' - b'0' - 10);
     debug_assert_eq!(hex.len(), 2 * bytes.len());
     for (pair, byte) in hex.as_chunks_mut().0.iter_mut().zip(bytes) {
@@ -122,7 +122,7 @@ pub(crate) fn write_hex(hex: &mut [u8], bytes: &[u8]) {
     }
 }
 
-/// Reads hexadecimal digits of either case. `None` if there are not exactly two for each byte.
+/// Reads hexadecimal digits of either case. Returns `None` if there are not exactly two for each byte.
 pub(crate) fn read_hex(bytes: &mut [u8], hex: &str) -> Option<()> {
     let hex = hex.as_bytes();
     if hex.len() != 2 * bytes.len() {
@@ -158,9 +158,9 @@ impl fmt::Display for HubId {
     }
 }
 
-/// The name of a network, in which peers discover each other. Cloning is cheap: clones share one allocation.
+/// The name of a network, in which peers discover each other. Clones share one allocation.
 ///
-/// At most [`MAX_NETWORK_NAME_BYTES`] bytes. Names are compared byte by byte.
+/// Two names are equal if their bytes are. Names are compared byte by byte.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct NetworkName(Arc<str>);
 
@@ -180,7 +180,7 @@ impl NetworkName {
         }
     }
 
-    /// Makes a name of text that [`Self::resolve`] has returned. Allocates; the length is not checked again.
+    /// The length is not checked again. Allocates; the length is not checked again.
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
     }
@@ -219,13 +219,13 @@ pub struct SessionId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ShardId(pub u16);
 
-/// One incarnation of a hub: the wall clock in milliseconds at its start, or one more than the latest that other hubs
-/// remember.
+/// One incarnation of a hub: the wall clock in milliseconds at its start, or one more than the latest incarnation that
+/// other hubs remember.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct HubIncarnation(pub u64);
 
 /// One session of a peer among all sessions of its id: the wall clock in milliseconds at its admission, or one more
-/// than the latest known one.
+/// than the latest known session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct PeerIncarnation(pub u64);
 

@@ -1,4 +1,4 @@
-//! Keepalive: when to ping a session, when it is dead, and a timer wheel for the next check.
+//! Keepalive: when a session is pinged and when it counts as dead, and a timer wheel for the checks.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub struct Life {
 /// The result of a check of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing to do: check again at this time.
+    /// There is nothing to do until the next check at this time.
     Wait(Duration),
     /// Send a ping, and check again at this time.
     Ping(Duration),
@@ -44,8 +44,8 @@ impl Life {
         (self.alive, self.pings) = (millis(now), 0);
     }
 
-    /// Records that the socket accepted bytes. This alone is not a sign of life: until its buffers are full, an
-    /// operating system accepts bytes for a frozen client.
+    /// Records that the socket accepted bytes. This alone is not a sign of life: the kernel accepts bytes for a frozen
+    /// client until its buffers are full.
     pub fn wrote(&mut self, now: Duration) {
         self.wrote = millis(now);
     }
@@ -62,15 +62,15 @@ fn millis(at: Duration) -> u64 {
 
 impl Patience {
     /// The times that follow from `peer_timeout` (PEER_TIMEOUT_MS). Pings are sent every min(25 s, a third of it), but
-    /// not more often than every [`TICK`]. A session is dead after two unanswered pings and ten seconds, at the latest
-    /// after `peer_timeout`.
+    /// at most once per [`TICK`]. A session is dead ten seconds after two unanswered pings, at the latest after
+    /// `peer_timeout`.
     pub fn new(peer_timeout: Duration) -> Self {
         let interval = PING_INTERVAL.min(peer_timeout / 3).max(TICK);
         let dead_after = (2 * interval + PONG_GRACE).min(peer_timeout.max(TICK));
         Self { interval, dead_after }
     }
 
-    /// Time without a message to a session, or from it, after which the session is pinged.
+    /// Time without a message to or from a session after which it is pinged.
     pub fn interval(&self) -> Duration {
         self.interval
     }
@@ -82,10 +82,11 @@ impl Patience {
     }
 
     /// Checks a session at `now`. `behind` means that its socket does not accept queued bytes. Time before
-    /// `listening_since` does not count as silence, since the hub did not read then.
+    /// `listening_since` does not count as silence, because the hub did not read then.
     ///
     /// A session is pinged after [`Self::interval`] of silence and again after twice that time. It is also pinged when
-    /// it has been sent nothing for [`Self::interval`], so that it can tell a quiet hub from a dead one.
+    /// nothing has been sent to it for [`Self::interval`], so that the client can distinguish a quiet hub from a dead
+    /// one.
     pub fn judge(&self, life: &mut Life, behind: bool, listening_since: Duration, now: Duration) -> Verdict {
         let at = Duration::from_millis;
         let alive = at(life.alive).max(listening_since);
@@ -95,10 +96,10 @@ impl Patience {
             return Verdict::Dead;
         }
         let asks = life.pings < 2 && silence >= self.threshold(life.pings);
-        // A client receives its queued messages before it would receive a ping.
+        // The client will receive its queued messages before a ping.
         let speaks = !behind && now.saturating_sub(at(life.wrote)) >= self.interval;
         let ping = asks || speaks;
-        // A silent client must also answer a ping that is sent because the hub was quiet.
+        // A ping that is sent because the hub was quiet must be answered, too.
         if asks || speaks && silence >= self.interval / 2 {
             life.pings = (life.pings + 1).min(2);
         }
@@ -120,7 +121,7 @@ impl Patience {
     }
 }
 
-/// A timer wheel with slots of one [`TICK`]. It is not bounded: its owner schedules a bounded number of items.
+/// A timer wheel with slots of one [`TICK`]. The wheel is unbounded: its owner schedules a bounded number of items.
 ///
 /// An item beyond the wheel's range goes into its last slot and is scheduled again from there.
 #[derive(Debug)]
@@ -139,16 +140,16 @@ impl<T> Wheel<T> {
         Self { slots: (0..Self::SLOTS).map(|_| Vec::new()).collect(), next: 0 }
     }
 
-    /// Schedules `item` at `at`. [`Self::expire`] returns it then or up to one tick later.
+    /// Schedules `item` at `at`. [`Self::expire`] returns it then, or up to one tick later.
     pub fn schedule(&mut self, at: Duration, item: T) {
         let tick = (at.as_millis().div_ceil(TICK.as_millis()) as u64).max(self.next);
         self.place(tick, item);
     }
 
-    /// Takes out everything that is due at `now`.
+    /// Removes everything that is due at `now`, and adds it to `due`.
     pub fn expire(&mut self, now: Duration, due: &mut impl Extend<T>) {
         let now = (now.as_millis() / TICK.as_millis()) as u64;
-        // After a long pause every slot is due once; a second round would find nothing new.
+        // After a long pause every slot is due once. A second round would find nothing new.
         let rounds = (now + 1).saturating_sub(self.next).min(Self::SLOTS);
         let first = (now + 1).saturating_sub(rounds);
         for tick in first..=now {
@@ -180,7 +181,7 @@ mod tests {
         Duration::from_secs(s)
     }
 
-    /// A session that has sent nothing, and was sent nothing, for `silence`.
+    /// A session that has neither sent nor received anything for `silence`.
     fn silent_for(silence: Duration, pings: u8) -> Life {
         Life { alive: millis(NOW - silence), wrote: millis(NOW - silence), pings }
     }
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_timeout_is_never_passed() {
+    fn no_session_outlives_a_short_timeout() {
         let patience = Patience::new(secs(3));
         assert_eq!(patience.interval(), secs(1));
         assert_eq!(judge(patience, silent_for(secs(2), 1), false), (Verdict::Ping(NOW + secs(1)), 2));
@@ -230,7 +231,7 @@ mod tests {
     fn a_ping_for_the_client_needs_an_answer_too() {
         let patience = Patience::new(secs(300));
         let life = Life { wrote: millis(NOW - secs(25)), ..silent_for(secs(24), 0) };
-        assert_eq!(judge(patience, life, false), (Verdict::Ping(NOW + secs(25)), 1), "the next ping follows too early");
+        assert_eq!(judge(patience, life, false), (Verdict::Ping(NOW + secs(25)), 1), "the next ping is too early");
     }
 
     #[test]
@@ -252,7 +253,7 @@ mod tests {
         }
     }
 
-    /// Every session is checked in time: neither silence nor a full socket goes unnoticed, and checks are rare.
+    /// Each session is checked in time: no silence and no full socket stays unnoticed, and checks are rare.
     #[test]
     fn every_session_is_checked_in_time() {
         let patience = Patience::new(secs(300));
@@ -284,7 +285,11 @@ mod tests {
                             }
                         }
                     }
-                    assert!(look > now && look <= now + patience.interval(), "seed {seed}: next look at {look:?}");
+                    assert!(
+                        look > now && look <= now + patience.interval(),
+                        "seed {seed}: the next check is at \
+                        {look:?}"
+                    );
                     assert!(now - heard < patience.dead_after(), "seed {seed}: silent for too long");
                     assert!(!behind || now - wrote < patience.dead_after(), "seed {seed}: stuck for too long");
                     assert!(behind || now - wrote < patience.interval(), "seed {seed}: no ping for too long");
@@ -326,7 +331,12 @@ mod tests {
             wheel.expire(now, &mut due);
             for i in due.drain(..) {
                 assert!(seen[i].replace(now).is_none(), "{i} came twice");
-                assert!(now >= ats[i] && now < ats[i] + 2 * TICK, "{i} due {:?} came {now:?}", ats[i]);
+                assert!(
+                    now >= ats[i] && now < ats[i] + 2 * TICK,
+                    "{i} was due at {:?} and returned at \
+                    {now:?}",
+                    ats[i]
+                );
             }
         }
         assert!(seen.iter().all(Option::is_some));

@@ -6,17 +6,17 @@ use siphasher::sip::SipHasher13;
 
 use crate::id::{PeerId, ShardId};
 
-/// Secret keys of every hash of values that clients choose: of hash maps, of [`ShardId::home`], of the payloads of
-/// pings, and of random draws. Two arbitrary numbers.
+/// Secret keys of all hashes of client-chosen values: hash maps, [`ShardId::home`], payloads of pings, and random
+/// draws. They are two arbitrary numbers.
 ///
 /// The caller draws them once per process from the system's random numbers. The relay and all shards of a hub must have
 /// the same keys: otherwise they would disagree about the homes of peers, and letters would be lost. They never leave
 /// the process.
 #[derive(Clone, Copy)]
 pub struct Keys(
-    /// Key of maps and of homes.
+    /// Key of maps and of home shards.
     pub u64,
-    /// Key of maps; its complement is a key of homes, so that the two hashes of a peer are independent.
+    /// Key of maps. Its complement is a key of home shards, so that the two hashes of a peer are independent.
     pub u64,
 );
 
@@ -36,9 +36,9 @@ impl BuildHasher for Keys {
 }
 
 impl ShardId {
-    /// The home shard of a peer in a hub of `shards` shards. 0 counts as 1.
+    /// The home shard of a peer in a hub with `shards` shards. 0 counts as 1.
     ///
-    /// The hash is keyed because peers choose their ids: they must not be able to put many on one core.
+    /// The hash is keyed because peers choose their ids: they must not be able to put many peers on one core.
     pub fn home(peer: &PeerId, shards: u16, keys: Keys) -> Self {
         if shards <= 1 {
             return Self(0);

@@ -6,12 +6,12 @@
 //! Drive it like this:
 //!
 //! 1. Call [`Router::handle_input`] with one [`Input`], or [`Router::handle_timeout`].
-//! 2. Call [`Router::poll_output`] until it is `None` and do what each [`Output`] says, in order.
+//! 2. Call [`Router::poll_output`] until it returns `None`, and perform each [`Output`] in order.
 //! 3. Wait for the next input, or until [`Router::poll_timeout`].
 //!
 //! Give one input, then drain all outputs. An output may point into the router's arena, which the next input
-//! overwrites. The router requests things from the world by outputs and receives answers as inputs, so nothing has to
-//! be mocked: the simulator is a second driver of the same code.
+//! overwrites. The router requests actions by outputs and receives the results as inputs, so nothing has to be mocked:
+//! the simulator is a second driver of the same code.
 //!
 //! ```
 //! use std::time::Duration;
@@ -44,8 +44,8 @@
 //!
 //! # What this crate will never do
 //!
-//! It never waits, and never panics on input of clients or hubs. It never reads a clock or a random number: both are
-//! arguments (see [`Now`] and [`Keys`]). It never depends on tokio, hyper, redis or metrics.
+//! The rules never wait, and never panic on input of clients or hubs. They never read a clock or a random number: both
+//! are arguments (see [`Now`] and [`Keys`]). This crate never depends on tokio, hyper, redis or metrics.
 
 mod bugs;
 mod claim;

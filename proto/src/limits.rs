@@ -1,6 +1,6 @@
 //! Every bound, with its arithmetic and its effect.
 //!
-//! The constants are in modules by the part that enforces them, and are all used as `limits::NAME`.
+//! The constants are in modules by the part that enforces them. All are used as `limits::NAME`.
 
 mod admission;
 mod bridge;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::limits::{LETTER_BATCH, LETTER_BATCH_BYTES, OUTBOX_HIGH_WATER, OUTBOX_HIGH_WATER_BYTES};
 use crate::router::Letter;
 
-/// Letters for one address, in the order in which they were posted. None is dropped: the sender stops reading its
+/// Letters for one receiver, in the order in which they were posted. No letter is dropped: the sender stops reading its
 /// sessions while an outbox [is over](Self::is_over) its mark. The outbox itself is unbounded.
 #[derive(Debug)]
 pub struct Outbox<L> {
@@ -23,8 +23,8 @@ impl<L> Default for Outbox<L> {
 }
 
 impl<L: Letter> Outbox<L> {
-    /// Appends a letter. It is never refused: the caller stops its inputs when the outbox [is over](Self::is_over) its
-    /// mark, so that the excess is what one turn can post.
+    /// Appends a letter. It is never refused. The caller stops its inputs when the outbox [is over](Self::is_over) its
+    /// mark, so it exceeds the mark by what one turn can post.
     pub fn push(&mut self, letter: L) {
         self.bytes += letter.owned_bytes();
         self.posted += 1;
@@ -32,7 +32,7 @@ impl<L: Letter> Outbox<L> {
     }
 
     /// Removes and returns the next batch: at most [`LETTER_BATCH`] letters, and no further letter once their frames
-    /// have [`LETTER_BATCH_BYTES`]. Empty if the outbox is.
+    /// have [`LETTER_BATCH_BYTES`]. The batch is empty if the outbox is.
     pub fn take_batch(&mut self) -> Vec<L> {
         let mut batch = Vec::with_capacity(self.letters.len().min(LETTER_BATCH));
         let mut bytes = 0;
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_is_passed_by_letters_or_by_bytes() {
+    fn the_mark_is_exceeded_by_letters_or_by_bytes() {
         let mut many = Outbox::default();
         (0..=OUTBOX_HIGH_WATER as u64).for_each(|n| many.push(signal(0, n)));
         let mut heavy = Outbox::default();

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// A queue that counts the outputs added and taken, so that outputs removed in another way are detected.
+/// A queue that counts added and taken outputs, so that outputs removed in any other way are detected.
 #[derive(Debug)]
 pub(crate) struct Outputs<T> {
     queue: VecDeque<T>,
@@ -33,13 +33,13 @@ impl<T> Outputs<T> {
         self.queue.len()
     }
 
-    /// Removes all outputs, as a bug would.
+    /// Removes all outputs, as a bug would do.
     #[cfg(test)]
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
     }
 
-    /// Number of outputs, since the last call, that were removed without being taken.
+    /// Number of outputs that were removed without being taken, since the last call.
     pub(crate) fn take_lost(&mut self) -> u64 {
         let lost = self.put - self.taken - self.queue.len() as u64;
         self.taken += lost;

@@ -21,14 +21,15 @@ use crate::id::SessionId;
 /// outputs of a session that has ended on one side are ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SessionPhase {
-    /// Not admitted: it waits until another session with its id has ended. Nothing is read from its socket.
+    /// The session is not admitted: it waits until another session with its id has ended. Nothing is read from its
+    /// socket.
     Pending,
-    /// Admitted: it is sent messages, and its messages are processed.
+    /// The session is admitted: it receives messages, and its messages are processed.
     Open,
-    /// It must leave, because the hub drains or its socket accepts nothing any more. It is sent nothing, and its
-    /// messages are still processed.
+    /// The session must leave, because the hub drains or its socket accepts nothing any more. It receives nothing, but
+    /// its messages are still processed.
     Retiring,
-    /// It has ended.
+    /// The session has ended.
     Closing,
 }
 
@@ -43,7 +44,7 @@ impl SessionPhase {
         }
     }
 
-    /// Moves to `next`. A phase that cannot follow is an impossible state, which [`Bugs`] records; the session moves to
+    /// Moves to `next`. A phase that cannot follow is an impossible state, which [`Bugs`] records. The session moves to
     /// it nevertheless.
     ///
     /// # Panics
@@ -65,7 +66,7 @@ mod tests {
     const SESSION: SessionId = SessionId { slot: 1, generation: 0 };
 
     #[test]
-    fn a_life_never_goes_back_and_ends_once() {
+    fn a_session_never_goes_back_and_ends_once() {
         let all = [Pending, Open, Retiring, Closing];
         let possible: Vec<_> = all
             .into_iter()

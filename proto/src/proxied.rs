@@ -1,36 +1,36 @@
 //! Reads the client address that a proxy sends: PROXY protocol, `Forwarded` and `X-Forwarded-For`.
 //!
-//! These are parsers only. Their callers decide which proxies to trust.
+//! This module only parses. Their callers decide which proxies to trust.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::limits::MAX_PROXY_HEAD_BYTES;
 
-/// The first bytes of a head of version 2.
+/// The first bytes of a PROXY head of version 2.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The first bytes of a head of version 1.
+/// The first bytes of a PROXY head of version 1.
 const FIRST_WORD: &[u8] = b"PROXY ";
 
-/// Maximum length of a head of version 1, in bytes, with its end of line.
+/// Maximum length of a PROXY head of version 1, in bytes, including its end of line.
 pub const MAX_PROXY_LINE: usize = 107;
 
-/// Length of a head of version 2 without its addresses.
+/// Length of a PROXY head of version 2 without its addresses, in bytes.
 const FIXED: usize = 16;
 
 /// The progress of reading the PROXY head of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProxyHead {
-    /// The head is incomplete. It has at least this number of bytes; later bytes may not be a part of it.
+    /// The head is incomplete. The head has at least this number of bytes. Bytes after them may not belong to it.
     Needs(usize),
     /// The head ends with the next end of line (`\r\n`), which has not arrived.
     NeedsLine,
-    /// The head has arrived. The client's address; `None` if the proxy connects on its own behalf, as in health checks,
-    /// or does not know the client.
+    /// The head has arrived. Contains the client's address; `None` if the proxy connects on its own behalf, as in
+    /// health checks, or does not know the client.
     Whole(Option<SocketAddr>),
 }
 
-/// The bytes are not the head of a connection by the PROXY protocol.
+/// Why bytes are not a PROXY head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BadProxyHead {
     /// The bytes do not begin like a head: the proxy does not use the protocol.
@@ -144,21 +144,21 @@ fn version_2(command: u8, family: u8, addresses: &[u8]) -> Result<Option<SocketA
     Ok(Some(SocketAddr::new(source.to_canonical(), port)))
 }
 
-/// A decimal number without a sign.
+/// Parses a decimal number without a sign.
 fn port(text: &str) -> Option<u16> {
     text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// The clients in a value of `X-Forwarded-For`, the last one first: each proxy adds the address that it sees at the
-/// end. `None` where there is no address.
+/// end. An entry without an address is `None`.
 pub fn forwarded_for(value: &[u8]) -> impl Iterator<Item = Option<SocketAddr>> {
     value.rsplit(|c| *c == b',').map(|entry| node(entry.trim_ascii(), false))
 }
 
-/// The clients in a value of `Forwarded` (RFC 7239), the last one first. `None` for entries without an address: the
+/// The clients in a value of `Forwarded` (RFC 7239), the last one first. An entry without an address is `None`: the
 /// client is unknown or obfuscated, or there is no `for`.
 ///
-/// `None` as a whole if the value breaks the grammar. So a quotation mark that a client leaves open cannot hide the
+/// Returns `None` if the value violates the grammar. So a quotation mark that a client leaves open cannot hide the
 /// entries of the proxy.
 pub fn forwarded(value: &[u8]) -> Option<impl Iterator<Item = Option<SocketAddr>>> {
     let mut clients = Vec::new();
@@ -177,7 +177,7 @@ pub fn forwarded(value: &[u8]) -> Option<impl Iterator<Item = Option<SocketAddr>
     Some(clients.into_iter().rev())
 }
 
-/// Splits a text at separators outside of quotations. `None` if a quotation does not end.
+/// Splits a text at separators outside of quotations. Returns `None` if a quotation does not end.
 fn split(text: &[u8], at: u8) -> Option<Vec<&[u8]>> {
     let (mut parts, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (i, c) in text.iter().enumerate() {
@@ -196,8 +196,8 @@ fn split(text: &[u8], at: u8) -> Option<Vec<&[u8]>> {
     (!quoted).then_some(parts)
 }
 
-/// An address, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]`, `[2001:db8::1]:80`. An IPv6
-/// address without brackets is an address in `X-Forwarded-For` only.
+/// Parses an address with or without a port: `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]`, `[2001:db8::1]:80`. Only
+/// `X-Forwarded-For` has IPv6 addresses without brackets.
 fn node(text: &[u8], brackets: bool) -> Option<SocketAddr> {
     let text = str::from_utf8(text).ok()?;
     let (address, after) = if let Some(rest) = text.strip_prefix('[') {
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forwarded_header_is_read_as_rfc_7239_writes_it() {
+    fn a_forwarded_header_is_parsed_by_the_grammar_of_rfc_7239() {
         let clients = |value: &str| forwarded(value.as_bytes()).map(Iterator::collect::<Vec<_>>);
         for (value, expected) in [
             ("for=192.0.2.60;proto=http;by=203.0.113.43", &[address("192.0.2.60:0")][..]),

@@ -7,15 +7,15 @@ pub enum CloseReason {
     ClientClosed,
     /// The TCP connection ended without a close frame.
     ConnectionLost,
-    /// No sign of life for two pings and ten seconds, or for PEER_TIMEOUT_MS; or its socket accepted none of its queued
-    /// bytes for that time.
+    /// The session showed no sign of life for ten seconds after two pings, or for PEER_TIMEOUT_MS; or its socket
+    /// accepted none of its queued bytes for that time.
     DeadPeer,
     /// The hub is stopping.
     Draining,
-    /// The hub panicked while it parsed what the client sent. An alert watches its counter.
+    /// The hub's parser panicked on a message of the client. An alert watches its counter.
     Internal,
     /// Another session with this id is alive: it answered a ping, or its socket still accepts bytes. Or another session
-    /// waits for the id already.
+    /// already waits for the id.
     IdInUse,
     /// The hub has MAX_CONNECTIONS sessions.
     MaxConnections,
@@ -23,7 +23,7 @@ pub enum CloseReason {
     MessageTooLarge,
     /// A text message is not UTF-8.
     NotUtf8,
-    /// The client broke RFC 6455.
+    /// The client violated RFC 6455.
     ProtocolError,
     /// Messages exceeded MESSAGE_RATE or MESSAGE_RATE_BYTES for ten seconds without a pause.
     RateLimited,
@@ -35,7 +35,7 @@ pub enum CloseReason {
     SlowConsumer,
     /// No shard accepted the socket of a new session within ten seconds.
     TryAgainLater,
-    /// An operator removed the peer, or keeps it out.
+    /// An operator removed the peer, or excludes it.
     Kicked,
     /// The client sent a close frame with 1001: browsers do so when a page is closed or left.
     PageClosed,
@@ -142,7 +142,7 @@ impl CloseReason {
 pub enum LeaveReason {
     /// Its session ended.
     Closed(CloseReason),
-    /// No heartbeat of its hub arrived for a lease.
+    /// Its hub sent no heartbeat for the time of a lease.
     HubLost,
     /// It is connected to another hub, and is discovered there again.
     Moved,
@@ -343,8 +343,8 @@ impl Outcome {
         }
     }
 
-    /// Whether the signal may not have arrived. Its sender is then notified at once, by an `error` message if it
-    /// requested no receipt.
+    /// Whether the signal may not have arrived. Its sender is then notified at once. It receives an `error` message if
+    /// it requested no receipt.
     pub(crate) const fn is_failure(self) -> bool {
         matches!(self, Self::Failed(_))
     }

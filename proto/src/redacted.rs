@@ -23,8 +23,8 @@ const SCHEMES: [&str; 12] = [
 ///
 /// Every URL in an error, a log line or a page is shown through this type.
 ///
-/// The last `@` of the whole text counts, not the one that ends the user information by a URL's grammar: people write
-/// passwords that contain `/`, `?` or `#`.
+/// The last `@` of the whole text counts, not the one that ends the user information in the grammar of URLs, because
+/// people write passwords that contain `/`, `?` or `#`.
 #[derive(Clone, Copy, Debug)]
 pub struct Redacted<'a>(pub &'a str);
 

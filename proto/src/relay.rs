@@ -59,10 +59,10 @@ use slices::Discarded;
 /// Configuration of a relay. It does not change.
 #[derive(Clone, Debug)]
 pub struct RelayConfig {
-    /// This hub's first id. [`Relay::hub`] is the present one.
+    /// This hub's first id. [`Relay::hub`] returns the current one.
     pub hub: HubId,
-    /// The wall clock at its start, in milliseconds since 1970. Later times than
-    /// [`GREATEST_TIME_FOLLOWED`] count as that.
+    /// The wall clock at its start, in milliseconds since 1970. Times after [`GREATEST_TIME_FOLLOWED`] count as that
+    /// one.
     pub incarnation: HubIncarnation,
     /// Number of shards of the hub, at least 1.
     pub shards: u16,
@@ -89,8 +89,8 @@ pub struct Relay {
     /// The presence of this hub's own peers. Other hubs replicate it.
     own: Holding,
     hubs: BTreeMap<HubId, Remote>,
-    /// Hubs by the numbers that shards use for them. Each incarnation has its own, or outcomes of one would be taken
-    /// for those of the next.
+    /// Hubs by the numbers that shards use for them. Each incarnation has its own number, because outcomes for one must
+    /// not be taken for those of the next.
     numbers: BTreeMap<u32, HubId>,
     last_number: u32,
     directory: Directory,
@@ -107,18 +107,18 @@ pub struct Relay {
     beats: u64,
     last_beat: Duration,
     next_beat: Duration,
-    /// Leases do not expire before this time: what arrived while the process was stopped must be read first.
+    /// Leases do not expire before this time. Data that arrived while the process was stopped must be read first.
     judge_from: Duration,
     last_timeout: Duration,
     draining: bool,
     ended: bool,
-    /// Derived from the neighbours in the heartbeats, until these change.
+    /// Derived from the neighbours in the heartbeats; `None` after these have changed.
     reach: Option<Reach>,
-    /// Hubs with work that is left for other turns.
+    /// Hubs with work left for later turns.
     busy: BTreeSet<HubId>,
     /// The hub that had the last slice.
     last_worked_on: Option<HubId>,
-    /// Whether [`RelayOutput::Unfinished`] has been put out and not been answered.
+    /// Whether [`RelayOutput::Unfinished`] was put out and has not been answered.
     unfinished: bool,
     discarded: Discarded,
     outputs: Outputs<RelayOutput>,
@@ -232,7 +232,8 @@ impl Relay {
             return None;
         }
         let hubs = self.hubs.values().filter_map(Remote::due).min();
-        // However often it beats for other reasons: a longer gap would look like a stop of the process.
+        // This limit also applies while heartbeats are sent for other reasons. A longer gap would look like a stop of
+        // the process.
         let next_look = self.next_beat.min(self.last_timeout + HEARTBEAT);
         let next_look = self.links.next_silence().map_or(next_look, |at| at.min(next_look));
         // A lease that must not expire yet is not due.

@@ -1,8 +1,8 @@
-//! The resume secret: a client that sends it takes its id over at once (docs/protocol.md, "Resuming").
+//! The resume secret: a client that sends it takes over its id at once (docs/protocol.md, "Resuming").
 //!
-//! A hub sends a secret with `connected` and keeps nothing of it. The secret is `root, session, tag`, in hexadecimal
+//! A hub sends a secret with `connected` and stores nothing of it. The secret is `root, session, tag`, in hexadecimal
 //! digits. `root` and `session` are a [`Lineage`], and `tag` is an HMAC-SHA256 over the peer's id and both. So every
-//! hub that has the key can check it.
+//! hub with the key can verify it.
 //!
 //! Two clients cannot replace each other in a loop. An immediate takeover has one of two forms. Either it keeps the
 //! root: its secret is at least as late as the session that it ends, and the new session is later than both. Or its
@@ -20,7 +20,7 @@ use crate::limits::RESUME_PRECEDENCE;
 /// A session and its lineage: the successive sessions of one id, each of which sent the secret of an earlier one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lineage {
-    /// The first session, which identifies the lineage. Of two lineages of an id, the older one has precedence.
+    /// The first session, which identifies the lineage. If an id has two lineages, the older one has precedence.
     pub root: PeerIncarnation,
     /// The latest session.
     pub session: PeerIncarnation,
@@ -160,7 +160,7 @@ impl ResumeKeys {
         Self { keyed: keyed(key), also: also.map(keyed) }
     }
 
-    /// Makes the secret of a session. It is valid for as long as a hub has the key: secrets do not expire.
+    /// Makes the secret of a session. It is valid as long as a hub has the key: secrets do not expire.
     pub fn issue(&self, peer: &PeerId, lineage: Lineage) -> Secret {
         let mut bytes = [0; BYTES];
         let (numbers, tag) = bytes.split_at_mut(2 * NUMBER);
@@ -169,14 +169,14 @@ impl ResumeKeys {
         Secret(bytes)
     }
 
-    /// Checks a client's secret. Returns the lineage that it proves for this id. `shown` is what the client sent: any
-    /// text.
+    /// Verifies a client's secret. Returns the lineage that it proves for this id. `shown` is the text that the client
+    /// sent.
     ///
     /// The comparison takes the same time wherever a wrong tag differs.
     ///
     /// # Errors
     ///
-    /// [`ResumeOutcome::Malformed`] if it is no secret at all, and [`ResumeOutcome::Foreign`] if it was issued with
+    /// [`ResumeOutcome::Malformed`] if the text is not a secret, and [`ResumeOutcome::Foreign`] if it was issued with
     /// another key or for another id. The client is then admitted like one without a secret.
     pub fn check(&self, peer: &PeerId, shown: &str) -> Result<Lineage, ResumeOutcome> {
         let mut bytes = [0; BYTES];
@@ -202,7 +202,7 @@ fn written(lineage: Lineage) -> [u8; 2 * NUMBER] {
 }
 
 fn hmac(key: &[u8]) -> Hmac<Sha256> {
-    Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
+    Hmac::new_from_slice(key).expect("HMAC accepts keys of any length")
 }
 
 fn mac(keyed: &Hmac<Sha256>, peer: &PeerId, numbers: &[u8]) -> Hmac<Sha256> {
@@ -272,7 +272,7 @@ mod tests {
         }
     }
 
-    /// The form must stay stable for clients of hubs of several versions in one mesh.
+    /// The form must stay stable, because clients move between hubs of several versions in one mesh.
     #[test]
     fn the_form_of_a_secret_is_stable() {
         let keys = ResumeKeys::new("mesh", b"key", None);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_weighed_by_root_and_then_by_session() {
+    fn secrets_are_compared_by_root_and_then_by_session() {
         let (soon, late) = (RESUME_PRECEDENCE - Duration::from_millis(1), RESUME_PRECEDENCE);
         for (shown, holder, age, right) in [
             (lineage(1, 5), lineage(1, 5), late, Right::AtOnce),

@@ -1,8 +1,8 @@
-//! The ways of envelopes and the addresses of letters.
+//! Hops of envelopes and addresses of letters.
 
 use crate::id::{HubId, LinkId, ShardId};
 
-/// The way by which an envelope leaves for another hub, or arrived from it.
+/// The neighbour to which an envelope leaves for another hub, or from which it arrived.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Hop {
     /// Over a link.

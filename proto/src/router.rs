@@ -1,6 +1,6 @@
 //! The rules of one shard: sessions, rosters, signals, receipts, takeovers.
 
-// State: each type owns its fields and returns decisions.
+// Owners of state: each type has private fields and returns decisions.
 mod circle;
 mod cursor;
 mod exclusions;
@@ -12,11 +12,11 @@ mod roster;
 mod session;
 mod takeovers;
 mod tickets;
-// Values that go in and out.
+// Inputs and outputs.
 mod discovery;
 mod letter;
 mod stats;
-// The router: it asks the owners of state, and puts out what follows.
+// The router: it asks the owners of state, and puts out the results.
 mod announce;
 mod audit;
 mod leave;
@@ -31,7 +31,7 @@ mod presence;
 mod reading;
 mod signal;
 mod takeover;
-// An algorithm.
+// Algorithms.
 mod closest;
 
 use std::collections::HashMap;
@@ -74,17 +74,17 @@ use session::{Session, Sessions};
 use takeovers::Takeovers;
 use tickets::Tickets;
 
-/// Configuration of a router. Its caller sets it once; it does not change. No value is checked here: the hub's settings
-/// are checked where they are parsed.
+/// Configuration of a router. Its caller sets it once, and it does not change. No value is checked here: the hub's
+/// settings are checked where they are parsed.
 #[derive(Clone, Debug)]
 pub struct RouterConfig {
     /// The router's own shard, less than `shards`.
     pub shard: ShardId,
-    /// Number of shards of the hub (SHARDS), at least 1. All routers of a hub must have the same.
+    /// Number of shards of the hub (SHARDS), at least 1. All routers of a hub must have the same number.
     pub shards: u16,
-    /// Secret keys of the process. The relay and all routers of a hub must have the same.
+    /// Secret keys of the process. The relay and all routers of a hub must have the same keys.
     pub keys: Keys,
-    /// Keys of resume secrets: issued ones, and those that clients show.
+    /// Keys that issue and verify resume secrets.
     pub resume_keys: ResumeKeys,
     /// Id of the hub, in claims. Clients see it in `connected` until [`ToShard::Renamed`].
     pub hub: HubId,
@@ -93,34 +93,36 @@ pub struct RouterConfig {
     /// Maximum length of a message in bytes (MAX_MESSAGE_BYTES), for `maxMessageBytes` of `connected` and for the burst
     /// of `message_rate_bytes`. The caller enforces it, with [`Input::TooLarge`].
     pub max_message_bytes: usize,
-    /// Maximum number of networks of a peer (MAX_NETWORKS_PER_PEER). One more is refused as `too-many-networks`.
+    /// Maximum number of networks of a peer (MAX_NETWORKS_PER_PEER). A further announcement is refused as
+    /// `too-many-networks`.
     pub max_networks_per_peer: usize,
-    /// Maximum number of members of a network (MAX_PEERS_PER_NETWORK), as far as this shard knows. One more is refused
-    /// as `network-full`; peers that join at the same moment on other shards or hubs can exceed it.
+    /// Maximum number of members of a network (MAX_PEERS_PER_NETWORK), as far as this shard knows. A further
+    /// announcement is refused as `network-full`. Peers that join at the same moment on other shards or hubs can exceed
+    /// it.
     pub max_peers_per_network: usize,
     /// Maximum number of bytes of announcements of this shard's sessions: its share of ANNOUNCE_BUDGET_BYTES. Further
-    /// ones are refused as `hub-full`, except the first
-    /// [`ANNOUNCE_FLOOR_BYTES`](crate::limits::ANNOUNCE_FLOOR_BYTES) of each session.
+    /// ones are refused as `hub-full`, except the first [`ANNOUNCE_FLOOR_BYTES`](crate::limits::ANNOUNCE_FLOOR_BYTES)
+    /// of each session.
     pub announce_budget_bytes: usize,
     /// Average number of messages per second and session (MESSAGE_RATE). Further ones are refused as `rate-limited`,
     /// and the session is closed after [`RATE_LIMIT_PATIENCE`](crate::limits::RATE_LIMIT_PATIENCE).
     pub message_rate: u32,
     /// Average number of bytes of messages per second and session (MESSAGE_RATE_BYTES), with the same result.
     pub message_rate_bytes: u64,
-    /// Discovery of peers whose announcement does not ask for another one (DISCOVERY).
+    /// Discovery mode of peers whose announcement does not request another one (DISCOVERY).
     pub discovery: Discovery,
     /// STUN and TURN servers for clients (ICE_SERVERS, TURN_URLS). `None` if the hub names none.
     pub ice: Option<Arc<IceServers>>,
     /// Whether the hub has a mesh thread. Without one, there is no [`Output::ToMesh`].
     pub meshed: bool,
-    /// Whether to put out [`PeerEvent`]s for the log. They cost an allocation each.
+    /// Whether to put out [`PeerEvent`]s for the log. Each costs an allocation.
     pub events: bool,
     /// Limits that tests make small.
     pub tuning: RouterTuning,
 }
 
 impl RouterConfig {
-    /// The only shard of a hub without a mesh, with the default of each limit.
+    /// Makes the configuration of a hub with one shard and no mesh, with the default of each limit.
     pub fn single(hub: HubId, keys: Keys, resume_keys: ResumeKeys) -> Self {
         Self {
             shard: ShardId(0),
@@ -146,12 +148,12 @@ impl RouterConfig {
 
 /// The rules of one shard. The [crate's documentation](crate) has the contract.
 ///
-/// Its state belongs to types with private fields, one file each, which return decisions: sessions, rosters,
-/// takeovers, tickets, meetings and leaves. The router asks them and puts out what follows.
+/// Its state belongs to types with private fields, one file each, which return decisions: sessions, rosters, takeovers,
+/// tickets, meetings and leaves. The router asks them and puts out the results.
 #[derive(Debug)]
 pub struct Router {
     config: RouterConfig,
-    /// The hub's id outside. Claims keep the id that it started with.
+    /// The hub's current id for others. Claims keep its first id.
     shown_hub: HubId,
     sessions: Sessions,
     /// The session of each connected peer of this shard.
@@ -165,9 +167,9 @@ pub struct Router {
     tickets: Tickets,
     leaving: Leaving,
     exclusions: Exclusions,
-    /// The network that an operator closes.
+    /// The network that an operator is closing.
     closing: Option<Closing>,
-    /// Whether [`Output::Unfinished`] has been put out and not been answered.
+    /// Whether [`Output::Unfinished`] was put out and has not been answered.
     unfinished: bool,
     outputs: Outputs<Output>,
     arena: Vec<u8>,
@@ -175,7 +177,7 @@ pub struct Router {
     bugs: Bugs,
 }
 
-/// Capacity above which an empty arena is freed, in bytes: large messages are rare.
+/// Capacity above which an empty arena is freed, in bytes. Large messages are rare.
 const ARENA_KEPT_BYTES: usize = 256 * 1024;
 
 impl Router {
@@ -208,7 +210,7 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// It never panics on what clients or hubs send. In builds with debug assertions it panics if it finds an
+    /// It never panics on messages of clients or hubs. In builds with debug assertions it panics if it finds an
     /// impossible state, and if outputs of the last input have not been drained.
     pub fn handle_input(&mut self, input: Input<'_>, now: Now) {
         self.begin();
@@ -238,8 +240,8 @@ impl Router {
         }
     }
 
-    /// Processes what is due at `now`, as much as fits into a turn; [`Self::poll_timeout`] tells whether there is more.
-    /// The caller then drains all outputs. Panics as [`Self::handle_input`].
+    /// Processes everything that is due at `now`, as far as it fits into a turn. [`Self::poll_timeout`] tells whether
+    /// more is due. The caller then drains all outputs. Panics like [`Self::handle_input`].
     pub fn handle_timeout(&mut self, now: Now) {
         self.begin();
         self.expire_takeovers(now);
@@ -286,8 +288,8 @@ impl Router {
         self.rosters.iter()
     }
 
-    /// The [`Self::networks`] in a range of slots, for a reader in parts. `None` after the last slot. Networks that are
-    /// added or removed between two parts may be missed.
+    /// The [`Self::networks`] in a range of slots, for a reader that reads in parts. `None` after the last slot.
+    /// Networks that are added or removed between two parts may be missed.
     pub fn networks_in(&self, slots: Range<usize>) -> Option<impl Iterator<Item = (&NetworkName, usize)>> {
         self.rosters.iter_in(slots)
     }

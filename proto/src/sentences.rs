@@ -1,7 +1,7 @@
 //! Sentences of `error` messages, each for one kind of mistake. General sentences for each code are in
 //! [`ErrorCode::explain`].
 //!
-//! Each says what is wrong, then what to do. Clients may show them to people; programs should use the code.
+//! Each says what is wrong, then what to do. Clients may show them to people. Programs should use the code.
 //!
 //! [`ErrorCode::explain`]: crate::ErrorCode::explain
 

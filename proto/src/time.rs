@@ -5,9 +5,9 @@ use std::time::Duration;
 /// The time of an input, as its caller read it. Successive inputs must not go back in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// Monotonic time since the process started. All decisions use this one.
+    /// Monotonic time since the process started. All decisions use this time.
     pub at: Duration,
-    /// Milliseconds since the Unix epoch. It is printed, and it numbers sessions and stays, whose numbers grow even if
+    /// Milliseconds since the Unix epoch. It is printed, and it numbers sessions and stays. Their numbers grow even if
     /// it goes back.
     pub wall_ms: u64,
 }

@@ -60,11 +60,11 @@ impl Default for RelayTuning {
 /// Amount of long work that a [`Relay`](crate::Relay) does in one turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Slices {
-    /// Letters after which a slice ends, with those of the peer that exceeds them.
+    /// Letters after which a slice ends. The peer that exceeds them is completed.
     pub letters: usize,
-    /// Peers and lost signals that a slice looks at.
+    /// Peers and lost signals that a slice examines.
     pub peers: usize,
-    /// Changes of one hub, received before and kept, that are applied in one turn.
+    /// Held changes of one hub that are applied in one turn.
     pub changes: usize,
     /// Peers of discarded replicas that are freed in one turn.
     pub discarded: usize,

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// The turns of one thread by length, and the start of the current turn.
 ///
 /// A turn is the work that a thread does before other ready tasks run: a batch of letters, the bytes of one read, a
-/// chunk of writes, or a slice of long work. Its length is the time until the next turn begins, less the time for which
-/// the thread waited, so no additional reading of the clock is needed.
+/// chunk of writes, or a slice of long work. Its length is the time until the next turn begins, minus the time for
+/// which the thread waited. So no additional reading of the clock is needed.
 #[derive(Clone, Debug, Default)]
 pub struct TurnLengths {
     /// Start of the current turn.
@@ -25,7 +25,7 @@ impl TurnLengths {
         [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000];
 
     /// Ends the current turn and begins the next one at `now`. `idle` is the time for which the thread waited since the
-    /// current one began.
+    /// current turn began.
     pub fn begin(&mut self, now: Duration, idle: Duration) {
         if let Some(began) = self.began.replace(now) {
             let length = now.saturating_sub(began).saturating_sub(idle);
@@ -48,7 +48,7 @@ mod tests {
         for (at, idle) in [(10, 10), (12, 0), (100, 87), (105, 0), (105, 0)] {
             turns.begin(ms(at), ms(idle));
         }
-        // 2, 1, 5 and 0 ms.
+        // The turns took 2, 1, 5 and 0 ms.
         assert_eq!(turns.counts, [1, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!((turns.sum, turns.longest), (ms(8), ms(5)));
         turns.begin(ms(60_000), ms(0));

@@ -32,7 +32,7 @@ const LENGTH_IS_U64: u8 = 127;
 
 /// Parses the frames of one connection. `Default` refuses every message.
 ///
-/// After [`Event::Close`] or a [`Violation`] the stream has ended: do not decode what follows.
+/// After [`Event::Close`] or a [`Violation`] the stream has ended: do not decode later bytes.
 #[derive(Debug, Default)]
 pub struct Decoder {
     max_message: usize,
@@ -83,7 +83,7 @@ pub struct CloseFrame<'a> {
 /// A violation that ends the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// A rule of RFC 6455 was broken: this one.
+    /// The client violated this rule of RFC 6455.
     Protocol(&'static str),
     /// A text message or the reason of a close frame is not UTF-8.
     NotUtf8,
@@ -127,7 +127,7 @@ impl std::error::Error for Violation {}
 impl Decoder {
     /// Makes a decoder that refuses messages of more than `max_message` bytes.
     pub const fn new(max_message: usize) -> Self {
-        // No buffer exceeds isize::MAX bytes; the sum with a header still fits a usize.
+        // No buffer exceeds isize::MAX bytes, so the sum with a header still fits a usize.
         const LONGEST: usize = isize::MAX as usize;
         Self { max_message: if max_message < LONGEST { max_message } else { LONGEST }, open: None }
     }
@@ -135,9 +135,9 @@ impl Decoder {
     /// Decodes the next frame at the front of `input`, and unmasks it in place.
     ///
     /// Call it with the remaining input until it returns [`Progress::Need`]. The result depends only on the bytes, not
-    /// on how they were cut into reads. The limit applies to the length in the header, before the payload arrives. The
+    /// on how reads have divided them. The limit applies to the length in the header, before the payload arrives. The
     /// memory for fragments never exceeds the limit either. It is freed by the next call after the last fragment, even
-    /// with an empty input.
+    /// if the input is empty.
     ///
     /// # Errors
     ///
@@ -219,7 +219,7 @@ pub enum Speaker {
     /// A client, which masks its frames (RFC 6455 section 5.1).
     #[default]
     Client,
-    /// A server, which does not.
+    /// A server, which does not mask its frames.
     Server,
 }
 
@@ -316,7 +316,7 @@ impl Fragments {
         Self { text, complete: false, checked: 0, bytes: Vec::new() }
     }
 
-    /// Doubles the buffer, but never past the limit: a Vec alone would take up to twice that.
+    /// Doubles the buffer, but never beyond the limit. A Vec alone would take up to twice the limit.
     fn push(&mut self, payload: &[u8], max_message: usize) {
         let wanted = self.bytes.len() + payload.len();
         if wanted > self.bytes.capacity() {
@@ -361,7 +361,7 @@ fn utf8(bytes: &[u8]) -> Result<&str, Violation> {
     simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::NotUtf8)
 }
 
-/// Masks or unmasks a payload (RFC 6455 section 5.3), eight bytes at a time, which the compiler turns into SIMD.
+/// Masks or unmasks a payload (RFC 6455 section 5.3), eight bytes at a time, so that the compiler uses SIMD.
 pub fn mask(payload: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let mask_twice = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);

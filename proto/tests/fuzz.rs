@@ -1,5 +1,5 @@
-//! The fuzz targets with a few random inputs each, so that they are built and run with every test run. `cargo fuzz run`
-//! tries many more inputs.
+//! Runs the fuzz targets with a few random inputs each, so that every test run builds and executes them. `cargo fuzz
+//! run` tries many more inputs.
 
 #[path = "../../fuzz/src/lib.rs"]
 #[expect(unreachable_pub, reason = "there, they are a crate's")]
@@ -7,7 +7,7 @@ mod targets;
 
 use proptest::prelude::*;
 
-/// Pieces of messages: chance alone does not spell `targetPeerId`.
+/// Pieces of messages, because chance alone does not produce `targetPeerId`.
 fn json() -> impl Strategy<Value = String> {
     let pieces = prop::sample::select(vec![
         "{",
@@ -46,7 +46,7 @@ fn json() -> impl Strategy<Value = String> {
     prop::collection::vec(pieces, 0..14).prop_map(|pieces| pieces.concat())
 }
 
-/// Objects with likely members and unlikely ones, and once in a while the bare values.
+/// Objects with likely and unlikely members, and now and then plain values.
 fn message() -> impl Strategy<Value = String> {
     const PEER: &str = "\"0123456789abcdef0123456789ABCDEF01234567\"";
     let kinds = ["announce", "offer", "answer", "ice-restart-answer", "goodbye", "ping", "cleanup", "pong", "nonsense"];
@@ -125,7 +125,7 @@ fn header_of_a_proxy() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(prop::sample::select(pieces), 0..14).prop_map(|pieces| pieces.concat().into_bytes())
 }
 
-/// A step of a router's script. Few peers, so that they meet.
+/// A step of a router's script. There are few peers, so that they meet.
 fn step() -> impl Strategy<Value = [u8; 5]> {
     (0..16_u8, 0..8_u8, any::<[u8; 3]>()).prop_map(|(action, who, [x, y, z])| [action, who, x, y, z])
 }

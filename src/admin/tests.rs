@@ -60,7 +60,7 @@ fn a_wrong_form_is_refused_with_advice() {
         ("kick", "", "the field peer is missing"),
         ("kick", "peer=", "the field peer is missing"),
         ("kick", "peer=12", "\"12\" is not a peer's id: send 40"),
-        ("kick", "peer=1&peer=2", "the field peer is there twice"),
+        ("kick", "peer=1&peer=2", "the field peer occurs twice"),
         ("kick", "pier=1", "kick has no field \"pier\""),
         ("close-network", "", "the field network is missing"),
         ("close-network", "network=%20", "the field network is missing"),

@@ -2,7 +2,8 @@
 # Runs the Autobahn test suite (RFC 6455, cases 1 to 7 and 10) against an echo server that uses the sessions of a shard:
 # `cargo run -p peerpigeon-shard --example echo`.
 #
-# It runs twice, without and with TLS. With TLS, cases 6 and 10 are left out: they vary texts and lengths above the frames.
+# It runs twice, without and with TLS. With TLS, cases 6 and 10 are left out, because they vary texts and lengths and
+# not frames.
 #
 # AUTOBAHN_URL=ws://host:port  test that server instead
 # AUTOBAHN_CASES='"6.*"'       run only these cases

@@ -54,7 +54,8 @@ def name(thing):
 def schemas(things, versions):
     for thing in things:
         if thing["kind"] in CUSTOM:
-            # The structure and names of fields. The API server silently removes fields that the operator does not know.
+            # Checks the structure and the names of fields. The API server silently removes fields that the operator
+            # does not know.
             known = CUSTOM[thing["kind"]].model_validate(thing).model_dump(by_alias=True, exclude_none=True, mode="json")
             for path in sorted(paths(thing) - paths(known)):
                 problems.append(f"{name(thing)}: the operator does not know the field {path}")
@@ -116,7 +117,7 @@ def restricted(thing, pod):
         check(set(capabilities.get("add", [])) <= {"NET_BIND_SERVICE"}, f"{at_container}: capabilities are added")
         check(own.get("procMount", "Default") == "Default", f"{at_container}: procMount")
         check(not any(port.get("hostPort") for port in container.get("ports", [])), f"{at_container}: hostPort")
-        # Stricter than the standard.
+        # This is stricter than the standard.
         check(own.get("readOnlyRootFilesystem") is True, f"{at_container}: readOnlyRootFilesystem")
         check(spec.get("automountServiceAccountToken") is False, f"{at_container}: automountServiceAccountToken")
         resources = container.get("resources", {})
@@ -275,7 +276,7 @@ def bridge(work, policies):
 def room(work, told, hubs):
     """Checks that the memory is enough for what the settings allow: see memory.py."""
     if "REDIS_URL" in env(work):
-        # A second cluster of the same size.
+        # A second cluster has the same size.
         hubs *= 2
     limit = work["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
     size = int(limit[:-2]) * {"Mi": 1 << 20, "Gi": 1 << 30}[limit[-2:]]

@@ -32,8 +32,8 @@ struct Pebble {
 }
 
 impl Pebble {
-    /// `None`, with a message, where it is not installed. It verifies names at port `verified`, and its certificates
-    /// are valid for `seconds`.
+    /// Returns `None`, with a message, if pebble is not installed. It verifies names at port `verified`. Its
+    /// certificates are valid for `seconds`.
     fn new(verified: &str, seconds: u32) -> Option<Self> {
         if Command::new("pebble").arg("-h").stderr(Stdio::null()).status().is_err() {
             eprintln!("SKIPPED: pebble is not installed");
@@ -132,7 +132,7 @@ fn metric(port: &str, series: &str) -> f64 {
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(f64::NAN)
 }
 
-/// A WebSocket to the hub, by its name.
+/// A WebSocket to the hub, opened under its name.
 fn peer(port: &str, config: &Arc<ClientConfig>, n: u32) -> TlsStream {
     let tcp = TcpStream::connect(at(port)).unwrap();
     tcp.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -185,7 +185,7 @@ fn a_certificate_is_ordered_served_and_kept_over_a_restart() {
     hub.signal("-TERM");
     assert_eq!(hub.wait().code(), Some(0));
 
-    // The stored certificate needs no order, and no authority.
+    // The stored certificate needs neither an order nor an authority.
     pebble.stop();
     let hub = pebble.hub(&port, &admin, &directory);
     assert!(shown(&peer(&port, &config, 1)) == first && page(&admin, "/readyz").starts_with("HTTP/1.1 200"));

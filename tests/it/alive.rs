@@ -50,7 +50,7 @@ pub fn a_client_that_sends_constantly_still_receives_pings() {
             pause();
         }
     });
-    // This client is never silent, so the hub pings it only because it has sent it nothing else.
+    // This client is never silent, so the hub pings it only because it has sent the client nothing else.
     for _ in 0..4 {
         assert_eq!(alone.frame(), Heard::Ping(vec![]));
     }
@@ -110,7 +110,7 @@ fn data_left_in_the_kernel_counts_as_unread() {
     let slow = Client::narrow(&hub, 1, "n");
     let mut sender = Client::join(&hub, 2, "n");
     sender.hear_type("peer-discovered");
-    // More data than the client's kernel accepts, and less than fits into the hub's kernel in addition.
+    // More data than the client's kernel accepts, but not more than the hub's kernel can hold in addition.
     fill(&mut sender, 1, 1, 12_000);
     let (done, wait) = std::sync::mpsc::sync_channel(1);
     let sender = keep_alive(sender, wait);
@@ -149,11 +149,11 @@ pub fn pings_overtake_queued_messages() {
             other => panic!("{other:?}"),
         }
     }
-    // A ping follows only the bytes that the kernel had accepted, and the message in progress.
+    // A ping is preceded only by the bytes that the kernel had accepted, and by the message in progress.
     assert!(ping < Some(10) && pong < Some(10), "{ping:?} {pong:?} of 60");
 }
 
-/// Reads slowly and answers pings until `done`. True if the hub closed the connection.
+/// Reads slowly and answers pings until `done`. Returns true if the hub closed the connection.
 fn read_slowly(mut client: Client, done: std::sync::mpsc::Receiver<()>) -> std::thread::JoinHandle<bool> {
     std::thread::spawn(move || {
         let mut buffer = [0; 2000];
@@ -169,12 +169,12 @@ fn read_slowly(mut client: Client, done: std::sync::mpsc::Receiver<()>) -> std::
 }
 
 #[test]
-fn flooding_the_owner_of_an_id_does_not_free_the_id() {
+fn a_flood_to_the_owner_of_an_id_does_not_free_the_id() {
     for hubs in [vec![Hub::start(&[])], crate::mesh::mesh(2, &[])] {
         let owner = Client::narrow(&hubs[0], 1, "n");
         let mut sender = Client::join(&hubs[0], 2, "n");
         sender.hear_type("peer-discovered");
-        // Data for twenty seconds of slow but constant reading.
+        // This is data for twenty seconds of slow but constant reading.
         fill(&mut sender, 1, 60, 50_000);
         sender.hears_nothing();
         let (done, wait) = std::sync::mpsc::sync_channel(1);

@@ -141,7 +141,7 @@ impl Client {
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
             // A machine that is suspended for a moment interrupts timed waits.
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.fill(),
-            Err(error) => panic!("{} heard nothing: {error}", self.id),
+            Err(error) => panic!("{} received nothing: {error}", self.id),
         }
     }
 

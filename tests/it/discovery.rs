@@ -35,7 +35,7 @@ impl Peer {
             let subject = || heard["data"]["peerId"].as_str().unwrap().to_owned();
             match heard["type"].as_str().unwrap() {
                 "pong" => return,
-                "peer-discovered" => assert!(self.known.insert(subject()), "{} hears {text} again", self.client.id),
+                "peer-discovered" => assert!(self.known.insert(subject()), "{} discovers {text} again", self.client.id),
                 "peer-disconnected" => assert!(self.known.remove(&subject()), "{} hears {text}", self.client.id),
                 other => panic!("{} hears {other}", self.client.id),
             }
@@ -78,7 +78,7 @@ fn a_hundred_peers_on_two_shards_each_know_a_bounded_circle() {
     assert!((expected..=expected * 21 / 20).contains(&known), "{known} events instead of {expected}");
     assert_eq!(hubs[0].metric(DISCOVERED), known as f64);
     assert!(peers.iter().all(|peer| peer.known.len() >= K));
-    // Peers that knew a leaving peer receive its leave, and get a replacement if they had picked it.
+    // Peers that knew a leaving peer receive its leave. Those that had picked it get a replacement.
     let mut told = known;
     for _ in 0..20 {
         told -= 2 * peers.pop().unwrap().known.len();

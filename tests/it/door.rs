@@ -139,7 +139,7 @@ fn a_page_of_another_origin_is_refused_and_named() {
             assert_eq!(status(&with(path, &format!("Origin: {origin}\r\n"))), "403", "{origin}");
         }
     }
-    // A request that is also invalid otherwise gets this refusal, and so does a hub's request for a link.
+    // A request that is also invalid for another reason gets this refusal, too, and so does a hub's request for a link.
     let refused = handshake(&[("Origin", "Origin: https://evil.example\r\n")]);
     assert_eq!(status(&hub.http(&refused)), "403");
     let answer = hub.http(&refused.replace("Host: hub", "Host: hub\r\nSec-WebSocket-Protocol: peerpigeon-mesh.1"));
@@ -148,7 +148,7 @@ fn a_page_of_another_origin_is_refused_and_named() {
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="origin"}"#, |n| n == 8.0);
     let line = hub.logged("origin_refused");
     assert!(line.contains("pages of https://evil.example may not connect here"), "{line}");
-    // Without CORS headers, the browser does not give the answer to a page of another origin.
+    // Without CORS headers, a browser does not pass the answer to a page of another origin.
     for (origin, allowed) in [("https://x.sub.example", Some("https://x.sub.example")), ("https://evil.example", None)]
     {
         let asked = format!("GET /health HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nOrigin: {origin}\r\n\r\n");
@@ -223,14 +223,14 @@ pub fn request_heads_are_bounded() {
     let begin = "GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nCookie: ";
     let whole = format!("{begin}{}\r\n\r\n", "x".repeat(12 * 1024));
     assert_eq!(status(&hub.http(&whole)), "200");
-    // Exactly the maximum. Unread bytes would cause a reset, which could discard the answer.
+    // This is exactly the maximum. Unread bytes would cause a reset, which could discard the answer.
     let endless = format!("{begin}{}", "x".repeat(16 * 1024 - begin.len()));
     assert_eq!(status(&hub.http(&endless)), "431");
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="bad-request"}"#, |n| n == 1.0);
 }
 
 #[test]
-fn an_unsupported_websocket_version_is_told_the_supported_one() {
+fn an_unsupported_websocket_version_is_refused_with_the_supported_one() {
     let hub = Hub::start(&[("AUTH_TOKEN", "t")]);
     let token = ("Authorization", "Authorization: Bearer t\r\n");
     let refused = hub.http(&handshake(&[token, ("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8\r\n")]));
@@ -317,7 +317,7 @@ fn requests_must_have_exactly_one_host() {
         ("Host: hub\r\nHost: hub\r\n", "400"),
         ("Host: a b\r\n", "400"),
     ] {
-        // The hub closes the connection unasked: bytes behind such a request may belong to another client.
+        // The hub closes the connection by itself: bytes after such a request may belong to another client.
         let connection = if expected == "200" { "Connection: close\r\n" } else { "" };
         let answer = hub.http(&format!("GET /livez HTTP/1.1\r\n{lines}{connection}\r\n"));
         assert_eq!(status(&answer), expected, "{lines}");
@@ -402,10 +402,10 @@ pub fn pipelined_page_requests_delay_only_their_connection() {
     assert_eq!((status(&hub.get("/livez")), status(&hub.get("/readyz"))), ("200", "200"));
     flood.shutdown(std::net::Shutdown::Both).unwrap();
     let (answered, renders) = (reader.join().unwrap(), hub.metric(r#"peerpigeon_page_renders_total{page="metrics"}"#));
-    // The burst and then 20 requests per second are answered; the hub does not even read the others.
+    // A burst and then 20 requests per second are answered. The hub does not even read the others.
     assert!((20..=150).contains(&answered), "{answered} answers");
     assert!((1.0..=50.0).contains(&renders), "{renders} renders");
-    // Behind all 200 requests, a signal would wait nine seconds.
+    // If a signal waited for all 200 requests, it would wait nine seconds.
     assert!(slowest < std::time::Duration::from_secs(5), "{slowest:?}");
 }
 

@@ -111,7 +111,7 @@ fn no_peer_can_close_another_or_block_its_messages() {
     let hub = Hub::start(&[("SHARDS", "2")]);
     let mut target = Client::narrow(&hub, 1, "n");
     let data = format!(r#""{}""#, "x".repeat(1_000_000));
-    // Each of three peers sends more than the whole queue of the target holds.
+    // Each of three peers sends more data than the whole queue of the target can hold.
     let mut crowd: Vec<Client> = (2..5).map(|n| Client::join(&hub, n, "n")).collect();
     for sender in &mut crowd {
         for _ in 0..18 {
@@ -119,7 +119,7 @@ fn no_peer_can_close_another_or_block_its_messages() {
         }
         while sender.hear_type("error")["data"]["code"] != "slow-peer" {}
     }
-    // Another member still has its share of the queue, and so do the hub's own messages.
+    // Another member still has its share of the queue, and so have the hub's own messages.
     let mut late = Client::join(&hub, 9, "n");
     late.offer(&id(1), "n", r#""hello""#, r#","id":"x""#);
     late.hears_no_error();
@@ -144,7 +144,7 @@ pub fn a_full_hub_closes_new_peers_with_1008() {
     let b = Client::connect(&hub, 2);
     let mut c = Client::open(hub.address, 3, b"");
     assert_eq!(c.next(), Heard::Close(1008, "max connections".into()));
-    // A connection with an id that is already connected does not need another place.
+    // A connection with a connected id does not need another place.
     let mut again = Client::open(hub.address, 2, b"");
     drop(b);
     assert_eq!(again.hear()["type"], "connected");
@@ -153,7 +153,7 @@ pub fn a_full_hub_closes_new_peers_with_1008() {
 /// A client that reads nothing and then ends resets its connection. The hub notices the reset by a failed write.
 #[test]
 fn messages_sent_before_a_reset_are_routed() {
-    // More than two socket buffers hold, so that the hub has data to write when it continues.
+    // More data than two socket buffers can hold, so that the hub has data to write when it continues.
     const FLOOD: usize = 24;
     let mut hub =
         Hub::start(&[("SHARDS", "1"), ("SEND_QUEUE_BYTES", "200000000"), ("MESSAGE_RATE_BYTES", "100000000")]);

@@ -38,7 +38,7 @@ fn a_crowd_of_peers_cannot_use_the_files_of_probes_and_links() {
     let mut refused = Client::open(hub.address, seats, b"");
     assert_eq!(refused.closed(), (1008, "max connections".into()));
     drop(refused);
-    // Silent connections, more than the hub may open files.
+    // Silent connections, more than the number of files that the hub may open.
     let knocking: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(peers).unwrap()).collect();
 
     // Operators and other hubs still get answers. Three requests each, so that every listener of the port answers one.
@@ -82,7 +82,7 @@ fn silent_connections_do_not_keep_peers_out() {
     for _ in 0..5 {
         assert_eq!((status(&hub.get_in_a_crowd("/livez")), status(&hub.get_in_a_crowd("/readyz"))), ("200", "503"));
     }
-    // The oldest silent connections made room, before the time limit for their requests.
+    // The oldest silent connections were closed to make room, before the time limit for their requests.
     hub.metric_becomes("peerpigeon_handshake_failures_total{reason=\"crowded-out\"}", |n| n >= 1.0);
     let bootstrap = format!("ws://{}", hub.address);
     let other = Hub::start(&[("MESH_TOKEN", "t"), ("BOOTSTRAP_HUBS", &bootstrap)]);

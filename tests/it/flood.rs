@@ -23,7 +23,7 @@ const LIMITS: [(&str, &str); 4] = [
     ("CONNECT_RATE", ""),
 ];
 
-/// All data up to the end of the connection.
+/// All data until the end of the connection.
 fn answer(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
     _ = stream.read_to_end(&mut answer);
@@ -110,7 +110,7 @@ fn connections_have_a_rate_per_address_and_in_total() {
         let mut hub = Hub::start(&[setting, other, ("SHARDS", "1"), ("ADMIN_PORT", &port)]);
         let Some(stream) = connect_from(FLOOD, hub.address) else { return };
         drop(stream);
-        // Even a slow machine opens more than 2 connections per second, which exceeds any burst and the reserve for
+        // Even a slow machine opens more than 2 connections per second. This exceeds any burst and the reserve for
         // quiet addresses.
         let opened = (0..60).filter(|n| try_open(FLOOD, &hub, *n).is_some()).count();
         assert!((1..60).contains(&opened), "{opened} with {setting:?}");
@@ -191,7 +191,7 @@ fn one_address_cannot_fill_the_hub() {
     let Some(first) = try_open(FLOOD, &hub, 0) else { return };
     let mut inside = vec![first];
     inside.extend((1..1100).filter_map(|n| try_open(FLOOD, &hub, n)));
-    // The number of peers of a school, and no more.
+    // This is the number of peers of a school.
     assert_eq!(inside.len(), 512);
     let mut stranger = Client::over(connect_from(STRANGER, hub.address).unwrap(), 2000, b"");
     assert_eq!(stranger.hear()["type"], "connected");
@@ -225,7 +225,7 @@ fn a_flood_of_half_requests_does_not_affect_others() {
             }
             sockets
         });
-        // Needed even if an assertion below fails, because the scope waits for the thread.
+        // The flood must end even if an assertion below fails, because the scope waits for its thread.
         let stop = Stop(&goes_on);
         let (mut slowest, mut newcomers) = ([Duration::ZERO; 3], 1000);
         while start.elapsed() < LASTS {
@@ -268,11 +268,11 @@ fn a_flood_of_half_requests_does_not_affect_others() {
     }
     let line = hub.logged("connections_refused");
     assert!(line.contains("127.0.0.2"), "{line}");
-    // One line in ten seconds, however many are refused, and by whichever shard.
+    // One line per ten seconds is allowed, however many connections are refused, and by whichever shard.
     let most = start.elapsed().as_secs() / 10;
     hub.signal("-KILL");
     let more = hub.rest_of_the_log().iter().filter(|line| line.contains("connections_refused")).count();
-    assert!(more as u64 <= most, "{more} more lines of at most {most}");
+    assert!(more as u64 <= most, "{more} more lines, of at most {most}");
 }
 
 /// Ends a flood.

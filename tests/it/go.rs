@@ -1,12 +1,12 @@
 //! Go hubs as programs: a scripted imitation, and the real one if `GO_HUB` is its path.
 //!
-//! Observed behaviour of the real one, if another hub *dialed* it and if it *dials* by its BOOTSTRAP_HUBS:
+//! Observed behaviour of the real one, if another hub *dialed* it and if it *dials* because of its BOOTSTRAP_HUBS:
 //!
-//! * A hub that dialed it is a peer that announces `isHub`. That hub receives later announcements of peers, their
-//!   goodbyes and the ends of their connections, but no earlier announcements. It receives its own announcement. It
-//!   receives no echoes.
-//! * If it dials, it announces itself and then its peers, without their data. It sends later announcements as above,
-//!   but never goodbyes or ends. It echoes each announcement that it receives, once.
+//! * A hub that dialed it counts as a peer that announces `isHub`. That hub receives later announcements of peers,
+//!   their goodbyes and the ends of their connections, but no earlier announcements. It receives its own announcement.
+//!   It receives no echoes.
+//! * If it dials, it announces itself and then its peers, without their data. It also sends later announcements, but
+//!   never goodbyes or ends. It echoes each announcement that it receives, once.
 //! * It forwards the announcement of a peer to its other hubs once in its life, and to its own peers.
 //! * It sends a signal with an unknown target to all its hubs, including the one it came from, unless the same signal
 //!   came from the same connection before. A signal from a hub that it dialed goes only to its own peers.
@@ -54,12 +54,12 @@ pub fn with_each(test: impl Fn(Kind)) {
     if std::env::var_os("GO_HUB").is_some() {
         test(Kind::Real);
     } else {
-        eprintln!("skipped with a real Go hub: GO_HUB=<path of its program> is not set");
+        eprintln!("skipped with a real Go hub: set GO_HUB to the path of its program");
     }
 }
 
 impl Go {
-    /// Starts one. `bootstrap` is its BOOTSTRAP_HUBS.
+    /// Starts a Go hub. `bootstrap` is its BOOTSTRAP_HUBS.
     pub fn start(kind: Kind, bootstrap: &str) -> Self {
         match kind {
             Kind::Scripted => Self::scripted(bootstrap),
@@ -89,7 +89,7 @@ impl Go {
         let mut program = Command::new(std::env::var_os("GO_HUB").unwrap());
         program.envs([("HOST", "127.0.0.1"), ("IS_HUB", "true"), ("BOOTSTRAP_HUBS", bootstrap)]);
         program.env("PORT", port.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = program.spawn().expect("GO_HUB is a program");
+        let child = program.spawn().expect("GO_HUB must be a program");
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         eventually("the Go hub answers", || is_healthy(address));
         Self::Real(address, child)
@@ -388,8 +388,8 @@ impl Program {
         self.hubs().for_each(|hub| hub.say("peer-discovered", &said, "system", None, &network));
     }
 
-    /// Processes a peer of another hub: announces it to local peers and, if it came from a hub, to the other hubs. True
-    /// if the peer was new.
+    /// Processes a peer of another hub: announces it to local peers and, if it came from a hub, to the other hubs.
+    /// Returns true if the peer was new.
     fn heard_of(&mut self, data: &Value, network: &str, from: &str, from_hub: bool) -> bool {
         let key = (network.to_owned(), text(data, "peerId").to_owned());
         if key.1.is_empty() || self.cached.contains_key(&key) {

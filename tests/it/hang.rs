@@ -71,7 +71,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
     (Hub::start(&shards, listeners, publish, None, mesh).unwrap(), address, barrier, hangs)
 }
 
-/// The answer; `None` from the shard that hangs.
+/// The answer, or `None` from the shard that hangs.
 fn ask(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();

@@ -15,9 +15,9 @@ pub struct Hub {
     child: Child,
     pub address: SocketAddr,
     log: mpsc::Receiver<String>,
-    /// Log lines from before it listened.
+    /// Log lines from before the hub listened.
     pub before_start: Vec<String>,
-    /// The log line with the address it listens on.
+    /// The log line with the address at which the hub listens.
     pub started: String,
 }
 
@@ -140,7 +140,8 @@ impl Hub {
         answer
     }
 
-    /// The answer to a GET. A hub with too many unfinished requests may close any of them, and then it is sent again.
+    /// The answer to a GET. A hub with too many unfinished requests may close any of them. The request is then sent
+    /// again.
     pub fn get_in_a_crowd(&self, path: &str) -> String {
         let end = Instant::now() + DEADLINE;
         loop {

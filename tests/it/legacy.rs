@@ -17,7 +17,7 @@ use crate::go::{Go, with_each};
 use crate::hub::{DEADLINE, Hub};
 use crate::mesh::{TOKEN, eventually, free_port, json as page};
 
-/// Data that would change if it were parsed and written again.
+/// JSON data that would change if it were parsed and written again.
 const DATA: &str = r#"{"sdp" : "v=0\r\n\u00e9",  "b":1.10, "a":12345678901234567890123}"#;
 
 /// The Go hub's end of a link.
@@ -26,12 +26,12 @@ struct GoHub {
     dialed: bool,
     decoder: Decoder,
     buffer: Vec<u8>,
-    /// The announcements it has received.
+    /// The announcements that the Go hub has received.
     cached: BTreeSet<(u32, String)>,
 }
 
 impl GoHub {
-    /// Accepts the hub that dials. The id is that of its request.
+    /// Accepts the hub that dials. Returns the id in its request.
     fn accept(door: &TcpListener) -> (Self, String) {
         door.set_nonblocking(true).unwrap();
         let mut accepted = None;
@@ -174,7 +174,7 @@ impl GoHub {
         }
     }
 
-    /// Expects `peer-discovered`. Like a Go hub that dialed, it echoes the first one of each peer.
+    /// Expects `peer-discovered`. Like a Go hub that dialed, the Go hub echoes the first one for each peer.
     fn hears_of(&mut self, n: u32, network: &str, info: Option<&str>) {
         let text = self.hear();
         let heard: Value = serde_json::from_str(&text).unwrap();
@@ -456,8 +456,8 @@ fn announcements_between_two_go_hubs_keep_no_peer_alive() {
 #[test]
 fn a_slow_go_hub_receives_everything_within_a_bounded_queue() {
     let hub = hub("", "127.0.0.2/32");
-    // 24 MB in total. Sent at once, they would exceed the link's queue, and the hub would close the link at each
-    // attempt.
+    // This is 24 MB in total. Sent at once, they would exceed the link's queue, and the hub would close the link at
+    // each attempt.
     let data = "x".repeat(16_000);
     let (peers, networks) = (50, 30);
     let mut here: Vec<Client> = (0..peers).map(|n| Client::connect(&hub, 100 + n)).collect();
@@ -502,7 +502,7 @@ fn without_mesh_legacy_a_go_hub_is_a_peer() {
     assert_eq!(hub.metric("peerpigeon_peers"), 2.0);
 }
 
-/// The next message of this type, from or about that peer, at a Go hub's peer. Skips others.
+/// The next message of this type, from or about that peer, that a Go hub's peer receives. Skips other messages.
 fn hears_from(client: &mut Client, kind: &str, n: u32) -> Value {
     loop {
         let heard = client.hear_type(kind);
@@ -627,7 +627,7 @@ fn a_restarted_hub_learns_the_peers_of_its_go_hub_again() {
         ];
         let first = Hub::start(&env);
         let go = Go::start(kind, &format!("ws://127.0.0.1:{port}"));
-        // One step at a time: the Go hub crashes if it writes to one socket from two goroutines.
+        // The hubs are linked one by one, because the Go hub crashes if it writes to one socket from two goroutines.
         eventually("both are linked", || page(&first, "/health")["hubs"] == 2);
         let join = |n| {
             let mut peer = go.join(n, "n");

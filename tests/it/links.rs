@@ -69,7 +69,7 @@ fn a_hub_without_links_refuses_links_with_a_reason() {
 }
 
 #[test]
-fn links_require_the_hubs_token_instead_of_the_peers() {
+fn links_require_the_hubs_token_and_not_the_peers() {
     let hub = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", "hubs-only"), ("AUTH_TOKEN", "peers-only")]);
     for token in ["", "peers-only", "hubs-onl", "hubs-only2"] {
         let refused = answer(&hub, MESH, token);
@@ -118,7 +118,7 @@ fn a_websocket_without_subprotocol_from_a_legacy_range_is_a_link() {
     assert!(taken.starts_with("HTTP/1.1 101"), "{taken}");
     assert!(!taken.to_ascii_lowercase().contains("sec-websocket-protocol"), "{taken}");
     assert_eq!(status(&ask(hub.address, "/?peerId=x", "", "").1), "403");
-    assert_eq!(status(&answer(&hub, MESH, "t")), "403", "the address alone must not allow a native link");
+    assert_eq!(status(&answer(&hub, MESH, "t")), "403", "the address alone must not allow a link of version 1");
     // A WebSocket with a subprotocol is not a Go hub, and a request without an upgrade is not one either.
     assert_eq!(status(&answer(&hub, "chat", "")), "401");
     assert_eq!(status(&hub.get(&format!("/ws?peerId={}", id(1)))), "401");

@@ -11,7 +11,7 @@ use proto::limits::LOG_FLUSH_TIMEOUT;
 use crate::client::{Client, frame};
 use crate::hub::{DEADLINE, Hub, command};
 
-/// A hub whose log this test does not read. The test chooses the port, because it cannot learn it from the log.
+/// A hub whose log this test does not read. The test chooses the port, because it cannot read it in the log.
 struct Silent {
     child: Child,
     address: SocketAddr,
@@ -161,7 +161,7 @@ fn dropped_log_lines_are_counted_and_queued_ones_arrive_later() {
         peer.hear_type("pong");
     }
     assert!(metric("peerpigeon_log_stalled_seconds") > 0.0);
-    // The log has the first lines, and after the gap a line with the number of dropped ones.
+    // The log contains the first lines, and after the gap a line with the number of dropped lines.
     let reading = std::thread::spawn(move || {
         let mut lines = BufReader::new(&mut reader).lines().map_while(Result::ok);
         let started = lines.find(|line| line.contains("server_started"));

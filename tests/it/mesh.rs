@@ -196,7 +196,7 @@ fn a_frozen_hub_does_not_disturb_the_others_and_recovers() {
     let mut c = Client::join(&hubs[2], 3, "n");
     assert_eq!((discovered(&mut a), discovered(&mut b)), (id(3), id(3)));
     hubs[2].signal("-STOP");
-    // Enough data to fill all buffers between the hubs. Signals to the third hub must not delay signals to the second.
+    // The data fills all buffers between the hubs. Signals to the third hub must not delay signals to the second.
     let data = format!("{:?}", "x".repeat(60_000));
     for round in 0..400 {
         a.offer(&id(3), "n", &data, "");

@@ -34,7 +34,7 @@ fn outcome(from: &mut Client, to: &str) -> String {
 
 #[test]
 fn the_later_of_two_hubs_with_one_id_takes_a_new_id() {
-    // Linked only through a third hub, and linked directly in addition.
+    // The hubs are linked only through a third hub, or also directly.
     for direct in [false, true] {
         let ports = [free_port(), free_port(), free_port()];
         let third = start(ports[2], &[], &[]);

@@ -1,4 +1,4 @@
-//! Tests of what operators order of a running hub.
+//! Tests of operators' orders to a running hub.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ fn hub(env: &[(&str, &str)]) -> Hub {
 }
 
 #[test]
-fn a_kicked_peer_is_closed_on_whichever_shard_it_is_and_kept_out() {
+fn a_kicked_peer_is_closed_on_any_shard_and_excluded() {
     for shards in ["1", "4"] {
         let hub = hub(&[("SHARDS", shards)]);
         for n in 1..=6 {
@@ -106,7 +106,7 @@ fn a_peer_at_another_hub_is_found() {
     let mut witness = Client::join(&here, 2, "n");
     let mut peer = Client::join(&there, 1, "n");
     witness.hear_type("peer-discovered");
-    // The pages know a new link after a tick.
+    // The pages show a new link after a tick.
     let form = format!("peer={}", id(1));
     eventually("the hub of the peer is known", || !order(&here, "kick", &form).1["url"].is_null());
     let (status, answer) = order(&here, "kick", &form);
@@ -141,11 +141,11 @@ fn orders_need_the_token() {
     hub.signal("-TERM");
     hub.wait();
     let log = hub.rest_of_the_log();
-    assert!(!log.iter().any(|line| line.contains("admin_act")), "something was done: {log:#?}");
+    assert!(!log.iter().any(|line| line.contains("admin_act")), "an order was executed: {log:#?}");
 }
 
 #[test]
-fn whoever_guesses_the_token_waits() {
+fn an_address_that_guesses_the_token_must_wait() {
     let hub = hub(&[]);
     let wrong = "Authorization: Bearer guess\r\n";
     let statuses: Vec<String> = (0..7).map(|_| status(&post(&hub, "/admin/undrain", wrong, "")).to_owned()).collect();
@@ -200,7 +200,7 @@ fn peers_whose_slot_has_not_come_stay_when_the_drain_ends() {
     order(&hub, "drain", "secs=2");
     let first = slots(&mut peers);
     order(&hub, "undrain", "");
-    // A second drain gives new slots: the old ones must close nobody.
+    // A second drain gives new slots. The slots of the first one must close no session.
     order(&hub, "drain", "secs=600");
     let second = slots(&mut peers[2..]);
     assert!(first.iter().all(|slot| *slot < 2000) && second.iter().all(|slot| *slot > 200_000), "{first:?} {second:?}");
@@ -211,7 +211,7 @@ fn peers_whose_slot_has_not_come_stay_when_the_drain_ends() {
         peer.say(r#"{"type":"ping"}"#);
         peer.hear_type("pong");
     }
-    // A hub that an operator has drained stops like any other.
+    // A hub that an operator drains stops like any other.
     order(&hub, "drain", "secs=600");
     hub.signal("-TERM");
     hub.logged("server_draining");
@@ -283,7 +283,7 @@ fn a_browser_logs_in_with_a_form_and_orders_with_its_cookie() {
 }
 
 #[test]
-fn strangers_learn_from_health_only_that_the_hub_runs() {
+fn health_tells_strangers_only_that_the_hub_runs() {
     let hub = hub(&[]);
     let _peer = Client::join(&hub, 1, "n");
     let get = |headers: &str| -> Value {
@@ -294,7 +294,7 @@ fn strangers_learn_from_health_only_that_the_hub_runs() {
     let (brief, full) = (get(""), get(&format!("Authorization: Bearer {TOKEN}\r\n")));
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&brief), ["isHub", "memory", "status", "timestamp"]);
-    // The npm client's server-status reads it.
+    // The npm client's server-status reads this field.
     assert_eq!(brief["memory"]["heapUsed"], 0);
     assert_eq!((&full["connections"], &full["peers"], &brief["status"]), (&1.into(), &1.into(), &"healthy".into()));
 }
@@ -318,7 +318,7 @@ fn admin(args: &[&str], token: &str) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn the_command_gives_orders_and_tells_the_result() {
+fn the_command_gives_orders_and_prints_the_result() {
     let hub = hub(&[]);
     let url = format!("http://{}", hub.address);
     let mut peer = Client::join(&hub, 1, "n");

@@ -30,7 +30,8 @@ fn joins(address: SocketAddr, n: u32) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// Each turn has a guard, which names the turn in the log. A loop without turns has none, and ends the process too.
+/// Each turn has a guard, which names the turn in the log. A loop without turns has no guard, but ends the process,
+/// too.
 #[test]
 fn a_panic_in_any_turn_ends_the_process() {
     // Each hub has a link to this one.
@@ -51,7 +52,7 @@ fn a_panic_in_any_turn_ends_the_process() {
     ] {
         let dials = ("BOOTSTRAP_HUBS", bootstrap.as_str());
         let mut hub = planted(place, &[NO_REDIS, &[dials]].concat());
-        // These peers give work to every place, including the one for letters between shards.
+        // These peers cause work at every place, including the one for letters between shards.
         let _peers: Vec<_> = (1..=8).map(|n| joins(hub.address, n)).collect();
         let (last, before) = hub.logged_after("\"hub_failed\"");
         let panicked: Vec<_> = before.iter().filter(|line| line.contains("\"turn_panicked\"")).collect();
@@ -97,7 +98,7 @@ fn a_panic_before_the_upgrade_ends_only_its_connection() {
 }
 
 #[test]
-fn a_panic_in_a_connection_to_redis_leaves_the_hub_and_the_bridge_connects_again() {
+fn a_panic_in_a_connection_to_redis_leaves_the_hub_and_the_bridge_reconnects() {
     let mut hub = planted("redis", NO_REDIS);
     let line = hub.logged("\"bridge_cannot_connect\"");
     assert!(line.contains("a planted panic: redis"), "{line}");

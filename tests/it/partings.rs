@@ -6,14 +6,14 @@ use crate::client::{Client, Heard, frame, id};
 use crate::hub::Hub;
 use crate::mesh::{chain, discovered, mesh};
 
-/// The way a peer leaves.
+/// How a peer leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Leave {
     Goodbye,
     CloseFrame,
-    /// The end of the stream.
+    /// With the end of the stream.
     End,
-    /// A reset. The hub loses data that its kernel has received and that it has not read.
+    /// With a reset. The hub loses the data that its kernel has received and that it has not read.
     Reset,
 }
 
@@ -105,7 +105,7 @@ pub fn nothing_is_heard_too_late(here: &Hub, there: &Hub, every_signal_arrives: 
     let mut told = Vec::new();
     let mut sent = 0;
     for n in 100..132 {
-        // After this the home shard of this id knows the observer.
+        // After this, the home shard of this id knows the observer.
         let mut before = Client::join(here, n, "n");
         while discovered(&mut before) != id(OBSERVER) {}
         drop(before);
@@ -123,7 +123,7 @@ pub fn nothing_is_heard_too_late(here: &Hub, there: &Hub, every_signal_arrives: 
         }
         drop(client);
     }
-    // No signal is in flight once every signal that was read has its outcome.
+    // When every signal that was read has its outcome, no signal is in flight.
     let series = r#"peerpigeon_messages_total{direction="in",type="offer"}"#;
     let read = here.metric_becomes(series, |read| read >= sent as f64 && outcomes(here) == read);
     observer.say(r#"{"type":"ping"}"#);

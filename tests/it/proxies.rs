@@ -80,7 +80,7 @@ fn only_trusted_proxies_send_proxy_heads() {
     for (head, headers, address) in [
         (&v1[..], "", "203.0.113.9:56324"),
         (&v2, "", "203.0.113.9:56324"),
-        // The client in the PROXY head is not trusted, so its own headers are ignored.
+        // The client in the PROXY head is not a trusted proxy, so its own headers are ignored.
         (&v2, "X-Forwarded-For: 1.2.3.4\r\n", "203.0.113.9:56324"),
         (local, "", "127.0.0.2:"),
     ] {
@@ -89,7 +89,7 @@ fn only_trusted_proxies_send_proxy_heads() {
         let logged = logged_address(&hub);
         assert!(logged.starts_with(address), "{head:?}: {logged}");
     }
-    // A trusted proxy without a head is closed; a head from another address is not read.
+    // A connection of a trusted proxy without a head is closed. A head from another address is not read.
     assert_eq!(asks(connect_from(PROXY, hub.address).unwrap(), b"", ""), "");
     assert_eq!(asks(connect_from(PROXY, hub.address).unwrap(), b"PROXY TCP4 203.0.113.9\r\n", ""), "");
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="proxy-head"}"#, |n| n == 2.0);
@@ -111,7 +111,7 @@ fn the_health_command_works_at_a_port_that_expects_a_proxy_head() {
     let env = [&[("HOST", "127.0.0.1"), ("PORT", &*port)][..], &trust].concat();
     let out = command(&env).arg("health").output().unwrap();
     assert!(out.status.success(), "{out:?}");
-    // From an address that is no proxy's, a head would be refused.
+    // From an address that does not belong to a proxy, a head would be refused.
     let trust = [("PROXY_PROTOCOL", "PORT"), ("TRUSTED_PROXIES", "10.0.0.1")];
     let hub = Hub::start(&trust);
     let port = hub.address.port().to_string();

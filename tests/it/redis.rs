@@ -1,4 +1,4 @@
-//! Tests of hubs that are connected by Redis, and of hubs that can do without it.
+//! Tests of hubs that Redis connects, and of hubs that can work without it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -147,7 +147,7 @@ fn hubs_with_one_redis_and_no_links_form_one_mesh() {
     a.hears_nothing();
 }
 
-/// Presence and signals take different channels. A leave must wait for the signals before it.
+/// Presence and signals use different channels. A leave must wait for the signals before it.
 #[test]
 fn signals_over_redis_arrive_within_the_stay_of_their_sender() {
     let redis = Redis::start(free_port());
@@ -187,7 +187,7 @@ fn a_lost_redis_affects_only_traffic_that_needs_it() {
     _ = redis.try_ask("CLIENT KILL TYPE normal");
     _ = redis.try_ask("CLIENT KILL TYPE pubsub");
     exchange(&mut a, &mut b, 2);
-    // Redis stays away for longer than any lease.
+    // Redis stays down for longer than any lease.
     let port = redis.kill();
     for watcher in [&mut a, &mut b] {
         let left = watcher.hear();
@@ -230,7 +230,7 @@ fn replayed_frames_do_not_revive_a_hub() {
     ended.signal("-KILL");
     assert_eq!(a.hear()["data"]["reason"], "hub-lost");
     drop(b);
-    // The first hub has received all frames before; the second one is new.
+    // The first hub has received all these frames before. The second one is new.
     let recorded = recording.stop(&redis);
     hubs.push(bridged(&redis.url()));
     settled(&hubs);
@@ -238,7 +238,7 @@ fn replayed_frames_do_not_revive_a_hub() {
     assert_eq!((discovered(&mut a), discovered(&mut c)), (id(3), id(1)));
     let began = Instant::now();
     let metric = |hub: &Hub| hub.metric("peerpigeon_redis_one_way_hubs");
-    // Publish until the hubs report a hub that sends and does not answer.
+    // Frames are published until the hubs report a hub that sends and does not answer.
     while hubs.iter().any(|hub| metric(hub) == 0.0) {
         assert!(began.elapsed() < DEADLINE, "no hub reported it");
         redis.publish(&recorded);

@@ -8,7 +8,7 @@ use crate::client::{Client, Heard, frame, id, upgrade};
 use crate::hub::Hub;
 use crate::mesh;
 
-/// A token long enough to derive the keys of the whole mesh from it.
+/// A token that is long enough to derive the keys of the whole mesh from it.
 const LONG_TOKEN: &str = "a-token-with-thirty-two-letters.";
 
 /// Connects as peer `n`, and returns the secret of the new session.
@@ -40,7 +40,7 @@ fn resumes(hub: &Hub, outcome: &str) -> f64 {
     hub.metric_becomes(&format!("peerpigeon_resumes_total{{outcome=\"{outcome}\"}}"), |n| n > 0.0)
 }
 
-/// A page reloads while its predecessor in the back/forward cache still answers pings.
+/// A page reloads while the previous page in the back/forward cache still answers pings.
 #[test]
 fn a_client_with_its_secret_takes_its_id_over_at_once() {
     let hub = Hub::start(&[("SHARDS", "4")]);
@@ -59,7 +59,7 @@ fn a_client_with_its_secret_takes_its_id_over_at_once() {
     watcher.hears_nothing();
     assert_eq!(resumes(&hub, "resumed"), 1.0);
     assert_eq!(hub.metric("peerpigeon_takeovers_total{outcome=\"replaced\"}"), 0.0);
-    // A third takeover, with the second secret, in upper case like ids may be.
+    // The third takeover uses the second secret, in upper case, which ids allow as well.
     let (_third, _) = connect(&hub, 2, Some(&next.to_uppercase()));
     assert_eq!(second.closed(), (4001, "replaced".to_owned()));
 }
@@ -111,8 +111,8 @@ fn a_wrong_secret_counts_as_no_secret() {
         // If the id is free, a wrong secret does no harm.
         connect(&hub, n, Some(shown));
     }
-    // An empty secret counts as none: a client may always send `&resume=`. All other secrets are of another id or not
-    // secrets at all.
+    // An empty secret counts as none: a client may always send `&resume=`. All other secrets belong to another id, or
+    // are not secrets at all.
     assert_eq!((resumes(&hub, "malformed"), resumes(&hub, "foreign")), (8.0, 4.0));
     assert_eq!(hub.metric("peerpigeon_resumes_total{outcome=\"resumed\"}"), 0.0);
 }

@@ -60,7 +60,7 @@ pub fn a_message_may_arrive_byte_by_byte() {
 
 #[test]
 pub fn signals_of_two_fast_senders_arrive_in_order_and_once() {
-    // Less than a sender's share of the target's queue, so nothing is dropped if the target reads late.
+    // Less data than a sender's share of the target's queue, so nothing is dropped if the target reads late.
     const EACH: usize = 2_000;
     with_shards(|hub| {
         let mut target = Client::join(hub, 9, "n");
@@ -112,7 +112,7 @@ pub fn a_thousand_joins_at_once_are_announced_exactly_once() {
 }
 
 #[test]
-fn repeated_joins_and_forged_discoveries_do_no_harm() {
+fn repeated_joins_and_forged_discoveries_have_no_effect() {
     with_shards(|hub| {
         let mut a = Client::join(hub, 1, "n");
         let mut b = Client::join(hub, 2, "n");

@@ -40,10 +40,10 @@ pub fn a_drain_notifies_every_peer_and_exits_with_0() {
                 }
             }
             if last_slot - *slot < 700 {
-                // This peer ends too shortly before the last one to be reported to it.
+                // This peer leaves too shortly before the last one for the last one to be notified.
                 continue;
             }
-            // The hub still relays what a peer sends after the close frame.
+            // The hub still relays messages that the peer sends after the close frame.
             peer.offer(&last.id.clone(), "n", "null", "");
             peer.raw(&frame(8, &[0x03, 0xf4]));
             assert_eq!(last.hear_type("offer")["fromPeerId"], peer.id.as_str());

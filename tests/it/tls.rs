@@ -1,4 +1,4 @@
-//! Tests of TLS: handshakes, connections without TLS, reloads of certificates, and the conversations of the other
+//! Tests of TLS: handshakes, connections without TLS, reloads of certificates, and the message exchanges of the other
 //! tests.
 
 use std::io::{Read, Write};
@@ -37,7 +37,7 @@ pub fn ask(address: SocketAddr, config: &Arc<ClientConfig>, request: &str) -> St
     let mut stream = connect(address, config);
     stream.write_all(request.as_bytes()).expect("written");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer that ends with close_notify");
+    stream.read_to_string(&mut answer).expect("the answer must end with close_notify");
     answer
 }
 
@@ -59,7 +59,7 @@ fn counted(hub: SocketAddr, config: &Arc<ClientConfig>, reason: &str, n: f64) {
 }
 
 #[test]
-fn peers_exchange_messages_over_tls_as_without() {
+fn messages_are_exchanged_over_tls_as_without() {
     over_tls(|| {
         signaling::two_peers_discover_each_other_and_exchange_signals();
         signaling::a_message_sent_with_the_request_is_processed_first();
@@ -272,7 +272,7 @@ pub fn read_until(stream: &mut TlsStream, heard: &mut Vec<u8>, word: &[u8]) {
     }
 }
 
-/// Without close_notify, anybody could have cut the stream; clients report an error.
+/// Without close_notify, anybody could have cut the stream, and clients report an error.
 #[test]
 fn every_session_ends_with_close_notify() {
     let mut hub = secure(common(), &[("DRAIN_SECS", "1")]);
@@ -516,7 +516,7 @@ fn a_crowd_of_handshakes_does_not_delay_peers() {
     for (stream, hello) in crowd.iter_mut().zip(&hellos) {
         stream.write_all(hello).unwrap();
     }
-    // The hub has 400 handshakes to do. Peers are served beside them.
+    // The hub has 400 handshakes to do. Peers are served at the same time.
     for _ in 0..20 {
         a.hears_nothing();
     }

@@ -1,5 +1,5 @@
-//! A TLS proxy between the tests' clients, which speak plain TCP, and a hub with TLS. It repeats a client's half close,
-//! reset or missing reads on the connection to the hub.
+//! A TLS proxy between the tests' clients, which use plain TCP, and a hub with TLS. It repeats a client's half close,
+//! reset or pause of reading on the connection to the hub.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -69,7 +69,7 @@ impl Authority {
         params.not_after = if days < 0 { now - day * (-days) as u32 } else { now + day * days as u32 }.into();
         let made = params.signed_by(&key, &self.issuer).unwrap();
         let file = |what: &str, text: &str| {
-            // Replaces the file atomically, as renewal tools should.
+            // The file is replaced atomically, as renewal tools should do.
             let (new, file) =
                 (self.place.join(format!("{name}.{what}.new")), self.place.join(format!("{name}.{what}")));
             std::fs::write(&new, text).unwrap();
@@ -131,7 +131,7 @@ fn runtime() -> &'static Handle {
 /// Returns an address whose connections are forwarded with TLS to the hub at `to`.
 pub fn lay(to: SocketAddr) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // Small buffers, so that data a client does not read stays in the hub.
+    // Its buffers are small, so that data that a client does not read stays in the hub.
     SockRef::from(&listener).set_send_buffer_size(4096).unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();

@@ -41,8 +41,8 @@ impl World {
         self.input(shard, Input::Opened { session: sid.session, peer, seat, resume }, Cause::default());
     }
 
-    /// The resume secret that a client sends. Mostly it is none or the last one of its id, sometimes an earlier one or
-    /// one of another id.
+    /// The resume secret that a client sends. Mostly it is none, or the last one of its id. Sometimes it is an earlier
+    /// one, or one of another id.
     fn resume(&mut self, peer: &PeerId) -> Option<Lineage> {
         if self.rng.one_in(2) {
             return None;
@@ -122,7 +122,7 @@ impl World {
         let sender = self.socket(sid).expect("only connected clients send").peer;
         let mut target = *self.rng.pick(&self.plan.peers);
         let (mut net, mut network) = self.network();
-        // The target is mostly a discovered peer, because other signals seldom arrive.
+        // The target is mostly a discovered peer, because signals to others rarely arrive.
         let acquaintances = self.oracle.acquaintances(sid);
         if !acquaintances.is_empty() && !self.rng.one_in(4) {
             (net, target) = *self.rng.pick(&acquaintances);
@@ -191,7 +191,7 @@ impl World {
         })
     }
 
-    /// Sends more messages at once than the rate allows; sometimes for so long that the hub closes the session.
+    /// Sends more messages at once than the rate allows. Sometimes this lasts until the hub closes the session.
     pub(crate) fn flood(&mut self, sid: Sid) {
         self.oracle.signals.floods(sid);
         let rounds = if self.rng.one_in(3) { 12 } else { 1 };

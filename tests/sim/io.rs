@@ -22,14 +22,14 @@ use crate::world::World;
 pub(crate) struct Shard {
     pub(crate) router: Router,
     pub(crate) slots: Vec<Option<Socket>>,
-    /// Inputs from the sockets, given after the outputs of the present input.
+    /// Inputs from the sockets, to be given after the outputs of the current input.
     followups: VecDeque<Followup>,
 }
 
 #[derive(Debug)]
 enum Followup {
     Closed(Sid, CloseReason),
-    /// The router has more to do than fits into one turn.
+    /// The router has more work than fits into one turn.
     Continue,
     Undelivered(Signalled, PeerId, CloseReason),
 }
@@ -45,9 +45,9 @@ pub(crate) struct Socket {
     /// Messages of the client that the hub has not read.
     pub(crate) uplink: VecDeque<Up>,
     pub(crate) backlog: bool,
-    /// The client does not read.
+    /// Whether the client does not read.
     pub(crate) deaf: bool,
-    /// The client answers pings.
+    /// Whether the client answers pings.
     pub(crate) answers: bool,
     pub(crate) linger_until: Option<Duration>,
     pub(crate) sayings: usize,
@@ -58,9 +58,9 @@ pub(crate) struct Socket {
 pub(crate) enum Phase {
     Pending,
     Open,
-    /// The session drains, and its messages are still read.
+    /// The session drains, but its messages are still read.
     Retiring,
-    /// The session has ended, and its queue may still be written.
+    /// The session has ended, but its queue may still be written.
     Closing(CloseReason),
 }
 
@@ -384,7 +384,7 @@ impl World {
         }
     }
 
-    /// The router closes a session.
+    /// Closes a session, as the router requested.
     fn close(&mut self, sid: Sid, reason: CloseReason) {
         self.note(|| format!("    {} is closed {reason:?}", name(sid)));
         self.oracle.closes(sid, reason);
@@ -405,7 +405,7 @@ impl World {
         socket.linger_until = Some(linger_until);
     }
 
-    /// The connection ends, and the router must be notified.
+    /// Ends a connection, and notifies the router.
     pub(crate) fn end(&mut self, sid: Sid, reason: CloseReason) {
         let linger_until = self.now + limits::CLOSE_LINGER;
         let Some(socket) = self.socket(sid) else { return };
@@ -422,7 +422,7 @@ impl World {
         self.input(sid.shard, Input::Closed { session: sid.session, reason }, Cause::default());
     }
 
-    /// The socket is gone; its unwritten signals return to the router.
+    /// Removes a socket. Its unwritten signals return to the router.
     pub(crate) fn remove(&mut self, sid: Sid) {
         let slot = &mut self.shards[usize::from(sid.shard)].slots[sid.session.slot as usize];
         let Some(socket) = slot.take_if(|socket| socket.sid == sid) else { return };
@@ -436,7 +436,7 @@ impl World {
         }
     }
 
-    /// The socket accepts the next frame. False if there is none.
+    /// Lets the socket accept the next frame. Returns false if there is none.
     pub(crate) fn write(&mut self, sid: Sid) -> bool {
         let loses = self.saboteur.strikes(Fault::LosesFrame);
         let swaps = self.saboteur.strikes(Fault::SwapsFrames);
@@ -479,7 +479,7 @@ impl World {
         true
     }
 
-    /// Tells the router that there is room for more of the roster.
+    /// Notifies the router that there is room for more of the roster.
     pub(crate) fn room(&mut self, sid: Sid) {
         let forgets = self.saboteur.strikes(Fault::ForgetsRoom);
         if let Some(socket) = self.socket(sid) {
@@ -491,7 +491,7 @@ impl World {
         }
     }
 
-    /// The hub reads the client's next item. False if there is none.
+    /// Lets the hub read the client's next item. Returns false if there is none.
     pub(crate) fn read(&mut self, sid: Sid) -> bool {
         let Some(socket) = self.socket(sid) else { return false };
         let retiring = socket.phase == Phase::Retiring;

@@ -1,8 +1,9 @@
 //! Tests of a hub's rules without sockets or clocks.
 //!
-//! Two drivers use the same router. *Transcripts* are conversations in files, one behaviour each, independent of the
-//! router's interface. The *simulator* generates thousands of conversations from seeds, loses, delays and interrupts
-//! what a network can, and checks every output against the promises. A second simulator, in `mesh`, has many hubs.
+//! Two drivers use the same router. *Transcripts* are conversations in files. Each file tests one behaviour, and does
+//! not depend on the router's interface. The *simulator* generates thousands of conversations from seeds. It loses,
+//! delays and interrupts everything that a network can, and checks every output against the promises. A second
+//! simulator, in `mesh`, has many hubs.
 
 mod clients;
 mod heard;
@@ -31,7 +32,7 @@ macro_rules! transcripts {
                 }
             )*
 
-            /// A file that no test names would look like one that passes.
+            /// Without this check, a file that no test names would look like one that passes.
             #[test]
             fn every_file_is_played() {
                 let here = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sim/transcripts");

@@ -1,8 +1,8 @@
 //! The oracle of one hub: which peers may and must know which others, and when.
 //!
 //! The oracle keeps its own rosters, one per shard, as they must be after the shard's inputs, and checks the router's
-//! outputs against them. It learns of the world through its methods and shares no code with the router. It records what
-//! is wrong; the first complaint ends the run.
+//! outputs against them. Calls of its methods report all inputs to it. It shares no code with the router. It records
+//! errors. The first complaint ends the run.
 
 mod router;
 mod signals;
@@ -47,7 +47,7 @@ pub(crate) struct Oracle {
     pub(crate) resumes: [u64; ResumeOutcome::ALL.len()],
     /// Number of `error` messages.
     pub(crate) errors: u64,
-    /// Outputs that the present input makes due.
+    /// Outputs that the current input makes due.
     due: Due,
 }
 
@@ -74,9 +74,9 @@ struct Opened {
     peer: PeerId,
     seat: bool,
     resume: Option<Lineage>,
-    /// Its secret gives it the right to the id at once, before the present session.
+    /// Its secret gives it the immediate right to the id, before the current session.
     at_once: bool,
-    /// No other session waits for the id, or one with a weaker secret.
+    /// No other session waits for the id, or only one with a weaker secret.
     first: bool,
 }
 
@@ -90,7 +90,7 @@ struct Client {
     lineage: Option<Lineage>,
     retiring: bool,
     connected: bool,
-    /// The reading of a roster has not ended.
+    /// Whether the reading of a roster has not ended.
     reading: bool,
     views: BTreeMap<Net, View>,
 }
@@ -101,7 +101,7 @@ struct View {
     epoch: u64,
     /// Announced peers, in the order of the hub's messages.
     told: BTreeMap<PeerId, u64>,
-    /// Peers that must be announced, at once or during the reading of the roster.
+    /// Peers that must be announced, at once or while the roster is read.
     owed: BTreeSet<PeerId>,
     /// Announced peers whose message has arrived.
     heard: BTreeMap<PeerId, u64>,
@@ -160,7 +160,7 @@ impl Oracle {
     /// The rule of docs/protocol.md, "Resuming".
     fn worth(&self, resume: Lineage, holder: &Client) -> ResumeOutcome {
         let Some(lineage) = holder.lineage else { return ResumeOutcome::Malformed };
-        // The age is in whole seconds, because the hub stores a session's beginning in whole seconds.
+        // The age is in whole seconds, because the hub stores the start of a session in whole seconds.
         let age = self.now - Duration::from_secs(holder.began.as_secs());
         if resume.root > lineage.root {
             ResumeOutcome::Younger
@@ -202,7 +202,7 @@ impl Oracle {
         self.joined(sid.shard, net, peer, version);
     }
 
-    /// An announcement reaches a shard.
+    /// Processes an announcement that reaches a shard.
     pub(crate) fn joined(&mut self, shard: u16, net: Net, peer: PeerId, version: u64) {
         self.rosters[usize::from(shard)].insert((net, peer), version);
         for (_, client) in on_shard(&mut self.sessions, shard) {
@@ -226,7 +226,7 @@ impl Oracle {
         }
     }
 
-    /// A leave reaches a shard.
+    /// Processes a leave that reaches a shard.
     pub(crate) fn left(&mut self, shard: u16, net: Net, peer: PeerId, how: Option<CloseReason>) {
         self.rosters[usize::from(shard)].remove(&(net, peer));
         for (_, client) in on_shard(&mut self.sessions, shard) {
@@ -255,7 +255,7 @@ impl Oracle {
         self.due.room = Some(sid);
     }
 
-    /// A session ends, or stops waiting for its id.
+    /// Processes the end of a session, admitted or waiting.
     pub(crate) fn ended(&mut self, sid: Sid, reason: CloseReason) {
         if let Some(peer) = self.waiting.iter().find(|(_, waiting)| waiting.sid == sid).map(|(peer, _)| *peer) {
             self.waiting.remove(&peer);
@@ -274,7 +274,7 @@ impl Oracle {
 
     // --- arriving frames ----------------------------------------------------------------------------------------
 
-    /// A frame was written to its client.
+    /// Processes a frame that was written to its client.
     pub(crate) fn heard(&mut self, sid: Sid, heard: &Heard, epoch: u64) {
         if let Heard::Signal { number, .. } = heard
             && let Err(what) = self.signals.arrived(*number)
@@ -295,7 +295,7 @@ impl Oracle {
 
     // --- at rest -----------------------------------------------------------------------------------------------
 
-    /// At rest, all peers know all other members.
+    /// Checks that at rest all peers know all other members.
     pub(crate) fn at_rest(&mut self) {
         let mut wrong = Vec::new();
         let mut members: BTreeMap<(Net, PeerId), ()> = BTreeMap::new();
@@ -353,7 +353,8 @@ impl Oracle {
 
     // --- signals -------------------------------------------------------------------------------------------------
 
-    /// A signal is read from its sender's socket. True if its target's shard must decide about it.
+    /// Processes a signal that is read from its sender's socket. Returns true if its target's shard must decide about
+    /// it.
     pub(crate) fn signal_read(&mut self, number: usize, sid: Sid, wall_ms: u64) -> bool {
         let Some(client) = self.sessions.get(&sid) else { return false };
         let (net, name) = self.signals.network(number);
@@ -362,7 +363,7 @@ impl Oracle {
         self.signals.read(number, self.now, wall_ms, shares, member)
     }
 
-    /// A signal has reached its target's shard.
+    /// Processes a signal that has reached its target's shard.
     pub(crate) fn signal_judged(&mut self, number: usize) {
         let target = self.signals.target(number);
         let (net, name) = self.signals.network(number);
@@ -376,7 +377,7 @@ impl Oracle {
     }
 }
 
-/// Whether the client counts as a member; a client in no network counts as a member of `global`.
+/// Whether the client counts as a member. A client in no network counts as a member of `global`.
 fn shares(client: &Client, net: Option<Net>, name: &str) -> bool {
     net.is_some_and(|net| client.views.contains_key(&net)) || (client.views.is_empty() && name == "global")
 }

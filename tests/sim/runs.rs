@@ -1,5 +1,5 @@
 //! Many runs of a simulator, each from its seed. Both simulators share this.
-#![expect(clippy::print_stdout, reason = "tests say which seed failed, and how to run it again")]
+#![expect(clippy::print_stdout, reason = "tests print which seed failed, and how to run it again")]
 
 use std::fmt::Debug;
 use std::num::NonZero;
@@ -16,13 +16,13 @@ pub(crate) struct Ended {
     pub(crate) trace: String,
 }
 
-/// A simulator, and how many seeds its tests run.
+/// A simulator, and the number of seeds that its tests run.
 pub(crate) struct Simulator<F: 'static> {
     /// Runs a seed: with a planted bug or none, traced or not. A panic in it is caught, and `Ended` keeps the trace.
     pub(crate) play: fn(u64, Option<F>, bool) -> Ended,
     /// All planted bugs.
     pub(crate) faults: &'static [F],
-    /// Seeds of the test, unless `SIM_SEEDS` says otherwise.
+    /// Seeds of the test, unless `SIM_SEEDS` is set.
     pub(crate) seeds: u64,
     /// Seeds within which a planted bug must be found.
     pub(crate) seeds_of_a_fault: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Simulator<F: 'static> {
     pub(crate) name: &'static str,
 }
 
-/// Runs a world, and says whether it panicked.
+/// Runs a world, and returns whether it panicked.
 pub(crate) fn panics(run: impl FnOnce()) -> Option<String> {
     catch_unwind(AssertUnwindSafe(run)).is_err().then(|| "a panic: see above".to_owned())
 }
@@ -43,7 +43,7 @@ pub(crate) fn told_to(name: &str) -> Option<u64> {
 }
 
 impl<F: Copy + Debug + Send + Sync> Simulator<F> {
-    /// Runs the seeds from 0 to `SIM_SEEDS`, or from `SIM_FROM`, or the one of `SIM_SEED`, with the planted bug that
+    /// Runs the seeds from 0 to `SIM_SEEDS`, or from `SIM_FROM`, or only `SIM_SEED`, with the planted bug that
     /// `SIM_FAULT` names. With `SIM_ALL`, it continues after the first failure.
     pub(crate) fn no_seed_breaks_a_promise(&self) {
         if let Some(seed) = told_to("SIM_SEED") {
@@ -97,8 +97,8 @@ impl<F: Copy + Debug + Send + Sync> Simulator<F> {
         println!("{seeds} seeds, {:.1} a second", seeds as f64 / began.elapsed().as_secs_f64());
     }
 
-    /// The same seed gives the same run.
-    pub(crate) fn the_same_seed_is_the_same_day(&self) {
+    /// Checks that the same seed gives the same run.
+    pub(crate) fn the_same_seed_gives_the_same_run(&self) {
         for seed in 0..self.repeated {
             let [one, other] = [0, 1].map(|_| (self.play)(seed, None, true).trace);
             assert!(one.lines().count() > 100, "seed {seed} has a short trace");
@@ -106,7 +106,7 @@ impl<F: Copy + Debug + Send + Sync> Simulator<F> {
         }
     }
 
-    /// Each planted bug is found, and soon.
+    /// Checks that each planted bug is found within a few seeds.
     pub(crate) fn planted_bugs_are_found(&self) {
         let next = AtomicUsize::new(0);
         let search = || {

@@ -62,7 +62,7 @@ impl Saboteur {
         self.fault == Some(fault) && self.rng.one_in(ODDS)
     }
 
-    /// The letters that arrive instead of this letter.
+    /// The letters that arrive in place of this letter.
     pub(crate) fn deliver(&mut self, from: u16, to: u16, letter: ToShard) -> Vec<ToShard> {
         let loses = match &letter {
             ToShard::Joined(_) => Fault::LosesJoined,

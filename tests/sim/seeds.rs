@@ -20,8 +20,8 @@ fn no_seed_breaks_a_promise() {
 }
 
 #[test]
-fn the_same_seed_is_the_same_day() {
-    ONE_HUB.the_same_seed_is_the_same_day();
+fn the_same_seed_gives_the_same_run() {
+    ONE_HUB.the_same_seed_gives_the_same_run();
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Conversations as data: the messages that each client sends and receives.
 //!
-//! A file holds scenes; `# title` begins one, with a new hub. Each scene runs with one shard and with eight, under
+//! A file contains scenes. `# title` begins one, with a new hub. Each scene runs with one shard and with eight, under
 //! several hash keys, so that its peers meet on one shard and on different ones. Everything that a peer receives must
-//! be in the scene: anything left over at its end is a failure.
+//! be in the scene. Any unexpected message at its end is a failure.
 //!
 //! | line | |
 //! |---|---|
@@ -307,7 +307,8 @@ impl Stage {
         let peer: PeerId = who[..1].repeat(40).parse().map_err(|_| format!("  {who} is not a name of a connection"))?;
         let shard = ShardId::home(&peer, self.config.shards, self.config.keys);
         let session = SessionId { slot: self.opened % 3, generation: self.opened };
-        // Three slots, each used by one connection at a time: a router must not confuse a slot's sessions.
+        // There are three slots, each used by one connection at a time: a router must not confuse the sessions of a
+        // slot.
         let taken =
             |slot| self.conns.values().any(|c| c.shard == shard && c.session.slot == slot && c.closed.is_none());
         let slot = (0..).find(|&slot| !taken(slot)).unwrap_or_default();
@@ -350,7 +351,7 @@ impl Stage {
         Ok(())
     }
 
-    /// `is kicked`, with what follows.
+    /// Executes `is kicked` with the rest of the line.
     fn kick(&mut self, who: &str, rest: &[&str]) -> Told {
         let (network, rest) = match rest {
             ["from", name, rest @ ..] => (Some(NetworkName::new(name)), rest),
@@ -384,7 +385,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The connection ends; its unwritten signals return to the router.
+    /// Ends a connection. Its unwritten signals return to the router.
     fn finish(&mut self, who: &str, reason: CloseReason) -> Told {
         let conn = self.conn(who)?;
         conn.closed = Some(conn.closed.unwrap_or(reason));
@@ -514,7 +515,7 @@ impl Stage {
     }
 }
 
-/// `for 60 s`, or nothing.
+/// Parses `for 60 s`, or nothing.
 fn time_out(words: &[&str]) -> Result<Option<Duration>, String> {
     match words {
         [] => Ok(None),

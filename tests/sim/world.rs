@@ -1,4 +1,4 @@
-//! One hub and its clients. The run makes random steps up to a number, and then lets everything come to rest.
+//! One hub and its clients. The run takes a number of random steps, and then lets everything come to rest.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -31,12 +31,12 @@ pub(crate) struct World {
     pub(crate) templates: BTreeMap<usize, (Arc<Template>, Rc<Heard>)>,
     pub(crate) templates_sent: usize,
     pub(crate) opened: u32,
-    /// All resume secrets that clients got.
+    /// All resume secrets that clients have received.
     pub(crate) secrets: BTreeMap<PeerId, Vec<String>>,
     pub(crate) versions: u64,
 }
 
-/// A world with more rounds than this would never come to rest.
+/// A world with more rounds would never come to rest.
 const MOST_ROUNDS: usize = 10_000;
 
 impl World {
@@ -210,7 +210,7 @@ impl World {
         }
     }
 
-    /// No new messages; everything in flight arrives.
+    /// Lets everything in flight arrive, without new messages.
     fn rest(&mut self) {
         self.note(|| "rest".to_owned());
         for _ in 0..MOST_ROUNDS {
@@ -247,7 +247,7 @@ impl World {
         self.oracle.complain("the run does not come to rest".to_owned());
     }
 
-    /// The routers' counters match the events.
+    /// Checks that the routers' counters match the events.
     fn count(&mut self) {
         let mut wrong = Vec::new();
         let mut resumes = [0; ResumeOutcome::ALL.len()];

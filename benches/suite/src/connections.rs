@@ -43,7 +43,7 @@ pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     ]))
 }
 
-/// Time that a server gets to settle.
+/// Time for a server to settle.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// Times for which all peers are connected, and disconnected, before memory is measured.
@@ -53,7 +53,7 @@ pub(crate) struct Rest {
     pub(crate) gone: Duration,
 }
 
-/// All peers connect, announce in networks of ten, stay idle, and leave; twice.
+/// All peers connect, announce in networks of ten, stay idle, and leave. This happens twice.
 pub(crate) fn idle(server: &Server, peers: usize, rest: Rest) -> io::Result<Figures> {
     let empty = server.rss()? as f64;
     let mut rounds = Vec::new();

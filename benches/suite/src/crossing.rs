@@ -53,7 +53,7 @@ pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures
     ]))
 }
 
-/// The home shard of each peer: the one that has one more session after the peer connected. Hubs draw random keys at
+/// The home shard of each peer: the shard that has one more session after the peer connected. Hubs draw random keys at
 /// the start, so homes cannot be computed.
 fn homes(server: &Server) -> io::Result<Vec<usize>> {
     const PATIENCE: Duration = Duration::from_secs(5);

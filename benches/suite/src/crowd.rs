@@ -15,8 +15,7 @@ use crate::swarm::Swarm;
 /// The network of all peers.
 const ROOM: usize = 0;
 
-/// A peer's announcement. The yardstick gets the message that a hub would send instead, so that both send the same
-/// bytes.
+/// A peer's announcement. The yardstick gets the message that a hub would send, so that both send the same bytes.
 fn announcement(server: &Server, peer: usize) -> Vec<u8> {
     if server.kind.is_hub() { message::announce(&message::network(ROOM)) } else { message::discovered(peer, ROOM) }
 }
@@ -107,7 +106,7 @@ pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::R
 }
 
 /// Measures the cost per recipient when one of many connected peers leaves and returns, repeatedly. The returning peer
-/// discovers all others too, in few large writes; a yardstick only writes to each.
+/// also discovers all others, in few large writes. A yardstick only writes to each.
 pub(crate) fn fan_out(server: &Server, peers: usize, rounds: usize) -> io::Result<Figures> {
     let mut swarm = Swarm::new()?;
     swarm.connect((0..peers).map(|peer| server.seat(peer, ROOM)), |_, _| {})?;

@@ -80,7 +80,7 @@ pub(crate) fn bare(server: &Server, peers: usize) -> io::Result<Figures> {
     Ok(Figures::from([("event_us", server.cpu()?.since(&before).us() / events.max(1) as f64)]))
 }
 
-/// Counts messages until none arrive.
+/// Counts messages until no more arrive.
 fn settle(swarm: &mut Swarm) -> io::Result<u64> {
     let (mut events, mut last) = (0, Instant::now());
     while last.elapsed() < QUIET {

@@ -1,7 +1,7 @@
 //! A quiet pair beside a flood: at the flood's own hub, and at another hub on the same core.
 //!
-//! The core is equally busy in both cases. The additional delay at the flood's own hub comes from the hub's order of
-//! work.
+//! The core is equally busy in both cases. The additional delay at the flood's own hub comes from the order in which
+//! the hub works.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -19,7 +19,7 @@ use crate::relay::{self, Plan};
 use crate::server::{Kind, Server, Setup};
 use crate::swarm::{Seat, Swarm};
 
-/// The place of the flood.
+/// The places of the flood.
 pub(crate) const PLACES: [&str; 3] = ["no flood", "flood here", "flood at another hub"];
 
 /// Messages of the quiet pair per second.
@@ -28,7 +28,7 @@ const RATE: f64 = 200.0;
 /// Number of connections of a flood with several peers.
 const MANY: usize = 10;
 
-/// The number of a flood's first peer: the quiet pair's are below.
+/// The number of a flood's first peer. The numbers of the quiet pair are smaller.
 const FIRST: usize = 1000;
 
 /// The network of a flood.
@@ -59,7 +59,7 @@ pub(crate) enum Flood {
     Nobody,
     /// Requests for the metrics, on kept connections, without waiting for answers.
     Pages,
-    /// Requests for the playground's files, in the same way.
+    /// Requests for the playground's files, on the same kind of connections.
     Files,
     /// Pings of the WebSocket protocol.
     Pings,
@@ -236,7 +236,7 @@ fn connect_again_and_again(
     stop: &AtomicBool,
     sent: &AtomicU64,
 ) -> io::Result<()> {
-    /// Maximum number of connections that are open at a time.
+    /// Maximum number of open connections.
     const OPEN: usize = 64;
     let mut open = VecDeque::new();
     let mut peer = FIRST + 10;
@@ -301,7 +301,7 @@ fn page(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 
-/// Measures the pair in each of the [`PLACES`]. The hubs have the limits that they have by default.
+/// Measures the pair in each of the [`PLACES`]. The hubs have their default limits.
 pub(crate) fn run(flood: Flood, setup: &Setup, window: Duration) -> io::Result<Round> {
     let setup = setup.clone().with("MESSAGE_RATE", "20000").with("MESSAGE_RATE_BYTES", "4194304");
     let plan = Plan { size: 300, in_flight: 1, members: 2, window };

@@ -11,7 +11,8 @@ pub(crate) const PING: u8 = 9;
 /// Opcode of a pong.
 const PONG: u8 = 10;
 
-/// Mask of every frame of the generator. A constant is enough, because no proxy needs protection here.
+/// A constant is enough, because no proxy needs protection here. A constant is enough, because no proxy needs
+/// protection here.
 pub(crate) const MASK: [u8; 4] = [0x5a, 0xc3, 0x96, 0x0f];
 
 /// The parsed header of a frame.
@@ -135,22 +136,22 @@ fn masked(payload: &[u8], key: [u8; 4]) -> Vec<u8> {
     payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect()
 }
 
-/// A client's text frame.
+/// A text frame of a client.
 pub(crate) fn text(payload: &str) -> Vec<u8> {
     frame(TEXT, payload.as_bytes())
 }
 
-/// A client's pong.
+/// A pong of a client.
 pub(crate) fn pong() -> Vec<u8> {
     frame(PONG, &[])
 }
 
-/// A client's ping.
+/// A ping of a client.
 pub(crate) fn ping() -> Vec<u8> {
     frame(PING, &[])
 }
 
-/// The beginning of a text that is sent in fragments: an empty one.
+/// The first fragment of a text: an empty one.
 pub(crate) fn first_fragment() -> Vec<u8> {
     unfinished(TEXT)
 }
@@ -166,7 +167,7 @@ fn unfinished(opcode: u8) -> Vec<u8> {
     out
 }
 
-/// A client's close, code 1000.
+/// A close of a client, with code 1000.
 pub(crate) fn close() -> Vec<u8> {
     frame(CLOSE, &1000u16.to_be_bytes())
 }
@@ -193,7 +194,7 @@ fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// A server's frame.
+    /// A frame of a server.
     fn plain(opcode: u8, payload: &[u8]) -> Vec<u8> {
         let masked = frame(opcode, payload);
         let header = masked.len() - payload.len() - 4;
@@ -215,12 +216,12 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_found_however_the_stream_is_cut() {
+    fn frames_are_found_however_the_stream_is_divided() {
         let stream = stream();
         for step in [1, 2, 3, 5, 13, 14, 1000, 65_536, stream.len()] {
             let (mut scan, mut frames) = (Scan::default(), Frames::default());
             let (mut lengths, mut payloads) = (Vec::new(), Vec::new());
-            // Cutting everywhere would take minutes; cuts in and around headers are enough.
+            // Dividing at every position would take minutes; positions in and around headers are enough.
             for piece in stream.chunks(step) {
                 scan.feed(piece, |header| lengths.push((header.opcode, header.payload)));
                 if step > 5 {

@@ -7,7 +7,7 @@ pub(crate) struct Ledger {
     seen: Vec<u64>,
     /// Number of recorded pairs.
     pub(crate) pairs: u64,
-    /// Wrong discoveries: repeated, of oneself, or of an unknown peer.
+    /// Number of wrong discoveries: repeated, of oneself, or of an unknown peer.
     pub(crate) wrong: u64,
 }
 

@@ -98,7 +98,7 @@ impl Cpu {
         Ok(Self { threads })
     }
 
-    /// CPU time used since then.
+    /// CPU time in microseconds.
     pub(crate) fn since(mut self, then: &Self) -> Self {
         for (path, _, ns) in &mut self.threads {
             let before = then.threads.iter().find(|(old, ..)| old == path).map_or(0, |(.., ns)| *ns);
@@ -125,7 +125,7 @@ fn thread_ns(task: &Path) -> io::Result<u64> {
     {
         return Ok(ns);
     }
-    // The name, in parentheses, may contain anything. User and system time are the 12th and 13th fields behind it.
+    // The name, in parentheses, can contain any characters. User and system time are the 12th and 13th fields after it.
     const TICK_NS: u64 = 10_000_000;
     let text = std::fs::read_to_string(task.join("stat"))?;
     let fields = text.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();

@@ -70,7 +70,7 @@ enum What {
         /// Message length in bytes
         #[arg(long, default_value_t = 1200)]
         size: usize,
-        /// Messages under way per pair
+        /// Messages in flight per pair
         #[arg(long, default_value_t = 1)]
         in_flight: usize,
         #[command(flatten)]
@@ -81,7 +81,7 @@ enum What {
         /// Smaller crowds and one round, as a smoke test
         #[arg(long)]
         quick: bool,
-        /// Only scenarios whose name contains one of these, separated by commas
+        /// Only scenarios whose name contains one of these words, separated by commas
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
         /// Number of rounds of each scenario

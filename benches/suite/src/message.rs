@@ -58,7 +58,7 @@ pub(crate) fn announce_bounded(network: &str) -> Vec<u8> {
     frames::text(&format!(r#"{{"type":"announce","networkName":"{network}","data":{{"discover":{{"closest":4}}}}}}"#))
 }
 
-/// The discovery of this peer as a frame of the peer itself, for the yardstick, which forwards frames unchanged.
+/// A peer's discovery in a frame of that peer, for the yardstick, which forwards frames unchanged.
 pub(crate) fn discovered(peer: usize, network: usize) -> Vec<u8> {
     let (peer, target) = (id(peer), id(0));
     frames::text(&format!(
@@ -88,7 +88,7 @@ pub(crate) fn offer(target: usize, network: &str, size: usize) -> Vec<u8> {
         sdp.push_str(&format!(r"a=candidate:1 1 udp 2122260223 192.0.2.1 {port} typ host\r\n"));
     }
     sdp.truncate(room);
-    // A cut through an escape leaves no complete escape.
+    // The cut may be inside an escape, so the incomplete escape is removed.
     if sdp.ends_with('\\') {
         sdp.pop();
         sdp.push('0');
@@ -103,7 +103,7 @@ pub(crate) enum Heard {
     Connected,
     /// `peer-discovered`, with the peer's number.
     Discovered(usize),
-    /// Something else.
+    /// Any other message.
     Other,
     /// `peer-disconnected` or `goodbye`.
     Left,
@@ -113,7 +113,7 @@ pub(crate) enum Heard {
 pub(crate) fn heard(text: &[u8]) -> Heard {
     // The hub's messages begin with their type. A server that sorts its keys writes the type last.
     let kind = text.strip_prefix(br#"{"type":""#).or_else(|| {
-        // A `type` in a peer's `data` precedes the message's own, so the last one counts.
+        // A `type` in a peer's `data` precedes the message's own type, so the last one counts.
         let name = br#""type":""#;
         memmem::rfind(text, name).map(|at| &text[at + name.len()..])
     });

@@ -20,7 +20,7 @@ use crate::swarm::Swarm;
 pub(crate) struct Plan {
     /// Length of a message's JSON, in bytes.
     pub(crate) size: usize,
-    /// Messages in flight per pair: each received one is sent back.
+    /// Messages in flight per pair: each received message is sent back.
     pub(crate) in_flight: usize,
     /// Number of peers in a network; pairs are formed within it.
     pub(crate) members: usize,
@@ -63,8 +63,8 @@ pub(crate) fn closed(pairs: &[Pair<'_>], plan: Plan, spin: bool) -> io::Result<F
     })
 }
 
-/// The first of each pair sends to the second at a fixed rate that does not wait for the server. Latency counts from
-/// the time at which a message was due, even if the generator is late.
+/// The first peer of each pair sends to the second at a fixed rate that does not wait for the server. Latency counts
+/// from the time at which a message was due, even if the generator is late.
 pub(crate) fn open(pairs: &[Pair<'_>], plan: Plan, rate: f64, spin: bool) -> io::Result<Figures> {
     /// Number of messages sent before the generator reads again.
     const BURST: u64 = 32;
@@ -89,8 +89,8 @@ pub(crate) fn open(pairs: &[Pair<'_>], plan: Plan, rate: f64, spin: bool) -> io:
     Ok(figures.into_iter().chain([("asked", rate), ("reached", reached)]).collect())
 }
 
-/// As [`open`], with a generator that sleeps between messages. Waits for every sent message, so that delays longer than
-/// the window are measured.
+/// Like [`open`], with a generator that sleeps between messages. Waits for every sent message, so that delays longer
+/// than the window are measured.
 pub(crate) fn quiet(pairs: &[Pair<'_>], plan: Plan, rate: f64) -> io::Result<Figures> {
     const PATIENCE: Duration = Duration::from_secs(30);
     let mut talk = Talk::assemble(pairs, plan, Some(Duration::from_micros(100)))?;
@@ -154,7 +154,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// Maximum number of open connections; an answer takes milliseconds.
+    /// Maximum number of open connections. An answer takes milliseconds.
     const OPEN: usize = 64;
 
     fn come(&mut self) -> io::Result<()> {
@@ -229,7 +229,7 @@ impl Talk {
         })
     }
 
-    /// Runs the warm-up and then the measured part. Reads the servers' CPU times before and after that.
+    /// Runs the warm-up and then the measured part. Reads the servers' CPU times before and after the measured part.
     fn measure(
         &mut self,
         window: Duration,

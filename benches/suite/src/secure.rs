@@ -18,7 +18,7 @@ pub(crate) struct Certificate {
     client: Arc<ClientConfig>,
 }
 
-/// Made once.
+/// The certificate, which is made once.
 pub(crate) fn certificate() -> io::Result<&'static Certificate> {
     static MADE: OnceLock<Result<Certificate, String>> = OnceLock::new();
     MADE.get_or_init(|| make().map_err(|error| error.to_string()))
@@ -54,7 +54,7 @@ fn make() -> io::Result<Certificate> {
     Ok(Certificate { place, certificate, key, client: Arc::new(client) })
 }
 
-/// The generator's side of a connection.
+/// The client's side of a TLS connection.
 pub(crate) fn client() -> io::Result<ClientConnection> {
     let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
     let mut client = ClientConnection::new(Arc::clone(&certificate()?.client), name).map_err(io::Error::other)?;
@@ -70,7 +70,7 @@ pub(crate) fn hello() -> io::Result<Vec<u8>> {
     Ok(hello)
 }
 
-/// Reads and decrypts available data, as far as the buffer has room. 0 means that the connection is over.
+/// Reads and decrypts available data, as far as the buffer has room. Returns 0 if the connection is over.
 pub(crate) fn read(tls: &mut ClientConnection, mut stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
     let mut read = 0;
     loop {

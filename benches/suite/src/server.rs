@@ -12,7 +12,7 @@ use crate::machine::{self, Cores, Cpu};
 use crate::secure;
 use crate::swarm::Seat;
 
-/// Who serves.
+/// A kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     /// The hub.
@@ -182,7 +182,7 @@ impl Server {
         Err(io::Error::other(format!("the {} does not answer", self.kind.label())))
     }
 
-    /// A page of the server, with its head.
+    /// Requests a page of the server, and returns it with its head.
     pub(crate) fn get(&self, path: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -197,7 +197,7 @@ impl Server {
         self.child.id()
     }
 
-    /// The process, and the process of the hub behind it.
+    /// The ids of the process, and of the process of the hub behind it.
     pub(crate) fn pids(&self) -> Vec<u32> {
         std::iter::once(self.pid()).chain(self.behind.as_ref().map(|hub| hub.pid())).collect()
     }

@@ -27,9 +27,9 @@ pub(crate) struct Conn {
     stream: TcpStream,
     tls: Option<Box<ClientConnection>>,
     upgraded: bool,
-    /// Finds frames when messages are only counted.
+    /// Finds frames while messages are only counted.
     pub(crate) scan: Scan,
-    /// Frames with their payloads when messages are read. Before that, the answer to the request.
+    /// Frames with their payloads, while messages are read. Before that, the bytes of the answer to the request.
     frames: Frames,
     answer: Vec<u8>,
     unsent: Vec<u8>,
@@ -56,7 +56,7 @@ pub(crate) struct Swarm {
     epoll: OwnedFd,
     conns: Vec<Option<Conn>>,
     events: Vec<Event>,
-    /// Read buffer, taken out while its bytes are processed.
+    /// Read buffer. It is taken out while its bytes are processed.
     pub(crate) buffer: Vec<u8>,
     /// Number of connections that the other side ended.
     pub(crate) lost: usize,
@@ -73,7 +73,7 @@ impl Conn {
 pub(crate) type Ready = usize;
 
 impl Swarm {
-    /// Nobody yet.
+    /// A swarm without connections.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
@@ -150,7 +150,8 @@ impl Swarm {
         self.conns.len()
     }
 
-    /// Waits at most this long until something is ready (`None`: not at all). Sends what could not be sent before.
+    /// Waits at most this long until a connection is ready (`None`: does not wait). Sends the bytes that could not be
+    /// sent before.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
         self.events.clear();
@@ -300,7 +301,7 @@ impl Swarm {
         Ok(())
     }
 
-    /// Answers pings for a while, and nothing else.
+    /// Answers pings for a while, and does nothing else.
     pub(crate) fn rest(&mut self, time: Duration) -> io::Result<()> {
         let begin = Instant::now();
         while begin.elapsed() < time {
@@ -309,7 +310,7 @@ impl Swarm {
         Ok(())
     }
 
-    /// Sends a frame, and keeps what the socket does not accept.
+    /// Sends a frame, and keeps the bytes that the socket does not accept.
     pub(crate) fn send(&mut self, at: usize, bytes: &[u8]) -> io::Result<()> {
         self.send_times(at, bytes, 1)
     }

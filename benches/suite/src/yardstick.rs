@@ -1,8 +1,8 @@
 //! The limit of the machine: a relay without any logic.
 //!
 //! One thread with bare epoll. It answers handshakes from memory. Then it writes the bytes of one connection unchanged
-//! to all others of its group: one read per readiness, one write per target and batch. It parses, unmasks and checks
-//! nothing; no hub can be cheaper with the same system calls.
+//! to all others of its group: one read per readiness, one write per target and batch. It does not parse, unmask or
+//! check anything. No hub can be cheaper with the same system calls.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -69,7 +69,7 @@ pub(crate) fn run(port: u16) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
         for event in &events {
-            // The structure is packed: its fields are copied before they are used.
+            // The structure is packed, so its fields are copied before they are used.
             let (data, flags) = (event.data, event.flags);
             if data.u64() == LISTENER {
                 it.accept(&listener);
@@ -190,4 +190,4 @@ impl Yardstick {
 const ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
                       sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-const _: () = assert!(KEY.len() == 24, "ANSWER must match this key");
+const _: () = assert!(KEY.len() == 24, "ANSWER must be for this key");

@@ -12,7 +12,7 @@ pub(super) struct Client {
     receipts: BTreeMap<String, i32>,
 }
 
-/// A network the client is in.
+/// A network that the client is in.
 #[derive(Default)]
 struct Network {
     /// Number of its announcements there. After each, every member may be announced to it again.
@@ -57,7 +57,7 @@ impl Client {
         }
     }
 
-    /// Its announcement was processed while these announcements were in flight to its shard.
+    /// Records that its announcement was processed while these announcements were in flight to its shard.
     pub(super) fn announced(&mut self, network: &str, on_their_way: &[PeerId]) {
         let network = self.networks.entry(network.to_owned()).or_default();
         network.announced += 1;
@@ -68,14 +68,14 @@ impl Client {
         }
     }
 
-    /// Another member has announced itself.
+    /// Records that another member has announced itself.
     pub(super) fn may_hear_of(&mut self, network: &str, peer: PeerId) {
         if let Some(network) = self.networks.get_mut(network) {
             network.others.entry(peer).or_default().due += 1;
         }
     }
 
-    /// Its goodbye was processed, so it may receive nothing more about that network.
+    /// Records that its goodbye was processed, so it may receive nothing more about that network.
     pub(super) fn left(&mut self, network: Option<&str>) {
         self.check_was_told_once();
         self.networks.retain(|name, _| network.is_some_and(|network| network != name));
@@ -86,7 +86,7 @@ impl Client {
         let heard: Heard<'_> = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"));
         assert_eq!(heard.kind, kind.label(), "in {text}");
         assert!(heard.target_peer_id.is_none_or(|to| to == self.peer.to_string()), "{} hears {text}", self.peer);
-        let named = |id: &str| id.parse::<PeerId>().unwrap_or_else(|_| panic!("{id} is no id in {text}"));
+        let named = |id: &str| id.parse::<PeerId>().unwrap_or_else(|_| panic!("{id} is not an id in {text}"));
         match heard.kind {
             "peer-discovered" => {
                 let peer = named(heard.about().peer_id);
@@ -121,7 +121,7 @@ impl Client {
         }
     }
 
-    /// At most once for each announcement of either side.
+    /// Checks that each peer was discovered at most once for each announcement of either side.
     pub(super) fn check_was_told_once(&self) {
         for (name, network) in &self.networks {
             for (peer, other) in &network.others {
@@ -136,7 +136,7 @@ impl Client {
     }
 }
 
-/// The parts of the hub's messages that a client looks at.
+/// The parts of the hub's messages that a client examines.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Heard<'a> {
@@ -173,7 +173,7 @@ fn payload(frame: &[u8]) -> &str {
             (usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c), payload)
         }
         [0x81, length @ ..=125, payload @ ..] => (usize::from(*length), payload),
-        _ => panic!("{frame:02x?} is no text frame"),
+        _ => panic!("{frame:02x?} is not a text frame"),
     };
     assert_eq!(payload.len(), length, "length of a frame");
     assert_eq!(frame.len() - length, proto::ws::header_len(length), "length of its header");

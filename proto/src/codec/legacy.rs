@@ -50,7 +50,7 @@ struct About<'a> {
     is_hub: bool,
 }
 
-/// Parses a message of a legacy link. `None` if it is not of the protocol.
+/// Parses a message of a legacy link. Returns `None` if it violates the protocol.
 pub(crate) fn parse_legacy(text: &str) -> Option<LegacyMessage<'_>> {
     let wire: Wire<'_> = serde_json::from_str(text).ok()?;
     let data = wire.data.map_or("null", RawValue::get);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn hubs_are_no_peers_and_nonsense_is_refused() {
+    fn messages_about_hubs_have_no_effect_and_invalid_ones_are_refused() {
         let hub = format!(r#"{{"type":"peer-discovered","data":{{"isHub":true,"peerId":"{A}"}}}}"#);
         assert_eq!(parse_legacy(&hub), Some(LegacyMessage::Other));
         assert_eq!(parse_legacy(r#"{"type":"announce","data":{"isHub":true}}"#), Some(LegacyMessage::Other));

@@ -48,7 +48,7 @@ pub(super) fn scan(text: &str) -> Option<Fields<'_>> {
 }
 
 /// Whether the text has no control characters, and each backslash is followed by `n`, `r` or `"`. Then no backslash
-/// follows another, so each one begins an escape. Without branches, so that the compiler uses SIMD.
+/// follows another, so each one begins an escape. The check has no branches, so that the compiler uses SIMD.
 fn is_plain(text: &[u8]) -> bool {
     let behind = text.get(1..).unwrap_or_default();
     let odd = text.iter().zip(behind).fold(0, |odd, (&c, &next)| {

@@ -204,7 +204,7 @@ fn parsed(text: &str) -> Meaning {
                 (ErrorCode::UnknownType, Meaning::Unknown),
             ];
             let found = codes.into_iter().find(|(code, _)| *code == refusal.code);
-            found.expect("the codec has no other codes").1
+            found.expect("the codec uses no other codes").1
         }
         Ok(message) => {
             let (kind, network, target, id, data) = match message {
@@ -236,7 +236,7 @@ fn space() -> impl Strategy<Value = String> {
     prop_oneof![6 => Just(String::new()), 1 => "[ \t\n\r]{1,3}"]
 }
 
-/// JSON text of every shape: with white space, repetitions, odd escapes and odd numbers.
+/// JSON text of every shape: with white space, repetitions, unusual escapes and numbers.
 fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),
@@ -412,7 +412,7 @@ proptest! {
         }
     }
 
-    /// The reference parser itself is compared with a known one.
+    /// The reference parser itself is compared with serde_json.
     #[test]
     fn messages_that_the_full_parser_accepts_are_json(text in prop_oneof![message(), broken_message(), soup(), json()]) {
         if serde_json::from_str::<Value>(&text).is_ok() {
@@ -491,7 +491,7 @@ fn the_scanner_parses_ordinary_messages() {
     ];
     for data in data {
         let text = format!(r#" {{ "type":"offer" , "data":{data},"from":"x","id":"1","targetPeerId": "aa" }}"#);
-        let fields = scan::scan(&text).expect("nothing here is out of the ordinary");
+        let fields = scan::scan(&text).expect("the message has only ordinary parts");
         assert_eq!(fields.data, Some(data));
         assert_eq!(Ok(fields), read(&text));
     }
@@ -535,7 +535,7 @@ fn the_scanner_leaves_unusual_messages_to_the_full_parser() {
 }
 
 #[test]
-fn data_of_signals_is_nested_512_levels_deep_at_the_most() {
+fn data_of_signals_is_nested_at_most_512_levels_deep() {
     let offer = |open: &str, close: &str, levels: usize| {
         let data = format!("{}1{}", open.repeat(levels), close.repeat(levels));
         let text = format!(r#"{{"type":"offer","targetPeerId":"{}","data":{data}}}"#, "a".repeat(40));

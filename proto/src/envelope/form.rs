@@ -60,7 +60,7 @@ impl Envelope {
             let kind = body.u8()?;
             let Some(kind) = EnvelopeKind::ALL.get(usize::from(kind)) else { continue };
             let envelope = read_envelope(*kind, &mut body)?;
-            // The rest was added by a later hub of the same version.
+            // Later hubs of the same version may have added the rest.
             return Ok(Some(envelope));
         }
     }

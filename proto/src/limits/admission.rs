@@ -1,4 +1,4 @@
-//! Connections that are refused before anything is read.
+//! Bounds of connections that are refused before anything is read.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use std::time::Duration;
 pub const ADDRESS_ROWS: usize = 16 * 1024;
 
 /// Default of MAX_CONNECTIONS_PER_ADDRESS, unless two thirds of MAX_CONNECTIONS are less. Further connections are
-/// refused. A school behind one address has this many peers, and the other addresses keep the rest.
+/// refused. A school behind one address can have this many peers, and other addresses keep the other places.
 pub const DEFAULT_ADDRESS_CONNECTIONS: u32 = 512;
 
 /// Minimum of the default of MAX_CONNECTIONS_PER_ADDRESS, however small MAX_CONNECTIONS is.
 pub const LEAST_ADDRESS_CONNECTIONS: u32 = 64;
 
 /// Default of MAX_UNFINISHED_PER_ADDRESS: connections of an address whose first request has not arrived. Further
-/// connections are refused. All peers of a school may reconnect at the same moment.
+/// connections are refused. It is enough for a school whose peers all reconnect at the same moment.
 pub const DEFAULT_ADDRESS_UNFINISHED: u32 = 512;
 
 /// Default of CONNECT_RATE_PER_ADDRESS, in connections per second. Faster connections are refused.
@@ -40,23 +40,24 @@ pub const DEFAULT_CONNECT_RATE: u32 = 2_000;
 /// Burst of connections of a shard, in seconds of CONNECT_RATE.
 pub const CONNECT_BURST_SECS: u32 = 2;
 
-/// Connections of quiet addresses that a shard admits beyond CONNECT_RATE, or although the hub is full, per second: for
-/// probes, scrapes and links.
+/// Additional connections per second that a shard admits from quiet addresses beyond CONNECT_RATE, or although the hub
+/// is full: for probes, scrapes and links.
 pub const QUIET_RATE: u32 = 100;
 
 /// Connections per second that a shard of a full hub admits. They get `max connections`, unless they replace a session
 /// with their id. Further ones get 503 before anything is read.
 pub const FULL_RATE: u32 = 100;
 
-/// Refused connections per second that a shard answers with 503. Further ones are closed without an answer: a flood
-/// must not cost more than its sockets.
+/// Refused connections per second that a shard answers with 503. Further ones are closed without an answer, because a
+/// flood must not cost more than its sockets.
 pub const REFUSALS_ANSWERED: u32 = 100;
 
-/// Number of refused connections after which a listener gives everything else a turn. Each is up to 10 us: 0.3 ms.
+/// Number of refused connections after which a listener lets all other work have a turn. Each takes up to 10 us: 0.3
+/// ms.
 pub const REFUSALS_PER_TURN: u32 = 32;
 
-/// Maximum of `Retry-After` in a refusal before anything is read, in seconds. Each refusal has a random value from 1
-/// on, so that clients do not come back together.
+/// Maximum of `Retry-After` in a refusal before anything is read, in seconds. Each refusal gets a random value of at
+/// least 1, so that clients do not all return at the same time.
 pub const RETRY_SPREAD_SECS: u64 = 10;
 
 /// Minimum time between two log lines about refused addresses.

@@ -7,8 +7,8 @@ use std::time::Duration;
 /// Redis copies each frame once per hub: 64 KiB fits its caches, and 200 envelopes share one command.
 pub const BRIDGE_FRAME_BYTES: usize = 64 * 1024;
 
-/// Maximum number of bytes of the bridge that Redis has not accepted, queued or in flight. Further envelopes are
-/// dropped and counted as lost: digests repair presence, and the outcome of a signal is `unknown`.
+/// Maximum number of bytes to Redis that it has not accepted, queued or in flight. Further envelopes are dropped and
+/// counted as lost: digests repair presence, and the outcome of a signal is `unknown`.
 ///
 /// Writing them takes 1.6 s at 10 MB/s, less than the lease.
 pub const BRIDGE_QUEUE_BYTES: usize = 16 * 1024 * 1024;
@@ -21,15 +21,15 @@ pub const BRIDGE_PIPELINE_BYTES: usize = 256 * 1024;
 /// 8 x (256 + 64 KiB) = 2.5 MiB precede a probe in the socket: at 1.25 MB/s it is still answered in time.
 pub const BRIDGE_PIPELINES: usize = 8;
 
-/// Maximum number of messages from Redis that the bridge has not processed. Further ones are dropped and counted as
-/// lost. The connection itself never waits for the bridge, because it would then miss answers too.
+/// Maximum number of messages from Redis that the bridge has not processed. Further messages are dropped and counted as
+/// lost. The connection itself never waits for the bridge, because it would then miss answers, too.
 ///
 /// A runtime reads about 1 MiB of one socket in one turn. The smallest frame has about 150 B including the name of its
 /// channel, so a turn reads 7,000 frames; the bound is twice that.
 pub const BRIDGE_INBOX: usize = 16 * 1024;
 
 /// Maximum number of bytes of the messages in [`BRIDGE_INBOX`]. Further messages are dropped and counted as lost. A
-/// longer frame is never accepted.
+/// frame longer than this is never accepted.
 pub const BRIDGE_INBOX_BYTES: usize = 32 * 1024 * 1024;
 
 /// Number of messages of [`BRIDGE_INBOX`] that are processed before anything else runs.
@@ -39,16 +39,16 @@ pub const BRIDGE_BATCH: usize = 256;
 /// unresponsive Redis is noticed within twice this time.
 pub const BRIDGE_PROBE: Duration = Duration::from_secs(2);
 
-/// Interval between two challenges of a hub on the bridge: random numbers that the others echo, which proves that they
-/// live and receive. A multiple of [`BRIDGE_PROBE`].
+/// Interval between two challenges of a hub on the bridge. A challenge is a random number that other hubs echo, which
+/// proves that they live and receive. It is a multiple of [`BRIDGE_PROBE`].
 ///
-/// A mesh of n hubs publishes n x (n - 1) answers of about 150 B in this time: 1,008 per second for 64 hubs, of the
-/// 100,000 that Redis can do.
+/// A mesh of n hubs publishes n x (n - 1) answers of about 150 B in this time. For 64 hubs this is 1,008 per second, of
+/// the 100,000 that Redis can process.
 pub const BRIDGE_CHALLENGE: Duration = Duration::from_secs(4);
 
 /// Number of recent challenges. A hub's frames are dropped unless it has answered one of them.
 ///
-/// 3 x 4 s: two answers in a row may be lost, and a hub that stops receiving counts as lost 8 to 12 s plus a lease
+/// 3 x 4 s: two successive answers may be lost, and a hub that stops receiving counts as lost 8 to 12 s plus a lease
 /// later.
 pub const BRIDGE_CHALLENGES: usize = 3;
 
@@ -58,28 +58,29 @@ pub const BRIDGE_CHALLENGES: usize = 3;
 /// A reconnecting hub begins a new session; the pauses between its attempts allow fewer than 16 in 12 s. 48 B each.
 pub const BRIDGE_SESSIONS: usize = 16;
 
-/// Maximum number of hubs listed as one-way on the bridge. The rest are left out: 64 x 40 B on a page.
+/// Maximum number of hubs that the bridge lists as one-way. Further hubs are left out: 64 x 40 B on a page.
 pub const MAX_ONE_WAY: usize = 64;
 
-/// Time in which Redis must accept a connection, TLS and authentication included, and then both subscriptions.
+/// Time in which Redis must accept a connection, including TLS and authentication, and then both subscriptions.
 pub const BRIDGE_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Time in which a node of a Redis Cluster must answer one pipeline: as long as a probe sent just before the next.
+/// Time in which a node of a Redis Cluster must answer one pipeline: as long as for a probe sent just before the next
+/// one.
 pub const BRIDGE_NODE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Minimum pause before the bridge connects to Redis again.
+/// Minimum pause before the bridge reconnects to Redis.
 pub const BRIDGE_BACKOFF_MIN: Duration = Duration::from_millis(100);
 
-/// Maximum pause before the bridge connects to Redis again, and so the maximum delay after its return. 1,000 hubs make
-/// 300 attempts per second.
+/// Maximum pause before the bridge reconnects to Redis, and so the maximum delay after Redis has returned. 1,000 hubs
+/// make 300 attempts per second.
 pub const BRIDGE_BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// Maximum number of frames from the bridge that wait for the mesh: 64 x 64 KiB = 4 MiB in practice.
+/// Maximum number of frames from the bridge that are queued for the mesh: 64 x 64 KiB = 4 MiB in practice.
 pub const BRIDGE_EVENTS: usize = 64;
 
 /// Maximum length of a stored error text, in bytes.
 pub const MAX_ERROR_TEXT_BYTES: usize = 256;
 
-// Checks of the figures and orderings in the comments above.
+// The figures and orderings in the comments above.
 const _: () = assert!(BRIDGE_CHALLENGE.as_millis().is_multiple_of(BRIDGE_PROBE.as_millis()));
 const _: () = assert!(BRIDGE_PIPELINES * (BRIDGE_PIPELINE_BYTES + BRIDGE_FRAME_BYTES) == 5 * 512 * 1024);

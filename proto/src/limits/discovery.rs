@@ -5,15 +5,15 @@ use std::time::Duration;
 /// Maximum K of `closest`, and maximum number of members that one `discover` introduces.
 pub const MAX_CLOSEST: u8 = 64;
 
-/// Number of random members that a new member meets besides the closest, under bounded discovery. They connect the
-/// neighbourhoods of a network. A random graph with two per node is connected except for stragglers; with four, it
-/// stays so while half of the nodes are away.
+/// Number of random members that a new member meets in addition to the closest ones, under bounded discovery. They
+/// connect the neighbourhoods of a network. A random graph with two per node is connected except for a few nodes. With
+/// four, it stays so while half of the nodes are missing.
 pub const RANDOM_PICKS: usize = 4;
 
-/// Maximum number of others that a peer knows in a network under bounded discovery. Beyond that, picks are declined,
-/// and strangers' signals and `discover` get `network-full`.
+/// Maximum number of others that a peer knows in a network under bounded discovery. At this limit, picks are declined,
+/// and signals of strangers and `discover` get `network-full`.
 ///
-/// Peers choose their ids, so a crowd can aim at one peer. Otherwise, a peer among 100,000 knows about 2 x (K + R)
+/// Peers choose their ids, so many peers can aim at one peer. Otherwise, a peer among 100,000 knows about 2 x (K + R)
 /// others (R = [`RANDOM_PICKS`]): 40 for K = 16, 140 for K = 64. The first peer of a network knows (K + R) x ln(100,000
 /// / (K + R)) others: 170 and 500. An acquaintance takes 21 B at the peer's home and 8 B in the roster: 1,024 x 29 B =
 /// 30 KB.
@@ -23,8 +23,8 @@ pub const MAX_ACQUAINTANCES: usize = 1024;
 /// is picked in its place. So a join among members that are all crowded costs at most 2 x 64 more events.
 pub const MAX_DECLINED: usize = 64;
 
-/// Number of members that are tried in turn if random picks find too few unknown ones. In a smaller network a new
-/// member therefore meets as many as it wants.
+/// Number of members that are tried one after another if random picks find too few unknown ones. In a smaller network a
+/// new member therefore meets as many as it wants.
 pub const PICKS_IN_TURN: usize = 256;
 
 /// Maximum number of pairs in one meeting between hubs: 28 B each.

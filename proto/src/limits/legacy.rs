@@ -5,13 +5,14 @@ use std::time::Duration;
 #[allow(unused_imports, reason = "links in doc comments")]
 use super::*;
 
-/// Maximum number of peers that one legacy link may announce, each in [`DEFAULT_MAX_NETWORKS_PER_PEER`] networks. More
-/// are refused and counted. When the link ends they leave in slices: 100,000 peers on 16 shards are 1,700,000 letters,
-/// 830 slices of [`SLICE_LETTERS`]. The remaining ones are kept in the link's own set, which is not copied.
+/// Maximum number of peers that one legacy link may announce, each in [`DEFAULT_MAX_NETWORKS_PER_PEER`] networks.
+/// Announcements of more peers are refused and counted. When the link ends, its peers leave in slices: 100,000 peers on
+/// 16 shards are 1,700,000 letters, 830 slices of [`SLICE_LETTERS`]. Peers that have not left yet are kept in the
+/// link's own set, which is not copied.
 pub const MAX_PEERS_PER_LEGACY_LINK: usize = 100_000;
 
-/// Time within which a Go hub may echo a message. A Go hub's first message about a departed peer after this time is
-/// accepted as a new announcement.
+/// Time within which a Go hub may echo a message. A Go hub's first message about a departed peer after this time counts
+/// as a new announcement.
 pub const LEGACY_ECHO: Duration = Duration::from_secs(5);
 
 /// Maximum number of events of each kind within [`LEGACY_ECHO`] that are remembered to recognize the echoes of a Go
@@ -20,25 +21,25 @@ pub const LEGACY_ECHO: Duration = Duration::from_secs(5);
 /// leaves before its echo arrives then stays until the link ends.
 pub const MAX_LEGACY_ECHOES: usize = 8192;
 
-/// Time for which a Go hub's announcement is kept for a peer with another claim. Longer than a dead claim can last: a
-/// lease takes 8 s, and a lost connection is noticed after two pings and ten seconds.
+/// Time for which a Go hub's announcement is kept for a peer with another claim. It exceeds the time that a dead claim
+/// can last: a lease takes 8 s, and a lost connection is noticed ten seconds after two pings.
 pub const LEGACY_WAIT: Duration = Duration::from_secs(120);
 
 /// Maximum number of a Go hub's announcements kept for [`LEGACY_WAIT`], at most [`DEFAULT_MAX_NETWORKS_PER_PEER`] per
-/// peer. More are refused and counted. About 200 B each besides their names and data: 20 MB.
+/// peer. Further ones are refused and counted. Each takes about 200 B in addition to names and data: 20 MB.
 pub const MAX_LEGACY_WAITING: usize = MAX_PEERS_PER_LEGACY_LINK;
 
 /// Maximum size of the names and data of these announcements, in bytes: about 160 B each. A Go hub that dials announces
-/// 70 B per peer. More are refused and counted.
+/// 70 B per peer. Further announcements are refused and counted.
 pub const MAX_LEGACY_WAITING_BYTES: usize = 16 * 1024 * 1024;
 
-/// Time in which a Go hub that dialed must answer the first ping, before peers are announced to it anyway. A hub that
-/// answers no pings is linked, too, until [`LINK_PATIENCE`] has passed without a message.
+/// Time in which a Go hub that dialed must answer the first ping. After that, peers are announced to it in any case. A
+/// hub that answers no pings is linked, too, until [`LINK_PATIENCE`] has passed without a message.
 pub const LEGACY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Maximum number of announcements that wait for room on one legacy link: about 60 B each. Further ones reach that hub
-/// only after it is linked again.
+/// Maximum number of announcements queued for one legacy link: about 60 B each. Further ones reach that hub only after
+/// it is linked again.
 ///
-/// Peers that are older than the link do not count: the relay reads them from the presence of all hubs as the link has
-/// room, [`SNAPSHOT_PEERS`] or [`SLICE_PEERS`] at a time.
+/// Peers older than the link do not count: the relay reads them from the presence of all hubs as the link has room,
+/// [`SNAPSHOT_PEERS`] or [`SLICE_PEERS`] at a time.
 pub const MAX_LEGACY_OWED: usize = 1_000_000;

@@ -4,26 +4,27 @@ use std::time::Duration;
 
 use super::*;
 
-/// Maximum number of upgraded sockets of hubs that wait for the mesh. A further one is closed with `try again later`.
+/// Maximum number of upgraded sockets of hubs that are queued for the mesh. A further one is closed with `try again
+/// later`.
 pub const LINK_SOCKET_QUEUE: usize = 256;
 
-/// Maximum number of other hubs in `go-away`. More are left out: 16 x 512 B = 8 KiB per peer.
+/// Maximum number of other hubs in `go-away`. Further hubs are left out: 16 x 512 B = 8 KiB per peer.
 pub const MAX_GO_AWAY_HUBS: usize = 16;
 
 /// Payload at which a frame of a link is full, in bytes. Queued envelopes are sent together in such frames; one
 /// envelope can exceed it.
 ///
-/// A quarter of [`READ_BUFFER_BYTES`], so that three quarters of a read are parsed in place, and only the beginning of
-/// a frame is kept. A header has 4 to 8 B, which is negligible.
+/// It is a quarter of [`READ_BUFFER_BYTES`], so that three quarters of a read are parsed in place, and only the
+/// beginning of a frame is kept. A header has 4 to 8 B, which is negligible.
 pub const LINK_FRAME_BYTES: usize = 16 * 1024;
 
-/// Bytes that an envelope adds to its longest content: its head, a route, ids and a network's name, about 450 B.
+/// Bytes that an envelope adds to its longest content: its header, a route header, ids and a network's name, about 450
+/// B.
 pub const ENVELOPE_ROOM: usize = 4 * 1024;
 
 /// Maximum length of a message on a link: the longest signal that any hub's settings allow, after a frame that was
 /// nearly full. It does not depend on this hub's settings, since hubs of one mesh can differ, at least during an
-/// upgrade. One peer in 1,024 networks, complete in one part of a snapshot, takes 17 MiB. A longer message closes the
-/// link.
+/// upgrade. The longest part of a snapshot takes 17 MiB: one peer in 1,024 networks. A longer message closes the link.
 pub const LINK_MESSAGE_BYTES: usize = LARGEST_MAX_MESSAGE_BYTES + LINK_FRAME_BYTES + ENVELOPE_ROOM;
 
 /// Number of bytes queued for one link (or for the bridge) at which the relay sends only heartbeats and outcomes.
@@ -32,22 +33,22 @@ pub const LINK_MESSAGE_BYTES: usize = LARGEST_MAX_MESSAGE_BYTES + LINK_FRAME_BYT
 /// tenth of a second.
 pub const LINK_QUEUE_HIGH: usize = 8 * 1024 * 1024;
 
-/// Number of bytes queued for one link below which the relay sends everything again: what a socket accepts in a few
-/// writes.
+/// Number of bytes queued for one link below which the relay sends everything again. A socket accepts this many in a
+/// few writes.
 pub const LINK_QUEUE_LOW: usize = 1024 * 1024;
 
-/// Number of bytes queued for one link at which it is closed. Beyond [`LINK_QUEUE_HIGH`], a queue gets only the message
+/// Number of bytes queued for one link at which it is closed. Above [`LINK_QUEUE_HIGH`], a queue gets only the message
 /// that exceeded it, heartbeats and short answers. 24 MiB hold 200,000 of these, so the other side has stopped reading
 /// long before.
 pub const LINK_QUEUE_CAP: usize = 4 * LINK_QUEUE_HIGH + LINK_MESSAGE_BYTES;
 
 /// Maximum number of links of a hub, including those that are not ready. A further one is refused.
 ///
-/// An idle link takes about 2 KiB. At their caps all would take 256 x 96 MiB = 24 GiB. In practice [`LINK_PATIENCE`]
-/// bounds that: a link that accepts nothing for this time is closed with its queue.
+/// An idle link takes about 2 KiB. All links at their caps would take 256 x 96 MiB = 24 GiB. In practice
+/// [`LINK_PATIENCE`] bounds this: a link that accepts nothing for this time is closed, and its queue is freed.
 pub const MAX_LINKS: usize = 256;
 
-/// Time without a received byte, or without an accepted queued byte, after which a link is dead. Longer than [`LEASE`],
+/// Time without a received byte, or without an accepted queued byte, after which a link is dead. It exceeds [`LEASE`],
 /// so that a hub that resumes within its lease still has its links.
 pub const LINK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -63,41 +64,41 @@ pub const LINK_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time after a pause of the whole process in which links are read before any timeout is checked.
 pub const THAW: Duration = Duration::from_millis(300);
 
-/// Time for a complete dial: name, TCP, TLS and upgrade, over all addresses of the name.
+/// Time limit for a complete dial: name, TCP, TLS and upgrade, over all addresses of the name.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time for which an attempt to connect to one address runs alone, before the next address of the same name is tried in
-/// parallel: the Connection Attempt Delay of RFC 8305.
+/// Time for which an attempt to connect to one address runs alone, before an attempt to the next address of the same
+/// name starts (the Connection Attempt Delay of RFC 8305).
 pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
 
-/// Maximum number of parallel attempts to connect to addresses of one name. A further one ends the oldest.
+/// Maximum number of parallel attempts to connect to addresses of one name. A further attempt ends the oldest one.
 ///
-/// The oldest has had 6 x 250 ms = 1.5 s by then, enough for a lost SYN to be sent again after 1 s.
+/// By then the oldest has run for 6 x 250 ms = 1.5 s, enough for a lost SYN to be sent again after 1 s.
 pub const MAX_CONNECT_ATTEMPTS: usize = 6;
 
-/// Maximum number of addresses of one name that one dial tries. The next dial begins further down the list.
+/// Maximum number of addresses of one name that one dial tries. The next dial starts further down the list.
 ///
 /// 5 s are enough for 20 attempts; 16 addresses take 32 bytes each.
 pub const MAX_DIAL_ADDRESSES: usize = 16;
 
-/// Minimum time that an address has to answer the upgrade request when other addresses of the name wait. The maximum is
-/// half of [`DIAL_TIMEOUT`].
+/// Minimum time that an address has to answer the upgrade request while other addresses of the name are left. The
+/// maximum is half of [`DIAL_TIMEOUT`].
 ///
-/// Four round trips of 250 ms. Five silent addresses use up a dial.
+/// It is four round trips of 250 ms. Five silent addresses use up a dial.
 pub const UPGRADE_SHARE: Duration = Duration::from_secs(1);
 
-/// First pause after a failed dial. It doubles with each failure in a row, up to [`DIAL_BACKOFF_MAX`]. The second half
-/// of each pause is random, so that hubs that lost each other at one moment do not dial at one moment.
+/// First pause after a failed dial. It doubles with each successive failure, up to [`DIAL_BACKOFF_MAX`]. The second
+/// half of each pause is random, so that hubs that lost each other at the same time do not dial at the same time.
 pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(200);
 
-/// Maximum pause between two dials, when a hub has been away for a minute.
+/// Maximum pause between two dials to a hub that has been missing for a minute.
 pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(15);
 
-/// Maximum pause between two dials to a hub whose link was lost, or that became known, less than a lease ago.
-/// Afterwards it is a quarter of that time, up to [`DIAL_BACKOFF_MAX`].
+/// Maximum pause between two dials to a hub whose link was lost, or that became known, less than a lease ago. Later, it
+/// is a quarter of that time, up to [`DIAL_BACKOFF_MAX`].
 ///
-/// A quarter of [`LEASE`]: a link that is lost repeatedly returns three times before presence would be lost. A hub that
-/// returns after a minute costs about 20 dials.
+/// It is a quarter of [`LEASE`]: a link that is lost repeatedly returns three times before presence would be lost. A
+/// hub that returns after a minute costs about 20 dials.
 pub const DIAL_BACKOFF_NEAR: Duration = Duration::from_secs(2);
 
 const _: () = assert!(DIAL_BACKOFF_NEAR.as_millis() * 4 <= LEASE.as_millis());
@@ -109,17 +110,17 @@ pub const DIAL_PROVEN: Duration = Duration::from_millis(500);
 /// First pause after a dial that reached the dialing hub itself. It doubles up to [`DIAL_OWN_BACKOFF_MAX`].
 pub const DIAL_OWN_BACKOFF_MIN: Duration = Duration::from_secs(1);
 
-/// Maximum pause between two dials to an address that reaches the dialing hub itself. Behind a balancer another hub may
-/// answer; this hub's own address costs one dial per minute.
+/// Maximum pause between two dials to an address that reaches the dialing hub itself. Behind a balancer, another hub
+/// may answer one day; this hub's own address costs one dial per minute.
 pub const DIAL_OWN_BACKOFF_MAX: Duration = Duration::from_secs(60);
 
-/// Time for which the hub with the greater id lets the other one dial, when both have learned of each other.
+/// Time for which the hub with the greater id lets the other one dial, after both have learned of each other.
 pub const DIAL_COURTESY: Duration = Duration::from_secs(1);
 
 /// Maximum number of addresses to dial, from all sources. A further one is not dialed.
 pub const MAX_DIALS: usize = 1024;
 
-/// Age of a dial from which it no longer delays others.
+/// Age at which a dial no longer delays others.
 pub const DIAL_YOUNG: Duration = Duration::from_millis(500);
 
 /// Maximum number of dials younger than [`DIAL_YOUNG`]. Other targets wait.
@@ -129,22 +130,22 @@ pub const MAX_YOUNG_DIALS: usize = 32;
 
 /// Maximum number of dials in progress. Other targets wait.
 ///
-/// 128 end every [`DIAL_TIMEOUT`] if none answers: [`MAX_DIALS`] targets have been dialed within 40 s. With
-/// [`MAX_EXTRA_ATTEMPTS`] they are 160 sockets.
+/// 128 end every [`DIAL_TIMEOUT`] if none answers: [`MAX_DIALS`] targets have been dialed within 40 s. Together with
+/// [`MAX_EXTRA_ATTEMPTS`] they use 160 sockets.
 pub const MAX_DIALS_AT_ONCE: usize = 128;
 
-/// Maximum number of additional attempts to connect (all but the first of each dial) of all dials together. A dial
-/// without an additional attempt replaces its attempt by one to the next address after 1.5 s, the time that the oldest
-/// of [`MAX_CONNECT_ATTEMPTS`] has.
+/// Maximum number of additional attempts to connect (all but the first of each dial), over all dials. A dial without an
+/// additional attempt replaces its attempt by one to the next address after 1.5 s, the age of the oldest of
+/// [`MAX_CONNECT_ATTEMPTS`].
 ///
-/// If a hub has fewer dials at once, a quarter of those. A dial to a name whose first address answers needs no
-/// additional attempt.
+/// A hub that may make fewer dials at once has a quarter of that number. A dial to a name whose first address answers
+/// needs no additional attempt.
 pub const MAX_EXTRA_ATTEMPTS: usize = MAX_DIALS_AT_ONCE / 4;
 
 /// Interval between two look-ups of MESH_DNS.
 pub const DNS_INTERVAL: Duration = Duration::from_secs(5);
 
-// Checks of the figures and orderings in the comments above.
+// The figures and orderings in the comments above.
 const _: () = assert!(LINK_FRAME_BYTES == READ_BUFFER_BYTES / 4);
 const _: () = assert!(LINK_PATIENCE.as_millis() > LEASE.as_millis());
 const _: () = assert!(LINK_PATIENCE.as_millis() == 4 * LINK_PING_INTERVAL.as_millis());

@@ -1,4 +1,4 @@
-//! Lengths and nesting of what clients send.
+//! Bounds of the length and nesting of messages from clients.
 
 #[allow(unused_imports, reason = "links in doc comments")]
 use super::*;
@@ -17,13 +17,14 @@ pub const MAX_ANNOUNCE_DATA_BYTES: usize = 16 * 1024;
 
 /// Maximum nesting of announced `data`, in levels. Deeper data gets `invalid-message`.
 ///
-/// Members receive announcements unasked, so this protects their parsers.
+/// Members receive announcements that they did not request, so this protects their parsers.
 pub const MAX_ANNOUNCE_DEPTH: usize = 64;
 
 /// Maximum nesting of a signal's `data`, in levels. Deeper data gets `invalid-message`.
 ///
-/// A recursive parser of a target would fail on the whole message: Python's at about 1,000 levels. Offers have two.
-/// A deeper signal that another hub relayed, as hubs of version 2.0.0 do, has the outcome `invalid-message`.
+/// A deeper signal would make a recursive parser of the target fail on the whole message: Python's at about 1,000
+/// levels. Offers have two levels. A deeper signal that another hub has relayed, as hubs of version 2.0.0 do, has the
+/// outcome `invalid-message`.
 pub const MAX_SIGNAL_DEPTH: usize = 512;
 
 /// Maximum length of a client's `type` in `inReplyTo`, in bytes. Longer types are truncated.

@@ -13,7 +13,7 @@ use super::*;
 /// 2 KiB) = 774 MiB.
 pub const DEFAULT_ANNOUNCE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 
-/// Bytes that a membership counts in that budget: about 100 B per shard and hub for its place in the rosters, and the
+/// Bytes that a membership counts in that budget: about 100 B per shard and hub for its entries in the rosters, and the
 /// announcement's own fields.
 pub const MEMBER_BYTES: usize = 256;
 
@@ -37,7 +37,7 @@ pub const DEFAULT_MAX_PEERS_PER_NETWORK: usize = 100_000;
 /// Default of MESSAGE_RATE: average number of messages per second and session. Further messages get `rate-limited`.
 ///
 /// A peer that joins a mesh of 16 peers sends about 150 messages in its first second. The limit stops loops and does
-/// not shape traffic: 20,000 per second is about a tenth of a core.
+/// not shape traffic: 20,000 messages per second take about a tenth of a core.
 pub const DEFAULT_MESSAGE_RATE: u32 = 20_000;
 
 /// Default of MESSAGE_RATE_BYTES: average number of bytes of messages per second and session. Further messages get
@@ -56,12 +56,12 @@ pub const MESSAGE_BURST_LARGEST: u64 = 4;
 /// Average number of bytes of announcements per second and session, each plus [`MEMBER_BYTES`]. Further announcements
 /// get `rate-limited`.
 ///
-/// Each announcement goes to every member, ahead of signals' share of their queues. The rate allows 4 of the largest
-/// per second, or 180 of 100 B.
+/// Each announcement goes to every member, and does not count in the share of signals in their queues. The rate allows
+/// 4 of the largest per second, or 180 of 100 B.
 pub const ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
 
-/// Bytes of announcements that a session may send in one burst: 64 of the largest, or 3,000 of 100 B. A sixteenth of
-/// [`DEFAULT_SEND_QUEUE_BYTES`].
+/// Bytes of announcements that a session may send in one burst: 64 of the largest, or 3,000 of 100 B. It is a sixteenth
+/// of [`DEFAULT_SEND_QUEUE_BYTES`].
 pub const ANNOUNCE_BURST_BYTES: u64 = 1024 * 1024;
 
 /// Length of a burst, in seconds of [`DEFAULT_MESSAGE_RATE`] and of [`DEFAULT_MESSAGE_RATE_BYTES`].
@@ -73,7 +73,7 @@ pub const RATE_LIMIT_PATIENCE: Duration = Duration::from_secs(10);
 /// Time without a refused message that counts as a pause.
 pub const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Average number of `error` messages per second and session. Further ones are counted and not sent; receipts are
+/// Average number of `error` messages per second and session. Further ones are counted and not sent. Receipts are
 /// always sent.
 pub const ERROR_RATE: u64 = 20;
 
@@ -88,32 +88,32 @@ pub const MAX_OPEN_RECEIPTS: u32 = 8_192;
 /// Time after which a receipt without an outcome gets `unknown`.
 pub const RECEIPT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time in which a session must answer the ping caused by a second connection with its id, from the moment at which its
-/// socket accepted the ping. A socket that accepts nothing for this time counts as no answer.
+/// Time in which a session must answer the ping that a second connection with its id has caused. It starts when the
+/// socket accepts the ping. A socket that accepts nothing for this time counts as no answer.
 pub const TAKEOVER_GRACE: Duration = Duration::from_secs(2);
 
 /// Maximum time for which the second connection waits. If the first session's socket still accepts bytes queued before
-/// the ping, or did less than [`TAKEOVER_GRACE`] ago, that session keeps the id. A message of 1 MiB that has begun
-/// takes 8 s at 1 Mbit/s.
+/// the ping, or accepted some less than [`TAKEOVER_GRACE`] ago, that session keeps the id. A message of 1 MiB that is
+/// partly written takes 8 s at 1 Mbit/s.
 pub const TAKEOVER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Time in which another hub must answer a takeover, beyond its own [`TAKEOVER_GRACE`]. It decides within half of this;
-/// the rest is for the network.
+/// Time in which another hub must answer a takeover, in addition to its own [`TAKEOVER_GRACE`]. It decides within half
+/// of this; the rest is for the network.
 pub const TAKEOVER_MARGIN: Duration = Duration::from_secs(1);
 
 /// Maximum number of unanswered takeovers that other hubs have asked for. A further one is answered "in use".
 pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
 
-/// Time after the beginning of a session in which a client with the secret of an older [`Lineage`](crate::Lineage)
-/// takes its id back at once. The session then belongs to a stranger who took the id while the client was away. Later
-/// the liveness check decides.
+/// Time after the start of a session in which a client with the secret of an older [`Lineage`](crate::Lineage) takes
+/// its id back at once. Within this time, the session belongs to a stranger who took the id while the client was
+/// disconnected. After that, the liveness check decides.
 ///
-/// A hub needs 60 s to notice a dead connection, and a client needs 30 s to return with backoff: 120 s are longer.
+/// A hub needs 60 s to notice a dead connection, and a client needs 30 s to return with backoff, so 120 s are enough.
 pub const RESUME_PRECEDENCE: Duration = Duration::from_secs(120);
 
-/// Minimum length of a MESH_TOKEN, in bytes, from which the keys of resume secrets are derived. With a shorter token
-/// each hub draws its own key, since every client could try guesses of the token. 32 random hexadecimal digits are 128
-/// bits.
+/// Minimum length of a MESH_TOKEN, in bytes, at which the keys of resume secrets are derived from it. With a shorter
+/// token each hub draws its own key, because every client could try to guess the token. 32 random hexadecimal digits
+/// are 128 bits.
 pub const LEAST_RESUME_TOKEN_BYTES: usize = 32;
 
 /// Number of members of the roster that a new member receives at a time, before its socket is checked for room again.
@@ -128,27 +128,27 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 pub const PONG_GRACE: Duration = Duration::from_secs(10);
 
 /// Number of outputs of a router after which a turn of its shard ends. The letter, message or network that exceeds it
-/// is completed. The rest of a batch of letters, of the bytes read from a socket, or of the networks that a session
-/// leaves is processed after everything else that is ready.
+/// is still completed. The rest of a batch of letters, of the bytes read from a socket, or of the networks that a
+/// session leaves is processed after everything else that is ready.
 ///
 /// 4,096 x 0.25 us = 1 ms. One event in a network can exceed it, because each member on this shard gets a frame: 6,250
 /// members (of 100,000 on 16 shards) take 1.6 ms.
 pub const TURN_OUTPUTS: usize = 4096;
 
-/// Maximum number of peers and networks that a shard keeps out because an operator has said so, at one time. A further
-/// kick still removes its peer, and answers that it does not keep the peer out.
+/// Maximum number of peers and networks that a shard excludes at one time because of an operator's order. A further
+/// kick still removes its peer, and reports that the peer is not excluded.
 ///
 /// An entry takes 48 B, and up to 256 B for the name of its network.
 pub const MAX_EXCLUSIONS: usize = 1024;
 
-/// Longest time for which an operator can keep a peer or a network out: 30 days. Exclusions end with the process.
+/// Maximum time for which an operator can exclude a peer or a network: 30 days. Exclusions end with the process.
 pub const LONGEST_EXCLUSION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Number of sessions that a turn looks at for the members of a network that an operator closes. With a cache miss of
+/// Number of sessions that a turn examines for the members of a network that an operator closes. With a cache miss of
 /// 100 ns each, 4,096 take 0.4 ms.
 pub const SLOTS_PER_SLICE: usize = 4096;
 
-// Checks of the figures and orderings in the comments above.
+// The figures and orderings in the comments above.
 const _: () = assert!(ANNOUNCE_RATE_BYTES as usize == 4 * MAX_ANNOUNCE_DATA_BYTES);
 const _: () = assert!(ANNOUNCE_BURST_BYTES as usize == 64 * MAX_ANNOUNCE_DATA_BYTES);
 const _: () = assert!(ANNOUNCE_BURST_BYTES as usize == DEFAULT_SEND_QUEUE_BYTES / 16);

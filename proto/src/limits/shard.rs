@@ -7,13 +7,13 @@ use super::*;
 /// Default of SEND_QUEUE_FRAMES: maximum number of frames queued for one session. A session with more is closed with
 /// 4003.
 ///
-/// If a network of 10,000 leaves at once, a member receives 10,000 frames in one turn.
+/// When 10,000 members of a network leave at once, a member receives 10,000 frames in one turn.
 pub const DEFAULT_SEND_QUEUE_FRAMES: usize = 32 * 1024;
 
 /// Default of SEND_QUEUE_BYTES: maximum number of bytes queued for one session. A session with more is closed with
 /// 4003.
 ///
-/// 10,000 leaves x 300 B = 3 MB, and four times that for large messages behind them.
+/// 10,000 leaves take 10,000 x 300 B = 3 MB. Four times that is left for large messages.
 pub const DEFAULT_SEND_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Default of SEND_BUDGET_BYTES: maximum number of bytes queued for all sessions of the hub together. Above its share,
@@ -42,28 +42,28 @@ pub const SENDER_SMALL_BYTES: usize = 16 * 1024;
 /// leaves for signals.
 pub const SENDER_SMALL_FRAMES: usize = 32;
 
-/// Bytes of signals in a queue below which their senders are not counted, so signals to peers that read well cost
-/// nothing extra.
+/// Bytes of signals in a queue below which their senders are not counted, so signals to peers that read quickly have no
+/// extra cost.
 pub const SENDER_FLOOR_BYTES: usize = 64 * 1024;
 
 /// Number of signals in a queue below which their senders are not counted.
 pub const SENDER_FLOOR_FRAMES: usize = 256;
 
 /// Maximum number of chunks of a roster that a new member receives in one turn while its socket accepts them: 8 x 32
-/// KB. With one chunk, a new member among 2,000 busy sockets would wait for sixteen rounds of all of them.
+/// KB. With one chunk per turn, a new member among 2,000 busy sockets would wait for sixteen rounds of all of them.
 pub const ROSTER_CHUNKS: usize = 8;
 
 /// Number of queued bytes of a session below which it gets the next chunk of the roster.
 pub const ROSTER_LOW_WATER_BYTES: usize = 64 * 1024;
 
-/// Maximum number of bytes of pings and pongs queued ahead of a session's messages. Beyond that, a new pong replaces
+/// Maximum number of bytes of pings and pongs queued ahead of a session's messages. At the limit, a new pong replaces
 /// the last one (RFC 6455 section 5.5.3).
 ///
-/// 32 of the longest. They fill up only if the client does not read.
+/// This is enough for 32 of the longest. They accumulate only if the client does not read.
 pub const CONTROL_LANE_BYTES: usize = 4 * 1024;
 
-/// Bytes that a peer's socket accepts beyond those on the wire (TCP_NOTSENT_LOWAT). A ping waits for these, a segment
-/// of 64 KiB and the rest of one message: 0.7 s at 1 Mbit/s.
+/// Bytes that a peer's socket accepts beyond those on the wire (TCP_NOTSENT_LOWAT). A ping waits for these bytes, a
+/// segment of 64 KiB and the rest of one message: 0.7 s at 1 Mbit/s.
 ///
 /// So a socket that accepts bytes shows that the client's TCP has acknowledged earlier ones.
 pub const SOCKET_UNSENT_BYTES: u32 = 16 * 1024;
@@ -71,40 +71,40 @@ pub const SOCKET_UNSENT_BYTES: u32 = 16 * 1024;
 /// Time for which the hub waits for a client's close frame after its own.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
 
-/// Number of letters queued for one shard at which this shard stops reading frames.
+/// Number of letters queued for one shard at which the posting shard stops reading frames.
 ///
 /// Above the mark, one turn of the loop can still add the letters of its reads, and those of one mass close: sessions
 /// of the shard x networks per peer.
 pub const OUTBOX_HIGH_WATER: usize = 8 * 1024;
 
-/// Bytes of frames in letters queued for one shard at which this shard stops reading frames.
+/// Bytes of frames in letters queued for one shard at which the posting shard stops reading frames.
 ///
-/// One read can exceed it by [`READ_BUFFER_BYTES`] for each session whose turn precedes the check, or by one longest
-/// message.
+/// One read can exceed it by [`READ_BUFFER_BYTES`] for each session whose turn precedes the check, or by one message of
+/// the maximum length.
 pub const OUTBOX_HIGH_WATER_BYTES: usize = 16 * 1024 * 1024;
 
-/// Letters in one batch: at 136 B a letter, 35 KB besides their frames, about what fits in a core's first cache.
+/// Letters in one batch: at 136 B per letter, 35 KB besides their frames, about the size of a core's first cache.
 pub const LETTER_BATCH: usize = 256;
 
-/// Bytes of frames at which a batch is full. One longest message can exceed it.
+/// Bytes of frames at which a batch is full. One message of the maximum length can exceed it.
 pub const LETTER_BATCH_BYTES: usize = 256 * 1024;
 
 /// Maximum number of batches in a shard's mailbox, and in the mesh's: 64 x 256 letters = 16,384 letters, and at worst
 /// 64 x (256 KiB + a message of 1 MiB) = 80 MiB.
 pub const MAILBOX_BATCHES: usize = 64;
 
-/// Maximum number of upgraded sockets that wait for their home shard. The acceptor of a further one waits.
+/// Maximum number of upgraded sockets that are queued for their home shard. The acceptor of a further one waits.
 pub const HANDOFF_QUEUE: usize = 256;
 
-/// Number of sessions with queued bytes, and number of those bytes, at which a shard stops reading letters, and
-/// sessions with dear turns, until half of either is left. Further presence would only wait behind them, and grow the
-/// queues of peers that read well.
+/// Number of sessions with queued bytes at which a shard stops reading letters, and sessions with expensive turns,
+/// until half of them are left. [`FLUSH_BACKLOG_BYTES`] is a second such bound. Further presence would only wait behind
+/// them, and grow the queues of peers that read quickly.
 ///
-/// There are two bounds, because a crowd receives many announcements in one write. One announcement in a network of
-/// 2,000 is 2,000 sessions and 600 KB; 16 MiB are 27 of them per write.
+/// There are two bounds, because many peers can receive many announcements in one write. One announcement in a network
+/// of 2,000 concerns 2,000 sessions and 600 KB; 16 MiB are 27 announcements per write.
 pub const FLUSH_BACKLOG: usize = 4 * FLUSH_CHUNK;
 
-/// See [`FLUSH_BACKLOG`].
+/// Number of queued bytes with the same effect as [`FLUSH_BACKLOG`].
 pub const FLUSH_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 
 /// Size of the one read buffer that all sessions of a shard share, in bytes.
@@ -113,15 +113,14 @@ pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Number of sessions that are written before other tasks of the shard run: 64 x about 8 us = half a millisecond.
 pub const FLUSH_CHUNK: usize = 64;
 
-/// Number of bytes that are written before other tasks of the shard run, plus the last session's: a quarter of a
-/// millisecond, and as much for the last.
+/// Number of bytes that are written before other tasks of the shard run, in addition to the last session's: a quarter
+/// of a millisecond, and as much for the last session.
 pub const FLUSH_CHUNK_BYTES: u64 = 256 * 1024;
 
 /// Number of bytes that are written to one session before others have their turn.
 pub const WRITE_CHUNK_BYTES: usize = 256 * 1024;
 
-/// Cost of one turn of a session, in nanoseconds, after which it ends. The rest of the read bytes is processed in
-/// another turn.
+/// Cost at which a turn of a session ends, in nanoseconds. The rest of the received bytes is processed in another turn.
 ///
 /// A turn costs its time, plus [`WRITE_NANOS`] and [`BYTE_NANOS`] for the writes that it causes. One message can exceed
 /// it: an announcement of 16 KiB in a network of 500 makes the shard write 8 MB.
@@ -139,30 +138,30 @@ pub const BYTE_NANOS: u64 = 1;
 /// Expected cost of a turn up to which a session counts as cheap and is read at once: 5 messages to 5 peers.
 pub const CHEAP_TURN_NANOS: u32 = 50_000;
 
-/// Maximum expected cost of a session's next turn, and the expected cost of a new session's first turn. It falls by
-/// half with each cheaper turn, and after 5 cheap ones it is below [`CHEAP_TURN_NANOS`].
+/// Maximum expected cost of a session's next turn, and the expected cost of a new session's first turn. The expected
+/// cost falls by half with each cheaper turn. After 5 cheap turns it is below [`CHEAP_TURN_NANOS`].
 pub const DEAREST_TURN_NANOS: u32 = 1_000_000;
 
 /// Minimum cost of a turn, so that an empty turn is not free.
 pub const LEAST_TURN_NANOS: u64 = 1_000;
 
-/// Maximum cost of the dear turns of one round together. Further ones wait for the next round.
+/// Maximum cost of all expensive turns of one round together. Further ones wait for the next round.
 ///
-/// A round lasts 1 to 2 ms, with one turn that exceeds the maximum and the turn of the flusher. A quiet session waits
-/// for that time.
+/// A round lasts 1 to 2 ms, including one turn that exceeds the maximum and the turn of the flusher. A quiet session
+/// waits for that time.
 pub const ROUND_DEAR_NANOS: i64 = 500_000;
 
-/// Cost of a round's turns above which sessions with cheap turns wait for the next round, too.
+/// Cost of a round's turns above which sessions with cheap turns also wait for the next round.
 pub const ROUND_CHEAP_NANOS: u64 = 4_000_000;
 
-/// Maximum cost by which a round's dear turns delay those of the next rounds. The writes that a longer turn causes
-/// delay them anyway: see [`FLUSH_BACKLOG`].
+/// Maximum cost by which a round's expensive turns delay those of the next rounds. The writes that a longer turn causes
+/// delay them in any case: see [`FLUSH_BACKLOG`].
 pub const ROUND_DEBT_NANOS: i64 = 4 * ROUND_DEAR_NANOS;
 
 /// Maximum number of waiting sessions that one round calls.
 pub const ROUND_CALLS: usize = 16;
 
-/// Number of rounds after which one session with dear turns is read, however much waits to be written. Otherwise,
+/// Number of rounds after which one session with expensive turns is read, however much output is queued. Otherwise,
 /// sessions with cheap turns could delay it without end. Meanwhile the shard has written at least 1024 x
 /// [`FLUSH_CHUNK`] queues, or 256 MiB.
 pub const HELD_ROUNDS: u32 = 1024;
@@ -179,14 +178,14 @@ pub const NOTICED_STOP: Duration = Duration::from_secs(1);
 
 const _: () = assert!(NOTICED_STOP.as_millis() == 10 * TICK.as_millis());
 
-/// Maximum number of commands that wait for a shard: a drain, its end, and what an operator wants. The hub gives an
-/// operator's command only after the previous one. One more is not carried out, and answered as that.
+/// Maximum number of commands queued for a shard: a drain, its end, and an operator's order. The hub gives a shard an
+/// operator's order only after the previous one. A further command is not executed, and the answer says so.
 pub const SHARD_COMMANDS: usize = 4;
 
-/// Time in which the shards must have done what an operator wants. Later, the answer says that the outcome is unknown.
+/// Time in which the shards must execute an operator's order. After that, the answer says that the outcome is unknown.
 pub const ACT_TIMEOUT: Duration = Duration::from_secs(5);
 
-// Checks of the figures and orderings in the comments above.
+// The figures and orderings in the comments above.
 const _: () = assert!(DEFAULT_SEND_QUEUE_BYTES / 4 * SIGNAL_QUARTERS / 2 == 384 * SENDER_SMALL_BYTES);
 const _: () = assert!(DEFAULT_SEND_QUEUE_FRAMES / 4 * SIGNAL_QUARTERS / 2 == 384 * SENDER_SMALL_FRAMES);
 const _: () = assert!(CONTROL_LANE_BYTES / (2 + 125) == 32);

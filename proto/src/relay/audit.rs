@@ -9,7 +9,7 @@ use super::{Relay, holding};
 
 impl Relay {
     /// Compares all records of this hub with each other, and reports a contradiction as an impossible state. Call it
-    /// between two inputs. Takes time in proportion to the state, so only tests call it.
+    /// between two inputs. It takes time in proportion to the state, so only tests call it.
     ///
     /// # Panics
     ///
@@ -21,12 +21,12 @@ impl Relay {
         }
     }
 
-    /// Each hub has one of its own links in use.
+    /// Checks that one link of each linked hub is in use.
     fn audit_links(&self) -> Result<(), String> {
         self.links.audit()
     }
 
-    /// Each hub has its number, and this hub's own presence has its digest.
+    /// Checks the numbers of hubs, and the digest of this hub's own presence.
     fn audit_hubs(&self) -> Result<(), String> {
         for (hub, remote) in &self.hubs {
             let called = self.numbers.get(&remote.number);
@@ -38,7 +38,7 @@ impl Relay {
         ensure(digest == self.own.digest, || format!("the digest of {} own peers", self.own.peers.len()))
     }
 
-    /// Each claim belongs to a peer of a presence, and the shards know the claim that holds.
+    /// Checks that each claim belongs to a present peer, and that the shards know the winning claim.
     fn audit_claims(&self) -> Result<(), String> {
         let mut shown = 0;
         for (peer, claim, is_shown) in self.directory.claims() {
@@ -46,7 +46,7 @@ impl Relay {
             let Some(claim) = claim else { continue };
             let remote = self.hubs.get(&claim.hub);
             if remote.is_some_and(|remote| remote.awaits(&peer).is_some()) {
-                // Its turn is still to come.
+                // The peer's slice is still to come.
                 continue;
             }
             let held = if claim.hub == self.config.hub {
@@ -65,19 +65,19 @@ impl Relay {
                 (|peer: &PeerId| remote.awaits(peer).is_some(), |session| session <= GREATEST_TIME);
             let held = remote.holding.peers.iter().filter(|(_, presence)| believed(presence.session.0));
             let forgotten = held.map(|(peer, _)| peer).find(|peer| !awaits(peer) && !remote.claims.contains(peer));
-            ensure(forgotten.is_none(), || format!("{forgotten:?} of {hub:?} is held, and has no claim"))?;
+            ensure(forgotten.is_none(), || format!("{forgotten:?} of {hub:?} is present and has no claim"))?;
             let left = remote.claims.iter().find(|peer| !awaits(peer) && !remote.holding.peers.contains_key(peer));
-            ensure(left.is_none(), || format!("{left:?} of {hub:?} is claimed, and not held"))?;
+            ensure(left.is_none(), || format!("{left:?} of {hub:?} has a claim and is not present"))?;
             ensure(!remote.is_busy() || self.busy.contains(hub), || format!("work on {hub:?} is forgotten"))?;
         }
         let idle = self.busy.is_empty() && self.legacy.ended_links() == 0 || self.unfinished;
-        ensure(idle, || format!("nobody goes on with {:?} and {} links", self.busy, self.legacy.ended_links()))?;
+        ensure(idle, || format!("no slice continues for {:?} and {} links", self.busy, self.legacy.ended_links()))?;
         let unclaimed = |peer: &&PeerId| self.directory.holder(peer).is_none();
         let own = self.own.peers.keys().find(unclaimed);
         ensure(own.is_none(), || format!("own peer {own:?} is claimed by nobody"))
     }
 
-    /// Each Go peer is behind the link that announced it.
+    /// Checks that each Go peer is behind the link that announced it.
     fn audit_legacy(&self) -> Result<(), String> {
         self.legacy.audit()
     }

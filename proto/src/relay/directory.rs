@@ -1,7 +1,7 @@
 //! The hub of each peer, and the state of peers that the shards of this hub know.
 //!
 //! Several hubs can claim one peer for a moment: while the peer moves, or when a partition between hubs ends. A hub's
-//! statement that a peer is connected there is a [`Claim`]; the greatest claim holds. Shards receive the peers of other
+//! statement that a peer is connected there is a [`Claim`]; the greatest claim wins. Shards receive the peers of other
 //! hubs whose claim is the greatest.
 
 use std::collections::HashMap;
@@ -42,7 +42,7 @@ impl Entries {
         Self { segments: (0..DIRECTORY_SEGMENTS).map(|_| HashMap::with_hasher(keys)).collect(), keys }
     }
 
-    /// The segment of a peer. Peers choose their ids: without the keys, they cannot choose their segment.
+    /// The segment of a peer. Peers choose their ids, but without the keys they cannot choose their segment.
     fn segment_of(&self, peer: &PeerId) -> usize {
         let bytes = peer.as_bytes();
         let word = |at: usize| bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
@@ -73,23 +73,23 @@ impl Entries {
 struct Entry {
     claims: SmallVec<[Claim; 1]>,
     shown: Option<(Claim, Arc<Presence>)>,
-    /// The peer is or has been in a network, by the claim that the shards know.
+    /// Whether the peer is or has been in a network under the claim that the shards know.
     has_been_member: bool,
 }
 
-/// The event that members receive when they lose a peer.
+/// The event that members receive when a peer leaves.
 #[derive(Clone, Debug)]
 pub(super) enum LeaveCause {
-    /// As `peer-disconnected`.
+    /// `peer-disconnected` with this reason.
     Disconnected(LeaveReason),
-    /// As the peer's own goodbye.
+    /// The peer's own goodbye.
     Goodbye(Arc<Template>),
-    /// Their hub's lease has ended, or its life: as `peer-disconnected`. Their leave was not reported.
+    /// `peer-disconnected`, because the hub's lease or incarnation has ended. No leave of the peers was reported.
     HubGone,
 }
 
 impl LeaveCause {
-    /// Whether a hub or a link was lost, and nothing is known of the peer itself.
+    /// Whether a hub or a link was lost, so that the state of the peer itself is unknown.
     pub(super) const fn is_hub_lost(&self) -> bool {
         matches!(self, Self::HubGone | Self::Disconnected(LeaveReason::HubLost))
     }
@@ -100,13 +100,13 @@ impl Directory {
         Self { entries: Entries::new(keys), shown: 0 }
     }
 
-    /// The claim that holds.
+    /// The winning claim to a peer.
     pub(super) fn holder(&self, peer: &PeerId) -> Option<Claim> {
         Claim::winner(&self.entries.get(peer)?.claims)
     }
 
-    /// Every peer with the claim that holds, and whether the shards know it.
-    #[expect(clippy::disallowed_methods, reason = "for audits, which change nothing")]
+    /// Every peer with its winning claim, and whether the shards know it.
+    #[expect(clippy::disallowed_methods, reason = "only audits iterate, and they change nothing")]
     pub(super) fn claims(&self) -> impl Iterator<Item = (PeerId, Option<Claim>, bool)> {
         let entries = self.entries.segments.iter().flat_map(HashMap::iter);
         entries.map(|(peer, entry)| (*peer, Claim::winner(&entry.claims), entry.shown.is_some()))
@@ -117,18 +117,18 @@ impl Directory {
         self.entries.get(peer).into_iter().flat_map(|entry| entry.claims.iter().map(|claim| claim.hub))
     }
 
-    /// The state of a peer that the shards know, if it is that of this session at this hub.
+    /// The state of a peer that the shards know, if it belongs to this session at this hub.
     pub(super) fn shown_at(&self, peer: &PeerId, hub: HubId, session: PeerIncarnation) -> Option<&Arc<Presence>> {
         let (claim, presence) = self.entries.get(peer)?.shown.as_ref()?;
         (*claim == Claim { incarnation: session, hub }).then_some(presence)
     }
 
-    /// Whether the shards know a membership of this peer in the session that they know.
+    /// Whether the shards know a membership of this peer in its current session.
     pub(super) fn has_been_member(&self, peer: &PeerId) -> bool {
         self.entries.get(peer).is_some_and(|entry| entry.has_been_member)
     }
 
-    /// Records the claim of a hub: the session it holds now, if any.
+    /// Records the claim of a hub: its current session of the peer, if any.
     pub(super) fn note(&mut self, peer: PeerId, hub: HubId, session: Option<PeerIncarnation>) {
         let entry = self.entries.get_or_create(peer);
         entry.claims.retain(|claim| claim.hub != hub);
@@ -142,7 +142,7 @@ impl Directory {
 impl Relay {
     /// Processes a change of a hub's claim to a peer, and sends the shards the resulting changes.
     ///
-    /// It uses the hub's present state, so it may be called late or repeatedly.
+    /// It uses the hub's current state, so late and repeated calls have the same result.
     pub(super) fn reconsider(&mut self, peer: PeerId, hub: HubId, cause: &LeaveCause, now: Now) {
         let holding = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|h| &h.holding) };
         let Some(holding) = holding else {
@@ -161,16 +161,16 @@ impl Relay {
         let holder = self.directory.holder(&peer);
         if holder.is_some_and(|holder| holder.hub != self.config.hub && !holder.is_legacy()) && self.legacy.holds(&peer)
         {
-            // A Go hub tells of no leave: a peer that has come over from there, or was only echoed there, would be
-            // there again when it leaves the hub where it is.
+            // Go hubs report no leaves. If a peer that has moved from a Go hub, or was only echoed there, kept its
+            // entry, it would reappear there when it leaves its current hub.
             self.legacy.forget(&peer);
             self.change(peer, LEGACY_SESSION, ChangeKind::Down(LeaveReason::Moved), now);
         }
         self.legacy_reconsiders(peer, [before, holder], cause, now);
     }
 
-    /// A peer, in the state of the hub that holds it. `None` also if that hub's replica has been replaced, and the peer
-    /// is not settled yet.
+    /// A peer, in the state of the hub that holds it. Also `None` if that hub's replica was replaced and the peer is
+    /// not settled yet.
     pub(super) fn presence(&self, peer: &PeerId) -> Option<&Arc<Presence>> {
         let holder = self.directory.holder(peer)?;
         let own = (holder.hub == self.config.hub).then_some(&self.own);
@@ -182,7 +182,7 @@ impl Relay {
         self.presence(peer).is_some_and(|presence| !presence.memberships.is_empty())
     }
 
-    /// What a peer announced in a network.
+    /// The announcement of a peer in a network.
     pub(super) fn membership(&self, peer: &PeerId, network: &NetworkName) -> Option<&Arc<Announcement>> {
         let memberships = &self.presence(peer)?.memberships;
         let at = memberships.binary_search_by(|announcement| announcement.network.cmp(network)).ok()?;
@@ -203,7 +203,7 @@ impl Relay {
                 self.own.peers.get(&peer).filter(|_| self.legacy.holds(&peer))
             }
             Some(claim) => match self.hubs.get(&claim.hub) {
-                // Its hub's replica may have been replaced, and the peer not be settled yet.
+                // Its hub's replica may have been replaced before the peer is settled.
                 Some(remote) => remote.holding.peers.get(&peer).filter(|held| held.session == claim.incarnation),
                 None => {
                     bug!(self.bugs, HubMissing, "{claim:?} is the claim to {peer:?}");
@@ -212,7 +212,7 @@ impl Relay {
             },
         };
         let desired = holder.zip(held.cloned());
-        // Without an entry, nobody claims the peer, and the shards do not know it.
+        // Without an entry, no hub claims the peer, and the shards do not know it.
         let Some(entry) = self.directory.entries.get_mut(&peer) else { return };
         let shown = std::mem::replace(&mut entry.shown, desired.clone());
         let claim = |shown: &Option<(Claim, Arc<Presence>)>| shown.as_ref().map(|(claim, _)| *claim);
@@ -300,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_that_differ_little_are_in_many_segments() {
+    fn similar_ids_are_in_many_segments() {
         let mut directory = Directory::new(Keys(0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321));
         let per_segment = 64;
         for place in [0, 4, 8, 16] {

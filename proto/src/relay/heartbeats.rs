@@ -1,5 +1,4 @@
-//! Heartbeats: those of this hub, which it sends, and those of other hubs, which it compares with its replicas and
-//! forwards.
+//! Heartbeats: this hub sends its own, and compares those of other hubs with its replicas and forwards them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +15,11 @@ use crate::time::Now;
 use super::remote::{Liveness, Remote};
 use super::{Destination, MeshEvent, Relay};
 
-/// Number of heartbeats by which the bridge may be behind the links.
+/// Maximum number of heartbeats by which the bridge may be behind the links.
 const LATE_BEATS: u64 = 16;
 
 impl Relay {
-    /// Sends a heartbeat soon, for a link that has become full or free; at a limited rate.
+    /// Sends a heartbeat soon, at a limited rate, because a link has become full or free.
     pub(super) fn beat_soon(&mut self, now: Now) {
         self.next_beat = self.next_beat.min(now.at.max(self.last_beat + EXTRA_BEAT_PAUSE));
     }
@@ -92,8 +91,8 @@ impl Relay {
             && remote.incarnation == beat.incarnation
             && remote.beat.number <= beat.number + LATE_BEATS
         {
-            // It also receives on the bridge, even if its heartbeat arrived over a link first. Older heartbeats are not
-            // forwarded.
+            // The hub also receives on the bridge, even if its heartbeat arrived over a link first. Older heartbeats
+            // are not forwarded.
             if !remote.is_bridged(now.at) {
                 self.reach = None;
             }
@@ -177,7 +176,7 @@ impl Relay {
         let differs = beat.seq == remote.holding.seq && beat.digest != remote.holding.digest;
         if beat.seq > remote.holding.seq {
             if found {
-                // Nothing in flight could fill the gap.
+                // No envelope in flight could fill the gap.
                 remote.repair.note_far_behind(now.at);
             } else {
                 remote.repair.note_behind(now.at);
@@ -209,9 +208,9 @@ impl Relay {
         }
     }
 
-    /// A hub's heartbeat is behind the incarnation remembered here, because its clock was set back. It is sent the
-    /// remembered heartbeat, and begins an even later incarnation. The age of that heartbeat keeps others from
-    /// accepting it as new.
+    /// Handles a heartbeat that is behind the known incarnation of its hub, because the hub's clock was set back. The
+    /// hub receives the remembered heartbeat, and begins an even later incarnation. The age of that heartbeat keeps
+    /// other hubs from accepting it as new.
     pub(super) fn recall(&mut self, via: Hop, hub: HubId) {
         let Some(remote) = self.hubs.get(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} is recalled");
@@ -220,8 +219,8 @@ impl Relay {
         self.send(Destination::from(via), Envelope::Heartbeat(beat));
     }
 
-    /// Forwards an old heartbeat of a hub only to that hub, if its incarnation is later than the current one. Its age
-    /// counts the hubs on the way, in heartbeats.
+    /// Forwards an old heartbeat to its hub alone, if its incarnation is later than the hub's current one. Its age
+    /// counts the hubs on its route, in heartbeats.
     fn pass_back(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let furthest = LEASE + HEARTBEAT * u32::from(MAX_HOPS);
         let age = Duration::from_millis(u64::from(beat.age_ms)) + HEARTBEAT;
@@ -232,13 +231,13 @@ impl Relay {
         }
     }
 
-    /// Whether an incarnation that a later one had replaced is alive, while the later one has ended.
+    /// Whether a replaced incarnation is still alive although the later one has ended.
     fn goes_on(&self, beat: &Heartbeat, state: Liveness) -> bool {
         let is_fresh = Duration::from_millis(u64::from(beat.age_ms)) < LINK_SILENCE;
         state == Liveness::Ended && beat.process != 0 && is_fresh && self.is_other_process(beat)
     }
 
-    /// Whether a heartbeat is of another process than the known one with this id.
+    /// Whether a heartbeat comes from another process than the known one with this id.
     fn is_other_process(&self, beat: &Heartbeat) -> bool {
         let known = self.hubs.get(&beat.hub).map_or(0, |remote| remote.beat.process);
         known != 0 && beat.process != 0 && known != beat.process

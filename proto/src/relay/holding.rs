@@ -13,14 +13,14 @@ use crate::id::{PeerId, PeerIncarnation};
 use crate::limits::MAX_MEMBERSHIPS;
 use crate::router::Announcement;
 
-/// A hub's presence after the change `seq`. The hub itself writes it; all others hold replicas.
+/// A hub's presence after the change `seq`. The hub itself writes it. All other hubs hold replicas.
 #[derive(Debug)]
 pub(super) struct Holding {
     pub(super) seq: u64,
     /// Digest of the contents, independent of their order: the exclusive or of their hashes.
     pub(super) digest: u64,
     pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
-    /// Maximum number of peers. Changes add no further ones.
+    /// Maximum number of peers. Changes add no more than that.
     max_peers: usize,
 }
 
@@ -43,7 +43,7 @@ impl Holding {
             ChangeKind::Joined(announcement) => return self.enter(announcement, change.session),
             ChangeKind::Left { network, .. } if held == Some(change.session) => {
                 if let Some(presence) = self.peers.get_mut(&change.peer)
-                    // A hub that reports a leave from a network that the peer is not in has another digest afterwards.
+                    // A hub that reports a leave from a network that the peer is not in then has another digest.
                     && let Ok(at) = presence.memberships.binary_search_by(|a| a.network.cmp(network))
                 {
                     let left = Arc::make_mut(presence).memberships.remove(at);
@@ -66,7 +66,7 @@ impl Holding {
         std::mem::replace(self, Self { seq, digest, peers, ..*self }).peers
     }
 
-    /// The presence of a peer with this session, added if need be. `None` at the maximum number of peers.
+    /// The presence of a peer with this session, added if necessary. `None` at the maximum number of peers.
     fn begin(&mut self, peer: PeerId, session: PeerIncarnation) -> Option<&mut Arc<Presence>> {
         if self.peers.get(&peer).is_some_and(|presence| presence.session != session) {
             self.end(&peer);
@@ -82,7 +82,7 @@ impl Holding {
         }
     }
 
-    /// Adds or renews a membership. Returns `false` if a maximum number allows none.
+    /// Adds or renews a membership. Returns `false` if a maximum is reached.
     fn enter(&mut self, announcement: &Arc<Announcement>, session: PeerIncarnation) -> bool {
         let Some(presence) = self.begin(announcement.peer, session) else {
             return false;
@@ -121,7 +121,7 @@ fn presence_hash(presence: &Presence) -> u64 {
     presence.memberships.iter().fold(session, |hash, announcement| hash ^ membership_hash(announcement))
 }
 
-/// All hubs must compute the same hash: the key is fixed, and lengths are written independently of the machine.
+/// All hubs must compute the same hash: the key is fixed, and lengths are written in the same way on every machine.
 fn session_hash(peer: &PeerId, session: PeerIncarnation) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(0, 0);
     hasher.write(peer.as_bytes());

@@ -31,42 +31,42 @@ pub enum RelayInput<'a> {
         /// Its [`Heartbeat::process`](crate::envelope::Heartbeat::process).
         process: u64,
     },
-    /// A link has closed: a native link or a legacy link. Last input of a link. What its queue still had is lost.
+    /// A link has closed: a native link or a legacy link. Last input of a link. Messages still in its queue are lost.
     LinkDown {
         /// The link.
         link: LinkId,
     },
     /// A part of a long message arrived on a link, and the rest has not. Between [`Self::LinkUp`] and
-    /// [`Self::LinkDown`]. It tells that the link is not silent.
+    /// [`Self::LinkDown`]. It shows that the link is not silent.
     Heard {
         /// The link.
         link: LinkId,
     },
     /// An envelope arrived from a neighbour: on a link after [`Self::LinkUp`], or on the bridge after
     /// [`Self::BridgeUp`]. Never [`Envelope::Hello`], which the mesh handles itself. The contents may be wrong in any
-    /// way: what a hub may not send is ignored or refused, and counted in [`RelayStats`](super::RelayStats).
+    /// way. Envelopes that a hub may not send are ignored or refused, and counted in [`RelayStats`](super::RelayStats).
     Received {
         /// The link, or the hub on the bridge.
         via: Hop,
         /// The envelope.
         envelope: Envelope,
     },
-    /// A link's queue, or the bridge's, rose above its high-water mark
-    /// ([`LINK_QUEUE_HIGH`](crate::limits::LINK_QUEUE_HIGH)). Until [`Self::Room`] the relay puts out only heartbeats
+    /// The queue of a link or of the bridge rose above its high-water mark
+    /// ([`LINK_QUEUE_HIGH`](crate::limits::LINK_QUEUE_HIGH)). Until [`Self::Room`], the relay puts out only heartbeats
     /// and short answers for it.
     Saturated {
-        /// The way: a link, or [`Transport::Bridge`].
+        /// The link, or [`Transport::Bridge`].
         way: Transport,
     },
-    /// The queue of a way is short again: once after [`Self::Saturated`], and once as the answer to
+    /// The queue of a transport is short again: once after [`Self::Saturated`], and once as the answer to
     /// [`RelayOutput::Backlog`].
     Room {
-        /// The way: a link, or [`Transport::Bridge`].
+        /// The link, or [`Transport::Bridge`].
         way: Transport,
     },
     /// The bridge works: published frames reach all subscribers. Repeated when a new hub subscribes.
     BridgeUp,
-    /// The bridge has failed; frames published last may be lost. Only after [`Self::BridgeUp`].
+    /// The bridge has failed. The frames published last may be lost. Only after [`Self::BridgeUp`].
     BridgeDown,
     /// A legacy link is ready: to a Go hub, or to a hub that speaks its protocol. First input of a legacy link.
     LegacyUp {
@@ -74,7 +74,7 @@ pub enum RelayInput<'a> {
         link: LinkId,
         /// The Go hub.
         hub: HubId,
-        /// Whether this hub dialed. Then it sends first.
+        /// Whether this hub dialed. The dialing side sends first.
         dialed: bool,
     },
     /// A text message arrived on a legacy link: after [`Self::LegacyUp`], until [`Self::LinkDown`]. A message that is
@@ -88,13 +88,13 @@ pub enum RelayInput<'a> {
     },
     /// The answer to [`RelayOutput::Unfinished`]: once for each.
     Continue,
-    /// The hub begins to drain, and other hubs must not dial it any more; or an operator has ended the drain.
+    /// The hub begins to drain, so other hubs must not dial it any more; or an operator has ended the drain.
     Draining(bool),
     /// The hub stops now: its peers have left. Once; the last input. Other hubs need not wait for its lease.
     Ending,
 }
 
-/// A way on which envelopes leave a hub.
+/// A transport over which envelopes leave a hub.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Transport {
     /// A link.
@@ -106,7 +106,7 @@ pub enum Transport {
 /// Outputs of a relay. The caller must perform them in order.
 #[derive(Debug)]
 pub enum RelayOutput {
-    /// Append this envelope to the queue of a neighbour.
+    /// Append this envelope to the queue for this destination.
     Send {
         /// The destination.
         to: Destination,
@@ -115,14 +115,14 @@ pub enum RelayOutput {
     },
     /// Append this text message to the queue of a legacy link.
     SendText {
-        /// The way.
+        /// The link.
         link: LinkId,
         /// The message.
         text: Box<str>,
     },
-    /// Give [`RelayInput::Room`] when the queue of this way is short: there is more to send.
+    /// Give [`RelayInput::Room`] when the queue of this transport is short: there is more to send.
     Backlog {
-        /// The link.
+        /// The link, or [`Transport::Bridge`].
         way: Transport,
     },
     /// Post this letter. Letters to one shard must arrive in this order; none may be dropped.
@@ -139,8 +139,8 @@ pub enum RelayOutput {
         /// The new id.
         hub: HubId,
     },
-    /// There is more to do than fits into one turn. Give [`RelayInput::Continue`] once whatever else is ready has had
-    /// its turn and few letters wait for each shard.
+    /// There is more to do than fits into one turn. Give [`RelayInput::Continue`] after everything else that is ready
+    /// has had its turn, when few letters are queued for each shard.
     Unfinished,
     /// For the log.
     Event(MeshEvent),
@@ -165,9 +165,9 @@ pub enum Destination {
 pub enum MeshEvent {
     /// The first heartbeat of a hub arrived, or the first after it was lost.
     HubFound(HubId),
-    /// A hub's lease has expired; this number of its peers has left.
+    /// A hub's lease has expired. This number of its peers has left.
     HubLost(HubId, usize),
-    /// A hub sent its farewell; this number of its peers has left.
+    /// A hub sent its farewell. This number of its peers has left.
     HubLeft(HubId, usize),
     /// Another live hub uses this hub's id. The one that started later takes a new id.
     SameId,
@@ -179,9 +179,9 @@ pub enum MeshEvent {
     TwoHubs(HubId),
     /// A snapshot replaced this hub's replica of another hub.
     Repaired(HubId),
-    /// Nothing arrives on the link to this hub. Signals take another way if there is one.
+    /// Nothing arrives on the link to this hub. Signals use another route if there is one.
     LinkSilent(HubId),
-    /// This hub reports that nothing arrives on the link from here. Signals take another way if there is one.
+    /// This hub reports that it receives nothing on the link from here. Signals use another route if there is one.
     LinkUnheard(HubId),
     /// The link to this hub works in both directions again.
     LinkWorks(HubId),

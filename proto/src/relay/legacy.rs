@@ -1,11 +1,11 @@
-//! Legacy links: to Go hubs, and to anything else that speaks their protocol.
+//! Legacy links: to Go hubs, and to any other program that speaks their protocol.
 //!
-//! To the rest of the mesh, the peers behind a legacy link belong to this hub, with the smallest of all claims: any
-//! other hub's claim to an id is greater. Events that the Go protocol does not report, above all leaves, take effect
+//! For the rest of the mesh, the peers behind a legacy link belong to this hub. They have the smallest of all claims,
+//! so any other hub's claim to an id wins. Events that the Go protocol does not report, above all leaves, take effect
 //! when the link ends.
 //!
-//! A Go hub announces a peer to another hub only once. Two consequences: peers that are older than the link become
-//! known by their first signal, and an announcement that cannot take effect yet is kept ([`waiting`]).
+//! A Go hub announces a peer to another hub only once. This has two consequences. Peers that are older than the link
+//! become known by their first signal. And an announcement that cannot take effect yet is kept ([`waiting`]).
 
 mod announcing;
 mod links;
@@ -24,7 +24,7 @@ use super::{HubView, Relay};
 pub(super) use links::Legacy;
 use links::LinkView;
 
-/// The session incarnation in claims of peers behind legacy links: less than any clock.
+/// The session incarnation in claims of peers behind legacy links: less than that of any clock.
 pub(super) const LEGACY_SESSION: PeerIncarnation = PeerIncarnation::LEGACY;
 
 impl Relay {

@@ -1,4 +1,4 @@
-//! Links and the bridge come up and go down, and have room or not.
+//! Changes of links and of the bridge: they come up, go down, become full, and have room again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ impl Relay {
         if self.legacy.is_link(link) {
             return self.legacy_down(link, now);
         }
-        // Expected: links of a former id are no longer in the table, and end as the others do.
+        // Expected: links of a former id are no longer in the table, and end like the others.
         let Some(closed) = self.links.close(link) else { return };
         for remote in self.hubs.values_mut() {
             remote.paths.forget(|via| via == Hop::Link(link));
@@ -32,12 +32,12 @@ impl Relay {
         if closed.was_used {
             self.choose_link(closed.hub);
             if self.links.used_for(&closed.hub).is_none()
-                // A hub whose first heartbeat has not arrived is not known.
+                // A hub whose first heartbeat has not arrived is unknown.
                 && let Some(remote) = self.hubs.get_mut(&closed.hub)
             {
                 remote.link_lost_at = Some(now.at);
             }
-            // Other hubs must stop to use this hub's link to that one.
+            // Other hubs must stop using this hub's link to that one.
             self.beat(now);
         }
     }
@@ -76,7 +76,7 @@ impl Relay {
         let room = match way {
             Transport::Link(link) if self.legacy.is_link(link) => return self.legacy_room(link, now),
             Transport::Link(link) => {
-                // Expected, as above.
+                // Expected, for the same reason.
                 let Some(queue) = self.links.queue_mut(link) else { return };
                 queue.free()
             }
@@ -110,7 +110,7 @@ impl Relay {
             remote.paths.forget(|via| matches!(via, Hop::Bridge(_)));
             remote.bridged_until = Duration::ZERO;
         }
-        // Snapshots in progress have a deadline of their own.
+        // Snapshots in progress have their own deadline.
     }
 
     /// The hub at the other end of a way. `None` if the link has closed.
@@ -121,7 +121,7 @@ impl Relay {
         }
     }
 
-    /// Whether a way is a link that does not work in both directions.
+    /// Whether a hop is a link that does not work in both directions.
     pub(super) fn is_spare(&self, via: Hop) -> bool {
         match via {
             Hop::Link(link) => self.links.get(link).is_none_or(LinkState::is_spare),

@@ -1,4 +1,5 @@
-//! The links of this hub and its bridge: which link to each hub is used, which do not work, and which queues are full.
+//! The links of this hub and its bridge: which link to each hub is used, which links do not work, and which queues are
+//! full.
 //!
 //! These types keep the state and decide; `linking` and `silence` act on it.
 
@@ -11,11 +12,11 @@ use crate::limits::LINK_SILENCE;
 
 use super::outgoing::SnapshotQueue;
 
-/// All links to other hubs, and the one of each hub that is used.
+/// All links to other hubs, and the link in use for each hub.
 #[derive(Debug, Default)]
 pub(super) struct Links {
     open: BTreeMap<LinkId, LinkState>,
-    /// One link for each hub with a link.
+    /// The link in use for each linked hub.
     used: BTreeMap<HubId, LinkId>,
 }
 
@@ -26,11 +27,11 @@ pub(super) struct LinkState {
     /// The incarnation in that hub's hello.
     incarnation: HubIncarnation,
     queue: Queue,
-    /// Time at which something last arrived on it.
+    /// Time at which data last arrived on it.
     heard_at: Duration,
-    /// Nothing has arrived on it for [`LINK_SILENCE`].
+    /// Whether nothing has arrived on it for [`LINK_SILENCE`].
     silent: bool,
-    /// The other hub reports that nothing arrives on it.
+    /// Whether the other hub reports that it receives nothing on it.
     unheard: bool,
 }
 
@@ -39,11 +40,11 @@ pub(super) struct LinkState {
 pub(super) struct Closed {
     /// The hub at its other end.
     pub(super) hub: HubId,
-    /// Whether it was the one in use. Then [`Links::choose`] another one.
+    /// Whether it was the link in use. Then [`Links::choose`] another one.
     pub(super) was_used: bool,
 }
 
-/// A link on which nothing arrived, or whose other end reported that, has changed.
+/// A link that has become usable or unusable, because data arrives at both ends again or not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Changed {
     /// The hub at its other end.
@@ -52,7 +53,7 @@ pub(super) struct Changed {
     pub(super) works: bool,
 }
 
-/// The queue of a link or of the bridge, as far as the relay knows it, and the snapshots to be sent on it.
+/// The queue of a link or of the bridge, as far as the relay knows it, and its outgoing snapshots.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     saturated: bool,
@@ -61,12 +62,12 @@ pub(super) struct Queue {
     snapshots: SnapshotQueue,
 }
 
-/// A queue that is short again.
+/// A queue that has become short again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Room {
     /// Whether it was full.
     pub(super) was_saturated: bool,
-    /// Whether a change was left out meanwhile, so the neighbour's replica is behind.
+    /// Whether a change was left out meanwhile, so that the neighbour's replica is behind.
     pub(super) missed: bool,
 }
 
@@ -78,7 +79,7 @@ pub(super) struct BridgeState {
 }
 
 impl Queue {
-    /// Whether it is above its high-water mark.
+    /// Whether the queue is above its high-water mark.
     pub(super) fn is_saturated(&self) -> bool {
         self.saturated
     }
@@ -88,7 +89,7 @@ impl Queue {
         &self.snapshots
     }
 
-    /// The snapshots to be sent on it.
+    /// The snapshots that are sent on it.
     pub(super) fn snapshots_mut(&mut self) -> &mut SnapshotQueue {
         &mut self.snapshots
     }
@@ -101,7 +102,7 @@ impl Queue {
         Room { was_saturated: std::mem::take(&mut self.saturated), missed: std::mem::take(&mut self.missed) }
     }
 
-    /// Decides whether a change is sent. If not, the neighbour's replica is now behind; heartbeats show that, and a
+    /// Decides whether a change is sent. If not, the neighbour's replica is behind. Heartbeats show that, and a
     /// snapshot repairs it.
     pub(super) fn takes_change(&mut self) -> bool {
         self.missed |= self.saturated;
@@ -120,7 +121,7 @@ impl LinkState {
         self.silent
     }
 
-    /// Whether it does not work in both directions, and is used only if there is no other way.
+    /// Whether it does not work in both directions, so that it is used only if there is no other route.
     pub(super) fn is_spare(&self) -> bool {
         self.silent || self.unheard
     }
@@ -152,10 +153,10 @@ impl Links {
         *self = Self::default();
     }
 
-    /// Chooses the link to a hub: the newest working one to its `present` incarnation. A link to `rival`, another live
-    /// hub with the same id, comes last.
+    /// Chooses the link to a hub: the newest working one to its current incarnation (`present`). A link to `rival`,
+    /// another live hub with the same id, comes last.
     ///
-    /// The two ends of two links at once may choose different ones.
+    /// If two links are opened at once, their two ends may choose different ones.
     pub(super) fn choose(&mut self, hub: HubId, present: Option<HubIncarnation>, rival: Option<HubIncarnation>) {
         let links = self.open.iter().filter(|(_, open)| open.hub == hub);
         let is = |open: &LinkState, incarnation| Some(open.incarnation) == incarnation;
@@ -203,16 +204,16 @@ impl Links {
         self.in_use().filter(|(_, link)| self.get(*link).is_some_and(LinkState::is_silent)).map(|(hub, _)| hub)
     }
 
-    /// Records that something arrived on a link. Returns the change if it was silent. Links of a former id are unknown,
-    /// but still read.
+    /// Records that data arrived on a link. Returns the change if the link was silent. Links of a former id are
+    /// unknown, but are still read.
     pub(super) fn hear(&mut self, link: LinkId, now: Duration) -> Option<Changed> {
         let open = self.open.get_mut(&link)?;
         open.heard_at = now;
         std::mem::take(&mut open.silent).then(|| open.changed())
     }
 
-    /// Records what the other end reports of a link in a heartbeat of `hub`. Returns the change if it is one. Only the
-    /// hub at the other end can tell.
+    /// Records what the other end reports about a link in a heartbeat of `hub`. Returns the change, if there is one.
+    /// Reports of any other hub are ignored.
     pub(super) fn report(&mut self, link: LinkId, hub: HubId, unheard: bool) -> Option<Changed> {
         let open = self.open.get_mut(&link).filter(|open| open.hub == hub)?;
         let before = std::mem::replace(&mut open.unheard, unheard);
@@ -235,12 +236,12 @@ impl Links {
         self.open.values().filter(|open| !open.silent).map(|open| open.heard_at + LINK_SILENCE).min()
     }
 
-    /// The process was stopped: what arrived on the links meanwhile has not been read.
+    /// Handles a stop of the process: data that arrived on the links meanwhile has not been read.
     pub(super) fn thaw(&mut self, now: Duration) {
         self.open.values_mut().for_each(|open| open.heard_at = now);
     }
 
-    /// Whether each hub with links has one of its own in use.
+    /// Checks that one link of each linked hub is in use.
     pub(super) fn audit(&self) -> Result<(), String> {
         for (hub, link) in &self.used {
             let end = self.hub_of(*link);
@@ -257,12 +258,12 @@ impl BridgeState {
         self.up
     }
 
-    /// It works. Returns whether it did not before.
+    /// Records that the bridge works. Returns whether it did not work before.
     pub(super) fn rise(&mut self) -> bool {
         !std::mem::replace(&mut self.up, true)
     }
 
-    /// It has failed. Its queue is lost.
+    /// Records that the bridge has failed. Its queue is lost.
     pub(super) fn fail(&mut self) {
         *self = Self::default();
     }
@@ -326,7 +327,7 @@ mod tests {
         let mut links = links(&[OLD, OLD]);
         let closed = |was_used| Some(Closed { hub: hub(7), was_used });
         assert_eq!((links.close(LinkId(2)), links.close(LinkId(2))), (closed(true), None));
-        assert!(links.audit().is_err(), "the used link is gone");
+        assert!(links.audit().is_err(), "the used link has closed");
         links.choose(hub(7), None, None);
         assert_eq!((links.used_for(&hub(7)), links.audit()), (Some(LinkId(1)), Ok(())));
         links.open(LinkId(3), hub(7), OLD, NOW);
@@ -353,19 +354,19 @@ mod tests {
     }
 
     #[test]
-    fn a_link_works_if_both_ends_hear() {
+    fn a_link_works_if_both_ends_receive_data() {
         let mut links = links(&[OLD]);
         let works = |works| Some(Changed { hub: hub(7), works });
         assert_eq!(links.report(LinkId(1), hub(8), true), None, "it is not that hub's link");
         assert_eq!(links.report(LinkId(1), hub(7), false), None);
         assert_eq!(links.report(LinkId(1), hub(7), true), works(false));
         links.find_silent(NOW + LINK_SILENCE);
-        assert_eq!(links.hear(LinkId(1), NOW + LINK_SILENCE), works(false), "the other end still hears nothing");
+        assert_eq!(links.hear(LinkId(1), NOW + LINK_SILENCE), works(false), "the other end still receives nothing");
         assert_eq!(links.report(LinkId(1), hub(7), false), works(true));
     }
 
     #[test]
-    fn a_full_queue_takes_no_change_and_remembers_that() {
+    fn a_full_queue_refuses_a_change_and_remembers_that() {
         let mut queue = Queue::default();
         assert!(queue.takes_change());
         queue.saturate();

@@ -1,4 +1,4 @@
-//! The beginning, restart, expiry and farewell of a hub, and the number by which shards know it.
+//! The start, restart, expiry and farewell of a hub, and the number by which shards know it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,11 +37,11 @@ impl Relay {
         }
     }
 
-    /// A hub has restarted: everything of its earlier incarnation is dropped.
+    /// Handles a restart of a hub: all state of its earlier incarnation is dropped.
     pub(super) fn begin_life(&mut self, beat: &Arc<Heartbeat>) {
         self.count_anew(beat.hub);
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
-            return bug!(self.bugs, HubMissing, "{:?} begins a life", beat.hub);
+            return bug!(self.bugs, HubMissing, "{:?} begins an incarnation", beat.hub);
         };
         remote.incarnation = beat.incarnation;
         remote.paths = Paths::default();
@@ -57,7 +57,7 @@ impl Relay {
         remote.note_ended(incarnation);
         let known = self.hubs.get(&hub).filter(|remote| remote.incarnation == incarnation);
         if known.is_none_or(|remote| remote.state == Liveness::Ended) {
-            // Expected: another incarnation has followed, or the farewell came over another link before.
+            // Expected: a later incarnation has begun, or the farewell has already arrived over another link.
             return;
         }
         let lost = self.evict(hub, Liveness::Ended, now);
@@ -66,7 +66,8 @@ impl Relay {
         self.pass_to_neighbours(via, hub, &Envelope::Farewell(hub, incarnation), now);
     }
 
-    /// After a stop of the whole process every lease looks expired. What arrived meanwhile is read first.
+    /// Handles a stop of the whole process, after which every lease looks expired. Data that arrived meanwhile is read
+    /// first.
     pub(super) fn notice_thaw(&mut self, now: Now) {
         if now.at.saturating_sub(self.last_timeout) > 2 * HEARTBEAT {
             self.judge_from = now.at + HEARTBEAT;
@@ -75,7 +76,7 @@ impl Relay {
         self.last_timeout = now.at;
     }
 
-    /// Processes what is due for a hub.
+    /// Processes the due timeouts of a hub.
     pub(super) fn hub_due(&mut self, hub: HubId, now: Now) {
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.at);
         let Some(remote) = self.hubs.get(&hub) else {
@@ -120,11 +121,11 @@ impl Relay {
         }
     }
 
-    /// A number for a hub that shards have not used before.
+    /// Assigns a number to a hub that shards have not used before.
     pub(super) fn number(&mut self, hub: HubId) -> u32 {
         loop {
             self.last_number = self.last_number.wrapping_add(1);
-            // The greatest number belongs to nobody.
+            // The greatest number is never assigned.
             if self.last_number < u32::MAX && !self.numbers.contains_key(&self.last_number) {
                 self.numbers.insert(self.last_number, hub);
                 return self.last_number;
@@ -139,11 +140,11 @@ impl Relay {
         }
     }
 
-    /// Restarts the counters of signals between this hub and another: one of the two has a new incarnation.
+    /// Restarts the counters of signals between this hub and another, because one of the two has a new incarnation.
     pub(super) fn count_anew(&mut self, hub: HubId) {
         let number = self.number(hub);
         let Some(remote) = self.hubs.get_mut(&hub) else {
-            return bug!(self.bugs, HubMissing, "{hub:?} is counted anew");
+            return bug!(self.bugs, HubMissing, "the counters of {hub:?} restart");
         };
         let before = std::mem::replace(&mut remote.number, number);
         remote.outbound = Default::default();

@@ -1,5 +1,5 @@
-//! Relays meetings of peers of two hubs between shards. The sender repeats a meeting until it is answered, so no state
-//! is kept here.
+//! Forwards meetings of peers of two hubs between shards. The sender repeats a meeting until it is answered, so no
+//! state is kept here.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::Relay;
 
 impl Relay {
     pub(super) fn meeting_posted(&mut self, hub: HubId, meeting: Arc<Meeting>, now: Now) {
-        // Expected: the hub was lost. Its peers leave, and the meeting with them.
+        // Expected: the hub was lost. Expected: the hub was lost.
         let Some(incarnation) = self.hubs.get(&hub).filter(|r| r.is_live()).map(|r| r.incarnation) else { return };
         let full = |relay: &Self, via: Hop| relay.is_saturated(via);
         if self.route(&hub, now).is_some_and(|via| !full(self, via)) {

@@ -1,14 +1,14 @@
 //! Ids of hubs outside and inside this hub.
 //!
-//! Of two live hubs with one HUB_ID, the one that started later takes a new id while it runs. Its shards have the old
-//! id in every claim, roster and circle, and in letters under way. Therefore nothing changes inside: the hub still uses
-//! its first id, and the relay translates ids of outgoing and incoming envelopes. The other hub, which keeps the id
-//! outside, has a stand-in inside.
+//! If two live hubs have one HUB_ID, the one that started later takes a new id while it runs. Its shards have the old
+//! id in every claim, roster and circle, and in letters in transit. Therefore nothing changes inside: the hub still
+//! uses its first id, and the relay translates ids of outgoing and incoming envelopes. The other hub, which keeps the
+//! id outside, has a stand-in inside.
 //!
-//! Ids break ties between claims and decide who speaks on the bridge, so the translation keeps their order. The three
-//! ids differ only in their last eight bytes, and the stand-in is less than the first id by as much as the new one is
-//! greater. (At the ends of the range these bytes wrap around. Then a tie between these two hubs in one millisecond is
-//! decided wrongly, and both sessions end.)
+//! Ids break ties between claims and decide which hub speaks on the bridge, so the translation keeps their order. The
+//! three ids differ only in their last eight bytes, and the stand-in is less than the first id by as much as the new
+//! one is greater. (At the ends of the range these bytes wrap around. Then a tie between these two hubs in one
+//! millisecond is decided wrongly, and both sessions end.)
 
 use std::sync::Arc;
 
@@ -20,14 +20,14 @@ use crate::router::Announcement;
 
 use super::Destination;
 
-/// See the module.
+/// Translates ids of hubs between the inside and the outside of this hub.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Names {
     /// The id of this hub inside.
     inside: HubId,
     /// The id of this hub outside.
     outside: HubId,
-    /// The id inside of the hub that is `inside` outside.
+    /// The inside id of the hub whose outside id is `inside`.
     stand_in: HubId,
 }
 
@@ -45,7 +45,7 @@ impl Names {
         self.outside == self.inside
     }
 
-    /// Takes a new id, `by` after the first.
+    /// Takes a new id that is `by` greater than the first.
     pub(super) fn rename(&mut self, by: u64) {
         if self.is_plain() {
             self.stand_in = HubId(self.inside.0.shifted(by.wrapping_neg()));
@@ -105,7 +105,7 @@ impl Names {
     }
 }
 
-/// The envelope with every hub's id translated.
+/// Translates the id of every hub in an envelope.
 fn renamed(envelope: Envelope, name: impl Fn(HubId) -> HubId) -> Envelope {
     let announced = |announcement: &mut Arc<Announcement>| {
         let claim = announcement.claim;

@@ -12,12 +12,13 @@ use crate::route::Hop;
 
 use super::holding::Holding;
 
-/// The snapshots to be sent on a link or on the bridge: at most [`MAX_SNAPSHOTS_OUT`], each in parts, in turn.
+/// The snapshots that are sent on a link or on the bridge: at most [`MAX_SNAPSHOTS_OUT`], which send their parts in
+/// turn.
 #[derive(Debug, Default)]
 pub(super) struct SnapshotQueue(VecDeque<OutgoingSnapshot>);
 
-/// A snapshot on its way to a neighbour. Its peers are read part by part from the hub's present presence. Peers that
-/// have changed since the snapshot began are kept as they were.
+/// A snapshot on its way to a neighbour. Its peers are read part by part from the hub's current presence. For peers
+/// that have changed since the snapshot began, their earlier state is kept.
 #[derive(Debug)]
 struct OutgoingSnapshot {
     via: Hop,
@@ -26,9 +27,9 @@ struct OutgoingSnapshot {
     digest: u64,
     /// Peers up to this one have been read.
     after: Option<PeerId>,
-    /// The peer that has been read and not been sent.
+    /// The peer that has been read and not yet sent.
     next: Option<Arc<Presence>>,
-    /// Peers behind `after` that have changed, as they were. `None`: not there. At most
+    /// The earlier state of peers behind `after` that have changed. `None` if a peer was not present. At most
     /// [`MAX_SNAPSHOT_CHANGES`](crate::limits::MAX_SNAPSHOT_CHANGES).
     before: BTreeMap<PeerId, Option<Arc<Presence>>>,
     parts: u32,
@@ -36,7 +37,7 @@ struct OutgoingSnapshot {
     deadline: Duration,
 }
 
-/// A snapshot that cannot be completed: the neighbour that receives the refusal, and its request.
+/// A snapshot that cannot be completed: the neighbour that receives the decline, and its request.
 pub(super) type GivenUp = (Hop, SnapshotRequest);
 
 impl OutgoingSnapshot {
@@ -48,7 +49,7 @@ impl OutgoingSnapshot {
         self.before.len() <= most
     }
 
-    /// Reads the next peer of the snapshot into [`Self::next`], unless one is there. False at the end.
+    /// Reads the next peer of the snapshot into [`Self::next`], unless it already has one. Returns false at the end.
     fn read(&mut self, held: &BTreeMap<PeerId, Arc<Presence>>) -> bool {
         while self.next.is_none() {
             let from = self.after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -90,8 +91,8 @@ impl SnapshotQueue {
         self.0.len()
     }
 
-    /// Begins to send a snapshot of what a hub holds now. An earlier request of the same neighbour for that hub is
-    /// abandoned. False if [`MAX_SNAPSHOTS_OUT`] others are being sent.
+    /// Begins to send a snapshot of a hub's current presence. An earlier request of the same neighbour for that hub is
+    /// abandoned. Returns false if [`MAX_SNAPSHOTS_OUT`] others are in progress.
     pub(super) fn begin(&mut self, via: Hop, request: SnapshotRequest, held: &Holding, now: Duration) -> bool {
         self.0.retain(|other| other.via != via || other.request.hub != request.hub);
         let has_room = self.0.len() < MAX_SNAPSHOTS_OUT;
@@ -111,14 +112,15 @@ impl SnapshotQueue {
         has_room
     }
 
-    /// The hub of the next part, after snapshots have been dropped that nobody waits for any more. `None` if none is
+    /// The hub of the next part. Drops snapshots for which the neighbour no longer waits. Returns `None` if none is
     /// left.
     pub(super) fn next_hub(&mut self, now: Duration) -> Option<HubId> {
         self.0.retain(|outgoing| outgoing.deadline > now);
         self.0.front().map(|next| next.request.hub)
     }
 
-    /// Takes the next part: of the hub [`Self::next_hub`], which holds these peers. `None` if there is none.
+    /// Takes the next part of the snapshot of the hub returned by [`Self::next_hub`]. `held` has its peers. Returns
+    /// `None` if there is none.
     pub(super) fn next_part(
         &mut self,
         held: &BTreeMap<PeerId, Arc<Presence>>,
@@ -133,8 +135,8 @@ impl SnapshotQueue {
         Some((via, part))
     }
 
-    /// A peer of a hub is about to change: the snapshots of that hub keep it as it is. Removes and returns those that
-    /// would keep more than `most` peers.
+    /// Keeps the state of a peer that is about to change, in each snapshot of its hub. Removes and returns the
+    /// snapshots that would keep more than `most` peers.
     pub(super) fn keep(
         &mut self,
         hub: HubId,
@@ -145,7 +147,7 @@ impl SnapshotQueue {
         self.take_out(|outgoing| outgoing.request.hub == hub && !outgoing.keep(peer, held, most))
     }
 
-    /// The whole presence of a hub is being replaced. Removes and returns its snapshots.
+    /// Handles the replacement of a hub's whole presence. Removes and returns its snapshots.
     pub(super) fn give_up(&mut self, hub: HubId) -> Vec<GivenUp> {
         self.take_out(|outgoing| outgoing.request.hub == hub)
     }
@@ -183,7 +185,7 @@ mod tests {
         SnapshotRequest { hub: HubId(PeerId::from_bytes([hub; 20])), incarnation: HubIncarnation(1), have: 0 }
     }
 
-    /// Peers 0, 2, 4, …, and a snapshot of them of which the first part has been sent.
+    /// Peers 0, 2, 4, …, and a snapshot of them whose first part has been sent.
     fn begun(peers: usize) -> (BTreeMap<PeerId, Arc<Presence>>, SnapshotQueue) {
         let held: BTreeMap<_, _> = (0..peers as u16).map(|n| (peer(2 * n), presence(2 * n, 1))).collect();
         let mut queue = SnapshotQueue::default();
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_has_the_peers_of_its_beginning_whatever_changes() {
+    fn a_snapshot_has_the_peers_of_its_start_whatever_changes() {
         let (mut held, mut queue) = begun(2 * SNAPSHOT_PEERS);
         let changed = [1, SNAPSHOT_PEERS as u16 * 2, SNAPSHOT_PEERS as u16 * 2 + 1, SNAPSHOT_PEERS as u16 * 2 + 2];
         for (n, stays) in changed.into_iter().zip([true, false, true, true]) {
@@ -231,6 +233,6 @@ mod tests {
         assert_eq!((begun.count(), queue.len()), (MAX_SNAPSHOTS_OUT - 1, MAX_SNAPSHOTS_OUT));
         assert_eq!(queue.give_up(request(100).hub), [(VIA, request(100))]);
         assert_eq!(queue.next_hub(NOW), Some(request(7).hub));
-        assert_eq!(queue.next_hub(NOW + SNAPSHOT_PATIENCE), None, "nobody waits any more");
+        assert_eq!(queue.next_hub(NOW + SNAPSHOT_PATIENCE), None, "the neighbour does not wait any more");
     }
 }

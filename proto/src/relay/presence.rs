@@ -1,5 +1,5 @@
-//! Presence between hubs: each hub writes its own, all others hold replicas. Changes are flooded, and snapshots repair
-//! gaps.
+//! Presence between hubs: each hub writes its own, and all others hold replicas. Changes are flooded, and snapshots
+//! repair gaps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ use super::repair::Abandoned;
 use super::{Destination, Relay};
 
 impl Relay {
-    /// A shard of this hub reports a change of its own peer.
+    /// Handles a shard's report of a change of its own peer.
     pub(super) fn own_peer_changed(&mut self, peer: PeerId, claim: Claim, kind: ChangeKind, now: Now) {
         self.settle(&peer, now);
         if matches!(kind, ChangeKind::Up) {
-            // A hub behind a legacy link may have claimed the id; a session here has precedence.
+            // A hub behind a legacy link may have claimed the id. A session here has precedence.
             self.legacy.forget(&peer);
         }
         self.change(peer, claim.incarnation, kind, now);
@@ -104,7 +104,7 @@ impl Relay {
             }
         }
         let Some(remote) = self.hubs.get_mut(&hub) else {
-            return bug!(self.bugs, HubMissing, "{hub:?} has caught up");
+            return bug!(self.bugs, HubMissing, "{hub:?} catches up");
         };
         if remote.is_catching_up() {
             self.begin_work(hub);
@@ -116,8 +116,8 @@ impl Relay {
         self.release_signals(hub, now);
     }
 
-    /// Forwards a change to all neighbours except the one it came from, its own hub, and those that the former sends it
-    /// to itself.
+    /// Forwards a change to all neighbours except the one it came from, its own hub, and the neighbours to which the
+    /// former sends it.
     fn flood(&mut self, change: &Arc<Change>, from: Option<Hop>, now: Now) {
         let sender = from.and_then(|via| self.neighbour(via));
         let over_bridge = matches!(from, Some(Hop::Bridge(_)));
@@ -179,7 +179,7 @@ impl Relay {
     }
 }
 
-/// The event that members receive if they lose a peer by this change.
+/// The event that members receive if this change makes a peer leave.
 fn leave_cause(change: &Change) -> LeaveCause {
     match &change.kind {
         ChangeKind::Down(reason) => LeaveCause::Disconnected(*reason),
@@ -193,7 +193,7 @@ pub(super) fn keep_what_is_known(presence: &mut Arc<Presence>, known: &Arc<Prese
     if Arc::ptr_eq(presence, known) {
         return;
     }
-    // A peer that has left and returned is in a new stay, and has lost the acquaintances of its previous stay.
+    // A peer that left and returned is in a new stay, and has lost the acquaintances of its previous stay.
     let same = |a: &Announcement, b: &Announcement| {
         a.claim == b.claim && a.stay == b.stay && a.discovered.data() == b.discovered.data()
     };

@@ -1,4 +1,4 @@
-//! The topology of the mesh, from the neighbours in heartbeats, and the way to each hub.
+//! The topology of the mesh, from the neighbours in heartbeats, and the route to each hub.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,30 +9,30 @@ use crate::time::Now;
 
 use super::Relay;
 
-/// Derived from the neighbours that hubs report. Rebuilt when one reports others.
+/// The reachable hubs, derived from the neighbours that hubs report. It is rebuilt when a hub reports other neighbours.
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
     /// The hubs that are linked with this one, directly or through others.
     linked: BTreeSet<HubId>,
-    /// The first step of a shortest way to each hub. All hubs see the same links, so each step brings a signal nearer
-    /// to its target, and none is taken twice.
+    /// The first hop of a shortest route to each hub. All hubs see the same links, so each hop brings a signal nearer
+    /// to its target, and no hop is used twice.
     steps: BTreeMap<HubId, Hop>,
-    /// The hubs on the bridge, where that is one of the ways.
+    /// The hubs that can be reached over the bridge.
     bridged: BTreeSet<HubId>,
 }
 
 impl Relay {
-    /// The way to a hub: the direct link, else the bridge, else another hub.
+    /// The first hop to a hub: the direct link, or else the bridge, or else another hub.
     ///
-    /// A link that does not work in both directions is used only if there is no other way.
+    /// A link that does not work in both directions is used only if there is no other route.
     pub(super) fn route(&mut self, hub: &HubId, now: Now) -> Option<Hop> {
         self.find_route(hub, None, now)
     }
 
-    /// The way for signals of this hub's own peers: a way without answers is used only if there is no other.
+    /// The first hop for signals of this hub's own peers. A route without answers is used only if there is no other.
     ///
-    /// Only the hub of the sender chooses differently from [`Self::route`]. If the next hub also avoided its own way,
-    /// it could only send the signal back, although both could reach the target.
+    /// Only the sender's hub chooses differently from [`Self::route`]. If the next hub also avoided its route, it could
+    /// only send the signal back, although both could reach the target.
     pub(super) fn signal_route(&mut self, hub: &HubId, now: Now) -> Option<Hop> {
         self.find_route(hub, self.avoided(hub, now), now)
     }
@@ -47,13 +47,13 @@ impl Relay {
         route
     }
 
-    /// The way to a hub that its signals must avoid if there is another.
+    /// The hop that signals to a hub must avoid if there is another route.
     pub(super) fn avoided(&self, hub: &HubId, now: Now) -> Option<Hop> {
         let avoided = self.hubs.get(hub).and_then(|remote| remote.avoided.as_ref());
         avoided.filter(|avoided| avoided.until > now.at).map(|avoided| avoided.via)
     }
 
-    /// The topology for callers that must not change state.
+    /// The topology, for callers that must not change state.
     pub(super) fn present_reach(&self, now: Now) -> Cow<'_, Reach> {
         self.reach.as_ref().map_or_else(|| Cow::Owned(self.look_around(now)), Cow::Borrowed)
     }
@@ -64,10 +64,10 @@ impl Relay {
             return direct;
         }
         let spare = self.links.used_for(hub).map(Hop::Link);
-        // Expected: no heartbeat has arrived yet of a hub that is linked.
+        // Expected: no heartbeat of the linked hub has arrived yet.
         let Some(remote) = self.hubs.get(hub) else { return spare };
         let bridged = Some(Hop::Bridge(*hub)).filter(|_| self.bridge.is_up() && remote.is_bridged(now.at));
-        // Only a hub on the bridge knows who else is there; others follow the heartbeats.
+        // Only a hub on the bridge knows which others are there. All other hubs follow the heartbeats.
         let ways = [bridged, reach.steps.get(hub).copied(), remote.paths.best()];
         let ways = || ways.into_iter().flatten().chain(remote.paths.newest_first());
         let works = |via: &Hop| !self.is_spare(*via) && Some(*via) != avoided;
@@ -80,8 +80,8 @@ impl Relay {
         direct.filter(|&via| !self.is_spare(via) && Some(via) != avoided)
     }
 
-    /// Whether this hub speaks on the bridge for a hub that is not on it: the hub with the smallest id does, among
-    /// those on the bridge that are linked with that one.
+    /// Whether this hub speaks on the bridge for a hub that is not on it. Among the hubs on the bridge that are linked
+    /// with that hub, the one with the smallest id does.
     pub(super) fn speaks_for(&mut self, hub: &HubId, now: Now) -> bool {
         if self.hubs.get(hub).is_none_or(|remote| remote.is_bridged(now.at)) {
             return false;
@@ -129,7 +129,7 @@ impl Relay {
         }
         let mut nearest: VecDeque<HubId> = steps.keys().copied().collect();
         while let Some(hub) = nearest.pop_front() {
-            // A linked hub of which no heartbeat has arrived yet leads nowhere else.
+            // A linked hub leads to no other hub before its first heartbeat has arrived.
             let (Some(remote), Some(&step)) = (live(&hub), steps.get(&hub)) else { continue };
             for &next in &remote.beat.neighbours {
                 let is_heard = live(&next).is_none_or(|next| !next.beat.unheard.contains(&hub));

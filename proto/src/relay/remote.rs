@@ -23,12 +23,12 @@ pub(super) struct Remote {
     pub(super) state: Liveness,
     /// Its last heartbeat.
     pub(super) beat: Arc<Heartbeat>,
-    /// When `beat` arrived.
+    /// Time at which `beat` arrived.
     pub(super) beat_at: Duration,
     /// Time at which the last link to it ended, if there is none.
     pub(super) link_lost_at: Option<Duration>,
-    /// Another incarnation of this id that is not accepted while this one is alive; since when; and whether that was
-    /// reported.
+    /// Another incarnation of this id, which is not accepted while this one is alive; the time at which it appeared;
+    /// and whether that was reported.
     pub(super) contest: Option<((HubIncarnation, u64), Duration, bool)>,
     /// Incarnations that have sent a farewell, the latest last. At most [`MAX_ENDED_LIVES`].
     ended: VecDeque<HubIncarnation>,
@@ -36,24 +36,24 @@ pub(super) struct Remote {
     /// process's time zero.
     pub(super) lease_ends: Duration,
     pub(super) holding: Holding,
-    /// Peers for which the directory has a claim of this hub: those in `holding`, once they are settled.
+    /// Peers for which the directory has a claim of this hub: those in `holding` that are settled.
     pub(super) claims: BTreeSet<PeerId>,
     pub(super) unsettled: Option<Unsettled>,
-    /// Changes beyond a missing one, or beyond the snapshot that is on its way, each with the number of the last
-    /// heartbeat before it.
+    /// Changes after a missing one, or after the snapshot in transit, each with the number of the last heartbeat before
+    /// it.
     pub(super) ahead: BTreeMap<u64, (u64, Arc<Change>)>,
-    /// The number of a heartbeat that was behind this replica, and the last change of the replica then.
+    /// The number of a heartbeat that was behind this replica, and the last change of the replica at that time.
     pub(super) mark: Option<(u64, u64)>,
     /// Whether this replica is ahead of the hub's later heartbeats. A snapshot with a lower number is then accepted,
     /// and requests for one are declined.
     pub(super) doubted: bool,
     pub(super) repair: Repair,
     pub(super) paths: Paths,
-    /// The way that signals to it take, and the counter of the last signal on another way.
+    /// The hop for signals to it, and the counter of the last signal over another hop.
     pub(super) sent_by: Option<(Hop, u64)>,
     /// The last counter that was assigned before its latest outcome arrived.
     pub(super) answered: u64,
-    /// A way whose signals were not answered.
+    /// A hop whose signals were not answered.
     pub(super) avoided: Option<Avoided>,
     /// Time until which it counts as being on the bridge.
     pub(super) bridged_until: Duration,
@@ -61,12 +61,12 @@ pub(super) struct Remote {
     /// Signals whose outcome will not arrive. Their senders are notified in slices.
     pub(super) lost: VecDeque<Outbound>,
     pub(super) inbound: Inbound,
-    /// Outcomes to be sent back to it.
+    /// Outcomes that must be sent back to it.
     pub(super) outcomes: Vec<(u64, Outcome)>,
     pub(super) outcomes_due: Option<Duration>,
 }
 
-/// Whether another hub's present incarnation is alive, as far as this hub knows.
+/// Whether another hub's current incarnation is alive, as far as this hub knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Liveness {
     /// Its lease is valid.
@@ -77,13 +77,13 @@ pub(super) enum Liveness {
     Ended,
 }
 
-/// A way that signals avoid if there is another.
+/// A hop that signals avoid if there is another route.
 #[derive(Debug)]
 pub(super) struct Avoided {
     pub(super) via: Hop,
-    /// The counter before that of the first unanswered signal on it.
+    /// The counter before that of the first unanswered signal over it.
     pub(super) after: u64,
-    /// The counter of the last.
+    /// The counter of the last signal over it.
     pub(super) last: u64,
     pub(super) until: Duration,
 }
@@ -126,7 +126,7 @@ impl Remote {
         }
     }
 
-    /// Records a farewell. Late heartbeats of that incarnation bring nobody back.
+    /// Records a farewell. Late heartbeats of that incarnation do not revive it.
     pub(super) fn note_ended(&mut self, life: HubIncarnation) {
         if !self.has_ended(life) {
             if self.ended.len() == MAX_ENDED_LIVES {
@@ -158,14 +158,14 @@ impl Remote {
         self.bridged_until > now
     }
 
-    /// Records the way of the next signal.
+    /// Records the hop of the next signal.
     pub(super) fn note_sent(&mut self, via: Hop) {
         if self.sent_by.is_none_or(|(before, _)| before != via) {
             self.sent_by = Some((via, self.outbound.counter()));
         }
     }
 
-    /// An outcome arrived. If that signal took the avoided way, the way works after all.
+    /// Records that an outcome arrived. If that signal used the avoided hop, the hop works after all.
     pub(super) fn note_answered(&mut self, counter: u64) {
         self.answered = self.outbound.counter();
         self.avoided.take_if(|avoided| avoided.after < counter && counter <= avoided.last);
@@ -176,7 +176,7 @@ impl Remote {
         self.beat.seq.saturating_sub(self.holding.seq)
     }
 
-    /// Drops held changes that a later heartbeat would have counted, if they were real.
+    /// Drops held changes that a later heartbeat would have counted if they were real.
     pub(super) fn forget_unconfirmed(&mut self) {
         let (number, seq) = (self.beat.number, self.beat.seq);
         if self.ahead.last_key_value().is_some_and(|(&last, _)| last > seq) {
@@ -199,7 +199,7 @@ impl Remote {
         }
     }
 
-    /// Signals to it whose senders have not received an outcome.
+    /// Number of signals to it whose senders have not received an outcome.
     pub(super) fn in_flight(&self) -> usize {
         self.outbound.len() + self.lost.iter().map(Outbound::len).sum::<usize>()
     }
@@ -215,17 +215,17 @@ impl Remote {
 /// The neighbours through which a hub's heartbeats arrive.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
-    /// The last heartbeat on each way, newest last.
+    /// The last heartbeat over each hop, the newest last.
     heard: Vec<(Hop, u64)>,
     best: Option<Hop>,
     worse: u8,
 }
 
 impl Paths {
-    /// Number of heartbeats by which a way may be behind and still be used.
+    /// Maximum number of heartbeats by which a hop may be behind and still be used.
     const SLACK: u64 = 2 * LEASE.as_secs() / HEARTBEAT.as_secs();
 
-    /// Records a heartbeat. `first` means that it had not arrived on another way before.
+    /// Records a heartbeat. `first` means that it had not arrived over another hop before.
     pub(super) fn note(&mut self, via: Hop, number: u64, first: bool) {
         self.heard.retain(|(way, last)| *way != via && last + Self::SLACK >= number);
         self.heard.push((via, number));
@@ -244,17 +244,17 @@ impl Paths {
         }
     }
 
-    /// The way to use.
+    /// The hop to use.
     pub(super) fn best(&self) -> Option<Hop> {
         self.best
     }
 
-    /// All ways on which heartbeats arrived recently, the latest first.
+    /// All hops over which heartbeats arrived recently, the latest first.
     pub(super) fn newest_first(&self) -> impl Iterator<Item = Hop> {
         self.heard.iter().rev().map(|(way, _)| *way)
     }
 
-    /// Removes ways that no longer exist.
+    /// Removes hops that no longer exist.
     pub(super) fn forget(&mut self, gone: impl Fn(Hop) -> bool) {
         self.heard.retain(|(way, _)| !gone(*way));
         if self.best.is_some_and(&gone) {

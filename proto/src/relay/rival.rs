@@ -1,9 +1,10 @@
-//! Two live hubs with one id: this hub and another, or two others.
+//! Two live hubs with one id: this hub and another one, or two others.
 //!
-//! A restarted hub with a fixed HUB_ID finds that others remember its last incarnation, possibly with a later clock,
-//! and begins a later one. It must not do so while that incarnation is alive, or the two would outbid each other
-//! forever. An incarnation is alive if the numbers of its heartbeats grow. Of two live hubs, the one that started later
-//! takes a new id (`names`). Third hubs keep the one they know, and forward to each of the two the other's heartbeats.
+//! A restarted hub with a fixed HUB_ID learns that others remember its last incarnation, possibly with a later clock,
+//! and begins a later one. It must not do so while that incarnation is alive, or each of the two would replace the
+//! other forever. An incarnation is alive if the numbers of its heartbeats grow. If two live hubs have one id, the one
+//! that started later takes a new id (`names`). Third hubs keep the one they know, and forward each one's heartbeats to
+//! the other.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::time::Now;
 use super::remote::Paths;
 use super::{Destination, MeshEvent, Relay, RelayOutput};
 
-/// Maximum by which an incarnation is later than the one it follows, in milliseconds: about a minute.
+/// Maximum by which an incarnation is later than the one before it, in milliseconds: about a minute.
 const LIFE_STEPS: u64 = 1 << 16;
 
 /// Another incarnation of this hub's id, in another process.
@@ -57,7 +58,7 @@ impl Rival {
 }
 
 impl Relay {
-    /// A random number of this process, by which other hubs distinguish it from another with the same id.
+    /// A random number of this process. It distinguishes this process from another one with the same id.
     pub fn process(&self) -> u64 {
         self.config.keys.hash_one((self.config.hub, "process")).max(1)
     }
@@ -78,7 +79,7 @@ impl Relay {
             return;
         }
         let rival = self.rival.take();
-        // Other hubs can recall different ended incarnations in turn. The latest one counts, and the time goes on.
+        // Other hubs can recall different ended incarnations in turn. The latest one counts, and the time continues.
         let since = rival.as_ref().filter(|rival| rival.recalled_at.is_some()).map_or(now.at, |rival| rival.since);
         let is_kept = |rival: &Rival| {
             rival.life == life || rival.is_alive(now.at) || rival.life > life && rival.is_recalled(now.at)
@@ -109,7 +110,7 @@ impl Relay {
         self.judge_rival(now);
     }
 
-    /// A hub with this hub's id has sent a hello on a link, so it is alive.
+    /// Handles a hello of a hub with this hub's id, which shows that it is alive.
     pub(super) fn met_namesake(&mut self, incarnation: HubIncarnation, process: u64, now: Now) {
         let life = (incarnation, process);
         if process == self.process() {
@@ -152,7 +153,7 @@ impl Relay {
                 self.rival = None;
             }
         } else if alive {
-            // The other one must take a new id. An earlier release does not.
+            // The other hub must take a new id. Hubs before 2.1 do not.
             if known_for >= RIVAL_YIELD {
                 self.take_new_id(now);
             }
@@ -164,9 +165,9 @@ impl Relay {
         }
     }
 
-    /// Others remember a later incarnation of this hub that has ended: begin an even later one.
+    /// Begins an incarnation later than the ended one that others remember.
     fn begin_later_life(&mut self, than: HubIncarnation, now: Now) {
-        // The step depends on this process: another incarnation that has ended since may have followed the same one.
+        // The step depends on this process, because another ended incarnation may have followed the same one.
         let step = 1 + self.config.keys.0 % LIFE_STEPS;
         let later = than.0.saturating_add(step);
         if later > GREATEST_TIME_FOLLOWED {
@@ -225,7 +226,7 @@ impl Relay {
         !same_process && heard_lately && !link_ended
     }
 
-    /// Two hubs have one id. The known one is kept, and the sender is informed.
+    /// Handles a second live hub with the id of a known one. The known one is kept, and the sender is notified.
     pub(super) fn contest(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "{:?} is contested", beat.hub);
@@ -254,7 +255,7 @@ impl Relay {
         }
     }
 
-    /// An earlier incarnation than the known one sends heartbeats. Each of the two is informed of the other.
+    /// Handles a heartbeat of an earlier incarnation than the known one. Each of the two is notified of the other.
     pub(super) fn earlier_life(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         self.recall(via, beat.hub);
         let is_other = self.hubs.get(&beat.hub).is_some_and(|remote| remote.beat.process != beat.process);

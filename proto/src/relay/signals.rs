@@ -64,21 +64,21 @@ impl Relay {
 
     /// Whether a signal keeps its order among those to the same session of its target.
     ///
-    /// Signals to members arrive straight from their senders' shards, others make a detour through the target's home.
-    /// For each session of the target, detoured signals are sent first. After the target's first join only direct ones
-    /// are sent.
+    /// Signals to members come directly from their senders' shards. Other signals make a detour through the target's
+    /// home shard. For each session of the target, detoured signals are sent first. After the target's first join, only
+    /// direct ones are sent.
     fn is_in_order(&self, origin: &Origin, from: &PeerId, target: &PeerId) -> Result<(), ErrorCode> {
-        // Signals of Go peers come over one link.
+        // All signals of a Go peer come over one link.
         let Sender::Session { detour, .. } = origin.sender else { return Ok(()) };
         let has_been_member = self.directory.has_been_member(target);
         if detour && has_been_member {
             let elsewhere = self.is_in_a_network(target) && self.membership(target, &origin.network).is_none();
             return Err(if elsewhere { ErrorCode::WrongNetwork } else { ErrorCode::PeerNotFound });
         }
-        // Its sender's announcement may still be on its way here, or its leave may have arrived.
+        // Its sender's announcement may still be in transit, or its leave may have arrived.
         let stay = || self.membership(from, &origin.network).map(|announcement| announcement.stay.number);
         let is_late = || detour && !origin.standing.fits(stay(), &origin.network);
-        // A signal to a member is for an earlier session of its target, if this session has never been in a network.
+        // A signal to a member belongs to an earlier session of its target if this session has never been in a network.
         if detour == has_been_member || is_late() { Err(ErrorCode::PeerNotFound) } else { Ok(()) }
     }
 
@@ -124,7 +124,7 @@ impl Relay {
         let large = matches!(routed, Routed::Signal(_) | Routed::Meeting(_));
         let waits = |relay: &Self, next| large && relay.is_saturated(next);
         let next = self.route(&route.to, now).filter(|&next| next != via);
-        // The previous hub has no better way than this hub's link to the target, whatever this hub thinks of that link.
+        // The previous hub has no better route than this hub's link to the target, even if this hub avoids that link.
         let direct = || self.links.used_for(&route.to).map(Hop::Link).filter(|&direct| direct != via);
         let next = next.or_else(direct).filter(|&next| !waits(self, next));
         let Some(next) = next.filter(|_| route.hops.saturating_add(1) < MAX_HOPS) else {
@@ -152,7 +152,7 @@ impl Relay {
             to_incarnation: route.from_incarnation,
             from: route.to,
             from_incarnation: route.to_incarnation,
-            // The way back may be as long. Answers are never bounced, so they do not go around for ever.
+            // The route back may be as long. Answers are never bounced, so they do not circulate.
             hops: 0,
         };
         if let Some(via) = self.route(&back.to, now) {
@@ -216,12 +216,11 @@ impl Relay {
             // A sender in no network needs no presence.
             None => standing != Standing::Outsider,
         };
-        // Hubs of version 2.0.0 let any depth through. The link has done nothing wrong, and carries other peers'
-        // signals.
+        // Hubs of version 2.0.0 accept any depth. The link has done nothing wrong, and carries other peers' signals.
         if is_deeper_than(ws::payload(&frame), MAX_SIGNAL_DEPTH + 1) {
             self.answer(from, counter, Outcome::Failed(ErrorCode::InvalidMessage), receipt, now);
         } else if gone {
-            // Its sender has left, or has lost its id to another session, and peers here know that.
+            // Its sender has left, or has lost its id to another session, and the peers here know that.
             self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), receipt, now);
         } else if self.legacy.holds(&target) {
             let outcome = self.signal_legacy(&origin, &sender, &target, &frame, now);
@@ -234,7 +233,7 @@ impl Relay {
         }
     }
 
-    /// Stops waiting for signals or senders that do not arrive.
+    /// Gives up waiting for signals or senders that do not arrive.
     pub(super) fn expire_held(&mut self, from: HubId, now: Now) {
         while let Some(remote) = self.hubs.get_mut(&from)
             && remote.inbound.due().is_some_and(|at| at <= now.at)
@@ -255,18 +254,19 @@ impl Relay {
         }
     }
 
-    /// A shard reports the outcome of a signal from another hub.
+    /// Handles a shard's report of the outcome of another hub's signal.
     pub(super) fn outcome(&mut self, origin: &Origin, outcome: Outcome, now: Now) {
         let Sender::Hub { hub, counter, receipt } = origin.sender else {
             return bug!(self.bugs, OutcomeSender, "{:?}", origin.sender);
         };
-        // A hub that was lost, or has begun another incarnation, has another number. A signal of a Go hub has none.
+        // A hub that was lost, or has begun another incarnation, has another number. A signal of a Go hub has no
+        // number.
         if let Some(&from) = self.numbers.get(&hub) {
             self.answer(from, counter, outcome, receipt, now);
         }
     }
 
-    /// Stores an outcome for the signal's hub. Outcomes with a receipt are sent at once, the others together.
+    /// Stores an outcome for the hub of the signal. Outcomes with a receipt are sent at once, the others together.
     fn answer(&mut self, to: HubId, counter: u64, outcome: Outcome, receipt: bool, now: Now) {
         let Some(remote) = self.hubs.get_mut(&to) else {
             return bug!(self.bugs, HubMissing, "outcome for {to:?}");
@@ -285,7 +285,7 @@ impl Relay {
         remote.outcomes_due = None;
         let outcomes = std::mem::take(&mut remote.outcomes);
         let to_incarnation = remote.incarnation;
-        // Without a way back, the sender's hub times out and reports `unknown`.
+        // Without a route back, the sender's hub times out and reports `unknown`.
         let Some(via) = via else { return };
         let route = RouteHeader {
             to,
@@ -327,7 +327,7 @@ impl Relay {
         }
     }
 
-    /// A hub is gone: signals sent to it may have been delivered, and no outcome will arrive.
+    /// Gives up signals to a lost hub: they may have been delivered, and no outcome will arrive.
     pub(super) fn give_up_outbound(&mut self, to: HubId) {
         let Some(remote) = self.hubs.get_mut(&to) else {
             return bug!(self.bugs, HubMissing, "signals to {to:?} are given up");
@@ -339,7 +339,7 @@ impl Relay {
         }
     }
 
-    /// Notifies the sender of the next signal that is lost with its hub. Returns false if there is none.
+    /// Notifies the sender of the next signal that was lost with its hub. Returns false if there is none.
     pub(super) fn write_off_next(&mut self, to: HubId) -> bool {
         let Some(remote) = self.hubs.get_mut(&to) else {
             bug!(self.bugs, HubMissing, "signals to {to:?} are written off");
@@ -357,7 +357,7 @@ impl Relay {
 
     fn write_off(&mut self, Pending { origin, target, .. }: Pending, receipts_are_due: bool) {
         let waited_for = matches!(origin.sender, Sender::Session { ticket: Some(_), .. });
-        // The sender's shard has the same timeout, and has sent the receipt `unknown` already.
+        // The sender's shard has the same timeout, and has already sent the receipt `unknown`.
         if !(waited_for && receipts_are_due) {
             self.resolve(origin, target, Outcome::Failed(ErrorCode::Unknown));
         }

@@ -1,9 +1,9 @@
-//! Detects links that carry nothing, from what arrives on them and from the other hub's reports.
+//! Detects links that carry nothing, from missing heartbeats and from the other hub's reports.
 //!
-//! TCP notices a dead path after ten seconds at the earliest, and by then everything sent is lost. But each neighbour
-//! sends a heartbeat per second on every link, however many ways there are. So a link on which nothing arrives for
+//! TCP notices a dead path after ten seconds at the earliest. By then everything sent is lost. But each neighbour sends
+//! a heartbeat per second on every link, however many routes there are. So a link without received data for
 //! [`LINK_SILENCE`](crate::limits::LINK_SILENCE) does not work. It stays open as a spare: it is used if there is no
-//! other way, and again when it works.
+//! other route, and again when it works.
 
 use crate::envelope::Heartbeat;
 use crate::id::{HubId, LinkId};
@@ -16,7 +16,7 @@ use super::remote::Avoided;
 use super::{MeshEvent, Relay};
 
 impl Relay {
-    /// Records that something arrived on a link.
+    /// Records that data arrived on a link.
     pub(super) fn heard_on(&mut self, link: LinkId, now: Now) {
         if let Some(changed) = self.links.hear(link, now.at) {
             self.link_changed(changed.hub, changed.works.then_some(MeshEvent::LinkWorks(changed.hub)), now);
@@ -66,7 +66,7 @@ impl Relay {
         self.reach = None;
     }
 
-    /// Finds ways on which no signal is answered: a hub farther on loses them.
+    /// Finds hops over which no signal is answered, because a hub farther on loses them.
     pub(super) fn notice_unanswered(&mut self, now: Now) {
         for remote in self.hubs.values_mut().filter(|remote| remote.is_live() && remote.outbound.len() > 0) {
             let Some((via, before)) = remote.sent_by else { continue };

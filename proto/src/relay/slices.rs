@@ -1,10 +1,10 @@
-//! Long work of the relay, a slice in each turn.
+//! Long work of the relay, one slice per turn.
 //!
-//! The end of a hub, the installation of a snapshot, and the application of held changes concern many peers. What the
-//! hubs hold is updated at once; the directory and the shards follow peer by peer, in the order of ids, at most
-//! [`Slices`](crate::Slices) in a turn. The work that is left is a position in that order and no list. Any event of a
-//! peer before its turn first settles the peer ([`Relay::settle`]), so the slices need no order relative to events
-//! between them.
+//! The end of a hub, the installation of a snapshot, and the application of held changes concern many peers. The
+//! replicas of hubs change at once. The directory and the shards follow peer by peer, in the order of ids, at most
+//! [`Slices`](crate::Slices) in a turn. The remaining work is a position in that order, not a list. Any event of a peer
+//! before its turn first settles the peer ([`Relay::settle`]), so the slices need no order relative to events between
+//! them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -27,11 +27,11 @@ use super::{Relay, RelayOutput};
 pub(super) struct Unsettled {
     /// Peers up to this one are settled.
     after: Option<PeerId>,
-    /// The event that networks receive about peers that are gone.
+    /// The event that networks receive about peers that have left.
     cause: LeaveCause,
 }
 
-/// Replicas that are no longer used. Their memory is freed in slices, too.
+/// Replicas that are no longer used. Their memory is also freed in slices.
 #[derive(Debug, Default)]
 pub(super) struct Discarded(VecDeque<BTreeMap<PeerId, Arc<Presence>>>);
 
@@ -58,7 +58,7 @@ impl Discarded {
 }
 
 impl Remote {
-    /// From here on the directory and the shards are behind for all peers of the hub.
+    /// Records that the directory and the shards are behind for all peers of the hub.
     pub(super) fn unsettle(&mut self, cause: LeaveCause) {
         // Peers that an end has left unsettled are lost with their hub, even if its next incarnation has sent changes.
         let is_ending = self.unsettled.as_ref().is_some_and(|unsettled| matches!(unsettled.cause, LeaveCause::HubGone));
@@ -71,7 +71,7 @@ impl Remote {
         self.unsettled.as_ref().filter(|unsettled| unsettled.after.is_none_or(|after| *peer > after)).map(|u| &u.cause)
     }
 
-    /// The next peer whose turn it is: one that the directory has as this hub's, or that the hub holds.
+    /// The next peer in turn: one that the directory or the hub itself has.
     fn next_unsettled(&self) -> Option<PeerId> {
         let from = match self.unsettled.as_ref()?.after {
             Some(after) => Bound::Excluded(after),
@@ -82,7 +82,7 @@ impl Remote {
         [claimed, held].into_iter().flatten().min().copied()
     }
 
-    /// Notes whether the directory has a claim of this hub to a peer.
+    /// Records whether the directory has a claim of this hub to a peer.
     pub(super) fn note_claim(&mut self, peer: PeerId, is_there: bool) {
         if is_there {
             self.claims.insert(peer);
@@ -91,7 +91,7 @@ impl Remote {
         }
     }
 
-    /// Whether the next change is here, and no snapshot that has to come first is under way.
+    /// Whether the next change is here, and no snapshot is in transit that must come first.
     pub(super) fn is_catching_up(&self) -> bool {
         !self.repair.is_under_way() && self.ahead.first_key_value().is_some_and(|(seq, _)| *seq <= self.holding.seq + 1)
     }
@@ -119,7 +119,7 @@ impl Relay {
     pub(super) fn continue_work(&mut self, now: Now) {
         self.unfinished = false;
         self.discarded.free(self.config.tuning.slices.discarded);
-        // Each hub in turn, and then the legacy links that have ended.
+        // Each hub has its turn, and then the ended legacy links.
         let after = self.last_worked_on.map_or(Bound::Unbounded, Bound::Excluded);
         let first = || self.busy.first().filter(|_| self.legacy.ended_links() == 0);
         let next = self.busy.range((after, Bound::Unbounded)).next().or_else(first).copied();
@@ -136,7 +136,8 @@ impl Relay {
         let before = self.outputs.len();
         for _ in 0..self.config.tuning.slices.peers {
             let is_full = self.outputs.len() - before >= self.config.tuning.slices.letters;
-            // A lost signal and a peer in turn, so that peers do not stay visible while many signals are written off.
+            // Each step handles one lost signal and one peer, so that peers do not stay visible while many signals are
+            // written off.
             if is_full || !(self.write_off_next(hub) | self.settle_next(hub, now)) {
                 break;
             }
@@ -180,7 +181,7 @@ impl Relay {
         }
     }
 
-    /// As [`Self::settle`], also of a peer that the directory does not know at this hub.
+    /// Like [`Self::settle`], but also for a peer that the directory does not know at this hub.
     pub(super) fn settle_at(&mut self, hub: HubId, peer: &PeerId, now: Now) {
         if self.busy.is_empty() {
             return;

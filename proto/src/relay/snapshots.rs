@@ -36,8 +36,8 @@ impl Relay {
         self.send(Destination::from(via), Envelope::SnapshotRequest(request));
     }
 
-    /// A neighbour requests a snapshot of a hub. While this hub repairs its own replica, the request waits; a request
-    /// that cannot be served is declined, so that the neighbour does not wait in vain.
+    /// Handles a neighbour's request for a snapshot of a hub. While this hub repairs its own replica, the request
+    /// waits. A request that cannot be served is declined, so that the neighbour does not wait for nothing.
     pub(super) fn snapshot_asked(&mut self, via: Hop, request: SnapshotRequest, now: Now) {
         let SnapshotRequest { hub, incarnation, have } = request;
         if hub == self.config.hub {
@@ -94,7 +94,7 @@ impl Relay {
             Hop::Link(link) => self.links.queue_mut(link),
             Hop::Bridge(_) => Some(self.bridge.queue_mut()),
         };
-        // Expected: a neighbour whose request waited may have lost its link.
+        // Expected: a neighbour with a waiting request may have lost its link.
         let Some(queue) = queue else { return };
         if queue.snapshots_mut().begin(via, request, held, now.at) {
             self.stats.snapshots[0] += 1;
@@ -104,7 +104,7 @@ impl Relay {
         }
     }
 
-    /// A neighbour cannot serve the requested snapshot: another one is asked, or the same one later.
+    /// Handles a neighbour's decline: another neighbour is asked, or the same one later.
     pub(super) fn snapshot_declined(&mut self, via: Hop, request: SnapshotRequest, now: Now) {
         let remote = self.hubs.get(&request.hub).filter(|remote| remote.incarnation == request.incarnation);
         if remote.is_some_and(|remote| remote.repair.asked() == Some(via)) {
@@ -121,12 +121,12 @@ impl Relay {
         let Some(queue) = queue.map(Queue::snapshots_mut) else {
             return bug!(self.bugs, HubLink, "{way:?} has room");
         };
-        // Expected: a queue that was full is short again, and no snapshot is to be sent on it.
+        // Expected: a full queue is short again, and no snapshot is sent on it.
         let Some(hub) = queue.next_hub(now.at) else { return };
         let held = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|r| &r.holding) };
         let Some(held) = held else {
             queue.give_up(hub);
-            return bug!(self.bugs, HubMissing, "a snapshot of {hub:?} goes on");
+            return bug!(self.bugs, HubMissing, "a snapshot of {hub:?} continues");
         };
         let next = queue.next_part(&held.peers, now.at);
         let more = !queue.is_empty();
@@ -138,7 +138,7 @@ impl Relay {
         }
     }
 
-    /// A peer of a hub is about to change: snapshots under way keep it as it is.
+    /// Keeps the state of a peer that is about to change, for the snapshots in progress.
     pub(super) fn keep_for_snapshots(&mut self, hub: HubId, peer: &PeerId) {
         let queues = self.links.queues_mut().chain([self.bridge.queue_mut()]).map(Queue::snapshots_mut);
         let mut queues = queues.filter(|queue| !queue.is_empty()).peekable();
@@ -152,7 +152,8 @@ impl Relay {
         self.decline_begun(given_up);
     }
 
-    /// The whole replica of a hub is being replaced, so outgoing snapshots of it cannot be completed.
+    /// Declines the outgoing snapshots of a hub whose whole replica is being replaced, because they cannot be
+    /// completed.
     pub(super) fn stop_sending(&mut self, hub: HubId) {
         let queues = self.links.queues_mut().chain([self.bridge.queue_mut()]).map(Queue::snapshots_mut);
         let given_up = queues.flat_map(|queue| queue.give_up(hub)).collect();
@@ -169,7 +170,7 @@ impl Relay {
         let (hub, last, max_peers) = (part.hub, part.last, self.config.tuning.max_peers_per_hub);
         let remote = self.hubs.get_mut(&hub).filter(|remote| remote.incarnation == part.incarnation);
         let Some(remote) = remote.filter(|remote| remote.repair.asked() == Some(via)) else {
-            // Expected: it was requested, and another neighbour was asked since, or the hub has ended.
+            // Expected: another neighbour was asked after this one, or the hub has ended.
             self.stats.snapshots_refused += 1;
             return;
         };
@@ -207,7 +208,7 @@ impl Relay {
         self.answer_waiters(hub, now);
     }
 
-    /// A snapshot was malformed, or its digest was wrong.
+    /// Handles a snapshot that was malformed or had a wrong digest.
     fn refuse_snapshot(&mut self, hub: HubId, now: Now) {
         if let Some(remote) = self.hubs.get_mut(&hub) {
             remote.repair.note_vain(now.at);
@@ -215,7 +216,7 @@ impl Relay {
         self.give_up_snapshot(hub, now);
     }
 
-    /// A snapshot did not arrive, or its digest was wrong.
+    /// Handles a snapshot that did not arrive or had a wrong digest.
     pub(super) fn give_up_snapshot(&mut self, hub: HubId, now: Now) {
         if self.hubs.get(&hub).is_some_and(|remote| remote.repair.is_under_way()) {
             self.stats.snapshots_refused += 1;
@@ -223,7 +224,7 @@ impl Relay {
         }
     }
 
-    /// Stops waiting for the requested snapshot; another one is requested soon.
+    /// Gives up the requested snapshot. Another one is requested soon.
     fn stop_snapshot(&mut self, hub: HubId, now: Now) {
         let remote = self.hubs.get_mut(&hub);
         let Some((abandoned, remote)) = remote.and_then(|remote| Some((remote.repair.give_up(now.at)?, remote))) else {

@@ -1,4 +1,4 @@
-//! Takeovers between hubs: a second connection with an id arrives at another hub, which asks the hub of the first
+//! Takeovers between hubs: if a second connection with an id arrives at another hub, that hub asks the hub of the first
 //! connection.
 
 use crate::envelope::{Envelope, RouteHeader, Routed};
@@ -9,7 +9,7 @@ use crate::time::Now;
 
 use super::{Destination, Relay};
 
-/// Number of bits of a shard's ticket. A ticket between hubs is the shard's number followed by the shard's ticket.
+/// Number of bits of a shard's ticket. A ticket between hubs consists of the shard's number and the shard's ticket.
 const TICKET_BITS: u32 = 48;
 
 impl Relay {
@@ -53,7 +53,7 @@ impl Relay {
 
     pub(super) fn challenge_answered(&mut self, peer: PeerId, asker: Asker, in_use: bool, now: Now) {
         let answer = Routed::TakeoverAnswer { peer, ticket: asker.ticket, in_use };
-        // Without a way back, the asking hub decides by itself after its timeout.
+        // Without a route back, the asking hub decides by itself after its timeout.
         self.send_routed((asker.hub, asker.incarnation), answer, now);
     }
 

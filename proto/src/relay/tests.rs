@@ -35,9 +35,9 @@ struct Net {
     changes: usize,
     signals: usize,
     loses: fn(&Envelope) -> bool,
-    /// Paths without room.
+    /// Transports without room.
     full: Vec<(u8, Transport)>,
-    /// Links that silently carry nothing from the first hub to the second.
+    /// Links that silently drop all data from the first hub to the second.
     swallows: Vec<(u8, u8)>,
     /// Hubs with a new id whose links must be dialed again.
     relink: Vec<u8>,
@@ -48,7 +48,7 @@ struct Net {
     pauses: Vec<u8>,
     tuning: RelayTuning,
     unfinished: BTreeSet<u8>,
-    /// A stopped hub, and the inputs that wait for it.
+    /// A stopped hub, and the inputs that are queued for it.
     stopped: Option<u8>,
     waits: Vec<(u8, Hop, Envelope)>,
 }
@@ -203,7 +203,7 @@ impl Net {
         }
     }
 
-    /// Lets a hub do the next slice of its long work. False when there is none.
+    /// Lets a hub do the next slice of its long work. Returns false if there is none.
     fn go_on(&mut self, n: u8) -> bool {
         let had = self.unfinished.remove(&n);
         if had {
@@ -244,7 +244,7 @@ impl Net {
         }
     }
 
-    /// Notes a letter for a shard, and returns the shard's answer.
+    /// Records a letter for a shard, and returns the shard's answer.
     fn post(&mut self, n: u8, letter: ToShard) -> Option<ToMesh> {
         let digit = |peer: &PeerId| peer.as_bytes()[19];
         let line = match &letter {
@@ -262,7 +262,7 @@ impl Net {
             ToShard::Meeting(m) => format!("meeting {} {:?} {:?}", digit(&m.about), m.to, m.kind),
         };
         self.heard.get_mut(&n).unwrap().push(line);
-        // A shard whose sockets accept everything at once.
+        // The shard's sockets accept everything at once.
         let ToShard::Signal(SignalLetter { origin, target, .. }) = letter else { return None };
         Some(ToMesh::Outcome(OutcomeLetter { origin, target, outcome: Outcome::Delivered }))
     }
@@ -353,7 +353,7 @@ impl Net {
         self.letter(n, letter);
     }
 
-    /// A signal that its sender's shard sent through the target's home.
+    /// A signal that its sender's shard sent through the target's home shard.
     fn signals_by_detour(&mut self, n: u8, from: u8, target: u8, ticket: u64) {
         let letter = self.signal(from, target, ticket, true);
         self.letter(n, letter);
@@ -415,7 +415,7 @@ fn a_signal_goes_hop_by_hop_and_its_outcome_comes_back() {
     }
     net.pass(HEARTBEAT);
     assert_eq!(net.hears(4), ["signal 7 8", "signal 7 8", "signal 7 8"]);
-    assert_eq!(net.hears(1), ["outcome 8 delivered", "outcome 8 delivered"], "of those that somebody waits for");
+    assert_eq!(net.hears(1), ["outcome 8 delivered", "outcome 8 delivered"], "of those with a receipt");
     let now = net.now;
     let stats = net.hubs.get_mut(&1).unwrap().stats(now).clone();
     assert_eq!((stats.relayed, stats.delivered, stats.latency.iter().sum::<u64>()), (3, 1, 3));
@@ -480,7 +480,7 @@ fn an_id_that_is_live_on_two_hubs_stays_with_the_later_session() {
     net.pass(HEARTBEAT);
     let heard = net.hears(1);
     assert!(heard.contains(&"elsewhere 7".to_owned()) && heard.contains(&"joined 7 n".to_owned()), "{heard:?}");
-    assert_eq!(net.hears(2), [""; 0], "the earlier session is nobody's news here");
+    assert_eq!(net.hears(2), [""; 0], "members here do not learn of the earlier session");
     net.leaves(1, 7, 5);
     assert_eq!(net.hubs[&1].locate(&id(7)), Some(hub(2)));
     assert_eq!(net.hears(2), [""; 0]);
@@ -517,11 +517,11 @@ fn a_peer_that_returned_unnoticed_is_known_in_its_new_stay() {
     net.loses = |_| false;
     net.hears(2);
     net.pass(HEARTBEAT * 2);
-    assert_eq!(net.hears(2), ["joined 7 n"], "it says the same of itself, and knows nobody any more");
+    assert_eq!(net.hears(2), ["joined 7 n"], "its new stay has no acquaintances");
     net.says_goodbye(1, 7, 0);
     net.pass(HEARTBEAT * 4);
     let now = net.now;
-    assert_eq!(net.hubs.get_mut(&2).unwrap().stats(now).snapshots, [0, 1], "what was repaired stays so");
+    assert_eq!(net.hubs.get_mut(&2).unwrap().stats(now).snapshots, [0, 1], "the repair is complete");
     net.nothing_is_left();
 }
 
@@ -545,7 +545,7 @@ fn a_full_link_answers_at_once_and_is_repaired_later() {
 #[test]
 fn hubs_on_a_bridge_are_one_mesh_with_those_that_are_linked() {
     let mut net = Net::new(4);
-    // 1 and 2 are linked, 2 and 3 on the bridge, 3 and 4 linked.
+    // 1 and 2 are linked, 2 and 3 are on the bridge, and 3 and 4 are linked.
     net.link(1, 2);
     net.link(3, 4);
     for n in [2, 3] {
@@ -579,7 +579,7 @@ fn hubs_on_a_bridge_are_one_mesh_with_those_that_are_linked() {
 }
 
 #[test]
-fn a_takeover_is_asked_of_the_hub_that_holds_the_id() {
+fn a_takeover_asks_the_hub_that_holds_the_id() {
     let mut net = Net::chain(3);
     net.joins(3, 7, 0);
     net.pass(HEARTBEAT);
@@ -594,11 +594,11 @@ fn a_takeover_is_asked_of_the_hub_that_holds_the_id() {
     net.cut(2, 3);
     net.pass(HEARTBEAT * 4);
     net.letter(1, ToMesh::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 6, resume: None });
-    assert_eq!(net.hears(1), ["answered 6 false"], "whoever cannot be reached cannot object");
+    assert_eq!(net.hears(1), ["answered 6 false"], "an unreachable hub cannot object");
 }
 
 #[test]
-fn a_hub_whose_clock_went_back_is_believed_when_it_returns() {
+fn a_hub_whose_clock_went_back_is_accepted_when_it_returns() {
     let mut net = Net::full(2);
     net.joins(1, 7, 0);
     net.kill(1);
@@ -628,7 +628,7 @@ fn a_goodbye_is_received_as_a_goodbye() {
     assert_eq!(net.hears(1), ["signal 9 7"], "it is still connected");
 }
 
-/// Its sender may have sent later ones straight to the mesh since.
+/// Its sender may have sent later signals straight to the mesh.
 #[test]
 fn a_detoured_signal_is_not_delivered_after_its_target_has_joined() {
     let mut net = Net::chain(2);
@@ -670,7 +670,7 @@ fn a_signal_of_a_departed_sender_is_not_delivered() {
     net.pass(HEARTBEAT);
     assert_eq!(net.hears(2).pop().unwrap(), "signal 7 8");
     net.hears(1);
-    // Its leave takes the shorter way.
+    // Its leave arrives over a shorter route.
     let signal = net.signal(7, 8, 2, false);
     net.input(1, RelayInput::Letter(signal));
     let late = net.under_way.pop_back();
@@ -704,7 +704,7 @@ fn a_stopping_hub_leaves_at_once() {
 }
 
 #[test]
-fn a_question_is_passed_on_over_a_full_link() {
+fn a_question_is_forwarded_over_a_full_link() {
     let mut net = Net::chain(3);
     net.joins(3, 7, 0);
     net.pass(HEARTBEAT);
@@ -714,7 +714,7 @@ fn a_question_is_passed_on_over_a_full_link() {
     net.hears(3);
     net.letter(1, ToMesh::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5, resume: None });
     assert_eq!(net.hears(3), ["challenge 7"]);
-    assert_eq!(net.hears(1), [""; 0], "it is for the session there to answer");
+    assert_eq!(net.hears(1), [""; 0], "the session there must answer");
 }
 
 #[test]
@@ -746,11 +746,11 @@ fn frequent_heartbeats_do_not_delay_the_expiry_of_leases() {
     let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();
     net.hubs.remove(&2);
     let killed = net.now.at;
-    // Its link to 2 becomes full and free in turn, and it sends a heartbeat each time.
+    // Its link to 2 alternates between full and free, and it sends a heartbeat each time.
     while net.hubs[&1].hubs[&hub(2)].is_live() {
         net.input(1, RelayInput::Saturated { way: Transport::Link(link) });
         net.input(1, RelayInput::Room { way: Transport::Link(link) });
         net.pass(HEARTBEAT / 2);
-        assert!(net.now.at <= killed + LEASE + HEARTBEAT / 2, "a stop was taken for granted");
+        assert!(net.now.at <= killed + LEASE + HEARTBEAT / 2, "no stop was assumed");
     }
 }

@@ -14,18 +14,18 @@ use super::Relay;
 use super::reach::Reach;
 use super::remote::Remote;
 
-/// Liveness of another hub, for the pages.
+/// The state of another hub, for the pages.
 #[derive(Clone, Debug)]
 pub struct HubView {
     /// The hub.
     pub hub: HubId,
     /// Its current incarnation.
     pub incarnation: HubIncarnation,
-    /// Whether its lease is valid. Only then are its peers in the rosters.
+    /// Whether its lease is valid. Only while it is valid are its peers in the rosters.
     pub live: bool,
     /// Whether it drains.
     pub draining: bool,
-    /// The way to it.
+    /// The first hop to it; `None` if it is unreachable.
     pub next_hop: Option<Hop>,
     /// Its direct link, if there is one.
     pub link: Option<LinkId>,
@@ -50,7 +50,7 @@ pub struct HubView {
 /// Counters of a relay since its start, and gauges. Counters only grow.
 #[derive(Clone, Debug, Default)]
 pub struct RelayStats {
-    /// Envelopes received, by the kind's discriminant.
+    /// Envelopes received, by the discriminant of their kind.
     pub received: [u64; EnvelopeKind::ALL.len()],
     /// Envelopes put out, by the kind's discriminant, counted once per link.
     pub sent: [u64; EnvelopeKind::ALL.len()],
@@ -60,11 +60,12 @@ pub struct RelayStats {
     pub forwarded: u64,
     /// Signals of this hub's peers sent to other hubs.
     pub relayed: u64,
-    /// Of those, the delivered ones without a receipt. They are reported to no shard, and counted here.
+    /// Of those, the delivered ones without a receipt. They are counted only here, because no shard receives their
+    /// outcome.
     pub delivered: u64,
     /// Of those, signals to Go hubs without a receipt.
     pub forwarded_to_go: u64,
-    /// Of those, by the time from read to the return of the outcome, as in [`RouterStats::latency`].
+    /// Of those, by the time from reading to the return of the outcome, as in [`RouterStats::latency`].
     pub latency: [u64; RouterStats::LATENCY_BOUNDS.len() + 1],
     /// Signals dropped because they arrived too late for their order, or twice.
     pub out_of_order: u64,
@@ -86,13 +87,14 @@ pub struct RelayStats {
     pub legacy_introduced: u64,
     /// Times that a link carried nothing in at least one direction for [`LINK_SILENCE`](crate::limits::LINK_SILENCE).
     pub link_silences: u64,
-    /// Times that no signal on a way was answered, and another way was taken.
+    /// Times that no signal over one hop was answered, and another route was used.
     pub ways_avoided: u64,
     /// Implausible numbers: incarnations and sessions that begin too late, and signals too far ahead in their order.
     pub numbers_refused: u64,
-    /// Changes about peers of a hub beyond [`MAX_PEERS_PER_HUB`](crate::limits::MAX_PEERS_PER_HUB) and about networks
-    /// of a peer beyond [`MAX_MEMBERSHIPS`](crate::limits::MAX_MEMBERSHIPS), and heartbeats of hubs beyond
-    /// [`MAX_HUBS`](crate::limits::MAX_HUBS): this hub does not know them.
+    /// Changes and heartbeats that this hub ignored: about peers beyond
+    /// [`MAX_PEERS_PER_HUB`](crate::limits::MAX_PEERS_PER_HUB) per hub, about networks beyond
+    /// [`MAX_MEMBERSHIPS`](crate::limits::MAX_MEMBERSHIPS) per peer, and of hubs beyond
+    /// [`MAX_HUBS`](crate::limits::MAX_HUBS).
     pub presence_refused: u64,
     /// Times that this hub gave up its id.
     pub ids_given_up: u64,
@@ -106,13 +108,13 @@ pub struct RelayStats {
     pub remote_peers: u64,
     /// Gauge: signals without an outcome yet.
     pub in_flight: u64,
-    /// Gauge: signals held for their turn.
+    /// Gauge: signals held until their turn.
     pub held: u64,
     /// Gauge: longest time for which this hub has been behind another hub's presence, in milliseconds.
     pub presence_lag_ms: u64,
     /// Gauge: longest time since the last heartbeat of a hub whose peers are in the rosters, in milliseconds.
     pub ghost_age_ms: u64,
-    /// Gauge: hubs and legacy links whose end, snapshot or changes have not completely been passed on to the shards.
+    /// Gauge: hubs and legacy links whose end, snapshot or changes are still being forwarded to the shards.
     pub unsettled_hubs: u64,
 }
 

@@ -1,4 +1,4 @@
-//! `announce`: a peer joins a network, or changes its data there.
+//! `announce`: a peer joins a network, or updates its data there.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ impl Router {
         if bytes > had_bytes && !self.has_room_for(session, bytes - had_bytes) {
             return self.refuse_public(id, ErrorCode::HubFull, MessageKind::Announce, network, now);
         }
-        // The discovery of the first announcement is valid as long as the stay.
+        // The discovery mode of the first announcement is valid for the whole stay.
         let renewed = joined.map(Membership::stay);
         let stay = renewed.unwrap_or_else(|| self.begin_stay(self.discovery_wanted(announce.data), now));
         let name = match known.and_then(|ix| self.rosters.network(ix)) {
@@ -60,7 +60,7 @@ impl Router {
         self.post_to_mesh(|| ToMesh::Joined(Arc::clone(&announcement)));
         match renewed {
             None => self.join(id, ix, stay, now),
-            // The client knows the roster: it asks for no second copy.
+            // The client knows the roster, and does not request a second copy.
             Some(_) if announce.ack => {}
             Some(_) => self.renew(id, ix),
         }
@@ -74,7 +74,7 @@ impl Router {
         }
     }
 
-    /// Sends `announced`, now or after the last member of the roster that the session is still reading.
+    /// Sends `announced` now, or after the last member of the roster that the session is still reading.
     fn acknowledge(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
         match self.sessions.membership_mut(id, ix) {
             Some(membership) => match membership.cursor() {
@@ -85,14 +85,14 @@ impl Router {
         }
     }
 
-    /// Sends a session the number of members of a network that it has discovered.
+    /// Sends `announced` to a session: the number of members of a network that it has discovered.
     pub(super) fn send_announced(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
         let membership = self.sessions.get(id).and_then(|session| Some((session.peer(), session.membership(ix)?)));
         let (Some((peer, membership)), Some(network)) = (membership, self.rosters.network(ix)) else {
             return bug!(self.bugs, RosterCursor, "{id:?} in {ix:?}");
         };
         let acquaintances = membership.circle().map_or(0, |circle| circle.announced() as usize);
-        // A bounded member knows only its circle. Others know all unbounded members but themselves, and their circle.
+        // A bounded member knows only its circle. Others know their circle and all unbounded members except themselves.
         let others = if membership.is_bounded() { 0 } else { network.unbounded().saturating_sub(1) };
         let (count, name) = (acquaintances + others, network.name().as_str());
         let frame = wire::announced(&mut self.arena, &peer, count, name, now.wall_ms);
@@ -111,7 +111,7 @@ impl Router {
         self.finish_leaving(id, None, now);
     }
 
-    /// Whether a session may join one more network, which exists if it is `known`.
+    /// Whether a session may join another network. `known` is the network, if it exists.
     fn may_join(&self, session: &Session, known: Option<NetworkIx>) -> Result<(), ErrorCode> {
         let size = known.and_then(|ix| self.rosters.network(ix)).map_or(0, |network| network.len());
         if session.memberships().len() >= self.config.max_networks_per_peer {
@@ -143,7 +143,7 @@ impl Router {
         self.propose_from_here(ix, peer, now);
     }
 
-    /// A member has announced itself again: it receives the roster and its circle again.
+    /// Handles a member's repeated announcement: it receives the roster and its circle again.
     fn renew(&mut self, id: SessionId, ix: NetworkIx) {
         let (Some(network), Some(membership)) = (self.rosters.network(ix), self.sessions.membership_mut(id, ix)) else {
             return bug!(self.bugs, JoinState, "{id:?} in {ix:?}");

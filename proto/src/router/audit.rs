@@ -15,7 +15,7 @@ use super::takeovers::Parties;
 
 impl Router {
     /// Compares all records of this shard with each other, and reports a contradiction as an impossible state. Call it
-    /// between two inputs. Takes time in proportion to the state, so only tests call it.
+    /// between two inputs. It takes time in proportion to the state, so only tests call it.
     ///
     /// # Panics
     ///
@@ -41,14 +41,14 @@ impl Router {
         self.all_sessions().flat_map(|(id, session)| session.memberships().iter().map(move |m| (id, session, m)))
     }
 
-    /// Each admitted session speaks for its peer, and each other one waits for a takeover.
-    /// The claim by which a peer is a member of a network, as far as this shard knows. For simulators.
+    /// Checks that each admitted session is the current one of its peer, and that each other one waits for a takeover.
+    /// The claim under which a peer is a member of a network, as far as this shard knows. For simulators.
     pub fn claim_in(&self, network: &NetworkName, peer: &PeerId) -> Option<Claim> {
         let ix = self.rosters.find(network.as_str())?;
         self.rosters.member(ix, peer).map(|member| member.announcement().claim)
     }
 
-    /// The claim of another hub to a peer of this home shard. For simulators.
+    /// The claim of another hub to a peer whose home is this shard. For simulators.
     pub fn claim_elsewhere(&self, peer: &PeerId) -> Option<Claim> {
         self.home.claim_elsewhere(peer)
     }
@@ -76,7 +76,7 @@ impl Router {
         })
     }
 
-    /// Each membership is in the list of its network, and each entry of the list is a membership.
+    /// Checks that each membership is in the list of its network, and that each entry of the list is a membership.
     fn audit_memberships(&self) -> Result<(), String> {
         let mut lists = BTreeMap::new();
         for (id, session, membership) in self.all_memberships() {
@@ -95,7 +95,7 @@ impl Router {
                 *bounded += 1;
                 ensure(membership.circle().is_some(), || format!("{peer:?} has no circle in {ix:?}"))?;
             }
-            // The claim that wins may be another hub's.
+            // The winning claim may be another hub's.
             let Some(member) = network.member(&peer) else {
                 return Err(format!("{peer:?} is in {ix:?}, and not in its roster"));
             };
@@ -113,7 +113,7 @@ impl Router {
         Ok(())
     }
 
-    /// Each roster entry of this shard has a session that is in the network.
+    /// Checks that each roster entry of this shard has a session that is in the network.
     fn audit_rosters(&self) -> Result<(), String> {
         self.rosters.audit()?;
         let here = Address::Shard(self.config.shard);
@@ -130,7 +130,7 @@ impl Router {
         Ok(())
     }
 
-    /// Each member lists the bounded sessions that know it, and those sessions do know it.
+    /// Checks that each member lists exactly the bounded sessions that know it.
     fn audit_knowers(&self) -> Result<(), String> {
         let mut known = 0;
         for (id, session, membership) in self.all_memberships() {
@@ -151,7 +151,7 @@ impl Router {
                 for &id in member.knowers() {
                     let circle = self.sessions.membership(id, ix).and_then(Membership::circle);
                     ensure(circle.is_some_and(|circle| circle.contains(peer)), || {
-                        format!("{id:?} is to know {peer:?} in {ix:?}, and does not")
+                        format!("{id:?} should know {peer:?} in {ix:?}, and does not")
                     })?;
                 }
             }
@@ -159,7 +159,7 @@ impl Router {
         Ok(())
     }
 
-    /// Counters equal the state they count.
+    /// Checks that counters equal the state that they count.
     fn audit_counts(&self) -> Result<(), String> {
         let announced: u64 = self.all_memberships().map(|(.., m)| u64::from(m.announced_bytes())).sum();
         let counted = self.stats.announced_bytes;

@@ -6,23 +6,23 @@ use crate::limits::MAX_DECLINED;
 
 /// The acquaintances of a peer in a network, except those that it knows without stored state.
 ///
-/// At most [`MAX_ACQUAINTANCES`](crate::limits::MAX_ACQUAINTANCES) that were announced to the peer, and
+/// It has at most [`MAX_ACQUAINTANCES`](crate::limits::MAX_ACQUAINTANCES) that were announced to the peer, and
 /// [`MAX_DECLINED`] that declined.
 #[derive(Debug, Default)]
 pub(super) struct Circle {
-    /// In ascending order of ids.
+    /// Acquaintances in ascending order of ids.
     all: Vec<Acquaintance>,
-    /// Number of those that were announced to the peer: all except those that declined.
+    /// Number of acquaintances announced to the peer: all except those that declined.
     announced: u32,
     /// Whether the circle is in the queue of [`Meetings`](super::meetings::Meetings).
     queued: bool,
 }
 
-/// 21 bytes: a peer can have a thousand.
+/// 21 bytes, because a peer can have a thousand acquaintances.
 #[derive(Clone, Copy, Debug)]
 struct Acquaintance {
     peer: PeerId,
-    /// [`CLOSE`] or [`RANDOM`] or neither, and [`UNANSWERED`] or [`DECLINED`] or neither.
+    /// At most one of [`CLOSE`] and [`RANDOM`], and at most one of [`UNANSWERED`] and [`DECLINED`].
     marks: u8,
 }
 
@@ -33,15 +33,15 @@ const UNANSWERED: u8 = 4;
 /// A peer that declined because its circle is full. It was announced as left, and is not picked again.
 const DECLINED: u8 = 8;
 
-/// Why a peer is in a circle, which decides whether it is replaced when it leaves.
+/// Why a peer is in a circle. This decides whether it is replaced when it leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Bond {
     /// One of the peer's closest picks. It is replaced.
     Close,
     /// One of the peer's random picks. It is replaced.
     Random,
-    /// The other one picked or signaled this peer, or `discover` found it. It is replaced only if fewer are left than
-    /// the peer wants.
+    /// The other peer picked or signaled this peer, or `discover` found it. It is replaced only if fewer acquaintances
+    /// are left than the peer wants.
     Met,
 }
 
@@ -52,7 +52,7 @@ pub(super) enum Met {
     Now,
     /// It was added after it had declined.
     AtLast,
-    /// It was in the circle already.
+    /// It was already in the circle.
     Before,
     /// The circle is full.
     Not,
@@ -67,7 +67,7 @@ pub(super) enum Declined {
     Before,
     /// It is remembered, so that it is not picked again.
     Remembered(Bond),
-    /// It was removed, since [`MAX_DECLINED`] others are remembered.
+    /// It was removed, because [`MAX_DECLINED`] others are remembered.
     Forgotten,
 }
 
@@ -112,7 +112,7 @@ impl Circle {
         self.find(peer).is_ok_and(|at| !self.all[at].has_declined())
     }
 
-    /// Whether a known peer has confirmed the meeting, or did not need to. `None` if it is not in the circle.
+    /// Returns `None` if the peer is not in the circle. `None` if it is not in the circle.
     pub(super) fn is_confirmed(&self, peer: &PeerId) -> Option<bool> {
         self.find(peer).ok().map(|at| self.all[at].marks & (UNANSWERED | DECLINED) == 0)
     }
@@ -142,7 +142,7 @@ impl Circle {
         self.all.iter().map(|other| other.peer)
     }
 
-    /// Adds a peer, unless `most` have been announced already.
+    /// Adds a peer, unless `most` others have been announced.
     pub(super) fn meet(&mut self, peer: PeerId, bond: Bond, most: usize) -> Met {
         match self.find(&peer) {
             Ok(at) if !self.all[at].has_declined() => {
@@ -158,7 +158,7 @@ impl Circle {
             }
             Err(at) => {
                 if self.all.len() == self.all.capacity() {
-                    // Grows by a half instead of doubling: most circles have reached their size.
+                    // The capacity grows by a half instead of doubling, because most circles have reached their size.
                     self.all.reserve_exact(8 + self.all.len() / 2);
                 }
                 self.all.insert(at, Acquaintance { peer, marks: bond.marks() });
@@ -196,7 +196,7 @@ impl Circle {
         }
     }
 
-    /// Marks a peer whose answer is awaited. False if it is not in the circle.
+    /// Marks a peer whose answer is awaited. Returns false if it is not in the circle.
     pub(super) fn await_answer(&mut self, peer: &PeerId) -> bool {
         let found = self.find(peer);
         if let Ok(at) = found {
@@ -205,7 +205,7 @@ impl Circle {
         found.is_ok()
     }
 
-    /// Marks the circle as queued. True if it was not.
+    /// Marks the circle as queued. Returns true if it was not queued before.
     pub(super) fn enqueue(&mut self) -> bool {
         !std::mem::replace(&mut self.queued, true)
     }
@@ -217,7 +217,7 @@ impl Circle {
         self.all.iter().filter(unanswered).map(|other| other.peer).collect()
     }
 
-    /// Whether the order and the count are correct.
+    /// Checks the order and the counter.
     pub(super) fn audit(&self) -> Result<(), String> {
         ensure(self.all.is_sorted_by_key(|other| other.peer), || "order".to_owned())?;
         let announced = self.peers().count();
@@ -315,7 +315,7 @@ mod tests {
         circle.decline(&peers[1]);
         circle.part(&peers[2]);
         assert_eq!(circle.dequeue(), [peers[3]]);
-        assert!(circle.enqueue(), "it is not queued any more");
+        assert!(circle.enqueue(), "it is no longer queued");
         let confirmed = |at: usize| circle.is_confirmed(&peers[at]);
         assert_eq!([0, 1, 2, 3].map(confirmed), [Some(true), Some(false), None, Some(false)]);
     }

@@ -11,12 +11,12 @@ use crate::id::PeerId;
 /// visited.
 const SORTED: usize = 64;
 
-/// Calls `visit` with members in ascending distance from `center`, `center` itself first, until it breaks off.
+/// Calls `visit` with members in ascending distance from `center`, `center` itself first, until `visit` breaks off.
 ///
-/// Sorted ids form a flat binary trie. Ids that share at least n bits with `center` are a run around it. Those that
-/// share exactly n are the half of that run on the other side of bit n, and each is closer than any that shares fewer.
-/// So the run grows outwards from `center`, half by half. A large half is a trie of its own, whose center is the point
-/// in it that is closest to `center`.
+/// Sorted ids form a flat binary trie. Ids that share at least n bits with `center` are a run around it. The ids that
+/// share exactly n bits are the half of that run on the other side of bit n. Each of them is closer than any id that
+/// shares fewer. So the run grows outwards from `center`, half by half. A large half is a trie of its own. Its center
+/// is its point closest to `center`.
 ///
 /// With random ids this visits about twice the requested number of members, whatever the size of the network. Chosen
 /// ids can make it descend through all 160 bits, with two lookups each.
@@ -28,7 +28,7 @@ pub(super) fn visit_closest<'a, V>(
     visit_run(members, center, 0, visit)
 }
 
-/// The same for members that share at least `floor` bits with `center`.
+/// Visits the members that share at least `floor` bits with `center`.
 fn visit_run<'a, V>(
     members: &'a BTreeMap<PeerId, V>,
     center: PeerId,
@@ -79,7 +79,7 @@ fn before<V>(members: &BTreeMap<PeerId, V>, from: PeerId, to: PeerId) -> Peekabl
     members.range((Bound::Included(to), Bound::Excluded(from))).rev().peekable()
 }
 
-/// Removes the members at the front of `run` that share `bits` bits with `center`. False if there are more than
+/// Removes the members at the front of `run` that share `bits` bits with `center`. Returns false if there are more than
 /// [`SORTED`].
 fn gather<'a, V: 'a>(
     run: &mut Peekable<impl Iterator<Item = (&'a PeerId, &'a V)>>,
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn few_members_are_visited_in_a_large_network() {
-        // The worst case of chosen ids: at each bit a crowd on the other side.
+        // The worst case of chosen ids: at each bit, many ids on the other side.
         let mut members = BTreeMap::new();
         let center = PeerId::from_bytes([0; 20]);
         for bit in 0..120 {

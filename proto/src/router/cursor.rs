@@ -6,15 +6,15 @@ use crate::id::PeerId;
 
 use super::network::Rank;
 
-/// The progress of a new member through the roster, at the speed of its socket.
+/// The progress of a new member through a roster, at the speed of its socket.
 ///
-/// Members behind the cursor have not had their turn in this pass. Changes to them are left to their turn, unless the
-/// new member knows them already: they were announced early, or in an earlier pass.
+/// Members after the cursor have not had their turn in this pass. Changes of such members are left to their turn,
+/// unless the new member already knows them: they were announced early, or in an earlier pass.
 #[derive(Debug, Default)]
 pub(super) struct RosterCursor {
     /// Members up to this rank have had their turn in this pass.
     after: Option<Rank>,
-    /// Rank that earlier passes reached: members up to it are known. Set when a peer announces itself again.
+    /// Rank that earlier passes reached: members up to it are known. It is set when a peer announces itself again.
     known: Option<Rank>,
     /// Members announced before their turn in this pass.
     early: BTreeSet<PeerId>,
@@ -33,7 +33,7 @@ pub(super) enum MemberEvent {
 }
 
 impl RosterCursor {
-    /// The cursor of another pass, by a peer that knows all members up to `known`.
+    /// The cursor of another pass, for a peer that knows all members up to `known`.
     pub(super) fn again(known: Option<Rank>) -> Self {
         Self { known, ..Self::default() }
     }
@@ -45,7 +45,7 @@ impl RosterCursor {
         Self { known, known_early: self.known_early, ack: self.ack, ..Self::default() }
     }
 
-    /// `announced` must follow the last member, also after an interruption.
+    /// Records that `announced` must follow the last member, also after an interruption.
     pub(super) fn acknowledge(&mut self) {
         self.ack = true;
     }
@@ -60,12 +60,12 @@ impl RosterCursor {
         self.after
     }
 
-    /// Moves on: members up to `rank` have had their turn.
+    /// Moves the cursor: members up to `rank` have had their turn.
     pub(super) fn advance(&mut self, rank: Rank) {
         self.after = Some(rank);
     }
 
-    /// A member has its turn. Returns whether it must be announced now: it was not announced early.
+    /// Gives a member its turn. Returns whether it must be announced now, because it was not announced early.
     pub(super) fn turn(&mut self, peer: &PeerId) -> bool {
         !self.early.remove(peer)
     }
@@ -75,8 +75,8 @@ impl RosterCursor {
         !self.knows(rank, peer) && self.early.insert(*peer)
     }
 
-    /// Processes a change of a member. Returns whether the new member is notified of it at once; otherwise the member's
-    /// turn covers it.
+    /// Processes a change of a member. Returns whether the new member must be notified of it at once. Otherwise the
+    /// member's turn covers it.
     pub(super) fn notify(&mut self, rank: Rank, peer: &PeerId, event: MemberEvent) -> bool {
         match event {
             MemberEvent::Left => {
@@ -87,7 +87,7 @@ impl RosterCursor {
             }
             MemberEvent::Joined | MemberEvent::Renewed if !self.awaits(rank, peer) => true,
             MemberEvent::Joined | MemberEvent::Renewed => {
-                // Known from an earlier pass: it will be notified of the next leave, so also of this.
+                // Known from an earlier pass: it will receive the next leave, so it must also receive this event.
                 let known = self.knows(rank, peer);
                 if known {
                     self.early.insert(*peer);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_behind_the_cursor_are_left_to_the_turn() {
+    fn changes_after_the_cursor_are_left_to_the_turn() {
         for (n, event, notified) in [
             (3, MemberEvent::Joined, true),
             (3, MemberEvent::Left, true),
@@ -145,7 +145,7 @@ mod tests {
             let (rank, peer) = member(n);
             let mut cursor = at(5);
             assert_eq!(cursor.notify(rank, &peer, event), notified, "{n} {event:?}");
-            assert_eq!(cursor.early(), 0, "{n} {event:?}: a member that has had its turn is not noted");
+            assert_eq!(cursor.early(), 0, "{n} {event:?}: a member that has had its turn is not recorded");
         }
     }
 
@@ -168,20 +168,20 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_pass_leaves_what_it_announced_known() {
+    fn an_interrupted_pass_leaves_its_announced_members_known() {
         let mut cursor = at(5);
         let ((rank, early), (later_rank, later)) = (member(7), member(9));
         cursor.introduce(rank, &early);
         let mut cursor = cursor.interrupted();
         assert_eq!(cursor.after(), None);
-        // Known from the first pass, and announced now: they have no turn any more.
+        // Known from the first pass, or announced now: their turn is over.
         for (rank, peer) in [member(3), (rank, early)] {
             assert!(cursor.notify(rank, &peer, MemberEvent::Renewed) && !cursor.turn(&peer));
         }
         assert!(!cursor.notify(later_rank, &later, MemberEvent::Joined));
         assert!(!cursor.is_acknowledged());
         cursor.acknowledge();
-        assert!(cursor.interrupted().is_acknowledged(), "the answer is owed still");
+        assert!(cursor.interrupted().is_acknowledged(), "the answer is still pending");
         let mut all = RosterCursor::again(Some(member(255).0));
         assert!(all.notify(later_rank, &later, MemberEvent::Left), "everybody is known");
     }

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use crate::limits::MAX_CLOSEST;
 
-/// Which members a new peer discovers, unless its announcement asks for another number (DISCOVERY). All hubs of a mesh
-/// have the same value.
+/// Which members a new peer discovers, unless its announcement requests another mode (DISCOVERY). All hubs of a mesh
+/// must have the same value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Discovery {
     /// All members.
@@ -22,7 +22,7 @@ impl Discovery {
         matches!(self, Self::Closest(_))
     }
 
-    /// K as in envelopes; 0 means all.
+    /// K as in envelopes. 0 means all.
     pub const fn closest(self) -> u8 {
         match self {
             Self::All => 0,
@@ -30,7 +30,7 @@ impl Discovery {
         }
     }
 
-    /// Converts K from an envelope; 0 means all.
+    /// Converts K from an envelope. 0 means all.
     pub const fn from_closest(closest: u8) -> Self {
         if closest == 0 { Self::All } else { Self::Closest(closest) }
     }

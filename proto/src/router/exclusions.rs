@@ -18,8 +18,8 @@ pub(super) enum Excluded {
     Network(NetworkName),
 }
 
-/// The exclusions of a shard, each with its end. An exclusion that is over has no effect, and is removed when another
-/// one is added.
+/// The exclusions of a shard, each with its end. An expired exclusion has no effect, and is removed when another one is
+/// added.
 #[derive(Debug)]
 pub(super) struct Exclusions {
     until: HashMap<Excluded, Duration, Keys>,
@@ -30,8 +30,8 @@ impl Exclusions {
         Self { until: HashMap::with_hasher(keys) }
     }
 
-    /// Excludes `what` for this time from now on, in place of an earlier exclusion of it. Zero ends that exclusion.
-    /// False, without effect, if [`MAX_EXCLUSIONS`] others are in force.
+    /// Excludes `what` for this time from now on. Replaces an earlier exclusion of it. Zero ends that exclusion.
+    /// Returns false, without effect, if [`MAX_EXCLUSIONS`] others are in force.
     pub(super) fn set(&mut self, what: Excluded, out_for: Duration, now: Duration) -> bool {
         self.until.retain(|_, until| *until > now);
         if out_for.is_zero() {
@@ -104,7 +104,7 @@ mod tests {
         assert!((0..MAX_EXCLUSIONS as u32).all(|n| out.set(Excluded::Peer(peer(n)), MINUTE, START)));
         let one_more = Excluded::Peer(peer(u32::MAX));
         assert!(!out.set(one_more.clone(), MINUTE, START));
-        assert!(out.set(Excluded::Peer(peer(0)), MINUTE * 2, START), "it has a place already");
+        assert!(out.set(Excluded::Peer(peer(0)), MINUTE * 2, START), "it already has an entry");
         assert!(out.set(one_more, MINUTE, START + MINUTE));
         assert_eq!(out.until.len(), 2);
     }

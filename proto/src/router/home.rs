@@ -1,4 +1,4 @@
-//! What a home shard knows of the claims to its peers' ids.
+//! The claims to the ids of a home shard's peers, as far as it knows them.
 
 use std::collections::HashMap;
 
@@ -9,8 +9,8 @@ use crate::limits::GREATEST_TIME_FOLLOWED;
 
 /// The latest incarnation of any session, and the peers of this home shard that are connected to another hub.
 ///
-/// Each new session receives a greater incarnation than every earlier one that this shard knows, so its claim wins
-/// (see [`Claim`]), whatever the clocks of the hubs.
+/// Each new session gets a greater incarnation than every earlier one that this shard knows, so its claim wins (see
+/// [`Claim`]), whatever the clocks of the hubs.
 #[derive(Debug)]
 pub(super) struct Home {
     /// The latest incarnation that was given to a session or received from another hub. It only grows.
@@ -24,8 +24,9 @@ impl Home {
         Self { latest: PeerIncarnation::default(), elsewhere: HashMap::with_hasher(keys) }
     }
 
-    /// Makes later sessions follow an incarnation that another hub has given. Incarnations above
-    /// [`GREATEST_TIME_FOLLOWED`] count as that: otherwise one hub with a wrong clock could end the numbers of all.
+    /// Makes later sessions follow an incarnation that another hub has assigned. Incarnations above
+    /// [`GREATEST_TIME_FOLLOWED`] count as that one. Otherwise one hub with a wrong clock could exhaust the numbers of
+    /// all hubs.
     pub(super) fn follow(&mut self, incarnation: PeerIncarnation) {
         self.latest = self.latest.max(incarnation.min(PeerIncarnation(GREATEST_TIME_FOLLOWED)));
     }
@@ -89,7 +90,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_session_is_later_than_all_that_are_known(
+        fn each_session_is_later_than_all_known_ones(
             clocks in prop::collection::vec((0..=GREATEST_TIME_FOLLOWED, any::<bool>()), 1..20),
         ) {
             let mut home = Home::new(Keys(1, 2));

@@ -33,7 +33,7 @@ impl Router {
         self.leave_all(id, leaver, left, now);
     }
 
-    /// Makes a session leave networks. The members of as many as fit into this turn are notified in it.
+    /// Makes a session leave networks. Notifies in this turn the members of as many networks as fit into it.
     pub(super) fn leave_all(&mut self, id: SessionId, leaver: Leaver, memberships: Vec<Membership>, now: Now) {
         for membership in &memberships {
             self.detach(id, leaver.peer, membership);
@@ -41,8 +41,8 @@ impl Router {
         self.leave_detached(id, leaver, memberships.iter().map(Membership::network).collect(), now);
     }
 
-    /// Notifies the members of networks from which a session is [detached](Self::detach), of as many as fit into this
-    /// turn.
+    /// Notifies the members of networks from which a session is [detached](Self::detach), of as many networks as fit
+    /// into this turn.
     pub(super) fn leave_detached(&mut self, id: SessionId, leaver: Leaver, networks: Vec<NetworkIx>, now: Now) {
         let mut networks = networks.into_iter();
         while !self.is_turn_over()
@@ -54,7 +54,8 @@ impl Router {
         self.ask_to_continue();
     }
 
-    /// Removes a session from a network, so that it receives nothing more of it. [`Self::leave`] notifies the members.
+    /// Removes a session from a network, so that it receives no more events of it. [`Self::leave`] notifies the
+    /// members.
     pub(super) fn detach(&mut self, id: SessionId, peer: PeerId, membership: &Membership) {
         let ix = membership.network();
         self.stats.announced_bytes -= u64::from(membership.announced_bytes());
@@ -85,7 +86,7 @@ impl Router {
         let name = network.name().clone();
         let (frame, kind) = (Arc::new(how.frame(&peer, claim.incarnation, name.as_str(), now)), how.kind());
         let leave = Arc::new(Leave { peer, network: name, claim, frame, kind });
-        // First, because replacements are introduced after the leave.
+        // This comes first, because replacements are introduced after the leave.
         self.post_to_shards(&ToShard::Left(Arc::clone(&leave)));
         if kind == MessageKind::Goodbye {
             // The mesh receives one letter for the end of a session, not one per network.
@@ -108,7 +109,7 @@ impl Router {
         self.ask_to_continue();
     }
 
-    /// Closes a network and notifies members of leaves, as much as fits into this turn.
+    /// Closes a network and notifies members of leaves, as far as it fits into this turn.
     pub(super) fn work(&mut self, now: Now) {
         self.continue_closing(now);
         while self.closing.is_none()

@@ -1,8 +1,9 @@
 //! Leaves whose members have not been notified yet.
 //!
-//! A session in a thousand networks that ends, or leaves all of them, concerns as many rosters. The session leaves them
-//! at once: it receives nothing more of them, and may join each again. The members are notified in slices. The rest of
-//! them is kept here, with the session's claim, so that a later session of the peer is not taken for the leaver.
+//! When a session in a thousand networks ends, or leaves all of them, a thousand rosters change. The session leaves
+//! them at once: it receives no more events of them, and may join each again. The members are notified in slices.
+//! Leaves without notifications are kept here, with the session's claim, so that a later session of the peer is not
+//! confused with the leaver.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use super::roster::NetworkIx;
 /// Networks that sessions have left and whose members have not been notified.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
-    /// By session, and by the order in which it left. A session has at most MAX_NETWORKS_PER_PEER plus one networks,
-    /// here and in its memberships together.
+    /// Ordered by session, and by the order in which it left. A session has at most MAX_NETWORKS_PER_PEER plus one
+    /// networks, here and in its memberships together.
     parts: BTreeMap<(SessionId, u64), Part>,
     last: u64,
 }
@@ -31,12 +32,12 @@ struct Part {
     networks: Vec<NetworkIx>,
 }
 
-/// The way a session leaves.
+/// How a session leaves.
 #[derive(Clone, Debug)]
 pub(super) enum Parting {
     /// Its connection has ended.
     Ended(CloseReason),
-    /// By `goodbye`, with this data.
+    /// It sent `goodbye` with this data.
     Goodbye(Arc<str>),
 }
 
@@ -73,7 +74,7 @@ impl Leaving {
         }
     }
 
-    /// Removes and returns the next network: of this session if one is given, and this network if one is given.
+    /// Removes and returns the next network, of this session and with this place if they are given.
     pub(super) fn take(&mut self, id: Option<SessionId>, ix: Option<NetworkIx>) -> Option<(NetworkIx, Leaver)> {
         let from = id.map_or((SessionId { slot: 0, generation: 0 }, 0), |id| (id, 0));
         let parts = self.parts.range_mut(from..).take_while(|((of, _), _)| id.is_none_or(|id| id == *of));
@@ -147,7 +148,7 @@ mod tests {
         leaving.add(session(2), leaver(2), vec![a, d]);
         let at = |taken: Option<(NetworkIx, Leaver)>| taken.map(|(ix, leaver)| (ix, leaver.peer));
         let (one, two) = (leaver(1).peer, leaver(2).peer);
-        assert_eq!(at(leaving.take(Some(session(1)), Some(d))), None, "another one left it");
+        assert_eq!(at(leaving.take(Some(session(1)), Some(d))), None, "another session left it");
         assert_eq!(at(leaving.take(Some(session(1)), Some(c))), Some((c, one)));
         assert_eq!(at(leaving.take(Some(session(2)), Some(a))), Some((a, two)));
         assert!(leaving.has(&one, leaver(1).claim, a) && !leaving.has(&two, leaver(2).claim, a));

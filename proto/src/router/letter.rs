@@ -15,8 +15,8 @@ use crate::wire::{MessageKind, SignalKind, Template};
 use super::Discovery;
 
 /// Inputs of a router. Each variant says when it may come. Inputs of one session arrive in order: `Opened`, then
-/// everything else, then `Closed`. An input of a session that has ended is ignored, because it can already be under way
-/// when the router closes the session.
+/// everything else, then `Closed`. An input of a session that has ended is ignored, because it can already be in
+/// transit when the router closes the session.
 #[derive(Debug)]
 pub enum Input<'a> {
     /// A WebSocket of `peer` was opened on its home shard. First input of a session; the session id must not be in use.
@@ -28,7 +28,7 @@ pub enum Input<'a> {
         /// Whether the hub has a free seat. Without one, the session is admitted only if it replaces a session with the
         /// same id.
         seat: bool,
-        /// The lineage that the client's resume secret proves, if the client showed a valid one.
+        /// The lineage that the client's resume secret proves, if the client sent a valid one.
         resume: Option<Lineage>,
     },
     /// The client sent a message. Only after [`Output::Admit`].
@@ -56,8 +56,8 @@ pub enum Input<'a> {
         /// The payload of the pong.
         payload: &'a [u8],
     },
-    /// The socket of a session accepted bytes while an [`Output::Ping`] was queued behind them, or accepted the ping.
-    /// Only after [`Output::Ping`], until its last byte is written.
+    /// The socket of a session accepted bytes that were queued before an [`Output::Ping`], or the ping itself. Only
+    /// after [`Output::Ping`], until its last byte is written.
     AskedOn {
         /// The session.
         session: SessionId,
@@ -85,20 +85,20 @@ pub enum Input<'a> {
         /// Why it could not be delivered.
         reason: CloseReason,
     },
-    /// The socket of a session has closed. Last input of a session. Not after an [`Output::Close`] that has ended it
-    /// already.
+    /// The socket of a session has closed. Last input of a session. Not after an [`Output::Close`] that has already
+    /// ended it.
     Closed {
         /// The session.
         session: SessionId,
         /// The reason.
         reason: CloseReason,
     },
-    /// A letter from another shard or from the mesh. Letters from one address arrive in the order in which they were
+    /// A letter from another shard or from the mesh. Letters from one sender arrive in the order in which they were
     /// posted.
     Letter(ToShard),
     /// The answer to [`Output::Unfinished`].
     Continue,
-    /// The hub drains; the session will be closed in its slot. Before [`Self::Retire`], and once for each drain: an
+    /// The hub drains. The session will be closed in its slot. Before [`Self::Retire`], and once for each drain: an
     /// operator can end a drain and begin another one.
     GoAway {
         /// The session.
@@ -125,10 +125,10 @@ pub enum Input<'a> {
     Kick {
         /// The peer.
         peer: PeerId,
-        /// The network that the peer is removed from. `None` closes its session.
+        /// The network to remove the peer from. `None` closes its session.
         network: Option<NetworkName>,
-        /// How long the peer may not come back: to the network, or to the hub. Zero ends an earlier exclusion, and
-        /// `None` leaves it as it is.
+        /// Time for which the peer may not return: to the network, or to the hub. Zero ends an earlier exclusion, and
+        /// `None` leaves it unchanged.
         out_for: Option<Duration>,
     },
     /// An operator closes a network, on each shard: the memberships of the shard's own sessions end. Not before
@@ -136,27 +136,28 @@ pub enum Input<'a> {
     CloseNetwork {
         /// The network.
         network: NetworkName,
-        /// How long nobody may join it on this shard. Zero ends an earlier exclusion, and `None` leaves it as it is.
+        /// Time for which nobody may join it on this shard. Zero ends an earlier exclusion, and `None` leaves it
+        /// unchanged.
         out_for: Option<Duration>,
     },
 }
 
-/// The result of what an operator did.
+/// The result of an operator's order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Acted {
     /// The answer to [`Input::Kick`].
     Kicked {
         /// What the peer was removed from.
         from: KickedFrom,
-        /// False if the peer was to be kept out and is not, because
-        /// [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS) others are.
+        /// False if the peer should be excluded and is not, because [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS)
+        /// others are.
         excluded: bool,
     },
     /// The answer to [`Input::CloseNetwork`].
     Closed {
         /// Number of sessions that were members.
         members: usize,
-        /// As above.
+        /// The same for the network.
         excluded: bool,
     },
 }
@@ -168,7 +169,7 @@ pub enum KickedFrom {
     Hub,
     /// It left the network.
     Network,
-    /// Nothing: it is connected here, and not a member of the network.
+    /// Nothing: it is connected here, but is not a member of the network.
     NotAMember,
     /// Nothing: it is connected to this other hub.
     Elsewhere(HubId),
@@ -187,10 +188,10 @@ pub enum Output {
         frame: Frame,
         /// The kind of the message, for metrics.
         kind: MessageKind,
-        /// For signals: return it with [`Input::Delivered`] or [`Input::Undelivered`].
+        /// For signals: the token to return with [`Input::Delivered`] or [`Input::Undelivered`].
         origin: Option<Origin>,
-        /// For signals: the sender, which may fill only its share of the queue. A signal beyond that is undelivered
-        /// with [`CloseReason::SlowConsumer`], and the session stays open.
+        /// For signals: the sender, which may fill only its share of the queue. A signal beyond that share is
+        /// undelivered with [`CloseReason::SlowConsumer`], and the session stays open.
         from: Option<PeerId>,
     },
     /// Send a ping ahead of the queued messages, with a payload that only this session can return. Until its last byte
@@ -201,13 +202,13 @@ pub enum Output {
         /// The ping's payload.
         payload: [u8; 8],
     },
-    /// Start to read the session's messages. Before this it was not certain that the peer may use its id.
+    /// Start to read the session's messages. Before this, it was uncertain whether the peer may use its id.
     Admit {
         /// The session.
         session: SessionId,
     },
-    /// If `more`, give [`Input::Room`] whenever the session's queue is short. Each is answered with another `Backlog`,
-    /// and perhaps nothing else: the session may know the next members of the roster already.
+    /// If `more`, give [`Input::Room`] when the session's queue is short. The answer to each is another `Backlog`, and
+    /// perhaps nothing else: the session may already know the next members of the roster.
     Backlog {
         /// The session.
         session: SessionId,
@@ -216,7 +217,7 @@ pub enum Output {
     },
     /// Send a close frame and close. If the reason [`routes_what_is_in_flight`](CloseReason::routes_what_is_in_flight),
     /// continue to read until the client's own close frame or [`CLOSE_LINGER`](crate::limits::CLOSE_LINGER), then give
-    /// [`Input::Closed`]. For all other reasons the router has removed the session already.
+    /// [`Input::Closed`]. For all other reasons the router has already removed the session.
     Close {
         /// The session.
         session: SessionId,
@@ -233,10 +234,10 @@ pub enum Output {
     /// Post this letter to the mesh. Letters must arrive in this order; none may be dropped. Only if
     /// [`RouterConfig::meshed`](crate::RouterConfig::meshed).
     ToMesh(ToMesh),
-    /// The result of what an operator did.
+    /// The result of an operator's order.
     Acted(Acted),
-    /// There is more to do than fits into one turn. Give [`Input::Continue`] once whatever else is ready has had its
-    /// turn and few letters wait for each address.
+    /// There is more to do than fits into one turn. Give [`Input::Continue`] after everything else that is ready has
+    /// had its turn, when few letters are queued for each receiver.
     Unfinished,
     /// For the log.
     Event(PeerEvent),
@@ -252,7 +253,7 @@ pub enum Frame {
     Arena(Range<usize>),
     /// A complete frame that arrived with a letter.
     Owned(Box<[u8]>),
-    /// A shared frame, to be patched with the recipient's id and the time.
+    /// A shared frame, which must be patched with the recipient's id and the time.
     Template(Arc<Template>),
 }
 
@@ -287,7 +288,7 @@ pub enum ToShard {
     Challenge {
         /// The id.
         peer: PeerId,
-        /// The hub that asks. Returned with the answer.
+        /// The hub that asks. It is returned with the answer.
         asker: Asker,
         /// The lineage that the resume secret of that session proves.
         resume: Option<Lineage>,
@@ -301,7 +302,7 @@ pub enum ToShard {
     Joined(Arc<Announcement>),
     /// A peer left a network.
     Left(Arc<Leave>),
-    /// Peers know each other, and some of them have their home here.
+    /// Peers know each other, and the home of some of them is this shard.
     Meeting(Arc<Meeting>),
     /// To the target's home: a signal.
     Signal(SignalLetter),
@@ -336,7 +337,7 @@ pub enum ToMesh {
         shard: ShardId,
         /// Identifies the question.
         ticket: u64,
-        /// The lineage that the newcomer's resume secret proves.
+        /// The lineage that the new session's resume secret proves.
         resume: Option<Lineage>,
     },
     /// The result of a challenge.
@@ -352,7 +353,7 @@ pub enum ToMesh {
     Joined(Arc<Announcement>),
     /// A peer of this hub left a network, and its session is still open.
     Left(Arc<Leave>),
-    /// Peers know each other, and some of them have their home at another hub.
+    /// Peers know each other, and the home of some of them is another hub.
     Meeting {
         /// The hub.
         hub: HubId,
@@ -368,7 +369,7 @@ pub enum ToMesh {
 /// A signal on its way to its target's shard, or to the mesh.
 #[derive(Clone, Debug)]
 pub struct SignalLetter {
-    /// Where its outcome is reported.
+    /// The place to which its outcome is reported.
     pub origin: Origin,
     /// The sender.
     pub from: PeerId,
@@ -389,12 +390,12 @@ pub struct OutcomeLetter {
     pub outcome: Outcome,
 }
 
-// `limits.rs` computes with this size.
+// `limits.rs` calculates with this size.
 const _: () = assert!(size_of::<ToShard>() <= 136 && size_of::<ToMesh>() <= 136);
 
-/// A letter of one of the two kinds.
+/// A letter to a shard or to the mesh.
 pub trait Letter {
-    /// Bytes that only this letter owns, besides its own size. Shared data is not counted.
+    /// Bytes that only this letter owns, in addition to its own size. Shared data is not counted.
     fn owned_bytes(&self) -> usize;
 }
 
@@ -431,7 +432,7 @@ impl Letter for ToMesh {
     }
 }
 
-/// The hub that waits for the answer to a [`ToShard::Challenge`]. The relay makes it, and receives it back unchanged.
+/// The hub that waits for the answer to a [`ToShard::Challenge`]. The relay creates it, and receives it back unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Asker {
     /// The hub.
@@ -442,7 +443,7 @@ pub struct Asker {
     pub ticket: u64,
 }
 
-/// The place where a signal's outcome is reported.
+/// The place to which a signal's outcome is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sender {
     /// A session of this hub.
@@ -453,8 +454,8 @@ pub enum Sender {
         session: SessionId,
         /// The number of the outstanding receipt at the sender's shard. `None` if no receipt was requested.
         ticket: Option<NonZeroU64>,
-        /// Whether the sender's shard knew the target neither as its own peer nor as a member. Only then does the
-        /// target's home forward the signal to the mesh.
+        /// Whether the sender's shard knew the target neither as its own peer nor as a member. Only such a signal is
+        /// forwarded to the mesh by the target's home.
         detour: bool,
     },
     /// Another hub, through the mesh.
@@ -472,11 +473,11 @@ pub enum Sender {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
     /// A member, in the stay with this number ([`Stay::number`]). Members receive the signal only during this stay:
-    /// after the sender's discovery and before its leave.
+    /// after they discover the sender and before it leaves.
     Member(u64),
-    /// In no network, which counts as a member of `global`. Nobody discovers such a sender, and nobody sees it leave.
+    /// In no network, which counts as a member of `global`. Nobody discovers such a sender or sees it leave.
     Outsider,
-    /// Not sent: the sender's hub runs version 2.0.0.
+    /// Unknown, because the sender's hub runs version 2.0.0 and does not send it.
     Unknown,
 }
 
@@ -495,7 +496,7 @@ impl Standing {
 /// The origin of a signal. It travels with the signal, and returns with its outcome.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// Where the outcome is reported.
+    /// The place to which the outcome is reported.
     pub sender: Sender,
     /// The kind of signal.
     pub kind: SignalKind,
@@ -527,15 +528,15 @@ pub struct Announcement {
 /// A peer's time in a network, from join to leave, over all its announcements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stay {
-    /// Distinguishes stays of a peer in a network: a later one has a greater number. The peer's home shard sets it, to
-    /// the wall clock in milliseconds at the join or one more than its last one.
+    /// It distinguishes stays of a peer in a network: a later stay has a greater number. The peer's home shard sets it
+    /// to the wall clock in milliseconds at the join, or to one more than its last one.
     pub number: u64,
     /// Which members the peer discovers, and which of them discover it.
     pub discovery: Discovery,
 }
 
 /// A statement that a peer and some others know each other under bounded discovery. The receiving shard announces them
-/// to its own peers, unless it has done so already.
+/// to its own peers, unless it has already done so.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Meeting {
     /// The network.
@@ -572,11 +573,12 @@ pub enum MeetingEnd {
 pub enum MeetingKind {
     /// They know each other from now on. Another hub must answer.
     Met,
-    /// Like [`Self::Met`], for a peer that has just joined: these are all its picks of this hub. Only inside a hub.
+    /// Like [`Self::Met`], for a peer that has just joined: `others` are all its picks at this hub. Only between shards
+    /// of one hub.
     Joined,
-    /// Confirms a meeting. No answer.
+    /// Confirms a meeting. It has no answer.
     Agreed,
-    /// Declines: the sender's peer knows its maximum of others.
+    /// Declines a meeting: the sender's peer knows its maximum of others.
     Declined,
 }
 
@@ -607,7 +609,7 @@ pub enum PeerEvent {
         /// Number of members, including the peer.
         members: usize,
     },
-    /// A second connection with an id in use waits for the first to answer.
+    /// A second connection with an id in use waits for the answer of the first.
     TakeoverAsked {
         /// The id.
         peer: PeerId,

@@ -20,7 +20,7 @@ impl Router {
         self.sessions.insert(id, Session::pending(peer, self.config.hub));
     }
 
-    /// Admits a waiting session: the id of `peer` is its own from now on. Closes it if an operator keeps the peer out.
+    /// Admits a waiting session, which then owns the id of `peer`. Closes it if an operator excludes the peer.
     pub(super) fn admit(&mut self, id: SessionId, peer: PeerId, resume: Option<Lineage>, now: Now) {
         if self.exclusions.has_peer(&peer, now.at) {
             return self.close(id, CloseReason::Kicked, now);
@@ -53,7 +53,7 @@ impl Router {
         self.stats.turn_credentials += u64::from(has_turn);
     }
 
-    /// The slot of a draining session has come.
+    /// Handles the slot of a draining session.
     pub(super) fn retire(&mut self, id: SessionId, now: Now) {
         match self.sessions.get(id).map(Session::phase) {
             Some(SessionPhase::Open) => {

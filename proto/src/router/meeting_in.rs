@@ -24,7 +24,7 @@ impl Router {
                 MeetingEnd::About => (about, other),
                 MeetingEnd::Others => (other, about),
             };
-            // Either may have left since.
+            // Either peer may have left in the meantime.
             let Some(id) = self.resident(ix, ours) else { continue };
             let Some((address, hub)) = self.home_of(ix, theirs) else { continue };
             if meeting.kind == MeetingKind::Declined {
@@ -60,7 +60,7 @@ impl Router {
         }
     }
 
-    /// Answers a meeting, for all its pairs or some of them.
+    /// Answers a meeting, for all or some of its pairs.
     fn answer_meeting(
         &mut self,
         to: &Meeting,
@@ -109,7 +109,7 @@ impl Router {
         for (id, ..) in self.propose(ix, newcomer) {
             let member = self.rosters.member(ix, &newcomer);
             if member.is_some_and(|member| member.address() == Address::Mesh && member.is_bounded()) {
-                // Usually the new member's hub has already sent the meeting; if it does not arrive in time, this hub
+                // Usually the new member's hub has already sent the meeting. If it does not arrive in time, this hub
                 // sends one.
                 self.await_answers(id, ix, std::iter::once(newcomer), now);
             } else {
@@ -118,7 +118,8 @@ impl Router {
         }
     }
 
-    /// Introduces a session and a member before a signal between them. False if the circle of one of them is full.
+    /// Introduces a session and a member before a signal between them. Returns false if the circle of one of them is
+    /// full.
     pub(super) fn introduce_stranger(&mut self, id: SessionId, ix: NetworkIx, from: PeerId, now: Now) -> bool {
         // Every signal passes here, and hardly any network has bounded members.
         if self.rosters.network(ix).is_none_or(|network| !network.has_bounded()) || !self.may_meet(id, ix, &from) {
@@ -149,13 +150,13 @@ impl Router {
             && self.may_meet(id, ix, target)
     }
 
-    /// An acquaintance's home declines, because its circle is full.
+    /// Handles a decline by an acquaintance's home, because its circle is full.
     fn declined(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, address: Address, now: Now) {
         let circle = self.sessions.membership(id, ix).and_then(|membership| membership.circle());
-        // The two may have parted since.
+        // The two may no longer know each other.
         let Some(is_confirmed) = circle.and_then(|circle| circle.is_confirmed(&other)) else { return };
         // Either it declined an earlier attempt and has confirmed since, or it had forgotten this peer and was
-        // reminded. Ask again.
+        // reminded. So this hub asks again.
         if address == Address::Mesh && is_confirmed {
             return self.send_meetings(id, ix, &[other], MeetingKind::Met, now);
         }

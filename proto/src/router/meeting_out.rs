@@ -20,7 +20,7 @@ use super::roster::NetworkIx;
 use super::{Discovery, Router};
 
 impl Router {
-    /// The discovery that an announcement asks for, or the hub's.
+    /// The discovery mode that an announcement requests, or else the hub's.
     pub(super) fn discovery_wanted(&self, data: Option<&str>) -> Discovery {
         let wanted = data.and_then(codec::closest_wanted).map(|k| k.min(u64::from(MAX_CLOSEST)) as u8);
         wanted.map_or(self.config.discovery, Discovery::from_closest)
@@ -53,7 +53,7 @@ impl Router {
         met
     }
 
-    /// Adds a member to a session's circle, and announces it to the session unless that has happened already.
+    /// Adds a member to a session's circle, and announces it to the session unless it was announced before.
     pub(super) fn meet(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, bond: Bond) -> Met {
         let session = self.sessions.get_mut(id).map(|session| (session.is_open(), session));
         let Some((open, membership)) = session.and_then(|(open, session)| Some((open, session.membership_mut(ix)?)))
@@ -148,7 +148,7 @@ impl Router {
         }
     }
 
-    /// A member of this shard meets the peer of a session that knows it.
+    /// Lets a member of this shard meet the peer of a session that knows it.
     fn meet_here(&mut self, id: SessionId, ix: NetworkIx, peer: PeerId, other: PeerId, now: Now) {
         match self.by_peer.get(&other).copied() {
             // It has left, and this one is notified of that in a later turn.
@@ -161,7 +161,7 @@ impl Router {
         }
     }
 
-    /// A session's circle waits for the answers of these peers' hubs.
+    /// Records that a session's circle waits for the answers of these peers' hubs.
     pub(super) fn await_answers(&mut self, id: SessionId, ix: NetworkIx, from: impl Iterator<Item = PeerId>, now: Now) {
         let membership = self.sessions.membership_mut(id, ix);
         let circle = membership.and_then(|m| Some((m.stay().number, m.circle_mut()?)));
@@ -178,7 +178,7 @@ impl Router {
         }
     }
 
-    /// An acquaintance has declined, because its circle is full.
+    /// Handles an acquaintance's decline, because its circle is full.
     pub(super) fn part_as_crowded(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, now: Now) {
         let session = self.sessions.get_mut(id).map(|session| (session.is_open(), session));
         let circle = session.and_then(|(open, session)| Some((open, session.membership_mut(ix)?.circle_mut()?)));
@@ -235,7 +235,7 @@ impl Router {
                 MemberEvent::Left => circle.part(&subject),
                 MemberEvent::Joined | MemberEvent::Renewed => circle.knows(&subject).then_some(Bond::Met),
             };
-            // A peer that has declined is recorded, and was announced as left.
+            // A peer that has declined is recorded, but was announced as left.
             let Some(bond) = bond else { continue };
             if open {
                 let frame = Frame::Template(Arc::clone(frame));
@@ -246,7 +246,7 @@ impl Router {
                 lost.push((id, bond));
             }
         }
-        // Only after all have been notified.
+        // Replacements follow only after all sessions have been notified.
         for (id, bond) in lost {
             self.replace_pick(id, ix, bond, now);
         }
@@ -273,7 +273,7 @@ impl Router {
         }
     }
 
-    /// Announces everybody in its circle again to a peer that has announced itself again.
+    /// Announces the whole circle again to a peer that has announced itself again.
     pub(super) fn announce_circle_again(&mut self, id: SessionId, ix: NetworkIx) {
         let Some(session) = self.sessions.get(id).filter(|session| session.is_open()) else { return };
         let Some(circle) = session.membership(ix).and_then(|membership| membership.circle()) else { return };
@@ -337,7 +337,7 @@ impl Router {
 
     /// Repeats the meetings that are due.
     pub(super) fn repeat_meetings(&mut self, now: Now) {
-        // What does not fit into a turn stays due.
+        // Meetings that do not fit into a turn stay due.
         while self.outputs.len() < TURN_OUTPUTS
             && let Some(Waiting { session: id, network: ix, stay }) = self.meetings.next_due(now.at)
         {
@@ -359,9 +359,8 @@ impl Router {
         }
     }
 
-    /// Sends the acquaintances at other hubs of the session in a slot again. If one hub has forgotten an acquaintance
-    /// in a partition and the other has not, both know it again within
-    /// [`MEETING_AGAIN`](crate::limits::MEETING_AGAIN).
+    /// Sends again the acquaintances at other hubs of the session in a slot. If one hub has forgotten an acquaintance
+    /// in a partition and the other has not, both know it again within [`MEETING_AGAIN`](crate::limits::MEETING_AGAIN).
     fn recall_circles(&mut self, slot: u32, now: Now) {
         let Some((id, session)) = self.sessions.at(slot) else { return };
         let circles: Vec<(NetworkIx, Vec<PeerId>)> = session
@@ -384,7 +383,7 @@ impl Router {
     }
 }
 
-/// The home of the other side of a meeting.
+/// The home of the other peers of a meeting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Homes {
     /// Any shards of this hub.

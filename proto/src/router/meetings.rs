@@ -1,14 +1,15 @@
 //! Bounded discovery (DISCOVERY=closest:K): which peers know each other when a peer knows only some members.
 //!
 //! A peer that wants to know K others picks the K closest members and a few random ones when it joins. Two peers *meet*
-//! when one has picked the other, signals the other, or asks for more members. From then on each is notified of the
+//! when one of them picks the other, signals the other, or asks for more members. From then on each is notified of the
 //! other's changes. The acquaintances of a peer are its [`Circle`](super::circle::Circle); only its home shard writes
-//! it. One home notifies the other with a [`Meeting`](super::letter::Meeting). Inside a hub it always arrives; between
-//! hubs it is repeated until it is answered.
+//! it. One home notifies the other with a [`Meeting`](super::letter::Meeting). Inside a hub the meeting always arrives.
+//! Between hubs it is repeated until it is answered.
 //!
 //! Two peers that join at the same moment do not find each other in their own shards' rosters. Therefore every shard
 //! repeats the pick for a new member with its own roster. If this shard picks a peer that has not met the new member,
-//! the member's home did not know that peer; the two meet now. If nobody joins at the same moment, there are none.
+//! the member's home did not know that peer. The two meet now. If no other peer joins at the same moment, there is no
+//! such peer.
 //!
 //! This file has the meetings that must be sent again. `meeting_out.rs` sends meetings, `meeting_in.rs` processes
 //! received ones, and `picks.rs` picks.
@@ -26,7 +27,7 @@ use super::roster::NetworkIx;
 #[derive(Debug, Default)]
 pub(super) struct Meetings {
     /// Circles with unconfirmed acquaintances, in the order of their times, each once. Entries of ended stays remain
-    /// until their time: at most as many as stays can begin within [`MEETING_PATIENCE`].
+    /// until they are due: at most as many as stays can begin within [`MEETING_PATIENCE`].
     due: VecDeque<Due>,
     /// Time of the next sweep, and its first slot. A sweep sends sessions' acquaintances at other hubs again.
     sweep_at: Duration,
@@ -43,7 +44,7 @@ pub(super) struct Waiting {
     pub(super) session: SessionId,
     /// The network of the circle.
     pub(super) network: NetworkIx,
-    /// The number of the stay. In another stay nothing is due.
+    /// The number of the stay. An entry of an ended stay has no effect.
     pub(super) stay: u64,
 }
 
@@ -69,7 +70,7 @@ impl Meetings {
         self.known -= acquaintances;
     }
 
-    /// Number of random draws so far. Each draw must have another number.
+    /// Number of random draws so far. Each draw must have a different number.
     pub(super) fn draws(&self) -> u64 {
         self.draws
     }
@@ -85,12 +86,12 @@ impl Meetings {
         [self.due.front().map(|due| due.at), sweep].into_iter().flatten().min()
     }
 
-    /// The circle waits for answers, for [`MEETING_PATIENCE`].
+    /// Records that a circle waits for answers, for [`MEETING_PATIENCE`].
     pub(super) fn wait(&mut self, circle: Waiting, now: Duration) {
         self.due.push_back(Due { at: now + MEETING_PATIENCE, circle });
     }
 
-    /// Removes and returns the next circle that has waited long enough.
+    /// Removes and returns the next circle that has waited for that time.
     pub(super) fn next_due(&mut self, now: Duration) -> Option<Waiting> {
         self.due.pop_front_if(|due| due.at <= now).map(|due| due.circle)
     }
@@ -134,11 +135,11 @@ mod tests {
         assert_eq!(meetings.next_due(START + MEETING_PATIENCE), Some(circle(1)));
         assert_eq!(meetings.next_due(START + MEETING_PATIENCE), None);
         assert_eq!(meetings.next_due(START + 2 * MEETING_PATIENCE), Some(circle(2)));
-        assert_eq!(meetings.next_deadline(true), None, "nobody knows anybody, so there is nothing to sweep");
+        assert_eq!(meetings.next_deadline(true), None, "no peer knows another, so there is nothing to sweep");
     }
 
     #[test]
-    fn every_slot_is_swept_in_time_and_only_while_somebody_knows_another() {
+    fn every_slot_is_swept_in_time_and_only_while_a_peer_knows_another() {
         for slots in [1u32, 3, 1_000, 100_003] {
             let mut meetings = Meetings::default();
             assert_eq!(meetings.sweep(slots, START), None);

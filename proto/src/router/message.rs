@@ -1,4 +1,4 @@
-//! Messages of clients: their rate limits, what processes them, and the answers to refused ones.
+//! Messages of clients: their rate limits, their dispatch, and the answers to refused ones.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::letter::Frame;
 use super::session::Session;
 
 impl Router {
-    /// Processes a message of `bytes` bytes that was parsed, or could not be.
+    /// Processes a message of `bytes` bytes. `parsed` is the result of the parser.
     pub(super) fn message(
         &mut self,
         id: SessionId,
@@ -75,7 +75,7 @@ impl Router {
         self.send_error(id, &report, now);
     }
 
-    /// The parser has a defect that this message shows. Only its sender is affected.
+    /// Handles a panic of the parser. It affects only the sender of the message.
     pub(super) fn parser_failed(&mut self, id: SessionId, now: Now) {
         if self.sessions.get(id).is_some() {
             self.close(id, CloseReason::Internal, now);
@@ -143,7 +143,7 @@ impl Router {
         self.send_error(id, &report, now);
     }
 
-    /// Refuses a valid message for which there is no room, or that does not fit its network.
+    /// Refuses a valid message that exceeds a limit or does not fit its network.
     pub(super) fn refuse_public(&mut self, id: SessionId, code: ErrorCode, kind: MessageKind, network: &str, now: Now) {
         self.refuse_because(id, code, code.explain(), kind, network, now);
     }

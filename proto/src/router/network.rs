@@ -16,14 +16,14 @@ use super::letter::{Announcement, Frame, Output};
 /// A member of a network.
 #[derive(Debug)]
 pub(super) struct Member {
-    /// Where it is connected: a shard of this hub, or another hub.
+    /// The place of its connection: a shard of this hub, or another hub.
     address: Address,
     /// Its index in [`Network::lots`], while there are lots.
     lot: u32,
     /// Its latest announcement.
     announcement: Arc<Announcement>,
     /// Bounded sessions of this shard that know it.
-    #[expect(clippy::box_collection, reason = "most members have none: eight bytes for each, and not 24")]
+    #[expect(clippy::box_collection, reason = "most members have none: eight bytes for each instead of 24")]
     knowers: Option<Box<Vec<SessionId>>>,
 }
 
@@ -32,7 +32,7 @@ impl Member {
         Self { address, lot: 0, announcement, knowers: None }
     }
 
-    /// Where it is connected: a shard of this hub, or another hub.
+    /// The place of its connection: a shard of this hub, or another hub.
     pub(super) fn address(&self) -> Address {
         self.address
     }
@@ -63,7 +63,7 @@ impl Member {
         self.knowers.get_or_insert_default().push(id);
     }
 
-    /// False if the session did not know it.
+    /// Returns false if the session did not know it.
     fn forget_knower(&mut self, id: SessionId) -> bool {
         let Some(knowers) = &mut self.knowers else { return false };
         let Some(at) = knowers.iter().position(|knower| *knower == id) else { return false };
@@ -75,8 +75,8 @@ impl Member {
     }
 }
 
-/// Position of a cursor in a roster: members of this hub come first, then those of other hubs, each in
-/// ascending order of ids.
+/// Position of a cursor in a roster: members of this hub come first, then those of other hubs, each in ascending order
+/// of ids.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Rank {
     remote: bool,
@@ -104,13 +104,13 @@ pub(super) struct Network {
     bounded: u32,
     /// Number of bounded members with sessions on this shard.
     bounded_locals: u32,
-    /// Sessions of this shard that have left it and whose leave the members have not been notified of.
+    /// Number of sessions of this shard that have left, and whose members have not been notified of it.
     leavers: u32,
-    /// The members in no order, to draw from. `None` until the first draw: most networks have none.
+    /// The members in arbitrary order, to draw from. `None` until the first draw, which most networks never have.
     lots: Option<Vec<PeerId>>,
 }
 
-/// The list of unbounded sessions of a network has another session in a leaver's place.
+/// Error: the list of unbounded sessions of a network has another session in a leaver's place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct WrongLocal;
 
@@ -124,7 +124,7 @@ impl Network {
         &self.name
     }
 
-    /// Number of members, wherever they are.
+    /// Number of members on any shard or hub.
     pub(super) fn len(&self) -> usize {
         self.members.len()
     }
@@ -183,10 +183,10 @@ impl Network {
         Some(local)
     }
 
-    /// Removes a session of this shard that leaves. Until [`Self::notified_of_leave`], its entry in the roster may
-    /// remain.
+    /// Removes a session of this shard that leaves. Its entry in the roster may remain until
+    /// [`Self::notified_of_leave`].
     ///
-    /// Returns the session whose index in the list is now the leaver's, if it was another one's.
+    /// Returns the session whose index in the list is now the leaver's, if it was another session's.
     ///
     /// # Errors
     ///
@@ -205,7 +205,7 @@ impl Network {
         Ok(self.locals.get(local).copied())
     }
 
-    /// The members are notified of the leave of a session that [`Self::remove_local`] has removed.
+    /// Records that the members were notified of the leave of a session that [`Self::remove_local`] has removed.
     pub(super) fn notified_of_leave(&mut self) {
         self.leavers -= 1;
     }
@@ -214,7 +214,8 @@ impl Network {
         self.members.get_mut(peer)
     }
 
-    /// The reverse of [`Member::note_knower`]. False if there is no such member, or the session did not know it.
+    /// The reverse of [`Member::note_knower`]. Returns false if there is no such member, or the session did not know
+    /// it.
     pub(super) fn forget_knower(&mut self, peer: &PeerId, id: SessionId) -> bool {
         self.members.get_mut(peer).is_some_and(|member| member.forget_knower(id))
     }
@@ -231,14 +232,14 @@ impl Network {
         }
     }
 
-    /// The member chosen by a random number; all are equally likely.
+    /// The member selected by a random number. All members are equally likely.
     pub(super) fn draw(&self, random: u64) -> Option<PeerId> {
         let lots = self.lots.as_ref()?;
         let at = (u128::from(random) * lots.len() as u128) >> 64;
         lots.get(at as usize).copied()
     }
 
-    /// All members in turn, from the one chosen by a random number.
+    /// All members in turn, starting with the one selected by a random number.
     pub(super) fn draw_in_turn(&self, random: u64) -> impl Iterator<Item = PeerId> {
         let lots = self.lots.as_deref().unwrap_or_default();
         let at = (u128::from(random) * lots.len() as u128) >> 64;
@@ -307,14 +308,14 @@ impl Network {
                 if rank.remote == remote {
                     tell(rank, member);
                 }
-                // Members of the other kind are skipped and count as steps: a chunk bounds the work.
+                // Members of the other kind are skipped but count as steps: a chunk bounds the work.
                 last = Some(Rank { remote, peer: *peer });
             }
         }
         None
     }
 
-    /// Whether counts and lots agree with the members.
+    /// Checks that counters and lots agree with the members.
     pub(super) fn audit(&self) -> Result<(), String> {
         let bounded = self.members.values().filter(|member| member.is_bounded()).count();
         ensure(bounded == self.bounded as usize, || format!("{bounded} members know some only"))?;

@@ -1,4 +1,4 @@
-//! What operators do: they remove a peer, or close a network.
+//! Operators' orders: remove a peer, or close a network.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::leaving::{Leaver, Parting};
 use super::letter::{Acted, KickedFrom, Output};
 use super::roster::NetworkIx;
 
-/// `data` of the `goodbye` that the hub says for a peer that it has removed from a network.
+/// `data` of the `goodbye` that the hub sends for a peer that it has removed from a network.
 const KICKED: &str = r#"{"reason":"kicked"}"#;
 
 /// A network that is being closed, session by session.
@@ -30,7 +30,7 @@ pub(super) struct Closing {
 }
 
 impl Router {
-    /// Removes a peer from one network, or from the hub, and keeps it out.
+    /// Removes a peer from one network, or from the hub, and excludes it.
     pub(super) fn kick(&mut self, peer: PeerId, network: Option<&NetworkName>, out_for: Option<Duration>, now: Now) {
         let what = network.map_or(Excluded::Peer(peer), |network| Excluded::Member(peer, network.clone()));
         let excluded = self.exclude(what, out_for, now);
@@ -59,9 +59,9 @@ impl Router {
         self.outputs.push_back(Output::Acted(Acted::Kicked { from, excluded }));
     }
 
-    /// Ends the memberships of this shard's sessions in a network, and keeps it closed.
+    /// Ends the memberships of this shard's sessions in a network, and excludes all peers from it.
     pub(super) fn close_network(&mut self, network: NetworkName, out_for: Option<Duration>, now: Now) {
-        // The caller waits for the end of one before the next.
+        // The caller waits for the end of one order before it gives the next.
         while self.closing.is_some() {
             self.close_more(usize::MAX, now);
         }
@@ -72,7 +72,7 @@ impl Router {
         self.ask_to_continue();
     }
 
-    /// Closes more of a network, as much as fits into this turn.
+    /// Closes more of a network, as far as it fits into this turn.
     pub(super) fn continue_closing(&mut self, now: Now) {
         if self.closing.is_some() {
             self.close_more(SLOTS_PER_SLICE, now);
@@ -95,7 +95,8 @@ impl Router {
             };
             let Some(id) = self.sessions.at(slot).map(|(id, _)| id).filter(is_older) else { continue };
             if let Some(leaver) = self.detach_kicked(id, ix) {
-                // The members learn it when all are out: those of this shard do not hear each other leave.
+                // The members are notified after all sessions are out, so those of this shard do not receive each
+                // other's leave.
                 self.leaving.add(id, leaver, vec![ix]);
                 let network = closing.network.clone();
                 self.notify_kicked(id, &network, now);
@@ -106,12 +107,13 @@ impl Router {
         self.outputs.push_back(Output::Acted(Acted::Closed { members, excluded }));
     }
 
-    /// Whether the wish to keep somebody out is fulfilled. Without a wish, an earlier exclusion stays.
+    /// Carries out a requested exclusion. Returns whether it is in force. Without a request, an earlier exclusion
+    /// stays.
     fn exclude(&mut self, what: Excluded, out_for: Option<Duration>, now: Now) -> bool {
         out_for.is_none_or(|out_for| self.exclusions.set(what, out_for, now.at))
     }
 
-    /// Makes a session leave a network, of which it then receives nothing more.
+    /// Makes a session leave a network, so that it receives no more events of it.
     fn detach_kicked(&mut self, id: SessionId, ix: NetworkIx) -> Option<Leaver> {
         let session = self.sessions.get_mut(id)?;
         let left = session.leave(|network| network == ix);
@@ -124,7 +126,7 @@ impl Router {
         Some(Leaver { peer, claim, how: Parting::Goodbye(KICKED.into()) })
     }
 
-    /// Tells a session that it was removed from a network.
+    /// Notifies a session that it was removed from a network.
     fn notify_kicked(&mut self, id: SessionId, network: &NetworkName, now: Now) {
         let report = ErrorReport {
             code: ErrorCode::Kicked,

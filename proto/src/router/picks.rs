@@ -12,7 +12,7 @@ use super::circle::{Bond, Met};
 use super::network::Member;
 use super::roster::NetworkIx;
 
-/// Maximum number of members examined for one pick: all that it may know already, and as many that cannot be picked.
+/// Maximum number of members examined for one pick: all that it may already know, and as many that cannot be picked.
 const STEPS: usize = MAX_ACQUAINTANCES + 4 * MAX_CLOSEST as usize;
 
 impl Router {
@@ -67,7 +67,7 @@ impl Router {
             }
         }
         if picks.len() < wanted {
-            // Most random draws are known members: the network is small, or this peer knows nearly all of it.
+            // Most random draws found known members: the network is small, or this peer knows nearly all of it.
             draws += 1;
             let from = self.config.keys.hash_one((peer, draws));
             for other in network.draw_in_turn(from).take(PICKS_IN_TURN) {
@@ -84,7 +84,7 @@ impl Router {
         picks
     }
 
-    /// Whether a member of this shard knows its maximum of others. For other members only their homes know.
+    /// Whether a member of this shard knows its maximum of others. Only the home of a member knows this.
     pub(super) fn is_full_here(&self, ix: NetworkIx, peer: &PeerId, member: &Member) -> bool {
         member.address() == self.here()
             && self
@@ -94,8 +94,8 @@ impl Router {
                 .is_some_and(|membership| membership.is_crowded(self.config.tuning.max_acquaintances))
     }
 
-    /// Introduces a new member to those peers of this shard that it would pick from this shard's roster. Returns the
-    /// peers it has met now.
+    /// Introduces a new member to those peers of this shard that would pick it from this shard's roster. Returns the
+    /// peers that it has met now.
     ///
     /// A peer that knows fewer members than it wants also meets members that would not pick it. This happens only in a
     /// network smaller than the number that some peer wants. It is therefore checked while the network is small, or if

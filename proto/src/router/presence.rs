@@ -1,8 +1,8 @@
 //! Presence inside a hub: the members of networks, and their notifications.
 //!
 //! Every shard has complete rosters. A new member discovers the members in its own shard's roster when it joins, and
-//! later members as they join. So each pair discovers each other once, in whatever order their letters cross, and no
-//! per-pair state is needed.
+//! later members as they join. So each pair discovers each other once, in whatever order their letters arrive, and no
+//! state per pair is needed.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use super::network::Rank;
 use super::roster::{MemberArrival, NetworkIx, StillEntered};
 
 impl Router {
-    /// A peer of another shard or hub has announced itself.
+    /// Processes the announcement of a peer of another shard or hub.
     pub(super) fn member_joined(&mut self, announcement: &Arc<Announcement>, now: Now) {
         let address = if announcement.remote {
             Address::Mesh
@@ -35,18 +35,20 @@ impl Router {
         }
     }
 
-    /// A peer of another shard or hub has left a network.
+    /// Processes the leave of a peer of another shard or hub.
     pub(super) fn member_left(&mut self, leave: &Arc<Leave>, now: Now) {
-        // A late leave may find its network gone: the peer had moved, and left with its later claim.
+        // When a late leave arrives, its network may no longer exist: the peer had moved, and left under its later
+        // claim.
         if let Some(ix) = self.rosters.find(leave.network.as_str()) {
             self.member_left_in(ix, leave, now);
         }
     }
 
-    /// Adds an announcement to the roster, and notifies the members on this shard. Returns whether it is new there.
+    /// Adds an announcement to the roster, and notifies the members on this shard. Returns whether the member is new in
+    /// the roster.
     ///
     /// [`Rosters::arrive`](super::roster::Rosters::arrive) decides between claims. A peer that moves is announced as
-    /// left and discovered when its join arrives; its own leave, arriving later, has the old claim and is ignored.
+    /// left and discovered again when its join arrives. Its own leave arrives later with the old claim, and is ignored.
     pub(super) fn enter(&mut self, announcement: &Arc<Announcement>, address: Address, now: Now) -> (NetworkIx, bool) {
         let ix = self.rosters.find_or_create(&announcement.network);
         let peer = announcement.peer;
@@ -72,7 +74,7 @@ impl Router {
         (ix, new)
     }
 
-    /// Removes the member of an earlier claim or stay, which an announcement replaces.
+    /// Removes the member with an earlier claim or stay that an announcement replaces.
     fn strike_moved(&mut self, ix: NetworkIx, announcement: &Announcement, claim: Claim, now: Now) {
         let (peer, network) = (announcement.peer, announcement.network.clone());
         let session = claim.incarnation;
@@ -81,8 +83,8 @@ impl Router {
         self.strike(ix, &Leave { peer, network, claim, frame, kind }, now);
     }
 
-    /// Removes a member from the roster, if its membership has this claim, and notifies the members on this shard. If
-    /// another claim was hidden by that one, it holds now.
+    /// Removes a member from the roster if its membership has this claim, and notifies the members on this shard. If
+    /// that claim hid another one, the hidden membership is entered.
     pub(super) fn member_left_in(&mut self, ix: NetworkIx, leave: &Arc<Leave>, now: Now) {
         self.strike(ix, leave, now);
         match self.rosters.reveal(ix, leave.peer, leave.claim) {

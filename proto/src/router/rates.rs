@@ -11,7 +11,7 @@ use crate::sentences;
 
 use super::RouterConfig;
 
-/// What a session has used of its rate limits.
+/// A session's use of its rate limits.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     messages: Throttle,
@@ -27,7 +27,7 @@ impl Rates {
     ///
     /// # Errors
     ///
-    /// The sentence of the limit that the message exceeds.
+    /// Returns the sentence of the limit that the message exceeds.
     pub(super) fn take_message(
         &mut self,
         bytes: u64,
@@ -50,8 +50,8 @@ impl Rates {
         }
     }
 
-    /// Records a message that exceeded a limit. True if that has gone on for [`RATE_LIMIT_PATIENCE`] without a pause of
-    /// [`RATE_LIMIT_PAUSE`].
+    /// Records a message that exceeded a limit. Returns true if messages have exceeded it for [`RATE_LIMIT_PATIENCE`]
+    /// without a pause of [`RATE_LIMIT_PAUSE`].
     pub(super) fn note_refused(&mut self, now: Duration) -> bool {
         let kept = self.overrun.filter(|overrun| now.saturating_sub(overrun.last) < RATE_LIMIT_PAUSE);
         let noted = Overrun { since: kept.map_or(now, |overrun| overrun.since), last: now };
@@ -59,7 +59,7 @@ impl Rates {
         now.saturating_sub(noted.since) >= RATE_LIMIT_PATIENCE
     }
 
-    /// Takes one `error` message to the session. False if it has received too many.
+    /// Takes one `error` message to the session. Returns false if it has received too many.
     pub(super) fn take_error(&mut self, now: Duration) -> bool {
         self.errors.take(now, 1, ERROR_RATE, ERROR_BURST)
     }
@@ -72,8 +72,8 @@ struct Throttle {
 }
 
 impl Throttle {
-    /// Takes `n` tokens of a bucket that refills at `rate` per second up to `burst`. False if it has fewer. All values
-    /// are at most 10^10.
+    /// Takes `n` tokens from a bucket that refills at `rate` per second up to `burst`. Returns false if it has fewer.
+    /// All values are at most 10^10.
     fn take(&mut self, now: Duration, n: u64, rate: u64, burst: u64) -> bool {
         let time = |tokens: u64| Duration::from_nanos(tokens.saturating_mul(1_000_000_000) / rate.max(1));
         let full_at = self.full_at.max(now) + time(n);
@@ -85,7 +85,7 @@ impl Throttle {
     }
 }
 
-/// The messages of a session that exceeded a limit.
+/// The period in which messages of a session exceeded a limit.
 #[derive(Clone, Copy, Debug)]
 struct Overrun {
     since: Duration,
@@ -119,6 +119,6 @@ mod tests {
             now += step;
         }
         assert!(rates.note_refused(now));
-        assert!(!rates.note_refused(now + RATE_LIMIT_PAUSE), "after a pause the time begins again");
+        assert!(!rates.note_refused(now + RATE_LIMIT_PAUSE), "after a pause the period starts again");
     }
 }

@@ -12,7 +12,7 @@ use super::roster::NetworkIx;
 impl Router {
     /// Sends a new member the next chunk of its networks' rosters.
     pub(super) fn read_roster(&mut self, id: SessionId, now: Now) {
-        // The session may have ended since it had room.
+        // The session may have ended after its queue had room.
         let Some(session) = self.sessions.get_mut(id) else { return };
         let (peer, open) = (session.peer(), session.is_open());
         let Some(membership) = session.reading_mut() else {
@@ -52,9 +52,9 @@ impl Router {
         if session.peer() == *subject {
             return;
         }
-        // It has received the whole roster, as most have.
+        // It has received the whole roster, like most sessions.
         let Some(cursor) = session.membership_mut(ix).and_then(|membership| membership.cursor()) else { return };
-        // In `global` it may be in no network.
+        // In `global`, the sender may be in no network.
         let Some(member) = self.rosters.member(ix, subject) else { return };
         if !member.is_bounded() && cursor.introduce(Rank::of(*subject, member.address()), subject) {
             self.outputs.push_back(member.discovered_by(id));

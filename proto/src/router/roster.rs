@@ -1,4 +1,4 @@
-//! Rosters: the members of each network. Every shard has complete rosters; only the notifications can be bounded.
+//! Rosters: the members of each network. Every shard has complete rosters. Only the notifications can be bounded.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -13,22 +13,22 @@ use crate::route::Address;
 use super::letter::Announcement;
 use super::network::{Member, Network};
 
-/// A network's place in [`Rosters`]. Valid while the network has a member, a session, or a session that leaves.
+/// A network's index in [`Rosters`]. It is valid while the network has a member, a session, or a leaving session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct NetworkIx(u32);
 
-/// All networks with members, and which claim to a membership holds.
+/// All networks with members. Decides which claim to a membership wins.
 #[derive(Debug)]
 pub(super) struct Rosters {
     by_name: HashMap<NetworkName, NetworkIx, Keys>,
     slots: Vec<Option<Network>>,
     free: Vec<NetworkIx>,
-    /// Announcements with claims that lost against those in the rosters: at most one for each member there.
+    /// Announcements whose claims lost against those in the rosters: at most one for each member there.
     hidden: BTreeMap<(NetworkIx, PeerId), Arc<Announcement>>,
     members: usize,
 }
 
-/// What to do with an announcement.
+/// The decision about an announcement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum MemberArrival {
     /// [Enter](Rosters::enter) it.
@@ -36,11 +36,11 @@ pub(super) enum MemberArrival {
     /// First [strike](Rosters::strike) the member with this claim, then enter it: the announcement is of another
     /// session of the peer, or of another stay.
     Replaces(Claim),
-    /// Nothing: a greater claim holds. The announcement is kept until that claim ends.
+    /// Do nothing: a greater claim wins. The announcement is kept until that claim ends.
     Hidden,
 }
 
-/// A member has left and is still in the roster.
+/// Error: a member that has left is still in the roster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct StillEntered;
 
@@ -73,12 +73,12 @@ impl Rosters {
         ix
     }
 
-    /// Decides what to do with an announcement.
+    /// Decides about an announcement.
     ///
     /// If a peer is briefly at two hubs, the greater claim wins, in whatever order the two arrive. The smaller one is
-    /// kept until it ends: the greater may end first, and the letter of that end may arrive later, from another shard.
-    /// A different stay belongs to a peer that left and returned unnoticed, during a partition. It matters only to
-    /// members that must meet again: bounded members, and those that know one.
+    /// kept until it ends: the greater may end first, and the letter about that may arrive later, from another shard. A
+    /// different stay means that the peer left and returned unnoticed, during a partition. It matters only to members
+    /// that must meet again: bounded members, and those that know one.
     pub(super) fn arrive(&mut self, ix: NetworkIx, announcement: &Arc<Announcement>) -> MemberArrival {
         let (peer, claim) = (announcement.peer, announcement.claim);
         let Some(member) = self.member(ix, &peer) else { return MemberArrival::Enters };
@@ -100,8 +100,8 @@ impl Rosters {
         }
     }
 
-    /// A membership with this claim has ended, and its member has been struck, if it held. Returns a hidden
-    /// announcement that now holds and must be entered.
+    /// Handles the end of a membership with this claim, after its member was struck if it was entered. Returns a hidden
+    /// announcement that now wins and must be entered.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl Rosters {
         self.slots.get_mut(ix.0 as usize)?.as_mut()
     }
 
-    /// Enters a member, or renews its announcement. Returns whether it is new. `None` if there is no such network.
+    /// Enters a member, or updates its announcement. Returns whether it is new. `None` if there is no such network.
     pub(super) fn enter(&mut self, ix: NetworkIx, address: Address, announcement: Arc<Announcement>) -> Option<bool> {
         let network = self.slots.get_mut(ix.0 as usize)?.as_mut()?;
         let new = network.enter(announcement.peer, Member::new(address, announcement));
@@ -139,7 +139,7 @@ impl Rosters {
         Some(new)
     }
 
-    /// Removes a member, if it is there with this claim.
+    /// Removes a member if it is entered with this claim.
     pub(super) fn strike(&mut self, ix: NetworkIx, peer: &PeerId, claim: Claim) -> Option<Member> {
         let network = self.slots.get_mut(ix.0 as usize)?.as_mut()?;
         if network.member(peer)?.announcement().claim != claim {
@@ -149,7 +149,7 @@ impl Rosters {
         network.strike(peer)
     }
 
-    /// Removes the network when it has no members and no local sessions. A local session may remain although its id now
+    /// Removes the network if it has no members and no local sessions. A local session may remain although its id now
     /// belongs to a member at another hub.
     pub(super) fn tidy(&mut self, ix: NetworkIx) {
         let Some(slot) = self.slots.get_mut(ix.0 as usize) else { return };
@@ -177,12 +177,12 @@ impl Rosters {
         self.slots.len()
     }
 
-    /// Every network with its place.
+    /// Every network with its index.
     pub(super) fn all(&self) -> impl Iterator<Item = (NetworkIx, &Network)> {
         self.slots.iter().enumerate().filter_map(|(slot, network)| Some((NetworkIx(slot as u32), network.as_ref()?)))
     }
 
-    /// Whether names, places and counts agree.
+    /// Checks that names, indexes and counters agree.
     pub(super) fn audit(&self) -> Result<(), String> {
         let (mut networks, mut members) = (0, 0);
         for (ix, network) in self.all() {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_greater_claim_holds() {
+    fn the_greater_claim_wins() {
         for (held, comes, expected) in
             [(5, 4, MemberArrival::Hidden), (5, 5, MemberArrival::Enters), (5, 6, MemberArrival::Replaces(claim(5)))]
         {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn another_stay_is_another_membership_where_members_have_met() {
+    fn another_stay_is_another_membership_if_members_have_met() {
         let (all, some) = (Discovery::All, Discovery::Closest(1));
         for (known, comes, met, expected) in [
             (all, all, false, MemberArrival::Enters),
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_greatest_hidden_claim_holds_when_the_member_has_left() {
+    fn the_greatest_hidden_claim_wins_after_the_member_has_left() {
         let (mut rosters, ix) = rosters();
         rosters.enter(ix, HERE, announcement(PEER, 9, 1, Discovery::All));
         for hidden in [3, 5, 4] {
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hidden_claim_that_ends_is_forgotten() {
+    fn a_hidden_claim_that_ends_is_removed() {
         let (mut rosters, ix) = rosters();
         rosters.enter(ix, HERE, announcement(PEER, 9, 1, Discovery::All));
         rosters.arrive(ix, &announcement(PEER, 5, 1, Discovery::All));
@@ -329,7 +329,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lots_lists_and_counts_agree_with_the_members(
+        fn lots_lists_and_counters_agree_with_the_members(
             steps in prop::collection::vec((0u8..10, any::<bool>(), any::<bool>(), any::<bool>()), 1..60),
         ) {
             let (mut rosters, ix) = rosters();

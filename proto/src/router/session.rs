@@ -1,4 +1,4 @@
-//! The sessions of a shard, as the rules see them.
+//! The sessions of a shard, in the view of the rules.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) struct Session {
     claim: Claim,
     /// The first session of its lineage.
     root: PeerIncarnation,
-    /// When it was admitted, in seconds of the hub's clock.
+    /// Time of its admission, in seconds of the hub's clock.
     began_s: u32,
     phase: SessionPhase,
     memberships: SmallVec<[Membership; 1]>,
@@ -34,7 +34,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// A session that waits for its id. It has no claim yet: the smallest one of this hub stands in.
+    /// A session that waits for its id. It has no claim yet. The smallest claim of this hub is a placeholder.
     pub(super) fn pending(peer: PeerId, hub: HubId) -> Self {
         Self {
             peer,
@@ -60,7 +60,7 @@ impl Session {
         self.phase
     }
 
-    /// Whether it is sent messages.
+    /// Whether it receives messages.
     pub(super) fn is_open(&self) -> bool {
         self.phase == SessionPhase::Open
     }
@@ -69,7 +69,7 @@ impl Session {
         Lineage { root: self.root, session: self.claim.incarnation }
     }
 
-    /// How long ago it was admitted, up to a second more.
+    /// Time since its admission, up to a second too long.
     pub(super) fn age(&self, now: Duration) -> Duration {
         now.saturating_sub(Duration::from_secs(self.began_s.into()))
     }
@@ -112,7 +112,7 @@ impl Session {
         self.memberships.iter_mut().find(|membership| membership.cursor.is_some())
     }
 
-    /// Whether the roster of one of its networks is being sent to it.
+    /// Whether it is still receiving the roster of one of its networks.
     pub(super) fn is_reading(&self) -> bool {
         self.memberships.iter().any(|membership| membership.cursor.is_some())
     }
@@ -121,7 +121,7 @@ impl Session {
         &mut self.rates
     }
 
-    /// Counts one more outstanding receipt. False if there are [`MAX_OPEN_RECEIPTS`].
+    /// Counts one more outstanding receipt. Returns false if it has [`MAX_OPEN_RECEIPTS`].
     pub(super) fn open_receipt(&mut self) -> bool {
         let opens = self.open_receipts < MAX_OPEN_RECEIPTS;
         self.open_receipts += u32::from(opens);
@@ -153,8 +153,8 @@ pub(super) struct Membership {
 impl Membership {
     const UNLISTED: u32 = u32::MAX;
 
-    /// A new membership. `local` is its index in the network's list of unbounded sessions, and `None` if it is bounded.
-    /// A bounded one has an empty circle; any other one is at the beginning of the roster.
+    /// A new membership. `local` is its index in the network's list of unbounded sessions, or `None` if it is bounded.
+    /// A bounded membership has an empty circle. Any other one is at the beginning of the roster.
     pub(super) fn new(network: NetworkIx, stay: Stay, local: Option<u32>) -> Self {
         let (cursor, circle) =
             if local.is_some() { (Some(Box::default()), None) } else { (None, Some(Box::default())) };
@@ -188,18 +188,18 @@ impl Membership {
         (self.local != Self::UNLISTED).then_some(self.local)
     }
 
-    /// Its index has changed.
+    /// Updates its index.
     pub(super) fn set_local(&mut self, local: u32) {
         self.local = local;
     }
 
-    /// The cursor of the roster. `None` when it has discovered all members.
+    /// The cursor of the roster. `None` after it has discovered all members.
     pub(super) fn cursor(&mut self) -> Option<&mut RosterCursor> {
         self.cursor.as_deref_mut()
     }
 
-    /// Begins another pass through the roster, whose last rank is `last`. After an interrupted pass its part is known;
-    /// after a finished one everybody is.
+    /// Begins another pass through the roster, whose last rank is `last`. After an interrupted pass, the members of its
+    /// part are known. After a finished pass, all are.
     pub(super) fn read_again(&mut self, last: Option<Rank>) {
         let cursor = self.cursor.take();
         self.cursor = Some(Box::new(cursor.map_or_else(|| RosterCursor::again(last), |cursor| cursor.interrupted())));
@@ -219,7 +219,7 @@ impl Membership {
         self.circle.as_deref_mut()
     }
 
-    /// Its circle, which is made if there is none.
+    /// Its circle, which is created if there is none.
     pub(super) fn make_circle(&mut self) -> &mut Circle {
         self.circle.get_or_insert_default()
     }
@@ -263,7 +263,7 @@ impl Sessions {
         Some(session.lineage())
     }
 
-    /// An open session retires.
+    /// Makes an open session retire.
     pub(super) fn retire(&mut self, id: SessionId, bugs: &mut Bugs) {
         if let Some(session) = self.get_mut(id) {
             session.phase.advance(SessionPhase::Retiring, id, bugs);
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_session_takes_little_memory() {
-        // Two thousand bytes are the budget of an idle peer with its socket and its task.
+        // The budget of an idle peer is two thousand bytes, including its socket and its task.
         assert!(size_of::<Session>() <= 256, "{}", size_of::<Session>());
         assert!(size_of::<Membership>() <= 48, "{}", size_of::<Membership>());
     }

@@ -22,7 +22,7 @@ impl Router {
         if !self.leaving.is_empty()
             && let Some(ix) = self.rosters.find(&signal.network)
         {
-            // The leave of a peer is known before any signal that it sends as a non-member.
+            // Members receive the leave of a peer before any signal that it sends as a non-member.
             self.finish_leaving(id, Some(ix), now);
         }
         let Some(session) = self.sessions.get(id) else {
@@ -95,11 +95,11 @@ impl Router {
         }
     }
 
-    /// The place of a signal's target, as far as this shard knows. A shard knows its own peers and the members of every
-    /// network.
+    /// The address of a signal's target, as far as this shard knows. A shard knows its own peers and the members of
+    /// every network.
     ///
     /// A signal for a member at another hub goes straight to the mesh, through the same mailbox as the sender's
-    /// presence. A signal with an unknown target makes a detour through the target's home.
+    /// presence. A signal with an unknown target makes a detour through the target's home shard.
     fn address_of(&self, signal: &Signal<'_>, own: Option<NetworkIx>, home: ShardId) -> Option<Address> {
         if !self.config.meshed || self.by_peer.contains_key(&signal.target) {
             return Some(Address::Shard(home));
@@ -110,7 +110,7 @@ impl Router {
 
     /// The session's membership in the network with this name.
     fn own_membership<'a>(&self, session: &'a Session, name: &str) -> Option<&'a Membership> {
-        // Most peers are in one or two networks, whose names are cheaper to compare than to look up among all names.
+        // Most peers are in one or two networks, whose names are compared faster than they are looked up.
         if session.memberships().len() > Self::FEW_NETWORKS {
             return self.rosters.find(name).and_then(|ix| session.membership(ix));
         }
@@ -125,8 +125,8 @@ impl Router {
         let found = self.by_peer.get(&target).copied();
         let open = found.and_then(|id| Some((id, self.sessions.get(id).filter(|session| session.is_open())?)));
         let Some((id, session)) = open else {
-            // The target was known to be here and has moved or left. The sender's next signals go straight to the mesh,
-            // and this one would arrive after them.
+            // The target was known to be here, and has moved or left. The sender's next signals go straight to the
+            // mesh, and this one would arrive after them.
             let detour = matches!(origin.sender, Sender::Session { detour: true, .. });
             if detour && self.home.is_elsewhere(&target) {
                 let frame = match frame {
@@ -155,8 +155,8 @@ impl Router {
         self.outputs.push_back(Output::Send { session: id, frame, kind, origin: Some(origin), from: Some(from) });
     }
 
-    /// Whether the members on this shard have discovered the sender, in the stay in which it sent the signal, and have
-    /// not seen it leave. Otherwise the signal is late.
+    /// Whether the members on this shard have discovered the sender in the stay in which it sent the signal, and have
+    /// not received its leave. Otherwise the signal is late.
     fn members_know(&self, ix: NetworkIx, from: &PeerId, origin: &Origin) -> bool {
         let remote = match origin.sender {
             Sender::Session { shard, .. } if shard == self.config.shard => return true,
@@ -222,7 +222,7 @@ impl Router {
         }
     }
 
-    /// Sends the receipt that a closed ticket promises.
+    /// Sends the receipt for a closed ticket.
     fn redeem(&mut self, ticket: &Ticket, outcome: Outcome, now: Now) {
         self.stats.count_outcome(outcome);
         if let Some(session) = self.sessions.get_mut(ticket.session) {
@@ -240,7 +240,7 @@ impl Router {
         network: &str,
         now: Now,
     ) {
-        // A sender may have left by then.
+        // The sender may have left in the meantime.
         let Some(session) = self.sessions.get(to) else { return };
         let frame = wire::receipt(&mut self.arena, &session.peer(), id, outcome, target, network, now.wall_ms);
         self.send(to, Frame::Arena(frame), MessageKind::Receipt);

@@ -31,7 +31,7 @@ pub struct RouterStats {
     /// Valid resume secrets, by the outcome's discriminant. If the id is connected to another hub, that hub counts the
     /// takeover.
     pub resumes: [u64; ResumeOutcome::ALL.len()],
-    /// Signals by the time from read to write, in [`Self::LATENCY_BOUNDS`] and above.
+    /// Signals by the time from reading to writing, in [`Self::LATENCY_BOUNDS`] and above.
     pub latency: [u64; Self::LATENCY_BOUNDS.len() + 1],
     /// Impossible states that were found.
     pub bugs: BugCounts,
@@ -56,8 +56,8 @@ impl RouterStats {
         2_500_000, 5_000_000,
     ];
 
-    /// Number of signals with an outcome. Summed over all shards it is the number of signals read, minus those in
-    /// flight and those counted by the relay.
+    /// Number of signals with an outcome. Summed over all shards, it is the number of signals read, minus those in
+    /// flight and those that the relay counts.
     pub fn outcomes(&self) -> u64 {
         self.delivered + self.forwarded + self.failed.iter().sum::<u64>()
     }

@@ -1,4 +1,5 @@
-//! Takeovers: two connections with one id, anywhere in the mesh. The hub of the first checks whether it is still alive.
+//! Takeovers: two connections with one id, anywhere in the mesh. The hub of the first connection checks whether it is
+//! still alive.
 
 use crate::bug;
 use crate::claim::{Claim, Precedence};
@@ -13,7 +14,7 @@ use super::letter::{Asker, Output, PeerEvent, ToMesh};
 use super::takeovers::{Challenged, Expired, Holder, Opened, Parties};
 
 impl Router {
-    /// A connection wants the id of `peer`. `resume` is what its resume secret proves.
+    /// Handles a new connection that wants the id of `peer`. `resume` is the lineage that its resume secret proves.
     pub(super) fn opened(&mut self, id: SessionId, peer: PeerId, seat: bool, resume: Option<Lineage>, now: Now) {
         if let Some(Lineage { session, .. }) = resume {
             // The next session of the lineage must be later, whatever the clock of the hub that issued the secret.
@@ -51,7 +52,8 @@ impl Router {
         }
     }
 
-    /// Another hub has a session with an id of this shard. `resume` is what that session's resume secret proves.
+    /// Handles another hub's question about an id of this shard, which a session there wants. `resume` is the lineage
+    /// that that session's resume secret proves.
     pub(super) fn challenged(&mut self, peer: PeerId, asker: Asker, resume: Option<Lineage>, now: Now) {
         let holder = self.holder(&peer, resume, now);
         let (challenged, displaced) = self.takeovers.challenged(asker, peer, holder, resume, now.at);
@@ -68,7 +70,7 @@ impl Router {
         }
     }
 
-    /// The session that has the id of `peer`. Judges and counts the right that a resume secret gives to it.
+    /// The session that holds the id of `peer`. Judges and counts the right that a resume secret gives to the id.
     fn holder(&mut self, peer: &PeerId, resume: Option<Lineage>, now: Now) -> Holder {
         let Some(&id) = self.by_peer.get(peer) else {
             return if self.home.is_elsewhere(peer) { Holder::Elsewhere } else { Holder::Nobody };
@@ -88,7 +90,7 @@ impl Router {
         self.stats.resumes[outcome as usize] += 1;
     }
 
-    /// Closes the session that has an id. Its end releases the id.
+    /// Closes the session that holds an id. Its end releases the id.
     fn close_holder(&mut self, peer: &PeerId, now: Now) {
         match self.by_peer.get(peer) {
             Some(&holder) => self.close(holder, CloseReason::Replaced, now),
@@ -120,7 +122,7 @@ impl Router {
         }
     }
 
-    /// Refuses the newcomer of a takeover that has ended.
+    /// Refuses the new session of a takeover that has ended.
     fn refuse_newcomer(&mut self, peer: PeerId, parties: Parties, now: Now) {
         match parties {
             Parties::BothHere(newcomer) | Parties::HolderElsewhere(newcomer) => {
@@ -130,11 +132,11 @@ impl Router {
         }
     }
 
-    /// The holder is alive, so the newcomer is refused.
+    /// Handles the result that the holder is alive: the new session is refused.
     fn holder_stays(&mut self, peer: PeerId, parties: Parties, now: Now) {
         match parties {
             Parties::BothHere(_) => self.stats.takeovers[1] += 1,
-            // The hub of the newcomer counts.
+            // The hub of the new session counts it.
             Parties::NewcomerElsewhere(_) => {}
             Parties::HolderElsewhere(_) => {
                 bug!(self.bugs, AskedSession, "{peer:?} is here, and waits for another hub");
@@ -143,9 +145,9 @@ impl Router {
         self.refuse_newcomer(peer, parties, now);
     }
 
-    /// An id is free: its newcomer continues.
+    /// Handles the release of an id: its new session continues.
     pub(super) fn id_released(&mut self, peer: &PeerId, now: Now) {
-        // Most ids that become free are wanted by nobody.
+        // Most released ids are wanted by no other session.
         let Some((parties, resume)) = self.takeovers.release(peer) else { return };
         match parties {
             // The session here has lost its id to one at another hub, which has not been asked yet.
@@ -158,7 +160,7 @@ impl Router {
         }
     }
 
-    /// The socket of the pinged session has accepted bytes queued before the ping, or the ping.
+    /// Handles progress of the pinged session's socket: it has accepted bytes queued before the ping, or the ping.
     pub(super) fn asked_on(&mut self, id: SessionId, now: Now) {
         let Some(session) = self.sessions.get(id) else { return };
         let peer = session.peer();
@@ -179,7 +181,7 @@ impl Router {
     }
 
     pub(super) fn expire_takeovers(&mut self, now: Now) {
-        // What does not fit into a turn stays due.
+        // Takeovers that do not fit into a turn stay due.
         while self.outputs.len() < TURN_OUTPUTS
             && let Some((peer, expired)) = self.takeovers.expire(now.at)
         {
@@ -197,7 +199,7 @@ impl Router {
         }
     }
 
-    /// The hub that holds an id has answered.
+    /// Handles the answer of the hub that holds an id.
     pub(super) fn takeover_answered(&mut self, peer: PeerId, ticket: u64, in_use: bool, now: Now) {
         let Some(newcomer) = self.takeovers.asked_hub(&peer, ticket) else { return };
         self.stats.takeovers[usize::from(in_use)] += 1;
@@ -208,10 +210,10 @@ impl Router {
         }
     }
 
-    /// A peer of this home shard is connected to another hub.
+    /// Handles the news that a peer of this home shard is connected to another hub.
     ///
-    /// A session here that was admitted before this was known, with a smaller claim, has lost its id. Other shards may
-    /// have left its announcement out, and would not restore it if the greater claim ended.
+    /// A session here that was admitted in the meantime, with a smaller claim, has lost its id. Other shards may have
+    /// left out its announcement, and would not restore it if the greater claim ended.
     pub(super) fn connected_elsewhere(&mut self, peer: PeerId, claim: Claim, now: Now) {
         self.home.connected_elsewhere(peer, claim);
         let here = self.by_peer.get(&peer).copied();
@@ -222,7 +224,7 @@ impl Router {
         }
     }
 
-    /// A peer of this home shard is no longer connected to another hub.
+    /// Handles the news that a peer of this home shard is no longer connected to another hub.
     pub(super) fn ended_elsewhere(&mut self, peer: PeerId, claim: Claim, now: Now) {
         if self.home.ended_elsewhere(&peer, claim)
             && let Some(Parties::HolderElsewhere(_)) = self.takeovers.parties(&peer)

@@ -17,7 +17,7 @@ use crate::secret::is_secret;
 
 use super::letter::Asker;
 
-/// The takeovers under way: ids that one session holds and another one wants. At most one for each id.
+/// The takeovers in progress: ids that one session holds and another one wants. There is at most one for each id.
 ///
 /// This type decides; the router closes, admits and asks.
 #[derive(Debug)]
@@ -25,33 +25,33 @@ pub(super) struct Takeovers {
     keys: Keys,
     asked: u64,
     pending: HashMap<PeerId, Takeover, Keys>,
-    /// By time, peer and ticket. Entries of ended takeovers stay until their time: at most as many as connections can
-    /// be opened, and challenges arrive, within the grace.
+    /// Ordered by time, peer and ticket. Entries of ended takeovers stay until they are due: at most as many as
+    /// connections can be opened, and challenges can arrive, within the grace.
     deadlines: BTreeSet<(Duration, PeerId, u64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Takeover {
     parties: Parties,
-    /// What the newcomer's resume secret proves.
+    /// The lineage that the new session's resume secret proves.
     resume: Option<Lineage>,
-    /// Identifies the question; the ping's payload is derived from it.
+    /// Identifies the question. The ping's payload is derived from it.
     ticket: u64,
-    /// Time at which the holder counts as dead without an answer. It is postponed while its socket accepts bytes
-    /// queued before the ping.
+    /// Time at which the holder counts as dead without an answer. It is postponed while its socket accepts bytes queued
+    /// before the ping.
     until: Duration,
     /// Time at which the takeover is decided at the latest.
     limit: Duration,
 }
 
-/// Where the two sessions of a takeover are: the holder of the id, and the newcomer that wants it.
+/// The places of the two sessions of a takeover: the holder of the id, and the newcomer that wants it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Parties {
-    /// Both are on this shard; this is the newcomer.
+    /// Both are on this shard. The value is the newcomer.
     BothHere(SessionId),
-    /// This newcomer is on this shard, the holder at another hub.
+    /// The newcomer is on this shard, and the holder at another hub.
     HolderElsewhere(SessionId),
-    /// The holder is on this shard, the newcomer at this hub.
+    /// The holder is on this shard, and the newcomer at this hub.
     NewcomerElsewhere(Asker),
 }
 
@@ -60,13 +60,13 @@ pub(super) enum Parties {
 pub(super) enum Holder {
     /// No session.
     Nobody,
-    /// A session on this shard. Includes the right that the newcomer's resume secret gives, if it showed one.
+    /// A session on this shard. The value is the right that the newcomer's resume secret gives, if it sent one.
     Here(Option<Right>),
     /// A session at another hub.
     Elsewhere,
 }
 
-/// What happens to a session that was opened here.
+/// The decision about a session that was opened here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Opened {
     /// Refuse it. Nothing else changes.
@@ -81,7 +81,7 @@ pub(super) enum Opened {
     AskHub(u64),
 }
 
-/// What happens to a session at another hub that wants an id.
+/// The decision about a session at another hub that wants an id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Challenged {
     /// Answer its hub at once.
@@ -98,9 +98,9 @@ pub(super) enum Challenged {
 /// The decision about a takeover whose time is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Expired {
-    /// The holder here has not answered. Its end releases the id; the takeover stays until then.
+    /// The holder here has not answered. Its end releases the id. The takeover stays until then.
     HolderDead,
-    /// The holder's hub has not answered, and cannot object. The takeover stays until [`Takeovers::release`].
+    /// The holder's hub has not answered, so it cannot object. The takeover stays until [`Takeovers::release`].
     HubSilent,
     /// The holder's socket has accepted bytes until just now, so its client reads. The takeover has ended: refuse the
     /// newcomer.
@@ -134,7 +134,7 @@ impl Takeovers {
 
     /// Decides about a session that was opened here. `seat` tells whether the hub has room for one more session.
     ///
-    /// The second value is a newcomer that waited for the same id until now: its takeover has ended, and it must be
+    /// The second value is a newcomer that waited for the same id until now. Its takeover has ended, and it must be
     /// refused before anything else happens.
     pub(super) fn opened(
         &mut self,
@@ -165,8 +165,8 @@ impl Takeovers {
     }
 
     /// Decides about a session at another hub that wants an id of this shard. The second value is as in
-    /// [`Self::opened`]. While [`MAX_TAKEOVERS_ASKED`] questions are under way, only sessions with the right to the id
-    /// at once get it.
+    /// [`Self::opened`]. While [`MAX_TAKEOVERS_ASKED`] questions are unanswered, only sessions with the immediate right
+    /// to the id get it.
     pub(super) fn challenged(
         &mut self,
         asker: Asker,
@@ -176,7 +176,7 @@ impl Takeovers {
         now: Duration,
     ) -> (Challenged, Option<Parties>) {
         let Holder::Here(right) = holder else {
-            // A session that waits here was first.
+            // A session that waits here came first.
             return (Challenged::Answer { in_use: self.pending.contains_key(&peer) }, None);
         };
         let at_once = right == Some(Right::AtOnce);
@@ -192,14 +192,15 @@ impl Takeovers {
         (Challenged::Ping(self.nonce(&peer, ticket)), displaced)
     }
 
-    /// The holder's socket has accepted bytes queued before the ping, or the ping: it cannot have answered yet.
+    /// Records that the holder's socket has accepted bytes queued before the ping, or the ping: it cannot have answered
+    /// yet.
     pub(super) fn asked_on(&mut self, peer: &PeerId, now: Duration) {
         if let Some(takeover) = self.pending.get_mut(peer) {
             takeover.until = takeover.until.max(now + TAKEOVER_GRACE);
         }
     }
 
-    /// The holder has sent a pong. If it answers the question, the takeover has ended: refuse this newcomer.
+    /// Handles a pong of the holder. If it answers the question, the takeover has ended: refuse the returned newcomer.
     pub(super) fn answered(&mut self, peer: &PeerId, payload: &[u8]) -> Option<Parties> {
         let takeover = self.pending.get(peer)?;
         if !is_secret(payload, &self.nonce(peer, takeover.ticket)) {
@@ -208,7 +209,7 @@ impl Takeovers {
         self.pending.remove(peer).map(|takeover| takeover.parties)
     }
 
-    /// The newcomer that waits for the holder's hub, if this is the ticket of its question. Other hubs can send any
+    /// The newcomer that waits for the holder's hub, if `ticket` is that of its question. Other hubs can send any
     /// ticket.
     pub(super) fn asked_hub(&self, peer: &PeerId, ticket: u64) -> Option<SessionId> {
         match self.pending.get(peer) {
@@ -219,7 +220,7 @@ impl Takeovers {
         }
     }
 
-    /// Decides about the next takeover whose time is over at `now`. `None` if there is no further one.
+    /// Decides about the next takeover whose time is over at `now`. Returns `None` if there is no further one.
     pub(super) fn expire(&mut self, now: Duration) -> Option<(PeerId, Expired)> {
         while self.next_deadline().is_some_and(|at| at <= now) {
             let (_, peer, ticket) = self.deadlines.pop_first()?;
@@ -244,17 +245,18 @@ impl Takeovers {
         None
     }
 
-    /// The id is free. Ends its takeover, and returns the newcomer with what its resume secret proves.
+    /// Handles the release of an id. Ends its takeover, and returns the newcomer with the lineage that its resume
+    /// secret proves.
     pub(super) fn release(&mut self, peer: &PeerId) -> Option<(Parties, Option<Lineage>)> {
         self.pending.remove(peer).map(|takeover| (takeover.parties, takeover.resume))
     }
 
-    /// A released newcomer finds that its id is now held at another hub. Returns the ticket of the question.
+    /// Records that a released newcomer finds its id held at another hub. Returns the ticket of the question.
     pub(super) fn ask_hub(&mut self, peer: PeerId, newcomer: SessionId, resume: Option<Lineage>, now: Duration) -> u64 {
         self.ask(peer, Parties::HolderElsewhere(newcomer), resume, now)
     }
 
-    /// A waiting session has ended by itself.
+    /// Records that a waiting session has ended by itself.
     pub(super) fn withdraw(&mut self, peer: &PeerId, newcomer: SessionId) {
         let waits = self.parties(peer);
         if waits == Some(Parties::BothHere(newcomer)) || waits == Some(Parties::HolderElsewhere(newcomer)) {
@@ -262,15 +264,15 @@ impl Takeovers {
         }
     }
 
-    /// Whether every takeover will be decided.
-    #[expect(clippy::disallowed_methods, reason = "for audits, which change nothing")]
+    /// Checks that every takeover has a deadline.
+    #[expect(clippy::disallowed_methods, reason = "only audits iterate, and they change nothing")]
     pub(super) fn audit(&self) -> Result<(), String> {
         let due: BTreeSet<u64> = self.deadlines.iter().map(|(.., ticket)| *ticket).collect();
         let forgotten = self.pending.iter().find(|(_, takeover)| !due.contains(&takeover.ticket));
         ensure(forgotten.is_none(), || format!("a takeover has no deadline: {forgotten:?}"))
     }
 
-    /// Whether no other session waits for the id, or one with a weaker secret.
+    /// Whether no other session waits for the id, or only one with a weaker secret.
     fn goes_first(&self, peer: &PeerId, resume: Option<Lineage>) -> bool {
         let waits = self.pending.get(peer);
         waits.is_none_or(|waits| resume.is_some_and(|resume| resume.outranks(waits.resume)))
@@ -291,7 +293,7 @@ impl Takeovers {
         ticket
     }
 
-    /// Keyed, so that a client cannot send a valid pong without the ping.
+    /// The payload is keyed, so that a client cannot send a valid pong without the ping.
     fn nonce(&self, peer: &PeerId, ticket: u64) -> [u8; 8] {
         self.keys.hash_one((peer, ticket)).to_be_bytes()
     }

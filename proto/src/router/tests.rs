@@ -1,5 +1,5 @@
-//! Properties that cannot be seen from outside: nothing grows with the past. Transcripts and the simulator
-//! (`tests/sim`) test everything else.
+//! Tests of properties that cannot be observed from outside: memory does not grow with the past. Transcripts and the
+//! simulator (`tests/sim`) test everything else.
 
 mod circles;
 mod edges;
@@ -104,7 +104,7 @@ fn peers_that_left_leave_no_state() {
     day.pass(RECEIPT_TIMEOUT);
     let Router { sessions, by_peer, rosters, takeovers, tickets, .. } = &day.router;
     assert_eq!((sessions.len(), by_peer.len(), rosters.len(), rosters.members()), (0, 0, 0, 0));
-    assert!(rosters.slots() <= 2, "places of networks are used again");
+    assert!(rosters.slots() <= 2, "indexes of networks are reused");
     assert!(takeovers.is_empty() && tickets.is_empty() && rosters.hidden() == 0);
     assert_eq!(day.router.poll_timeout(), None);
 }
@@ -132,7 +132,7 @@ fn a_reader_without_room_remembers_only_present_members() {
 }
 
 #[test]
-fn a_session_admitted_in_ignorance_of_a_greater_claim_loses_its_id() {
+fn a_session_admitted_before_a_greater_claim_arrives_loses_its_id() {
     let mut day = Day::new(128);
     let (first, second) = (session(0, 0), session(1, 0));
     day.opens(first, 1);
@@ -143,13 +143,13 @@ fn a_session_admitted_in_ignorance_of_a_greater_claim_loses_its_id() {
     };
     let held = day.router.sessions.get(first).map(|session| session.claim().incarnation.0).unwrap();
     day.input(Input::Letter(elsewhere(held - 1)));
-    assert!(day.router.sessions.get(first).is_some(), "a lesser claim changes nothing");
+    assert!(day.router.sessions.get(first).is_some(), "a smaller claim changes nothing");
     day.input(Input::Letter(elsewhere(held + 10)));
     assert!(day.router.sessions.get(first).is_none() && day.router.rosters.len() == 0);
     day.opens(second, 1);
     assert!(
         day.router.sessions.get(second).is_some_and(|session| session.phase() == SessionPhase::Pending),
-        "who comes next asks"
+        "the next session asks"
     );
 }
 
@@ -232,9 +232,9 @@ fn a_secret_at_another_hub_takes_the_id_before_a_waiting_session() {
     assert_eq!(answers, [(5, false)]);
     assert_eq!(closed, [(waits, CloseReason::IdInUse), (holder, CloseReason::Replaced)]);
     assert_eq!(day.router.stats.resumes[ResumeOutcome::Resumed as usize], 1);
-    assert_eq!(day.router.stats.takeovers, [0, 0], "nobody was asked to any end");
+    assert_eq!(day.router.stats.takeovers, [0, 0], "no session was pinged");
     day.opens(session(2, 0), 1);
-    assert_eq!(day.router.by_peer.get(&peer(1)), Some(&session(2, 0)), "nobody waits any more");
+    assert_eq!(day.router.by_peer.get(&peer(1)), Some(&session(2, 0)), "no session waits any more");
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn the_hub_with_the_stronger_secret_gets_the_id() {
     let outdated = |ago| Some(lineage(root, root - ago));
     assert_eq!(day.challenged(1, 1, None), (vec![], vec![]), "the holder is asked");
     assert_eq!(day.challenged(1, 2, None), (vec![(2, true)], vec![]));
-    assert_eq!(day.challenged(1, 3, outdated(2)), (vec![(1, true)], vec![]), "it takes the other's place");
+    assert_eq!(day.challenged(1, 3, outdated(2)), (vec![(1, true)], vec![]), "it replaces the other one");
     assert_eq!(day.challenged(1, 4, outdated(2)), (vec![(4, true)], vec![]));
     assert_eq!(day.challenged(1, 5, outdated(1)), (vec![(3, true)], vec![]));
     day.now += TAKEOVER_GRACE;
@@ -275,9 +275,9 @@ fn at_hub(n: u8, incarnation: u64) -> Claim {
     Claim { incarnation: PeerIncarnation(incarnation), hub: HubId(peer(n)) }
 }
 
-/// The end of the greater claim is reported by a shard, the smaller claim by the mesh: either may arrive first.
+/// A shard reports the end of the greater claim, and the mesh reports the smaller claim: either may arrive first.
 #[test]
-fn a_lesser_claim_holds_when_the_greater_has_ended() {
+fn a_smaller_claim_wins_after_the_greater_has_ended() {
     let mut day = Day::new(8);
     let (greater, lesser) = (at_hub(8, 20), at_hub(9, 10));
     let stay = Stay { number: 1, discovery: Discovery::All };
@@ -356,7 +356,7 @@ fn an_ended_stay_repeats_no_meeting() {
 /// A hub that forgot a peer in a partition, and whose peer now knows its maximum of others, declines when it is
 /// reminded.
 #[test]
-fn a_member_that_is_asked_again_may_decline() {
+fn a_member_that_is_asked_again_can_decline() {
     let mut day = Day::bounded(1);
     let (claim, stay) = (at_hub(9, 10), Stay { number: 1, discovery: Discovery::Closest(1) });
     day.hears(joined(9, claim, stay));
@@ -368,7 +368,7 @@ fn a_member_that_is_asked_again_may_decline() {
         ToShard::Meeting(Arc::new(meeting))
     };
     assert_eq!(day.hears(answer(MeetingKind::Agreed)).len(), 0);
-    assert_eq!(day.asks(Duration::from_secs(30)), [MeetingKind::Agreed], "they are named now and then");
+    assert_eq!(day.asks(Duration::from_secs(30)), [MeetingKind::Agreed], "they are repeated periodically");
     assert_eq!(said_to_hubs(day.hears(answer(MeetingKind::Declined))), [MeetingKind::Met], "and asked for once more");
     assert_eq!(told(&day.hears(answer(MeetingKind::Declined))), [MessageKind::PeerDisconnected]);
     assert_eq!(day.hears(answer(MeetingKind::Declined)).len(), 0);
@@ -460,14 +460,24 @@ fn signals_without_a_standing_are_delivered_only_in_global() {
     day.says(session(0, 0), r#"{"type":"announce"}"#);
     let late = (Address::Mesh, Some(Outcome::Failed(ErrorCode::Unreachable)));
     assert_eq!(posted(day.hears(signal(FROM_HUB, "n", Standing::Unknown, 1))), [late]);
-    assert_eq!(told(&day.hears(signal(FROM_HUB, "global", Standing::Unknown, 1))).len(), 1, "it may be in no network");
-    assert_eq!(told(&day.hears(signal(FROM_HUB, "global", Standing::Outsider, 1))).len(), 1, "it is in no network");
+    assert_eq!(
+        told(&day.hears(signal(FROM_HUB, "global", Standing::Unknown, 1))).len(),
+        1,
+        "its sender may be in no \
+        network"
+    );
+    assert_eq!(
+        told(&day.hears(signal(FROM_HUB, "global", Standing::Outsider, 1))).len(),
+        1,
+        "its sender is in no \
+        network"
+    );
     day.hears(joined(9, at_hub(9, 10), Stay { number: 5, discovery: Discovery::All }));
     assert_eq!(told(&day.hears(signal(FROM_HUB, "n", Standing::Unknown, 1))).len(), 1);
 }
 
 #[test]
-fn a_signal_goes_straight_to_the_mesh_where_its_target_is_known_to_be_at_another_hub() {
+fn a_signal_goes_straight_to_the_mesh_if_its_target_is_known_to_be_at_another_hub() {
     let (mut day, at) = Day::meshed(0);
     let (sender, known, unknown) = (at(0, 20), at(1, 20), at(2, 20));
     day.opens(session(0, 0), sender);
@@ -489,7 +499,7 @@ fn a_signal_for_a_peer_that_was_here_does_not_follow_it_to_another_hub() {
     let gone = at(0, 20);
     day.hears(ToShard::Elsewhere { peer: peer(gone), claim: at_hub(9, 10) });
     let to = |detour| signal(from_shard(detour), "n", Standing::Member(1), gone);
-    assert_eq!(posted(day.hears(to(true))), [(Address::Mesh, None)], "nobody knew where it is");
+    assert_eq!(posted(day.hears(to(true))), [(Address::Mesh, None)], "the place of the target was unknown");
     let not_found = Outcome::Failed(ErrorCode::PeerNotFound);
     assert_eq!(posted(day.hears(to(false))), [(Address::Shard(ShardId(3)), Some(not_found))]);
 }
@@ -594,7 +604,7 @@ fn a_return_during_a_sliced_leave_is_kept() {
     let (mut day, leaver, other) = in_four_networks();
     let (first, unfinished) = said(&mut day, Input::Message { session: leaver, text: r#"{"type":"goodbye"}"# });
     assert!(unfinished && first == ["1 goodbye a"], "{first:?}");
-    // It receives nothing more of networks that it has left.
+    // It receives no more events of networks that it has left.
     let (news, _) = said(&mut day, Input::Message { session: other, text: r#"{"type":"announce","networkName":"c"}"# });
     assert_eq!(news, ["1 peer-discovered c"]);
     let (back, _) =
@@ -608,7 +618,7 @@ fn a_return_during_a_sliced_leave_is_kept() {
 }
 
 #[test]
-fn a_session_never_leaves_more_networks_than_it_may_be_in() {
+fn the_unfinished_leaves_of_a_session_are_bounded() {
     let (mut day, leaver, _) = in_four_networks();
     for round in 0..10 {
         said(&mut day, Input::Message { session: leaver, text: r#"{"type":"goodbye"}"# });
@@ -652,7 +662,7 @@ fn outputs(router: &mut Router, input: Input<'_>) -> Vec<Output> {
 }
 
 #[test]
-fn a_peer_that_is_kept_out_takes_no_id_from_another_hub() {
+fn an_excluded_peer_takes_no_id_from_another_hub() {
     let mut day = Day::new(128);
     day.router.config.meshed = true;
     let claim = Claim { incarnation: PeerIncarnation(5), hub: HubId(peer(9)) };
@@ -689,7 +699,7 @@ fn a_large_network_is_closed_in_slices() {
     let first = outputs(&mut day.router, close);
     assert!(matches!(first.last(), Some(Output::Unfinished)), "{first:?}");
     assert!(!first.iter().any(|output| matches!(output, Output::Acted(_))));
-    // It was out already, and joins again, in a slot that has not been looked at.
+    // It had left already, and joins again, in a slot that has not been examined.
     says(&mut day, 1, r#"{"type":"announce","networkName":"n"}"#);
     says(&mut day, many - 2, r#"{"type":"announce","networkName":"n"}"#);
     let second = outputs(&mut day.router, Input::Continue);
@@ -699,6 +709,6 @@ fn a_large_network_is_closed_in_slices() {
         outputs(&mut day.router, Input::Continue);
     }
     let ix = day.router.rosters.find("n").unwrap();
-    assert_eq!(day.router.rosters.network(ix).map(|network| network.len()), Some(2), "those that joined since stay");
+    assert_eq!(day.router.rosters.network(ix).map(|network| network.len()), Some(2), "sessions that joined since stay");
     day.router.audit();
 }

@@ -10,14 +10,14 @@ use crate::limits::RECEIPT_TIMEOUT;
 
 /// The receipts that sessions of this shard requested and have not received.
 ///
-/// A session has at most [`MAX_OPEN_RECEIPTS`](crate::limits::MAX_OPEN_RECEIPTS); the session counts them.
+/// A session has at most [`MAX_OPEN_RECEIPTS`](crate::limits::MAX_OPEN_RECEIPTS). The session itself counts them.
 #[derive(Debug)]
 pub(super) struct Tickets {
     /// Number of the next ticket.
     next: NonZeroU64,
     open: HashMap<NonZeroU64, Ticket, Keys>,
-    /// In the order of their deadlines, since all have the same timeout. Closed tickets stay until there are more of
-    /// them than open ones, so the length is at most twice the open ones plus [`Self::SLACK`].
+    /// Ordered by deadline, since all tickets have the same timeout. Closed tickets stay until they outnumber the open
+    /// ones, so the length is at most twice the number of open tickets plus [`Self::SLACK`].
     deadlines: VecDeque<(Duration, NonZeroU64)>,
 }
 
@@ -52,7 +52,7 @@ impl Tickets {
     }
 
     /// Number of open tickets of one session.
-    #[expect(clippy::disallowed_methods, reason = "for audits, which change nothing")]
+    #[expect(clippy::disallowed_methods, reason = "only audits iterate, and they change nothing")]
     pub(super) fn open_of(&self, session: SessionId) -> usize {
         self.open.values().filter(|ticket| ticket.session == session).count()
     }
@@ -80,7 +80,7 @@ impl Tickets {
         self.open.remove(&number)
     }
 
-    /// Closes the next ticket that has expired at `now`. `None` if there is no further one.
+    /// Closes the next ticket that has expired at `now`. Returns `None` if there is no further one.
     pub(super) fn expire(&mut self, now: Duration) -> Option<Ticket> {
         while let Some((_, number)) = self.deadlines.pop_front_if(|(at, _)| *at <= now) {
             if let Some(ticket) = self.close(number) {

@@ -1,6 +1,6 @@
 //! The kinds of message.
 
-/// The kinds of signal: messages from one peer to another. The hub relays them and does not read their data.
+/// The kinds of signal: messages from one peer to another. The hub relays them without reading their data.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum SignalKind {
     /// `offer`: the first description of a connection.

@@ -7,7 +7,7 @@ use crate::ws;
 use super::json::{SYSTEM, TIMESTAMP_LEN, framed, put, put_tail, put_u64, timestamp};
 use super::kind::MessageKind;
 
-/// A frame for many recipients. It is encoded once; `targetPeerId` and `timestamp` have a fixed width and are patched
+/// A frame for many recipients. It is encoded once. `targetPeerId` and `timestamp` have a fixed width and are patched
 /// for each recipient.
 #[derive(Debug)]
 pub struct Template {
@@ -39,7 +39,7 @@ impl Template {
         self.bytes.len()
     }
 
-    /// The same message with `"again":true`: its recipients have discovered this member already.
+    /// The same message with `"again":true`, for recipients that have already discovered this member.
     pub(crate) fn again(&self) -> Self {
         let had = ws::header_len_of(&self.bytes);
         let mut out = Vec::with_capacity(self.bytes.len() + 16);
@@ -61,7 +61,7 @@ impl Template {
 
 const NOBODY: PeerId = PeerId::from_bytes([0; 20]);
 
-/// Encodes a message for many recipients. `session` is the session that it is about.
+/// Encodes a message for many recipients. `session` is the session that the message is about.
 fn template(
     kind: &str,
     data: &[u8],
@@ -80,7 +80,7 @@ fn template(
         out.extend_from_slice(data);
         target_at = put_tail(out, from, Some(&NOBODY), network, wall_ms);
         timestamp_at = out.len() - 1 - TIMESTAMP_LEN;
-        // All peers behind a legacy link have the same number, which says nothing.
+        // All peers behind a legacy link have the same number, which has no meaning.
         if let Some(session) = session.filter(|session| *session > PeerIncarnation::LEGACY) {
             out.pop();
             put(out, ",\"session\":");

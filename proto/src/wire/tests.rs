@@ -1,4 +1,4 @@
-//! Outgoing messages are JSON with the Go hub's order of keys, whatever clients have put into them.
+//! Outgoing messages are JSON with the Go hub's order of keys, whatever clients put into them.
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -253,7 +253,7 @@ proptest! {
     }
 }
 
-/// `again` moves the patched places when its own length makes the header longer.
+/// `again` moves the patched places if its own length makes the header longer.
 #[test]
 fn a_repeated_discovery_is_patched_in_its_two_places() {
     let to = PeerId::from_bytes([7; 20]);

@@ -45,7 +45,7 @@ impl FrameReader {
             let (consumed, needed) = self.decode(bytes, &mut received)?;
             let rest = &bytes[consumed..];
             if !rest.is_empty() {
-                // Reserves room for the complete frame, but at most as much as has arrived already.
+                // Reserves room for the complete frame, but at most as much as has already arrived.
                 partial.reserve_exact(needed.clamp(rest.len(), 2 * rest.len().max(1024)));
                 partial.extend_from_slice(rest);
             }
@@ -61,7 +61,7 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Parses frames at the front of `bytes`, until `received` breaks off. Returns the length of the parsed frames, and
+    /// Parses frames at the front of `bytes` until `received` breaks off. Returns the length of the parsed frames, and
     /// the length of the next one as far as it is known.
     fn decode(
         &mut self,

@@ -186,7 +186,7 @@ fn a_control_frame_is_at_most_125_bytes() {
 }
 
 #[test]
-fn a_control_frame_is_one_frame() {
+fn a_control_frame_is_not_fragmented() {
     for opcode in [CLOSE, PING, PONG] {
         refuses(&[frame(opcode, b"")], "control frame is fragmented");
     }
@@ -207,7 +207,7 @@ fn a_server_must_not_mask_its_frames() {
 }
 
 #[test]
-fn messages_of_a_server_are_received_however_they_are_cut() {
+fn messages_of_a_server_are_received_however_they_are_divided() {
     for len in [0, 1, 125, 126, 65_535, 65_536] {
         let payload = vec![7; len];
         let mut stream = Vec::new();
@@ -356,7 +356,7 @@ fn a_limit_without_bound_does_not_overflow() {
 }
 
 #[test]
-fn fragments_are_put_together() {
+fn fragments_are_joined() {
     accepts(&[frame(TEXT, b"a"), frame(CONT, b"b"), frame(FIN | CONT, b"c")], &[Event::Text("abc")]);
     accepts(&[frame(BINARY, b"\xff"), frame(FIN | CONT, b"\xfe")], &[Event::Binary(b"\xff\xfe")]);
     accepts(&[frame(TEXT, b""), frame(CONT, b""), frame(FIN | CONT, b"")], &[Event::Text("")]);
@@ -377,7 +377,7 @@ fn messages_follow_a_fragmented_one() {
 }
 
 #[test]
-fn control_frames_come_between_fragments() {
+fn control_frames_may_come_between_fragments() {
     accepts(
         &[
             frame(TEXT, b"a"),
@@ -403,7 +403,7 @@ fn a_continuation_needs_an_incomplete_message() {
 }
 
 #[test]
-fn a_message_is_not_begun_inside_another() {
+fn a_message_does_not_start_inside_another() {
     for first in [TEXT, BINARY] {
         for second in [TEXT, BINARY, FIN | TEXT, FIN | BINARY] {
             refuses(&[frame(first, b"a"), frame(second, b"b")], "new message inside a fragmented one");
@@ -422,7 +422,7 @@ fn the_limit_applies_to_all_fragments_together() {
 }
 
 #[test]
-fn memory_for_fragments_stays_within_the_limit_and_is_given_back() {
+fn memory_for_fragments_stays_within_the_limit_and_is_freed() {
     let mut decoder = Decoder::new(1_000);
     for (first, length) in [(BINARY, 1), (CONT, 300), (CONT, 301), (CONT, 0), (CONT, 398)] {
         decoder.decode(&mut frame(first, &vec![0; length])).unwrap();
@@ -466,7 +466,7 @@ fn text_is_utf8() {
 }
 
 #[test]
-fn a_character_may_be_cut_between_fragments() {
+fn a_character_may_be_divided_between_fragments() {
     let text = "é€𝄞";
     let mut pieces: Vec<_> = text.bytes().map(|byte| frame(CONT, &[byte])).collect();
     pieces.insert(0, frame(TEXT, b""));
@@ -475,7 +475,7 @@ fn a_character_may_be_cut_between_fragments() {
 }
 
 #[test]
-fn wrong_text_is_refused_before_its_last_fragment() {
+fn invalid_text_is_refused_before_its_last_fragment() {
     not_utf8(&[frame(TEXT, b"\xff")]);
     not_utf8(&[frame(TEXT, b"ok"), frame(CONT, b"ok\x80")]);
     not_utf8(&[frame(TEXT, b"\xf4"), frame(CONT, b"\x90")]);

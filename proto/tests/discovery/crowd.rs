@@ -1,4 +1,5 @@
-//! The peers of one network of a hub, whose letters arrive at once. Counts events, and records who knows whom.
+//! The peers of one network of a hub, whose letters arrive at once. Counts events, and records which peers know each
+//! other.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -8,17 +9,17 @@ use proto::{
     RouterConfig, RouterTuning, SessionId, ShardId, ToShard, limits,
 };
 
-/// More letters than this for one message are a loop.
+/// More letters than this for one message indicate a loop.
 const MOST_LETTERS: usize = 200_000;
 
 pub(crate) struct Crowd {
     shards: u16,
     routers: Vec<Router>,
     letters: VecDeque<(ShardId, ToShard)>,
-    /// Shards with long work left.
+    /// Shards with unfinished work.
     unfinished: VecDeque<ShardId>,
     at: BTreeMap<PeerId, (ShardId, SessionId)>,
-    /// The peers by slot, of each shard.
+    /// The peers of each shard, by slot.
     slots: Vec<Vec<Option<PeerId>>>,
     free: Vec<Vec<u32>>,
     generation: u32,
@@ -103,7 +104,7 @@ impl Crowd {
         std::mem::take(&mut self.events)
     }
 
-    /// A peer comes. Returns the events that this causes.
+    /// Joins a peer. Returns the number of events that this causes.
     pub(crate) fn joins(&mut self, peer: PeerId) -> usize {
         self.opens(peer);
         self.announces(peer)
@@ -136,7 +137,7 @@ impl Crowd {
         self.at.keys().copied().collect()
     }
 
-    /// Acquaintance is mutual, and the hub's counter matches.
+    /// Checks that acquaintance is mutual, and that the hub's counter matches.
     pub(crate) fn is_symmetric(&mut self) {
         let known = self.known.as_ref().unwrap();
         for (peer, others) in known {
@@ -161,7 +162,7 @@ impl Crowd {
                 },
             };
             turns += 1;
-            assert!(turns < MOST_LETTERS, "the routers do not come to rest");
+            assert!(turns < MOST_LETTERS, "the routers do not finish");
             self.routers[usize::from(shard.0)].handle_input(input, NOW);
             self.carry_out(shard);
         }
@@ -193,12 +194,9 @@ impl Crowd {
             let subject = subject(template.data());
             let others = known.get_mut(&peer).unwrap();
             if kind == MessageKind::PeerDiscovered {
-                assert!(others.insert(subject), "{peer:?} is told of {subject:?} again");
+                assert!(others.insert(subject), "{peer:?} discovers {subject:?} again");
             } else {
-                assert!(
-                    others.remove(&subject),
-                    "{peer:?} is told of the leave of {subject:?}, which it does not know"
-                );
+                assert!(others.remove(&subject), "{peer:?} receives the leave of {subject:?}, which it does not know");
             }
             return;
         }

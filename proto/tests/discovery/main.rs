@@ -1,4 +1,4 @@
-//! Tests the cost of bounded discovery, and which peers know each other, with hubs of one, two and three shards.
+//! Tests of the cost of bounded discovery, and of which peers know each other, with hubs of one, two and three shards.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod crowd;
@@ -19,14 +19,14 @@ fn closest(of: &[PeerId], to: PeerId, count: usize) -> BTreeSet<PeerId> {
     all.into_iter().collect()
 }
 
-/// Joins `n` peers one after another. Checks the cost of each join, and whom the new peer knows.
+/// Joins `n` peers one after another. Checks the cost of each join, and which peers the new peer knows.
 fn filled(shards: u16, k: u8, n: u64) -> Crowd {
     let mut crowd = Crowd::new(shards, Discovery::Closest(k), MAX_ACQUAINTANCES);
     let wanted = usize::from(k) + RANDOM_PICKS;
     for i in 0..n {
         let (peer, others) = (any_id(i), crowd.members());
         let events = crowd.joins(peer);
-        assert_eq!(events, 2 * wanted.min(others.len()), "{shards} shards, K = {k}, as number {i}");
+        assert_eq!(events, 2 * wanted.min(others.len()), "{shards} shards, K = {k}, peer number {i}");
         let knows = crowd.knows(peer);
         assert!(knows.is_superset(&closest(&others, peer, k.into())), "{peer:?} does not know its closest");
     }
@@ -117,7 +117,7 @@ fn a_crowd_around_one_peer_is_declined_with_errors() {
             refused += crowd.said.iter().filter(|(_, text)| text.contains("network-full")).count();
             assert!(crowd.knows(victim).len() <= MOST);
         }
-        assert!(refused > 200, "{refused} of 300 were told that there is no room");
+        assert!(refused > 200, "{refused} of 300 received network-full");
         crowd.is_symmetric();
         assert!(crowd.members().iter().all(|peer| crowd.knows(*peer).len() <= MOST));
         // Peers that leave make room.
@@ -135,7 +135,7 @@ fn a_crowd_around_one_peer_is_declined_with_errors() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Acquaintance is mutual and bounded, whatever peers send in whatever order.
+    /// Acquaintance is mutual and bounded, whatever peers send, and in whatever order.
     #[test]
     fn acquaintance_is_mutual(
         shards in 1u16..=3,

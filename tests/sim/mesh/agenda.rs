@@ -27,13 +27,13 @@ pub(crate) enum Event {
     Cut { link: usize },
     /// The first frame of a publisher arrives at a subscriber.
     Bridged(Subscription),
-    /// A hub learns that its bridge works or has failed.
+    /// The bridge of a hub starts to work, or has failed.
     Bridge { hub: usize, life: usize, up: bool },
     /// The bridge has room again.
     BridgeRoom { hub: usize, life: usize },
     /// A client connects.
     Open { hub: usize, peer: usize },
-    /// A client sends something.
+    /// A client sends a message.
     Say { client: usize, saying: Saying },
     /// A client's socket accepts a frame.
     Write { client: usize },
@@ -59,7 +59,7 @@ pub(crate) enum Event {
     Gone { hub: usize, life: usize },
     /// A hub starts again.
     Start { hub: usize },
-    /// Clients do something.
+    /// Clients act.
     Deed,
     /// A fault occurs.
     Trouble,

@@ -1,4 +1,4 @@
-//! The bridge: other hubs on it receive what one hub publishes, unless it is lost.
+//! The bridge: the other hubs on it receive the frames that one hub publishes, unless they are lost.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,7 +19,8 @@ pub(crate) enum Channel {
 
 /// The frames of one publisher in one channel of a subscriber, in order.
 ///
-/// A subscriber is a process: its successor receives nothing that was published before it subscribed itself.
+/// A subscriber is a process: the next process of a hub receives nothing that was published before it subscribed
+/// itself.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Subscription {
     from: usize,
@@ -31,7 +32,7 @@ pub(crate) struct Subscription {
 /// Frames in flight to a subscriber.
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
-    /// The frames with their senders. A restarted sender can have another id.
+    /// The frames with their senders. A sender that has restarted can have another id.
     frames: VecDeque<(HubId, Box<[u8]>)>,
     last: Duration,
 }
@@ -109,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_receives_nothing_that_was_published_to_its_predecessor() {
+    fn a_process_receives_nothing_that_was_published_to_the_previous_one() {
         let mut world = World::of_hubs(2);
         world.plan.bridged = vec![true; world.hubs.len()];
         world.plan.edges.clear();
@@ -121,7 +122,7 @@ mod tests {
             world.hubs[1].relay.stats(now).received.iter().sum::<u64>()
         };
         assert!(received(&mut world) > 0);
-        // A process that was stopped with unread frames is killed. When its successor starts, nobody publishes.
+        // A process that was stopped with unread frames is killed. While the next process starts, no hub publishes.
         let long = world.now + Duration::from_secs(60);
         world.hubs[1].frozen_until = Some(world.now + Duration::from_secs(5));
         world.pass(Duration::from_secs(3));

@@ -1,4 +1,4 @@
-//! The oracle of claims: a shard knows of a peer at another shard or hub what the letters about it add up to.
+//! The oracle of claims: a shard's knowledge of a peer at another shard or hub must follow from the letters about it.
 //!
 //! A roster has the greatest claim among those whose `Joined` has arrived and whose `Left` has not. A home shard knows
 //! the claim of the last `Elsewhere` until its `Nowhere` arrives. A forgotten claim breaks a promise to clients only
@@ -11,10 +11,10 @@ use proto::{Claim, NetworkName, PeerId, ToShard};
 use super::clients::Phase;
 use super::world::World;
 
-/// One shard of one process: the hub, its life, the shard.
+/// One shard of one process: the hub, the number of its process, and the shard.
 type Place = (usize, usize, usize);
 
-/// The claims that letters have begun and not ended.
+/// Claims for which a letter with the beginning has arrived, and no letter with the end.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     /// Memberships, by shard, peer and network.
@@ -23,28 +23,28 @@ pub(crate) struct Claims {
     elsewhere: BTreeMap<(Place, PeerId), Claim>,
 }
 
-/// What a shard must know after a letter.
+/// Knowledge that a shard must have after a letter.
 #[derive(Debug)]
 pub(crate) enum Known {
-    /// The claim by which the peer is a member of the network.
+    /// The claim under which the peer is a member of the network.
     Member {
         peer: PeerId,
         network: NetworkName,
         claim: Option<Claim>,
-        /// The letter began a claim that is not the greatest.
+        /// Whether the letter began a claim that is not the greatest.
         is_hidden: bool,
     },
     /// The claim of another hub to the peer.
     Elsewhere {
         peer: PeerId,
         claim: Option<Claim>,
-        /// The letter ended the claim.
+        /// Whether the letter ended the claim.
         has_ended: bool,
     },
 }
 
 impl Claims {
-    /// Notes a letter that a shard is about to receive.
+    /// Records a letter that a shard is about to receive.
     pub(crate) fn note(&mut self, place: Place, letter: &ToShard) -> Option<Known> {
         let (peer, network, claim, joins) = match letter {
             ToShard::Joined(a) => (a.peer, &a.network, a.claim, true),
@@ -70,8 +70,8 @@ impl Claims {
         };
         let claims = self.joined.entry((place, peer, network.clone())).or_default();
         if joins {
-            // The leave of a member that a greater claim replaces is on its way, and its own shard or the relay sends
-            // it.
+            // The leave of a member that a greater claim replaces is still in transit, from its own shard or from the
+            // relay.
             if claims.last().is_some_and(|shown| *shown < claim) {
                 claims.pop_last();
             }
@@ -86,7 +86,7 @@ impl Claims {
 }
 
 impl World {
-    /// Checks what a shard knows after a letter.
+    /// Checks a shard's knowledge after a letter.
     pub(crate) fn knows_claims(&mut self, hub: usize, shard: usize, known: &Known) {
         let router = &self.hubs[hub].routers[shard];
         let life = self.hubs[hub].life;
@@ -111,7 +111,7 @@ impl World {
                         "h{hub} s{shard} has {peer:?} elsewhere by {found:?}, and letters say {claim:?}"
                     ));
                 } else if *has_ended && phases == [Phase::Pending] {
-                    self.complain(format!("h{hub} s{shard}: {peer:?} waits for an id that nobody holds elsewhere"));
+                    self.complain(format!("h{hub} s{shard}: {peer:?} waits for an id that no other hub holds"));
                 }
             }
         }

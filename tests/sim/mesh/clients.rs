@@ -20,9 +20,9 @@ pub(crate) struct Client {
     pub(crate) shard: usize,
     pub(crate) session: SessionId,
     pub(crate) phase: Phase,
-    /// Answers pings.
+    /// Whether the client answers pings.
     pub(crate) answers: bool,
-    /// The connection is lost, but the hub may not know that yet.
+    /// Whether the connection is lost. The hub may not know that yet.
     pub(crate) lost: bool,
     queue: VecDeque<Queued>,
     backlog: bool,
@@ -33,7 +33,7 @@ pub(crate) struct Client {
     pub(crate) lineage: Option<Lineage>,
     /// Time of its end, and time until which others may consider it present.
     pub(crate) ended: Option<(Duration, Duration)>,
-    /// Its view of the networks it is in.
+    /// Its view of the networks that it is in.
     pub(crate) views: BTreeMap<Net, View>,
     /// Its latest announcement in each network.
     pub(crate) said: BTreeMap<Net, u64>,
@@ -43,7 +43,7 @@ pub(crate) struct Client {
 pub(crate) enum Phase {
     Pending,
     Open,
-    /// The session drains, and its messages are still read.
+    /// The session drains, but its messages are still read.
     Retiring,
     Ended,
 }
@@ -60,7 +60,7 @@ pub(crate) enum Saying {
     Announce,
     Goodbye,
     Signal,
-    /// A signal to a peer it has just discovered.
+    /// A signal to a peer that it has just discovered.
     Greeting(PeerId, Net),
     /// Several signals to one target at once.
     Burst,
@@ -140,8 +140,8 @@ impl World {
         }
     }
 
-    /// A client comes. Half of the clients send a secret of their id. Mostly it is the last one, which another client
-    /// may have received meanwhile.
+    /// Connects a client. Half of the clients send a secret of their id. Mostly it is the last one, which another
+    /// client may have received meanwhile.
     pub(crate) fn open(&mut self, hub: usize, peer: usize) {
         let secrets = self.those(|client| client.peer == self.plan.peers[peer] && client.lineage.is_some());
         let shown = match self.rng.below(6) {
@@ -249,7 +249,7 @@ impl World {
         }
     }
 
-    /// The target is mostly a discovered peer, because other signals seldom arrive.
+    /// The target is mostly a discovered peer, because signals to others rarely arrive.
     fn addressee(&mut self, client: usize) -> (Net, PeerId) {
         let views = self.clients[client].views.iter();
         let known: Vec<_> = views.flat_map(|(&net, view)| view.told.keys().map(move |&peer| (net, peer))).collect();
@@ -268,7 +268,7 @@ impl World {
         self.leave(client, CloseReason::ConnectionLost);
     }
 
-    /// The connection ends, and the router is notified.
+    /// Ends a connection, and notifies the router.
     fn leave(&mut self, client: usize, reason: CloseReason) {
         let Client { phase, hub, shard, session, .. } = self.clients[client];
         if phase == Phase::Ended {
@@ -283,7 +283,7 @@ impl World {
         }
     }
 
-    /// The session is gone; its unwritten signals return to the router.
+    /// Handles the end of a session. Its unwritten signals return to the router.
     fn ended(&mut self, client: usize, reason: CloseReason, undelivered: &mut Undelivered) {
         self.note(|| format!("c{client} has ended: {reason:?}"));
         let Client { hub, shard, session, peer, .. } = self.clients[client];
@@ -296,7 +296,7 @@ impl World {
         }
     }
 
-    /// The oracles learn that the session has ended.
+    /// Notifies the oracles that a session has ended.
     pub(crate) fn forget(&mut self, client: usize) {
         let at = self.now + self.longest_memory(client);
         let ended = &mut self.clients[client];
@@ -414,7 +414,7 @@ impl World {
         }
     }
 
-    /// The socket accepts its queue.
+    /// Lets the socket accept its queue.
     pub(crate) fn write(&mut self, client: usize) {
         let Client { hub, shard, peer, lost, answers, .. } = self.clients[client];
         // A lost connection accepts nothing.

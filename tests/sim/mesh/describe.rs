@@ -1,5 +1,5 @@
 //! Descriptions for traces, one line each.
-#![expect(clippy::wildcard_enum_match_arm, reason = "what needs no text is printed with Debug")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "other values are printed with Debug")]
 
 use proto::envelope::{ChangeKind, Envelope, Routed};
 use proto::{Announcement, Claim, Input, Leave, OutcomeLetter, RelayInput, SignalLetter, ToMesh, ToShard};

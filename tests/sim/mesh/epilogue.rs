@@ -1,4 +1,4 @@
-//! After the rest: the cost of one change, and of one signal.
+//! Checks after the rest: the cost of one change, and of one signal.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -133,8 +133,8 @@ impl World {
         }
     }
 
-    /// A link drops everything sent over it, in one direction or both, and stays open. If there is another way, signals
-    /// take it after three seconds, and no hub counts as lost.
+    /// A link silently drops all data, in one direction or both, and stays open. If there is another route, signals use
+    /// it after three seconds, and no hub counts as lost.
     fn one_silent_link(&mut self) {
         if !self.complaints.is_empty() {
             return;
@@ -184,7 +184,7 @@ impl World {
         Some((client, net, target))
     }
 
-    /// All hubs apply a leave as it was sent.
+    /// All hubs receive a leave as it was sent.
     fn one_leave(&mut self) {
         let Some(client) = self.any(|client| client.phase == Phase::Open && !client.views.is_empty()) else { return };
         if !self.complaints.is_empty() {

@@ -19,7 +19,7 @@ use crate::rng::Rng;
 pub(crate) struct Hub {
     pub(crate) place: usize,
     pub(crate) id: HubId,
-    /// Number of earlier processes at this place.
+    /// Number of earlier processes of this hub.
     pub(crate) life: usize,
     pub(crate) state: State,
     pub(crate) born: Duration,
@@ -28,11 +28,11 @@ pub(crate) struct Hub {
     pub(crate) keys: Keys,
     pub(crate) routers: Vec<Router>,
     pub(crate) relay: Relay,
-    /// Letters in flight between machines; the relay is the last machine.
+    /// Letters in flight between machines. The relay is the last machine.
     mail: Vec<Post>,
     /// Time of each machine's timer, by the hub's clock.
     timers: Vec<Option<Duration>>,
-    /// Number of timer calls in a row that changed nothing.
+    /// Number of successive timer calls that changed nothing.
     idle_timeouts: usize,
     /// The clients of each shard by slot.
     pub(crate) slots: Vec<Vec<Option<usize>>>,
@@ -46,7 +46,7 @@ pub(crate) enum State {
     Up,
     /// The hub drains, and its sessions retire.
     Draining,
-    /// The hub has sent its farewell, and only its links stay open for a moment.
+    /// The hub has sent its farewell. Its links stay open for a moment.
     Ended,
     Down,
 }
@@ -80,7 +80,7 @@ pub(crate) enum Told<'a> {
     Timeout(usize),
 }
 
-/// Maximum number of timer calls in a row without effect. A machine with more would never stop calling.
+/// Maximum number of successive timer calls without effect. A machine that exceeds it would never stop calling.
 const MOST_IDLE_TIMEOUTS: usize = 50;
 
 impl Hub {
@@ -171,7 +171,7 @@ impl Hub {
 }
 
 impl World {
-    /// A process starts.
+    /// Starts a process.
     pub(crate) fn wake(&mut self, hub: usize) {
         let (id, life, wall) = (self.hubs[hub].id, self.hubs[hub].life, self.time(hub).wall_ms);
         self.note(|| format!("h{hub} is {id:?}, life {life}, its wall clock is at {wall}"));
@@ -318,8 +318,8 @@ impl World {
         }
     }
 
-    /// A machine has work left. It continues when there is room for letters, which can take the transit time of a
-    /// letter.
+    /// Handles a machine's report that work is left. The machine continues when there is room for letters, at the
+    /// latest after the transit time of a letter.
     fn is_unfinished(&mut self, hub: usize, machine: usize) {
         let (at, life) = (self.now + self.up_to(self.plan.letter_us), self.hubs[hub].life);
         if self.saboteur.loses_continue() {
@@ -360,7 +360,7 @@ impl World {
             return;
         }
         let now = self.time(hub).at;
-        // The timer was set to an earlier time since, and has fired already.
+        // The timer was set to an earlier time since, and has already fired.
         if self.hubs[hub].timers[machine].is_none_or(|set| set > now) {
             return;
         }
@@ -370,7 +370,7 @@ impl World {
         let wants = if machine == routers.len() { relay.poll_timeout() } else { routers[machine].poll_timeout() };
         *idle_timeouts = if wants.is_some_and(|at| at <= now) { *idle_timeouts + 1 } else { 0 };
         if *idle_timeouts > MOST_IDLE_TIMEOUTS {
-            self.complain(format!("h{hub}: machine {machine} always wants a call at {wants:?}, and now it is {now:?}"));
+            self.complain(format!("h{hub}: machine {machine} wants a call at {wants:?} although it is {now:?}"));
         }
     }
 }

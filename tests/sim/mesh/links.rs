@@ -1,4 +1,4 @@
-//! Links: two pipes of bytes between two hubs, which open, carry, stall and are cut.
+//! Links: two pipes of bytes between two hubs, which open, transfer, stall and are cut.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,9 +26,9 @@ pub(crate) struct End {
     pub(crate) hub: usize,
     pub(crate) life: usize,
     pub(crate) told: Told,
-    /// The relay knows that the pipe is full.
+    /// Whether the relay knows that the pipe is full.
     full: bool,
-    /// The relay has more to send.
+    /// Whether the relay has more to send.
     backlog: bool,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Pipe {
     last: Duration,
     /// Time until which the other side does not read.
     pub(crate) stalled_until: Duration,
-    /// The pipe drops everything that is sent into it, without notice to either side.
+    /// Whether the pipe silently drops all data.
     pub(crate) swallows: bool,
     /// Maximum transit time of a frame, in microseconds.
     delay_us: usize,
@@ -60,7 +60,7 @@ impl World {
 
     pub(crate) fn dial(&mut self, a: usize, b: usize) {
         let both = self.hubs[a].is_up() && self.hubs[b].is_up();
-        // A hub that starts dials all hubs it should be linked with.
+        // A hub that starts dials all hubs that it should be linked with.
         if !both || !self.plan.edges.contains(&(a, b)) || self.link_between((a, b)).is_some() {
             return;
         }
@@ -87,7 +87,7 @@ impl World {
         }
     }
 
-    /// The hub at this end, if it is still the one that opened the link.
+    /// The hub at this end, if it is still the process that opened the link.
     fn end(&self, link: usize, side: usize) -> Option<usize> {
         let End { hub, life, .. } = self.links[link].ends[side];
         (self.hubs[hub].life == life && self.hubs[hub].lives()).then_some(hub)
@@ -127,7 +127,7 @@ impl World {
         }
     }
 
-    /// A link ends: frames in flight are lost, and each side notices later.
+    /// Ends a link: frames in flight are lost, and each side notices later.
     pub(crate) fn cut(&mut self, link: usize) {
         if std::mem::replace(&mut self.links[link].cut, true) {
             return;
@@ -151,7 +151,7 @@ impl World {
         self.plan.old[self.hubs[hub].place]
     }
 
-    /// A relay puts out an envelope.
+    /// Handles an envelope that a relay puts out.
     pub(crate) fn put_out(&mut self, hub: usize, to: Destination, envelope: Envelope) {
         self.note(|| format!("    h{hub} > {to:?} {}", describe_envelope(&envelope)));
         if envelope.kind() == EnvelopeKind::Hello {
@@ -182,7 +182,7 @@ impl World {
         let said = *self.beats.entry((beat.hub, beat.incarnation, beat.number)).or_insert(self.now);
         let unknown = self.way() + Duration::from_millis(300);
         let age = Duration::from_millis(u64::from(beat.age_ms));
-        // The age of a frame in a stalled pipe is unknown to the hubs. A frame older than a lease has no effect.
+        // The hubs do not know the age of a frame in a stalled pipe. A frame older than a lease has no effect.
         let known = !self.plan.has(Trouble::Stall) && !self.plan.has(Trouble::Stop);
         if known && age < LEASE && age + unknown < self.now - said {
             let old = self.now - said;

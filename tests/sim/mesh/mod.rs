@@ -1,7 +1,7 @@
 //! Many hubs, each with several routers and one relay. Links and a bridge connect them, and are randomly cut, slow or
 //! lossy.
 //!
-//! Time is virtual: future events are in the [agenda](agenda), and the earliest one is next. Clients connect, move,
+//! Time is virtual: future events are in the [agenda](agenda), and the earliest one comes next. Clients connect, move,
 //! send and fall silent; hubs are killed, stopped, drained and restarted. The clients' views are checked against the
 //! promises all the time, and completely when all faults have ended.
 

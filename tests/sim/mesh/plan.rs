@@ -53,10 +53,10 @@ pub(crate) struct Plan {
     pub(crate) low: usize,
     /// Error of each hub's wall clock, in milliseconds.
     pub(crate) skews: Vec<i64>,
-    /// No faults occur.
+    /// Whether no faults occur.
     pub(crate) calm: bool,
     pub(crate) troubles: Vec<usize>,
-    /// Hubs that are down at the end stay down.
+    /// Whether hubs that are down at the end stay down.
     pub(crate) stays_down: bool,
     pub(crate) length: Duration,
     /// Maximum time between two actions of clients, and between two faults, in milliseconds.
@@ -84,7 +84,7 @@ impl Plan {
         let edges = edges(topology, hubs, rng);
         let bridged = match (topology, rng.below(6)) {
             (Topology::Islands, 0..3) => vec![true; hubs],
-            // At least one hub of each island: the islands are the even and the odd hubs.
+            // At least one hub of each island is on the bridge. The islands are the even and the odd hubs.
             (Topology::Islands, _) => (0..hubs).map(|hub| hub < 2 || rng.one_in(2)).collect(),
             (_, 0) => vec![true; hubs],
             (_, 1) => (0..hubs).map(|_| rng.one_in(2)).collect(),
@@ -139,7 +139,7 @@ impl Plan {
             write_us: *rng.pick(&[100, 5_000, 30_000]),
             // Without faults no queue is ever full.
             high: if calm { usize::MAX } else { *rng.pick(if far { &[1_000; 4] } else { &[8, 64, 1_000, 1_000] }) },
-            // On a long way, some heartbeats are always in flight.
+            // On a long route, some heartbeats are always in flight.
             low: if far { 64 } else { *rng.pick(&[0, 2, 6]) },
             skews: (0..hubs).map(|_| skew(rng)).collect(),
             calm,

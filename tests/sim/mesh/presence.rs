@@ -1,4 +1,4 @@
-//! The oracle of presence: what clients may and must know of each other.
+//! The oracle of presence: what clients may and must know about each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(crate) struct View {
 pub(crate) struct Version {
     pub(crate) client: usize,
     pub(crate) net: Net,
-    /// The stays of the client in that network in which it sent this announcement. A returning client may repeat it.
+    /// The clients' stays in that network in which they sent this announcement. A returning client may repeat it.
     pub(crate) stays: Vec<usize>,
     /// Number of times it was sent.
     said: u32,
@@ -103,7 +103,7 @@ impl World {
         self.tell_message(client, &format!(r#"{{"type":"goodbye"{network}}}"#));
     }
 
-    /// A frame is queued for a client.
+    /// Checks a frame that is queued for a client.
     pub(crate) fn hears(&mut self, client: usize, heard: &Heard) {
         if self.clients[client].phase == Phase::Retiring {
             return self.complain(format!("{} receives {heard:?}", self.name(client)));
@@ -184,7 +184,7 @@ impl World {
         if !gone {
             longest += if self.plan.calm { Duration::ZERO } else { REPAIRS };
         }
-        // The age of a frame in an unread pipe is unknown to the hubs.
+        // The hubs do not know the age of a frame in an unread pipe.
         for (trouble, most) in [(Trouble::Stall, 6), (Trouble::Stop, 20)] {
             longest += Duration::from_secs(if self.plan.has(trouble) { 2 * most } else { 0 });
         }
@@ -199,7 +199,7 @@ impl World {
         is_hopeless.then_some(until)
     }
 
-    /// From now on, no peer may consider this client present.
+    /// Checks that no peer considers this client present.
     pub(crate) fn is_forgotten(&mut self, gone: usize) {
         if let Some(until) = self.repairs_fail_until().filter(|&until| until > self.now) {
             self.clients[gone].ended = self.clients[gone].ended.map(|(at, _)| (at, until));
@@ -225,7 +225,7 @@ impl World {
     /// Checks that a router has a reason to close a session.
     pub(crate) fn is_closed(&mut self, client: usize, reason: CloseReason) {
         let Client { peer, answers, lost, phase, lineage, .. } = self.clients[client];
-        // A disconnected client that others may still consider present counts too.
+        // A disconnected client counts too if others may still consider it present.
         let others = self.those(|other| {
             let known = other.ended.is_none_or(|(_, forgotten)| forgotten >= self.now);
             other.peer == peer && known && other.number() != client

@@ -1,4 +1,4 @@
-//! All faults end and the run comes to rest. Then all peers must know each other, and no work may be left.
+//! Ends all faults and lets the run come to rest. Then all peers must know each other, and no work may be left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::presence::View;
 use super::world::World;
 use crate::oracle::Net;
 
-/// Time for a lease, and to link, request and notify; some of this can happen twice.
+/// Time for a lease, and for links, requests and notifications. Some of this can happen twice.
 const REST: Duration = Duration::from_secs(25);
 
 /// Maximum time that a meeting takes. It is repeated until it is answered, and one side may receive only a late
@@ -65,7 +65,7 @@ impl World {
         }
     }
 
-    /// Clients that lost their hubs reconnect, so that there are members.
+    /// Reconnects clients that lost their hubs, so that there are members.
     fn come_back(&mut self) {
         let up: Vec<usize> = (0..self.hubs.len()).filter(|&hub| self.hubs[hub].is_up()).collect();
         for peer in 0..self.plan.peers.len() {
@@ -126,7 +126,7 @@ impl World {
         }
     }
 
-    /// Pairs of which one knows the other, and the other does not know it.
+    /// Pairs in which one peer knows the other, and the other does not know it.
     fn one_sided(&self) -> BTreeSet<(Net, PeerId, PeerId)> {
         let open = || self.clients.iter().filter(|client| client.phase == Phase::Open);
         let views: BTreeMap<(Net, PeerId), &View> =
@@ -141,7 +141,7 @@ impl World {
         views.iter().flat_map(knows).filter(is_one_sided).collect()
     }
 
-    /// The pairs that are one-sided and stay so. In a crowded network, hubs may be repeating and declining a meeting at
+    /// The pairs that are and remain one-sided. In a crowded network, hubs may be repeating and declining a meeting at
     /// any moment.
     fn one_sided_for_good(&mut self) -> BTreeSet<(Net, PeerId, PeerId)> {
         let mut pairs = self.one_sided();
@@ -200,7 +200,7 @@ impl World {
         view.told.keys().filter(|peer| !by_right(peer)).count()
     }
 
-    /// The counters of a hub's machines match the events, and no work is left.
+    /// Checks that the counters of a hub's machines match the events, and that no work is left.
     fn count(&mut self, place: usize, at: &BTreeMap<PeerId, usize>, members: usize, wrong: &mut Vec<String>) {
         let now = self.time(place);
         let bounded = self.is_bounded();
@@ -262,11 +262,11 @@ impl World {
         }
         // Periodic work never ends, so it does not count.
         if !bounded && hub.has_mail() {
-            wrong.push(format!("h{place} has letters under way"));
+            wrong.push(format!("h{place} has letters in transit"));
         }
     }
 
-    /// When nothing happens, only heartbeats are sent.
+    /// Checks that only heartbeats are sent when nothing happens.
     fn is_quiet(&mut self) {
         (self.sent, self.asked) = Default::default();
         self.pass(Duration::from_secs(3));

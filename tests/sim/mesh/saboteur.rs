@@ -16,11 +16,11 @@ pub(crate) enum Fault {
     AgesWrongly,
     /// A slice of long work skips a peer: none of its letters arrive.
     SkipsInSlice,
-    /// A letter of a slice is overtaken by the next about the same peer.
+    /// The next letter about the same peer overtakes a letter of a slice.
     OvertakesSlice,
-    /// The relay or a router is never asked to go on with its long work.
+    /// The relay or a router never receives `Continue` for its long work.
     LosesContinue,
-    /// Signals are not held for the presence of their sender.
+    /// Signals are delivered before the presence of their sender is known.
     DoesNotHold,
     /// A shard forgets a membership whose claim is not the greatest.
     ForgetsHidden,
@@ -49,7 +49,7 @@ pub(crate) enum Fault {
     LosesOutcomeLetters,
     LosesOutcomes,
     LosesTakeoverAnswers,
-    /// A change is sent to a neighbour that has it.
+    /// A change is sent to a neighbour that already has it.
     NoSplitHorizon,
     RepeatsSignal,
     RepeatsSignalLetter,
@@ -120,11 +120,11 @@ pub(crate) struct Saboteur {
     fault: Option<Fault>,
     rng: Rng,
     held: Option<(usize, ToShard)>,
-    /// The relay of this hub does a slice.
+    /// The hub whose relay is doing a slice.
     slice_of: Option<usize>,
     /// The peer that the slice skips.
     skipped: Option<PeerId>,
-    /// A letter of a slice that is held back: the hub, the shard, the peer.
+    /// A letter of a slice that is held back: the hub, the shard, the peer, the letter.
     late: Option<(usize, usize, PeerId, ToShard)>,
 }
 
@@ -137,7 +137,7 @@ impl Saboteur {
         self.fault == Some(fault) && self.rng.one_in(fault.odds())
     }
 
-    /// Whether a shard does not take notice of the letter after which it must know this.
+    /// Whether a shard ignores the letter after which it must know this.
     pub(crate) fn ignores(&mut self, known: &Known) -> bool {
         match known {
             Known::Member { is_hidden: true, .. } => self.strikes(Fault::ForgetsHidden),
@@ -146,7 +146,7 @@ impl Saboteur {
         }
     }
 
-    /// Notes that a hub's relay begins or ends a slice.
+    /// Records that a hub's relay begins or ends a slice.
     pub(crate) fn slice(&mut self, hub: Option<usize>) {
         (self.slice_of, self.skipped) = (hub, None);
     }
@@ -156,7 +156,7 @@ impl Saboteur {
         self.strikes(Fault::LosesContinue)
     }
 
-    /// The letters posted by a relay to a shard instead of this letter, as far as slices are concerned.
+    /// The letters that a relay posts to a shard in place of this one, because of bugs in slices.
     fn letter_of_slice(&mut self, hub: usize, shard: usize, letter: ToShard) -> Vec<ToShard> {
         let Some(peer) = about(&letter) else { return vec![letter] };
         if let Some((.., late)) = self.late.take_if(|(h, s, p, _)| (*h, *s, *p) == (hub, shard, peer)) {
@@ -178,7 +178,7 @@ impl Saboteur {
         vec![letter]
     }
 
-    /// The letters posted instead of this letter of a hub.
+    /// The letters that are posted in place of this letter of a hub.
     pub(crate) fn letter(&mut self, hub: usize, from: usize, to: usize, relay: usize, letter: Posted) -> Vec<Posted> {
         if self.fault.is_none() {
             return vec![letter];
@@ -256,7 +256,7 @@ impl Saboteur {
         vec![letter]
     }
 
-    /// The envelopes sent instead of this envelope.
+    /// The envelopes that are sent in place of this envelope.
     pub(crate) fn envelope(&mut self, envelope: Envelope) -> Vec<Envelope> {
         if self.fault.is_none() {
             return vec![envelope];

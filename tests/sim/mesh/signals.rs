@@ -51,7 +51,7 @@ impl Signals {
 }
 
 impl World {
-    /// A client sends a signal, and its hub reads it.
+    /// Records that a client sends a signal, and that its hub reads it.
     pub(crate) fn signal(&mut self, client: usize, target: PeerId, net: Net) -> usize {
         let wants_receipt = self.rng.one_in(2);
         self.signal_with(client, target, net, wants_receipt)
@@ -83,7 +83,7 @@ impl World {
         number
     }
 
-    /// A signal is queued for its target.
+    /// Checks a signal that is queued for its target.
     pub(crate) fn is_signalled(&mut self, client: usize, number: usize, text: &str) -> Verdict {
         let Some(signal) = self.signals.all.get_mut(number) else {
             return Err("receives a signal that was never sent");
@@ -178,7 +178,7 @@ impl World {
             return if may_be_full { Ok(()) } else { Err("receives an error without a failure") };
         };
         *self.signals.errors.entry((client, kind.clone(), *target)).or_default() += 1;
-        // The error does not say which of its signals to that target it is about.
+        // The error does not say to which of the signals to that target it belongs.
         let mut sent = (0..self.signals.all.len()).filter(|&number| {
             let signal = &self.signals.all[number];
             (signal.from, signal.kind, signal.target) == (client, kind.as_str(), *target)
@@ -194,7 +194,7 @@ impl World {
         }
     }
 
-    /// Every sender that is still connected knows the outcomes of its signals.
+    /// Checks that every sender that is still connected knows the outcomes of its signals.
     pub(crate) fn senders_know(&mut self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut failed: BTreeMap<_, usize> = BTreeMap::new();
@@ -207,7 +207,7 @@ impl World {
                 *failed.entry((signal.from, signal.kind.to_owned(), signal.target)).or_default() += 1;
             }
             if !signal.wants_receipt && signal.written && !self.plan.calm {
-                // In these cases nobody can tell whether its hub could learn the outcome.
+                // In these cases it is undecidable whether its hub could learn the outcome.
                 *failed.entry((signal.from, signal.kind.to_owned(), signal.target)).or_default() += 1;
             }
         }

@@ -21,7 +21,7 @@ pub(crate) enum Trouble {
     Double,
     /// A hub drains.
     Drain,
-    /// The queue of the bridge is above its high-water mark.
+    /// The queue of the bridge rises above its high-water mark.
     Fill,
     /// A process is killed.
     Kill,
@@ -31,7 +31,7 @@ pub(crate) enum Trouble {
     Stall,
     /// A process is stopped for a while.
     Stop,
-    /// A link loses everything, in one direction or both, and stays open until a timeout.
+    /// A link silently drops all data, in one direction or both, and stays open until a timeout.
     Swallow,
 }
 
@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    /// A process disappears, with all its state.
+    /// Removes a process with all its state.
     fn vanish(&mut self, hub: usize) {
         self.hubs[hub].state = State::Down;
         self.hubs[hub].bridge_told = false;

@@ -37,7 +37,7 @@ pub(crate) struct World {
     /// Number of announcements.
     pub(crate) announced: usize,
     pub(crate) signals: Signals,
-    /// What the shards know of claims, by the letters that they received.
+    /// The shards' knowledge of claims that follows from the received letters.
     pub(crate) claims: Claims,
     pub(crate) saboteur: Saboteur,
     /// Time at which each heartbeat was first sent.
@@ -56,7 +56,7 @@ pub(crate) struct World {
     events: usize,
 }
 
-/// Maximum number of events of a run. A run with more would never come to rest.
+/// Maximum number of events of a run. A run with more events would never come to rest.
 const MOST_EVENTS: usize = 3_000_000;
 
 /// Time zero of the world's clocks.
@@ -171,7 +171,7 @@ impl World {
         }
     }
 
-    /// Time at which the hub of this event wakes up, if it is stopped.
+    /// Time at which the hub of this event continues, if it is stopped.
     fn frozen_until(&mut self, event: &Event) -> Option<Duration> {
         let hub = match *event {
             Event::Bridge { hub, .. }
@@ -203,7 +203,7 @@ impl World {
             | Event::Waited { .. } => return None,
         };
         let thaw = self.hubs[hub].frozen_until.filter(|&thaw| thaw > self.now)?;
-        // Mostly, frames that arrived during the stop are read before timers fire.
+        // Usually, frames that arrived during the stop are read before timers fire.
         let late = matches!(event, Event::Timer { .. }) && !self.rng.one_in(8);
         Some(if late { thaw + self.up_to(20_000) + Duration::from_micros(1) } else { thaw })
     }

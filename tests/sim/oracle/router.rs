@@ -71,7 +71,7 @@ impl Oracle {
             CloseReason::MessageTooLarge => self.due.too_large && peer.is_some(),
             CloseReason::Kicked => peer.is_some() && self.due.kick == peer,
             CloseReason::RateLimited => self.signals.is_flooder(sid) && peer.is_some(),
-            // Reasons that only the I/O can detect.
+            // Only the I/O can detect these reasons.
             CloseReason::ClientClosed
             | CloseReason::PageClosed
             | CloseReason::ConnectionLost
@@ -117,8 +117,8 @@ impl Oracle {
         }
     }
 
-    /// The router sends a message to a session. Returns the epoch of the session's view. The caller passes it back when
-    /// the message arrives.
+    /// Checks a message that the router sends to a session. Returns the epoch of the session's view. The caller passes
+    /// it back when the message arrives.
     pub(crate) fn said(&mut self, sid: Sid, heard: &Heard) -> u64 {
         let Some(client) = self.sessions.get_mut(&sid) else {
             // `connected` precedes the admission.
@@ -219,7 +219,7 @@ impl Oracle {
         }
     }
 
-    /// The router has put out everything for one input.
+    /// Checks that the router has put out everything for one input.
     pub(crate) fn carried_out(&mut self, shard: u16, roster_chunk: usize) {
         let due = std::mem::take(&mut self.due);
         let mut wrong = Vec::new();
@@ -230,7 +230,7 @@ impl Oracle {
             && !self.sessions.contains_key(&sid)
             && self.waiting.get(&peer).is_none_or(|waiting| waiting.sid != sid)
         {
-            wrong.push(format!("{sid:?} has opened, and the router did nothing"));
+            wrong.push(format!("{sid:?} has opened, and the router has not reacted"));
         }
         for (peer, waiting) in &self.waiting {
             if !self.live.contains_key(peer) {
@@ -246,7 +246,7 @@ impl Oracle {
         if let Some((peer, session)) = due.kick.map(|peer| (peer, due.kicked))
             && session.is_some_and(|sid| self.live.get(&peer) == Some(&sid))
         {
-            wrong.push(format!("{peer:?} was kicked, and stays"));
+            wrong.push(format!("{peer:?} was kicked, and is still a member"));
         }
         if let Some(sid) = due.room
             && !due.room_answered

@@ -108,7 +108,7 @@ pub(crate) struct Signals {
     all: Vec<Signal>,
     flooders: BTreeSet<Sid>,
     last: BTreeMap<(Sid, PeerId), usize>,
-    /// The signal that must be queued while the present input is processed.
+    /// The signal that must be queued while the current input is processed.
     expected: Option<usize>,
     at_mercy: Option<usize>,
     refusals: Refusals,
@@ -158,7 +158,7 @@ impl Signals {
         shares && !at_mercy
     }
 
-    /// A letter with this signal was posted.
+    /// Records that a letter with this signal was posted.
     pub(crate) fn posted(&mut self, number: usize) {
         let signal = &mut self.all[number];
         if signal.stage == Stage::AtMercy {
@@ -214,7 +214,7 @@ impl Signals {
         self.expected.take()
     }
 
-    /// A signal's frame has left its queue, written or dropped.
+    /// Records that a signal's frame has left its queue, written or dropped.
     pub(crate) fn settled(&mut self, number: usize, fate: Fate) {
         self.all[number].stage = Stage::Handed(fate);
     }
@@ -230,7 +230,7 @@ impl Signals {
     pub(super) fn receipt(&mut self, sid: Sid, id: &str, outcome: &str, now: Duration) -> Verdict {
         let number = id.strip_prefix('r').and_then(|number| number.parse::<usize>().ok());
         let Some(signal) = number.and_then(|number| self.all.get_mut(number)) else {
-            // The message was invalid as a signal for other reasons.
+            // The message was invalid as a signal for another reason.
             let right = outcome == "invalid-message" || (outcome == "rate-limited" && self.flooders.contains(&sid));
             return if right { Ok(()) } else { Err("receives a receipt without a signal") };
         };
@@ -290,7 +290,7 @@ impl Signals {
         wrong
     }
 
-    /// Whether each failure without a receipt was reported. The check is valid only if no error was withheld.
+    /// Checks that each failure without a receipt was reported. The check is valid only if no error was withheld.
     pub(crate) fn senders_know(&self) -> Option<String> {
         let (told, expected) = (&self.refusals, &self.refusals_expected);
         (told != expected).then(|| format!("senders received {told:?}; expected {expected:?}"))

@@ -57,13 +57,13 @@ impl<'a> BodyReader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// A counter. Numbers so great that adding to them could overflow are malformed.
+    /// Reads a counter. Numbers so great that adding to them could overflow are malformed.
     fn count(&mut self) -> Result<u64, Malformed> {
         let n = self.u64()?;
-        if n > GREATEST_COUNT { Err(Malformed("a number is beyond counting")) } else { Ok(n) }
+        if n > GREATEST_COUNT { Err(Malformed("a number is too great for a counter")) } else { Ok(n) }
     }
 
-    /// A field that earlier releases of this version do not send: its default, if the body has ended.
+    /// Reads a field that earlier releases of this version do not send. Returns its default if the body has ended.
     fn added<T: Default>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<T, Malformed> {
         if self.0.is_empty() { Ok(T::default()) } else { read(self) }
     }
@@ -98,7 +98,7 @@ impl<'a> BodyReader<'a> {
         Ok(NetworkName::new(self.text(MAX_NETWORK_NAME_BYTES)?))
     }
 
-    /// JSON that is sent to peers: it has the same limits as that of a local client.
+    /// Reads JSON that is sent to peers. It has the same limits as JSON of a local client.
     fn public(&mut self) -> Result<&'a str, Malformed> {
         let data = self.bytes()?;
         if data.len() > MAX_ANNOUNCE_DATA_BYTES + DESCRIPTION_ROOM {
@@ -110,7 +110,7 @@ impl<'a> BodyReader<'a> {
     }
 }
 
-/// Bytes that a hub adds to announced data: the peer's id and `isHub`.
+/// Maximum number of bytes that a hub adds to announced data: the peer's id and `isHub`.
 pub(super) const DESCRIPTION_ROOM: usize = 128;
 
 fn utf8(bytes: &[u8]) -> Result<&str, Malformed> {
@@ -201,7 +201,7 @@ fn read_change(body: &mut BodyReader<'_>) -> Result<Change, Malformed> {
             let exact = body.added(|body| Ok(LeaveReason::from_index(body.u8()?)))?;
             ChangeKind::Down(exact.or(known).unwrap_or(LeaveReason::Closed(CloseReason::ConnectionLost)))
         }
-        _ => return Err(Malformed("a change is of no known kind")),
+        _ => return Err(Malformed("a change has an unknown kind")),
     };
     Ok(Change { hub, incarnation, seq, peer, session, kind })
 }
@@ -258,7 +258,8 @@ fn read_routed(kind: EnvelopeKind, body: &mut BodyReader<'_>) -> Result<Routed, 
     Ok(match kind {
         EnvelopeKind::Signal => {
             let (counter, seq, receipt) = (body.count()?, body.count()?, body.bool()?);
-            let kind = *SignalKind::ALL.get(usize::from(body.u8()?)).ok_or(Malformed("a signal of no known kind"))?;
+            let kind =
+                *SignalKind::ALL.get(usize::from(body.u8()?)).ok_or(Malformed("a signal has an unknown kind"))?;
             let (sender, target, network) = (body.peer()?, body.peer()?, body.network()?);
             let text = utf8(body.bytes()?)?;
             let mut frame = Vec::with_capacity(ws::header_len(text.len()) + text.len());
@@ -302,12 +303,12 @@ fn read_routed(kind: EnvelopeKind, body: &mut BodyReader<'_>) -> Result<Routed, 
                 0 => MeetingKind::Met,
                 1 => MeetingKind::Agreed,
                 2 => MeetingKind::Declined,
-                _ => return Err(Malformed("a meeting of no known kind")),
+                _ => return Err(Malformed("a meeting has an unknown kind")),
             };
             let (about, stay) = (body.peer()?, body.u64()?);
             let count = usize::from(body.u16()?);
             if count > MAX_MEETING {
-                return Err(Malformed("too many at one meeting"));
+                return Err(Malformed("a meeting has too many peers"));
             }
             let others = (0..count).map(|_| Ok((body.peer()?, body.u64()?))).collect::<Result<_, _>>()?;
             Routed::Meeting(Arc::new(Meeting { network, about, stay, others, to, kind }))
@@ -318,6 +319,6 @@ fn read_routed(kind: EnvelopeKind, body: &mut BodyReader<'_>) -> Result<Routed, 
         | EnvelopeKind::SnapshotRequest
         | EnvelopeKind::Snapshot
         | EnvelopeKind::SnapshotDeclined
-        | EnvelopeKind::Farewell => return Err(Malformed("an envelope of another kind")),
+        | EnvelopeKind::Farewell => return Err(Malformed("an envelope has an unexpected kind")),
     })
 }

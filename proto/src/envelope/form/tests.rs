@@ -27,7 +27,7 @@ fn hub() -> impl Strategy<Value = HubId> {
     peer().prop_map(HubId)
 }
 
-/// The counted values.
+/// Values of counters.
 fn count() -> impl Strategy<Value = u64> {
     0..=GREATEST_COUNT
 }

@@ -8,7 +8,7 @@ use crate::ws;
 
 use super::super::{Change, ChangeKind, Heartbeat, Routed, SnapshotPart};
 
-/// Outcomes that are not errors. Other numbers are the index of an [`ErrorCode`] in [`ErrorCode::ALL`]; unknown numbers
+/// Outcomes that are not errors. Other numbers are the index of an [`ErrorCode`] in [`ErrorCode::ALL`]. Unknown numbers
 /// mean [`ErrorCode::Unknown`]. Hubs of 2.0.0 therefore read `FORWARDED` as unknown.
 pub(super) const DELIVERED: u8 = u8::MAX;
 pub(super) const FORWARDED: u8 = DELIVERED - 1;
@@ -173,7 +173,7 @@ pub(super) fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
     }
 }
 
-/// No session has the number 0, which stands for no lineage.
+/// 0 stands for no lineage, since no session has this number.
 fn put_lineage(out: &mut Vec<u8>, lineage: Option<Lineage>) {
     put_u64(out, lineage.map_or(0, |lineage| lineage.root.0));
     put_u64(out, lineage.map_or(0, |lineage| lineage.session.0));

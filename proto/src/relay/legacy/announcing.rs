@@ -1,4 +1,4 @@
-//! Messages to a Go hub on a legacy link: announcements, as the link has room, and signals.
+//! Messages to a Go hub on a legacy link: signals, and announcements as fast as the link has room.
 
 use std::ops::Bound;
 
@@ -33,7 +33,7 @@ impl Relay {
         }
     }
 
-    /// Announces a peer to the Go hubs on legacy links, as soon as they have room.
+    /// Announces a peer to the Go hubs on legacy links, as soon as there is room.
     pub(in crate::relay) fn tell_legacy(&mut self, announcement: &Announcement) {
         if self.legacy.is_empty() {
             return;
@@ -44,7 +44,7 @@ impl Relay {
         }
     }
 
-    /// The other hub that holds a peer. `None` if this hub does, or none.
+    /// The other hub that holds a peer. Returns `None` if this hub or no hub holds it.
     fn other_holder(&self, peer: &PeerId) -> Option<HubId> {
         self.directory.holder(peer).map(|claim| claim.hub).filter(|hub| *hub != self.config.hub)
     }
@@ -71,10 +71,10 @@ impl Relay {
         }
     }
 
-    /// Adds a peer's announcements to those that a link must still send, if the peer is an earlier one whose turn has
-    /// not come.
+    /// Adds a peer's announcements to the queue of a link, if the peer is older than the link and its turn has not
+    /// come.
     pub(super) fn owe_earlier(&mut self, link: LinkId, peer: &PeerId) {
-        // A peer that nobody holds has nothing to announce.
+        // A peer that no hub holds has nothing to announce.
         if self.directory.holder(peer).is_some() && self.legacy.hasten(link, self.other_holder(peer), peer) {
             self.owe_all(link, peer);
         }
@@ -88,10 +88,10 @@ impl Relay {
         }
     }
 
-    /// Reads the next earlier peers for a link: as many as one turn announces.
+    /// Reads the next peers that are older than a link: as many as one turn announces.
     fn read_earlier(&mut self, link: LinkId) {
         for _ in 0..self.config.tuning.slices.peers {
-            // Expected: all have been read, or the link must first send what it has.
+            // Expected: all have been read, or the link must first send its queue.
             let Some(position) = self.legacy.earlier(link) else { return };
             let Some((hub, peer)) = self.next_earlier(position) else { return self.legacy.end_earlier(link) };
             let Some(is_announced) = self.legacy.read_earlier(link, hub, peer) else {
@@ -132,7 +132,7 @@ impl Relay {
     /// Sends a link the current announcement of a peer. Returns its length in bytes.
     fn pay(&mut self, link: LinkId, peer: &PeerId, network: &NetworkName, now: Now) -> usize {
         self.settle(peer, now);
-        // It may have left since.
+        // The peer may have left in the meantime.
         let Some(announcement) = self.membership(peer, network).cloned() else { return 0 };
         // A Go hub would announce a bounded peer to all its peers.
         if self.legacy.has_announced(link, peer) || announcement.is_bounded() {
@@ -160,7 +160,7 @@ impl Relay {
     ) -> Outcome {
         let stay = self.membership(from, &origin.network).map(|announcement| announcement.stay.number);
         if !origin.standing.fits(stay, &origin.network) {
-            // Its sender has left, and the Go hub would not learn of it before the signal.
+            // Its sender has left, and the Go hub would receive the signal before the leave.
             return Outcome::Failed(ErrorCode::Unreachable);
         }
         if origin.kind == SignalKind::Signal {
@@ -171,16 +171,16 @@ impl Relay {
             bug!(self.bugs, LegacyLink, "{target:?} is behind no link");
             return Outcome::Failed(ErrorCode::PeerNotFound);
         };
-        // Another hub may send any bytes.
+        // Another hub may have sent any bytes.
         let Ok(text) = std::str::from_utf8(ws::payload(frame)) else {
             return Outcome::Failed(ErrorCode::PeerNotFound);
         };
         if self.is_go_peer(from) && self.has_said(link, from, text, now) {
-            // The Go hub has delivered the signal itself; the target would get it twice.
+            // The Go hub has delivered the signal itself. The target would receive it twice.
             return Outcome::Forwarded;
         }
         self.owe_earlier(link, from);
-        // The target must know the sender before it gets an offer.
+        // The target must know the sender before it receives an offer.
         while let Some(network) = self.legacy.next_owed_of(link, from) {
             self.pay(link, from, &network, now);
         }
@@ -196,8 +196,8 @@ impl Relay {
         self.directory.holder(peer).is_some_and(|holder| holder.is_legacy())
     }
 
-    /// Whether a Go peer's signal came from this link: its Go hub has sent it there, and does not need it back. A Go
-    /// hub that is linked with several hubs of this mesh sends it to each of them.
+    /// Whether a Go peer's signal came over this link, so that its Go hub does not need it back. A Go hub that is
+    /// linked with several hubs of this mesh sends it to each of them.
     fn has_said(&mut self, link: LinkId, from: &PeerId, text: &str, now: Now) -> bool {
         if self.legacy.has_announced(link, from) {
             return true;

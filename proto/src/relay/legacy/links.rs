@@ -17,18 +17,18 @@ use super::waiting::Waiting;
 
 /// The legacy links of this hub, and which link each Go peer is behind.
 ///
-/// This type keeps the state and decides; the relay sends, and changes this hub's presence. Methods with a link that
+/// This type keeps the state and decides. The relay sends, and changes this hub's presence. Methods with a link that
 /// return an `Option` return `None` if there is no such link.
 #[derive(Debug)]
 pub(in crate::relay) struct Legacy {
     links: BTreeMap<LinkId, LegacyLink>,
-    /// Links that have ended, with those of their peers that have not left yet. They leave in slices.
+    /// Links that have ended, each with its peers that have not left yet. They leave in slices.
     ended: BTreeMap<LinkId, BTreeSet<PeerId>>,
-    /// The link of each peer: the first that announced it. A Go hub echoes what it is sent, so another link's
-    /// announcement of a known peer may be this hub's own, and would keep the peer when its link has ended.
+    /// The link of each peer: the first one that announced it. A Go hub echoes messages, so another link's announcement
+    /// of a known peer may be this hub's own. It would keep the peer after its link has ended.
     peers: HashMap<PeerId, LinkId, Keys>,
     /// Peers that have left the mesh, and Go peers that have left a network, while there were legacy links. A late
-    /// signal of these peers announces no peer.
+    /// signal of such a peer does not announce it.
     left: Recent,
     keys: Keys,
 }
@@ -42,18 +42,18 @@ struct LegacyLink {
     heard_at: Duration,
     /// Whether its queue is above the high-water mark.
     saturated: bool,
-    /// Whether nothing has been announced on it yet, so that nothing it sends can be an echo.
+    /// Whether nothing has been announced on it yet, so that nothing received can be an echo.
     fresh: bool,
     /// Announcements to send when there is room.
     owed: BTreeSet<(PeerId, NetworkName)>,
-    /// The peers that were there before the link: how far they have been announced. `None` when all have.
+    /// The progress of announcing the peers that are older than the link. `None` when all have been announced.
     earlier: Option<Earlier>,
-    /// Events that were sent to it recently and have not been echoed yet. If the peer leaves meanwhile, an echo must
+    /// Events that were recently sent to it and have not been echoed yet. If the peer leaves meanwhile, an echo must
     /// not bring it back.
     told: Recent,
-    /// Signals between Go peers that the Go hub sent on it recently.
+    /// Signals between Go peers that the Go hub has recently sent on it.
     said: Recent,
-    /// Go peers behind other links whose signals were sent on it recently. A Go hub sends a signal for an unknown
+    /// Go peers behind other links whose signals were recently sent on it. A Go hub sends a signal for an unknown
     /// target to all its hubs, including the one it came from.
     passed: Recent,
     /// Announcements of the Go hub for peers with a greater or equal claim.
@@ -63,15 +63,15 @@ struct LegacyLink {
 /// A position in the presence of all hubs: first this hub's, then that of each other hub, in ascending order of ids.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub(super) struct Position {
-    /// The hub whose peers are read. `None`: this hub.
+    /// The hub whose peers are read. `None` means this hub.
     pub(super) hub: Option<HubId>,
-    /// Its peers up to this one have been read.
+    /// The hub's peers up to this one have been read.
     pub(super) after: Option<PeerId>,
 }
 
-/// How far a new legacy link has announced the peers that were connected before it.
+/// The progress of a new legacy link in announcing the peers that were connected before it.
 ///
-/// They are read in slices as the link has room, each as it is by then.
+/// They are read in slices as the link has room, each in its state at that time.
 #[derive(Debug, Default)]
 struct Earlier {
     read: Position,
@@ -89,21 +89,21 @@ pub(super) struct LinkView {
     pub(super) heard_at: Duration,
 }
 
-/// What became of an announcement that a link must send.
+/// The result of queueing an announcement for a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owed {
-    /// It is added, and is the only thing that the link must send: ask for room.
+    /// It was added to an empty queue: ask for room.
     First,
-    /// It is added to others.
+    /// It was added to a queue with others.
     Added,
-    /// It is dropped: the link must send too many others.
+    /// It was dropped, because the queue of the link is full.
     Dropped,
 }
 
-/// Whether a Go peer may be behind a link.
+/// The result of putting a Go peer behind a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Entry {
-    /// It is behind the link now.
+    /// It is behind the link.
     Behind,
     /// The link has the maximum number of peers.
     Full,
@@ -130,7 +130,7 @@ impl Legacy {
 
     // --- links ---------------------------------------------------------------------------------------------------
 
-    /// Adds a link. `has_earlier` tells whether any peer is connected already: then ask for room, and
+    /// Adds a link. `has_earlier` is true if any peer is already connected. Then ask for room, and
     /// [read](Self::read_earlier) those peers.
     pub(super) fn open(&mut self, link: LinkId, hub: HubId, dialed: bool, has_earlier: bool, now: Duration) {
         let open = LegacyLink {
@@ -150,7 +150,7 @@ impl Legacy {
         self.links.insert(link, open);
     }
 
-    /// Removes a link. Its peers leave in slices. Returns false if it is no legacy link.
+    /// Removes a link. Its peers leave in slices. Returns false if it is not a legacy link.
     pub(super) fn end(&mut self, link: LinkId) -> bool {
         let Some(ended) = self.links.remove(&link) else { return false };
         if !ended.peers.is_empty() {
@@ -210,7 +210,7 @@ impl Legacy {
         self.peers.get(peer) == Some(&link)
     }
 
-    /// Notes that a Go hub has announced a peer in a network, unless there are `most` others behind its link.
+    /// Records that a Go hub has announced a peer in a network, unless `most` others are already behind its link.
     pub(super) fn enter(&mut self, link: LinkId, peer: PeerId, network: &NetworkName, most: usize) -> Option<Entry> {
         let open = self.links.get_mut(&link)?;
         if open.peers.len() >= most && !open.peers.contains(&peer) {
@@ -241,7 +241,7 @@ impl Legacy {
         self.ended.len()
     }
 
-    /// Whether the link of a peer has ended, so that the peer leaves before anything is decided about it.
+    /// Whether the link of a peer has ended, so that the peer must leave before any decision about it.
     pub(in crate::relay) fn is_leaving(&self, peer: &PeerId) -> bool {
         !self.ended.is_empty() && self.peers.get(peer).is_some_and(|link| !self.links.contains_key(link))
     }
@@ -254,14 +254,14 @@ impl Legacy {
     // --- announcements to Go hubs --------------------------------------------------------------------------------
 
     /// The links that announce a change of a peer now: not those that the peer is behind, nor those at which the turn
-    /// of this earlier peer is still to come. `hub`: the other hub that holds it.
+    /// of this older peer is still to come. `hub` is the other hub that holds it.
     pub(super) fn to_announce(&self, hub: Option<HubId>, peer: &PeerId) -> SmallVec<[LinkId; 4]> {
         let awaits = |open: &LegacyLink| open.earlier.as_ref().is_some_and(|earlier| earlier.awaits(hub, peer));
         let links = self.links.iter().filter(|(link, open)| !awaits(open) && !self.has_announced(**link, peer));
         links.map(|(link, _)| *link).collect()
     }
 
-    /// Adds an announcement to those that a link must send, unless there are `most`.
+    /// Adds an announcement to the queue of a link, unless it has `most` entries.
     pub(super) fn owe(&mut self, link: LinkId, peer: PeerId, network: NetworkName, most: usize) -> Option<Owed> {
         let open = self.links.get_mut(&link)?;
         if open.owed.len() >= most {
@@ -272,12 +272,12 @@ impl Legacy {
         Some(owed)
     }
 
-    /// Removes and returns the next announcement that a link must send.
+    /// Removes and returns the next announcement in the queue of a link.
     pub(super) fn next_owed(&mut self, link: LinkId) -> Option<(PeerId, NetworkName)> {
         self.links.get_mut(&link)?.owed.pop_first()
     }
 
-    /// Removes and returns the next announcement of this peer that a link must send, if the link has room.
+    /// Removes and returns this peer's next announcement in the queue of a link, if the link has room.
     pub(super) fn next_owed_of(&mut self, link: LinkId, peer: &PeerId) -> Option<NetworkName> {
         let open = self.links.get_mut(&link).filter(|open| !open.saturated)?;
         let next = open.owed.range((*peer, NetworkName::new(""))..).next().filter(|(owed, _)| owed == peer).cloned()?;
@@ -285,7 +285,7 @@ impl Legacy {
         Some(next.1)
     }
 
-    /// Whether a link must send more announcements.
+    /// Whether a link has queued announcements.
     pub(super) fn has_backlog(&self, link: LinkId) -> bool {
         self.links.get(&link).is_some_and(LegacyLink::has_backlog)
     }
@@ -295,15 +295,15 @@ impl Legacy {
         self.links.get(&link).is_some_and(|open| !open.saturated)
     }
 
-    /// The position from which the next earlier peer of a link is read. `None` if all have been, or if the link must
-    /// first send what it has: as much as one turn announces.
+    /// The position from which the next older peer of a link is read. Returns `None` if all have been read, or if the
+    /// link must first send its queue, which fills one turn.
     pub(super) fn earlier(&self, link: LinkId) -> Option<Position> {
         let open = self.links.get(&link).filter(|open| open.owed.len() < SNAPSHOT_PEERS)?;
         open.earlier.as_ref().map(|earlier| earlier.read)
     }
 
-    /// An earlier peer has been read. Returns whether it must be announced now: not if it was announced before its
-    /// turn, or is behind the link, or leaves. `None` also if the link reads no earlier peers.
+    /// Records that an older peer has been read. Returns whether it must be announced now: not if it was announced
+    /// before its turn, is behind the link, or is leaving. Also `None` if the link reads no older peers.
     pub(super) fn read_earlier(&mut self, link: LinkId, hub: Option<HubId>, peer: PeerId) -> Option<bool> {
         let is_behind = self.has_announced(link, &peer) || self.is_leaving(&peer);
         let earlier = self.links.get_mut(&link)?.earlier.as_mut()?;
@@ -311,14 +311,14 @@ impl Legacy {
         Some(!earlier.done.remove(&peer) && !is_behind)
     }
 
-    /// All earlier peers of a link have been read.
+    /// Records that all older peers of a link have been read.
     pub(super) fn end_earlier(&mut self, link: LinkId) {
         if let Some(open) = self.links.get_mut(&link) {
             open.earlier = None;
         }
     }
 
-    /// Whether an earlier peer must be announced before its turn. Then it is not announced in its turn.
+    /// Whether an older peer must be announced before its turn. It is then not announced in its turn.
     pub(super) fn hasten(&mut self, link: LinkId, hub: Option<HubId>, peer: &PeerId) -> bool {
         let earlier = self.links.get_mut(&link).and_then(|open| open.earlier.as_mut());
         earlier.is_some_and(|earlier| earlier.awaits(hub, peer) && earlier.done.insert(*peer))
@@ -335,19 +335,20 @@ impl Legacy {
 
     // --- announcements of Go hubs --------------------------------------------------------------------------------
 
-    /// Whether a message echoes an event that was sent to that link recently; once for each time. A dialed Go hub sends
-    /// no echoes of its own: an echo from it has passed through another Go hub.
+    /// Whether a message echoes an event that was recently sent on that link. Each sent event has one echo. A dialed Go
+    /// hub does not echo by itself. An echo from it has passed through another Go hub.
     pub(super) fn is_echo(&mut self, link: LinkId, peer: &PeerId, network: &str, now: Duration) -> bool {
         let hash = self.keys.hash_one((peer, network));
         let is_only_one = self.links.len() == 1;
         self.links.get_mut(&link).is_some_and(|open| open.told.take(hash, now) && !(open.dialed && is_only_one))
     }
 
-    /// Whether a Go hub's announcement of a peer that another claim holds may be news: that claim may belong to a dead
-    /// hub or connection. Otherwise it is an echo of what this hub, or another one earlier, sent to Go hubs.
+    /// Whether a Go hub's announcement of a peer with another claim may be news, because that claim may belong to a
+    /// dead hub or connection. Otherwise it echoes an announcement that this hub, or an earlier one, has sent to Go
+    /// hubs.
     ///
-    /// `is_go_peer`: that claim is of a peer behind a legacy link of another hub. The peer is not announced on this
-    /// link any more, since the Go hub knows it.
+    /// `is_go_peer` is true if that claim belongs to a peer behind a legacy link of another hub. The peer is no longer
+    /// announced on this link, because the Go hub knows it.
     pub(super) fn may_be_news(
         &mut self,
         link: LinkId,
@@ -362,13 +363,13 @@ impl Legacy {
         Some(if is_go_peer { !is_echo || open.dialed } else { !is_echo && (!is_owed || open.fresh) })
     }
 
-    /// Keeps an announcement until the claim that holds the peer ends. False if there is no room.
+    /// Keeps an announcement until the claim that holds the peer ends. Returns false if there is no room.
     pub(super) fn wait(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Duration) -> bool {
         let open = self.links.get_mut(&link);
         open.is_some_and(|open| open.waiting.keep(peer, NetworkName::new(network), data, now))
     }
 
-    /// Drops the kept announcements of a link for a peer, in one network or in all. True if there were any.
+    /// Drops the kept announcements of a link for a peer, in one network or in all. Returns true if there were any.
     pub(super) fn forget_waiting(&mut self, link: LinkId, peer: &PeerId, network: Option<NetworkName>) -> bool {
         self.links.get_mut(&link).is_some_and(|open| open.waiting.forget(peer, network))
     }
@@ -379,7 +380,7 @@ impl Legacy {
         kept.flat_map(|(link, kept)| kept.into_iter().map(move |(network, data)| (link, network, data))).collect()
     }
 
-    /// Records that a peer has left this network, or with "" the whole mesh.
+    /// Records that a peer has left this network. The name "" means the whole mesh.
     pub(super) fn note_left(&mut self, peer: &PeerId, network: &str, now: Duration) {
         if !self.links.is_empty() {
             self.left.note(self.keys.hash_one((peer, network)), now);
@@ -411,8 +412,8 @@ impl Legacy {
         }
     }
 
-    /// Whether a Go hub has sent this signal on the link, so that it does not need it back. If not, its sender counts
-    /// as one whose signal was sent there.
+    /// Whether a Go hub has sent this signal on the link, so that it does not need it back. If not, its sender is
+    /// recorded as one whose signal was sent there.
     pub(super) fn has_said(&mut self, link: LinkId, from: &PeerId, signal: u64, now: Duration) -> Option<bool> {
         let sender = self.keys.hash_one(from);
         let open = self.links.get_mut(&link)?;
@@ -423,13 +424,13 @@ impl Legacy {
         Some(has_said)
     }
 
-    /// Whether a signal of this peer was sent on the link recently, so that one that arrives there may be an echo.
+    /// Whether a signal of this peer was recently sent on the link, so that one received there may be an echo.
     pub(super) fn has_passed(&mut self, link: LinkId, from: &PeerId, now: Duration) -> bool {
         let sender = self.keys.hash_one(from);
         self.links.get_mut(&link).is_some_and(|open| open.passed.holds(sender, now))
     }
 
-    /// Whether the records of links and of peers agree.
+    /// Checks that the records of links and of peers agree.
     pub(in crate::relay) fn audit(&self) -> Result<(), String> {
         for (peer, link) in &self.peers {
             let open = self.links.get(link).map(|open| &open.peers);

@@ -52,7 +52,7 @@ impl Relay {
                 let hash = self.legacy.signal_hash(kind, &from, &target, &network, data);
                 self.legacy.note_said(link, hash, now.at);
                 let known = self.may_signal(link, from, &network, now);
-                // A Go hub sends it to every hub it is linked with. The hub that holds the sender forwards it.
+                // A Go hub sends it to every hub that it is linked with. The hub that holds the sender forwards it.
                 if known && self.directory.holder(&from).is_some_and(|holder| holder.hub == self.config.hub) {
                     let mut frame = Vec::new();
                     let range = wire::signal(&mut frame, kind, data, &from, &target, &network, now.wall_ms);
@@ -89,8 +89,8 @@ impl Relay {
         }
         if !known && let Some(holder) = self.directory.holder(&peer) {
             if holder.is_legacy() && holder.hub != self.config.hub {
-                // If that hub is dead, the peer is accepted when its lease expires. Until then the signal has no sender
-                // here.
+                // If that hub is dead, the peer is accepted when its lease expires. Until then, the signal has no
+                // sender here.
                 self.wait_for(link, peer, network, "null", now);
             }
             return false;
@@ -124,7 +124,7 @@ impl Relay {
             return !is_echo && !self.is_a_hub(&peer) && self.legacy_joins(link, peer, network, data, now);
         };
         if self.legacy.holds(&peer) {
-            // Another link of this hub was first.
+            // Another link of this hub announced it first.
             return false;
         }
         self.owe_earlier(link, &peer);
@@ -142,7 +142,7 @@ impl Relay {
         codec::check_public(data).is_ok() && self.legacy.wait(link, peer, network, data, now.at)
     }
 
-    /// The claim of a peer has changed. Kept announcements of Go hubs take effect when no claim is left.
+    /// Handles a change of a peer's claim. Kept announcements of Go hubs take effect when no claim is left.
     pub(in crate::relay) fn legacy_reconsiders(
         &mut self,
         peer: PeerId,
@@ -173,7 +173,7 @@ impl Relay {
         }
     }
 
-    /// Adds a peer of the Go hub to a network, or updates its data. False if there is no room.
+    /// Adds a peer of the Go hub to a network, or updates its data. Returns false if there is no room.
     fn legacy_joins(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
         let is_its_own = self.legacy.has_announced(link, &peer);
         let Ok(data) = codec::describe(&peer, Some(data)) else { return false };
@@ -194,7 +194,7 @@ impl Relay {
         }
         let claim = Claim { incarnation: LEGACY_SESSION, hub: self.config.hub };
         if known == Some(true) {
-            // A repetition: nobody is notified twice.
+            // This is a repetition, so nobody is notified again.
             return true;
         }
         let discovered = Arc::new(wire::peer_discovered(&data, PeerIncarnation::LEGACY, network, now.wall_ms));
@@ -207,7 +207,8 @@ impl Relay {
         true
     }
 
-    /// A Go peer has left a network. Without a name, which the Go hub writes as `global`, it has left all networks.
+    /// Handles a Go peer's goodbye to a network. A goodbye without a name, which the Go hub writes as `global`, is to
+    /// all networks.
     fn legacy_goodbye(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
         if codec::check_public(data).is_err() {
             return false;

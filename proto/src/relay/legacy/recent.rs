@@ -1,11 +1,11 @@
-//! Recent events.
+//! A bounded memory of recent events.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::limits::{LEGACY_ECHO, MAX_LEGACY_ECHOES};
 
-/// Hashes of the events of the last [`LEGACY_ECHO`]. Beyond [`MAX_LEGACY_ECHOES`] the oldest are dropped.
+/// Hashes of the events of the last [`LEGACY_ECHO`]. Above [`MAX_LEGACY_ECHOES`] events, the oldest are dropped.
 #[derive(Debug, Default)]
 pub(super) struct Recent(VecDeque<(Duration, u64)>);
 
@@ -21,7 +21,7 @@ impl Recent {
         self.find(hash, now).is_some()
     }
 
-    /// Like [`Self::holds`], but only once for each time that the event was recorded.
+    /// Like [`Self::holds`], but true only once per recording of the event.
     pub(super) fn take(&mut self, hash: u64, now: Duration) -> bool {
         self.find(hash, now).and_then(|at| self.0.remove(at)).is_some()
     }
@@ -46,7 +46,11 @@ mod tests {
         for hash in 0..=MAX_LEGACY_ECHOES as u64 {
             recent.note(hash, LEGACY_ECHO);
         }
-        assert!(!recent.holds(0, LEGACY_ECHO) && recent.holds(1, LEGACY_ECHO), "of one too many the oldest goes");
+        assert!(
+            !recent.holds(0, LEGACY_ECHO) && recent.holds(1, LEGACY_ECHO),
+            "beyond the maximum the oldest is \
+            dropped"
+        );
         assert_eq!(recent.0.len(), MAX_LEGACY_ECHOES);
     }
 }

@@ -1,6 +1,6 @@
 //! Announcements of Go hubs that cannot take effect yet, because their peer has another claim.
 //!
-//! That claim may be dead: its hub was killed and its lease lasts for another eight seconds, or its connection is lost
+//! That claim may be dead: its hub was killed and its lease lasts for another eight seconds, or its connection was lost
 //! unnoticed. A Go hub does not repeat an announcement, so it is kept until the claim has ended.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,7 @@ struct Word {
 }
 
 impl Waiting {
-    /// Keeps an announcement. False if there is no room even after expired entries are removed.
+    /// Keeps an announcement. Returns false if there is no room, even after expired entries are removed.
     pub(super) fn keep(&mut self, peer: PeerId, network: NetworkName, data: &str, now: Duration) -> bool {
         self.expire(now);
         let key = (peer, network);
@@ -78,7 +78,7 @@ impl Waiting {
         words.collect()
     }
 
-    /// Removes the announcements of a peer, in one network or in all. True if there were any.
+    /// Removes the announcements of a peer, in one network or in all. Returns true if there were any.
     pub(super) fn forget(&mut self, peer: &PeerId, network: Option<NetworkName>) -> bool {
         let networks = network.map_or_else(|| self.networks(peer), |network| vec![network]);
         networks.into_iter().filter(|network| self.remove(&(*peer, network.clone())).is_some()).count() > 0
@@ -130,10 +130,10 @@ mod tests {
         let millis = |n: usize| Duration::from_millis(n as u64);
         let mut keeps = |n: usize, now| waiting.keep(peer(n), NetworkName::new("n"), "null", now);
         assert!((0..MAX_LEGACY_WAITING).all(|n| keeps(n, millis(n))));
-        // Each of these would examine all entries, if it examined more than the oldest.
+        // Each call would examine all entries if it examined more than the oldest.
         let full = millis(MAX_LEGACY_WAITING);
         assert!((0..MAX_LEGACY_WAITING).all(|n| !keeps(MAX_LEGACY_WAITING + n, full)));
-        assert!(keeps(1, full), "what is known is kept anew");
+        assert!(keeps(1, full), "a known announcement is replaced");
         let late = LEGACY_WAIT + millis(2);
         let kept = (0..4).map(|n| keeps(MAX_LEGACY_WAITING + n, late)).collect::<Vec<_>>();
         assert_eq!(kept, [true, true, false, false], "in the places of 0 and 2");

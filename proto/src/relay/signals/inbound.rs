@@ -9,25 +9,25 @@ use crate::limits::{COUNT_PATIENCE, MAX_COUNTER_STEP, MAX_SIGNALS_HELD};
 /// What to do with a signal that has just arrived.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Arrival {
-    /// It is the next, and nothing has to be waited for: it counts as delivered.
+    /// It is the next signal, and it need not wait: it counts as delivered.
     Deliver,
-    /// It has to wait for an earlier signal, or for the presence of its sender: give it to [`Inbound::hold`].
+    /// It must wait for an earlier signal, or for the presence of its sender: give it to [`Inbound::hold`].
     Hold,
-    /// It would have to wait, and [`MAX_SIGNALS_HELD`] signals wait already.
+    /// It would have to wait, but [`MAX_SIGNALS_HELD`] signals already do.
     Full,
-    /// A signal with its counter waits already.
+    /// A signal with its counter is already waiting.
     Repeated,
     /// Its counter has passed.
     Late {
-        /// It was given up before it arrived, so its hub has no outcome of it yet, and is answered.
+        /// Whether it was given up before it arrived. Then its hub has no outcome yet, and needs an answer.
         is_answered: bool,
     },
     /// Its counter is more than [`MAX_COUNTER_STEP`] ahead.
     TooFar,
-    /// Only late signals or ones too far ahead have arrived for [`COUNT_PATIENCE`]: the next counter is this one's now.
+    /// Only late signals, or ones too far ahead, have arrived for [`COUNT_PATIENCE`]: this counter is now the next one.
     /// The signal arrives again.
     CountsAnew {
-        /// Counters of the signals that waited, and wait no more.
+        /// Counters of the waiting signals, which are dropped.
         dropped: Vec<u64>,
     },
 }
@@ -38,9 +38,9 @@ pub(in crate::relay) struct Inbound {
     /// The last counter that was processed.
     taken: u64,
     held: BTreeMap<u64, (Duration, SignalEnvelope)>,
-    /// Counters that are no longer waited for. If one arrives after all, it is answered.
+    /// Counters for which this hub no longer waits. A signal that arrives with one of them is answered.
     skipped: BTreeSet<u64>,
-    /// Since when only signals with unexpected counters have arrived, and the last of those counters.
+    /// Time since which only signals with unexpected counters have arrived, and the last of those counters.
     astray: Option<(Duration, u64)>,
 }
 
@@ -53,7 +53,7 @@ impl Inbound {
         self.held.values().map(|(at, _)| *at).min()
     }
 
-    /// Decides about a signal. `known`: the last change of its hub's presence that is known here.
+    /// Decides about a signal. `known` is the last change of its hub's presence that is known here.
     pub(super) fn arrives(&mut self, signal: &SignalEnvelope, known: u64, is_live: bool, now: Duration) -> Arrival {
         let counter = signal.counter;
         if self.held.contains_key(&counter) {
@@ -77,30 +77,30 @@ impl Inbound {
         if self.held.len() < MAX_SIGNALS_HELD { Arrival::Hold } else { Arrival::Full }
     }
 
-    /// Keeps a signal until [`Self::next`] returns it, or gives up what it waits for at `until`.
+    /// Keeps a signal until [`Self::next`] returns it, or until it is overdue at `until`.
     pub(super) fn hold(&mut self, signal: SignalEnvelope, until: Duration) {
         debug_assert!(self.held.len() < MAX_SIGNALS_HELD);
         self.held.insert(signal.counter, (until, signal));
     }
 
-    /// Drops the signals that wait.
+    /// Drops the waiting signals.
     pub(super) fn drop_held(&mut self) {
         self.held.clear();
     }
 
-    /// The last counter that was processed, and the number of signals that wait.
+    /// The last counter that was processed, and the number of waiting signals.
     pub(super) fn position(&self) -> (u64, usize) {
         (self.taken, self.held.len())
     }
 
     /// Whether a signal with this counter can be one of the next.
     fn expects(&self, counter: u64) -> bool {
-        // If none has arrived yet, any counter may be the first: this hub may have forgotten that one.
+        // If none has arrived yet, any counter may be the first: this hub may have forgotten the other one.
         counter > self.taken && (self.taken == 0 || counter - self.taken <= MAX_COUNTER_STEP)
     }
 
-    /// Records an unexpected counter. True if only such counters have arrived for so long that counting continues from
-    /// it.
+    /// Records an unexpected counter. Returns true if only such counters have arrived for so long that counting
+    /// restarts from it.
     fn goes_on_from(&mut self, counter: u64, now: Duration) -> bool {
         let follows = |last: u64| last < counter && counter - last <= MAX_COUNTER_STEP;
         let since = self.astray.filter(|&(_, last)| follows(last)).map_or(now, |(since, _)| since);
@@ -124,7 +124,7 @@ impl Inbound {
         Some(signal)
     }
 
-    /// Stops waiting for whatever precedes the first overdue signal. Returns that signal if only its sender is still
+    /// Gives up everything that precedes the first overdue signal. Returns that signal if only its sender is still
     /// unknown.
     pub(super) fn give_up(&mut self, seq: u64) -> Option<SignalEnvelope> {
         let first = self.held.first_entry()?;
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_signal_is_given_up_and_answered_once_if_it_comes_after_all() {
+    fn a_missing_signal_is_given_up_and_answered_once_if_it_arrives_after_all() {
         let mut inbound = after_the_first();
         let last = MAX_SIGNALS_HELD as u64 + 2;
         (3..=last).for_each(|counter| hold(&mut inbound, counter, 0));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn counting_goes_on_elsewhere_if_nothing_else_arrives_for_long() {
+    fn counting_restarts_elsewhere_if_nothing_else_arrives_for_long() {
         let mut inbound = after_the_first();
         hold(&mut inbound, 3, 0);
         assert_eq!(inbound.arrives(&signal(1 + MAX_COUNTER_STEP, 0), 0, true, NOW), Arrival::Hold);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn counting_does_not_go_on_elsewhere_while_expected_signals_arrive() {
+    fn counting_does_not_restart_elsewhere_while_expected_signals_arrive() {
         let mut inbound = after_the_first();
         let far = 10 + MAX_COUNTER_STEP;
         assert_eq!(inbound.arrives(&signal(far, 0), 0, true, NOW), Arrival::TooFar);

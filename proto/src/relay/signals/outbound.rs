@@ -1,4 +1,4 @@
-//! Signals that were sent to one hub and wait for their outcomes.
+//! Signals that were sent to one hub and have no outcome yet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -10,13 +10,13 @@ use crate::router::Origin;
 /// Signals to one hub without an outcome yet.
 ///
 /// Outcomes return in nearly the order of the counters, so most signals are found by their distance from the oldest. A
-/// target that reads slowly delays the outcomes of its own signals for long: those are put aside, and delay nothing
-/// else.
+/// target that reads slowly delays the outcomes of its own signals for a long time. These signals are put aside, so
+/// that they do not delay others.
 #[derive(Debug, Default)]
 pub(in crate::relay) struct Outbound {
     /// The last counter assigned.
     counter: u64,
-    /// The latest signals, up to the last; the first of them has no outcome yet.
+    /// The latest signals, up to the last. The first of them has no outcome yet.
     recent: VecDeque<Option<Pending>>,
     /// Older signals without an outcome.
     aside: BTreeMap<u64, Pending>,
@@ -45,7 +45,7 @@ impl Outbound {
         self.counter
     }
 
-    /// Time at which the oldest expires: all have the same timeout.
+    /// Time at which the oldest signal expires. All signals have the same timeout.
     pub(in crate::relay) fn due(&self) -> Option<Duration> {
         let recent = || self.recent.front().and_then(Option::as_ref);
         self.aside.values().next().or_else(recent).map(|pending| pending.deadline)
@@ -70,7 +70,7 @@ impl Outbound {
         self.counter
     }
 
-    /// Removes and returns the signal of an outcome. `None` if it has expired, or was never sent.
+    /// Removes and returns the signal of an outcome. Returns `None` if it has expired, or was never sent.
     pub(super) fn take(&mut self, counter: u64) -> Option<Pending> {
         let pending = match counter.checked_sub(self.first_recent()) {
             Some(place) => self.recent.get_mut(usize::try_from(place).ok()?)?.take(),
@@ -82,7 +82,7 @@ impl Outbound {
     }
 
     /// Whether signals to at least two targets, sent after this counter and before `before`, have no outcome. A single
-    /// target may just read slowly.
+    /// target may only read slowly.
     pub(in crate::relay) fn has_open(&self, after: u64, before: Duration) -> bool {
         let sent = |pending: &Pending| pending.deadline.saturating_sub(RECEIPT_TIMEOUT);
         let aside = self.aside.range(after.saturating_add(1)..).map(|(_, pending)| pending);
@@ -94,7 +94,7 @@ impl Outbound {
         targets.any(|target| first != Some(target))
     }
 
-    /// Removes and returns at most `most` expired signals. The rest stays due.
+    /// Removes and returns at most `most` expired signals. The others stay due.
     pub(super) fn expire(&mut self, most: usize, now: Duration) -> Vec<Pending> {
         let mut expired = Vec::new();
         while expired.len() < most
@@ -143,7 +143,7 @@ mod tests {
     use crate::wire::SignalKind;
 
     #[test]
-    fn old_open_signals_do_not_hide_that_later_ones_go_unanswered() {
+    fn old_open_signals_do_not_hide_unanswered_later_ones() {
         let mut outbound = Outbound::default();
         let mut issue = |count: usize, target: u8| {
             for _ in 0..count {
@@ -155,7 +155,7 @@ mod tests {
             }
             outbound.counter()
         };
-        // This number is so great that some are put aside.
+        // This number is so great that some signals are put aside.
         let after = issue(Outbound::RECENT + 2 * MAX_UNANSWERED_LOOKED_AT, 1);
         issue(1, 2);
         issue(1, 3);
@@ -195,7 +195,7 @@ mod tests {
         }
         assert!(
             outbound.take(1).is_none() && outbound.take(count + 1).is_none(),
-            "once each, and none that was not sent"
+            "each once, and no signal that was not sent"
         );
         let slow_ones: Vec<u64> = (1..=count - 20).filter(|&n| slow(n)).collect();
         assert_eq!(outbound.len(), slow_ones.len() + 20);

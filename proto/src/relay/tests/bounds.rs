@@ -33,7 +33,7 @@ fn heartbeats_of_more_hubs_than_a_hub_remembers_are_ignored() {
     assert!(is_known(&net, MAX_HUBS - 2) && !is_known(&net, MAX_HUBS - 1), "the first ones, besides hub 2");
     assert_eq!(net.hubs[&1].stats.presence_refused, 11);
     net.pass(GONE);
-    assert_eq!(net.hubs[&1].locate(&id(8)), Some(hub(2)), "a known hub lives on");
+    assert_eq!(net.hubs[&1].locate(&id(8)), Some(hub(2)), "a known hub stays");
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_hub_with_more_peers_than_another_knows_costs_that_one_no_more() {
     assert_eq!(net.hubs[&1].hubs[&hub(2)].holding.peers.len(), MOST, "changes add no more");
     assert!(net.hubs[&1].stats.presence_refused > 0);
     net.pass(10 * HEARTBEAT);
-    assert!(net.hubs[&1].hubs[&hub(2)].holding.peers.len() <= MOST, "nor does a snapshot");
+    assert!(net.hubs[&1].hubs[&hub(2)].holding.peers.len() <= MOST, "and a snapshot adds no more");
     assert!(net.hubs[&1].stats.snapshots_refused > 0);
     (10..17).for_each(|peer| net.leaves(2, peer, 0));
     net.pass(GONE);
@@ -123,7 +123,7 @@ fn signals_beyond_those_that_may_be_in_flight_are_unreachable() {
     net.hears(1);
     net.loses = |envelope| envelope.kind() == EnvelopeKind::Signal;
     (1..=4).for_each(|ticket| net.signals(1, 7, 8, ticket));
-    assert_eq!(net.hears(1), ["outcome 8 unreachable"], "the fourth, at once");
+    assert_eq!(net.hears(1), ["outcome 8 unreachable"], "the fourth gets it at once");
     net.pass(RECEIPT_TIMEOUT + HEARTBEAT);
     assert_eq!(net.hears(1), [""; 0], "their senders' shards have reported them as unknown");
     net.loses = |_| false;
@@ -136,7 +136,7 @@ fn signals_beyond_those_that_may_be_in_flight_are_unreachable() {
 #[test]
 fn signals_beyond_those_that_are_held_for_an_earlier_one_are_unreachable() {
     let mut net = triangle();
-    // The first counter, 1, never comes.
+    // The first counter, 1, never arrives.
     for counter in 2..MAX_SIGNALS_HELD as u64 + 2 {
         let forged = forged_signal(&net, counter);
         receives(&mut net, 2, forged);
@@ -150,7 +150,7 @@ fn signals_beyond_those_that_are_held_for_an_earlier_one_are_unreachable() {
     assert!(matches!(remote.outcomes[..], [(_, Outcome::Failed(ErrorCode::Unreachable))]));
     net.hears(2);
     net.pass(HOLD + HEARTBEAT);
-    assert_eq!(net.hears(2).len(), MAX_SIGNALS_HELD, "the others are delivered after their time");
+    assert_eq!(net.hears(2).len(), MAX_SIGNALS_HELD, "the others are delivered after the hold time");
     assert_eq!(net.hubs[&2].hubs[&hub(1)].inbound.len(), 0);
 }
 
@@ -164,7 +164,7 @@ fn outcomes_without_a_receipt_are_collected_for_a_time_and_up_to_a_number() {
     (2..MAX_OUTCOMES).for_each(|_| net.signals(1, 11, 12, 0));
     assert_eq!(remote(&net), Some(net.now.at + OUTCOME_DELAY));
     net.signals(1, 11, 12, 0);
-    assert_eq!(remote(&net), Some(net.now.at), "they fill an envelope");
+    assert_eq!(remote(&net), Some(net.now.at), "they fill one envelope");
     net.signals(1, 11, 12, 0);
     net.loses = |envelope| {
         if let Envelope::Routed(_, routed) = envelope
@@ -181,7 +181,7 @@ fn outcomes_without_a_receipt_are_collected_for_a_time_and_up_to_a_number() {
 }
 
 #[test]
-fn a_link_that_becomes_full_and_free_all_the_time_causes_few_heartbeats() {
+fn a_link_that_alternates_between_full_and_free_causes_few_heartbeats() {
     let mut net = Net::full(2);
     let link = Transport::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
     let (before, began) = (net.hubs[&1].beats, net.now.at);
@@ -196,7 +196,7 @@ fn a_link_that_becomes_full_and_free_all_the_time_causes_few_heartbeats() {
 }
 
 #[test]
-fn signals_take_another_way_when_it_has_been_faster_for_some_heartbeats() {
+fn signals_use_another_route_when_it_has_been_faster_for_some_heartbeats() {
     let (slow, fast) = (Hop::Link(LinkId(1)), Hop::Link(LinkId(2)));
     let mut paths = Paths::default();
     paths.note(slow, 1, true);

@@ -26,7 +26,7 @@ fn a_go_hub_takes_part_until_its_link_ends() {
     }
     assert_eq!(net.hears(1), ["elsewhere 7", "joined 7 n"], "once");
     assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
-    assert!(net.texts.is_empty(), "its own peers are not told to it");
+    assert!(net.texts.is_empty(), "its own peers are not announced to it");
     net.signals(2, 8, 7, 1);
     net.pass(HEARTBEAT);
     assert!(net.texts[0].2.starts_with(r#"{"type":"offer","data":null,"fromPeerId""#), "{:?}", net.texts);
@@ -42,7 +42,7 @@ fn a_go_hub_takes_part_until_its_link_ends() {
     let echo = text.replace(&peer.to_string(), &target.to_string());
     net.input(1, RelayInput::LegacyText { link, text: &echo });
     net.run();
-    assert_eq!(net.hears(2), [""; 0], "it speaks for its own peers only");
+    assert_eq!(net.hears(2), [""; 0], "it speaks only for its own peers");
     net.pass(HEARTBEAT);
     net.hears(1);
     net.input(1, RelayInput::LinkDown { link });
@@ -95,7 +95,7 @@ fn a_peer_that_moves_from_a_go_hub_and_leaves_is_gone() {
 }
 
 #[test]
-fn of_two_hubs_that_are_linked_to_one_go_hub_one_passes_its_signals_on() {
+fn if_two_hubs_are_linked_to_one_go_hub_one_forwards_its_signals() {
     let mut net = Net::full(2);
     net.joins(1, 8, 0);
     net.pass(HEARTBEAT);
@@ -103,7 +103,7 @@ fn of_two_hubs_that_are_linked_to_one_go_hub_one_passes_its_signals_on() {
         net.go_hub(n, LinkId(99));
         net.go_hub_says(n, LinkId(99), &discovered(7, "n"));
     }
-    assert_eq!(net.hears(1), ["elsewhere 7", "joined 7 n"], "the first word for it holds");
+    assert_eq!(net.hears(1), ["elsewhere 7", "joined 7 n"], "the first announcement counts");
     let (peer, target) = (id(7), id(8));
     let offer =
         format!(r#"{{"type":"offer","data":1,"fromPeerId":"{peer}","targetPeerId":"{target}","networkName":"n"}}"#);
@@ -115,7 +115,7 @@ fn of_two_hubs_that_are_linked_to_one_go_hub_one_passes_its_signals_on() {
 }
 
 #[test]
-fn a_peer_of_a_go_hub_is_in_no_more_networks_than_another() {
+fn a_peer_of_a_go_hub_has_the_same_maximum_number_of_networks() {
     let mut net = Net::full(2);
     net.go_hub(1, LinkId(99));
     for network in 0..40 {
@@ -135,7 +135,7 @@ fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
     for echo in net.told(one) {
         net.go_hub_says(1, one, &echo);
     }
-    // The announcement arrives once more, and late.
+    // The announcement arrives once more, late.
     net.joins(1, 9, 0);
     net.pass(crate::limits::LEGACY_ECHO);
     net.texts.clear();
@@ -148,7 +148,7 @@ fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
     net.joins(2, 8, 0);
     net.signals(2, 8, 9, 0);
     assert_eq!(net.hears(1).last().unwrap(), "signal 8 9");
-    // A Go hub at another hub of the mesh, too.
+    // The same with a Go hub at another hub of the mesh.
     net.texts.clear();
     net.go_hub(2, one);
     assert_eq!(net.told(one).len(), 3);
@@ -185,7 +185,7 @@ fn an_echo_after_the_leave_brings_no_peer_back() {
         net.go_hub_says(1, link, &echo);
     }
     assert_eq!(net.hears(2), [""; 0]);
-    // A repetition is the Go hub's own, and so is a first announcement.
+    // A repetition, or a first announcement, is the Go hub's own.
     net.go_hub_says(1, link, &discovered(7, "n"));
     assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
     net.joins(1, 9, 0);
@@ -194,7 +194,7 @@ fn an_echo_after_the_leave_brings_no_peer_back() {
     net.hears(2);
     net.go_hub_says(1, link, &discovered(9, "n"));
     assert_eq!(net.hears(2), ["elsewhere 9", "joined 9 n"]);
-    // A dialed Go hub echoes nothing: a peer that moves there is accepted at once.
+    // A dialed Go hub does not echo, so a peer that moves there is accepted at once.
     let mut net = Net::full(2);
     net.go_hub(1, link);
     net.joins(1, 7, 0);
@@ -228,7 +228,7 @@ fn a_go_hub_receives_as_much_as_its_link_accepts() {
     let texts = net.told(link);
     assert_eq!(texts.len(), SNAPSHOT_PEERS, "{texts:#?}");
     assert!(texts.iter().any(|text| text.contains(&id(196).to_string())));
-    // The target of a signal knows its sender by then.
+    // The target of a signal then knows its sender.
     net.signals(1, 194, 220, 1);
     assert_eq!(net.hears(1).last().unwrap(), "outcome 220 forwarded");
     let kinds: Vec<_> = net.texts.iter().map(|(_, _, text)| text.split('"').nth(3).unwrap()).collect();
@@ -238,7 +238,7 @@ fn a_go_hub_receives_as_much_as_its_link_accepts() {
     net.full.clear();
     net.input(1, RelayInput::Room { way });
     let rest = net.told(link);
-    assert_eq!(rest.len(), 200 - 2 * SNAPSHOT_PEERS - 1, "without the one that left and the one that was told");
+    assert_eq!(rest.len(), 200 - 2 * SNAPSHOT_PEERS - 1, "without the peer that left and the announced one");
     assert!(rest.iter().any(|text| text.contains(&id(201).to_string())));
 }
 
@@ -336,7 +336,7 @@ fn an_echoed_signal_makes_no_peer_known() {
     net.hears(2);
     net.go_hub_says(1, link, &offer(7, 8, "n"));
     net.go_hub_says(1, link, &offer(50, 8, "n"));
-    assert_eq!(net.hears(2), [""; 0], "and hubs are no peers");
+    assert_eq!(net.hears(2), [""; 0], "and hubs are not peers");
     // After that time its messages count again.
     net.pass(crate::limits::LEGACY_ECHO);
     net.go_hub_says(1, link, &offer(7, 8, "n"));
@@ -356,7 +356,7 @@ fn a_signal_between_go_hubs_does_not_come_back() {
     net.go_hub_says(1, one, &offer(7, 6, "n"));
     net.go_hub_says(1, one, &offer(66, 6, "n"));
     net.pass(HEARTBEAT);
-    assert_eq!(net.sent_to_go(), [], "both are behind that link");
+    assert_eq!(net.sent_to_go(), [], "both peers are behind that link");
     net.go_hub_says(1, one, &offer(7, 8, "n"));
     net.pass(HEARTBEAT);
     assert_eq!(net.sent_to_go(), [two]);
@@ -371,7 +371,7 @@ fn a_signal_between_go_hubs_does_not_come_back() {
 }
 
 #[test]
-fn of_two_hubs_that_are_linked_to_one_go_hub_none_sends_its_signal_back() {
+fn if_two_hubs_are_linked_to_one_go_hub_neither_sends_its_signal_back() {
     let mut net = Net::full(2);
     let link = LinkId(99);
     net.go_hub(2, link);
@@ -421,8 +421,8 @@ fn a_hub_that_restarts_has_the_peers_of_its_go_hub_again() {
     net.go_hub_dials(3, link);
     (100..125).for_each(|peer| net.go_hub_says(3, link, &discovered(peer, "n")));
     net.go_hub_answers(3, link);
-    assert_eq!(net.told(link).len(), 0, "it has said itself that they are there");
-    assert_eq!(net.hears(3), [""; 0], "the other life holds them still");
+    assert_eq!(net.told(link).len(), 0, "the Go hub itself has announced them");
+    assert_eq!(net.hears(3), [""; 0], "the earlier incarnation still holds them");
     net.pass(GONE);
     let heard = net.hears(2);
     for peer in 100..125 {
@@ -433,12 +433,17 @@ fn a_hub_that_restarts_has_the_peers_of_its_go_hub_again() {
     net.run();
     assert_eq!(net.hubs[&2].locate(&id(100)), None);
 
-    // It is dialed, and a peer of it announces itself again, or only sends a signal.
+    // The Go hub is dialed, and one of its peers announces itself again, or only sends a signal.
     for word in [discovered(7, "n"), offer(7, 9, "n")] {
         let mut net = restarted(7..8);
         net.joins(2, 9, 0);
         net.go_hub(3, link);
-        assert_eq!(net.told(link).len(), 2, "it is told of 7, which is its own for all that is known");
+        assert_eq!(
+            net.told(link).len(),
+            2,
+            "it receives the announcement of 7, which is its own peer as far as this \
+            hub knows"
+        );
         net.go_hub_says(3, link, &word);
         net.hears(2);
         net.pass(GONE);
@@ -464,7 +469,7 @@ fn a_hub_that_restarts_has_the_peers_of_its_go_hub_again() {
 }
 
 #[test]
-fn a_peer_that_went_over_to_a_go_hub_is_there_when_its_connection_or_its_hub_is_known_to_be_dead() {
+fn a_peer_that_moved_to_a_go_hub_is_there_when_its_connection_or_hub_is_known_to_be_dead() {
     let mut net = Net::full(3);
     let link = LinkId(99);
     net.go_hub(1, link);
@@ -491,7 +496,7 @@ fn a_peer_that_went_over_to_a_go_hub_is_there_when_its_connection_or_its_hub_is_
 }
 
 #[test]
-fn a_signal_makes_a_peer_known_again_whose_hub_or_link_was_lost_and_none_that_has_left() {
+fn a_signal_restores_a_peer_whose_hub_or_link_was_lost_and_none_that_has_left() {
     let (link, other) = (LinkId(99), LinkId(98));
     let mut net = Net::full(3);
     net.go_hub(1, link);
@@ -516,7 +521,7 @@ fn a_signal_makes_a_peer_known_again_whose_hub_or_link_was_lost_and_none_that_ha
 }
 
 #[test]
-fn a_goodbye_without_a_network_is_to_all_of_them() {
+fn a_goodbye_without_a_network_is_to_all_networks() {
     let mut net = Net::full(2);
     let link = LinkId(99);
     net.go_hub(1, link);
@@ -534,11 +539,11 @@ fn a_goodbye_without_a_network_is_to_all_of_them() {
     net.go_hub_says(1, link, &goodbye("global"));
     assert_eq!(net.hears(2), ["left 7 m goodbye", "left 7 n goodbye"]);
     net.go_hub_says(1, link, &offer(7, 8, "m"));
-    assert_eq!(net.hears(2), [""; 0], "what was under way makes it known in no network again");
+    assert_eq!(net.hears(2), [""; 0], "a message in flight makes it known in no network again");
 }
 
 #[test]
-fn signals_stand_between_discovery_and_leave_at_a_go_hub_and_here() {
+fn signals_are_received_between_discovery_and_leave_at_a_go_hub_and_here() {
     let mut net = Net::full(2);
     let link = LinkId(99);
     net.go_hub(1, link);
@@ -554,7 +559,7 @@ fn signals_stand_between_discovery_and_leave_at_a_go_hub_and_here() {
     }
     net.run();
     assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n", "signal 7 8", "left 7 n goodbye"]);
-    // The same in the other direction: a peer of this hub, and one of the next.
+    // The same in the other direction: for a peer of this hub, and for one of the next.
     net.go_hub_says(1, link, &discovered(7, "n"));
     net.texts.clear();
     for hub in [1, 2] {
@@ -573,7 +578,7 @@ fn signals_stand_between_discovery_and_leave_at_a_go_hub_and_here() {
 }
 
 #[test]
-fn a_go_hub_announces_no_more_peers_than_one_link_may() {
+fn a_go_hub_announces_at_most_the_maximum_number_of_peers() {
     let mut net = Net::new(0);
     net.tuning.max_peers_per_legacy_link = 3;
     net.start(1);
@@ -590,7 +595,7 @@ fn a_go_hub_announces_no_more_peers_than_one_link_may() {
 }
 
 #[test]
-fn announcements_beyond_those_that_may_wait_for_a_go_hub_are_dropped() {
+fn announcements_beyond_the_maximum_queued_for_a_go_hub_are_dropped() {
     let mut net = Net::new(0);
     net.tuning.max_legacy_owed = 3;
     net.start(1);

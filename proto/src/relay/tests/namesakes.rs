@@ -3,10 +3,10 @@
 use super::*;
 use crate::limits::{GREATEST_TIME, GREATEST_TIME_FOLLOWED, MAX_ENDED_LIVES, RIVAL_PATIENCE, RIVAL_YIELD};
 
-/// Time in which one of two hubs with one id has taken a new id.
+/// Time after which one of two hubs with one id has taken a new id.
 const PARTED: Duration = Duration::from_secs(8);
 
-/// Hub 1 and hub 9 have the id of 1, and 9 is the later one. Each is linked with 3, which has a watcher, and maybe 3
+/// Hubs 1 and 9 have the id of 1, and 9 is the later one. Each is linked with 3, which has a watcher. 3 may be linked
 /// with 4.
 fn namesakes(later_by: i64) -> Net {
     let mut net = Net::new(0);
@@ -46,8 +46,8 @@ impl Net {
 }
 
 #[test]
-fn of_two_live_hubs_with_one_id_the_later_takes_a_new_one_and_each_peer_is_seen_once() {
-    // The clock of the later one may be behind: it has begun later all the same.
+fn the_later_of_two_live_hubs_with_one_id_takes_a_new_one_and_each_peer_is_seen_once() {
+    // The clock of the later hub may be behind, but it still started later.
     for later_by in [1_000, -3_600_000] {
         let mut net = namesakes(later_by);
         net.part(PARTED);
@@ -59,7 +59,7 @@ fn of_two_live_hubs_with_one_id_the_later_takes_a_new_one_and_each_peer_is_seen_
         assert_ne!(new, hub(1));
         let told: Vec<_> = net.events.iter().filter(|(_, e)| matches!(e, MeshEvent::IdGivenUp(..))).collect();
         assert_eq!(told, [&(9, MeshEvent::IdGivenUp(hub(1), new))]);
-        assert!(net.events.contains(&(3, MeshEvent::TwoHubs(hub(1)))), "third hubs say so");
+        assert!(net.events.contains(&(3, MeshEvent::TwoHubs(hub(1)))), "third hubs report it");
         assert_eq!(net.hears(9).iter().filter(|line| **line == "renamed").count(), 1);
         // From now on they are two hubs, also for each other.
         assert_eq!(net.hubs[&9].locate(&id(11)), Some(hub(1)));
@@ -90,7 +90,7 @@ fn of_two_live_hubs_with_one_id_the_later_takes_a_new_one_and_each_peer_is_seen_
 }
 
 #[test]
-fn a_hello_of_a_namesake_is_enough() {
+fn a_hello_of_a_hub_with_the_same_id_is_enough() {
     let mut net = Net::new(2);
     let (life, process) = (net.hubs[&1].incarnation(), net.hubs[&1].process());
     net.input(1, RelayInput::Namesake { incarnation: HubIncarnation(life.0 + 1), process: 7 });
@@ -101,7 +101,7 @@ fn a_hello_of_a_namesake_is_enough() {
 }
 
 #[test]
-fn a_namesake_of_the_same_millisecond_is_another_hub() {
+fn a_hub_with_the_same_id_and_millisecond_is_another_hub() {
     let mut net = namesakes(-9_000);
     net.hubs.remove(&9);
     net.start_as(9, hub(1), 9);
@@ -115,7 +115,7 @@ fn a_namesake_of_the_same_millisecond_is_another_hub() {
 
 #[test]
 fn a_restarted_hub_keeps_its_id() {
-    // Its predecessor sent a farewell, or was killed just now, and its clock may have been ahead.
+    // Its previous process sent a farewell, or was just killed, and its clock may have been ahead.
     for (polite, back) in [(true, 0), (false, 0), (true, 60_000), (false, 60_000)] {
         let mut net = Net::chain(4);
         net.pass(3 * RIVAL_PATIENCE);
@@ -146,7 +146,7 @@ fn a_restarted_hub_keeps_its_id() {
 }
 
 #[test]
-fn beside_a_namesake_that_keeps_its_id_the_earlier_one_takes_another() {
+fn beside_a_hub_that_keeps_the_same_id_the_earlier_one_takes_another() {
     let mut net = Net::full(2);
     net.pass(RIVAL_PATIENCE);
     let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();
@@ -163,7 +163,7 @@ fn beside_a_namesake_that_keeps_its_id_the_earlier_one_takes_another() {
 }
 
 #[test]
-fn two_ended_lives_that_are_recalled_in_turn_do_not_hide_a_hub_for_ever() {
+fn two_ended_incarnations_that_are_recalled_in_turn_do_not_hide_a_hub_forever() {
     let mut net = Net::full(2);
     net.pass(RIVAL_PATIENCE);
     let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();
@@ -185,7 +185,7 @@ fn two_ended_lives_that_are_recalled_in_turn_do_not_hide_a_hub_for_ever() {
     assert_eq!(net.hubs[&1].hub(), hub(1));
 }
 
-/// Sends hub 2 a heartbeat of hub 1 that hub 1 has not sent.
+/// Sends hub 2 a forged heartbeat of hub 1.
 fn lies(net: &mut Net, change: impl FnOnce(&mut crate::envelope::Heartbeat)) {
     let mut beat = (*net.hubs[&2].hubs[&hub(1)].beat).clone();
     change(&mut beat);
@@ -205,7 +205,7 @@ fn is_whole(net: &mut Net) {
 }
 
 #[test]
-fn no_reported_incarnation_separates_a_hub_for_ever() {
+fn no_reported_incarnation_separates_a_hub_forever() {
     for life in [GREATEST_TIME_FOLLOWED - 1, GREATEST_TIME_FOLLOWED, GREATEST_TIME, GREATEST_TIME + 1, 1 << 62] {
         for process in [0, 5] {
             let mut net = Net::full(3);
@@ -221,7 +221,7 @@ fn no_reported_incarnation_separates_a_hub_for_ever() {
 }
 
 #[test]
-fn no_heartbeat_or_change_number_separates_a_hub_for_ever() {
+fn no_heartbeat_or_change_number_separates_a_hub_forever() {
     for (number, seq) in [(1 << 62, 0), (1 << 40, 1 << 40), (1, 1 << 62)] {
         let mut net = Net::full(3);
         net.pass(RIVAL_PATIENCE);
@@ -232,7 +232,7 @@ fn no_heartbeat_or_change_number_separates_a_hub_for_ever() {
 }
 
 #[test]
-fn a_session_from_far_away_is_no_claim_and_makes_no_other_later() {
+fn a_session_with_an_implausible_time_is_no_claim_and_makes_no_other_later() {
     let mut net = Net::full(2);
     net.opens(1, 7, 0);
     for session in [GREATEST_TIME + 1, 1 << 62] {
@@ -252,7 +252,7 @@ fn no_ended_incarnation_returns() {
     let mut net = Net::full(2);
     net.pass(HEARTBEAT);
     let via = Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
-    // Hub 7 is known by what hub 2 forwards. Its incarnations end one after the other.
+    // Hub 7 is known only by the envelopes that hub 2 forwards. Its incarnations end one after another.
     let beat = |life: u64| {
         let known = net.hubs[&1].hubs[&hub(2)].beat.as_ref().clone();
         let incarnation = HubIncarnation(known.incarnation.0 + life);
@@ -276,7 +276,7 @@ fn no_ended_incarnation_returns() {
         hears(&mut net, Envelope::Heartbeat(Arc::new(late)));
         assert!(!known(&net), "{beat:?}");
     }
-    // The oldest incarnation beyond the bound is not remembered.
+    // The oldest incarnation is beyond the bound, and not remembered.
     let oldest = crate::envelope::Heartbeat { number: 9, ..lives[0].clone() };
     hears(&mut net, Envelope::Heartbeat(Arc::new(oldest)));
     assert!(known(&net));

@@ -11,7 +11,7 @@ use crate::limits::{
 /// Time after which a forged change or snapshot has no effect any more.
 const DOUBTED: Duration = HEARTBEAT.saturating_mul(2 * DOUBT_BEATS as u32 + 1);
 
-/// Three hubs, each linked to both others: peers 11, 12 and 13. Hub 3 is the one that sends forged envelopes.
+/// Three hubs, each linked to both others: peers 11, 12 and 13. Hub 3 sends the forged envelopes.
 pub(super) fn triangle() -> Net {
     let mut net = Net::full(3);
     for n in 1..=3 {
@@ -29,7 +29,7 @@ pub(super) fn receives(net: &mut Net, n: u8, envelope: Envelope) {
     net.run();
 }
 
-/// A signal from hub 1 to hub 2 that hub 1 has not sent.
+/// A forged signal from hub 1 to hub 2.
 pub(super) fn forged_signal(net: &Net, counter: u64) -> Envelope {
     let lives = [1, 2].map(|n| net.hubs[&n].incarnation());
     let route = RouteHeader { to: hub(2), to_incarnation: lives[1], from: hub(1), from_incarnation: lives[0], hops: 1 };
@@ -67,7 +67,7 @@ fn a_forged_signal_counter_delays_a_pair_of_hubs_for_a_bounded_time() {
                 assert!(net.now.at < began + COUNT_PATIENCE + 2 * HEARTBEAT, "{step}");
             }
             if step > MAX_COUNTER_STEP + 1 && known {
-                assert!(net.now.at < began + HEARTBEAT, "a step that no hub makes delays nothing: {step}");
+                assert!(net.now.at < began + HEARTBEAT, "an impossible step does not delay anything: {step}");
                 assert_eq!(net.hubs[&2].stats.numbers_refused, 1);
             }
             for _ in 0..5 {
@@ -80,7 +80,7 @@ fn a_forged_signal_counter_delays_a_pair_of_hubs_for_a_bounded_time() {
 }
 
 #[test]
-fn each_signal_of_a_quiet_pair_after_the_first_is_delivered_though_a_counter_was_forged() {
+fn a_quiet_pair_of_hubs_delivers_all_signals_but_the_first_after_a_forged_counter() {
     let mut net = triangle();
     assert_eq!(outcome(&mut net), DELIVERED);
     let forged = forged_signal(&net, 5_000);
@@ -94,7 +94,7 @@ fn each_signal_of_a_quiet_pair_after_the_first_is_delivered_though_a_counter_was
 }
 
 #[test]
-fn signals_go_on_after_more_were_lost_than_can_be_under_way() {
+fn signals_continue_after_more_were_lost_than_may_be_in_flight() {
     let mut net = triangle();
     assert_eq!(outcome(&mut net), DELIVERED);
     net.hubs.get_mut(&1).unwrap().hubs.get_mut(&hub(2)).unwrap().outbound.lose(MAX_COUNTER_STEP + 1);
@@ -109,7 +109,7 @@ fn signals_go_on_after_more_were_lost_than_can_be_under_way() {
 #[test]
 fn delayed_signals_are_still_too_late() {
     let mut net = triangle();
-    // Four signals are delayed, and the fifth takes another way.
+    // Four signals are delayed, and the fifth uses another route.
     net.signals(1, 11, 12, 0);
     net.stopped = Some(2);
     (0..4).for_each(|_| net.signals(1, 11, 12, 1));
@@ -146,7 +146,7 @@ fn agree(net: &Net, n: u8) -> bool {
 }
 
 #[test]
-fn a_forged_change_far_ahead_is_forgotten_and_asks_for_few_snapshots() {
+fn a_forged_change_far_ahead_is_forgotten_and_causes_few_snapshots() {
     for seq in [9, 1 << 20, 1 << 62] {
         let mut net = triangle();
         let before = requests(&net);
@@ -193,7 +193,7 @@ fn forged_changes_in_order_are_removed_even_if_their_hub_is_quiet() {
 const LEFT: crate::reason::LeaveReason = crate::reason::LeaveReason::Closed(CloseReason::ClientClosed);
 
 #[test]
-fn along_a_chain_forged_changes_are_taken_back_hub_by_hub() {
+fn along_a_chain_forged_changes_are_removed_hub_by_hub() {
     let mut net = Net::chain(5);
     net.joins(1, 7, 0);
     net.pass(2 * HEARTBEAT);
@@ -208,7 +208,7 @@ fn along_a_chain_forged_changes_are_taken_back_hub_by_hub() {
     net.nothing_is_left();
 }
 
-/// Hub 2 has lost a change of hub 1, asks for a snapshot, and receives these parts from the hub that it has asked.
+/// Hub 2 has lost a change of hub 1, requests a snapshot, and receives these parts from the asked hub.
 fn repairs(net: &mut Net, part: impl FnOnce(&SnapshotPart) -> Vec<SnapshotPart>) {
     net.loses = |envelope| matches!(envelope.kind(), EnvelopeKind::Change | EnvelopeKind::Snapshot);
     net.joins(1, 20, 0);
@@ -244,7 +244,7 @@ fn a_snapshot_with_too_great_a_count_is_replaced() {
 }
 
 #[test]
-fn a_sender_of_wrong_snapshots_is_asked_less_and_others_are_asked() {
+fn a_sender_of_wrong_snapshots_is_asked_less_often_and_others_are_asked() {
     let mut net = triangle();
     net.loses = |envelope| envelope.kind() == EnvelopeKind::Snapshot;
     let wrong = |net: &mut Net| {
@@ -279,7 +279,7 @@ fn a_sender_of_wrong_snapshots_is_asked_less_and_others_are_asked() {
 }
 
 #[test]
-fn a_snapshot_that_does_not_come_to_an_end_is_refused() {
+fn a_snapshot_without_an_end_is_refused() {
     // Empty parts, or the same peer in each part.
     for bytes in [0, 1] {
         let mut net = triangle();
@@ -289,14 +289,14 @@ fn a_snapshot_that_does_not_come_to_an_end_is_refused() {
         });
         let relay = &net.hubs[&2];
         assert!(!relay.hubs[&hub(1)].repair.is_under_way() && relay.stats.snapshots_refused > 0);
-        // The other hubs have lost the same change, and wait for their own snapshots first.
+        // The other hubs have lost the same change, and first wait for their own snapshots.
         net.pass(3 * SNAPSHOT_PATIENCE);
         assert!(agree(&net, 2));
         net.nothing_is_left();
     }
 }
 
-/// Sends a snapshot of many peers, part by part, and returns for how long it was waited for.
+/// Sends a snapshot of many peers, part by part. Returns the time for which hub 2 waited for it.
 fn trickles(peers: usize, every: Duration) -> Duration {
     let mut net = triangle();
     let mut parts = Vec::new();
@@ -330,14 +330,14 @@ fn trickles(peers: usize, every: Duration) -> Duration {
 }
 
 #[test]
-fn a_snapshot_that_trickles_is_not_waited_for_and_one_that_flows_is_for_a_time() {
+fn a_snapshot_that_trickles_is_given_up_and_a_fast_one_is_awaited_for_a_time() {
     assert!(trickles(1, SNAPSHOT_PATIENCE / 2) < SNAPSHOT_SLACK + HEARTBEAT);
     let flows = trickles(200, HEARTBEAT);
     assert!((SNAPSHOT_LIMIT - HEARTBEAT..=SNAPSHOT_LIMIT).contains(&flows), "{flows:?}");
 }
 
 #[test]
-fn a_peer_in_too_many_networks_or_out_of_their_order_is_no_part_of_a_snapshot() {
+fn a_peer_in_too_many_networks_or_out_of_order_makes_a_snapshot_invalid() {
     let network = |n: usize| NetworkName::new(&format!("{n:05}"));
     let in_networks = |presence: &Presence, names: Vec<NetworkName>| {
         let announcement = |network| Arc::new(Announcement { network, ..(*presence.memberships[0]).clone() });
@@ -362,7 +362,7 @@ fn a_peer_in_too_many_networks_or_out_of_their_order_is_no_part_of_a_snapshot() 
 }
 
 #[test]
-fn changes_add_no_more_networks_to_a_peer_than_it_may_have() {
+fn changes_add_at_most_the_maximum_number_of_networks_to_a_peer() {
     let mut net = triangle();
     let (known, seq) = (&net.hubs[&1].own.peers[&id(11)], net.hubs[&1].own.seq);
     let (session, membership) = (known.session, Arc::clone(&known.memberships[0]));

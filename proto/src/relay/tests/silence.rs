@@ -1,4 +1,4 @@
-//! Tests of links that stay open but carry nothing, and of ways that lose signals.
+//! Tests of links that stay open but carry nothing, and of routes that lose signals.
 
 use super::*;
 use crate::limits::{HOLD, LINK_SILENCE, OUTCOME_PATIENCE, WAY_AVOIDED};
@@ -19,7 +19,7 @@ fn triangle() -> Net {
 fn reaches(net: &mut Net, n: u8, from: u8, target: u8) -> bool {
     (1..=3).for_each(|n| drop(net.hears(n)));
     net.signals(n, from, target, 1);
-    // An earlier, lost signal is waited for.
+    // This is enough time to give up an earlier, lost signal.
     net.pass(HOLD + Duration::from_millis(100));
     net.hears(n) == [format!("outcome {target} delivered")]
 }
@@ -29,7 +29,7 @@ fn signals_avoid_a_link_that_drops_them_in_either_direction() {
     for swallows in [&[(1, 2), (2, 1)][..], &[(1, 2)], &[(2, 1)]] {
         let mut net = triangle();
         net.swallows = swallows.to_vec();
-        assert!(!reaches(&mut net, 1, 11, 12), "nobody can know yet: {swallows:?}");
+        assert!(!reaches(&mut net, 1, 11, 12), "no hub can know yet: {swallows:?}");
         net.pass(NOTICED);
         assert!(reaches(&mut net, 1, 11, 12) && reaches(&mut net, 2, 12, 11), "{swallows:?}");
         // Changes do not rely on that link either.
@@ -39,7 +39,7 @@ fn signals_avoid_a_link_that_drops_them_in_either_direction() {
         net.joins(1, 20, 0);
         assert_eq!(net.hears(2), ["elsewhere 20", "joined 20 n"], "{swallows:?}");
         net.pass(3 * LEASE);
-        assert_eq!(net.hears(2), [""; 0], "nobody is thought to be gone: {swallows:?}");
+        assert_eq!(net.hears(2), [""; 0], "no peer counts as gone: {swallows:?}");
         assert_eq!(snapshots(&mut net), before);
         assert_eq!(net.hubs.get_mut(&1).unwrap().stats(now).links_silent, 1, "{swallows:?}");
         net.swallows.clear();
@@ -53,7 +53,7 @@ fn signals_avoid_a_link_that_drops_them_in_either_direction() {
 }
 
 #[test]
-fn a_silent_link_is_used_where_there_is_no_other_way() {
+fn a_silent_link_is_used_if_there_is_no_other_route() {
     let mut net = Net::full(2);
     net.joins(1, 11, 0);
     net.joins(2, 12, 0);
@@ -79,7 +79,7 @@ fn a_long_message_in_parts_is_not_silence() {
 }
 
 #[test]
-fn a_hub_that_was_stopped_finds_its_links_as_they_were() {
+fn a_stopped_hub_finds_its_links_unchanged() {
     let mut net = triangle();
     // Hub 1 is stopped; no other hub runs meanwhile.
     let now = Now { at: net.now.at + LEASE / 2, wall_ms: net.now.wall_ms + 4_000 };
@@ -93,7 +93,7 @@ fn a_hub_that_was_stopped_finds_its_links_as_they_were() {
 }
 
 #[test]
-fn of_two_links_to_one_hub_the_one_that_works_is_used() {
+fn the_working_one_of_two_links_to_one_hub_is_used() {
     let mut net = Net::full(2);
     let first = net.hubs[&1].links.used_for(&hub(2)).unwrap();
     net.link(1, 2);
@@ -106,13 +106,13 @@ fn of_two_links_to_one_hub_the_one_that_works_is_used() {
 }
 
 #[test]
-fn a_link_that_is_heard_in_one_direction_only_is_not_used_beside_one_that_works() {
+fn a_link_that_works_in_one_direction_is_not_used_beside_a_working_one() {
     for newest in [false, true] {
         let mut net = Net::full(2);
         let first = net.hubs[&1].links.used_for(&hub(2)).unwrap();
         net.link(1, 2);
         let second = net.hubs[&1].links.used_for(&hub(2)).unwrap();
-        // What hub 1 sends on one of the links is lost; what it receives there is not.
+        // Data that hub 1 sends on one of the links is lost, but data that it receives there is not.
         let (deaf, works) = if newest { (second, first) } else { (first, second) };
         let other_end = net.wires.remove(&(1, deaf)).unwrap().1;
         net.pass(NOTICED);
@@ -131,7 +131,7 @@ fn a_link_that_is_heard_in_one_direction_only_is_not_used_beside_one_that_works(
 }
 
 #[test]
-fn a_silent_link_is_not_used_beside_one_that_works_whichever_life_said_hello_on_it() {
+fn a_silent_link_is_not_used_beside_a_working_one_whichever_incarnation_said_hello_on_it() {
     let mut net = Net::full(2);
     let first = net.hubs[&1].links.used_for(&hub(2)).unwrap();
     let (of_2, _) = net.wires.remove(&(1, first)).map(|(_, link)| (link, ())).unwrap();
@@ -141,7 +141,7 @@ fn a_silent_link_is_not_used_beside_one_that_works_whichever_life_said_hello_on_
     let (link, incarnation) = (LinkId(99), HubIncarnation(net.hubs[&2].incarnation().0 + 1));
     net.input(1, RelayInput::LinkUp { link, hub: hub(2), incarnation });
     assert_eq!(net.hubs[&1].links.used_for(&hub(2)).unwrap(), link);
-    // If that incarnation belongs to another live hub, the link to it is not the one to use.
+    // If that incarnation belongs to another live hub, the link to it must not be used.
     let now = net.now.at;
     net.hubs.get_mut(&1).unwrap().hubs.get_mut(&hub(2)).unwrap().contest = Some(((incarnation, 7), now, true));
     net.hubs.get_mut(&1).unwrap().choose_link(hub(2));
@@ -149,8 +149,8 @@ fn a_silent_link_is_not_used_beside_one_that_works_whichever_life_said_hello_on_
 }
 
 #[test]
-fn an_unanswered_way_is_replaced_by_another() {
-    // Two ways from 1 to 4: through 2 and through 3.
+fn an_unanswered_route_is_replaced_by_another() {
+    // There are two routes from 1 to 4: through 2 and through 3.
     let mut net = Net::new(4);
     for (a, b) in [(1, 2), (1, 3), (2, 4), (3, 4)] {
         net.link(a, b);
@@ -173,7 +173,7 @@ fn an_unanswered_way_is_replaced_by_another() {
         },
     )];
     net.loses_signals = Some(through);
-    // One target may just read slowly.
+    // A single target may only read slowly.
     net.signals(1, 11, 14, 2);
     net.pass(OUTCOME_PATIENCE + 2 * HEARTBEAT);
     net.signals(1, 11, 15, 3);
@@ -213,17 +213,17 @@ fn two_hubs_reach_a_third_whose_links_they_avoid() {
     (1..=3).for_each(|n| drop(net.hears(n)));
     for (n, from) in [(1, 11), (3, 13), (1, 11)] {
         net.signals(n, from, 14, 1);
-        // Earlier, lost signals are waited for.
+        // This is enough time to give up earlier, lost signals.
         net.pass(HOLD + HEARTBEAT / 5);
         let heard = net.hears(n);
         assert!(heard.contains(&"outcome 14 delivered".to_owned()), "{n}: {heard:?}");
     }
     let now = net.now;
-    assert!(net.hubs[&1].avoided(&hub(2), now).is_some(), "what went another way says nothing of this one");
+    assert!(net.hubs[&1].avoided(&hub(2), now).is_some(), "answers over another route do not count");
 }
 
 #[test]
-fn an_id_is_asked_for_on_a_way_that_signals_avoid() {
+fn a_takeover_is_asked_over_a_route_that_signals_avoid() {
     let mut net = two_avoid_the_third();
     net.hears(1);
     net.hears(2);
@@ -232,7 +232,7 @@ fn an_id_is_asked_for_on_a_way_that_signals_avoid() {
 }
 
 #[test]
-fn an_id_is_asked_for_though_all_links_to_its_hub_are_silent() {
+fn a_takeover_is_asked_although_all_links_to_the_hub_are_silent() {
     let mut net = triangle();
     net.swallows = vec![(2, 1), (2, 3)];
     net.pass(NOTICED);
@@ -244,7 +244,7 @@ fn an_id_is_asked_for_though_all_links_to_its_hub_are_silent() {
 }
 
 #[test]
-fn a_way_is_taken_again_when_its_signals_are_answered_after_all() {
+fn a_route_is_used_again_when_its_signals_are_answered_after_all() {
     let mut net = triangle();
     net.joins(2, 14, 0);
     net.stopped = Some(2);

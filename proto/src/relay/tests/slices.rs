@@ -7,7 +7,7 @@ use crate::limits::{GAP_PATIENCE, SLICE_PEERS};
 /// Number of peers that a slice of these tests examines.
 const SLICE: usize = 4;
 
-/// Three hubs, all linked, whose slices are small. The third has peers 10 up to `last`.
+/// Three linked hubs with small slices. The third one has peers 10 up to `last`.
 fn crowded(last: u8) -> Net {
     let mut net = Net::new(0);
     net.tuning.slices = Slices { letters: usize::MAX, peers: SLICE, changes: SLICE, discarded: SLICE, kept: 8 };
@@ -26,7 +26,7 @@ fn crowded(last: u8) -> Net {
 }
 
 impl Net {
-    /// Runs slices until nothing is left, and checks that each has at most `most` letters.
+    /// Runs slices until no work is left, and checks that each has at most `most` letters.
     fn finish(&mut self, n: u8, most: usize) -> Vec<String> {
         let mut heard = Vec::new();
         while self.go_on(n) {
@@ -68,7 +68,7 @@ fn the_end_of_a_hub_reaches_the_shards_in_slices() {
     assert!(net.events.contains(&(1, MeshEvent::HubLost(hub(3), 50))));
     let stats = net.hubs.get_mut(&1).unwrap().stats(net.now).clone();
     assert_eq!((stats.unsettled_hubs, stats.remote_peers, stats.ghosts_evicted), (1, 50 - SLICE as u64, 50));
-    assert!(stats.ghost_age_ms >= LEASE.as_millis() as u64, "they are still shown");
+    assert!(stats.ghost_age_ms >= LEASE.as_millis() as u64, "they are still visible");
     // Heartbeats are received and sent between two slices.
     net.pass(HEARTBEAT * 2);
     assert!(net.hubs.get_mut(&1).unwrap().stats(net.now).hubs == 1 && net.hears(1).is_empty());
@@ -86,12 +86,12 @@ fn questions_about_a_peer_of_a_lost_hub_do_not_wait_for_its_slice() {
     let mut net = crowded(59);
     net.loses_the_third();
     net.hears(1);
-    // The peer has moved to another hub: members receive its leave once, before they discover it again.
+    // The peer has moved to another hub. Members receive its leave once, before they discover it again.
     net.opens(2, 59, 2);
     net.joins(2, 59, 2);
     net.run();
     assert_eq!(net.hears(1), ["left 59 n peer-disconnected", "nowhere 59", "elsewhere 59", "joined 59 n"]);
-    // One connects here.
+    // One peer connects here.
     net.letter(1, ToMesh::AskTakeover { peer: id(58), shard: ShardId(0), ticket: 7, resume: None });
     assert_eq!(net.hears(1), ["left 58 n peer-disconnected", "nowhere 58", "answered 7 false"]);
     // One of the peers receives a signal.
@@ -131,7 +131,7 @@ fn a_hub_that_returns_during_its_sliced_end_causes_no_repeated_event() {
     assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).remote_peers, 49);
 }
 
-/// A hub that has missed changes of the third hub, and has just repaired its replica: the first slice is done.
+/// A hub that has missed changes of the third hub, and has just repaired its replica. The first slice is done.
 fn repaired(last: u8, meanwhile: impl FnOnce(&mut Net)) -> Net {
     let mut net = crowded(last);
     net.pauses = vec![1];
@@ -153,7 +153,7 @@ fn a_snapshot_is_installed_in_slices_with_changes_between_them() {
         net.leaves(3, 39, 1);
     });
     let mut heard = net.hears(1);
-    assert!(heard.is_empty(), "of the first ones nothing is new: {heard:?}");
+    assert!(heard.is_empty(), "nothing is new about the first ones: {heard:?}");
     // Changes of peers whose turn has not come: a goodbye, a leave, a return.
     net.says_goodbye(3, 60, 1);
     net.leaves(3, 59, 1);
@@ -187,7 +187,7 @@ fn a_snapshot_is_installed_in_slices_with_changes_between_them() {
 }
 
 #[test]
-fn changes_that_have_waited_are_applied_in_slices() {
+fn changes_that_were_held_are_applied_in_slices() {
     let mut net = crowded(12);
     net.pauses = vec![1];
     // One change is lost, and later ones wait for it.
@@ -269,14 +269,14 @@ fn signals_that_expire_together_are_written_off_over_several_turns() {
 }
 
 #[test]
-fn a_snapshot_has_the_state_at_its_beginning() {
+fn a_snapshot_has_the_state_at_its_start() {
     let mut net = crowded(250);
     let to_new = net.link_without_room();
     // The new hub accepts one part, and has no room for the others yet.
     net.input(3, RelayInput::Room { way: to_new });
     net.run();
     assert_eq!(net.hubs[&3].stats.sent[EnvelopeKind::Snapshot as usize], 1);
-    // Peers that have been read leave. Of the others, some leave, some join, and some return.
+    // Peers that have been read leave. Among the others, some leave, some join, and some return.
     net.leaves(3, 11, 1);
     net.leaves(3, 249, 1);
     net.leaves(3, 200, 1);
@@ -295,7 +295,7 @@ fn a_snapshot_has_the_state_at_its_beginning() {
 }
 
 #[test]
-fn a_snapshot_during_which_too_much_changes_is_declined() {
+fn a_snapshot_during_which_too_many_peers_change_is_declined() {
     let mut net = crowded(250);
     net.link_without_room();
     for peer in 240..=248 {
@@ -315,7 +315,8 @@ fn a_snapshot_during_which_too_much_changes_is_declined() {
 }
 
 impl Net {
-    /// Links a fourth hub with the third. The third has no room in its queue for the snapshot that the fourth requests.
+    /// Links a fourth hub with the third. The third hub has no room in its queue for the snapshot that the fourth
+    /// requests.
     fn link_without_room(&mut self) -> Transport {
         self.start(4);
         let way = Transport::Link(LinkId(self.next_link));
@@ -369,7 +370,7 @@ fn the_end_of_a_legacy_link_reaches_the_shards_in_slices() {
 }
 
 #[test]
-fn a_new_legacy_link_announces_earlier_peers_in_slices() {
+fn a_new_legacy_link_announces_older_peers_in_slices() {
     let mut net = crowded(59);
     let (link, way) = (LinkId(99), Transport::Link(LinkId(99)));
     net.full.push((1, way));
@@ -386,7 +387,7 @@ fn a_new_legacy_link_announces_earlier_peers_in_slices() {
     assert_eq!(net.announced(link), [58]);
     net.input(1, RelayInput::Room { way });
     let first = net.announced(link);
-    assert_eq!(first, [10, 11, 60], "four are looked at: the Go peer itself, the change, and two more");
+    assert_eq!(first, [10, 11, 60], "four are examined: the Go peer itself, the change, and two more");
     let mut announced = first;
     while announced.len() < 49 {
         net.input(1, RelayInput::Room { way });

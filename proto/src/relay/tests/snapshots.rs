@@ -1,11 +1,11 @@
-//! Requests for snapshots that arrive at a bad moment.
+//! Tests of requests for snapshots that arrive while the asked hub cannot serve them.
 
 use super::*;
 use crate::envelope::{Heartbeat, SnapshotRequest};
 use crate::limits::{GAP_PATIENCE, MAX_SNAPSHOT_WAITERS, MAX_SNAPSHOTS_OUT, SNAPSHOT_PATIENCE};
 
 #[test]
-fn a_chain_is_whole_again_as_soon_as_its_cut_heals() {
+fn a_chain_is_complete_again_as_soon_as_its_cut_heals() {
     let mut net = Net::chain(4);
     net.joins(1, 7, 0);
     net.joins(4, 8, 0);
@@ -81,7 +81,7 @@ fn a_bounded_number_of_requests_waits_for_a_repair() {
 }
 
 #[test]
-fn a_request_that_nothing_is_known_about_is_declined() {
+fn a_request_about_an_unknown_hub_is_declined() {
     let mut net = Net::chain(2);
     let life = net.hubs[&1].incarnation();
     let link = net.hubs[&2].links.used_for(&hub(1)).unwrap();

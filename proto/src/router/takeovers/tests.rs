@@ -54,7 +54,7 @@ fn the_holder_decides_what_happens_to_a_new_session() {
 }
 
 #[test]
-fn a_waiting_newcomer_gives_way_to_a_stronger_secret_only() {
+fn a_waiting_newcomer_gives_way_only_to_a_stronger_secret() {
     for (waits, comes, gives_way) in [
         (None, None, false),
         (None, secret(5), true),
@@ -149,7 +149,7 @@ fn a_holder_whose_socket_accepts_bytes_keeps_its_id_at_the_limit() {
 fn a_silent_hub_cannot_object() {
     let mut takeovers = takeovers();
     let (Opened::AskHub(ticket), _) = takeovers.here(1, Holder::Elsewhere, secret(3)) else { panic!("it asks") };
-    assert_eq!(takeovers.asked_hub(&PEER, ticket + 1), None, "the answer to no question");
+    assert_eq!(takeovers.asked_hub(&PEER, ticket + 1), None, "it answers no question");
     assert_eq!(takeovers.asked_hub(&PEER, ticket), Some(session(1)));
     let end = START + TAKEOVER_GRACE + TAKEOVER_MARGIN;
     assert_eq!(takeovers.expire(end), Some((PEER, Expired::HubSilent)));

@@ -1,4 +1,4 @@
-//! Streams of frames, cut at arbitrary places.
+//! Streams of frames, divided at arbitrary places.
 
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ impl Said {
         }
     }
 
-    /// Its frames, cut at `cuts`.
+    /// Its frames, divided at `cuts`.
     fn frames(&self, cuts: &[prop::sample::Index]) -> Vec<Vec<u8>> {
         let (opcode, payload) = match self {
             Self::Text(text) => (TEXT, text.as_bytes()),
@@ -95,7 +95,7 @@ fn transcript<'c>(max: usize, chunks: impl Iterator<Item = &'c [u8]> + Clone) ->
 
 proptest! {
     #[test]
-    fn messages_are_received_however_they_are_cut(conversation in conversation(), cuts in cuts()) {
+    fn messages_are_received_however_they_are_divided(conversation in conversation(), cuts in cuts()) {
         let (stream, mut heard) = stream(&conversation);
         heard.push("Ok(0)".into());
         prop_assert_eq!(&transcript(MAX, [&stream[..]].into_iter()), &heard);
@@ -103,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn errors_do_not_depend_on_the_cuts(
+    fn errors_do_not_depend_on_the_division(
         conversation in conversation(),
         wrong in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cuts in cuts(),

@@ -45,7 +45,7 @@ fn peers_of_an_ended_link_leave_one_by_one() {
 }
 
 #[test]
-fn a_link_asks_for_room_once_and_owes_a_bounded_number() {
+fn a_link_asks_for_room_once_and_its_queue_is_bounded() {
     let mut legacy = legacy(false);
     let mut owe = |link, n| legacy.owe(link, peer(n), name(), 2);
     assert_eq!([owe(LINK, 2), owe(LINK, 1), owe(LINK, 3)], [Owed::First, Owed::Added, Owed::Dropped].map(Some));
@@ -59,7 +59,7 @@ fn a_link_asks_for_room_once_and_owes_a_bounded_number() {
 }
 
 #[test]
-fn an_earlier_peer_is_announced_once_in_its_turn_or_before() {
+fn an_older_peer_is_announced_once_in_its_turn_or_before() {
     let mut legacy = legacy(true);
     let hub = Some(HubId(peer(50)));
     assert_eq!(legacy.to_announce(None, &peer(1))[..], [OTHER], "its turn is still to come at the first link");
@@ -80,7 +80,7 @@ fn an_earlier_peer_is_announced_once_in_its_turn_or_before() {
 }
 
 #[test]
-fn no_more_earlier_peers_are_read_than_one_turn_announces() {
+fn at_most_one_turn_of_older_peers_is_read_ahead() {
     let mut legacy = legacy(true);
     for n in 0..SNAPSHOT_PEERS as u8 {
         assert!(legacy.earlier(LINK).is_some());
@@ -114,7 +114,7 @@ fn an_announcement_of_a_known_peer_is_news_or_an_echo() {
 }
 
 #[test]
-fn events_are_echoed_once_and_not_by_the_only_link_if_this_hub_has_dialed_it() {
+fn each_event_has_one_echo_and_a_dialed_hub_as_the_only_link_has_none() {
     let mut legacy = legacy(false);
     for link in [LINK, OTHER] {
         legacy.note_told(link, &peer(1), "n", NOW).unwrap();
