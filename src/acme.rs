@@ -109,7 +109,7 @@ pub fn stand_in() -> io::Result<Arc<OwnKey>> {
 }
 
 impl Acme {
-    /// Begins with what is stored.
+    /// Loads the stored certificates.
     ///
     /// # Errors
     ///

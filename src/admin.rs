@@ -26,7 +26,7 @@ pub use gatekeeper::{Entry, Gatekeeper, is_own_page};
 /// An order of an operator, for the hub's main thread.
 #[derive(Debug)]
 pub struct Order {
-    /// What to do.
+    /// The order.
     pub act: Act,
     /// Receives the outcome.
     pub answer: oneshot::Sender<Outcome>,

@@ -106,7 +106,8 @@ mod tests {
         Watchdog::new(["main", "shard-0", "shard-1"].map(str::to_owned), PATIENCE)
     }
 
-    /// Lets these threads turn ten times a second between two times. Returns what was detected meanwhile.
+    /// Lets these threads turn ten times a second between two times. Returns the stuck thread that was detected, if
+    /// any.
     fn run(watchdog: &Watchdog, threads: &[usize], from: u64, to: u64) -> Option<Stuck> {
         for tick in from * 10..to * 10 {
             for thread in threads {

@@ -65,7 +65,7 @@ sites! {
     KnowerSession "knower-session" "A member was known to a session that did not exist, or did not know it."
     ResidentSession "resident-session" "The roster had a member of this shard without a session here."
     SignalFrame "signal-frame" "A signal was sent with a frame for many peers."
-    Hello "relay-hello" "The relay received a hello, which only links process."
+    Hello "relay-hello" "The relay received a hello, which is only for links."
     HubMissing "hub-missing" "The relay processed an event of a hub that it did not know."
     HubNumber "hub-number" "The number that shards use for a hub belonged to another hub."
     HubLink "hub-link" "A hub's link did not exist."

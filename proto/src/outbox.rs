@@ -24,7 +24,7 @@ impl<L> Default for Outbox<L> {
 
 impl<L: Letter> Outbox<L> {
     /// Appends a letter. It is never refused. The caller stops its inputs when the outbox [is over](Self::is_over) its
-    /// mark, so it exceeds the mark by what one turn can post.
+    /// mark, so it exceeds the mark by the letters of one turn at most.
     pub fn push(&mut self, letter: L) {
         self.bytes += letter.owned_bytes();
         self.posted += 1;

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_session_waits_for_one_round_beside_any_number_of_floods() {
+    fn a_quiet_session_waits_for_one_round_during_any_number_of_floods() {
         const QUIET: u64 = 10_000;
         for floods in [1, 10, 1000] {
             let mut crowd = Crowd::new(vec![QUANTUM; floods], vec![QUIET]);

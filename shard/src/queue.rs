@@ -447,7 +447,7 @@ mod tests {
         }
     }
 
-    /// Writes a queue completely, `step` bytes at a time, and returns what the client receives.
+    /// Writes a queue completely, `step` bytes at a time, and returns the bytes that the client receives.
     fn write_out(queue: &mut SendQueue, step: usize) -> Vec<u8> {
         let mut out = Vec::new();
         while !queue.is_empty() {

@@ -77,7 +77,7 @@ impl Failure {
         problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:accountDoesNotExist")
     }
 
-    /// What the operator can do.
+    /// A sentence that says how an operator can remove the cause.
     pub(super) fn remedy(&self, name: &str, settings: &AcmeSettings) -> String {
         match self {
             Self::Unverified(_) => format!(

@@ -121,7 +121,7 @@ mod tests {
         assert!(!plan.wants_advice() && plan.replaceable().is_some());
         plan.advise([day(20), day(30)], Duration::ZERO, 0);
         assert!((days(&plan) - 25.0).abs() < 0.01, "the chosen time stays");
-        // The certificate is to be revoked: renew now.
+        // The certificate will be revoked, so it must be renewed now.
         plan.advise([day(0) - DAY, day(0) - DAY], Duration::ZERO, 0);
         assert!(plan.until_due().is_zero());
         let mut plan = Plan::new(&facts, 0);

@@ -127,7 +127,7 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Closed => "the connection is closed",
-            Self::Full => "the hub does not read what is sent",
+            Self::Full => "the hub does not read the messages",
         })
     }
 }

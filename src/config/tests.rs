@@ -334,7 +334,7 @@ fn origins_for_websockets_also_apply_to_pages_unless_cors_has_its_own() {
 }
 
 #[test]
-fn the_operators_token_is_a_token_of_its_own() {
+fn the_operators_token_must_differ_from_the_others() {
     let both = [("ADMIN_TOKEN", "same"), ("AUTH_TOKEN", "same")];
     assert!(refusal(&both).starts_with("ADMIN_TOKEN (--admin-token): it is the same as AUTH_TOKEN"));
     let links = [("ADMIN_TOKEN", "same"), ("MESH_TOKEN", "same"), ("IS_HUB", "true")];

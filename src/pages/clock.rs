@@ -21,7 +21,7 @@ fn rfc3339(unix_ms: u64) -> String {
 
 /// Year, month and day of a day number since 1970-01-01, in the Gregorian calendar.
 ///
-/// Internally years begin in March, so that the leap day is the last of its year; eras are its 400 years.
+/// Internally, years begin in March, so that the leap day is the last day of its year. An era has 400 years.
 fn civil(days: u64) -> (u64, u64, u64) {
     const DAYS_BEFORE_1970: u64 = 719_468;
     const DAYS_PER_ERA: u64 = 146_097;

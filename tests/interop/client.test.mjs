@@ -19,7 +19,7 @@ const turn = findTurn()
 before(async () => { [browser, web] = [await launch({ ignoreDefaultArgs: ['--disable-back-forward-cache'] }), await site()] })
 after(async () => { await browser?.close(); web?.close() })
 
-/** A test with a hub, in a browser context of its own. Pages must not have had an error. */
+/** A test with a hub, in its own browser context. Pages must not have had an error. */
 function tabs (name, options, body) {
   hubTest(name, { timeout: 90_000, skip: HUBS_AT && 'starts its own hubs', ...options }, async (...hubs) => {
     const context = await browser.newContext()

@@ -11,7 +11,7 @@
 #
 # If a required program is missing and cannot be installed, the suite prints SKIP. Ends with `N passed, N failed, N
 # skipped`.
-# The suite client also uses coturn, Firefox (firefox-esr), Bun and Deno where they are installed, and skips what it lacks.
+# The suite client also uses coturn, Firefox (firefox-esr), Bun and Deno where they are installed, and skips the tests of missing ones.
 set -euo pipefail
 
 hub=$(realpath "${1:-target/release/peerpigeon}")

@@ -71,7 +71,7 @@ impl GoHub {
         (go, own)
     }
 
-    /// Dials from 127.0.0.2 as hub `n`, and sends only what a peer would send.
+    /// Dials from 127.0.0.2 as hub `n`, and sends only messages that a peer would send.
     fn ask(hub: SocketAddr, n: u32) -> Self {
         let mut go = Self::new(connect(hub, [127, 0, 0, 2]), true);
         go.stream.write_all(upgrade(&format!("/?peerId={}", id(n))).as_bytes()).unwrap();

@@ -361,7 +361,7 @@ fn the_command_gives_orders_and_prints_the_result() {
 }
 
 #[test]
-fn the_operators_port_can_listen_at_an_address_of_its_own() {
+fn the_operators_port_can_listen_at_a_separate_address() {
     let port = crate::admin::free_port();
     let mut hub = Hub::start(&[("ADMIN_PORT", &port), ("ADMIN_HOST", "127.0.0.2")]);
     let port: u16 = port.parse().unwrap();

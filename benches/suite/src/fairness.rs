@@ -1,4 +1,4 @@
-//! A quiet pair beside a flood: at the flood's own hub, and at another hub on the same core.
+//! A quiet pair during a flood: at the flood's own hub, and at another hub on the same core.
 //!
 //! The core is equally busy in both cases. The additional delay at the flood's own hub comes from the order in which
 //! the hub works.

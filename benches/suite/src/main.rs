@@ -35,7 +35,7 @@ use server::{Kind, Server, Setup};
 use suite::Size;
 
 #[derive(Debug, Parser)]
-#[command(about = "Measures a PeerPigeon hub beside a bare epoll relay and beside the usual design")]
+#[command(about = "Measures a PeerPigeon hub, a bare epoll relay and a server of the usual design")]
 struct Cli {
     #[command(subcommand)]
     command: What,

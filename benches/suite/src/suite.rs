@@ -320,8 +320,8 @@ const CONNECT: &[Column] = &[
     Column { figure: "reset_us", name: "CPU per reset, µs", decimals: 1 },
 ];
 const BESIDE: &[Column] = &[
-    Column { figure: "quiet_p99_us", name: "p99 without them, µs", decimals: 0 },
-    Column { figure: "p99_us", name: "p99 with them, µs", decimals: 0 },
+    Column { figure: "quiet_p99_us", name: "p99 without handshakes, µs", decimals: 0 },
+    Column { figure: "p99_us", name: "p99 with handshakes, µs", decimals: 0 },
     Column { figure: "by_quiet", name: "with / without", decimals: 2 },
     Column { figure: "answered", name: "answered handshakes", decimals: 0 },
 ];

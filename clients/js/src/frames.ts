@@ -8,7 +8,7 @@ import type { Sendable } from './api.js'
 /** Maximum size of a frame, in bytes. */
 export const FRAME_BYTES = 16 * 1024
 
-const PART = 0 // Of a message that goes on.
+const PART = 0 // The message continues in the next frame.
 const TEXT = 1 // The last part of a JSON text.
 const BYTES = 2 // The last part of bytes.
 // PING and PONG are frames of one byte. PING asks whether the other side still answers; PONG is the answer.

@@ -46,7 +46,7 @@ export interface LinkHost<P> {
   broken (error: PigeonError, peer: P): void
 }
 
-/** One RTCPeerConnection with what belongs to it alone. */
+/** One RTCPeerConnection with its own state. */
 interface Connection {
   readonly pc: RTCPeerConnection
   readonly negotiation: Negotiation

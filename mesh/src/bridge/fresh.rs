@@ -1,6 +1,6 @@
-//! Decides which frames are fresh: made by a live hub, and not recorded and published again.
+//! Decides which frames are fresh: frames of a live hub, as opposed to recorded frames that are published again.
 //!
-//! The tag of a frame proves which mesh made it, but not when. Somebody who can write to Redis, without knowing
+//! The tag of a frame proves which mesh made it, but not when. An attacker who can write to Redis, without knowing
 //! MESH_TOKEN, could record frames and publish them later, so that an ended hub would seem alive. Clocks do not help,
 //! since those of hubs differ. So each hub challenges the others:
 //!
@@ -9,17 +9,17 @@
 //! * A frame for one hub also echoes the challenge last received from that hub. A hub that receives a new challenge
 //!   answers at once, with an empty frame if it has nothing else to send.
 //! * Frames of a session are accepted while that session has answered one of the last [`BRIDGE_CHALLENGES`] challenges,
-//!   and each channel's frames only in ascending order. The first answer says from which number on. A hub that has
-//!   connected anew has two sessions for a while; two sessions that go on answering are two hubs with one id.
+//!   and each channel's frames only in ascending order. The first accepted number is that of the answer. A hub that has
+//!   reconnected has two sessions for a while. Two sessions that continue to answer are two hubs with one id.
 //!
 //! An answer cannot be older than its challenge, so a recorded frame is useless. A hub that has received the original
-//! rejects its number as too low; any other hub rejects its session, which has not answered. Somebody who holds frames
-//! back (Redis itself) can delay the end of a hub by the age of the oldest accepted challenge. An answer also shows
-//! that the other hub receives this one, so frames are accepted only if hubs receive each other: see
+//! rejects its number as too low; any other hub rejects its session, which has not answered. An attacker who holds
+//! frames back (Redis itself) can delay the end of a hub by the age of the oldest accepted challenge. An answer also
+//! shows that the other hub receives this one, so frames are accepted only if hubs receive each other: see
 //! [`Fresh::one_way`].
 //!
-//! Age is counted in this hub's own challenges, not in time. A process that was stopped has drawn none meanwhile, and
-//! accepts the frames that waited in its socket.
+//! Age is counted in this hub's own challenges, not in time. A stopped process draws no challenges, so it
+//! accepts the frames that arrived in its socket meanwhile.
 //!
 //! Hubs of version 2.0 put no stamp on their frames: see [`question`].
 

@@ -1,4 +1,4 @@
-//! Processes what links receive.
+//! Processes the data that links receive.
 
 use std::ops::ControlFlow;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Queues and writes what links send.
+//! Queues and writes the output of links.
 
 use proto::envelope::ChangeKind;
 use proto::limits::{LINK_QUEUE_CAP, LINK_QUEUE_HIGH, LINK_QUEUE_LOW};

@@ -205,7 +205,7 @@ async fn until(what: &str, is: impl Fn() -> bool) {
 fn a_link_resumes_when_its_hub_reads_again() {
     beside_a_socket(async |core, link, mut other| {
         send(&mut core.borrow_mut(), link, 3 * LINK_QUEUE_HIGH / ENVELOPE);
-        // The socket accepts what fits; the rest stays queued.
+        // The socket accepts a part; the rest stays queued.
         until("something is written", || core.borrow().stats.writes > 0).await;
         for _ in 0..100 {
             tokio::task::yield_now().await;

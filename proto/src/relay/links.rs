@@ -212,7 +212,7 @@ impl Links {
         std::mem::take(&mut open.silent).then(|| open.changed())
     }
 
-    /// Records what the other end reports about a link in a heartbeat of `hub`. Returns the change, if there is one.
+    /// Records a report of the other end about a link, in a heartbeat of `hub`. Returns the change, if there is one.
     /// Reports of any other hub are ignored.
     pub(super) fn report(&mut self, link: LinkId, hub: HubId, unheard: bool) -> Option<Changed> {
         let open = self.open.get_mut(&link).filter(|open| open.hub == hub)?;

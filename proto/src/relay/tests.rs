@@ -196,7 +196,7 @@ impl Net {
         rooms.into_iter().for_each(|way| self.input(n, RelayInput::Room { way }));
         delivered.into_iter().for_each(|letter| self.input(n, RelayInput::Letter(letter)));
         if unfinished && !self.unfinished.insert(n) {
-            panic!("hub {n} asks to go on, and has been told that it may");
+            panic!("hub {n} reports unfinished work again before Continue");
         }
         if unfinished && !self.pauses.contains(&n) {
             self.go_on(n);

@@ -15,7 +15,7 @@ const SORTED: usize = 64;
 ///
 /// Sorted ids form a flat binary trie. Ids that share at least n bits with `center` are a run around it. The ids that
 /// share exactly n bits are the half of that run on the other side of bit n. Each of them is closer than any id that
-/// shares fewer. So the run grows outwards from `center`, half by half. A large half is a trie of its own. Its center
+/// shares fewer. So the run grows outwards from `center`, half by half. A large half is itself a trie. Its center
 /// is its point closest to `center`.
 ///
 /// With random ids this visits about twice the requested number of members, whatever the size of the network. Chosen

@@ -147,7 +147,7 @@ pub enum Input<'a> {
 pub enum Acted {
     /// The answer to [`Input::Kick`].
     Kicked {
-        /// What the peer was removed from.
+        /// Whether the peer was removed from the hub or from the network.
         from: KickedFrom,
         /// False if the peer should be excluded and is not, because [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS)
         /// others are.
@@ -162,7 +162,7 @@ pub enum Acted {
     },
 }
 
-/// What a kicked peer was removed from.
+/// The place that a kicked peer was removed from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KickedFrom {
     /// Its session was closed.

@@ -34,7 +34,7 @@ impl Template {
         &self.bytes[self.data_at as usize..][..self.data_len as usize]
     }
 
-    /// Length of the frame in bytes, header included: what [`Self::write_to`] appends.
+    /// Length of the frame that [`Self::write_to`] appends, in bytes, header included.
     pub fn frame_len(&self) -> usize {
         self.bytes.len()
     }

@@ -84,7 +84,7 @@ fn neighbour(n: u32) -> PeerId {
 }
 
 #[test]
-fn ids_that_share_a_prefix_cost_no_more() {
+fn ids_that_share_a_prefix_have_the_same_cost() {
     for shards in 1..=3 {
         let mut crowd = Crowd::new(shards, Discovery::Closest(8), MAX_ACQUAINTANCES);
         for n in 0..700 {

@@ -1,4 +1,4 @@
-//! Processes what sockets receive.
+//! Processes the data that sockets receive.
 
 use std::ops::ControlFlow;
 

@@ -1,4 +1,4 @@
-//! Queues and writes what sockets send.
+//! Queues and writes the output of sockets.
 
 use std::hash::BuildHasher;
 use std::task::Waker;

@@ -60,7 +60,7 @@ pub(super) enum Check {
     ToldOutside,
     /// A message that is not JSON, or has an unknown type.
     Unreadable,
-    /// The hub did not read what was sent.
+    /// The hub did not read the peer's messages.
     Unsent,
 }
 

@@ -33,7 +33,7 @@ impl Oracle {
         };
         self.waiting.remove(&peer);
         if self.live.insert(peer, sid).is_some() {
-            self.complain(format!("{sid:?} was admitted beside another session with its id"));
+            self.complain(format!("{sid:?} was admitted while another session had its id"));
         }
         let client = Client {
             peer,

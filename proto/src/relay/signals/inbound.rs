@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::envelope::SignalEnvelope;
 use crate::limits::{COUNT_PATIENCE, MAX_COUNTER_STEP, MAX_SIGNALS_HELD};
 
-/// What to do with a signal that has just arrived.
+/// The decision about a signal that has just arrived.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Arrival {
     /// It is the next signal, and it need not wait: it counts as delivered.

@@ -90,7 +90,7 @@ fn changes_beyond_those_that_are_held_for_a_missing_one_are_dropped_and_repaired
 }
 
 #[test]
-fn a_hub_with_more_peers_than_another_knows_costs_that_one_no_more() {
+fn a_hub_beyond_the_maximum_of_peers_costs_others_no_more_memory() {
     const MOST: usize = 4;
     let mut net = Net::new(0);
     net.start(2);

@@ -458,7 +458,7 @@ fn a_hub_that_restarts_has_the_peers_of_its_go_hub_again() {
     net.pass(GONE);
     assert_eq!(is_there(&mut net, 7), (None, 1, 0));
 
-    // Another Go hub echoes what it receives.
+    // Another Go hub echoes its messages.
     let mut net = restarted(7..8);
     net.go_hub_dials(3, link);
     net.go_hub_answers(3, link);

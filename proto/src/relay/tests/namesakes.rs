@@ -146,7 +146,7 @@ fn a_restarted_hub_keeps_its_id() {
 }
 
 #[test]
-fn beside_a_hub_that_keeps_the_same_id_the_earlier_one_takes_another() {
+fn the_earlier_hub_takes_a_new_id_if_the_later_one_keeps_it() {
     let mut net = Net::full(2);
     net.pass(RIVAL_PATIENCE);
     let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();

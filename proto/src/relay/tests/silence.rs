@@ -106,7 +106,7 @@ fn the_working_one_of_two_links_to_one_hub_is_used() {
 }
 
 #[test]
-fn a_link_that_works_in_one_direction_is_not_used_beside_a_working_one() {
+fn a_working_link_is_preferred_to_one_that_works_in_one_direction() {
     for newest in [false, true] {
         let mut net = Net::full(2);
         let first = net.hubs[&1].links.used_for(&hub(2)).unwrap();
@@ -131,7 +131,7 @@ fn a_link_that_works_in_one_direction_is_not_used_beside_a_working_one() {
 }
 
 #[test]
-fn a_silent_link_is_not_used_beside_a_working_one_whichever_incarnation_said_hello_on_it() {
+fn a_working_link_is_preferred_to_a_silent_one_of_any_incarnation() {
     let mut net = Net::full(2);
     let first = net.hubs[&1].links.used_for(&hub(2)).unwrap();
     let (of_2, _) = net.wires.remove(&(1, first)).map(|(_, link)| (link, ())).unwrap();
