@@ -269,7 +269,7 @@ impl Hub {
                 Output::Admit { session } => self.session((shard, session)).admitted = true,
                 Output::Backlog { session, more } => self.session((shard, session)).backlog = more,
                 Output::Close { session, reason } => {
-                    if reason.routes_what_is_in_flight() {
+                    if reason.routes_messages_in_flight() {
                         self.session((shard, session)).retiring = true;
                     } else {
                         let gone = self.sessions.remove(&(shard, session));

@@ -241,7 +241,7 @@ impl Core {
             RelayOutput::Renamed { hub } => self.renamed(hub, now),
             RelayOutput::Send { to, envelope } => self.send(to, &envelope, now),
             RelayOutput::SendText { link, text } => self.send_text(link, &text, now),
-            RelayOutput::Backlog { way } => self.backlog(way),
+            RelayOutput::Backlog { transport } => self.backlog(transport),
             RelayOutput::Letter { to, letter } => self.post(to, letter),
             RelayOutput::Unfinished => {
                 self.unfinished = true;

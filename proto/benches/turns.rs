@@ -321,7 +321,7 @@ impl Mesh {
                     envelope.encode(&mut bytes);
                     self.sent.push_back(bytes);
                 }
-                RelayOutput::Backlog { way } => self.rooms.push_back(way),
+                RelayOutput::Backlog { transport } => self.rooms.push_back(transport),
                 RelayOutput::Unfinished => self.unfinished = true,
                 RelayOutput::Bug(note) => panic!("{note:?}"),
                 RelayOutput::Send { .. }
@@ -348,9 +348,9 @@ impl Mesh {
             }
             self.turns.ended(began, outputs);
         }
-        if let Some(way) = self.rooms.pop_front() {
+        if let Some(transport) = self.rooms.pop_front() {
             works = true;
-            self.turn(RelayInput::Room { way }, now);
+            self.turn(RelayInput::Room { transport }, now);
         }
         if self.unfinished && self.outboxes.iter().all(|outbox| outbox.len() <= SLICE_ROOM) {
             works = true;
@@ -447,7 +447,7 @@ impl Scene {
         // The queue of a link is never long.
         while self.other_rooms > 0 && self.mesh.socket.len() < 16 {
             self.other_rooms -= 1;
-            self.other(RelayInput::Room { way: Transport::Link(LINK) });
+            self.other(RelayInput::Room { transport: Transport::Link(LINK) });
         }
     }
 

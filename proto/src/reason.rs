@@ -127,12 +127,12 @@ impl CloseReason {
     }
 
     /// Whether the close frame overtakes the queued messages, which are then dropped.
-    pub const fn passes_what_waits(self) -> bool {
+    pub const fn overtakes_queue(self) -> bool {
         matches!(self, Self::DeadPeer | Self::Kicked | Self::Replaced | Self::SlowConsumer)
     }
 
     /// Whether messages that the client sent before it received the close are still routed.
-    pub const fn routes_what_is_in_flight(self) -> bool {
+    pub const fn routes_messages_in_flight(self) -> bool {
         matches!(self, Self::Draining)
     }
 }

@@ -187,8 +187,8 @@ impl Relay {
                 let (via, envelope) = (self.names.via_inward(via), self.names.envelope_inward(envelope));
                 self.received(via, envelope, now);
             }
-            RelayInput::Room { way } => self.room(way, now),
-            RelayInput::Saturated { way } => self.saturated(way, now),
+            RelayInput::Room { transport } => self.room(transport, now),
+            RelayInput::Saturated { transport } => self.saturated(transport, now),
         }
     }
 

@@ -335,7 +335,7 @@ fn the_numbers_of_mesh_and_shards_are_added() {
     mesh.relay.snapshots = [3, 4];
     mesh.relay.links_silent = 1;
     mesh.relay.link_silences = 11;
-    mesh.relay.ways_avoided = 12;
+    mesh.relay.routes_avoided = 12;
     mesh.relay.presence_lag_ms = 250;
     mesh.relay.unsettled_hubs = 2;
     mesh.io.queued_bytes = 30;

@@ -394,7 +394,7 @@ impl World {
         };
         match socket.phase {
             Phase::Closing(_) => {}
-            Phase::Pending | Phase::Open | Phase::Retiring if reason.routes_what_is_in_flight() => {
+            Phase::Pending | Phase::Open | Phase::Retiring if reason.routes_messages_in_flight() => {
                 socket.phase = Phase::Retiring;
             }
             Phase::Pending | Phase::Open | Phase::Retiring => {

@@ -54,7 +54,8 @@ impl Core {
             before.flush();
             self.bridge_pressure = Default::default();
             self.bridge_unread = None;
-            self.followups.retain(|followup| !matches!(followup, RelayInput::Saturated { way: Transport::Bridge }));
+            self.followups
+                .retain(|followup| !matches!(followup, RelayInput::Saturated { transport: Transport::Bridge }));
             self.last_bridge = Some((before, now.at + LINK_FLUSH_TIMEOUT));
         }
     }

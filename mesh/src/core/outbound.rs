@@ -38,7 +38,7 @@ impl Core {
             if bridge.queued_bytes() > LINK_QUEUE_HIGH && !self.bridge_pressure.saturated {
                 self.bridge_pressure.saturated = true;
                 self.stats.saturations += 1;
-                self.followups.push_back(RelayInput::Saturated { way: Transport::Bridge });
+                self.followups.push_back(RelayInput::Saturated { transport: Transport::Bridge });
             }
             self.wake_flusher();
         }
@@ -48,8 +48,8 @@ impl Core {
         self.push(link, now, |queue| queue.message(Opcode::Text, text.as_bytes()));
     }
 
-    pub(super) fn backlog(&mut self, way: Transport) {
-        match way {
+    pub(super) fn backlog(&mut self, transport: Transport) {
+        match transport {
             Transport::Link(id) => {
                 if let Some(link) = self.links.get_mut(&id) {
                     link.backlog = true;
@@ -79,7 +79,7 @@ impl Core {
         } else if waiting > LINK_QUEUE_HIGH && !link.saturated {
             link.saturated = true;
             self.stats.saturations += 1;
-            self.followups.push_back(RelayInput::Saturated { way: Transport::Link(id) });
+            self.followups.push_back(RelayInput::Saturated { transport: Transport::Link(id) });
         }
     }
 
@@ -108,7 +108,7 @@ impl Core {
             link.saturated = false;
             link.backlog = false;
             if matches!(link.phase, Phase::Ready) {
-                self.input(RelayInput::Room { way: Transport::Link(id) }, now);
+                self.input(RelayInput::Room { transport: Transport::Link(id) }, now);
                 self.turn_ends(now);
             }
         }
@@ -123,7 +123,7 @@ impl Core {
         if pressed && waiting < LINK_QUEUE_LOW {
             self.bridge_pressure = Pressure::default();
             let now = self.now();
-            self.input(RelayInput::Room { way: Transport::Bridge }, now);
+            self.input(RelayInput::Room { transport: Transport::Bridge }, now);
             self.turn_ends(now);
         }
     }

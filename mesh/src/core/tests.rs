@@ -303,7 +303,7 @@ fn silence_ends_a_link_but_not_right_after_a_stop_of_the_process() {
 fn the_turn_of_a_link_requests_its_backlog() {
     beside_a_socket(async |core, link, other| {
         let now = core.borrow().now();
-        core.borrow_mut().carry_out(RelayOutput::Backlog { way: Transport::Link(link) }, now);
+        core.borrow_mut().carry_out(RelayOutput::Backlog { transport: Transport::Link(link) }, now);
         until("there is room", || !core.borrow().links[&link].backlog).await;
         drop(other);
     });
@@ -452,11 +452,11 @@ fn events_of_the_previous_bridge_do_not_concern_the_current_one() {
 #[test]
 fn a_new_bridge_starts_with_an_empty_queue() {
     let mut core = core_with_bridge();
-    core.followups.push_back(RelayInput::Saturated { way: Transport::Bridge });
-    core.followups.push_back(RelayInput::Saturated { way: Transport::Link(LinkId(1)) });
+    core.followups.push_back(RelayInput::Saturated { transport: Transport::Bridge });
+    core.followups.push_back(RelayInput::Saturated { transport: Transport::Link(LinkId(1)) });
     core.carry_out(RelayOutput::Renamed { hub: id(7) }, core.now());
     let kept: Vec<_> = core.followups.iter().collect();
-    assert!(matches!(kept[..], [RelayInput::Saturated { way: Transport::Link(_) }]));
+    assert!(matches!(kept[..], [RelayInput::Saturated { transport: Transport::Link(_) }]));
 }
 
 /// Requests for snapshots of an unknown hub. Each is answered with one envelope.

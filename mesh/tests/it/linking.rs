@@ -18,7 +18,7 @@ async fn two_hubs_link() {
     assert!(!only_link(&seen_by_a).dialed);
     let dialed = b.until("connected", |reading| reading.dials[0].connected).await;
     assert_eq!((dialed.dials[0].attempt_number, dialed.dials[0].last_attempt), (0, 1_700_000_000_000));
-    b.until("a ping's way", |reading| only_link(reading).rtt.is_some()).await;
+    b.until("the answer to a ping", |reading| only_link(reading).rtt.is_some()).await;
 }
 
 #[tokio::test]

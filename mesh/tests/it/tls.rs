@@ -50,7 +50,7 @@ async fn a_configured_private_root_is_trusted() {
     let mut b = Hub::start(door(), config);
     b.until_linked_to(&[1]).await;
     a.until_linked_to(&[2]).await;
-    b.until("a ping's way", |reading| reading.links[0].rtt.is_some()).await;
+    b.until("the answer to a ping", |reading| reading.links[0].rtt.is_some()).await;
 }
 
 #[tokio::test]

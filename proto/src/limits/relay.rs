@@ -23,7 +23,7 @@ pub const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Time for which this hub's own signals avoid an unanswered route if there is another one. It ends early if one of its
 /// signals is answered.
-pub const WAY_AVOIDED: Duration = Duration::from_secs(10);
+pub const ROUTE_AVOIDED: Duration = Duration::from_secs(10);
 
 /// Maximum number of unanswered signals examined per second and hub, to find two with different targets.
 pub const MAX_UNANSWERED_LOOKED_AT: usize = 1024;

@@ -56,13 +56,13 @@ pub enum RelayInput<'a> {
     /// and short answers for it.
     Saturated {
         /// The link, or [`Transport::Bridge`].
-        way: Transport,
+        transport: Transport,
     },
     /// The queue of a transport is short again: once after [`Self::Saturated`], and once as the answer to
     /// [`RelayOutput::Backlog`].
     Room {
         /// The link, or [`Transport::Bridge`].
-        way: Transport,
+        transport: Transport,
     },
     /// The bridge works: published frames reach all subscribers. Repeated when a new hub subscribes.
     BridgeUp,
@@ -123,7 +123,7 @@ pub enum RelayOutput {
     /// Give [`RelayInput::Room`] when the queue of this transport is short: there is more to send.
     Backlog {
         /// The link, or [`Transport::Bridge`].
-        way: Transport,
+        transport: Transport,
     },
     /// Post this letter. Letters to one shard must arrive in this order; none may be dropped.
     Letter {

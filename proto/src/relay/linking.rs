@@ -58,8 +58,8 @@ impl Relay {
         }
     }
 
-    pub(super) fn saturated(&mut self, way: Transport, now: Now) {
-        match way {
+    pub(super) fn saturated(&mut self, transport: Transport, now: Now) {
+        match transport {
             Transport::Link(link) if self.legacy.is_link(link) => self.legacy_saturated(link),
             Transport::Link(link) => {
                 // Expected: links of a former id are no longer in the table, but still write their queues.
@@ -72,8 +72,8 @@ impl Relay {
         }
     }
 
-    pub(super) fn room(&mut self, way: Transport, now: Now) {
-        let room = match way {
+    pub(super) fn room(&mut self, transport: Transport, now: Now) {
+        let room = match transport {
             Transport::Link(link) if self.legacy.is_link(link) => return self.legacy_room(link, now),
             Transport::Link(link) => {
                 // Expected, for the same reason.
@@ -87,11 +87,11 @@ impl Relay {
             self.beat_soon(now);
         }
         if room.missed
-            && let Transport::Link(link) = way
+            && let Transport::Link(link) = transport
         {
             self.tell_of_others(Destination::Link(link), now);
         }
-        self.send_snapshots(way, now);
+        self.send_snapshots(transport, now);
     }
 
     pub(super) fn bridge_up(&mut self, now: Now) {

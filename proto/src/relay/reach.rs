@@ -68,10 +68,10 @@ impl Relay {
         let Some(remote) = self.hubs.get(hub) else { return spare };
         let bridged = Some(Hop::Bridge(*hub)).filter(|_| self.bridge.is_up() && remote.is_bridged(now.at));
         // Only a hub on the bridge knows which others are there. All other hubs follow the heartbeats.
-        let ways = [bridged, reach.steps.get(hub).copied(), remote.paths.best()];
-        let ways = || ways.into_iter().flatten().chain(remote.paths.newest_first());
+        let hops = [bridged, reach.steps.get(hub).copied(), remote.paths.best()];
+        let hops = || hops.into_iter().flatten().chain(remote.paths.newest_first());
         let works = |via: &Hop| !self.is_spare(*via) && Some(*via) != avoided;
-        ways().find(works).or(spare).or_else(|| ways().next())
+        hops().find(works).or(spare).or_else(|| hops().next())
     }
 
     /// The link to a hub, if it is usable.

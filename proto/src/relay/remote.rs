@@ -227,14 +227,14 @@ impl Paths {
 
     /// Records a heartbeat. `first` means that it had not arrived over another hop before.
     pub(super) fn note(&mut self, via: Hop, number: u64, first: bool) {
-        self.heard.retain(|(way, last)| *way != via && last + Self::SLACK >= number);
+        self.heard.retain(|(hop, last)| *hop != via && last + Self::SLACK >= number);
         self.heard.push((via, number));
         if !first {
             return;
         }
         match self.best {
             Some(best) if best == via => self.worse = 0,
-            Some(best) if self.heard.iter().any(|(way, _)| *way == best) && self.worse + 1 < ROUTE_PATIENCE => {
+            Some(best) if self.heard.iter().any(|(hop, _)| *hop == best) && self.worse + 1 < ROUTE_PATIENCE => {
                 self.worse += 1;
             }
             Some(_) | None => {
@@ -251,14 +251,14 @@ impl Paths {
 
     /// All hops over which heartbeats arrived recently, the latest first.
     pub(super) fn newest_first(&self) -> impl Iterator<Item = Hop> {
-        self.heard.iter().rev().map(|(way, _)| *way)
+        self.heard.iter().rev().map(|(hop, _)| *hop)
     }
 
     /// Removes hops that no longer exist.
     pub(super) fn forget(&mut self, gone: impl Fn(Hop) -> bool) {
-        self.heard.retain(|(way, _)| !gone(*way));
+        self.heard.retain(|(hop, _)| !gone(*hop));
         if self.best.is_some_and(&gone) {
-            self.best = self.heard.iter().max_by_key(|(_, number)| *number).map(|(way, _)| *way);
+            self.best = self.heard.iter().max_by_key(|(_, number)| *number).map(|(hop, _)| *hop);
             self.worse = 0;
         }
     }

@@ -42,9 +42,9 @@ impl Relay {
             };
             return self.resolve(origin, target, outcome);
         }
-        let way = self.signal_route(&holder.hub, now).filter(|&via| !self.is_saturated(via));
+        let hop = self.signal_route(&holder.hub, now).filter(|&via| !self.is_saturated(via));
         let own = (self.config.hub, self.config.incarnation, self.own.seq);
-        let Some((via, remote)) = way.zip(self.hubs.get_mut(&holder.hub)).filter(|(_, r)| r.is_live()) else {
+        let Some((via, remote)) = hop.zip(self.hubs.get_mut(&holder.hub)).filter(|(_, r)| r.is_live()) else {
             return self.resolve(origin, target, Outcome::Failed(ErrorCode::Unreachable));
         };
         if remote.in_flight() >= self.config.tuning.max_signals_in_flight {

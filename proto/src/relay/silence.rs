@@ -7,7 +7,7 @@
 
 use crate::envelope::Heartbeat;
 use crate::id::{HubId, LinkId};
-use crate::limits::{OUTCOME_PATIENCE, WAY_AVOIDED};
+use crate::limits::{OUTCOME_PATIENCE, ROUTE_AVOIDED};
 use crate::route::Hop;
 use crate::time::Now;
 
@@ -73,8 +73,8 @@ impl Relay {
             let after = before.max(remote.answered);
             if remote.outbound.has_open(after, now.at.saturating_sub(OUTCOME_PATIENCE)) {
                 let last = remote.outbound.counter();
-                remote.avoided = Some(Avoided { via, after, last, until: now.at + WAY_AVOIDED });
-                self.stats.ways_avoided += 1;
+                remote.avoided = Some(Avoided { via, after, last, until: now.at + ROUTE_AVOIDED });
+                self.stats.routes_avoided += 1;
             }
         }
     }

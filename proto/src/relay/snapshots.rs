@@ -98,7 +98,7 @@ impl Relay {
         let Some(queue) = queue else { return };
         if queue.snapshots_mut().begin(via, request, held, now.at) {
             self.stats.snapshots[0] += 1;
-            self.outputs.push_back(RelayOutput::Backlog { way: via.into() });
+            self.outputs.push_back(RelayOutput::Backlog { transport: via.into() });
         } else {
             self.decline_snapshot(via, request);
         }
@@ -113,13 +113,13 @@ impl Relay {
     }
 
     /// Sends the next part of the requested snapshots.
-    pub(super) fn send_snapshots(&mut self, way: Transport, now: Now) {
-        let queue = match way {
+    pub(super) fn send_snapshots(&mut self, transport: Transport, now: Now) {
+        let queue = match transport {
             Transport::Link(link) => self.links.queue_mut(link),
             Transport::Bridge => Some(self.bridge.queue_mut()),
         };
         let Some(queue) = queue.map(Queue::snapshots_mut) else {
-            return bug!(self.bugs, HubLink, "{way:?} has room");
+            return bug!(self.bugs, HubLink, "{transport:?} has room");
         };
         // Expected: a full queue is short again, and no snapshot is sent on it.
         let Some(hub) = queue.next_hub(now.at) else { return };
@@ -134,7 +134,7 @@ impl Relay {
             self.send(Destination::from(via), Envelope::Snapshot(Box::new(part)));
         }
         if more {
-            self.outputs.push_back(RelayOutput::Backlog { way });
+            self.outputs.push_back(RelayOutput::Backlog { transport });
         }
     }
 

@@ -185,15 +185,15 @@ impl Net {
                 RelayOutput::Bug(note) => panic!("{note:?}"),
                 RelayOutput::Send { to, envelope } => self.sent(n, to, &envelope),
                 RelayOutput::SendText { link, text } => self.texts.push((n, link, text)),
-                RelayOutput::Backlog { way } => rooms.push(way),
+                RelayOutput::Backlog { transport } => rooms.push(transport),
                 RelayOutput::Letter { letter, .. } => delivered.extend(self.post(n, letter)),
                 RelayOutput::Renamed { .. } => self.relink.push(n),
                 RelayOutput::Unfinished => unfinished = true,
                 RelayOutput::Event(event) => self.events.push((n, event)),
             }
         }
-        rooms.retain(|way| !self.full.contains(&(n, *way)));
-        rooms.into_iter().for_each(|way| self.input(n, RelayInput::Room { way }));
+        rooms.retain(|transport| !self.full.contains(&(n, *transport)));
+        rooms.into_iter().for_each(|transport| self.input(n, RelayInput::Room { transport }));
         delivered.into_iter().for_each(|letter| self.input(n, RelayInput::Letter(letter)));
         if unfinished && !self.unfinished.insert(n) {
             panic!("hub {n} reports unfinished work again before Continue");
@@ -530,13 +530,13 @@ fn a_full_link_answers_at_once_and_is_repaired_later() {
     let mut net = Net::full(2);
     net.joins(2, 8, 0);
     let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();
-    net.input(1, RelayInput::Saturated { way: Transport::Link(link) });
+    net.input(1, RelayInput::Saturated { transport: Transport::Link(link) });
     net.hears(1);
     net.joins(1, 7, 0);
     net.signals(1, 7, 8, 3);
     assert_eq!(net.hears(1), ["outcome 8 unreachable"]);
     assert_eq!(net.hears(2), [""; 0]);
-    net.input(1, RelayInput::Room { way: Transport::Link(link) });
+    net.input(1, RelayInput::Room { transport: Transport::Link(link) });
     net.pass(HEARTBEAT * 2);
     assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
     net.nothing_is_left();
@@ -709,7 +709,7 @@ fn a_question_is_forwarded_over_a_full_link() {
     net.joins(3, 7, 0);
     net.pass(HEARTBEAT);
     let link = net.hubs[&2].links.used_for(&hub(3)).unwrap();
-    net.input(2, RelayInput::Saturated { way: Transport::Link(link) });
+    net.input(2, RelayInput::Saturated { transport: Transport::Link(link) });
     net.hears(1);
     net.hears(3);
     net.letter(1, ToMesh::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5, resume: None });
@@ -748,8 +748,8 @@ fn frequent_heartbeats_do_not_delay_the_expiry_of_leases() {
     let killed = net.now.at;
     // Its link to 2 alternates between full and free, and it sends a heartbeat each time.
     while net.hubs[&1].hubs[&hub(2)].is_live() {
-        net.input(1, RelayInput::Saturated { way: Transport::Link(link) });
-        net.input(1, RelayInput::Room { way: Transport::Link(link) });
+        net.input(1, RelayInput::Saturated { transport: Transport::Link(link) });
+        net.input(1, RelayInput::Room { transport: Transport::Link(link) });
         net.pass(HEARTBEAT / 2);
         assert!(net.now.at <= killed + LEASE + HEARTBEAT / 2, "no stop was assumed");
     }

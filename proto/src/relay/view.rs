@@ -88,7 +88,7 @@ pub struct RelayStats {
     /// Times that a link carried nothing in at least one direction for [`LINK_SILENCE`](crate::limits::LINK_SILENCE).
     pub link_silences: u64,
     /// Times that no signal over one hop was answered, and another route was used.
-    pub ways_avoided: u64,
+    pub routes_avoided: u64,
     /// Implausible numbers: incarnations and sessions that begin too late, and signals too far ahead in their order.
     pub numbers_refused: u64,
     /// Changes and heartbeats that this hub ignored: about peers beyond

@@ -24,14 +24,14 @@ impl Core {
         // A session that waits for its id has sent nothing.
         let is_open = session.phase == SessionPhase::Open;
         let names_protocol = session.names_protocol;
-        if reason.passes_what_waits() {
+        if reason.overtakes_queue() {
             self.drop_unstarted(id, reason);
         }
         if let Some((code, text)) = reason.close_frame_for(names_protocol) {
             self.push_close(id, |out| ws::put_close(out, code, text));
         }
         self.wheel.schedule(now.at + CLOSE_LINGER, Due::Linger(id));
-        if reason.routes_what_is_in_flight() && is_open {
+        if reason.routes_messages_in_flight() && is_open {
             self.advance(id, SessionPhase::Retiring);
         } else {
             self.mark_ended(id, reason);

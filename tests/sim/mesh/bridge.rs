@@ -61,15 +61,15 @@ impl World {
             }
             let delay = self.up_to(self.plan.link_us);
             let subscription = Subscription { from: hub, to: other, life: self.hubs[other].life, channel };
-            let way = self.channels.entry(subscription).or_default();
-            way.last = way.last.max(self.now + delay);
-            way.frames.push_back((self.hubs[hub].id, frame.into()));
-            self.agenda.put(way.last, Event::Bridged(subscription));
+            let channel = self.channels.entry(subscription).or_default();
+            channel.last = channel.last.max(self.now + delay);
+            channel.frames.push_back((self.hubs[hub].id, frame.into()));
+            self.agenda.put(channel.last, Event::Bridged(subscription));
         }
     }
 
     pub(crate) fn bridged(&mut self, subscription: Subscription) {
-        let frame = self.channels.get_mut(&subscription).and_then(|way| way.frames.pop_front());
+        let frame = self.channels.get_mut(&subscription).and_then(|channel| channel.frames.pop_front());
         let Some((id, frame)) = frame else { return };
         let Subscription { to, life, .. } = subscription;
         // Hubs without a subscription receive nothing.
@@ -90,7 +90,7 @@ impl World {
     pub(crate) fn bridge_has_room(&mut self, hub: usize, life: usize) {
         if self.hubs[hub].life == life && self.hubs[hub].lives() && self.hubs[hub].bridge_told {
             self.hubs[hub].bridge_full = false;
-            self.tell_relay(hub, RelayInput::Room { way: Transport::Bridge });
+            self.tell_relay(hub, RelayInput::Room { transport: Transport::Bridge });
         }
     }
 
@@ -98,7 +98,7 @@ impl World {
     pub(crate) fn fill_bridge(&mut self, hub: usize) {
         if self.hubs[hub].lives() && self.hubs[hub].bridge_told && !self.hubs[hub].bridge_full {
             self.hubs[hub].bridge_full = true;
-            self.tell_relay(hub, RelayInput::Saturated { way: Transport::Bridge });
+            self.tell_relay(hub, RelayInput::Saturated { transport: Transport::Bridge });
             let (at, life) = (self.now + self.ms(50, 2_000), self.hubs[hub].life);
             self.agenda.put(at, Event::BridgeRoom { hub, life });
         }

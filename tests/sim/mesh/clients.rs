@@ -336,7 +336,7 @@ impl World {
             return;
         }
         self.is_closed(client, reason);
-        if reason.routes_what_is_in_flight() {
+        if reason.routes_messages_in_flight() {
             self.clients[client].phase = Phase::Retiring;
             let at = self.now + limits::CLOSE_LINGER;
             self.agenda.put(at, Event::Linger { client });

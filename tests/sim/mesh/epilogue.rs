@@ -79,7 +79,7 @@ impl World {
         if self.clients[client].phase != Phase::Open {
             self.complain(format!("{} waits for its id, which no other session holds", self.name(client)));
         }
-        self.pass(Duration::from_secs(2) + 2 * self.way());
+        self.pass(Duration::from_secs(2) + 2 * self.transit());
     }
 
     /// A client with the last secret of an id takes the id over at once, at any hub. The replaced client does not get
@@ -97,14 +97,14 @@ impl World {
         self.open_with(hub, peer, secret);
         let second = self.clients.len() - 1;
         self.clients[second].answers = true;
-        self.pass(Duration::from_secs(1) + 2 * self.way());
+        self.pass(Duration::from_secs(1) + 2 * self.transit());
         if (self.clients[first].phase, self.clients[second].phase) != (Phase::Ended, Phase::Open) {
             self.complain(format!("{} did not take the place of {}", self.name(second), self.name(first)));
         }
         let hub = *self.rng.pick(&up);
         self.open_with(hub, peer, secret);
         let third = self.clients.len() - 1;
-        self.pass(Duration::from_secs(3) + 4 * self.way());
+        self.pass(Duration::from_secs(3) + 4 * self.transit());
         if (self.clients[second].phase, self.clients[third].phase) != (Phase::Open, Phase::Ended) {
             self.complain(format!("{} was replaced by {}", self.name(second), self.name(third)));
         }
@@ -122,7 +122,7 @@ impl World {
         let net = self.rng.below(self.plan.networks.len());
         self.sent = Default::default();
         self.announce(client, net);
-        self.pass(Duration::from_secs(2) + 2 * self.way());
+        self.pass(Duration::from_secs(2) + 2 * self.transit());
         self.only(&[EnvelopeKind::Heartbeat, EnvelopeKind::Change], "for one change");
         let graph = self.graph();
         let (changes, hubs) = (self.sent[EnvelopeKind::Change as usize], graph.neighbours.len() as u64);
@@ -151,12 +151,12 @@ impl World {
         }
         let sides = *self.rng.pick(&[[true, true], [true, false], [false, true]]);
         self.swallow(link, sides);
-        self.pass(Duration::from_secs(3) + 2 * self.way());
+        self.pass(Duration::from_secs(3) + 2 * self.transit());
         let mut sent = Vec::new();
         for _ in 0..6 {
             sent.extend(self.any_pair().map(|(client, net, target)| self.signal_with(client, target, net, true)));
         }
-        self.pass(Duration::from_secs(1) + 4 * self.way());
+        self.pass(Duration::from_secs(1) + 4 * self.transit());
         for number in sent {
             let signal = &self.signals.all[number];
             // Under bounded discovery, the target may decline the sender, whatever the links do.
@@ -192,7 +192,7 @@ impl World {
         }
         self.sent = Default::default();
         self.lose(client);
-        self.pass(Duration::from_secs(2) + 2 * self.way());
+        self.pass(Duration::from_secs(2) + 2 * self.transit());
         self.only(&[EnvelopeKind::Heartbeat, EnvelopeKind::Change], "for one leave");
     }
 
@@ -209,7 +209,7 @@ impl World {
         let (from, to) = (self.clients[client].hub, other.hub);
         self.sent = Default::default();
         let number = self.signal_with(client, target, net, wants_receipt);
-        self.pass(Duration::from_secs(2) + 2 * self.way());
+        self.pass(Duration::from_secs(2) + 2 * self.transit());
         let signal = &self.signals.all[number];
         let delivered = signal.handed.is_some() && (!wants_receipt || signal.receipt.as_deref() == Some("delivered"));
         if !delivered && self.complaints.is_empty() {

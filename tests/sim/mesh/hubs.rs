@@ -254,8 +254,8 @@ impl World {
         let relay = self.hubs[hub].relay_machine();
         while let Some(output) = self.hubs[hub].relay.poll_output() {
             match output {
-                RelayOutput::Backlog { way: Transport::Link(link) } => self.link_backlog(hub, link),
-                RelayOutput::Backlog { way: Transport::Bridge } => {
+                RelayOutput::Backlog { transport: Transport::Link(link) } => self.link_backlog(hub, link),
+                RelayOutput::Backlog { transport: Transport::Bridge } => {
                     let (at, life) = (self.now + self.up_to(20_000), self.hubs[hub].life);
                     self.agenda.put(at, Event::BridgeRoom { hub, life });
                 }

@@ -180,7 +180,7 @@ impl World {
     /// Checks the age in a forwarded heartbeat.
     fn is_as_old_as_it_says(&mut self, hub: usize, beat: &Heartbeat) {
         let said = *self.beats.entry((beat.hub, beat.incarnation, beat.number)).or_insert(self.now);
-        let unknown = self.way() + Duration::from_millis(300);
+        let unknown = self.transit() + Duration::from_millis(300);
         let age = Duration::from_millis(u64::from(beat.age_ms));
         // The hubs do not know the age of a frame in a stalled pipe. A frame older than a lease has no effect.
         let known = !self.plan.has(Trouble::Stall) && !self.plan.has(Trouble::Stop);
@@ -231,16 +231,16 @@ impl World {
         let waiting = self.links[link].pipes[side].frames.len();
         let (high, low) = (self.plan.high, self.plan.low);
         let end = &mut self.links[link].ends[side];
-        let way = Transport::Link(Self::link_id(link, side));
+        let transport = Transport::Link(Self::link_id(link, side));
         if end.told != Told::Up {
             return;
         }
         if waiting > high && !end.full {
             end.full = true;
-            self.tell_relay(hub, RelayInput::Saturated { way });
+            self.tell_relay(hub, RelayInput::Saturated { transport });
         } else if waiting <= low && (end.full || end.backlog) {
             (end.full, end.backlog) = (false, false);
-            self.tell_relay(hub, RelayInput::Room { way });
+            self.tell_relay(hub, RelayInput::Room { transport });
         }
     }
 

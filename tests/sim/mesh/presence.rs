@@ -180,7 +180,7 @@ impl World {
     /// Maximum time for which others may consider a client present after its end.
     pub(crate) fn longest_memory(&self, client: usize) -> Duration {
         let gone = !self.hubs[self.clients[client].hub].lives();
-        let mut longest = limits::LEASE + limits::HEARTBEAT + self.way() + self.plan.slices() + 2 * limits::TICK;
+        let mut longest = limits::LEASE + limits::HEARTBEAT + self.transit() + self.plan.slices() + 2 * limits::TICK;
         if !gone {
             longest += if self.plan.calm { Duration::ZERO } else { REPAIRS };
         }
@@ -194,7 +194,7 @@ impl World {
     /// Time until which a repair of presence may fail again and again. It takes three transits of each link on the way:
     /// a heartbeat, a request, a snapshot. Faults that come faster leave it to chance, until the run is at rest.
     fn repairs_fail_until(&self) -> Option<Duration> {
-        let is_hopeless = !self.plan.calm && Duration::from_millis(self.plan.trouble_ms as u64) < 3 * self.way();
+        let is_hopeless = !self.plan.calm && Duration::from_millis(self.plan.trouble_ms as u64) < 3 * self.transit();
         let until = self.rested_at.map_or(self.now + Duration::from_secs(1), |rested_at| rested_at + REPAIRS);
         is_hopeless.then_some(until)
     }
@@ -247,12 +247,12 @@ impl World {
 
     /// Whether one of these connected while the hubs could not know the client yet.
     fn at_the_same_moment(&self, client: usize, others: &[usize]) -> bool {
-        let near = Duration::from_millis(3_500) + self.way();
+        let near = Duration::from_millis(3_500) + self.transit();
         others.iter().any(|&other| self.clients[other].opened.abs_diff(self.clients[client].opened) < near)
     }
 
     /// Time in which a change reaches every hub if nothing is lost.
-    pub(crate) fn way(&self) -> Duration {
+    pub(crate) fn transit(&self) -> Duration {
         Duration::from_micros((self.hubs.len() * self.plan.link_us + 4 * self.plan.letter_us) as u64)
     }
 }

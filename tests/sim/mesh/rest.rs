@@ -12,7 +12,7 @@ use super::presence::View;
 use super::world::World;
 use crate::oracle::Net;
 
-/// Time for a lease, and for links, requests and notifications. Some of this can happen twice.
+/// Time in which a lease expires and links, requests and notifications end. A link or a request may have to be repeated.
 const REST: Duration = Duration::from_secs(25);
 
 /// Maximum time that a meeting takes. It is repeated until it is answered, and one side may receive only a late
@@ -147,7 +147,7 @@ impl World {
         let mut pairs = self.one_sided();
         if !pairs.is_empty() && self.plan.is_crowded() {
             self.note(|| format!("{} pairs are one-sided", pairs.len()));
-            self.pass(UNDER_WAY + 2 * self.way());
+            self.pass(UNDER_WAY + 2 * self.transit());
             let still = self.one_sided();
             pairs.retain(|pair| still.contains(pair));
         }

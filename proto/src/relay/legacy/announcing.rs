@@ -29,7 +29,7 @@ impl Relay {
         };
         self.outputs.push_back(RelayOutput::SendText { link, text: greeting.into() });
         if has_earlier {
-            self.outputs.push_back(RelayOutput::Backlog { way: Transport::Link(link) });
+            self.outputs.push_back(RelayOutput::Backlog { transport: Transport::Link(link) });
         }
     }
 
@@ -51,7 +51,7 @@ impl Relay {
 
     fn owe(&mut self, link: LinkId, peer: PeerId, network: NetworkName) {
         match self.legacy.owe(link, peer, network, self.config.tuning.max_legacy_owed) {
-            Some(Owed::First) => self.outputs.push_back(RelayOutput::Backlog { way: Transport::Link(link) }),
+            Some(Owed::First) => self.outputs.push_back(RelayOutput::Backlog { transport: Transport::Link(link) }),
             Some(Owed::Added | Owed::Dropped) => {}
             None => bug!(self.bugs, LegacyLink, "{link:?} is owed {peer:?}"),
         }
@@ -125,7 +125,7 @@ impl Relay {
             bytes += self.pay(link, &peer, &network, now);
         }
         if self.legacy.has_backlog(link) {
-            self.outputs.push_back(RelayOutput::Backlog { way: Transport::Link(link) });
+            self.outputs.push_back(RelayOutput::Backlog { transport: Transport::Link(link) });
         }
     }
 

@@ -186,8 +186,8 @@ fn a_link_that_alternates_between_full_and_free_causes_few_heartbeats() {
     let link = Transport::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
     let (before, began) = (net.hubs[&1].beats, net.now.at);
     while net.now.at < began + HEARTBEAT {
-        net.input(1, RelayInput::Saturated { way: link });
-        net.input(1, RelayInput::Room { way: link });
+        net.input(1, RelayInput::Saturated { transport: link });
+        net.input(1, RelayInput::Room { transport: link });
         net.pass(Duration::from_millis(50));
     }
     let most = HEARTBEAT.as_millis() / EXTRA_BEAT_PAUSE.as_millis();

@@ -211,20 +211,20 @@ fn a_go_hub_receives_as_much_as_its_link_accepts() {
         net.joins(if peer < 190 { 1 } else { 1 + peer % 2 }, peer, 0);
     }
     let link = LinkId(99);
-    let way = Transport::Link(link);
-    net.full.push((1, way));
+    let transport = Transport::Link(link);
+    net.full.push((1, transport));
     net.go_hub(1, link);
     assert_eq!(net.told(link).len(), 0);
-    net.input(1, RelayInput::Room { way });
+    net.input(1, RelayInput::Room { transport });
     assert_eq!(net.told(link).len(), SNAPSHOT_PEERS);
     net.go_hub_says(1, link, &discovered(220, "n"));
-    net.input(1, RelayInput::Saturated { way });
+    net.input(1, RelayInput::Saturated { transport });
     net.leaves(1, 198, 0);
     net.joins(2, 201, 0);
     net.signals(1, 196, 220, 1);
     assert_eq!(net.hears(1).last().unwrap(), "outcome 220 unreachable");
     assert!(net.texts.is_empty(), "{:?}", net.texts);
-    net.input(1, RelayInput::Room { way });
+    net.input(1, RelayInput::Room { transport });
     let texts = net.told(link);
     assert_eq!(texts.len(), SNAPSHOT_PEERS, "{texts:#?}");
     assert!(texts.iter().any(|text| text.contains(&id(196).to_string())));
@@ -236,7 +236,7 @@ fn a_go_hub_receives_as_much_as_its_link_accepts() {
     assert!(net.texts.iter().all(|(_, _, text)| text.contains(&id(194).to_string())));
     net.texts.clear();
     net.full.clear();
-    net.input(1, RelayInput::Room { way });
+    net.input(1, RelayInput::Room { transport });
     let rest = net.told(link);
     assert_eq!(rest.len(), 200 - 2 * SNAPSHOT_PEERS - 1, "without the peer that left and the announced one");
     assert!(rest.iter().any(|text| text.contains(&id(201).to_string())));
@@ -264,9 +264,9 @@ impl Net {
     }
 
     fn go_hub_answers(&mut self, n: u8, link: LinkId) {
-        let way = Transport::Link(link);
-        self.full.retain(|full| *full != (n, way));
-        self.input(n, RelayInput::Room { way });
+        let transport = Transport::Link(link);
+        self.full.retain(|full| *full != (n, transport));
+        self.input(n, RelayInput::Room { transport });
         self.run();
     }
 
@@ -599,11 +599,11 @@ fn announcements_beyond_the_maximum_queued_for_a_go_hub_are_dropped() {
     let mut net = Net::new(0);
     net.tuning.max_legacy_owed = 3;
     net.start(1);
-    let (link, way) = (LinkId(99), Transport::Link(LinkId(99)));
-    net.full.push((1, way));
+    let (link, transport) = (LinkId(99), Transport::Link(LinkId(99)));
+    net.full.push((1, transport));
     net.go_hub(1, link);
     (10..20).for_each(|peer| net.joins(1, peer, 0));
     net.full.clear();
-    net.input(1, RelayInput::Room { way });
+    net.input(1, RelayInput::Room { transport });
     assert_eq!(net.told(link).len(), 3);
 }

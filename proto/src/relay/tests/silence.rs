@@ -1,7 +1,7 @@
 //! Tests of links that stay open but carry nothing, and of routes that lose signals.
 
 use super::*;
-use crate::limits::{HOLD, LINK_SILENCE, OUTCOME_PATIENCE, WAY_AVOIDED};
+use crate::limits::{HOLD, LINK_SILENCE, OUTCOME_PATIENCE, ROUTE_AVOIDED};
 
 const NOTICED: Duration = Duration::from_secs(3);
 
@@ -187,7 +187,7 @@ fn an_unanswered_route_is_replaced_by_another() {
     let heard = net.hears(1);
     assert!(heard.contains(&"outcome 14 delivered".to_owned()), "{heard:?}");
     net.loses_signals = None;
-    net.pass(WAY_AVOIDED + HEARTBEAT);
+    net.pass(ROUTE_AVOIDED + HEARTBEAT);
     net.signals(1, 11, 14, 6);
     assert_eq!(taken(&net), first, "and tried again");
 }
@@ -203,7 +203,7 @@ fn two_avoid_the_third() -> Net {
     }
     net.pass(OUTCOME_PATIENCE + 2 * HEARTBEAT);
     net.loses = |_| false;
-    assert!([1, 3].iter().all(|n| net.hubs[n].stats.ways_avoided > 0));
+    assert!([1, 3].iter().all(|n| net.hubs[n].stats.routes_avoided > 0));
     net
 }
 

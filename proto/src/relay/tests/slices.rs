@@ -273,7 +273,7 @@ fn a_snapshot_has_the_state_at_its_start() {
     let mut net = crowded(250);
     let to_new = net.link_without_room();
     // The new hub accepts one part, and has no room for the others yet.
-    net.input(3, RelayInput::Room { way: to_new });
+    net.input(3, RelayInput::Room { transport: to_new });
     net.run();
     assert_eq!(net.hubs[&3].stats.sent[EnvelopeKind::Snapshot as usize], 1);
     // Peers that have been read leave. Among the others, some leave, some join, and some return.
@@ -285,7 +285,7 @@ fn a_snapshot_has_the_state_at_its_start() {
     net.joins(3, 255, 1);
     net.run();
     net.full.clear();
-    net.input(3, RelayInput::Room { way: to_new });
+    net.input(3, RelayInput::Room { transport: to_new });
     net.run();
     net.pass(HEARTBEAT);
     let (sent, received) = (&net.hubs[&3], &net.hubs[&4]);
@@ -319,11 +319,11 @@ impl Net {
     /// requests.
     fn link_without_room(&mut self) -> Transport {
         self.start(4);
-        let way = Transport::Link(LinkId(self.next_link));
-        self.full.push((3, way));
+        let transport = Transport::Link(LinkId(self.next_link));
+        self.full.push((3, transport));
         self.link(3, 4);
         assert_eq!(self.hubs[&3].stats.snapshots[0], 1);
-        way
+        transport
     }
 }
 
@@ -372,8 +372,8 @@ fn the_end_of_a_legacy_link_reaches_the_shards_in_slices() {
 #[test]
 fn a_new_legacy_link_announces_older_peers_in_slices() {
     let mut net = crowded(59);
-    let (link, way) = (LinkId(99), Transport::Link(LinkId(99)));
-    net.full.push((1, way));
+    let (link, transport) = (LinkId(99), Transport::Link(LinkId(99)));
+    net.full.push((1, transport));
     net.input(1, RelayInput::LegacyUp { link, hub: hub(50), dialed: true });
     assert_eq!(net.announced(link), [0; 0], "there is no room yet");
     net.input(1, RelayInput::LegacyText { link, text: &super::legacy::discovered(100, "n") });
@@ -385,12 +385,12 @@ fn a_new_legacy_link_announces_older_peers_in_slices() {
     net.joins(2, 60, 1);
     net.pass(HEARTBEAT);
     assert_eq!(net.announced(link), [58]);
-    net.input(1, RelayInput::Room { way });
+    net.input(1, RelayInput::Room { transport });
     let first = net.announced(link);
     assert_eq!(first, [10, 11, 60], "four are examined: the Go peer itself, the change, and two more");
     let mut announced = first;
     while announced.len() < 49 {
-        net.input(1, RelayInput::Room { way });
+        net.input(1, RelayInput::Room { transport });
         let slice = net.announced(link);
         assert!((1..=SLICE).contains(&slice.len()), "{slice:?}");
         announced.extend(slice);
@@ -399,7 +399,7 @@ fn a_new_legacy_link_announces_older_peers_in_slices() {
     assert!(announced.into_iter().eq((10..=60).filter(|peer| ![57, 58].contains(peer))), "once each");
     // Later peers are announced as usual.
     net.full.clear();
-    net.input(1, RelayInput::Room { way });
+    net.input(1, RelayInput::Room { transport });
     net.opens(2, 61, 1);
     net.joins(2, 61, 1);
     net.run();

@@ -19,7 +19,7 @@ fn a_chain_is_complete_again_as_soon_as_its_cut_heals() {
     net.full.push((1, slow));
     net.link(1, 2);
     net.full.clear();
-    net.input(1, RelayInput::Room { way: slow });
+    net.input(1, RelayInput::Room { transport: slow });
     net.run();
     // The repair needs no timeout of any of the three hubs.
     for n in 2..=4 {
