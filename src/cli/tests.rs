@@ -226,7 +226,7 @@ fn both_languages_have_the_same_settings() {
     assert_eq!(rows(&table(true)).len(), translations().len());
 }
 
-/// The READMEs' tables match the program. `BLESS=1` writes them.
+/// The READMEs' tables match the program. With `BLESS=1`, this test writes them.
 #[test]
 fn the_readmes_list_all_settings() {
     const BEGIN: &str = "<!-- config:begin -->\n";
@@ -288,7 +288,7 @@ fn the_commands_in_the_docs_exist() {
         for command in commands(&page) {
             let parsed = Cli::command().try_get_matches_from(&command);
             let kind = parsed.err().map(|error| error.kind());
-            // Values may be placeholders, and the version is printed by way of an error.
+            // Values may be placeholders. clap prints the version as an error.
             let is_known = matches!(kind, None | Some(ErrorKind::ValueValidation | ErrorKind::DisplayVersion));
             assert!(is_known, "{path}: {command:?}: {kind:?}");
             found += 1;

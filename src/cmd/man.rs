@@ -32,7 +32,7 @@ pub fn run(args: &Args, command: Command) -> ExitCode {
     }
 }
 
-/// The commands with the arguments that clap adds. The pages of `help`, which repeat the others, are left out.
+/// The commands, with the arguments that clap adds. The pages of `help` repeat the other pages, so they are left out.
 fn ready(command: Command) -> Command {
     let mut command = command.disable_help_subcommand(true);
     command.build();

@@ -32,7 +32,7 @@ pub fn block_on(tool: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// The exit code of a tool that has printed what it was asked for. That the reader closes the pipe is no failure.
+/// The exit code of a tool, by the result of its print. If the reader has closed the pipe, that is not a failure.
 fn printed(result: io::Result<()>) -> ExitCode {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,

@@ -76,7 +76,7 @@ impl std::error::Error for LoadError {}
 /// Facts about a certificate for operators.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CertificateFacts {
-    /// The host names in the certificate.
+    /// Path of its file.
     pub file: PathBuf,
     /// The host names in the certificate.
     pub names: Vec<String>,

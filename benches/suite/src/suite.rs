@@ -312,7 +312,7 @@ const FAN_OUT: &[Column] = &[
 const IDLE: &[Column] = &[
     Column { figure: "connected_bytes", name: "bytes per connection, connected", decimals: 0 },
     Column { figure: "announced_bytes", name: "bytes per connection, announced", decimals: 0 },
-    Column { figure: "kept_part", name: "part kept after all have left", decimals: 2 },
+    Column { figure: "kept_part", name: "part of the memory kept after all peers have left", decimals: 2 },
     Column { figure: "second_adds_bytes", name: "bytes per connection added by a second round", decimals: 0 },
 ];
 const CONNECT: &[Column] = &[

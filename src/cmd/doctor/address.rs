@@ -1,4 +1,4 @@
-//! The way to the hub: names, addresses, TLS.
+//! The addresses of the hub, and TLS at each of them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,20 +19,19 @@ const MAX_ADDRESSES: usize = 8;
 /// Maximum time for a connection, and for a TLS handshake.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A certificate that is valid for less time than this is a warning, or a problem. Those are the thresholds of the
-/// alerts.
+/// A certificate that is valid for less time than this causes a warning, or a problem. The alerts use the same limits.
 const DAYS_LEFT: (f64, f64) = (14.0, 3.0);
 
-/// The addresses that work.
+/// The addresses that accept connections.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct Reachable {
     pub(super) addresses: Vec<SocketAddr>,
     /// The time for a TCP connection to the first of them.
     pub(super) rtt: Duration,
 }
 
-/// Resolves the name and connects to each address. `None`: none works.
-pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Way> {
+/// Resolves the name and connects to each address. `None` if none accepts a connection.
+pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Reachable> {
     const CHECK: &str = "address";
     let (host, port) = (url.host(), url.port());
     let resolved = timeout(PATIENCE, tokio::net::lookup_host((host, port))).await;
@@ -64,14 +63,14 @@ pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Way> 
     let shown = |addresses: &[SocketAddr]| {
         addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
     };
-    // A machine without IPv6 says nothing about the hub.
+    // If this machine has no IPv6, a failure says nothing about the hub.
     let is_ours = |(address, error): &(SocketAddr, io::Error)| {
         address.is_ipv6() && matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable)
     };
     for failure in &failed {
         let (address, error) = failure;
         let finding = if is_ours(failure) {
-            Finding::skipped(CHECK, format!("{address}: this machine has no way to it ({error})"))
+            Finding::skipped(CHECK, format!("{address}: this machine has no route to it ({error})"))
         } else if works.is_empty() {
             Finding::problem(CHECK, Topic::AddressUnreachable, format!("{address} accepts no connection: {error}"))
         } else {
@@ -92,22 +91,22 @@ pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Way> 
     if is_name && !addresses.iter().any(SocketAddr::is_ipv6) {
         report.add(Finding::note(CHECK, Topic::NoIpv6, format!("{host} has no IPv6 address")));
     }
-    Some(Way { addresses: works, rtt })
+    Some(Reachable { addresses: works, rtt })
 }
 
 /// The result of the examination of TLS.
 #[derive(Debug)]
 pub(super) enum Trust {
-    /// The connections for everything that follows.
+    /// The certificate is valid, or the URL has no TLS. All further connections use this.
     Proven(Option<Tls>),
     /// The certificate is invalid, so nothing secret may be sent.
     Unproven(Tls),
-    /// There is no TLS to speak of.
+    /// No connection is possible.
     Broken,
 }
 
 /// Examines TLS at each address.
-pub(super) async fn tls(url: &HubUrl, way: &Way, ca: Option<&[u8]>, report: &mut Report) -> Trust {
+pub(super) async fn tls(url: &HubUrl, reachable: &Reachable, ca: Option<&[u8]>, report: &mut Report) -> Trust {
     const CHECK: &str = "tls";
     let (strict, lax) = match (Tls::new(ca), Tls::without_proof()) {
         (Ok(strict), Ok(lax)) => (strict, lax),
@@ -117,7 +116,7 @@ pub(super) async fn tls(url: &HubUrl, way: &Way, ca: Option<&[u8]>, report: &mut
         }
     };
     let mut trust = Trust::Proven(Some(strict.clone()));
-    for &address in &way.addresses {
+    for &address in &reachable.addresses {
         let (finding, is_speaking) = match shake(&strict, url.host(), address).await {
             Ok(stream) => (proven(address, &stream), true),
             Err(error) => {
@@ -136,19 +135,19 @@ pub(super) async fn tls(url: &HubUrl, way: &Way, ca: Option<&[u8]>, report: &mut
     trust
 }
 
-/// Examines a URL without TLS. `speaks_http`: a request in clear text has an answer.
-pub(super) async fn plain(url: &HubUrl, way: &Way, speaks_http: bool, report: &mut Report) -> Trust {
+/// Examines a URL without TLS. `speaks_http` is true if the port has answered a request in clear text.
+pub(super) async fn plain(url: &HubUrl, reachable: &Reachable, speaks_http: bool, report: &mut Report) -> Trust {
     const CHECK: &str = "tls";
-    // A hub would log each attempt, so there is none if the port has shown what it speaks.
+    // A hub logs each failed handshake, so the doctor tries none if the port has answered without TLS.
     if !speaks_http
-        && let (Ok(lax), Some(&address)) = (Tls::without_proof(), way.addresses.first())
+        && let (Ok(lax), Some(&address)) = (Tls::without_proof(), reachable.addresses.first())
         && shake(&lax, url.host(), address).await.is_ok()
     {
         let message = format!("{address} speaks TLS, and the URL begins with ws://");
         report.add(Finding::problem(CHECK, Topic::TlsWanted, message));
         return Trust::Broken;
     }
-    let is_here = way.addresses.iter().all(|address| address.ip().is_loopback());
+    let is_here = reachable.addresses.iter().all(|address| address.ip().is_loopback());
     report.add(if is_here {
         Finding::skipped(CHECK, "the hub is on this machine, and the URL begins with ws://")
     } else {
@@ -160,13 +159,13 @@ pub(super) async fn plain(url: &HubUrl, way: &Way, speaks_http: bool, report: &m
 async fn shake(tls: &Tls, host: &str, address: SocketAddr) -> io::Result<MaybeTlsStream> {
     let shake = async {
         let tcp = TcpStream::connect(address).await?;
-        // A ticket of an earlier handshake would skip the certificate.
+        // A ticket of an earlier handshake would let the server omit its certificate.
         tls.clone().keeping_tickets(0).connect(host, tcp).await
     };
     timeout(PATIENCE, shake).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// What the other side showed: the facts of its certificate, how many it sent, and the version of TLS.
+/// The certificate of the server, how many certificates it sent, and the version of TLS.
 fn shown(stream: &MaybeTlsStream) -> Option<(tls::CertificateFacts, usize, String)> {
     let MaybeTlsStream::Tls(stream) = stream else { return None };
     let (_, connection) = stream.get_ref();
@@ -198,7 +197,7 @@ fn proven(address: SocketAddr, stream: &MaybeTlsStream) -> Finding {
     }
 }
 
-/// The finding for a failed handshake. `lax` is a connection that proves nothing.
+/// The finding for a failed handshake. `lax` is a connection that verified no certificate.
 fn unproven(host: &str, address: SocketAddr, error: &io::Error, lax: Option<&MaybeTlsStream>) -> Finding {
     const CHECK: &str = "tls";
     let shown = lax.and_then(shown);

@@ -14,13 +14,13 @@ const PAGE: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/troubl
 pub(super) enum Grade {
     /// It works.
     Ok,
-    /// It was not examined.
+    /// The check was not made.
     Skipped,
-    /// A fact that is worth knowing.
+    /// A fact without consequences for most users.
     Note,
-    /// It works, but not for everybody, or not for long.
+    /// Some clients have a problem, or will have one soon.
     Warning,
-    /// It does not work.
+    /// Clients cannot use this.
     Problem,
 }
 
@@ -49,7 +49,7 @@ macro_rules! topics {
             #[cfg(test)]
             pub(super) const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// The name in JSON, and the anchor of the paragraph.
+            /// The code in JSON, and the anchor of the paragraph.
             pub(super) fn code(self) -> &'static str {
                 match self {
                     $(Self::$name => $code,)*
@@ -72,16 +72,16 @@ topics! {
         "start the hub or the proxy there, open the firewall, or remove the address from DNS"
     NoIpv6 "no-ipv6" "add an AAAA record, if the hub should be reachable from networks that have only IPv6"
     TlsExpired "tls-expired" "renew the certificate, and let the server load it"
-    TlsNotYetValid "tls-not-yet-valid" "correct the clock of this machine, or wait until the certificate begins"
+    TlsNotYetValid "tls-not-yet-valid" "correct the clock of this machine, or wait until the certificate becomes valid"
     TlsUnknownIssuer "tls-unknown-issuer"
         "send the intermediate certificates too (fullchain.pem), or give --ca if the authority is private"
     TlsWrongName "tls-wrong-name" "use a name of the certificate, or order a certificate for this name"
     TlsMissing "tls-missing" "use ws://, or configure a certificate at this port"
     TlsWanted "tls-wanted" "use wss://"
     TlsHandshake "tls-handshake" "read the error, and the lines tls_refused in the log of the hub"
-    TlsExpiresSoon "tls-expires-soon" "renew the certificate, and find out why that has not happened by itself"
+    TlsExpiresSoon "tls-expires-soon" "renew the certificate, and find out why it was not renewed automatically"
     TlsOld "tls-old" "enable TLS 1.3 in the proxy"
-    NoTls "no-tls" "use wss://: browsers open no ws:// from pages of https://, and everybody on the way can read along"
+    NoTls "no-tls" "use wss://: pages of https:// cannot open ws:// URLs, and anyone on the network path can read the messages"
     PagesElsewhere "pages-elsewhere"
         "forward /livez and /readyz to the hub, or let the balancer ask ADMIN_PORT"
     HubStuck "hub-stuck" "restart the hub, after you have taken a core dump"
@@ -94,12 +94,12 @@ topics! {
     TokenHeaderLost "token-header-lost" "let the proxy pass the header Authorization"
     TokenWanted "token-wanted" "give the hub's AUTH_TOKEN with --token"
     TokenWrong "token-wrong" "give the AUTH_TOKEN that the hub was started with"
-    OpenHub "open-hub" "set AUTH_TOKEN or ALLOWED_ORIGINS, if strangers must not use the hub"
+    OpenHub "open-hub" "set AUTH_TOKEN or ALLOWED_ORIGINS, if not everyone may use the hub"
     OriginRefused "origin-refused" "add the origin to ALLOWED_ORIGINS"
     AddressLimits "address-limits" "list the proxy in TRUSTED_PROXIES, or raise the limits per address"
     HubFull "hub-full" "raise MAX_CONNECTIONS and the limit on open files, or add hubs"
     Gateway "gateway" "start the hub, or correct the address of the hub in the proxy"
-    NotAHub "not-a-hub" "correct the URL: something else answers there"
+    NotAHub "not-a-hub" "correct the URL: another server answers there"
     NoAnswer "no-answer" "look at the log of the hub and of the proxies"
     Buffered "buffered" "disable response buffering in the proxy"
     Slow "slow" "find the cause: distance, a busy core of the hub, or a proxy that delays"
@@ -111,9 +111,9 @@ topics! {
     HubsApart "hubs-apart" "look at /hubstats of both hubs: the link's last error says why"
     IdleCut "idle-cut" "raise the idle timeout of the proxy above 60 s"
     PingsLost "pings-lost" "let the proxy pass WebSocket pings and pongs"
-    NoIceServers "no-ice-servers" "set ICE_SERVERS or TURN_URLS at the hub, or give the pages servers of their own"
+    NoIceServers "no-ice-servers" "set ICE_SERVERS or TURN_URLS on the hub, or configure servers in the pages"
     IceInvalid "ice-invalid" "correct the URL of the server"
-    NoTurn "no-turn" "add a TURN server: about one pair in ten cannot connect without it"
+    NoTurn "no-turn" "add a TURN server: about one pair of peers in ten cannot connect without one"
     StunDead "stun-dead" "start the server, and open its UDP port (3478)"
     TurnDead "turn-dead" "start the server, and open its port"
     TurnRefused "turn-refused" "use the same secret in TURN_SECRET and in the TURN server (static-auth-secret)"
@@ -158,9 +158,9 @@ impl Finding {
         Self { check, grade: Grade::Problem, topic: Some(topic), message: message.into() }
     }
 
-    /// The lines for people.
+    /// The finding as lines of text.
     fn lines(&self) -> String {
-        // What servers send must not control the terminal.
+        // Text from a server must not control the terminal.
         let shown: String = self.message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let mut lines = format!("{:<8} {:<9} {shown}", self.grade.label(), self.check);
         if let Some(topic) = self.topic {
@@ -173,7 +173,7 @@ impl Finding {
 
 /// A finding in JSON.
 #[derive(Serialize)]
-struct Told<'a> {
+struct JsonFinding<'a> {
     check: &'static str,
     grade: Grade,
     code: Option<&'static str>,
@@ -184,15 +184,15 @@ struct Told<'a> {
 
 /// The output of `--json`.
 #[derive(Serialize)]
-struct Whole<'a> {
+struct JsonReport<'a> {
     hub: &'a str,
     result: Grade,
     problems: usize,
     warnings: usize,
-    findings: Vec<Told<'a>>,
+    findings: Vec<JsonFinding<'a>>,
 }
 
-/// All findings. For people, each is printed as soon as it is made.
+/// All findings. Text output prints each finding as soon as it is made.
 #[derive(Debug)]
 pub(super) struct Report {
     json: bool,
@@ -216,7 +216,7 @@ impl Report {
         self.findings.push(finding);
     }
 
-    /// Prints the end, and returns the gravest grade.
+    /// Prints the end of the output, and returns the most serious grade.
     pub(super) fn finish(self) -> Grade {
         let count = |grade| self.findings.iter().filter(|finding| finding.grade == grade).count();
         let (problems, warnings) = (count(Grade::Problem), count(Grade::Warning));
@@ -228,7 +228,7 @@ impl Report {
             Grade::Ok
         };
         let text = if self.json {
-            let told = self.findings.iter().map(|finding| Told {
+            let told = self.findings.iter().map(|finding| JsonFinding {
                 check: finding.check,
                 grade: finding.grade,
                 code: finding.topic.map(Topic::code),
@@ -236,7 +236,7 @@ impl Report {
                 action: finding.topic.map(Topic::action),
                 link: finding.topic.map(Topic::link),
             });
-            let whole = Whole { hub: &self.hub, result, problems, warnings, findings: told.collect() };
+            let whole = JsonReport { hub: &self.hub, result, problems, warnings, findings: told.collect() };
             serde_json::to_string(&whole).unwrap_or_default()
         } else {
             match (problems, warnings) {
@@ -244,7 +244,7 @@ impl Report {
                 _ => format!("{} and {}", counted(problems, "problem"), counted(warnings, "warning")),
             }
         };
-        // The reader may have closed the pipe; the exit code is enough.
+        // If the reader has closed the pipe, the exit code is enough.
         _ = writeln!(io::stdout(), "{text}");
         result
     }

@@ -1,4 +1,5 @@
-//! The servers that help peers through NATs: those that the hub hands out in `connected`, or that the user names.
+//! STUN and TURN servers, which help peers through NATs: those that the hub sends in `connected`, or those that the
+//! user names.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,13 +16,13 @@ use super::stun::{self, Answer, HEADER, Login, MAX_MESSAGE, Method};
 
 const CHECK: &str = "ice";
 
-/// Maximum number of servers that are asked.
+/// Maximum number of servers that the doctor asks.
 const MAX_SERVERS: usize = 16;
 
 /// Maximum time for a connection to a server, and for each of its answers.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Time after which a request over UDP is repeated, twice as long each time.
+/// Time after which a request over UDP is repeated. It doubles with each repetition.
 const REPEAT: Duration = Duration::from_millis(500);
 
 /// An entry of `iceServers`, as `RTCPeerConnection` takes it.
@@ -98,7 +99,7 @@ fn parse(url: &str) -> Option<ServerUrl<'_>> {
 /// Asks every server.
 pub(super) async fn examine(servers: &[Server], ca: Option<&[u8]>, report: &mut Report) {
     if servers.is_empty() {
-        let message = "the hub hands out no ICE servers, and --ice-servers names none";
+        let message = "the hub sends no ICE servers, and --ice-servers names none";
         report.add(Finding::note(CHECK, Topic::NoIceServers, message));
         return;
     }
@@ -166,7 +167,7 @@ async fn ask(server: &Server, url: &str, parsed: &ServerUrl<'_>, ca: Option<&[u8
     }
 }
 
-/// Why there is no address.
+/// Why a server gave no address.
 enum Failure {
     Io(io::Error),
     Refused(u16, String),
@@ -191,7 +192,7 @@ async fn bind(connection: &mut Connection) -> Result<SocketAddr, Failure> {
 async fn allocate(server: &Server, connection: &mut Connection) -> Result<SocketAddr, Failure> {
     let first = connection.ask(Method::Allocate, None).await?;
     let (realm, nonce) = match (&first.error, first.realm, first.nonce) {
-        // 401 is the invitation to log in.
+        // 401 asks for a login.
         (Some((401, _)), Some(realm), Some(nonce)) => (realm, nonce),
         (Some((code, reason)), ..) => return Err(Failure::Refused(*code, reason.clone())),
         (None, ..) => return first.relayed.ok_or(Failure::Strange),
@@ -202,7 +203,7 @@ async fn allocate(server: &Server, connection: &mut Connection) -> Result<Socket
     match (second.error, second.relayed) {
         (Some((code, reason)), _) => Err(Failure::Refused(code, reason)),
         (None, Some(address)) => {
-            // Otherwise the address stays reserved for ten minutes.
+            // Without this, the address stays reserved for ten minutes.
             _ = connection.ask(Method::Release, Some(login)).await;
             Ok(address)
         }

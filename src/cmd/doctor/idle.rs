@@ -1,4 +1,4 @@
-//! An idle connection: how long do proxies let it live?
+//! An idle connection: how long proxies keep it open.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::client::Ended;
 
 const CHECK: &str = "idle";
 
-/// Time that the hub's first ping may be late.
+/// How late the hub's first ping may be.
 const PING_GRACE: Duration = Duration::from_secs(5);
 
 /// Sends nothing for `patience`, except answers to pings.
@@ -20,11 +20,11 @@ pub(super) async fn wait(mut visitor: Visitor, welcome: &Welcome, patience: Dura
     let pings = visitor.sender.pongs();
     match ended {
         Some(Ended::Closed { code: 1012, reason }) => {
-            let message = format!("the hub closed the connection after {seconds:.1} s, to be replaced: {reason:?}");
+            let message = format!("the hub closed the connection after {seconds:.1} s because it restarts: {reason:?}");
             Finding::problem(CHECK, Topic::HubDrains, message)
         }
         Some(Ended::Closed { code: 4008, .. }) => {
-            let message = format!("the hub closed the connection after {seconds:.1} s, since no pong had reached it");
+            let message = format!("the hub closed the connection after {seconds:.1} s, because it received no pong");
             Finding::problem(CHECK, Topic::PingsLost, message)
         }
         Some(ended) => {

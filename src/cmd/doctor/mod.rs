@@ -1,4 +1,4 @@
-//! `peerpigeon doctor`: examines a hub from outside, as the clients see it, and says what to do.
+//! `peerpigeon doctor`: examines a hub from outside, as clients see it, and says what to do.
 
 mod address;
 mod finding;
@@ -29,14 +29,12 @@ const WARNINGS: u8 = 2;
 
 /// Check a hub from outside, and say what to do
 ///
-/// Looks at everything between a client and the hub: names and addresses, TLS, proxies, tokens and origins, presence
-/// and signals between two peers, large messages, idle connections, the rest of the mesh, ICE servers, clocks. Each
-/// finding has a link to a paragraph with its causes.
+/// Checks everything between a client and the hub: names and addresses, TLS, proxies, tokens and origins, presence and
+/// signals between two peers, large messages, idle connections, links to other hubs, ICE servers, clocks. Each finding
+/// has a link to its causes.
 #[derive(clap::Args, Debug)]
-#[command(
-    after_help = "The peers of the doctor join networks of their own, whose names begin with doctor-.\n\nExit codes: 0 no \
-                  problem; 1 a problem; 2 warnings; 64 invalid command line."
-)]
+#[command(after_help = "The doctor's peers join only networks whose names begin with doctor-.\n\nExit codes: 0 no \
+                  problem; 1 a problem; 2 warnings; 64 invalid command line.")]
 pub struct Args {
     /// URL that clients use: ws://host[:port][/path] or wss://host; http:// and https:// mean the same
     #[arg(value_name = "URL", value_parser = hub_url)]
@@ -53,15 +51,16 @@ pub struct Args {
     )]
     origin: Option<String>,
 
-    /// Another hub of the mesh: peers of the two hubs must discover each other; can be given several times
+    /// Another hub of the mesh: its peers and those of the first hub must discover each other; can be given several
+    /// times
     #[arg(long = "other", value_name = "URL", value_parser = hub_url)]
     others: Vec<HubUrl>,
 
-    /// Time for which a connection is left idle, to find proxies that cut it; 0 skips that
+    /// Time to keep one connection idle, to find proxies that cut it; 0 skips this check
     #[arg(long, value_name = "DURATION", default_value = "35s", value_parser = duration::parse)]
     patience: Duration,
 
-    /// ICE servers to check instead of those that the hub hands out: a JSON array as for RTCPeerConnection
+    /// ICE servers to check instead of those that the hub sends: a JSON array as for RTCPeerConnection
     #[arg(long, value_name = "JSON", value_parser = ice_servers)]
     ice_servers: Option<IceServers>,
 
@@ -92,7 +91,7 @@ fn hub_url(text: &str) -> Result<HubUrl, String> {
     text.parse().map_err(|error: crate::client::HubUrlError| error.to_string())
 }
 
-/// Examines the hub, and prints what it finds.
+/// Examines the hub, and prints the findings.
 pub async fn run(args: Args) -> ExitCode {
     let mut report = Report::new(args.url.to_string(), args.json);
     LocalSet::new().run_until(Box::pin(examine(&args, &mut report))).await;
@@ -105,12 +104,12 @@ pub async fn run(args: Args) -> ExitCode {
 
 async fn examine(args: &Args, report: &mut Report) {
     let (url, ca) = (&args.url, args.ca.as_deref());
-    let Some(way) = address::addresses(url, report).await else { return };
+    let Some(reachable) = address::addresses(url, report).await else { return };
     let trust = if url.is_tls() {
-        address::tls(url, &way, ca, report).await
+        address::tls(url, &reachable, ca, report).await
     } else {
         let speaks_http = Pages { url, tls: None }.are_plain().await;
-        address::plain(url, &way, speaks_http, report).await
+        address::plain(url, &reachable, speaks_http, report).await
     };
     let (tls, is_proven) = match trust {
         Trust::Proven(tls) => (tls, true),
@@ -120,7 +119,7 @@ async fn examine(args: &Args, report: &mut Report) {
     let pages = Pages { url, tls: tls.as_ref() };
     let by_pages = pages.examine(args.origin.as_deref(), report).await;
 
-    let endpoint = url.at(way.addresses.clone(), tls.clone());
+    let endpoint = url.at(reachable.addresses.clone(), tls.clone());
     let entry = Entry {
         url,
         endpoint: &endpoint,
@@ -133,7 +132,7 @@ async fn examine(args: &Args, report: &mut Report) {
         return;
     };
     clock(by_pages, welcome.clock_ms, report);
-    // It is idle while everything else is examined.
+    // This connection is idle while the rest is examined.
     let idle = if args.patience.is_zero() {
         None
     } else {
@@ -149,16 +148,16 @@ async fn examine(args: &Args, report: &mut Report) {
         }
     };
     upgrade::admission(&entry, report).await;
-    families(&entry, &way, report).await;
-    peers::ping(&mut visitor, &way, report).await;
-    peers::meet(&entry, &mut visitor, &welcome, &way, report).await;
+    families(&entry, &reachable, report).await;
+    peers::ping(&mut visitor, &reachable, report).await;
+    peers::meet(&entry, &mut visitor, &welcome, &reachable, report).await;
     for other in &args.others {
-        mesh(args, other, &entry, &way, report).await;
+        mesh(args, other, &entry, &reachable, report).await;
     }
     let servers = args.ice_servers.as_ref().map_or(&welcome.ice_servers[..], |servers| &servers.0);
     ice::examine(servers, ca, report).await;
     match idle {
-        None => report.add(Finding::skipped("idle", "no connection was left idle: use --patience 35s")),
+        None => report.add(Finding::skipped("idle", "no connection was kept idle: use --patience 35s")),
         Some(idle) => match idle.await {
             Ok(finding) => report.add(finding),
             Err(error) => report.add(Finding::problem("idle", Topic::NoAnswer, error.to_string())),
@@ -172,10 +171,10 @@ fn clock(by_pages: Option<Duration>, clock_ms: u64, report: &mut Report) {
     }
 }
 
-/// Connects at the other address family, if the hub has both.
-async fn families(entry: &Entry<'_>, way: &address::Way, report: &mut Report) {
-    let Some(first) = way.addresses.first() else { return };
-    let other = way.addresses.iter().find(|address| address.is_ipv6() != first.is_ipv6());
+/// Connects at the other address family, if the hub has addresses of both.
+async fn families(entry: &Entry<'_>, reachable: &address::Reachable, report: &mut Report) {
+    let Some(first) = reachable.addresses.first() else { return };
+    let other = reachable.addresses.iter().find(|address| address.is_ipv6() != first.is_ipv6());
     let Some(&other) = other else { return };
     let endpoint: Endpoint = entry.endpoint.only(other);
     let entry = Entry { endpoint: &endpoint, ..*entry };
@@ -189,7 +188,7 @@ async fn families(entry: &Entry<'_>, way: &address::Way, report: &mut Report) {
 }
 
 /// Examines another hub of the mesh.
-async fn mesh(args: &Args, other: &HubUrl, entry: &Entry<'_>, way: &address::Way, report: &mut Report) {
+async fn mesh(args: &Args, other: &HubUrl, entry: &Entry<'_>, reachable: &address::Reachable, report: &mut Report) {
     let resolved = other.resolve(args.ca.as_deref()).await;
     let endpoint = match resolved {
         Ok(endpoint) => endpoint,
@@ -198,11 +197,11 @@ async fn mesh(args: &Args, other: &HubUrl, entry: &Entry<'_>, way: &address::Way
             return;
         }
     };
-    // A peer that has just met another one here knows nobody there.
+    // A new peer, since the peers of the earlier checks already know each other.
     match entry.connect().await {
         Ok((mut visitor, welcome)) => {
             let other = Entry { url: other, endpoint: &endpoint, ..*entry };
-            peers::mesh(&mut visitor, &other, &welcome, way, report).await;
+            peers::mesh(&mut visitor, &other, &welcome, reachable, report).await;
         }
         Err(refusal) => report.add(refusal.finding("mesh", entry)),
     }

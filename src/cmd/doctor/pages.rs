@@ -1,4 +1,4 @@
-//! The pages of the hub that need no token, and its clock.
+//! The pages that need no token, and the hub's clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,10 +16,10 @@ use crate::cmd::http;
 /// Maximum time for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A difference of the clocks above this is a warning. Tokens and TURN credentials expire by the clock.
+/// A larger difference of the clocks causes a warning. Tokens and TURN credentials expire by the clock.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5);
 
-/// The hub's pages, next to its WebSocket.
+/// The pages of the hub at the URL's host.
 pub(super) struct Pages<'a> {
     pub(super) url: &'a HubUrl,
     pub(super) tls: Option<&'a Tls>,
@@ -45,7 +45,8 @@ impl Pages<'_> {
         answer.is_ok_and(|(head, body)| head.status.as_u16() != 400 || !body.contains("TLS"))
     }
 
-    /// Examines /livez and /readyz, and who may read them. Returns the difference of the clocks, if the hub's pages tell.
+    /// Examines /livez and /readyz, and which pages may read them. Returns the difference of the clocks, if the answers
+    /// of the hub have a date.
     pub(super) async fn examine(&self, origin: Option<&str>, report: &mut Report) -> Option<Duration> {
         const CHECK: &str = "pages";
         let asked = SystemTime::now();
@@ -124,18 +125,19 @@ fn humantime_of(text: &str) -> Option<SystemTime> {
     humantime::parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z")).ok()
 }
 
-/// How far another clock is off, at least, if it showed `theirs` between two times of this one. `Date` has no fractions.
+/// The minimum difference between another clock and this one, if the other clock showed `theirs` between the times
+/// `before` and `after` of this one. `Date` has whole seconds.
 fn difference(theirs: SystemTime, before: SystemTime, after: SystemTime) -> Duration {
     let early = before.duration_since(theirs + Duration::from_secs(1)).unwrap_or_default();
     early.max(theirs.duration_since(after).unwrap_or_default())
 }
 
-/// The finding about the clocks. `clock_ms` is the hub's, as its first message tells.
+/// The finding about the clocks. `clock_ms` is the hub's time in its first message.
 pub(super) fn clock(by_pages: Option<Duration>, clock_ms: u64) -> Option<Finding> {
     const CHECK: &str = "clock";
     let now = SystemTime::now();
     let theirs = UNIX_EPOCH + Duration::from_millis(clock_ms);
-    // The message has been read a moment ago.
+    // The message was read a moment ago.
     let by_message = (clock_ms > 0).then(|| difference(theirs, now - PATIENCE, now));
     let difference = by_message.into_iter().chain(by_pages).max()?;
     let shown = difference.as_secs_f64();
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_differ_by_what_the_way_does_not_explain() {
+    fn clocks_differ_by_more_than_the_time_of_the_request() {
         let at = |secs| UNIX_EPOCH + Duration::from_secs(secs);
         let secs = Duration::from_secs;
         assert_eq!(difference(at(100), at(100), at(101)), secs(0));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proto::PeerId;
 use serde_json::json;
 
-use super::address::Way;
+use super::address::Reachable;
 use super::finding::{Finding, Report, Topic, counted};
 use super::upgrade::{Entry, Refusal};
 use super::visitor::{Missing, Visitor, Welcome};
@@ -13,17 +13,18 @@ use super::visitor::{Missing, Visitor, Welcome};
 /// Maximum time for each answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Maximum time for the presence of a peer at another hub. A hub that was just linked needs a snapshot.
+/// Maximum time until peers at two hubs discover each other. A hub that was just linked needs a snapshot.
 const MESH_PATIENCE: Duration = Duration::from_secs(10);
 
 const PINGS: usize = 20;
 
-/// Time between two pings, so that a hub that is busy at times is noticed.
+/// Time between two pings. The pings are spread out, so that they notice a hub that is busy only at times.
 const PING_PAUSE: Duration = Duration::from_millis(40);
 
 const OFFERS: usize = 20;
 
-/// Time that an answer may take longer than a TCP connection: in the median, and at most.
+/// If an answer takes this much longer than a TCP connection, the hub is slow: for the median, and for the longest
+/// time.
 const SLOW: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
 
 /// The size of a large offer of a browser with video, in bytes.
@@ -54,7 +55,7 @@ impl Times {
         self.median > rtt + SLOW.0 || self.longest > rtt + SLOW.1
     }
 
-    /// The finding: slow, or as `message` says.
+    /// A warning if these times are slow, else a finding with `message`.
     fn finding(self, check: &'static str, rtt: Duration, message: &str) -> Finding {
         let message = format!("{message}: {}", self.shown());
         if self.is_slow(rtt) {
@@ -67,8 +68,8 @@ impl Times {
     }
 }
 
-/// Measures the round trip to the hub and back.
-pub(super) async fn ping(visitor: &mut Visitor, way: &Way, report: &mut Report) {
+/// Measures the round trip to the hub.
+pub(super) async fn ping(visitor: &mut Visitor, reachable: &Reachable, report: &mut Report) {
     const CHECK: &str = "ping";
     let mut times = Vec::new();
     for _ in 0..PINGS {
@@ -82,12 +83,18 @@ pub(super) async fn ping(visitor: &mut Visitor, way: &Way, report: &mut Report) 
         tokio::time::sleep(PING_PAUSE).await;
     }
     if let Some(times) = Times::of(times) {
-        report.add(times.finding(CHECK, way.rtt, &format!("{PINGS} pings are answered")));
+        report.add(times.finding(CHECK, reachable.rtt, &format!("{PINGS} pings are answered")));
     }
 }
 
 /// Lets two peers of one hub meet and signal.
-pub(super) async fn meet(entry: &Entry<'_>, first: &mut Visitor, welcome: &Welcome, way: &Way, report: &mut Report) {
+pub(super) async fn meet(
+    entry: &Entry<'_>,
+    first: &mut Visitor,
+    welcome: &Welcome,
+    reachable: &Reachable,
+    report: &mut Report,
+) {
     let mut second = match entry.connect().await {
         Ok((visitor, _)) => visitor,
         Err(refusal) => {
@@ -107,13 +114,13 @@ pub(super) async fn meet(entry: &Entry<'_>, first: &mut Visitor, welcome: &Welco
             return;
         }
     }
-    if !relay("relay", first, &mut second, &network, (welcome, way.rtt), report).await {
+    if !relay("relay", first, &mut second, &network, (welcome, reachable.rtt), report).await {
         return;
     }
     sizes(first, &mut second, &network, welcome, report).await;
 }
 
-/// Lets two peers join a network. Returns the time from the second announcement until both know each other.
+/// Lets two peers join a network. Returns the time from the second announcement until each has discovered the other.
 async fn introduce(
     first: &mut Visitor,
     second: &mut Visitor,
@@ -123,7 +130,7 @@ async fn introduce(
     let announcement = json!({"type": "announce", "networkName": network, "data": {"name": "peerpigeon doctor"}});
     let announcement = announcement.to_string();
     first.say(&announcement);
-    // The hub answers in order, so the first peer is a member when its pong has come.
+    // The hub answers in order: when the pong arrives, the first peer is a member.
     first.say(r#"{"type":"ping"}"#);
     first.expect_kind(patience, "pong").await.map_err(|missing| why(first, "announce", &missing))?;
     let begin = Instant::now();
@@ -145,17 +152,17 @@ fn why(visitor: &Visitor, what: &str, missing: &Missing) -> String {
     }
 }
 
-/// An offer, and the text of its data.
+/// An offer. `data` is the text of its data.
 fn offer(target: PeerId, network: &str, id: &str, data: &str) -> String {
     format!(r#"{{"type":"offer","networkName":"{network}","targetPeerId":"{target}","id":"{id}","data":{data}}}"#)
 }
 
-/// The end of an offer.
+/// The result of an offer.
 enum Fate {
-    /// It arrived after this time, with this outcome, if there is a receipt.
+    /// It arrived after this time. If there is a receipt, the outcome is included.
     Arrived(Duration, Option<String>),
     Changed,
-    /// It did not arrive: the outcome or the reason.
+    /// It did not arrive, with the outcome or the reason.
     Lost(String),
 }
 
@@ -165,7 +172,7 @@ async fn send(from: &mut Visitor, to: &mut Visitor, text: &str, id: &str, data: 
     from.say(text);
     let sender = from.id.to_string();
     let arrived = to.expect(PATIENCE, |message| message.kind == "offer" && message.from == sender).await;
-    // If it has arrived, the outcome is on its way; if not, it may say why.
+    // If the offer has arrived, the receipt follows soon. If it has not, the outcome in the receipt may be the reason.
     let receipt = from.expect(PATIENCE, |message| {
         message.kind == "receipt" && message.field("id").as_deref() == Some(id) || message.kind == "error"
     });
@@ -183,7 +190,7 @@ async fn send(from: &mut Visitor, to: &mut Visitor, text: &str, id: &str, data: 
     }
 }
 
-/// Sends some offers in both directions. Returns whether they arrive.
+/// Sends some offers in both directions. Returns whether all of them arrive.
 async fn relay(
     check: &'static str,
     first: &mut Visitor,
@@ -264,8 +271,14 @@ async fn sizes(first: &mut Visitor, second: &mut Visitor, network: &str, welcome
     }
 }
 
-/// Lets a peer of this hub meet one of another hub.
-pub(super) async fn mesh(first: &mut Visitor, other: &Entry<'_>, welcome: &Welcome, way: &Way, report: &mut Report) {
+/// Lets a peer of this hub and a peer of another hub discover each other.
+pub(super) async fn mesh(
+    first: &mut Visitor,
+    other: &Entry<'_>,
+    welcome: &Welcome,
+    reachable: &Reachable,
+    report: &mut Report,
+) {
     const CHECK: &str = "mesh";
     let name = other.url;
     let (mut second, theirs) = match other.connect().await {
@@ -291,5 +304,5 @@ pub(super) async fn mesh(first: &mut Visitor, other: &Entry<'_>, welcome: &Welco
             return;
         }
     }
-    relay(CHECK, first, &mut second, &network, (welcome, way.rtt), report).await;
+    relay(CHECK, first, &mut second, &network, (welcome, reachable.rtt), report).await;
 }

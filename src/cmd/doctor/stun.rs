@@ -1,4 +1,4 @@
-//! Messages of STUN (RFC 8489) and TURN (RFC 8656): as much of them as it takes to ask for an address.
+//! Messages of STUN (RFC 8489) and TURN (RFC 8656): only those that ask for an address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -27,11 +27,11 @@ const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 /// A request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Method {
-    /// Which address does this come from?
+    /// Ask for the address from which this request comes.
     Binding = 0x0001,
-    /// Reserve an address, over UDP.
+    /// Reserve an address for UDP.
     Allocate = 0x0003,
-    /// Free it again.
+    /// Release the reserved address.
     Release = 0x0004,
 }
 
@@ -67,7 +67,7 @@ pub(super) fn request(method: Method, transaction: [u8; 12], login: Option<Login
         put(&mut message, USERNAME, login.username.as_bytes());
         put(&mut message, REALM, login.realm.as_bytes());
         put(&mut message, NONCE, login.nonce);
-        // The sum covers everything before it, and a length that already includes it.
+        // The sum covers everything before it, and the length in the header must already include it.
         set_length(&mut message, 4 + 20);
         // HMAC takes keys of every length.
         if let Ok(mut sum) = Hmac::<Sha1>::new_from_slice(&login.key()) {
@@ -80,7 +80,8 @@ pub(super) fn request(method: Method, transaction: [u8; 12], login: Option<Login
 }
 
 fn put(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    // Values are names, nonces and sums, far below 64 KiB; a longer one would be cut off, and refused by the server.
+    // Values are names, nonces and sums, far below 64 KiB. A longer value is cut off, and the server then refuses the
+    // request.
     let value = &value[..value.len().min(usize::from(u16::MAX))];
     message.extend(kind.to_be_bytes());
     message.extend((value.len() as u16).to_be_bytes());
@@ -88,7 +89,7 @@ fn put(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     message.resize(message.len().next_multiple_of(4), 0);
 }
 
-/// Writes the length of the body, with bytes that follow.
+/// Writes the length of the body, including `more` bytes that follow.
 fn set_length(message: &mut [u8], more: usize) {
     let length = u16::try_from(message.len() - HEADER + more).unwrap_or(u16::MAX);
     message[2..4].copy_from_slice(&length.to_be_bytes());
@@ -114,7 +115,7 @@ pub(super) struct Answer {
     pub(super) relayed: Option<SocketAddr>,
 }
 
-/// Reads the answer to a request. `None`: it is something else.
+/// Reads the answer to a request. `None` if the message is not that answer.
 pub(super) fn answer(message: &[u8], method: Method, transaction: [u8; 12]) -> Option<Answer> {
     let (header, body) = message.split_first_chunk::<HEADER>()?;
     let kind = u16::from_be_bytes([header[0], header[1]]);
@@ -169,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// The transaction of all samples of RFC 5769.
+    /// The transaction id of all samples of RFC 5769.
     const SAMPLE: [u8; 12] = [0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae];
 
     fn response(attributes: &[(u16, &[u8])]) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! The upgrade to a WebSocket: what proxies do to it, and whom the hub admits.
+//! The upgrade to a WebSocket: what proxies change in it, and which peers the hub admits.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Number of pings that make the hub send some 40 KB, which is more than proxies buffer by default.
 const FLUSHING_PINGS: usize = 400;
 
-/// Who connects, and where.
+/// The URL and the credentials of a connection.
 pub(super) struct Entry<'a> {
     pub(super) url: &'a HubUrl,
     pub(super) endpoint: &'a Endpoint,
     pub(super) token: Option<&'a str>,
     pub(super) origin: Option<&'a str>,
-    /// A token is given, but the hub has not proven who it is.
+    /// A token was given but is not sent, because the hub's certificate is invalid.
     pub(super) withheld: bool,
 }
 
@@ -65,11 +65,11 @@ pub(super) enum Refusal {
     Handshake(ConnectError),
     /// The connection ended after the upgrade.
     Ended(Ended),
-    /// The first message came only when much more followed.
+    /// The first message arrived only after many more had followed it.
     Buffered,
     /// There was no first message.
     Silent,
-    /// The first message is not that of a hub.
+    /// The first message is not a hub's.
     Strange,
 }
 
@@ -88,7 +88,7 @@ impl Refusal {
         }
     }
 
-    /// The finding for it.
+    /// The finding for this refusal.
     pub(super) fn finding(&self, check: &'static str, entry: &Entry<'_>) -> Finding {
         let (topic, message) = match self {
             Self::Handshake(error @ ConnectError::Refused { status, body }) => {
@@ -122,7 +122,7 @@ impl Refusal {
                 (Topic::Buffered, message)
             }
             Self::Silent => (Topic::NoAnswer, "the upgrade succeeded, but no message of the hub arrived".to_owned()),
-            Self::Strange => (Topic::NotAHub, "the first message is not that of a hub".to_owned()),
+            Self::Strange => (Topic::NotAHub, "the first message is not a hub's".to_owned()),
         };
         Finding::problem(check, topic, message)
     }
@@ -146,7 +146,7 @@ fn refused(status: StatusCode, body: &str, entry: &Entry<'_>) -> Topic {
     }
 }
 
-/// Connects as a page or program would, and finds out why that fails. Returns a connection that stays open.
+/// Connects like a page or a program, and if that fails, finds out why. Returns a connection that stays open.
 pub(super) async fn examine(entry: &Entry<'_>, report: &mut Report) -> Option<(Visitor, Welcome)> {
     const CHECK: &str = "upgrade";
     match entry.connect().await {
@@ -165,19 +165,20 @@ pub(super) async fn examine(entry: &Entry<'_>, report: &mut Report) -> Option<(V
     }
 }
 
-/// The finding for a refused upgrade, after other ones have shown what the cause is.
+/// The finding for a refused upgrade. Further connections find out its cause.
 async fn blamed(refusal: &Refusal, entry: &Entry<'_>) -> Finding {
     const CHECK: &str = "upgrade";
     let is_wrong_token = refusal.status() == Some(StatusCode::UNAUTHORIZED);
     if is_wrong_token && entry.withheld {
-        let message = "the hub wants a token, which was not sent, since the hub's certificate is invalid";
+        let message =
+            "the hub requires a token, but the doctor did not send it because the hub's certificate is invalid";
         return Finding::skipped("auth", message);
     }
     if let Some(token) = entry.token.filter(|_| is_wrong_token) {
         let endpoint = entry.endpoint.with_token(token);
         let entry = Entry { endpoint: &endpoint, token: None, ..*entry };
         if entry.connect().await.is_ok() {
-            let message = "the token is accepted in the URL and not in the header Authorization";
+            let message = "the hub accepts the token in the URL, but not in the header Authorization";
             return Finding::problem("auth", Topic::TokenHeaderLost, message);
         }
     }
@@ -189,11 +190,12 @@ async fn blamed(refusal: &Refusal, entry: &Entry<'_>) -> Finding {
     refusal.finding(check, entry)
 }
 
-/// Whom else the hub admits: visitors without the token, pages of other origins.
+/// Which others the hub admits: peers without a token, and pages of this origin.
 pub(super) async fn admission(entry: &Entry<'_>, report: &mut Report) {
     const CHECK: &str = "auth";
     if entry.withheld {
-        report.add(Finding::skipped(CHECK, "the token was not sent, since the hub's certificate is invalid"));
+        report
+            .add(Finding::skipped(CHECK, "the doctor did not send the token because the hub's certificate is invalid"));
     } else if entry.token.is_some() {
         let stranger = Entry { token: None, ..*entry };
         report.add(match stranger.connect().await {
@@ -207,7 +209,7 @@ pub(super) async fn admission(entry: &Entry<'_>, report: &mut Report) {
             Err(refusal) => refusal.finding(CHECK, &stranger),
         });
     } else {
-        report.add(Finding::note(CHECK, Topic::OpenHub, "the hub wants no token: everybody may connect"));
+        report.add(Finding::note(CHECK, Topic::OpenHub, "the hub requires no token: everyone may connect"));
     }
     if let Some(origin) = entry.origin {
         report.add(Finding::ok("origin", format!("pages of {origin} may connect")));

@@ -12,7 +12,7 @@ use tokio::time::{Instant as Deadline, timeout_at};
 use crate::client::{ConnectError, Ended, Endpoint, MessageSender};
 use crate::cmd::generate_peer_ids::random_id;
 
-/// Maximum number of messages that have arrived and were not looked at. Beyond it, the connection is not read.
+/// Maximum number of messages that have arrived and were not read yet. Beyond it, the connection is not read.
 const UNREAD: usize = 256;
 
 /// A message of the hub.
@@ -32,7 +32,7 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// A text in its data.
+    /// A text field of its data.
     pub(super) fn field(&self, name: &str) -> Option<String> {
         let data: Value = serde_json::from_str(self.data.get()).ok()?;
         Some(data.get(name)?.as_str()?.to_owned())
@@ -62,12 +62,12 @@ pub(super) struct Visitor {
     pub(super) id: PeerId,
     pub(super) sender: MessageSender,
     inbox: mpsc::Receiver<Result<Message, Ended>>,
-    /// The last `error` of the hub, while another message was expected.
+    /// The last `error` of the hub that arrived while the doctor waited for another message.
     pub(super) error: Option<String>,
 }
 
 impl Visitor {
-    /// Connects with these headers. The hub has not admitted the peer before it sends `connected`.
+    /// Connects with these headers. The hub admits the peer only when it sends `connected`.
     pub(super) async fn connect(
         endpoint: &Endpoint,
         headers: impl IntoIterator<Item = (hyper::header::HeaderName, String)>,
@@ -76,14 +76,14 @@ impl Visitor {
         let id = random_id().map_err(|error| ConnectError::Tcp(std::io::Error::other(error.to_string())))?;
         let (sender, mut receiver) = endpoint.connect_with(&id, headers, patience).await?;
         let (messages, inbox) = mpsc::channel(UNREAD);
-        // Reading a frame cannot be cancelled.
+        // A read must not be cancelled in the middle of a frame, so a task does the reading.
         tokio::task::spawn_local(async move {
             loop {
                 let message = match receiver.next().await {
                     Ok(payload) => serde_json::from_slice::<Message>(&payload).ok().map(Ok),
                     Err(ended) => Some(Err(ended)),
                 };
-                // A message that is no JSON is none of a hub's.
+                // A hub sends only JSON.
                 let Some(message) = message else { continue };
                 let is_over = message.is_err();
                 let message = message.map(|message| Message { at: Some(Instant::now()), ..message });
@@ -122,7 +122,7 @@ impl Visitor {
         self.expect(patience, |message| message.kind == kind).await
     }
 
-    /// Waits until the connection ends. `None`: it does not within this time.
+    /// Waits until the connection ends. `None` if it stays open for this time.
     pub(super) async fn end(&mut self, patience: Duration) -> Option<Ended> {
         match self.expect(patience, |_| false).await {
             Ok(_) | Err(Missing::Late) => None,
@@ -130,7 +130,7 @@ impl Visitor {
         }
     }
 
-    /// Sends a message. If the connection is over, waiting for the answer says so.
+    /// Sends a message. If the connection has ended, the wait for the answer reports that.
     pub(super) fn say(&self, text: &str) {
         _ = self.sender.send(text.as_bytes());
     }
