@@ -7,22 +7,18 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 
 fn messages() -> Vec<(&'static str, String)> {
     let target = "b".repeat(40);
+    let address = "candidate:1 1 udp 2122260223 192.0.2.1 50000 typ host";
+    let candidate = format!(r#"{{"candidate":"{address}","sdpMid":"0","sdpMLineIndex":0}}"#);
     let sdp: String =
         (0..40).map(|i| format!("a=candidate:{i} 1 udp 2122260223 192.0.2.1 {} typ host\\r\\n", 50_000 + i)).collect();
+    let offer = format!(r#"{{"type":"offer","sdp":"{sdp}"}}"#);
+    let signal = |kind, data| {
+        (kind, format!(r#"{{"type":"{kind}","targetPeerId":"{target}","networkName":"lobby","data":{data}}}"#))
+    };
     vec![
         ("announce", r#"{"type":"announce","networkName":"lobby","data":{"name":"Ann","version":"1.2.3"}}"#.to_owned()),
-        (
-            "ice-candidate",
-            format!(
-                r#"{{"type":"ice-candidate","targetPeerId":"{target}","networkName":"lobby","data":{{"candidate":"candidate:1 1 udp 2122260223 192.0.2.1 50000 typ host","sdpMid":"0","sdpMLineIndex":0}}}}"#
-            ),
-        ),
-        (
-            "offer",
-            format!(
-                r#"{{"type":"offer","targetPeerId":"{target}","networkName":"lobby","data":{{"type":"offer","sdp":"{sdp}"}}}}"#
-            ),
-        ),
+        signal("ice-candidate", candidate),
+        signal("offer", offer),
     ]
 }
 

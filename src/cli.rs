@@ -43,7 +43,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Asked {
     /// Run a hub (the default)
-    #[command(after_help = "These are the most used settings: --help explains all of them.", after_long_help = EXIT_CODES)]
+    #[command(after_help = "These are the most used settings: --help explains all of them.")]
+    #[command(after_long_help = EXIT_CODES)]
     Serve(Flags),
     Health(cmd::health::Args),
     Admin(Box<cmd::admin::Args>),

@@ -343,11 +343,11 @@ mod tests {
 
     #[test]
     fn a_discovery_is_one_line() {
+        let data = r#"{"info":"a\nb","isHub":false,"peerId":"ab"}"#;
+        let from = r#""fromPeerId":"system","networkName":"n","timestamp":1"#;
         assert_eq!(
-            human_line(
-                r#"{"type":"peer-discovered","data":{"info":"a\nb","isHub":false,"peerId":"ab"},"fromPeerId":"system","networkName":"n","timestamp":1}"#
-            ),
-            r#"discovered ab in "n" {"info":"a\nb","isHub":false,"peerId":"ab"}"#
+            human_line(&format!(r#"{{"type":"peer-discovered","data":{data},{from}}}"#)),
+            format!(r#"discovered ab in "n" {data}"#)
         );
     }
 
@@ -406,11 +406,10 @@ mod tests {
             json: false,
         };
         let target = PeerId::from_bytes([1; 20]);
+        let rest = r#""id":"offer-1","data":{"sdp": 1.50}"#;
         assert_eq!(
             offer(&args, &target).unwrap(),
-            format!(
-                r#"{{"type":"offer","networkName":"net","targetPeerId":"{target}","id":"offer-1","data":{{"sdp": 1.50}}}}"#
-            )
+            format!(r#"{{"type":"offer","networkName":"net","targetPeerId":"{target}",{rest}}}"#)
         );
         assert_eq!(
             announce(&args).unwrap(),

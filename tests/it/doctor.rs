@@ -16,14 +16,14 @@ use crate::hub::{Hub, command};
 use crate::mesh::{eventually, free_port, mesh};
 use crate::wire::{Authority, Certificate};
 
-/// What the doctor says.
+/// The doctor's exit code and report.
 struct Said {
     code: Option<i32>,
     report: Value,
 }
 
 impl Said {
-    /// The findings of a grade, as `check: code`. Whether answers are slow depends on what else this machine does.
+    /// The findings of a grade, as `check: code`. `slow` is left out, because it depends on the load of this machine.
     fn found(&self, grade: &str) -> Vec<String> {
         let of_grade = self.report["findings"].as_array().unwrap().iter();
         let of_grade = of_grade.filter(|found| found["grade"] == grade && found["code"] != "slow");
@@ -76,15 +76,15 @@ fn url(address: SocketAddr) -> String {
 /// A fault of a proxy.
 #[derive(Clone, Copy)]
 enum Fault {
-    /// These headers of requests are lost.
+    /// The proxy removes these headers from requests.
     Loses(&'static [&'static str]),
     /// The query of requests is lost.
     LosesQuery,
-    /// What a hub sends on a WebSocket is passed on when this many bytes have come.
+    /// The proxy buffers the bytes of the hub on a WebSocket until this number has arrived.
     Buffers(usize),
-    /// A WebSocket that carries nothing for this time is cut.
+    /// The proxy cuts a WebSocket without data for this time.
     CutsIdle(Duration),
-    /// What a hub sends on a WebSocket arrives later.
+    /// The proxy delays the bytes of the hub on a WebSocket by this time.
     Delays(Duration),
     /// A WebSocket ends when the client has sent this many bytes.
     CutsLong(usize),
@@ -365,7 +365,7 @@ fn answering(answer: &'static str) -> SocketAddr {
 }
 
 #[test]
-fn what_is_no_hub_is_named() {
+fn a_server_that_is_not_a_hub_is_named() {
     let said = quickly(&[&url(answering("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"))]);
     assert_eq!(said.found("problem"), ["pages: gateway", "upgrade: gateway"], "{:#}", said.report);
     let said = quickly(&[&url(answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))]);
@@ -421,7 +421,10 @@ fn dead_and_refusing_ice_servers_are_named() {
     said.is_well();
 
     let login = json!({"username": "u", "credential": "p"});
-    let turn = |port: u16| json!([{"urls": format!("turn:127.0.0.1:{port}"), "username": login["username"], "credential": login["credential"]}]);
+    let turn = |port: u16| {
+        let url = format!("turn:127.0.0.1:{port}");
+        json!([{"urls": url, "username": login["username"], "credential": login["credential"]}])
+    };
     // 401 with realm and nonce, then always 401 again.
     let refuses = udp(|request, _| {
         let error = [0, 9, 0, 4, 0, 0, 4, 1];

@@ -19,7 +19,8 @@ fn completed(words: &str) -> String {
         [[ $WORDS != *' ' ]] || COMP_WORDS+=("")
         COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
         COMPREPLY=()
-        $(complete -p peerpigeon | sed 's/.*-F \([^ ]*\).*/\1/') peerpigeon "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        complete=$(complete -p peerpigeon | sed 's/.*-F \([^ ]*\).*/\1/')
+        "$complete" peerpigeon "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
         printf '%s\n' "${COMPREPLY[@]}"
     "#;
     let directory = Path::new(env!("CARGO_BIN_EXE_peerpigeon")).parent().unwrap();

@@ -61,9 +61,9 @@ pub(crate) fn announce_bounded(network: &str) -> Vec<u8> {
 /// A peer's discovery in a frame of that peer, for the yardstick, which forwards frames unchanged.
 pub(crate) fn discovered(peer: usize, network: usize) -> Vec<u8> {
     let (peer, target) = (id(peer), id(0));
-    frames::text(&format!(
-        r#"{{"type":"peer-discovered","data":{{"isHub":false,"name":"bench","peerId":"{peer}"}},"fromPeerId":"system","targetPeerId":"{target}","networkName":"room-{network}","timestamp":1700000000000}}"#
-    ))
+    let data = format!(r#"{{"isHub":false,"name":"bench","peerId":"{peer}"}}"#);
+    let to = format!(r#""targetPeerId":"{target}","networkName":"room-{network}","timestamp":1700000000000"#);
+    frames::text(&format!(r#"{{"type":"peer-discovered","data":{data},"fromPeerId":"system",{to}}}"#))
 }
 
 /// The frame of a goodbye to one network.

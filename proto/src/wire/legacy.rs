@@ -53,11 +53,8 @@ mod tests {
         let (to, own) = (PeerId::from_bytes([0xab; 20]), HubId(PeerId::from_bytes([0xcd; 20])));
         let (to_hex, own_hex) = ("ab".repeat(20), "cd".repeat(20));
         let text = legacy_connected(&to, &own, 1_700_000_000_123);
-        assert_eq!(
-            text,
-            format!(
-                r#"{{"type":"connected","data":{{"peerId":"{to_hex}","hubId":"{own_hex}"}},"fromPeerId":"system","networkName":"global","timestamp":1700000000123}}"#
-            )
-        );
+        let data = format!(r#"{{"peerId":"{to_hex}","hubId":"{own_hex}"}}"#);
+        let from = r#""fromPeerId":"system","networkName":"global","timestamp":1700000000123"#;
+        assert_eq!(text, format!(r#"{{"type":"connected","data":{data},{from}}}"#));
     }
 }

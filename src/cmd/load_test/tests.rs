@@ -60,13 +60,11 @@ fn swarm(pairs: bool) -> Swarm {
 
 /// A message of the hub to `to` about `about`.
 fn message(swarm: &Swarm, kind: &str, about: usize, to: usize) -> String {
-    let (about, network) = (swarm.plan.id(about), swarm.plan.network_name(to));
+    let (about, target, network) = (swarm.plan.id(about), swarm.plan.id(to), swarm.plan.network_name(to));
+    let from = format!(r#""fromPeerId":"{about}","targetPeerId":"{target}","networkName":"{network}""#);
     match kind {
         "goodbye" => format!(r#"{{"type":"{kind}","data":null,"fromPeerId":"{about}","networkName":"{network}"}}"#),
-        "offer" => format!(
-            r#"{{"type":"{kind}","data":{{"n":0,"t":1}},"fromPeerId":"{about}","targetPeerId":"{}","networkName":"{network}"}}"#,
-            swarm.plan.id(to)
-        ),
+        "offer" => format!(r#"{{"type":"{kind}","data":{{"n":0,"t":1}},{from}}}"#),
         _ => format!(
             r#"{{"type":"{kind}","data":{{"peerId":"{about}"}},"fromPeerId":"system","networkName":"{network}"}}"#
         ),

@@ -70,15 +70,9 @@ impl World {
         view.said = version;
         view.again = view.told.keys().copied().collect();
         let network = serde_json::to_string(self.plan.networks[net]).expect("a string");
-        self.tell_message(
-            client,
-            &match wish {
-                None => format!(r#"{{"type":"announce","networkName":{network},"data":{{"v":{version}}}}}"#),
-                Some(k) => format!(
-                    r#"{{"type":"announce","networkName":{network},"data":{{"discover":{{"closest":{k}}},"v":{version}}}}}"#
-                ),
-            },
-        );
+        let discover = wish.map(|k| format!(r#""discover":{{"closest":{k}}},"#)).unwrap_or_default();
+        let data = format!(r#"{{{discover}"v":{version}}}"#);
+        self.tell_message(client, &format!(r#"{{"type":"announce","networkName":{network},"data":{data}}}"#));
     }
 
     pub(crate) fn discover(&mut self, client: usize, net: Net) {

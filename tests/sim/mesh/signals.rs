@@ -63,10 +63,9 @@ impl World {
         let network = serde_json::to_string(self.plan.networks[net]).expect("a string");
         let Client { peer: sender, hub, .. } = self.clients[client];
         let data = format!(r#"{{"s":{number},"d":[1.0, "é"]}}"#);
-        let text = format!(
-            r#"{{"type":"{kind}","data":{data},"fromPeerId":"{sender}","targetPeerId":"{target}","networkName":{network},"timestamp":{}}}"#,
-            self.time(hub).wall_ms,
-        );
+        let peers = format!(r#""fromPeerId":"{sender}","targetPeerId":"{target}""#);
+        let at = self.time(hub).wall_ms;
+        let text = format!(r#"{{"type":"{kind}","data":{data},{peers},"networkName":{network},"timestamp":{at}}}"#);
         let member = self.clients[client].views.get(&net).map(|view| view.stay);
         let told = self.clients[client].views.get(&net).and_then(|view| view.told.get(&target));
         let knew = told.map(|&version| self.versions[version as usize].client);
