@@ -56,8 +56,7 @@ impl Shard {
         Self { router: Router::new(config) }
     }
 
-    /// A router with these peers connected and announced in one network. Each peer's number is also that of its
-    /// session.
+    /// A router with these peers connected and announced in one network. A peer and its session have the same number.
     fn with(shard: u16, shards: u16, peers: impl Iterator<Item = u32>) -> Self {
         Self::new(shard, shards, Discovery::All).joined_by(peers)
     }

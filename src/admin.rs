@@ -54,7 +54,7 @@ impl Desk {
             Err(mpsc::error::TrySendError::Full(_)) => return Outcome::Busy,
             Err(mpsc::error::TrySendError::Closed(_)) => return Outcome::Stopping,
         }
-        // Each order before this one can take as long.
+        // Each queued order can take the same time.
         match tokio::time::timeout(ACT_TIMEOUT * (MAX_ORDERS as u32 + 1), answered).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Outcome::Stopping,

@@ -130,8 +130,8 @@ pub struct BridgeView {
 /// previous bridge can still arrive.
 pub(crate) type Events = mpsc::Sender<(HubId, BridgeEvent)>;
 
-/// An event of the bridge for the mesh. `Up` and `Down` alternate, starting with `Up`. The others come between an `Up`
-/// and the next `Down`.
+/// An event of the bridge for the mesh. `Up` and `Down` alternate, starting with `Up`. All other events come between an
+/// `Up` and the next `Down`.
 #[derive(Debug)]
 pub(crate) enum BridgeEvent {
     /// Pushed envelopes are published.

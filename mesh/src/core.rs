@@ -62,7 +62,7 @@ pub(crate) struct Core {
     make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>,
     /// The previous bridge, which still sends its last frames, and the time at which it is dropped.
     last_bridge: Option<(Bridge, Duration)>,
-    /// The hub and the rest of the bridge event in which the last turn ended.
+    /// The bridge event that the last turn did not finish: its hub, and its remaining bytes.
     bridge_unread: Option<(HubId, Unread)>,
     bridge_pressure: Pressure,
     /// Silence counts from this time at the earliest. Before it, the mesh itself did not read.

@@ -66,7 +66,7 @@ pub(crate) struct Link {
     /// Whether the reader has received bytes that were not processed: those that arrived with the upgrade, or those for
     /// which the last turn had no time.
     pub(crate) replay: bool,
-    /// The rest of the message in which the last turn ended. It precedes the bytes in the reader.
+    /// The remaining bytes of the message that the last turn did not finish. They precede the bytes in the reader.
     pub(crate) unread: Option<Unread>,
     /// Wakes the link's task.
     pub(crate) waker: Option<Waker>,

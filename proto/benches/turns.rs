@@ -604,7 +604,10 @@ impl Scene {
         let turns = &self.mesh.turns;
         assert!(turns.outputs <= most, "{what}: {} outputs in one turn of the mesh", turns.outputs);
         let outputs = self.shards.iter().map(|shard| shard.turns.outputs).max().unwrap_or_default();
-        assert!(outputs <= TURN_OUTPUTS + self.size.crowd as usize * shards, "{what}: {outputs} in one of a shard");
+        assert!(
+            outputs <= TURN_OUTPUTS + self.size.crowd as usize * shards,
+            "{what}: {outputs} outputs of a shard in one turn"
+        );
         let room = SLICE_ROOM + most + MAILBOX_BATCHES * LETTER_BATCH;
         assert!(self.mesh.waiting <= room, "{what}: {} letters were queued for one shard", self.mesh.waiting);
     }
@@ -629,7 +632,7 @@ fn large_networks(size: Size, scene: &mut Scene) {
     let at = usize::from(ShardId::home(&peer(number), size.shards, KEYS).0);
     let session = scene.shards[at].opens(peer(number), now);
     let text = r#"{"type":"announce","networkName":"net-0","data":{"discover":{"closest":16}}}"#;
-    scene.measure("the first under closest:16 joins a network of 100,000", |scene| {
+    scene.measure("the first peer under closest:16 joins a network of 100,000", |scene| {
         scene.shards[at].turn(Input::Message { session, text }, now);
     });
     // One more member joins a network with as many members on this shard as one of 16 shards has of 100,000.

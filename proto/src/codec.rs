@@ -79,8 +79,8 @@ pub struct Signal<'a> {
     pub target: PeerId,
     /// The network's name, as in [`Announce`].
     pub network: Cow<'a, str>,
-    /// The client's JSON, byte for byte, or `null`. It is as long as a message may be (MAX_MESSAGE_BYTES), and nested
-    /// at most [`MAX_SIGNAL_DEPTH`] levels.
+    /// The client's JSON, byte for byte, or `null`. It has at most MAX_MESSAGE_BYTES, and at most [`MAX_SIGNAL_DEPTH`]
+    /// levels.
     pub data: &'a str,
     /// The id of the receipt that the client requests, at most [`MAX_MESSAGE_ID_BYTES`]. `None` if it requests none.
     pub id: Option<Cow<'a, str>>,

@@ -236,7 +236,7 @@ impl Core {
         admits
     }
 
-    /// Charges a session for this turn, to which it was admitted.
+    /// Charges a session for the turn that it has just had.
     pub(crate) fn charge(&mut self, id: SessionId) {
         self.now();
         let cost = self.turn.cost();

@@ -75,8 +75,7 @@ impl std::hash::Hasher for Hashed {
 }
 
 impl SendQueue {
-    /// Capacity above which an empty queue is freed, in bytes. A session that writes the signals of one read stays
-    /// within it.
+    /// Capacity above which an empty queue is freed, in bytes. It has room for the signals of one read.
     const KEPT_BYTES: usize = READ_BUFFER_BYTES;
     const KEPT_FRAMES: usize = 256;
     /// Size that most frames fit in.

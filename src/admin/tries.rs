@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_a_crowd_refuse_nobody_else() {
+    fn failures_of_many_addresses_refuse_no_other_address() {
         let (tries, now) = (Tries::new(Keys(1, 2)), Instant::now());
         for n in 0..10 * FAILED_TRY_ENTRIES as u32 {
             (0..FAILED_TRIES).for_each(|_| tries.failed(address(n), now));

@@ -155,7 +155,7 @@ impl SendQueue {
         Ok(())
     }
 
-    /// A mask protects proxies against bytes that a script in a browser chooses. Nothing here is chosen by a stranger,
+    /// A mask protects proxies against bytes that a script in a browser chooses. This program chooses its bytes itself,
     /// so a counter spread over the four bytes is enough.
     fn next_mask(&self) -> [u8; 4] {
         let mask = self.mask.get().wrapping_add(0x9e37_79b9);

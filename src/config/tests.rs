@@ -342,7 +342,7 @@ fn the_operators_token_must_differ_from_the_others() {
 }
 
 #[test]
-fn a_hub_that_everybody_can_use_says_so() {
+fn a_hub_that_everyone_can_use_logs_a_warning() {
     let warnings = |pairs: &[(&str, &str)]| Config::from_pairs(pairs).unwrap().warnings();
     let open = [("HOST", "0.0.0.0")];
     let said = warnings(&open);

@@ -283,7 +283,7 @@ fn a_browser_logs_in_with_a_form_and_orders_with_its_cookie() {
 }
 
 #[test]
-fn health_tells_strangers_only_that_the_hub_runs() {
+fn without_its_token_health_shows_only_that_the_hub_runs() {
     let hub = hub(&[]);
     let _peer = Client::join(&hub, 1, "n");
     let get = |headers: &str| -> Value {

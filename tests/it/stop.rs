@@ -40,7 +40,7 @@ pub fn a_drain_notifies_every_peer_and_exits_with_0() {
                 }
             }
             if last_slot - *slot < 700 {
-                // This peer leaves too shortly before the last one for the last one to be notified.
+                // This peer leaves so shortly before the last one that the last one is not notified.
                 continue;
             }
             // The hub still relays messages that the peer sends after the close frame.

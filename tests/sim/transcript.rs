@@ -29,7 +29,7 @@
 //! | `a is retired` | the hub drains, and closes `a` now |
 //! | `a is kicked`, `a is kicked from n` | an operator removes `a` from the hub, or from a network |
 //! | `a is kicked for 60 s`, `a is kicked from n for 60 s` | the same, and keeps `a` out |
-//! | `network n is closed`, `network n is closed for 60 s` | an operator ends all memberships, and keeps everybody out |
+//! | `network n is closed`, `network n is closed for 60 s` | an operator ends all memberships and excludes everyone |
 //! | `the answer is Hub`, `the answer is 3 members` | the answer that the operator receives |
 //! | `2 s pass`, `50 ms pass` | the clock advances |
 //! | `given 2 networks per peer`, `given 2 peers per network` | configures the hub, before the first connection |

@@ -60,8 +60,8 @@ pub(crate) fn run(server: &Server, peers: usize) -> io::Result<Figures> {
     ]))
 }
 
-/// The cost of the same events on a yardstick: the same number of peers in groups, of which one sends and the others
-/// receive.
+/// The cost of the same events on the yardstick: the same number of peers, in groups with one sender and many
+/// receivers.
 pub(crate) fn bare(server: &Server, peers: usize) -> io::Result<Figures> {
     /// The sender and the members it meets: 16 closest and four random ones.
     const GROUP: usize = 21;

@@ -160,8 +160,8 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   welcomed ({ peerId, resume, iceServers, session }: { peerId: string, resume?: string, iceServers?: RTCIceServer[], session?: number }): void {
     this.identity = { id: peerId, resume }
     this.#serve({ iceServers })
-    // Hubs before 2.1 do not report the end of the roster. They answer in order, so a pong marks it, except in large
-    // rooms.
+    // Hubs before 2.1 do not report the end of the roster. They answer in order, so a pong marks the end of the roster,
+    // except in large rooms.
     this.#ends = session ? 'announced' : 'pong'
     for (const peer of this.peers.values()) peer.present = false
     this.#announce()

@@ -2,15 +2,15 @@
 //!
 //! The tag of a frame proves which mesh made it, but not when. An attacker who can write to Redis, without knowing
 //! MESH_TOKEN, could record frames and publish them later, so that an ended hub would seem alive. Clocks do not help,
-//! since those of hubs differ. So each hub challenges the others:
+//! because the clocks of hubs differ. So each hub challenges the others:
 //!
 //! * Each frame begins with a [`Stamp`]: the session (a random number for each connection to Redis), the frame's number
 //!   in that session, and a challenge (a random number that changes every [`BRIDGE_CHALLENGE`]).
 //! * A frame for one hub also echoes the challenge last received from that hub. A hub that receives a new challenge
 //!   answers at once, with an empty frame if it has nothing else to send.
 //! * Frames of a session are accepted while that session has answered one of the last [`BRIDGE_CHALLENGES`] challenges,
-//!   and each channel's frames only in ascending order. The first accepted number is that of the answer. A hub that has
-//!   reconnected has two sessions for a while. Two sessions that continue to answer are two hubs with one id.
+//!   and each channel's frames only in ascending order. The first accepted number is the number of the answer. A hub
+//!   that has reconnected has two sessions for a while. Two sessions that continue to answer are two hubs with one id.
 //!
 //! An answer cannot be older than its challenge, so a recorded frame is useless. A hub that has received the original
 //! rejects its number as too low; any other hub rejects its session, which has not answered. An attacker who holds

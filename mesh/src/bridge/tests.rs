@@ -206,7 +206,7 @@ fn a_killed_redis_and_its_return_are_noticed() {
 }
 
 #[test]
-fn killed_clients_come_back() {
+fn clients_that_redis_disconnects_reconnect() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;
@@ -654,7 +654,7 @@ fn frames_of_a_hub_that_receives_nothing_are_refused_until_it_receives() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;
-        // It publishes and receives nothing, like a hub at a replica in the view of those at the master.
+        // It publishes frames and receives none, like a hub at a replica as hubs at the master see it.
         let seal = Seal::new(id(2), Some("mesh token"), None);
         let mut fresh = super::fresh::Fresh::new().unwrap();
         let channel = "test:mesh.1:presence";

@@ -20,7 +20,7 @@ use crate::stats::{DialSource, DialView, LinkEnd};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct TargetId(Rc<str>);
 
-/// Everything that one dial needs.
+/// The arguments of one dial.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) target: TargetId,

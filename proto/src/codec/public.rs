@@ -116,7 +116,7 @@ pub(crate) fn check_public(data: &str) -> Result<(), Unfit> {
 
 /// Whether JSON has more than `most` levels of nesting.
 pub(crate) fn is_deeper_than(data: &[u8], most: usize) -> bool {
-    // Nearly all data has fewer brackets than allowed levels. This check does not look at each byte.
+    // Nearly all data has fewer brackets than allowed levels. This check does not examine single bytes.
     if memchr::memchr2_iter(b'[', b'{', data).nth(most).is_none() {
         return false;
     }

@@ -24,7 +24,7 @@ pub const MAX_ACQUAINTANCES: usize = 1024;
 pub const MAX_DECLINED: usize = 64;
 
 /// Number of members that are tried one after another if random picks find too few unknown ones. In a smaller network a
-/// new member therefore meets as many as it wants.
+/// new member therefore meets as many members as it wants.
 pub const PICKS_IN_TURN: usize = 256;
 
 /// Maximum number of pairs in one meeting between hubs: 28 B each.

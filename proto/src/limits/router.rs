@@ -56,8 +56,8 @@ pub const MESSAGE_BURST_LARGEST: u64 = 4;
 /// Average number of bytes of announcements per second and session, each plus [`MEMBER_BYTES`]. Further announcements
 /// get `rate-limited`.
 ///
-/// Each announcement goes to every member, and does not count in the share of signals in their queues. The rate allows
-/// 4 of the largest per second, or 180 of 100 B.
+/// Each announcement goes to every member, and does not count towards the signals' share of their queues. The rate
+/// allows 4 of the largest per second, or 180 of 100 B.
 pub const ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
 
 /// Bytes of announcements that a session may send in one burst: 64 of the largest, or 3,000 of 100 B. It is a sixteenth

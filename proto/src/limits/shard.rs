@@ -13,7 +13,7 @@ pub const DEFAULT_SEND_QUEUE_FRAMES: usize = 32 * 1024;
 /// Default of SEND_QUEUE_BYTES: maximum number of bytes queued for one session. A session with more is closed with
 /// 4003.
 ///
-/// 10,000 leaves take 10,000 x 300 B = 3 MB. Four times that is left for large messages.
+/// 10,000 leaves take 10,000 x 300 B = 3 MB. The rest is for large messages.
 pub const DEFAULT_SEND_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Default of SEND_BUDGET_BYTES: maximum number of bytes queued for all sessions of the hub together. Above its share,

@@ -219,8 +219,8 @@ impl Relay {
         self.send(Destination::from(via), Envelope::Heartbeat(beat));
     }
 
-    /// Forwards an old heartbeat to its hub alone, if its incarnation is later than the hub's current one. Its age
-    /// counts the hubs on its route, in heartbeats.
+    /// Forwards an old heartbeat to its hub alone, if its incarnation is later than the hub's current one. Each hub on
+    /// the route adds one heartbeat to the age.
     fn pass_back(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let furthest = LEASE + HEARTBEAT * u32::from(MAX_HOPS);
         let age = Duration::from_millis(u64::from(beat.age_ms)) + HEARTBEAT;

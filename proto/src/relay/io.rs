@@ -165,9 +165,9 @@ pub enum Destination {
 pub enum MeshEvent {
     /// The first heartbeat of a hub arrived, or the first after it was lost.
     HubFound(HubId),
-    /// A hub's lease has expired. This number of its peers has left.
+    /// A hub's lease has expired, and this number of its peers has left.
     HubLost(HubId, usize),
-    /// A hub sent its farewell. This number of its peers has left.
+    /// A hub sent its farewell, and this number of its peers has left.
     HubLeft(HubId, usize),
     /// Another live hub uses this hub's id. The one that started later takes a new id.
     SameId,

@@ -24,7 +24,7 @@ use super::{HubView, Relay};
 pub(super) use links::Legacy;
 use links::LinkView;
 
-/// The session incarnation in claims of peers behind legacy links: less than that of any clock.
+/// The session incarnation in claims of peers behind legacy links: smaller than the time of any clock.
 pub(super) const LEGACY_SESSION: PeerIncarnation = PeerIncarnation::LEGACY;
 
 impl Relay {

@@ -116,8 +116,8 @@ impl Relay {
         self.release_signals(hub, now);
     }
 
-    /// Forwards a change to all neighbours except the one it came from, its own hub, and the neighbours to which the
-    /// former sends it.
+    /// Forwards a change to all neighbours, except its own hub, the neighbour that it came from, and the neighbours to
+    /// which that one also sends it.
     fn flood(&mut self, change: &Arc<Change>, from: Option<Hop>, now: Now) {
         let sender = from.and_then(|via| self.neighbour(via));
         let over_bridge = matches!(from, Some(Hop::Bridge(_)));

@@ -67,7 +67,8 @@ impl Relay {
         // Expected: no heartbeat of the linked hub has arrived yet.
         let Some(remote) = self.hubs.get(hub) else { return spare };
         let bridged = Some(Hop::Bridge(*hub)).filter(|_| self.bridge.is_up() && remote.is_bridged(now.at));
-        // Only a hub on the bridge knows which others are there. All other hubs follow the heartbeats.
+        // Only a hub on the bridge knows which others are there. Any other hub is reached by the hops over which its
+        // heartbeats arrive.
         let hops = [bridged, reach.steps.get(hub).copied(), remote.paths.best()];
         let hops = || hops.into_iter().flatten().chain(remote.paths.newest_first());
         let works = |via: &Hop| !self.is_spare(*via) && Some(*via) != avoided;

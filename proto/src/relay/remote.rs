@@ -81,7 +81,7 @@ pub(super) enum Liveness {
 #[derive(Debug)]
 pub(super) struct Avoided {
     pub(super) via: Hop,
-    /// The counter before that of the first unanswered signal over it.
+    /// One less than the counter of the first unanswered signal over it.
     pub(super) after: u64,
     /// The counter of the last signal over it.
     pub(super) last: u64,

@@ -71,8 +71,8 @@ impl Relay {
     pub(super) fn heard_of_itself(&mut self, beat: &Heartbeat, now: Now) {
         let life = (beat.incarnation, beat.process);
         if beat.process == self.process() || life == (self.config.incarnation, 0) {
-            // Others remember more of this incarnation than it has sent: they accepted false numbers, and would ignore
-            // its own.
+            // Other hubs remember more changes of this incarnation than it has sent: they have accepted forged numbers,
+            // and would ignore its real changes.
             if beat.incarnation > self.config.incarnation || beat.number > self.beats {
                 self.begin_later_life(beat.incarnation.max(self.config.incarnation), now);
             }

@@ -37,7 +37,7 @@ impl Relay {
     }
 
     /// Handles a neighbour's request for a snapshot of a hub. While this hub repairs its own replica, the request
-    /// waits. A request that cannot be served is declined, so that the neighbour does not wait for nothing.
+    /// waits. A request that cannot be served is declined, so that the neighbour does not wait in vain.
     pub(super) fn snapshot_asked(&mut self, via: Hop, request: SnapshotRequest, now: Now) {
         let SnapshotRequest { hub, incarnation, have } = request;
         if hub == self.config.hub {

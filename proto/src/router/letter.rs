@@ -215,9 +215,10 @@ pub enum Output {
         /// Whether there is more of the roster to send.
         more: bool,
     },
-    /// Send a close frame and close. If the reason [`routes_messages_in_flight`](CloseReason::routes_messages_in_flight),
-    /// continue to read until the client's own close frame or [`CLOSE_LINGER`](crate::limits::CLOSE_LINGER), then give
-    /// [`Input::Closed`]. For all other reasons the router has already removed the session.
+    /// Send a close frame and close. If the reason
+    /// [`routes_messages_in_flight`](CloseReason::routes_messages_in_flight), continue to read until the client's own
+    /// close frame or [`CLOSE_LINGER`](crate::limits::CLOSE_LINGER), then give [`Input::Closed`]. For all other reasons
+    /// the router has already removed the session.
     Close {
         /// The session.
         session: SessionId,

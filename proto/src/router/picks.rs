@@ -98,8 +98,8 @@ impl Router {
     /// peers that it has met now.
     ///
     /// A peer that knows fewer members than it wants also meets members that would not pick it. This happens only in a
-    /// network smaller than the number that some peer wants. It is therefore checked while the network is small, or if
-    /// the new member is unbounded and picks nobody.
+    /// network with fewer members than some peer wants. It is therefore checked while the network is small, or if the
+    /// new member is unbounded and picks nobody.
     pub(super) fn propose(&mut self, ix: NetworkIx, newcomer: PeerId) -> Vec<(SessionId, PeerId, u64)> {
         let network = self.rosters.network(ix);
         let Some((network, member)) = network.and_then(|network| Some((network, network.member(&newcomer)?))) else {

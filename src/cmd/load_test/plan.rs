@@ -1,4 +1,4 @@
-//! The plan of a load test: ids, networks, and members. All of it follows from the seed.
+//! The plan of a load test: ids, networks, and members. The seed determines the whole plan.
 
 use proto::PeerId;
 

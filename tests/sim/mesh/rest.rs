@@ -12,7 +12,7 @@ use super::presence::View;
 use super::world::World;
 use crate::oracle::Net;
 
-/// Time in which a lease expires and links, requests and notifications end. A link or a request may have to be repeated.
+/// Time in which a lease expires and links, requests and notifications end. Some links and requests are repeated.
 const REST: Duration = Duration::from_secs(25);
 
 /// Maximum time that a meeting takes. It is repeated until it is answered, and one side may receive only a late

@@ -53,7 +53,7 @@ impl Relay {
         match self.legacy.owe(link, peer, network, self.config.tuning.max_legacy_owed) {
             Some(Owed::First) => self.outputs.push_back(RelayOutput::Backlog { transport: Transport::Link(link) }),
             Some(Owed::Added | Owed::Dropped) => {}
-            None => bug!(self.bugs, LegacyLink, "{link:?} is owed {peer:?}"),
+            None => bug!(self.bugs, LegacyLink, "{link:?} has yet to announce {peer:?}"),
         }
     }
 

@@ -71,7 +71,7 @@ pub(super) struct Position {
 
 /// The progress of a new legacy link in announcing the peers that were connected before it.
 ///
-/// They are read in slices as the link has room, each in its state at that time.
+/// They are read in slices when the link has room, and each is announced in its state at that time.
 #[derive(Debug, Default)]
 struct Earlier {
     read: Position,
@@ -253,8 +253,8 @@ impl Legacy {
 
     // --- announcements to Go hubs --------------------------------------------------------------------------------
 
-    /// The links that announce a change of a peer now: not those that the peer is behind, nor those at which the turn
-    /// of this older peer is still to come. `hub` is the other hub that holds it.
+    /// The links that announce a change of a peer now. Excluded are links that the peer is behind, and links that have
+    /// not yet announced this older peer. `hub` is the other hub that holds it.
     pub(super) fn to_announce(&self, hub: Option<HubId>, peer: &PeerId) -> SmallVec<[LinkId; 4]> {
         let awaits = |open: &LegacyLink| open.earlier.as_ref().is_some_and(|earlier| earlier.awaits(hub, peer));
         let links = self.links.iter().filter(|(link, open)| !awaits(open) && !self.has_announced(**link, peer));

@@ -153,7 +153,7 @@ fn a_snapshot_is_installed_in_slices_with_changes_between_them() {
         net.leaves(3, 39, 1);
     });
     let mut heard = net.hears(1);
-    assert!(heard.is_empty(), "nothing is new about the first ones: {heard:?}");
+    assert!(heard.is_empty(), "further events about the first ones: {heard:?}");
     // Changes of peers whose turn has not come: a goodbye, a leave, a return.
     net.says_goodbye(3, 60, 1);
     net.leaves(3, 59, 1);
