@@ -73,12 +73,12 @@ pub enum Outcome {
     },
     /// The peer left the network.
     Removed {
-        /// As above.
+        /// As in [`Self::Closed`].
         kept_out: bool,
     },
     /// The peer is connected, but is not a member of the network.
     NotAMember {
-        /// As above.
+        /// As in [`Self::Closed`].
         kept_out: bool,
     },
     /// The peer is connected to another hub.
@@ -87,12 +87,12 @@ pub enum Outcome {
         hub: HubId,
         /// Its PUBLIC_URL, or else the URL of its links, if it has either.
         url: Option<Arc<str>>,
-        /// As above, at this hub.
+        /// As in [`Self::Closed`], at this hub.
         kept_out: bool,
     },
     /// No hub known to this one has a peer with this id.
     NotConnected {
-        /// As above.
+        /// As in [`Self::Closed`].
         kept_out: bool,
     },
     /// This hub's peers have left the network.

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_only_link_is_taken() {
+    fn the_only_link_is_accepted() {
         for dialed in [true, false] {
             assert_eq!(settled(SMALL, LARGE, dialed, None), Choice::Take);
         }

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_go_hubs_timeout_allows_two_pings_and_a_minute() {
+    fn with_the_go_hubs_timeout_a_session_gets_two_pings_and_a_minute() {
         let patience = Patience::new(secs(300));
         let told = |silence, quiet, pings| {
             let life = Life { wrote: millis(NOW - secs(quiet)), ..silent_for(secs(silence), pings) };

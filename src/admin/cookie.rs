@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_other_sites_and_open_networks_do_not_get_it() {
+    fn scripts_other_sites_and_plain_http_do_not_get_the_cookie() {
         let cookies = Cookies::new([7; 32]);
         let set = |secure| cookies.set(now(), secure).unwrap().to_str().unwrap().to_owned();
         for attribute in ["; HttpOnly", "; SameSite=Strict", "; Path=/", "; Max-Age="] {

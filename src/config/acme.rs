@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn names_make_the_hub_listen_at_443_on_every_address() {
+    fn with_tls_acme_the_hub_listens_at_443_on_every_address() {
         let config =
             Config::from_pairs(&[("TLS_ACME", "Hub.example.com., b.example,hub.example.com"), ("TLS_ACME_DIR", "/d")]);
         let config = config.unwrap();

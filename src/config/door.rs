@@ -103,7 +103,7 @@ mod tests {
     use super::super::Config;
 
     #[test]
-    fn the_protocol_of_proxies_needs_proxies() {
+    fn proxy_protocol_requires_trusted_proxies() {
         let refused = Config::from_pairs(&[("PROXY_PROTOCOL", "PORT")]).unwrap_err();
         assert!(
             refused[0].to_string().starts_with("PROXY_PROTOCOL (--proxy-protocol): no proxy is trusted"),

@@ -199,7 +199,7 @@ fn keys(body: &str) -> Vec<String> {
 }
 
 #[test]
-fn names_of_networks_require_the_token_or_a_program() {
+fn names_of_networks_are_shown_with_the_token_or_to_programs() {
     let names = |env: &[(&str, &str)], has_token, headers: &[(&str, &str)]| {
         let request = headers.iter().fold(Request::builder().uri("/metrics?format=json"), |request, (name, value)| {
             request.header(*name, *value)

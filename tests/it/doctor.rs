@@ -376,7 +376,7 @@ fn a_server_that_is_not_a_hub_is_named() {
 }
 
 #[test]
-fn hubs_that_are_apart_are_named() {
+fn hubs_of_different_meshes_are_named() {
     let hubs = mesh(2, &[]);
     let (here, there) = (url(hubs[0].address), url(hubs[1].address));
     let said = quickly(&["--other", &there, &here]);

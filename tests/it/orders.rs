@@ -97,7 +97,7 @@ fn a_peer_is_kicked_from_one_network_and_a_network_is_closed() {
 }
 
 #[test]
-fn a_peer_at_another_hub_is_found() {
+fn the_answer_names_the_hub_of_a_peer_at_another_hub() {
     let port = crate::admin::free_port();
     let mesh = [("IS_HUB", "true"), ("MESH_TOKEN", "t"), ("PUBLIC_URL", "wss://b.example")];
     let there = Hub::start(&[&mesh[..], &[("PORT", &port), ("ADMIN_TOKEN", TOKEN)]].concat());

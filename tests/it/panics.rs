@@ -98,7 +98,7 @@ fn a_panic_before_the_upgrade_ends_only_its_connection() {
 }
 
 #[test]
-fn a_panic_in_a_connection_to_redis_leaves_the_hub_and_the_bridge_reconnects() {
+fn a_panic_in_a_connection_to_redis_only_makes_the_bridge_reconnect() {
     let mut hub = planted("redis", NO_REDIS);
     let line = hub.logged("\"bridge_cannot_connect\"");
     assert!(line.contains("a planted panic: redis"), "{line}");

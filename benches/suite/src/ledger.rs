@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn discoveries_of_oneself_and_strangers_are_wrong() {
+    fn discoveries_of_oneself_and_of_non_members_are_wrong() {
         for (observer, subject) in [(2, 2), (0, 3), (3, 0)] {
             let mut ledger = Ledger::new(3);
             assert!(!ledger.enter(observer, subject));

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_working_link_to_the_present_incarnation_is_used() {
+    fn the_newest_working_link_to_the_current_incarnation_is_used() {
         for (present, rival, silent, used) in [
             (None, None, None, 3),
             (Some(NEW), None, None, 3),

@@ -145,7 +145,9 @@ impl Router {
                 })?;
             }
         }
-        ensure(known == self.meetings.known(), || format!("{} pairs are counted, {known} are", self.meetings.known()))?;
+        ensure(known == self.meetings.known(), || {
+            format!("{} pairs are counted, but {known} exist", self.meetings.known())
+        })?;
         for (ix, network) in self.rosters.all() {
             for (peer, member) in network.members() {
                 for &id in member.knowers() {

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_after_the_cursor_are_left_to_the_turn() {
+    fn changes_after_the_cursor_are_read_in_their_turn() {
         for (n, event, notified) in [
             (3, MemberEvent::Joined, true),
             (3, MemberEvent::Left, true),

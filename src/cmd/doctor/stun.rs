@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_with_a_login_has_the_sum_of_its_key() {
+    fn a_request_with_a_login_is_signed_with_its_key() {
         let login = Login { username: "user", password: "pass", realm: "realm", nonce: b"n" };
         // RFC 8489 section 18.5.1.1 has this key for this example.
         let key = [0x84, 0x93, 0xfb, 0xc5, 0x3b, 0xa5, 0x82, 0xfb, 0x4c, 0x04, 0x4c, 0x45, 0x6b, 0xdc, 0x40, 0xeb];

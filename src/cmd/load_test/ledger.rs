@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn events_about_oneself_and_strangers_are_violations() {
+    fn events_about_oneself_and_non_members_are_violations() {
         let mut ledger = Ledger::new(3, 64, 0);
         assert_eq!(ledger.discovered(3), Err(Anomaly::Itself));
         assert_eq!(ledger.left(3), Err(Anomaly::Itself));

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn names_count_and_a_peer_waits_in_as_many_networks_as_it_may_be_in() {
+    fn names_count_towards_the_bytes_and_a_peer_waits_in_its_maximum_of_networks() {
         let mut waiting = Waiting::default();
         let mut bytes = 0;
         for n in 0..DEFAULT_MAX_NETWORKS_PER_PEER {

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn counting_restarts_elsewhere_if_nothing_else_arrives_for_long() {
+    fn counting_restarts_if_only_unexpected_signals_arrive_for_long() {
         let mut inbound = after_the_first();
         hold(&mut inbound, 3, 0);
         assert_eq!(inbound.arrives(&signal(1 + MAX_COUNTER_STEP, 0), 0, true, NOW), Arrival::Hold);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn counting_does_not_restart_elsewhere_while_expected_signals_arrive() {
+    fn counting_continues_while_expected_signals_arrive() {
         let mut inbound = after_the_first();
         let far = 10 + MAX_COUNTER_STEP;
         assert_eq!(inbound.arrives(&signal(far, 0), 0, true, NOW), Arrival::TooFar);

@@ -469,7 +469,7 @@ fn a_hub_that_restarts_has_the_peers_of_its_go_hub_again() {
 }
 
 #[test]
-fn a_peer_that_moved_to_a_go_hub_is_there_when_its_connection_or_hub_is_known_to_be_dead() {
+fn a_peer_that_moved_to_a_go_hub_is_known_once_its_old_connection_or_hub_is_dead() {
     let mut net = Net::full(3);
     let link = LinkId(99);
     net.go_hub(1, link);
@@ -496,7 +496,7 @@ fn a_peer_that_moved_to_a_go_hub_is_there_when_its_connection_or_hub_is_known_to
 }
 
 #[test]
-fn a_signal_restores_a_peer_whose_hub_or_link_was_lost_and_none_that_has_left() {
+fn a_signal_restores_a_peer_of_a_lost_hub_or_link_but_no_peer_that_has_left() {
     let (link, other) = (LinkId(99), LinkId(98));
     let mut net = Net::full(3);
     net.go_hub(1, link);

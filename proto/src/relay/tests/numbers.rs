@@ -330,7 +330,7 @@ fn trickles(peers: usize, every: Duration) -> Duration {
 }
 
 #[test]
-fn a_snapshot_that_trickles_is_given_up_and_a_fast_one_is_awaited_for_a_time() {
+fn a_slow_snapshot_is_given_up_and_a_fast_one_gets_a_limited_time() {
     assert!(trickles(1, SNAPSHOT_PATIENCE / 2) < SNAPSHOT_SLACK + HEARTBEAT);
     let flows = trickles(200, HEARTBEAT);
     assert!((SNAPSHOT_LIMIT - HEARTBEAT..=SNAPSHOT_LIMIT).contains(&flows), "{flows:?}");

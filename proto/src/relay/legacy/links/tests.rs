@@ -114,7 +114,7 @@ fn an_announcement_of_a_known_peer_is_news_or_an_echo() {
 }
 
 #[test]
-fn each_event_has_one_echo_and_a_dialed_hub_as_the_only_link_has_none() {
+fn each_event_has_one_echo_unless_the_dialed_hub_is_the_only_link() {
     let mut legacy = legacy(false);
     for link in [LINK, OTHER] {
         legacy.note_told(link, &peer(1), "n", NOW).unwrap();
@@ -127,7 +127,7 @@ fn each_event_has_one_echo_and_a_dialed_hub_as_the_only_link_has_none() {
 }
 
 #[test]
-fn a_signal_is_not_sent_back_and_a_returned_one_introduces_nobody() {
+fn a_signal_is_not_sent_back_and_its_return_makes_no_peer_known() {
     let mut legacy = legacy(false);
     let signal = legacy.signal_hash(SignalKind::Offer, &peer(1), &peer(2), "n", "null");
     legacy.note_said(LINK, signal, NOW);
