@@ -110,7 +110,8 @@ pub(crate) static ADMIN_PORT: Setting = Setting {
     default: Preset::Found("PORT"),
     kind: Kind::Number { noun: "a port", min: 0, max: 65_535 },
     heading: LISTENING,
-    help: "Port of /dashboard, /metrics, /stats, /hubs and /hubstats; if it differs from PORT, PORT does not serve them",
+    help: "Port of /dashboard, /metrics, /stats, /hubs and /hubstats; if it differs from PORT, PORT does not serve \
+        them",
 };
 
 pub(crate) static ADMIN_TOKEN: Setting = Setting {
@@ -119,7 +120,8 @@ pub(crate) static ADMIN_TOKEN: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Secret,
     heading: LISTENING,
-    help: "Token of operators: requests for /dashboard, /metrics, /stats, /hubs and /hubstats, and orders to /admin, must carry it as \
+    help: "Token of operators: requests for /dashboard, /metrics, /stats, /hubs and /hubstats, and orders to /admin, \
+        must carry it as \
            `Authorization: Bearer TOKEN`; browsers log in at /admin",
 };
 

@@ -62,8 +62,7 @@ const TOP = 8
 const BOTTOM = 18
 
 /**
- * Lines over time.
- * series: [{ name, values }], each with one value (or null: a gap) for each of `times` (ms).
+ * Draws lines over time. series: [{ name, values }], each with one value (or null: a gap) for each of `times` (ms).
  * from and to: the shown time. format: a value as text. area: fills below the first line.
  */
 export function lines (svg, { times, series, from, to, format = short, height = 150, labels = agoLabels, max, area = false }) {
@@ -126,8 +125,8 @@ function show (svg, width, height, parts) {
 }
 
 /**
- * A heat map over time. columns: [{ at, over, counts }] with one count for each of `rows` (names, from below). The darker
- * a cell, the larger its part of its column's sum.
+ * Draws a heat map over time. columns: [{ at, over, counts }] with one count for each of `rows` (names, from below).
+ * The darker a cell, the larger its part of its column's sum.
  */
 export function heat (svg, { columns, rows, from, to, height = 190, labels = agoLabels }) {
   const width = widthOf(svg)
@@ -149,7 +148,7 @@ export function heat (svg, { columns, rows, from, to, height = 190, labels = ago
     if (!sum || right <= left) continue
     counts.forEach((count, index) => {
       if (!count || index < low || index > high) return
-      // A rare value must be visible, too.
+      // A rare value must also be visible.
       const shade = 0.18 + 0.82 * Math.sqrt(count / sum)
       parts.push(draw('rect', { class: 'cell', x: left.toFixed(1), y: y(index).toFixed(1), width: Math.max(0.8, right - left).toFixed(1), height: (row - 0.5).toFixed(1), 'fill-opacity': shade.toFixed(2) }))
     })
@@ -187,8 +186,8 @@ export function bars (svg, { values, format = short, height = 150, max }) {
 }
 
 /**
- * Hubs and their links. nodes: [{ id, name, detail, state, own }]; edges: [{ from, to, label, state, weight }] by id.
- * The first node is in the middle, unless every node has an edge to most others: then all are on one circle.
+ * Draws hubs and their links. nodes: [{ id, name, detail, state, own }]; edges: [{ from, to, label, state, weight }] by
+ * id. The first node is in the middle, unless every node has an edge to most others: then all are on one circle.
  */
 export function graph (svg, { nodes, edges, height = 320 }) {
   const width = widthOf(svg)
@@ -235,8 +234,8 @@ export function quantile (counts, bounds, part) {
 export const bucketNames = bounds => [...bounds.map(bound => duration(bound / 1000).replace(' ', '')), `>${duration(bounds.at(-1) / 1000).replace(' ', '')}`]
 
 /**
- * Fills a table: its caption, its heads and its rows of texts, numbers or nodes. Only what
- * has changed is replaced, so that a reader of the table is not disturbed.
+ * Fills a table: its caption, its heads and its rows of texts, numbers or nodes. It replaces only changed cells, so
+ * that it does not disturb a reader of the table.
  */
 export function table (element, caption, heads, rows) {
   element.caption ?? element.createCaption()

@@ -51,7 +51,8 @@ source.onerror = async () => {
     if (hello && !hello.stays) connected('live', 'Live, every few seconds')
     return
   }
-  // The browser gives up after an answer like 401: the login has expired, or the hub refuses for now.
+  // The browser gives up after an answer such as 401: the login has expired, or the hub refuses the request for some
+  // time.
   const answer = await fetch('dashboard', { method: 'HEAD' }).catch(() => undefined)
   if (answer?.status === 401) location.reload()
   else setTimeout(() => location.reload(), 5000)
@@ -199,7 +200,8 @@ let foundBefore = ''
 function showFindings () {
   const found = findings(samples, state)
   const key = JSON.stringify(found.map(({ level, text }) => level + text.replace(/\d[\d.,kMG]*/g, '#')))
-  // A live region is read out again when it changes, so numbers alone change it at most when the page is not read aloud.
+  // Screen readers read a live region again when its elements change. If only numbers have changed, the elements stay
+  // and only their text is updated.
   if (key === foundBefore) {
     found.forEach(({ text: says }, index) => text($('findings').children[index].firstChild, says))
     return

@@ -1,4 +1,4 @@
-// What needs an operator's attention, from the samples of the last ten minutes and the current state.
+// The problems that an operator should know of, from the samples of the last ten minutes and the current state.
 import { bytes, duration, short } from './dashboard-charts.js'
 
 const RUNBOOK = 'https://github.com/PeerPigeon/PeerPigeon-Rust/blob/main/docs/runbook.md'
@@ -50,7 +50,7 @@ function hub (add, samples, minute, state) {
   const wanted = busy.reduce((sum, part) => sum + part, 0) + mean(sample => sample.meshBusy) / 10
   const got = mean(sample => sample.cpu) / 10
   if (wanted > 30 && got < wanted * 0.6) {
-    add('bad', `The hub does not get the processor time that it needs: its threads were awake for ${Math.round(wanted)} % of a core, and ran for ${Math.round(got)} %. Give it more CPU, or look what else runs there.`, 'PeerPigeonTurnsLong')
+    add('bad', `The hub does not get the processor time that it needs: its threads were awake for ${Math.round(wanted)} % of a core, and ran for ${Math.round(got)} %. Give it more CPU, or find out which other programs use it.`, 'PeerPigeonTurnsLong')
   } else {
     busy.forEach((part, shard) => { if (part > 80) add('warn', `Shard ${shard} is busy for ${Math.round(part)} % of the time.`, 'PeerPigeonShardBusy') })
   }

@@ -1,9 +1,8 @@
 //! `/dashboard`: the live view of the hub, and the history that it shows.
 //!
-//! Once a second the hub's main thread adds up the counters that the shards and the mesh have published, and appends one
-//! sample to a ring of the last ten minutes. A browser reads the ring as server-sent events: first the history, then
-//! each new sample with the current state. Names of networks, log lines and orders are only for those who show
-//! ADMIN_TOKEN.
+//! Once a second the hub's main thread adds up the counters that the shards and the mesh have published, and appends
+//! one sample to a ring of the last ten minutes. A browser reads the ring as server-sent events: first the history,
+//! then each new sample with the current state. Names of networks, log lines and orders require ADMIN_TOKEN.
 
 mod ring;
 mod sample;
@@ -42,7 +41,7 @@ use stream::Stream;
 pub(super) const PATH: &str = "/dashboard";
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Makes nginx pass events on at once.
+/// Makes nginx forward events at once.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The history, for the site.
@@ -65,7 +64,7 @@ pub struct Sampler {
     max_files: Option<u64>,
 }
 
-/// The history of a hub, which is still empty, and what fills it.
+/// Creates the history of a hub, which is still empty, and its sampler.
 pub(super) fn live(config: &Arc<Config>, facts: &Arc<HubFacts>, fullness: &Arc<Fullness>) -> (Live, Sampler) {
     let epoch = facts.started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let (ring, reader) = watch::channel(Ring::new(epoch));
@@ -75,7 +74,7 @@ pub(super) fn live(config: &Arc<Config>, facts: &Arc<HubFacts>, fullness: &Arc<F
         fullness: Arc::clone(fullness),
         ring,
         before: Totals::zero(facts.started, facts.readings.len()),
-        // Lines from before the start of this hub are shown: they say how it was set up.
+        // Lines from before the start of this hub are included: they describe its configuration.
         line: 0,
         memory_limit: process::memory_limit().unwrap_or(0),
         max_files: process::max_files(),
@@ -84,7 +83,7 @@ pub(super) fn live(config: &Arc<Config>, facts: &Arc<HubFacts>, fullness: &Arc<F
 }
 
 impl Sampler {
-    /// Takes samples until it is dropped.
+    /// Takes samples until the future is dropped.
     pub async fn run(mut self) {
         let mut seconds = tokio::time::interval(LIVE_INTERVAL);
         seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -102,7 +101,7 @@ impl Sampler {
         let totals = Totals::read(Instant::now(), process::cpu_time(), readings.iter().map(AsRef::as_ref), &mesh);
         let sample = totals.since(&self.before, self.gauges(&readings, &mesh, memory));
         let state = self.state(&readings, &mesh, memory);
-        // Structs of numbers and strings always serialize.
+        // Structs of numbers and strings can always be serialized.
         let (sample, state) =
             (serde_json::to_vec(&sample).unwrap_or_default(), serde_json::to_vec(&state).unwrap_or_default());
         let lines = tail::lines_after(self.line);
@@ -116,7 +115,7 @@ impl Sampler {
     }
 
     fn gauges(&self, readings: &[Arc<ShardReading>], mesh: &MeshReading, memory: u64) -> Gauges {
-        // Every shard knows all networks, except for changes it has not received yet.
+        // Every shard knows all networks, except for changes that have not arrived yet.
         let most = |of: fn(&ShardReading) -> u64| readings.iter().map(|reading| of(reading)).max().unwrap_or(0);
         let ready = || mesh.links.iter().filter(|link| link.ready);
         let rtt = ready().filter_map(|link| link.rtt).max();
@@ -186,7 +185,7 @@ fn queued(readings: &[Arc<ShardReading>]) -> u64 {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Hello<'a> {
-    /// Start of the hub, in milliseconds since 1970. If it differs from the previous one, the history begins anew.
+    /// Start of the hub, in milliseconds since 1970. If it differs from the previous one, the history is a new one.
     epoch: u64,
     version: &'a str,
     region: &'a str,
@@ -238,7 +237,7 @@ impl Site {
             return Answer::Now(own(method, response));
         }
         match name {
-            // The page's own links are relative to the path without a slash, since a proxy may add a prefix.
+            // The page's own links are relative to the path without a slash, because a proxy may add a prefix.
             "" if request.uri.path().ends_with('/') => {
                 let mut response = plain(StatusCode::PERMANENT_REDIRECT, "../dashboard");
                 response.headers_mut().insert(LOCATION, HeaderValue::from_static("../dashboard"));
@@ -256,7 +255,8 @@ impl Site {
 
     /// The stream of events.
     fn events(&self, request: &Parts) -> Answer {
-        // A page of another site could otherwise open streams in its reader's name, which it may not read.
+        // Without this check, a page of another site could open streams with its reader's login, although it cannot
+        // read them.
         let site = request.headers.get(SEC_FETCH_SITE);
         if site.is_some_and(|site| site != "same-origin" && site != "none") {
             let refusal = plain(StatusCode::FORBIDDEN, "only the live view of this hub reads this path");

@@ -1,6 +1,6 @@
 //! The last log lines at WARN and ERROR, for the live view.
 //!
-//! The lines are those of the log (LOG_LEVEL applies), so they contain no tokens and nothing that peers sent.
+//! The lines are the same as in the log (LOG_LEVEL applies), so they contain neither tokens nor data from peers.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -74,7 +74,8 @@ struct Fields {
 }
 
 impl Fields {
-    /// Room for the fields: the rest of [`LIVE_LINE_BYTES`] is for the time, the level, the name of the event, and names.
+    /// Space for the fields: the rest of [`LIVE_LINE_BYTES`] is for the time, the level, the name of the event, and the
+    /// names of the fields.
     const ROOM: usize = LIVE_LINE_BYTES - 160;
 
     fn add(&mut self, field: &Field, value: &str) {
@@ -83,7 +84,7 @@ impl Fields {
             return;
         }
         let comma = if self.members.is_empty() { "" } else { "," };
-        // Strings always serialize.
+        // Strings can always be serialized.
         let (name, value) = (json(field.name()), json(value));
         if self.members.len() + comma.len() + name.len() + 1 + value.len() > Self::ROOM {
             self.cut = true;
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_lose_fields() {
+    fn long_lines_lose_their_last_fields() {
         let long = "\u{1}".repeat(LIVE_LINE_BYTES);
         let lines = logged("of-the-long-test", || {
             tracing::warn!(mark = "of-the-long-test", long, after = 1, "link_lost");

@@ -78,7 +78,7 @@ impl Events {
     fn until(&mut self, will_do: impl Fn(&Event) -> bool) -> Event {
         let end = std::time::Instant::now() + DEADLINE;
         loop {
-            let event = self.next().expect("the stream goes on");
+            let event = self.next().expect("the stream continues");
             if will_do(&event) {
                 return event;
             }
@@ -92,7 +92,7 @@ fn get(hub: &Hub, path: &str, headers: &str) -> String {
 }
 
 #[test]
-fn a_stream_begins_with_the_history_and_goes_on() {
+fn a_stream_begins_with_the_history_and_continues() {
     let hub = Hub::start(&[("SHARDS", "2")]);
     let (mut a, _b) = (Client::join(&hub, 1, "n"), Client::join(&hub, 2, "n"));
     a.hear_type("peer-discovered");
@@ -111,7 +111,7 @@ fn a_stream_begins_with_the_history_and_goes_on() {
         ("hello", &false.into(), &true.into())
     );
     assert_eq!(hello.data["latencyBounds"].as_array().unwrap().len(), 18);
-    // What happened before is in the history, and each second adds a sample.
+    // The history contains the earlier events, and each second adds a sample.
     let (mut announced, mut delivered, mut failed, mut times) = (0, 0, 0, Vec::new());
     let last = events.until(|event| event.name == "state" && event.data["shards"][0]["sessions"] != Value::Null);
     assert_eq!(last.data["stage"], "ready");
@@ -136,7 +136,7 @@ fn a_stream_begins_with_the_history_and_goes_on() {
     assert_eq!(sessions, 2, "{}", state.text);
     assert!(state.data["budgets"].as_array().unwrap().iter().any(|budget| budget["name"] == "connections"));
 
-    // A browser that returns gets what it has missed.
+    // A browser that returns gets the events that it has missed.
     let mut returned = Events::open(hub.address, &format!("Last-Event-ID: {}\r\n", ids[1]));
     assert_eq!(returned.until(|event| event.name == "sample").id, ids[2]);
     let mut stranger = Events::open(hub.address, "Last-Event-ID: 5.999999\r\n");
@@ -221,7 +221,7 @@ fn streams_beyond_the_bound_end_after_the_history() {
         names.push(event.name);
     }
     assert_eq!(names.last().map(String::as_str), Some("state"), "{names:?}");
-    // A place that becomes free is given away again, and the others have gone on.
+    // A place that becomes free is used again, and the other streams continue.
     drop(open.pop());
     crate::mesh::eventually("a stream stays", || stays(&mut Events::open(hub.address, "")));
     open.iter_mut().for_each(|events| _ = events.until(|event| event.name == "state"));

@@ -11,7 +11,7 @@ pub const LIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of samples in the history: ten minutes. A new sample replaces the oldest.
 pub const LIVE_SAMPLES: usize = 600;
 
-/// Maximum number of bytes of all samples. Above it, the oldest are dropped early, so the history gets shorter.
+/// Maximum number of bytes of all samples. Above it, the oldest samples are dropped early, so the history gets shorter.
 ///
 /// A sample has about 700 B, and with 256 shards and every reason in use 2.5 KB: 600 x 2.5 KB = 1.5 MB. With
 /// [`LIVE_LINES`] (2 x 100 KiB) and [`LIVE_LISTED`] (140 KB), everything together is less than 2 MiB.
@@ -26,21 +26,22 @@ pub const LIVE_LINES: usize = 100;
 /// Maximum length of such a line, in bytes. Fields that do not fit are left out, and the line says so.
 pub const LIVE_LINE_BYTES: usize = 1024;
 
-/// Maximum number of hubs, of links and of dialed addresses in the current state. The rest are only counted.
+/// Maximum number of hubs, of links and of dialed addresses in the current state. All others are only counted.
 ///
 /// At most 350 B each: 128 x 3 x 350 B = 134 KB.
 pub const LIVE_LISTED: usize = 128;
 
-/// Maximum number of streams of `/dashboard/events` that stay open. A further one gets the history and then ends; its
-/// browser requests it again after [`LIVE_RETRY`]. So nobody is locked out, and whoever opens many gains nothing.
+/// Maximum number of streams of `/dashboard/events` that stay open. A further stream sends the history and then ends;
+/// its browser requests it again after [`LIVE_RETRY`]. So no reader is locked out, and a reader that opens many streams
+/// has no advantage.
 ///
 /// A stream costs its shard a copy of [`LIVE_CHUNK_BYTES`] at most in a turn, and 32 streams about 0.1 % of a core.
 pub const LIVE_STREAMS: usize = 32;
 
-/// Maximum number of bytes of events that a stream writes in a turn. What its reader has not read stays in the
-/// history, so a slow reader costs one such chunk, and at the end misses samples that have left the history.
+/// Maximum number of bytes of events that a stream writes in a turn. The history keeps the events that a reader has not
+/// read yet, so a slow reader costs one such chunk, and misses the samples that leave the history in the meantime.
 ///
-/// An event may be longer: then it is alone in its chunk.
+/// A longer event is alone in its chunk.
 pub const LIVE_CHUNK_BYTES: usize = 16 * 1024;
 
 /// Maximum duration of a stream. Its browser then requests a new one, and shows its login again.

@@ -46,7 +46,7 @@ enum State {
     Asked,
     /// The answer is being written.
     Answered,
-    /// An answer is written whose parts arrive over time.
+    /// The parts of an answer are written as they arrive.
     Streaming,
     /// The answer is written, and another request may arrive.
     Idle,
@@ -85,8 +85,8 @@ impl Kept {
         self.state.set(State::Answered);
     }
 
-    /// The answer is made, except for its parts. From now on the connection may stay as long as its reader accepts what
-    /// is written.
+    /// Records that the answer is ready, except for its parts. From now on, the connection may stay as long as its
+    /// reader accepts data.
     pub(super) fn streams(&self) {
         self.state.set(State::Streaming);
         self.since.set(Instant::now());
@@ -200,7 +200,7 @@ mod tests {
         runtime.block_on(kept.asked());
         kept.streams();
         assert_eq!(stays(&kept), 30);
-        // Long after its start, it has 30 s from the last moment at which everything was written.
+        // Long after its start, it still has 30 s from the last time when everything was written.
         kept.since.set(Instant::now() - 100 * SECOND);
         assert_eq!(kept.patience(Instant::now()), None);
         kept.flushed();

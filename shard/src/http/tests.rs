@@ -130,7 +130,7 @@ fn a_connection_ends_when_its_answer_is_not_ready_in_time() {
     });
 }
 
-/// A body without an end, which counts its parts.
+/// An endless body that counts its parts.
 struct Endless(Arc<AtomicUsize>);
 
 impl hyper::body::Body for Endless {
@@ -168,7 +168,7 @@ fn a_stream_that_is_not_read_ends_and_makes_no_more_parts() {
         let began = Instant::now();
         tokio::time::timeout(DEADLINE, serve_one(shard, stream, address)).await.expect("the connection ends");
         assert!(began.elapsed() >= answer, "it ended for another reason");
-        // What the kernel's buffers of both ends accept, and one part more.
+        // The bytes that the kernel's buffers of both ends accept, and one more part.
         let bytes = made.load(Ordering::Relaxed) * 16 * 1024;
         assert!(bytes < 32 << 20, "{bytes}");
     });
@@ -186,7 +186,7 @@ fn a_stream_that_is_read_outlasts_the_timeout_of_an_answer() {
         let read = async {
             let mut buffer = vec![0; 64 * 1024];
             while began.elapsed() < 5 * answer {
-                assert!(client.read(&mut buffer).await.unwrap() > 0, "the stream goes on");
+                assert!(client.read(&mut buffer).await.unwrap() > 0, "the stream continues");
             }
         };
         tokio::select! {

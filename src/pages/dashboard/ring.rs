@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use proto::limits::{LIVE_LINES, LIVE_RING_BYTES, LIVE_SAMPLES};
 
-/// A position in the history of a hub: the number of the last event that was read, and the start of the hub, because the
-/// next process counts anew. In a stream it is the `id` of an event.
+/// A position in the history of a hub: the number of the last event that was read, and the start of the hub, because
+/// each process numbers its events from 1. In a stream it is the `id` of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Position {
     pub(super) epoch: u64,
@@ -76,13 +76,13 @@ impl Ring {
         self.state.clone()
     }
 
-    /// The number of the last event that `position` has read: 0 for that of another process.
+    /// The number of the last event that `position` has read; 0 if the position belongs to another process.
     pub(super) fn place_of(&self, position: Position) -> u64 {
         if position.epoch == self.epoch { position.number.min(self.last) } else { 0 }
     }
 
-    /// The events after a number, oldest first, up to `most` bytes and at least one, and the number of the last of them.
-    /// `None` if there are none. Lines of the log only if `with_lines`.
+    /// Returns the events after a number, oldest first, up to `most` bytes and at least one, and the number of the last
+    /// of these events. `None` if there are none. Includes log lines only if `with_lines`.
     pub(super) fn after(&self, number: u64, with_lines: bool, most: usize) -> Option<(Bytes, u64)> {
         let from = |events: &VecDeque<(u64, Bytes)>| events.partition_point(|(known, _)| *known <= number);
         let mut samples = self.samples.range(from(&self.samples)..).peekable();
@@ -111,7 +111,7 @@ impl Ring {
     }
 }
 
-/// An event of a stream (HTML, 9.2). JSON of serde has no line breaks.
+/// An event of a stream (HTML, 9.2). serde writes JSON without line breaks.
 pub(super) fn event(name: &str, id: Option<(u64, u64)>, json: &[u8]) -> Bytes {
     let id = id.map(|(epoch, number)| format!("id: {epoch}.{number}\n")).unwrap_or_default();
     [id.as_bytes(), b"event: ", name.as_bytes(), b"\ndata: ", json, b"\n\n"].concat().into()
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_read_in_order_and_lines_only_by_those_who_may() {
+    fn events_are_read_in_order_and_log_lines_only_with_permission() {
         let mut ring = Ring::new(7);
         assert_eq!(ring.after(0, true, usize::MAX), None);
         ring.sample(b"1");
@@ -168,7 +168,7 @@ mod tests {
         sizes.iter().for_each(|size| ring.sample(&vec![b'1'; *size]));
         let (mut at, mut read) = (0, Vec::new());
         while let Some((chunk, last)) = ring.after(at, false, LIVE_CHUNK_BYTES) {
-            assert!(chunk.len() <= LIVE_CHUNK_BYTES || last == at + 1, "a long event is alone");
+            assert!(chunk.len() <= LIVE_CHUNK_BYTES || last == at + 1, "a long event has its own chunk");
             read.push(last - at);
             at = last;
         }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_of_another_process_begin_anew() {
+    fn a_position_of_another_process_starts_at_the_beginning() {
         let mut ring = Ring::new(7);
         (0..5).for_each(|_| ring.sample(b"1"));
         let place = |text| Position::read(text).map(|position| ring.place_of(position));

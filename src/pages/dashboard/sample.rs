@@ -1,4 +1,4 @@
-//! One second of the history: what the counters grew by, and the gauges at its end.
+//! One second of the history: the increases of the counters, and the gauges at its end.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use shard::{HandshakeFailure, ShardReading};
 /// The counters of a hub, added up over its shards.
 #[derive(Clone, Debug)]
 pub(super) struct Totals {
-    /// When they were read.
+    /// Time at which they were read.
     at: Instant,
     opened: u64,
     announces: u64,
@@ -56,7 +56,7 @@ impl Totals {
         }
     }
 
-    /// Adds up what the shards and the mesh published last.
+    /// Adds up the numbers that the shards and the mesh published last.
     pub(super) fn read<'a>(
         at: Instant,
         cpu: Duration,
@@ -91,10 +91,10 @@ impl Totals {
         totals
     }
 
-    /// What has happened since `before`, as a sample. `gauges` are the values of now.
+    /// Returns a sample of the time since `before`. `gauges` are the current values.
     pub(super) fn since(&self, before: &Self, gauges: Gauges) -> Sample {
         let over = self.at.saturating_duration_since(before.at);
-        // A part of a core, in thousandths.
+        // A part of a core, in thousandths of a core.
         let part = |busy: Duration| (busy.as_secs_f64() / over.as_secs_f64().max(0.001) * 1000.0).round() as u64;
         let micros = |now: u64, before: u64| part(Duration::from_micros(now.saturating_sub(before)));
         let two = |now: [u64; 2], before: [u64; 2]| [now[0] - before[0].min(now[0]), now[1] - before[1].min(now[1])];
@@ -181,7 +181,7 @@ pub(super) struct Gauges {
     pub(super) memory: u64,
 }
 
-/// What happened in one second. Counts that are 0 are left out of lists and objects; empty ones are left out, too.
+/// The events of one second. Counts that are 0 and empty lists and objects are left out.
 #[derive(Serialize, Debug)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Sample {
@@ -218,7 +218,7 @@ pub(super) struct Sample {
     /// Turns of all threads by length: the index of a bucket and the number of turns in it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     turns: Vec<(usize, u64)>,
-    /// Time for which each shard was awake, in thousandths.
+    /// Time for which each shard was busy, in thousandths of a core.
     busy: Vec<u64>,
     mesh_busy: u64,
     /// CPU time of the process, in thousandths of a core.
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(written, expected);
     }
 
-    /// The largest sample leaves room for ten minutes.
+    /// Ten minutes of the largest samples fit into the ring.
     #[test]
     fn ten_minutes_of_the_largest_samples_fit() {
         let mut shard = ShardReading::default();

@@ -24,7 +24,7 @@ pub(super) struct State<'a> {
     pub(super) uptime_ms: u64,
     /// The id of this hub in the mesh.
     pub(super) hub: String,
-    /// How much of each bounded resource is in use.
+    /// The use of each bounded resource.
     pub(super) budgets: Vec<Budget>,
     pub(super) shards: Vec<ShardBody>,
     /// The thread with the longest time since its last turn, and that time in milliseconds.
@@ -94,7 +94,7 @@ pub(super) fn bugs(shards: &[impl AsRef<ShardReading>], mesh: &MeshReading) -> u
     BugSite::ALL.iter().map(|site| at(*site)).sum()
 }
 
-/// Other hubs and the ways to them. Each list has at most [`LIVE_LISTED`] entries.
+/// Other hubs and the routes to them. Each list has at most [`LIVE_LISTED`] entries.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct MeshBody<'a> {
@@ -102,7 +102,7 @@ pub(super) struct MeshBody<'a> {
     links: Vec<LinkBody>,
     /// Addresses that are dialed.
     dials: Vec<DialBody>,
-    /// Number of entries that the lists leave out: hubs, links, addresses.
+    /// Number of entries that are not in the lists: hubs, links, addresses.
     more: [usize; 3],
     redis: Option<BridgeBody<'a>>,
     /// Longest time for which this hub has been behind another hub's presence.

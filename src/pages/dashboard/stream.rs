@@ -15,7 +15,7 @@ use super::ring::Ring;
 type Next = Pin<Box<dyn Future<Output = Option<watch::Receiver<Ring>>> + Send>>;
 
 /// The body of a stream: a greeting, the history after a position, and then each second the new events and the current
-/// state. It keeps no events itself, so a slow reader costs nothing.
+/// state. It stores no events itself, so a slow reader costs nothing.
 pub(super) struct Stream {
     ring: watch::Receiver<Ring>,
     greeting: Option<Bytes>,
@@ -24,10 +24,10 @@ pub(super) struct Stream {
     with_lines: bool,
     /// Whether the current state is yet to be sent.
     owes_state: bool,
-    /// The place among the streams that stay open. Without one, the stream ends when its reader has everything.
+    /// The place among the streams that stay open. Without one, the stream ends when its reader has read everything.
     place: Option<OwnedSemaphorePermit>,
     ends: Instant,
-    /// Waits for the next second, and returns the receiver; `None` if the hub ends.
+    /// Waits for the next second, and returns the receiver. `None` if the hub stops.
     next: Option<Next>,
     /// Whether the next poll lets other work of the shard run first.
     rests: bool,
@@ -47,7 +47,7 @@ impl Stream {
         Self { ring, greeting, last, with_lines, owes_state: true, place, ends, next: None, rests: false }
     }
 
-    /// What there is to send now.
+    /// The data that can be sent now.
     fn more(&mut self) -> Option<Bytes> {
         if let Some(greeting) = self.greeting.take() {
             return Some(greeting);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_has_a_greeting_the_history_and_then_what_is_new() {
+    async fn a_stream_has_a_greeting_the_history_and_then_new_events() {
         let ring = ring();
         let mut stream = Stream::new(ring.subscribe(), Bytes::from_static(b"hello"), 0, true, place());
         assert_eq!(read(&mut stream).await.unwrap(), "hello");
@@ -141,9 +141,9 @@ mod tests {
         assert_eq!(read(&mut stream).await, None);
     }
 
-    /// A reader that does not read holds nothing, and later gets what is still in the history.
+    /// A slow reader keeps no events in memory, and later gets those that are still in the history.
     #[tokio::test]
-    async fn a_slow_reader_misses_what_has_left_the_history() {
+    async fn a_slow_reader_misses_events_that_have_left_the_history() {
         let ring = ring();
         let mut stream = Stream::new(ring.subscribe(), Bytes::from_static(b"hello"), 0, false, place());
         read(&mut stream).await;
