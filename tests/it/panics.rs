@@ -30,8 +30,8 @@ fn joins(address: SocketAddr, n: u32) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// Each turn has a guard, which names the turn in the log. A loop without turns has no guard, but ends the process,
-/// too.
+/// Each turn has a guard, which names the turn in the log. A loop without turns has no guard, but a panic in it also
+/// ends the process.
 #[test]
 fn a_panic_in_any_turn_ends_the_process() {
     // Each hub has a link to this one.

@@ -174,7 +174,7 @@ fn a_request_and_its_frame_may_arrive_byte_by_byte() {
     assert_eq!(core.stats.frames_in, 3);
 }
 
-/// Runs `task` beside a link between this core and a plain socket.
+/// Runs `task` next to a link between this core and a plain socket.
 fn beside_a_socket(task: impl AsyncFnOnce(Rc<RefCell<Core>>, LinkId, std::net::TcpStream)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
     runtime.block_on(async {

@@ -113,7 +113,7 @@ impl Relay {
         // Snapshots in progress have their own deadline.
     }
 
-    /// The hub at the other end of a way. `None` if the link has closed.
+    /// The hub at the other end of a hop. `None` if the link has closed.
     pub(super) fn neighbour(&self, via: Hop) -> Option<HubId> {
         match via {
             Hop::Link(link) => self.links.hub_of(link),

@@ -342,26 +342,26 @@ mod tests {
     }
 
     #[test]
-    fn a_way_that_is_gone_is_replaced_by_the_one_with_the_latest_heartbeat() {
-        let ways = [1, 2, 3].map(|n| Hop::Link(LinkId(n)));
+    fn a_hop_that_is_gone_is_replaced_by_the_one_with_the_latest_heartbeat() {
+        let hops = [1, 2, 3].map(|n| Hop::Link(LinkId(n)));
         let mut paths = Paths::default();
-        for (way, number) in ways.into_iter().zip([5, 7, 6]) {
-            paths.note(way, number, number == 5);
+        for (hop, number) in hops.into_iter().zip([5, 7, 6]) {
+            paths.note(hop, number, number == 5);
         }
-        assert_eq!(paths.best(), Some(ways[0]));
-        paths.forget(|via| via == ways[2]);
-        assert_eq!(paths.best(), Some(ways[0]), "another way is gone");
-        paths.note(ways[2], 6, false);
-        paths.forget(|via| via == ways[0]);
-        assert_eq!(paths.best(), Some(ways[1]));
-        assert_eq!(paths.newest_first().collect::<Vec<_>>(), [ways[2], ways[1]]);
-        paths.note(ways[0], 7 + Paths::SLACK, false);
-        assert_eq!(paths.newest_first().count(), 2, "the one with heartbeat 6 is too far behind");
-        assert!(paths.newest_first().all(|way| way != ways[2]));
+        assert_eq!(paths.best(), Some(hops[0]));
+        paths.forget(|via| via == hops[2]);
+        assert_eq!(paths.best(), Some(hops[0]), "another hop is gone");
+        paths.note(hops[2], 6, false);
+        paths.forget(|via| via == hops[0]);
+        assert_eq!(paths.best(), Some(hops[1]));
+        assert_eq!(paths.newest_first().collect::<Vec<_>>(), [hops[2], hops[1]]);
+        paths.note(hops[0], 7 + Paths::SLACK, false);
+        assert_eq!(paths.newest_first().count(), 2, "the hop with heartbeat 6 is too far behind");
+        assert!(paths.newest_first().all(|hop| hop != hops[2]));
     }
 
     #[test]
-    fn an_answer_ends_avoidance_only_if_it_is_to_a_signal_on_the_avoided_way() {
+    fn an_answer_ends_avoidance_only_if_it_is_to_a_signal_over_the_avoided_hop() {
         let via = Hop::Link(LinkId(1));
         for (counter, avoided) in [(3, true), (4, false), (9, false), (10, true)] {
             let mut remote = remote(1, 0);

@@ -1,5 +1,5 @@
-//! How the replica of a hub is brought up to date: since when changes are missing, when a snapshot is requested and on
-//! which way, and the snapshot that is arriving.
+//! The repair of a hub's replica: the time since which changes are missing, the time and the hop of the next request
+//! for a snapshot, and the snapshot that is arriving.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ pub(super) struct Repair {
     sync: Option<Sync>,
     /// Neighbours that requested a snapshot of the hub while `sync` was in progress. They are answered when it ends.
     waiters: Vec<Hop>,
-    /// The way of the last request that brought nothing.
+    /// The hop of the last request without a result.
     failed: Option<Hop>,
-    /// Number of snapshots received since this replica last agreed with a heartbeat.
+    /// Number of snapshots that arrived since this replica last agreed with a heartbeat.
     vain: u32,
-    /// Time at which the last of those arrived.
+    /// Time at which the last of these snapshots arrived.
     vain_at: Duration,
-    /// The way on which the last installed one of those arrived, until it is known to be wrong.
+    /// The hop over which the last installed one of these snapshots arrived, until it is known to be wrong.
     repaired_by: Option<Hop>,
 }
 
@@ -47,7 +47,7 @@ struct Sync {
     parts: u32,
     seq: u64,
     digest: u64,
-    /// The digest of what has arrived.
+    /// The digest of the parts received so far.
     found: u64,
     peers: BTreeMap<PeerId, Arc<Presence>>,
 }
@@ -55,7 +55,7 @@ struct Sync {
 /// A complete snapshot, which replaces a replica.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    /// The way on which it arrived.
+    /// The hop over which it arrived.
     pub(super) via: Hop,
     /// The last change that it includes.
     pub(super) seq: u64,
@@ -65,7 +65,7 @@ pub(super) struct Snapshot {
     pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
 }
 
-/// What is left of a request that is over.
+/// The remains of a request that is over.
 #[derive(Debug, Default)]
 pub(super) struct Abandoned {
     /// The peers that have arrived.
@@ -74,14 +74,14 @@ pub(super) struct Abandoned {
     pub(super) waiters: Vec<Hop>,
 }
 
-/// The answer to a neighbour that requests a snapshot while one is requested here.
+/// The answer to a neighbour that requests a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wait {
-    /// Nothing is requested here: the replica can be sent as it is.
+    /// No snapshot is requested here: the replica can be sent as it is.
     NotNeeded,
     /// The neighbour waits.
     Waits,
-    /// Too many wait, or the neighbour is the one that was asked: the two would wait for each other.
+    /// Too many neighbours wait, or this hub has asked the same neighbour: the two would wait for each other.
     Declined,
 }
 
@@ -147,7 +147,7 @@ impl Repair {
         self.behind_since
     }
 
-    /// The way on which a snapshot is requested, if one is.
+    /// The hop over which a snapshot is requested, if there is a request.
     pub(super) fn asked(&self) -> Option<Hop> {
         self.sync.as_ref().map(|sync| sync.via)
     }
@@ -172,21 +172,21 @@ impl Repair {
         self.ask_at.is_some_and(|at| at <= now)
     }
 
-    /// A change is missing: waits for it, and then requests a snapshot.
+    /// Records that a change is missing. This hub waits for it, and then requests a snapshot.
     pub(super) fn note_behind(&mut self, now: Duration) {
         self.behind_since.get_or_insert(now);
         let at = self.next_ask(now);
         self.ask_at.get_or_insert(at);
     }
 
-    /// Changes are missing, and nothing on its way could bring them: requests a snapshot at once.
+    /// Records that changes are missing which no envelope in flight contains. A snapshot is requested at once.
     pub(super) fn note_far_behind(&mut self, now: Duration) {
         self.behind_since.get_or_insert(now);
         self.ask_at = Some(now);
     }
 
-    /// The replica differs from the hub's heartbeat. If the last snapshot was wrong, the next request takes another way
-    /// and waits.
+    /// Records that the replica differs from the hub's heartbeat. If the last snapshot was wrong, the next request uses
+    /// another hop, after a pause.
     pub(super) fn note_wrong(&mut self, now: Duration) {
         if let Some(via) = self.repaired_by.take() {
             self.failed = Some(via);
@@ -198,7 +198,8 @@ impl Repair {
         }
     }
 
-    /// The replica has no gap before the changes of a heartbeat. `is_complete`: it has no more than these either.
+    /// Records that the replica has no gap before the changes of a heartbeat. `is_complete` is true if it has no later
+    /// changes either.
     pub(super) fn note_agrees(&mut self, is_complete: bool) {
         self.vain = 0;
         if is_complete {
@@ -206,43 +207,44 @@ impl Repair {
         }
     }
 
-    /// All missing changes have arrived.
+    /// Records that all missing changes have arrived.
     pub(super) fn note_caught_up(&mut self) {
         (self.behind_since, self.ask_at) = (None, None);
     }
 
-    /// Whether snapshots have arrived and have not brought the state in the hub's heartbeats.
+    /// Whether snapshots have arrived without bringing the replica to the state in the hub's heartbeats.
     pub(super) fn is_vain(&self) -> bool {
         self.vain > 0
     }
 
-    /// Time of the next request, if its reason is found now.
+    /// Time of the next request, if the reason for it is found now.
     ///
-    /// The pause counts from the last snapshot in vain: neighbours send as many snapshots as it allows, and a request
-    /// that is lost is repeated soon.
+    /// The pause counts from the last snapshot without a result: it limits how many snapshots neighbours send, and a
+    /// lost request is repeated soon.
     fn next_ask(&self, now: Duration) -> Duration {
         let pause = GAP_PATIENCE * (1 << self.vain.min(MAX_VAIN_REPAIRS));
         (now + GAP_PATIENCE).max(if self.vain > 0 { self.vain_at + pause } else { Duration::ZERO })
     }
 
-    /// Begins a request on the first of these ways that is not the one that failed last. Returns it. If there is none,
-    /// tries again soon.
-    pub(super) fn ask(&mut self, ways: impl Iterator<Item = Hop>, now: Duration) -> Option<Hop> {
+    /// Begins a request over the first of these hops that is not the one that failed last. Returns the hop. If there is
+    /// none, the request is repeated soon.
+    pub(super) fn ask(&mut self, hops: impl Iterator<Item = Hop>, now: Duration) -> Option<Hop> {
         let failed = self.failed.take();
-        let mut ways = ways.peekable();
-        let usual = ways.peek().copied();
-        let via = ways.find(|&via| Some(via) != failed).or(usual);
+        let mut hops = hops.peekable();
+        let usual = hops.peek().copied();
+        let via = hops.find(|&via| Some(via) != failed).or(usual);
         self.ask_at = via.is_none().then_some(now + GAP_PATIENCE);
         self.sync = via.map(|via| Sync::new(via, now));
         via
     }
 
-    /// Nothing is requested for now.
+    /// Cancels the next request.
     pub(super) fn do_not_ask(&mut self) {
         self.ask_at = None;
     }
 
-    /// A neighbour requests a snapshot of the hub. `is_asked`: it is the neighbour that was asked here.
+    /// Handles a neighbour's request for a snapshot of the hub. `is_asked` is true if this hub has asked the same
+    /// neighbour.
     pub(super) fn wait(&mut self, via: Hop, is_asked: bool) -> Wait {
         if self.sync.is_none() {
             return Wait::NotNeeded;
@@ -267,12 +269,12 @@ impl Repair {
         self.sync.as_ref().map(|sync| sync.deadline)
     }
 
-    /// Adds a part that arrived on the way of the request. False if it is wrong.
+    /// Adds a part that arrived over the hop of the request. Returns false if the part is wrong.
     pub(super) fn take(&mut self, part: SnapshotPart, max_peers: usize, now: Duration) -> bool {
         self.sync.as_mut().is_some_and(|sync| sync.take(part, max_peers, now))
     }
 
-    /// Completes the snapshot, which must include the change `least`. `None` if it is wrong.
+    /// Completes the snapshot, which must include the change `least`. Returns `None` if it is wrong.
     pub(super) fn complete(&mut self, least: u64, now: Duration) -> Option<Snapshot> {
         let Sync { via, seq, digest, peers, .. } =
             self.sync.take_if(|sync| sync.found == sync.digest && sync.seq >= least)?;
@@ -282,23 +284,25 @@ impl Repair {
         Some(Snapshot { via, seq, digest, peers })
     }
 
-    /// The snapshot on this way is behind the hub's heartbeats. The next request takes another way.
+    /// Records that the snapshot over this hop is behind the hub's heartbeats. The next request uses another hop.
     pub(super) fn note_stale(&mut self, via: Hop) {
         self.failed = Some(via);
     }
 
-    /// A snapshot has arrived. Unless the replica agrees with a heartbeat, the next one is requested later.
+    /// Records that a snapshot has arrived. Unless the replica then agrees with a heartbeat, the next snapshot is
+    /// requested later.
     pub(super) fn note_vain(&mut self, now: Duration) {
         self.vain = self.vain.saturating_add(1);
         self.vain_at = now;
     }
 
-    /// Takes the neighbours that waited for the snapshot.
+    /// Removes and returns the neighbours that waited for the snapshot.
     pub(super) fn take_waiters(&mut self) -> Vec<Hop> {
         std::mem::take(&mut self.waiters)
     }
 
-    /// Stops waiting for the snapshot; another one is requested soon, on another way. `None` if none is requested.
+    /// Stops waiting for the snapshot. Another one is requested soon over another hop. Returns `None` if none is
+    /// requested.
     pub(super) fn give_up(&mut self, now: Duration) -> Option<Abandoned> {
         let sync = self.sync.take()?;
         self.failed = Some(sync.via);
@@ -306,14 +310,14 @@ impl Repair {
         Some(Abandoned { peers: sync.peers, waiters: self.take_waiters() })
     }
 
-    /// The hub is lost: nothing has to be repaired.
+    /// Ends the repair, because the hub is lost.
     pub(super) fn end(&mut self) -> Abandoned {
         self.note_caught_up();
         let peers = self.sync.take().map(|sync| sync.peers).unwrap_or_default();
         Abandoned { peers, waiters: self.take_waiters() }
     }
 
-    /// The hub has begun another incarnation.
+    /// Resets the repair, because the hub has begun another incarnation.
     pub(super) fn begin_life(&mut self) {
         (self.failed, self.vain, self.repaired_by) = (None, 0, None);
     }
@@ -328,7 +332,7 @@ mod tests {
     const A: Hop = Hop::Link(LinkId(1));
     const B: Hop = Hop::Link(LinkId(2));
 
-    /// A repair after this number of snapshots in vain, the last of them now.
+    /// A repair after this number of snapshots without a result, the last of them now.
     fn after(vain: u32) -> Repair {
         let mut repair = Repair::default();
         (0..vain).for_each(|_| repair.note_vain(NOW));
@@ -336,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pause_doubles_with_each_snapshot_in_vain() {
+    fn the_pause_doubles_with_each_snapshot_without_a_result() {
         for (vain, pause) in [(0, 300), (1, 600), (2, 1_200), (5, 9_600), (9, 9_600)] {
             let mut repair = after(vain);
             repair.note_behind(NOW);
@@ -349,7 +353,7 @@ mod tests {
         let later = NOW + Duration::from_secs(20);
         let mut repair = after(5);
         repair.note_behind(later);
-        assert_eq!(repair.due(), Some(later + GAP_PATIENCE), "the neighbours have rested long enough");
+        assert_eq!(repair.due(), Some(later + GAP_PATIENCE), "the pause is over");
         assert_eq!(repair.ask([A].into_iter(), later), Some(A));
         let late = later + SNAPSHOT_PATIENCE;
         assert!(!repair.is_late(late - Duration::from_millis(1)) && repair.is_late(late));
@@ -358,25 +362,25 @@ mod tests {
     }
 
     #[test]
-    fn another_way_is_asked_after_a_failure_if_there_is_one() {
+    fn another_hop_is_used_after_a_failure_if_there_is_one() {
         let mut repair = Repair::default();
         assert_eq!(repair.ask([A, B].into_iter(), NOW), Some(A));
         repair.give_up(NOW);
         assert_eq!(repair.ask([A, B].into_iter(), NOW), Some(B));
         repair.give_up(NOW);
-        assert_eq!(repair.ask([B, B].into_iter(), NOW), Some(B), "there is no other");
+        assert_eq!(repair.ask([B, B].into_iter(), NOW), Some(B), "there is no other hop");
         repair.end();
         assert_eq!(repair.ask(std::iter::empty(), NOW), None);
-        assert_eq!(repair.due(), Some(NOW + GAP_PATIENCE), "there may be a way soon");
+        assert_eq!(repair.due(), Some(NOW + GAP_PATIENCE), "there may be a hop soon");
     }
 
     #[test]
-    fn a_wrong_snapshot_is_replaced_over_another_way_after_a_pause() {
+    fn a_wrong_snapshot_is_replaced_over_another_hop_after_a_pause() {
         let mut repair = Repair::default();
         repair.note_wrong(NOW);
         assert!(repair.is_asking(NOW), "it is the first");
         repair.ask([A, B].into_iter(), NOW);
-        assert!(repair.complete(1, NOW).is_none(), "it lacks a change that is known");
+        assert!(repair.complete(1, NOW).is_none(), "the snapshot lacks a known change");
         let Snapshot { via, seq, .. } = repair.complete(0, NOW).unwrap();
         assert_eq!((via, seq, repair.behind_since()), (A, 0, None));
         repair.note_wrong(NOW);

@@ -24,13 +24,13 @@ impl Relay {
         if remote.repair.is_under_way() || !remote.is_live() {
             return remote.repair.do_not_ask();
         }
-        // A neighbour that has sent too little may be cut off from the hub itself.
+        // A neighbour that has sent too little may not reach the hub either.
         let itself = Some(Hop::Bridge(hub))
             .filter(|_| self.bridge.is_up() && remote.is_bridged(now.at) && remote.repair.is_vain());
         let usual = [direct, itself, remote.paths.best(), route].into_iter().flatten();
-        let ways = usual.chain(remote.paths.newest_first());
-        let Some(via) = remote.repair.ask(ways, now.at) else { return };
-        // A wrong replica is replaced by any right one.
+        let hops = usual.chain(remote.paths.newest_first());
+        let Some(via) = remote.repair.ask(hops, now.at) else { return };
+        // Any correct snapshot replaces a wrong replica.
         let have = if remote.doubted { 0 } else { remote.holding.seq };
         let request = SnapshotRequest { hub, incarnation: remote.incarnation, have };
         self.send(Destination::from(via), Envelope::SnapshotRequest(request));
@@ -51,8 +51,8 @@ impl Relay {
         let is_asked = asked.is_some_and(|asked| self.neighbour(asked) == self.neighbour(via));
         let remote = self.hubs.get_mut(&hub).filter(|r| r.is_live() && r.incarnation == incarnation);
         let Some(remote) = remote else { return self.decline_snapshot(via, request) };
-        // A replica under repair would only pass on its own gaps, and one that is behind is of no use to a neighbour
-        // that has as much.
+        // A replica under repair would only forward its own gaps, and one that is behind is useless to a neighbour that
+        // has the same changes.
         let is_of_use = !remote.doubted && (remote.lag() == 0 || have < remote.holding.seq);
         match remote.repair.wait(via, is_asked) {
             Wait::Waits => {}
@@ -216,7 +216,7 @@ impl Relay {
         self.give_up_snapshot(hub, now);
     }
 
-    /// Handles a snapshot that did not arrive or had a wrong digest.
+    /// Handles a snapshot that did not arrive in time.
     pub(super) fn give_up_snapshot(&mut self, hub: HubId, now: Now) {
         if self.hubs.get(&hub).is_some_and(|remote| remote.repair.is_under_way()) {
             self.stats.snapshots_refused += 1;
@@ -234,7 +234,7 @@ impl Relay {
         let request = SnapshotRequest { hub, incarnation: remote.incarnation, have: 0 };
         self.discarded.add(peers);
         for via in waiters {
-            // Another neighbour may know more.
+            // Another neighbour may have later changes.
             self.decline_snapshot(via, request);
         }
         self.catch_up(hub, now);

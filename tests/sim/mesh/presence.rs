@@ -40,8 +40,8 @@ pub(crate) struct Version {
     said: u32,
 }
 
-/// Time in which a replica is repaired if the hub of its peers is alive. The leave of a client, and the snapshots that
-/// replace it, may be lost several times.
+/// Time in which a replica is repaired while the hub of its peers is alive. The leave of a client, and the snapshots
+/// that replace it, may be lost several times.
 const REPAIRS: Duration = Duration::from_secs(20);
 
 impl World {
@@ -185,8 +185,9 @@ impl World {
         longest
     }
 
-    /// Time until which a repair of presence may fail again and again. It takes three transits of each link on the way:
-    /// a heartbeat, a request, a snapshot. Faults that come faster leave it to chance, until the run is at rest.
+    /// Time until which repairs of presence may fail repeatedly. A repair takes three transits of each link on its
+    /// route: a heartbeat, a request, a snapshot. With more frequent faults, its success depends on chance until the
+    /// run is at rest.
     fn repairs_fail_until(&self) -> Option<Duration> {
         let is_hopeless = !self.plan.calm && Duration::from_millis(self.plan.trouble_ms as u64) < 3 * self.transit();
         let until = self.rested_at.map_or(self.now + Duration::from_secs(1), |rested_at| rested_at + REPAIRS);

@@ -1,4 +1,4 @@
-//! Tests of rules at their edges: exact times, and who else must not be affected.
+//! Tests of rules at their limits: exact times, and hubs that must not be affected.
 
 use super::*;
 use crate::envelope::{Change, ChangeKind, Heartbeat};
@@ -10,9 +10,9 @@ fn change(seq: u64, session: u64, kind: ChangeKind) -> Change {
     Change { hub: hub(1), incarnation, seq, peer: id(7), session, kind }
 }
 
-/// A hub that reports the end of a session before its begin has broken its own order.
+/// A hub that reports the end of a session before its start has broken its own order.
 #[test]
-fn a_leave_of_a_session_that_has_not_begun_removes_nothing() {
+fn the_leave_of_a_session_that_has_not_begun_removes_nothing() {
     let mut holding = Holding::new(10);
     let claim = Claim { incarnation: PeerIncarnation(5), hub: hub(1) };
     let discovered = Arc::new(wire::peer_discovered(b"{}", claim.incarnation, "n", 0));
@@ -33,7 +33,7 @@ fn a_leave_of_a_session_that_has_not_begun_removes_nothing() {
 }
 
 #[test]
-fn a_hub_counts_as_bridged_as_long_as_its_heartbeats_come_over_the_bridge() {
+fn a_hub_counts_as_bridged_while_its_heartbeats_arrive_over_the_bridge() {
     let mut net = Net::new(2);
     net.link(1, 2);
     net.bridged = vec![1, 2];
@@ -41,7 +41,7 @@ fn a_hub_counts_as_bridged_as_long_as_its_heartbeats_come_over_the_bridge() {
     net.pass(2 * HEARTBEAT);
     let bridged = |net: &Net| net.hubs[&2].hubs(net.now)[0].bridged;
     assert!(bridged(&net));
-    // Hub 1 loses the bridge. Its heartbeats go on over the link.
+    // Hub 1 loses the bridge. Its heartbeats continue to arrive over the link.
     net.bridged = vec![2];
     net.input(1, RelayInput::BridgeDown);
     net.pass(LEASE - 2 * HEARTBEAT);
@@ -75,7 +75,7 @@ fn nothing_is_sent_to_a_bridge_that_has_failed() {
 
 #[test]
 fn a_change_on_the_bridge_is_forwarded_only_to_hubs_that_are_not_on_it() {
-    // 1, 2 and 3 are on the bridge, 2 and 3 also linked, and 4 is linked with 2.
+    // Hubs 1, 2 and 3 are on the bridge; 2 is also linked with 3 and with 4.
     let mut net = Net::new(4);
     net.bridged = vec![1, 2, 3];
     (1..=3).for_each(|n| net.input(n, RelayInput::BridgeUp));
@@ -88,11 +88,15 @@ fn a_change_on_the_bridge_is_forwarded_only_to_hubs_that_are_not_on_it() {
     assert!((2..=4).all(|n| net.hubs[&n].locate(&id(11)) == Some(hub(1))));
     let changes = net.changes;
     net.opens(4, 14, 0);
-    assert_eq!(net.changes - changes, 3, "from 4 to 2, from 2 to 3, and one for the bridge by the lowest hub there");
+    assert_eq!(
+        net.changes - changes,
+        3,
+        "from 4 to 2, from 2 to 3, and one for the bridge from the hub with the smallest id there"
+    );
     assert!((1..=3).all(|n| net.hubs[&n].locate(&id(14)) == Some(hub(4))));
 }
 
-/// The time at which hub 1 gives up hub 2, which is gone, if nothing calls hub 1 for this time at the end of the lease.
+/// The time at which hub 1 gives up the dead hub 2, if hub 1 does nothing for this time at the end of the lease.
 fn gives_up_after(pause: Duration) -> Duration {
     let mut net = Net::full(2);
     net.hubs.remove(&2);
@@ -117,7 +121,7 @@ fn gives_up_after(pause: Duration) -> Duration {
 }
 
 #[test]
-fn after_a_stop_of_the_process_leases_are_judged_a_heartbeat_later() {
+fn after_a_stop_of_the_process_leases_are_checked_a_heartbeat_later() {
     assert!(gives_up_after(2 * HEARTBEAT) < HEARTBEAT, "a busy process may be two heartbeats late");
     let stopped = gives_up_after(2 * HEARTBEAT + Duration::from_millis(1));
     assert!(stopped >= HEARTBEAT && stopped < 2 * HEARTBEAT, "{stopped:?}");
@@ -141,7 +145,7 @@ fn a_heartbeat_that_was_read_after_a_stop_may_be_as_old_as_the_stop() {
 }
 
 #[test]
-fn an_old_heartbeat_goes_back_to_its_hub_and_nowhere_else() {
+fn an_old_heartbeat_is_sent_back_only_to_its_hub() {
     // Hub 3 remembers a later incarnation of hub 1. Its heartbeat goes back to hub 1 along the chain.
     let mut net = Net::chain(3);
     net.pass(2 * HEARTBEAT);
@@ -166,12 +170,12 @@ fn an_old_heartbeat_goes_back_to_its_hub_and_nowhere_else() {
     assert_eq!(passes(1, lease), [lease + second], "each hub adds a heartbeat to the age");
     let furthest = lease + second * u32::from(crate::limits::MAX_HOPS);
     assert_eq!(passes(1, furthest - second - 1), [furthest - 1]);
-    assert_eq!(passes(1, furthest - second), [0; 0], "it has come around");
-    assert_eq!(passes(0, lease), [0; 0], "it is not later");
+    assert_eq!(passes(1, furthest - second), [0; 0], "it has returned to hub 1");
+    assert_eq!(passes(0, lease), [0; 0], "the incarnation is not later");
 }
 
 #[test]
-fn a_namesake_that_falls_silent_is_forgotten() {
+fn a_silent_hub_with_the_same_id_is_forgotten() {
     let mut net = Net::full(2);
     net.pass(2 * crate::limits::RIVAL_PATIENCE);
     let link = Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
@@ -181,7 +185,7 @@ fn a_namesake_that_falls_silent_is_forgotten() {
         let incarnation = HubIncarnation(own.0 - 10);
         Envelope::Heartbeat(Arc::new(Heartbeat { hub: hub(1), incarnation, number, process: 77, ..(*known).clone() }))
     };
-    // Heartbeats that arrive together are no sign of life: they may have waited somewhere.
+    // Heartbeats that arrive together do not show that their hub is alive: they may have waited in a socket.
     for number in 1..20 {
         let envelope = beat(&net, number);
         net.input(1, RelayInput::Received { via: link, envelope });
@@ -190,7 +194,7 @@ fn a_namesake_that_falls_silent_is_forgotten() {
     net.pass(crate::limits::RIVAL_YIELD + 2 * HEARTBEAT);
     assert!(net.hubs[&1].rival.is_none());
     assert_eq!(net.hubs[&1].hub(), hub(1));
-    // Heartbeats that go on are.
+    // Heartbeats that continue to arrive show it.
     for number in 20..26 {
         let envelope = beat(&net, number);
         net.input(1, RelayInput::Received { via: link, envelope });
@@ -200,7 +204,7 @@ fn a_namesake_that_falls_silent_is_forgotten() {
         }
     }
     assert!(net.events.contains(&(1, MeshEvent::SameId)));
-    assert_ne!(net.hubs[&1].hub(), hub(1), "the other began earlier");
+    assert_ne!(net.hubs[&1].hub(), hub(1), "the other hub began earlier");
     net.pass(RIVAL_MEMORY);
 }
 
@@ -225,7 +229,7 @@ fn a_hub_with_a_new_id_begins_with_no_links_and_no_bridge() {
 }
 
 #[test]
-fn an_incarnation_is_replaced_at_once_if_its_link_ended_and_else_after_a_silence() {
+fn an_incarnation_is_replaced_at_once_if_its_link_ended_and_otherwise_after_a_silence() {
     let restarts = |cut_first: bool| {
         let mut net = Net::new(3);
         net.link(1, 2);
@@ -236,7 +240,7 @@ fn an_incarnation_is_replaced_at_once_if_its_link_ended_and_else_after_a_silence
             net.cut(1, 2);
         }
         net.hubs.remove(&1);
-        // Another process with the id, later, is heard through hub 3.
+        // Another process with the same id, which started later, sends heartbeats through hub 3.
         let via = Hop::Link(net.hubs[&2].links.used_for(&hub(3)).unwrap());
         let incarnation = HubIncarnation(known.incarnation.0 + 5);
         let began = net.now.at;
@@ -265,13 +269,13 @@ fn a_go_hub_receives_large_announcements_in_turns_of_bounded_size() {
         net.announces_data(1, peer, 0, Stay::default(), Some(&data));
     }
     let link = LinkId(99);
-    let way = Transport::Link(link);
-    net.full.push((1, way));
+    let transport = Transport::Link(link);
+    net.full.push((1, transport));
     net.input(1, RelayInput::LegacyUp { link, hub: hub(100), dialed: false });
     net.texts.clear();
     let mut told = 0;
     for _ in 0..20 {
-        net.input(1, RelayInput::Room { way });
+        net.input(1, RelayInput::Room { transport });
         let bytes: usize = net.texts.iter().map(|(_, _, text)| text.len()).sum();
         let last = net.texts.last().map_or(0, |(_, _, text)| text.len());
         assert!(bytes - last < SNAPSHOT_BYTES, "{bytes}");
@@ -282,7 +286,7 @@ fn a_go_hub_receives_large_announcements_in_turns_of_bounded_size() {
 }
 
 #[test]
-fn a_signal_takes_the_way_back_for_its_outcome_when_its_hub_restarted() {
+fn the_outcome_of_a_signal_returns_although_its_hub_has_restarted() {
     // Hub 3 has begun another incarnation, which hub 1 does not know yet.
     let mut net = Net::chain(3);
     net.joins(1, 11, 0);
@@ -297,7 +301,7 @@ fn a_signal_takes_the_way_back_for_its_outcome_when_its_hub_restarted() {
 }
 
 #[test]
-fn a_gap_is_waited_for_exactly_as_long_as_reordering_takes() {
+fn a_hub_waits_for_a_gap_exactly_as_long_as_reordering_takes() {
     let mut net = Net::full(2);
     net.joins(1, 11, 0);
     net.pass(2 * HEARTBEAT);

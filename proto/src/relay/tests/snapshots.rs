@@ -122,7 +122,7 @@ fn misses_a_change(net: &mut Net) {
 }
 
 #[test]
-fn a_replica_that_is_behind_is_of_no_use_to_a_neighbour_with_as_much() {
+fn a_replica_that_is_behind_is_useless_to_a_neighbour_with_the_same_changes() {
     let mut net = Net::chain(3);
     net.joins(1, 7, 0);
     net.pass(2 * HEARTBEAT);
@@ -130,7 +130,7 @@ fn a_replica_that_is_behind_is_of_no_use_to_a_neighbour_with_as_much() {
     net.hubs.get_mut(&1).unwrap().beat(net.now);
     net.drain(1);
     net.run();
-    // Hub 2 waits for the missing change, and has not asked hub 1 yet.
+    // Hub 2 waits for the missing change, and has not yet asked hub 1.
     let relay = &net.hubs[&2];
     let (lag, have) = (relay.hubs[&hub(1)].lag(), relay.hubs[&hub(1)].holding.seq);
     assert!(lag > 0 && have > 0 && !relay.hubs[&hub(1)].repair.is_under_way());
@@ -150,11 +150,11 @@ fn a_replica_that_is_behind_is_of_no_use_to_a_neighbour_with_as_much() {
 }
 
 #[test]
-fn two_hubs_with_the_same_gap_are_whole_as_soon_as_one_of_them_is() {
+fn two_hubs_with_the_same_gap_are_complete_as_soon_as_one_of_them_is() {
     let mut net = Net::chain(3);
     net.joins(1, 7, 0);
     net.pass(2 * HEARTBEAT);
-    // Hub 1 is heard for long, and neither its changes nor its snapshots arrive.
+    // Heartbeats of hub 1 arrive for a long time, but neither its changes nor its snapshots.
     net.loses = |envelope| matches!(envelope.kind(), EnvelopeKind::Change | EnvelopeKind::Snapshot);
     net.joins(1, 20, 0);
     net.pass(30 * HEARTBEAT);
@@ -167,7 +167,7 @@ fn two_hubs_with_the_same_gap_are_whole_as_soon_as_one_of_them_is() {
 }
 
 #[test]
-fn a_hub_itself_is_asked_once_a_neighbour_has_sent_too_little() {
+fn a_hub_itself_is_asked_after_a_neighbour_has_sent_too_little() {
     let mut net = Net::new(3);
     net.bridged = vec![1, 2, 3];
     (1..=3).for_each(|n| net.input(n, RelayInput::BridgeUp));
@@ -175,7 +175,7 @@ fn a_hub_itself_is_asked_once_a_neighbour_has_sent_too_little() {
     net.joins(1, 7, 0);
     net.pass(2 * HEARTBEAT);
     misses_a_change(&mut net);
-    // Hub 1's heartbeats come faster over the link, and hub 3 there does not know the change either.
+    // Hub 1's heartbeats arrive earlier over the link, and hub 3 there lacks the change as well.
     let link = net.hubs[&2].links.used_for(&hub(3)).unwrap();
     let asked = |net: &Net, n: u8| net.hubs[&n].stats.received[EnvelopeKind::SnapshotRequest as usize];
     let before = [asked(&net, 1), asked(&net, 3)];

@@ -61,7 +61,7 @@ impl Day {
     }
 }
 
-/// Asks for two acquaintances in a network whose members discover all others.
+/// Asks to know two members in a network whose other members discover everyone.
 const BOUNDED: &str = r#"{"type":"announce","networkName":"n","data":{"discover":{"closest":2}}}"#;
 
 #[test]
@@ -84,7 +84,7 @@ fn discover_finds_the_other_members_page_by_page() {
 }
 
 #[test]
-fn an_unbounded_member_discovers_everybody_by_itself() {
+fn an_unbounded_member_discovers_everyone() {
     let mut day = Day::of_circles(0, 100);
     for n in 1..=4 {
         day.joins_as(n, ANNOUNCE);
@@ -99,7 +99,7 @@ fn a_peer_with_a_full_circle_signals_only_its_acquaintances() {
         day.joins_as(n, ANNOUNCE);
     }
     day.joins_as(3, ANNOUNCE);
-    // 1, 2 and 3 know each other, so nobody has room for 4.
+    // 1, 2 and 3 know each other, so their circles have no room for 4.
     assert_eq!(news(&day.joins_as(4, ANNOUNCE), session(4, 0)), []);
     let signal = [MessageKind::Signal(wire::SignalKind::Offer)];
     assert_eq!(told(&day.offers(1, 3)), signal);
@@ -115,7 +115,7 @@ fn a_peer_with_a_full_circle_signals_only_its_acquaintances() {
 }
 
 #[test]
-fn unbounded_members_signal_each_other_whatever_their_circles() {
+fn unbounded_members_signal_each_other_however_full_their_circles_are() {
     let mut day = Day::of_circles(0, 1);
     day.joins_as(1, ANNOUNCE);
     day.joins_as(2, ANNOUNCE);
@@ -129,7 +129,7 @@ fn unbounded_members_signal_each_other_whatever_their_circles() {
 }
 
 #[test]
-fn a_meeting_concerns_only_peers_that_do_not_know_each_other_anyway() {
+fn only_bounded_peers_in_their_current_stay_meet() {
     let mut day = Day::bounded(1);
     day.router.config.discovery = Discovery::All;
     day.says(session(0, 0), ANNOUNCE);
@@ -143,15 +143,15 @@ fn a_meeting_concerns_only_peers_that_do_not_know_each_other_anyway() {
     assert_eq!(meets(&mut day, 9, 5).len(), 0, "both are unbounded");
     assert_eq!(meets(&mut day, 1, own).len(), 0, "nobody meets itself");
     day.hears(joined(8, at_hub(8, 10), Stay { number: 6, discovery: Discovery::Closest(1) }));
-    assert_eq!(meets(&mut day, 8, 7).len(), 0, "it is in another stay");
+    assert_eq!(meets(&mut day, 8, 7).len(), 0, "the peer is in another stay");
     day.hears(joined(7, at_hub(7, 10), Stay { number: 6, discovery: Discovery::Closest(1) }));
     let known = day.router.meetings.known();
-    assert!(!meets(&mut day, 7, 6).is_empty(), "it is answered, at least");
+    assert!(!meets(&mut day, 7, 6).is_empty(), "the meeting is answered");
     assert!(day.router.meetings.known() >= known);
 }
 
 #[test]
-fn a_newcomer_does_not_meet_a_peer_that_is_leaving_and_meets_the_others() {
+fn a_newcomer_meets_every_peer_except_one_that_is_leaving() {
     let mut day = Day::of_circles(3, 100);
     day.router.config.tuning.turn_outputs = 1;
     for n in 1..=2 {
@@ -195,7 +195,7 @@ fn near(n: u32) -> PeerId {
 }
 
 #[test]
-fn a_pick_looks_beyond_all_acquaintances_and_members_that_cannot_be_picked() {
+fn a_pick_skips_acquaintances_and_members_that_cannot_be_picked() {
     const KNOWN: u32 = 960;
     const LEGACY: u32 = 240;
     let mut day = Day::of_circles(1, 1024);
@@ -207,7 +207,8 @@ fn a_pick_looks_beyond_all_acquaintances_and_members_that_cannot_be_picked() {
         day.router.handle_input(Input::Message { session: id, text: ANNOUNCE }, Now { at: day.now, wall_ms: WALL_MS });
         while day.router.poll_output().is_some() {}
     };
-    // The closest members are peers of a Go hub, which know nobody; then come those that the seeker knows.
+    // The closest members are peers of a Go hub, which cannot be picked. The next ones are those that the seeker
+    // already knows.
     for n in 1..=LEGACY {
         let data = codec::describe(&near(n), None).unwrap();
         let discovered = Arc::new(wire::peer_discovered(&data, PeerIncarnation::LEGACY, "n", 0));

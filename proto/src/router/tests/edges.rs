@@ -1,4 +1,4 @@
-//! Tests of counters and gauges that operators see, and of bounds of one session.
+//! Tests of the counters and gauges for operators, and of the limits of one session.
 
 use super::*;
 use crate::limits::{ERROR_BURST, MEMBER_BYTES};
@@ -30,7 +30,7 @@ fn messages_and_errors_are_counted_and_errors_beyond_the_burst_are_withheld() {
 }
 
 #[test]
-fn announced_bytes_are_those_of_the_latest_announcements() {
+fn announced_bytes_are_the_bytes_of_the_latest_announcements() {
     let mut day = Day::new(8);
     day.opens(session(0, 0), 1);
     let bytes = |day: &mut Day| day.router.stats().announced_bytes;
@@ -54,7 +54,7 @@ fn announced_bytes_are_those_of_the_latest_announcements() {
 }
 
 #[test]
-fn a_receipt_without_an_outcome_is_unknown_after_its_time() {
+fn a_receipt_without_an_outcome_says_unknown_after_its_time() {
     let (mut day, at) = Day::meshed(0);
     let (sender, target) = (at(0, 20), at(1, 20));
     day.opens(session(0, 0), sender);
@@ -83,7 +83,7 @@ fn a_receipt_without_an_outcome_is_unknown_after_its_time() {
 }
 
 #[test]
-fn a_draining_hub_says_where_to_go_in_a_network_of_the_peer() {
+fn go_away_names_a_network_of_the_peer() {
     let mut day = Day::new(8);
     day.opens(session(0, 0), 1);
     day.says(session(0, 0), ANNOUNCE);
