@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Prepares what packages contain besides the program: manual pages, completions, the service, a file for its settings.
+# Prepares the other contents of packages: manual pages, completions, the service, and a file for its settings.
 #
 #   packaging/prepare.sh PROGRAM OUT
 #
-# PROGRAM runs here, since pages and completions are made by it.
+# PROGRAM must run on this machine, because it prints the pages and the completions.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 program=$(realpath "$1") out=$2
@@ -11,19 +11,16 @@ program=$(realpath "$1") out=$2
 rm -rf "$out"
 mkdir -p "$out/man" "$out/completions"
 "$program" man "$out/man"
-# Without a time, so that equal pages make equal files.
+# The compressed pages contain no time, so that equal pages have equal files.
 gzip -9 -n "$out"/man/*.1
 for shell in bash zsh fish; do "$program" completions $shell >"$out/completions/$shell"; done
-# Packages install programs to /usr/bin, and only the machine's own administrator to /usr/local/bin.
+# Packages install programs to /usr/bin. /usr/local/bin belongs to the machine's administrator.
 sed '1,/^$/d; s#/usr/local/bin/#/usr/bin/#' deploy/systemd/peerpigeon.service >"$out/peerpigeon.service"
 ! grep -q /usr/local "$out/peerpigeon.service"
 cat >"$out/peerpigeon.env" <<'ENV'
 # Settings of the hub, one NAME=value a line: see peerpigeon-serve(1). After a change: systemctl restart peerpigeon
 #
-# HOST=:: serves other machines too, over IPv4 and IPv6.
-#HOST=localhost
-#PORT=8080
-#AUTH_TOKEN=
+# HOST=:: also serves other machines, over IPv4 and IPv6. HOST=localhost PORT=8080 AUTH_TOKEN=
 #ALLOWED_ORIGINS=https://app.example.com
 ENV
 cat >"$out/copyright" <<COPYRIGHT

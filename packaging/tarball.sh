@@ -3,7 +3,7 @@
 #
 #   packaging/tarball.sh PROGRAM TARGET OUT       such as target/…/peerpigeon x86_64-unknown-linux-musl dist
 #
-# The name and the folder are those that [package.metadata.binstall] in Cargo.toml expects.
+# Cargo.toml ([package.metadata.binstall]) expects this name and this folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 program=$1 target=$2 out=$3
@@ -17,7 +17,7 @@ rm "$work/$name"/{copyright,peerpigeon.env,peerpigeon.service}
 cp deploy/systemd/peerpigeon.service LICENSE README.md "$work/$name/"
 install -m 755 "$program" "$work/$name/peerpigeon"
 mkdir -p "$out"
-# Equal programs make equal archives: sorted names, no times, no owners. BSD tar has none of these options.
+# Equal programs make equal archives: sorted names, no times, no owners. BSD tar does not have these options.
 if tar --version | grep -q GNU; then
   tar -C "$work" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - "$name" | gzip -9 -n >"$out/$name.tar.gz"
 else

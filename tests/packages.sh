@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds the packages of a release around a program, installs them, and runs what they installed: the archive, the npm
-# packages, the Debian package.
+# Builds the packages of a release around a program, installs them, and runs the installed programs: the archive, the
+# npm packages, the Debian package.
 #
 #   tests/packages.sh PROGRAM
 #
-# The Debian package is installed into a file system of its own by debootstrap, as root; without that, its content is
-# checked. A static program (target/x86_64-unknown-linux-musl/…) also runs in an empty container.
+# debootstrap installs the Debian package into a separate file system, as root. Without root, its content is checked. A
+# static program (target/x86_64-unknown-linux-musl/…) also runs in an empty container.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 program=$(realpath "$1")

@@ -26,7 +26,7 @@ with tempfile.TemporaryDirectory() as work:
     os.chmod(work, 0o755)
     conffiles = [f"{path}\n" for path in deb["conf-files"]]
     for source, target, mode in deb["assets"]:
-        # cargo-deb knows the program by this path.
+        # cargo-deb recognizes the program by this path.
         is_program = source == "target/release/peerpigeon"
         sources = [program] if is_program else sorted(glob.glob(source))
         if not sources:

@@ -16,11 +16,12 @@ hub.on('error', error => {
   console.error(`peerpigeon-hub: cannot start ${program}: ${error.message}`)
   process.exit(1)
 })
-// The hub drains on these. A terminal sends SIGINT to both, and the hub ignores the second within half a second.
+// These signals make the hub drain. A terminal sends SIGINT to both processes, and the hub ignores a second signal
+// within half a second.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT']) process.on(signal, () => hub.kill(signal))
 hub.on('exit', (code, signal) => {
   if (!signal) process.exit(code)
-  // Ends by the same signal, as the caller of the hub itself would see it.
+  // Ends with the same signal, as the hub itself would.
   process.removeAllListeners(signal)
   process.kill(process.pid, signal)
 })

@@ -2,8 +2,8 @@
 //
 //   node packaging/npm/layout.mjs VERSION OUT PLATFORM=FILE…     such as linux-x64=target/…/peerpigeon
 //
-// Platforms are Node's process.platform and process.arch. Publish those first: npm publish OUT/hub-linux-x64, … and
-// then npm publish OUT/peerpigeon-hub.
+// Platforms are Node's process.platform and process.arch. Publish the packages of the platforms first: npm publish
+// OUT/hub-linux-x64, … and then npm publish OUT/peerpigeon-hub.
 import { chmodSync, copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -46,7 +46,7 @@ for (const program of programs) {
     files: ['peerpigeon', 'LICENSE'],
     preferUnplugged: true
   }, { peerpigeon: file })
-  // All packages of a release belong together.
+  // The packages of a release require each other's version.
   optionalDependencies[name] = version
 }
 put('peerpigeon-hub', {

@@ -10,8 +10,8 @@
 # PEERS=60    peers of the rolling restart             DRAIN_SECS=3  for each of its hubs
 #
 # If a required program is missing and cannot be installed, the suite prints SKIP. Ends with `N passed, N failed, N
-# skipped`.
-# The suite client also uses coturn, Firefox (firefox-esr), Bun and Deno where they are installed, and skips the tests of missing ones.
+# skipped`. The suite client also uses coturn, Firefox (firefox-esr), Bun and Deno where they are installed, and skips
+# the tests of missing ones.
 set -euo pipefail
 
 hub=$(realpath "${1:-target/release/peerpigeon}")

@@ -37,7 +37,7 @@ fn hubs_are_printed_for_scripts() {
 }
 
 #[test]
-fn a_hub_with_a_token_wants_it() {
+fn a_hub_with_a_token_requires_it() {
     let hub = Hub::start(&[("ADMIN_TOKEN", "of-the-operators")]);
     let (code, text) = once(&[&url(&hub)], &[]);
     assert!(code == Some(1) && text.contains("401 Unauthorized: give ADMIN_TOKEN or --token-file"), "{text}");
@@ -46,7 +46,7 @@ fn a_hub_with_a_token_wants_it() {
     assert_eq!(once(&[&url(&hub), "--token-file", "/no/such/file"], &[]).0, Some(64));
     let (code, text) = once(&["--interval", "0", &url(&hub)], &[("ADMIN_TOKEN", "of-the-operators")]);
     assert_eq!(code, Some(64), "a flag was given twice: {text}");
-    // Without a terminal, it says what to use instead.
+    // Without a terminal, the error names the alternative.
     let output = command(&[]).args(["top", &url(&hub)]).output().unwrap();
     assert!(
         output.status.code() == Some(1) && String::from_utf8_lossy(&output.stderr).contains("--once"),

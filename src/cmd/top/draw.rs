@@ -12,7 +12,7 @@ use super::sample::{View, millis, short};
 /// Width of a sparkline in a table.
 const SPARK: u16 = 12;
 
-/// The heights of a sparkline in a table.
+/// The bars of a sparkline, from low to high.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 const HELP: &str = "\
@@ -78,7 +78,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>) {
     }
 }
 
-/// A sparkline as text: each bar in relation to the highest one.
+/// A sparkline as text. Each bar is relative to the highest one.
 pub(super) fn spark(figures: &[u64]) -> String {
     let most = figures.iter().copied().max().unwrap_or_default().max(1);
     let bar = |figure: &u64| {
@@ -99,7 +99,7 @@ pub(super) fn compact(number: f64) -> String {
     }
 }
 
-/// Names of networks come from strangers: without control characters.
+/// Clients choose names of networks, so control characters are removed.
 fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
@@ -151,7 +151,7 @@ fn hubs(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             hub.faults().into_iter().map(|fault| Line::styled(clean(&format!("{}: {fault}", hub.name)), red()))
         })
         .collect();
-    // A line for each hub and the heading; the rest is for faults, at least a third.
+    // One line for each hub, and the heading. The rest is for faults: at least a third.
     let lines = u16::try_from(order.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height * 2 / 3);
     let [table, below] = Layout::vertical([Constraint::Length(lines), Constraint::Fill(1)]).areas(area);
     let width =
@@ -175,7 +175,7 @@ fn hubs(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(text).block(Block::new().title("What to look at").title_style(bold())), below);
 }
 
-/// Some parts with their rates, on one line.
+/// Parts with their rates, on one line.
 fn parts(parts: &[(String, f64)]) -> String {
     if parts.is_empty() {
         return "none".to_owned();

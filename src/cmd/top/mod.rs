@@ -32,22 +32,22 @@ use self::sample::{MetricsJson, Sample, Stats};
 use super::{duration, http};
 use crate::config::{Token, certificates};
 
-/// Maximum time for all pages of a hub.
+/// Maximum time for reading all pages of a hub.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Shortest time between two looks. A hub answers two pages per second and address, after the first hundred.
+/// Minimum time between two polls. A hub answers two pages per second and address, after the first hundred.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(200);
 
-/// One look of this many reads the pages that change slowly.
+/// One poll of this many also reads the pages that change slowly.
 const SLOW_PAGES: u64 = 5;
 
-/// Maximum number of keys that were pressed and are not handled yet.
+/// Maximum number of pressed keys that wait to be handled.
 const KEYS: usize = 64;
 
 /// Watch hubs, their links and their networks in the terminal
 ///
-/// Reads /metrics, /hubstats and /stats of each hub. Below the hubs it names what to look at: slow links, long turns,
-/// floods, certificates that expire, Redis, limits that are near.
+/// Reads /metrics, /hubstats and /stats of each hub. Below the hubs, it lists faults: slow links, long turns, floods,
+/// certificates that expire soon, Redis, and resources near their limits.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "ADMIN_TOKEN has the token of the hubs, if there is no --token-file.\n\nExit codes of --once: 0 every hub \
@@ -62,7 +62,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// Time between two looks
+    /// Time between two polls
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse)]
     interval: Duration,
 
@@ -70,7 +70,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Sort::Given)]
     sort: Sort,
 
-    /// Look twice, print the hubs as text, and exit: for scripts
+    /// Poll twice, print the hubs as text, and exit: for scripts
     #[arg(long)]
     once: bool,
 
@@ -79,7 +79,7 @@ pub struct Args {
     ca: Option<Arc<[u8]>>,
 }
 
-/// What to watch, and how.
+/// The hubs to watch, and the options.
 #[derive(Debug)]
 pub struct Watch {
     urls: Vec<Uri>,
@@ -103,7 +103,7 @@ impl Args {
     }
 }
 
-/// Watches the hubs until the user ends it.
+/// Watches the hubs until the user quits.
 pub async fn run(watch: Watch) -> ExitCode {
     let urls: Vec<String> = watch.urls.iter().map(|url| Redacted(&url.to_string()).to_string()).collect();
     let mut model = Model::new(urls.iter().map(String::as_str), watch.sort);
@@ -133,7 +133,7 @@ pub async fn run(watch: Watch) -> ExitCode {
     }
 }
 
-/// Draws, looks and reacts to keys.
+/// Draws, polls, and handles keys.
 async fn show(model: &mut Model, watch: &Watch) -> io::Result<()> {
     let mut terminal = ratatui::try_init()?;
     let mut keys = keys()?;
@@ -157,7 +157,7 @@ async fn show(model: &mut Model, watch: &Watch) -> io::Result<()> {
                     continue;
                 }
             };
-            // Anything else, such as a new size of the terminal, needs only a new drawing.
+            // Any other event, such as a new size of the terminal, only needs a redraw.
             if let Event::Key(key) = event
                 && key.kind != KeyEventKind::Release
             {
@@ -171,7 +171,7 @@ async fn show(model: &mut Model, watch: &Watch) -> io::Result<()> {
     }
 }
 
-/// Reads events of the terminal on a thread of its own, which ends with the process: reading cannot be cancelled.
+/// Reads events of the terminal on a separate thread, which ends with the process: reading cannot be cancelled.
 fn keys() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
     let (events, keys) = mpsc::channel(KEYS);
     let read = move || {
@@ -190,10 +190,10 @@ fn keys() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
 /// The pages of a hub that change slowly.
 type Known = (Stats, BTreeMap<String, u64>);
 
-/// The looks so far.
+/// The polls so far.
 struct Looks {
     count: u64,
-    /// When the last one ended.
+    /// The end of the last poll.
     last: Instant,
 }
 
@@ -204,7 +204,7 @@ impl Default for Looks {
 }
 
 impl Looks {
-    /// What the next look need not read again, for each hub.
+    /// The slow pages of each hub that the next poll need not read again.
     fn known(&mut self, model: &Model) -> Vec<Option<Known>> {
         let reads_all = self.count.is_multiple_of(SLOW_PAGES);
         self.count += 1;
@@ -212,7 +212,7 @@ impl Looks {
         model.hubs.iter().map(|hub| known(hub).filter(|_| !reads_all)).collect()
     }
 
-    /// Shows what has been seen.
+    /// Shows the results of a poll.
     fn take(&mut self, model: &mut Model, seen: Vec<Result<Sample, String>>) {
         let seconds = self.last.elapsed().as_secs_f64().max(0.001);
         self.last = Instant::now();
@@ -224,7 +224,7 @@ impl Looks {
 }
 
 impl Watch {
-    /// Looks at all hubs at once.
+    /// Polls all hubs at the same time.
     async fn look(&self, known: Vec<Option<Known>>) -> Vec<Result<Sample, String>> {
         let looks = self.urls.iter().zip(known).map(async |(url, known)| {
             let look = tokio::time::timeout(PATIENCE, self.pages(url, known)).await;
@@ -274,7 +274,8 @@ impl Watch {
     }
 }
 
-/// Waits for all futures at once, and returns their results in order. There are as many as hubs on the command line.
+/// Waits for all futures at the same time, and returns their results in order. There are as many as hubs on the command
+/// line.
 async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut running: Vec<_> = futures.into_iter().map(|future| (Some(Box::pin(future)), None)).collect();
     std::future::poll_fn(|cx| {

@@ -1,4 +1,4 @@
-//! What is shown, and how keys change it: without a terminal and without a network.
+//! The shown state, and the effects of keys on it, without a terminal and without a network.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
@@ -7,10 +7,10 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::sample::{Sample, View};
 
-/// Number of looks whose figures are kept: two minutes of sparklines, with the default interval.
+/// Number of polls whose figures are kept: two minutes of sparklines, with the default interval.
 pub(super) const HISTORY: usize = 60;
 
-/// The sparklines of a hub or a network: one figure for each look, the last one at the end.
+/// The sparklines of a hub or a network: one figure for each poll, the latest last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History(VecDeque<u64>);
 
@@ -33,7 +33,7 @@ impl History {
 pub(super) struct Hub {
     /// Its URL, without the scheme.
     pub(super) name: String,
-    /// Why the last look failed.
+    /// The error of the last poll, if it failed.
     pub(super) error: Option<String>,
     pub(super) view: Option<View>,
     pub(super) last: Option<Sample>,
@@ -48,7 +48,7 @@ impl Hub {
         Self { name, ..Self::default() }
     }
 
-    /// The result of a look, so many seconds after the one before.
+    /// Handles the result of a poll, this number of seconds after the previous one.
     pub(super) fn looked(&mut self, look: Result<Sample, String>, seconds: f64) {
         let now = match look {
             Ok(now) => now,
@@ -58,7 +58,7 @@ impl Hub {
             }
         };
         self.error = None;
-        // The first look has no rates.
+        // The first poll has no rates.
         let view = View::of(self.last.as_ref().unwrap_or(&now), &now, seconds);
         self.signals.push(view.signals);
         self.messages.push(view.messages);
@@ -67,7 +67,7 @@ impl Hub {
         self.last = Some(now);
     }
 
-    /// What an operator should look at.
+    /// The faults for the operator.
     pub(super) fn faults(&self) -> Vec<String> {
         let error = self.error.iter().map(|error| format!("not reached: {error}"));
         error.chain(self.view.iter().flat_map(|view| view.faults.iter().cloned())).collect()
@@ -121,7 +121,7 @@ impl Sort {
 
     fn figure(self, hub: &Hub) -> f64 {
         let Some(view) = &hub.view else {
-            // A hub that was never reached is what to look at first.
+            // A hub that was never reached comes first.
             return if self == Self::Given { 0.0 } else { f64::INFINITY };
         };
         match self {
@@ -154,11 +154,11 @@ pub(super) enum Screen {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Network {
     pub(super) name: String,
-    /// The most members that a hub knows. Every hub of a mesh knows all of them.
+    /// The greatest number of members that a hub knows. Every hub of a mesh knows all of them.
     pub(super) members: u64,
 }
 
-/// Everything that is shown.
+/// The state of the whole screen.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     pub(super) hubs: Vec<Hub>,
@@ -172,12 +172,12 @@ pub(super) struct Model {
     pub(super) has_help: bool,
 }
 
-/// What a key asks for.
+/// The request of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     Nothing,
     Quit,
-    /// Look at all hubs now.
+    /// Poll all hubs now.
     Look,
 }
 
@@ -186,7 +186,7 @@ impl Model {
         Self { hubs: urls.into_iter().map(Hub::new).collect(), sort, ..Self::default() }
     }
 
-    /// All hubs have been looked at.
+    /// Records that all hubs have been polled.
     pub(super) fn looked(&mut self) {
         let mut members = BTreeMap::<&str, u64>::new();
         for (name, count) in self.hubs.iter().filter_map(|hub| hub.last.as_ref()).flat_map(|last| &last.networks) {
@@ -196,7 +196,7 @@ impl Model {
         let mut networks: Vec<Network> =
             members.iter().map(|(name, &members)| Network { name: (*name).to_owned(), members }).collect();
         networks.sort_by(|a, b| b.members.cmp(&a.members).then_with(|| a.name.cmp(&b.name)));
-        // Networks that are no more among the largest have no history.
+        // Networks that are no longer among the largest have no history.
         self.members.retain(|name, _| members.contains_key(name.as_str()));
         for network in &networks {
             self.members.entry(network.name.clone()).or_default().push(network.members as f64);
@@ -214,7 +214,7 @@ impl Model {
     pub(super) fn order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.hubs.len()).collect();
         let figure = |index: usize| self.sort.figure(&self.hubs[index]);
-        // Stable, so hubs with equal figures stay in their order.
+        // The sort is stable, so hubs with equal figures stay in their order.
         order.sort_by(|&a, &b| figure(b).partial_cmp(&figure(a)).unwrap_or(Ordering::Equal));
         if self.is_reversed {
             order.reverse();
@@ -230,7 +230,7 @@ impl Model {
         }
     }
 
-    /// A key was pressed.
+    /// Handles a pressed key.
     #[expect(clippy::wildcard_enum_match_arm, reason = "all other keys mean nothing here")]
     pub(super) fn key(&mut self, key: KeyEvent) -> Wish {
         if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {

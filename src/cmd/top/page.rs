@@ -55,7 +55,7 @@ impl Page {
     }
 }
 
-/// What happened between two pages of one hub.
+/// The changes between two pages of one hub.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span<'a> {
     pub(super) before: &'a Page,
@@ -64,14 +64,14 @@ pub(super) struct Span<'a> {
 }
 
 impl Span<'_> {
-    /// How fast a counter grew, per second. A counter that fell has begun again.
+    /// The growth of a counter per second. A counter that has become smaller has restarted.
     pub(super) fn rate(&self, name: &str, labels: &str) -> f64 {
         let after = self.after.sum_where(name, labels);
         let grown = after - self.before.sum_where(name, labels);
         (if grown < 0.0 { after } else { grown }) / self.seconds
     }
 
-    /// How fast each part of a counter grew, without those that did not; the fastest first. Only series whose labels
+    /// The growth per second of each part of a counter that has grown, the fastest first. Only series whose labels
     /// contain `wanted` count.
     pub(super) fn rates_by(&self, name: &str, label: &str, wanted: &str) -> Vec<(String, f64)> {
         let before = self.before.by_where(name, label, wanted);
@@ -85,8 +85,8 @@ impl Span<'_> {
         grown
     }
 
-    /// How many observations of a histogram are above one of its bounds, per second: of the series whose labels contain
-    /// `wanted`.
+    /// The number of observations of a histogram above one of its bounds, per second. Only series whose labels contain
+    /// `wanted` count.
     pub(super) fn above(&self, name: &str, wanted: &str, bound: f64) -> f64 {
         let above = |page: &Page| {
             let buckets = page.by_where(&format!("{name}_bucket"), "le", wanted);
@@ -97,8 +97,8 @@ impl Span<'_> {
         (above(self.after) - above(self.before)).max(0.0) / self.seconds
     }
 
-    /// A quantile of a histogram in this time, as the upper bound of its bucket: of the series whose labels contain
-    /// `wanted`. `None` if nothing was counted, and infinite above the last bound.
+    /// A quantile of a histogram in this time, as the upper bound of its bucket. Only series whose labels contain
+    /// `wanted` count. `None` if nothing was counted, and infinity above the last bound.
     pub(super) fn quantile(&self, name: &str, wanted: &str, quantile: f64) -> Option<f64> {
         let name = format!("{name}_bucket");
         let (before, after) = (self.before.by_where(&name, "le", wanted), self.after.by_where(&name, "le", wanted));

@@ -1,4 +1,4 @@
-//! What one hub's pages say, and how it changes.
+//! The contents of one hub's pages, and the changes between two polls.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,19 +7,19 @@ use serde::Deserialize;
 
 use super::page::{Page, Span};
 
-/// A link with a round trip above this is named among the faults.
+/// A link with a longer round trip is a fault.
 const SLOW_LINK_MS: f64 = 150.0;
 
-/// Turns above this are named among the faults, in seconds. They should end within 5 ms.
+/// Longer turns are a fault, in seconds. They should end within 5 ms.
 const LONG_TURN: f64 = 0.025;
 
-/// A shard or the mesh that is busier than this is named among the faults.
+/// A shard or a mesh that is busier than this is a fault.
 const BUSY: f64 = 0.9;
 
-/// A certificate that is valid for less time than this is named among the faults, in days.
+/// A certificate that is valid for less time than this is a fault, in days.
 const FEW_DAYS: f64 = 14.0;
 
-/// A part of a budget above this is named among the faults.
+/// A larger part of a budget is a fault.
 const NEAR_LIMIT: f64 = 0.9;
 
 /// A link, of /hubstats.
@@ -83,7 +83,7 @@ pub(super) struct HubStats {
     pub(super) redis: Option<Redis>,
 }
 
-/// The parts of /stats that no other page has.
+/// The parts of /stats that are on no other page.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Stats {
@@ -111,7 +111,7 @@ impl MetricsJson {
     }
 }
 
-/// One look at a hub.
+/// The result of one poll of a hub.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sample {
     pub(super) page: Page,
@@ -131,7 +131,7 @@ pub(super) struct Shard {
     pub(super) queued_bytes: f64,
 }
 
-/// A hub between two looks.
+/// The state of a hub between two polls.
 #[derive(Clone, Debug, Default)]
 pub(super) struct View {
     pub(super) id: String,
@@ -147,7 +147,7 @@ pub(super) struct View {
     pub(super) cpu: f64,
     /// Signals of peers, per second.
     pub(super) signals: f64,
-    /// Those of them that were not delivered or forwarded.
+    /// Signals that were neither delivered nor forwarded, per second.
     pub(super) lost_signals: f64,
     /// Messages of peers, per second.
     pub(super) messages: f64,
@@ -155,21 +155,21 @@ pub(super) struct View {
     pub(super) closes: f64,
     /// The 99th percentile of the time that a signal takes in the hub, in seconds.
     pub(super) latency: Option<f64>,
-    /// The same of the turns, of the thread whose turns are longest.
+    /// The 99th percentile of the turns of the thread with the longest turns, in seconds.
     pub(super) turn: Option<f64>,
     pub(super) shards: Vec<Shard>,
-    /// Of messages in, outcomes, closes, errors and refusals: the parts that grow, per second.
+    /// The parts of received messages, outcomes, closes, errors and refusals that grow, per second.
     pub(super) message_types: Vec<(String, f64)>,
     pub(super) outcomes: Vec<(String, f64)>,
     pub(super) close_reasons: Vec<(String, f64)>,
     pub(super) errors: Vec<(String, f64)>,
     pub(super) refusals: Vec<(String, f64)>,
-    /// What an operator should look at, the most important first.
+    /// The faults for the operator, the most important first.
     pub(super) faults: Vec<String>,
 }
 
 impl View {
-    /// The hub now, and what has happened since the look before.
+    /// The current state of the hub, and the changes since the previous poll.
     pub(super) fn of(before: &Sample, now: &Sample, seconds: f64) -> Self {
         let page = &now.page;
         let span = Span { before: &before.page, after: page, seconds };
@@ -193,7 +193,7 @@ impl View {
         let is_well = |outcome: &str| outcome == "delivered" || outcome == "forwarded";
         let lost = outcomes.iter().filter(|(outcome, _)| !is_well(outcome)).map(|(_, rate)| rate).sum();
         let version = page.by("peerpigeon_build_info", "version");
-        // One thread with long turns must not be hidden by many short turns of others.
+        // Many short turns of other threads must not hide a thread with long turns.
         let turns = page
             .by("peerpigeon_turn_seconds_bucket", "thread")
             .into_keys()
@@ -234,7 +234,7 @@ impl View {
         if !self.is_ready {
             faults.push("starts or drains: it accepts no peers".to_owned());
         } else if page.sum("peerpigeon_full") > 0.0 {
-            faults.push("full: it has all the peers it may".to_owned());
+            faults.push("full: it has its maximum number of peers".to_owned());
         }
         if page.sum("peerpigeon_bugs_total") > 0.0 {
             faults.push("has found a bug in itself: see bug_found in its log".to_owned());
@@ -276,9 +276,9 @@ impl View {
         }
         for thread in page.by("peerpigeon_turn_seconds_bucket", "thread").into_keys() {
             let long = span.above("peerpigeon_turn_seconds", &format!("thread=\"{thread}\""), LONG_TURN);
-            // One in two seconds can be chance.
+            // A single long turn in two seconds can be chance.
             if long > 0.5 {
-                let what = "turns per second that last longer than 25 ms: it has too little CPU, or a flood";
+                let what = "turns per second that last longer than 25 ms: too little CPU, or a flood";
                 faults.push(format!("{thread} has {long:.1} {what}"));
             }
         }
@@ -313,7 +313,7 @@ impl View {
 }
 
 impl Link {
-    /// Its hub, or else where it leads.
+    /// The hub of the link, or else its address.
     pub(super) fn name(&self) -> &str {
         self.url.as_deref().unwrap_or(&self.address)
     }

@@ -1,4 +1,4 @@
-//! The screens, from pages as a hub sends them. `BLESS=1` writes the snapshots.
+//! Tests of the screens, with pages as a hub sends them. With `BLESS=1`, this test writes the snapshots.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use super::once;
 use super::page::Page;
 use super::sample::{MetricsJson, Sample};
 
-/// A page of a hub with these peers, at a time.
+/// A page of a hub with this number of peers, at this second.
 fn metrics(peers: u32, second: u32, more: &str) -> String {
     let signals = second * 120;
     format!(
@@ -52,7 +52,7 @@ fn sample(metrics: &str, hubstats: &str) -> Sample {
     }
 }
 
-/// Three hubs: one that is well, one with every fault, one that is not reached.
+/// Three hubs: a healthy one, one with every fault, and one that is not reached.
 fn model() -> Model {
     let mut model = Model::new(["http://a:8082/", "https://b.example:8082", "http://c"], Sort::Given);
     let troubled = HUBSTATS
@@ -95,7 +95,7 @@ fn screen(model: &Model, width: u16, height: u16) -> String {
     lines.collect()
 }
 
-/// Compares with a file.
+/// Compares the screen with a file.
 fn is_as(name: &str, shown: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cmd/top/screens").join(name);
     if std::env::var_os("BLESS").is_some_and(|bless| bless == "1") {
@@ -118,7 +118,7 @@ fn press(model: &mut Model, keys: &str) {
 }
 
 #[test]
-fn the_screens_are_as_kept() {
+fn the_screens_match_their_snapshots() {
     let mut model = model();
     is_as("hubs.txt", &screen(&model, 110, 24));
     press(&mut model, "j\n");
@@ -169,7 +169,7 @@ fn small_terminals_and_strange_names_do_no_harm() {
 fn keys_sort_select_and_go_back() {
     let mut model = model();
     press(&mut model, "s");
-    // A hub that is not reached comes first: that is what to look at.
+    // A hub that is not reached comes first.
     assert_eq!((model.sort, model.order()), (Sort::Peers, vec![2, 1, 0]));
     press(&mut model, "r");
     assert_eq!(model.order(), [0, 1, 2]);
@@ -203,7 +203,7 @@ fn histories_are_bounded() {
 }
 
 #[test]
-fn sparklines_are_in_relation_to_the_highest_bar() {
+fn sparklines_are_relative_to_their_highest_bar() {
     assert_eq!(draw::spark(&[0, 1, 4, 8]), "▁▂▅█");
     assert_eq!(draw::spark(&[0, 0]), "▁▁");
     let compact = [0.0, 0.4, 9.0, 12.3, 999.0, 1500.0, 2.5e6, 3e9].map(draw::compact);
