@@ -72,11 +72,13 @@ impl Core {
         };
         self.stats.messages_out[kind.index()] += 1;
         let before = queue.len_bytes();
-        queue.push(signal.map(|(origin, _)| (origin, sender)), |out| match frame {
-            Frame::Arena(range) => out.extend_from_slice(&router.arena()[range.clone()]),
-            Frame::Owned(bytes) => out.extend_from_slice(bytes),
-            Frame::Template(template) => template.write_to(out, &peer, now.wall_ms),
-        });
+        let signal = signal.map(|(origin, _)| (origin, sender));
+        match frame {
+            Frame::Arena(range) => queue.push(signal, |out| out.extend_from_slice(&router.arena()[range.clone()])),
+            Frame::Owned(bytes) => queue.push(signal, |out| out.extend_from_slice(bytes)),
+            // Presence, which has no origin.
+            Frame::Template(template) => queue.push_shared(template, &peer, now.wall_ms),
+        }
         let added = queue.len_bytes() - before;
         self.queued(id, added, Urgency::of(kind));
     }
