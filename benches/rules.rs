@@ -9,8 +9,8 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use proto::{
-    CloseReason, Discovery, HubId, Input, Keys, Now, Output, PeerId, ResumeKeys, Router, RouterConfig, RouterTuning,
-    SessionId, ShardId, Template, ToShard,
+    Budget, CloseReason, Discovery, HubId, Input, Keys, Now, Output, PeerId, ResumeKeys, Router, RouterConfig,
+    RouterTuning, SessionId, ShardId, Template, ToShard,
 };
 
 const NOW: Now = Now { at: Duration::from_secs(1), wall_ms: 1_700_000_000_000 };
@@ -46,8 +46,8 @@ impl Shard {
             max_networks_per_peer: 32,
             max_peers_per_network: 100_000,
             announce_budget_bytes: usize::MAX,
-            message_rate: 1_000_000_000,
-            message_rate_bytes: proto::limits::LARGEST_MESSAGE_RATE_BYTES,
+            budget: Budget::UNLIMITED,
+            network_budget: Budget::UNLIMITED,
             discovery,
             tuning: RouterTuning::default(),
             meshed: false,

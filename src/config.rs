@@ -5,6 +5,7 @@ mod acme;
 mod deployed;
 mod door;
 mod ice;
+mod memory;
 mod mesh;
 mod parse;
 mod quoted;
@@ -22,8 +23,8 @@ use std::time::{Duration, SystemTime};
 
 use hyper::Uri;
 use ipnet::IpNet;
-use proto::limits::SEND_FLOOR_BYTES;
-use proto::{Discovery, HubId, PeerId, Redacted};
+use proto::limits::{DEFAULT_SEND_QUEUE_BYTES, SEND_FLOOR_BYTES};
+use proto::{Budget, BudgetRates, Discovery, HubId, PeerId, Redacted};
 use shard::Origins;
 
 pub use acme::AcmeSettings;
@@ -35,6 +36,8 @@ pub use reader::SettingError;
 pub use settings::{Flags, ListenFlags};
 pub use tls::{CertificateSources, PortNames, TlsSettings, expiry_warning};
 
+use crate::telemetry::process;
+use memory::MemoryBudgets;
 use reader::{SettingsReader, Shown, Source};
 use settings::Setting;
 
@@ -119,6 +122,8 @@ pub struct Config {
     pub bootstrap_hubs: Vec<Uri>,
     /// Origins whose pages may read the HTTP endpoints: CORS_ORIGIN, or else ALLOWED_ORIGINS.
     pub cors: Arc<Origins>,
+    /// The rates of the budgets: MESSAGE_RATE and the settings after it.
+    pub budget_rates: BudgetRates,
     /// CORS_PRIVATE_NETWORK.
     pub cors_private_network: bool,
     /// DISCOVERY.
@@ -159,10 +164,6 @@ pub struct Config {
     pub mesh: MeshSettings,
     /// HUB_MESH_NAMESPACE.
     pub mesh_namespace: String,
-    /// MESSAGE_RATE.
-    pub message_rate: u32,
-    /// MESSAGE_RATE_BYTES.
-    pub message_rate_bytes: u64,
     /// ALLOWED_ORIGINS.
     pub origins: Arc<Origins>,
     /// PEER_TIMEOUT_MS.
@@ -171,6 +172,10 @@ pub struct Config {
     pub playground: bool,
     /// PORT; 0 means any free port.
     pub port: u16,
+    /// NETWORK_BUDGETS. 0 means no limit.
+    pub network_budgets: u32,
+    /// RECEIVE_BUDGET_BYTES.
+    pub receive_budget_bytes: usize,
     /// READY_WHEN_FULL.
     pub ready_when_full: bool,
     /// SEND_BUDGET_BYTES.
@@ -235,16 +240,28 @@ impl Config {
         let max_peers_per_network = number(&settings::MAX_PEERS_PER_NETWORK);
         let message_rate = number(&settings::MESSAGE_RATE);
         let message_rate_bytes = number(&settings::MESSAGE_RATE_BYTES);
+        let announce_rate_bytes = number(&settings::ANNOUNCE_RATE_BYTES);
+        let event_rate_bytes = number(&settings::EVENT_RATE_BYTES);
+        let discover_rate = number(&settings::DISCOVER_RATE);
+        let error_rate = number(&settings::ERROR_RATE);
+        let network_budgets = number(&settings::NETWORK_BUDGETS);
         let discovery = reader.text(&settings::DISCOVERY, || Ok(Discovery::All), str::parse);
         let mut number = |setting: &'static Setting| reader.number(setting, || setting.default_number());
         let peer_timeout_ms = number(&settings::PEER_TIMEOUT_MS);
         let send_queue_frames = number(&settings::SEND_QUEUE_FRAMES);
-        let send_queue_bytes = number(&settings::SEND_QUEUE_BYTES);
-        let send_budget_bytes = number(&settings::SEND_BUDGET_BYTES);
-        let announce_budget_bytes = number(&settings::ANNOUNCE_BUDGET_BYTES);
         let drain_secs = number(&settings::DRAIN_SECS);
         let cleanup_interval_ms = number(&settings::CLEANUP_INTERVAL_MS);
         let ready_when_full = reader.switch(&settings::READY_WHEN_FULL);
+        let memory = MemoryBudgets::of(process::memory_room());
+        // The defaults satisfy the other settings, which the operator may have set: see `cross_check`.
+        let message = size(max_message_bytes.unwrap_or_default()) + MAX_ENVELOPE_BYTES;
+        let queue = memory.send_queue.max(message.min(DEFAULT_SEND_QUEUE_BYTES));
+        let send_queue_bytes = reader.number(&settings::SEND_QUEUE_BYTES, || queue as u64);
+        let floors = size(shards.unwrap_or_default()) * SEND_FLOOR_BYTES;
+        let budget = memory.send.max(size(send_queue_bytes.unwrap_or_default())).max(floors);
+        let send_budget_bytes = reader.number(&settings::SEND_BUDGET_BYTES, || budget as u64);
+        let receive_budget_bytes = reader.number(&settings::RECEIVE_BUDGET_BYTES, || memory.receive as u64);
+        let announce_budget_bytes = reader.number(&settings::ANNOUNCE_BUDGET_BYTES, || memory.announce as u64);
         let is_hub = reader.switch(&settings::IS_HUB);
         let hub_id = reader.text(&settings::HUB_ID, random_hub_id, parse::hub_id);
         let namespace =
@@ -298,6 +315,14 @@ impl Config {
             auth_token: auth_token?,
             bootstrap_hubs,
             cors,
+            budget_rates: BudgetRates {
+                messages: message_rate?,
+                bytes: message_rate_bytes?,
+                announcements: announce_rate_bytes?,
+                events: event_rate_bytes?,
+                pages: discover_rate?,
+                errors: error_rate?,
+            },
             cors_private_network: cors_private_network?,
             discovery: discovery?,
             door: door?,
@@ -318,12 +343,12 @@ impl Config {
             max_peers_per_network: size(max_peers_per_network?),
             mesh,
             mesh_namespace: namespace?,
-            message_rate: u32::try_from(message_rate?).ok()?,
-            message_rate_bytes: message_rate_bytes?,
+            network_budgets: u32::try_from(network_budgets?).ok()?,
             origins,
             peer_timeout: Duration::from_millis(peer_timeout_ms?),
             port,
             playground: playground?,
+            receive_budget_bytes: size(receive_budget_bytes?),
             ready_when_full: ready_when_full?,
             send_budget_bytes: size(send_budget_bytes?),
             send_queue_bytes: size(send_queue_bytes?),
@@ -379,6 +404,19 @@ impl Config {
         }
         refusals.extend(self.door.check());
         if refusals.is_empty() { Ok(()) } else { Err(refusals) }
+    }
+
+    /// Bytes that a session may queue although SEND_BUDGET_BYTES is exhausted.
+    pub fn send_floor_bytes(&self) -> usize {
+        memory::send_floor(self.send_budget_bytes, self.max_connections)
+    }
+
+    /// The budget of a network on all shards together.
+    pub fn network_budget(&self) -> Budget {
+        match self.network_budgets {
+            0 => Budget::UNLIMITED,
+            sessions => Budget::of_network(&self.budget_rates, sessions),
+        }
     }
 
     /// The output of `--print-config`: an env file, followed by the source of each value.

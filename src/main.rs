@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use peerpigeon::cli::{self, Task};
+use peerpigeon::telemetry::process;
 use peerpigeon::{cmd, serve};
 
 /// Its background thread returns memory to the system while shards are idle: a hub lives for months, and its load comes
@@ -12,7 +13,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     match cli::task(std::env::args_os(), &|name| std::env::var_os(name)) {
-        Ok(Task::Serve(config)) => serve::run(*config),
+        Ok(Task::Serve(config)) => {
+            process::save_addresses();
+            serve::run(*config)
+        }
         Ok(Task::Health(question)) => cmd::block_on(cmd::health::run(question)),
         Ok(Task::Admin(question)) => cmd::block_on(cmd::admin::run(*question)),
         Ok(Task::Peer(args)) => cmd::block_on(cmd::peer::run(*args)),

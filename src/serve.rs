@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime};
 use mesh::MeshReading;
 use proto::keepalive::Patience;
 use proto::limits::{TICK, TURN_PATIENCE};
-use proto::{Keys, RouterConfig, RouterTuning, ShardId};
+use proto::{Budget, Keys, RouterConfig, RouterTuning, ShardId};
 use shard::{Clock, DoorConfig, Gauges, HubConfig, NetworkList, Proxies, SessionLimits, ShardReading, TlsDoor};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -204,8 +204,8 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             max_networks_per_peer: config.max_networks_per_peer,
             max_peers_per_network: config.max_peers_per_network,
             announce_budget_bytes: config.announce_budget_bytes,
-            message_rate: config.message_rate,
-            message_rate_bytes: config.message_rate_bytes,
+            budget: Budget::of_session(&config.budget_rates, config.max_message_bytes),
+            network_budget: config.network_budget(),
             discovery: config.discovery,
             ice: config.ice.servers().map(Arc::new),
             meshed: mesh.is_some(),
@@ -217,6 +217,8 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             send_queue_frames: config.send_queue_frames,
             send_queue_bytes: config.send_queue_bytes,
             send_budget_bytes: config.send_budget_bytes,
+            send_floor_bytes: config.send_floor_bytes(),
+            receive_budget_bytes: config.receive_budget_bytes,
             peer_timeout: config.peer_timeout,
         },
         max_connections: files.seats,

@@ -23,7 +23,10 @@ use std::time::Duration;
 
 use metrics::{Label, describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
-use proto::{BugSite, CloseReason, ErrorCode, MessageKind, Outcome, ResumeOutcome, RouterStats, TurnLengths};
+use proto::{
+    BudgetItem, BudgetOwner, BugSite, CloseReason, ErrorCode, MessageKind, Outcome, ResumeOutcome, RouterStats,
+    TurnLengths,
+};
 use shard::{HandshakeFailure, ShardReading};
 
 use crate::acme::AcmeView;
@@ -179,6 +182,12 @@ fn publish(scrape: &Scrape) {
     count(&catalog::RELAY_LATE_OUTCOMES, vec![], sum(&|r| r.router.late_outcomes));
     count(&catalog::TURN_CREDENTIALS, vec![], sum(&|r| r.router.turn_credentials));
     count(&catalog::ERRORS_WITHHELD, vec![], sum(&|r| r.router.errors_withheld));
+    for owner in BudgetOwner::ALL {
+        for item in BudgetItem::ALL.into_iter().filter(|item| item.is_of(owner)) {
+            let labels = vec![label("budget", item.label()), label("owner", owner.label())];
+            count(&catalog::RATE_LIMITED, labels, sum(&|r| r.router.exceeded[owner as usize][item as usize]));
+        }
+    }
 
     count(&catalog::HANDSHAKES, vec![], sum(&|r| r.io.handshakes));
     for failure in HandshakeFailure::ALL {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use proto::{
-    ClientMessage, CloseReason, Frame, HubId, Input, Keys, MessageKind, Now, Origin, Output, PeerEvent, PeerId,
-    ResumeKeys, Router, RouterConfig, RouterTuning, SessionId, ShardId, ToShard,
+    Budget, BudgetRates, ClientMessage, CloseReason, Frame, HubId, Input, Keys, MessageKind, Now, Origin, Output,
+    PeerEvent, PeerId, ResumeKeys, Router, RouterConfig, RouterTuning, SessionId, ShardId, ToShard,
 };
 
 use client::Client;
@@ -71,6 +71,7 @@ const DATA: [&str; 5] = [
 
 impl Hub {
     fn new(shards: u16, roster_chunk: usize) -> Self {
+        let rates = BudgetRates { messages: 4, bytes: 4_000, ..BudgetRates::default() };
         let config = |shard| RouterConfig {
             ice: None,
             discovery: proto::Discovery::All,
@@ -84,8 +85,8 @@ impl Hub {
             max_networks_per_peer: 2,
             max_peers_per_network: 5,
             announce_budget_bytes: 4096,
-            message_rate: 20,
-            message_rate_bytes: 20_000,
+            budget: Budget::of_session(&rates, 4096),
+            network_budget: Budget::of_network(&rates, 2),
             meshed: false,
             events: true,
             tuning: RouterTuning { roster_chunk, ..RouterTuning::default() },

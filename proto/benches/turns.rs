@@ -22,9 +22,9 @@ use proto::limits::{
     TURN_OUTPUTS,
 };
 use proto::{
-    Claim, CloseReason, Destination, Discovery, Envelope, Hop, HubId, HubIncarnation, Input, Keys, Letter, LinkId, Now,
-    Outbox, Output, PeerId, Relay, RelayConfig, RelayInput, RelayOutput, RelayTuning, ResumeKeys, Router, RouterConfig,
-    SessionId, ShardId, ToMesh, ToShard, Transport,
+    Budget, Claim, CloseReason, Destination, Discovery, Envelope, Hop, HubId, HubIncarnation, Input, Keys, Letter,
+    LinkId, Now, Outbox, Output, PeerId, Relay, RelayConfig, RelayInput, RelayOutput, RelayTuning, ResumeKeys, Router,
+    RouterConfig, SessionId, ShardId, ToMesh, ToShard, Transport,
 };
 use rustix::time::{ClockId, clock_gettime};
 use tikv_jemallocator::Jemalloc;
@@ -226,8 +226,8 @@ impl Shard {
             max_networks_per_peer: MAX_MEMBERSHIPS,
             max_peers_per_network: usize::MAX,
             announce_budget_bytes: usize::MAX,
-            message_rate: 1_000_000_000,
-            message_rate_bytes: proto::limits::LARGEST_MESSAGE_RATE_BYTES,
+            budget: Budget::UNLIMITED,
+            network_budget: Budget::UNLIMITED,
             meshed: true,
             ..RouterConfig::single(HubId(peer(u32::MAX)), KEYS, ResumeKeys::new("mesh", b"key", None))
         };

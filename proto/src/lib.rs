@@ -47,6 +47,7 @@
 //! The rules never wait, and never panic on input of clients or hubs. They never read a clock or a random number: both
 //! are arguments (see [`Now`] and [`Keys`]). This crate never depends on tokio, hyper, redis or metrics.
 
+mod budget;
 mod bugs;
 mod claim;
 mod codec;
@@ -75,6 +76,7 @@ mod turns;
 mod wire;
 pub mod ws;
 
+pub use budget::{Allowance, Budget, BudgetItem, BudgetOwner, BudgetRates};
 pub use bugs::{BugCounts, BugNote, BugSite, Bugs};
 pub use claim::Claim;
 pub use codec::{Announce, ClientMessage, Discover, Goodbye, RefusedMessage, Signal, parse};

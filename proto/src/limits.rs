@@ -4,6 +4,7 @@
 
 mod admission;
 mod bridge;
+mod budget;
 mod discovery;
 mod http;
 mod legacy;
@@ -19,6 +20,7 @@ mod tls;
 
 pub use admission::*;
 pub use bridge::*;
+pub use budget::*;
 pub use discovery::*;
 pub use http::*;
 pub use legacy::*;
@@ -63,11 +65,15 @@ mod tests {
             ("members of a network", DEFAULT_MAX_PEERS_PER_NETWORK),
             ("peers that a peer knows under bounded discovery", MAX_ACQUAINTANCES),
             ("messages per second, on average", DEFAULT_MESSAGE_RATE as usize),
-            ("burst of messages, in seconds of that rate", MESSAGE_BURST_SECS as usize),
-            ("seconds above that rate without a pause", RATE_LIMIT_PATIENCE.as_secs() as usize),
+            ("bytes of messages per second, on average", DEFAULT_MESSAGE_RATE_BYTES as usize),
+            ("bytes of announcements per second, on average", DEFAULT_ANNOUNCE_RATE_BYTES as usize),
+            ("bytes of events per second, on average", DEFAULT_EVENT_RATE_BYTES as usize),
+            ("`discover` messages per second, on average", DEFAULT_DISCOVER_RATE as usize),
+            ("budgets of one peer that a network has", DEFAULT_NETWORK_BUDGETS as usize),
+            ("seconds above a budget without a pause", RATE_LIMIT_PATIENCE.as_secs() as usize),
             ("outstanding receipts", MAX_OPEN_RECEIPTS as usize),
-            ("`error` messages per second, on average", ERROR_RATE as usize),
-            ("burst of `error` messages", ERROR_BURST as usize),
+            ("`error` messages per second, on average", DEFAULT_ERROR_RATE as usize),
+            ("burst of `error` messages", DEFAULT_ERROR_RATE as usize * ERROR_BURST_SECS as usize),
         ];
         let documented: Vec<_> = rows()
             .into_iter()

@@ -7,11 +7,11 @@ mod exclusions;
 mod home;
 mod leaving;
 mod meetings;
-mod rates;
 mod roster;
 mod session;
 mod takeovers;
 mod tickets;
+mod usage;
 // Inputs and outputs.
 mod discovery;
 mod letter;
@@ -39,6 +39,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::budget::{Budget, BudgetRates};
 use crate::bug;
 use crate::bugs::Bugs;
 use crate::codec::{self, RefusedMessage};
@@ -48,7 +49,7 @@ use crate::isolated::isolated;
 use crate::keys::Keys;
 use crate::limits::{
     DEFAULT_ANNOUNCE_BUDGET_BYTES, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_NETWORKS_PER_PEER,
-    DEFAULT_MAX_PEERS_PER_NETWORK, DEFAULT_MESSAGE_RATE, DEFAULT_MESSAGE_RATE_BYTES, PING_INTERVAL,
+    DEFAULT_MAX_PEERS_PER_NETWORK, DEFAULT_NETWORK_BUDGETS, PING_INTERVAL,
 };
 use crate::outputs::Outputs;
 use crate::resume::ResumeKeys;
@@ -90,8 +91,8 @@ pub struct RouterConfig {
     pub hub: HubId,
     /// Interval between two pings, for `heartbeatMs` of `connected`. The router itself sends no regular pings.
     pub heartbeat: Duration,
-    /// Maximum length of a message in bytes (MAX_MESSAGE_BYTES), for `maxMessageBytes` of `connected` and for the burst
-    /// of `message_rate_bytes`. The caller enforces it, with [`Input::TooLarge`].
+    /// Maximum length of a message in bytes (MAX_MESSAGE_BYTES), for `maxMessageBytes` of `connected`. The caller
+    /// enforces it, with [`Input::TooLarge`].
     pub max_message_bytes: usize,
     /// Maximum number of networks of a peer (MAX_NETWORKS_PER_PEER). A further announcement is refused as
     /// `too-many-networks`.
@@ -104,11 +105,12 @@ pub struct RouterConfig {
     /// ones are refused as `hub-full`, except the first [`ANNOUNCE_FLOOR_BYTES`](crate::limits::ANNOUNCE_FLOOR_BYTES)
     /// of each session.
     pub announce_budget_bytes: usize,
-    /// Average number of messages per second and session (MESSAGE_RATE). Further ones are refused as `rate-limited`,
-    /// and the session is closed after [`RATE_LIMIT_PATIENCE`](crate::limits::RATE_LIMIT_PATIENCE).
-    pub message_rate: u32,
-    /// Average number of bytes of messages per second and session (MESSAGE_RATE_BYTES), with the same result.
-    pub message_rate_bytes: u64,
+    /// Budget of each session. A message that exceeds it is refused as `rate-limited`, and the session is closed after
+    /// [`RATE_LIMIT_PATIENCE`](crate::limits::RATE_LIMIT_PATIENCE).
+    pub budget: Budget,
+    /// Budget of each network on this shard, which its members share. While it is exhausted, members that have used
+    /// more than the [`LIGHT_PART`](crate::limits::LIGHT_PART) of their own are refused in the same way.
+    pub network_budget: Budget,
     /// Discovery mode of peers whose announcement does not request another one (DISCOVERY).
     pub discovery: Discovery,
     /// STUN and TURN servers for clients (ICE_SERVERS, TURN_URLS). `None` if the hub names none.
@@ -135,8 +137,8 @@ impl RouterConfig {
             max_networks_per_peer: DEFAULT_MAX_NETWORKS_PER_PEER,
             max_peers_per_network: DEFAULT_MAX_PEERS_PER_NETWORK,
             announce_budget_bytes: DEFAULT_ANNOUNCE_BUDGET_BYTES,
-            message_rate: DEFAULT_MESSAGE_RATE,
-            message_rate_bytes: DEFAULT_MESSAGE_RATE_BYTES,
+            budget: Budget::of_session(&BudgetRates::default(), DEFAULT_MAX_MESSAGE_BYTES),
+            network_budget: Budget::of_network(&BudgetRates::default(), DEFAULT_NETWORK_BUDGETS),
             discovery: Discovery::All,
             ice: None,
             meshed: false,

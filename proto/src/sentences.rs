@@ -6,7 +6,8 @@
 //! [`ErrorCode::explain`]: crate::ErrorCode::explain
 
 pub(crate) const ANNOUNCED_TOO_OFTEN: &str =
-    "too many announcements: send fewer, since each goes to every member of the network";
+    "too many announcements (ANNOUNCE_RATE_BYTES): send fewer, since each goes to every member of the network";
+pub(crate) const DISCOVERS_TOO_OFTEN: &str = "too many discover messages (DISCOVER_RATE): send them less often";
 pub(crate) const DUPLICATE_FIELD: &str = "a field appears twice: send it once";
 pub(crate) const HALF_SURROGATE: &str =
     "a string has half of a surrogate pair (\\ud800 to \\udfff): send both halves, or neither";
@@ -19,6 +20,8 @@ pub(crate) const KICKED: &str =
 pub(crate) const NETWORK_NAME_NOT_A_STRING: &str =
     "networkName is not a string: send a string, or leave it out for `global`";
 pub(crate) const NETWORK_NAME_TOO_LONG: &str = "networkName is too long: send a name of at most 256 bytes";
+pub(crate) const NETWORK_BUSY: &str =
+    "the network's members send too much together (NETWORK_BUDGETS): send less, or wait retryInMs";
 pub(crate) const NO_TARGET: &str = "targetPeerId is missing: send the 40 hexadecimal digits of the target's id";
 pub(crate) const NO_TYPE: &str = "type is missing: send the message's type as a string";
 pub(crate) const NOT_A_MEMBER: &str = "you are not in this network: announce yourself in it first";
@@ -34,6 +37,8 @@ pub(crate) const TARGET_NOT_AN_ID: &str = "targetPeerId is not a peer id: send 4
 pub(crate) const TARGET_PEER_NOT_A_STRING: &str =
     "targetPeer is not a string: send the 40 hexadecimal digits of the target's id";
 pub(crate) const TOO_MANY_BYTES: &str = "too many bytes (MESSAGE_RATE_BYTES): send fewer bytes per second";
+pub(crate) const TOO_MANY_EVENTS: &str =
+    "too many bytes for other peers (EVENT_RATE_BYTES): announce less often, or with less data";
 pub(crate) const TYPE_NOT_A_STRING: &str = "type is not a string: send the message's type as a string";
 
 #[cfg(test)]
@@ -44,8 +49,9 @@ mod tests {
     /// Maximum length of a sentence, in bytes: two lines of a terminal.
     const LONGEST: usize = 160;
 
-    const ALL: [&str; 21] = [
+    const ALL: [&str; 24] = [
         ANNOUNCED_TOO_OFTEN,
+        DISCOVERS_TOO_OFTEN,
         DUPLICATE_FIELD,
         HALF_SURROGATE,
         HALF_SURROGATE_IN_KEY,
@@ -54,6 +60,7 @@ mod tests {
         KICKED,
         NETWORK_NAME_NOT_A_STRING,
         NETWORK_NAME_TOO_LONG,
+        NETWORK_BUSY,
         NO_TARGET,
         NO_TYPE,
         NOT_A_MEMBER,
@@ -65,6 +72,7 @@ mod tests {
         TARGET_NOT_AN_ID,
         TARGET_PEER_NOT_A_STRING,
         TOO_MANY_BYTES,
+        TOO_MANY_EVENTS,
         TYPE_NOT_A_STRING,
     ];
 

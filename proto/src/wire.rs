@@ -9,7 +9,8 @@ mod legacy;
 mod template;
 
 pub(crate) use frame::{
-    ErrorReport, Welcome, announced, connected, discovered, error, go_away, ice_servers, pong, receipt, signal,
+    ErrorReport, ReceiptReport, Welcome, announced, connected, discovered, error, go_away, ice_servers, pong, receipt,
+    signal,
 };
 pub(crate) use json::put_string;
 pub use kind::{MessageKind, SignalKind};

@@ -155,6 +155,11 @@ impl Decoder {
         self.take(input, Speaker::Server)
     }
 
+    /// Memory of the fragments of an incomplete message, in bytes.
+    fn kept_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| size_of::<Fragments>() + open.bytes.capacity())
+    }
+
     fn take<'a>(&'a mut self, input: &'a mut [u8], speaker: Speaker) -> Result<Progress<'a>, Violation> {
         if self.open.as_ref().is_some_and(|open| open.complete) {
             self.open = None;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use hyper::Response;
 use proto::limits::{
-    DEFAULT_MAX_CONNECTIONS, DEFAULT_SEND_BUDGET_BYTES, DEFAULT_SEND_QUEUE_BYTES, DEFAULT_SEND_QUEUE_FRAMES,
+    DEFAULT_MAX_CONNECTIONS, DEFAULT_RECEIVE_BUDGET_BYTES, DEFAULT_SEND_BUDGET_BYTES, DEFAULT_SEND_QUEUE_BYTES,
+    DEFAULT_SEND_QUEUE_FRAMES, SEND_FLOOR_BYTES,
 };
 use proto::{RouterConfig, ShardId};
 
@@ -22,9 +23,10 @@ use crate::{Answer, Gauges, Pages};
 #[derive(Clone)]
 pub struct HubConfig {
     /// Configuration of the routers. [`start`](crate::start) sets `shard`, `shards` and `meshed` for each shard. It
-    /// divides `announce_budget_bytes`, which is for the whole hub, by the number of shards.
+    /// divides `announce_budget_bytes` and `network_budget`, which are for the whole hub, by the number of shards.
     pub router: RouterConfig,
-    /// Limits of sessions. `send_budget_bytes` is for the whole hub, and is divided like the announce budget.
+    /// Limits of sessions. `send_budget_bytes` and `receive_budget_bytes` are for the whole hub, and are divided like
+    /// the announce budget.
     pub limits: SessionLimits,
     /// Maximum number of WebSockets of peers, on all shards together (MAX_CONNECTIONS). A further WebSocket is opened
     /// and closed at once with `max connections`. When many arrive, they get 503 before their request is read.
@@ -66,6 +68,8 @@ impl HubConfig {
             send_queue_frames: DEFAULT_SEND_QUEUE_FRAMES,
             send_queue_bytes: DEFAULT_SEND_QUEUE_BYTES,
             send_budget_bytes: DEFAULT_SEND_BUDGET_BYTES,
+            send_floor_bytes: SEND_FLOOR_BYTES,
+            receive_budget_bytes: DEFAULT_RECEIVE_BUDGET_BYTES,
             peer_timeout: Duration::from_secs(300),
         };
         Self {
@@ -95,7 +99,9 @@ impl HubConfig {
         let router = &mut config.router;
         (router.shard, router.shards, router.meshed) = (shard, shards, meshed);
         router.announce_budget_bytes /= usize::from(shards);
+        router.network_budget = router.network_budget.share(shards);
         config.limits.send_budget_bytes /= usize::from(shards);
+        config.limits.receive_budget_bytes /= usize::from(shards);
         config
     }
 }

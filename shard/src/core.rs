@@ -53,6 +53,11 @@ pub struct SessionLimits {
     pub send_queue_bytes: usize,
     /// Maximum number of bytes queued for all sessions of this shard: its share of SEND_BUDGET_BYTES.
     pub send_budget_bytes: usize,
+    /// Bytes that a session may queue although that budget is exhausted: at most
+    /// [`SEND_FLOOR_BYTES`](proto::limits::SEND_FLOOR_BYTES).
+    pub send_floor_bytes: usize,
+    /// Maximum memory for incomplete messages of all sessions of this shard: its share of RECEIVE_BUDGET_BYTES.
+    pub receive_budget_bytes: usize,
     /// Silence after which a session counts as dead at the latest (PEER_TIMEOUT_MS).
     pub peer_timeout: Duration,
 }
@@ -342,6 +347,7 @@ impl Core {
             parked: false,
             meter: Meter::default(),
             deaf: false,
+            kept_bytes: 0,
             client_done: false,
             names_protocol,
             seat,

@@ -131,6 +131,8 @@ pub(crate) struct SocketSession {
     /// Its queue; `None` while it is empty.
     pub(crate) queue: Option<Box<SendQueue>>,
     pub(crate) reader: FrameReader,
+    /// Memory of its incomplete message, as counted in the shard's budget.
+    pub(crate) kept_bytes: usize,
     /// Whether bytes that arrived with the hand-off have not been read yet.
     pub(crate) replay: bool,
     pub(crate) life: Life,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use proto::limits::{READ_BUFFER_BYTES, TURN_NANOS};
+use proto::limits::TURN_NANOS;
 use proto::{CloseReason, SessionId, SessionPhase, isolated};
 use thread::{TurnGuard, planted, poll_read};
 use tls::Received;
@@ -75,7 +75,8 @@ fn drive(
             continue;
         }
         let mut buffer = core.take_read_buffer();
-        let polled = poll_read(read, cx, &mut buffer).map(|read| match read {
+        let most = core.read_bytes();
+        let polled = poll_read(read, cx, &mut buffer[..most]).map(|read| match read {
             Ok(0) => core.lost(id, CloseReason::ConnectionLost),
             Ok(n) => core.received(id, &mut buffer[..n]),
             Err(error) => core.lost(id, why_lost(&error)),
@@ -89,10 +90,11 @@ fn drive(
 /// Reads once from a socket with TLS, and processes the decrypted data.
 fn decrypt(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Context<'_>) -> Poll<()> {
     let mut plain = core.take_plaintext();
+    let most = core.read_bytes();
     let polled = match core.session_mut(id).and_then(|session| session.write.tls.as_mut()) {
         Some(tls) => isolated(|| {
             planted("tls");
-            tls.receive(READ_BUFFER_BYTES, &mut plain, |buffer| poll_read(read, cx, buffer))
+            tls.receive(most, &mut plain, |buffer| poll_read(read, cx, buffer))
         }),
         None => Some(Poll::Pending),
     };

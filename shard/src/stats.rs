@@ -178,6 +178,8 @@ pub struct IoStats {
     pub queue_peak_frames: u64,
     /// Gauge: bytes queued for all sessions.
     pub queued_bytes: u64,
+    /// Gauge: memory of incomplete messages of all sessions, in bytes.
+    pub kept_bytes: u64,
     /// Gauge: WebSockets on this shard, including those that are closing.
     pub sessions: u64,
     /// Time for which the thread was busy, in microseconds.

@@ -7,11 +7,11 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use proto::limits::{
-    DEFAULT_ADDRESS_CONNECT_RATE, DEFAULT_ADDRESS_UNFINISHED, DEFAULT_ANNOUNCE_BUDGET_BYTES, DEFAULT_CONNECT_RATE,
-    DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_NETWORKS_PER_PEER, DEFAULT_MAX_PEERS_PER_NETWORK,
-    DEFAULT_MESSAGE_RATE, DEFAULT_MESSAGE_RATE_BYTES, DEFAULT_SEND_BUDGET_BYTES, DEFAULT_SEND_QUEUE_BYTES,
-    DEFAULT_SEND_QUEUE_FRAMES, LARGEST_MAX_MESSAGE_BYTES, LARGEST_MESSAGE_RATE_BYTES, ROSTER_CHUNK,
-    ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
+    DEFAULT_ADDRESS_CONNECT_RATE, DEFAULT_ADDRESS_UNFINISHED, DEFAULT_ANNOUNCE_RATE_BYTES, DEFAULT_CONNECT_RATE,
+    DEFAULT_DISCOVER_RATE, DEFAULT_ERROR_RATE, DEFAULT_EVENT_RATE_BYTES, DEFAULT_MAX_CONNECTIONS,
+    DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_NETWORKS_PER_PEER, DEFAULT_MAX_PEERS_PER_NETWORK, DEFAULT_MESSAGE_RATE,
+    DEFAULT_MESSAGE_RATE_BYTES, DEFAULT_NETWORK_BUDGETS, DEFAULT_SEND_QUEUE_FRAMES, LARGEST_MAX_MESSAGE_BYTES,
+    LARGEST_MESSAGE_RATE_BYTES, ROSTER_CHUNK, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
 };
 
 /// One setting, set by its variable or by the flag of the same name.
@@ -369,7 +369,7 @@ pub(crate) static MESSAGE_RATE: Setting = Setting {
     default: Preset::Number(DEFAULT_MESSAGE_RATE as u64),
     kind: Kind::Number { noun: "a number of messages per second", min: 1, max: 1_000_000 },
     heading: LIMITS,
-    help: "Messages per second that a peer may send; bursts of 5 s are allowed",
+    help: "Messages per second that a peer may send; bursts of 25 s are allowed",
 };
 
 pub(crate) static MESSAGE_RATE_BYTES: Setting = Setting {
@@ -378,7 +378,53 @@ pub(crate) static MESSAGE_RATE_BYTES: Setting = Setting {
     default: Preset::Number(DEFAULT_MESSAGE_RATE_BYTES),
     kind: Kind::Number { noun: "a number of bytes per second", min: 1024, max: LARGEST_MESSAGE_RATE_BYTES },
     heading: LIMITS,
-    help: "Bytes per second that a peer may send; bursts of 5 s are allowed",
+    help: "Bytes per second that a peer may send; bursts of 25 s are allowed",
+};
+
+pub(crate) static ANNOUNCE_RATE_BYTES: Setting = Setting {
+    name: "ANNOUNCE_RATE_BYTES",
+    value: "BYTES",
+    default: Preset::Number(DEFAULT_ANNOUNCE_RATE_BYTES),
+    kind: Kind::Number { noun: "a number of bytes per second", min: 1024, max: LARGEST_MESSAGE_RATE_BYTES },
+    heading: LIMITS,
+    help: "Bytes of announcements per second that a peer may send, each plus 4 KiB; bursts of 16 s are allowed",
+};
+
+pub(crate) static EVENT_RATE_BYTES: Setting = Setting {
+    name: "EVENT_RATE_BYTES",
+    value: "BYTES",
+    default: Preset::Number(DEFAULT_EVENT_RATE_BYTES),
+    kind: Kind::Number { noun: "a number of bytes per second", min: 1024, max: LARGEST_MESSAGE_RATE_BYTES },
+    heading: LIMITS,
+    help: "Bytes per second that the announcements of a peer may make the hubs send; bursts of 25 s are allowed",
+};
+
+pub(crate) static DISCOVER_RATE: Setting = Setting {
+    name: "DISCOVER_RATE",
+    value: "COUNT",
+    default: Preset::Number(DEFAULT_DISCOVER_RATE as u64),
+    kind: Kind::Number { noun: "a number of messages per second", min: 1, max: 1_000_000 },
+    heading: LIMITS,
+    help: "`discover` messages per second that a peer may send; bursts of 25 s are allowed",
+};
+
+pub(crate) static ERROR_RATE: Setting = Setting {
+    name: "ERROR_RATE",
+    value: "COUNT",
+    default: Preset::Number(DEFAULT_ERROR_RATE as u64),
+    kind: Kind::Number { noun: "a number of messages per second", min: 1, max: 1_000_000 },
+    heading: LIMITS,
+    help: "`error` messages per second that the hub sends to a peer; bursts of 5 s are allowed, others are dropped",
+};
+
+pub(crate) static NETWORK_BUDGETS: Setting = Setting {
+    name: "NETWORK_BUDGETS",
+    value: "COUNT",
+    default: Preset::Number(DEFAULT_NETWORK_BUDGETS as u64),
+    kind: Kind::Number { noun: "a number of budgets", min: 0, max: 1_000_000 },
+    heading: LIMITS,
+    help: "The members of a network together may use the rates above of this many peers; beyond that, those that have \
+           used much are refused; 0 means no limit",
 };
 
 /// The minimum is three ticks, because pings are due at every third of the timeout.
@@ -415,7 +461,7 @@ pub(crate) static SEND_QUEUE_FRAMES: Setting = Setting {
 pub(crate) static SEND_QUEUE_BYTES: Setting = Setting {
     name: "SEND_QUEUE_BYTES",
     value: "BYTES",
-    default: Preset::Number(DEFAULT_SEND_QUEUE_BYTES as u64),
+    default: Preset::Found("16 MiB, or half of SEND_BUDGET_BYTES if that is less"),
     kind: Kind::Number { noun: "a number of bytes", min: ROSTER_LOW_WATER_BYTES as u64, max: 4 << 30 },
     heading: LIMITS,
     help: "Maximum number of bytes queued for one peer",
@@ -424,16 +470,25 @@ pub(crate) static SEND_QUEUE_BYTES: Setting = Setting {
 pub(crate) static SEND_BUDGET_BYTES: Setting = Setting {
     name: "SEND_BUDGET_BYTES",
     value: "BYTES",
-    default: Preset::Number(DEFAULT_SEND_BUDGET_BYTES as u64),
+    default: Preset::Found("512 MiB, or a quarter of the memory that the process may use if that is less"),
     kind: Kind::Number { noun: "a number of bytes", min: SEND_FLOOR_BYTES as u64, max: 1 << 40 },
     heading: LIMITS,
     help: "Maximum number of bytes queued for all peers together",
 };
 
+pub(crate) static RECEIVE_BUDGET_BYTES: Setting = Setting {
+    name: "RECEIVE_BUDGET_BYTES",
+    value: "BYTES",
+    default: Preset::Found("256 MiB, or an eighth of the memory that the process may use if that is less"),
+    kind: Kind::Number { noun: "a number of bytes", min: 64 * 1024, max: 1 << 40 },
+    heading: LIMITS,
+    help: "Maximum memory for incomplete messages of all peers together; beyond it, peers with large ones are closed",
+};
+
 pub(crate) static ANNOUNCE_BUDGET_BYTES: Setting = Setting {
     name: "ANNOUNCE_BUDGET_BYTES",
     value: "BYTES",
-    default: Preset::Number(DEFAULT_ANNOUNCE_BUDGET_BYTES as u64),
+    default: Preset::Found("256 MiB, or an eighth of the memory that the process may use if that is less"),
     kind: Kind::Number { noun: "a number of bytes", min: 64 * 1024, max: 1 << 40 },
     heading: LIMITS,
     help: "Maximum size of all stored announcements, in bytes; each hub of a mesh stores the announcements of all hubs",
@@ -686,7 +741,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 64] = [
+pub(crate) static ALL: [&Setting; 70] = [
     &HOST,
     &PORT,
     &ADMIN_HOST,
@@ -719,11 +774,17 @@ pub(crate) static ALL: [&Setting; 64] = [
     &MAX_PEERS_PER_NETWORK,
     &MESSAGE_RATE,
     &MESSAGE_RATE_BYTES,
+    &ANNOUNCE_RATE_BYTES,
+    &EVENT_RATE_BYTES,
+    &DISCOVER_RATE,
+    &ERROR_RATE,
+    &NETWORK_BUDGETS,
     &DISCOVERY,
     &PEER_TIMEOUT_MS,
     &SEND_QUEUE_FRAMES,
     &SEND_QUEUE_BYTES,
     &SEND_BUDGET_BYTES,
+    &RECEIVE_BUDGET_BYTES,
     &ANNOUNCE_BUDGET_BYTES,
     &ICE_SERVERS,
     &TURN_URLS,

@@ -10,7 +10,8 @@ use hyper::header::HeaderMap;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use proto::{
-    HubId, Input, Keys, NetworkName, Now, PeerId, ResumeKeys, Router, RouterConfig, RouterTuning, SessionId, ShardId,
+    Budget, HubId, Input, Keys, NetworkName, Now, PeerId, ResumeKeys, Router, RouterConfig, RouterTuning, SessionId,
+    ShardId,
 };
 use serde_json::{Value, json};
 use shard::IoStats;
@@ -47,8 +48,8 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> TestHub {
         max_networks_per_peer: 32,
         max_peers_per_network: 1000,
         announce_budget_bytes: usize::MAX,
-        message_rate: 1000,
-        message_rate_bytes: 1 << 20,
+        budget: Budget::UNLIMITED,
+        network_budget: Budget::UNLIMITED,
         meshed: false,
         events: false,
         tuning: RouterTuning::default(),

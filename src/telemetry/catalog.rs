@@ -80,6 +80,8 @@ catalog! {
         "Error messages sent to peers."
     ERRORS_WITHHELD "peerpigeon_errors_withheld_total" Counter []
         "Error messages not sent because the peer had reached its limit of them."
+    RATE_LIMITED "peerpigeon_rate_limited_total" Counter ["budget", "owner"]
+        "Messages refused because their sender, or its network, had used up a budget; for errors, those not sent."
     TURN_CREDENTIALS "peerpigeon_turn_credentials_total" Counter []
         "Credentials for TURN (TURN_URLS) sent to peers: one at each connection, and one at each renewal."
     HANDSHAKES "peerpigeon_handshakes_total" Counter []

@@ -1,6 +1,9 @@
 //! Statistics of this process from the operating system.
 
+use std::env;
 use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -22,18 +25,7 @@ impl Memory {
     }
 
     fn read(status: &str) -> Self {
-        let mut memory = Self::default();
-        for line in status.lines() {
-            let Some((name, rest)) = line.split_once(':') else { continue };
-            let field = match name {
-                "VmRSS" => &mut memory.resident,
-                "RssAnon" => &mut memory.anonymous,
-                _ => continue,
-            };
-            let kib = rest.trim().trim_end_matches(" kB").parse().unwrap_or(0_u64);
-            *field = kib * 1024;
-        }
-        memory
+        Self { resident: read_kib(status, "VmRSS"), anonymous: read_kib(status, "RssAnon") }
     }
 }
 
@@ -44,6 +36,47 @@ impl Memory {
 pub fn memory_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     groups.lines().flat_map(limit_files).filter_map(|file| limit(&fs::read_to_string(file).ok()?)).min()
+}
+
+/// Starts this program again in its place if the addresses of the process are limited (RLIMIT_AS), so that the C library
+/// has a single arena of memory. It would reserve 64 MiB of addresses for each thread that allocates, which leave nothing
+/// for work.
+///
+/// Call it before there are threads. It returns if that is unnecessary or fails.
+pub fn save_addresses() {
+    const ARENAS: &str = "MALLOC_ARENA_MAX";
+    if getrlimit(Resource::As).current.is_none() || env::var_os(ARENAS).is_some() {
+        return;
+    }
+    let Ok(program) = env::current_exe() else { return };
+    let mut args = env::args_os();
+    let mut again = Command::new(program);
+    if let Some(name) = args.next() {
+        again.arg0(name);
+    }
+    // Without it, the hub has less memory.
+    let _ = again.args(args).env(ARENAS, "1").exec();
+}
+
+/// Memory that this process may still take, in bytes; `None` if there is no limit, or if it is unknown.
+///
+/// The limit of the control group counts resident memory, RLIMIT_AS all addresses, and RLIMIT_DATA those that can be
+/// written.
+pub fn memory_room() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let left = |limit: Option<u64>, field| Some(limit?.saturating_sub(read_kib(&status, field)));
+    let rooms = [
+        left(memory_limit(), "VmRSS"),
+        left(getrlimit(Resource::As).current, "VmSize"),
+        left(getrlimit(Resource::Data).current, "VmData"),
+    ];
+    rooms.into_iter().flatten().min()
+}
+
+/// A field of `/proc/self/status`, in bytes. Zero if it is missing.
+fn read_kib(status: &str, field: &str) -> u64 {
+    let values = status.lines().filter_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    values.filter_map(|value| value.trim().trim_end_matches(" kB").parse::<u64>().ok()).map(|kib| kib * 1024).sum()
 }
 
 /// The limit files for one line of `/proc/self/cgroup`: `0::/path` (version 2), `4:memory:/path` (version 1).

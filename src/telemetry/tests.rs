@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use proto::{HubId, Keys, PeerId, ResumeKeys, Router, RouterConfig, RouterTuning, ShardId};
+use proto::{Budget, HubId, Keys, PeerId, ResumeKeys, Router, RouterConfig, RouterTuning, ShardId};
 use shard::IoStats;
 
 use super::*;
@@ -20,8 +20,8 @@ fn reading() -> ShardReading {
         max_networks_per_peer: 32,
         max_peers_per_network: 1000,
         announce_budget_bytes: usize::MAX,
-        message_rate: 1000,
-        message_rate_bytes: 1 << 20,
+        budget: Budget::UNLIMITED,
+        network_budget: Budget::UNLIMITED,
         meshed: false,
         events: false,
         tuning: RouterTuning::default(),

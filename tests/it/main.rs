@@ -22,6 +22,7 @@ mod legacy;
 mod limits;
 mod links;
 mod log;
+mod memory;
 mod mesh;
 mod namesakes;
 mod orders;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig, RouterTuning, ShardId, limits};
+use proto::{
+    Allowance, Budget, BudgetItem, HubId, Keys, PeerId, ResumeKeys, RouterConfig, RouterTuning, ShardId, limits,
+};
 
 use crate::rng::Rng;
 
@@ -112,8 +114,10 @@ impl Plan {
             max_networks_per_peer: *rng.pick(&[1, 2, 32, 32]),
             max_peers_per_network: *rng.pick(&[3, 1000, 1000, 1000]),
             announce_budget_bytes: usize::MAX,
-            message_rate: if floods { 40 } else { 1_000_000 },
-            message_rate_bytes: 1 << 30,
+            budget: Budget::UNLIMITED
+                .with(BudgetItem::Messages, if floods { Allowance::new(40, 200) } else { Allowance::UNLIMITED })
+                .with(BudgetItem::Errors, Allowance::new(20, 100)),
+            network_budget: Budget::UNLIMITED,
             meshed: false,
             events: true,
             tuning: RouterTuning {

@@ -34,6 +34,8 @@
 //! | `2 s pass`, `50 ms pass` | the clock advances |
 //! | `given 2 networks per peer`, `given 2 peers per network` | configures the hub, before the first connection |
 //! | `given 10 messages per second`, `given 1000 bytes per second` | the same |
+//! | `given 1000 bytes of events per second`, `given 1 pages per second` | the same |
+//! | `given 10 messages per second and network`, `given 1000 bytes of events per second and network` | the same |
 //! | `given 1000 bytes per message` | the same |
 //! | `given DISCOVERY closest:1`, `given 2 acquaintances` | the same; no member is picked at random |
 //! | `given ICE_SERVERS {"urls":"stun:s"}`, `given 60 seconds of TURN` | the same: servers, validity of credentials |
@@ -49,8 +51,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::{
-    Acted, CloseReason, Frame, HubId, IceServers, Input, Keys, NetworkName, Now, Origin, Output, PeerId, ResumeKeys,
-    Router, RouterConfig, RouterTuning, Secret, SessionId, ShardId, ToShard, Turn,
+    Acted, Budget, BudgetRates, CloseReason, Frame, HubId, IceServers, Input, Keys, NetworkName, Now, Origin, Output,
+    PeerId, ResumeKeys, Router, RouterConfig, RouterTuning, Secret, SessionId, ShardId, ToShard, Turn,
 };
 
 /// Plays every scene of a file.
@@ -90,6 +92,7 @@ type Told = Result<(), String>;
 /// One hub and its connections. Letters arrive at once, and a line ends when nothing more happens.
 struct Stage {
     config: RouterConfig,
+    rates: BudgetRates,
     routers: Vec<Router>,
     conns: BTreeMap<String, Conn>,
     /// The resume secret in each connection's last `connected`, by its name.
@@ -130,6 +133,7 @@ impl Stage {
         };
         Self {
             config,
+            rates: BudgetRates::default(),
             routers: Vec::new(),
             conns: BTreeMap::new(),
             secrets: BTreeMap::new(),
@@ -140,6 +144,12 @@ impl Stage {
             opened: 0,
             played: 0,
         }
+    }
+
+    /// Sets one rate of the sessions' budget.
+    fn budget(&mut self, rate: impl Fn(&mut BudgetRates) -> &mut u64, value: u64) {
+        *rate(&mut self.rates) = value;
+        self.config.budget = Budget::of_session(&self.rates, self.config.max_message_bytes);
     }
 
     fn play(&mut self, line: &str) -> Told {
@@ -155,9 +165,26 @@ impl Stage {
             ["given", n, "networks", "per", "peer"] => self.config.max_networks_per_peer = number(n)?,
             ["given", n, "peers", "per", "network"] => self.config.max_peers_per_network = number(n)?,
             ["given", n, "bytes", "announced"] => self.config.announce_budget_bytes = number(n)?,
-            ["given", n, "messages", "per", "second"] => self.config.message_rate = number(n)?,
-            ["given", n, "bytes", "per", "second"] => self.config.message_rate_bytes = number(n)?,
-            ["given", n, "bytes", "per", "message"] => self.config.max_message_bytes = number(n)?,
+            ["given", n, "messages", "per", "second"] => {
+                self.budget(|rates| &mut rates.messages, number(n)?);
+            }
+            ["given", n, "bytes", "per", "second"] => self.budget(|rates| &mut rates.bytes, number(n)?),
+            ["given", n, "bytes", "of", "events", "per", "second"] => {
+                self.budget(|rates| &mut rates.events, number(n)?);
+            }
+            ["given", n, "pages", "per", "second"] => self.budget(|rates| &mut rates.pages, number(n)?),
+            ["given", n, "messages", "per", "second", "and", "network"] => {
+                let rates = BudgetRates { messages: number(n)?, ..self.rates };
+                self.config.network_budget = Budget::of_network(&rates, 1);
+            }
+            ["given", n, "bytes", "of", "events", "per", "second", "and", "network"] => {
+                let rates = BudgetRates { events: number(n)?, ..self.rates };
+                self.config.network_budget = Budget::of_network(&rates, 1);
+            }
+            ["given", n, "bytes", "per", "message"] => {
+                self.config.max_message_bytes = number(n)?;
+                self.config.budget = Budget::of_session(&self.rates, self.config.max_message_bytes);
+            }
             ["given", "DISCOVERY", mode] => self.config.discovery = mode.parse()?,
             ["given", "ICE_SERVERS", json] => self.config.ice = Some(Arc::new(IceServers::new(json, None))),
             ["given", n, "seconds", "of", "TURN"] => {

@@ -1,8 +1,6 @@
-//! Bounds of a router: networks, announcements, rates, receipts, takeovers, pings.
+//! Bounds of a router: networks, announcements, receipts, takeovers, pings.
 
 use std::time::Duration;
-
-use super::*;
 
 /// Default of ANNOUNCE_BUDGET_BYTES: maximum size of all stored announcements of a hub's peers, in bytes. A shard that
 /// exceeds its share refuses further announcements with `hub-full`, except from peers with at most
@@ -33,52 +31,6 @@ pub const DEFAULT_MAX_NETWORKS_PER_PEER: usize = 32;
 /// Each shard checks its own roster, so peers that announce on several shards at the same moment can exceed the maximum
 /// by the number of shards.
 pub const DEFAULT_MAX_PEERS_PER_NETWORK: usize = 100_000;
-
-/// Default of MESSAGE_RATE: average number of messages per second and session. Further messages get `rate-limited`.
-///
-/// A peer that joins a mesh of 16 peers sends about 150 messages in its first second. The limit stops loops and does
-/// not shape traffic: 20,000 messages per second take about a tenth of a core.
-pub const DEFAULT_MESSAGE_RATE: u32 = 20_000;
-
-/// Default of MESSAGE_RATE_BYTES: average number of bytes of messages per second and session. Further messages get
-/// `rate-limited`.
-///
-/// A peer that joins a mesh of 16 peers sends about 1 MB of offers in its first second. The limit stops loops: 4 MiB/s
-/// from each of 1,000 peers fill a network of 32 Gbit/s.
-pub const DEFAULT_MESSAGE_RATE_BYTES: u64 = 4 * 1024 * 1024;
-
-/// Maximum of the setting MESSAGE_RATE_BYTES.
-pub const LARGEST_MESSAGE_RATE_BYTES: u64 = 1024 * 1024 * 1024;
-
-/// Number of messages of the maximum length that a session may send in one burst, however low MESSAGE_RATE_BYTES is.
-pub const MESSAGE_BURST_LARGEST: u64 = 4;
-
-/// Average number of bytes of announcements per second and session, each plus [`MEMBER_BYTES`]. Further announcements
-/// get `rate-limited`.
-///
-/// Each announcement goes to every member, and does not count towards the signals' share of their queues. The rate
-/// allows 4 of the largest per second, or 180 of 100 B.
-pub const ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
-
-/// Bytes of announcements that a session may send in one burst: 64 of the largest, or 3,000 of 100 B. It is a sixteenth
-/// of [`DEFAULT_SEND_QUEUE_BYTES`].
-pub const ANNOUNCE_BURST_BYTES: u64 = 1024 * 1024;
-
-/// Length of a burst, in seconds of [`DEFAULT_MESSAGE_RATE`] and of [`DEFAULT_MESSAGE_RATE_BYTES`].
-pub const MESSAGE_BURST_SECS: u32 = 5;
-
-/// Time above the message rate without a pause after which a session is closed (1008).
-pub const RATE_LIMIT_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Time without a refused message that counts as a pause.
-pub const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(1);
-
-/// Average number of `error` messages per second and session. Further ones are counted and not sent. Receipts are
-/// always sent.
-pub const ERROR_RATE: u64 = 20;
-
-/// Number of `error` messages that a session may get in one burst.
-pub const ERROR_BURST: u64 = 100;
 
 /// Maximum number of outstanding receipts of a session. The receipt of a further signal has the outcome `rate-limited`.
 ///
@@ -149,8 +101,5 @@ pub const LONGEST_EXCLUSION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub const SLOTS_PER_SLICE: usize = 4096;
 
 // The figures and orderings in the comments above.
-const _: () = assert!(ANNOUNCE_RATE_BYTES as usize == 4 * MAX_ANNOUNCE_DATA_BYTES);
-const _: () = assert!(ANNOUNCE_BURST_BYTES as usize == 64 * MAX_ANNOUNCE_DATA_BYTES);
-const _: () = assert!(ANNOUNCE_BURST_BYTES as usize == DEFAULT_SEND_QUEUE_BYTES / 16);
 const _: () = assert!(TAKEOVER_LIMIT.as_millis() > TAKEOVER_GRACE.as_millis());
 const _: () = assert!(RESUME_PRECEDENCE.as_secs() > 60 + 30);

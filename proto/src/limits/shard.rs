@@ -25,6 +25,23 @@ pub const DEFAULT_SEND_BUDGET_BYTES: usize = 512 * 1024 * 1024;
 /// Bytes that a session may queue even if the budget is exhausted.
 pub const SEND_FLOOR_BYTES: usize = 256 * 1024;
 
+/// Minimum of the bytes that a session may queue while the budget is exhausted, on a hub with little memory.
+pub const LEAST_SEND_FLOOR_BYTES: usize = 32 * 1024;
+
+/// Default of RECEIVE_BUDGET_BYTES: maximum memory for incomplete messages of all sessions of the hub together. Above
+/// its share, a shard closes (1013) each session whose incomplete message takes more than [`RECEIVE_FLOOR_BYTES`].
+///
+/// A session can keep [`DEFAULT_MAX_MESSAGE_BYTES`] without ever completing a message: 1,000 of them would take 1 GiB.
+/// With the floor, the worst case is budget + connections x floor: 256 MiB + 1,000 x 64 KiB = 320 MiB.
+pub const DEFAULT_RECEIVE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
+
+/// Memory for an incomplete message that a session may have even if the budget is exhausted: several offers of 7 KB.
+pub const RECEIVE_FLOOR_BYTES: usize = 64 * 1024;
+
+/// Maximum number of bytes of one read while the budget is exhausted, so that what a turn leaves unread is below the
+/// floor.
+pub const SHORT_READ_BYTES: usize = 16 * 1024;
+
 /// Share of a session's queue that signals may fill, in quarters of its frames and bytes. The rest is reserved for the
 /// hub's own messages about presence.
 pub const SIGNAL_QUARTERS: usize = 3;

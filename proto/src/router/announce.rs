@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
+use crate::budget::{BudgetItem, Exceeded};
 use crate::bug;
 use crate::codec::{self, Announce};
-use crate::id::{NetworkName, SessionId};
+use crate::id::{NetworkName, PeerId, SessionId};
 use crate::limits::{ANNOUNCE_FLOOR_BYTES, MEMBER_BYTES};
 use crate::reason::ErrorCode;
 use crate::time::Now;
 use crate::wire::{self, MessageKind};
 
-use super::Router;
 use super::letter::{Announcement, Frame, Output, PeerEvent, Stay, ToMesh, ToShard};
+use super::message::refusal;
 use super::roster::NetworkIx;
 use super::session::{Membership, Session};
+use super::{Discovery, Router};
 
 impl Router {
     /// Processes `announce`.
@@ -49,13 +51,24 @@ impl Router {
         }
         // The discovery mode of the first announcement is valid for the whole stay.
         let renewed = joined.map(Membership::stay);
-        let stay = renewed.unwrap_or_else(|| self.begin_stay(self.discovery_wanted(announce.data), now));
+        let discovery = renewed.map_or_else(|| self.discovery_wanted(announce.data), |stay| stay.discovery);
+        let events = self.receivers(known, peer, discovery) * discovered.frame_len() as u64;
+        if let Err(exceeded) = self.take_events(id, known.filter(|_| renewed.is_some()), events, now) {
+            let refusal = refusal(&exceeded, MessageKind::Announce, Some(network));
+            return self.refuse_exceeding(id, &refusal, &exceeded, now);
+        }
+        let stay = renewed.unwrap_or_else(|| self.begin_stay(discovery, now));
         let name = match known.and_then(|ix| self.rosters.network(ix)) {
             Some(network) => network.name().clone(),
             None => NetworkName::new(network),
         };
         let announcement = Arc::new(Announcement { peer, network: name, claim, remote: false, stay, discovered });
         let (ix, _) = self.enter(&announcement, self.here(), now);
+        if renewed.is_none()
+            && let Some(network) = self.rosters.network_mut(ix)
+        {
+            network.usage_mut().spend(BudgetItem::Events, events, &self.config.network_budget, now.at);
+        }
         self.post_to_shards(&ToShard::Joined(Arc::clone(&announcement)));
         self.post_to_mesh(|| ToMesh::Joined(Arc::clone(&announcement)));
         match renewed {
@@ -127,6 +140,31 @@ impl Router {
     fn has_room_for(&self, session: &Session, more: u32) -> bool {
         self.stats.announced_bytes + u64::from(more) <= self.config.announce_budget_bytes as u64
             || session.announced_bytes() + more as usize <= ANNOUNCE_FLOOR_BYTES
+    }
+
+    /// Estimated number of peers that receive an event about a member or a new member of a network, on all hubs.
+    pub(super) fn receivers(&self, network: Option<NetworkIx>, peer: PeerId, discovery: Discovery) -> u64 {
+        let network = network.and_then(|ix| self.rosters.network(ix));
+        let knowers = network.and_then(|network| network.member(&peer)).map_or(0, |member| member.knowers().len());
+        let others = match (discovery.is_bounded(), network) {
+            // It meets its picks, and each of them discovers it.
+            (true, _) => 2 * (usize::from(discovery.closest()) + self.config.tuning.random_picks),
+            (false, Some(network)) => network.unbounded(),
+            (false, None) => 0,
+        };
+        (others.max(1) + knowers) as u64
+    }
+
+    /// Takes the bytes of the events that an announcement causes from the session's budget, and from that of the
+    /// network in which it is a member already. A join is never refused because of what others send.
+    fn take_events(&mut self, id: SessionId, renewed: Option<NetworkIx>, bytes: u64, now: Now) -> Result<(), Exceeded> {
+        if let Some(ix) = renewed {
+            self.take_of_network(id, ix, (BudgetItem::Events, bytes), now)?;
+        }
+        match self.sessions.get_mut(id) {
+            Some(session) => session.usage_mut().take(BudgetItem::Events, bytes, &self.config.budget, now.at),
+            None => Ok(()),
+        }
     }
 
     /// Makes a session a member of a network whose roster its peer has entered, and introduces it.

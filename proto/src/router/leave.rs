@@ -3,9 +3,11 @@
 use std::mem;
 use std::sync::Arc;
 
+use crate::budget::BudgetItem;
 use crate::bug;
 use crate::codec::{self, Goodbye};
 use crate::id::{NetworkName, PeerId, SessionId};
+use crate::limits::MEMBER_BYTES;
 use crate::time::Now;
 use crate::wire::MessageKind;
 
@@ -28,6 +30,10 @@ impl Router {
             return bug!(self.bugs, MessageSession, "goodbye of {id:?}");
         };
         let left = session.leave(|network| only.is_none_or(|only| only == Some(network)));
+        let members = left.iter().filter_map(|membership| self.rosters.network(membership.network()));
+        let bytes =
+            (goodbye.data.len() + MEMBER_BYTES) as u64 * members.map(|network| network.len() as u64).sum::<u64>();
+        session.usage_mut().spend(BudgetItem::Events, bytes, &self.config.budget, now.at);
         let (peer, claim) = (session.peer(), session.claim());
         let leaver = Leaver { peer, claim, how: Parting::Goodbye(goodbye.data.into()) };
         self.leave_all(id, leaver, left, now);
@@ -91,6 +97,10 @@ impl Router {
         if kind == MessageKind::Goodbye {
             // The mesh receives one letter for the end of a session, not one per network.
             self.post_to_mesh(|| ToMesh::Left(Arc::clone(&leave)));
+        }
+        if let Some(network) = self.rosters.network_mut(ix) {
+            let bytes = (network.len() * leave.frame.frame_len()) as u64;
+            network.usage_mut().spend(BudgetItem::Events, bytes, &self.config.network_budget, now.at);
         }
         self.member_left_in(ix, &leave, now);
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::budget::BudgetItem;
 use crate::bug;
 use crate::codec::{self, Discover};
 use crate::id::{HubId, PeerId, PeerIncarnation, SessionId, ShardId};
@@ -16,6 +17,7 @@ use super::circle::{Bond, Circle, Declined, Met};
 use super::cursor::MemberEvent;
 use super::letter::{Frame, Meeting, MeetingEnd, MeetingKind, Output, Stay, ToMesh, ToShard};
 use super::meetings::Waiting;
+use super::message::refusal;
 use super::roster::NetworkIx;
 use super::{Discovery, Router};
 
@@ -319,6 +321,10 @@ impl Router {
             return self.refuse_public(id, code, MessageKind::Discover, &discover.network, now);
         }
         let closest = membership.stay().discovery.closest();
+        if let Err(exceeded) = self.take_of_network(id, ix, (BudgetItem::Pages, 1), now) {
+            let refusal = refusal(&exceeded, MessageKind::Discover, Some(&discover.network));
+            return self.refuse_exceeding(id, &refusal, &exceeded, now);
+        }
         let page = discover.limit.map_or(closest, |limit| limit.clamp(1, u64::from(MAX_CLOSEST)) as u8);
         let mut met = Vec::new();
         if bounded {

@@ -1,17 +1,19 @@
-//! Messages of clients: their rate limits, their dispatch, and the answers to refused ones.
+//! Messages of clients: their budgets, their dispatch, and the answers to refused ones.
 
 use std::time::Duration;
 
+use crate::budget::{BudgetItem, BudgetOwner, Exceeded};
 use crate::bug;
 use crate::codec::{ClientMessage, RefusedMessage, Signal, Unfit};
 use crate::id::{NetworkName, SessionId};
 use crate::reason::{CloseReason, ErrorCode, Outcome};
 use crate::sentences;
 use crate::time::Now;
-use crate::wire::{self, ErrorReport, MessageKind};
+use crate::wire::{self, ErrorReport, MessageKind, ReceiptReport};
 
 use super::Router;
 use super::letter::Frame;
+use super::roster::NetworkIx;
 use super::session::Session;
 
 impl Router {
@@ -24,14 +26,19 @@ impl Router {
         now: Now,
     ) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let is_announcement = matches!(parsed, Ok(ClientMessage::Announce(_)));
-        if let Err(exceeded) = session.rates().take_message(bytes as u64, is_announcement, &self.config, now.at) {
-            let exhausted = session.rates().note_refused(now.at);
-            self.refuse(id, &over_rate(parsed, exceeded), now);
-            if exhausted {
-                self.close(id, CloseReason::RateLimited, now);
-            }
-            return;
+        let (usage, budget, bytes) = (session.usage_mut(), &self.config.budget, bytes as u64);
+        let taken = usage
+            .take(BudgetItem::Messages, 1, budget, now.at)
+            .and_then(|()| usage.take(BudgetItem::Bytes, bytes, budget, now.at))
+            .and_then(|()| match parsed {
+                Ok(ClientMessage::Announce(_)) => usage.take_announcement(bytes, budget, now.at),
+                Ok(ClientMessage::Discover(_)) => usage.take(BudgetItem::Pages, 1, budget, now.at),
+                _ => Ok(()),
+            });
+        if let Err(exceeded) = taken {
+            let refusal = over_budget(parsed, &exceeded);
+            self.count_in(refusal.kind);
+            return self.refuse_exceeding(id, &refusal, &exceeded, now);
         }
         match parsed {
             Ok(ClientMessage::Announce(announce)) => {
@@ -58,7 +65,14 @@ impl Router {
                 }
                 self.signalled(id, signal, now);
             }
-            Err(refusal) => self.refuse(id, &refusal, now),
+            Err(refusal) => {
+                let withheld = self.stats.errors_withheld;
+                self.refuse(id, &refusal, now);
+                // Who sends nonsense goes on regardless when errors have reached their limit.
+                if self.stats.errors_withheld > withheld {
+                    self.note_refused(id, now);
+                }
+            }
         }
     }
 
@@ -70,6 +84,7 @@ impl Router {
             in_reply_to: Some(signal.kind.label()),
             target: Some(signal.target),
             id: None,
+            retry_in: None,
             network: &signal.network,
         };
         self.send_error(id, &report, now);
@@ -119,6 +134,50 @@ impl Router {
     /// Counts and answers a refused message.
     fn refuse(&mut self, id: SessionId, refusal: &RefusedMessage<'_>, now: Now) {
         self.count_in(refusal.kind);
+        self.answer(id, refusal, None, now);
+    }
+
+    /// Answers a message that exceeds a budget, and closes a session that has gone on regardless.
+    pub(super) fn refuse_exceeding(
+        &mut self,
+        id: SessionId,
+        refusal: &RefusedMessage<'_>,
+        exceeded: &Exceeded,
+        now: Now,
+    ) {
+        self.stats.exceeded[exceeded.owner as usize][exceeded.item as usize] += 1;
+        self.answer(id, refusal, Some(exceeded.retry_in), now);
+        self.note_refused(id, now);
+    }
+
+    /// Records a message that was refused because of a budget.
+    fn note_refused(&mut self, id: SessionId, now: Now) {
+        if self.sessions.get_mut(id).is_some_and(|session| session.usage_mut().note_refused(now.at)) {
+            self.close(id, CloseReason::RateLimited, now);
+        }
+    }
+
+    /// Takes `n` of an item from the budget of a network of a session.
+    ///
+    /// # Errors
+    ///
+    /// The network's budget is exhausted, and the session has used much of its own.
+    pub(super) fn take_of_network(
+        &mut self,
+        id: SessionId,
+        ix: NetworkIx,
+        (item, n): (BudgetItem, u64),
+        now: Now,
+    ) -> Result<(), Exceeded> {
+        let (Some(session), Some(network)) = (self.sessions.get(id), self.rosters.network_mut(ix)) else {
+            bug!(self.bugs, MessageSession, "{id:?} in {ix:?}");
+            return Ok(());
+        };
+        let budgets = (&self.config.budget, &self.config.network_budget);
+        session.usage().take_of(network.usage_mut(), (item, n), budgets, now.at)
+    }
+
+    fn answer(&mut self, id: SessionId, refusal: &RefusedMessage<'_>, retry_in: Option<Duration>, now: Now) {
         let spoken = match (&refusal.network, self.sessions.get(id)) {
             (None, Some(session)) => Some(self.spoken_network(session)),
             _ => None,
@@ -128,8 +187,9 @@ impl Router {
         if let MessageKind::Signal(_) = refusal.kind {
             self.stats.failed[refusal.code as usize] += 1;
             if let Some(ticket) = &refusal.id {
-                self.send_receipt(id, ticket, Outcome::Failed(refusal.code), refusal.target, network, now);
-                return;
+                let outcome = Outcome::Failed(refusal.code);
+                let report = ReceiptReport { id: ticket, outcome, target: refusal.target, retry_in, network };
+                return self.send_receipt(id, &report, now);
             }
         }
         let report = ErrorReport {
@@ -138,6 +198,7 @@ impl Router {
             in_reply_to: refusal.in_reply_to.as_deref(),
             target: refusal.target,
             id: refusal.id.as_deref(),
+            retry_in,
             network,
         };
         self.send_error(id, &report, now);
@@ -162,19 +223,21 @@ impl Router {
         network: &str,
         now: Now,
     ) {
-        let report = ErrorReport { code, message, in_reply_to: Some(kind.label()), target: None, id: None, network };
+        let in_reply_to = Some(kind.label());
+        let report = ErrorReport { code, message, in_reply_to, target: None, id: None, retry_in: None, network };
         self.send_error(id, &report, now);
     }
 
     /// Sends an `error`, unless the session has reached its limit of errors.
     pub(super) fn send_error(&mut self, id: SessionId, report: &ErrorReport<'_>, now: Now) {
         let Some(session) = self.sessions.get_mut(id).filter(|session| session.is_open()) else { return };
-        if session.rates().take_error(now.at) {
+        if session.usage_mut().take(BudgetItem::Errors, 1, &self.config.budget, now.at).is_ok() {
             self.stats.errors[report.code as usize] += 1;
             let frame = wire::error(&mut self.arena, &session.peer(), report, now.wall_ms);
             self.send(id, Frame::Arena(frame), MessageKind::Error);
         } else {
             self.stats.errors_withheld += 1;
+            self.stats.exceeded[BudgetOwner::Session as usize][BudgetItem::Errors as usize] += 1;
         }
     }
 
@@ -185,20 +248,12 @@ impl Router {
     }
 }
 
-/// The refusal of a message above a rate limit, with the fields of its answer.
-fn over_rate<'a>(
+/// The refusal of a message that exceeds a budget, with the fields of its answer.
+fn over_budget<'a>(
     parsed: Result<ClientMessage<'a>, Box<RefusedMessage<'a>>>,
-    message: &'static str,
+    exceeded: &Exceeded,
 ) -> RefusedMessage<'a> {
-    let mut refusal = RefusedMessage {
-        code: ErrorCode::RateLimited,
-        message,
-        kind: MessageKind::Invalid,
-        in_reply_to: None,
-        target: None,
-        id: None,
-        network: None,
-    };
+    let mut refusal = RefusedMessage { in_reply_to: None, ..refusal(exceeded, MessageKind::Invalid, None) };
     match parsed {
         Ok(ClientMessage::Announce(announce)) => {
             refusal.kind = MessageKind::Announce;
@@ -232,4 +287,29 @@ fn over_rate<'a>(
         refusal.in_reply_to = Some(refusal.kind.label().into());
     }
     refusal
+}
+
+/// The refusal of a message of this kind that exceeds a budget.
+pub(super) fn refusal<'a>(exceeded: &Exceeded, kind: MessageKind, network: Option<&'a str>) -> RefusedMessage<'a> {
+    RefusedMessage {
+        code: ErrorCode::RateLimited,
+        message: explain(exceeded),
+        kind,
+        in_reply_to: Some(kind.label().into()),
+        target: None,
+        id: None,
+        network: network.map(Into::into),
+    }
+}
+
+/// The sentence about a budget that a message exceeds.
+const fn explain(exceeded: &Exceeded) -> &'static str {
+    match (exceeded.owner, exceeded.item) {
+        (BudgetOwner::Network, _) => sentences::NETWORK_BUSY,
+        (_, BudgetItem::Messages | BudgetItem::Errors) => ErrorCode::RateLimited.explain(),
+        (_, BudgetItem::Bytes) => sentences::TOO_MANY_BYTES,
+        (_, BudgetItem::Announcements) => sentences::ANNOUNCED_TOO_OFTEN,
+        (_, BudgetItem::Events) => sentences::TOO_MANY_EVENTS,
+        (_, BudgetItem::Pages) => sentences::DISCOVERS_TOO_OFTEN,
+    }
 }

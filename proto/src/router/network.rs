@@ -12,6 +12,7 @@ use crate::wire::MessageKind;
 use super::Discovery;
 use super::closest::visit_closest;
 use super::letter::{Announcement, Frame, Output};
+use super::usage::Usage;
 
 /// A member of a network.
 #[derive(Debug)]
@@ -108,6 +109,8 @@ pub(super) struct Network {
     leavers: u32,
     /// The members in arbitrary order, to draw from. `None` until the first draw, which most networks never have.
     lots: Option<Vec<PeerId>>,
+    /// What its members on this shard have used of its budget.
+    usage: Usage,
 }
 
 /// Error: the list of unbounded sessions of a network has another session in a leaver's place.
@@ -117,7 +120,7 @@ pub(super) struct WrongLocal;
 impl Network {
     pub(super) fn new(name: NetworkName) -> Self {
         let (members, locals) = (BTreeMap::new(), Vec::new());
-        Self { name, members, locals, bounded: 0, bounded_locals: 0, leavers: 0, lots: None }
+        Self { name, members, locals, bounded: 0, bounded_locals: 0, leavers: 0, lots: None, usage: Usage::default() }
     }
 
     pub(super) fn name(&self) -> &NetworkName {
@@ -208,6 +211,11 @@ impl Network {
     /// Records that the members were notified of the leave of a session that [`Self::remove_local`] has removed.
     pub(super) fn notified_of_leave(&mut self) {
         self.leavers -= 1;
+    }
+
+    /// What its members on this shard have used of its budget.
+    pub(super) fn usage_mut(&mut self) -> &mut Usage {
+        &mut self.usage
     }
 
     pub(super) fn member_mut(&mut self, peer: &PeerId) -> Option<&mut Member> {

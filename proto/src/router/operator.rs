@@ -134,6 +134,7 @@ impl Router {
             in_reply_to: None,
             target: None,
             id: None,
+            retry_in: None,
             network: network.as_str(),
         };
         self.send_error(id, &report, now);

@@ -1,5 +1,6 @@
 //! The roster of a network on its way to a new member, in chunks.
 
+use crate::budget::BudgetItem;
 use crate::bug;
 use crate::id::{PeerId, SessionId};
 use crate::time::Now;
@@ -23,10 +24,11 @@ impl Router {
         let (Some(cursor), Some(network)) = (membership.cursor(), self.rosters.network(ix)) else {
             return bug!(self.bugs, RosterCursor, "{peer:?} in {ix:?}");
         };
-        let outputs = &mut self.outputs;
+        let (outputs, mut bytes) = (&mut self.outputs, 0);
         let reached = network.read(cursor.after(), self.config.tuning.roster_chunk, |rank, member| {
             let subject = rank.peer();
             if !member.is_bounded() && subject != peer && cursor.turn(&subject) && open {
+                bytes += member.announcement().discovered.frame_len() as u64;
                 outputs.push_back(member.discovered_by(id));
             }
         });
@@ -38,6 +40,8 @@ impl Router {
             None => membership.finish_reading(),
         };
         let more = session.is_reading();
+        // A peer that has the roster sent again and again pays for it.
+        session.usage_mut().spend(BudgetItem::Events, bytes, &self.config.budget, now.at);
         if is_acknowledged {
             self.send_announced(id, ix, now);
         }

@@ -15,8 +15,8 @@ use super::circle::Circle;
 use super::cursor::RosterCursor;
 use super::letter::Stay;
 use super::network::Rank;
-use super::rates::Rates;
 use super::roster::NetworkIx;
+use super::usage::SessionUsage;
 
 /// One session.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Session {
     began_s: u32,
     phase: SessionPhase,
     memberships: SmallVec<[Membership; 1]>,
-    rates: Rates,
+    usage: SessionUsage,
     open_receipts: u32,
 }
 
@@ -43,7 +43,7 @@ impl Session {
             began_s: 0,
             phase: SessionPhase::Pending,
             memberships: SmallVec::new(),
-            rates: Rates::default(),
+            usage: SessionUsage::default(),
             open_receipts: 0,
         }
     }
@@ -117,8 +117,13 @@ impl Session {
         self.memberships.iter().any(|membership| membership.cursor.is_some())
     }
 
-    pub(super) fn rates(&mut self) -> &mut Rates {
-        &mut self.rates
+    /// What it has used of its budget.
+    pub(super) fn usage(&self) -> &SessionUsage {
+        &self.usage
+    }
+
+    pub(super) fn usage_mut(&mut self) -> &mut SessionUsage {
+        &mut self.usage
     }
 
     /// Counts one more outstanding receipt. Returns false if it has [`MAX_OPEN_RECEIPTS`].

@@ -1,17 +1,19 @@
 //! Signals and their outcomes.
 
+use crate::budget::BudgetItem;
 use crate::bug;
-use crate::codec::Signal;
+use crate::codec::{RefusedMessage, Signal};
 use crate::id::{NetworkName, PeerId, SessionId, ShardId};
-use crate::limits::TURN_OUTPUTS;
+use crate::limits::{RATE_LIMIT_PAUSE, TURN_OUTPUTS};
 use crate::reason::{CloseReason, ErrorCode, Outcome};
 use crate::route::Address;
 use crate::sentences;
 use crate::time::Now;
-use crate::wire::{self, ErrorReport, MessageKind};
+use crate::wire::{self, ErrorReport, MessageKind, ReceiptReport};
 
 use super::Router;
 use super::letter::{Frame, Origin, OutcomeLetter, Output, Sender, SignalLetter, Standing, ToMesh, ToShard};
+use super::message::refusal;
 use super::network::Member;
 use super::roster::NetworkIx;
 use super::session::{Membership, Session};
@@ -31,6 +33,21 @@ impl Router {
         let from = session.peer();
         let own =
             self.own_membership(session, &signal.network).map(|membership| (membership.network(), membership.stay()));
+        if let Some((ix, _)) = own {
+            // Before a receipt is due, so that its answer is a receipt with the time to wait.
+            let bytes = signal.data.len() as u64;
+            let taken = self
+                .take_of_network(id, ix, (BudgetItem::Messages, 1), now)
+                .and_then(|()| self.take_of_network(id, ix, (BudgetItem::Bytes, bytes), now));
+            if let Err(exceeded) = taken {
+                let refusal = refusal(&exceeded, MessageKind::Signal(signal.kind), Some(&signal.network));
+                let refusal = RefusedMessage { target: Some(signal.target), id: signal.id, ..refusal };
+                return self.refuse_exceeding(id, &refusal, &exceeded, now);
+            }
+        }
+        let Some(session) = self.sessions.get(id) else {
+            return bug!(self.bugs, MessageSession, "signal of {id:?}");
+        };
         let shared = own.is_some() || (session.memberships().is_empty() && signal.network == NetworkName::GLOBAL);
         let network = match own.and_then(|(ix, _)| self.rosters.network(ix)) {
             Some(network) => network.name().clone(),
@@ -47,8 +64,9 @@ impl Router {
             if !session.open_receipt() {
                 let outcome = Outcome::Failed(ErrorCode::RateLimited);
                 self.stats.count_outcome(outcome);
-                self.send_receipt(id, &wanted, outcome, Some(signal.target), network.as_str(), now);
-                return;
+                let (target, retry_in) = (Some(signal.target), Some(RATE_LIMIT_PAUSE));
+                let report = ReceiptReport { id: &wanted, outcome, target, retry_in, network: network.as_str() };
+                return self.send_receipt(id, &report, now);
             }
             let wanted = Ticket { session: id, id: wanted.into(), target: signal.target, network: network.clone() };
             ticket = Some(self.tickets.issue(wanted, now.at));
@@ -68,6 +86,7 @@ impl Router {
                 in_reply_to: Some(origin.kind.label()),
                 target: Some(signal.target),
                 id: None,
+                retry_in: None,
                 network: origin.network.as_str(),
             };
             return self.send_error(id, &report, now);
@@ -207,6 +226,7 @@ impl Router {
                 in_reply_to: Some(origin.kind.label()),
                 target: Some(target),
                 id: None,
+                retry_in: None,
                 network: origin.network.as_str(),
             };
             self.send_error(session, &report, now);
@@ -227,22 +247,16 @@ impl Router {
         self.stats.count_outcome(outcome);
         if let Some(session) = self.sessions.get_mut(ticket.session) {
             session.close_receipt();
-            self.send_receipt(ticket.session, &ticket.id, outcome, Some(ticket.target), ticket.network.as_str(), now);
+            let (target, network) = (Some(ticket.target), ticket.network.as_str());
+            let report = ReceiptReport { id: &ticket.id, outcome, target, retry_in: None, network };
+            self.send_receipt(ticket.session, &report, now);
         }
     }
 
-    pub(super) fn send_receipt(
-        &mut self,
-        to: SessionId,
-        id: &str,
-        outcome: Outcome,
-        target: Option<PeerId>,
-        network: &str,
-        now: Now,
-    ) {
+    pub(super) fn send_receipt(&mut self, to: SessionId, report: &ReceiptReport<'_>, now: Now) {
         // The sender may have left in the meantime.
         let Some(session) = self.sessions.get(to) else { return };
-        let frame = wire::receipt(&mut self.arena, &session.peer(), id, outcome, target, network, now.wall_ms);
+        let frame = wire::receipt(&mut self.arena, &session.peer(), report, now.wall_ms);
         self.send(to, Frame::Arena(frame), MessageKind::Receipt);
     }
 }

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::budget::{BudgetItem, BudgetOwner};
 use crate::bugs::BugCounts;
 use crate::reason::{ErrorCode, Outcome};
 use crate::resume::ResumeOutcome;
@@ -26,6 +27,9 @@ pub struct RouterStats {
     pub turn_credentials: u64,
     /// `error` messages not sent because the session had reached its limit.
     pub errors_withheld: u64,
+    /// Messages refused because they exceeded a budget, by the discriminants of its owner and its item. For errors:
+    /// those withheld.
+    pub exceeded: [[u64; BudgetItem::ALL.len()]; BudgetOwner::ALL.len()],
     /// Takeovers by result: the second connection replaced the first; the first answered.
     pub takeovers: [u64; 2],
     /// Valid resume secrets, by the outcome's discriminant. If the id is connected to another hub, that hub counts the

@@ -8,9 +8,10 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::*;
+use crate::budget::{Allowance, BudgetItem};
 use crate::claim::Claim;
 use crate::id::PeerIncarnation;
-use crate::limits::{RECEIPT_TIMEOUT, TAKEOVER_GRACE};
+use crate::limits::{DEFAULT_ERROR_RATE, ERROR_BURST_SECS, RECEIPT_TIMEOUT, TAKEOVER_GRACE};
 use crate::phase::SessionPhase;
 use crate::reason::{CloseReason, ErrorCode, Outcome};
 use crate::resume::{Lineage, ResumeOutcome};
@@ -38,8 +39,11 @@ impl Day {
             max_networks_per_peer: 4,
             max_peers_per_network: 1000,
             announce_budget_bytes: usize::MAX,
-            message_rate: 1_000_000,
-            message_rate_bytes: crate::limits::LARGEST_MESSAGE_RATE_BYTES,
+            budget: Budget::UNLIMITED.with(
+                BudgetItem::Errors,
+                Allowance::new(DEFAULT_ERROR_RATE.into(), u64::from(DEFAULT_ERROR_RATE) * ERROR_BURST_SECS),
+            ),
+            network_budget: Budget::UNLIMITED,
             meshed: false,
             events: false,
             tuning: RouterTuning { roster_chunk: chunk, ..RouterTuning::default() },

@@ -144,6 +144,7 @@ pub(crate) struct ErrorReport<'a> {
     pub(crate) in_reply_to: Option<&'a str>,
     pub(crate) target: Option<PeerId>,
     pub(crate) id: Option<&'a str>,
+    pub(crate) retry_in: Option<Duration>,
     pub(crate) network: &'a str,
 }
 
@@ -167,21 +168,32 @@ pub(crate) fn error(out: &mut Vec<u8>, to: &PeerId, report: &ErrorReport<'_>, wa
             put(out, ",\"id\":");
             put_string(out, id);
         }
+        put_retry(out, report.retry_in);
         out.push(b'}');
         put_tail(out, SYSTEM, Some(to), report.network, wall_ms);
     })
 }
 
-/// Encodes `receipt`. `id` is the one that the sender chose for its signal.
-pub(crate) fn receipt(
-    out: &mut Vec<u8>,
-    to: &PeerId,
-    id: &str,
-    outcome: Outcome,
-    target: Option<PeerId>,
-    network: &str,
-    wall_ms: u64,
-) -> Range<usize> {
+/// The time to wait before the message is sent again, rounded up.
+fn put_retry(out: &mut Vec<u8>, retry_in: Option<Duration>) {
+    if let Some(retry_in) = retry_in {
+        put(out, ",\"retryInMs\":");
+        put_u64(out, retry_in.as_nanos().div_ceil(1_000_000) as u64);
+    }
+}
+
+/// The fields of `receipt`. `id` is the one that the sender chose for its signal.
+pub(crate) struct ReceiptReport<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) outcome: Outcome,
+    pub(crate) target: Option<PeerId>,
+    pub(crate) retry_in: Option<Duration>,
+    pub(crate) network: &'a str,
+}
+
+/// Encodes `receipt`.
+pub(crate) fn receipt(out: &mut Vec<u8>, to: &PeerId, report: &ReceiptReport<'_>, wall_ms: u64) -> Range<usize> {
+    let &ReceiptReport { id, outcome, target, retry_in, network } = report;
     framed(out, |out| {
         put(out, "{\"type\":\"receipt\",\"data\":{\"id\":");
         put_string(out, id);
@@ -193,6 +205,7 @@ pub(crate) fn receipt(
             out.extend_from_slice(&target.to_hex());
             out.push(b'"');
         }
+        put_retry(out, retry_in);
         out.push(b'}');
         put_tail(out, SYSTEM, Some(to), network, wall_ms);
     })

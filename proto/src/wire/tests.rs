@@ -1,5 +1,7 @@
 //! Outgoing messages are JSON with the Go hub's order of keys, whatever clients put into them.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -133,6 +135,7 @@ proptest! {
         in_reply_to: Option<String>,
         target in prop::option::of(peer()),
         id: Option<String>,
+        retry_in in prop::option::of(0..1u64 << 40),
         network: String,
         at in millis(),
     ) {
@@ -143,6 +146,7 @@ proptest! {
             in_reply_to: in_reply_to.as_deref(),
             target,
             id: id.as_deref(),
+            retry_in: retry_in.map(Duration::from_micros),
             network: &network,
         };
         let frame = error(&mut out, &to, &report, at);
@@ -154,9 +158,13 @@ proptest! {
         expected.extend(in_reply_to.as_ref().map(|_| "inReplyTo"));
         expected.extend(target.map(|_| "targetPeerId"));
         expected.extend(id.as_ref().map(|_| "id"));
+        expected.extend(retry_in.map(|_| "retryInMs"));
         prop_assert_eq!(data_keys(text), expected);
         if let Some(id) = id {
             prop_assert_eq!(&data["id"], &id);
+        }
+        if let Some(micros) = retry_in {
+            prop_assert_eq!(&data["retryInMs"], micros.div_ceil(1000));
         }
     }
 
@@ -166,18 +174,22 @@ proptest! {
         id: String,
         failed in prop::option::of(code()),
         target in prop::option::of(peer()),
+        retry_ms in prop::option::of(0..1u64 << 40),
         network: String,
         at in millis(),
     ) {
         let outcome = failed.map_or(Outcome::Delivered, Outcome::Failed);
         let mut out = Vec::new();
-        let frame = receipt(&mut out, &to, &id, outcome, target, &network, at);
+        let retry_in = retry_ms.map(Duration::from_millis);
+        let report = ReceiptReport { id: &id, outcome, target, retry_in, network: &network };
+        let frame = receipt(&mut out, &to, &report, at);
         let text = payload(&out[frame]);
         let data = data_of(text, "receipt", "system", &to, &network, at);
         prop_assert_eq!(&data["id"], &id);
         prop_assert_eq!(&data["outcome"], outcome.label());
         let target = target.map(|_| "targetPeerId");
-        prop_assert_eq!(data_keys(text), ["id", "outcome"].into_iter().chain(target).collect::<Vec<_>>());
+        let retry = retry_ms.map(|_| "retryInMs");
+        prop_assert_eq!(data_keys(text), ["id", "outcome"].into_iter().chain(target).chain(retry).collect::<Vec<_>>());
     }
 
     #[test]

@@ -28,6 +28,11 @@ impl FrameReader {
         self.partial.len()
     }
 
+    /// Memory that it keeps for an incomplete message, in bytes.
+    pub fn kept_bytes(&self) -> usize {
+        self.partial.capacity() + self.decoder.kept_bytes()
+    }
+
     /// Parses the next bytes of the stream, which are changed in place, and calls `received` with each complete message
     /// and control frame, until it breaks off. The rest is kept for the next call, whose `bytes` may be empty. Do not
     /// call it again after [`Event::Close`] or an error.

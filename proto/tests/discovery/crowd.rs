@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use proto::{
-    CloseReason, Discovery, Frame, HubId, Input, Keys, MessageKind, Now, Output, PeerId, ResumeKeys, Router,
+    Budget, CloseReason, Discovery, Frame, HubId, Input, Keys, MessageKind, Now, Output, PeerId, ResumeKeys, Router,
     RouterConfig, RouterTuning, SessionId, ShardId, ToShard, limits,
 };
 
@@ -51,8 +51,8 @@ impl Crowd {
                 max_networks_per_peer: limits::DEFAULT_MAX_NETWORKS_PER_PEER,
                 max_peers_per_network: 1_000_000,
                 announce_budget_bytes: usize::MAX,
-                message_rate: 1_000_000,
-                message_rate_bytes: 1 << 30,
+                budget: Budget::UNLIMITED,
+                network_budget: Budget::UNLIMITED,
                 meshed: false,
                 events: false,
                 tuning: RouterTuning { max_acquaintances, ..RouterTuning::default() },

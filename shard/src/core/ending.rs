@@ -108,6 +108,7 @@ impl Core {
         self.live -= 1;
         self.dirty_bytes -= session.dirty_bytes;
         self.dirty -= usize::from(session.dirty);
+        self.stats.kept_bytes -= session.kept_bytes as u64;
         self.fair.remove(&session.meter);
         session.wake();
         self.give_back(&mut session);

@@ -2,7 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use proto::ws::{Event, Opcode, Violation};
+use proto::limits::{READ_BUFFER_BYTES, RECEIVE_FLOOR_BYTES, SHORT_READ_BYTES};
+use proto::ws::{Event, FrameReader, Opcode, Violation};
 use proto::{CloseReason, Input, Now, SessionId, SessionPhase, ws};
 use thread::{planted, read_isolated};
 use tracing::{debug, error};
@@ -60,12 +61,45 @@ impl Core {
             (Some(Ok(())), Some(session)) if !session.client_done && !session.deaf => {
                 // The rest is processed in the session's next turn.
                 session.replay = is_turn_over && reader.waiting_bytes() > 0;
+                let kept = reader.kept_bytes();
                 session.reader = reader;
+                if kept != session.kept_bytes {
+                    self.keeps(id, kept, now);
+                }
+                return;
             }
             (Some(Ok(())), _) => {}
             (Some(Err(violation)), _) => self.violated(id, violation, now),
             (None, _) => self.parser_failed(id, now),
         }
+        // The reader is gone.
+        self.keeps(id, 0, now);
+    }
+
+    /// Counts the memory of a session's incomplete message, and closes a session that has too much of it while the
+    /// budget is exhausted.
+    fn keeps(&mut self, id: SessionId, kept: usize, now: Now) {
+        let Some(session) = self.session_mut(id) else { return };
+        let before = std::mem::replace(&mut session.kept_bytes, kept);
+        self.stats.kept_bytes = self.stats.kept_bytes + kept as u64 - before as u64;
+        if kept <= RECEIVE_FLOOR_BYTES || !self.is_short_of_memory() {
+            return;
+        }
+        self.stats.kept_bytes -= kept as u64;
+        if let Some(session) = self.session_mut(id) {
+            (session.deaf, session.kept_bytes, session.reader) = (true, 0, FrameReader::default());
+        }
+        self.close_and_tell(id, CloseReason::TryAgainLater, now);
+    }
+
+    /// Whether incomplete messages take more memory than the budget allows.
+    fn is_short_of_memory(&self) -> bool {
+        self.stats.kept_bytes > self.limits.receive_budget_bytes as u64
+    }
+
+    /// Maximum number of bytes of the next read.
+    pub(crate) fn read_bytes(&self) -> usize {
+        if self.is_short_of_memory() { SHORT_READ_BYTES } else { READ_BUFFER_BYTES }
     }
 
     pub(super) fn heard(&mut self, id: SessionId, event: Event<'_>, now: Now) {

@@ -5,7 +5,7 @@ use std::task::Waker;
 
 use proto::limits::{
     CLOSE_LINGER, FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, FLUSH_CHUNK_BYTES, ROSTER_CHUNKS, ROSTER_LOW_WATER_BYTES,
-    SEND_FLOOR_BYTES, SHARD_TURN_NANOS, WRITE_CHUNK_BYTES,
+    SHARD_TURN_NANOS, WRITE_CHUNK_BYTES,
 };
 use proto::{CloseReason, Frame, MessageKind, Now, Origin, PeerId, SessionId, SessionPhase, bug};
 use thread::{TurnGuard, planted};
@@ -87,7 +87,8 @@ impl Core {
     fn room(&self) -> Room {
         let limits = &self.limits;
         let over_budget = self.stats.queued_bytes > limits.send_budget_bytes as u64;
-        let bytes = if over_budget { SEND_FLOOR_BYTES.min(limits.send_queue_bytes) } else { limits.send_queue_bytes };
+        let bytes =
+            if over_budget { limits.send_floor_bytes.min(limits.send_queue_bytes) } else { limits.send_queue_bytes };
         Room { bytes, frames: limits.send_queue_frames }
     }
 
@@ -158,7 +159,7 @@ impl Core {
         let (bytes, frames) = (queue.len_bytes(), queue.len_frames());
         let slow = bytes > limits.send_queue_bytes
             || frames > limits.send_queue_frames
-            || (over_budget && bytes > SEND_FLOOR_BYTES);
+            || (over_budget && bytes > limits.send_floor_bytes);
         let open = matches!(session.phase, SessionPhase::Open | SessionPhase::Pending | SessionPhase::Retiring);
         if slow && open {
             self.cut_slow_consumer(id);

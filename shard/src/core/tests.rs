@@ -2,9 +2,12 @@ use std::net::{TcpListener, TcpStream};
 use std::task::Context;
 
 use proto::limits::{
-    FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, ICE_LOOK, LETTER_BATCH, OUTBOX_HIGH_WATER, SEND_FLOOR_BYTES, SLICE_ROOM,
+    FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, ICE_LOOK, LETTER_BATCH, OUTBOX_HIGH_WATER, RECEIVE_FLOOR_BYTES,
+    SEND_FLOOR_BYTES, SLICE_ROOM,
 };
-use proto::{Claim, HubId, IceServers, Keys, PeerIncarnation, ResumeKeys, RouterConfig, RouterTuning, ToMesh, Turn};
+use proto::{
+    Budget, Claim, HubId, IceServers, Keys, PeerIncarnation, ResumeKeys, RouterConfig, RouterTuning, ToMesh, Turn,
+};
 use socket2::SockRef;
 use thread::Mailboxes;
 use tokio::net::tcp::OwnedReadHalf;
@@ -39,8 +42,8 @@ fn core_of(limits: SessionLimits, meshed: bool, ice: Option<Arc<IceServers>>) ->
         max_networks_per_peer: 1,
         max_peers_per_network: 100,
         announce_budget_bytes: usize::MAX,
-        message_rate: 10_000,
-        message_rate_bytes: 1 << 30,
+        budget: Budget::UNLIMITED,
+        network_budget: Budget::UNLIMITED,
         meshed,
         events: false,
         tuning: RouterTuning { roster_chunk: 1, ..RouterTuning::default() },
@@ -79,6 +82,8 @@ async fn a_session_gets_new_credentials_and_an_ended_one_does_not() {
         send_queue_frames: 1000,
         send_queue_bytes: 4 * MEBIBYTE,
         send_budget_bytes: 4 * MEBIBYTE,
+        send_floor_bytes: SEND_FLOOR_BYTES,
+        receive_budget_bytes: 2 * MEBIBYTE,
         peer_timeout: Duration::from_secs(3600),
     };
     let turn = Turn { urls: "[]".into(), secrets: vec!["s".into()], ttl: Duration::from_secs(400) };
@@ -112,6 +117,8 @@ async fn a_session_is_cut_once_however_little_of_the_budget_is_left() {
         send_queue_frames: 1000,
         send_queue_bytes: 4 * MEBIBYTE,
         send_budget_bytes: 2 * MEBIBYTE,
+        send_floor_bytes: SEND_FLOOR_BYTES,
+        receive_budget_bytes: 2 * MEBIBYTE,
         peer_timeout: Duration::from_secs(300),
     };
     let mut core = core(limits);
@@ -151,6 +158,8 @@ async fn a_signal_has_an_outcome_although_its_target_was_cut_by_the_previous_fra
         send_queue_frames: 2,
         send_queue_bytes: MEBIBYTE,
         send_budget_bytes: MEBIBYTE,
+        send_floor_bytes: SEND_FLOOR_BYTES,
+        receive_budget_bytes: 2 * MEBIBYTE,
         peer_timeout: Duration::from_secs(300),
     };
     let mut core = core(limits);
@@ -176,8 +185,57 @@ const ROOMY: SessionLimits = SessionLimits {
     send_queue_frames: 1000,
     send_queue_bytes: 4 * MEBIBYTE,
     send_budget_bytes: 4 * MEBIBYTE,
+    send_floor_bytes: SEND_FLOOR_BYTES,
+    receive_budget_bytes: 2 * MEBIBYTE,
     peer_timeout: Duration::from_secs(300),
 };
+
+/// The beginning of a client's text message of `declared` bytes: its header and `sent` bytes.
+fn begun(declared: usize, sent: usize) -> Vec<u8> {
+    let mut frame = Vec::new();
+    proto::ws::put_masked_header(&mut frame, proto::ws::Opcode::Text, declared, [0; 4]);
+    frame.resize(frame.len() + sent, b' ');
+    frame
+}
+
+#[tokio::test]
+async fn incomplete_messages_share_a_budget_and_small_ones_are_always_read() {
+    let mut core = core(ROOMY);
+    let mut sessions = Vec::new();
+    for n in 0..10 {
+        sessions.push(adopt(&mut core, n).await);
+    }
+    let reason = |core: &mut Core, id| core.session_mut(id).and_then(|session| session.reason);
+    let [large @ .., (small, ..)] = &sessions[..] else { panic!("ten sessions") };
+    let mut closed = 0;
+    for (id, ..) in large {
+        core.received(*id, &mut begun(MEBIBYTE, 60_000));
+        for _ in 0..8 {
+            if reason(&mut core, *id).is_none() {
+                core.received(*id, &mut vec![b' '; 60_000]);
+            }
+        }
+        closed += usize::from(reason(&mut core, *id) == Some(CloseReason::TryAgainLater));
+        assert!(core.stats.kept_bytes <= (ROOMY.receive_budget_bytes + 9 * RECEIVE_FLOOR_BYTES) as u64);
+    }
+    assert!((1..9).contains(&closed), "{closed} of 9 were closed");
+    // An offer of a usual size is read although it arrives in two parts.
+    let text = r#"{"type":"ping"}"#;
+    let mut ping = begun(30_000, 30_000 - text.len());
+    ping.extend_from_slice(text.as_bytes());
+    let (first, second) = ping.split_at_mut(20_000);
+    core.received(*small, first);
+    core.received(*small, second);
+    assert_eq!(
+        (reason(&mut core, *small), core.router.stats().messages_in[proto::MessageKind::Ping.index()]),
+        (None, 1)
+    );
+    for (id, ..) in &sessions {
+        core.lost(*id, CloseReason::ConnectionLost);
+        core.remove(*id);
+    }
+    assert_eq!(core.stats.kept_bytes, 0);
+}
 
 /// The next batch of letters for the mesh.
 fn take_letters(core: &mut Core) -> Vec<ToMesh> {

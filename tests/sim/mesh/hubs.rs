@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use proto::{
-    HubId, HubIncarnation, Input, Keys, Letter, LinkId, MeshEvent, Output, PeerId, Relay, RelayConfig, RelayInput,
-    RelayOutput, ResumeKeys, Router, RouterConfig, ShardId, ToMesh, ToShard, Transport, limits,
+    Allowance, Budget, BudgetItem, HubId, HubIncarnation, Input, Keys, Letter, LinkId, MeshEvent, Output, PeerId,
+    Relay, RelayConfig, RelayInput, RelayOutput, ResumeKeys, Router, RouterConfig, ShardId, ToMesh, ToShard, Transport,
+    limits,
 };
 
 use super::agenda::Event;
@@ -105,8 +106,8 @@ impl Hub {
                 max_networks_per_peer: limits::DEFAULT_MAX_NETWORKS_PER_PEER,
                 max_peers_per_network: limits::DEFAULT_MAX_PEERS_PER_NETWORK,
                 announce_budget_bytes: usize::MAX,
-                message_rate: 1_000_000,
-                message_rate_bytes: 1 << 30,
+                budget: Budget::UNLIMITED.with(BudgetItem::Errors, Allowance::new(20, 100)),
+                network_budget: Budget::UNLIMITED,
                 meshed: true,
                 events: false,
                 tuning: plan.router,

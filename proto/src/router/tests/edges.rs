@@ -1,7 +1,9 @@
 //! Tests of the counters and gauges for operators, and of the limits of one session.
 
 use super::*;
-use crate::limits::{ERROR_BURST, MEMBER_BYTES};
+use crate::limits::{DEFAULT_ERROR_RATE, ERROR_BURST_SECS, MEMBER_BYTES};
+
+const ERROR_BURST: u64 = DEFAULT_ERROR_RATE as u64 * ERROR_BURST_SECS;
 
 /// All outputs of this input.
 fn outputs(day: &mut Day, input: Input<'_>) -> Vec<Output> {

@@ -1,0 +1,102 @@
+//! Budgets of sessions and networks: rates, bursts, and what happens to those who exceed them.
+
+use std::time::Duration;
+
+use super::*;
+
+/// Default of MESSAGE_RATE: average number of messages per second and session. Further messages get `rate-limited`.
+///
+/// A peer that joins a mesh of 16 peers sends about 150 messages in its first second. Later, 50 per second are many: a
+/// new connection takes about 10 messages of each side, and a page opens few connections at a time. The rate is four
+/// times as high. A message costs about 5 us, so a peer at this rate uses a thousandth of a core.
+pub const DEFAULT_MESSAGE_RATE: u32 = 200;
+
+/// Default of MESSAGE_RATE_BYTES: average number of bytes of messages per second and session. Further messages get
+/// `rate-limited`.
+///
+/// A peer that joins a mesh of 16 peers sends about 1 MB of offers in its first second. 200 messages per second of the
+/// usual sizes (one offer of 7 KB, nine candidates of 300 B) are 200 KB per second.
+pub const DEFAULT_MESSAGE_RATE_BYTES: u64 = 1024 * 1024;
+
+/// Default of ANNOUNCE_RATE_BYTES: average number of bytes of announcements per second and session, each plus
+/// [`ANNOUNCE_COST_BYTES`]. Further announcements get `rate-limited`.
+///
+/// Each announcement goes to every member, ahead of signals' share of their queues. The rate allows 3 of the largest
+/// per second, or 15 of 100 B.
+pub const DEFAULT_ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
+
+/// Default of EVENT_RATE_BYTES: average number of bytes per second that a session's announcements and goodbyes make the
+/// mesh send to other peers, and its joins to itself. Further announcements get `rate-limited`.
+///
+/// A join of a network of 2,000 members costs 2 x 2,000 x 300 B = 1.2 MB, and a change of 16 KiB in a network of 500
+/// costs 8 MB: the rate allows 3 such joins, or half such a change, per second. 4 MiB take about 10 ms of a core.
+pub const DEFAULT_EVENT_RATE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Default of DISCOVER_RATE: average number of `discover` messages per second and session. Further ones get
+/// `rate-limited`.
+///
+/// A page introduces up to [`MAX_CLOSEST`] members, with an event for each side. A peer that wants to know
+/// [`MAX_ACQUAINTANCES`] members needs 16 of the largest pages, and 64 pages of 16.
+pub const DEFAULT_DISCOVER_RATE: u32 = 4;
+
+/// Default of ERROR_RATE: average number of `error` messages per second and session. Further ones are counted and not
+/// sent; receipts are always sent.
+pub const DEFAULT_ERROR_RATE: u32 = 20;
+
+/// Default of NETWORK_BUDGETS: the members of a network at one hub may together use as much as this number of sessions.
+/// Beyond that, members that have used more than [`LIGHT_PART`] of their own burst get `rate-limited`.
+///
+/// 64 sessions at their rates send 12,800 messages per second, which take 6 % of a core, and 256 MiB of events.
+pub const DEFAULT_NETWORK_BUDGETS: u32 = 64;
+
+/// Maximum of the settings MESSAGE_RATE_BYTES, ANNOUNCE_RATE_BYTES and EVENT_RATE_BYTES.
+pub const LARGEST_MESSAGE_RATE_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// Length of a session's burst, in seconds of its rates of messages, bytes, events and pages.
+///
+/// 25 s of [`DEFAULT_MESSAGE_RATE`] are 5,000 messages: those of a page that opens 500 connections at once, as many as
+/// browsers allow. A peer that joins a network of 16 uses 3 % of it. A burst of events is 100 MiB: a join of a network
+/// of 100,000 members takes 60 MB. A burst of pages is 100.
+pub const BURST_SECS: u64 = 25;
+
+/// Length of a burst of announcements, in seconds of their rate: 1 MiB, a sixteenth of [`DEFAULT_SEND_QUEUE_BYTES`]. It
+/// allows a join of [`DEFAULT_MAX_NETWORKS_PER_PEER`] networks at once with data of the maximum size.
+pub const ANNOUNCE_BURST_SECS: u64 = 16;
+
+/// Length of a burst of errors, in seconds of their rate: 100 errors.
+pub const ERROR_BURST_SECS: u64 = 5;
+
+/// Length of a network's burst, in seconds of its rates. It is shorter than a session's, since many members that use
+/// their bursts at the same time are a load for the hub.
+pub const NETWORK_BURST_SECS: u64 = 5;
+
+/// Number of messages of the maximum length that a session may send in one burst, however low MESSAGE_RATE_BYTES is.
+pub const MESSAGE_BURST_LARGEST: u64 = 4;
+
+/// Bytes that an announcement counts in its rate in addition to its own, so that small ones are limited too.
+pub const ANNOUNCE_COST_BYTES: u64 = 4 * 1024;
+
+/// Part of its own burst, as a divisor, up to which a session is not refused when its network's budget is used up: an
+/// eighth, 625 messages. So a flood in a network does not stop the peers that send little.
+pub const LIGHT_PART: u64 = 8;
+
+/// Time above a budget without a pause after which a session is closed (1008).
+pub const RATE_LIMIT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Time without a refused message that counts as a pause. It is the minimum of `retryInMs`, so a client that waits for
+/// that time is never closed.
+pub const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(1);
+
+// Checks of the figures and orderings in the comments above.
+const _: () = assert!(DEFAULT_MESSAGE_RATE as u64 * BURST_SECS == 5_000);
+const _: () = assert!(DEFAULT_MESSAGE_RATE as u64 * BURST_SECS / LIGHT_PART == 625);
+const _: () = assert!(DEFAULT_ANNOUNCE_RATE_BYTES / (MAX_ANNOUNCE_DATA_BYTES as u64 + ANNOUNCE_COST_BYTES) == 3);
+const _: () = assert!(DEFAULT_ANNOUNCE_RATE_BYTES / (100 + ANNOUNCE_COST_BYTES) == 15);
+const _: () = assert!(DEFAULT_ANNOUNCE_RATE_BYTES * ANNOUNCE_BURST_SECS == DEFAULT_SEND_QUEUE_BYTES as u64 / 16);
+const _: () = assert!(
+    DEFAULT_MAX_NETWORKS_PER_PEER as u64 * (MAX_ANNOUNCE_DATA_BYTES as u64 + ANNOUNCE_COST_BYTES + 500)
+        <= DEFAULT_ANNOUNCE_RATE_BYTES * ANNOUNCE_BURST_SECS
+);
+const _: () = assert!(100_000 * 600 <= DEFAULT_EVENT_RATE_BYTES * BURST_SECS);
+const _: () = assert!(DEFAULT_DISCOVER_RATE as u64 * BURST_SECS > MAX_ACQUAINTANCES as u64 / 16);
+const _: () = assert!(DEFAULT_ERROR_RATE as u64 * ERROR_BURST_SECS == 100);

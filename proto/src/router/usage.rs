@@ -1,0 +1,181 @@
+//! What a session and a network have used of their budgets.
+
+use std::time::Duration;
+
+use crate::budget::{Budget, BudgetItem, BudgetOwner, Exceeded, Used};
+use crate::limits::{ANNOUNCE_COST_BYTES, LIGHT_PART, RATE_LIMIT_PATIENCE, RATE_LIMIT_PAUSE};
+
+/// What its owner has used of each item of a budget. Times are in nanoseconds.
+#[derive(Debug, Default)]
+pub(super) struct Usage([Used; BudgetItem::ALL.len()]);
+
+impl Usage {
+    /// Takes `n` of an item.
+    ///
+    /// # Errors
+    ///
+    /// The budget has less.
+    fn take(&mut self, item: BudgetItem, n: u64, budget: &Budget, now: u64) -> Result<(), u64> {
+        let (used, allowance) = (&mut self.0[item as usize], budget.allowance(item));
+        if item == BudgetItem::Events {
+            // An event is paid for afterwards: one can be larger than a burst.
+            used.take_if_any(n, allowance, now)
+        } else {
+            used.take(n, allowance, now)
+        }
+    }
+
+    /// Takes `n` of an item, even if less is left: for what cannot be refused.
+    pub(super) fn spend(&mut self, item: BudgetItem, n: u64, budget: &Budget, now: Duration) {
+        self.0[item as usize].spend(n, budget.allowance(item), nanos(now));
+    }
+
+    /// The time until a session counts as light, in nanoseconds.
+    fn until_light(&self, item: BudgetItem, budget: &Budget, now: u64) -> u64 {
+        self.0[item as usize].until_light(LIGHT_PART, budget.allowance(item), now)
+    }
+}
+
+/// What a session has used of its budget, and whether it goes on regardless.
+#[derive(Debug, Default)]
+pub(super) struct SessionUsage {
+    usage: Usage,
+    overrun: Option<Overrun>,
+}
+
+/// Successive messages of a session that exceeded a budget.
+#[derive(Clone, Copy, Debug)]
+struct Overrun {
+    since: u64,
+    last: u64,
+}
+
+impl SessionUsage {
+    /// Takes `n` of an item.
+    ///
+    /// # Errors
+    ///
+    /// The session's budget has less.
+    pub(super) fn take(&mut self, item: BudgetItem, n: u64, budget: &Budget, now: Duration) -> Result<(), Exceeded> {
+        let taken = self.usage.take(item, n, budget, nanos(now));
+        taken.map_err(|wait| exceeded(BudgetOwner::Session, item, wait))
+    }
+
+    /// Takes an announcement of `bytes` bytes.
+    ///
+    /// # Errors
+    ///
+    /// It exceeds the session's budget of announcements.
+    pub(super) fn take_announcement(&mut self, bytes: u64, budget: &Budget, now: Duration) -> Result<(), Exceeded> {
+        self.take(BudgetItem::Announcements, bytes + ANNOUNCE_COST_BYTES, budget, now)
+    }
+
+    /// Takes `n` of an item, even if less is left.
+    pub(super) fn spend(&mut self, item: BudgetItem, n: u64, budget: &Budget, now: Duration) {
+        self.usage.spend(item, n, budget, now);
+    }
+
+    /// Takes `n` of an item from the budget of one of the session's networks, which all its members share. A session
+    /// that has used little of its own budget is not refused.
+    ///
+    /// # Errors
+    ///
+    /// The network's budget has less, and the session has used more than its [`LIGHT_PART`].
+    pub(super) fn take_of(
+        &self,
+        network: &mut Usage,
+        (item, n): (BudgetItem, u64),
+        (own, shared): (&Budget, &Budget),
+        now: Duration,
+    ) -> Result<(), Exceeded> {
+        let at = nanos(now);
+        let Err(wait) = network.take(item, n, shared, at) else { return Ok(()) };
+        match self.usage.until_light(item, own, at) {
+            0 => {
+                network.spend(item, n, shared, now);
+                Ok(())
+            }
+            until_light => Err(exceeded(BudgetOwner::Network, item, wait.min(until_light))),
+        }
+    }
+
+    /// Records a message that exceeded a budget. True if that has gone on for [`RATE_LIMIT_PATIENCE`] without a pause
+    /// of [`RATE_LIMIT_PAUSE`].
+    pub(super) fn note_refused(&mut self, now: Duration) -> bool {
+        let now = nanos(now);
+        let pause = RATE_LIMIT_PAUSE.as_nanos() as u64;
+        let kept = self.overrun.filter(|overrun| now.saturating_sub(overrun.last) < pause);
+        let noted = Overrun { since: kept.map_or(now, |overrun| overrun.since), last: now };
+        self.overrun = Some(noted);
+        u128::from(now - noted.since) >= RATE_LIMIT_PATIENCE.as_nanos()
+    }
+}
+
+fn exceeded(owner: BudgetOwner, item: BudgetItem, wait: u64) -> Exceeded {
+    Exceeded { owner, item, retry_in: Duration::from_nanos(wait).max(RATE_LIMIT_PAUSE) }
+}
+
+fn nanos(now: Duration) -> u64 {
+    now.as_secs().saturating_mul(1_000_000_000).saturating_add(now.subsec_nanos().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::{Allowance, BudgetRates};
+
+    const START: Duration = Duration::from_secs(100);
+
+    #[test]
+    fn refusals_without_a_pause_exhaust_patience() {
+        let mut usage = SessionUsage::default();
+        let step = RATE_LIMIT_PAUSE / 2;
+        let mut now = START;
+        while now < START + RATE_LIMIT_PATIENCE {
+            assert!(!usage.note_refused(now), "{now:?}");
+            now += step;
+        }
+        assert!(usage.note_refused(now));
+        assert!(!usage.note_refused(now + RATE_LIMIT_PAUSE), "after a pause the time begins again");
+    }
+
+    #[test]
+    fn a_client_that_waits_as_long_as_it_is_told_is_never_closed() {
+        let budget = Budget::UNLIMITED.with(BudgetItem::Messages, Allowance::new(100, 200));
+        let (mut usage, mut now, mut refusals) = (SessionUsage::default(), START, 0);
+        for _ in 0..100_000 {
+            if let Err(exceeded) = usage.take(BudgetItem::Messages, 1, &budget, now) {
+                assert!(!usage.note_refused(now), "{now:?}");
+                refusals += 1;
+                now += exceeded.retry_in;
+                assert_eq!(usage.take(BudgetItem::Messages, 1, &budget, now), Ok(()));
+            }
+        }
+        assert!(refusals > 100, "{refusals}");
+    }
+
+    #[test]
+    fn an_exhausted_network_refuses_those_that_have_used_much() {
+        let own = Budget::of_session(&BudgetRates::default(), 1000);
+        let shared = Budget::UNLIMITED.with(BudgetItem::Messages, Allowance::new(1, 1));
+        let (mut network, mut busy, quiet) = (Usage::default(), SessionUsage::default(), SessionUsage::default());
+        let item = (BudgetItem::Messages, 1);
+        for _ in 0..1000 {
+            busy.take(BudgetItem::Messages, 1, &own, START).unwrap();
+        }
+        assert_eq!(busy.take_of(&mut network, item, (&own, &shared), START), Ok(()), "the network has one");
+        let exceeded = busy.take_of(&mut network, item, (&own, &shared), START).unwrap_err();
+        // 375 messages above the light part of 625, at 200 per second; the network has one after a second.
+        assert_eq!((exceeded.owner, exceeded.retry_in), (BudgetOwner::Network, Duration::from_secs(1)));
+        for _ in 0..100 {
+            assert_eq!(quiet.take_of(&mut network, item, (&own, &shared), START), Ok(()));
+        }
+        let later = START + Duration::from_millis(1_875);
+        assert_eq!(busy.take_of(&mut network, item, (&own, &shared), later), Ok(()), "it is light again");
+    }
+
+    #[test]
+    fn usage_takes_little_memory() {
+        assert!(size_of::<SessionUsage>() <= 72 && size_of::<Usage>() == 48);
+    }
+}
