@@ -46,6 +46,17 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// The hub's URL.
+    pub fn url(&self) -> &HubUrl {
+        &self.url
+    }
+
+    /// The address of the last successful connection, or the first one. `None` if the hub speaks TLS.
+    pub fn plain_address(&self) -> Option<SocketAddr> {
+        let address = self.worked.get().or_else(|| self.addresses.first().copied());
+        address.filter(|_| self.tls.is_none())
+    }
+
     /// Keeps up to this number of TLS tickets for later connections; 0 means that none resumes a session. The default
     /// is eight, enough for a single peer.
     #[must_use]

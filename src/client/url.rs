@@ -94,7 +94,7 @@ impl HubUrl {
         self.0.authority().map_or("", |authority| authority.as_str())
     }
 
-    pub(super) fn request_target(&self, peer: &PeerId) -> String {
+    pub(crate) fn request_target(&self, peer: &PeerId) -> String {
         let path = match self.0.path() {
             "" | "/" => "/ws",
             path => path,

@@ -283,3 +283,34 @@ impl Drop for Stop<'_> {
         self.0.store(false, Ordering::Relaxed);
     }
 }
+
+#[test]
+fn pairs_are_served_in_time_while_hostile_clients_do_their_worst() {
+    // The attackers write to plain sockets.
+    if wire::is_over_tls() {
+        return;
+    }
+    for shards in ["1", "2"] {
+        // Without the limits of addresses, which would also refuse the requests of this test.
+        let hub = Hub::start(&[("SHARDS", shards)]);
+        let url = format!("ws://{}", hub.address);
+        let run = crate::hub::command(&[])
+            .args(["load-test", "--hub", &url, "--scenario", "hostile", "--peers", "8", "--duration", "3"])
+            .args(["--interval", "0.1", "--receipts"])
+            .output()
+            .unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+        assert!(run.status.success(), "{said}");
+        for attack in
+            ["announce", "garbage", "half", "id-fight", "masks", "nobody", "oversized", "pings", "reset", "slow"]
+        {
+            assert!(said.contains(&format!("{attack}: ")), "{said}");
+        }
+        // The attacks have reached the hub.
+        for reason in ["protocol-error", "message-too-large", "connection-lost", "id-in-use"] {
+            hub.metric_becomes(&format!(r#"peerpigeon_closes_total{{reason="{reason}"}}"#), |n| n > 0.0);
+        }
+        hub.metric_becomes(r#"peerpigeon_rate_limited_total{budget="announcements",owner="peer"}"#, |n| n > 0.0);
+        hub.metric_becomes("peerpigeon_connections", |n| n == 0.0);
+    }
+}

@@ -96,7 +96,12 @@ impl Swarm {
         {
             let mut tally = self.tally.borrow_mut();
             tally.delivered += 1;
-            tally.latency(self.nanos().saturating_sub(sent_at));
+            let nanos = self.nanos().saturating_sub(sent_at);
+            tally.latency(nanos);
+            if self.options.latest.is_some_and(|latest| Duration::from_nanos(nanos) > latest) {
+                let ms = nanos / 1_000_000;
+                tally.violate(Check::Late, || format!("{} received a signal after {ms} ms", self.called(peer)));
+            }
         }
         if self.options.pairs {
             if from != partner(peer) {

@@ -5,6 +5,7 @@
 
 mod churn;
 mod hear;
+mod hostile;
 mod ledger;
 mod message;
 mod plan;
@@ -41,6 +42,9 @@ const EXIT_USAGE: u8 = 64;
 /// In a churn, one of this many members of a network stays and observes.
 const OBSERVER_SHARE: usize = 10;
 
+/// hostile: maximum time from sending a signal to its arrival.
+const LATEST: Duration = Duration::from_secs(2);
+
 /// Maximum number of files this program has open besides its peers' sockets.
 const OTHER_FILES: usize = 64;
 
@@ -59,7 +63,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = duration::parse_secs)]
     pub duration: Duration,
 
-    /// In seconds. join: time between two offers of a peer (0: none). churn: maximum time a peer stays connected or
+    /// In seconds. join, hostile: time between two offers of a peer (0: none). churn: maximum time a peer stays connected or
     /// away. storm: pause between two rounds
     #[arg(long, value_name = "TIME", default_value = "5", value_parser = duration::parse_secs)]
     pub interval: Duration,
@@ -72,7 +76,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Scenario::Join)]
     pub scenario: Scenario,
 
-    /// Number of networks to spread the peers over [default: join, storm: 1; relay: one per pair; churn: one per 50
+    /// Number of networks to spread the peers over [default: join, storm: 1; relay, hostile: one per pair; churn: one per 50
     /// peers; idle: one per 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub networks: Option<u32>,
@@ -123,6 +127,10 @@ pub enum Scenario {
     Idle,
     /// All peers join. Then all sockets are cut and all peers reconnect at once, repeatedly
     Storm,
+    /// Pairs send offers, which must arrive within two seconds, while other clients break every rule: garbage, half
+    /// and oversized frames, wrong masks, resets, fights for an id, floods of announcements, clients that do not read.
+    /// For ws:// only
+    Hostile,
 }
 
 impl Scenario {
@@ -133,13 +141,19 @@ impl Scenario {
             Self::Churn => "churn",
             Self::Idle => "idle",
             Self::Storm => "storm",
+            Self::Hostile => "hostile",
         }
+    }
+
+    /// Whether the peers are pairs, each in a network of its own.
+    fn has_pairs(self) -> bool {
+        matches!(self, Self::Relay | Self::Hostile)
     }
 
     fn default_networks(self, peers: usize) -> usize {
         match self {
             Self::Join | Self::Storm => 1,
-            Self::Relay => peers / 2,
+            Self::Relay | Self::Hostile => peers / 2,
             Self::Churn => peers.div_ceil(50),
             Self::Idle => peers.div_ceil(100),
         }
@@ -174,15 +188,15 @@ pub async fn run(args: Args) -> ExitCode {
 /// Turns the arguments into a plan, or explains why they are invalid.
 fn plan(args: &Args) -> Result<(Plan, u64), String> {
     let peers = args.peers as usize;
-    let spread = if args.scenario == Scenario::Relay { Spread::Pairs } else { Spread::Single };
+    let spread = if args.scenario.has_pairs() { Spread::Pairs } else { Spread::Single };
     let networks = args.networks.map_or(args.scenario.default_networks(peers), |networks| networks as usize);
     let (unit, least) = match args.scenario {
-        Scenario::Relay => ("pair", 2),
+        Scenario::Relay | Scenario::Hostile => ("pair", 2),
         Scenario::Churn => ("member that stays and one that comes and goes", 2),
         Scenario::Join | Scenario::Idle | Scenario::Storm => ("peer", 1),
     };
-    if args.scenario == Scenario::Relay && !peers.is_multiple_of(2) {
-        return Err(format!("--peers must be even for relay, not {peers}"));
+    if args.scenario.has_pairs() && !peers.is_multiple_of(2) {
+        return Err(format!("--peers must be even for {}, not {peers}", args.scenario.name()));
     }
     if networks * least > peers {
         return Err(format!(
@@ -225,10 +239,14 @@ async fn measure(args: &Args, plan: Plan, seed: u64) -> Result<Report, String> {
     let options = Options {
         token: args.token.clone(),
         padding: message::padding(args.size),
-        pairs: args.scenario == Scenario::Relay,
+        pairs: args.scenario.has_pairs(),
+        latest: (args.scenario == Scenario::Hostile).then_some(LATEST),
         receipts: args.receipts,
         observer_share: if args.scenario == Scenario::Churn { OBSERVER_SHARE } else { 0 },
     };
+    if args.scenario == Scenario::Hostile {
+        endpoints.iter().try_for_each(hostile::check)?;
+    }
     let swarm = Rc::new(Swarm::new(plan, options, endpoints));
     let progress = Progress::new(swarm.seats.len());
     let outcome = tokio::select! {
@@ -252,6 +270,7 @@ async fn play(args: &Args, swarm: &Rc<Swarm>, progress: &Progress, seed: u64) ->
         Scenario::Churn => churn::churn(swarm, pace, progress).await,
         Scenario::Idle => scenario::join(swarm, pace, false, progress).await,
         Scenario::Storm => scenario::storm(swarm, pace, progress).await,
+        Scenario::Hostile => hostile::hostile(swarm, pace, swarm.endpoints(), progress).await,
     };
     scenario::finish(swarm, progress).await;
     outcome

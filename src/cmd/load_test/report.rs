@@ -34,6 +34,7 @@ pub(super) struct Report {
     signals_delivered: u64,
     latency_micros: Option<Latency>,
     storms: Vec<Storm>,
+    attacks: BTreeMap<&'static str, u64>,
     pings_answered: u64,
     receipts: Counts,
     errors: Counts,
@@ -79,6 +80,7 @@ impl Report {
             signals_delivered: tally.delivered,
             latency_micros: tally.latency_summary(),
             storms: outcome.storms,
+            attacks: outcome.attacks.into_iter().collect(),
             pings_answered: tally.pongs,
             receipts: tally.receipts.clone(),
             errors: tally.errors.clone(),
@@ -130,6 +132,10 @@ impl Report {
             let exact =
                 storm.exact_ms.map_or_else(|| "never exact".to_owned(), |ms| format!("exact after {}", time(ms)));
             rows.push(("storm", format!("by {}: connected after {}, {exact}", storm.cut, time(storm.connected_ms))));
+        }
+        if !self.attacks.is_empty() {
+            let listed: Vec<_> = self.attacks.iter().map(|(name, n)| format!("{name}: {}", count(*n))).collect();
+            rows.push(("attacks", listed.join(", ")));
         }
         if self.signals_sent > 0 {
             let per_sec = count(self.relays_per_sec.round() as u64);
@@ -198,7 +204,11 @@ impl fmt::Display for Report {
             }
         }
         if self.errors.0.contains_key("rate-limited") {
-            writeln!(f, "(the hub limits the rate of each peer: spread the load over more peers, or raise its limit)")?;
+            writeln!(
+                f,
+                "(the hub limits the rate of each peer: spread the load over more peers, or, for a load test, raise MESSAGE_RATE \
+                 and MESSAGE_RATE_BYTES and set NETWORK_BUDGETS to 0)"
+            )?;
         }
         writeln!(f, "{}", if self.passed { "PASSED" } else { "FAILED" })
     }
@@ -219,6 +229,7 @@ mod tests {
             expected_discoveries: Some(4),
             measured_secs: 2.0,
             relays: 3000,
+            attacks: Vec::new(),
             storms: vec![Storm { cut: "reset", connected_ms: 5, exact_ms: None }],
         }
     }

@@ -37,6 +37,8 @@ pub(super) struct Outcome {
     pub(super) relays: u64,
     /// Rounds of a storm.
     pub(super) storms: Vec<Storm>,
+    /// Steps of each attack.
+    pub(super) attacks: Vec<(&'static str, u64)>,
 }
 
 /// One round of a storm: all sockets are cut at once.
@@ -84,7 +86,7 @@ pub(super) async fn join(swarm: &Rc<Swarm>, pace: Pace, chatter: bool, progress:
 }
 
 /// Sends offers evenly over the time: one per peer and interval.
-async fn talk(swarm: &Swarm, pace: Pace, until: Instant) {
+pub(super) async fn talk(swarm: &Swarm, pace: Pace, until: Instant) {
     let mut rng = Rng::new(pace.seed ^ 1);
     let begin = Instant::now();
     let mut turns = 0u64;
@@ -188,7 +190,7 @@ pub(super) async fn redial(swarm: &Rc<Swarm>, peer: usize, rng: &mut Rng) -> boo
 }
 
 /// All peers connect, announce, and discover each other.
-async fn assemble(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) -> Outcome {
+pub(super) async fn assemble(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) -> Outcome {
     let begin = Instant::now();
     progress.connect();
     connect(swarm, pace.ramp, 0..swarm.seats.len()).await;

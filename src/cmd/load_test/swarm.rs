@@ -52,6 +52,8 @@ pub(super) struct Options {
     pub(super) pairs: bool,
     /// Whether signals request receipts.
     pub(super) receipts: bool,
+    /// Maximum time from sending a signal to its arrival; `None` means any time.
+    pub(super) latest: Option<Duration>,
     /// One of this many members of a network stays while the others join and leave; 0 means none.
     pub(super) observer_share: usize,
 }
@@ -230,6 +232,11 @@ impl Swarm {
         let mut ledger = self.seats[peer].ledger.borrow_mut();
         self.known.update(|known| known - ledger.known() as u64);
         ledger.clear();
+    }
+
+    /// The hubs.
+    pub(super) fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
     }
 
     /// Whether all members know all members, and all signals have arrived.

@@ -30,6 +30,8 @@ pub(super) enum Check {
     Interrupted,
     /// An event about the peer itself.
     Itself,
+    /// A signal arrived too late (hostile).
+    Late,
     /// A message for another peer or network, or with another peer's id.
     Misaddressed,
     /// A member did not discover another.
@@ -74,6 +76,7 @@ impl Check {
             Self::Ghost => "ghost",
             Self::Interrupted => "interrupted",
             Self::Itself => "itself",
+            Self::Late => "late",
             Self::Misaddressed => "misaddressed",
             Self::Missing => "missing",
             Self::NotBack => "not-back",
