@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use crate::figures::{Figures, Round};
 use crate::frames;
 use crate::machine::Cpu;
+use crate::mesh;
 use crate::message::{self, Heard};
-use crate::relay::{self, Plan};
+use crate::relay::{self, Pair, Plan};
 use crate::server::{Kind, Server, Setup};
 use crate::swarm::{Seat, Swarm};
 
@@ -301,15 +302,32 @@ fn page(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 
-/// Measures the pair in each of the [`PLACES`]. The hubs have their default limits.
+/// Measures the pair in each of the [`PLACES`]. The budgets of the hubs end no flood, so that each is at its worst.
 pub(crate) fn run(flood: Flood, setup: &Setup, window: Duration) -> io::Result<Round> {
-    let setup = setup.clone().with("MESSAGE_RATE", "20000").with("MESSAGE_RATE_BYTES", "4194304");
     let plan = Plan { size: 300, in_flight: 1, members: 2, window };
     let mut round = Vec::new();
     for (place, name) in PLACES.into_iter().enumerate() {
-        let [here, other] = [Server::start(Kind::Hub, &setup)?, Server::start(Kind::Hub, &setup)?];
+        let [here, other] = [Server::start(Kind::Hub, setup)?, Server::start(Kind::Hub, setup)?];
         let at = [None, Some(&here), Some(&other)][place];
         let pairs = relay::pairs(&here, 1);
+        let figures = match at {
+            None => relay::quiet(&pairs, plan, RATE)?,
+            Some(server) => beside(flood, server, || relay::quiet(&pairs, plan, RATE))?,
+        };
+        round.push((name, figures));
+    }
+    Ok(round)
+}
+
+/// As [`run`], with the pair's peers at two linked hubs. The flood comes in at the first of them, or at a third hub.
+pub(crate) fn run_linked(flood: Flood, setup: &Setup, window: Duration) -> io::Result<Round> {
+    let plan = Plan { size: 300, in_flight: 1, members: 2, window };
+    let mut round = Vec::new();
+    for (place, name) in PLACES.into_iter().enumerate() {
+        let hubs = mesh::linked(setup)?;
+        let other = Server::start(Kind::Hub, setup)?;
+        let at = [None, Some(&hubs[0]), Some(&other)][place];
+        let pairs = [Pair { servers: [&hubs[0], &hubs[1]], peers: [0, 1] }];
         let figures = match at {
             None => relay::quiet(&pairs, plan, RATE)?,
             Some(server) => beside(flood, server, || relay::quiet(&pairs, plan, RATE))?,

@@ -239,6 +239,10 @@ fn hub(setup: &Setup, port: u16) -> Command {
         ("CONNECT_RATE", "0".to_owned()),
         ("MESSAGE_RATE", "1000000".to_owned()),
         ("MESSAGE_RATE_BYTES", "1073741824".to_owned()),
+        ("ANNOUNCE_RATE_BYTES", "1073741824".to_owned()),
+        ("EVENT_RATE_BYTES", "1073741824".to_owned()),
+        ("DISCOVER_RATE", "1000000".to_owned()),
+        ("NETWORK_BUDGETS", "0".to_owned()),
         ("LOG_LEVEL", "warn".to_owned()),
     ]);
     command.envs(setup.env.iter().map(|(name, value)| (*name, value.as_str())));

@@ -218,6 +218,14 @@ pub(crate) fn cases(setup: &Setup, size: Size) -> Vec<Case> {
             columns: FAIRNESS,
             run: Box::new(move || fairness::run(flood, &own, window)),
         });
+        let own = one.clone();
+        cases.push(Case {
+            name: format!("fairness over a link: {}", flood.label()),
+            rounds: size.rounds.unwrap_or(1),
+            servers: &fairness::PLACES,
+            columns: FAIRNESS,
+            run: Box::new(move || fairness::run_linked(flood, &own, window)),
+        });
     }
     if setup.knows("TLS_CERT") && secure::has_nginx() {
         cases.extend(tls_cases(&one, &two, size, rounds, plan));
