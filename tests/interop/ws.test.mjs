@@ -79,7 +79,9 @@ hubTest('schema: its reasons and codes are those of the metrics', {}, async hub 
   const listed = (series, label) => page.match(new RegExp(`\\| \`${series}\` \\| \`${label}\` \\| (.*) \\|`))[1].match(/[a-z0-9-]+/g)
   const said = JSON.parse(readFileSync(new URL('../../docs/schema/hub.schema.json', import.meta.url), 'utf8'))
   const disconnected = said.oneOf.find(one => one.title === 'peer-disconnected').properties.data.properties.reason.enum
-  assert.deepEqual([...listed('peerpigeon_closes_total', 'reason'), 'hub-lost', 'moved', 'crowded'].sort(), [...disconnected].sort())
+  // Clients get client-closed for a closed page, with another close code.
+  const reasons = listed('peerpigeon_closes_total', 'reason').filter(reason => reason !== 'page-closed')
+  assert.deepEqual([...reasons, 'hub-lost', 'moved', 'crowded'].sort(), [...disconnected].sort())
   assert.deepEqual(listed('peerpigeon_errors_total', 'code').sort(), [...said.$defs.code.enum].sort())
 })
 
@@ -364,16 +366,20 @@ hubTest('ping: the message and the frame are answered', {}, async hub => {
 // --- leaving
 
 hubTest('leave: a closed socket causes one peer-disconnected', {}, async hub => {
-  for (const end of [client => client.close(), client => client.close(1001), client => client.socket.terminate()]) {
+  for (const [end, reason, code] of [
+    [client => client.close(), 'client-closed', 1000],
+    [client => client.close(1001), 'client-closed', 1001],
+    [client => client.socket.terminate(), 'connection-lost', 1006]
+  ]) {
     const [a, b] = await pair(hub, 'n')
     end(b)
     const left = await a.next('peer-disconnected')
     checkFromHub(left, a.id, 'n')
     const { data } = left.message
-    assert.deepEqual(Object.keys(data), ['isHub', 'peerId', 'reason', 'timestamp'])
+    assert.deepEqual(Object.keys(data), ['isHub', 'peerId', 'reason', 'timestamp', 'closeCode'])
+    assert.deepEqual([data.reason, data.closeCode], [reason, code])
     assert.equal(data.isHub, false)
     assert.equal(data.peerId, b.id)
-    assert.equal(typeof data.reason, 'string')
     assert.equal(typeof data.timestamp, 'number')
     const again = await Client.join(hub, 'n', {}, { id: b.id })
     const back = (await a.next('peer-discovered')).message
