@@ -84,8 +84,8 @@ pub struct Signal<'a> {
     pub data: &'a str,
     /// The id of the receipt that the client requests, at most [`MAX_MESSAGE_ID_BYTES`]. `None` if it requests none.
     pub id: Option<Cow<'a, str>>,
-    /// Whether the message has an `id` that is no string. Hubs of version 2.0.0 relayed such a signal without a receipt,
-    /// so it is still relayed.
+    /// Whether the message has an `id` that is not a string. Hubs of version 2.0.0 relayed such a signal without a
+    /// receipt, so it is still relayed.
     pub has_unfit_id: bool,
 }
 

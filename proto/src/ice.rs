@@ -14,7 +14,7 @@ use sha1::Sha1;
 
 use crate::id::PeerId;
 
-/// The servers that a hub names to its clients. All shards share one.
+/// The servers that a hub sends to its clients. All shards share one.
 pub struct IceServers {
     /// The elements of a JSON array of `RTCIceServer`, with commas between them.
     fixed: Box<str>,

@@ -118,7 +118,7 @@ impl CloseReason {
     }
 
     /// The close frame for a client that offers [`CLIENT_SUBPROTOCOL`](crate::CLIENT_SUBPROTOCOL), or for one that does
-    /// not. A client that offers it learns from the code alone whether it is worth trying again.
+    /// not. For a client that offers it, the code alone shows whether another attempt can succeed.
     pub const fn close_frame_for(self, names_protocol: bool) -> Option<(u16, &'static str)> {
         match (self, self.close_frame()) {
             (Self::MaxConnections, Some((_, text))) if names_protocol => Some((1013, text)),

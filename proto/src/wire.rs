@@ -18,8 +18,8 @@ pub(crate) use legacy::{legacy_announce, legacy_connected, legacy_discovered};
 pub use template::Template;
 pub(crate) use template::{goodbye, peer_disconnected, peer_discovered};
 
-/// The subprotocol of clients (RFC 6455 section 1.9). A client that offers it is refused by a close frame where browsers
-/// would not show the reason otherwise.
+/// The subprotocol of clients (RFC 6455 section 1.9). If a client offers it, the hub refuses it by a close frame,
+/// because browsers do not show the reason of a refused upgrade.
 pub const CLIENT_SUBPROTOCOL: &str = "peerpigeon";
 
 #[cfg(test)]

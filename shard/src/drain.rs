@@ -1,4 +1,4 @@
-//! An orderly stop: the slot in which each session is closed, and when its client should come back.
+//! An orderly stop: the slot in which each session is closed, and the time at which its client should reconnect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,9 @@ pub struct Drain {
     pub spread: Duration,
     /// PUBLIC_URLs of the other hubs.
     pub hubs: Arc<[String]>,
-    /// Whether there is no other hub that accepts peers, so that clients have to come back to this one.
+    /// Whether no other hub accepts peers, so that clients must return to this one.
     pub is_alone: bool,
-    /// Whether the hub stops accepting connections. Otherwise it refuses newcomers until the end of the drain.
+    /// Whether the hub stops accepting connections. Otherwise it refuses new peers until the end of the drain.
     pub stops: bool,
 }
 
@@ -30,8 +30,8 @@ impl Draining {
     /// Time from the close of a session at `closes_at` until its client should reconnect to this hub.
     ///
     /// Other hubs accept the client at once. A hub that is alone accepts it when the drain is over and the hub has
-    /// started again. Clients come back over half of the time over which they were closed, so that they do not all
-    /// arrive at the same moment.
+    /// started again. Clients return over half of the time over which they were closed, so that they do not all arrive
+    /// at the same moment.
     pub(crate) fn reconnect_in(&self, closes_at: Duration) -> Duration {
         if !self.plan.is_alone {
             return Duration::ZERO;
@@ -56,7 +56,7 @@ mod tests {
             |closes_at| Duration::from_secs(closes_at) + draining(true).reconnect_in(Duration::from_secs(closes_at));
         let over = Duration::from_secs(108) + RESTART_TIME;
         assert_eq!([100, 104, 108].map(back_at), [over, over + Duration::from_secs(2), over + Duration::from_secs(4)]);
-        // A newcomer in an operator's drain, long after its last slot.
+        // A new peer in an operator's drain, long after its last slot.
         assert_eq!(back_at(500), Duration::from_secs(504) + RESTART_TIME);
     }
 

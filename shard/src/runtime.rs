@@ -68,7 +68,7 @@ pub struct ShardHandle {
 
 impl ShardHandle {
     /// Closes all sessions, each in its slot. The receiver resolves when the last session has closed, or the drain or
-    /// the shard has ended. A second drain gives the sessions that are left new slots.
+    /// the shard has ended. A second drain gives the remaining sessions new slots.
     pub fn drain(&self, plan: Drain) -> oneshot::Receiver<()> {
         let (done, drained) = oneshot::channel();
         _ = self.commands.try_send(Command::Drain { plan, done });

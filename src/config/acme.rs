@@ -1,4 +1,4 @@
-//! The settings of certificates that the hub orders by itself (ACME, RFC 8555).
+//! The settings of certificates that the hub orders itself (ACME, RFC 8555).
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;

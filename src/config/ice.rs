@@ -1,4 +1,4 @@
-//! The settings of STUN and TURN servers, which the hub names to its clients.
+//! The settings of STUN and TURN servers, which the hub sends to its clients.
 
 use std::time::Duration;
 

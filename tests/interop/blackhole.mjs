@@ -20,7 +20,7 @@ export async function blackHole (port) {
     ws: urlOf(server.address().port),
     /** Drops all data in both directions from now on. New connections get no answer. */
     open () { swallowing = true },
-    /** Lets new connections pass again. Earlier connections stay dead, because their other end does not know. */
+    /** Lets new connections pass again. Earlier connections stay dead: a network that failed has also lost their state. */
     close () {
       for (const sockets of pairs) sockets.forEach(socket => { socket.removeAllListeners('data'); socket.resume() })
       pairs.clear()

@@ -1,4 +1,4 @@
-//! Certificates that a hub orders by itself, from pebble, the test server of Let's Encrypt (Debian: `pebble`).
+//! Certificates that a hub orders from pebble, the test server of Let's Encrypt (Debian: `pebble`).
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -24,7 +24,7 @@ const CODES: Record<number, ErrorCode> = {
 /** The longest pause that a hub can ask for. */
 const MAX_PAUSE_MS = 60_000
 
-/** The client does not try again by itself after these. */
+/** The client does not try again after these errors. */
 const FINAL = new Set<ErrorCode>(['kicked', 'unauthorized', 'forbidden'])
 
 export interface HubOptions extends Pick<Options, 'token' | 'retry'> {

@@ -16,7 +16,7 @@ export function watchPage (host: PageHost, signal: AbortSignal): void {
   on('pageshow', ({ persisted }: PageTransitionEvent) => { if (persisted) host.show() })
   on('online', () => host.wake())
   on('visibilitychange', () => { if (!document.hidden) host.wake() })
-  // The page was frozen. This event can come while it stays hidden.
+  // The page was frozen. This event can occur while the page stays hidden.
   document.addEventListener('resume', () => host.wake(), { signal })
 }
 

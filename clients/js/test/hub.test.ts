@@ -172,7 +172,7 @@ test('a token function that returns only refused tokens is not called for ever',
   assert.equal(FakeSocket.all.length, 3)
 })
 
-test('a client that is forbidden or kicked does not come back, even with a function for tokens', async () => {
+test('a client that is forbidden or kicked does not reconnect, even with a function for tokens', async () => {
   for (const [code, name] of [[4403, 'forbidden'], [4011, 'kicked']] as const) {
     const { hub } = connect({ token: () => 'any' })
     await settle()

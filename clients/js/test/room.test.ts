@@ -422,7 +422,7 @@ test('servers that the hub sends later replace the former, without a restart', a
   assert.deepEqual(FakeConnection.all.slice(2).map(({ configuration }) => configuration.iceServers[0].urls).sort(), ['stun:own', 'stun:own', 'turn:new', 'turn:new'])
 })
 
-test('a peer that an operator removes leaves as kicked, and does not come back', async () => {
+test('a peer that an operator removes leaves as kicked, and does not return', async () => {
   const { ann, bob, atAnn, atBob } = await pair()
   const bobs = hub.socket(bob)
   hub.lose(bobs, 'kicked', 4011)

@@ -55,10 +55,11 @@ pub const OTHER_FILES: usize = 64;
 /// Minimum of each of these shares.
 pub const SMALLEST_FILE_SHARE: usize = 8;
 
-/// Time that a stopped hub is given to accept connections again, when it tells its clients when to come back.
+/// Time in which a stopped hub should accept connections again. A hub that stops adds it to the time after which its
+/// clients should reconnect.
 ///
 /// The process starts in some tens of milliseconds; the rest is for its supervisor (systemd: 100 ms, a container: less
-/// than a second). Clients that come too early try again with growing pauses.
+/// than a second). Clients that reconnect too early try again with growing pauses.
 pub const RESTART_TIME: Duration = Duration::from_secs(1);
 
 /// Time without a turn of its loop after which `/livez` and `/readyz` report a thread of the hub.

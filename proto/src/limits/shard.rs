@@ -213,7 +213,7 @@ const _: () = assert!(CONTROL_LANE_BYTES / (2 + 125) == 32);
 const _: () = assert!(MAILBOX_BATCHES * LETTER_BATCH == 16_384);
 const _: () = assert!(ROSTER_CHUNK * 250 < ROSTER_LOW_WATER_BYTES);
 
-/// Longest time between two looks at whether a session needs new credentials for TURN. An entry of the timer wheel
+/// Maximum time between two checks whether a session needs new credentials for TURN. An entry of the timer wheel
 /// outlives its session by at most this long.
 ///
 /// With 2,000 new connections per second that end at once, 120,000 entries of 56 B: 7 MB.
@@ -224,5 +224,6 @@ pub const ICE_LOOK: Duration = Duration::from_secs(60);
 /// A server has about 100 B, so the limit is about forty servers. Browsers warn above four.
 pub const MAX_ICE_SERVERS_BYTES: usize = 4096;
 
-/// Maximum number of TURN_URLS. A longer list is refused. Every client receives them, once for each of two secrets.
+/// Maximum number of TURN_URLS. A longer list is refused. Every client receives them, and for each of two secrets if
+/// TURN_SECRET_ALSO is set.
 pub const MAX_TURN_URLS: usize = 8;

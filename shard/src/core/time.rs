@@ -75,8 +75,8 @@ impl Core {
         }
     }
 
-    /// Sends a session new credentials for TURN if `due` has come, and schedules the next look. Looks are frequent, so
-    /// that few entries of sessions that have ended stay in the wheel.
+    /// Sends a session new credentials for TURN if `due` has come, and schedules the next look. Checks are frequent, so
+    /// that few entries of ended sessions stay in the wheel.
     pub(super) fn look_at_ice(&mut self, id: SessionId, due: Duration, now: Now) {
         let Some(renewal) = self.ice_renewal else { return };
         if self.session_mut(id).is_none_or(|session| session.phase != SessionPhase::Open) {
@@ -127,8 +127,8 @@ impl Core {
         self.settle(now);
     }
 
-    /// Begins a drain: gives every session a slot.
-    /// Newcomers that arrive meanwhile are sent away as well, or refused if the hub does not stop.
+    /// Begins a drain: gives every session a slot. New peers that arrive meanwhile are sent away as well, or refused if
+    /// the hub does not stop.
     pub(crate) fn drain(&mut self, plan: Drain) {
         self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();

@@ -137,7 +137,7 @@ impl Saboteur {
         self.fault == Some(fault) && self.rng.one_in(fault.odds())
     }
 
-    /// Whether a shard ignores the letter after which it must know this.
+    /// Whether the planted bug makes a shard ignore the letter with this knowledge.
     pub(crate) fn ignores(&mut self, known: &Known) -> bool {
         match known {
             Known::Member { is_hidden: true, .. } => self.strikes(Fault::ForgetsHidden),

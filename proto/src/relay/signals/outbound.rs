@@ -16,7 +16,7 @@ use crate::router::Origin;
 pub(in crate::relay) struct Outbound {
     /// The last counter assigned.
     counter: u64,
-    /// The latest signals, up to the last. The first of them has no outcome yet.
+    /// The latest signals, in the order of their counters. The first of them has no outcome yet.
     recent: VecDeque<Option<Pending>>,
     /// Older signals without an outcome.
     aside: BTreeMap<u64, Pending>,
