@@ -95,16 +95,15 @@ mod tests {
 
     #[test]
     fn messages_of_a_go_hub_are_parsed() {
-        let text = format!(
-            r#"{{"type":"peer-discovered","data":{{"info":"hi","isHub":false,"peerId":"{A}"}},"fromPeerId":"system","networkName":"n","timestamp":1}}"#
-        );
+        let data = format!(r#"{{"info":"hi","isHub":false,"peerId":"{A}"}}"#);
+        let from = r#""fromPeerId":"system","networkName":"n","timestamp":1"#;
+        let text = format!(r#"{{"type":"peer-discovered","data":{data},{from}}}"#);
         let Some(LegacyMessage::Discovered { peer, network, data }) = parse_legacy(&text) else { panic!() };
         assert_eq!((peer.to_string().as_str(), network.as_ref()), (A, "n"));
         assert!(data.starts_with(r#"{"info":"hi""#));
 
-        let text = format!(
-            r#"{{"type":"offer","data":{{"sdp":"x"}},"fromPeerId":"{A}","targetPeerId":"{B}","networkName":"n","timestamp":1}}"#
-        );
+        let peers = format!(r#""fromPeerId":"{A}","targetPeerId":"{B}""#);
+        let text = format!(r#"{{"type":"offer","data":{{"sdp":"x"}},{peers},"networkName":"n","timestamp":1}}"#);
         let Some(LegacyMessage::Signal { kind, from, target, data, .. }) = parse_legacy(&text) else { panic!() };
         assert_eq!((kind, from.to_string().as_str(), target.to_string().as_str()), (SignalKind::Offer, A, B));
         assert_eq!(data, r#"{"sdp":"x"}"#);

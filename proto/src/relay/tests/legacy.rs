@@ -16,10 +16,7 @@ fn a_go_hub_takes_part_until_its_link_ends() {
     assert!(texts[1].starts_with(r#"{"type":"peer-discovered","data":{"isHub":false,"peerId":"#), "{texts:?}");
     assert_eq!(texts.len(), 2);
     net.hears(1);
-    let peer = id(7);
-    let text = format!(
-        r#"{{"type":"peer-discovered","data":{{"isHub":false,"peerId":"{peer}"}},"networkName":"n","fromPeerId":"system","timestamp":1}}"#
-    );
+    let (peer, text) = (id(7), discovered(7, "n"));
     for _ in 0..2 {
         net.input(1, RelayInput::LegacyText { link, text: &text });
         net.run();
@@ -55,10 +52,9 @@ fn a_go_hub_takes_part_until_its_link_ends() {
 
 /// A Go hub's announcement of a peer.
 pub(super) fn discovered(peer: u8, network: &str) -> String {
-    let peer = id(peer);
-    format!(
-        r#"{{"type":"peer-discovered","data":{{"isHub":false,"peerId":"{peer}"}},"networkName":"{network}","fromPeerId":"system","timestamp":1}}"#
-    )
+    let data = format!(r#"{{"isHub":false,"peerId":"{}"}}"#, id(peer));
+    let from = format!(r#""networkName":"{network}","fromPeerId":"system","timestamp":1"#);
+    format!(r#"{{"type":"peer-discovered","data":{data},{from}}}"#)
 }
 
 impl Net {
@@ -244,10 +240,8 @@ fn a_go_hub_receives_as_much_as_its_link_accepts() {
 
 /// A signal that a Go hub forwards.
 fn offer(from: u8, target: u8, network: &str) -> String {
-    let (from, target) = (id(from), id(target));
-    format!(
-        r#"{{"type":"offer","data":1,"fromPeerId":"{from}","targetPeerId":"{target}","networkName":"{network}","timestamp":1}}"#
-    )
+    let peers = format!(r#""fromPeerId":"{}","targetPeerId":"{}""#, id(from), id(target));
+    format!(r#"{{"type":"offer","data":1,{peers},"networkName":"{network}","timestamp":1}}"#)
 }
 
 fn disconnected(peer: u8) -> String {
