@@ -1,4 +1,4 @@
-//! Budgets: how much a session may use per second, and the sessions of a network together.
+//! Budgets: the maximum use per second of a session, and of all sessions of a network together.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::limits::{
     MESSAGE_BURST_LARGEST, NETWORK_BURST_SECS,
 };
 
-/// What a budget limits.
+/// A kind of usage that a budget limits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BudgetItem {
     /// Messages.
@@ -26,7 +26,7 @@ pub enum BudgetItem {
 }
 
 impl BudgetItem {
-    /// Every item, in the order of its discriminant.
+    /// All items, in the order of their discriminants.
     pub const ALL: [Self; 6] =
         [Self::Messages, Self::Bytes, Self::Announcements, Self::Events, Self::Pages, Self::Errors];
 
@@ -48,7 +48,7 @@ impl BudgetItem {
     }
 }
 
-/// Who has a budget.
+/// The owner of a budget.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BudgetOwner {
     /// One session.
@@ -58,7 +58,7 @@ pub enum BudgetOwner {
 }
 
 impl BudgetOwner {
-    /// Every owner, in the order of its discriminant.
+    /// All owners, in the order of their discriminants.
     pub const ALL: [Self; 2] = [Self::Session, Self::Network];
 
     /// The owner in metrics.
@@ -70,7 +70,7 @@ impl BudgetOwner {
     }
 }
 
-/// Average rates of a session, per second. The settings of the same names.
+/// Average rates of a session, per second. They are the settings of the same names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BudgetRates {
     /// Messages (MESSAGE_RATE).
@@ -105,7 +105,7 @@ impl Default for BudgetRates {
 pub struct Budget([Allowance; BudgetItem::ALL.len()]);
 
 impl Budget {
-    /// A budget that nobody exceeds.
+    /// A budget without limits.
     pub const UNLIMITED: Self = Self([Allowance::UNLIMITED; BudgetItem::ALL.len()]);
 
     /// The budget of a session with these rates. A burst of bytes has room for [`MESSAGE_BURST_LARGEST`] messages of
@@ -123,7 +123,7 @@ impl Budget {
         ])
     }
 
-    /// The budget of a network, whose members together may use as much as `sessions` sessions with these rates
+    /// The budget of a network: its members together may use as much as `sessions` sessions with these rates
     /// (NETWORK_BUDGETS).
     pub fn of_network(rates: &BudgetRates, sessions: u32) -> Self {
         let of = |rate: u64| {
@@ -134,7 +134,7 @@ impl Budget {
         Self([messages, bytes, announcements, events, pages, errors].map(of))
     }
 
-    /// The part of it that each of `parts` shards has.
+    /// The part of the budget for each of `parts` shards.
     #[must_use]
     pub fn share(self, parts: u16) -> Self {
         Self(
@@ -167,7 +167,7 @@ impl Allowance {
     /// Binary digits of [`Self::unit`] after the point: units of 1 GiB per second take less than a nanosecond.
     const FRACTION: u32 = 20;
 
-    /// An allowance that nobody exceeds.
+    /// An allowance without a limit.
     pub const UNLIMITED: Self = Self { unit: 0, burst: u64::MAX / 4 };
 
     /// An average of `rate` units per second, and at most `burst` units at once. Zero counts as one.
@@ -184,7 +184,7 @@ impl Allowance {
     }
 }
 
-/// What its owner has used of one allowance: the time at which the bucket is full again, in nanoseconds.
+/// The used part of an allowance, as the time at which the bucket is full again, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Used {
     full_at: u64,
@@ -195,7 +195,7 @@ impl Used {
     ///
     /// # Errors
     ///
-    /// The time until there are as many, in nanoseconds. Nothing is taken.
+    /// The time until `n` units are left, in nanoseconds. Nothing is taken.
     pub(crate) fn take(&mut self, n: u64, allowance: Allowance, now: u64) -> Result<(), u64> {
         let cost = allowance.nanos(n).min(allowance.burst);
         let full_at = self.full_at.max(now).saturating_add(cost);
@@ -229,7 +229,7 @@ impl Used {
         self.full_at = self.full_at.max(now).saturating_add(cost).min(now.saturating_add(2 * allowance.burst));
     }
 
-    /// The time until at most one `part`th of the burst is used, in nanoseconds.
+    /// The time until at most one `part`th of the burst is in use, in nanoseconds.
     pub(crate) fn until_light(self, part: u64, allowance: Allowance, now: u64) -> u64 {
         self.full_at.saturating_sub(now).saturating_sub(allowance.burst / part)
     }
@@ -240,7 +240,7 @@ impl Used {
 pub(crate) struct Exceeded {
     pub(crate) owner: BudgetOwner,
     pub(crate) item: BudgetItem,
-    /// Time after which the message would be accepted, if nothing else is sent.
+    /// Time after which the message would be accepted, if the client sends no other message.
     pub(crate) retry_in: Duration,
 }
 
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_accepted_while_any_budget_is_left_and_paid_for_afterwards() {
+    fn an_event_is_accepted_while_any_budget_is_left_and_counted_afterwards() {
         let (mut used, allowance) = (Used::default(), Allowance::new(10, 100));
         assert!(used.take_if_any(99, allowance, START).is_ok());
         assert!(used.take_if_any(500, allowance, START).is_ok(), "one unit is left");

@@ -13,16 +13,16 @@ use proto::{Origin, PeerId, Template};
 /// Frames in the order in which they are written, as one run of bytes, so that one write sends many. Pings and pongs
 /// precede messages, but never split one.
 ///
-/// A large frame for many sessions is queued as a reference, with everything behind it, and is encoded when its turn to
-/// be written comes. So an announcement of 16 KiB in a network of 500 takes no 8 MB at once, neither of memory nor of
-/// one turn.
+/// A large frame for many sessions is queued as a reference, together with all later frames, and is encoded when it is
+/// written. So an announcement of 16 KiB in a network of 500 does not take 8 MB of memory, and is not encoded in one
+/// turn.
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue {
     lane: Lane,
     bytes: Vec<u8>,
-    /// What follows `bytes`, from the first large shared frame on.
+    /// The frames after `bytes`, from the first large shared frame on.
     later: VecDeque<Later>,
-    /// Number of bytes of `later`, as they will be written.
+    /// Number of bytes that `later` will have when it is written.
     later_bytes: usize,
     /// Number of `bytes` already written.
     written: usize,
@@ -45,7 +45,7 @@ pub(crate) struct SendQueue {
 enum Later {
     /// A frame that is encoded later, for this peer and with this timestamp.
     Shared(Arc<Template>, PeerId, u64),
-    /// Frames that are encoded already.
+    /// Encoded frames.
     Run(Vec<u8>),
 }
 
@@ -171,12 +171,12 @@ impl SendQueue {
         self.ends.push_back(end);
     }
 
-    /// Position behind the last frame.
+    /// Position after the last frame.
     fn end(&self) -> u64 {
         self.base + (self.bytes.len() + self.later_bytes) as u64
     }
 
-    /// Encodes what is written next, if everything before it is written.
+    /// Encodes the next frames, if all earlier frames are written.
     fn encode(&mut self) {
         if !self.bytes.is_empty() {
             return;
@@ -307,7 +307,7 @@ impl SendQueue {
         let position = self.base + self.written as u64;
         let begun = self.begun();
         let keep = begun.unwrap_or(position);
-        // A frame of which a byte is written is encoded.
+        // A partly written frame is already encoded.
         self.bytes.truncate((keep - self.base) as usize);
         (self.later, self.later_bytes) = (VecDeque::new(), 0);
         self.ends.truncate(usize::from(begun.is_some()));

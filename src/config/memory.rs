@@ -19,7 +19,7 @@ pub(super) struct MemoryBudgets {
 }
 
 impl MemoryBudgets {
-    /// The budgets of a process that may take this much more memory. `None` means as much as it wants.
+    /// The budgets of a process that may use this much additional memory. `None` means any amount.
     ///
     /// Counted bytes take up to twice as much memory, since buffers double when they grow. So the budgets together are
     /// half of what the reserve leaves: a quarter for queues, an eighth each for incomplete messages and announcements.
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn floors_shrink_with_the_budget_and_never_below_a_few_offers() {
+    fn floors_shrink_with_the_budget_but_not_below_a_few_offers() {
         let budget = DEFAULT_SEND_BUDGET_BYTES;
         assert_eq!(send_floor(budget, 100_000), SEND_FLOOR_BYTES);
         assert_eq!(send_floor(budget / 8, 1000), budget / 8 / 1000);

@@ -54,11 +54,11 @@ pub fn save_addresses() {
     if let Some(name) = args.next() {
         again.arg0(name);
     }
-    // Without it, the hub has less memory.
+    // If this fails, the hub has less memory.
     let _ = again.args(args).env(ARENAS, "1").exec();
 }
 
-/// Memory that this process may still take, in bytes; `None` if there is no limit, or if it is unknown.
+/// Memory that this process may still allocate, in bytes; `None` if there is no limit, or if it is unknown.
 ///
 /// The limit of the control group counts resident memory, RLIMIT_AS all addresses, and RLIMIT_DATA those that can be
 /// written.

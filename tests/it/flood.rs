@@ -285,13 +285,13 @@ impl Drop for Stop<'_> {
 }
 
 #[test]
-fn pairs_are_served_in_time_while_hostile_clients_do_their_worst() {
+fn pairs_are_served_in_time_during_all_attacks() {
     // The attackers write to plain sockets.
     if wire::is_over_tls() {
         return;
     }
     for shards in ["1", "2"] {
-        // Without the limits of addresses, which would also refuse the requests of this test.
+        // Limits per address are disabled, because they would also refuse the requests of this test.
         let hub = Hub::start(&[("SHARDS", shards)]);
         let url = format!("ws://{}", hub.address);
         let run = crate::hub::command(&[])

@@ -1,4 +1,4 @@
-//! Hubs with little memory: floods end in refused work, and the hub stays.
+//! Hubs with little memory: they refuse work during floods, and continue to run.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ fn limited(mebibytes: u64) -> Hub {
     Hub::run(&mut command, [127, 0, 0, 1])
 }
 
-/// A connection that accepts nothing more than a little, and gives up writing soon.
+/// A connection that accepts only a little data, and gives up writing soon.
 fn stubborn(hub: &Hub, n: u32) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(hub.address).ok()?;
     stream.set_write_timeout(Some(Duration::from_millis(20))).ok()?;
@@ -27,7 +27,7 @@ fn stubborn(hub: &Hub, n: u32) -> Option<TcpStream> {
 }
 
 #[test]
-fn a_flood_at_a_hub_with_little_memory_ends_in_refused_work() {
+fn a_hub_with_little_memory_refuses_work_during_a_flood() {
     if wire::is_over_tls() || !cfg!(target_os = "linux") {
         return;
     }
@@ -42,7 +42,7 @@ fn a_flood_at_a_hub_with_little_memory_ends_in_refused_work() {
             peer.hear_type("peer-discovered");
         }
         let mut kept = Vec::new();
-        // Messages that are never complete: a gigabyte together.
+        // Messages that are never complete: one gigabyte in total.
         for n in 1000..1900 {
             let Some(mut stream) = stubborn(&hub, n) else { continue };
             _ = stream.write_all(&begun);

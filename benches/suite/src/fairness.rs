@@ -302,7 +302,7 @@ fn page(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 
-/// Measures the pair in each of the [`PLACES`]. The budgets of the hubs end no flood, so that each is at its worst.
+/// Measures the pair in each of the [`PLACES`]. The hubs' budgets are disabled, so that each flood has its full effect.
 pub(crate) fn run(flood: Flood, setup: &Setup, window: Duration) -> io::Result<Round> {
     let plan = Plan { size: 300, in_flight: 1, members: 2, window };
     let mut round = Vec::new();
@@ -319,7 +319,7 @@ pub(crate) fn run(flood: Flood, setup: &Setup, window: Duration) -> io::Result<R
     Ok(round)
 }
 
-/// As [`run`], with the pair's peers at two linked hubs. The flood comes in at the first of them, or at a third hub.
+/// Like [`run`], with the pair's peers at two linked hubs. The flood arrives at the first of them, or at a third hub.
 pub(crate) fn run_linked(flood: Flood, setup: &Setup, window: Duration) -> io::Result<Round> {
     let plan = Plan { size: 300, in_flight: 1, members: 2, window };
     let mut round = Vec::new();

@@ -1,4 +1,4 @@
-//! Budgets of sessions and networks: rates, bursts, and what happens to those who exceed them.
+//! Budgets of sessions and networks: rates, bursts, and the times after which a session that exceeds them is closed.
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ pub const MESSAGE_BURST_LARGEST: u64 = 4;
 pub const ANNOUNCE_COST_BYTES: u64 = 4 * 1024;
 
 /// Part of its own burst, as a divisor, up to which a session is not refused when its network's budget is used up: an
-/// eighth, 625 messages. So a flood in a network does not stop the peers that send little.
+/// eighth, 625 messages. So a flood in a network does not stop peers that send little.
 pub const LIGHT_PART: u64 = 8;
 
 /// Time above a budget without a pause after which a session is closed (1008).

@@ -25,7 +25,7 @@ pub const LOG_RETRY: Duration = Duration::from_millis(200);
 /// Time for which a stopping process waits for stderr to accept the last lines. Unwritten lines are lost.
 pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Memory that the process keeps for everything that no budget counts, in bytes, up to half of its limit: stacks of
+/// Memory reserved for everything that no budget counts, in bytes, up to half of the process's limit: stacks of
 /// threads, letters between them, the state of connections (4 KB each) and of TLS.
 pub const MEMORY_RESERVE_BYTES: usize = 64 * 1024 * 1024;
 

@@ -35,11 +35,11 @@ pub const LEAST_SEND_FLOOR_BYTES: usize = 32 * 1024;
 /// With the floor, the worst case is budget + connections x floor: 256 MiB + 1,000 x 64 KiB = 320 MiB.
 pub const DEFAULT_RECEIVE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 
-/// Memory for an incomplete message that a session may have even if the budget is exhausted: several offers of 7 KB.
+/// Memory for an incomplete message that a session may use even if the budget is exhausted: several offers of 7 KB.
 pub const RECEIVE_FLOOR_BYTES: usize = 64 * 1024;
 
-/// Maximum number of bytes of one read while the budget is exhausted, so that what a turn leaves unread is below the
-/// floor.
+/// Maximum number of bytes of one read while the budget is exhausted, so that the incomplete message after a turn is
+/// below the floor.
 pub const SHORT_READ_BYTES: usize = 16 * 1024;
 
 /// Share of a session's queue that signals may fill, in quarters of its frames and bytes. The rest is reserved for the

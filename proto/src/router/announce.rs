@@ -155,8 +155,8 @@ impl Router {
         (others.max(1) + knowers) as u64
     }
 
-    /// Takes the bytes of the events that an announcement causes from the session's budget, and from that of the
-    /// network in which it is a member already. A join is never refused because of what others send.
+    /// Takes the bytes of the events that an announcement causes from the session's budget, and from the budget of the
+    /// network if the session is already a member. A join is never refused because of the messages of others.
     fn take_events(&mut self, id: SessionId, renewed: Option<NetworkIx>, bytes: u64, now: Now) -> Result<(), Exceeded> {
         if let Some(ix) = renewed {
             self.take_of_network(id, ix, (BudgetItem::Events, bytes), now)?;

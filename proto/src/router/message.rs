@@ -68,7 +68,7 @@ impl Router {
             Err(refusal) => {
                 let withheld = self.stats.errors_withheld;
                 self.refuse(id, &refusal, now);
-                // Who sends nonsense goes on regardless when errors have reached their limit.
+                // A client that sends invalid messages after its errors have reached their limit ignores them.
                 if self.stats.errors_withheld > withheld {
                     self.note_refused(id, now);
                 }
@@ -137,7 +137,7 @@ impl Router {
         self.answer(id, refusal, None, now);
     }
 
-    /// Answers a message that exceeds a budget, and closes a session that has gone on regardless.
+    /// Answers a message that exceeds a budget, and closes a session that has ignored such answers.
     pub(super) fn refuse_exceeding(
         &mut self,
         id: SessionId,
@@ -161,7 +161,7 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// The network's budget is exhausted, and the session has used much of its own.
+    /// If the network's budget is exhausted, and the session has used much of its own.
     pub(super) fn take_of_network(
         &mut self,
         id: SessionId,

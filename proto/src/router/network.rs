@@ -109,7 +109,7 @@ pub(super) struct Network {
     leavers: u32,
     /// The members in arbitrary order, to draw from. `None` until the first draw, which most networks never have.
     lots: Option<Vec<PeerId>>,
-    /// What its members on this shard have used of its budget.
+    /// The used part of its budget, by its members on this shard.
     usage: Usage,
 }
 
@@ -213,7 +213,7 @@ impl Network {
         self.leavers -= 1;
     }
 
-    /// What its members on this shard have used of its budget.
+    /// The used part of its budget, by its members on this shard.
     pub(super) fn usage_mut(&mut self) -> &mut Usage {
         &mut self.usage
     }

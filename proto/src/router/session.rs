@@ -117,7 +117,7 @@ impl Session {
         self.memberships.iter().any(|membership| membership.cursor.is_some())
     }
 
-    /// What it has used of its budget.
+    /// The used part of its budget.
     pub(super) fn usage(&self) -> &SessionUsage {
         &self.usage
     }

@@ -34,7 +34,7 @@ impl Router {
         let own =
             self.own_membership(session, &signal.network).map(|membership| (membership.network(), membership.stay()));
         if let Some((ix, _)) = own {
-            // Before a receipt is due, so that its answer is a receipt with the time to wait.
+            // This precedes the receipt, so that the answer can be a receipt with the time to wait.
             let bytes = signal.data.len() as u64;
             let taken = self
                 .take_of_network(id, ix, (BudgetItem::Messages, 1), now)

@@ -1,11 +1,11 @@
-//! What a session and a network have used of their budgets.
+//! The used parts of the budgets of a session and of a network.
 
 use std::time::Duration;
 
 use crate::budget::{Budget, BudgetItem, BudgetOwner, Exceeded, Used};
 use crate::limits::{ANNOUNCE_COST_BYTES, LIGHT_PART, RATE_LIMIT_PATIENCE, RATE_LIMIT_PAUSE};
 
-/// What its owner has used of each item of a budget. Times are in nanoseconds.
+/// The used part of each item of a budget. Times are in nanoseconds.
 #[derive(Debug, Default)]
 pub(super) struct Usage([Used; BudgetItem::ALL.len()]);
 
@@ -14,18 +14,18 @@ impl Usage {
     ///
     /// # Errors
     ///
-    /// The budget has less.
+    /// If the budget has less than `n` left.
     fn take(&mut self, item: BudgetItem, n: u64, budget: &Budget, now: u64) -> Result<(), u64> {
         let (used, allowance) = (&mut self.0[item as usize], budget.allowance(item));
         if item == BudgetItem::Events {
-            // An event is paid for afterwards: one can be larger than a burst.
+            // An event is counted afterwards, because one can be larger than a burst.
             used.take_if_any(n, allowance, now)
         } else {
             used.take(n, allowance, now)
         }
     }
 
-    /// Takes `n` of an item, even if less is left: for what cannot be refused.
+    /// Takes `n` of an item, even if less is left: for usage that cannot be refused.
     pub(super) fn spend(&mut self, item: BudgetItem, n: u64, budget: &Budget, now: Duration) {
         self.0[item as usize].spend(n, budget.allowance(item), nanos(now));
     }
@@ -36,7 +36,7 @@ impl Usage {
     }
 }
 
-/// What a session has used of its budget, and whether it goes on regardless.
+/// The used part of a session's budget, and whether the session ignores refusals.
 #[derive(Debug, Default)]
 pub(super) struct SessionUsage {
     usage: Usage,
@@ -55,7 +55,7 @@ impl SessionUsage {
     ///
     /// # Errors
     ///
-    /// The session's budget has less.
+    /// If the session's budget has less than `n` left.
     pub(super) fn take(&mut self, item: BudgetItem, n: u64, budget: &Budget, now: Duration) -> Result<(), Exceeded> {
         let taken = self.usage.take(item, n, budget, nanos(now));
         taken.map_err(|wait| exceeded(BudgetOwner::Session, item, wait))
@@ -65,7 +65,7 @@ impl SessionUsage {
     ///
     /// # Errors
     ///
-    /// It exceeds the session's budget of announcements.
+    /// If it exceeds the session's budget of announcements.
     pub(super) fn take_announcement(&mut self, bytes: u64, budget: &Budget, now: Duration) -> Result<(), Exceeded> {
         self.take(BudgetItem::Announcements, bytes + ANNOUNCE_COST_BYTES, budget, now)
     }
@@ -80,7 +80,7 @@ impl SessionUsage {
     ///
     /// # Errors
     ///
-    /// The network's budget has less, and the session has used more than its [`LIGHT_PART`].
+    /// If the network's budget has less than `n` left, and the session has used more than its [`LIGHT_PART`].
     pub(super) fn take_of(
         &self,
         network: &mut Usage,
@@ -99,8 +99,8 @@ impl SessionUsage {
         }
     }
 
-    /// Records a message that exceeded a budget. True if that has gone on for [`RATE_LIMIT_PATIENCE`] without a pause
-    /// of [`RATE_LIMIT_PAUSE`].
+    /// Records a message that exceeded a budget. Returns true if such messages have continued for
+    /// [`RATE_LIMIT_PATIENCE`] without a pause of [`RATE_LIMIT_PAUSE`].
     pub(super) fn note_refused(&mut self, now: Duration) -> bool {
         let now = nanos(now);
         let pause = RATE_LIMIT_PAUSE.as_nanos() as u64;
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_waits_as_long_as_it_is_told_is_never_closed() {
+    fn a_client_that_waits_for_the_requested_time_is_never_closed() {
         let budget = Budget::UNLIMITED.with(BudgetItem::Messages, Allowance::new(100, 200));
         let (mut usage, mut now, mut refusals) = (SessionUsage::default(), START, 0);
         for _ in 0..100_000 {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exhausted_network_refuses_those_that_have_used_much() {
+    fn an_exhausted_network_refuses_sessions_that_have_used_much() {
         let own = Budget::of_session(&BudgetRates::default(), 1000);
         let shared = Budget::UNLIMITED.with(BudgetItem::Messages, Allowance::new(1, 1));
         let (mut network, mut busy, quiet) = (Usage::default(), SessionUsage::default(), SessionUsage::default());

@@ -182,7 +182,7 @@ fn put_retry(out: &mut Vec<u8>, retry_in: Option<Duration>) {
     }
 }
 
-/// The fields of `receipt`. `id` is the one that the sender chose for its signal.
+/// The fields of `receipt`. `id` is the id that the sender chose for its signal.
 pub(crate) struct ReceiptReport<'a> {
     pub(crate) id: &'a str,
     pub(crate) outcome: Outcome,

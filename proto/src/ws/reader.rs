@@ -28,7 +28,7 @@ impl FrameReader {
         self.partial.len()
     }
 
-    /// Memory that it keeps for an incomplete message, in bytes.
+    /// Memory for an incomplete message, in bytes.
     pub fn kept_bytes(&self) -> usize {
         self.partial.capacity() + self.decoder.kept_bytes()
     }

@@ -76,7 +76,7 @@ impl Core {
         self.keeps(id, 0, now);
     }
 
-    /// Counts the memory of a session's incomplete message, and closes a session that has too much of it while the
+    /// Counts the memory of a session's incomplete message. Closes the session if the message is too long while the
     /// budget is exhausted.
     fn keeps(&mut self, id: SessionId, kept: usize, now: Now) {
         let Some(session) = self.session_mut(id) else { return };

@@ -1,9 +1,8 @@
-//! The hostile scenario: clients that break every rule, while pairs of ordinary peers send signals that must arrive in
-//! time.
+//! The hostile scenario: clients break every rule, while pairs of ordinary peers send signals that must arrive in time.
 //!
-//! Each kind of attack has a thread of its own with plain sockets, so that a blocked or reset socket delays neither the
-//! pairs nor another attack. Each thread sleeps for a moment between two steps: the generator shares the machine with
-//! the hub as a rule, and the pairs are measured in it.
+//! Each kind of attack has its own thread with plain sockets, so that a blocked or reset socket delays neither the
+//! pairs nor another attack. Each thread sleeps for a moment between two steps, because the generator usually shares
+//! the machine with the hub, and also measures the pairs.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -29,7 +28,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// Pause of an attacker between two steps.
 const BREATH: Duration = Duration::from_millis(1);
 
-/// Number of connections of each attack that keeps them open.
+/// Number of connections of each attack that keeps connections open.
 const CONNECTIONS: usize = 8;
 
 /// A kind of attack.
@@ -39,7 +38,7 @@ enum Attack {
     Announce,
     /// Text that is not JSON, JSON that is no message, binary data, unknown types.
     Garbage,
-    /// Messages of 1 MiB of which a part arrives, and requests and frames that never end.
+    /// Incomplete messages of 1 MiB, and requests and frames that never end.
     Half,
     /// Connections with the id of a connected peer.
     IdFight,
@@ -47,7 +46,7 @@ enum Attack {
     Masks,
     /// Signals to nobody, with and without receipts.
     Nobody,
-    /// Headers of messages that are too large.
+    /// Headers of messages above the maximum length.
     Oversized,
     /// Pings and empty fragments.
     Pings,
@@ -95,7 +94,7 @@ impl Attack {
     }
 }
 
-/// The hub, as an attacker reaches it.
+/// The addresses of the hub for attackers.
 #[derive(Clone, Debug)]
 struct Target {
     address: SocketAddr,
@@ -111,7 +110,7 @@ pub(super) fn check(endpoint: &Endpoint) -> Result<(), String> {
     }
 }
 
-/// Pairs send offers to each other while attackers do their worst.
+/// Pairs send offers to each other during all attacks.
 pub(super) async fn hostile(swarm: &Rc<Swarm>, pace: Pace, endpoints: &[Endpoint], progress: &Progress) -> Outcome {
     let mut outcome = assemble(swarm, pace, progress).await;
     outcome.expected_discoveries = Some(swarm.expected());
@@ -168,7 +167,7 @@ impl Storm {
         let mut ended: Vec<(&'static str, u64)> = Vec::new();
         for (attack, steps, thread) in self.threads {
             if let Ok(thread) = thread {
-                // A panic of an attacker would show as few steps.
+                // If an attacker panics, its number of steps is low.
                 let _ = thread.join();
             }
             let steps = steps.load(Ordering::Relaxed);
@@ -193,7 +192,7 @@ impl Attacker {
     fn run(mut self) {
         let mut open: Vec<TcpStream> = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
-            // The hub ends many of these connections and refuses others: each is replaced.
+            // The hub ends many of these connections and refuses others, so each is replaced.
             if open.len() < self.attack.connections() {
                 match self.open() {
                     Ok(stream) => open.push(stream),
@@ -208,7 +207,7 @@ impl Attacker {
 
     fn id(&mut self) -> PeerId {
         if self.attack == Attack::IdFight {
-            // Everybody wants this one.
+            // All these connections want one id.
             return PeerId::from_bytes([0xf1; 20]);
         }
         PeerId::from_bytes(std::array::from_fn(|_| self.rng.next() as u8))
@@ -299,7 +298,7 @@ impl Attacker {
                 [begun(Opcode::Ping, 100, 100), empty].concat().repeat(50)
             }
             Attack::Half => {
-                // A byte now and then.
+                // Sends a byte from time to time.
                 if self.rng.below(100) > 0 {
                     return Ok(());
                 }
@@ -369,8 +368,8 @@ fn begun(opcode: Opcode, declared: usize, sent: usize) -> Vec<u8> {
     frame
 }
 
-/// Writes as much as the socket accepts. What it does not accept is lost, and the stream is then out of step: that is
-/// one more attack.
+/// Writes as many bytes as the socket accepts. Further bytes are lost, so the stream becomes invalid, which is another
+/// attack.
 fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     match stream.write(bytes) {
         Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(error),
@@ -378,7 +377,7 @@ fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Reads what has arrived.
+/// Reads the data that has arrived.
 fn drain(stream: &mut TcpStream) -> io::Result<()> {
     let mut buffer = [0; 64 * 1024];
     loop {
