@@ -296,6 +296,18 @@ impl Router {
         self.rosters.iter_in(slots)
     }
 
+    /// The first `most` members of a network, in ascending order of ids, each with the other hub that it is connected to
+    /// (`None`: this hub), and the number of all members.
+    pub fn members_of(&self, network: &str, most: usize) -> (Vec<(PeerId, Option<HubId>)>, usize) {
+        let found = self.rosters.find(network).and_then(|ix| self.rosters.network(ix));
+        let Some(network) = found else { return (Vec::new(), 0) };
+        let listed = network.members().take(most).map(|(peer, member)| {
+            let is_elsewhere = member.address() == Address::Mesh;
+            (*peer, is_elsewhere.then_some(member.announcement().claim.hub))
+        });
+        (listed.collect(), network.len())
+    }
+
     fn begin(&mut self) {
         if self.outputs.len() > 0 {
             bug!(self.bugs, OutputsLeft, "{} outputs", self.outputs.len());

@@ -49,7 +49,7 @@ pub use drain::Drain;
 pub use http::bearer_tokens;
 pub use links::{Admission, LinkDoor, LinkHandOff, TakeLink};
 pub use listen::bind;
-pub use networks::{Largest, NetworkList};
+pub use networks::{Largest, Members, NetworkList};
 pub use origins::Origins;
 pub use pace::Pace;
 pub use proxies::Proxies;

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proto::NetworkName;
-use proto::limits::{MAX_LISTED_NETWORKS, NETWORKS_CHUNK, NETWORKS_TIMEOUT};
+use proto::limits::{LIVE_NAMES, MAX_LISTED_NETWORKS, NETWORKS_CHUNK, NETWORKS_TIMEOUT};
+use proto::{HubId, NetworkName, PeerId};
 use tokio::sync::{Notify, watch};
 
 /// The list of a hub's largest networks. One shard collects it on request, one chunk per turn.
@@ -13,6 +13,25 @@ use tokio::sync::{Notify, watch};
 pub struct NetworkList {
     asked: Notify,
     collected: watch::Sender<Collected>,
+    question: watch::Sender<Question>,
+    answer: watch::Sender<(Question, Members)>,
+}
+
+/// A question for the members of a network. Questions are numbered.
+#[derive(Clone, Debug, Default)]
+struct Question {
+    number: u64,
+    network: Option<NetworkName>,
+}
+
+/// Members of a network.
+#[derive(Clone, Debug, Default)]
+pub struct Members {
+    /// The first [`LIVE_NAMES`] in ascending order of ids, each with the other hub that it is connected to; `None` for
+    /// this hub.
+    pub listed: Arc<[(PeerId, Option<HubId>)]>,
+    /// Number of all members.
+    pub count: usize,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +57,40 @@ impl NetworkList {
             return Arc::clone(&fresh.networks);
         }
         Arc::clone(&self.collected.borrow().networks)
+    }
+
+    /// The members of a network. `None` if the shard does not answer within [`NETWORKS_TIMEOUT`].
+    pub async fn members(&self, network: &NetworkName) -> Option<Members> {
+        let asked = async {
+            let mut answers = self.answer.subscribe();
+            loop {
+                let mut mine = 0;
+                self.question.send_modify(|question| {
+                    mine = question.number + 1;
+                    *question = Question { number: mine, network: Some(network.clone()) };
+                });
+                let answer = answers.wait_for(|(question, _)| question.number >= mine).await.ok()?;
+                // A later question may have taken the place of this one.
+                if answer.0.network.as_ref() == Some(network) {
+                    return Some(answer.1.clone());
+                }
+            }
+        };
+        tokio::time::timeout(NETWORKS_TIMEOUT, asked).await.ok()?
+    }
+
+    /// Answers questions for members. `members` returns at most as many as it is given, and the number of all.
+    pub async fn answer(&self, members: impl Fn(&NetworkName, usize) -> (Vec<(PeerId, Option<HubId>)>, usize)) {
+        let mut questions = self.question.subscribe();
+        // One may have been asked before.
+        questions.mark_changed();
+        while questions.changed().await.is_ok() {
+            let question = questions.borrow_and_update().clone();
+            let Some(network) = &question.network else { continue };
+            let (listed, count) = members(network, LIVE_NAMES);
+            self.answer.send_replace((question, Members { listed: listed.into(), count }));
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Collects the list on each request. `part` offers the networks in a range of slots, and returns false after the
@@ -114,6 +167,24 @@ mod tests {
             let (first, last) = (&names[..MAX_LISTED_NETWORKS - 9], &names[names.len() - 9..]);
             assert_eq!(listed, [first, last].concat(), "{reversed}");
         }
+    }
+
+    #[test]
+    fn each_question_for_members_gets_its_own_answer() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let list = NetworkList::default();
+            let names = ["a", "bb", "ccc"].map(NetworkName::new);
+            let answers = list.answer(|name, most| (Vec::new(), most + name.as_str().len()));
+            let [a, b, c] = names.each_ref().map(|name| list.members(name));
+            let asked = async { tokio::join!(a, b, c) };
+            let (a, b, c) = tokio::select! {
+                () = answers => panic!("answers go on"),
+                asked = asked => asked,
+            };
+            let counts = [a, b, c].map(|members| members.unwrap().count - LIVE_NAMES);
+            assert_eq!(counts, [1, 2, 3]);
+        });
     }
 
     #[test]

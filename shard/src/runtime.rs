@@ -273,7 +273,7 @@ pub(crate) async fn flush(core: Rc<RefCell<Core>>, mut mailboxes: Mailboxes) {
     }
 }
 
-/// Collects the largest networks when a page requests them.
+/// Collects the largest networks, and the members of one, when a page requests them.
 async fn list_networks(core: Rc<RefCell<Core>>, networks: Arc<NetworkList>) {
     let part = |slots, largest: &mut Largest| {
         let core = core.borrow();
@@ -281,7 +281,11 @@ async fn list_networks(core: Rc<RefCell<Core>>, networks: Arc<NetworkList>) {
         part.for_each(|(name, members)| largest.offer(name, members));
         true
     };
-    networks.collect(part).await;
+    let members = |network: &NetworkName, most| core.borrow().router().members_of(network.as_str(), most);
+    tokio::select! {
+        () = networks.collect(part) => {}
+        () = networks.answer(members) => {}
+    }
 }
 
 async fn keep_time(

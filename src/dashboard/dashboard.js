@@ -26,7 +26,7 @@ source.addEventListener('hello', ({ data }) => {
   const next = JSON.parse(data)
   if (next.epoch !== hello?.epoch) { samples = []; logged = []; before = state = undefined }
   hello = next
-  $('orders').hidden = $('logout').hidden = $('log-part').hidden = !hello.operator
+  $('orders').hidden = $('logout').hidden = $('log-part').hidden = $('networks-part').hidden = !hello.operator
   $('strangers').hidden = hello.operator
   text($('version'), `PeerPigeon ${hello.version}`)
 })
@@ -345,6 +345,42 @@ function showLog () {
   $('no-log').hidden = rows.length > 0
   $('log').hidden = !rows.length
   table($('log'), 'Latest first', ['Time', 'Level', 'Event', 'Fields'], rows)
+}
+
+// ---- networks, which are read only when somebody asks
+
+const small = (says, label, act) => {
+  const button = make('button', { type: 'button', className: 'small quiet', textContent: says, ariaLabel: label })
+  button.addEventListener('click', act)
+  return button
+}
+
+async function ask (path) {
+  const answer = await fetch(path).catch(() => undefined)
+  if (answer?.status === 401) location.reload()
+  if (answer?.ok) return answer.json()
+  toast((await answer?.text()) || 'The hub did not answer.')
+}
+
+$('load-networks').addEventListener('click', async () => {
+  const found = await ask('dashboard/networks')
+  if (!found) return
+  text($('load-networks'), 'Read again')
+  table($('networks'), `The ${found.networks.length} largest, at ${new Date().toLocaleTimeString()}`, ['Network', 'Members', 'Orders'], found.networks.map(([name, members]) => {
+    const buttons = make('span', { className: 'row' })
+    buttons.append(small('Members', `Members of ${name}`, () => showMembers(name)), small('Close…', `Close ${name}`, () => order('close-network', { network: name })))
+    return [name, members, buttons]
+  }))
+})
+
+async function showMembers (network) {
+  const found = await ask(`dashboard/network?${new URLSearchParams({ name: network })}`)
+  if (!found) return
+  $('members-part').hidden = false
+  text($('members-title'), `Members of ${found.network}`)
+  table($('members'), `At ${new Date().toLocaleTimeString()}`, ['Peer', 'Hub', 'Orders'], found.members.map(({ peer, hub }) => [peer, hub ? hub.slice(0, 8) : 'this hub', hub ? '' : small('Kick…', `Kick ${peer}`, () => order('kick', { peer, network: '' }))]))
+  text($('members-more'), found.count > found.members.length ? `And ${found.count - found.members.length} more.` : '')
+  $('members-title').focus()
 }
 
 // ---- orders

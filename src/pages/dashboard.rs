@@ -22,13 +22,13 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
-use proto::limits::{LIVE_INTERVAL, LIVE_RETRY, LIVE_SAMPLES, LIVE_STREAMS};
-use proto::{RouterStats, TurnLengths};
+use proto::limits::{LIVE_INTERVAL, LIVE_NAMES, LIVE_RETRY, LIVE_SAMPLES, LIVE_STREAMS};
+use proto::{HubId, NetworkName, PeerId, RouterStats, TurnLengths};
 use serde::Serialize;
-use shard::{Answer, ShardReading, Visitor};
+use shard::{Answer, Members, ShardReading, Visitor};
 use tokio::sync::{Semaphore, watch};
 
-use super::{Asset, HubFacts, SEC_FETCH_SITE, Site, clock, plain};
+use super::{Asset, HubFacts, SEC_FETCH_SITE, Site, clock, json, plain, unavailable};
 use crate::config::Config;
 use crate::lifecycle::Fullness;
 use crate::telemetry::{self, process, tail};
@@ -202,6 +202,28 @@ struct Hello<'a> {
     stays: bool,
 }
 
+#[derive(Serialize)]
+struct Networks<'a> {
+    /// Names and numbers of members, largest first.
+    networks: Vec<(&'a str, usize)>,
+}
+
+#[derive(Serialize)]
+struct MembersBody<'a> {
+    network: &'a str,
+    /// Number of all members.
+    count: usize,
+    members: Vec<MemberBody>,
+}
+
+#[derive(Serialize)]
+struct MemberBody {
+    peer: String,
+    /// The other hub that it is connected to; none for this hub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hub: Option<String>,
+}
+
 /// The rest of a path below [`PATH`]: "" for the path itself.
 pub(super) fn below(path: &str) -> Option<&str> {
     let rest = path.strip_prefix(PATH)?;
@@ -249,8 +271,49 @@ impl Site {
                 Answer::Now(own(method, page))
             }
             "events" => self.events(request),
+            "networks" | "network" if !self.gatekeeper.is_closed() => {
+                let sentence = "names of networks are only for operators: set ADMIN_TOKEN on this hub";
+                Answer::Now(own(method, plain(StatusCode::FORBIDDEN, sentence)))
+            }
+            "networks" => self.networks(method),
+            "network" => self.members(request),
             _ => Answer::Now(own(method, plain(StatusCode::NOT_FOUND, "there is no such page"))),
         }
+    }
+
+    /// The largest networks.
+    fn networks(&self, method: &Method) -> Answer {
+        let (facts, method) = (Arc::clone(&self.facts), method.clone());
+        Answer::Soon(Box::pin(async move {
+            let found = facts.networks.largest().await;
+            let mut largest: Vec<_> = found.iter().map(|(name, members)| (name.as_str(), *members)).collect();
+            largest.sort_unstable_by(|(a, more), (b, less)| less.cmp(more).then(a.cmp(b)));
+            largest.truncate(LIVE_NAMES);
+            own(&method, json(StatusCode::OK, &Networks { networks: largest }))
+        }))
+    }
+
+    /// The members of the network in the query.
+    fn members(&self, request: &Parts) -> Answer {
+        let query = request.uri.query().unwrap_or_default();
+        let name = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "name").map(|(_, name)| name);
+        let network = name.as_deref().and_then(|name| NetworkName::resolve(Some(name))).map(NetworkName::new);
+        let (facts, method) = (Arc::clone(&self.facts), request.method.clone());
+        let Some(network) = network else {
+            let sentence = "the name of the network is missing or too long: ask for /dashboard/network?name=…";
+            return Answer::Now(own(&method, plain(StatusCode::BAD_REQUEST, sentence)));
+        };
+        Answer::Soon(Box::pin(async move {
+            let Some(Members { listed, count }) = facts.networks.members(&network).await else {
+                return own(&method, unavailable());
+            };
+            let member = |(peer, hub): &(PeerId, Option<HubId>)| MemberBody {
+                peer: peer.to_string(),
+                hub: hub.map(|hub| hub.to_string()),
+            };
+            let members = listed.iter().map(member).collect();
+            own(&method, json(StatusCode::OK, &MembersBody { network: network.as_str(), count, members }))
+        }))
     }
 
     /// The stream of events.

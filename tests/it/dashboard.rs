@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use proto::limits::{LIVE_INTERVAL, LIVE_RETRY, LIVE_STREAMS};
+use proto::limits::{LIVE_INTERVAL, LIVE_NAMES, LIVE_RETRY, LIVE_STREAMS};
 use serde_json::Value;
 
 use crate::admin::free_port;
@@ -225,4 +225,34 @@ fn streams_beyond_the_bound_end_after_the_history() {
     drop(open.pop());
     crate::mesh::eventually("a stream stays", || stays(&mut Events::open(hub.address, "")));
     open.iter_mut().for_each(|events| _ = events.until(|event| event.name == "state"));
+}
+
+#[test]
+fn operators_see_networks_and_members() {
+    let open = Hub::start(&[]);
+    for path in ["/dashboard/networks", "/dashboard/network?name=n"] {
+        assert_eq!(status(&open.get(path)), "403", "{path}: names may be secret");
+    }
+    let hub = Hub::start(&[("ADMIN_TOKEN", TOKEN)]);
+    let own = format!("Authorization: Bearer {TOKEN}\r\n");
+    let json = |path: &str| -> Value { serde_json::from_str(body(&get(&hub, path, &own))).unwrap() };
+    let mut peers: Vec<_> = (1..=3).map(|n| Client::join(&hub, n, "a room & more")).collect();
+    peers.extend((0..LIVE_NAMES as u32 + 5).map(|n| Client::join(&hub, 100 + n, "large")));
+    peers.push(Client::join(&hub, 9, "small"));
+    crate::mesh::eventually("all are listed", || {
+        json("/dashboard/networks")["networks"]
+            == serde_json::json!([["large", LIVE_NAMES + 5], ["a room & more", 3], ["small", 1]])
+    });
+    let members = json("/dashboard/network?name=a+room+%26+more");
+    let ids: Vec<_> = (1..=3).map(|n| serde_json::json!({ "peer": id(n) })).collect();
+    assert_eq!(members, serde_json::json!({ "network": "a room & more", "count": 3, "members": ids }));
+    let large = json("/dashboard/network?name=large");
+    assert_eq!((large["members"].as_array().unwrap().len(), &large["count"]), (LIVE_NAMES, &(LIVE_NAMES + 5).into()));
+    assert_eq!(json("/dashboard/network?name=none")["count"], 0);
+    for wrong in ["/dashboard/network", &format!("/dashboard/network?name={}", "n".repeat(257))] {
+        assert_eq!(status(&get(&hub, wrong, &own)), "400");
+    }
+    for path in ["/dashboard/networks", "/dashboard/network?name=small"] {
+        assert_eq!(status(&get(&hub, path, "")), "401");
+    }
 }

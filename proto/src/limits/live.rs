@@ -31,6 +31,13 @@ pub const LIVE_LINE_BYTES: usize = 1024;
 /// At most 350 B each: 128 x 3 x 350 B = 134 KB.
 pub const LIVE_LISTED: usize = 128;
 
+/// Maximum number of networks, and of members of one network, in the lists of the live view, largest networks and
+/// smallest ids first. The rest are only counted.
+///
+/// A list is one answer: 200 x 350 B = 70 KB, since a network's name has at most 256 B. Members are read in one turn of a
+/// shard, which takes 20 us.
+pub const LIVE_NAMES: usize = 200;
+
 /// Maximum number of streams of `/dashboard/events` that stay open. A further stream sends the history and then ends;
 /// its browser requests it again after [`LIVE_RETRY`]. So no reader is locked out, and a reader that opens many streams
 /// has no advantage.
