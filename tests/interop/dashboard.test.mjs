@@ -2,7 +2,12 @@
 import assert from 'node:assert/strict'
 import { createRequire } from 'node:module'
 import { readFile } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join as path } from 'node:path'
 import { after, before, test } from 'node:test'
+import { promisify } from 'node:util'
 import WebSocket from 'ws'
 import { launch } from './browser.mjs'
 import { HUBS_AT, hubTest, peerId, within } from './hub.mjs'
@@ -187,4 +192,33 @@ hubTest('without ADMIN_TOKEN the live view shows no orders and no log', { timeou
   await hub.kill()
   await page.locator('#stream[data-is=lost]').waitFor()
   await context.close()
+})
+
+hubTest('the report of a load test is drawn under its own policy, without a violation of accessibility', { timeout: 90_000, skip }, async hub => {
+  const folder = await mkdtemp(path(tmpdir(), 'report-'))
+  const file = path(folder, 'report.html')
+  await promisify(execFile)(process.env.HUB_BIN, ['load-test', '--hub', hub.ws, '--peers', '40', '--duration', '2', '--scenario', 'relay', '--report', file])
+  for (const width of [360, 1280]) {
+    for (const bypassCSP of [false, true]) {
+      const context = await browser.newContext({ viewport: { width, height: 800 }, bypassCSP })
+      const page = await context.newPage()
+      const errors = watch(page)
+      const asked = []
+      page.on('request', request => asked.push(request.url()))
+      await page.goto(`file://${file}`)
+      await page.locator('#verdict[data-is=live]', { hasText: 'Passed' }).waitFor()
+      assert.ok(await page.evaluate(() => document.querySelectorAll('#histogram .bar').length > 0 && document.querySelectorAll('#heat .cell').length > 3))
+      assert.ok(await page.evaluate(() => document.querySelector('#signals path.line').getAttribute('d').match(/[ML]/g).length >= 6))
+      assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'nothing is wider than the screen')
+      assert.deepEqual(errors, [])
+      assert.deepEqual(asked, [`file://${file}`])
+      if (bypassCSP) {
+        await page.addScriptTag({ path: AXE })
+        const { violations } = await page.evaluate(() => globalThis.axe.run())
+        assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`), [])
+      }
+      await context.close()
+    }
+  }
+  await rm(folder, { recursive: true })
 })

@@ -30,6 +30,7 @@ mod panics;
 mod partings;
 mod proxies;
 mod redis;
+mod report;
 mod resume;
 mod signaling;
 mod silent;

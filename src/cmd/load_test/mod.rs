@@ -6,6 +6,7 @@
 mod churn;
 mod hear;
 mod hostile;
+mod html;
 mod ledger;
 mod message;
 mod plan;
@@ -14,6 +15,7 @@ mod report;
 mod scenario;
 mod swarm;
 mod tally;
+mod timeline;
 
 use std::fs;
 use std::io::{self, Write};
@@ -32,6 +34,7 @@ use self::report::{Report, ReportedArgs};
 use self::scenario::{Outcome, Pace};
 use self::swarm::{Options, Swarm};
 use self::tally::Check;
+use self::timeline::{Point, Timeline};
 use super::duration;
 use crate::client::HubUrl;
 use crate::config::{certificates, token};
@@ -109,6 +112,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
+    /// Write a page with charts of the run to this file, as HTML
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
     /// Seed of ids, networks and every random choice [default: a random number]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -170,14 +177,16 @@ pub async fn run(args: Args) -> ExitCode {
         }
     };
     // Checked first, so that a long run does not fail at its end.
-    if let Some(path) = &args.json
-        && let Err(error) = fs::OpenOptions::new().create(true).append(true).open(path)
-    {
-        complain(&format!("--json: cannot write {}: {error}", path.display()));
-        return ExitCode::from(EXIT_USAGE);
+    for (name, path) in [("--json", &args.json), ("--report", &args.report)] {
+        if let Some(path) = path
+            && let Err(error) = fs::OpenOptions::new().create(true).append(true).open(path)
+        {
+            complain(&format!("{name}: cannot write {}: {error}", path.display()));
+            return ExitCode::from(EXIT_USAGE);
+        }
     }
     match LocalSet::new().run_until(measure(&args, plan, seed)).await {
-        Ok(report) => tell(&report, args.json.as_deref()),
+        Ok((report, points)) => tell(&report, &points, &args),
         Err(problem) => {
             complain(&problem);
             ExitCode::FAILURE
@@ -223,7 +232,7 @@ fn open_files_limit() -> Option<usize> {
     limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
 }
 
-async fn measure(args: &Args, plan: Plan, seed: u64) -> Result<Report, String> {
+async fn measure(args: &Args, plan: Plan, seed: u64) -> Result<(Report, Vec<Point>), String> {
     let mut endpoints = Vec::new();
     for hub in &args.hubs {
         let found = hub.resolve(args.ca.as_deref()).await.map_err(|error| format!("cannot find {hub}: {error}"))?;
@@ -249,16 +258,25 @@ async fn measure(args: &Args, plan: Plan, seed: u64) -> Result<Report, String> {
     }
     let swarm = Rc::new(Swarm::new(plan, options, endpoints));
     let progress = Progress::new(swarm.seats.len());
+    let timeline = args.report.is_some().then(Timeline::new);
+    let record = async {
+        match &timeline {
+            Some(timeline) => timeline.record(swarm.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
     let outcome = tokio::select! {
         outcome = play(args, &swarm, &progress, seed) => outcome,
         () = progress.draw(swarm.clone()) => Outcome::default(),
+        () = record => Outcome::default(),
         _ = tokio::signal::ctrl_c() => {
             swarm.tally.borrow_mut().violate(Check::Interrupted, || "by the user".to_owned());
             Outcome::default()
         }
     };
     progress.clear();
-    Ok(Report::new(asked, outcome, &swarm.tally.borrow()))
+    let points = timeline.map(|timeline| timeline.finish(&swarm)).unwrap_or_default();
+    Ok((Report::new(asked, outcome, &swarm.tally.borrow()), points))
 }
 
 async fn play(args: &Args, swarm: &Rc<Swarm>, progress: &Progress, seed: u64) -> Outcome {
@@ -276,18 +294,23 @@ async fn play(args: &Args, swarm: &Rc<Swarm>, progress: &Progress, seed: u64) ->
     outcome
 }
 
-fn tell(report: &Report, json: Option<&Path>) -> ExitCode {
+fn tell(report: &Report, points: &[Point], args: &Args) -> ExitCode {
     // If the reader has closed the pipe, the file and the exit code still matter.
     let _ = write!(io::stdout().lock(), "{report}");
-    if let Some(path) = json {
-        let written = serde_json::to_vec_pretty(report).map_err(io::Error::from).and_then(|mut text| {
-            text.push(b'\n');
-            fs::write(path, text)
-        });
-        if let Err(error) = written {
-            complain(&format!("cannot write {}: {error}", path.display()));
-            return ExitCode::FAILURE;
-        }
+    let save = |path: &Path, text: io::Result<Vec<u8>>| {
+        let written = text.and_then(|text| fs::write(path, text));
+        written.map_err(|error| complain(&format!("cannot write {}: {error}", path.display()))).is_ok()
+    };
+    let json = || {
+        let mut text = serde_json::to_vec_pretty(report)?;
+        text.push(b'\n');
+        Ok(text)
+    };
+    let page = || Ok(html::page(report, points).into_bytes());
+    let saved = args.json.as_deref().is_none_or(|path| save(path, json()))
+        & args.report.as_deref().is_none_or(|path| save(path, page()));
+    if !saved {
+        return ExitCode::FAILURE;
     }
     if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

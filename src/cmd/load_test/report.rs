@@ -98,7 +98,8 @@ impl Report {
         format!("{} in {}", self.connected, time(self.connect_ms))
     }
 
-    fn rows(&self) -> Vec<(&'static str, String)> {
+    /// The names and values of the table.
+    pub(super) fn rows(&self) -> Vec<(&'static str, String)> {
         let count = |n: u64| HumanCount(n).to_string();
         // An interrupted run reports no times.
         let interrupted = self.violations.contains_key(&Check::Interrupted);

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::timeline::{BUCKETS, bucket};
+
 /// Maximum number of names from a hub that are counted separately. Others are counted as `other`.
 const MAX_NAMES: usize = 64;
 
@@ -141,6 +143,8 @@ pub(super) struct Tally {
     pub(super) pongs: u64,
     pub(super) violations: BTreeMap<Check, Violations>,
     latency_micros: Histogram<u64>,
+    /// Signals by latency, in the buckets of the hub's metric.
+    pub(super) latency_buckets: [u64; BUCKETS],
 }
 
 impl Tally {
@@ -160,6 +164,7 @@ impl Tally {
             pongs: 0,
             violations: BTreeMap::new(),
             latency_micros: latency_micros.expect("the bounds are constants that fit"),
+            latency_buckets: [0; BUCKETS],
         }
     }
 
@@ -173,7 +178,9 @@ impl Tally {
     }
 
     pub(super) fn latency(&mut self, nanos: u64) {
-        self.latency_micros.saturating_record((nanos / 1000).max(1));
+        let micros = (nanos / 1000).max(1);
+        self.latency_micros.saturating_record(micros);
+        self.latency_buckets[bucket(micros)] += 1;
     }
 
     /// `None` if no latency was measured.
