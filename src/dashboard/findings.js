@@ -85,7 +85,7 @@ function peers (add, minute, samples, state) {
   const closes = byLabel(samples, 'closes')
   const ended = closes.reduce((sum, [, count]) => sum + count, 0)
   const vanished = closes.filter(([label]) => label === 'connection-lost' || label === 'dead-peer').reduce((sum, [, count]) => sum + count, 0)
-  if (vanished >= 5 && vanished > ended / 2) add('warn', `${many(vanished, 'connection')} of ${short(ended)} ended without a close frame in the last ten minutes. A proxy may cut idle connections: its timeout must exceed 60 s.`, 'PeerPigeonPeersLost')
+  if (vanished >= 5 && vanished > ended * 2 / 3) add('warn', `${many(vanished, 'connection')} of ${short(ended)} ended without a close frame in the last ten minutes. A proxy may cut idle connections: its timeout must exceed 60 s.`, 'PeerPigeonPeersLost')
   const refused = byLabel(minute, 'refused')
   const refusals = refused.reduce((sum, [, count]) => sum + count, 0)
   if (refusals > 10) add('warn', `${many(refusals, 'connection')} refused in the last minute: ${refused.slice(0, 3).map(([label, count]) => `${label} ${short(count)}`).join(', ')}.`, 'PeerPigeonRefusedAtDoor')

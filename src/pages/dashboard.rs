@@ -361,3 +361,17 @@ impl Site {
         Answer::Stream(response.map(|()| UnsyncBoxBody::new(stream)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn findings_link_to_paragraphs_of_the_runbook() {
+        let findings = include_str!("../dashboard/findings.js");
+        let runbook = include_str!("../../docs/runbook.md");
+        let names: Vec<_> = findings.split('\'').filter(|text| text.starts_with("PeerPigeon")).collect();
+        assert!(names.len() > 25, "{names:?}");
+        for name in names {
+            assert!(runbook.lines().any(|line| line.strip_prefix("### ") == Some(name)), "{name}");
+        }
+    }
+}

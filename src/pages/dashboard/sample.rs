@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(written, expected);
     }
 
-    /// Ten minutes of the largest samples fit into the ring.
+    /// Samples with every reason leave room for ten minutes of 32 shards, and for seven of 256.
     #[test]
     fn ten_minutes_of_the_largest_samples_fit() {
         let mut shard = ShardReading::default();
