@@ -4,6 +4,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -441,24 +442,26 @@ fn dead_and_refusing_ice_servers_are_named() {
 }
 
 /// coturn, while a test runs.
-struct Coturn(Child);
+struct Coturn(Child, PathBuf);
 
 impl Drop for Coturn {
     fn drop(&mut self) {
         _ = self.0.kill();
         _ = self.0.wait();
+        _ = std::fs::remove_dir_all(&self.1);
     }
 }
 
-#[test]
-fn coturn_reserves_an_address() {
+/// Starts coturn with these arguments. `None`: there is none.
+fn coturn(arguments: &[&str]) -> Option<(Coturn, u16)> {
     let port = free_port();
-    let place = std::env::temp_dir().join(format!("peerpigeon-coturn-{}", std::process::id()));
+    let place = std::env::temp_dir().join(format!("peerpigeon-coturn-{}-{port}", std::process::id()));
     std::fs::create_dir_all(&place).unwrap();
     let started = Command::new("turnserver")
-        .args(["-n", "--no-tls", "--no-dtls", "--no-cli", "--lt-cred-mech", "--realm", "test"])
-        .args(["--user", "someone:password", "--listening-ip", "127.0.0.1", "--relay-ip", "127.0.0.1"])
-        .args(["--allow-loopback-peers", "--log-file", "stdout", "--listening-port", &port.to_string()])
+        .args(["-n", "--no-tls", "--no-dtls", "--no-cli", "--realm", "test"])
+        .args(["--listening-ip", "127.0.0.1", "--relay-ip", "127.0.0.1", "--allow-loopback-peers"])
+        .args(["--log-file", "stdout", "--listening-port", &port.to_string()])
+        .args(arguments)
         .arg(format!("--pidfile={}", place.join("pid").display()))
         .arg(format!("--userdb={}", place.join("db").display()))
         .current_dir(&place)
@@ -467,10 +470,16 @@ fn coturn_reserves_an_address() {
         .spawn();
     let Ok(child) = started else {
         eprintln!("skipped: there is no turnserver (Debian: coturn)");
-        return;
+        return None;
     };
-    let _coturn = Coturn(child);
+    let coturn = Coturn(child, place);
     eventually("coturn listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    Some((coturn, port))
+}
+
+#[test]
+fn coturn_reserves_an_address() {
+    let Some((_coturn, port)) = coturn(&["--lt-cred-mech", "--user", "someone:password"]) else { return };
     let hub = Hub::start(&[]);
     let server = |password: &str| {
         let urls = ["", "?transport=tcp"].map(|transport| format!("turn:127.0.0.1:{port}{transport}"));
@@ -485,5 +494,16 @@ fn coturn_reserves_an_address() {
     let said = ask(json!([server("wrong"), server("password")]));
     said.is_well();
     assert_eq!(said.found("note").iter().filter(|note| *note == "ice: turn-refused").count(), 2, "{:#}", said.report);
-    _ = std::fs::remove_dir_all(place);
+}
+
+#[test]
+fn the_credential_that_the_hub_hands_out_is_tried() {
+    let Some((_coturn, port)) = coturn(&["--use-auth-secret", "--static-auth-secret", "of-both"]) else { return };
+    let urls = format!("turn:127.0.0.1:{port}");
+    let hub = Hub::start(&[("TURN_URLS", &urls), ("TURN_SECRET", "of-both")]);
+    let said = quickly(&[&url(hub.address)]);
+    said.is_well();
+    assert!(said.found("ok").contains(&"ice: ".to_owned()), "{:#}", said.report);
+    let other = Hub::start(&[("TURN_URLS", &urls), ("TURN_SECRET", "of-the-hub")]);
+    quickly(&[&url(other.address)]).only("ice: turn-refused");
 }

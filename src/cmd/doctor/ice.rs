@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mesh::{MaybeTlsStream, Tls};
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -49,6 +50,21 @@ impl Server {
             Urls::Many(urls) => urls,
         }
     }
+}
+
+/// Reads the servers of a hub. Those that browsers would not read are found faults.
+pub(super) fn read(servers: &[Value], report: &mut Report) -> Vec<Server> {
+    let mut read = Vec::new();
+    for server in servers.iter().take(MAX_SERVERS) {
+        match Server::deserialize(server) {
+            Ok(server) => read.push(server),
+            Err(error) => {
+                let message = format!("the hub hands out a server that is not an RTCIceServer: {error}");
+                report.add(Finding::problem(CHECK, Topic::IceInvalid, message));
+            }
+        }
+    }
+    read
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -154,8 +154,11 @@ async fn examine(args: &Args, report: &mut Report) {
     for other in &args.others {
         mesh(args, other, &entry, &reachable, report).await;
     }
-    let servers = args.ice_servers.as_ref().map_or(&welcome.ice_servers[..], |servers| &servers.0);
-    ice::examine(servers, ca, report).await;
+    let servers = match &args.ice_servers {
+        Some(servers) => servers.0.clone(),
+        None => ice::read(&welcome.ice_servers, report),
+    };
+    ice::examine(&servers, ca, report).await;
     match idle {
         None => report.add(Finding::skipped("idle", "no connection was kept idle: use --patience 35s")),
         Some(idle) => match idle.await {

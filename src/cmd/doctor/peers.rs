@@ -25,7 +25,7 @@ const OFFERS: usize = 20;
 
 /// If an answer takes this much longer than a TCP connection, the hub is slow: for the median, and for the longest
 /// time.
-const SLOW: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
+const SLOW: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 
 /// The size of a large offer of a browser with video, in bytes.
 const LARGE: usize = 16 * 1024;

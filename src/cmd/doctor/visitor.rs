@@ -156,7 +156,7 @@ pub(super) struct Welcome {
     #[serde(default)]
     pub(super) max_message_bytes: Option<usize>,
     #[serde(default)]
-    pub(super) ice_servers: Vec<super::ice::Server>,
+    pub(super) ice_servers: Vec<Value>,
     /// The hub's clock, in milliseconds since 1970.
     #[serde(skip)]
     pub(super) clock_ms: u64,

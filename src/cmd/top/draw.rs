@@ -223,7 +223,15 @@ fn one_hub(hub: &Hub, frame: &mut Frame<'_>, area: Rect) {
                 view.peers, view.max_connections, view.remote_peers, view.networks, view.joins, view.closes
             ),
         ),
-        line("memory", format!("{:.0} MB   cpu {:.0} %", view.resident_bytes / 1e6, view.cpu * 100.0)),
+        line(
+            "memory",
+            format!(
+                "{:.0} MB   cpu {:.0} %   answers in {}",
+                view.resident_bytes / 1e6,
+                view.cpu * 100.0,
+                millis(view.answer.as_secs_f64())
+            ),
+        ),
         line("messages", parts(&view.message_types)),
         line("outcomes", format!("{}; {} not delivered", parts(&view.outcomes), compact(view.lost_signals))),
         line("ends", parts(&view.close_reasons)),

@@ -236,7 +236,9 @@ impl Watch {
     /// Reads the pages of a hub.
     async fn pages(&self, url: &Uri, known: Option<Known>) -> Result<Sample, String> {
         let page = Page::parse(&self.page(url, "/metrics").await?);
+        let begin = Instant::now();
         let hubstats = self.json(url, "/hubstats").await?;
+        let answer = begin.elapsed();
         let (stats, networks) = match known {
             Some(known) => known,
             None => {
@@ -244,7 +246,7 @@ impl Watch {
                 (self.json(url, "/stats").await?, json.networks())
             }
         };
-        Ok(Sample { page, hubstats, stats, networks })
+        Ok(Sample { page, hubstats, answer, stats, networks })
     }
 
     async fn json<T: DeserializeOwned>(&self, url: &Uri, path: &str) -> Result<T, String> {

@@ -16,6 +16,9 @@ const LONG_TURN: f64 = 0.025;
 /// A shard or a mesh that is busier than this is a fault.
 const BUSY: f64 = 0.9;
 
+/// A hub whose answer takes longer is a fault.
+const SLOW_ANSWER: Duration = Duration::from_millis(250);
+
 /// A certificate that is valid for less time than this is a fault, in days.
 const FEW_DAYS: f64 = 14.0;
 
@@ -116,6 +119,8 @@ impl MetricsJson {
 pub(super) struct Sample {
     pub(super) page: Page,
     pub(super) hubstats: HubStats,
+    /// The time for /hubstats: a connection, the request and its answer.
+    pub(super) answer: Duration,
     pub(super) stats: Stats,
     /// The largest networks, and the members that this hub knows.
     pub(super) networks: BTreeMap<String, u64>,
@@ -145,6 +150,8 @@ pub(super) struct View {
     pub(super) resident_bytes: f64,
     /// Cores in use.
     pub(super) cpu: f64,
+    /// The time that a page takes.
+    pub(super) answer: Duration,
     /// Signals of peers, per second.
     pub(super) signals: f64,
     /// Signals that were neither delivered nor forwarded, per second.
@@ -208,6 +215,7 @@ impl View {
             networks: page.sum("peerpigeon_networks"),
             remote_peers: page.sum("peerpigeon_mesh_remote_peers"),
             resident_bytes: page.sum("process_resident_memory_bytes"),
+            answer: now.answer,
             cpu: span.rate("process_cpu_seconds_total", ""),
             signals: span.rate("peerpigeon_relay_outcomes_total", ""),
             lost_signals: lost,
@@ -266,6 +274,10 @@ impl View {
         }
         if page.sum("peerpigeon_links_silent") > 0.0 {
             faults.push("a link carries nothing in one direction".to_owned());
+        }
+        if self.answer > SLOW_ANSWER {
+            let answer = millis(self.answer.as_secs_f64());
+            faults.push(format!("answers in {answer}: it is far away, or has too little CPU"));
         }
         let stuck = page.sum("peerpigeon_oldest_turn_seconds");
         if stuck > 10.0 {

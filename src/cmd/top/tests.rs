@@ -1,6 +1,7 @@
 //! Tests of the screens, with pages as a hub sends them. With `BLESS=1`, this test writes the snapshots.
 
 use std::path::Path;
+use std::time::Duration;
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -48,6 +49,7 @@ fn sample(metrics: &str, hubstats: &str) -> Sample {
         page: Page::parse(metrics),
         hubstats: serde_json::from_str(hubstats).unwrap(),
         stats: serde_json::from_str(r#"{"hubPeerId":"aaaaaaaaaaaaaaaa","isRunning":true}"#).unwrap(),
+        answer: if hubstats == HUBSTATS { Duration::from_millis(2) } else { Duration::from_millis(310) },
         networks: serde_json::from_str::<MetricsJson>(networks).unwrap().networks(),
     }
 }
@@ -140,6 +142,7 @@ fn text_for_scripts_has_a_line_for_each_hub_and_each_fault() {
 fn every_fault_is_named() {
     let faults = model().hubs[1].faults().join("\n");
     for words in [
+        "answers in 310 ms",
         "301 ms",
         "is full",
         "connection refused",
