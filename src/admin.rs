@@ -9,7 +9,6 @@ mod gatekeeper;
 pub mod page;
 #[cfg(test)]
 mod tests;
-mod tries;
 
 use std::sync::Arc;
 use std::time::Duration;

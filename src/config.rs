@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 
 use hyper::Uri;
 use ipnet::IpNet;
-use proto::limits::{DEFAULT_SEND_QUEUE_BYTES, SEND_FLOOR_BYTES};
+use proto::limits::{DEFAULT_SEND_QUEUE_BYTES, LEAST_ADMIN_TOKEN_BYTES, SEND_FLOOR_BYTES};
 use proto::{Budget, BudgetRates, Discovery, HubId, PeerId, Redacted};
 use shard::Origins;
 
@@ -495,6 +495,13 @@ impl Config {
                 "{}: the quotes are part of the token, since Docker's --env-file keeps them; remove them if they are \
                     not meant",
                 setting.name
+            ));
+        }
+        let length = self.admin_token.as_ref().map_or(usize::MAX, |token| token.expose().len());
+        if length < LEAST_ADMIN_TOKEN_BYTES {
+            warnings.push(format!(
+                "ADMIN_TOKEN: it has {length} characters, so it may be guessed: use at least {LEAST_ADMIN_TOKEN_BYTES} \
+                 random ones, for example from `openssl rand -hex 16`"
             ));
         }
         if self.is_said(&settings::CLEANUP_INTERVAL_MS) {

@@ -173,9 +173,9 @@ enum Found {
 /// The answer to a request.
 enum Reply {
     Now(Response<Full<Bytes>>),
-    /// An answer that pages of other origins may not read.
-    Sealed(Response<Full<Bytes>>),
-    Page(PageKind),
+    /// The refusal of somebody who is no operator.
+    Denied(Answer),
+    Page(PageKind, Entry),
 }
 
 impl Site {
@@ -195,10 +195,11 @@ impl Site {
         }
         match self.reply(request, visitor) {
             Reply::Now(response) => Answer::Now(self.finish(&method, origin, response)),
-            Reply::Sealed(response) => Answer::Now(admin::sealed(&method, response)),
-            Reply::Page(kind) => {
+            Reply::Denied(answer) => answer,
+            Reply::Page(kind, entry) => {
                 let (site, origin) = (Arc::clone(self), origin.cloned());
-                Answer::Soon(Box::pin(async move {
+                let answer = if entry.is_proved() { Answer::ForOperator } else { Answer::Soon };
+                answer(Box::pin(async move {
                     let body = site.rendered.page(kind).await;
                     let response =
                         body.map_or_else(unavailable, |body| text(StatusCode::OK, kind.content_type(), body));
@@ -260,25 +261,27 @@ impl Site {
         };
         if !page.is_public() && !entry.may_read() {
             let path = PATHS.into_iter().map(|(known, _)| known).find(|known| *known == path).unwrap_or("/admin");
-            return Reply::Sealed(self.refusal(entry, request, visitor, path));
+            return Reply::Denied(self.refusal(entry, request, visitor, path));
         }
         Reply::Now(match page {
             // Requests of operators have been answered.
             Page::Dashboard => json(StatusCode::NOT_FOUND, &body::Lost::new("not found", paths())),
-            Page::Health if entry.may_read() => return Reply::Page(PageKind::Health),
-            Page::Health => return Reply::Page(PageKind::HealthBrief),
-            Page::HubStats => return Reply::Page(PageKind::HubStats),
-            Page::Hubs => return Reply::Page(PageKind::Hubs),
+            Page::Health if entry.may_read() => return Reply::Page(PageKind::Health, entry),
+            Page::Health => return Reply::Page(PageKind::HealthBrief, entry),
+            Page::HubStats => return Reply::Page(PageKind::HubStats, entry),
+            Page::Hubs => return Reply::Page(PageKind::Hubs, entry),
             Page::Index => json(StatusCode::OK, &body::Index::new(paths())),
             Page::Livez => match self.stuck() {
                 None => plain(StatusCode::OK, "ok"),
                 Some(stuck) => plain(StatusCode::SERVICE_UNAVAILABLE, &stuck),
             },
-            Page::Metrics if !wants_json(request) => return Reply::Page(PageKind::Metrics),
-            Page::Metrics if self.may_read_names(request, visitor) => return Reply::Page(PageKind::MetricsJsonNames),
-            Page::Metrics => return Reply::Page(PageKind::MetricsJson),
+            Page::Metrics if !wants_json(request) => return Reply::Page(PageKind::Metrics, entry),
+            Page::Metrics if self.may_read_names(request, visitor) => {
+                return Reply::Page(PageKind::MetricsJsonNames, entry);
+            }
+            Page::Metrics => return Reply::Page(PageKind::MetricsJson, entry),
             Page::Readyz => self.readyz(),
-            Page::Stats => return Reply::Page(PageKind::Stats),
+            Page::Stats => return Reply::Page(PageKind::Stats, entry),
             Page::WebSocket => {
                 let lost = body::Lost::new("this path accepts WebSocket handshakes", paths());
                 json(StatusCode::BAD_REQUEST, &lost)

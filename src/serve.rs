@@ -189,7 +189,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     };
     let mut cookie_key = [0; 32];
     getrandom::fill(&mut cookie_key)?;
-    let gatekeeper = Gatekeeper::new(config.admin_token.clone(), cookie_key, keys);
+    let gatekeeper = Gatekeeper::new(config.admin_token.clone(), cookie_key);
     let (desk, orders) = Desk::new();
     let (pages, sampler) = pages::pages(Arc::clone(&config), facts, gatekeeper, desk, turned(pages_thread))?;
     let shards = HubConfig {

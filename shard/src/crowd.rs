@@ -192,9 +192,8 @@ impl Crowd {
     }
 }
 
-/// The keyed hash of an address. An IPv6 address is hashed as its /64, because one host may use all addresses of it.
-/// Never 0.
-pub fn address_hash(keys: Keys, address: IpAddr) -> u64 {
+/// The keyed hash of an address, or of an IPv6 address's /64, because a host may use all addresses of its /64. Never 0.
+pub(crate) fn address_hash(keys: Keys, address: IpAddr) -> u64 {
     let hash = match address.to_canonical() {
         IpAddr::V4(address) => keys.hash_one(address),
         IpAddr::V6(address) => keys.hash_one(address.to_bits() >> 64),

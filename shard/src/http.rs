@@ -41,6 +41,7 @@ use crate::session::{Arrival, HandOff, Seat};
 use crate::socket::{RequestSocket, Socket};
 use crate::stats::HandshakeFailure;
 use answer::{Caller, Guest, answer, answer_form, in_turn, page_in_turn};
+use door::Readers;
 pub(crate) use door::{Door, DoorTuning};
 pub(crate) use entrance::{DoorFiles, Entrance, FilePool};
 pub(crate) use gate::Gate;
@@ -125,15 +126,22 @@ pub(crate) async fn serve(
                 match answer {
                     Answer::Now(response) => break response.map(Either::Left),
                     Answer::Soon(page) => {
-                        break page_in_turn(door, caller, core, page, origin.as_ref()).await.map(Either::Left);
+                        let page = page_in_turn(door, caller, core, (page, Readers::at(entrance)), origin.as_ref());
+                        break page.await.map(Either::Left);
                     }
-                    Answer::Stream(response) => match in_turn(door, caller, core, origin.as_ref()).await {
-                        Ok(()) => {
-                            kept.streams();
-                            return Ok::<_, std::convert::Infallible>(response.map(Either::Right));
+                    Answer::ForOperator(page) => {
+                        let page = page_in_turn(door, caller, core, (page, Readers::Operators), origin.as_ref());
+                        break page.await.map(Either::Left);
+                    }
+                    Answer::Stream(response) => {
+                        match in_turn(door, caller, core, Readers::at(entrance), origin.as_ref()).await {
+                            Ok(()) => {
+                                kept.streams();
+                                return Ok::<_, std::convert::Infallible>(response.map(Either::Right));
+                            }
+                            Err(refusal) => break refusal.map(Either::Left),
                         }
-                        Err(refusal) => break refusal.map(Either::Left),
-                    },
+                    }
                     Answer::Form(form) => answer = answer_form(door, form, body.take(), origin.as_ref()).await,
                 }
             };

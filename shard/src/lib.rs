@@ -44,7 +44,7 @@ use proto::PeerEvent;
 pub use clock::Clock;
 pub use config::{DoorConfig, FileShares, HubConfig, TlsDoor};
 pub use core::SessionLimits;
-pub use crowd::{AddressLimits, address_hash};
+pub use crowd::AddressLimits;
 pub use drain::Drain;
 pub use http::bearer_tokens;
 pub use links::{Admission, LinkDoor, LinkHandOff, TakeLink};
@@ -78,6 +78,8 @@ pub enum Answer {
     Now(Response<Full<Bytes>>),
     /// A page. Until it is polled it costs nothing, so it can be refused if there are too many.
     Soon(Page),
+    /// A page for somebody who has proved to be an operator. It has a rate of its own, which strangers cannot use up.
+    ForOperator(Page),
     /// An answer whose body arrives in parts, for as long as its reader stays. It can be refused like a page.
     Stream(Response<Parts>),
     /// The answer depends on the request's body, which has at most [`MAX_FORM_BYTES`](proto::limits::MAX_FORM_BYTES).
@@ -95,6 +97,7 @@ impl fmt::Debug for Answer {
         match self {
             Self::Now(response) => f.debug_tuple("Now").field(response).finish(),
             Self::Soon(_) => f.debug_tuple("Soon").finish(),
+            Self::ForOperator(_) => f.debug_tuple("ForOperator").finish(),
             Self::Stream(response) => f.debug_tuple("Stream").field(&response.status()).finish(),
             Self::Form(_) => f.debug_tuple("Form").finish(),
         }

@@ -1,8 +1,10 @@
 //! The cookie of an operator who has logged in with a browser.
 //!
-//! Its value is the time at which it expires, with an HMAC. The key is random and is not derived from the token, so
-//! nobody can use a cookie to guess the token.
+//! Its value is the time at which it expires, with an HMAC. The key is drawn when the hub starts, and is not made of
+//! the token: whoever sees a cookie cannot use it to guess the token. The HMAC also covers the number of logouts so
+//! far, so a logout invalidates all cookies, also copies that somebody else has made.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hmac::{Hmac, Mac};
@@ -17,11 +19,18 @@ const NAME: &str = "peerpigeon_admin";
 /// Makes and checks cookies.
 pub(super) struct Cookies {
     key: [u8; 32],
+    /// Number of logouts.
+    ended: AtomicU64,
 }
 
 impl Cookies {
     pub(super) fn new(key: [u8; 32]) -> Self {
-        Self { key }
+        Self { key, ended: AtomicU64::new(0) }
+    }
+
+    /// Makes all cookies invalid that exist.
+    pub(super) fn end_all(&self) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The `Set-Cookie` header of a login at `now`. `secure` keeps browsers from sending it without TLS.
@@ -58,6 +67,7 @@ impl Cookies {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.key) else { return String::new() };
         mac.update(b"peerpigeon admin cookie");
         mac.update(&expires.to_be_bytes());
+        mac.update(&self.ended.load(Ordering::Relaxed).to_be_bytes());
         mac.finalize().into_bytes().iter().fold(String::with_capacity(64), |mut text, byte| {
             _ = write!(text, "{byte:02x}");
             text
@@ -102,6 +112,18 @@ mod tests {
         assert!(cookies.are_in(&sent, now() + LOGIN_TIME - Duration::from_secs(1)));
         assert!(!cookies.are_in(&sent, now() + LOGIN_TIME));
         assert!(!Cookies::new([8; 32]).are_in(&sent, now()), "another hub's");
+    }
+
+    #[test]
+    fn a_logout_ends_all_cookies() {
+        let cookies = Cookies::new([7; 32]);
+        let [one, other] = [0, 1].map(|secs| cookies.set(now() + Duration::from_secs(secs), false).unwrap());
+        cookies.end_all();
+        for set in [&one, &other] {
+            assert!(!cookies.are_in(&headers(pair(set)), now()));
+        }
+        let again = cookies.set(now(), false).unwrap();
+        assert!(cookies.are_in(&headers(pair(&again)), now()) && pair(&again) != pair(&one));
     }
 
     #[test]

@@ -1,17 +1,14 @@
 //! Decides who is an operator.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
-use proto::Keys;
 use proto::limits::ADDRESS_LOG_PAUSE;
 use shard::Visitor;
 use tracing::{info, warn};
 
 use super::cookie::Cookies;
-use super::tries::Tries;
 use crate::config::Token;
 
 /// How a request shows that an operator sends it.
@@ -27,14 +24,17 @@ pub enum Entry {
     Unknown,
     /// The token is wrong.
     Wrong,
-    /// The proof was not checked, because the address has failed too often. It may try again after this time.
-    Waits(Duration),
 }
 
 impl Entry {
     /// Whether the operators' pages are shown.
     pub const fn may_read(self) -> bool {
         matches!(self, Self::Open | Self::Bearer | Self::Cookie)
+    }
+
+    /// Whether the request has proved that an operator sends it.
+    pub const fn is_proved(self) -> bool {
+        matches!(self, Self::Bearer | Self::Cookie)
     }
 
     /// The name in the log.
@@ -45,16 +45,18 @@ impl Entry {
             Self::Cookie => "cookie",
             Self::Unknown => "no-token",
             Self::Wrong => "wrong-token",
-            Self::Waits(_) => "too-many-tries",
         }
     }
 }
 
 /// Checks tokens and cookies, and counts failures. All shards share it.
+///
+/// A right token is always accepted, whoever has failed before from the same address: behind a proxy, strangers and
+/// operators share an address. What keeps strangers from guessing is the length of the token, and its price: a wrong
+/// one is answered after [`WRONG_TOKEN_DELAY`](proto::limits::WRONG_TOKEN_DELAY), and its connection closes.
 pub struct Gatekeeper {
     token: Option<Token>,
     cookies: Cookies,
-    tries: Tries,
     start: Instant,
     /// When a failure was logged last, in nanoseconds since the start, plus one.
     logged: AtomicU64,
@@ -63,12 +65,11 @@ pub struct Gatekeeper {
 }
 
 impl Gatekeeper {
-    /// For a hub with this ADMIN_TOKEN. `cookie_key` and `keys` are random.
-    pub fn new(token: Option<Token>, cookie_key: [u8; 32], keys: Keys) -> Self {
+    /// For a hub with this ADMIN_TOKEN. `cookie_key` is random.
+    pub fn new(token: Option<Token>, cookie_key: [u8; 32]) -> Self {
         Self {
             token,
             cookies: Cookies::new(cookie_key),
-            tries: Tries::new(keys),
             start: Instant::now(),
             logged: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -80,10 +81,9 @@ impl Gatekeeper {
         self.token.is_some()
     }
 
-    /// Checks who sends a request. A wrong token is counted and logged.
+    /// Who sends a request.
     pub fn check(&self, headers: &HeaderMap, visitor: Visitor) -> Entry {
         let Some(token) = &self.token else { return Entry::Open };
-        // A cookie cannot be guessed, so it is checked even if the address has failed too often.
         if self.cookies.are_in(headers, SystemTime::now()) {
             return Entry::Cookie;
         }
@@ -92,8 +92,7 @@ impl Gatekeeper {
         if shown.peek().is_none() || visitor.has_token {
             return Entry::Unknown;
         }
-        let is_right = shown.any(|shown| token.matches(shown));
-        self.tried(visitor.address, is_right).unwrap_or(Entry::Bearer)
+        if shown.any(|shown| token.matches(shown)) { Entry::Bearer } else { Entry::Wrong }
     }
 
     /// Checks the token of a form. Returns the cookie to set.
@@ -103,15 +102,20 @@ impl Gatekeeper {
     /// Returns why there is no cookie.
     pub fn log_in(&self, shown: &[u8], visitor: Visitor) -> Result<HeaderValue, Entry> {
         let Some(token) = &self.token else { return Err(Entry::Unknown) };
-        if let Some(failed) = self.tried(visitor.address, token.matches(shown)) {
-            return Err(failed);
+        if !token.matches(shown) {
+            return Err(Entry::Wrong);
         }
         info!(address = %visitor.address, "admin_login");
         self.cookies.set(SystemTime::now(), visitor.is_tls).ok_or(Entry::Unknown)
     }
 
-    /// The header that removes the cookie of a login.
-    pub fn log_out(visitor: Visitor) -> Option<HeaderValue> {
+    /// Ends all logins at this hub, if the request has the cookie of one. Returns the header that removes the cookie
+    /// from the browser.
+    pub fn log_out(&self, headers: &HeaderMap, visitor: Visitor) -> Option<HeaderValue> {
+        if self.cookies.are_in(headers, SystemTime::now()) {
+            self.cookies.end_all();
+            info!(address = %visitor.address, "admin_logout");
+        }
         Cookies::clear(visitor.is_tls)
     }
 
@@ -125,21 +129,6 @@ impl Gatekeeper {
             self.failures.fetch_sub(times, Ordering::Relaxed);
             warn!(address = %visitor.address, reason, times, "admin_refused");
         }
-    }
-
-    /// The result of an attempt with a token, unless it succeeded. An address that has to wait is refused even with the
-    /// right token. Otherwise it could go on guessing.
-    fn tried(&self, address: SocketAddr, is_right: bool) -> Option<Entry> {
-        let now = Instant::now();
-        let failed = match self.tries.wait(address.ip(), now) {
-            Some(wait) => Entry::Waits(wait),
-            None if is_right => return None,
-            None => {
-                self.tries.failed(address.ip(), now);
-                Entry::Wrong
-            }
-        };
-        Some(failed)
     }
 }
 

@@ -2,6 +2,7 @@ use std::ffi::OsString;
 use std::net::Ipv6Addr;
 
 use clap::{Command, FromArgMatches};
+use proto::limits::LEAST_ADMIN_TOKEN_BYTES;
 
 use super::*;
 
@@ -345,6 +346,14 @@ fn the_operators_token_must_differ_from_the_others() {
     assert!(refusal(&both).starts_with("ADMIN_TOKEN (--admin-token): it is the same as AUTH_TOKEN"));
     let links = [("ADMIN_TOKEN", "same"), ("MESH_TOKEN", "same"), ("IS_HUB", "true")];
     assert!(refusal(&links).starts_with("ADMIN_TOKEN (--admin-token): it is the same as MESH_TOKEN"));
+}
+
+#[test]
+fn a_short_admin_token_causes_a_warning() {
+    let warnings = |token: &str| Config::from_pairs(&[("ADMIN_TOKEN", token)]).unwrap().warnings().join("\n");
+    let short = warnings(&"a".repeat(LEAST_ADMIN_TOKEN_BYTES - 1));
+    assert!(short.starts_with("ADMIN_TOKEN: it has 15 characters, so it may be guessed: use at least 16"), "{short}");
+    assert_eq!(warnings(&"a".repeat(LEAST_ADMIN_TOKEN_BYTES)), "");
 }
 
 #[test]

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderValue, LOCATION, ORIGIN,
-    REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderValue, LOCATION, ORIGIN,
+    REFERRER_POLICY, SET_COOKIE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
+use proto::limits::WRONG_TOKEN_DELAY;
 use serde::Serialize;
 use shard::{Answer, Visitor};
 use tracing::info;
 
 use super::{PATHS, Site, accepted, json, media_type, plain, text};
-use crate::admin::{self, Act, Entry, Gatekeeper, Outcome, is_own_page, page};
+use crate::admin::{self, Act, Entry, Outcome, is_own_page, page};
 
 /// The path of the form for the token.
 const PATH: &str = "/admin";
@@ -66,11 +67,13 @@ impl Site {
             return now(method, plain(StatusCode::FORBIDDEN, NO_TOKEN));
         }
         match name {
-            "" if reads => now(method, self.office(request, visitor)),
+            "" if reads => self.office(request, visitor),
             "" if method == Method::POST => self.log_in(request, visitor),
             "logout" if method == Method::POST => {
                 let mut response = see(PATH);
-                if let Some(cookie) = Gatekeeper::log_out(visitor).filter(|_| is_own_page(&request.headers, visitor)) {
+                if is_own_page(&request.headers, visitor)
+                    && let Some(cookie) = self.gatekeeper.log_out(&request.headers, visitor)
+                {
                     response.headers_mut().insert(SET_COOKIE, cookie);
                 }
                 now(method, response)
@@ -89,10 +92,10 @@ impl Site {
     }
 
     /// The page for operators, or the form for the token.
-    fn office(&self, request: &Parts, visitor: Visitor) -> Response<Full<Bytes>> {
+    fn office(&self, request: &Parts, visitor: Visitor) -> Answer {
         let entry = self.gatekeeper.check(&request.headers, visitor);
         if entry.may_read() {
-            html(StatusCode::OK, page::office())
+            now(&request.method, html(StatusCode::OK, page::office()))
         } else {
             self.refusal(entry, request, visitor, PATH)
         }
@@ -110,41 +113,33 @@ impl Site {
             let token = field("token").unwrap_or_default();
             let wanted = field("next").unwrap_or_default();
             let next = PATHS.into_iter().map(|(path, _)| path).find(|path| *path == wanted).unwrap_or(PATH);
-            let response = match site.gatekeeper.log_in(token.trim().as_bytes(), visitor) {
+            match site.gatekeeper.log_in(token.trim().as_bytes(), visitor) {
                 Ok(cookie) => {
                     let mut response = see(next);
                     response.headers_mut().insert(SET_COOKIE, cookie);
-                    response
+                    now(&Method::POST, response)
                 }
                 Err(entry) => {
                     site.gatekeeper.refused(visitor, entry.label());
-                    denied(entry, Some(next))
+                    denied(&Method::POST, entry, Some(next))
                 }
-            };
-            now(&Method::POST, response)
+            }
         }))
     }
 
-    /// The answer to a request without an operator's proof: the form for the token for a browser, a sentence for
-    /// programs.
-    pub(super) fn refusal(
-        &self,
-        entry: Entry,
-        request: &Parts,
-        visitor: Visitor,
-        next: &'static str,
-    ) -> Response<Full<Bytes>> {
+    /// The answer to a request that no operator sends: the form for the token for a browser, a sentence for programs.
+    pub(super) fn refusal(&self, entry: Entry, request: &Parts, visitor: Visitor, next: &'static str) -> Answer {
         if entry != Entry::Unknown {
             self.gatekeeper.refused(visitor, entry.label());
         }
-        denied(entry, wants_html(request).then_some(next))
+        denied(&request.method, entry, wants_html(request).then_some(next))
     }
 
     /// Executes an order.
     fn order(self: &Arc<Self>, name: &str, request: &Parts, visitor: Visitor) -> Answer {
         let entry = self.gatekeeper.check(&request.headers, visitor);
         if !entry.may_read() {
-            return now(&request.method, self.refusal(entry, request, visitor, PATH));
+            return self.refusal(entry, request, visitor, PATH);
         }
         // Without SameSite, another page could make an operator's browser send its cookie.
         if entry == Entry::Cookie && !is_own_page(&request.headers, visitor) {
@@ -160,7 +155,7 @@ impl Site {
                 }
                 Err(sentence) => return now(&Method::POST, plain(StatusCode::BAD_REQUEST, &sentence)),
             };
-            Answer::Soon(Box::pin(async move {
+            Answer::ForOperator(Box::pin(async move {
                 let outcome = site.desk.order(act.clone()).await;
                 log(&act, &outcome, entry, visitor);
                 sealed(&Method::POST, done(&act, &outcome, in_html))
@@ -219,28 +214,29 @@ fn done(act: &Act, outcome: &Outcome, in_html: bool) -> Response<Full<Bytes>> {
     json(status, &body)
 }
 
-/// The refusal of a sender that is not an operator. `next` is the path after a login, for a browser.
-fn denied(entry: Entry, next: Option<&'static str>) -> Response<Full<Bytes>> {
-    let (status, sentence) = match entry {
-        Entry::Waits(_) => (StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from your address: wait"),
-        Entry::Wrong => (StatusCode::UNAUTHORIZED, "the token is wrong: send ADMIN_TOKEN of this hub"),
-        Entry::Unknown | Entry::Open | Entry::Bearer | Entry::Cookie => {
-            (StatusCode::UNAUTHORIZED, "this page is for operators: send Authorization: Bearer with ADMIN_TOKEN")
-        }
+/// The refusal of somebody who is no operator. `next` is the path after a login, for a browser. A wrong token is
+/// answered later, and ends the connection, so that a connection cannot be used for a series of guesses.
+fn denied(method: &Method, entry: Entry, next: Option<&'static str>) -> Answer {
+    let sentence = if entry == Entry::Wrong {
+        "the token is wrong: send ADMIN_TOKEN of this hub"
+    } else {
+        "this page is for operators: send Authorization: Bearer with ADMIN_TOKEN"
     };
     let mut response = match next {
-        Some(next) => html(status, page::login(next, (entry != Entry::Unknown).then_some(sentence))),
-        None => plain(status, sentence),
+        Some(next) => html(StatusCode::UNAUTHORIZED, page::login(next, (entry == Entry::Wrong).then_some(sentence))),
+        None => plain(StatusCode::UNAUTHORIZED, sentence),
     };
-    let headers = response.headers_mut();
-    match entry {
-        Entry::Waits(wait) => _ = headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)),
-        // The challenge is required (RFC 9110, 11.6.1).
-        Entry::Open | Entry::Bearer | Entry::Cookie | Entry::Unknown | Entry::Wrong => {
-            _ = headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="peerpigeon""#))
-        }
+    // The challenge is required (RFC 9110, 11.6.1).
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="peerpigeon""#));
+    if entry != Entry::Wrong {
+        return now(method, response);
     }
-    response
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    let response = sealed(method, response);
+    Answer::Soon(Box::pin(async move {
+        tokio::time::sleep(WRONG_TOKEN_DELAY).await;
+        response
+    }))
 }
 
 /// Redirects the browser to this path, with GET (303).

@@ -251,7 +251,7 @@ impl Site {
         let method = &request.method;
         let entry = self.gatekeeper.check(&request.headers, visitor);
         if !entry.may_read() {
-            return Answer::Now(super::admin::sealed(method, self.refusal(entry, request, visitor, PATH)));
+            return self.refusal(entry, request, visitor, PATH);
         }
         if method != Method::GET && method != Method::HEAD {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed: use GET");

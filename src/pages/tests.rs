@@ -87,7 +87,7 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> TestHub {
             true
         }));
     });
-    let gatekeeper = Gatekeeper::new(config.admin_token.clone(), [1; 32], Keys(1, 2));
+    let gatekeeper = Gatekeeper::new(config.admin_token.clone(), [1; 32]);
     let (desk, _) = Desk::new();
     TestHub { pages: pages(config, facts, gatekeeper, desk, || {}).unwrap().0, lifecycle, gauges, mesh, watchdog }
 }
@@ -136,7 +136,7 @@ const OPERATOR: Visitor = Visitor {
 fn respond(pages: &Pages, request: &Parts, visitor: Visitor) -> Response<Full<Bytes>> {
     match pages(request, visitor) {
         shard::Answer::Now(response) => response,
-        shard::Answer::Soon(page) => runtime().block_on(page),
+        shard::Answer::Soon(page) | shard::Answer::ForOperator(page) => runtime().block_on(page),
         shard::Answer::Form(_) | shard::Answer::Stream(_) => panic!("a page without a form"),
     }
 }
@@ -268,7 +268,10 @@ fn simultaneous_requests_share_one_rendering() {
     runtime().block_on(async {
         let pages = (0..1000).map(|_| match (hub.pages)(&request, OPERATOR) {
             shard::Answer::Soon(page) => tokio::spawn(page),
-            shard::Answer::Form(_) | shard::Answer::Now(_) | shard::Answer::Stream(_) => panic!(),
+            shard::Answer::ForOperator(_)
+            | shard::Answer::Form(_)
+            | shard::Answer::Now(_)
+            | shard::Answer::Stream(_) => panic!(),
         });
         for page in pages.collect::<Vec<_>>() {
             assert_eq!(page.await.unwrap().status(), 200);

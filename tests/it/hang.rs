@@ -45,7 +45,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
         tls: None,
     };
     let pages = {
-        let gatekeeper = Gatekeeper::new(None, [0; 32], Keys(1, 2));
+        let gatekeeper = Gatekeeper::new(None, [0; 32]);
         pages::pages(Arc::clone(&config), facts, gatekeeper, Desk::new().0, || {}).unwrap().0
     };
     let barrier = Arc::new(Barrier::new(2));

@@ -37,9 +37,9 @@ pub const REQUEST_BURST: u32 = 20;
 /// pipelines slows down only itself.
 pub const REQUEST_RATE: u32 = 20;
 
-/// Number of pages per second that a shard answers beyond each address's own share ([`PAGE_RESERVE_RATE`]). ADMIN_PORT
-/// and the other ports have separate limits. Pages are all answers but /livez, /readyz, /, files such as /client.js,
-/// and errors. Further pages are delayed.
+/// Number of pages per second that a shard answers beyond each address's own share ([`PAGE_RESERVE_RATE`]). Operators
+/// with ADMIN_TOKEN, others at ADMIN_PORT, and others at the other ports have separate limits. Pages are all answers
+/// but /livez, /readyz, /, files such as /client.js, and errors. Further ones wait for their turn.
 ///
 /// An answer is shared bytes, 60 KB for /metrics, and takes about 20 us of the shard, so 100 take 0.2 %. This is enough
 /// for a balancer with 50 nodes behind one address that all request /health each second.
@@ -55,8 +55,8 @@ pub const PAGE_RESERVE_BURST: u32 = 10;
 /// Number of slots for the shares of addresses. Addresses with the same keyed hash share a slot: with a flood from 5
 /// addresses, one other in 100 has only the common share.
 ///
-/// Each slot takes 48 B: 24 KiB for each of the two kinds of ports. If all slots are used, they allow 1,024 pages per
-/// second: 2 % of the shard.
+/// 48 B each, 24 KiB for each of the three groups of readers. If all are used, they are 1,024 pages per second: 2 % of
+/// the shard.
 pub const PAGE_RESERVES: usize = 512;
 
 /// Maximum delay of a page by [`PAGE_RATE`]. A page that would be delayed longer gets 429 with `Retry-After` at once.
@@ -90,25 +90,19 @@ pub const MAX_ORDERS: usize = 3;
 /// Validity of an operator's login in a browser.
 pub const LOGIN_TIME: Duration = Duration::from_secs(8 * 60 * 60);
 
-/// Number of wrong ADMIN_TOKENs that an address (a /64 of IPv6) may send at once. After that it may send one per
-/// [`FAILED_TRY_PAUSE`], and gets 429 in between, even with the right token. 8,640 attempts a day are too few to guess
-/// a token of 16 random characters.
-pub const FAILED_TRIES: u32 = 5;
-
-/// Time after which a wrong ADMIN_TOKEN no longer counts.
-pub const FAILED_TRY_PAUSE: Duration = Duration::from_secs(10);
-
-/// Number of addresses whose wrong tokens a hub remembers. A further address evicts one that has been quiet for
-/// longest.
+/// Time after which a request with a wrong ADMIN_TOKEN is answered, and its connection closed. A right one is answered
+/// at once, whoever else sends wrong ones from the same address.
 ///
-/// 16 B each: 16 KiB.
-pub const FAILED_TRY_ENTRIES: usize = 1024;
+/// Clients can guess over many connections. So what makes guessing hopeless is the length of the token
+/// ([`LEAST_ADMIN_TOKEN_BYTES`]), and not this pause.
+pub const WRONG_TOKEN_DELAY: Duration = Duration::from_secs(1);
 
-/// Number of entries in the set of an address.
-pub const FAILED_TRY_WAYS: usize = 8;
+/// Length of ADMIN_TOKEN, in bytes, below which the hub warns at the start. With 16 hexadecimal digits, 20,000 guesses
+/// per second, which is more than a shard accepts, take 29 million years.
+pub const LEAST_ADMIN_TOKEN_BYTES: usize = 16;
 
 // The figures and orderings in the comments above.
 const _: () = assert!(ACT_TIMEOUT.as_secs() * (MAX_ORDERS as u64 + 1) < ANSWER_TIMEOUT.as_secs());
-const _: () = assert!(FAILED_TRY_ENTRIES.is_multiple_of(FAILED_TRY_WAYS));
 const _: () = assert!(HTTP_IDLE_TIMEOUT.as_secs() > 60);
+const _: () = assert!(WRONG_TOKEN_DELAY.as_secs() + PAGE_PATIENCE.as_secs() < ANSWER_TIMEOUT.as_secs());
 const _: () = assert!(REQUEST_HEAD_TIMEOUT.as_secs() < ANSWER_TIMEOUT.as_secs());

@@ -16,7 +16,7 @@ use proto::{CLIENT_SUBPROTOCOL, HubId, Lineage, PeerId};
 use thread::planted;
 use tracing::warn;
 
-use super::door::Door;
+use super::door::{Door, Readers};
 use super::entrance::Entrance;
 use super::handshake::{self, NoHandshake};
 use super::query::Query;
@@ -243,10 +243,10 @@ pub(super) async fn page_in_turn(
     door: &Door,
     caller: Caller<'_>,
     core: &RefCell<Core>,
-    page: Page,
+    (page, readers): (Page, Readers),
     origin: Option<&HeaderValue>,
 ) -> Response<Full<Bytes>> {
-    match in_turn(door, caller, core, origin).await {
+    match in_turn(door, caller, core, readers, origin).await {
         Ok(()) => page.await,
         Err(refusal) => refusal,
     }
@@ -261,9 +261,10 @@ pub(super) async fn in_turn(
     door: &Door,
     caller: Caller<'_>,
     core: &RefCell<Core>,
+    readers: Readers,
     origin: Option<&HeaderValue>,
 ) -> Result<(), Response<Full<Bytes>>> {
-    let rates = &door.page_rates[usize::from(caller.entrance == Entrance::Admin)];
+    let rates = &door.page_rates[readers as usize];
     let turn = rates.borrow_mut().take(caller.address.ip(), Instant::now());
     let Some(wait) = turn else {
         core.borrow_mut().stats_mut().pages_refused += 1;

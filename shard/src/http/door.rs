@@ -35,6 +35,24 @@ const ADMIN_ONLY: &str = "this port serves only pages for operators (ADMIN_PORT)
 /// Maximum length of an origin in an answer and in the log, in bytes. The rest of a longer one is cut off.
 const MAX_SHOWN_ORIGIN: usize = 256;
 
+/// Groups of readers of pages. Each has rate limits of its own, so that none can use up the share of another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Readers {
+    /// Everybody at PORT.
+    Public,
+    /// Everybody at ADMIN_PORT.
+    AdminPort,
+    /// Operators who have shown ADMIN_TOKEN or the cookie of a login, at any port.
+    Operators,
+}
+
+impl Readers {
+    /// Readers who have proved nothing, at a listener of this kind.
+    pub(super) fn at(entrance: Entrance) -> Self {
+        if entrance == Entrance::Admin { Self::AdminPort } else { Self::Public }
+    }
+}
+
 /// Limits that tests replace by small ones.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DoorTuning {
@@ -70,15 +88,14 @@ pub(crate) struct Door {
     pub(crate) config: DoorConfig,
     pub(crate) pages: Pages,
     pub(crate) homes: Arc<[mpsc::Sender<HandOff>]>,
-    /// Rate limits of pages: one at ADMIN_PORT, and one at the other ports, so that the public cannot use up the
-    /// operators' share.
-    pub(crate) page_rates: [RefCell<PageRates>; 2],
+    /// Rate limits of pages, by [`Readers`].
+    pub(crate) page_rates: [RefCell<PageRates>; 3],
 }
 
 impl Door {
     /// The initial state of the pages' rate limits.
-    pub(crate) fn page_rates(keys: Keys) -> [RefCell<PageRates>; 2] {
-        [(); 2].map(|()| RefCell::new(PageRates::new(keys)))
+    pub(crate) fn page_rates(keys: Keys) -> [RefCell<PageRates>; 3] {
+        [(); 3].map(|()| RefCell::new(PageRates::new(keys)))
     }
 
     pub(crate) fn speaks_tls(&self, port: u16) -> bool {

@@ -1,12 +1,12 @@
 //! Rate limits of pages: each address has its own share, and all addresses have a common one.
 
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use proto::Keys;
 use proto::limits::{PAGE_PATIENCE, PAGE_RATE, PAGE_RESERVE_BURST, PAGE_RESERVE_RATE, PAGE_RESERVES};
 
+use crate::crowd::address_hash;
 use crate::pace::Pace;
 
 /// The rate limits of a shard's pages at one kind of ports.
@@ -35,12 +35,7 @@ impl PageRates {
     }
 
     fn place(&self, address: IpAddr) -> usize {
-        let hash = match address.to_canonical() {
-            IpAddr::V4(address) => self.keys.hash_one(address),
-            // One host may use all addresses of its /64.
-            IpAddr::V6(address) => self.keys.hash_one(address.to_bits() >> 64),
-        };
-        (hash % PAGE_RESERVES as u64) as usize
+        (address_hash(self.keys, address) % PAGE_RESERVES as u64) as usize
     }
 }
 
