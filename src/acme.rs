@@ -115,7 +115,8 @@ impl Acme {
     ///
     /// If TLS cannot be set up.
     pub fn new(settings: AcmeSettings, acceptor: Acceptor, wakes: Wakes) -> io::Result<Self> {
-        let (http, line) = Line::new(Tls::new(settings.roots.as_deref())?);
+        // Without tickets: those of one server of an authority can make a handshake with another one fail.
+        let (http, line) = Line::new(Tls::new(settings.roots.as_deref())?.keeping_tickets(0));
         let name =
             |name: &String| Name { name: name.clone(), plan: None, failures: 0, problem: None, not_before: None };
         let names: Vec<_> = settings.names.iter().map(name).collect();
@@ -245,6 +246,7 @@ impl Acme {
                 (name.failures, name.problem, name.not_before) = (0, None, None);
             }
             Ok(Attempt::Elsewhere) => {
+                debug!(name = name.name, "acme_other_hub_orders");
                 (name.failures, name.problem) = (0, None);
                 name.not_before = Some(Instant::now() + TLS_RELOAD_INTERVAL);
             }

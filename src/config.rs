@@ -27,7 +27,7 @@ use proto::limits::{DEFAULT_SEND_QUEUE_BYTES, LEAST_ADMIN_TOKEN_BYTES, SEND_FLOO
 use proto::{Budget, BudgetRates, Discovery, HubId, PeerId, Redacted};
 use shard::Origins;
 
-pub use acme::AcmeSettings;
+pub use acme::{AcmeBinding, AcmeSettings};
 pub use door::DoorSettings;
 pub use ice::IceSettings;
 pub use mesh::{Legacy, MeshDns, MeshSettings, RedisUrl, certificates};
@@ -459,8 +459,14 @@ impl Config {
             }
         }
         if self.tls.as_ref().is_none_or(|tls| tls.acme.is_none()) {
-            let idle =
-                [&settings::TLS_ACME_DIR, &settings::TLS_ACME_URL, &settings::TLS_ACME_CA, &settings::TLS_ACME_EMAIL];
+            let idle = [
+                &settings::TLS_ACME_DIR,
+                &settings::TLS_ACME_URL,
+                &settings::TLS_ACME_CA,
+                &settings::TLS_ACME_EMAIL,
+                &settings::TLS_ACME_EAB_KID,
+                &settings::TLS_ACME_EAB_HMAC,
+            ];
             for setting in idle.into_iter().filter(|setting| self.is_said(setting)) {
                 warnings.push(format!("{} without effect: TLS_ACME is unset", setting.name));
             }

@@ -14,13 +14,14 @@ use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, BodyWrapper, BytesResponse, CertificateIdentifier, ChallengeType,
-    Error, HttpClient, Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
+    Error, ExternalAccountKey, HttpClient, Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use mesh::{ConnectError, Tls};
 use proto::limits::{ACME_ORDER_TIMEOUT, ACME_REQUEST_TIMEOUT, MAX_ACME_ANSWER_BYTES};
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, KeyPair};
 use tls::{Acceptor, CertificateId, OwnKey};
 use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
 
 use crate::config::AcmeSettings;
 
@@ -85,6 +86,11 @@ impl Failure {
                  this hub, \
                  without a proxy that ends TLS"
             ),
+            Self::Authority(Error::Api(problem))
+                if problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:externalAccountRequired") =>
+            {
+                format!("set TLS_ACME_EAB_KID and TLS_ACME_EAB_HMAC to the values of your account at {}", settings.url)
+            }
             Self::Authority(Error::Other(_)) => {
                 format!("check that this machine reaches {}, and TLS_ACME_CA if its CA is private", settings.url)
             }
@@ -107,7 +113,8 @@ pub(super) async fn account(
     }
     let contact: Vec<&str> = settings.contact.iter().map(String::as_str).collect();
     let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
-    let (account, credentials) = builder.create(&new, settings.url.to_string(), None).await?;
+    let binding = settings.binding.as_ref().map(|binding| ExternalAccountKey::new(binding.id.clone(), &binding.key));
+    let (account, credentials) = builder.create(&new, settings.url.to_string(), binding.as_ref()).await?;
     Ok((account, Some(credentials)))
 }
 
@@ -131,12 +138,7 @@ pub(super) async fn order(
     replaced: Option<&CertificateId>,
 ) -> Result<Issued, Failure> {
     let names = [Identifier::Dns(name.to_owned())];
-    let new = NewOrder::new(&names);
-    let new = match replaced {
-        Some(id) => new.replaces(identifier(id)),
-        None => new,
-    };
-    let mut order = account.new_order(&new).await?;
+    let mut order = begin(account, &names, replaced).await?;
     prove(&mut order, acceptor, name).await?;
     // The caller's deadline is shorter.
     let patience = RetryPolicy::new().timeout(2 * ACME_ORDER_TIMEOUT).backoff(1.5);
@@ -154,6 +156,19 @@ pub(super) async fn order(
     order.finalize_csr(request.serialize_request(&key)?.der()).await?;
     let chain = order.poll_certificate(&patience).await?;
     Ok(Issued { chain, key: key.serialize_pem() })
+}
+
+/// Begins an order that replaces this certificate.
+async fn begin(account: &Account, names: &[Identifier], replaced: Option<&CertificateId>) -> Result<Order, Failure> {
+    if let Some(id) = replaced {
+        match account.new_order(&NewOrder::new(names).replaces(identifier(id))).await {
+            Ok(order) => return Ok(order),
+            // An authority may refuse to have a certificate replaced twice, as after an order that failed at its end,
+            // or not know this field. The exemption from its limits is worth less than the renewal.
+            Err(error) => debug!(%error, "acme_replacement_refused"),
+        }
+    }
+    Ok(account.new_order(&NewOrder::new(names)).await?)
 }
 
 /// Answers the challenges of an order.

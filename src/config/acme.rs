@@ -5,6 +5,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::Uri;
 use proto::limits::MAX_TLS_PAIRS;
 use tls::PairFiles;
@@ -28,8 +30,25 @@ pub struct AcmeSettings {
     pub roots: Option<Arc<[u8]>>,
     /// TLS_ACME_EMAIL as a URL (`mailto:`).
     pub contact: Option<String>,
+    /// The account of the authority to which the ACME account is bound, if the authority requires one.
+    pub binding: Option<AcmeBinding>,
     /// The directory of this authority's account and certificates, in TLS_ACME_DIR.
     store: PathBuf,
+}
+
+/// An external account binding (RFC 8555, 7.3.4).
+#[derive(Clone)]
+pub struct AcmeBinding {
+    /// TLS_ACME_EAB_KID.
+    pub id: String,
+    /// TLS_ACME_EAB_HMAC, decoded.
+    pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for AcmeBinding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AcmeBinding").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl AcmeSettings {
@@ -56,10 +75,23 @@ impl AcmeSettings {
         let url = reader.text(&settings::TLS_ACME_URL, || url(LETS_ENCRYPT), url);
         let roots = reader.text(&settings::TLS_ACME_CA, || Ok(None), |path| super::certificates(path).map(Some));
         let contact = reader.text(&settings::TLS_ACME_EMAIL, || Ok(None), |text| contact(text).map(Some));
+        let id = reader.text(&settings::TLS_ACME_EAB_KID, || Ok(None), |text| Ok(Some(text.to_owned())));
+        let key = reader.text(&settings::TLS_ACME_EAB_HMAC, || Ok(None), |text| hmac_key(text).map(Some));
+        let binding = match (id?, key?) {
+            (None, None) => None,
+            (Some(id), Some(key)) => Some(AcmeBinding { id, key }),
+            (id, _) => {
+                let (lacking, other) = (&settings::TLS_ACME_EAB_KID, &settings::TLS_ACME_EAB_HMAC);
+                let (lacking, other) = if id.is_some() { (other, lacking) } else { (lacking, other) };
+                let problem = format!("it is unset, and {} is set: set both, or none", other.name);
+                reader.refusals.push(SettingError::new(lacking, problem));
+                return None;
+            }
+        };
         let (names, directory, url, roots, contact) = (names?, directory?, url?, roots?, contact?);
         // Each authority has its own account and certificates, so that a change of the authority takes effect.
         let store = directory.join(url.authority()?.as_str());
-        Some(is_used.then_some(Self { names, url, roots, contact, store }))
+        Some(is_used.then_some(Self { names, url, roots, contact, binding, store }))
     }
 
     /// The file of a certificate with its chain and its key.
@@ -159,6 +191,13 @@ fn url(text: &str) -> Result<Uri, String> {
     url.ok_or_else(|| format!("{} is not the directory of an ACME server: use https://host[:port]/path", quoted(text)))
 }
 
+/// Decodes base64url, or base64, with or without padding. The errors do not contain the key.
+fn hmac_key(text: &str) -> Result<Vec<u8>, String> {
+    let plain = text.trim_end_matches('=').replace('+', "-").replace('/', "_");
+    let key = URL_SAFE_NO_PAD.decode(plain).ok().filter(|key| !key.is_empty());
+    key.ok_or_else(|| "it is not a key in base64url: use it as the authority shows it".to_owned())
+}
+
 fn contact(text: &str) -> Result<String, String> {
     let address = text.strip_prefix("mailto:").unwrap_or(text);
     let is_address = address
@@ -214,8 +253,27 @@ mod tests {
         for value in ["ops", "a b@c.example", "@c.example", "a@b.example,c@d.example"] {
             assert!(with("TLS_ACME_EMAIL", value).starts_with("TLS_ACME_EMAIL (--tls-acme-email): "), "{value}");
         }
+        assert!(with("TLS_ACME_EAB_KID", "k").starts_with("TLS_ACME_EAB_HMAC (--tls-acme-eab-hmac): it is unset"));
+        assert!(with("TLS_ACME_EAB_HMAC", "a2V5").starts_with("TLS_ACME_EAB_KID (--tls-acme-eab-kid): it is unset"));
+        let key = with("TLS_ACME_EAB_HMAC", "no key!");
+        assert!(key.contains("is not a key in base64url") && !key.contains("no key!"), "{key}");
         let refusals = Config::from_pairs(&[("TLS_ACME", "a.example")]).unwrap_err();
         assert!(refusals[0].to_string().starts_with("TLS_ACME_DIR (--tls-acme-dir): name a directory"), "{refusals:?}");
+    }
+
+    #[test]
+    fn keys_of_authorities_are_read_in_any_notation_of_base64() {
+        for text in ["-_8", "-_8=", "+/8", "+/8="] {
+            assert_eq!(super::hmac_key(text), Ok(vec![0xfb, 0xff]), "{text}");
+        }
+        let pairs = [
+            ("TLS_ACME", "a.example"),
+            ("TLS_ACME_DIR", "/d"),
+            ("TLS_ACME_EAB_KID", "k"),
+            ("TLS_ACME_EAB_HMAC", "a2V5"),
+        ];
+        let config = Config::from_pairs(&pairs).unwrap();
+        assert!(!config.describe().contains("a2V5") && !format!("{config:?}").contains("107, 101"), "the key is shown");
     }
 
     #[test]

@@ -289,6 +289,25 @@ pub(crate) static TLS_ACME_EMAIL: Setting = Setting {
     help: "E-mail address for messages of the ACME authority",
 };
 
+pub(crate) static TLS_ACME_EAB_KID: Setting = Setting {
+    name: "TLS_ACME_EAB_KID",
+    value: "ID",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: TLS,
+    help: "Key identifier for authorities that bind ACME accounts to accounts of their own, such as ZeroSSL (external account \
+           binding); with TLS_ACME_EAB_HMAC, and only for the first order",
+};
+
+pub(crate) static TLS_ACME_EAB_HMAC: Setting = Setting {
+    name: "TLS_ACME_EAB_HMAC",
+    value: "KEY",
+    default: Preset::Nothing,
+    kind: Kind::Secret,
+    heading: TLS,
+    help: "HMAC key of TLS_ACME_EAB_KID, in base64url as the authority shows it",
+};
+
 pub(crate) static MAX_CONNECTIONS: Setting = Setting {
     name: "MAX_CONNECTIONS",
     value: "COUNT",
@@ -741,7 +760,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 70] = [
+pub(crate) static ALL: [&Setting; 72] = [
     &HOST,
     &PORT,
     &ADMIN_HOST,
@@ -764,6 +783,8 @@ pub(crate) static ALL: [&Setting; 70] = [
     &TLS_ACME_URL,
     &TLS_ACME_CA,
     &TLS_ACME_EMAIL,
+    &TLS_ACME_EAB_KID,
+    &TLS_ACME_EAB_HMAC,
     &MAX_CONNECTIONS,
     &MAX_CONNECTIONS_PER_ADDRESS,
     &MAX_UNFINISHED_PER_ADDRESS,

@@ -1,16 +1,20 @@
 //! Certificates that a hub orders from pebble, the test server of Let's Encrypt (Debian: `pebble`).
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
 use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, StreamOwned};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::admin::free_port;
 use crate::client::{frame, id, upgrade};
@@ -30,6 +34,9 @@ struct Pebble {
     management: String,
     running: Vec<Child>,
 }
+
+/// The key of an external account, and its id, which pebble is told.
+const BINDING: (&str, &str) = ("kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W");
 
 impl Pebble {
     /// Returns `None`, with a message, if pebble is not installed. It verifies names at port `verified`. Its
@@ -52,8 +59,25 @@ impl Pebble {
             "tlsPort": verified.parse::<u16>().unwrap(),
             "certificateValidityPeriod": seconds,
         }});
-        std::fs::write(place.join("pebble.json"), settings.to_string()).unwrap();
-        Some(Self { authority, server, place, port, management, running: Vec::new() })
+        let pebble = Self { authority, server, place, port, management, running: Vec::new() };
+        pebble.write(&settings);
+        Some(pebble)
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.place.join("pebble.json")
+    }
+
+    fn write(&self, settings: &Value) {
+        std::fs::write(self.settings(), settings.to_string()).unwrap();
+    }
+
+    /// Creates accounts only for those who know [`BINDING`].
+    fn require_binding(&self) {
+        let mut settings: Value = serde_json::from_slice(&std::fs::read(self.settings()).unwrap()).unwrap();
+        settings["pebble"]["externalAccountBindingRequired"] = true.into();
+        settings["pebble"]["externalAccountMACKeys"] = serde_json::json!({ BINDING.0: BINDING.1 });
+        self.write(&settings);
     }
 
     fn start(&mut self) {
@@ -62,7 +86,7 @@ impl Pebble {
         names.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""]);
         names.args(["-dns01", &format!("127.0.0.1:{dns}"), "-management", &format!("127.0.0.1:{management}")]);
         let mut pebble = Command::new("pebble");
-        pebble.arg("-config").arg(self.place.join("pebble.json")).args(["-dnsserver", &format!("127.0.0.1:{dns}")]);
+        pebble.arg("-config").arg(self.settings()).args(["-dnsserver", &format!("127.0.0.1:{dns}")]);
         pebble.env("PEBBLE_VA_NOSLEEP", "1");
         for command in [&mut names, &mut pebble] {
             self.running.push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
@@ -90,16 +114,21 @@ impl Pebble {
     }
 
     fn hub(&self, port: &str, admin: &str, directory: &str) -> Hub {
+        self.hub_with(port, admin, &[("TLS_ACME_DIR", directory)])
+    }
+
+    fn hub_with(&self, port: &str, admin: &str, env: &[(&str, &str)]) -> Hub {
         let url = format!("https://localhost:{}/dir", self.port);
-        Hub::start(&[
+        let usual = [
             ("PORT", port),
             ("ADMIN_PORT", admin),
             ("TLS_ACME", NAME),
-            ("TLS_ACME_DIR", directory),
             ("TLS_ACME_URL", &url),
             ("TLS_ACME_CA", &self.server.authority_file),
             ("TLS_ACME_EMAIL", "ops@example.com"),
-        ])
+            ("LOG_LEVEL", "peerpigeon=debug,info"),
+        ];
+        Hub::start(&[&usual[..], env].concat())
     }
 
     fn directory(&self) -> String {
@@ -246,4 +275,134 @@ fn a_directory_that_cannot_be_written_ends_the_hub_with_64() {
     let said = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(64), "{said}");
     assert!(said.contains("TLS_ACME_DIR (--tls-acme-dir): /dev/null/acme/"), "{said}");
+}
+
+#[test]
+fn hubs_with_one_directory_order_one_at_a_time_and_share_the_result() {
+    let ports: Vec<String> = (0..4).map(|_| free_port()).collect();
+    let Some(mut pebble) = Pebble::new(&ports[0], 90 * 86_400) else { return };
+    pebble.start();
+    let directory = pebble.directory();
+    // Another process orders, as far as the hubs can see.
+    let store = PathBuf::from(format!("{directory}/localhost:{}", pebble.port));
+    std::fs::create_dir_all(&store).unwrap();
+    let lock = std::fs::File::create(store.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let hubs = [0, 2].map(|at: usize| pebble.hub(&ports[at], &ports[at + 1], &directory));
+    for hub in &hubs {
+        let (_, before) = hub.logged_after("acme_other_hub_orders");
+        assert!(!before.iter().any(|line| line.contains("acme_order_begins")), "{before:#?}");
+    }
+    drop(lock);
+    // The authority reaches only the first hub.
+    hubs[0].signal("-HUP");
+    hubs[0].logged("acme_certificate_issued");
+    hubs[0].logged("tls_certificates_read");
+    hubs[1].signal("-HUP");
+    let (_, before) = hubs[1].logged_after("tls_certificates_read");
+    assert!(!before.iter().any(|line| line.contains("acme_order_begins")), "{before:#?}");
+    let config = pebble.trusting();
+    assert_eq!(shown(&peer(&ports[0], &config, 1)), shown(&peer(&ports[2], &config, 2)));
+    eventually("the other hub misses nothing", || metric(&ports[3], "peerpigeon_acme_names_missing") == 0.0);
+    let issued = |admin: &str| metric(admin, "peerpigeon_acme_orders_total{outcome=\"issued\"}");
+    assert_eq!((issued(&ports[1]), issued(&ports[3])), (1.0, 0.0));
+}
+
+#[test]
+fn an_account_is_bound_to_one_of_the_authority() {
+    let (port, admin) = (free_port(), free_port());
+    let Some(mut pebble) = Pebble::new(&port, 90 * 86_400) else { return };
+    pebble.require_binding();
+    pebble.start();
+    let directory = pebble.directory();
+    let hub = pebble.hub(&port, &admin, &directory);
+    let line = hub.logged("acme_order_failed");
+    assert!(line.contains("set TLS_ACME_EAB_KID and TLS_ACME_EAB_HMAC"), "{line}");
+    drop(hub);
+    let binding = [("TLS_ACME_DIR", &*directory), ("TLS_ACME_EAB_KID", BINDING.0), ("TLS_ACME_EAB_HMAC", BINDING.1)];
+    let hub = pebble.hub_with(&port, &admin, &binding);
+    let (_, before) = hub.logged_after("acme_certificate_issued");
+    assert!(!before.iter().any(|line| line.contains(BINDING.1)), "the key is logged: {before:#?}");
+}
+
+/// Serves pebble's directory with renewal information (RFC 9773), which Debian's pebble lacks. Returns the URL of the
+/// directory, and the ids of the certificates that are asked about. The first one is to be renewed at once, the others
+/// never.
+fn with_renewal_information(pebble: &Pebble) -> (String, mpsc::Receiver<String>) {
+    let chain = CertificateDer::pem_file_iter(&pebble.server.certificate).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(&pebble.server.key).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let get = format!("GET /dir HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n\r\n", pebble.port);
+    let answer = ask(at(&pebble.port), &Arc::new(client_config(&pebble.server)), &get);
+    let mut directory: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    directory["renewalInfo"] = format!("{url}/renewal").into();
+    let (asked, ids) = mpsc::sync_channel(100);
+    std::thread::spawn(move || {
+        let mut first = None;
+        for tcp in listener.incoming().map_while(Result::ok) {
+            let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), tcp);
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                match stream.read(&mut byte) {
+                    Ok(1) => head.push(byte[0]),
+                    _ => break,
+                }
+            }
+            let head = String::from_utf8(head).unwrap();
+            let body = match head.strip_prefix("GET /renewal/") {
+                None => directory.to_string(),
+                Some(rest) => {
+                    let id = rest.split(' ').next().unwrap();
+                    let years =
+                        if *first.get_or_insert_with(|| id.to_owned()) == id { [2001, 2002] } else { [2101, 2102] };
+                    _ = asked.try_send(id.to_owned());
+                    let [start, end] = years.map(|year| format!("{year}-01-01T00:00:00Z"));
+                    serde_json::json!({ "suggestedWindow": { "start": start, "end": end } }).to_string()
+                }
+            };
+            let length = body.len();
+            let head =
+                format!("HTTP/1.1 200 OK\r\nRetry-After: 21600\r\nContent-Length: {length}\r\nConnection: close");
+            _ = write!(stream, "{head}\r\n\r\n{body}");
+            stream.conn.send_close_notify();
+            _ = stream.flush();
+        }
+    });
+    (format!("{url}/dir"), ids)
+}
+
+#[test]
+fn a_certificate_is_renewed_when_the_authority_advises_it() {
+    let (port, admin) = (free_port(), free_port());
+    let Some(mut pebble) = Pebble::new(&port, 90 * 86_400) else { return };
+    pebble.start();
+    let (url, asked) = with_renewal_information(&pebble);
+    let directory = pebble.directory();
+    let hub = pebble.hub_with(&port, &admin, &[("TLS_ACME_DIR", &directory), ("TLS_ACME_URL", &url)]);
+    hub.logged("acme_certificate_issued");
+    let first = asked.recv_timeout(DEADLINE).unwrap();
+    // pebble does not know what it is to replace, and the order does without.
+    hub.logged("acme_replacement_refused");
+    hub.logged("acme_certificate_issued");
+    let mut second = first.clone();
+    eventually("the authority is asked about the new certificate", || {
+        second = asked.try_recv().unwrap_or_else(|_| second.clone());
+        second != first
+    });
+    let stored = format!("{directory}/{}/{NAME}.pem", url.trim_start_matches("https://").trim_end_matches("/dir"));
+    let pair = ::tls::PairFiles { certificate: stored.clone().into(), key: stored.into() };
+    let loaded = ::tls::Certificates::load(&[pair]).unwrap();
+    let id = loaded.facts()[0].id.clone().unwrap();
+    let expected = [&id.authority_key, &id.serial].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    assert_eq!(second, expected);
+    assert_eq!(metric(&admin, "peerpigeon_acme_orders_total{outcome=\"issued\"}"), 2.0, "it was not due again");
 }
