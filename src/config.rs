@@ -178,6 +178,8 @@ pub struct Config {
     pub receive_budget_bytes: usize,
     /// READY_WHEN_FULL.
     pub ready_when_full: bool,
+    /// HTTP_REDIRECT_PORT; 0 means any free port.
+    pub redirect_port: Option<u16>,
     /// SEND_BUDGET_BYTES.
     pub send_budget_bytes: usize,
     /// SEND_QUEUE_BYTES.
@@ -227,6 +229,11 @@ impl Config {
         let admin_port = reader.number(&settings::ADMIN_PORT, || port.unwrap_or_default());
         let admin_host = reader.text(&settings::ADMIN_HOST, || Ok(None), |text| host_addresses(text).map(Some));
         let admin_token = reader.text(&settings::ADMIN_TOKEN, || Ok(None), |text| parse::token(text).map(Some));
+        let redirect_port = reader.number(&settings::HTTP_REDIRECT_PORT, || 0);
+        let redirects = reader.is_set(&settings::HTTP_REDIRECT_PORT);
+        if !redirects {
+            reader.show_as(&settings::HTTP_REDIRECT_PORT, String::new());
+        }
         let shards = reader.number(&settings::SHARDS, available_cores);
         let auth_token = reader.text(&settings::AUTH_TOKEN, || Ok(None), |text| parse::token(text).map(Some));
         let origins = reader.text(&settings::ALLOWED_ORIGINS, || Ok(Origins::default()), parse::origins);
@@ -350,6 +357,7 @@ impl Config {
             playground: playground?,
             receive_budget_bytes: size(receive_budget_bytes?),
             ready_when_full: ready_when_full?,
+            redirect_port: redirects.then_some(u16::try_from(redirect_port?).ok()?),
             send_budget_bytes: size(send_budget_bytes?),
             send_queue_bytes: size(send_queue_bytes?),
             send_queue_frames: size(send_queue_frames?),
@@ -403,6 +411,7 @@ impl Config {
             }
         }
         refusals.extend(self.door.check());
+        refusals.extend(self.check_redirect());
         if refusals.is_empty() { Ok(()) } else { Err(refusals) }
     }
 
@@ -417,6 +426,30 @@ impl Config {
             0 => Budget::UNLIMITED,
             sessions => Budget::of_network(&self.budget_rates, sessions),
         }
+    }
+
+    /// Whether HTTP_REDIRECT_PORT leads to a port with TLS, and is a port of its own.
+    fn check_redirect(&self) -> Option<SettingError> {
+        let port = self.redirect_port?;
+        let refused = |problem: String| Some(SettingError::new(&settings::HTTP_REDIRECT_PORT, problem));
+        if self.tls.as_ref().is_none_or(|tls| !tls.ports.peers) {
+            return refused("PORT does not speak TLS: set TLS_CERT and TLS_KEY, or TLS_ACME".to_owned());
+        }
+        let others = [("PORT", Some(self.port)), ("ADMIN_PORT", self.admin_port), ("MESH_PORT", self.mesh.port)];
+        let (name, _) = others.into_iter().find(|(_, other)| port != 0 && *other == Some(port))?;
+        refused(format!("{port} is also {name}: use different ports"))
+    }
+
+    /// The port at which clients reach PORT by https, if the hub listens at `bound`: a balancer or a container can map
+    /// another port to it.
+    pub fn https_port(&self, bound: u16) -> u16 {
+        let public = self.mesh.public_url.as_deref().and_then(|url| url.parse::<Uri>().ok());
+        if let Some(url) = public.filter(|url| url.scheme_str() == Some("wss")) {
+            return url.port_u16().unwrap_or(443);
+        }
+        // The authority connects to this port.
+        let is_ordered = self.tls.as_ref().is_some_and(|tls| tls.acme.is_some());
+        if is_ordered { 443 } else { bound }
     }
 
     /// The output of `--print-config`: an env file, followed by the source of each value.

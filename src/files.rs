@@ -59,7 +59,7 @@ impl Files {
 struct Needs {
     /// Standard streams, runtimes and listeners, which are always open.
     fixed: usize,
-    /// Listeners of peers. Each holds the file for its next connection.
+    /// Listeners of peers, and those that redirect. Each holds the file for its next connection.
     listeners: usize,
     meshed: bool,
     /// Number of hubs that this hub always dials.
@@ -86,13 +86,15 @@ impl Needs {
     fn of(config: &Config) -> Self {
         let shards = usize::from(config.shards);
         let meshed = config.has_mesh();
-        let ports =
-            1 + usize::from(config.admin_port.is_some()) + usize::from(config.is_hub && config.mesh.port.is_some());
-        let listeners = config.listen.len() * shards;
+        let redirects = usize::from(config.redirect_port.is_some());
+        let others =
+            usize::from(config.admin_port.is_some()) + usize::from(config.is_hub && config.mesh.port.is_some());
+        let each = config.listen.len() * shards;
+        let listeners = (1 + redirects) * each;
         // The main thread, the shards, and the mesh.
         let runtimes = 1 + shards + usize::from(meshed);
         Self {
-            fixed: STANDARD_FILES + runtimes * RUNTIME_FILES + ports * listeners,
+            fixed: STANDARD_FILES + runtimes * RUNTIME_FILES + others * each + listeners,
             listeners,
             meshed,
             dialed: config.bootstrap_hubs.len(),

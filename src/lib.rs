@@ -18,5 +18,6 @@ pub mod lifecycle;
 pub mod linking;
 pub mod pages;
 pub mod serve;
+pub mod sockets;
 pub mod telemetry;
 pub mod watchdog;

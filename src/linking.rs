@@ -30,6 +30,8 @@ pub struct Ports {
     pub links: Option<u16>,
     /// The port of the operators' pages, if it differs.
     pub admin: Option<u16>,
+    /// The port that redirects to `peers`.
+    pub redirect: Option<u16>,
 }
 
 /// The keys of resume secrets: derived from MESH_TOKEN if it is long enough to resist guessing, else random.

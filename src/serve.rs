@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::{ErrorKind, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,7 +13,9 @@ use mesh::MeshReading;
 use proto::keepalive::Patience;
 use proto::limits::{TICK, TURN_PATIENCE};
 use proto::{Budget, Keys, RouterConfig, RouterTuning, ShardId};
-use shard::{Clock, DoorConfig, Gauges, HubConfig, NetworkList, Proxies, SessionLimits, ShardReading, TlsDoor};
+use shard::{
+    Clock, DoorConfig, Gauges, HubConfig, NetworkList, Proxies, RedirectDoor, SessionLimits, ShardReading, TlsDoor,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -27,7 +29,8 @@ use crate::hub::{self, Failed, Hub};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::linking::{self, Ports};
 use crate::pages::{self, HubFacts};
-use crate::telemetry::{self, log::Log};
+use crate::sockets::Handed;
+use crate::telemetry;
 use crate::watchdog::{self, Stuck, Watchdog};
 
 /// Exit code for a bug of the hub (`EX_SOFTWARE` of sysexits.h). Presence could be wrong afterwards, so the supervisor
@@ -35,7 +38,9 @@ use crate::watchdog::{self, Stuck, Watchdog};
 pub const EX_SOFTWARE: u8 = 70;
 
 /// Runs a hub until a signal stops it.
-pub fn run(config: Config) -> ExitCode {
+pub fn run(mut config: Config) -> ExitCode {
+    // Before any thread starts.
+    let handed = Handed::from_env();
     let log = match telemetry::log::init(&config.log) {
         Ok(log) => log,
         Err(error) => {
@@ -46,6 +51,19 @@ pub fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let taken = handed.and_then(|mut handed| Ok((handed.take(config.port, config.shards)?, handed)));
+    let (peers, handed) = match taken {
+        Ok(taken) => taken,
+        Err(sentence) => {
+            log.say(&sentence);
+            return ExitCode::from(EX_USAGE);
+        }
+    };
+    let hosts: Vec<_> = config.listen.iter().map(SocketAddr::ip).collect();
+    if let Some(peers) = &peers {
+        // The supervisor has chosen the addresses of PORT, and not HOST.
+        config.listen = peers[0].iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    }
     let max_files = telemetry::process::raise_max_files();
     let files = Files::divide(&config, max_files);
     for warning in config.warnings().into_iter().chain(files.warning(&config, max_files)) {
@@ -56,23 +74,14 @@ pub fn run(config: Config) -> ExitCode {
         log.say(&error.to_string());
         return ExitCode::from(EX_USAGE);
     }
-    let bound = bind(&log, &config.listen, config.shards, "PORT (--port)").and_then(|listeners| {
-        let port = config.mesh.port.filter(|_| config.is_hub);
-        let link_addresses = port.map(|port| config.listen.iter().map(|at| SocketAddr::new(at.ip(), port)).collect());
-        let link_addresses: Vec<_> = link_addresses.unwrap_or_default();
-        let hosts = || match &config.admin_host {
-            Some(hosts) => hosts.clone(),
-            None => config.listen.iter().map(SocketAddr::ip).collect(),
-        };
-        let admin = config.admin_port.map(|port| hosts().into_iter().map(|ip| SocketAddr::new(ip, port)).collect());
-        let admin: Vec<_> = admin.unwrap_or_default();
-        Some(Listeners {
-            peers: listeners,
-            links: bind(&log, &link_addresses, config.shards, "MESH_PORT (--mesh-port)")?,
-            admin: bind(&log, &admin, config.shards, "ADMIN_PORT (--admin-port)")?,
-        })
-    });
-    let Some(listeners) = bound else { return ExitCode::FAILURE };
+    let listeners = match Listeners::open(&config, &hosts, peers, handed) {
+        Ok(listeners) => listeners,
+        Err((sentence, code)) => {
+            // A person who starts a hub by hand expects a sentence, not a log line.
+            log.say(&sentence);
+            return code;
+        }
+    };
     // The thread's name in logs is that of the process.
     let main = std::thread::current().name().unwrap_or_default().to_owned();
     let served = catch_unwind(AssertUnwindSafe(|| {
@@ -106,46 +115,87 @@ pub fn run(config: Config) -> ExitCode {
     }
 }
 
-/// Binds the listeners of each shard. `None`, with a message on stderr, if an address cannot be bound.
-fn bind(log: &Log, addresses: &[SocketAddr], shards: u16, port: &str) -> Option<Vec<Vec<TcpListener>>> {
-    let bound = hub::bind(addresses, shards);
-    if let Err((address, error)) = &bound {
-        // A person who starts a hub by hand expects a sentence, not a log line.
-        let what_to_do = if error.kind() == ErrorKind::AddrNotAvailable {
-            "set HOST (--host) to an address of this machine".to_owned()
-        } else if error.kind() == ErrorKind::PermissionDenied {
-            format!(
-                "ports below 1024 need a privilege: run `setcap cap_net_bind_service=+ep` on the program, or set \
-                 {port} to 1024 or \
-                 above"
-            )
-        } else {
-            format!("set another {port} or HOST (--host), or stop the program that uses this port")
-        };
-        log.say(&format!("cannot listen on {address} ({error}): {what_to_do}"));
-    }
-    bound.ok()
-}
-
 /// The listeners of each purpose, grouped by shard.
 struct Listeners {
     peers: Vec<Vec<TcpListener>>,
     links: Vec<Vec<TcpListener>>,
     admin: Vec<Vec<TcpListener>>,
+    redirect: Vec<Vec<TcpListener>>,
+}
+
+impl Listeners {
+    /// Opens all ports at these hosts. Ports for which the supervisor has sockets use those; `peers` are the ones of
+    /// PORT.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, and the exit code.
+    fn open(
+        config: &Config,
+        hosts: &[IpAddr],
+        peers: Option<Vec<Vec<TcpListener>>>,
+        mut handed: Handed,
+    ) -> Result<Self, (String, ExitCode)> {
+        let mut open = |hosts: &[IpAddr], port: Option<u16>, name: &str| {
+            let Some(port) = port else { return Ok((0..config.shards).map(|_| Vec::new()).collect()) };
+            if let Some(listeners) = handed.take(port, config.shards)? {
+                return Ok(listeners);
+            }
+            let addresses: Vec<_> = hosts.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+            hub::bind(&addresses, config.shards).map_err(|(address, error)| cannot_listen(address, &error, name))
+        };
+        let all = peers.map_or_else(|| open(hosts, Some(config.port), "PORT (--port)"), Ok).and_then(|peers| {
+            let admin_hosts = config.admin_host.as_deref().unwrap_or(hosts);
+            Ok(Self {
+                peers,
+                links: open(hosts, config.mesh.port.filter(|_| config.is_hub), "MESH_PORT (--mesh-port)")?,
+                admin: open(admin_hosts, config.admin_port, "ADMIN_PORT (--admin-port)")?,
+                redirect: open(hosts, config.redirect_port, "HTTP_REDIRECT_PORT (--http-redirect-port)")?,
+            })
+        });
+        let all = all.map_err(|sentence| (sentence, ExitCode::FAILURE))?;
+        match handed.unclaimed() {
+            None => Ok(all),
+            Some(address) => {
+                let sentence = format!(
+                    "the supervisor hands in a socket at {address} (LISTEN_FDS), and no setting has this port: set \
+                     PORT to {}, or remove the socket from the socket unit",
+                    address.port()
+                );
+                Err((sentence, ExitCode::from(EX_USAGE)))
+            }
+        }
+    }
+}
+
+/// Why an address cannot be bound, and what to do. `port` is the setting.
+fn cannot_listen(address: SocketAddr, error: &std::io::Error, port: &str) -> String {
+    let what_to_do = if error.kind() == ErrorKind::AddrNotAvailable {
+        "set HOST (--host) to an address of this machine".to_owned()
+    } else if error.kind() == ErrorKind::PermissionDenied {
+        format!(
+            "ports below 1024 need a privilege: let systemd open the port (peerpigeon.socket), run `setcap \
+             cap_net_bind_service=+ep` on the program, or set {port} to 1024 or above"
+        )
+    } else {
+        format!("set another {port} or HOST (--host), or stop the program that uses this port")
+    };
+    format!("cannot listen on {address} ({error}): {what_to_do}")
 }
 
 async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Result<Result<(), Failed>> {
     let at = |bound: &[Vec<TcpListener>]| bound[0].iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>();
     let (addresses, link_addresses, admin_addresses) = (at(&bound.peers)?, at(&bound.links)?, at(&bound.admin)?);
+    let redirect_addresses = at(&bound.redirect)?;
     let mut listeners = bound.peers;
-    for (listeners, others) in listeners.iter_mut().zip(bound.links.into_iter().zip(bound.admin)) {
-        listeners.extend(others.0);
-        listeners.extend(others.1);
+    for others in [bound.links, bound.admin, bound.redirect] {
+        listeners.iter_mut().zip(others).for_each(|(listeners, others)| listeners.extend(others));
     }
     let ports = Ports {
         peers: addresses[0].port(),
         links: link_addresses.first().map(SocketAddr::port),
         admin: admin_addresses.first().map(SocketAddr::port),
+        redirect: redirect_addresses.first().map(SocketAddr::port),
     };
     let config = Arc::new(config);
     let gauges = Arc::<Gauges>::default();
@@ -226,6 +276,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         auth_token: config.auth_token.as_ref().map(|token| token.expose().into()),
         links,
         admin_port: ports.admin,
+        redirect: ports.redirect.map(|port| RedirectDoor { port, https_port: config.https_port(ports.peers) }),
         tls: reloader.as_ref().map(|reloader| TlsDoor { acceptor: reloader.acceptor().clone(), ports: tls_ports }),
         door: DoorConfig {
             proxies: Arc::new(Proxies {
@@ -267,6 +318,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     info!(
         listening,
         admin_at = ports.admin,
+        redirect_at = ports.redirect,
         links_at = (!links_at.is_empty()).then_some(links_at),
         shards = config.shards,
         max_connections = files.seats,

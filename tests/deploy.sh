@@ -49,7 +49,8 @@ service() { # systemd checks that the program exists
   sed 's#^ExecStart=.*#ExecStart=/bin/true#' deploy/systemd/peerpigeon.service >"$work/peerpigeon.service"
   systemd-analyze verify --man=no "$work/peerpigeon.service" || return
   mkdir "$work/peerpigeon.service.d" && cp deploy/systemd/https.conf "$work/peerpigeon.service.d/"
-  systemd-analyze verify --man=no "$work/peerpigeon.service" && rm -r "$work"
+  cp deploy/systemd/peerpigeon.socket "$work/"
+  systemd-analyze verify --man=no "$work/peerpigeon.service" "$work/peerpigeon.socket" && rm -r "$work"
 }
 install systemd-analyze systemd && try "peerpigeon.service" service
 

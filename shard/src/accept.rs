@@ -71,7 +71,7 @@ pub(crate) async fn accept(
         Ok(address) => address.port(),
         Err(error) => return tracing::error!(%error, "listener_failed"),
     };
-    let entrance = Entrance::at(port, door.links.as_ref(), door.admin_port);
+    let entrance = Entrance::at(port, door.links.as_ref(), door.admin_port, door.redirect);
     let mut connections = JoinSet::new();
     let mut newcomers = Newcomers::default();
     let spawn = |connections: &mut JoinSet<()>, newcomers: &mut Newcomers, came: Came, file: OwnedSemaphorePermit| {

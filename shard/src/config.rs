@@ -39,7 +39,9 @@ pub struct HubConfig {
     pub links: Option<LinkDoor>,
     /// ADMIN_PORT. It serves pages and no WebSockets; other ports then serve only the public pages.
     pub admin_port: Option<u16>,
-    /// The listeners that speak TLS, if any.
+    /// HTTP_REDIRECT_PORT: it leads clients to the port with TLS, and serves nothing else.
+    pub redirect: Option<RedirectDoor>,
+    /// Which listeners speak TLS, if any does.
     pub tls: Option<TlsDoor>,
     /// Admission of connections.
     pub door: DoorConfig,
@@ -80,6 +82,7 @@ impl HubConfig {
             auth_token: None,
             links: None,
             admin_port: None,
+            redirect: None,
             tls: None,
             door: DoorConfig::default(),
             pages: Arc::new(|_, _| Answer::Now(Response::default())),
@@ -119,6 +122,15 @@ pub struct DoorConfig {
     pub addresses: AddressLimits,
     /// CONNECT_RATE: connections per second that each shard admits. 0 means no limit.
     pub connect_rate: u32,
+}
+
+/// The listener that redirects to the one with TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RedirectDoor {
+    /// Its port.
+    pub port: u16,
+    /// The port of https, as clients reach it.
+    pub https_port: u16,
 }
 
 /// The listeners that speak TLS.

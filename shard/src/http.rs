@@ -8,6 +8,7 @@ mod handshake;
 mod kept;
 mod page_rates;
 mod query;
+mod redirect;
 mod refusal;
 mod secure;
 #[cfg(test)]

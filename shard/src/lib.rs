@@ -42,13 +42,13 @@ use hyper::{Response, http::request};
 use proto::PeerEvent;
 
 pub use clock::Clock;
-pub use config::{DoorConfig, FileShares, HubConfig, TlsDoor};
+pub use config::{DoorConfig, FileShares, HubConfig, RedirectDoor, TlsDoor};
 pub use core::SessionLimits;
 pub use crowd::AddressLimits;
 pub use drain::Drain;
 pub use http::bearer_tokens;
 pub use links::{Admission, LinkDoor, LinkHandOff, TakeLink};
-pub use listen::bind;
+pub use listen::{bind, take_over};
 pub use networks::{Largest, Members, NetworkList};
 pub use origins::Origins;
 pub use pace::Pace;

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Maximum number of connections that the kernel queues for a listener. Linux caps it at `somaxconn` (4,096).
 const BACKLOG: i32 = 4096;
@@ -29,6 +29,19 @@ pub fn bind(address: SocketAddr, shards: u16) -> io::Result<Vec<TcpListener>> {
             Ok(socket.into())
         })
         .collect()
+}
+
+/// Prepares a socket that another process has opened, such as systemd.
+///
+/// # Errors
+///
+/// If it does not listen.
+pub fn take_over(listener: TcpListener) -> io::Result<TcpListener> {
+    if !SockRef::from(&listener).is_listener()? {
+        return Err(io::Error::other("it is a connection"));
+    }
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {

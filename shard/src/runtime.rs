@@ -172,6 +172,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channel
         auth_token: config.auth_token,
         links: config.links,
         admin_port: config.admin_port,
+        redirect: config.redirect,
         tls: config.tls.map(|tls| (tls.ports, Handshakes::new(tls.acceptor))),
         config: config.door,
         pages: config.pages,

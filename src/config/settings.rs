@@ -232,6 +232,15 @@ pub(crate) static TLS_PORTS: Setting = Setting {
     help: "Ports that speak TLS: PORT, ADMIN_PORT or MESH_PORT, separated by commas",
 };
 
+pub(crate) static HTTP_REDIRECT_PORT: Setting = Setting {
+    name: "HTTP_REDIRECT_PORT",
+    value: "PORT",
+    default: Preset::Nothing,
+    kind: Kind::Number { noun: "a port", min: 0, max: 65_535 },
+    heading: TLS,
+    help: "Port without TLS that redirects clients to https and wss at PORT, such as 80 beside PORT 443",
+};
+
 pub(crate) static TLS_TICKET_KEY: Setting = Setting {
     name: "TLS_TICKET_KEY",
     value: "SECRET",
@@ -760,7 +769,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 72] = [
+pub(crate) static ALL: [&Setting; 73] = [
     &HOST,
     &PORT,
     &ADMIN_HOST,
@@ -777,6 +786,7 @@ pub(crate) static ALL: [&Setting; 72] = [
     &TLS_CERT,
     &TLS_KEY,
     &TLS_PORTS,
+    &HTTP_REDIRECT_PORT,
     &TLS_TICKET_KEY,
     &TLS_ACME,
     &TLS_ACME_DIR,

@@ -78,6 +78,8 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("TLS_CERT", &[","], &[]),
     ("TLS_KEY", &[" , "], &[]),
     ("TLS_PORTS", &["PORT", "port, ADMIN_PORT,MESH_PORT,"], &["443", "PORTS", "PORT ADMIN_PORT"]),
+    // It needs TLS: `tests/it/sockets.rs` has valid values.
+    ("HTTP_REDIRECT_PORT", &[" "], &["80", "65536", "-1", "x"]),
     (
         "TLS_TICKET_KEY",
         &["0123456789abcdef0123456789abcdef"],
@@ -458,7 +460,7 @@ fn variables_of_a_service_are_recognized() {
     // never PORT.
     let collide = |name: &str| name.ends_with("_PORT") || name.contains("_SERVICE_") || name.contains("_PORT_");
     let names: Vec<_> = settings::ALL.iter().map(|setting| setting.name).filter(|name| collide(name)).collect();
-    assert_eq!(names, ["ADMIN_PORT", "MESH_PORT"]);
+    assert_eq!(names, ["ADMIN_PORT", "HTTP_REDIRECT_PORT", "MESH_PORT"]);
 }
 
 #[test]

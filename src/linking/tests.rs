@@ -4,7 +4,7 @@ use proto::{HubId, HubIncarnation, HubView, Lineage, PeerId, PeerIncarnation};
 
 use super::*;
 
-const PORTS: Ports = Ports { peers: 8080, links: None, admin: None };
+const PORTS: Ports = Ports { peers: 8080, links: None, admin: None, redirect: None };
 
 fn prepared(pairs: &[(&str, &str)], ports: Ports) -> (Option<Mesh>, Option<LinkDoor>) {
     let config = Config::from_pairs(pairs).unwrap();
@@ -44,7 +44,7 @@ fn the_mesh_gets_the_configured_values() {
         ("HUB_MESH_NAMESPACE", "n"),
         ("SHARDS", "3"),
     ];
-    let (mesh, door) = prepared(&pairs, Ports { peers: 8080, links: Some(9), admin: None });
+    let (mesh, door) = prepared(&pairs, Ports { links: Some(9), ..PORTS });
     let (config, door) = (mesh.unwrap().config, door.unwrap());
     assert_eq!((door.port, door.legacy.len()), (Some(9), 1));
     assert_eq!(config.bootstrap.len(), 2);

@@ -34,6 +34,7 @@ mod report;
 mod resume;
 mod signaling;
 mod silent;
+mod sockets;
 mod stop;
 mod tls;
 mod tools;

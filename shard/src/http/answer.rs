@@ -20,6 +20,7 @@ use super::door::{Door, Readers};
 use super::entrance::Entrance;
 use super::handshake::{self, NoHandshake};
 use super::query::Query;
+use super::redirect::redirect;
 use super::refusal::{HttpRefusal, log_no_entry};
 use crate::core::Core;
 use crate::crowd::Place;
@@ -85,6 +86,15 @@ pub(super) fn answer(
     let offer = Offer::of(request.headers());
     let host = handshake::check_host(request.version(), request.headers());
     let origin = request.headers().get(ORIGIN).cloned();
+    if caller.entrance == Entrance::Redirect
+        && let Some(door) = door.redirect
+    {
+        core.stats_mut().http_requests += 1;
+        if wants_socket {
+            core.stats_mut().handshake_failures[HandshakeFailure::WrongPort as usize] += 1;
+        }
+        return Answer::Now(redirect(&request, door.https_port));
+    }
     if !wants_socket {
         core.stats_mut().http_requests += 1;
         if caller.entrance != Entrance::Hubs && host.is_ok() && caller.is_clear {

@@ -22,7 +22,7 @@ use super::page_rates::PageRates;
 use super::query::Query;
 use super::refusal::HttpRefusal;
 use super::secure::Handshakes;
-use crate::config::DoorConfig;
+use crate::config::{DoorConfig, RedirectDoor};
 use crate::crowd::{NoEntry, Place};
 use crate::links::{Admission, LinkDoor, Offer};
 use crate::session::HandOff;
@@ -80,6 +80,7 @@ pub(crate) struct Door {
     pub(crate) links: Option<LinkDoor>,
     /// ADMIN_PORT, if it is a separate port.
     pub(crate) admin_port: Option<u16>,
+    pub(crate) redirect: Option<RedirectDoor>,
     /// The ports that speak TLS, and the handshakes there.
     pub(crate) tls: Option<(Arc<[u16]>, Handshakes)>,
     pub(crate) tuning: DoorTuning,
@@ -108,8 +109,9 @@ impl Door {
         match entrance {
             // Operators and hubs have their own ports with their own files, which peers cannot use up.
             Entrance::Admin | Entrance::Hubs => Ok(None),
-            Entrance::Both | Entrance::Peers => {
-                let is_full = self.gauges.connections.load(Ordering::Relaxed) >= self.max_connections;
+            Entrance::Both | Entrance::Peers | Entrance::Redirect => {
+                let connections = self.gauges.connections.load(Ordering::Relaxed);
+                let is_full = connections >= self.max_connections && entrance != Entrance::Redirect;
                 let counted = (!self.config.proxies.trust(address.ip())).then(|| address.ip());
                 self.gate.admit(counted, is_full, Instant::now())
             }

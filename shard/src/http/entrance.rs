@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Notify, Semaphore};
 
-use crate::config::FileShares;
+use crate::config::{FileShares, RedirectDoor};
 use crate::links::LinkDoor;
 
 /// The kind of connections that a listener accepts.
@@ -16,13 +16,18 @@ pub(crate) enum Entrance {
     Both,
     Hubs,
     Peers,
+    /// Only redirects to the port with TLS.
+    Redirect,
 }
 
 impl Entrance {
-    /// The entrance at a listener with this port.
-    pub(crate) fn at(port: u16, links: Option<&LinkDoor>, admin: Option<u16>) -> Self {
+    /// For the listener of this port.
+    pub(crate) fn at(port: u16, links: Option<&LinkDoor>, admin: Option<u16>, redirect: Option<RedirectDoor>) -> Self {
         if admin == Some(port) {
             return Self::Admin;
+        }
+        if redirect.is_some_and(|redirect| redirect.port == port) {
+            return Self::Redirect;
         }
         match links.map(|links| links.port) {
             None => Self::Peers,
@@ -87,7 +92,7 @@ impl DoorFiles {
     pub(crate) fn at(&self, entrance: Entrance) -> FilePool {
         match entrance {
             Entrance::Admin => &self.admin,
-            Entrance::Both | Entrance::Peers => &self.peers,
+            Entrance::Both | Entrance::Peers | Entrance::Redirect => &self.peers,
             Entrance::Hubs => &self.links,
         }
         .clone()

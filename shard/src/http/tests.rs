@@ -46,6 +46,7 @@ fn shard(pages: Pages, homes: mpsc::Sender<HandOff>) -> Shard {
         auth_token: None,
         links: None,
         admin_port: None,
+        redirect: None,
         tls: None,
         gate: Gate::new(crowd, rules.keys, 0),
         config: config.door,
