@@ -164,7 +164,9 @@ async fn leave(mut tcp: TcpStream, word: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     #[test]
@@ -173,9 +175,11 @@ mod tests {
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
     }
 
-    fn acceptor() -> Acceptor {
+    pub(in crate::http) fn acceptor() -> Acceptor {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let place = std::env::temp_dir().join(format!("peerpigeon-secure-{}", std::process::id()));
+        let place = std::env::temp_dir().join(format!("peerpigeon-secure-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&place).unwrap();
         let files = tls::PairFiles { certificate: place.join("crt"), key: place.join("key") };
         std::fs::write(&files.certificate, made.cert.pem()).unwrap();
@@ -186,7 +190,7 @@ mod tests {
     }
 
     /// A ClientHello as openssl 3 sends it: TLS 1.3 and 1.2, X25519, without a name.
-    fn hello() -> Vec<u8> {
+    pub(in crate::http) fn hello() -> Vec<u8> {
         let mut extensions = Vec::new();
         let mut extension = |kind: u16, body: &[u8]| {
             extensions.extend(kind.to_be_bytes());

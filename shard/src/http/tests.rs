@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::Response;
+use proto::limits::TICK;
 use proto::{HubId, Keys, PeerId, ResumeKeys, Router, RouterConfig};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
 
 use super::door::DoorTuning;
 use super::kept::Timeouts;
+use super::secure::tests::{acceptor, hello};
 use super::*;
 use crate::accept::accept;
 use crate::config::HubConfig;
@@ -87,6 +89,13 @@ async fn serve_one(shard: Shard, stream: tokio::net::TcpStream, address: SocketA
     serve(Rc::new(shard.door), (Entrance::Peers, 1), shard.core, stream, address, (file, None), Rc::default()).await;
 }
 
+fn handshake(peer: &str) -> String {
+    format!(
+        "GET /ws?peerId={peer} HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
 #[test]
 fn a_peer_whose_shard_accepts_no_sockets_is_closed_with_1013() {
     run(async {
@@ -95,10 +104,7 @@ fn a_peer_whose_shard_accepts_no_sockets_is_closed_with_1013() {
         let shard = shard(empty_pages(), homes);
         let core = Rc::clone(&shard.core);
         let peer = "a".repeat(40);
-        let request = format!(
-            "GET /ws?peerId={peer} HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
+        let request = handshake(&peer);
         let (mut client, stream, address) = connection(request.as_bytes());
         serve_one(shard, stream, address).await;
         let mut answer = Vec::new();
@@ -197,10 +203,17 @@ fn a_stream_that_is_read_outlasts_the_timeout_of_an_answer() {
     });
 }
 
-/// Starts the accept loop of a listener.
-fn listen(door: Door, core: &Rc<RefCell<core::Core>>, open: bool) -> (SocketAddr, impl Future<Output = ()> + use<>) {
+/// Starts the loop of a listener, which uses TLS if the door has an acceptor.
+fn listen(
+    mut door: Door,
+    core: &Rc<RefCell<core::Core>>,
+    open: bool,
+) -> (SocketAddr, impl Future<Output = ()> + use<>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
+    if let Some((ports, _)) = &mut door.tls {
+        *ports = [listener.local_addr().unwrap().port()].into();
+    }
     let address = listener.local_addr().unwrap();
     let (is_open, open) = watch::channel(open);
     let (door, core) = (Rc::new(door), Rc::clone(core));
@@ -219,6 +232,14 @@ async fn answer_to(client: TcpStream) -> Vec<u8> {
         Ok(_) => answer,
         Err(_) => Vec::new(),
     }
+}
+
+/// Waits until the hub closes the connection.
+async fn end_of(client: TcpStream) {
+    client.set_nonblocking(true).unwrap();
+    let mut client = tokio::net::TcpStream::from_std(client).unwrap();
+    // A connection with unread data is reset.
+    _ = tokio::time::timeout(DEADLINE, client.read_to_end(&mut Vec::new())).await.expect("the connection is closed");
 }
 
 #[test]
@@ -258,6 +279,91 @@ fn the_oldest_request_is_closed_when_a_listener_is_full() {
         assert_eq!(answer_to(oldest).await, b"", "the oldest is closed");
         assert_eq!(failures(&core, HandshakeFailure::CrowdedOut), 1);
         drop(other);
+        accepts.abort();
+    });
+}
+
+/// Otherwise each newcomer would wait for a tick.
+#[test]
+fn room_is_made_at_once() {
+    run(async {
+        let (homes, _arrivals) = mpsc::channel(1);
+        let Shard { mut door, core } = shard(empty_pages(), homes);
+        door.tuning.max_requests = 2;
+        let (address, accepts) = listen(door, &core, true);
+        let accepts = tokio::task::spawn_local(accepts);
+        let began = Instant::now();
+        let mut kept = Vec::new();
+        for _ in 0..50 {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(GET).unwrap();
+            kept.push(client.try_clone().unwrap());
+            assert_eq!(answer_to(client).await, b"HTTP/1.1 200");
+        }
+        assert!(began.elapsed() < 25 * TICK, "{:?} for 48 clients that need room", began.elapsed());
+        assert_eq!(failures(&core, HandshakeFailure::CrowdedOut), 48);
+        accepts.abort();
+    });
+}
+
+#[test]
+fn a_listener_whose_connections_are_all_admitted_waits_until_one_ends() {
+    run(async {
+        // One socket fits into the queue of the home shard. The next two wait, and must not be dropped.
+        let (homes, arrivals) = mpsc::channel(1);
+        let Shard { mut door, core } = shard(empty_pages(), homes);
+        door.tuning.max_requests = 2;
+        let (address, accepts) = listen(door, &core, true);
+        let accepts = tokio::task::spawn_local(accepts);
+        let mut peers = Vec::new();
+        for digit in ["a", "b", "c"] {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(handshake(&digit.repeat(40)).as_bytes()).unwrap();
+            peers.push(client.try_clone().unwrap());
+            assert_eq!(answer_to(client).await, b"HTTP/1.1 101");
+        }
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(GET).unwrap();
+        let answer = tokio::task::spawn_local(answer_to(client));
+        // Enough turns to answer it, with many looks at the sockets.
+        for _ in 0..5000 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!answer.is_finished(), "the listener has more connections than its maximum");
+        drop(arrivals);
+        assert_eq!(answer.await.unwrap(), b"HTTP/1.1 200");
+        assert_eq!(failures(&core, HandshakeFailure::CrowdedOut), 0);
+        accepts.abort();
+    });
+}
+
+#[test]
+fn the_oldest_handshake_makes_room_at_a_port_with_tls() {
+    run(async {
+        let (homes, _arrivals) = mpsc::channel(1);
+        let Shard { mut door, core } = shard(empty_pages(), homes);
+        door.tuning.max_requests = 3;
+        door.tls = Some(([].into(), Handshakes::new(acceptor())));
+        let (address, accepts) = listen(door, &core, true);
+        let connect = |bytes: &[u8]| {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(bytes).unwrap();
+            client
+        };
+        // Silent, with half a hello, and in the middle of a handshake.
+        let clients = [connect(&[]), connect(&hello()[..20]), connect(&hello())];
+        let accepts = tokio::task::spawn_local(accepts);
+        let [silent, half, waiting] = clients;
+        let server_hello = [0x16, 3, 3];
+        assert_eq!(answer_to(waiting.try_clone().unwrap()).await[..3], server_hello);
+        let mut newcomers = Vec::new();
+        for oldest in [silent, half, waiting] {
+            newcomers.push(connect(&hello()));
+            let newcomer = newcomers.last().unwrap().try_clone().unwrap();
+            assert_eq!(answer_to(newcomer).await[..3], server_hello);
+            end_of(oldest).await;
+        }
+        assert_eq!(failures(&core, HandshakeFailure::CrowdedOut), 3);
         accepts.abort();
     });
 }
