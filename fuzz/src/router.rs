@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use proto::{
-    Budget, BudgetRates, ClientMessage, CloseReason, Frame, HubId, Input, Keys, MessageKind, Now, Origin, Output,
-    PeerEvent, PeerId, ResumeKeys, Router, RouterConfig, RouterTuning, SessionId, ShardId, ToShard,
+    Budget, BudgetRates, ClientMessage, CloseReason, Frame, HubId, Input, Keys, MessageKind, NetworkName, Now, Origin,
+    Output, PeerEvent, PeerId, ResumeKeys, Router, RouterConfig, RouterTuning, SessionId, ShardId, ToShard,
 };
 
 use client::Client;
@@ -61,6 +61,13 @@ struct Session {
 
 const NETWORKS: [&str; 5] =
     ["", r#","networkName":"global""#, r#","networkName":"a""#, r#","networkName":"b\n""#, r#","networkName":" ""#];
+/// The names of these networks, as operators write them.
+const CLOSED: [&str; 3] = ["global", "a", "b\n"];
+
+/// For how long an operator keeps somebody out.
+const OUT_FOR: [Option<Duration>; 4] =
+    [None, Some(Duration::ZERO), Some(Duration::from_secs(5)), Some(Duration::from_secs(1_000))];
+
 const DATA: [&str; 5] = [
     "",
     r#","data":{"peerId":"x","zz":[1e999],"info":"hi"}"#,
@@ -143,9 +150,39 @@ impl Hub {
                     let (close_in, reconnect_in) = (Duration::from_secs(1), Duration::ZERO);
                     self.input(name.0, Input::GoAway { session: name.1, close_in, reconnect_in, hubs });
                 }
+                4 => self.kick(name, None, OUT_FOR[usize::from(y % 4)]),
+                5 => self.kick(name, pick(&CLOSED, z), OUT_FOR[usize::from(y % 4)]),
+                6 => self.close_network(CLOSED[usize::from(z) % CLOSED.len()], OUT_FOR[usize::from(y % 4)]),
                 _ => self.say(name, r#"{"type":"ping"}"#),
             },
         }
+    }
+
+    /// An operator removes the peer of a session, from the hub or from a network.
+    fn kick(&mut self, name: Name, network: Option<&str>, out_for: Option<Duration>) {
+        let peer = self.session(name).client.peer;
+        let was_member = network.map(|network| self.session(name).client.is_member(network));
+        let kick = Input::Kick { peer, network: network.map(NetworkName::new), out_for };
+        self.input(name.0, kick);
+        // Another session of the peer that waits for its id may be admitted now.
+        let session = self.sessions.get(&name).filter(|session| !session.retiring);
+        match (network, was_member) {
+            (Some(network), Some(true)) => {
+                let still = session.is_some_and(|session| session.client.is_member(network));
+                assert!(!still, "{peer} was kicked from {network:?}, and was not told");
+            }
+            (Some(_), _) => {}
+            (None, _) => assert!(session.is_none(), "{peer} was kicked, and stays"),
+        }
+    }
+
+    /// An operator closes a network: each shard removes its own peers.
+    fn close_network(&mut self, network: &str, out_for: Option<Duration>) {
+        for shard in 0..self.shards.len() {
+            self.input(ShardId(shard as u16), Input::CloseNetwork { network: NetworkName::new(network), out_for });
+        }
+        let member = self.sessions.values().find(|session| !session.retiring && session.client.is_member(network));
+        assert!(member.is_none(), "a closed network has a member that was not told");
     }
 
     fn open(&mut self, peer: PeerId, seat: bool) {

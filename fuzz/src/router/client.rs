@@ -111,6 +111,10 @@ impl Client {
                 *open -= 1;
                 assert!(*open >= 0, "unexpected receipt: {text}");
             }
+            // An operator has removed it from this network. As the answer to an announcement, the error refuses it.
+            "error" if heard.about().code == "kicked" && heard.about().in_reply_to.is_none() => {
+                self.left(Some(&heard.network_name));
+            }
             "connected" | "error" | "go-away" | "pong" => {}
             _ if from_member && self.is_member(&heard.network_name) => {
                 let from = named(heard.from_peer_id);
@@ -157,6 +161,9 @@ struct About<'a> {
     #[serde(default)]
     peer_id: &'a str,
     id: Option<String>,
+    #[serde(default)]
+    code: &'a str,
+    in_reply_to: Option<&'a str>,
 }
 
 impl Heard<'_> {
