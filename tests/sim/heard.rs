@@ -28,6 +28,7 @@ pub(crate) enum Heard {
     },
     Error {
         code: String,
+        network: String,
         about: Option<(String, PeerId)>,
     },
     Receipt {
@@ -85,7 +86,7 @@ pub(crate) fn read(text: &str, to: &PeerId) -> Result<Heard, String> {
         }
         "error" => {
             let about = peer(&data["targetPeerId"]).map(|target| (word("inReplyTo"), target));
-            Heard::Error { code: word("code"), about }
+            Heard::Error { code: word("code"), network, about }
         }
         "receipt" => Heard::Receipt { id: word("id"), outcome: word("outcome") },
         "pong" => Heard::Pong,

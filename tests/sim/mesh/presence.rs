@@ -107,7 +107,8 @@ impl World {
             Heard::Left { subject, network, .. } => self.is_left(client, *subject, network),
             Heard::Signal { number, text } => self.is_signalled(client, *number, text),
             Heard::Receipt { id, outcome } => self.has_receipt(client, id, outcome),
-            Heard::Error { code, about } => self.has_error(client, code, about.as_ref()),
+            Heard::Error { code, network, about: None } if code == "kicked" => self.is_kicked(client, network),
+            Heard::Error { code, about, .. } => self.has_error(client, code, about.as_ref()),
             Heard::Connected { .. } | Heard::GoAway | Heard::Page { .. } | Heard::Pong => Ok(()),
         };
         if let Err(what) = wrong {
@@ -169,6 +170,18 @@ impl World {
         };
         view.again.remove(&subject);
         view.told.remove(&subject).map(|_| ()).ok_or("receives the leave of a peer that it does not know")
+    }
+
+    /// An operator has removed a client from a network.
+    fn is_kicked(&mut self, client: usize, network: &str) -> Result<(), &'static str> {
+        let (net, Client { hub, life, .. }) = (self.net(network), &self.clients[client]);
+        let kicked = self.kicks || self.closed.contains(&(*hub, *life, net));
+        let was_member = self.clients[client].views.remove(&net).is_some();
+        match (was_member, kicked) {
+            (false, _) => Err("is removed from a network that it is not in"),
+            (true, false) => Err("is removed from a network by nobody"),
+            (true, true) => Ok(()),
+        }
     }
 
     /// Maximum time for which others may consider a client present after its end.
@@ -234,7 +247,8 @@ impl World {
         let draining = !self.hubs[self.clients[client].hub].is_up();
         let right = (reason == CloseReason::Draining && draining)
             || (reason == CloseReason::IdInUse && !others.is_empty())
-            || (reason == CloseReason::Replaced && may_be_replaced);
+            || (reason == CloseReason::Replaced && may_be_replaced)
+            || (reason == CloseReason::Kicked && self.kicks);
         if !right {
             self.complain(format!("{} is closed {reason:?}", self.name(client)));
         }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use proto::{RelayInput, limits};
+use proto::{Input, NetworkName, RelayInput, limits};
 
 use super::agenda::Event;
-use super::clients::Phase;
+use super::clients::{Client, Phase};
 use super::hubs::{Hub, State};
 use super::world::World;
 
@@ -33,10 +33,14 @@ pub(crate) enum Trouble {
     Stop,
     /// A link silently drops all data, in one direction or both, and stays open until a timeout.
     Swallow,
+    /// An operator closes a network of a hub.
+    Close,
+    /// An operator removes a peer, from its hub or from a network.
+    Kick,
 }
 
 impl Trouble {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const FAULTS: [Self; 11] = [
         Self::Bridge,
         Self::Clock,
         Self::Cut,
@@ -50,6 +54,14 @@ impl Trouble {
         Self::Swallow,
     ];
 
+    /// What operators do.
+    const ORDERS: [Self; 2] = [Self::Kick, Self::Close];
+
+    /// The trouble of this number: its place in [`Self::FAULTS`], and after them in [`Self::ORDERS`].
+    fn at(number: usize) -> Self {
+        Self::FAULTS.get(number).copied().unwrap_or_else(|| Self::ORDERS[number - Self::FAULTS.len()])
+    }
+
     /// Weight of a fault in an ordinary run.
     pub(crate) const fn weight(self) -> usize {
         match self {
@@ -57,6 +69,8 @@ impl Trouble {
             Self::Double | Self::Kill | Self::Stall => 3,
             Self::Bridge | Self::Drain | Self::Fill | Self::Partition | Self::Stop | Self::Swallow => 2,
             Self::Clock => 1,
+            // Plans have weights of their own for operators.
+            Self::Close | Self::Kick => 0,
         }
     }
 
@@ -72,12 +86,14 @@ impl World {
         }
         let at = self.now + self.up_to(self.plan.trouble_ms * 1_000);
         self.agenda.put(at, Event::Trouble);
-        let trouble = Trouble::ALL[self.rng.weighted(&self.plan.troubles)];
+        let trouble = Trouble::at(self.rng.weighted(&self.plan.troubles));
         let hub = self.rng.below(self.hubs.len());
         self.note(|| format!("trouble: {trouble:?}, h{hub}"));
         match trouble {
             Trouble::Bridge => self.bridge_fails(hub),
             Trouble::Clock => self.hubs[hub].skew_ms += self.rng.below(120_000) as i64 - 60_000,
+            Trouble::Close => self.close_network(hub),
+            Trouble::Kick => self.kick(),
             Trouble::Cut => {
                 if let Some(link) = self.any_link() {
                     self.cut(link);
@@ -108,6 +124,44 @@ impl World {
                     self.hubs[hub].frozen_until = Some(self.now + span);
                 }
             }
+        }
+    }
+
+    /// Whether a hub takes orders.
+    fn is_ordered(&self, hub: usize) -> bool {
+        self.hubs[hub].lives() && self.hubs[hub].frozen_until.is_none_or(|thaw| thaw < self.now)
+    }
+
+    fn kick(&mut self) {
+        let Some(client) = self.any(|client| client.phase == Phase::Open) else { return };
+        let Client { hub, shard, peer, ref views, .. } = self.clients[client];
+        if !self.is_ordered(hub) {
+            return;
+        }
+        let net = views.keys().next().copied().filter(|_| self.rng.one_in(2));
+        let network = net.map(|net| NetworkName::new(self.plan.networks[net]));
+        self.kicks = true;
+        self.tell_router(hub, shard, Input::Kick { peer, network, out_for: None });
+        self.kicks = false;
+        let stays = match net {
+            None => self.clients[client].phase != Phase::Ended,
+            Some(net) => self.clients[client].views.contains_key(&net),
+        };
+        if stays {
+            self.complain(format!("{} was kicked, and stays", self.name(client)));
+        }
+    }
+
+    /// A hub closes the network in slices, so its members learn it one after the other.
+    fn close_network(&mut self, hub: usize) {
+        if !self.is_ordered(hub) {
+            return;
+        }
+        let net = self.rng.below(self.plan.networks.len());
+        let (name, life) = (self.plan.networks[net], self.hubs[hub].life);
+        self.closed.insert((hub, life, net));
+        for shard in 0..self.hubs[hub].routers.len() {
+            self.tell_router(hub, shard, Input::CloseNetwork { network: NetworkName::new(name), out_for: None });
         }
     }
 

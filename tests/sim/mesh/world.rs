@@ -1,6 +1,6 @@
 //! The mesh and its clients, and the passing of time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::plan::Plan;
 use super::presence::Version;
 use super::saboteur::{Fault, Saboteur};
 use super::signals::Signals;
+use crate::oracle::Net;
 use crate::rng::Rng;
 
 #[derive(Debug)]
@@ -46,6 +47,10 @@ pub(crate) struct World {
     pub(crate) sent: [u64; EnvelopeKind::ALL.len()],
     /// Number of these envelopes that ask another hub about an acquaintance.
     pub(crate) asked: u64,
+    /// Whether an operator removes somebody in this step.
+    pub(crate) kicks: bool,
+    /// The networks that operators have closed, each at one life of a hub. A hub closes them in slices.
+    pub(crate) closed: BTreeSet<(usize, usize, Net)>,
     /// Whether the run is at rest, without new actions or faults.
     pub(crate) resting: bool,
     /// Since when.
@@ -82,6 +87,8 @@ impl World {
             beats: BTreeMap::new(),
             sent: Default::default(),
             asked: 0,
+            kicks: false,
+            closed: BTreeSet::new(),
             resting: false,
             rested_at: None,
             complaints: Vec::new(),

@@ -180,7 +180,7 @@ impl Oracle {
                 return 0;
             }
             Heard::Connected { .. } => wrong = Some("is admitted twice"),
-            Heard::Error { code, about } => {
+            Heard::Error { code, about, .. } => {
                 self.errors += 1;
                 self.signals.refused(sid, code, about.as_ref());
             }
