@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Third-party clients against a hub process.
 #
-#   tests/interop/run.sh [HUB_BINARY [SUITE...]]      suites: ws websockets rolling browser peerpigeon client dashboard
+#   tests/interop/run.sh [HUB_BINARY [SUITE...]]      suites: ws websockets rolling browser admin peerpigeon client dashboard
 #                                                   and wss: these, except rolling, with hubs that speak TLS
 #
 # STORM=1000  peers of the large crowd (0: none)       PAIRS=6  pairs of npm peerpigeon, each in a network of its own
@@ -19,7 +19,7 @@ hub=$(realpath "${1:-target/release/peerpigeon}")
 export HUB_BIN=$hub
 shift || true
 suites=("$@")
-[[ ${#suites[@]} -gt 0 ]] || suites=(ws websockets rolling browser peerpigeon client dashboard wss)
+[[ ${#suites[@]} -gt 0 ]] || suites=(ws websockets rolling browser admin peerpigeon client dashboard wss)
 
 cd "$(dirname "$0")"
 logs=$(mktemp -d)
@@ -35,7 +35,7 @@ main() {
       rolling) needs_python && run_rolling ;;
       client) { needs_node_in ../../clients/js && run_units; } || true; needs_node && needs_chromium && run_node client ;;
       wss) over_tls ;;
-      browser | peerpigeon | dashboard) needs_node && needs_chromium && run_node "$suite" ;;
+      browser | admin | peerpigeon | dashboard) needs_node && needs_chromium && run_node "$suite" ;;
       *) echo "no such suite: $suite" >&2; exit 2 ;;
     esac || true
   done
@@ -61,6 +61,7 @@ over_tls() {
   { needs_node && run_node ws; } || true
   { needs_python && run_python; } || true
   { needs_node && needs_chromium && run_node browser; } || true
+  { needs_node && needs_chromium && run_node admin; } || true
   { needs_node && needs_chromium && run_node peerpigeon; } || true
   # The other tests of the client do not depend on the hub's scheme, and Firefox trusts no authority of the tests.
   { needs_node && needs_chromium && run_node client --test-name-pattern 'two tabs meet|twelve tabs|megabyte|hub that'; } || true
