@@ -3,8 +3,14 @@
 
     target/release/peerpigeon --port 8080 & python3 tests/flood.py 127.0.0.1:8080 half-open --seconds 60
 
+With --tls, the hub speaks TLS, and newcomers and peers use wss. Certificates are not verified:
+
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out crt.pem
+    target/release/peerpigeon --port 8443 --tls-cert crt.pem --tls-key key.pem & python3 tests/flood.py 127.0.0.1:8443 half-open --tls
+
 Two floods, both from 127.0.0.2:
-    half-open   5,000 sockets with half a request line, each renewed as soon as the hub closes it, and after ten seconds
+    half-open   5,000 sockets with half a request line (with --tls: half a ClientHello), each renewed as soon as the hub
+                closes it, and after ten seconds
     connects    10,000 connections a second, each closed at once
 
 Meanwhile, each every 50 ms: a newcomer from 127.0.0.3 that connects as a peer, /livez from 127.0.0.1, and a signal between two
@@ -20,6 +26,7 @@ import os
 import resource
 import select
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -28,14 +35,29 @@ import time
 FLOOD, NEWCOMER, PROBE, INSIDE = "127.0.0.2", "127.0.0.3", "127.0.0.1", "127.0.0.4"
 
 
-def connect(source, to, timeout=10):
+HALF = b"GET /ws?peerId=00"
+
+# The beginning of a TLS record with a ClientHello.
+HALF_HELLO = bytes([0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC, 3, 3]) + bytes(17)
+
+# The TLS context of newcomers and peers; None without TLS.
+CONTEXT = None
+
+
+def use_tls():
+    global CONTEXT
+    CONTEXT = ssl.create_default_context()
+    CONTEXT.check_hostname, CONTEXT.verify_mode = False, ssl.CERT_NONE
+
+
+def connect(source, to, timeout=10, context=None):
     sock = socket.socket()
     sock.settimeout(timeout)
     sock.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
     sock.bind((source, 0))
     sock.connect(to)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
+    return context.wrap_socket(sock, server_hostname="localhost") if context else sock
 
 
 class Peer:
@@ -43,7 +65,7 @@ class Peer:
 
     def __init__(self, source, to, number):
         self.id = f"{number:040x}"
-        self.sock = connect(source, to)
+        self.sock = connect(source, to, context=CONTEXT)
         key = base64.b64encode(os.urandom(16)).decode()
         self.sock.sendall(
             f"GET /ws?peerId={self.id} HTTP/1.1\r\nHost: hub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -90,7 +112,7 @@ class Peer:
         return 2 + struct.unpack("!H", self.read[2:4])[0] if len(self.read) >= 4 else 1 << 30
 
 
-def flood_half_open(to, stop, opened, closed):
+def flood_half_open(to, stop, opened, closed, half=HALF):
     """Replaces sockets at once if the hub closes them, and after ten seconds otherwise."""
     poll, sockets = select.epoll(), {}
 
@@ -118,7 +140,7 @@ def flood_half_open(to, stop, opened, closed):
             elif not sockets[number][2]:
                 sockets[number][2] = True
                 try:
-                    sockets[number][0].send(b"GET /ws?peerId=00")
+                    sockets[number][0].send(half)
                 except OSError:
                     drop(number)
         now = time.monotonic()
@@ -171,7 +193,7 @@ def measure(to, admin, seconds, first):
         Peer(NEWCOMER, to, next(numbers)).sock.close()
 
     def livez():
-        with connect(PROBE, admin) as sock:
+        with connect(PROBE, admin, context=CONTEXT if admin == to else None) as sock:
             sock.sendall(b"GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")
             if not sock.recv(100).startswith(b"HTTP/1.1 200"):
                 raise ConnectionError("/livez is not 200")
@@ -207,7 +229,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("hub", help="HOST:PORT")
     parser.add_argument("flood", choices=["half-open", "connects"])
-    parser.add_argument("--admin", help="HOST:PORT of /livez, if there is an ADMIN_PORT")
+    parser.add_argument("--admin", help="HOST:PORT of /livez, if there is an ADMIN_PORT, without TLS")
+    parser.add_argument("--tls", action="store_true", help="the hub speaks TLS at this port")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--limit", type=float, default=200, help="ms")
     options = parser.parse_args()
@@ -215,11 +238,14 @@ def main():
     place = lambda text: (text.rsplit(":", 1)[0], int(text.rsplit(":", 1)[1]))
     to = place(options.hub)
     admin = place(options.admin) if options.admin else to
+    if options.tls:
+        use_tls()
 
     quiet = measure(to, admin, min(5, options.seconds), 1 << 40)
     stop, opened, closed = (multiprocessing.Value("q", 0, lock=False) for _ in range(3))
     target = flood_half_open if options.flood == "half-open" else flood_connects
-    process = multiprocessing.Process(target=target, args=(to, stop, opened, closed), daemon=True)
+    how = (HALF_HELLO,) if options.tls and options.flood == "half-open" else ()
+    process = multiprocessing.Process(target=target, args=(to, stop, opened, closed, *how), daemon=True)
     process.start()
     time.sleep(1)
     flooded = measure(to, admin, options.seconds, 1 << 41)
