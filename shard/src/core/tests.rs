@@ -95,6 +95,8 @@ async fn a_session_gets_new_credentials_and_an_ended_one_does_not() {
     let mut issued = Vec::new();
     for minute in 0..=11 {
         let now = Now { at: begin.at + minute * ICE_LOOK, ..begin };
+        // Its client answers pings.
+        core.session_mut(staying).expect("open").life.shown(now.at);
         core.wheel.expire(now.at, &mut core.due);
         core.expire(now);
         issued.push(core.router.stats().turn_credentials);
