@@ -21,17 +21,18 @@ pub(super) struct MemoryBudgets {
 impl MemoryBudgets {
     /// The budgets of a process that may use this much additional memory. `None` means any amount.
     ///
-    /// Counted bytes take up to twice as much memory, since buffers double when they grow. So the budgets together are
-    /// half of what the reserve leaves: a quarter for queues, an eighth each for incomplete messages and announcements.
+    /// Counted bytes take up to three times as much memory: a buffer that grows doubles, and its old bytes remain until
+    /// they are copied. So the budgets together are a third of what the reserve leaves: a sixth for queues, a twelfth each
+    /// for incomplete messages and announcements.
     pub(super) fn of(room: Option<u64>) -> Self {
         let room = room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
         let usable = room - MEMORY_RESERVE_BYTES.min(room / 2);
-        let send = DEFAULT_SEND_BUDGET_BYTES.min(usable / 4);
+        let send = DEFAULT_SEND_BUDGET_BYTES.min(usable / 6);
         Self {
             send_queue: DEFAULT_SEND_QUEUE_BYTES.min(send / 2),
             send,
-            receive: DEFAULT_RECEIVE_BUDGET_BYTES.min(usable / 8),
-            announce: DEFAULT_ANNOUNCE_BUDGET_BYTES.min(usable / 8),
+            receive: DEFAULT_RECEIVE_BUDGET_BYTES.min(usable / 12),
+            announce: DEFAULT_ANNOUNCE_BUDGET_BYTES.min(usable / 12),
         }
     }
 }
@@ -66,7 +67,7 @@ mod tests {
     fn budgets_and_their_overhead_fit_into_the_limit() {
         for room in [0, 10 * MIB, 50 * MIB, 100 * MIB, 250 * MIB, 500 * MIB, 1 << 30, 4 << 30] {
             let MemoryBudgets { send_queue, send, receive, announce } = MemoryBudgets::of(Some(room));
-            assert!(2 * (send + receive + announce) as u64 <= room, "{room}");
+            assert!(3 * (send + receive + announce) as u64 <= room, "{room}");
             assert!(send_queue <= send, "{room}");
         }
     }
