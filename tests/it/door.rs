@@ -375,7 +375,7 @@ fn the_token_gives_access_to_names_of_networks() {
 #[test]
 pub fn pipelined_page_requests_delay_only_their_connection() {
     use std::io::{Read, Write};
-    let hub = Hub::start(&[("SHARDS", "1")]);
+    let hub = Hub::start(&[("SHARDS", "1"), ("MESSAGE_RATE", "1000000"), ("NETWORK_BUDGETS", "0")]);
     let (mut a, mut b) = (Client::join(&hub, 1, "n"), Client::join(&hub, 2, "n"));
     b.hear_type("peer-discovered");
     a.hear_type("peer-discovered");
