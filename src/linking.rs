@@ -119,6 +119,7 @@ fn mesh_config(
             discovery: config.discovery,
             advertise: settings.advertise.clone(),
             public_url: settings.public_url.clone(),
+            presence_bytes: settings.presence_bytes,
             tuning: RelayTuning::default(),
         },
         token: token.clone(),

@@ -371,6 +371,7 @@ fn relay(hub: HubId, shards: u16, now: Now) -> Relay {
         discovery: Discovery::All,
         advertise: None,
         public_url: None,
+        presence_bytes: usize::MAX,
         tuning: RelayTuning::default(),
     };
     Relay::new(config, now)

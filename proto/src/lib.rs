@@ -89,7 +89,10 @@ pub use outbox::Outbox;
 pub use phase::SessionPhase;
 pub use reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 pub use redacted::Redacted;
-pub use relay::{Destination, HubView, MeshEvent, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats, Transport};
+pub use relay::{
+    Destination, HubView, MeshEvent, PresenceRefusal, Relay, RelayConfig, RelayInput, RelayOutput, RelayStats,
+    Transport,
+};
 pub use resume::{Lineage, ResumeKeys, ResumeOutcome, Right, Secret};
 pub use route::{Address, Hop};
 pub use router::{

@@ -1,6 +1,8 @@
 //! The rules between hubs: presence, routing, takeovers. A hub has one relay.
 
+mod ahead;
 mod audit;
+mod budgets;
 mod directory;
 mod heartbeats;
 mod holding;
@@ -43,9 +45,11 @@ use crate::router::{Discovery, OutcomeLetter, SignalLetter, ToMesh};
 use crate::time::Now;
 use crate::tuning::RelayTuning;
 
+pub use holding::PresenceRefusal;
 pub use io::{Destination, MeshEvent, RelayInput, RelayOutput, Transport};
 pub use view::{HubView, RelayStats};
 
+use budgets::Budgets;
 use directory::Directory;
 use holding::Holding;
 use legacy::Legacy;
@@ -78,6 +82,9 @@ pub struct RelayConfig {
     /// URL at which clients reach this hub (PUBLIC_URL), of at most
     /// [`MAX_HUB_URL_BYTES`](crate::limits::MAX_HUB_URL_BYTES).
     pub public_url: Option<Arc<str>>,
+    /// Maximum size of the presence of all other hubs together, in bytes (MESH_PRESENCE_BYTES). One hub can use half of
+    /// it. What exceeds it is not known here, and is counted.
+    pub presence_bytes: usize,
     /// Limits that tests make small.
     pub tuning: RelayTuning,
 }
@@ -89,6 +96,7 @@ pub struct Relay {
     /// The presence of this hub's own peers. Other hubs replicate it.
     own: Holding,
     hubs: BTreeMap<HubId, Remote>,
+    budgets: Budgets,
     /// Hubs by the numbers that shards use for them. Each incarnation has its own number, because outcomes for one must
     /// not be taken for those of the next.
     numbers: BTreeMap<u32, HubId>,
@@ -132,6 +140,7 @@ impl Relay {
         Self {
             own: Holding::new(config.tuning.max_peers_per_hub),
             hubs: BTreeMap::new(),
+            budgets: Budgets::new(config.presence_bytes, &config.tuning),
             numbers: BTreeMap::new(),
             last_number: 0,
             directory: Directory::new(config.keys),

@@ -1,9 +1,9 @@
 //! Limits that tests make small.
 
 use crate::limits::{
-    MAX_ACQUAINTANCES, MAX_LEGACY_OWED, MAX_PEERS_PER_HUB, MAX_PEERS_PER_LEGACY_LINK, MAX_SIGNALS_IN_FLIGHT,
-    MAX_SNAPSHOT_CHANGES, RANDOM_PICKS, ROSTER_CHUNK, SLICE_CHANGES, SLICE_DISCARDED, SLICE_LETTERS, SLICE_PEERS,
-    TURN_OUTPUTS,
+    MAX_ACQUAINTANCES, MAX_AHEAD_BYTES, MAX_HELD_BYTES, MAX_LEGACY_OWED, MAX_PEERS_PER_HUB, MAX_PEERS_PER_LEGACY_LINK,
+    MAX_SIGNALS_IN_FLIGHT, MAX_SNAPSHOT_CHANGES, RANDOM_PICKS, ROSTER_CHUNK, SLICE_CHANGES, SLICE_DISCARDED,
+    SLICE_LETTERS, SLICE_PEERS, TURN_OUTPUTS,
 };
 
 /// Limits of a [`Router`](crate::Router) that tests reach with few peers. Hubs use the default.
@@ -37,6 +37,10 @@ pub struct RelayTuning {
     pub slices: Slices,
     /// Maximum number of peers of one hub: [`MAX_PEERS_PER_HUB`].
     pub max_peers_per_hub: usize,
+    /// Maximum size of changes of all hubs that wait for earlier ones, in bytes: [`MAX_AHEAD_BYTES`].
+    pub max_ahead_bytes: usize,
+    /// Maximum size of signals of all hubs that wait for earlier ones, in bytes: [`MAX_HELD_BYTES`].
+    pub max_held_bytes: usize,
     /// Maximum number of signals to one hub without an outcome: [`MAX_SIGNALS_IN_FLIGHT`].
     pub max_signals_in_flight: usize,
     /// Maximum number of peers behind one legacy link: [`MAX_PEERS_PER_LEGACY_LINK`].
@@ -50,6 +54,8 @@ impl Default for RelayTuning {
         Self {
             slices: Slices::default(),
             max_peers_per_hub: MAX_PEERS_PER_HUB,
+            max_ahead_bytes: MAX_AHEAD_BYTES,
+            max_held_bytes: MAX_HELD_BYTES,
             max_signals_in_flight: MAX_SIGNALS_IN_FLIGHT,
             max_peers_per_legacy_link: MAX_PEERS_PER_LEGACY_LINK,
             max_legacy_owed: MAX_LEGACY_OWED,

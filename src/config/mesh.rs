@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hyper::Uri;
 use ipnet::IpNet;
 use mesh::BridgeConfig;
-use proto::limits::{LEAST_RESUME_TOKEN_BYTES, MAX_HUB_URL_BYTES};
+use proto::limits::{DEFAULT_MESH_PRESENCE_BYTES, LEAST_RESUME_TOKEN_BYTES, MAX_HUB_URL_BYTES};
 use proto::{Discovery, HubId, PeerId, Redacted};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -31,6 +31,8 @@ pub struct MeshSettings {
     pub legacy: Legacy,
     /// MESH_PORT, if it differs from PORT. 0 means any free port.
     pub port: Option<u16>,
+    /// MESH_PRESENCE_BYTES.
+    pub presence_bytes: usize,
     /// PUBLIC_URL.
     pub public_url: Option<Arc<str>>,
     /// REDIS_URL, with its secrets.
@@ -99,6 +101,7 @@ impl MeshSettings {
         let ca = reader.text(&settings::MESH_CA, || Ok(None), |text| certificates(text).map(Some));
         let legacy = reader.text(&settings::MESH_LEGACY, || Ok(Legacy::default()), legacy);
         let mesh_port = reader.number(&settings::MESH_PORT, || port.unwrap_or_default());
+        let presence_bytes = reader.number(&settings::MESH_PRESENCE_BYTES, || DEFAULT_MESH_PRESENCE_BYTES as u64);
         let redis_url = reader.text(&settings::REDIS_URL, || Ok(None), |text| redis_url(text).map(Some));
         if let Some(Some(url)) = &redis_url {
             reader.show_as(&settings::REDIS_URL, url.shown());
@@ -115,6 +118,7 @@ impl MeshSettings {
             insecure: insecure?,
             legacy: legacy?,
             port: mesh_port.filter(|_| mesh_port != port).map(|port| u16::try_from(port).unwrap_or_default()),
+            presence_bytes: usize::try_from(presence_bytes?).unwrap_or(usize::MAX),
             public_url: public_url?,
             redis_url: redis_url?,
             token: token?,

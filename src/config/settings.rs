@@ -9,9 +9,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use proto::limits::{
     DEFAULT_ADDRESS_CONNECT_RATE, DEFAULT_ADDRESS_UNFINISHED, DEFAULT_ANNOUNCE_RATE_BYTES, DEFAULT_CONNECT_RATE,
     DEFAULT_DISCOVER_RATE, DEFAULT_ERROR_RATE, DEFAULT_EVENT_RATE_BYTES, DEFAULT_MAX_CONNECTIONS,
-    DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_NETWORKS_PER_PEER, DEFAULT_MAX_PEERS_PER_NETWORK, DEFAULT_MESSAGE_RATE,
-    DEFAULT_MESSAGE_RATE_BYTES, DEFAULT_NETWORK_BUDGETS, DEFAULT_SEND_QUEUE_FRAMES, LARGEST_MAX_MESSAGE_BYTES,
-    LARGEST_MESSAGE_RATE_BYTES, ROSTER_CHUNK, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
+    DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_NETWORKS_PER_PEER, DEFAULT_MAX_PEERS_PER_NETWORK,
+    DEFAULT_MESH_PRESENCE_BYTES, DEFAULT_MESSAGE_RATE, DEFAULT_MESSAGE_RATE_BYTES, DEFAULT_NETWORK_BUDGETS,
+    DEFAULT_SEND_QUEUE_FRAMES, LARGEST_MAX_MESSAGE_BYTES, LARGEST_MESSAGE_RATE_BYTES, ROSTER_CHUNK,
+    ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
 };
 
 /// One setting, set by its variable or by the flag of the same name.
@@ -595,6 +596,15 @@ pub(crate) static HUB_MESH_NAMESPACE: Setting = Setting {
     help: "Name of the mesh that this hub belongs to; hubs link only within one mesh",
 };
 
+pub(crate) static MESH_PRESENCE_BYTES: Setting = Setting {
+    name: "MESH_PRESENCE_BYTES",
+    value: "BYTES",
+    default: Preset::Number(DEFAULT_MESH_PRESENCE_BYTES as u64),
+    kind: Kind::Number { noun: "a number of bytes", min: 1024 * 1024, max: 1 << 40 },
+    heading: MESH,
+    help: "Maximum size of the peers of all other hubs that this hub stores, in bytes; one hub can use half of it",
+};
+
 pub(crate) static BOOTSTRAP_HUBS: Setting = Setting {
     name: "BOOTSTRAP_HUBS",
     value: "URLS",
@@ -769,7 +779,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 73] = [
+pub(crate) static ALL: [&Setting; 74] = [
     &HOST,
     &PORT,
     &ADMIN_HOST,
@@ -825,6 +835,7 @@ pub(crate) static ALL: [&Setting; 73] = [
     &IS_HUB,
     &HUB_ID,
     &HUB_MESH_NAMESPACE,
+    &MESH_PRESENCE_BYTES,
     &BOOTSTRAP_HUBS,
     &MESH_TOKEN,
     &MESH_TOKEN_ALSO,

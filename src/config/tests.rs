@@ -153,6 +153,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("HUB_ID", &[ID], &["x", "0123", "0123456789abcdef0123456789abcdef0123456g"]),
     ("HUB_MESH_NAMESPACE", &["pigeonhub-mesh", "x", "größer"], &["two words", "tab\there"]),
+    ("MESH_PRESENCE_BYTES", &["1048576", "1099511627776"], &["0", "1048575", "1099511627777", "x"]),
     (
         "BOOTSTRAP_HUBS",
         &["ws://a", "wss://a.example:9000,ws://[::1]:8080/x", " ws://a , ,ws://b,", ","],

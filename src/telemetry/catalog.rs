@@ -181,9 +181,14 @@ catalog! {
     MESH_NUMBERS_REFUSED "peerpigeon_mesh_numbers_refused_total" Counter []
         "Implausible numbers of other hubs that were ignored: heartbeats and sessions that begin after the year 2527, \
             signals too far ahead in their order."
-    MESH_PRESENCE_REFUSED "peerpigeon_mesh_presence_refused_total" Counter []
-        "Changes and heartbeats that this hub ignores, because a hub has more than 1,000,000 peers, a peer more than \
-            1,024 networks, or the mesh more than 1,024 hubs."
+    MESH_PRESENCE_REFUSED "peerpigeon_mesh_presence_refused_total" Counter ["limit"]
+        "Changes and heartbeats of other hubs that this hub ignores, by the limit that they exceed: 1,024 hubs in the \
+            mesh, 1,000,000 peers of a hub, 1,024 networks of a peer, MESH_PRESENCE_BYTES, or changes that wait for an \
+            earlier one."
+    MESH_SIGNALS_NOT_HELD "peerpigeon_mesh_signals_not_held_total" Counter []
+        "Signals of other hubs answered with `unreachable` because too many waited for an earlier one, or too many bytes."
+    MESH_PRESENCE_BYTES "peerpigeon_mesh_presence_bytes" Gauge []
+        "Size of the peers of other hubs that this hub stores, in bytes. MESH_PRESENCE_BYTES limits it."
     MESH_IDS_GIVEN_UP "peerpigeon_mesh_ids_given_up_total" Counter []
         "Times this hub found another live hub with its HUB_ID and took a new id."
     MESH_TAKEOVERS "peerpigeon_mesh_takeovers_total" Counter ["answer"]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mesh::{LinkEnd, MeshReading};
+use proto::PresenceRefusal;
 use proto::envelope::EnvelopeKind;
 
 use super::{catalog, count, gauge, label};
@@ -12,6 +13,7 @@ pub(super) fn publish(reading: &MeshReading) {
     let MeshReading { relay, links, io, .. } = reading;
     gauge(&catalog::MESH_HUBS, vec![], relay.hubs as f64);
     gauge(&catalog::MESH_REMOTE_PEERS, vec![], relay.remote_peers as f64);
+    gauge(&catalog::MESH_PRESENCE_BYTES, vec![], relay.presence_bytes as f64);
     gauge(&catalog::MESH_PRESENCE_LAG, vec![], seconds(relay.presence_lag_ms));
     gauge(&catalog::MESH_GHOST_AGE, vec![], seconds(relay.ghost_age_ms));
     gauge(&catalog::MESH_UNSETTLED, vec![], relay.unsettled_hubs as f64);
@@ -30,7 +32,7 @@ pub(super) fn publish(reading: &MeshReading) {
         (&catalog::MESH_LATE_OUTCOMES, relay.late_outcomes),
         (&catalog::MESH_SNAPSHOTS_REFUSED, relay.snapshots_refused),
         (&catalog::MESH_NUMBERS_REFUSED, relay.numbers_refused),
-        (&catalog::MESH_PRESENCE_REFUSED, relay.presence_refused),
+        (&catalog::MESH_SIGNALS_NOT_HELD, relay.signals_not_held),
         (&catalog::MESH_IDS_GIVEN_UP, relay.ids_given_up),
         (&catalog::MESH_HUBS_LOST, relay.hubs_lost),
         (&catalog::MESH_GHOSTS_EVICTED, relay.ghosts_evicted),
@@ -49,6 +51,10 @@ pub(super) fn publish(reading: &MeshReading) {
         (&catalog::LINK_DIAL_FAILURES, io.dial_failures),
     ] {
         count(metric, vec![], value);
+    }
+    for limit in PresenceRefusal::ALL {
+        let refused = relay.presence_refused[limit as usize];
+        count(&catalog::MESH_PRESENCE_REFUSED, vec![label("limit", limit.label())], refused);
     }
     for (i, direction) in ["out", "in"].into_iter().enumerate() {
         count(&catalog::MESH_SNAPSHOTS, vec![label("direction", direction)], relay.snapshots[i]);

@@ -43,6 +43,7 @@ fn core_with(make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>) -> (Core, Arc<st
             namespace: "mesh".into(),
             advertise: None,
             public_url: None,
+            presence_bytes: proto::limits::DEFAULT_MESH_PRESENCE_BYTES,
             tuning: RelayTuning::default(),
         },
         token: None,

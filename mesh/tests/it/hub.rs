@@ -52,6 +52,7 @@ pub(crate) fn config(n: u8, bootstrap: &[String]) -> MeshConfig {
             namespace: "mesh".into(),
             advertise: None,
             public_url: None,
+            presence_bytes: proto::limits::DEFAULT_MESH_PRESENCE_BYTES,
             tuning: RelayTuning::default(),
         },
         token: Some(TOKEN.into()),

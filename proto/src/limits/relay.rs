@@ -87,11 +87,29 @@ pub const MAX_HUB_URL_BYTES: usize = 512;
 /// would need more links get `unreachable`.
 pub const MAX_HOPS: u8 = 16;
 
-/// Maximum number of changes of one hub that are held while an earlier one is missing. Further ones are dropped, and a
-/// snapshot repairs the loss.
+/// Default of MESH_PRESENCE_BYTES: maximum size of the presence of all other hubs together, in bytes. One hub can use
+/// half of it. Peers and networks beyond it are not known on this hub, and are counted. Peers that are known stay.
+///
+/// A peer counts [`REMOTE_PEER_BYTES`], and a membership its `peer-discovered` message and [`MEMBER_BYTES`]. So 1 GiB
+/// holds the 1,000,000 peers of other hubs that are in one network each and announce 50 B: 1,000,000 x (512 B + 300 B +
+/// 256 B) = 1.07 GB. While a snapshot arrives, its hub's replica is there twice, and the larger one counts.
+pub const DEFAULT_MESH_PRESENCE_BYTES: usize = 1024 * 1024 * 1024;
+
+/// Bytes that a peer of another hub counts in that budget, without its memberships: its entry in the replica, in the
+/// directory, among the claims of its hub, and at its home shard.
+pub const REMOTE_PEER_BYTES: usize = 512;
+
+/// Maximum number of changes of one hub that are held while an earlier one is missing. Further ones are dropped and
+/// counted, and a snapshot repairs the loss.
 ///
 /// Each takes about 500 B: 8,192 x 500 B = 4 MB for each hub that is behind.
 pub const MAX_CHANGES_AHEAD: usize = 8 * 1024;
+
+/// Maximum size of such changes of all hubs together, in bytes. One hub can use half of it: 8,192 changes of 4 KB.
+/// Further ones are dropped and counted, as above.
+///
+/// Without this bound, 1,024 hubs could make a hub hold 8,192 changes of 17 KB each: 146 GB.
+pub const MAX_AHEAD_BYTES: usize = 64 * 1024 * 1024;
 
 /// Time for which this hub waits for a missing change before it requests a snapshot.
 pub const GAP_PATIENCE: Duration = Duration::from_millis(300);
@@ -198,8 +216,12 @@ pub const SLICE_ROOM: usize = OUTBOX_HIGH_WATER / 4;
 pub const MAX_SIGNALS_IN_FLIGHT: usize = 256 * 1024;
 
 /// Maximum number of signals from one hub that wait for an earlier signal, or for the presence of their sender. Further
-/// ones get `unreachable`.
+/// ones get `unreachable`, and are counted.
 pub const MAX_SIGNALS_HELD: usize = 1024;
+
+/// Maximum size of such signals of all hubs together, in bytes. Further ones get `unreachable`, and are counted. One
+/// hub can use half of it: 1,024 signals of 32 KB. A browser's offer for a video call has about 8 KB.
+pub const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
 
 /// Time for which a signal waits for an earlier one, or for the presence of its sender.
 pub const HOLD: Duration = Duration::from_millis(500);

@@ -5,6 +5,7 @@ use crate::bugs::ensure;
 use crate::id::PeerId;
 use crate::limits::GREATEST_TIME;
 
+use super::budgets::{Budgets, Kept, presence_bytes};
 use super::{Relay, holding};
 
 impl Relay {
@@ -34,6 +35,19 @@ impl Relay {
         }
         let (numbers, hubs) = (self.numbers.len(), self.hubs.len());
         ensure(numbers == hubs, || format!("{hubs} hubs have {numbers} numbers"))?;
+        let mut counted = Kept::default();
+        for (hub, remote) in &self.hubs {
+            let (kept, accounted) = (remote.kept(), remote.accounted());
+            ensure(kept == accounted, || format!("{kept:?} is kept for {hub:?}, and {accounted:?} counted"))?;
+            let held: usize = remote.holding.peers.values().map(|presence| presence_bytes(presence)).sum();
+            ensure(held == remote.holding.bytes(), || format!("{hub:?} holds {held} bytes, which count otherwise"))?;
+            counted.presence += kept.presence;
+            counted.ahead += kept.ahead;
+            counted.held += kept.held;
+        }
+        let Budgets { presence, ahead, held } = &self.budgets;
+        let used = Kept { presence: presence.used(), ahead: ahead.used(), held: held.used() };
+        ensure(counted == used, || format!("{counted:?} is kept for all hubs, and {used:?} counted"))?;
         let digest = holding::digest(self.own.peers.values());
         ensure(digest == self.own.digest, || format!("the digest of {} own peers", self.own.peers.len()))
     }

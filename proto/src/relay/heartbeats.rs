@@ -12,6 +12,7 @@ use crate::limits::{
 use crate::route::Hop;
 use crate::time::Now;
 
+use super::holding::PresenceRefusal;
 use super::remote::{Liveness, Remote};
 use super::{Destination, MeshEvent, Relay};
 
@@ -101,7 +102,7 @@ impl Relay {
         let known = self.hubs.get(&beat.hub).map(|r| (r.incarnation, r.beat.number, r.state));
         let found = match known {
             None if self.hubs.len() >= MAX_HUBS => {
-                self.stats.presence_refused += 1;
+                self.stats.presence_refused[PresenceRefusal::Hubs as usize] += 1;
                 return;
             }
             None => {
@@ -168,7 +169,11 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "heartbeat of {:?}", beat.hub);
         };
-        remote.forget_unconfirmed();
+        remote.ahead.forget_unconfirmed(remote.beat.number, remote.beat.seq);
+        self.account(beat.hub);
+        let Some(remote) = self.hubs.get_mut(&beat.hub) else {
+            return bug!(self.bugs, HubMissing, "heartbeat of {:?}", beat.hub);
+        };
         if remote.repair.is_under_way() || remote.is_catching_up() {
             return;
         }

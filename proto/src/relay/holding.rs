@@ -10,8 +10,10 @@ use siphasher::sip::SipHasher13;
 use crate::claim::{Claim, Precedence};
 use crate::envelope::{Change, ChangeKind, Presence};
 use crate::id::{PeerId, PeerIncarnation};
-use crate::limits::MAX_MEMBERSHIPS;
+use crate::limits::{MAX_MEMBERSHIPS, REMOTE_PEER_BYTES};
 use crate::router::Announcement;
+
+use super::budgets::{membership_bytes, presence_bytes};
 
 /// A hub's presence after the change `seq`. The hub itself writes it. All other hubs hold replicas.
 #[derive(Debug)]
@@ -20,27 +22,71 @@ pub(super) struct Holding {
     /// Digest of the contents, independent of their order: the exclusive or of their hashes.
     pub(super) digest: u64,
     pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
+    /// Size of the contents, in bytes.
+    bytes: usize,
     /// Maximum number of peers. Changes add no more than that.
     max_peers: usize,
 }
 
+/// Why a change is not applied, or a heartbeat ignored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PresenceRefusal {
+    /// The mesh has more than [`MAX_HUBS`](crate::limits::MAX_HUBS) hubs.
+    Hubs,
+    /// The hub has more than [`MAX_PEERS_PER_HUB`](crate::limits::MAX_PEERS_PER_HUB) peers.
+    Peers,
+    /// The peer is in more than [`MAX_MEMBERSHIPS`] networks.
+    Networks,
+    /// The presence of other hubs takes more than MESH_PRESENCE_BYTES, or that of one hub more than half of it.
+    Bytes,
+    /// The changes that wait for an earlier one are more than
+    /// [`MAX_CHANGES_AHEAD`](crate::limits::MAX_CHANGES_AHEAD), or take more than
+    /// [`MAX_AHEAD_BYTES`](crate::limits::MAX_AHEAD_BYTES).
+    ChangesAhead,
+}
+
+impl PresenceRefusal {
+    /// All reasons, in the order of their discriminants.
+    pub const ALL: [Self; 5] = [Self::Hubs, Self::Peers, Self::Networks, Self::Bytes, Self::ChangesAhead];
+
+    /// The metric's label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Hubs => "hubs",
+            Self::Peers => "peers",
+            Self::Networks => "networks",
+            Self::Bytes => "bytes",
+            Self::ChangesAhead => "changes-ahead",
+        }
+    }
+}
+
 impl Holding {
     pub(super) const fn new(max_peers: usize) -> Self {
-        Self { seq: 0, digest: 0, peers: BTreeMap::new(), max_peers }
+        Self { seq: 0, digest: 0, peers: BTreeMap::new(), bytes: 0, max_peers }
     }
 
-    /// Applies the next change. Returns `false` if it would exceed a limit of peers or of networks, and is ignored.
-    pub(super) fn apply(&mut self, change: &Change) -> bool {
+    /// Size of the contents, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Applies the next change.
+    ///
+    /// # Errors
+    ///
+    /// The limit that it would exceed: of peers, of networks, or of `most` bytes. It is ignored then.
+    pub(super) fn apply(&mut self, change: &Change, most: usize) -> Result<(), PresenceRefusal> {
         self.seq = change.seq;
         let held = self.peers.get(&change.peer).map(|presence| presence.session);
         let claim = |incarnation| Claim { incarnation, hub: change.hub };
         // Ignores changes of a session whose claim has lost.
         if held.is_some_and(|held| claim(change.session).against(claim(held)) == Precedence::Loses) {
-            return true;
+            return Ok(());
         }
         match &change.kind {
-            ChangeKind::Up => return self.begin(change.peer, change.session).is_some(),
-            ChangeKind::Joined(announcement) => return self.enter(announcement, change.session),
+            ChangeKind::Up => return self.begin(change.peer, change.session, most).map(|_| ()),
+            ChangeKind::Joined(announcement) => return self.enter(announcement, change.session, most),
             ChangeKind::Left { network, .. } if held == Some(change.session) => {
                 if let Some(presence) = self.peers.get_mut(&change.peer)
                     // A hub that reports a leave from a network that the peer is not in then has another digest.
@@ -48,12 +94,13 @@ impl Holding {
                 {
                     let left = Arc::make_mut(presence).memberships.remove(at);
                     self.digest ^= membership_hash(&left);
+                    self.bytes -= membership_bytes(&left);
                 }
             }
             ChangeKind::Down(_) if held == Some(change.session) => self.end(&change.peer),
             ChangeKind::Left { .. } | ChangeKind::Down(_) => {}
         }
-        true
+        Ok(())
     }
 
     /// Replaces the whole presence, and returns the peers of the previous one.
@@ -62,36 +109,54 @@ impl Holding {
         seq: u64,
         digest: u64,
         peers: BTreeMap<PeerId, Arc<Presence>>,
+        bytes: usize,
     ) -> BTreeMap<PeerId, Arc<Presence>> {
-        std::mem::replace(self, Self { seq, digest, peers, ..*self }).peers
+        std::mem::replace(self, Self { seq, digest, peers, bytes, ..*self }).peers
     }
 
-    /// The presence of a peer with this session, added if necessary. `None` at the maximum number of peers.
-    fn begin(&mut self, peer: PeerId, session: PeerIncarnation) -> Option<&mut Arc<Presence>> {
+    /// The presence of a peer with this session, added if necessary and possible.
+    fn begin(
+        &mut self,
+        peer: PeerId,
+        session: PeerIncarnation,
+        most: usize,
+    ) -> Result<&mut Arc<Presence>, PresenceRefusal> {
         if self.peers.get(&peer).is_some_and(|presence| presence.session != session) {
             self.end(&peer);
         }
         let room = self.peers.len() < self.max_peers;
         match self.peers.entry(peer) {
-            Entry::Occupied(held) => Some(held.into_mut()),
-            Entry::Vacant(_) if !room => None,
+            Entry::Occupied(held) => Ok(held.into_mut()),
+            Entry::Vacant(_) if !room => Err(PresenceRefusal::Peers),
+            Entry::Vacant(_) if self.bytes + REMOTE_PEER_BYTES > most => Err(PresenceRefusal::Bytes),
             Entry::Vacant(free) => {
                 self.digest ^= session_hash(&peer, session);
-                Some(free.insert(Arc::new(Presence { peer, session, memberships: Vec::new() })))
+                self.bytes += REMOTE_PEER_BYTES;
+                Ok(free.insert(Arc::new(Presence { peer, session, memberships: Vec::new() })))
             }
         }
     }
 
-    /// Adds or renews a membership. Returns `false` if a maximum is reached.
-    fn enter(&mut self, announcement: &Arc<Announcement>, session: PeerIncarnation) -> bool {
-        let Some(presence) = self.begin(announcement.peer, session) else {
-            return false;
-        };
+    /// Adds or renews a membership.
+    fn enter(
+        &mut self,
+        announcement: &Arc<Announcement>,
+        session: PeerIncarnation,
+        most: usize,
+    ) -> Result<(), PresenceRefusal> {
+        self.begin(announcement.peer, session, most)?;
+        let Some(presence) = self.peers.get_mut(&announcement.peer) else { return Err(PresenceRefusal::Peers) };
         let memberships = &mut Arc::make_mut(presence).memberships;
         let at = memberships.binary_search_by(|a| a.network.cmp(&announcement.network));
         if at.is_err() && memberships.len() >= MAX_MEMBERSHIPS {
-            return false;
+            return Err(PresenceRefusal::Networks);
         }
+        let before = at.map_or(0, |at| membership_bytes(&memberships[at]));
+        let bytes = self.bytes - before + membership_bytes(announcement);
+        if bytes > most {
+            return Err(PresenceRefusal::Bytes);
+        }
+        self.bytes = bytes;
         let mut digest = membership_hash(announcement);
         match at {
             Ok(at) => {
@@ -101,12 +166,13 @@ impl Holding {
             Err(at) => memberships.insert(at, Arc::clone(announcement)),
         }
         self.digest ^= digest;
-        true
+        Ok(())
     }
 
     fn end(&mut self, peer: &PeerId) {
         if let Some(presence) = self.peers.remove(peer) {
             self.digest ^= presence_hash(&presence);
+            self.bytes -= presence_bytes(&presence);
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::limits::{HEARTBEAT, HUB_MEMORY};
 use crate::route::Hop;
 use crate::time::Now;
 
+use super::budgets::Kept;
 use super::remote::{Liveness, Paths, Remote};
 use super::signals::Inbound;
 use super::{Destination, MeshEvent, Relay};
@@ -116,6 +117,7 @@ impl Relay {
             .collect();
         for hub in dead {
             if let Some(remote) = self.hubs.remove(&hub) {
+                self.budgets.change(remote.accounted(), Kept::default());
                 self.forget_number(remote.number, hub);
             }
         }
@@ -152,6 +154,7 @@ impl Relay {
         (remote.sent_by, remote.answered, remote.avoided) = (None, 0, None);
         remote.outcomes.clear();
         remote.outcomes_due = None;
+        self.account(hub);
         self.forget_number(before, hub);
     }
 }

@@ -8,13 +8,13 @@ use crate::bug;
 use crate::claim::Claim;
 use crate::envelope::{Change, ChangeKind, Envelope, Presence, SnapshotRequest};
 use crate::id::{HubId, PeerId, PeerIncarnation};
-use crate::limits::MAX_CHANGES_AHEAD;
 use crate::reason::LeaveReason;
 use crate::route::Hop;
 use crate::router::Announcement;
 use crate::time::Now;
 
 use super::directory::LeaveCause;
+use super::holding::PresenceRefusal;
 use super::remote::Liveness;
 use super::repair::Abandoned;
 use super::{Destination, Relay};
@@ -35,7 +35,9 @@ impl Relay {
         let (hub, incarnation) = (self.config.hub, self.config.incarnation);
         let change = Arc::new(Change { hub, incarnation, seq: self.own.seq + 1, peer, session, kind });
         self.keep_for_snapshots(hub, &peer);
-        self.stats.presence_refused += u64::from(!self.own.apply(&change));
+        if let Err(limit) = self.own.apply(&change, usize::MAX) {
+            self.stats.presence_refused[limit as usize] += 1;
+        }
         self.flood(&change, None, now);
         self.reconsider(peer, hub, &leave_cause(&change), now);
         if let ChangeKind::Joined(announcement) = &change.kind
@@ -51,7 +53,7 @@ impl Relay {
             self.stats.duplicates += 1;
             return;
         };
-        let known = change.seq <= remote.holding.seq || remote.ahead.contains_key(&change.seq);
+        let known = change.seq <= remote.holding.seq || remote.ahead.contains(change.seq);
         if change.incarnation != remote.incarnation || known {
             self.stats.duplicates += 1;
             return;
@@ -60,17 +62,30 @@ impl Relay {
             self.flood(&change, Some(via), now);
             self.apply(&change, now);
             self.catch_up(change.hub, now);
-        } else if remote.ahead.len() < MAX_CHANGES_AHEAD {
-            remote.ahead.insert(change.seq, (remote.beat.number, Arc::clone(&change)));
+        } else if remote.keep_ahead(&change, self.budgets.ahead) {
             let is_catching_up = remote.is_catching_up();
             if !remote.repair.is_under_way() && !is_catching_up {
                 remote.repair.note_behind(now.at);
             }
+            self.account(change.hub);
             self.flood(&change, Some(via), now);
             if is_catching_up {
                 // Each received change applies more than one of the held changes.
                 self.catch_up(change.hub, now);
             }
+        } else {
+            self.stats.presence_refused[PresenceRefusal::ChangesAhead as usize] += 1;
+        }
+    }
+
+    /// Records what is kept for a hub now.
+    pub(super) fn account(&mut self, hub: HubId) {
+        match self.hubs.get_mut(&hub) {
+            Some(remote) => {
+                let (before, now) = remote.account();
+                self.budgets.change(before, now);
+            }
+            None => bug!(self.bugs, HubMissing, "{hub:?} is accounted for"),
         }
     }
 
@@ -79,7 +94,11 @@ impl Relay {
         self.settle_at(change.hub, &change.peer, now);
         self.keep_for_snapshots(change.hub, &change.peer);
         if let Some(remote) = self.hubs.get_mut(&change.hub) {
-            self.stats.presence_refused += u64::from(!remote.holding.apply(change));
+            let most = self.budgets.presence.allows(remote.accounted().presence);
+            if let Err(limit) = remote.holding.apply(change, most) {
+                self.stats.presence_refused[limit as usize] += 1;
+            }
+            self.account(change.hub);
             self.reconsider(change.peer, change.hub, &leave_cause(change), now);
         } else {
             bug!(self.bugs, HubMissing, "change {} of {:?}", change.seq, change.hub);
@@ -97,12 +116,13 @@ impl Relay {
                 break;
             }
             // Changes that a snapshot contains are dropped.
-            if let Some((seq, (_, change))) = remote.ahead.pop_first()
-                && seq == remote.holding.seq + 1
+            if let Some(change) = remote.ahead.pop()
+                && change.seq == remote.holding.seq + 1
             {
                 self.apply(&change, now);
             }
         }
+        self.account(hub);
         let Some(remote) = self.hubs.get_mut(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} catches up");
         };
@@ -163,11 +183,12 @@ impl Relay {
         let request = SnapshotRequest { hub, incarnation: remote.incarnation, have: 0 };
         remote.outcomes.clear();
         remote.outcomes_due = None;
-        let held = remote.holding.replace(0, 0, BTreeMap::new());
+        let held = remote.holding.replace(0, 0, BTreeMap::new(), 0);
         remote.unsettle(LeaveCause::HubGone);
         let peers = held.len();
         self.discarded.add(held);
         self.discarded.add(received);
+        self.account(hub);
         for via in waiters {
             self.decline_snapshot(via, request);
         }

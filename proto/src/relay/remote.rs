@@ -1,6 +1,6 @@
 //! The state of one other hub.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use crate::limits::{DOUBT_BEATS, HEARTBEAT, LEASE, MAX_ENDED_LIVES, ROUTE_PATIEN
 use crate::reason::Outcome;
 use crate::route::Hop;
 
+use super::ahead::Ahead;
+use super::budgets::{Budget, Kept};
 use super::holding::Holding;
 use super::repair::Repair;
 use super::signals::{Inbound, Outbound};
@@ -39,9 +41,9 @@ pub(super) struct Remote {
     /// Peers for which the directory has a claim of this hub: those in `holding` that are settled.
     pub(super) claims: BTreeSet<PeerId>,
     pub(super) unsettled: Option<Unsettled>,
-    /// Changes after a missing one, or after the snapshot in transit, each with the number of the last heartbeat before
-    /// it.
-    pub(super) ahead: BTreeMap<u64, (u64, Arc<Change>)>,
+    pub(super) ahead: Ahead,
+    /// The bytes that are counted in the budgets for it.
+    accounted: Kept,
     /// The number of a heartbeat that was behind this replica, and the last change of the replica at that time.
     pub(super) mark: Option<(u64, u64)>,
     /// Whether this replica is ahead of the hub's later heartbeats. A snapshot with a lower number is then accepted,
@@ -109,7 +111,8 @@ impl Remote {
             holding: Holding::new(max_peers),
             claims: BTreeSet::new(),
             unsettled: None,
-            ahead: BTreeMap::new(),
+            ahead: Ahead::default(),
+            accounted: Kept::default(),
             mark: None,
             doubted: false,
             repair: Repair::default(),
@@ -176,12 +179,27 @@ impl Remote {
         self.beat.seq.saturating_sub(self.holding.seq)
     }
 
-    /// Drops held changes that a later heartbeat would have counted if they were real.
-    pub(super) fn forget_unconfirmed(&mut self) {
-        let (number, seq) = (self.beat.number, self.beat.seq);
-        if self.ahead.last_key_value().is_some_and(|(&last, _)| last > seq) {
-            self.ahead.retain(|&ahead, (at, _)| ahead <= seq || number < at.saturating_add(DOUBT_BEATS));
-        }
+    /// Keeps a change that arrived before an earlier one. False if there is no room for it.
+    pub(super) fn keep_ahead(&mut self, change: &Arc<Change>, budget: Budget) -> bool {
+        self.ahead.keep(Arc::clone(change), self.beat.number, budget.allows(self.accounted.ahead))
+    }
+
+    /// The bytes that were kept for it at the last [`Self::account`].
+    pub(super) fn accounted(&self) -> Kept {
+        self.accounted
+    }
+
+    /// The bytes that are kept for it. While a snapshot arrives, the replica and the snapshot are both there, and the
+    /// larger one counts.
+    pub(super) fn kept(&self) -> Kept {
+        let presence = self.holding.bytes().max(self.repair.bytes());
+        Kept { presence, ahead: self.ahead.bytes(), held: self.inbound.bytes() }
+    }
+
+    /// Records the bytes that are kept for it now. Returns those before and now.
+    pub(super) fn account(&mut self) -> (Kept, Kept) {
+        let now = self.kept();
+        (std::mem::replace(&mut self.accounted, now), now)
     }
 
     /// Compares the last heartbeat with an earlier one, to detect a replica that is ahead of everything the hub has
@@ -267,8 +285,7 @@ impl Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::ChangeKind;
-    use crate::id::{LinkId, PeerIncarnation};
+    use crate::id::LinkId;
 
     const NOW: Duration = Duration::from_secs(100);
 
@@ -292,25 +309,6 @@ mod tests {
 
     fn remote(number: u64, seq: u64) -> Remote {
         Remote::new(1, beat(number, seq), NOW + LEASE, 10, NOW)
-    }
-
-    #[test]
-    fn a_held_change_is_dropped_if_four_later_heartbeats_do_not_count_it() {
-        let mut remote = remote(10, 5);
-        let peer = PeerId::from_bytes([2; 20]);
-        for seq in [6, 7, 20] {
-            let (hub, incarnation, session) = (remote.hub(), remote.incarnation, PeerIncarnation(1));
-            let change = Change { hub, incarnation, seq, peer, session, kind: ChangeKind::Up };
-            remote.ahead.insert(seq, (10, Arc::new(change)));
-        }
-        let held = |remote: &Remote| remote.ahead.keys().copied().collect::<Vec<_>>();
-        for (number, expected) in
-            [(10, vec![6, 7, 20]), (10 + DOUBT_BEATS - 1, vec![6, 7, 20]), (10 + DOUBT_BEATS, vec![6, 7])]
-        {
-            remote.beat = beat(number, 7);
-            remote.forget_unconfirmed();
-            assert_eq!(held(&remote), expected, "{number}");
-        }
     }
 
     #[test]

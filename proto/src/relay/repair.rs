@@ -13,7 +13,7 @@ use crate::limits::{
 };
 use crate::route::Hop;
 
-use super::holding;
+use super::{budgets, holding};
 
 /// The repair of one hub's replica. At most one snapshot is requested at a time.
 #[derive(Debug, Default)]
@@ -50,6 +50,8 @@ struct Sync {
     /// The digest of the parts received so far.
     found: u64,
     peers: BTreeMap<PeerId, Arc<Presence>>,
+    /// Size of these peers here, in bytes.
+    kept: usize,
 }
 
 /// A complete snapshot, which replaces a replica.
@@ -63,6 +65,17 @@ pub(super) struct Snapshot {
     pub(super) digest: u64,
     /// The peers.
     pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
+    /// Their size here, in bytes.
+    pub(super) bytes: usize,
+}
+
+/// Limits of a snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    /// Maximum number of peers.
+    pub(super) peers: usize,
+    /// Maximum size of the peers, in bytes.
+    pub(super) bytes: usize,
 }
 
 /// The remains of a request that is over.
@@ -98,16 +111,18 @@ impl Sync {
             digest: 0,
             found: 0,
             peers,
+            kept: 0,
         }
     }
 
-    /// Adds the next part, if it is in order and well-formed and there are at most `max_peers`.
-    fn take(&mut self, part: SnapshotPart, max_peers: usize, now: Duration) -> bool {
+    /// Adds the next part, if it is in order and well-formed and the peers are within these limits.
+    fn take(&mut self, part: SnapshotPart, most: Most, now: Duration) -> bool {
         if part.part == 0 && self.parts == 0 {
             (self.seq, self.digest) = (part.seq, part.digest);
         }
         let is_next = (part.part, part.seq, part.digest) == (self.parts, self.seq, self.digest);
-        let fits = self.peers.len() + part.peers.len() <= max_peers;
+        let kept = self.kept + part.peers.iter().map(|peer| budgets::presence_bytes(peer)).sum::<usize>();
+        let fits = self.peers.len() + part.peers.len() <= most.peers && kept <= most.bytes;
         let brings_something = part.last || !part.peers.is_empty();
         // So no peer of an earlier part appears again.
         let last = self.peers.last_key_value().map(|(&peer, _)| peer);
@@ -117,6 +132,7 @@ impl Sync {
             return false;
         }
         self.parts += 1;
+        self.kept = kept;
         self.found ^= holding::digest(part.peers.iter());
         self.bytes += part.peers.iter().map(|presence| presence_bytes(presence)).sum::<u64>();
         let in_time = SNAPSHOT_SLACK + Duration::from_millis(self.bytes * 1000 / SNAPSHOT_RATE_BYTES);
@@ -270,18 +286,23 @@ impl Repair {
     }
 
     /// Adds a part that arrived over the hop of the request. Returns false if the part is wrong.
-    pub(super) fn take(&mut self, part: SnapshotPart, max_peers: usize, now: Duration) -> bool {
-        self.sync.as_mut().is_some_and(|sync| sync.take(part, max_peers, now))
+    pub(super) fn take(&mut self, part: SnapshotPart, most: Most, now: Duration) -> bool {
+        self.sync.as_mut().is_some_and(|sync| sync.take(part, most, now))
+    }
+
+    /// Size of the peers of the arriving snapshot, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.sync.as_ref().map_or(0, |sync| sync.kept)
     }
 
     /// Completes the snapshot, which must include the change `least`. Returns `None` if it is wrong.
     pub(super) fn complete(&mut self, least: u64, now: Duration) -> Option<Snapshot> {
-        let Sync { via, seq, digest, peers, .. } =
+        let Sync { via, seq, digest, peers, kept: bytes, .. } =
             self.sync.take_if(|sync| sync.found == sync.digest && sync.seq >= least)?;
         self.behind_since = None;
         self.note_vain(now);
         self.repaired_by = Some(via);
-        Some(Snapshot { via, seq, digest, peers })
+        Some(Snapshot { via, seq, digest, peers, bytes })
     }
 
     /// Records that the snapshot over this hop is behind the hub's heartbeats. The next request uses another hop.

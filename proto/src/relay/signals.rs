@@ -165,13 +165,19 @@ impl Relay {
             return bug!(self.bugs, HubMissing, "signal of {from:?}");
         };
         let counter = signal.counter;
-        match remote.inbound.arrives(&signal, remote.holding.seq, remote.is_live(), now.at) {
+        let most = self.budgets.held.allows(remote.accounted().held);
+        let arrival = remote.inbound.arrives(&signal, remote.holding.seq, remote.is_live(), most, now.at);
+        match arrival {
             Arrival::Deliver => self.take_in(from, signal, now),
             Arrival::Hold => {
                 remote.inbound.hold(signal, now.at + HOLD);
+                self.account(from);
                 self.release_signals(from, now);
             }
-            Arrival::Full => self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now),
+            Arrival::Full => {
+                self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
+                self.stats.signals_not_held += 1;
+            }
             Arrival::Repeated => self.stats.out_of_order += 1,
             Arrival::Late { is_answered } => {
                 if is_answered {
@@ -184,6 +190,7 @@ impl Relay {
                 self.stats.numbers_refused += 1;
             }
             Arrival::CountsAnew { dropped } => {
+                self.account(from);
                 for counter in dropped {
                     self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
                 }
@@ -197,6 +204,7 @@ impl Relay {
         while let Some(remote) = self.hubs.get_mut(&from).filter(|remote| remote.is_live())
             && let Some(signal) = remote.inbound.next(remote.holding.seq)
         {
+            self.account(from);
             self.take_in(from, signal, now);
         }
     }
@@ -241,6 +249,7 @@ impl Relay {
             let before = remote.inbound.position();
             let live = remote.is_live();
             if let Some(signal) = remote.inbound.give_up(remote.holding.seq) {
+                self.account(from);
                 self.answer(from, signal.counter, Outcome::Failed(ErrorCode::Unreachable), signal.receipt, now);
             }
             self.release_signals(from, now);
@@ -251,6 +260,7 @@ impl Relay {
                 // Signals of a lost hub are not delivered.
                 remote.inbound.drop_held();
             }
+            self.account(from);
         }
     }
 

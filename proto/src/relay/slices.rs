@@ -93,7 +93,7 @@ impl Remote {
 
     /// Whether the next change is here, and no snapshot is in transit that must come first.
     pub(super) fn is_catching_up(&self) -> bool {
-        !self.repair.is_under_way() && self.ahead.first_key_value().is_some_and(|(seq, _)| *seq <= self.holding.seq + 1)
+        !self.repair.is_under_way() && self.ahead.first().is_some_and(|seq| seq <= self.holding.seq + 1)
     }
 
     pub(super) fn is_busy(&self) -> bool {

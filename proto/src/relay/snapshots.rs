@@ -10,7 +10,8 @@ use crate::time::Now;
 use super::directory::LeaveCause;
 use super::links::Queue;
 use super::outgoing::GivenUp;
-use super::repair::{Abandoned, Snapshot, Wait};
+use super::remote::Remote;
+use super::repair::{Abandoned, Most, Snapshot, Wait};
 use super::{Destination, MeshEvent, Relay, RelayOutput, Transport};
 
 impl Relay {
@@ -167,14 +168,22 @@ impl Relay {
     }
 
     pub(super) fn snapshot_came(&mut self, via: Hop, part: SnapshotPart, now: Now) {
-        let (hub, last, max_peers) = (part.hub, part.last, self.config.tuning.max_peers_per_hub);
+        let (hub, last) = (part.hub, part.last);
+        let presence = self.budgets.presence;
+        let most = |remote: &Remote| Most {
+            peers: self.config.tuning.max_peers_per_hub,
+            bytes: presence.allows(remote.accounted().presence),
+        };
         let remote = self.hubs.get_mut(&hub).filter(|remote| remote.incarnation == part.incarnation);
         let Some(remote) = remote.filter(|remote| remote.repair.asked() == Some(via)) else {
             // Expected: another neighbour was asked after this one, or the hub has ended.
             self.stats.snapshots_refused += 1;
             return;
         };
-        if !remote.repair.take(part, max_peers, now.at) {
+        let most = most(remote);
+        let is_taken = remote.repair.take(part, most, now.at);
+        self.account(hub);
+        if !is_taken {
             self.refuse_snapshot(hub, now);
         } else if last {
             self.install(hub, now);
@@ -189,17 +198,18 @@ impl Relay {
             return bug!(self.bugs, HubMissing, "a snapshot of {hub:?} is complete");
         };
         let least = if remote.doubted { remote.beat.seq } else { remote.holding.seq };
-        let Some(Snapshot { via, seq, digest, peers }) = remote.repair.complete(least, now.at) else {
+        let Some(Snapshot { via, seq, digest, peers, bytes }) = remote.repair.complete(least, now.at) else {
             return self.refuse_snapshot(hub, now);
         };
         if seq < remote.beat.seq && from != Some(hub) {
             remote.repair.note_stale(via);
         }
-        let before = remote.holding.replace(seq, digest, peers);
+        let before = remote.holding.replace(seq, digest, peers, bytes);
         // The reason of these leaves was in a change that did not arrive.
         remote.unsettle(LeaveCause::Disconnected(LeaveReason::Closed(crate::CloseReason::ConnectionLost)));
         (remote.mark, remote.doubted) = (None, false);
         self.discarded.add(before);
+        self.account(hub);
         self.stop_sending(hub);
         self.stats.snapshots[1] += 1;
         self.event(MeshEvent::Repaired(hub));
@@ -233,6 +243,7 @@ impl Relay {
         let Abandoned { peers, waiters } = abandoned;
         let request = SnapshotRequest { hub, incarnation: remote.incarnation, have: 0 };
         self.discarded.add(peers);
+        self.account(hub);
         for via in waiters {
             // Another neighbour may have later changes.
             self.decline_snapshot(via, request);

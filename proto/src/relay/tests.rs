@@ -1,6 +1,7 @@
 //! Tests of relays alone, connected by links that deliver at once. The simulator tests them with shards and delays.
 
 mod bounds;
+mod bytes;
 mod edges;
 mod legacy;
 mod namesakes;
@@ -47,6 +48,7 @@ struct Net {
     /// Hubs whose long work does not continue by itself, and those that have such work.
     pauses: Vec<u8>,
     tuning: RelayTuning,
+    presence_bytes: usize,
     unfinished: BTreeSet<u8>,
     /// A stopped hub, and the inputs that are queued for it.
     stopped: Option<u8>,
@@ -84,6 +86,7 @@ impl Net {
             loses_signals: None,
             pauses: Vec::new(),
             tuning: RelayTuning::default(),
+            presence_bytes: usize::MAX,
             unfinished: BTreeSet::new(),
             stopped: None,
             waits: Vec::new(),
@@ -124,6 +127,7 @@ impl Net {
             namespace: "mesh".to_owned(),
             advertise: None,
             public_url: None,
+            presence_bytes: self.presence_bytes,
             tuning: self.tuning,
         };
         self.hubs.insert(n, Relay::new(config, self.now));

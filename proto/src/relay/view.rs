@@ -11,6 +11,7 @@ use crate::router::RouterStats;
 use crate::time::Now;
 
 use super::Relay;
+use super::holding::PresenceRefusal;
 use super::reach::Reach;
 use super::remote::Remote;
 
@@ -91,11 +92,10 @@ pub struct RelayStats {
     pub routes_avoided: u64,
     /// Implausible numbers: incarnations and sessions that begin too late, and signals too far ahead in their order.
     pub numbers_refused: u64,
-    /// Changes and heartbeats that this hub ignored: about peers beyond
-    /// [`MAX_PEERS_PER_HUB`](crate::limits::MAX_PEERS_PER_HUB) per hub, about networks beyond
-    /// [`MAX_MEMBERSHIPS`](crate::limits::MAX_MEMBERSHIPS) per peer, and of hubs beyond
-    /// [`MAX_HUBS`](crate::limits::MAX_HUBS).
-    pub presence_refused: u64,
+    /// Changes and heartbeats that this hub ignores, by the limit that they exceed (its discriminant).
+    pub presence_refused: [u64; PresenceRefusal::ALL.len()],
+    /// Signals that got `unreachable` because too many signals, or too many bytes of them, waited for an earlier one.
+    pub signals_not_held: u64,
     /// Times that this hub gave up its id.
     pub ids_given_up: u64,
     /// Impossible states that were found.
@@ -106,6 +106,8 @@ pub struct RelayStats {
     pub hubs: u64,
     /// Gauge: peers at other hubs.
     pub remote_peers: u64,
+    /// Gauge: size of the presence of other hubs, in bytes.
+    pub presence_bytes: u64,
     /// Gauge: signals without an outcome yet.
     pub in_flight: u64,
     /// Gauge: signals held until their turn.
@@ -138,6 +140,7 @@ impl Relay {
         self.stats.hubs = live().count() as u64;
         self.stats.presence_lag_ms = lag.map_or(0, millis);
         self.stats.ghost_age_ms = age.map_or(0, millis);
+        self.stats.presence_bytes = self.budgets.presence.used() as u64;
         self.stats.remote_peers = self.directory.shown as u64;
         self.stats.in_flight = self.hubs.values().map(|remote| remote.in_flight() as u64).sum();
         self.stats.unsettled_hubs = (self.busy.len() + self.legacy.ended_links()) as u64;

@@ -124,6 +124,7 @@ impl Hub {
             namespace: "mesh".to_owned(),
             advertise: None,
             public_url: None,
+            presence_bytes: plan.presence_bytes,
             tuning: plan.relay,
         };
         let machines = usize::from(shards) + 1;

@@ -41,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) router: RouterTuning,
     /// Limits of the relays.
     pub(crate) relay: RelayTuning,
+    /// The hubs' setting MESH_PRESENCE_BYTES.
+    pub(crate) presence_bytes: usize,
     /// The hubs' setting DISCOVERY, and whether some peers ask for another value.
     pub(crate) discovery: Discovery,
     pub(crate) mixed: bool,
@@ -134,6 +136,7 @@ impl Plan {
                 slices: *rng.pick(&[tiny(1), tiny(1), tiny(3), Slices::default()]),
                 ..RelayTuning::default()
             },
+            presence_bytes: limits::DEFAULT_MESH_PRESENCE_BYTES,
             // A busy shard is late.
             letter_us: if !calm && rng.one_in(8) { 150_000 } else { *rng.pick(&[10, 1_000, 20_000]) },
             link_us: if far { 400_000 } else { *rng.pick(&[200, 5_000, 50_000]) },

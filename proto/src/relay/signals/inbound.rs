@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::envelope::SignalEnvelope;
-use crate::limits::{COUNT_PATIENCE, MAX_COUNTER_STEP, MAX_SIGNALS_HELD};
+use crate::limits::{COUNT_PATIENCE, MAX_COUNTER_STEP, MAX_SIGNALS_HELD, MEMBER_BYTES};
 
 /// The decision about a signal that has just arrived.
 #[derive(PartialEq, Eq, Debug)]
@@ -13,7 +13,7 @@ pub(super) enum Arrival {
     Deliver,
     /// It must wait for an earlier signal, or for the presence of its sender: give it to [`Inbound::hold`].
     Hold,
-    /// It would have to wait, but [`MAX_SIGNALS_HELD`] signals already do.
+    /// It would have to wait, but [`MAX_SIGNALS_HELD`] signals already do, or the maximum number of bytes.
     Full,
     /// A signal with its counter is already waiting.
     Repeated,
@@ -32,12 +32,19 @@ pub(super) enum Arrival {
     },
 }
 
+/// Bytes that a signal takes while it waits.
+fn bytes(signal: &SignalEnvelope) -> usize {
+    MEMBER_BYTES + signal.frame.len()
+}
+
 /// Signals from one hub, in order.
 #[derive(Debug, Default)]
 pub(in crate::relay) struct Inbound {
     /// The last counter that was processed.
     taken: u64,
     held: BTreeMap<u64, (Duration, SignalEnvelope)>,
+    /// Size of the held signals, in bytes.
+    bytes: usize,
     /// Counters for which this hub no longer waits. A signal that arrives with one of them is answered.
     skipped: BTreeSet<u64>,
     /// Time since which only signals with unexpected counters have arrived, and the last of those counters.
@@ -49,12 +56,25 @@ impl Inbound {
         self.held.len()
     }
 
+    /// Size of the held signals, in bytes.
+    pub(in crate::relay) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(in crate::relay) fn due(&self) -> Option<Duration> {
         self.held.values().map(|(at, _)| *at).min()
     }
 
-    /// Decides about a signal. `known` is the last change of its hub's presence that is known here.
-    pub(super) fn arrives(&mut self, signal: &SignalEnvelope, known: u64, is_live: bool, now: Duration) -> Arrival {
+    /// Decides about a signal. `known` is the last change of its hub's presence that is known here. `most` is the
+    /// maximum size of all held signals, in bytes.
+    pub(super) fn arrives(
+        &mut self,
+        signal: &SignalEnvelope,
+        known: u64,
+        is_live: bool,
+        most: usize,
+        now: Duration,
+    ) -> Arrival {
         let counter = signal.counter;
         if self.held.contains_key(&counter) {
             return Arrival::Repeated;
@@ -74,18 +94,21 @@ impl Inbound {
             self.took(counter);
             return Arrival::Deliver;
         }
-        if self.held.len() < MAX_SIGNALS_HELD { Arrival::Hold } else { Arrival::Full }
+        let has_room = self.held.len() < MAX_SIGNALS_HELD && self.bytes + bytes(signal) <= most;
+        if has_room { Arrival::Hold } else { Arrival::Full }
     }
 
     /// Keeps a signal until [`Self::next`] returns it, or until it is overdue at `until`.
     pub(super) fn hold(&mut self, signal: SignalEnvelope, until: Duration) {
         debug_assert!(self.held.len() < MAX_SIGNALS_HELD);
+        self.bytes += bytes(&signal);
         self.held.insert(signal.counter, (until, signal));
     }
 
     /// Drops the waiting signals.
     pub(super) fn drop_held(&mut self) {
         self.held.clear();
+        self.bytes = 0;
     }
 
     /// The last counter that was processed, and the number of waiting signals.
@@ -120,6 +143,7 @@ impl Inbound {
             return None;
         }
         let signal = first.remove().1;
+        self.bytes -= bytes(&signal);
         self.took(signal.counter);
         Some(signal)
     }
@@ -134,6 +158,7 @@ impl Inbound {
                 return None;
             }
             let signal = first.remove().1;
+            self.bytes -= bytes(&signal);
             self.took(counter);
             return Some(signal);
         }
@@ -166,30 +191,33 @@ mod tests {
 
     fn after_the_first() -> Inbound {
         let mut inbound = Inbound::default();
-        assert_eq!(inbound.arrives(&signal(1, 0), 0, true, NOW), Arrival::Deliver);
+        assert_eq!(inbound.arrives(&signal(1, 0), 0, true, usize::MAX, NOW), Arrival::Deliver);
         inbound
     }
 
     fn hold(inbound: &mut Inbound, counter: u64, seq: u64) {
-        assert_eq!(inbound.arrives(&signal(counter, seq), 0, true, NOW), Arrival::Hold);
+        assert_eq!(inbound.arrives(&signal(counter, seq), 0, true, usize::MAX, NOW), Arrival::Hold);
         inbound.hold(signal(counter, seq), NOW + HOLD);
     }
 
     #[test]
     fn signals_are_delivered_in_order_and_once() {
         let mut inbound = after_the_first();
-        assert_eq!(inbound.arrives(&signal(2, 0), 0, false, NOW), Arrival::Hold, "its hub is lost");
+        assert_eq!(inbound.arrives(&signal(2, 0), 0, false, usize::MAX, NOW), Arrival::Hold, "its hub is lost");
         hold(&mut inbound, 3, 0);
-        assert_eq!(inbound.arrives(&signal(3, 0), 0, true, NOW), Arrival::Repeated);
+        assert_eq!(inbound.arrives(&signal(3, 0), 0, true, usize::MAX, NOW), Arrival::Repeated);
         assert!(inbound.next(0).is_none(), "2 is missing");
-        assert_eq!(inbound.arrives(&signal(2, 0), 0, true, NOW), Arrival::Hold, "3 follows it");
+        assert_eq!(inbound.arrives(&signal(2, 0), 0, true, usize::MAX, NOW), Arrival::Hold, "3 follows it");
         hold(&mut inbound, 2, 7);
         assert!(inbound.next(6).is_none(), "the sender of 2 is not known yet");
         assert_eq!(inbound.next(7).map(|signal| signal.counter), Some(2));
         assert_eq!(inbound.next(7).map(|signal| signal.counter), Some(3));
-        assert_eq!(inbound.position(), (3, 0));
+        assert_eq!((inbound.position(), inbound.bytes()), ((3, 0), 0));
         for counter in 1..=3 {
-            assert_eq!(inbound.arrives(&signal(counter, 0), 7, true, NOW), Arrival::Late { is_answered: false });
+            assert_eq!(
+                inbound.arrives(&signal(counter, 0), 7, true, usize::MAX, NOW),
+                Arrival::Late { is_answered: false }
+            );
         }
     }
 
@@ -198,12 +226,13 @@ mod tests {
         let mut inbound = after_the_first();
         let last = MAX_SIGNALS_HELD as u64 + 2;
         (3..=last).for_each(|counter| hold(&mut inbound, counter, 0));
-        assert_eq!(inbound.arrives(&signal(last + 1, 0), 0, true, NOW), Arrival::Full);
+        assert_eq!(inbound.bytes(), MAX_SIGNALS_HELD * MEMBER_BYTES);
+        assert_eq!(inbound.arrives(&signal(last + 1, 0), 0, true, usize::MAX, NOW), Arrival::Full);
         assert_eq!(inbound.due(), Some(NOW + HOLD));
         assert!(inbound.give_up(0).is_none(), "3 is delivered, not dropped");
         assert_eq!(inbound.next(0).map(|signal| signal.counter), Some(3));
-        assert_eq!(inbound.arrives(&signal(2, 0), 0, true, NOW), Arrival::Late { is_answered: true });
-        assert_eq!(inbound.arrives(&signal(2, 0), 0, true, NOW), Arrival::Late { is_answered: false });
+        assert_eq!(inbound.arrives(&signal(2, 0), 0, true, usize::MAX, NOW), Arrival::Late { is_answered: true });
+        assert_eq!(inbound.arrives(&signal(2, 0), 0, true, usize::MAX, NOW), Arrival::Late { is_answered: false });
     }
 
     #[test]
@@ -220,23 +249,26 @@ mod tests {
     fn counting_restarts_if_only_unexpected_signals_arrive_for_long() {
         let mut inbound = after_the_first();
         hold(&mut inbound, 3, 0);
-        assert_eq!(inbound.arrives(&signal(1 + MAX_COUNTER_STEP, 0), 0, true, NOW), Arrival::Hold);
+        assert_eq!(inbound.arrives(&signal(1 + MAX_COUNTER_STEP, 0), 0, true, usize::MAX, NOW), Arrival::Hold);
         let far = 2 + MAX_COUNTER_STEP;
-        assert_eq!(inbound.arrives(&signal(far, 0), 0, true, NOW), Arrival::TooFar);
+        assert_eq!(inbound.arrives(&signal(far, 0), 0, true, usize::MAX, NOW), Arrival::TooFar);
         let just_before = NOW + COUNT_PATIENCE - Duration::from_millis(1);
-        assert_eq!(inbound.arrives(&signal(far + 1, 0), 0, true, just_before), Arrival::TooFar);
+        assert_eq!(inbound.arrives(&signal(far + 1, 0), 0, true, usize::MAX, just_before), Arrival::TooFar);
         let (after, long_after) = (signal(far + 2, 0), NOW + COUNT_PATIENCE);
-        assert_eq!(inbound.arrives(&after, 0, true, long_after), Arrival::CountsAnew { dropped: vec![3] });
-        assert_eq!(inbound.arrives(&after, 0, true, long_after), Arrival::Deliver);
-        assert_eq!(inbound.arrives(&signal(3, 0), 0, true, long_after), Arrival::Late { is_answered: false });
+        assert_eq!(inbound.arrives(&after, 0, true, usize::MAX, long_after), Arrival::CountsAnew { dropped: vec![3] });
+        assert_eq!(inbound.arrives(&after, 0, true, usize::MAX, long_after), Arrival::Deliver);
+        assert_eq!(
+            inbound.arrives(&signal(3, 0), 0, true, usize::MAX, long_after),
+            Arrival::Late { is_answered: false }
+        );
     }
 
     #[test]
     fn counting_continues_while_expected_signals_arrive() {
         let mut inbound = after_the_first();
         let far = 10 + MAX_COUNTER_STEP;
-        assert_eq!(inbound.arrives(&signal(far, 0), 0, true, NOW), Arrival::TooFar);
-        assert_eq!(inbound.arrives(&signal(2, 0), 0, true, NOW), Arrival::Deliver);
-        assert_eq!(inbound.arrives(&signal(far + 1, 0), 0, true, NOW + COUNT_PATIENCE), Arrival::TooFar);
+        assert_eq!(inbound.arrives(&signal(far, 0), 0, true, usize::MAX, NOW), Arrival::TooFar);
+        assert_eq!(inbound.arrives(&signal(2, 0), 0, true, usize::MAX, NOW), Arrival::Deliver);
+        assert_eq!(inbound.arrives(&signal(far + 1, 0), 0, true, usize::MAX, NOW + COUNT_PATIENCE), Arrival::TooFar);
     }
 }

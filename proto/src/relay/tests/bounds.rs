@@ -31,7 +31,7 @@ fn heartbeats_of_more_hubs_than_a_hub_remembers_are_ignored() {
     let is_known = |net: &Net, n| net.hubs[&1].hubs.contains_key(&invented(n));
     assert_eq!(net.hubs[&1].hubs.len(), MAX_HUBS);
     assert!(is_known(&net, MAX_HUBS - 2) && !is_known(&net, MAX_HUBS - 1), "the first ones, besides hub 2");
-    assert_eq!(net.hubs[&1].stats.presence_refused, 11);
+    assert_eq!(net.hubs[&1].stats.presence_refused, [11, 0, 0, 0, 0]);
     net.pass(GONE);
     assert_eq!(net.hubs[&1].locate(&id(8)), Some(hub(2)), "a known hub stays");
 }
@@ -83,6 +83,7 @@ fn changes_beyond_those_that_are_held_for_a_missing_one_are_dropped_and_repaired
         net.input(1, RelayInput::Received { via, envelope: Envelope::Change(Arc::new(change)) });
     }
     assert_eq!(net.hubs[&1].hubs[&hub(2)].ahead.len(), MAX_CHANGES_AHEAD);
+    assert_eq!(net.hubs[&1].stats.presence_refused[PresenceRefusal::ChangesAhead as usize], 8);
     net.pass(10 * HEARTBEAT);
     let (own, replica) = (&net.hubs[&2].own, &net.hubs[&1].hubs[&hub(2)].holding);
     assert_eq!((own.seq, own.digest), (replica.seq, replica.digest));
@@ -100,7 +101,7 @@ fn a_hub_beyond_the_maximum_of_peers_costs_others_no_more_memory() {
     net.pass(HEARTBEAT);
     (10..20).for_each(|peer| net.joins(2, peer, 0));
     assert_eq!(net.hubs[&1].hubs[&hub(2)].holding.peers.len(), MOST, "changes add no more");
-    assert!(net.hubs[&1].stats.presence_refused > 0);
+    assert!(net.hubs[&1].stats.presence_refused[PresenceRefusal::Peers as usize] > 0);
     net.pass(10 * HEARTBEAT);
     assert!(net.hubs[&1].hubs[&hub(2)].holding.peers.len() <= MOST, "and a snapshot adds no more");
     assert!(net.hubs[&1].stats.snapshots_refused > 0);

@@ -19,17 +19,17 @@ fn the_leave_of_a_session_that_has_not_begun_removes_nothing() {
     let (network, stay) = (NetworkName::new("n"), Stay::default());
     let joined =
         Arc::new(Announcement { peer: id(7), network: network.clone(), claim, remote: true, stay, discovered });
-    assert!(holding.apply(&change(1, 5, ChangeKind::Joined(joined))));
+    assert!(holding.apply(&change(1, 5, ChangeKind::Joined(joined)), 10_000).is_ok());
     let digest = holding.digest;
     let frame = Arc::new(wire::goodbye(&id(7), "null", "n", 0));
     let left = |session| change(2, session, ChangeKind::Left { network: network.clone(), frame: Arc::clone(&frame) });
     let down = |session| change(3, session, ChangeKind::Down(LeaveReason::Moved));
-    assert!(holding.apply(&left(6)) && holding.apply(&down(6)));
+    assert!(holding.apply(&left(6), 10_000).is_ok() && holding.apply(&down(6), 10_000).is_ok());
     assert_eq!((holding.digest, holding.peers[&id(7)].memberships.len()), (digest, 1));
-    assert!(holding.apply(&left(5)));
+    assert!(holding.apply(&left(5), 10_000).is_ok());
     assert_eq!(holding.peers[&id(7)].memberships.len(), 0);
-    assert!(holding.apply(&down(5)));
-    assert_eq!((holding.digest, holding.peers.len()), (0, 0));
+    assert!(holding.apply(&down(5), 10_000).is_ok());
+    assert_eq!((holding.digest, holding.peers.len(), holding.bytes()), (0, 0, 0));
 }
 
 #[test]

@@ -380,7 +380,7 @@ fn changes_add_at_most_the_maximum_number_of_networks_to_a_peer() {
         );
     }
     assert_eq!(net.hubs[&2].hubs[&hub(1)].holding.peers[&id(11)].memberships.len(), MAX_MEMBERSHIPS);
-    assert!(net.hubs[&2].stats.presence_refused > 0);
+    assert!(net.hubs[&2].stats.presence_refused[PresenceRefusal::Networks as usize] > 0);
     net.run();
     net.pass(DOUBTED);
     assert!(agree(&net, 2));
