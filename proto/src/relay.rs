@@ -97,6 +97,8 @@ pub struct Relay {
     own: Holding,
     hubs: BTreeMap<HubId, Remote>,
     budgets: Budgets,
+    /// Number of hubs that each neighbour introduced.
+    introducers: BTreeMap<HubId, usize>,
     /// Hubs by the numbers that shards use for them. Each incarnation has its own number, because outcomes for one must
     /// not be taken for those of the next.
     numbers: BTreeMap<u32, HubId>,
@@ -140,6 +142,7 @@ impl Relay {
         Self {
             own: Holding::new(config.tuning.max_peers_per_hub),
             hubs: BTreeMap::new(),
+            introducers: BTreeMap::new(),
             budgets: Budgets::new(config.presence_bytes, &config.tuning),
             numbers: BTreeMap::new(),
             last_number: 0,

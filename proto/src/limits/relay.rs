@@ -62,10 +62,11 @@ pub const GREATEST_TIME: u64 = 1 << 44;
 /// ends.
 pub const GREATEST_TIME_FOLLOWED: u64 = GREATEST_TIME / 2;
 
-/// Maximum number of hubs that a hub remembers, dead ones included. Heartbeats of further hubs are ignored and counted.
+/// Maximum number of hubs that a hub remembers, dead ones included. Heartbeats of further hubs are ignored and counted,
+/// unless their neighbour introduced fewer hubs than another: then a hub of that one makes room.
 ///
-/// Each takes about 1 KiB without its peers. In practice the load sets a lower bound: hubs of a full mesh send hubs x
-/// (hubs - 1)^2 heartbeats per second.
+/// Each takes about 1 KiB without its peers, and at most 43 KiB: two lists of [`MAX_NEIGHBOURS`] ids, and two URLs. In
+/// practice the load sets a lower bound: hubs of a full mesh send hubs x (hubs - 1)^2 heartbeats per second.
 pub const MAX_HUBS: usize = 1024;
 
 /// Maximum number of neighbours in a heartbeat. Further ones are left out, which causes duplicate envelopes and loses

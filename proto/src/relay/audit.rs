@@ -1,5 +1,7 @@
 //! Checks for simulators that all records of the state agree with each other.
 
+use std::collections::BTreeMap;
+
 use crate::bug;
 use crate::bugs::ensure;
 use crate::id::PeerId;
@@ -45,6 +47,9 @@ impl Relay {
             counted.ahead += kept.ahead;
             counted.held += kept.held;
         }
+        let mut introducers = BTreeMap::new();
+        self.hubs.values().for_each(|remote| *introducers.entry(remote.introduced_by()).or_default() += 1);
+        ensure(introducers == self.introducers, || format!("{introducers:?} introduced hubs, {:?}", self.introducers))?;
         let Budgets { presence, ahead, held } = &self.budgets;
         let used = Kept { presence: presence.used(), ahead: ahead.used(), held: held.used() };
         ensure(counted == used, || format!("{counted:?} is kept for all hubs, and {used:?} counted"))?;

@@ -101,16 +101,16 @@ impl Relay {
         }
         let known = self.hubs.get(&beat.hub).map(|r| (r.incarnation, r.beat.number, r.state));
         let found = match known {
-            None if self.hubs.len() >= MAX_HUBS => {
+            None if self.hubs.len() >= MAX_HUBS && !self.make_room(via, now) => {
                 self.stats.presence_refused[PresenceRefusal::Hubs as usize] += 1;
                 return;
             }
             None => {
                 let number = self.number(beat.hub);
-                self.hubs.insert(
-                    beat.hub,
-                    Remote::new(number, Arc::clone(beat), lease_ends, self.config.tuning.max_peers_per_hub, now.at),
-                );
+                let by = self.neighbour(via).unwrap_or(beat.hub);
+                *self.introducers.entry(by).or_default() += 1;
+                let most = self.config.tuning.max_peers_per_hub;
+                self.hubs.insert(beat.hub, Remote::new(number, Arc::clone(beat), by, lease_ends, most, now.at));
                 true
             }
             Some((life, _, state)) if beat.incarnation < life && !self.goes_on(beat, state) => {

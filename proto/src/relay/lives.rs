@@ -116,11 +116,57 @@ impl Relay {
             .filter(|hub| !self.busy.contains(hub))
             .collect();
         for hub in dead {
-            if let Some(remote) = self.hubs.remove(&hub) {
-                self.budgets.change(remote.accounted(), Kept::default());
-                self.forget_number(remote.number, hub);
+            self.forget_hub(hub);
+        }
+    }
+
+    fn forget_hub(&mut self, hub: HubId) {
+        let Some(remote) = self.hubs.remove(&hub) else {
+            return bug!(self.bugs, HubMissing, "{hub:?} is forgotten");
+        };
+        self.budgets.change(remote.accounted(), Kept::default());
+        self.forget_number(remote.number, hub);
+        if let Some(introduced) = self.introducers.get_mut(&remote.introduced_by()) {
+            *introduced -= 1;
+            if *introduced == 0 {
+                self.introducers.remove(&remote.introduced_by());
             }
         }
+    }
+
+    /// Makes room for one more hub, whose heartbeat arrived over this hop. Returns false if there is none.
+    ///
+    /// There is none unless another neighbour introduced more hubs than the neighbour at this hop. If so, a hub that
+    /// has stopped makes room, or the latest hub of the neighbour that introduced the most. So a neighbour that invents
+    /// hubs hides only its own.
+    pub(super) fn make_room(&mut self, via: Hop, now: Now) -> bool {
+        let introduced = |by: HubId| self.introducers.get(&by).copied().unwrap_or_default();
+        let ours = self.neighbour(via).map_or(0, introduced);
+        let Some((&by, &most)) = self.introducers.iter().max_by_key(|(_, introduced)| **introduced) else {
+            return false;
+        };
+        if most <= ours + 1 {
+            return false;
+        }
+        let idle = self.hubs.iter().filter(|(hub, _)| !self.busy.contains(hub));
+        let stopped = idle.clone().filter(|(_, remote)| !remote.is_live()).max_by_key(|(_, remote)| remote.age(now.at));
+        let is_linked = |hub: &HubId| self.links.used_for(hub).is_some();
+        let introduced = idle.filter(|(hub, remote)| remote.introduced_by() == by && **hub != by && !is_linked(hub));
+        let latest = || introduced.min_by_key(|(_, remote)| (remote.holding.peers.len(), !remote.number));
+        let Some(&hub) = stopped.or_else(latest).map(|(hub, _)| hub) else { return false };
+        if self.hubs.get(&hub).is_some_and(Remote::is_live) {
+            let lost = self.evict(hub, Liveness::Lost, now);
+            self.reach = None;
+            self.stats.hubs_lost += 1;
+            self.stats.ghosts_evicted += lost as u64;
+            self.event(MeshEvent::HubLost(hub, lost));
+        }
+        // A hub with many peers makes room when all of them have left.
+        let is_free = !self.busy.contains(&hub);
+        if is_free {
+            self.forget_hub(hub);
+        }
+        is_free
     }
 
     /// Assigns a number to a hub that shards have not used before.

@@ -44,6 +44,8 @@ pub(super) struct Remote {
     pub(super) ahead: Ahead,
     /// The bytes that are counted in the budgets for it.
     accounted: Kept,
+    /// The neighbour on whose link its first heartbeat arrived: itself, if it is linked.
+    introduced_by: HubId,
     /// The number of a heartbeat that was behind this replica, and the last change of the replica at that time.
     pub(super) mark: Option<(u64, u64)>,
     /// Whether this replica is ahead of the hub's later heartbeats. A snapshot with a lower number is then accepted,
@@ -94,6 +96,7 @@ impl Remote {
     pub(super) fn new(
         number: u32,
         beat: Arc<Heartbeat>,
+        introduced_by: HubId,
         lease_ends: Duration,
         max_peers: usize,
         now: Duration,
@@ -113,6 +116,7 @@ impl Remote {
             unsettled: None,
             ahead: Ahead::default(),
             accounted: Kept::default(),
+            introduced_by,
             mark: None,
             doubted: false,
             repair: Repair::default(),
@@ -182,6 +186,11 @@ impl Remote {
     /// Keeps a change that arrived before an earlier one. False if there is no room for it.
     pub(super) fn keep_ahead(&mut self, change: &Arc<Change>, budget: Budget) -> bool {
         self.ahead.keep(Arc::clone(change), self.beat.number, budget.allows(self.accounted.ahead))
+    }
+
+    /// The neighbour on whose link its first heartbeat arrived.
+    pub(super) fn introduced_by(&self) -> HubId {
+        self.introduced_by
     }
 
     /// The bytes that were kept for it at the last [`Self::account`].
@@ -308,7 +317,7 @@ mod tests {
     }
 
     fn remote(number: u64, seq: u64) -> Remote {
-        Remote::new(1, beat(number, seq), NOW + LEASE, 10, NOW)
+        Remote::new(1, beat(number, seq), HubId(PeerId::from_bytes([1; 20])), NOW + LEASE, 10, NOW)
     }
 
     #[test]

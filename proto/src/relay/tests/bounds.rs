@@ -7,6 +7,7 @@ use crate::limits::{
     EXTRA_BEAT_PAUSE, GAP_PATIENCE, HOLD, HUB_MEMORY, MAX_ANNOUNCE_DATA_BYTES, MAX_CHANGES_AHEAD, MAX_HOPS, MAX_HUBS,
     MAX_OUTCOMES, MAX_SIGNALS_HELD, OUTCOME_DELAY, ROUTE_PATIENCE, SNAPSHOT_BYTES,
 };
+use crate::relay::holding::PresenceRefusal;
 use crate::relay::remote::Paths;
 
 /// The id of a hub that does not exist.
@@ -34,6 +35,38 @@ fn heartbeats_of_more_hubs_than_a_hub_remembers_are_ignored() {
     assert_eq!(net.hubs[&1].stats.presence_refused, [11, 0, 0, 0, 0]);
     net.pass(GONE);
     assert_eq!(net.hubs[&1].locate(&id(8)), Some(hub(2)), "a known hub stays");
+}
+
+#[test]
+fn a_neighbour_that_invents_hubs_hides_no_hub_of_others() {
+    let mut net = Net::full(3);
+    let link = Hop::Link(net.hubs[&1].links.used_for(&hub(3)).unwrap());
+    let known: Heartbeat = (*net.hubs[&1].hubs[&hub(3)].beat).clone();
+    let invents = |net: &mut Net, n| {
+        let beat =
+            Heartbeat { hub: invented(n), number: 1, seq: 0, digest: 0, neighbours: Vec::new(), ..known.clone() };
+        net.input(1, RelayInput::Received { via: link, envelope: Envelope::Heartbeat(Arc::new(beat)) });
+        net.under_way.clear();
+    };
+    (0..MAX_HUBS).for_each(|n| invents(&mut net, n));
+    assert_eq!(net.hubs[&1].hubs.len(), MAX_HUBS);
+    // One hub is linked with hub 1, and one with hub 2.
+    for (n, neighbour) in [(4, 1), (5, 2)] {
+        net.start(n);
+        net.link(n, neighbour);
+        net.joins(n, 100 + n, 0);
+        net.pass(3 * HEARTBEAT);
+        invents(&mut net, MAX_HUBS + usize::from(n));
+        assert_eq!(net.hubs[&1].locate(&id(100 + n)), Some(hub(n)), "hub {n}");
+        net.hubs.get_mut(&1).unwrap().audit();
+    }
+    assert!([2, 3, 4, 5].iter().all(|n| net.hubs[&1].hubs[&hub(*n)].is_live()));
+    assert!(net.hubs[&1].hubs.len() <= MAX_HUBS);
+    assert!(net.hubs[&1].stats.presence_refused[PresenceRefusal::Hubs as usize] > 0);
+    // The invented ones stop, and make room for as many others.
+    net.pass(GONE);
+    (0..10).for_each(|n| invents(&mut net, 2 * MAX_HUBS + n));
+    assert!(net.hubs[&1].hubs.len() <= MAX_HUBS && net.hubs[&1].hubs[&hub(5)].is_live());
 }
 
 #[test]
