@@ -35,7 +35,7 @@ struct Pebble {
     running: Vec<Child>,
 }
 
-/// The key of an external account, and its id, which pebble is told.
+/// Id and key of an external account that pebble accepts.
 const BINDING: (&str, &str) = ("kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W");
 
 impl Pebble {

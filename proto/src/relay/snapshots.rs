@@ -30,6 +30,7 @@ impl Relay {
             .filter(|_| self.bridge.is_up() && remote.is_bridged(now.at) && remote.repair.is_vain());
         let usual = [direct, itself, remote.paths.best(), route].into_iter().flatten();
         let hops = usual.chain(remote.paths.newest_first());
+        // Nobody can be asked now: `Repair` tries again after `GAP_PATIENCE`.
         let Some(via) = remote.repair.ask(hops, now.at) else { return };
         // Any correct snapshot replaces a wrong replica.
         let have = if remote.doubted { 0 } else { remote.holding.seq };
