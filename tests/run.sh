@@ -9,12 +9,13 @@
 #   tests/run.sh packages   the archive, npm packages and Debian package of a release, around a debug build
 #   tests/run.sh container  the image and docker-compose.yml, started with podman
 #
-# The rust suite runs alone, since it uses all cores. Then the others run in parallel, since they mostly wait. The
-# output of each suite is printed when it ends.
+# The rust suite runs alone, since it uses all cores, and so does autobahn, which allows a server one second to close a
+# connection. Then the others run in parallel, since they mostly wait. The output of each suite is printed when it ends,
+# and the end of each failed suite's output again at the very end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-suites=${*:-rust interop autobahn deploy packages}
+suites=${*:-rust autobahn interop deploy packages}
 for suite in $suites; do
   case $suite in
     rust | interop | autobahn | deploy | packages | container) ;;
@@ -99,6 +100,15 @@ finish() { # suite, process
   [ "$code" = 0 ] || failed+=("$1")
 }
 
+alone() { # suite
+  if build "$1"; then
+    run "$1" >"$logs/$1" 2>&1 &
+    finish "$1" $!
+  else
+    failed+=("$1")
+  fi
+}
+
 install cargo cargo
 install cc gcc
 # Without `ip`, the test of a network partition is skipped with a message.
@@ -112,6 +122,8 @@ for suite in $suites; do
     echo "=== rust"
     run rust || failed+=(rust)
     echo "rust: $((SECONDS - began)) s"
+  elif [ "$suite" = autobahn ]; then
+    alone autobahn
   elif build "$suite"; then
     beside+=("$suite")
     echo "=== $suite is ready: $((SECONDS - began)) s"
@@ -130,6 +142,9 @@ for each in ${running[@]+"${running[@]}"}; do
 done
 
 if [ ${#failed[@]} -gt 0 ]; then
+  for suite in "${failed[@]}"; do
+    [ ! -s "$logs/$suite" ] || { echo "=== the end of $suite, which failed" && tail -n 20 "$logs/$suite"; }
+  done
   echo "FAILED: ${failed[*]}"
   exit 1
 fi

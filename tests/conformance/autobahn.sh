@@ -29,12 +29,17 @@ find_python() {
     return 1
 }
 
+# A package index that answers slowly or not at all for a minute must not fail the suite.
+fetch() { # python, arguments of `pip install`
+    PYTHONWARNINGS=ignore "$1" -m pip install --quiet --disable-pip-version-check --timeout 60 --retries 10 "${@:2}"
+}
+
 install() {
     mkdir -p "$target"
     # virtualenv is installed into its own directory, so that the interpreter's packages stay unchanged.
-    "$1" -m pip install --quiet --disable-pip-version-check --upgrade --target "$venv-bootstrap" 'virtualenv<20.22'
+    fetch "$1" --upgrade --target "$venv-bootstrap" 'virtualenv<20.22'
     PYTHONPATH=$venv-bootstrap "$1" -m virtualenv --quiet "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'autobahntestsuite==25.10.1'
+    fetch "$venv/bin/python" 'autobahntestsuite==25.10.1'
 }
 
 server=
