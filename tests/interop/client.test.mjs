@@ -10,6 +10,7 @@ import { HUBS_AT, freePort, hubTest, startHub, urlOf, within } from './hub.mjs'
 import { Tab, site } from './client-pages.mjs'
 import { vectors } from './qr.mjs'
 import { findTurn } from './turn.mjs'
+import { chances, late } from './late.mjs'
 import { examples } from './examples.mjs'
 import { hasFirefox, launchFirefox } from './firefox.mjs'
 import { byKeyboard, diagram, playground, printed, serversFound, takenHome } from './playground.mjs'
@@ -23,16 +24,18 @@ after(async () => { await browser?.close(); web?.close() })
 function tabs (name, options, body) {
   hubTest(name, { timeout: 90_000, skip: HUBS_AT && 'starts its own hubs', ...options }, async (...hubs) => {
     const context = await browser.newContext()
-    const opened = []
+    const [opened, proxies] = [[], []]
+    const cleanup = proxy => { proxies.push(proxy); return proxy }
     const open = async (query = {}, at = hubs.filter(hub => hub.ws).map(hub => hub.ws)) => {
       const tab = await Tab.open(context, web, at, query)
       opened.push(tab)
       return tab
     }
     try {
-      await body({ open, hubs, context, tabs: opened })
+      await body({ open, hubs, context, tabs: opened, cleanup })
       for (const { errors } of opened) assert.deepEqual(errors, [])
     } finally {
+      proxies.forEach(proxy => proxy.end())
       await context.close()
     }
   })
@@ -220,8 +223,17 @@ tabs('a page in the back/forward cache leaves, and joins again when it returns',
   if (kept) assert.deepEqual(of(await bob.log(), 'join', 'leave').map(([kind]) => kind), ['join', 'leave', 'join'])
 })
 
-tabs('both publish and stop at once, a hundred times: the remaining streams work, and no transceiver is left over', { timeout: 240_000 }, async ({ open }) => {
-  const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
+tabs('both publish and stop at once, a hundred times: the remaining streams work, and no transceiver is left over', { timeout: 240_000 }, async ({ open, hubs: [hub], cleanup }) => {
+  // Each signal is delayed by another time, in its order, so that the two sides meet in every state.
+  const chance = chances(3)
+  const order = new Map()
+  const proxy = cleanup(await late(hub.port, ({ type, targetPeerId }) => {
+    if (!['offer', 'answer', 'ice-candidate'].includes(type)) return 0
+    const due = Math.max((order.get(targetPeerId) ?? 0) + 2, Date.now() + chance() * 60)
+    order.set(targetPeerId, due)
+    return due - Date.now()
+  }))
+  const [ann, bob] = [await open({ name: 'ann' }, [proxy.ws]), await open({ name: 'bob' }, [proxy.ws])]
   await Promise.all([ann.linked(1), bob.linked(1)])
   const churn = async seed => {
     let state = seed
@@ -348,6 +360,37 @@ tabs('each side replaces a connection that was closed without the client\'s know
   for (const tab of [ann, bob]) {
     assert.deepEqual(of(await tab.log(), 'leave'), [])
     assert.equal(await tab.run(() => rtc.open.size), 1)
+  }
+})
+
+tabs('answers and candidates that arrive after those of a newer connection have no effect', { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
+  const chance = chances(7)
+  let overtaken = 0
+  // Offers arrive at once, so they overtake what belongs to earlier ones.
+  const proxy = await late(hub.port, ({ type }) => {
+    if (type !== 'answer' && type !== 'ice-candidate') return 0
+    overtaken++
+    return chance() * 4_000
+  })
+  try {
+    const [ann, bob] = [await open({ name: 'ann' }, [proxy.ws]), await open({ name: 'bob' }, [proxy.ws])]
+    await Promise.all([ann.linked(1, 60_000), bob.linked(1, 60_000)])
+    for (let time = 0; time < 4; time++) {
+      const [tab, other] = time % 2 ? [ann, bob] : [bob, ann]
+      const { length } = await other.log()
+      await tab.run(() => { [...room.peers.values()][0].pc.close() })
+      await other.until(`log.slice(${length}).some(([, , state]) => state === 'interrupted')`)
+      await Promise.all([ann.linked(1, 60_000), bob.linked(1, 60_000)])
+      await tab.run(() => room.send('again'))
+      await other.until(`messages.length === ${Math.floor(time / 2) + 1}`)
+    }
+    assert.ok(overtaken > 8, `${overtaken} delayed signals`)
+    for (const tab of [ann, bob]) {
+      assert.deepEqual(of(await tab.log(), 'leave', 'error'), [])
+      assert.equal(await tab.run(() => rtc.open.size), 1)
+    }
+  } finally {
+    proxy.end()
   }
 })
 
