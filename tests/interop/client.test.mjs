@@ -503,6 +503,33 @@ for (const [title, secrets] of [
   })
 }
 
+test('a page that stays gets new TURN credentials before the former expire, and uses them for the next connection', { timeout: 400_000, skip: (HUBS_AT && 'starts its own hub') || (!turn && 'coturn is not installed') || (!process.env.SLOW && 'takes four minutes: SLOW=1') }, async () => {
+  const server = await turn({ secret: 'shared' })
+  const hub = await startHub({ env: { TURN_URLS: server.url, TURN_SECRET: 'shared', TURN_TTL: '300' } })
+  const context = await browser.newContext()
+  try {
+    const [ann, bob] = await Promise.all(['ann', 'bob'].map(name => Tab.open(context, web, hub.ws, { later: '', name })))
+    for (const tab of [ann, bob]) await tab.run(() => { start({ rtc: { iceTransportPolicy: 'relay' } }) })
+    await Promise.all([ann.linked(1, 30_000), bob.linked(1, 30_000)])
+    const expiry = tab => tab.run(() => Number([...room.peers.values()][0].pc.getConfiguration().iceServers[0].username.split(':')[0]))
+    const before = await Promise.all([ann, bob].map(expiry))
+    // The hub sends them after three quarters of their validity, without a request.
+    await setTimeout(240_000)
+    await ann.run(() => { [...room.peers.values()][0].pc.close() })
+    await bob.until('log.some(([, , state]) => state === "interrupted")')
+    await Promise.all([ann.linked(1, 60_000), bob.linked(1, 60_000)])
+    for (const [index, tab] of [ann, bob].entries()) {
+      assert.equal((await routeOf(tab)).path, 'relay')
+      const later = await expiry(tab) - before[index]
+      assert.ok(later >= 220 && later <= 245, `${later} s later`)
+      assert.deepEqual(of(await tab.log(), 'leave', 'error'), [])
+    }
+  } finally {
+    await context.close()
+    await Promise.all([hub.kill(), server.end()])
+  }
+})
+
 tabs('the path between two pages drops all data while the hub works: the link is restored, and no peer leaves', { timeout: 120_000, skip: !turn && 'coturn is not installed' }, async ({ open }) => {
   const server = await turn()
   try {

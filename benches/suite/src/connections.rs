@@ -53,6 +53,15 @@ pub(crate) struct Rest {
     pub(crate) gone: Duration,
 }
 
+impl Rest {
+    /// The allocators of hub and baseline return free memory within ten seconds. A shorter rest would measure what a
+    /// burst of announcements needed, which depends on the load of the machine, and not what an idle peer needs.
+    pub(crate) fn new(quick: bool) -> Self {
+        let [there, gone] = if quick { [3, 5] } else { [15, 30] };
+        Self { there: Duration::from_secs(there), gone: Duration::from_secs(gone) }
+    }
+}
+
 /// All peers connect, announce in networks of ten, stay idle, and leave. This happens twice.
 pub(crate) fn idle(server: &Server, peers: usize, rest: Rest) -> io::Result<Figures> {
     let empty = server.rss()? as f64;

@@ -122,8 +122,8 @@ pub(crate) fn cases(setup: &Setup, size: Size) -> Vec<Case> {
             Box::new(move || each(&ALL[..2], &own, |server| crowd::fan_out(server, 10_000, 30))),
         );
     }
-    let (peers, gone) = if size.quick { (4000, 5) } else { (setup.most_connections.min(19_000), 30) };
-    let rest = Rest { there: Duration::from_secs(3), gone: Duration::from_secs(gone) };
+    let peers = if size.quick { 4000 } else { setup.most_connections.min(19_000) };
+    let rest = Rest::new(size.quick);
     let own = two.clone();
     add(
         format!("idle, {peers} in networks of ten"),
@@ -261,8 +261,8 @@ fn tls_cases(one: &Setup, two: &Setup, size: Size, rounds: usize, plan: Plan) ->
         Box::new(move || each(&ALL, &own, |server| connections::connect(server, peers))),
     );
     let own = two.clone();
-    let peers = if size.quick { 2000 } else { 4000 };
-    let rest = Rest { there: Duration::from_secs(3), gone: Duration::from_secs(5) };
+    let peers = if size.quick { 2000 } else { 8000 };
+    let rest = Rest::new(size.quick);
     add(
         format!("TLS, idle, {peers} in networks of ten"),
         size.rounds.unwrap_or(1),
