@@ -74,7 +74,7 @@ const OPERATION: &str = "Operation";
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// Maximum of SHARDS. With more, letters between all pairs of shards would cost more than a core provides.
+/// Maximum of SHARDS. With more shards, letters between all pairs of shards would cost more than a core provides.
 const MAX_SHARDS: u64 = 256;
 
 pub(crate) static HOST: Setting = Setting {
@@ -343,7 +343,7 @@ pub(crate) static MAX_UNFINISHED_PER_ADDRESS: Setting = Setting {
     default: Preset::Number(DEFAULT_ADDRESS_UNFINISHED as u64),
     kind: Kind::Number { noun: "a number of connections", min: 0, max: 10_000_000 },
     heading: LIMITS,
-    help: "Of these, maximum number of connections whose first request has not arrived; 0 means no limit",
+    help: "Maximum number of connections of one client address whose first request has not arrived; 0 means no limit",
 };
 
 pub(crate) static CONNECT_RATE_PER_ADDRESS: Setting = Setting {
@@ -443,7 +443,8 @@ pub(crate) static ERROR_RATE: Setting = Setting {
     default: Preset::Number(DEFAULT_ERROR_RATE as u64),
     kind: Kind::Number { noun: "a number of messages per second", min: 1, max: 1_000_000 },
     heading: LIMITS,
-    help: "`error` messages per second that the hub sends to a peer; bursts of 5 s are allowed, others are dropped",
+    help: "`error` messages per second that the hub sends to a peer; bursts of 5 s are allowed, further ones are \
+           dropped",
 };
 
 pub(crate) static NETWORK_BUDGETS: Setting = Setting {
@@ -452,8 +453,8 @@ pub(crate) static NETWORK_BUDGETS: Setting = Setting {
     default: Preset::Number(DEFAULT_NETWORK_BUDGETS as u64),
     kind: Kind::Number { noun: "a number of budgets", min: 0, max: 1_000_000 },
     heading: LIMITS,
-    help: "The members of a network together may use the rates above of this many peers; beyond that, those that have \
-           used much are refused; 0 means no limit",
+    help: "Size of a network's budgets: its members together may use the rates above of this many peers; above that, \
+           members that have used much are refused; 0 means no limit",
 };
 
 /// The minimum is three ticks, because pings are due at every third of the timeout.
@@ -557,7 +558,7 @@ pub(crate) static TURN_SECRET_ALSO: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Secret,
     heading: ICE,
-    help: "Second secret: peers receive credentials for both; for replacing TURN_SECRET",
+    help: "Second secret, for replacing TURN_SECRET: peers receive a credential for each of the two",
 };
 
 pub(crate) static TURN_TTL: Setting = Setting {
@@ -630,7 +631,7 @@ pub(crate) static MESH_TOKEN_ALSO: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Secret,
     heading: MESH,
-    help: "Second token that this hub accepts from other hubs but does not send; for replacing MESH_TOKEN hub by hub",
+    help: "Second token, for replacing MESH_TOKEN hub by hub: this hub accepts it from other hubs and does not send it",
 };
 
 pub(crate) static MESH_INSECURE: Setting = Setting {
