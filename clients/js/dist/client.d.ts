@@ -151,11 +151,11 @@ export type RoomEvents<D extends object> = {
 };
 /** A room of peers. */
 export interface Room<D extends object = Record<string, Json>> extends Events<RoomEvents<D>> {
-	/** Your id. It changes only if another page has taken it. */
+	/** Your id, which changes only if another page takes it. */
 	readonly id: PeerId;
 	readonly network: string;
 	readonly hub: HubState;
-	/** The other members. None is removed while the hub is unreachable. */
+	/** The other members. They stay while the hub is unreachable. */
 	readonly peers: ReadonlyMap<PeerId, Peer<D>>;
 	/** Your data, which the other members see. */
 	readonly data: D;
@@ -192,7 +192,7 @@ export interface Peer<D extends object = any> {
 export interface ChannelOptions {
 	/** Whether messages arrive in the order in which they were sent. Default true. */
 	ordered?: boolean;
-	/** Maximum number of retransmissions of a lost packet. Default: until it arrives. With this option, messages are at most 16 KiB. */
+	/** Maximum number of retransmissions of a lost packet. Default: no maximum. With this option, messages are at most 16 KiB. */
 	maxRetransmits?: number;
 }
 /** A channel: a separate stream of messages. */

@@ -203,8 +203,8 @@ export class Hub {
 
   #judge (code: number, reason: string): End {
     const kind = CODES[code] ?? 'hub-unreachable'
-    // The first time, the hub may still take this page's previous connection for alive. The second time, another page
-    // has the id.
+    // The first time, the hub may not have noticed that this page's previous connection is dead. The second time,
+    // another page has the id.
     if (code === 4001 || code === 4009 && ++this.#inUse > 1) {
       this.#inUse = 0
       this.#host.refused()

@@ -356,7 +356,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   async renew (pc: RTCPeerConnection): Promise<void> {
     const configuration = await this.#configuration()
-    // It may have been closed meanwhile.
+    // The connection may have been closed meanwhile.
     if (pc.signalingState !== 'closed') pc.setConfiguration(configuration)
   }
 

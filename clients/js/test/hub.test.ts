@@ -110,7 +110,7 @@ test('a hub that stops and names no other: the client waits as long as the hub a
     assert.equal((hub.state as any).because.code, 'hub-leaving')
     await pass(1_000)
     assert.equal(FakeSocket.all.length, attempts + 1)
-    // The time is valid once.
+    // The hub's time applies to one attempt only.
     FakeSocket.last.end()
     await pass(2_000)
     assert.equal(FakeSocket.all.length, attempts + 2)
@@ -197,7 +197,7 @@ test('the next attempt offers no subprotocol if a handshake has failed, since ol
   await pass(11_000)
   FakeSocket.last.end()
   await pass(1_000)
-  assert.deepEqual(FakeSocket.last.protocols, [], 'what has worked is used again')
+  assert.deepEqual(FakeSocket.last.protocols, [], 'a choice that has worked is used again')
   assert.equal(hub.state.is, 'connecting')
   FakeSocket.last.end()
   await pass(3_000)

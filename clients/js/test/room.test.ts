@@ -153,7 +153,7 @@ test('a lost path is searched again, and then the connection is replaced', async
   assert.deepEqual(atAnn, ['link bob interrupted', 'link bob open'])
   FakeConnection.severed = true
   for (const room of [ann, bob]) connection(room).become('failed')
-  await ann.peers.get(bob.id)!.send('later').catch(() => assert.fail('it waits')) // The fake transport takes it.
+  await ann.peers.get(bob.id)!.send('later').catch(() => assert.fail('it waits')) // The fake transport accepts the message.
   await pass(10_000)
   FakeConnection.severed = false
   await pass(20_000)
@@ -410,7 +410,7 @@ test('an ICE restart asks for servers again', async () => {
   assert.deepEqual(before.map(pc => Number(pc.configuration.iceServers[0].urls.slice(5))).sort(), [3, 4])
 })
 
-test('servers that the hub sends later replace the former, without a restart', async () => {
+test('servers that the hub sends later replace the first ones, without a restart', async () => {
   const { ann, bob } = await pair()
   const pc = connection(ann)
   for (const room of [ann, bob]) hub.socket(room).say('ice-servers', { iceServers: [{ urls: 'turn:new' }] }, { networkName: 'global' })
