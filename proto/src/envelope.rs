@@ -203,8 +203,9 @@ pub struct SnapshotRequest {
     pub hub: HubId,
     /// Its incarnation.
     pub incarnation: HubIncarnation,
-    /// Number of the last change that the requesting hub has. A neighbour that is behind and has no more declines. 0
-    /// from hubs before 2.1, and if the requesting hub doubts what it has. Meaningless in a decline.
+    /// Number of the last change that the requesting hub has. A neighbour that is behind itself, and whose replica is
+    /// not newer than this change, declines. 0 from hubs before 2.1, and if the requesting hub doubts its own replica.
+    /// Meaningless in a decline.
     pub have: u64,
 }
 

@@ -1,6 +1,6 @@
 //! Reads the client address that a proxy sends: PROXY protocol, `Forwarded` and `X-Forwarded-For`.
 //!
-//! This module only parses. Their callers decide which proxies to trust.
+//! This module only parses. Its callers decide which proxies to trust.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

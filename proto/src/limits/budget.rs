@@ -21,8 +21,8 @@ pub const DEFAULT_MESSAGE_RATE_BYTES: u64 = 1024 * 1024;
 /// Default of ANNOUNCE_RATE_BYTES: average number of bytes of announcements per second and session, each plus
 /// [`ANNOUNCE_COST_BYTES`]. Further announcements get `rate-limited`.
 ///
-/// Each announcement goes to every member, ahead of signals' share of their queues. The rate allows 3 of the largest
-/// per second, or 15 of 100 B.
+/// Each announcement is queued for every member, also in the quarter of its queue that signals may not fill. The rate
+/// allows 3 of the largest per second, or 15 of 100 B.
 pub const DEFAULT_ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
 
 /// Default of EVENT_RATE_BYTES: average number of bytes per second that a session's announcements and goodbyes make the

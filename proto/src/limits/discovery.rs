@@ -6,17 +6,17 @@ use std::time::Duration;
 pub const MAX_CLOSEST: u8 = 64;
 
 /// Number of random members that a new member meets in addition to the closest ones, under bounded discovery. They
-/// connect the neighbourhoods of a network. A random graph with two per node is connected except for a few nodes. With
-/// four, it stays so while half of the nodes are missing.
+/// connect the neighbourhoods of a network. A random graph with two edges per node is connected except for a few nodes.
+/// With four, it stays so while half of the nodes are missing.
 pub const RANDOM_PICKS: usize = 4;
 
 /// Maximum number of others that a peer knows in a network under bounded discovery. At this limit, picks are declined,
 /// and signals of strangers and `discover` get `network-full`.
 ///
-/// Peers choose their ids, so many peers can aim at one peer. Otherwise, a peer among 100,000 knows about 2 x (K + R)
-/// others (R = [`RANDOM_PICKS`]): 40 for K = 16, 140 for K = 64. The first peer of a network knows (K + R) x ln(100,000
-/// / (K + R)) others: 170 and 500. An acquaintance takes 21 B at the peer's home and 8 B in the roster: 1,024 x 29 B =
-/// 30 KB.
+/// Peers choose their ids, so many peers can aim at one peer. With random ids and P = K + [`RANDOM_PICKS`] picks, a
+/// peer among 100,000 knows about 2P others: 40 for K = 16, 140 for K = 64. The first peer of a network knows P x
+/// ln(100,000 / P) others: 170 and 500. An acquaintance takes 21 B at the peer's home and 8 B in the roster:
+/// 1,024 x 29 B = 30 KB.
 pub const MAX_ACQUAINTANCES: usize = 1024;
 
 /// Maximum number of members remembered as having declined a peer. A further one is not remembered, and no other member

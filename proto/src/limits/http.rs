@@ -93,8 +93,8 @@ pub const LOGIN_TIME: Duration = Duration::from_secs(8 * 60 * 60);
 /// Time after which a request with a wrong ADMIN_TOKEN is answered, and its connection closed. A right one is answered
 /// at once, whoever else sends wrong ones from the same address.
 ///
-/// Clients can guess over many connections. So what makes guessing hopeless is the length of the token
-/// ([`LEAST_ADMIN_TOKEN_BYTES`]), and not this pause.
+/// Clients can guess over many connections. So the protection is the length of the token ([`LEAST_ADMIN_TOKEN_BYTES`]),
+/// and not this pause.
 pub const WRONG_TOKEN_DELAY: Duration = Duration::from_secs(1);
 
 /// Length of ADMIN_TOKEN, in bytes, below which the hub warns at the start. With 16 hexadecimal digits, 20,000 guesses

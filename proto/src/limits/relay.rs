@@ -63,7 +63,8 @@ pub const GREATEST_TIME: u64 = 1 << 44;
 pub const GREATEST_TIME_FOLLOWED: u64 = GREATEST_TIME / 2;
 
 /// Maximum number of hubs that a hub remembers, dead ones included. Heartbeats of further hubs are ignored and counted,
-/// unless their neighbour introduced fewer hubs than another: then a hub of that one makes room.
+/// unless another neighbour has introduced more hubs than the neighbour from which the heartbeat arrived. Then a hub
+/// that the other neighbour introduced is forgotten.
 ///
 /// Each takes about 1 KiB without its peers, and at most 43 KiB: two lists of [`MAX_NEIGHBOURS`] ids, and two URLs. In
 /// practice the load sets a lower bound: hubs of a full mesh send hubs x (hubs - 1)^2 heartbeats per second.
@@ -84,8 +85,8 @@ pub const MAX_ENDED_LIVES: usize = 4;
 /// Maximum length of a hub's URL, in bytes.
 pub const MAX_HUB_URL_BYTES: usize = 512;
 
-/// Maximum number of links between the hubs of a signal's sender and its target. One hub less forwards it. Signals that
-/// would need more links get `unreachable`.
+/// Maximum number of links between the hubs of a signal's sender and its target. Signals that would need more links get
+/// `unreachable`.
 pub const MAX_HOPS: u8 = 16;
 
 /// Default of MESH_PRESENCE_BYTES: maximum size of the presence of all other hubs together, in bytes. One hub can use
@@ -93,7 +94,7 @@ pub const MAX_HOPS: u8 = 16;
 ///
 /// A peer counts [`REMOTE_PEER_BYTES`], and a membership its `peer-discovered` message and [`MEMBER_BYTES`]. So 1 GiB
 /// holds the 1,000,000 peers of other hubs that are in one network each and announce 50 B: 1,000,000 x (512 B + 300 B +
-/// 256 B) = 1.07 GB. While a snapshot arrives, its hub's replica is there twice, and the larger one counts.
+/// 256 B) = 1.07 GB. While a snapshot arrives, the replica and the snapshot are both stored, and the larger one counts.
 pub const DEFAULT_MESH_PRESENCE_BYTES: usize = 1024 * 1024 * 1024;
 
 /// Bytes that a peer of another hub counts in that budget, without its memberships: its entry in the replica, in the
@@ -232,8 +233,8 @@ pub const HOLD: Duration = Duration::from_millis(500);
 /// [`COUNT_PATIENCE`].
 pub const MAX_COUNTER_STEP: u64 = MAX_SIGNALS_IN_FLIGHT as u64;
 
-/// Time for which all signals of a hub must have counters in the past, or too far ahead, before counting restarts from
-/// these: the earlier counter was wrong. Until then they get `unreachable`.
+/// Time for which all signals of a hub must have counters in the past, or too far ahead, before the receiver adopts
+/// these counters: its own counter must have been wrong. Until then such signals get `unreachable`.
 ///
 /// It equals [`LINK_PATIENCE`], after which a link that delivers nothing is closed, so a delayed signal cannot arrive
 /// later.

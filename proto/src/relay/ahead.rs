@@ -11,7 +11,7 @@ use super::budgets::change_bytes;
 /// Changes beyond a missing one, or beyond the snapshot that is on its way. At most [`MAX_CHANGES_AHEAD`].
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    /// Each with the number of the last heartbeat before it.
+    /// Each change, by its number, with the number of the last heartbeat that arrived before it.
     changes: BTreeMap<u64, (u64, Arc<Change>)>,
     bytes: usize,
 }
@@ -58,8 +58,8 @@ impl Ahead {
         Some(change)
     }
 
-    /// Drops changes that a later heartbeat would have counted, if they were real: those after `seq`, the last change
-    /// of the heartbeat `beat`, if [`DOUBT_BEATS`] heartbeats have arrived since.
+    /// Drops changes that do not exist. `seq` is the last change of the hub according to its heartbeat `beat`. A change
+    /// with a greater number is not real if it arrived [`DOUBT_BEATS`] heartbeats earlier.
     pub(super) fn forget_unconfirmed(&mut self, beat: u64, seq: u64) {
         if self.changes.last_key_value().is_some_and(|(&last, _)| last > seq) {
             self.changes.retain(|&ahead, (at, change)| {

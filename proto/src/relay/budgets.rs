@@ -1,4 +1,5 @@
-//! What other hubs make this hub keep, in bytes: their presence, changes that arrived too early, and signals that wait.
+//! Counts the bytes that this hub stores for other hubs: their presence, changes that arrived too early, and signals
+//! that wait.
 //!
 //! Each kind has a budget for all hubs together. One hub can use half of it, so that a broken or hostile hub leaves
 //! room for the others.
@@ -39,7 +40,7 @@ impl Budget {
         Self { used: 0, most }
     }
 
-    /// The bytes that a hub may use, which uses `own` of them now.
+    /// Maximum number of bytes for a hub that uses `own` bytes now.
     pub(super) fn allows(&self, own: usize) -> usize {
         (self.most / 2).min((self.most - self.used.min(self.most)).saturating_add(own))
     }
@@ -69,7 +70,7 @@ impl Budgets {
         self.held.most = most;
     }
 
-    /// A hub uses other amounts than before.
+    /// Records that a hub used the amounts `before`, and uses the amounts `now`.
     pub(super) fn change(&mut self, before: Kept, now: Kept) {
         self.presence.change(before.presence, now.presence);
         self.ahead.change(before.ahead, now.ahead);

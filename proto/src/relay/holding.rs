@@ -75,7 +75,7 @@ impl Holding {
     ///
     /// # Errors
     ///
-    /// The limit that it would exceed: of peers, of networks, or of `most` bytes. It is ignored then.
+    /// The limit that it would exceed: of peers, of networks, or of `most` bytes. The change is then ignored.
     pub(super) fn apply(&mut self, change: &Change, most: usize) -> Result<(), PresenceRefusal> {
         self.seq = change.seq;
         let held = self.peers.get(&change.peer).map(|presence| presence.session);

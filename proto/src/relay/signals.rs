@@ -141,7 +141,7 @@ impl Relay {
     fn bounce(&mut self, route: RouteHeader, routed: &Routed, now: Now) {
         let answer = match routed {
             Routed::Signal(signal) => Routed::Outcomes(vec![(signal.counter, Outcome::Failed(ErrorCode::Unreachable))]),
-            // An unreachable hub cannot object.
+            // A session at a hub that cannot be reached does not keep its id.
             Routed::Takeover { peer, ticket, .. } => {
                 Routed::TakeoverAnswer { peer: *peer, ticket: *ticket, in_use: false }
             }

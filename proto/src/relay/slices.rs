@@ -60,7 +60,8 @@ impl Discarded {
 impl Remote {
     /// Records that the directory and the shards are behind for all peers of the hub.
     pub(super) fn unsettle(&mut self, cause: LeaveCause) {
-        // Peers that an end has left unsettled are lost with their hub, even if its next incarnation has sent changes.
+        // Peers that were still unsettled when an incarnation ended count as lost with it, even if the hub's next
+        // incarnation has already sent changes.
         let is_ending = self.unsettled.as_ref().is_some_and(|unsettled| matches!(unsettled.cause, LeaveCause::HubGone));
         let cause = if is_ending { LeaveCause::HubGone } else { cause };
         self.unsettled = Some(Unsettled { after: None, cause });

@@ -29,7 +29,7 @@ impl Relay {
             self.send_routed(to, Routed::Takeover { peer, ticket, resume }, now)
         });
         if !asked {
-            // An unreachable hub cannot object.
+            // A session at a hub that cannot be reached does not keep its id.
             self.post(shard, ToShard::TakeoverAnswered { peer, ticket, in_use: false });
         }
     }

@@ -598,7 +598,7 @@ fn a_takeover_asks_the_hub_that_holds_the_id() {
     net.cut(2, 3);
     net.pass(HEARTBEAT * 4);
     net.letter(1, ToMesh::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 6, resume: None });
-    assert_eq!(net.hears(1), ["answered 6 false"], "an unreachable hub cannot object");
+    assert_eq!(net.hears(1), ["answered 6 false"], "a session at an unreachable hub does not keep its id");
 }
 
 #[test]

@@ -61,12 +61,13 @@ pub struct RelayStats {
     pub forwarded: u64,
     /// Signals of this hub's peers sent to other hubs.
     pub relayed: u64,
-    /// Of those, the delivered ones without a receipt. They are counted only here, because no shard receives their
-    /// outcome.
+    /// Signals of this hub's peers that other hubs delivered, and that requested no receipt. They are counted only
+    /// here, because no shard receives their outcome.
     pub delivered: u64,
-    /// Of those, signals to Go hubs without a receipt.
+    /// Signals of this hub's peers that were sent to Go hubs, and that requested no receipt.
     pub forwarded_to_go: u64,
-    /// Of those, by the time from reading to the return of the outcome, as in [`RouterStats::latency`].
+    /// Signals to other hubs by the time from reading to the return of the outcome, in the buckets of
+    /// [`RouterStats::latency`].
     pub latency: [u64; RouterStats::LATENCY_BOUNDS.len() + 1],
     /// Signals dropped because they arrived too late for their order, or twice.
     pub out_of_order: u64,

@@ -13,10 +13,10 @@ const SORTED: usize = 64;
 
 /// Calls `visit` with members in ascending distance from `center`, `center` itself first, until `visit` breaks off.
 ///
-/// Sorted ids form a flat binary trie. Ids that share at least n bits with `center` are a run around it. The ids that
-/// share exactly n bits are the half of that run on the other side of bit n. Each of them is closer than any id that
-/// shares fewer. So the run grows outwards from `center`, half by half. A large half is itself a trie. Its center
-/// is its point closest to `center`.
+/// The closest ids share the most leading bits with `center`. In the sorted order, all ids that share at least n bits
+/// with it lie in one range around it. The ids that share exactly n bits are one half of that range: those with the
+/// other value of the next bit. So the search starts at `center` and adds half after half, outwards. A large half is
+/// searched in the same way, from its point closest to `center`.
 ///
 /// With random ids this visits about twice the requested number of members, whatever the size of the network. Chosen
 /// ids can make it descend through all 160 bits, with two lookups each.

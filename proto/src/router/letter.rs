@@ -157,7 +157,8 @@ pub enum Acted {
     Closed {
         /// Number of sessions that were members.
         members: usize,
-        /// The same for the network.
+        /// False if the network should be closed for a time and is not, because
+        /// [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS) others are.
         excluded: bool,
     },
 }

@@ -155,8 +155,8 @@ impl Router {
         let circle = self.sessions.membership(id, ix).and_then(|membership| membership.circle());
         // The two may no longer know each other.
         let Some(is_confirmed) = circle.and_then(|circle| circle.is_confirmed(&other)) else { return };
-        // Either it declined an earlier attempt and has confirmed since, or it had forgotten this peer and was
-        // reminded. So this hub asks again.
+        // The decline may be outdated: the other peer has confirmed a later meeting, or its hub had forgotten the
+        // acquaintance and received a repeated meeting. So this hub asks again.
         if address == Address::Mesh && is_confirmed {
             return self.send_meetings(id, ix, &[other], MeetingKind::Met, now);
         }

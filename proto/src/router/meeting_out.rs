@@ -153,7 +153,7 @@ impl Router {
     /// Lets a member of this shard meet the peer of a session that knows it.
     fn meet_here(&mut self, id: SessionId, ix: NetworkIx, peer: PeerId, other: PeerId, now: Now) {
         match self.by_peer.get(&other).copied() {
-            // It has left, and this one is notified of that in a later turn.
+            // The other peer has left, and this peer is notified of that in a later turn.
             other_id if self.is_leaving(other_id, ix) => {}
             Some(other_id) if self.meet(other_id, ix, peer, Bond::Met) == Met::Not => {
                 self.part_as_crowded(id, ix, other, now);

@@ -68,7 +68,7 @@ impl Router {
             Err(refusal) => {
                 let withheld = self.stats.errors_withheld;
                 self.refuse(id, &refusal, now);
-                // A client that sends invalid messages after its errors have reached their limit ignores them.
+                // A client that still sends invalid messages when its budget of errors is used up ignores the errors.
                 if self.stats.errors_withheld > withheld {
                     self.note_refused(id, now);
                 }
@@ -76,7 +76,7 @@ impl Router {
         }
     }
 
-    /// Answers a signal whose `id` is no string. It is relayed as one without an id.
+    /// Answers a signal whose `id` is not a string. It is relayed as one without an id.
     fn refuse_id(&mut self, id: SessionId, signal: &Signal<'_>, now: Now) {
         let report = ErrorReport {
             code: ErrorCode::InvalidMessage,

@@ -100,7 +100,7 @@ pub(super) enum Challenged {
 pub(super) enum Expired {
     /// The holder here has not answered. Its end releases the id. The takeover stays until then.
     HolderDead,
-    /// The holder's hub has not answered, so it cannot object. The takeover stays until [`Takeovers::release`].
+    /// The holder's hub has not answered, so the holder loses the id. The takeover stays until [`Takeovers::release`].
     HubSilent,
     /// The holder's socket has accepted bytes until just now, so its client reads. The takeover has ended: refuse the
     /// newcomer.

@@ -30,7 +30,8 @@ impl Usage {
         self.0[item as usize].spend(n, budget.allowance(item), nanos(now));
     }
 
-    /// The time until a session counts as light, in nanoseconds.
+    /// The time until a session has used at most the [`LIGHT_PART`] of its burst, in nanoseconds. Its network's budget
+    /// then never refuses it.
     fn until_light(&self, item: BudgetItem, budget: &Budget, now: u64) -> u64 {
         self.0[item as usize].until_light(LIGHT_PART, budget.allowance(item), now)
     }

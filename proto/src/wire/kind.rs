@@ -49,7 +49,8 @@ impl SignalKind {
         }
     }
 
-    /// A kind that hubs of version 2.0.0 know. They close a link for an unknown one, and only count it otherwise.
+    /// A kind that hubs of version 2.0.0 know. Such a hub closes a link on which an unknown kind arrives. It uses a
+    /// known kind only for counting.
     pub(crate) const fn as_of_2_0_0(self) -> Self {
         if matches!(self, Self::Signal) { Self::IceCandidate } else { self }
     }

@@ -24,8 +24,8 @@ pub(in crate::relay) struct Legacy {
     links: BTreeMap<LinkId, LegacyLink>,
     /// Links that have ended, each with its peers that have not left yet. They leave in slices.
     ended: BTreeMap<LinkId, BTreeSet<PeerId>>,
-    /// The link of each peer: the first one that announced it. A Go hub echoes messages, so another link's announcement
-    /// of a known peer may be this hub's own. It would keep the peer after its link has ended.
+    /// The link of each peer: the first one that announced it. A Go hub echoes messages, so an announcement of a known
+    /// peer on another link may be an echo. If it counted, the peer would stay after its own link has ended.
     peers: HashMap<PeerId, LinkId, Keys>,
     /// Peers that have left the mesh, and Go peers that have left a network, while there were legacy links. A late
     /// signal of such a peer does not announce it.

@@ -89,8 +89,8 @@ impl Relay {
         }
         if !known && let Some(holder) = self.directory.holder(&peer) {
             if holder.is_legacy() && holder.hub != self.config.hub {
-                // If that hub is dead, the peer is accepted when its lease expires. Until then, the signal has no
-                // sender here.
+                // If the holder's hub is dead, the peer is accepted when that hub's lease expires. Until then, the
+                // signal is dropped, because its sender is unknown here.
                 self.wait_for(link, peer, network, "null", now);
             }
             return false;

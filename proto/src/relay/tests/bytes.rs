@@ -1,4 +1,4 @@
-//! Tests of bounds in bytes on what other hubs can make a hub keep.
+//! Tests of the maximum sizes, in bytes, of the data that a hub stores for other hubs.
 
 use super::numbers::{forged_signal, receives, triangle};
 use super::*;
@@ -68,7 +68,7 @@ fn a_hub_uses_at_most_half_of_the_presence_of_all() {
     let now = stored(&mut net);
     assert!((least..least + 4_000).contains(&now), "{now}, not {least}");
     net.nothing_is_left();
-    // A hub that is lost takes nothing.
+    // A lost hub uses none of the budget.
     net.kill(3);
     net.kill(2);
     net.pass(GONE);
