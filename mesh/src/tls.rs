@@ -43,7 +43,7 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// When TLS cannot be set up.
+    /// If TLS cannot be set up.
     pub fn without_proof() -> io::Result<Self> {
         let provider = aws_lc_rs::default_provider();
         let anyone = Anyone(provider.signature_verification_algorithms);

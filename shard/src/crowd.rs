@@ -64,7 +64,7 @@ impl NoEntry {
 pub struct AddressLimits {
     /// Open connections (MAX_CONNECTIONS_PER_ADDRESS).
     pub connections: u32,
-    /// Of those, connections whose first request has not arrived (MAX_UNFINISHED_PER_ADDRESS).
+    /// Open connections whose first request has not arrived (MAX_UNFINISHED_PER_ADDRESS).
     pub unfinished: u32,
     /// New connections per second (CONNECT_RATE_PER_ADDRESS), with bursts of [`ADDRESS_BURST_SECS`].
     pub connects: u32,

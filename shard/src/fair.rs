@@ -180,7 +180,7 @@ impl Fair {
             && let Some(entry) = self.dear.first_entry()
         {
             let start = entry.get().1;
-            // Sessions before it may return before its turn.
+            // The sessions called so far may enter the line again, before this one's turn.
             if start > latest {
                 break;
             }
@@ -381,8 +381,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Before a session's turn, each other session has at most those turns that start before that turn's expected
-        /// end. Each turn delays the next by at most the rounds of the debt.
+        /// No session waits forever. Until a session's turn, each other session has only turns that start before the
+        /// expected end of that turn, and each of them delays the next one by a bounded number of rounds (the debt).
         #[test]
         fn each_session_is_served_and_charged(costs in proptest::collection::vec(200_000u64..20_000_000, 1..9)) {
             let rounds = (ROUND_DEBT_NANOS / ROUND_DEAR_NANOS) as u64 + 2;

@@ -186,7 +186,7 @@ pub struct IoStats {
     pub busy_micros: u64,
     /// HTTP requests other than WebSocket upgrades.
     pub http_requests: u64,
-    /// Of those, requests for pages refused with 429.
+    /// Requests for pages that were refused with 429.
     pub pages_refused: u64,
     /// Pings sent by the hub.
     pub pings: u64,

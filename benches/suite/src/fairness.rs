@@ -337,7 +337,7 @@ pub(crate) fn run_linked(flood: Flood, setup: &Setup, window: Duration) -> io::R
     Ok(round)
 }
 
-/// Runs `measure` while a flood comes in at a server. Adds the load of the core to the figures.
+/// Runs `measure` while a server receives a flood. Adds the load of the core to the figures.
 fn beside(flood: Flood, server: &Server, measure: impl FnOnce() -> io::Result<Figures>) -> io::Result<Figures> {
     let (begun, begins) = sync_channel(1);
     let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

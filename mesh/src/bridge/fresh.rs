@@ -13,10 +13,10 @@
 //!   that has reconnected has two sessions for a while. Two sessions that continue to answer are two hubs with one id.
 //!
 //! An answer cannot be older than its challenge, so a recorded frame is useless. A hub that has received the original
-//! rejects its number as too low; any other hub rejects its session, which has not answered. An attacker who holds
-//! frames back (Redis itself) can delay the end of a hub by the age of the oldest accepted challenge. An answer also
-//! shows that the other hub receives this one, so frames are accepted only if hubs receive each other: see
-//! [`Fresh::one_way`].
+//! rejects its number as too low; any other hub rejects its session, which has not answered. An attacker who delays
+//! frames, such as Redis itself, can make an ended hub seem alive for no longer than the age of the oldest accepted
+//! challenge. An answer also shows that the other hub receives this one, so frames are accepted only if hubs receive
+//! each other: see [`Fresh::one_way`].
 //!
 //! Age is counted in this hub's own challenges, not in time. A stopped process draws no challenges, so it
 //! accepts the frames that arrived in its socket meanwhile.

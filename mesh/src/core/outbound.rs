@@ -53,7 +53,7 @@ impl Core {
             Transport::Link(id) => {
                 if let Some(link) = self.links.get_mut(&id) {
                     link.backlog = true;
-                    // The queue may be empty, but the link's next turn answers in any case.
+                    // Even if the queue is empty, the link reports room in its next turn.
                     link.wake();
                 }
             }

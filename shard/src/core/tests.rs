@@ -113,7 +113,7 @@ fn signal(core: &mut Core, from: SessionId, target: PeerId, bytes: usize) {
 }
 
 #[tokio::test]
-async fn a_session_is_cut_once_however_little_of_the_budget_is_left() {
+async fn a_session_is_closed_once_however_little_of_the_budget_is_left() {
     let limits = SessionLimits {
         max_message_bytes: MEBIBYTE,
         send_queue_frames: 1000,
@@ -154,7 +154,7 @@ async fn a_session_is_cut_once_however_little_of_the_budget_is_left() {
 }
 
 #[tokio::test]
-async fn a_signal_has_an_outcome_although_its_target_was_cut_by_the_previous_frame() {
+async fn a_signal_has_an_outcome_although_the_previous_frame_closed_its_target() {
     let limits = SessionLimits {
         max_message_bytes: MEBIBYTE,
         send_queue_frames: 2,

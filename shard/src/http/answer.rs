@@ -145,7 +145,7 @@ pub(super) fn answer(
     };
     if let Err(text) = host {
         let refusal = HttpRefusal::new(HandshakeFailure::BadRequest, StatusCode::BAD_REQUEST, text);
-        // The client may separate requests differently, so the connection ends.
+        // The client may see the end of this request at another place, so the connection ends.
         return refuse(HttpRefusal { headers: &[("connection", "close")], ..refusal }, &mut request);
     }
     if !caller.is_clear {

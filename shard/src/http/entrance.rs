@@ -21,7 +21,7 @@ pub(crate) enum Entrance {
 }
 
 impl Entrance {
-    /// For the listener of this port.
+    /// The kind of the listener at this port.
     pub(crate) fn at(port: u16, links: Option<&LinkDoor>, admin: Option<u16>, redirect: Option<RedirectDoor>) -> Self {
         if admin == Some(port) {
             return Self::Admin;
