@@ -11,7 +11,7 @@ program=$(realpath "$1") out=$2
 rm -rf "$out"
 mkdir -p "$out/man" "$out/completions"
 "$program" man "$out/man"
-# The compressed pages contain no time, so that equal pages have equal files.
+# The compressed pages contain no time, so that the same page always gives the same file.
 gzip -9 -n "$out"/man/*.1
 for shell in bash zsh fish; do "$program" completions $shell >"$out/completions/$shell"; done
 # Packages install programs to /usr/bin. /usr/local/bin belongs to the machine's administrator.

@@ -17,7 +17,8 @@ rm "$work/$name"/{copyright,peerpigeon.env,peerpigeon.service}
 cp deploy/systemd/peerpigeon.service LICENSE README.md "$work/$name/"
 install -m 755 "$program" "$work/$name/peerpigeon"
 mkdir -p "$out"
-# Equal programs make equal archives: sorted names, no times, no owners. BSD tar does not have these options.
+# The same program always gives the same archive: names are sorted, and times and owners are left out. BSD tar does not
+# have these options.
 if tar --version | grep -q GNU; then
   tar -C "$work" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - "$name" | gzip -9 -n >"$out/$name.tar.gz"
 else

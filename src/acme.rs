@@ -115,7 +115,8 @@ impl Acme {
     ///
     /// If TLS cannot be set up.
     pub fn new(settings: AcmeSettings, acceptor: Acceptor, wakes: Wakes) -> io::Result<Self> {
-        // Without tickets: those of one server of an authority can make a handshake with another one fail.
+        // Sessions are not resumed: a ticket from one server of the authority can make a handshake with another of its
+        // servers fail.
         let (http, line) = Line::new(Tls::new(settings.roots.as_deref())?.keeping_tickets(0));
         let name =
             |name: &String| Name { name: name.clone(), plan: None, failures: 0, problem: None, not_before: None };
@@ -200,7 +201,7 @@ impl Acme {
             };
             match advice {
                 Ok((window, ask_after)) => plan.advise(window, ask_after, chance()),
-                // It is optional, and the plan without it is good.
+                // The advice is optional: without it, the planned time stays.
                 Err(failure) => {
                     debug!(name, error = %failure, "acme_no_advice");
                     plan.ask_later();

@@ -53,7 +53,7 @@ impl Desk {
             Err(mpsc::error::TrySendError::Full(_)) => return Outcome::Busy,
             Err(mpsc::error::TrySendError::Closed(_)) => return Outcome::Stopping,
         }
-        // Each queued order can take the same time.
+        // Each of the queued orders may take the maximum time.
         match tokio::time::timeout(ACT_TIMEOUT * (MAX_ORDERS as u32 + 1), answered).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Outcome::Stopping,

@@ -15,8 +15,8 @@ pub struct Files {
     pub seats: usize,
     /// Maximum numbers of sockets of the listeners.
     pub shares: FileShares,
-    /// Dials to other hubs at once. Together with parallel attempts of the same dial (a quarter as many) they use half
-    /// of the files reserved for links.
+    /// Maximum number of dials to other hubs at a time. Together with parallel attempts of the same dial (a quarter as
+    /// many), they use half of the files reserved for links.
     pub dials: usize,
     /// Number of files reserved from peers.
     reserve: usize,

@@ -41,7 +41,7 @@ pub enum Failed {
     Shard(ShardId),
 }
 
-/// Receives the ends of the hub's parts.
+/// Receives a message when a part of the hub ends.
 #[derive(Debug)]
 struct Ends {
     shards: mpsc::Receiver<ShardId>,
@@ -155,7 +155,8 @@ impl Hub {
             // The last session lingers after its slot, and each timer is up to a tick late.
             () = tokio::time::sleep(drain + CLOSE_LINGER + 3 * TICK) => warn!("server_drain_timed_out"),
         }
-        // The leaves of its peers are already in its mailbox, so other hubs receive them before the farewell.
+        // The leaves of this hub's peers are already in the mesh's mailbox, so other hubs receive them before the
+        // farewell.
         if let Some(mesh) = self.mesh
             && tokio::time::timeout(CLOSE_LINGER, mesh.end()).await.is_err()
         {

@@ -173,7 +173,7 @@ enum Found {
 /// The answer to a request.
 enum Reply {
     Now(Response<Full<Bytes>>),
-    /// The refusal of somebody who is no operator.
+    /// The refusal of a visitor who is not an operator.
     Denied(Answer),
     Page(PageKind, Entry),
 }
@@ -252,7 +252,7 @@ impl Site {
             Found::Asset(asset) => return Reply::Now(asset.answer(request)),
             Found::Page(page) => page,
         };
-        // Everybody may ask for /health, but others than operators see only that the hub runs.
+        // Everybody may request /health, but only operators see its numbers.
         let entry = match page {
             Page::Index | Page::Livez | Page::Readyz | Page::WebSocket => Entry::Open,
             Page::Dashboard | Page::Health | Page::HubStats | Page::Hubs | Page::Metrics | Page::Stats => {

@@ -124,8 +124,8 @@ struct Listeners {
 }
 
 impl Listeners {
-    /// Opens all ports at these hosts. Ports for which the supervisor has sockets use those; `peers` are the ones of
-    /// PORT.
+    /// Opens all ports at these hosts. If the supervisor has opened sockets for a port, they are used; `peers` are its
+    /// sockets for PORT.
     ///
     /// # Errors
     ///

@@ -28,7 +28,7 @@ impl Handed {
                 Ok((listener.local_addr()?, listener))
             });
             handed.push(taken.map_err(|error| {
-                format!("socket {number} of the supervisor (LISTEN_FDS) is no listening TCP socket: {error}")
+                format!("socket {number} of the supervisor (LISTEN_FDS) is not a listening TCP socket: {error}")
             })?);
         }
         Ok(Self(handed))

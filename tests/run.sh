@@ -44,7 +44,7 @@ install() { # command, Debian packages
   fi
 }
 
-provide() { # suite: installs the programs it needs. The suite itself names and skips what is still missing.
+provide() { # suite: installs the programs it needs. The suite names those still missing, and skips their tests.
   case $1 in
     rust) install redis-server redis-server && install redis-cli redis-tools && install ps procps && install pebble pebble && install turnserver coturn ;;
     interop)

@@ -163,8 +163,9 @@ async fn begin(account: &Account, names: &[Identifier], replaced: Option<&Certif
     if let Some(id) = replaced {
         match account.new_order(&NewOrder::new(names).replaces(identifier(id))).await {
             Ok(order) => return Ok(order),
-            // An authority may refuse to have a certificate replaced twice, as after an order that failed at its end,
-            // or not know this field. The exemption from its limits is worth less than the renewal.
+            // The authority may not know the field `replaces`, or may refuse it because an earlier order, which failed
+            // at its end, has already replaced the certificate. The order is then made without the field. That loses
+            // only an exemption from the authority's limits.
             Err(error) => debug!(%error, "acme_replacement_refused"),
         }
     }

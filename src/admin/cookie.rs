@@ -28,7 +28,7 @@ impl Cookies {
         Self { key, ended: AtomicU64::new(0) }
     }
 
-    /// Makes all cookies invalid that exist.
+    /// Makes all existing cookies invalid.
     pub(super) fn end_all(&self) {
         self.ended.fetch_add(1, Ordering::Relaxed);
     }

@@ -52,8 +52,8 @@ impl Entry {
 /// Checks tokens and cookies, and counts failures. All shards share it.
 ///
 /// A right token is always accepted, whoever has failed before from the same address: behind a proxy, strangers and
-/// operators share an address. What keeps strangers from guessing is the length of the token, and its price: a wrong
-/// one is answered after [`WRONG_TOKEN_DELAY`](proto::limits::WRONG_TOKEN_DELAY), and its connection closes.
+/// operators share an address. Strangers cannot guess the token, because it is long, and because each wrong one costs
+/// them time: it is answered after [`WRONG_TOKEN_DELAY`](proto::limits::WRONG_TOKEN_DELAY), and its connection closes.
 pub struct Gatekeeper {
     token: Option<Token>,
     cookies: Cookies,
@@ -65,7 +65,7 @@ pub struct Gatekeeper {
 }
 
 impl Gatekeeper {
-    /// For a hub with this ADMIN_TOKEN. `cookie_key` is random.
+    /// Creates the gatekeeper of a hub with this ADMIN_TOKEN. `cookie_key` is random.
     pub fn new(token: Option<Token>, cookie_key: [u8; 32]) -> Self {
         Self {
             token,

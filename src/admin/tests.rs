@@ -111,7 +111,7 @@ fn a_right_token_is_accepted_from_an_address_that_guesses() {
     let operator = visitor("192.0.2.1:6");
     assert_eq!(gatekeeper.check(&bearer("right"), operator), Entry::Bearer);
     assert!(gatekeeper.log_in(b"right", operator).is_ok());
-    // Clients that show AUTH_TOKEN do not guess.
+    // A client that sends AUTH_TOKEN does not guess.
     let client = Visitor { has_token: true, ..visitor("192.0.2.3:5") };
     assert_eq!(gatekeeper.check(&bearer("peers"), client), Entry::Unknown);
 }

@@ -22,8 +22,8 @@ impl MemoryBudgets {
     /// The budgets of a process that may use this much additional memory. `None` means any amount.
     ///
     /// Counted bytes take up to three times as much memory: a buffer that grows doubles, and its old bytes remain until
-    /// they are copied. So the budgets together are a third of what the reserve leaves: a sixth for queues, a twelfth each
-    /// for incomplete messages and announcements.
+    /// they are copied. So the budgets together are a third of the memory that remains without the reserve: a sixth for
+    /// queues, a twelfth each for incomplete messages and announcements.
     pub(super) fn of(room: Option<u64>) -> Self {
         let room = room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
         let usable = room - MEMORY_RESERVE_BYTES.min(room / 2);

@@ -214,7 +214,7 @@ fn done(act: &Act, outcome: &Outcome, in_html: bool) -> Response<Full<Bytes>> {
     json(status, &body)
 }
 
-/// The refusal of somebody who is no operator. `next` is the path after a login, for a browser. A wrong token is
+/// The refusal of a visitor who is not an operator. `next` is the path after a login, for a browser. A wrong token is
 /// answered later, and ends the connection, so that a connection cannot be used for a series of guesses.
 fn denied(method: &Method, entry: Entry, next: Option<&'static str>) -> Answer {
     let sentence = if entry == Entry::Wrong {

@@ -54,7 +54,7 @@ hubTest('an operator logs in with the form, kicks a peer, and logs out', options
     await page.getByRole('button', { name: 'Log out' }).click()
     await page.getByLabel('ADMIN_TOKEN').waitFor()
     assert.deepEqual(await context.cookies(), [])
-    // A copy of the cookie is worth nothing.
+    // A copy of the cookie is invalid, too.
     await context.addCookies([cookie])
     assert.equal((await page.goto(`${hub.url}/stats`)).status(), 401)
     assert.deepEqual(violations, [])

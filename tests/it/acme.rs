@@ -72,7 +72,7 @@ impl Pebble {
         std::fs::write(self.settings(), settings.to_string()).unwrap();
     }
 
-    /// Creates accounts only for those who know [`BINDING`].
+    /// Lets pebble create only accounts that are bound with [`BINDING`].
     fn require_binding(&self) {
         let mut settings: Value = serde_json::from_slice(&std::fs::read(self.settings()).unwrap()).unwrap();
         settings["pebble"]["externalAccountBindingRequired"] = true.into();
@@ -245,7 +245,7 @@ fn a_certificate_is_renewed_in_time_and_stays_when_that_fails() {
     assert!(page(&admin, "/readyz").starts_with("HTTP/1.1 200"));
     open.write_all(&frame(1, br#"{"type":"ping"}"#)).unwrap();
     read_until(&mut open, &mut Vec::new(), b"pong");
-    // The authority returns without its memory of the account.
+    // The authority starts again, and has forgotten the account.
     pebble.start();
     hub.signal("-HUP");
     let line = hub.logged("acme_order_failed");
@@ -283,7 +283,7 @@ fn hubs_with_one_directory_order_one_at_a_time_and_share_the_result() {
     let Some(mut pebble) = Pebble::new(&ports[0], 90 * 86_400) else { return };
     pebble.start();
     let directory = pebble.directory();
-    // Another process orders, as far as the hubs can see.
+    // This test holds the lock of the directory, so for the hubs another process orders.
     let store = PathBuf::from(format!("{directory}/localhost:{}", pebble.port));
     std::fs::create_dir_all(&store).unwrap();
     let lock = std::fs::File::create(store.join("lock")).unwrap();
@@ -390,7 +390,7 @@ fn a_certificate_is_renewed_when_the_authority_advises_it() {
     let hub = pebble.hub_with(&port, &admin, &[("TLS_ACME_DIR", &directory), ("TLS_ACME_URL", &url)]);
     hub.logged("acme_certificate_issued");
     let first = asked.recv_timeout(DEADLINE).unwrap();
-    // pebble does not know what it is to replace, and the order does without.
+    // pebble does not know the certificate to replace, so the hub orders without naming it.
     hub.logged("acme_replacement_refused");
     hub.logged("acme_certificate_issued");
     let mut second = first.clone();
@@ -404,5 +404,5 @@ fn a_certificate_is_renewed_when_the_authority_advises_it() {
     let id = loaded.facts()[0].id.clone().unwrap();
     let expected = [&id.authority_key, &id.serial].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
     assert_eq!(second, expected);
-    assert_eq!(metric(&admin, "peerpigeon_acme_orders_total{outcome=\"issued\"}"), 2.0, "it was not due again");
+    assert_eq!(metric(&admin, "peerpigeon_acme_orders_total{outcome=\"issued\"}"), 2.0, "the new one is not due");
 }

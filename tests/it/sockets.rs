@@ -52,7 +52,7 @@ fn a_hub_uses_the_sockets_of_its_supervisor() {
         drop((first, others));
         assert_eq!(hub.wait().code(), Some(0));
 
-        // The sockets stay open: who comes now waits for the next hub.
+        // The sockets stay open: a client that connects now waits for the next hub.
         let address = peers.local_addr().unwrap();
         let waiting = std::thread::spawn(move || Client::open(address, 50, b""));
         let mut command = handed(&[&peers]);
@@ -77,7 +77,7 @@ fn a_socket_that_no_setting_names_ends_the_hub_with_64() {
     let output = handed(&[&connection]).env("PORT", &port).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{said}");
-    assert!(said.contains("socket 0 of the supervisor (LISTEN_FDS) is no listening TCP socket"), "{said}");
+    assert!(said.contains("socket 0 of the supervisor (LISTEN_FDS) is not a listening TCP socket"), "{said}");
 }
 
 /// The value of a header of an answer.
@@ -119,7 +119,7 @@ fn a_port_without_tls_redirects_to_the_one_with_it() {
 }
 
 #[test]
-fn a_port_that_redirects_has_the_limits_of_every_door() {
+fn a_port_that_redirects_has_the_limits_of_other_ports() {
     let Certificate { certificate, key, .. } = wire::common();
     let redirect = free_port();
     let tls = [("TLS_CERT", &**certificate), ("TLS_KEY", key), ("HTTP_REDIRECT_PORT", &redirect)];

@@ -52,7 +52,7 @@ impl Server {
     }
 }
 
-/// Reads the servers of a hub. Those that browsers would not read are found faults.
+/// Reads the servers of a hub. Entries that browsers would refuse are reported as findings.
 pub(super) fn read(servers: &[Value], report: &mut Report) -> Vec<Server> {
     let mut read = Vec::new();
     for server in servers.iter().take(MAX_SERVERS) {

@@ -136,7 +136,7 @@ fn refused(status: StatusCode, body: &str, entry: &Entry<'_>) -> Topic {
         403 if body.starts_with("pages of ") => Topic::OriginRefused,
         403 if body.contains("peerId") => Topic::QueryLost,
         400 | 426 if body.contains("RFC 6455") => Topic::HeadersLost,
-        // The hub's page for requests that are no upgrade, at paths other than /ws.
+        // The hub's page for requests without an upgrade, at paths other than /ws.
         400 | 404 if body.contains("\"websocket\"") => Topic::HeadersLost,
         503 if body.contains("drain") => Topic::HubDrains,
         503 if body.contains("address") || body.contains("connect") => Topic::AddressLimits,

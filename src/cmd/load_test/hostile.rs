@@ -36,7 +36,7 @@ const CONNECTIONS: usize = 8;
 enum Attack {
     /// Members of one network announce 16 KiB again and again, and read.
     Announce,
-    /// Text that is not JSON, JSON that is no message, binary data, unknown types.
+    /// Text that is not JSON, JSON that is not a message, binary data, unknown types.
     Garbage,
     /// Incomplete messages of 1 MiB, and requests and frames that never end.
     Half,

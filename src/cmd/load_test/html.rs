@@ -12,7 +12,7 @@ use super::timeline::Point;
 /// The style sheet and the charts of the live view.
 const STYLE: &str = include_str!("../../dashboard/dashboard.css");
 const CHARTS: &str = include_str!("../../dashboard/charts.js");
-/// What draws the report with them.
+/// The script that draws the report with these charts.
 const SCRIPT: &str = include_str!("report.js");
 const BODY: &str = include_str!("report.html");
 

@@ -137,7 +137,7 @@ pub(super) struct Tally {
     pub(super) delivered: u64,
     pub(super) errors: Counts,
     pub(super) receipts: Counts,
-    /// Sessions that ended without this program's doing.
+    /// Sessions that ended although this program did not end them.
     pub(super) closes: Counts,
     /// WebSocket pings that were answered.
     pub(super) pongs: u64,

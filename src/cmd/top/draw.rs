@@ -151,7 +151,7 @@ fn hubs(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             hub.faults().into_iter().map(|fault| Line::styled(clean(&format!("{}: {fault}", hub.name)), red()))
         })
         .collect();
-    // One line for each hub, and the heading. The rest is for faults: at least a third.
+    // One line for each hub, and the heading. The other lines, at least a third, are for faults.
     let lines = u16::try_from(order.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height * 2 / 3);
     let [table, below] = Layout::vertical([Constraint::Length(lines), Constraint::Fill(1)]).areas(area);
     let width =

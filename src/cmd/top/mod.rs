@@ -119,7 +119,7 @@ pub async fn run(watch: Watch) -> ExitCode {
         return if is_well { super::printed(printed) } else { ExitCode::FAILURE };
     }
     if !io::stdout().is_terminal() {
-        _ = writeln!(io::stderr(), "peerpigeon top: the output is no terminal: use --once");
+        _ = writeln!(io::stderr(), "peerpigeon top: the output is not a terminal: use --once");
         return ExitCode::FAILURE;
     }
     let done = Box::pin(show(&mut model, &watch)).await;

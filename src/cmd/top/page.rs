@@ -10,7 +10,7 @@ pub(super) struct Page(BTreeMap<String, Vec<(Labels, f64)>>);
 type Labels = String;
 
 impl Page {
-    /// Reads a page. Lines that are no series are skipped.
+    /// Reads a page. Lines that are not series are skipped.
     pub(super) fn parse(text: &str) -> Self {
         let mut series = BTreeMap::<String, Vec<(Labels, f64)>>::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {

@@ -230,7 +230,7 @@ impl Signals {
     pub(super) fn receipt(&mut self, sid: Sid, id: &str, outcome: &str, now: Duration) -> Verdict {
         let number = id.strip_prefix('r').and_then(|number| number.parse::<usize>().ok());
         let Some(signal) = number.and_then(|number| self.all.get_mut(number)) else {
-            // The message was invalid as a signal for another reason.
+            // The client sent an invalid signal, which is not recorded.
             let right = outcome == "invalid-message" || (outcome == "rate-limited" && self.flooders.contains(&sid));
             return if right { Ok(()) } else { Err("receives a receipt without a signal") };
         };
