@@ -6,8 +6,8 @@
 #   docker run --rm --read-only -p 8080:8080 peerpigeon
 #
 # Both base images can be replaced, for example by a mirror, a digest or your own image: --build-arg BUILD_IMAGE=…
-# --build-arg RUNTIME_IMAGE=…. The runtime image needs libgcc and a glibc at least as new as the builder's. It needs no
-# shell.
+# --build-arg RUNTIME_IMAGE=…. The runtime image needs libgcc and a glibc at least as new as that of the build image. It
+# needs no shell.
 ARG BUILD_IMAGE=docker.io/library/rust:1.95-slim-trixie
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian13:nonroot
 

@@ -453,8 +453,8 @@ pub(crate) static NETWORK_BUDGETS: Setting = Setting {
     default: Preset::Number(DEFAULT_NETWORK_BUDGETS as u64),
     kind: Kind::Number { noun: "a number of budgets", min: 0, max: 1_000_000 },
     heading: LIMITS,
-    help: "Size of a network's budgets: its members together may use the rates above of this many peers; above that, \
-           members that have used much are refused; 0 means no limit",
+    help: "Number of peers whose rates the members of a network may use together; beyond that, members that have used \
+           much are refused; 0 means no limit",
 };
 
 /// The minimum is three ticks, because pings are due at every third of the timeout.
@@ -970,7 +970,10 @@ static PLACE: [(&Setting, &str); 9] = [
     (&TLS_ACME, "Host names of the hub, if it orders its certificates"),
     (&TLS_PORTS, "Ports that speak TLS"),
     (&TRUSTED_PROXIES, "Address ranges of the hub's proxies"),
-    (&PROXY_PROTOCOL, "Ports at which proxies send a PROXY head; the probe sends one if its own address is a proxy's"),
+    (
+        &PROXY_PROTOCOL,
+        "Ports at which proxies send a PROXY head; the probe sends one if its own address is in TRUSTED_PROXIES",
+    ),
 ];
 
 /// The argument of a tool. Its help is short, so that `-h` and `--help` show the same.

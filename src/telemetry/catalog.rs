@@ -267,8 +267,7 @@ catalog! {
     READY "peerpigeon_ready" Gauge []
         "1 while the hub is ready for peers; 0 while it starts or drains."
     FULL "peerpigeon_full" Gauge []
-        "1 while the hub is full: a probe (/readyz) or scrape found all of peerpigeon_max_connections in use, and none \
-            has found 5 % of them free since. Meanwhile /readyz answers 503, unless READY_WHEN_FULL is set."
+        "1 while the hub is full: a probe (/readyz) or scrape found all of peerpigeon_max_connections in use, and no later one has found 5 % of them free. Meanwhile /readyz answers 503, unless READY_WHEN_FULL is set."
     OLDEST_TURN "peerpigeon_oldest_turn_seconds" Gauge []
         "Longest time since the last turn of a thread (shards, mesh, main, pages). Above 10, /livez answers 503 and \
             names the thread."
