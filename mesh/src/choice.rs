@@ -65,7 +65,7 @@ fn is_same_process((process, incarnation): (u64, HubIncarnation), hello: &Hello)
 }
 
 /// Chooses between two links of two hubs: the one dialed by the hub with the smaller id is kept. The dialer (`dialed`)
-/// calls it when it has received the other's hello, the acceptor when the dialer is ready.
+/// calls it when it has received the hello of the acceptor. The acceptor calls it when the dialer is ready.
 pub(crate) fn settle(own: HubId, hello: &Hello, dialed: bool, present: Option<Present>) -> Choice {
     let Some(present) = present else { return Choice::Take };
     // Two processes have the same id. Either the older one is dead and its socket does not show that yet, or both are

@@ -37,7 +37,7 @@ pub struct MeshConfig {
     pub max_dials: usize,
     /// Configuration of the bridge, if there is one.
     pub redis: Option<BridgeConfig>,
-    /// The hub's clock, the same as the shards'.
+    /// The hub's clock, which its shards also use.
     pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
     /// Called on the mesh's thread once a [`TICK`](proto::limits::TICK): a watchdog detects a mesh that hangs by the
     /// missing calls. It must not block.

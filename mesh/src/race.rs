@@ -20,8 +20,8 @@ pub(crate) struct Experience {
 
 /// Orders the addresses of a name, and returns at most [`MAX_DIAL_ADDRESSES`] of them.
 ///
-/// `resolved` is in the resolver's order, which is that of RFC 6724. Families alternate, beginning with the first
-/// address's.
+/// `resolved` is in the resolver's order, which is that of RFC 6724. Families alternate, beginning with the family of
+/// the first address.
 pub(crate) fn order(resolved: impl IntoIterator<Item = SocketAddr>, known: &Experience) -> VecDeque<SocketAddr> {
     let mut families: [VecDeque<SocketAddr>; 2] = Default::default();
     let mut first = None;

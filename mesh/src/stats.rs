@@ -121,7 +121,7 @@ pub struct LinkStats {
     pub ended: [u64; LinkEnd::ALL.len()],
     /// Accepted sockets refused because there were too many links.
     pub refused: u64,
-    /// Times that a link's queue, or the bridge's, rose above its high-water mark.
+    /// Times that the queue of a link, or of the bridge, rose above its high-water mark.
     pub saturations: u64,
     /// Dials.
     pub dial_attempts: u64,

@@ -5,8 +5,8 @@
 //! sockets. In each step every thread has one turn. For each event, the table shows the longest turn of the mesh and of
 //! a shard, the most outputs in one turn, and the number of turns of the mesh. It also shows the most letters queued
 //! for one shard, and the allocated memory before the event, at its maximum after any turn, and after the event. Times
-//! are CPU times of the thread. The allocator is that of the hub. With glibc's, one turn takes 13 ms, because it first
-//! merges the free memory that the other hub left in this thread.
+//! are CPU times of the thread. The allocator is that of the hub. With the allocator of glibc, one turn takes 13 ms,
+//! because it first merges the free memory that the other hub left in this thread.
 //!
 //! `cargo bench -p peerpigeon-proto --bench turns` measures. `cargo test` runs it with few peers and measures no time:
 //! it checks the numbers of outputs and letters against the limits.
@@ -636,7 +636,7 @@ fn large_networks(size: Size, scene: &mut Scene) {
     scene.measure("the first peer under closest:16 joins a network of 100,000", |scene| {
         scene.shards[at].turn(Input::Message { session, text }, now);
     });
-    // One more member joins a network with as many members on this shard as one of 16 shards has of 100,000.
+    // One more member joins a network whose members on this shard are a sixteenth of 100,000.
     let shard = &mut scene.shards[0];
     let homes = (OTHER / 2..).filter(|&n| ShardId::home(&peer(n), size.shards, KEYS) == ShardId(0));
     let crowd: Vec<u32> = homes.take(size.crowd as usize + 1).collect();

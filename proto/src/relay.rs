@@ -70,7 +70,7 @@ pub struct RelayConfig {
     pub incarnation: HubIncarnation,
     /// Number of shards of the hub, at least 1.
     pub shards: u16,
-    /// Random secret of this process, the same as the shards'.
+    /// Random secret of this process, which its shards also have.
     pub keys: Keys,
     /// HUB_MESH_NAMESPACE. Only legacy links send it.
     pub namespace: String,
@@ -244,8 +244,8 @@ impl Relay {
             return None;
         }
         let hubs = self.hubs.values().filter_map(Remote::due).min();
-        // This limit also applies while heartbeats are sent for other reasons. A longer gap would look like a stop of
-        // the process.
+        // At most a heartbeat after the last timeout, even if extra heartbeats have postponed the next one: a longer
+        // gap would look like a stop of the process.
         let next_look = self.next_beat.min(self.last_timeout + HEARTBEAT);
         let next_look = self.links.next_silence().map_or(next_look, |at| at.min(next_look));
         // A lease that must not expire yet is not due.

@@ -2,7 +2,7 @@
 //! run` tries many more inputs.
 
 #[path = "../../fuzz/src/lib.rs"]
-#[expect(unreachable_pub, reason = "there, they are a crate's")]
+#[expect(unreachable_pub, reason = "in that crate, they are public")]
 mod targets;
 
 use proptest::prelude::*;

@@ -70,8 +70,8 @@ pub(crate) struct Core {
     keys: Keys,
     patience: Patience,
     clock: Clock,
-    /// The wall clock at the hub's start in milliseconds, updated at each tick, so that each message reads only one
-    /// clock.
+    /// The time of the hub's start by the wall clock, in milliseconds. It is computed again at each tick, so that each
+    /// message reads only one clock.
     epoch_ms: u64,
     gauges: Arc<Gauges>,
     slots: Vec<Slot>,

@@ -49,7 +49,7 @@ impl Origins {
         })
     }
 
-    /// The origin of a request that must be refused. A request without an `Origin` header is not a browser's.
+    /// The origin of a request that must be refused. A request without an `Origin` header does not come from a browser.
     pub(crate) fn refused<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
         // Browsers send one Origin header. If there are several, each must be allowed.
         headers.get_all(ORIGIN).iter().find(|origin| !self.allow(origin))

@@ -77,8 +77,8 @@ impl Proxies {
         self.ports.contains(&port) && self.trust(address)
     }
 
-    /// Finds the client of a request: the first address, seen from the hub, that is not a trusted proxy's. Addresses
-    /// beyond it are not trustworthy, because anybody could have written them.
+    /// Finds the client of a request: the first address, seen from the hub, that does not belong to a trusted proxy.
+    /// Addresses beyond it are not trustworthy, because anybody could have written them.
     pub(crate) fn client(&self, hop: SocketAddr, headers: &HeaderMap) -> Result<SocketAddr, Unclear> {
         if self.ranges.is_empty() || !self.trust(hop.ip()) {
             return Ok(hop);
@@ -95,13 +95,13 @@ impl Proxies {
             *client = self.first_stranger(hop, named.into_iter().flatten());
         }
         match clients {
-            // A proxy forwards the header that it does not write, so one of the two may be the client's own.
+            // A proxy writes one of the two headers, and forwards the other one as the client sent it.
             [Some(one), Some(other)] if one.ip() != other.ip() => Err(Unclear),
             [one, other] => Ok(one.or(other).unwrap_or(hop)),
         }
     }
 
-    /// `named` are the clients that the proxies name, starting with the last proxy's.
+    /// `named` are the clients that the proxies name. The client that the last proxy names is the first one.
     fn first_stranger(&self, hop: SocketAddr, named: impl Iterator<Item = Option<SocketAddr>>) -> SocketAddr {
         let mut client = hop;
         for named in named.take(MAX_FORWARDED_HOPS).map_while(|named| named) {
@@ -114,7 +114,8 @@ impl Proxies {
     }
 }
 
-/// Whether an address is private (RFC 1918, RFC 4193), a carrier's (RFC 6598), link-local or this machine's.
+/// Whether an address is private (RFC 1918, RFC 4193), shared by customers of a carrier (RFC 6598), link-local, or an
+/// address of this machine.
 fn is_internal(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {

@@ -2,7 +2,7 @@
 //! run http_head` reaches more states.
 
 #[path = "../../fuzz/src/http_head.rs"]
-#[allow(clippy::expect_used, unreachable_pub, reason = "there, it is a crate's")]
+#[allow(clippy::expect_used, unreachable_pub, reason = "in that crate, it is public")]
 mod target;
 
 use proptest::prelude::*;

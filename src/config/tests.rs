@@ -439,7 +439,8 @@ fn errors_show_invisible_characters() {
     assert!(refusal(&[("PORT", "\"8080\"")]).contains("\"8080\" is not a port"));
 }
 
-/// Kubernetes puts the address of a Service into the pod's environment, under a name that can also be a setting's.
+/// Kubernetes puts the address of a Service into the pod's environment, under a name that can also be the name of a
+/// setting.
 #[test]
 fn variables_of_a_service_are_recognized() {
     let address = "tcp://10.0.0.1:8081";

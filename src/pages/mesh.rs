@@ -96,7 +96,7 @@ impl<'a> HubBody<'a> {
     }
 }
 
-/// The way to a hub that has this link, if it has one.
+/// How a hub is reached. `link` is its link, if it has one.
 pub(super) fn way(hub: &HubView, link: Option<&LinkView>) -> Option<&'static str> {
     match (link, hub.next_hop) {
         (Some(link), _) if link.dialed => Some("dialed"),

@@ -39,8 +39,8 @@ pub fn memory_limit() -> Option<u64> {
 }
 
 /// Starts this program again in its place if the addresses of the process are limited (RLIMIT_AS), so that the C library
-/// has a single arena of memory. It would reserve 64 MiB of addresses for each thread that allocates, which leave nothing
-/// for work.
+/// has a single arena of memory. Otherwise it would reserve 64 MiB of addresses for each thread that allocates, and too
+/// few would be left.
 ///
 /// Call it before there are threads. It returns if that is unnecessary or fails.
 pub fn save_addresses() {

@@ -31,7 +31,7 @@ hubTest('an operator logs in with the form, kicks a peer, and logs out', options
     assert.equal(await page.getByRole('alert').textContent(), 'the token is wrong: send ADMIN_TOKEN of this hub')
     assert.deepEqual(await context.cookies(), [])
 
-    // The login leads to the page that was asked for.
+    // After the login, the browser shows the page that was requested at first.
     assert.equal(await logIn(page, TOKEN), 200)
     assert.equal(page.url(), `${hub.url}/stats`)
     assert.equal(JSON.parse(await page.locator('body').innerText()).isRunning, true)

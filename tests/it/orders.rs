@@ -166,7 +166,7 @@ fn a_wrong_token_is_answered_late_and_keeps_no_right_one_out() {
         guessing.push(stream);
     }
     assert_eq!(status(&post(&hub, "/admin/undrain", &right, "")), "200");
-    // They also use up the rate of pages of their address, and that of all strangers.
+    // They also use up the rate limit of pages of their address, and the common one of all strangers.
     for _ in 0..4 * PAGE_RATE {
         let mut stream = TcpStream::connect(hub.address).unwrap();
         stream.write_all(b"GET /health HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n").unwrap();

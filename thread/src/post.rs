@@ -15,7 +15,7 @@ pub struct Mailboxes {
 }
 
 impl Mailboxes {
-    /// `shards` are the mailboxes of all shards in order, and `mesh` is the mesh's.
+    /// `shards` are the mailboxes of all shards in order, and `mesh` is the mailbox of the mesh.
     pub fn new(shards: &[mpsc::Sender<Vec<ToShard>>], mesh: Option<&mpsc::Sender<Vec<ToMesh>>>) -> Self {
         Self { shards: shards.iter().cloned().map(PollSender::new).collect(), mesh: mesh.cloned().map(PollSender::new) }
     }

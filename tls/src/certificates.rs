@@ -35,7 +35,7 @@ pub struct PairFiles {
 pub struct FileStamps(Vec<Option<(u64, u64, u64, SystemTime)>>);
 
 impl FileStamps {
-    /// The current state of the files. Missing files are part of it.
+    /// The current state of the files. The state includes which files are missing.
     pub fn of(pairs: &[PairFiles]) -> Self {
         let stamp = |file: &Path| {
             let found = std::fs::metadata(file).ok()?;
@@ -309,7 +309,7 @@ impl Acceptor {
     }
 
     /// Makes the acceptor also answer the challenges of certificate authorities (TLS-ALPN-01, RFC 8737). While there is
-    /// no certificate, clients get `stand_in`. They refuse it, unless they do not verify certificates, as probes do.
+    /// no certificate, clients get `stand_in`. Clients that verify certificates refuse it; probes do not verify them.
     pub fn with_challenges(self, stand_in: Arc<OwnKey>) -> Self {
         let mut config = ServerConfig::clone(&self.config);
         // HTTP comes first, so only clients that offer nothing else get the challenge's protocol.

@@ -2,7 +2,7 @@
 //! run tls_door` reaches more states.
 
 #[path = "../../fuzz/src/tls_door.rs"]
-#[expect(unreachable_pub, reason = "there, it is a crate's")]
+#[expect(unreachable_pub, reason = "in that crate, it is public")]
 mod target;
 
 use proptest::prelude::*;

@@ -12,11 +12,11 @@
 //!   and each channel's frames only in ascending order. The first accepted number is the number of the answer. A hub
 //!   that has reconnected has two sessions for a while. Two sessions that continue to answer are two hubs with one id.
 //!
-//! An answer cannot be older than its challenge, so a recorded frame is useless. A hub that has received the original
-//! rejects its number as too low; any other hub rejects its session, which has not answered. An attacker who delays
-//! frames, such as Redis itself, can make an ended hub seem alive for no longer than the age of the oldest accepted
-//! challenge. An answer also shows that the other hub receives this one, so frames are accepted only if hubs receive
-//! each other: see [`Fresh::one_way`].
+//! An answer cannot be older than its challenge, so a recorded frame is useless. A hub that received the original frame
+//! rejects the recorded one, because its number is too low. Any other hub rejects it, because its session has not
+//! answered a challenge. An attacker who delays frames, such as Redis itself, can make an ended hub seem alive for no
+//! longer than the age of the oldest accepted challenge. An answer also shows that the other hub receives this one, so
+//! frames are accepted only if hubs receive each other: see [`Fresh::one_way`].
 //!
 //! Age is counted in this hub's own challenges, not in time. A stopped process draws no challenges, so it
 //! accepts the frames that arrived in its socket meanwhile.
@@ -175,8 +175,8 @@ impl Fresh {
     /// are accepted from now on.
     pub(super) fn answered(&mut self, hub: HubId, question: &Question) -> bool {
         let round = self.round;
-        // A hub that sends stamps answers such questions as well, and frames from before its first stamp may be
-        // recorded ones.
+        // Hubs that send stamps also answer such questions. Their answers do not count, because their frames without a
+        // stamp may be recorded ones.
         let known = self.hubs.get_mut(&hub).filter(|known| !known.is_fresh(round));
         known.is_some_and(|known| known.answers(question, round))
     }
@@ -269,7 +269,7 @@ impl Known {
         }
         judgment.taken = self.is_plain_fresh(round);
         // The hub is asked once per challenge. While its frames are rejected, each of them causes a question, up to a
-        // bound: the hub cannot answer before it knows this one.
+        // bound, because the hub cannot answer before it knows this one.
         let is_due = self.asked != Some(round) && self.plain != Some(round);
         let is_urgent = !judgment.taken && self.spare_answers > 0;
         if (is_due || is_urgent)

@@ -294,8 +294,8 @@ impl Targets {
         leaving || is(&self.known.linked)
     }
 
-    /// Records that the dialed side speaks the Go hubs' protocol: the token is no longer sent there before it is asked
-    /// for.
+    /// Records that the dialed side speaks the Go hubs' protocol: from now on, the token is sent there only after the
+    /// other side has asked for it.
     pub(crate) fn suspect(&mut self, id: &TargetId) {
         if self.suspects.len() < MAX_DIALS {
             self.suspects.insert(id.clone());
@@ -384,7 +384,8 @@ impl Targets {
             if target.hub == Some(hub) && target.state == State::Waiting && Some(id) != dialed {
                 target.missing_since = now.at;
                 target.backoff.reset();
-                // The pause is random, so that hubs that lost it at the same time do not dial at the same time.
+                // The pause is random, so that hubs that lost their links at the same time do not dial at the same
+                // time.
                 target.next = now.at + spread(DIAL_BACKOFF_MIN, chance);
             }
         }

@@ -48,8 +48,8 @@ pub const BRIDGE_CHALLENGE: Duration = Duration::from_secs(4);
 
 /// Number of recent challenges. A hub's frames are dropped unless it has answered one of them.
 ///
-/// 3 x 4 s: two successive answers may be lost, and a hub that stops receiving counts as lost 8 to 12 s plus a lease
-/// later.
+/// With three challenges, two successive answers may be lost. A hub that stops receiving counts as lost after 8 to 12 s
+/// (three challenges of 4 s) and a lease.
 pub const BRIDGE_CHALLENGES: usize = 3;
 
 /// Maximum number of sessions of one hub id whose answers are accepted. Frames of a further session are dropped until
@@ -64,8 +64,8 @@ pub const MAX_ONE_WAY: usize = 64;
 /// Time in which Redis must accept a connection, including TLS and authentication, and then both subscriptions.
 pub const BRIDGE_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Time in which a node of a Redis Cluster must answer one pipeline: as long as for a probe sent just before the next
-/// one.
+/// Time in which a node of a Redis Cluster must answer one pipeline: twice [`BRIDGE_PROBE`], after which a lost probe
+/// is noticed, too.
 pub const BRIDGE_NODE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Minimum pause before the bridge reconnects to Redis.

@@ -25,8 +25,9 @@ pub const DEFAULT_MESSAGE_RATE_BYTES: u64 = 1024 * 1024;
 /// allows 3 of the largest per second, or 15 of 100 B.
 pub const DEFAULT_ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
 
-/// Default of EVENT_RATE_BYTES: average number of bytes per second that a session's announcements and goodbyes make the
-/// mesh send to other peers, and its joins to itself. Further announcements get `rate-limited`.
+/// Default of EVENT_RATE_BYTES: average number of bytes per second that the mesh sends because of a session: its
+/// announcements and goodbyes to other peers, and the rosters of the networks that it joins to the session itself.
+/// Further announcements get `rate-limited`.
 ///
 /// A join of a network of 2,000 members costs 2 x 2,000 x 300 B = 1.2 MB, and a change of 16 KiB in a network of 500
 /// costs 8 MB: the rate allows 3 such joins, or half such a change, per second. 4 MiB take about 10 ms of a core.
@@ -66,18 +67,19 @@ pub const ANNOUNCE_BURST_SECS: u64 = 16;
 /// Length of a burst of errors, in seconds of their rate: 100 errors.
 pub const ERROR_BURST_SECS: u64 = 5;
 
-/// Length of a network's burst, in seconds of its rates. It is shorter than a session's, since many members that use
-/// their bursts at the same time are a load for the hub.
+/// Length of a network's burst, in seconds of its rates. It is shorter than the burst of a session, since many members
+/// that use their bursts at the same time are a load for the hub.
 pub const NETWORK_BURST_SECS: u64 = 5;
 
 /// Number of messages of the maximum length that a session may send in one burst, however low MESSAGE_RATE_BYTES is.
 pub const MESSAGE_BURST_LARGEST: u64 = 4;
 
-/// Bytes that an announcement counts in its rate in addition to its own, so that small ones are limited too.
+/// Bytes that each announcement counts in addition to its length, so that the rate also limits small announcements.
 pub const ANNOUNCE_COST_BYTES: u64 = 4 * 1024;
 
-/// Part of its own burst, as a divisor, up to which a session is not refused when its network's budget is used up: an
-/// eighth, 625 messages. So a flood in a network does not stop peers that send little.
+/// Part of a burst, as a divisor: 8 means an eighth, which is 625 messages. When the budget of a network is used up,
+/// sessions that have used at most this part of their own burst are still not refused. So a flood in a network does not
+/// stop peers that send little.
 pub const LIGHT_PART: u64 = 8;
 
 /// Time above a budget without a pause after which a session is closed (1008).

@@ -68,6 +68,6 @@ pub const RESTART_TIME: Duration = Duration::from_secs(1);
 /// short of CPU.
 pub const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Maximum time that counts between two turns of any threads of a process. A longer gap means that the whole process
-/// was stopped.
+/// Maximum time between two turns, of whichever threads, that counts as running time. A longer gap means that the whole
+/// process was stopped.
 pub const WATCHDOG_STEP: Duration = Duration::from_secs(1);

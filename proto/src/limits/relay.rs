@@ -57,9 +57,9 @@ pub const RIVAL_YIELD: Duration = Duration::from_secs(10);
 /// [`GREATEST_TIME_FOLLOWED`] to exceed another one.
 pub const GREATEST_TIME: u64 = 1 << 44;
 
-/// Latest time that a hub exceeds with its own incarnation or sessions: the year 2248. If the time is later, a hub that
-/// receives a later incarnation of its own id takes a new id, and a session at another hub keeps its peer's id until it
-/// ends.
+/// Latest incarnation or session of another hub for which a hub chooses a later one: the year 2248. If another
+/// incarnation of its id is later than that, the hub takes a new id. If a session at another hub is later than that, it
+/// keeps its peer's id until it ends.
 pub const GREATEST_TIME_FOLLOWED: u64 = GREATEST_TIME / 2;
 
 /// Maximum number of hubs that a hub remembers, dead ones included. Heartbeats of further hubs are ignored and counted,
@@ -97,8 +97,8 @@ pub const MAX_HOPS: u8 = 16;
 /// 256 B) = 1.07 GB. While a snapshot arrives, the replica and the snapshot are both stored, and the larger one counts.
 pub const DEFAULT_MESH_PRESENCE_BYTES: usize = 1024 * 1024 * 1024;
 
-/// Bytes that a peer of another hub counts in that budget, without its memberships: its entry in the replica, in the
-/// directory, among the claims of its hub, and at its home shard.
+/// Bytes that a peer of another hub counts in MESH_PRESENCE_BYTES, without its memberships: its entry in the replica,
+/// in the directory, among the claims of its hub, and at its home shard.
 pub const REMOTE_PEER_BYTES: usize = 512;
 
 /// Maximum number of changes of one hub that are held while an earlier one is missing. Further ones are dropped and
@@ -133,8 +133,9 @@ pub const SNAPSHOT_SLACK: Duration = Duration::from_secs(12);
 /// A neighbour can therefore keep a repair open only while it sends distinct peers, at most [`MAX_PEERS_PER_HUB`].
 pub const SNAPSHOT_RATE_BYTES: u64 = 32 * 1024;
 
-/// Number of heartbeats of a hub with a lower change number than this hub knows, after which this hub doubts its own
-/// number. It then drops changes with greater numbers than the heartbeats', and accepts a snapshot with a lower one.
+/// If this number of heartbeats of a hub have a lower change number than this hub knows, this hub doubts its own
+/// number. It then drops changes with numbers greater than those in the heartbeats, and accepts a snapshot whose number
+/// is lower than its own.
 ///
 /// Heartbeats and changes can use different routes, one of which is seconds slower. So a forged change or snapshot
 /// lasts for 4 to 8 heartbeats at each hub on its route, and is then repaired.
@@ -192,7 +193,8 @@ pub const DIRECTORY_SEGMENTS: usize = 256;
 /// default of 32 networks it has 2,048 + 528 letters.
 pub const SLICE_LETTERS: usize = 2048;
 
-/// Maximum number of peers and lost signals that such a slice examines, even if they need fewer letters.
+/// Maximum number of peers and lost signals that a slice of the relay's long work examines, even if they need fewer
+/// letters.
 pub const SLICE_PEERS: usize = 1024;
 
 /// Maximum number of changes of one hub that are applied in one turn after the change that they waited for has arrived.

@@ -11,8 +11,8 @@ use std::time::Duration;
 /// 2 KiB) = 774 MiB.
 pub const DEFAULT_ANNOUNCE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 
-/// Bytes that a membership counts in that budget: about 100 B per shard and hub for its entries in the rosters, and the
-/// announcement's own fields.
+/// Bytes that a membership counts in ANNOUNCE_BUDGET_BYTES: about 100 B per shard and hub for its entries in the
+/// rosters, and the announcement's own fields.
 pub const MEMBER_BYTES: usize = 256;
 
 /// Bytes that a peer may announce in all its networks together, even if the budget is exhausted.
@@ -56,9 +56,9 @@ pub const TAKEOVER_MARGIN: Duration = Duration::from_secs(1);
 /// Maximum number of unanswered takeovers that other hubs have asked for. A further one is answered "in use".
 pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
 
-/// Time after the start of a session in which a client with the secret of an older [`Lineage`](crate::Lineage) takes
-/// its id back at once. Within this time, the session belongs to a stranger who took the id while the client was
-/// disconnected. After that, the liveness check decides.
+/// For this time after the start of a session, a client with the secret of an older [`Lineage`](crate::Lineage) takes
+/// the id back at once: the session then belongs to a stranger who took the id while the client was disconnected.
+/// Later, the liveness check decides.
 ///
 /// A hub needs 60 s to notice a dead connection, and a client needs 30 s to return with backoff, so 120 s are enough.
 pub const RESUME_PRECEDENCE: Duration = Duration::from_secs(120);

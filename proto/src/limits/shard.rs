@@ -55,7 +55,8 @@ pub const SIGNAL_QUARTERS: usize = 3;
 /// that at once.
 pub const SENDER_SMALL_BYTES: usize = 16 * 1024;
 
-/// The same limit as a number of signals: 384 senders have 12,288, half of those that [`DEFAULT_SEND_QUEUE_FRAMES`]
+/// Number of signals that each sender may have in a queue while there is any room for signals, like
+/// [`SENDER_SMALL_BYTES`] for bytes. 384 senders have 12,288 signals, half of those that [`DEFAULT_SEND_QUEUE_FRAMES`]
 /// leaves for signals.
 pub const SENDER_SMALL_FRAMES: usize = 32;
 
@@ -110,8 +111,8 @@ pub const LETTER_BATCH: usize = 256;
 /// Bytes of frames at which a batch is full. One message of the maximum length can exceed it.
 pub const LETTER_BATCH_BYTES: usize = 256 * 1024;
 
-/// Maximum number of batches in a shard's mailbox, and in the mesh's: 64 x 256 letters = 16,384 letters, and at worst
-/// 64 x (256 KiB + a message of 1 MiB) = 80 MiB.
+/// Maximum number of batches in the mailbox of a shard, and in that of the mesh: 64 x 256 letters = 16,384 letters, and
+/// at worst 64 x (256 KiB + a message of 1 MiB) = 80 MiB.
 pub const MAILBOX_BATCHES: usize = 64;
 
 /// Maximum number of upgraded sockets that are queued for their home shard. The acceptor of a further one waits.
@@ -119,7 +120,7 @@ pub const HANDOFF_QUEUE: usize = 256;
 
 /// Number of sessions with queued bytes at which a shard stops reading letters, and sessions with expensive turns,
 /// until half of them are left. [`FLUSH_BACKLOG_BYTES`] is a second such bound. Further presence would only wait behind
-/// them, and grow the queues of peers that read quickly.
+/// these bytes, and would lengthen the queues of peers that read quickly.
 ///
 /// There are two bounds, because many peers can receive many announcements in one write. One announcement in a network
 /// of 2,000 concerns 2,000 sessions and 600 KB; 16 MiB are 27 announcements per write.
@@ -134,8 +135,8 @@ pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Number of sessions that are written before other tasks of the shard run: 64 x about 8 us = half a millisecond.
 pub const FLUSH_CHUNK: usize = 64;
 
-/// Number of bytes that are written before other tasks of the shard run, in addition to the last session's: a quarter
-/// of a millisecond, and as much for the last session.
+/// Number of written bytes after which other tasks of the shard run. The session that reaches it is still written. Both
+/// together take at most half a millisecond.
 pub const FLUSH_CHUNK_BYTES: u64 = 256 * 1024;
 
 /// Number of bytes that are written to one session before others have their turn.

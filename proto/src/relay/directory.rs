@@ -161,8 +161,8 @@ impl Relay {
         let holder = self.directory.holder(&peer);
         if holder.is_some_and(|holder| holder.hub != self.config.hub && !holder.is_legacy()) && self.legacy.holds(&peer)
         {
-            // Go hubs report no leaves. If a peer that has moved from a Go hub, or was only echoed there, kept its
-            // entry, it would reappear there when it leaves its current hub.
+            // The peer has moved away from its Go hub, or was only echoed by it. Go hubs report no leaves, so this
+            // removes its entry there. Otherwise the peer would reappear at the Go hub when it leaves its current hub.
             self.legacy.forget(&peer);
             self.change(peer, LEGACY_SESSION, ChangeKind::Down(LeaveReason::Moved), now);
         }

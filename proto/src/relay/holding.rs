@@ -89,7 +89,7 @@ impl Holding {
             ChangeKind::Joined(announcement) => return self.enter(announcement, change.session, most),
             ChangeKind::Left { network, .. } if held == Some(change.session) => {
                 if let Some(presence) = self.peers.get_mut(&change.peer)
-                    // A hub that reports a leave from a network that the peer is not in then has another digest.
+                    // If a hub reports a leave from a network that the peer is not in, the digests differ afterwards.
                     && let Ok(at) = presence.memberships.binary_search_by(|a| a.network.cmp(network))
                 {
                     let left = Arc::make_mut(presence).memberships.remove(at);

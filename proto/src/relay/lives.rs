@@ -134,11 +134,11 @@ impl Relay {
         }
     }
 
-    /// Makes room for one more hub, whose heartbeat arrived over this hop. Returns false if there is none.
+    /// Makes room for one more hub, whose heartbeat arrived over this hop. Returns false if there is no room.
     ///
-    /// There is none unless another neighbour introduced more hubs than the neighbour at this hop. If so, a hub that
-    /// has stopped makes room, or the latest hub of the neighbour that introduced the most. So a neighbour that invents
-    /// hubs hides only its own.
+    /// There is room only if another neighbour introduced more hubs than the neighbour at this hop. Then a hub that has
+    /// stopped is forgotten, or else the latest hub of the neighbour that introduced the most. So a neighbour that
+    /// invents hubs displaces only hubs that it introduced itself.
     pub(super) fn make_room(&mut self, via: Hop, now: Now) -> bool {
         let introduced = |by: HubId| self.introducers.get(&by).copied().unwrap_or_default();
         let ours = self.neighbour(via).map_or(0, introduced);

@@ -137,7 +137,7 @@ impl Relay {
     }
 
     /// Forwards a change to all neighbours, except its own hub, the neighbour that it came from, and the neighbours to
-    /// which that one also sends it.
+    /// which that neighbour sends it as well.
     fn flood(&mut self, change: &Arc<Change>, from: Option<Hop>, now: Now) {
         let sender = from.and_then(|via| self.neighbour(via));
         let over_bridge = matches!(from, Some(Hop::Bridge(_)));

@@ -94,7 +94,8 @@ pub(super) enum Wait {
     NotNeeded,
     /// The neighbour waits.
     Waits,
-    /// Too many neighbours wait, or this hub has asked the same neighbour: the two would wait for each other.
+    /// Too many neighbours wait already; or this hub has asked the same neighbour, so that the two would wait for each
+    /// other.
     Declined,
 }
 

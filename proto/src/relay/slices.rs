@@ -1,10 +1,10 @@
 //! Long work of the relay, one slice per turn.
 //!
 //! The end of a hub, the installation of a snapshot, and the application of held changes concern many peers. The
-//! replicas of hubs change at once. The directory and the shards follow peer by peer, in the order of ids, at most
-//! [`Slices`](crate::Slices) in a turn. The remaining work is a position in that order, not a list. Any event of a peer
-//! before its turn first settles the peer ([`Relay::settle`]), so the slices need no order relative to events between
-//! them.
+//! replicas of hubs change at once. The directory and the shards follow peer by peer, in the order of ids, as much in
+//! each turn as [`Slices`](crate::Slices) allows. The remaining work is a position in that order, not a list. Any event
+//! of a peer before its turn first settles the peer ([`Relay::settle`]), so the slices need no order relative to events
+//! between them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;

@@ -45,7 +45,7 @@ struct Net {
     events: Vec<(u8, MeshEvent)>,
     /// A hub that forwards no signals.
     loses_signals: Option<u8>,
-    /// Hubs whose long work does not continue by itself, and those that have such work.
+    /// Hubs whose long work continues only when a test asks for it.
     pauses: Vec<u8>,
     tuning: RelayTuning,
     presence_bytes: usize,

@@ -95,12 +95,12 @@ impl Router {
                 *bounded += 1;
                 ensure(membership.circle().is_some(), || format!("{peer:?} has no circle in {ix:?}"))?;
             }
-            // The winning claim may be another hub's.
+            // The winning claim may be that of another hub.
             let Some(member) = network.member(&peer) else {
                 return Err(format!("{peer:?} is in {ix:?}, and not in its roster"));
             };
             ensure(session.claim().against(member.announcement().claim) != Precedence::Wins, || {
-                format!("roster of {ix:?} has {peer:?} by a smaller claim than its session's")
+                format!("roster of {ix:?} has {peer:?} by a smaller claim than that of its session")
             })?;
         }
         for (ix, network) in self.rosters.all() {

@@ -50,7 +50,7 @@ impl Parting {
         }
     }
 
-    /// The message for the members of a network. `session` is the leaver's.
+    /// The message for the members of a network. `session` is the session of the peer that leaves.
     pub(super) fn frame(&self, peer: &PeerId, session: PeerIncarnation, network: &str, now: Now) -> Template {
         match self {
             Self::Ended(reason) => {

@@ -22,7 +22,7 @@ use super::roster::NetworkIx;
 use super::{Discovery, Router};
 
 impl Router {
-    /// The discovery mode that an announcement requests, or else the hub's.
+    /// The discovery mode that an announcement requests, or else that of the hub.
     pub(super) fn discovery_wanted(&self, data: Option<&str>) -> Discovery {
         let wanted = data.and_then(codec::closest_wanted).map(|k| k.min(u64::from(MAX_CLOSEST)) as u8);
         wanted.map_or(self.config.discovery, Discovery::from_closest)

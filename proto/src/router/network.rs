@@ -189,7 +189,8 @@ impl Network {
     /// Removes a session of this shard that leaves. Its entry in the roster may remain until
     /// [`Self::notified_of_leave`].
     ///
-    /// Returns the session whose index in the list is now the leaver's, if it was another session's.
+    /// The last session of the list takes the place of the removed one. Returns it, unless it is the removed one
+    /// itself.
     ///
     /// # Errors
     ///

@@ -12,7 +12,8 @@ use super::circle::{Bond, Met};
 use super::network::Member;
 use super::roster::NetworkIx;
 
-/// Maximum number of members examined for one pick: all that it may already know, and as many that cannot be picked.
+/// Maximum number of members examined for one pick: as many as the peer may already know, and the same number that
+/// cannot be picked.
 const STEPS: usize = MAX_ACQUAINTANCES + 4 * MAX_CLOSEST as usize;
 
 impl Router {

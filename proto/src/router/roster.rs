@@ -75,10 +75,10 @@ impl Rosters {
 
     /// Decides about an announcement.
     ///
-    /// If a peer is briefly at two hubs, the greater claim wins, in whatever order the two arrive. The smaller one is
-    /// kept until it ends: the greater may end first, and the letter about that may arrive later, from another shard. A
-    /// different stay means that the peer left and returned unnoticed, during a partition. It matters only to members
-    /// that must meet again: bounded members, and those that know one.
+    /// If a peer is briefly at two hubs, the greater claim wins, in whatever order the two arrive. The smaller claim is
+    /// kept until it ends, because it wins if the greater one ends first. A different stay means that the peer left and
+    /// returned unnoticed, during a partition. It matters only to members that must meet again: bounded members, and
+    /// those that know one.
     pub(super) fn arrive(&mut self, ix: NetworkIx, announcement: &Arc<Announcement>) -> MemberArrival {
         let (peer, claim) = (announcement.peer, announcement.claim);
         let Some(member) = self.member(ix, &peer) else { return MemberArrival::Enters };
@@ -100,8 +100,8 @@ impl Rosters {
         }
     }
 
-    /// Handles the end of a membership with this claim, after its member was struck if it was entered. Returns a hidden
-    /// announcement that now wins and must be entered.
+    /// Handles the end of a membership with this claim. If the roster had the member with this claim, the member has
+    /// been struck before. Returns a hidden announcement that now wins and must be entered.
     ///
     /// # Errors
     ///

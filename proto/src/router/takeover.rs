@@ -53,7 +53,7 @@ impl Router {
     }
 
     /// Handles another hub's question about an id of this shard, which a session there wants. `resume` is the lineage
-    /// that that session's resume secret proves.
+    /// that the resume secret of that session proves.
     pub(super) fn challenged(&mut self, peer: PeerId, asker: Asker, resume: Option<Lineage>, now: Now) {
         let holder = self.holder(&peer, resume, now);
         let (challenged, displaced) = self.takeovers.challenged(asker, peer, holder, resume, now.at);

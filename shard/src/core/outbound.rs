@@ -236,7 +236,8 @@ impl Core {
         self.flusher = Some(waker.clone());
     }
 
-    /// Writes up to `n` sessions, and up to [`FLUSH_CHUNK_BYTES`] plus one session's. Returns true if more are queued.
+    /// Writes up to `n` sessions, and stops after the session that reaches [`FLUSH_CHUNK_BYTES`]. Returns true if more
+    /// are queued.
     pub(crate) fn flush(&mut self, n: usize) -> bool {
         self.begin_turn(SHARD_TURN_NANOS);
         let before = self.stats.bytes_out;

@@ -54,7 +54,7 @@ pub(super) struct Caller<'a> {
     pub(super) entrance: Entrance,
     /// The client's address, as trusted proxies name it.
     pub(super) address: SocketAddr,
-    /// Whether the proxies name exactly one client. Otherwise `address` is the proxy's.
+    /// Whether the proxies name exactly one client. Otherwise `address` is that of the proxy.
     pub(super) is_clear: bool,
     /// Whether a proxy has named the address in a header, so that it has not been counted yet.
     pub(super) is_proxied: bool,
@@ -157,8 +157,9 @@ pub(super) fn answer(
         && matches!(caller.entrance, Entrance::Both | Entrance::Hubs)
         && door.links.as_ref().is_some_and(|links| links.is_legacy(caller.address));
     let is_link = wants_socket && (legacy || matches!(offer, Offer::Spoken | Offer::Unknown));
-    // The order of checks is the Go hub's: token, id, upgrade. The origin is checked before them, so that a page of a
-    // refused origin learns nothing about tokens. Peers and hubs have different tokens: a peer's token opens no link.
+    // The order of checks is the same as in the Go hub: token, id, upgrade. The origin is checked before them, so that
+    // a page of a refused origin learns nothing about tokens. Peers and hubs have different tokens: a peer's token
+    // opens no link.
     let headers = request.headers();
     let checked = door.check_origin(headers).and_then(|()| {
         if is_link {

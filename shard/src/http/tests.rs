@@ -67,7 +67,7 @@ fn failures(core: &RefCell<core::Core>, failure: HandshakeFailure) -> u64 {
     core.borrow_mut().stats_mut().handshake_failures[failure as usize]
 }
 
-/// Runs a test on a runtime like a shard's.
+/// Runs a test on a runtime like that of a shard.
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     runtime.unwrap().block_on(test);

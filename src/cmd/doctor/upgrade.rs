@@ -69,7 +69,7 @@ pub(super) enum Refusal {
     Buffered,
     /// There was no first message.
     Silent,
-    /// The first message is not a hub's.
+    /// The first message is not that of a hub.
     Strange,
 }
 
@@ -122,7 +122,7 @@ impl Refusal {
                 (Topic::Buffered, message)
             }
             Self::Silent => (Topic::NoAnswer, "the upgrade succeeded, but no message of the hub arrived".to_owned()),
-            Self::Strange => (Topic::NotAHub, "the first message is not a hub's".to_owned()),
+            Self::Strange => (Topic::NotAHub, "the first message is not that of a hub".to_owned()),
         };
         Finding::problem(check, topic, message)
     }

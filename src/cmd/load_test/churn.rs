@@ -137,7 +137,7 @@ impl Churner {
             }
             Departure::Goodbye => {
                 self.say_goodbye();
-                // The hub answers this message after everything that it sent before reading the goodbye. After the
+                // The answer to this ping follows everything that the hub sent before it read the goodbye. After the
                 // answer, no event may arrive.
                 let seat = &swarm.seats[peer];
                 let pongs = seat.app_pongs.get();

@@ -278,7 +278,7 @@ impl Swarm {
         said.is_ok()
     }
 
-    /// Ends a session with a close frame, and waits for the hub's.
+    /// Ends a session with a close frame, and waits for the close frame of the hub.
     pub(super) async fn close(&self, peer: usize) {
         self.leave(peer, Membership::Leaving);
         let Some(connection) = self.seats[peer].connection.take() else { return };

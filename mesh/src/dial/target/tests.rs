@@ -340,7 +340,7 @@ fn a_lost_link_to_a_draining_hub_is_dialed_again() {
     assert_eq!(due(&mut targets, 60_200).len(), 2);
 }
 
-/// Time until a hub that answers is dialed, if this number of addresses before it drop all packets.
+/// Time until the address of a responsive hub is dialed, if this number of unresponsive addresses come before it.
 fn delay_behind(dead: u16) -> Duration {
     let mut targets = targets(&["ws://z-alive"]);
     let addresses = (0..dead).map(|host| SocketAddr::from(([10, 0, (host >> 8) as u8, host as u8], 80))).collect();

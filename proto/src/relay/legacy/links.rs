@@ -60,7 +60,8 @@ struct LegacyLink {
     waiting: Waiting,
 }
 
-/// A position in the presence of all hubs: first this hub's, then that of each other hub, in ascending order of ids.
+/// A position in the presence of all hubs: first that of this hub, then that of each other hub, in ascending order of
+/// ids.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub(super) struct Position {
     /// The hub whose peers are read. `None` means this hub.
@@ -412,8 +413,8 @@ impl Legacy {
         }
     }
 
-    /// Whether a Go hub has sent this signal on the link, so that it does not need it back. If not, its sender is
-    /// recorded as one whose signal was sent there.
+    /// Whether the Go hub itself has sent this signal on the link, so that it must not be sent back. If not, records
+    /// that a signal of its sender is sent on the link.
     pub(super) fn has_said(&mut self, link: LinkId, from: &PeerId, signal: u64, now: Duration) -> Option<bool> {
         let sender = self.keys.hash_one(from);
         let open = self.links.get_mut(&link)?;

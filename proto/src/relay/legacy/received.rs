@@ -161,8 +161,8 @@ impl Relay {
             return;
         }
         let waiting = self.legacy.take_waiting(&peer, now.at);
-        // A connection that ended here or at another hub may have been dead for long, and so may a lost hub. But if a
-        // hub reports that a Go peer has left, other Go hubs' announcements of that peer are older.
+        // The claim that has ended may have been outdated for long, as that of a dead connection or of a lost hub is.
+        // But if a hub reports that a Go peer has left, other Go hubs announced that peer before its leave.
         let counts = after.is_none()
             && (before.is_some_and(|before| !before.is_legacy()) || matches!(cause, LeaveCause::HubGone));
         for (link, network, data) in waiting {
