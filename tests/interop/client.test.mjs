@@ -130,7 +130,8 @@ tabs('a hub that drains: its tabs connect to the other hub, and no peer leaves',
   }
 })
 
-tabs('a page whose scripts are blocked for 20 s: no peer leaves', { timeout: 120_000 }, async ({ open, context }) => {
+const BLOCKED_SECS = process.env.SLOW ? 300 : 20
+tabs(`a page whose scripts are blocked for ${BLOCKED_SECS} s: no peer leaves`, { timeout: (BLOCKED_SECS + 100) * 1_000 }, async ({ open, context }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   await Promise.all([ann.linked(1), bob.linked(1)])
   const [before, made] = [await bob.log(), await ann.run(() => rtc.made)]
@@ -140,7 +141,7 @@ tabs('a page whose scripts are blocked for 20 s: no peer leaves', { timeout: 120
   await debug.send('Debugger.pause')
   const waits = ann.run(() => { globalThis.woken = true })
   await paused
-  await setTimeout(process.env.SLOW ? 300_000 : 20_000)
+  await setTimeout(BLOCKED_SECS * 1_000)
   await debug.send('Debugger.resume')
   await waits
   await bob.run(() => room.send('awake?'))
@@ -150,8 +151,9 @@ tabs('a page whose scripts are blocked for 20 s: no peer leaves', { timeout: 120
   assert.equal(await ann.run(() => rtc.made), made)
 })
 
+const STOPPED_SECS = process.env.SLOW ? 75 : 20
 for (const greater of [true, false]) {
-  tabs(`a browser that is stopped for 20 s reconnects at once, with the ${greater ? 'smaller' : 'greater'} id`, { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
+  tabs(`a browser that is stopped for ${STOPPED_SECS} s reconnects at once, with the ${greater ? 'smaller' : 'greater'} id`, { timeout: (STOPPED_SECS + 100) * 1_000 }, async ({ open, hubs: [hub] }) => {
     const other = await launchStoppable()
     try {
       const bob = await Tab.open(await other.browser.newContext(), web, hub.ws, { name: 'bob' })
@@ -164,7 +166,7 @@ for (const greater of [true, false]) {
       await ann.linked(1)
       other.stop()
       await ann.until("[...room.peers.values()][0].state === 'interrupted'")
-      await setTimeout(process.env.SLOW ? 75_000 : 20_000)
+      await setTimeout(STOPPED_SECS * 1_000)
       other.goOn()
       await ann.linked(1, 40_000)
       await bob.linked(1, 40_000)
