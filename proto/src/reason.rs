@@ -117,8 +117,8 @@ impl CloseReason {
         })
     }
 
-    /// The close frame for a client that offers [`CLIENT_SUBPROTOCOL`](crate::CLIENT_SUBPROTOCOL), or for one that does
-    /// not. For a client that offers it, the code alone shows whether another attempt can succeed.
+    /// The close frame for a client. If the client offers [`CLIENT_SUBPROTOCOL`](crate::CLIENT_SUBPROTOCOL), the code
+    /// alone shows whether another attempt can succeed.
     pub const fn close_frame_for(self, names_protocol: bool) -> Option<(u16, &'static str)> {
         match (self, self.close_frame()) {
             (Self::MaxConnections, Some((_, text))) if names_protocol => Some((1013, text)),
@@ -343,8 +343,8 @@ impl Outcome {
         }
     }
 
-    /// Whether the signal may not have arrived. Its sender is then notified at once. It receives an `error` message if
-    /// it requested no receipt.
+    /// Whether the signal may not have arrived. Its sender is then notified at once, by an `error` message if it
+    /// requested no receipt.
     pub(crate) const fn is_failure(self) -> bool {
         matches!(self, Self::Failed(_))
     }

@@ -76,8 +76,8 @@ impl Plan {
     }
 }
 
-/// Returns the pause after a failed order that follows `failures` other failed ones. A quarter of it is random, so that
-/// hubs do not repeat at the same time. `chance` is a random number.
+/// Returns the pause after a failed order, which was preceded by `failures` other failed orders. A quarter of it is
+/// random, so that hubs do not repeat at the same time. `chance` is a random number.
 pub(super) fn pause(failures: u32, chance: u32) -> Duration {
     let [first, longest] = ACME_PAUSES;
     let pause = first.saturating_mul(2_u32.saturating_pow(failures)).min(longest);

@@ -330,7 +330,7 @@ pub(crate) static MAX_CONNECTIONS: Setting = Setting {
 pub(crate) static MAX_CONNECTIONS_PER_ADDRESS: Setting = Setting {
     name: "MAX_CONNECTIONS_PER_ADDRESS",
     value: "COUNT",
-    default: Preset::Found("512, or two thirds of MAX_CONNECTIONS if that is less, but at least 64"),
+    default: Preset::Found("512, but at most two thirds of MAX_CONNECTIONS, and at least 64"),
     kind: Kind::Number { noun: "a number of connections", min: 0, max: 10_000_000 },
     heading: LIMITS,
     help: "Maximum number of connections of one client address at PORT; 0 means no limit. Of IPv6, a /64 counts as \
@@ -509,7 +509,7 @@ pub(crate) static SEND_BUDGET_BYTES: Setting = Setting {
 pub(crate) static RECEIVE_BUDGET_BYTES: Setting = Setting {
     name: "RECEIVE_BUDGET_BYTES",
     value: "BYTES",
-    default: Preset::Found("256 MiB, or an eighth of the memory that the process may use if that is less"),
+    default: Preset::Found("256 MiB, but at most an eighth of the memory that the process may use"),
     kind: Kind::Number { noun: "a number of bytes", min: 64 * 1024, max: 1 << 40 },
     heading: LIMITS,
     help: "Maximum memory for incomplete messages of all peers together; beyond it, peers with large ones are closed",
@@ -518,7 +518,7 @@ pub(crate) static RECEIVE_BUDGET_BYTES: Setting = Setting {
 pub(crate) static ANNOUNCE_BUDGET_BYTES: Setting = Setting {
     name: "ANNOUNCE_BUDGET_BYTES",
     value: "BYTES",
-    default: Preset::Found("256 MiB, or an eighth of the memory that the process may use if that is less"),
+    default: Preset::Found("256 MiB, but at most an eighth of the memory that the process may use"),
     kind: Kind::Number { noun: "a number of bytes", min: 64 * 1024, max: 1 << 40 },
     heading: LIMITS,
     help: "Maximum size of all stored announcements, in bytes; each hub of a mesh stores the announcements of all hubs",

@@ -31,7 +31,7 @@ impl Memory {
 
 /// Memory limit of this process's control group, in bytes; `None` if there is no limit, or if it is unknown.
 ///
-/// The smallest limit of its own group and the groups above it, as far as they are visible: in a container only its
+/// The smallest limit among its own group and the groups above it. Only visible groups count: in a container, only its
 /// own.
 pub fn memory_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;

@@ -368,7 +368,7 @@ tabs('each side replaces a connection that was closed without the client\'s know
 tabs('answers and candidates that arrive after those of a newer connection have no effect', { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
   const chance = chances(7)
   let overtaken = 0
-  // Offers arrive at once, so they overtake what belongs to earlier ones.
+  // Offers arrive at once, so they overtake the answers and candidates of earlier offers.
   const proxy = await late(hub.port, ({ type }) => {
     if (type !== 'answer' && type !== 'ice-candidate') return 0
     overtaken++

@@ -309,7 +309,7 @@ fn hubs_with_one_directory_order_one_at_a_time_and_share_the_result() {
 }
 
 #[test]
-fn an_account_is_bound_to_one_of_the_authority() {
+fn an_acme_account_is_bound_to_an_existing_account() {
     let (port, admin) = (free_port(), free_port());
     let Some(mut pebble) = Pebble::new(&port, 90 * 86_400) else { return };
     pebble.require_binding();

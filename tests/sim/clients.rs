@@ -41,8 +41,8 @@ impl World {
         self.input(shard, Input::Opened { session: sid.session, peer, seat, resume }, Cause::default());
     }
 
-    /// The resume secret that a client sends. Mostly it is none, or the last one of its id. Sometimes it is an earlier
-    /// one, or one of another id.
+    /// The resume secret that a client sends: mostly none, or the last secret of its id; sometimes an earlier secret,
+    /// or a secret of another id.
     fn resume(&mut self, peer: &PeerId) -> Option<Lineage> {
         if self.rng.one_in(2) {
             return None;

@@ -136,8 +136,8 @@ impl Relay {
         self.release_signals(hub, now);
     }
 
-    /// Forwards a change to all neighbours, except its own hub, the neighbour that it came from, and the neighbours to
-    /// which that neighbour sends it as well.
+    /// Forwards a change to all neighbours, with three exceptions: the hub whose change it is, the neighbour that sent
+    /// it, and the neighbours that receive it from this sender as well.
     fn flood(&mut self, change: &Arc<Change>, from: Option<Hop>, now: Now) {
         let sender = from.and_then(|via| self.neighbour(via));
         let over_bridge = matches!(from, Some(Hop::Bridge(_)));

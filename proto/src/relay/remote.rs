@@ -59,7 +59,7 @@ pub(super) struct Remote {
     pub(super) answered: u64,
     /// A hop whose signals were not answered.
     pub(super) avoided: Option<Avoided>,
-    /// Time until which it counts as being on the bridge.
+    /// Until this time, the hub counts as reachable over the bridge.
     pub(super) bridged_until: Duration,
     pub(super) outbound: Outbound,
     /// Signals whose outcome will not arrive. Their senders are notified in slices.

@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pick_keeps_its_bond_when_it_is_met_again() {
+    fn a_picked_peer_keeps_its_bond_when_it_is_met_again() {
         let peer = PeerId::from_bytes([1; 20]);
         for bond in [Bond::Close, Bond::Random, Bond::Met] {
             let mut circle = Circle::default();

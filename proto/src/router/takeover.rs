@@ -150,7 +150,7 @@ impl Router {
         // Most released ids are wanted by no other session.
         let Some((parties, resume)) = self.takeovers.release(peer) else { return };
         match parties {
-            // The session here has lost its id to one at another hub, which has not been asked yet.
+            // The id now belongs to a session at another hub. That hub has not been asked yet.
             Parties::BothHere(id) if self.home.is_elsewhere(peer) => {
                 let ticket = self.takeovers.ask_hub(*peer, id, resume, now.at);
                 self.ask_hub(*peer, ticket, resume);

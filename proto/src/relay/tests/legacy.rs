@@ -553,7 +553,7 @@ fn signals_are_received_between_discovery_and_leave_at_a_go_hub_and_here() {
     }
     net.run();
     assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n", "signal 7 8", "left 7 n goodbye"]);
-    // The same in the other direction: for a peer of this hub, and for one of the next.
+    // The same in the other direction: for a peer of hub 1, and for a peer of hub 2.
     net.go_hub_says(1, link, &discovered(7, "n"));
     net.texts.clear();
     for hub in [1, 2] {

@@ -208,7 +208,7 @@ fn along_a_chain_forged_changes_are_removed_hub_by_hub() {
     net.nothing_is_left();
 }
 
-/// Hub 2 has lost a change of hub 1, requests a snapshot, and receives these parts from the asked hub.
+/// Hub 2 has lost a change of hub 1 and requests a snapshot. The asked hub answers with these parts.
 fn repairs(net: &mut Net, part: impl FnOnce(&SnapshotPart) -> Vec<SnapshotPart>) {
     net.loses = |envelope| matches!(envelope.kind(), EnvelopeKind::Change | EnvelopeKind::Snapshot);
     net.joins(1, 20, 0);

@@ -353,7 +353,7 @@ fn the_end_of_a_legacy_link_reaches_the_shards_in_slices() {
     net.pass(HEARTBEAT);
     assert_eq!(net.hears(3).last().unwrap(), "outcome 148 peer-not-found");
     assert_eq!(net.hears(1), ["left 148 n peer-disconnected", "nowhere 148"]);
-    // One peer returns on a new link, and one at another hub: each leaves first.
+    // One peer returns on a new link, another peer at another hub: each leaves first.
     net.input(1, RelayInput::LegacyUp { link: next, hub: hub(50), dialed: true });
     net.input(1, RelayInput::LegacyText { link: next, text: &super::legacy::discovered(147, "n") });
     assert_eq!(net.hears(1), ["left 147 n peer-disconnected", "nowhere 147", "elsewhere 147", "joined 147 n"]);
