@@ -322,7 +322,7 @@ impl Site {
     /// The name of a thread that hangs, if there is one.
     fn stuck(&self) -> Option<String> {
         let Stuck { thread, since } = self.facts.watchdog.stuck()?;
-        Some(format!("stuck: thread {thread} has not turned for {} s", since.as_secs()))
+        Some(format!("stuck: thread {thread} has made no progress for {} s", since.as_secs()))
     }
 
     /// Whether a visitor may read the names of networks. Some networks are protected only by a secret name.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proto::limits::WATCHDOG_STEP;
 
-/// Records when each thread turned last. Clones share the records.
+/// Records the time of each thread's last turn. Clones share the records.
 #[derive(Clone, Debug)]
 pub struct Watchdog(Arc<Threads>);
 
@@ -19,7 +19,8 @@ struct Threads {
     patience: Duration,
     /// Time of the last turn of any thread, in milliseconds of the hub's clock.
     last: AtomicU64,
-    /// Time in which some thread turned, in milliseconds.
+    /// Time that has passed while at least one thread had turns, in milliseconds. It does not grow while the whole
+    /// process is stopped.
     awake: AtomicU64,
     threads: Vec<Thread>,
 }
@@ -41,7 +42,7 @@ pub struct Stuck {
 }
 
 impl Watchdog {
-    /// A watchdog for threads with these names, all of which have just turned.
+    /// A watchdog for threads with these names. The last turn of each is now.
     pub fn new(names: impl IntoIterator<Item = String>, patience: Duration) -> Self {
         let threads = names.into_iter().map(|name| Thread { name, turned: AtomicU64::new(0) }).collect();
         Self(Arc::new(Threads { patience, last: AtomicU64::new(0), awake: AtomicU64::new(0), threads }))

@@ -65,7 +65,7 @@ pub(crate) struct Core {
     /// The bridge event that the last turn did not finish: its hub, and its remaining bytes.
     bridge_unread: Option<(HubId, Unread)>,
     bridge_pressure: Pressure,
-    /// Silence counts from this time at the earliest. Before it, the mesh itself did not read.
+    /// Silence counts from this time at the earliest, because the mesh itself did not read before.
     listening_since: Duration,
     last_tick: Duration,
     /// No timeouts are checked before this time.

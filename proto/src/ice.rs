@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn each_secret_has_a_credential_after_the_fixed_servers() {
+    fn each_secret_adds_a_credential_after_the_fixed_servers() {
         let fixed = r#"{"urls":"stun:s.example"}"#;
         assert_eq!(put(&IceServers::new(fixed, None), 0), format!("[{fixed}]"));
         let both: serde_json::Value =

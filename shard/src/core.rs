@@ -103,7 +103,7 @@ pub(crate) struct Core {
     flusher: Option<Waker>,
     outboxes: Outboxes,
     parked: Vec<SessionId>,
-    /// Silence counts from this time at the earliest. Before it, the shard itself did not read.
+    /// Silence counts from this time at the earliest, because the shard itself did not read before.
     listening_since: Duration,
     last_tick: Duration,
     wheel: Wheel<Due>,

@@ -76,7 +76,7 @@ pub type Page = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
 pub enum Answer {
     /// An answer that costs almost nothing and is never refused.
     Now(Response<Full<Bytes>>),
-    /// A page. Until it is polled it costs nothing, so it can be refused if there are too many.
+    /// A page. It costs nothing until it is polled, so it can be refused if there are too many.
     Soon(Page),
     /// A page for somebody who has proved to be an operator. It has a rate of its own, which strangers cannot use up.
     ForOperator(Page),

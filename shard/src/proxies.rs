@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn only_internal_addresses_that_name_a_client_seem_to_be_unconfigured_proxies() {
+    fn unconfigured_proxies_are_detected_by_an_internal_address_and_a_named_client() {
         let named = |name: &'static str| {
             HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static("203.0.113.9"))])
         };

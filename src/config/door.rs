@@ -27,7 +27,7 @@ pub struct DoorSettings {
 }
 
 impl DoorSettings {
-    /// `None` if a setting is invalid: `None` if a setting is invalid: `reader` then has the errors.
+    /// `None` if a setting is invalid: `reader` then has the errors.
     pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<Self> {
         let trusted_proxies = reader.text(&settings::TRUSTED_PROXIES, || Ok(Vec::new()), ranges);
         let proxy_protocol = reader.text(&settings::PROXY_PROTOCOL, || Ok(PortNames::default()), ports);

@@ -33,7 +33,7 @@ impl std::fmt::Debug for Hidden {
 }
 
 impl IceSettings {
-    /// `None` if a setting is invalid: `reader` has the errors.
+    /// `None` if a setting is invalid: `reader` then has the errors.
     pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<Self> {
         let fixed = reader.text(&settings::ICE_SERVERS, || Ok(Hidden::default()), servers);
         let urls = reader.text(&settings::TURN_URLS, || Ok(Vec::new()), turn_urls);

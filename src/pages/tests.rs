@@ -409,7 +409,7 @@ fn livez_names_a_thread_that_hangs() {
     for tick in 0..130 {
         hub.watchdog.turned(0, Duration::from_millis(100 * tick));
     }
-    let said = "stuck: thread shard-1 has not turned for 12 s\n".to_owned();
+    let said = "stuck: thread shard-1 has made no progress for 12 s\n".to_owned();
     for path in ["/livez", "/readyz"] {
         let answer = hub.get(path);
         assert_eq!((answer.status, answer.body), (503, said.clone()), "{path}");

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turn_ends_after_its_outputs_and_begins_with_its_first_reading() {
+    fn a_turn_ends_after_a_number_of_outputs_and_begins_with_the_first_reading_of_the_clock() {
         let mut turn = Turn::default();
         assert!(!turn.is_over());
         turn.begin();

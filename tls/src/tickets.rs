@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_accepted_for_the_rest_of_its_period_and_the_next_one() {
+    fn a_ticket_is_accepted_until_the_end_of_the_next_period() {
         let ticket = SharedTickets::by(b"secret", at_hour::<1>).encrypt(b"state").unwrap();
         let at = |now| SharedTickets::by(b"secret", now).decrypt(&ticket).is_some();
         assert!(at(at_hour::<0>) && at(at_hour::<5>) && at(at_hour::<11>));

@@ -22,9 +22,10 @@ pub const LINK_FRAME_BYTES: usize = 16 * 1024;
 /// B.
 pub const ENVELOPE_ROOM: usize = 4 * 1024;
 
-/// Maximum length of a message on a link: the longest signal that any hub's settings allow, after a frame that was
-/// nearly full. It does not depend on this hub's settings, since hubs of one mesh can differ, at least during an
-/// upgrade. The longest part of a snapshot takes 17 MiB: one peer in 1,024 networks. A longer message closes the link.
+/// Maximum length of a message on a link. The longest signal that any hub's settings allow must still fit behind other
+/// envelopes that almost fill a frame. The maximum does not depend on this hub's settings, since hubs of one mesh can
+/// differ, at least during an upgrade. The longest part of a snapshot takes 17 MiB: one peer in 1,024 networks. A
+/// longer message closes the link.
 pub const LINK_MESSAGE_BYTES: usize = LARGEST_MAX_MESSAGE_BYTES + LINK_FRAME_BYTES + ENVELOPE_ROOM;
 
 /// Number of bytes queued for one link (or for the bridge) at which the relay sends only heartbeats and outcomes.

@@ -12,11 +12,11 @@ use crate::tuning::RelayTuning;
 /// The budgets of all kinds.
 #[derive(Debug)]
 pub(super) struct Budgets {
-    /// Of replicas and snapshots: MESH_PRESENCE_BYTES.
+    /// Bytes of replicas and snapshots: MESH_PRESENCE_BYTES.
     pub(super) presence: Budget,
-    /// Of changes beyond a missing one: [`MAX_AHEAD_BYTES`](crate::limits::MAX_AHEAD_BYTES).
+    /// Bytes of changes that wait for a missing one: [`MAX_AHEAD_BYTES`](crate::limits::MAX_AHEAD_BYTES).
     pub(super) ahead: Budget,
-    /// Of signals that wait: [`MAX_HELD_BYTES`](crate::limits::MAX_HELD_BYTES).
+    /// Bytes of signals that wait: [`MAX_HELD_BYTES`](crate::limits::MAX_HELD_BYTES).
     pub(super) held: Budget,
 }
 

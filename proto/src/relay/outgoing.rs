@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_has_the_peers_of_its_start_whatever_changes() {
+    fn a_snapshot_has_the_peers_that_were_there_at_its_start() {
         let (mut held, mut queue) = begun(2 * SNAPSHOT_PEERS);
         let changed = [1, SNAPSHOT_PEERS as u16 * 2, SNAPSHOT_PEERS as u16 * 2 + 1, SNAPSHOT_PEERS as u16 * 2 + 2];
         for (n, stays) in changed.into_iter().zip([true, false, true, true]) {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbour_that_asks_again_has_one_snapshot_and_all_have_a_bounded_number() {
+    fn a_neighbour_has_one_snapshot_and_all_neighbours_together_a_bounded_number() {
         let mut queue = SnapshotQueue::default();
         let held = Holding::new(1);
         assert!((0..2 * MAX_SNAPSHOTS_OUT).all(|_| queue.begin(VIA, request(7), &held, NOW)));

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_differ_by_more_than_the_time_of_the_request() {
+    fn a_difference_of_clocks_counts_only_beyond_the_time_of_the_request() {
         let at = |secs| UNIX_EPOCH + Duration::from_secs(secs);
         let secs = Duration::from_secs;
         assert_eq!(difference(at(100), at(100), at(101)), secs(0));

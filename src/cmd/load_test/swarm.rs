@@ -188,7 +188,7 @@ impl Swarm {
             }
         };
         let seat = &self.seats[peer];
-        // A session that this program ends has no connection here any longer.
+        // If this program ended the session, the connection is no longer here.
         if let Some(connection) = seat.connection.take() {
             self.retire(&connection.sender);
             self.leave(peer, Membership::Outside);

@@ -281,7 +281,7 @@ impl View {
         }
         let stuck = page.sum("peerpigeon_oldest_turn_seconds");
         if stuck > 10.0 {
-            faults.push(format!("a thread has not turned for {stuck:.0} s"));
+            faults.push(format!("a thread has made no progress for {stuck:.0} s"));
         }
         for shard in self.shards.iter().filter(|shard| shard.busy > BUSY) {
             faults.push(format!("{} is busy: {:.0} % of a core", shard.name, shard.busy * 100.0));

@@ -184,7 +184,7 @@ impl Signals {
         let Some(read) = &signal.read else { return Err("receives a signal that its hub has not read") };
         let member = read.member;
         if self.expected.take_if(|expected| *expected == number).is_none() && signal.stage != Stage::AtMercy {
-            return Err("receives a signal that is not due for it");
+            return Err("receives a signal that the oracle does not expect now");
         }
         if text != signal.expected() {
             return Err("receives a signal with changed data");

@@ -146,7 +146,7 @@ fn two_live_hubs_with_one_id_are_noticed_once() {
 }
 
 #[test]
-fn a_hub_that_stops_answering_is_one_way_and_rejected() {
+fn a_hub_that_stops_answering_is_rejected() {
     let (mut a, mut b) = two();
     let mut taken = 0;
     for _ in 0..BRIDGE_CHALLENGES + 3 {

@@ -247,7 +247,7 @@ fn addresses_come_and_go_with_dns() {
 }
 
 #[test]
-fn an_address_without_a_hub_leaves_with_the_answer_that_lacks_it() {
+fn an_address_without_a_hub_is_forgotten_when_dns_omits_it() {
     let mut targets = targets(&["ws://static"]);
     resolve(&mut targets, &[1]);
     resolve(&mut targets, &[2]);

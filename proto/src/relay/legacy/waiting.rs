@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn names_count_towards_the_bytes_and_a_peer_waits_in_its_maximum_of_networks() {
+    fn names_of_networks_count_as_bytes_and_their_number_per_peer_is_bounded() {
         let mut waiting = Waiting::default();
         let mut bytes = 0;
         for n in 0..DEFAULT_MAX_NETWORKS_PER_PEER {

@@ -402,7 +402,7 @@ fn restarted(peers: std::ops::Range<u8>) -> Net {
 }
 
 #[test]
-fn a_hub_that_restarts_has_the_peers_of_its_go_hub_again() {
+fn a_hub_that_restarts_learns_the_peers_of_its_go_hub_again() {
     let is_there = |net: &mut Net, peer| {
         let heard = net.hears(2);
         let joined = heard.iter().filter(|line| **line == format!("joined {peer} n")).count();

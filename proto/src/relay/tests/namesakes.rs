@@ -232,7 +232,7 @@ fn no_heartbeat_or_change_number_separates_a_hub_forever() {
 }
 
 #[test]
-fn a_session_with_an_implausible_time_is_no_claim_and_makes_no_other_later() {
+fn a_session_with_an_implausible_time_is_ignored() {
     let mut net = Net::full(2);
     net.opens(1, 7, 0);
     for session in [GREATEST_TIME + 1, 1 << 62] {

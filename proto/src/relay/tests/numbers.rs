@@ -330,7 +330,7 @@ fn trickles(peers: usize, every: Duration) -> Duration {
 }
 
 #[test]
-fn a_slow_snapshot_is_given_up_and_a_fast_one_gets_a_limited_time() {
+fn a_slow_snapshot_is_given_up_and_a_fast_one_has_a_time_limit() {
     assert!(trickles(1, SNAPSHOT_PATIENCE / 2) < SNAPSHOT_SLACK + HEARTBEAT);
     let flows = trickles(200, HEARTBEAT);
     assert!((SNAPSHOT_LIMIT - HEARTBEAT..=SNAPSHOT_LIMIT).contains(&flows), "{flows:?}");
@@ -362,7 +362,7 @@ fn a_peer_in_too_many_networks_or_out_of_order_makes_a_snapshot_invalid() {
 }
 
 #[test]
-fn changes_add_at_most_the_maximum_number_of_networks_to_a_peer() {
+fn changes_cannot_give_a_peer_more_than_its_maximum_number_of_networks() {
     let mut net = triangle();
     let (known, seq) = (&net.hubs[&1].own.peers[&id(11)], net.hubs[&1].own.seq);
     let (session, membership) = (known.session, Arc::clone(&known.memberships[0]));

@@ -54,7 +54,7 @@ fn the_holder_decides_what_happens_to_a_new_session() {
 }
 
 #[test]
-fn a_waiting_newcomer_gives_way_only_to_a_stronger_secret() {
+fn a_waiting_newcomer_is_replaced_only_by_one_with_a_stronger_secret() {
     for (waits, comes, gives_way) in [
         (None, None, false),
         (None, secret(5), true),
