@@ -61,7 +61,7 @@ pub fn run(mut config: Config) -> ExitCode {
     };
     let hosts: Vec<_> = config.listen.iter().map(SocketAddr::ip).collect();
     if let Some(peers) = &peers {
-        // The supervisor has chosen the addresses of PORT, and not HOST.
+        // The addresses of PORT are those of the supervisor's sockets, not those of HOST.
         config.listen = peers[0].iter().filter_map(|listener| listener.local_addr().ok()).collect();
     }
     let max_files = telemetry::process::raise_max_files();

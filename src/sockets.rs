@@ -34,7 +34,7 @@ impl Handed {
         Ok(Self(handed))
     }
 
-    /// Takes the sockets of this port, and gives each shard one of each address. `None` if there is none.
+    /// Takes the sockets of this port, and gives each shard one socket per address. `None` if there is none.
     ///
     /// If an address has fewer sockets than there are shards, several shards accept from the same socket. All of them
     /// wake up for each connection then, and one gets it.

@@ -114,8 +114,8 @@ impl Race {
         self.next = now;
     }
 
-    /// Records that an attempt has connected. The other attempts end. If this connection does not work, their addresses
-    /// are tried again before all others.
+    /// Records that an attempt has connected. The other attempts end, but their addresses are the first to be tried if
+    /// this connection does not work.
     pub(crate) fn connected(&mut self, address: SocketAddr, now: Duration) {
         while let Some(other) = self.running.pop_back() {
             if other != address {

@@ -13,9 +13,9 @@ use tokio_rustls::client::TlsStream;
 pub enum MaybeTlsStream {
     /// Without TLS.
     Plain(TcpStream),
-    /// With it, dialed by this hub.
+    /// With TLS, dialed by this hub.
     Tls(Box<TlsStream<TcpStream>>),
-    /// With it, accepted by this hub.
+    /// With TLS, accepted by this hub.
     Accepted(Box<tls::Stream>),
 }
 

@@ -83,7 +83,7 @@ pub struct RelayConfig {
     /// [`MAX_HUB_URL_BYTES`](crate::limits::MAX_HUB_URL_BYTES).
     pub public_url: Option<Arc<str>>,
     /// Maximum size of the presence of all other hubs together, in bytes (MESH_PRESENCE_BYTES). One hub can use half of
-    /// it. Peers and networks above it are not stored, and are counted.
+    /// it. Peers and networks beyond it are counted but not stored.
     pub presence_bytes: usize,
     /// Limits that tests make small.
     pub tuning: RelayTuning,

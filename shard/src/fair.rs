@@ -381,8 +381,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// No session waits forever. Until a session's turn, each other session has only turns that start before the
-        /// expected end of that turn, and each of them delays the next one by a bounded number of rounds (the debt).
+        /// No session waits forever. Before a session's turn, another session has only turns that start before the
+        /// expected end of that turn. Each of these turns causes a debt, which lasts for a bounded number of rounds.
         #[test]
         fn each_session_is_served_and_charged(costs in proptest::collection::vec(200_000u64..20_000_000, 1..9)) {
             let rounds = (ROUND_DEBT_NANOS / ROUND_DEAR_NANOS) as u64 + 2;

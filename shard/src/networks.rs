@@ -79,7 +79,8 @@ impl NetworkList {
         tokio::time::timeout(NETWORKS_TIMEOUT, asked).await.ok()?
     }
 
-    /// Answers questions for members. `members` returns at most as many as it is given, and the number of all.
+    /// Answers questions for members. `members` returns members, at most as many as its second argument says, and the
+    /// number of all.
     pub async fn answer(&self, members: impl Fn(&NetworkName, usize) -> (Vec<(PeerId, Option<HubId>)>, usize)) {
         let mut questions = self.question.subscribe();
         // One may have been asked before.

@@ -101,7 +101,7 @@ impl Proxies {
         }
     }
 
-    /// `named` are the clients that the proxies name. The client that the last proxy names is the first one.
+    /// `named` are the clients that the proxies name. The first of them is named by the last proxy.
     fn first_stranger(&self, hop: SocketAddr, named: impl Iterator<Item = Option<SocketAddr>>) -> SocketAddr {
         let mut client = hop;
         for named in named.take(MAX_FORWARDED_HOPS).map_while(|named| named) {

@@ -39,7 +39,7 @@ impl Socket {
 /// A socket over which requests arrive.
 #[derive(Debug)]
 pub(crate) enum RequestSocket {
-    /// Without TLS. It has the first byte that was read from it.
+    /// Without TLS, with its first byte if that has been read.
     Plain(TcpStream, Option<u8>),
     /// With TLS.
     Tls(Box<tls::Stream>),

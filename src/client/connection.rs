@@ -85,7 +85,7 @@ impl WriteSide {
 
     fn reset(self) {
         if let Self::Plain(write) = self {
-            // Otherwise, dropping the half would close the stream in order, before the reset.
+            // Otherwise, dropping the half would end the stream normally, before the reset.
             let _ = write.as_ref().set_zero_linger();
             write.forget();
         }

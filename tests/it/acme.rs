@@ -283,7 +283,7 @@ fn hubs_with_one_directory_order_one_at_a_time_and_share_the_result() {
     let Some(mut pebble) = Pebble::new(&ports[0], 90 * 86_400) else { return };
     pebble.start();
     let directory = pebble.directory();
-    // This test holds the lock of the directory, so for the hubs another process orders.
+    // This test holds the lock of the directory, so the hubs behave as if another process ordered.
     let store = PathBuf::from(format!("{directory}/localhost:{}", pebble.port));
     std::fs::create_dir_all(&store).unwrap();
     let lock = std::fs::File::create(store.join("lock")).unwrap();

@@ -90,7 +90,7 @@ struct Client {
     lineage: Option<Lineage>,
     retiring: bool,
     connected: bool,
-    /// Whether the reading of a roster has not ended.
+    /// Whether a roster is still being read.
     reading: bool,
     views: BTreeMap<Net, View>,
 }
@@ -304,7 +304,7 @@ impl Oracle {
         }
         for (shard, roster) in self.rosters.iter().enumerate() {
             if !roster.keys().eq(members.keys()) {
-                wrong.push(format!("shard {shard} has another roster: {roster:?} for {members:?}"));
+                wrong.push(format!("shard {shard} has the roster {roster:?} instead of {members:?}"));
             }
         }
         for (sid, client) in &self.sessions {

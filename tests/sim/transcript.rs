@@ -1,8 +1,8 @@
 //! Conversations as data: the messages that each client sends and receives.
 //!
-//! A file contains scenes. `# title` begins one, with a new hub. Each scene runs with one shard and with eight, under
-//! several hash keys, so that its peers meet on one shard and on different ones. Everything that a peer receives must
-//! be in the scene. Any unexpected message at its end is a failure.
+//! A file contains scenes. `# title` begins a scene, with a new hub. Each scene runs with one shard and with eight,
+//! under several hash keys, so that its peers meet on one shard and on different ones. Everything that a peer receives
+//! must be in the scene. Any unexpected message at its end is a failure.
 //!
 //! | line | |
 //! |---|---|

@@ -282,17 +282,17 @@ impl World {
             listed.sort_unstable();
             let inhabited = self.oracle.inhabited();
             if !listed.iter().copied().eq(inhabited.iter().map(|(name, size)| (*name, *size))) {
-                wrong.push(format!("networks are listed as {listed:?}, and are {inhabited:?}"));
+                wrong.push(format!("networks are listed as {listed:?} instead of {inhabited:?}"));
             }
         }
         if signals != ended {
             wrong.push(format!("{signals} signals have {ended} outcomes"));
         }
         if (takeovers, errors) != (self.oracle.takeovers, self.oracle.errors) {
-            wrong.push(format!("{takeovers:?} takeovers for {:?}, {errors} errors", self.oracle.takeovers));
+            wrong.push(format!("{takeovers:?} takeovers instead of {:?}, and {errors} errors", self.oracle.takeovers));
         }
         if resumes != self.oracle.resumes {
-            wrong.push(format!("{resumes:?} resumes for {:?}", self.oracle.resumes));
+            wrong.push(format!("{resumes:?} resumes instead of {:?}", self.oracle.resumes));
         }
         if withheld == 0 {
             wrong.extend(self.oracle.signals.senders_know());

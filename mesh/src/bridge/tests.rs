@@ -654,7 +654,7 @@ fn frames_of_a_hub_that_receives_nothing_are_refused_until_it_receives() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;
-        // It publishes frames and receives none, like a hub at a replica as hubs at the master see it.
+        // This hub publishes frames and receives none. A hub at a replica sees a hub at the master in this way.
         let seal = Seal::new(id(2), Some("mesh token"), None);
         let mut fresh = super::fresh::Fresh::new().unwrap();
         let channel = "test:mesh.1:presence";

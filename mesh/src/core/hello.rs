@@ -17,7 +17,8 @@ impl Core {
         let (dialed, legacy, hub) = (link.dialed(), link.legacy, link.hub);
         match (legacy, hub) {
             (true, Some(hub)) => {
-                // If a Go hub has two accepted links, the older one is lost, or the hub would not dial again.
+                // If a Go hub has two accepted links, the older one is dead: otherwise the hub would not have dialed
+                // again.
                 let older = (!dialed).then(|| self.present(hub, id)).flatten();
                 if let Some(older) = older.filter(|older| !older.dialed) {
                     self.close(older.link, LinkEnd::Double, now);

@@ -55,7 +55,7 @@ pub const LIVE_CHUNK_BYTES: usize = 16 * 1024;
 /// Maximum duration of a stream. Its browser then requests a new one, and shows its login again.
 pub const LIVE_STREAM_TIME: Duration = Duration::from_secs(60 * 60);
 
-/// Time after which a browser requests a stream again that has ended.
+/// Time after which a browser requests an ended stream again.
 pub const LIVE_RETRY: Duration = Duration::from_secs(3);
 
 // Checks of the figures in the comments above.

@@ -24,7 +24,7 @@ pub(super) struct Holding {
     pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
     /// Size of the contents, in bytes.
     bytes: usize,
-    /// Maximum number of peers. Changes add no more than that.
+    /// Maximum number of peers. Changes that would exceed it are not applied.
     max_peers: usize,
 }
 

@@ -70,7 +70,7 @@ impl Relay {
             self.account(change.hub);
             self.flood(&change, Some(via), now);
             if is_catching_up {
-                // Each received change applies more than one of the held changes.
+                // One received change leads to the application of several held changes.
                 self.catch_up(change.hub, now);
             }
         } else {

@@ -79,7 +79,7 @@ impl Relay {
             return;
         }
         let rival = self.rival.take();
-        // Other hubs can recall different ended incarnations in turn. The latest one counts, and the time continues.
+        // Other hubs can recall different ended incarnations in turn. The latest one counts, and the time is not reset.
         let since = rival.as_ref().filter(|rival| rival.recalled_at.is_some()).map_or(now.at, |rival| rival.since);
         let is_kept = |rival: &Rival| {
             rival.life == life || rival.is_alive(now.at) || rival.life > life && rival.is_recalled(now.at)

@@ -129,7 +129,7 @@ impl Router {
             if steps == 0 {
                 return ControlFlow::Break(());
             }
-            // A member that the new member's home could not pick either does not count.
+            // A member does not count if the new member's home could not have picked it.
             if other == newcomer || member.announcement().claim.is_legacy() {
                 return ControlFlow::Continue(());
             }

@@ -85,7 +85,7 @@ topics! {
     PagesElsewhere "pages-elsewhere"
         "forward /livez and /readyz to the hub, or let the balancer ask ADMIN_PORT"
     HubStuck "hub-stuck" "restart the hub, after you have taken a core dump"
-    NotReady "not-ready" "wait, add hubs, or undrain it: the answer says why"
+    NotReady "not-ready" "wait, add hubs, or end the drain of the hub: the answer says why it is not ready"
     HubDrains "hub-drains" "wait until the new hub is up, or run peerpigeon admin undrain"
     CorsRefused "cors-refused" "add the origin to ALLOWED_ORIGINS or CORS_ORIGIN"
     ClockDiffers "clock-differs" "let NTP set both clocks"

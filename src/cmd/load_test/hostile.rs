@@ -225,7 +225,7 @@ impl Attacker {
         .into_bytes()
     }
 
-    /// Opens a connection, and does what the attack does once.
+    /// Opens a connection, and takes the steps that the attack takes only once per connection.
     fn open(&mut self) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect_timeout(&self.target.address, PATIENCE)?;
         stream.set_write_timeout(Some(PATIENCE))?;

@@ -13,8 +13,8 @@ use super::tally::Tally;
 /// Time between two points at first.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Maximum number of points. When they are reached, every second one is dropped and the interval doubles, so that a run
-/// of any length has 600 to 1,200 points: at most 1,200 x 0.3 KB.
+/// Maximum number of points. Then every second point is dropped and the interval doubles, so that even a long run has
+/// 600 to 1,200 points: at most 1,200 x 0.3 KB.
 const MAX_POINTS: usize = 1_200;
 
 /// Number of buckets of latencies: those of the hub's metric, so that both can be compared.

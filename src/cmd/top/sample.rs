@@ -40,7 +40,7 @@ pub(super) struct Link {
     pub(super) url: Option<String>,
 }
 
-/// A hub that is dialed, of /hubstats.
+/// A dialed hub, as /hubstats shows it.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Dial {

@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(written, expected);
     }
 
-    /// Samples with every reason leave room for ten minutes of 32 shards, and for seven of 256.
+    /// Even if every sample contains every reason, the history holds ten minutes of 32 shards, or seven minutes of 256.
     #[test]
     fn ten_minutes_of_the_largest_samples_fit() {
         let mut shard = ShardReading::default();

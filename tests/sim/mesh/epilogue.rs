@@ -166,7 +166,7 @@ impl World {
             if (signal.handed.is_none() || signal.receipt.as_deref() != Some("delivered")) && self.complaints.is_empty()
             {
                 self.complain(format!(
-                    "a signal beside the silent link {a}-{b} ({sides:?}) had the outcome {signal:?}"
+                    "a signal that could avoid the silent link {a}-{b} ({sides:?}) had the outcome {signal:?}"
                 ));
             }
         }

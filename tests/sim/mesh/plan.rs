@@ -154,7 +154,8 @@ impl Plan {
             trouble_ms: *rng.pick(&[800, 3_000, 8_000]),
             half_dead: *rng.pick(&[2, 4, 1_000]),
         };
-        // Whether there are operators follows from an id, so that the other runs are as before there were any.
+        // An id decides whether there are operators. No random number is drawn for it, so runs without operators are
+        // the same as before operators were added.
         if plan.ids[0].0.as_bytes()[0].is_multiple_of(4) {
             plan.troubles[Trouble::FAULTS.len()..].copy_from_slice(&[4, 1]);
         }

@@ -225,11 +225,11 @@ impl World {
             }
         }
         if known != acquaintances as u64 {
-            wrong.push(format!("h{place} counts {known} acquaintances for {acquaintances}"));
+            wrong.push(format!("h{place} counts {known} acquaintances instead of {acquaintances}"));
         }
         let here = at.values().filter(|&&hub| hub == place).count() as u64;
         if peers != here {
-            wrong.push(format!("h{place} has {peers} peers for {here}"));
+            wrong.push(format!("h{place} has {peers} peers instead of {here}"));
         }
         let stats = hub.relay.stats(now);
         if signals != ended + stats.outcomes() {
@@ -240,24 +240,25 @@ impl World {
             wrong.push(format!("h{place}: {flying} signals in flight, {held} held, presence {lag} ms behind"));
         }
         if stats.remote_peers != at.len() as u64 - here {
-            wrong.push(format!("h{place} knows {} peers elsewhere for {}", stats.remote_peers, at.len() as u64 - here));
+            let (known, there) = (stats.remote_peers, at.len() as u64 - here);
+            wrong.push(format!("h{place} knows {known} peers elsewhere instead of {there}"));
         }
         let views = hub.relay.hubs(now);
         for view in &views {
             let other = ids.iter().position(|&(id, lives)| lives && id == view.hub);
             let there = other.map(|other| at.values().filter(|&&hub| hub == other).count());
             if view.live != other.is_some() || (view.live && (view.lag != 0 || Some(view.peers) != there)) {
-                wrong.push(format!("h{place} sees {view:?} for {there:?} peers"));
+                wrong.push(format!("h{place} sees {view:?} instead of {there:?} peers"));
             }
         }
         let others = ids.iter().filter(|&&(id, lives)| lives && id != hub.id).count();
         if views.iter().filter(|view| view.live).count() != others {
-            wrong.push(format!("h{place} sees {} hubs for {others}", views.len()));
+            wrong.push(format!("h{place} sees {} hubs instead of {others}", views.len()));
         }
         for peer in &self.plan.peers {
             let (found, there) = (hub.relay.locate(peer), at.get(peer).map(|&hub| ids[hub].0));
             if found != there {
-                wrong.push(format!("h{place} finds {peer:?} at {found:?}, and it is at {there:?}"));
+                wrong.push(format!("h{place} finds {peer:?} at {found:?}, but it is at {there:?}"));
             }
         }
         // Periodic work never ends, so it does not count.

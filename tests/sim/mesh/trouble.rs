@@ -57,7 +57,7 @@ impl Trouble {
     /// What operators do.
     const ORDERS: [Self; 2] = [Self::Kick, Self::Close];
 
-    /// The trouble of this number: its place in [`Self::FAULTS`], and after them in [`Self::ORDERS`].
+    /// The trouble with this number. Numbers first count [`Self::FAULTS`], then [`Self::ORDERS`].
     fn at(number: usize) -> Self {
         Self::FAULTS.get(number).copied().unwrap_or_else(|| Self::ORDERS[number - Self::FAULTS.len()])
     }
