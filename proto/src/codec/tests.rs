@@ -10,6 +10,8 @@ use serde_json::Value;
 use super::*;
 use crate::limits::{self, MAX_ANNOUNCE_DATA_BYTES, MAX_ANNOUNCE_DEPTH};
 
+mod nesting;
+
 /// The entries of an object, in order, including repetitions.
 struct Entries<'a>(Vec<(String, &'a RawValue)>);
 

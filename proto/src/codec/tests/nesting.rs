@@ -1,0 +1,31 @@
+//! Tests of the depth of data, and of a wish for acquaintances in it.
+
+use super::*;
+
+#[test]
+fn brackets_in_strings_do_not_count_as_levels() {
+    for (data, depth) in [
+        (r#"[["]]","]]",[1]]]"#, 3),
+        (r#"["[[[[{{{{"]"#, 1),
+        (r#"["\"[[[[",["\\",{}]]"#, 3),
+        (r#"[1],[1],[1]"#, 1),
+        (r#"{"}":{"]":{}}}"#, 3),
+    ] {
+        assert!(is_deeper_than(data.as_bytes(), depth - 1), "{data} has {depth} levels");
+        assert!(!is_deeper_than(data.as_bytes(), depth), "{data} has {depth} levels");
+    }
+}
+
+#[test]
+fn a_wish_for_acquaintances_is_a_number_above_zero() {
+    for (data, wish) in [
+        (r#"{"discover":{"closest":8}}"#, Some(8)),
+        (r#"{"discover":{"closest":1}}"#, Some(1)),
+        (r#"{"discover":{"closest":0}}"#, None),
+        (r#"{"discover":{"closest":-1}}"#, None),
+        (r#"{"discover":{"closest":"8"}}"#, None),
+        (r#"{"closest":8}"#, None),
+    ] {
+        assert_eq!(closest_wanted(data), wish, "{data}");
+    }
+}
