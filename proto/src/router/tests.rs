@@ -1,6 +1,7 @@
 //! Tests of properties that cannot be observed from outside: memory does not grow with the past. Transcripts and the
 //! simulator (`tests/sim`) test everything else.
 
+mod budgets;
 mod circles;
 mod edges;
 

@@ -1,0 +1,73 @@
+//! Tests of what messages cost, and of the room for announced data.
+
+use super::*;
+use crate::budget::BudgetOwner;
+use crate::limits::{ANNOUNCE_COST_BYTES, ANNOUNCE_FLOOR_BYTES, MEMBER_BYTES};
+
+fn exceeded(day: &mut Day, owner: BudgetOwner, item: BudgetItem) -> u64 {
+    day.router.stats().exceeded[owner as usize][item as usize]
+}
+
+#[test]
+fn an_announcement_costs_its_bytes_and_a_fixed_number_more() {
+    let cost = ANNOUNCE.len() as u64 + ANNOUNCE_COST_BYTES;
+    for (burst, refused) in [(2 * cost, 1), (2 * cost - 1, 2), (3 * cost, 0)] {
+        let mut day = Day::new(8);
+        day.router.config.budget = day.router.config.budget.with(BudgetItem::Announcements, Allowance::new(1, burst));
+        day.now = Duration::from_secs(1_000_000);
+        day.opens(session(0, 0), 1);
+        for _ in 0..3 {
+            day.says(session(0, 0), ANNOUNCE);
+            day.says(session(0, 0), r#"{"type":"ping"}"#);
+        }
+        assert_eq!(exceeded(&mut day, BudgetOwner::Session, BudgetItem::Announcements), refused, "{burst}");
+        assert_eq!(day.router.stats().errors[ErrorCode::RateLimited as usize], refused, "{burst}");
+    }
+}
+
+#[test]
+fn a_goodbye_costs_its_data_for_each_member_of_the_networks_left() {
+    let members = 3;
+    let data = r#""so long""#;
+    let goodbye = format!(r#"{{"type":"goodbye","networkName":"n","data":{data}}}"#);
+    let cost = (data.len() + MEMBER_BYTES) as u64 * members;
+    // After the goodbye, something is left of the events' burst, or nothing.
+    for (burst, refused) in [(cost + 1, 0), (cost, 1)] {
+        let mut day = Day::new(8);
+        day.now = Duration::from_secs(1_000_000);
+        for n in 0..members as u8 {
+            day.opens(session(n.into(), 0), n + 1);
+            day.says(session(n.into(), 0), ANNOUNCE);
+        }
+        day.router.config.budget = day.router.config.budget.with(BudgetItem::Events, Allowance::new(1, burst));
+        day.says(session(0, 0), &goodbye);
+        day.says(session(0, 0), ANNOUNCE);
+        assert_eq!(exceeded(&mut day, BudgetOwner::Session, BudgetItem::Events), refused, "{burst}");
+    }
+}
+
+#[test]
+fn a_session_announces_a_little_even_if_the_hubs_budget_is_exhausted() {
+    let announce = |network: usize, bytes: usize| {
+        format!(r#"{{"type":"announce","networkName":"{network}","data":{{"a":"{}"}}}}"#, "x".repeat(bytes))
+    };
+    let full = |day: &mut Day| day.router.stats().errors[ErrorCode::HubFull as usize];
+    let mut day = Day::new(8);
+    day.router.config.announce_budget_bytes = 0;
+    day.opens(session(0, 0), 1);
+    day.says(session(0, 0), &announce(0, 10));
+    assert_eq!(full(&mut day), 0);
+    let announced = |day: &mut Day| day.router.stats().announced_bytes as usize;
+    let one = announced(&mut day);
+    // The second network makes the floor exactly full, or exceeds it by a byte.
+    day.says(session(0, 0), &announce(1, ANNOUNCE_FLOOR_BYTES - 2 * one + 11));
+    assert_eq!((full(&mut day), announced(&mut day)), (1, one));
+    day.says(session(0, 0), &announce(1, ANNOUNCE_FLOOR_BYTES - 2 * one + 10));
+    assert_eq!((full(&mut day), announced(&mut day)), (1, ANNOUNCE_FLOOR_BYTES));
+    // A hub's budget with room for exactly one more byte.
+    day.router.config.announce_budget_bytes = ANNOUNCE_FLOOR_BYTES + one;
+    day.says(session(0, 0), &announce(2, 11));
+    assert_eq!(full(&mut day), 2);
+    day.says(session(0, 0), &announce(2, 10));
+    assert_eq!((full(&mut day), announced(&mut day)), (2, ANNOUNCE_FLOOR_BYTES + one));
+}
