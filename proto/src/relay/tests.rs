@@ -6,6 +6,7 @@ mod edges;
 mod legacy;
 mod namesakes;
 mod numbers;
+mod rivals;
 mod silence;
 mod slices;
 mod snapshots;
