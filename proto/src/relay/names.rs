@@ -53,10 +53,9 @@ impl Names {
         self.outside = HubId(self.inside.0.shifted(by));
     }
 
-    /// Translates an outside id to the inside.
+    /// Translates an outside id to the inside. Before the first [`Self::rename`], all three ids are one.
     pub(super) fn inward(&self, hub: HubId) -> HubId {
         match hub {
-            _ if self.is_plain() => hub,
             _ if hub == self.outside => self.inside,
             _ if hub == self.inside => self.stand_in,
             _ if hub == self.stand_in => self.outside,
@@ -67,7 +66,6 @@ impl Names {
     /// Translates an inside id to the outside.
     pub(super) fn outward(&self, hub: HubId) -> HubId {
         match hub {
-            _ if self.is_plain() => hub,
             _ if hub == self.inside => self.outside,
             _ if hub == self.stand_in => self.inside,
             _ if hub == self.outside => self.stand_in,

@@ -259,8 +259,7 @@ impl Relay {
     pub(super) fn earlier_life(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         self.recall(via, beat.hub);
         let is_other = self.hubs.get(&beat.hub).is_some_and(|remote| remote.beat.process != beat.process);
-        let is_fresh = Duration::from_millis(u64::from(beat.age_ms)) < LEASE;
-        if let Some(next) = self.route(&beat.hub, now).filter(|&next| next != via && is_other && is_fresh) {
+        if let Some(next) = self.route(&beat.hub, now).filter(|&next| next != via && is_other) {
             self.send(Destination::from(next), Envelope::Heartbeat(Arc::new(beat.clone())));
         }
     }
