@@ -69,7 +69,7 @@ mod tests {
             ("bytes of announcements per second, on average", DEFAULT_ANNOUNCE_RATE_BYTES as usize),
             ("bytes of events per second, on average", DEFAULT_EVENT_RATE_BYTES as usize),
             ("`discover` messages per second, on average", DEFAULT_DISCOVER_RATE as usize),
-            ("budget of a network, in budgets of one peer", DEFAULT_NETWORK_BUDGETS as usize),
+            ("budget of a network, as a multiple of the budget of one peer", DEFAULT_NETWORK_BUDGETS as usize),
             ("seconds above a budget without a pause", RATE_LIMIT_PATIENCE.as_secs() as usize),
             ("outstanding receipts", MAX_OPEN_RECEIPTS as usize),
             ("`error` messages per second, on average", DEFAULT_ERROR_RATE as usize),

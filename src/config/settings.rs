@@ -512,7 +512,8 @@ pub(crate) static RECEIVE_BUDGET_BYTES: Setting = Setting {
     default: Preset::Found("256 MiB, but at most an eighth of the memory that the process may use"),
     kind: Kind::Number { noun: "a number of bytes", min: 64 * 1024, max: 1 << 40 },
     heading: LIMITS,
-    help: "Maximum memory for incomplete messages of all peers together; beyond it, peers with large ones are closed",
+    help: "Maximum memory for incomplete messages of all peers together; beyond it, peers with large incomplete \
+           messages are closed",
 };
 
 pub(crate) static ANNOUNCE_BUDGET_BYTES: Setting = Setting {

@@ -194,7 +194,7 @@ def itself(things):
         target = scaler["spec"]["scaleTargetRef"]
         found = [work for work in workloads if name(work) == f"{target['kind']}/{target['name']}"]
         check(len(found) == 1, f"{name(scaler)} scales {target}")
-        check(all("replicas" not in work["spec"] for work in found), f"{name(scaler)} and its target both say how many")
+        check(all("replicas" not in work["spec"] for work in found), f"{name(scaler)} and its target set replicas")
     for monitor in of("PodMonitor"):
         chosen = selected(monitor["spec"]["selector"]["matchLabels"])
         hubs = [at for at, pod in pods.items() if pod["spec"]["containers"][0]["name"] == "hub"]

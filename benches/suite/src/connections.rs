@@ -54,8 +54,8 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
-    /// The allocators of hub and baseline return free memory within ten seconds. A shorter rest would measure what a
-    /// burst of announcements needed, which depends on the load of the machine, and not what an idle peer needs.
+    /// The allocators of hub and baseline return free memory within ten seconds. After a shorter rest, the memory would
+    /// still include what a burst of announcements needed, which depends on the load of the machine.
     pub(crate) fn new(quick: bool) -> Self {
         let [there, gone] = if quick { [3, 5] } else { [15, 30] };
         Self { there: Duration::from_secs(there), gone: Duration::from_secs(gone) }

@@ -152,7 +152,7 @@ fn why(visitor: &Visitor, what: &str, missing: &Missing) -> String {
     }
 }
 
-/// An offer. `data` is the text of its data.
+/// An offer with `data`, a JSON text.
 fn offer(target: PeerId, network: &str, id: &str, data: &str) -> String {
     format!(r#"{{"type":"offer","networkName":"{network}","targetPeerId":"{target}","id":"{id}","data":{data}}}"#)
 }

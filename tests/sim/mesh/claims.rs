@@ -14,7 +14,7 @@ use super::world::World;
 /// One shard of one process: the hub, the number of its process, and the shard.
 type Place = (usize, usize, usize);
 
-/// Claims for which a letter with the beginning has arrived, and no letter with the end.
+/// Claims whose beginning a letter has reported, but whose end no letter has reported yet.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     /// Memberships, by shard, peer and network.

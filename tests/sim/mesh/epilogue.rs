@@ -184,7 +184,7 @@ impl World {
         Some((client, net, target))
     }
 
-    /// All hubs receive a leave as it was sent.
+    /// One leave costs only heartbeats and changes: no hub needs a repair.
     fn one_leave(&mut self) {
         let Some(client) = self.any(|client| client.phase == Phase::Open && !client.views.is_empty()) else { return };
         if !self.complaints.is_empty() {

@@ -2,8 +2,8 @@
 import type { Sealer } from '../api.js'
 
 /**
- * Number of PBKDF2 iterations (OWASP's figure for SHA-256). It slows down a hub that guesses the passphrase from the
- * signals that it has relayed. They take some tenths of a second, once.
+ * Number of PBKDF2 iterations (OWASP's figure for SHA-256). They take some tenths of a second, once. A hub that guesses
+ * the passphrase from the signals that it has relayed needs this time for each guess.
  */
 const ITERATIONS = 600_000
 const IV_BYTES = 12

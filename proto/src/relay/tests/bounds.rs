@@ -38,7 +38,7 @@ fn heartbeats_of_more_hubs_than_a_hub_remembers_are_ignored() {
 }
 
 #[test]
-fn a_neighbour_that_invents_hubs_hides_no_hub_of_others() {
+fn hubs_that_a_neighbour_invents_do_not_displace_real_ones() {
     let mut net = Net::full(3);
     let link = Hop::Link(net.hubs[&1].links.used_for(&hub(3)).unwrap());
     let known: Heartbeat = (*net.hubs[&1].hubs[&hub(3)].beat).clone();
