@@ -39,7 +39,7 @@ impl Tls {
         connector(extra_roots).map(Self)
     }
 
-    /// Trusts any certificate: only for probing the hub of this machine, and for no secret data.
+    /// Trusts any certificate. Use it only for probes of the hub on this machine, and never for secret data.
     ///
     /// # Errors
     ///

@@ -26,7 +26,8 @@ struct Hearing {
     /// Time at which each peer announced, or was due to.
     announced: Vec<Option<Instant>>,
     lag: Histogram<u64>,
-    /// A hub sends a discovery when both peers have announced; a yardstick as soon as it receives the announcement.
+    /// A hub sends a discovery when both peers have announced themselves. A yardstick sends it when it receives one
+    /// announcement.
     is_hub: bool,
 }
 

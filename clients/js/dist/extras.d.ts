@@ -96,11 +96,11 @@ type RoomEvents<D extends object> = {
 	];
 };
 interface Room<D extends object = Record<string, Json>> extends Events<RoomEvents<D>> {
-	/** Your id. It changes only if another page has taken it. */
+	/** Your id, which changes only if another page takes it. */
 	readonly id: PeerId;
 	readonly network: string;
 	readonly hub: HubState;
-	/** The other members. None is removed while the hub is unreachable. */
+	/** The other members. They stay while the hub is unreachable. */
 	readonly peers: ReadonlyMap<PeerId, Peer<D>>;
 	/** Your data, which the other members see. */
 	readonly data: D;
@@ -136,7 +136,7 @@ interface Peer<D extends object = any> {
 interface ChannelOptions {
 	/** Whether messages arrive in the order in which they were sent. Default true. */
 	ordered?: boolean;
-	/** Maximum number of retransmissions of a lost packet. Default: until it arrives. With this option, messages are at most 16 KiB. */
+	/** Maximum number of retransmissions of a lost packet. Default: no maximum. With this option, messages are at most 16 KiB. */
 	maxRetransmits?: number;
 }
 interface Channel<D extends object> extends Events<{

@@ -533,7 +533,7 @@ fn a_goodbye_without_a_network_is_to_all_networks() {
     net.go_hub_says(1, link, &goodbye("global"));
     assert_eq!(net.hears(2), ["left 7 m goodbye", "left 7 n goodbye"]);
     net.go_hub_says(1, link, &offer(7, 8, "m"));
-    assert_eq!(net.hears(2), [""; 0], "a message in flight makes it known in no network again");
+    assert_eq!(net.hears(2), [""; 0], "a message in flight does not make it known again in any network");
 }
 
 #[test]

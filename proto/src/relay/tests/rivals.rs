@@ -78,7 +78,7 @@ fn a_hub_ignores_its_own_heartbeats_and_follows_greater_numbers_of_its_process()
 }
 
 #[test]
-fn every_id_that_a_hub_takes_is_another_one() {
+fn a_hub_takes_a_different_id_each_time() {
     let mut net = Net::new(1);
     let mut ids = BTreeSet::from([net.hubs[&1].hub()]);
     for process in 7..10 {
