@@ -121,7 +121,7 @@ fn sentences_templates_and_missing_messages_are_detected() {
 
 /// Impossible states go through one helper, and every site in its table is used.
 #[test]
-fn every_bug_site_is_used_and_only_bug_is_called() {
+fn every_bug_site_is_used_and_bug_is_the_only_assertion() {
     let mut found = all_sources();
     found.retain(|(path, _)| !path.ends_with(file!()));
     for site in proto::BugSite::ALL {

@@ -401,7 +401,7 @@ fn an_endless_record_is_buffered_within_its_bound() {
         pair.feed(&[1]).unwrap();
     }
     assert!(pair.server.kept() <= TLS_RECORD_BYTES);
-    assert!(pair.feed(&[1]).is_err(), "it is not authentic");
+    assert!(pair.feed(&[1]).is_err(), "the record is not authentic");
 }
 
 /// Pseudorandom numbers, the same in each run.

@@ -373,12 +373,20 @@ fn a_member_that_is_asked_again_can_decline() {
         ToShard::Meeting(Arc::new(meeting))
     };
     assert_eq!(day.hears(answer(MeetingKind::Agreed)).len(), 0);
-    assert_eq!(day.asks(Duration::from_secs(30)), [MeetingKind::Agreed], "they are repeated periodically");
-    assert_eq!(said_to_hubs(day.hears(answer(MeetingKind::Declined))), [MeetingKind::Met], "and asked for once more");
+    assert_eq!(day.asks(Duration::from_secs(30)), [MeetingKind::Agreed], "meetings are repeated periodically");
+    assert_eq!(
+        said_to_hubs(day.hears(answer(MeetingKind::Declined))),
+        [MeetingKind::Met],
+        "one more meeting is requested"
+    );
     assert_eq!(told(&day.hears(answer(MeetingKind::Declined))), [MessageKind::PeerDisconnected]);
     assert_eq!(day.hears(answer(MeetingKind::Declined)).len(), 0);
     assert_eq!(day.router.meetings.known(), 0);
-    assert_eq!(told(&day.hears(answer(MeetingKind::Met))), [MessageKind::PeerDiscovered], "it has room after all");
+    assert_eq!(
+        told(&day.hears(answer(MeetingKind::Met))),
+        [MessageKind::PeerDiscovered],
+        "the other peer has room after all"
+    );
     assert_eq!(day.hears(left(9, claim)).len(), 1);
     assert_eq!(day.router.meetings.known(), 0);
 }
@@ -389,7 +397,11 @@ fn an_unbounded_peer_that_returned_unnoticed_has_no_acquaintances() {
     let claim = at_hub(9, 10);
     day.says(session(0, 0), ANNOUNCE);
     let stay = |number| Stay { number, discovery: Discovery::All };
-    assert_eq!(told(&day.hears(joined(9, claim, stay(1)))), [MessageKind::PeerDiscovered], "it wants to know one");
+    assert_eq!(
+        told(&day.hears(joined(9, claim, stay(1)))),
+        [MessageKind::PeerDiscovered],
+        "the peer wants to know one other"
+    );
     assert_eq!(told(&day.hears(joined(9, claim, stay(1)))), [MessageKind::PeerDiscovered], "announced again");
     let returned = day.hears(joined(9, claim, stay(2)));
     assert_eq!(told(&returned), [MessageKind::PeerDisconnected, MessageKind::PeerDiscovered]);
@@ -448,11 +460,15 @@ fn a_signal_reaches_members_in_the_stay_in_which_it_was_sent() {
     assert_eq!(posted(day.hears(of_stay(5))), [late], "not before its discovery");
     day.hears(joined(9, claim, stay(5)));
     assert_eq!(told(&day.hears(of_stay(5))), [MessageKind::Signal(wire::SignalKind::Offer)]);
-    assert_eq!(posted(day.hears(signal(from_shard(false), "n", Standing::Member(5), 1))).len(), 1, "it is at a hub");
+    assert_eq!(
+        posted(day.hears(signal(from_shard(false), "n", Standing::Member(5), 1))).len(),
+        1,
+        "the sender is at another hub"
+    );
     day.hears(left(9, claim));
     assert_eq!(posted(day.hears(of_stay(5))), [late], "nor after its leave");
     day.hears(joined(9, claim, stay(6)));
-    assert_eq!(posted(day.hears(of_stay(5))), [late], "and its next stay is another one");
+    assert_eq!(posted(day.hears(of_stay(5))), [late], "nor in its next stay");
     assert_eq!(told(&day.hears(of_stay(6))).len(), 1);
 }
 
@@ -614,7 +630,7 @@ fn a_return_during_a_sliced_leave_is_kept() {
     assert_eq!(news, ["1 peer-discovered c"]);
     let (back, _) =
         said(&mut day, Input::Message { session: leaver, text: r#"{"type":"announce","networkName":"b"}"# });
-    assert_eq!(back[..2], ["1 goodbye b", "1 goodbye c"], "this one, and one more");
+    assert_eq!(back[..2], ["1 goodbye b", "1 goodbye c"], "the leave of this network and one more are finished");
     assert!(back.contains(&"1 peer-discovered b".to_owned()));
     let (rest, more) = said(&mut day, Input::Continue);
     assert_eq!((rest, more), (vec!["1 goodbye d".to_owned()], false));

@@ -291,7 +291,7 @@ fn a_time_out_of_range_keeps_its_width() {
 }
 
 #[test]
-fn every_length_has_its_header() {
+fn frames_of_every_length_have_a_correct_header() {
     for len in [0, 1, 50, 125, 126, 127, 1000, 65_400, 65_535, 65_536, 70_000] {
         let mut out = Vec::new();
         let frame = framed(&mut out, |out| out.resize(out.len() + len, b'x'));

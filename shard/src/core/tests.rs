@@ -332,7 +332,7 @@ async fn unneeded_queues_are_freed() {
     while core.flush(1) {}
     assert_eq!(core.queues.len(), 1, "kept for the next message");
     core.queues.tidy();
-    assert_eq!(core.queues.len(), 1, "it was used a moment ago");
+    assert_eq!(core.queues.len(), 1, "the queue was used a moment ago");
     core.queues.tidy();
     assert_eq!(core.queues.len(), 0);
 }
@@ -366,7 +366,7 @@ async fn sessions_that_the_hub_did_not_read_are_not_dead() {
     assert_eq!(
         core.session_mut(id).map(|s| (s.phase, s.life.pings())),
         Some((SessionPhase::Open, 0)),
-        "they are not even pinged"
+        "the sessions are not even pinged"
     );
     // After the pause, it has as much time as any other session.
     let before = Life::new(Duration::MAX / 2);

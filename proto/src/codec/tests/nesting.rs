@@ -1,4 +1,4 @@
-//! Tests of the depth of data, and of a wish for acquaintances in it.
+//! Tests of the depth of data, and of the number of acquaintances that data requests.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn brackets_in_strings_do_not_count_as_levels() {
 }
 
 #[test]
-fn a_wish_for_acquaintances_is_a_number_above_zero() {
+fn a_requested_number_of_acquaintances_is_above_zero() {
     for (data, wish) in [
         (r#"{"discover":{"closest":8}}"#, Some(8)),
         (r#"{"discover":{"closest":1}}"#, Some(1)),

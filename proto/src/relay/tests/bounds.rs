@@ -133,14 +133,14 @@ fn a_hub_beyond_the_maximum_of_peers_costs_others_no_more_memory() {
     net.link(1, 2);
     net.pass(HEARTBEAT);
     (10..20).for_each(|peer| net.joins(2, peer, 0));
-    assert_eq!(net.hubs[&1].hubs[&hub(2)].holding.peers.len(), MOST, "changes add no more");
+    assert_eq!(net.hubs[&1].hubs[&hub(2)].holding.peers.len(), MOST, "changes add no more peers");
     assert!(net.hubs[&1].stats.presence_refused[PresenceRefusal::Peers as usize] > 0);
     net.pass(10 * HEARTBEAT);
-    assert!(net.hubs[&1].hubs[&hub(2)].holding.peers.len() <= MOST, "and a snapshot adds no more");
+    assert!(net.hubs[&1].hubs[&hub(2)].holding.peers.len() <= MOST, "a snapshot adds no more peers");
     assert!(net.hubs[&1].stats.snapshots_refused > 0);
     (10..17).for_each(|peer| net.leaves(2, peer, 0));
     net.pass(GONE);
-    assert_eq!(net.hubs[&1].hubs[&hub(2)].holding.peers.len(), 3, "when they are fewer, all are known");
+    assert_eq!(net.hubs[&1].hubs[&hub(2)].holding.peers.len(), 3, "all peers are known when there are few enough");
     net.nothing_is_left();
 }
 
@@ -163,7 +163,7 @@ fn signals_beyond_those_that_may_be_in_flight_are_unreachable() {
     net.loses = |_| false;
     net.signals(1, 7, 8, 5);
     net.pass(HEARTBEAT);
-    assert_eq!(net.hears(1), ["outcome 8 delivered"], "and there is room again");
+    assert_eq!(net.hears(1), ["outcome 8 delivered"], "there is room for signals again");
     net.nothing_is_left();
 }
 
@@ -198,7 +198,7 @@ fn outcomes_without_a_receipt_are_collected_for_a_time_and_up_to_a_number() {
     (2..MAX_OUTCOMES).for_each(|_| net.signals(1, 11, 12, 0));
     assert_eq!(remote(&net), Some(net.now.at + OUTCOME_DELAY));
     net.signals(1, 11, 12, 0);
-    assert_eq!(remote(&net), Some(net.now.at), "they fill one envelope");
+    assert_eq!(remote(&net), Some(net.now.at), "the outcomes fill one envelope");
     net.signals(1, 11, 12, 0);
     net.loses = |envelope| {
         if let Envelope::Routed(_, routed) = envelope
@@ -209,7 +209,7 @@ fn outcomes_without_a_receipt_are_collected_for_a_time_and_up_to_a_number() {
         false
     };
     net.pass(HEARTBEAT);
-    assert_eq!(sent(&net), 2, "one more than fits");
+    assert_eq!(sent(&net), 2, "one outcome does not fit into the first envelope");
     assert_eq!(net.hubs[&1].stats.delivered, MAX_OUTCOMES as u64 + 1);
     net.nothing_is_left();
 }
@@ -267,7 +267,7 @@ fn a_part_of_a_snapshot_is_full_by_its_bytes() {
         if let Envelope::Snapshot(part) = envelope {
             let bytes = |peer: &Arc<crate::envelope::Presence>| peer.memberships[0].discovered.frame_len();
             let before: usize = part.peers.iter().rev().skip(1).map(bytes).sum();
-            assert!(before < SNAPSHOT_BYTES, "one peer can exceed it");
+            assert!(before < SNAPSHOT_BYTES, "only the last peer exceeds it");
             assert!(part.last || before + bytes(&part.peers[0]) >= SNAPSHOT_BYTES);
         }
         false

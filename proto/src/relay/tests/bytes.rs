@@ -39,7 +39,7 @@ fn joins_with(net: &mut Net, n: u8, peer: u8, data: &str) {
 }
 
 #[test]
-fn a_hub_uses_at_most_half_of_the_presence_of_all() {
+fn one_hub_uses_at_most_half_of_the_presence_budget() {
     const MOST: usize = 200_000;
     let mut net = small(MOST);
     net.joins(3, 200, 0);

@@ -84,7 +84,7 @@ fn a_change_on_the_bridge_is_forwarded_only_to_hubs_that_are_not_on_it() {
     net.pass(3 * HEARTBEAT);
     let changes = net.changes;
     net.opens(1, 11, 0);
-    assert_eq!(net.changes - changes, 2, "one for the bridge, one from 2 to 4");
+    assert_eq!(net.changes - changes, 2, "one change goes to the bridge, one from 2 to 4");
     assert!((2..=4).all(|n| net.hubs[&n].locate(&id(11)) == Some(hub(1))));
     let changes = net.changes;
     net.opens(4, 14, 0);
@@ -170,7 +170,7 @@ fn an_old_heartbeat_is_sent_back_only_to_its_hub() {
     assert_eq!(passes(1, lease), [lease + second], "each hub adds a heartbeat to the age");
     let furthest = lease + second * u32::from(crate::limits::MAX_HOPS);
     assert_eq!(passes(1, furthest - second - 1), [furthest - 1]);
-    assert_eq!(passes(1, furthest - second), [0; 0], "it has returned to hub 1");
+    assert_eq!(passes(1, furthest - second), [0; 0], "the heartbeat has returned to hub 1");
     assert_eq!(passes(0, lease), [0; 0], "the incarnation is not later");
 }
 

@@ -330,7 +330,7 @@ fn an_echoed_signal_makes_no_peer_known() {
     net.hears(2);
     net.go_hub_says(1, link, &offer(7, 8, "n"));
     net.go_hub_says(1, link, &offer(50, 8, "n"));
-    assert_eq!(net.hears(2), [""; 0], "and hubs are not peers");
+    assert_eq!(net.hears(2), [""; 0], "hubs are not peers");
     // After that time its messages count again.
     net.pass(crate::limits::LEGACY_ECHO);
     net.go_hub_says(1, link, &offer(7, 8, "n"));

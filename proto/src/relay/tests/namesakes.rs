@@ -95,7 +95,7 @@ fn a_hello_of_a_hub_with_the_same_id_is_enough() {
     let (life, process) = (net.hubs[&1].incarnation(), net.hubs[&1].process());
     net.input(1, RelayInput::Namesake { incarnation: HubIncarnation(life.0 + 1), process: 7 });
     net.input(1, RelayInput::Namesake { incarnation: life, process });
-    assert_eq!(net.hubs[&1].hub(), hub(1), "it is the earlier one, and then itself");
+    assert_eq!(net.hubs[&1].hub(), hub(1), "neither the later hub nor hub 1 itself makes it take a new id");
     net.input(1, RelayInput::Namesake { incarnation: HubIncarnation(life.0 - 1), process: 7 });
     assert_ne!(net.hubs[&1].hub(), hub(1));
 }

@@ -47,7 +47,7 @@ fn a_request_is_declined_when_the_asked_hub_gives_up_its_own_repair() {
     let (mut net, _) = repairing();
     net.hears(3);
     net.pass(SNAPSHOT_PATIENCE);
-    assert!(!net.hubs[&3].hubs[&hub(1)].repair.is_under_way(), "it does not wait for longer than the hub it asked");
+    assert!(!net.hubs[&3].hubs[&hub(1)].repair.is_under_way(), "hub 3 waits no longer than the asked hub");
     net.loses = |_| false;
     net.pass(2 * GAP_PATIENCE);
     assert_eq!(net.hears(3), ["elsewhere 7", "joined 7 n"]);

@@ -149,7 +149,7 @@ fn a_holder_whose_socket_accepts_bytes_keeps_its_id_at_the_limit() {
 fn a_session_at_a_silent_hub_loses_its_id() {
     let mut takeovers = takeovers();
     let (Opened::AskHub(ticket), _) = takeovers.here(1, Holder::Elsewhere, secret(3)) else { panic!("it asks") };
-    assert_eq!(takeovers.asked_hub(&PEER, ticket + 1), None, "it answers no question");
+    assert_eq!(takeovers.asked_hub(&PEER, ticket + 1), None, "no question has this ticket");
     assert_eq!(takeovers.asked_hub(&PEER, ticket), Some(session(1)));
     let end = START + TAKEOVER_GRACE + TAKEOVER_MARGIN;
     assert_eq!(takeovers.expire(end), Some((PEER, Expired::HubSilent)));
