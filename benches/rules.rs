@@ -63,7 +63,14 @@ impl Shard {
 
     fn joined_by(mut self, peers: impl Iterator<Item = u32>) -> Self {
         for number in peers {
-            self.input(Input::Opened { session: session(number), peer: peer(number), seat: true, resume: None });
+            self.input(Input::Opened {
+                session: session(number),
+                peer: peer(number),
+                seat: true,
+                resume: None,
+                owner: false,
+                grant: None,
+            });
             self.says(number, ANNOUNCE);
             self.read(SessionId { slot: number, generation: 0 });
         }
@@ -97,7 +104,7 @@ impl Shard {
 
     /// A peer joins, discovers the members, is discovered by them, and leaves.
     fn visit(&mut self, session: SessionId, number: u32) {
-        self.input(Input::Opened { session, peer: peer(number), seat: true, resume: None });
+        self.input(Input::Opened { session, peer: peer(number), seat: true, resume: None, owner: false, grant: None });
         self.input(Input::Message { session, text: black_box(ANNOUNCE) });
         self.read(session);
         self.input(Input::Closed { session, reason: CloseReason::ClientClosed });
@@ -174,7 +181,14 @@ fn visit(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, members: u32, mut
 /// The letter to the other shard when a peer of this one announces itself.
 fn joined(number: u32) -> ToShard {
     let mut shard = Shard::new(0, 2, Discovery::All);
-    shard.input(Input::Opened { session: session(number), peer: peer(number), seat: true, resume: None });
+    shard.input(Input::Opened {
+        session: session(number),
+        peer: peer(number),
+        seat: true,
+        resume: None,
+        owner: false,
+        grant: None,
+    });
     shard.router.handle_input(Input::Message { session: session(number), text: ANNOUNCE }, NOW);
     let letters = std::iter::from_fn(|| shard.router.poll_output())
         .filter_map(|output| if let Output::ToShard { letter, .. } = output { Some(letter) } else { None });

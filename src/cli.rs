@@ -55,6 +55,8 @@ enum Asked {
     Top(Box<cmd::top::Args>),
     Completions(cmd::completions::Args),
     Man(cmd::man::Args),
+    #[command(subcommand)]
+    Token(cmd::token::Asked),
 }
 
 /// The task of this process.
@@ -80,6 +82,8 @@ pub enum Task {
     Completions(cmd::completions::Args),
     /// Print or write manual pages.
     Man(cmd::man::Args),
+    /// Make or check a token.
+    Token(Box<cmd::token::Question>),
 }
 
 /// Why there is no task: `--help` and similar, or an invalid command line.
@@ -118,6 +122,10 @@ pub fn task(args: impl IntoIterator<Item = OsString>, env: &dyn Fn(&str) -> Opti
         }
         Some(Asked::Completions(args)) => return Ok(Task::Completions(args)),
         Some(Asked::Man(args)) => return Ok(Task::Man(args)),
+        Some(Asked::Token(asked)) => {
+            let question = asked.question(env).map(|question| Task::Token(Box::new(question)));
+            return question.map_err(Exit::Refused);
+        }
     };
     let config = Config::resolve(&flags, env).map_err(Exit::Refused)?;
     if flags.print_config {

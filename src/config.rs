@@ -14,6 +14,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tokens;
 
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
@@ -35,6 +36,7 @@ pub use parse::trimmed as token;
 pub use reader::SettingError;
 pub use settings::{Flags, ListenFlags};
 pub use tls::{CertificateSources, PortNames, TlsSettings, expiry_warning};
+pub use tokens::{TokenSettings, TokenSources};
 
 use crate::telemetry::process;
 use memory::MemoryBudgets;
@@ -190,6 +192,8 @@ pub struct Config {
     pub shards: u16,
     /// The TLS settings; `None` without TLS.
     pub tls: Option<TlsSettings>,
+    /// The settings of tokens; `None` if there is no key.
+    pub tokens: Option<TokenSettings>,
     shown: Vec<Shown>,
 }
 
@@ -276,6 +280,7 @@ impl Config {
         let bootstrap_hubs = reader.text(&settings::BOOTSTRAP_HUBS, || Ok(Vec::new()), parse::hubs);
         let mesh = MeshSettings::read(reader, port);
         let tls = TlsSettings::read(reader, acme);
+        let tokens = TokenSettings::read(reader);
         let door = DoorSettings::read(reader);
         let ice = IceSettings::read(reader);
         let log_format = reader.text(&settings::LOG_FORMAT, || Ok(LogFormat::Auto), parse::log_format);
@@ -363,6 +368,7 @@ impl Config {
             send_queue_frames: size(send_queue_frames?),
             shards: u16::try_from(shards?).ok()?,
             tls: tls?,
+            tokens: tokens?,
             shown: Vec::new(),
         })
     }
@@ -504,6 +510,14 @@ impl Config {
                 warnings.push(format!("{} without effect: TLS_ACME is unset", setting.name));
             }
         }
+        if self.tokens.is_none() {
+            for setting in TokenSettings::idle().into_iter().filter(|setting| self.is_said(setting)) {
+                warnings.push(format!(
+                    "{} without effect: JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS are unset",
+                    setting.name
+                ));
+            }
+        }
         warnings.extend(self.door.warnings());
         warnings.extend(self.ice.warnings(|setting| self.is_said(setting)));
         if self.admin_host.is_some() && self.admin_port.is_none() {
@@ -516,6 +530,7 @@ impl Config {
         if self.origins.is_open()
             && !self.is_said(&settings::ALLOWED_ORIGINS)
             && self.auth_token.is_none()
+            && self.tokens.is_none()
             && let Some(address) = self.listen.iter().find(is_reached)
         {
             warnings.push(format!(

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Ok(Task::Top(watch)) => cmd::block_on(cmd::top::run(*watch)),
         Ok(Task::Completions(args)) => cmd::completions::run(&args, cli::command()),
         Ok(Task::Man(args)) => cmd::man::run(&args, cli::command()),
+        Ok(Task::Token(question)) => cmd::block_on(cmd::token::run(*question)),
         Err(exit) => exit.report(),
     }
 }

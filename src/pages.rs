@@ -38,6 +38,7 @@ use crate::admin::{Desk, Entry, Gatekeeper};
 use crate::certificates::TlsFacts;
 use crate::config::Config;
 use crate::lifecycle::{Fullness, Lifecycle, Stage};
+use crate::token_keys::KeyFacts;
 use crate::watchdog::{Stuck, Watchdog};
 use assets::Asset;
 use dashboard::Live;
@@ -71,6 +72,8 @@ pub struct HubFacts {
     pub watchdog: Watchdog,
     /// The hub's certificates; `None` without TLS.
     pub tls: Option<TlsFacts>,
+    /// The loads of keys of tokens; `None` without any.
+    pub token_keys: Option<KeyFacts>,
 }
 
 impl HubFacts {

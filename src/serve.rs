@@ -31,6 +31,7 @@ use crate::linking::{self, Ports};
 use crate::pages::{self, HubFacts};
 use crate::sockets::Handed;
 use crate::telemetry;
+use crate::token_keys::KeyLoader;
 use crate::watchdog::{self, Stuck, Watchdog};
 
 /// Exit code for a bug of the hub (`EX_SOFTWARE` of sysexits.h). Presence could be wrong afterwards, so the supervisor
@@ -223,6 +224,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     let (mesh, links) = linking::prepare(&config, clock, keys, ports, files.dials, turned_mesh, publish_mesh);
     let networks = Arc::<NetworkList>::default();
     let (reloader, acme) = config.tls.as_ref().map(Reloader::new).transpose()?.unzip();
+    let key_loader = config.tokens.as_ref().map(KeyLoader::new).transpose()?;
     let tls_ports = config.tls.as_ref().map(|tls| ports.of(tls.ports)).unwrap_or_default();
     let facts = HubFacts {
         started: Instant::now(),
@@ -236,6 +238,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         lifecycle: lifecycle.clone(),
         watchdog: watchdog.clone(),
         tls: reloader.as_ref().map(Reloader::facts),
+        token_keys: key_loader.as_ref().map(KeyLoader::facts),
     };
     let mut cookie_key = [0; 32];
     getrandom::fill(&mut cookie_key)?;
@@ -274,6 +277,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         max_connections: files.seats,
         files: files.shares,
         auth_token: config.auth_token.as_ref().map(|token| token.expose().into()),
+        tokens: key_loader.as_ref().map(KeyLoader::tokens),
         links,
         admin_port: ports.admin,
         redirect: ports.redirect.map(|port| RedirectDoor { port, https_port: config.https_port(ports.peers) }),
@@ -302,11 +306,13 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
     // Signals that were ignored at the start stay ignored: nohup(1) keeps a hub running when its terminal closes.
     let mut reloads = reloader.is_some().then(|| signal(SignalKind::hangup())).transpose()?;
+    let mut key_reloads = key_loader.is_some().then(|| signal(SignalKind::hangup())).transpose()?;
+    let is_reloaded = reloads.is_some() || key_reloads.is_some();
     kinds.extend(
         [SignalKind::hangup(), SignalKind::quit()]
             .into_iter()
-            // With TLS, SIGHUP reloads the certificates.
-            .filter(|kind| reloads.is_none() || *kind != SignalKind::hangup())
+            // With TLS, SIGHUP reloads the certificates, and with JWTs their keys.
+            .filter(|kind| !is_reloaded || *kind != SignalKind::hangup())
             .filter(|kind| !telemetry::process::ignores(kind.as_raw_value())),
     );
     let mut signals = kinds.into_iter().map(signal).collect::<Result<Vec<_>, _>>()?;
@@ -343,6 +349,12 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             _ => std::future::pending().await,
         }
     };
+    let load_keys = async {
+        match (key_loader, &mut key_reloads) {
+            (Some(loader), Some(asked)) => loader.run(asked).await,
+            _ => std::future::pending().await,
+        }
+    };
     let order = async {
         match acme.flatten() {
             Some(acme) => acme.run().await,
@@ -353,6 +365,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         ended = hub.run(config.drain, stops, orders, &lifecycle) => Ok(ended),
         () = signals => Ok(Ok(())),
         () = reload => Ok(Ok(())),
+        () = load_keys => Ok(Ok(())),
         () = order => Ok(Ok(())),
         () = sampler.run() => Ok(Ok(())),
         () = watch(&watchdog, turned(main_thread)) => Ok(Ok(())),

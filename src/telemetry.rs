@@ -27,7 +27,7 @@ use proto::{
     BudgetItem, BudgetOwner, BugSite, CloseReason, ErrorCode, MessageKind, Outcome, ResumeOutcome, RouterStats,
     TurnLengths,
 };
-use shard::{HandshakeFailure, ShardReading};
+use shard::{HandshakeFailure, ShardReading, TokenRefusal};
 
 use crate::acme::AcmeView;
 use ::mesh::MeshReading;
@@ -55,6 +55,8 @@ pub struct Scrape {
     pub mesh: Arc<MeshReading>,
     /// The state of the certificates.
     pub tls: TlsScrape,
+    /// Number of loads of the keys of tokens that succeeded, and of loads that failed.
+    pub token_key_loads: (u64, u64),
     /// Open WebSockets.
     pub connections: usize,
     /// Maximum number of open WebSockets.
@@ -215,6 +217,13 @@ fn publish(scrape: &Scrape) {
     for (i, outcome) in ["replaced", "answered"].into_iter().enumerate() {
         count(&catalog::TAKEOVERS, vec![label("outcome", outcome)], sum(&|r| r.router.takeovers[i]));
     }
+    count(&catalog::TAKEOVERS, vec![label("outcome", "owner")], sum(&|r| r.router.owner_takeovers));
+    count(&catalog::TOKENS, vec![label("outcome", "accepted")], sum(&|r| r.io.tokens_accepted));
+    for no in TokenRefusal::ALL {
+        count(&catalog::TOKENS, vec![label("outcome", no.label())], sum(&|r| r.io.token_refusals[no as usize]));
+    }
+    count(&catalog::TOKEN_KEY_LOADS, vec![label("outcome", "taken")], scrape.token_key_loads.0);
+    count(&catalog::TOKEN_KEY_LOADS, vec![label("outcome", "refused")], scrape.token_key_loads.1);
     for outcome in ResumeOutcome::ALL {
         let shown = sum(&|r| r.router.resumes[outcome as usize] + r.io.resumes[outcome as usize]);
         count(&catalog::RESUMES, vec![label("outcome", outcome.label())], shown);
@@ -285,6 +294,7 @@ fn is_heard(kind: MessageKind) -> bool {
         MessageKind::Announce
         | MessageKind::Signal(_)
         | MessageKind::Ping
+        | MessageKind::Auth
         | MessageKind::Discover
         | MessageKind::Goodbye
         | MessageKind::Ignored
@@ -298,6 +308,8 @@ fn is_heard(kind: MessageKind) -> bool {
         | MessageKind::Pong
         | MessageKind::Error
         | MessageKind::Receipt
+        | MessageKind::TokenExpires
+        | MessageKind::Authorized
         | MessageKind::GoAway
         | MessageKind::IceServers => false,
     }

@@ -66,6 +66,7 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
     let for_hubs = matches!(
         kind,
         "announced"
+            | "authorized"
             | "connected"
             | "discovered"
             | "error"
@@ -75,14 +76,18 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
             | "peer-discovered"
             | "pong"
             | "receipt"
+            | "token-expires"
     );
-    let known = ignored || signal || matches!(kind, "announce" | "discover" | "goodbye" | "ping");
+    let known = ignored || signal || matches!(kind, "announce" | "auth" | "discover" | "goodbye" | "ping");
+    let token = field("data").and_then(|data| data.get("token")?.as_str());
     let faults = [
         (for_hubs, ErrorCode::NotAllowed),
         (!known && !for_hubs, ErrorCode::UnknownType),
         (network.len() > 256, ErrorCode::InvalidMessage),
         (id.is_some_and(|id| id.len() > 64) && !ignored, ErrorCode::InvalidMessage),
         (signal && target.is_none(), ErrorCode::InvalidMessage),
+        (kind == "auth" && token.is_none_or(str::is_empty), ErrorCode::InvalidMessage),
+        (kind == "auth" && token.is_some_and(|token| token.len() > 8192), ErrorCode::Unauthorized),
     ];
     let message = match got {
         Ok(message) => {
@@ -102,6 +107,10 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
         ClientMessage::Announce(announce) => {
             assert_eq!((kind, announce.network.as_ref()), ("announce", network), "of {text}");
             announce.data.map_or_else(|| assert_eq!(field("data"), None), same_data);
+        }
+        ClientMessage::Auth(token) => {
+            let sent = field("data").and_then(|data| data.get("token")?.as_str());
+            assert_eq!((kind, Some(token.as_ref())), ("auth", sent), "of {text}");
         }
         ClientMessage::Discover(discover) => {
             assert_eq!((kind, discover.network.as_ref()), ("discover", network), "of {text}");

@@ -201,7 +201,7 @@ impl Hub {
             unsent: VecDeque::new(),
         };
         self.sessions.insert((shard, session), entry);
-        self.input(shard, Input::Opened { session, peer, seat, resume: None });
+        self.input(shard, Input::Opened { session, peer, seat, resume: None, owner: false, grant: None });
     }
 
     fn say(&mut self, name: Name, text: &str) {
@@ -322,6 +322,8 @@ impl Hub {
                     self.announced(shard, peer, network.as_str())
                 }
                 Output::Unfinished => unfinished = true,
+                // No session of this driver has a token.
+                Output::Authorize { session, .. } => panic!("checks a token of {session:?}"),
                 Output::ToMesh(_) | Output::Acted(_) | Output::Event(PeerEvent::TakeoverAsked { .. }) => {}
                 Output::Bug(note) => panic!("{note:?}"),
             }

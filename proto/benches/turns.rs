@@ -203,6 +203,7 @@ impl Machine for Shard {
                 | Output::Backlog { .. }
                 | Output::Close { .. }
                 | Output::Acted(_)
+                | Output::Authorize { .. }
                 | Output::Event(_) => {}
             }
         }
@@ -260,7 +261,7 @@ impl Shard {
     fn opens(&mut self, peer: PeerId, now: Now) -> SessionId {
         let session = SessionId { slot: self.sessions, generation: 0 };
         self.sessions += 1;
-        self.input(Input::Opened { session, peer, seat: true, resume: None }, now);
+        self.input(Input::Opened { session, peer, seat: true, resume: None, owner: false, grant: None }, now);
         session
     }
 

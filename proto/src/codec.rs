@@ -12,7 +12,7 @@ use serde::de::{self, IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::id::{NetworkName, PeerId};
-use crate::limits::{MAX_ECHOED_TYPE_BYTES, MAX_MESSAGE_ID_BYTES, MAX_SIGNAL_DEPTH};
+use crate::limits::{MAX_ECHOED_TYPE_BYTES, MAX_MESSAGE_ID_BYTES, MAX_SIGNAL_DEPTH, MAX_TOKEN_BYTES};
 use crate::reason::ErrorCode;
 use crate::sentences;
 use crate::wire::{MessageKind, SignalKind};
@@ -26,6 +26,8 @@ use text::{Object, Text};
 pub enum ClientMessage<'a> {
     /// Join a network, or change the announced data there.
     Announce(Announce<'a>),
+    /// A new token, at most [`MAX_TOKEN_BYTES`].
+    Auth(Cow<'a, str>),
     /// Discover more members of a network.
     Discover(Discover<'a>),
     /// Leave one network, or all.
@@ -277,8 +279,18 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<RefusedMessage<'_>>> {
             let ack = fields.ack == Some("true");
             Ok(ClientMessage::Announce(Announce { network: resolved, data, ack }))
         }
+        Class::Known(MessageKind::Auth) => {
+            let token = fields_of::<Renewal<'_>>(data).map(|data| data.token.0);
+            match token {
+                Some(token) if token.len() > MAX_TOKEN_BYTES => {
+                    refuse(ErrorCode::Unauthorized, sentences::TOKEN_TOO_LONG, id)
+                }
+                Some(token) if !token.is_empty() => Ok(ClientMessage::Auth(token)),
+                _ => refuse(ErrorCode::InvalidMessage, sentences::NO_TOKEN, id),
+            }
+        }
         Class::Known(MessageKind::Discover) => {
-            let wish = data.and_then(|data| serde_json::from_str::<Page>(data).ok());
+            let wish = fields_of::<Page>(data);
             Ok(ClientMessage::Discover(Discover { network: resolved, limit: wish.and_then(|wish| wish.limit) }))
         }
         Class::Known(MessageKind::Goodbye) => {
@@ -314,6 +326,7 @@ fn classify(kind: &str) -> Class {
     };
     Class::Known(match kind {
         "announce" => MessageKind::Announce,
+        "auth" => MessageKind::Auth,
         "offer" => MessageKind::Signal(Offer),
         "answer" => MessageKind::Signal(Answer),
         "ice-candidate" => MessageKind::Signal(IceCandidate),
@@ -327,12 +340,24 @@ fn classify(kind: &str) -> Class {
         "goodbye" => MessageKind::Goodbye,
         // Relaying connection-rejected would break two of three connections.
         "cleanup" | "cleanup-all" | "connection-rejected" | "recovery-offer" => MessageKind::Ignored,
-        "announced" | "connected" | "discovered" | "error" | "go-away" | "ice-servers" | "peer-disconnected"
-        | "peer-discovered" | "pong" | "receipt" => {
+        "announced" | "authorized" | "connected" | "discovered" | "error" | "go-away" | "ice-servers"
+        | "peer-disconnected" | "peer-discovered" | "pong" | "receipt" | "token-expires" => {
             return Class::HubsOnly;
         }
         _ => return Class::Unknown,
     })
+}
+
+/// Parses `data` if it is an object. Serde would also take the elements of an array as the fields.
+fn fields_of<'a, T: Deserialize<'a>>(data: Option<&'a str>) -> Option<T> {
+    serde_json::from_str(data.filter(|data| data.starts_with('{'))?).ok()
+}
+
+/// The fields that `data` of an `auth` has.
+#[derive(Deserialize)]
+struct Renewal<'a> {
+    #[serde(borrow)]
+    token: Text<'a>,
 }
 
 /// The fields that `data` of a `discover` may have.

@@ -258,6 +258,8 @@ pub enum Routed {
         ticket: u64,
         /// The lineage that the resume secret of the asking session proves. Hubs before 2.1 do not send it.
         resume: Option<Lineage>,
+        /// Whether the session there has proven that the id is its own. Hubs before 2.1 do not send it.
+        owner: bool,
     },
     /// Answers a takeover.
     TakeoverAnswer {

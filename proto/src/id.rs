@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use crate::limits::MAX_NETWORK_NAME_BYTES;
 
 /// The id of a client: 40 hexadecimal digits in text, 20 bytes in memory.
@@ -36,6 +38,23 @@ impl PeerId {
     /// Returns the 20 bytes.
     pub const fn as_bytes(&self) -> &[u8; 20] {
         &self.0
+    }
+
+    /// The id of the owner of a public key of Ed25519: the first 20 bytes of the key's SHA-256.
+    pub fn of_key(key: &[u8; 32]) -> Self {
+        Self::of_hash(Sha256::new().chain_update(key))
+    }
+
+    /// The id of a user whom an identity provider names otherwise than by an id: the first 20 bytes of the SHA-256 of
+    /// `sub:` and the name.
+    pub fn of_subject(name: &str) -> Self {
+        Self::of_hash(Sha256::new().chain_update("sub:").chain_update(name))
+    }
+
+    fn of_hash(hash: Sha256) -> Self {
+        let mut bytes = [0; 20];
+        bytes.copy_from_slice(&hash.finalize()[..20]);
+        Self(bytes)
     }
 
     /// Distance to another id in Kademlia's metric: the exclusive or of the two, as a number of 160 bits, returned as

@@ -26,7 +26,7 @@
 //! let peer = "0123456789abcdef0123456789abcdef01234567".parse()?;
 //!
 //! let mut sent = Vec::new();
-//! let opened = Input::Opened { session, peer, seat: true, resume: None };
+//! let opened = Input::Opened { session, peer, seat: true, resume: None, owner: false, grant: None };
 //! for input in [opened, Input::Message { session, text: r#"{"type":"ping"}"# }] {
 //!     router.handle_input(input, now);
 //!     while let Some(output) = router.poll_output() {
@@ -52,6 +52,7 @@ mod bugs;
 mod claim;
 mod codec;
 pub mod envelope;
+mod grant;
 mod ice;
 mod id;
 mod isolated;
@@ -81,6 +82,7 @@ pub use bugs::{BugCounts, BugNote, BugSite, Bugs};
 pub use claim::Claim;
 pub use codec::{Announce, ClientMessage, Discover, Goodbye, RefusedMessage, Signal, parse};
 pub use envelope::Envelope;
+pub use grant::{Grant, GrantTooLarge, Rights};
 pub use ice::{IceServers, Turn};
 pub use id::{HubId, HubIncarnation, LinkId, NetworkName, ParseIdError, PeerId, PeerIncarnation, SessionId, ShardId};
 pub use isolated::isolated;

@@ -17,6 +17,7 @@ mod relay;
 mod router;
 mod shard;
 mod tls;
+mod tokens;
 
 pub use admission::*;
 pub use bridge::*;
@@ -33,6 +34,7 @@ pub use relay::*;
 pub use router::*;
 pub use shard::*;
 pub use tls::*;
+pub use tokens::*;
 
 #[cfg(test)]
 mod tests {

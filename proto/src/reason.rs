@@ -39,11 +39,13 @@ pub enum CloseReason {
     Kicked,
     /// The client sent a close frame with 1001: browsers do so when a page is closed or left.
     PageClosed,
+    /// The token of the session has expired, and the client has sent no new one.
+    TokenExpired,
 }
 
 impl CloseReason {
     /// Every reason, in the order of its discriminant.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ClientClosed,
         Self::ConnectionLost,
         Self::DeadPeer,
@@ -61,6 +63,7 @@ impl CloseReason {
         // Envelopes contain the discriminants, so new reasons are added at the end.
         Self::Kicked,
         Self::PageClosed,
+        Self::TokenExpired,
     ];
 
     /// Number of reasons that hubs of version 2.0.0 know.
@@ -90,6 +93,7 @@ impl CloseReason {
             Self::TryAgainLater => "try-again-later",
             Self::Kicked => "kicked",
             Self::PageClosed => "page-closed",
+            Self::TokenExpired => "token-expired",
         }
     }
 
@@ -114,6 +118,7 @@ impl CloseReason {
             Self::TryAgainLater => (1013, "try again later"),
             Self::Kicked => (4011, "kicked by an operator"),
             Self::PageClosed => (1001, ""),
+            Self::TokenExpired => (4012, "token expired"),
         })
     }
 
@@ -245,11 +250,15 @@ pub enum ErrorCode {
     WrongNetwork,
     /// An operator removed the peer from the network, or closed it.
     Kicked,
+    /// The session's token does not allow it in this network.
+    Forbidden,
+    /// A new token was refused. The session keeps its present one.
+    Unauthorized,
 }
 
 impl ErrorCode {
     /// Every code, in the order of its discriminant.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::DataTooLarge,
         Self::HubFull,
         Self::InvalidJson,
@@ -267,6 +276,8 @@ impl ErrorCode {
         Self::WrongNetwork,
         // Envelopes contain the discriminants, so new codes are added at the end.
         Self::Kicked,
+        Self::Forbidden,
+        Self::Unauthorized,
     ];
 
     /// The code on the wire and in metrics.
@@ -288,6 +299,8 @@ impl ErrorCode {
             Self::Unreachable => "unreachable",
             Self::WrongNetwork => "wrong-network",
             Self::Kicked => "kicked",
+            Self::Forbidden => "forbidden",
+            Self::Unauthorized => "unauthorized",
         }
     }
 
@@ -318,6 +331,8 @@ impl ErrorCode {
             Self::Unreachable => "the target's hub is unreachable: try again later",
             Self::WrongNetwork => "the target is not in this network: signal peers that have been discovered there",
             Self::Kicked => "an operator keeps you out of this network: wait before you announce yourself there again",
+            Self::Forbidden => "your token does not allow this in this network: use a token whose `networks` allows it",
+            Self::Unauthorized => "the token is not valid here: send a valid one before the present one expires",
         }
     }
 }

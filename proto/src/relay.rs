@@ -277,7 +277,9 @@ impl Relay {
 
     fn letter(&mut self, letter: ToMesh, now: Now) {
         match letter {
-            ToMesh::AskTakeover { peer, shard, ticket, resume } => self.ask_takeover(peer, shard, ticket, resume, now),
+            ToMesh::AskTakeover { peer, shard, ticket, resume, owner } => {
+                self.ask_takeover(peer, shard, ticket, (resume, owner), now);
+            }
             ToMesh::ChallengeAnswered { peer, asker, in_use } => self.challenge_answered(peer, asker, in_use, now),
             ToMesh::Closed { peer, claim, reason } => {
                 self.own_peer_changed(peer, claim, ChangeKind::Down(LeaveReason::Closed(reason)), now);

@@ -37,6 +37,8 @@ pub enum Right {
     Younger,
     /// The holder's lineage is younger, but its session began [`RESUME_PRECEDENCE`] ago or earlier.
     Late,
+    /// The holder has proven that the id is its own, and the client has not.
+    Owned,
 }
 
 impl Lineage {
@@ -71,6 +73,8 @@ pub enum ResumeOutcome {
     Younger,
     /// A session of a younger lineage has had the id for too long, so the liveness check decided.
     Late,
+    /// A session that has proven that the id is its own has it, so the liveness check decided.
+    Owned,
     /// The secret belongs to another mesh or to another id. It was ignored.
     Foreign,
     /// The value is not [`Secret::HEX_LEN`] hexadecimal digits. It was ignored.
@@ -79,8 +83,16 @@ pub enum ResumeOutcome {
 
 impl ResumeOutcome {
     /// Every outcome, in the order of its discriminant.
-    pub const ALL: [Self; 7] =
-        [Self::Resumed, Self::Continued, Self::Outdated, Self::Younger, Self::Late, Self::Foreign, Self::Malformed];
+    pub const ALL: [Self; 8] = [
+        Self::Resumed,
+        Self::Continued,
+        Self::Outdated,
+        Self::Younger,
+        Self::Late,
+        Self::Owned,
+        Self::Foreign,
+        Self::Malformed,
+    ];
 
     /// The name in metrics.
     pub const fn label(self) -> &'static str {
@@ -90,6 +102,7 @@ impl ResumeOutcome {
             Self::Outdated => "outdated",
             Self::Younger => "younger",
             Self::Late => "late",
+            Self::Owned => "owned",
             Self::Foreign => "foreign",
             Self::Malformed => "malformed",
         }
@@ -103,6 +116,7 @@ impl From<Right> for ResumeOutcome {
             Right::Outdated => Self::Outdated,
             Right::Younger => Self::Younger,
             Right::Late => Self::Late,
+            Right::Owned => Self::Owned,
         }
     }
 }

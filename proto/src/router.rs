@@ -4,6 +4,7 @@
 mod circle;
 mod cursor;
 mod exclusions;
+mod expiries;
 mod home;
 mod leaving;
 mod meetings;
@@ -19,12 +20,14 @@ mod stats;
 // The router: it asks the owners of state, and puts out the results.
 mod announce;
 mod audit;
+mod authorize;
 mod leave;
 mod life;
 mod meeting_in;
 mod meeting_out;
 mod message;
 mod network;
+mod observe;
 mod operator;
 mod picks;
 mod presence;
@@ -66,6 +69,7 @@ pub use letter::{
 pub use stats::RouterStats;
 
 use exclusions::Exclusions;
+use expiries::Expiries;
 use home::Home;
 use leaving::Leaving;
 use meetings::Meetings;
@@ -169,6 +173,8 @@ pub struct Router {
     tickets: Tickets,
     leaving: Leaving,
     exclusions: Exclusions,
+    /// When the tokens of sessions expire.
+    expiries: Expiries,
     /// The network that an operator is closing.
     closing: Option<Closing>,
     /// Whether [`Output::Unfinished`] was put out and has not been answered.
@@ -197,6 +203,7 @@ impl Router {
             tickets: Tickets::new(config.keys),
             leaving: Leaving::default(),
             exclusions: Exclusions::new(config.keys),
+            expiries: Expiries::default(),
             closing: None,
             unfinished: false,
             outputs: Outputs::default(),
@@ -218,6 +225,7 @@ impl Router {
         self.begin();
         match input {
             Input::AskedOn { session } => self.asked_on(session, now),
+            Input::Authorized { session, grant } => self.authorized(session, grant, now),
             Input::Closed { session, reason } => self.end(session, reason, now),
             Input::CloseNetwork { network, out_for } => self.close_network(network, out_for, now),
             Input::Continue => self.continue_work(now),
@@ -232,7 +240,9 @@ impl Router {
                 None => self.parser_failed(session, now),
             },
             Input::NotText { session } => self.message(session, Err(RefusedMessage::not_text()), 0, now),
-            Input::Opened { session, peer, seat, resume } => self.opened(session, peer, seat, resume, now),
+            Input::Opened { session, peer, seat, resume, owner, grant } => {
+                self.opened(session, peer, seat, (resume, owner), grant, now);
+            }
             Input::Pong { session, payload } => self.ponged(session, payload, now),
             Input::RenewIce { session } => self.renew_ice(session, now),
             Input::Retire { session } => self.retire(session, now),
@@ -249,6 +259,7 @@ impl Router {
         self.expire_takeovers(now);
         self.expire_receipts(now);
         self.repeat_meetings(now);
+        self.expire_grants(now);
     }
 
     /// Returns the next output. `None` when the input is fully processed.
@@ -266,7 +277,8 @@ impl Router {
     /// allowed.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let meetings = self.meetings.next_deadline(self.config.meshed);
-        [self.takeovers.next_deadline(), self.tickets.next_deadline(), meetings].into_iter().flatten().min()
+        let expiry = self.expiries.next_deadline();
+        [self.takeovers.next_deadline(), self.tickets.next_deadline(), meetings, expiry].into_iter().flatten().min()
     }
 
     /// The bytes that [`Frame::Arena`] refers to. Valid until the next input.
@@ -320,7 +332,7 @@ impl Router {
 
     fn letter(&mut self, letter: ToShard, now: Now) {
         match letter {
-            ToShard::Challenge { peer, asker, resume } => self.challenged(peer, asker, resume, now),
+            ToShard::Challenge { peer, asker, resume, owner } => self.challenged(peer, asker, (resume, owner), now),
             ToShard::Elsewhere { peer, claim } => self.connected_elsewhere(peer, claim, now),
             ToShard::Joined(announcement) => self.member_joined(&announcement, now),
             ToShard::Left(leave) => self.member_left(&leave, now),

@@ -24,6 +24,11 @@ pub(crate) const NETWORK_BUSY: &str =
     "the network's members send too much together (NETWORK_BUDGETS): send less, or wait retryInMs";
 pub(crate) const NO_TARGET: &str = "targetPeerId is missing: send the 40 hexadecimal digits of the target's id";
 pub(crate) const NO_TYPE: &str = "type is missing: send the message's type as a string";
+pub(crate) const NEW_TOKEN_WAITS: &str = "your last token is still being checked: wait for the answer";
+pub(crate) const NO_TOKEN: &str =
+    "token is missing: send {\"type\":\"auth\",\"data\":{\"token\":\"...\"}} with your new token";
+pub(crate) const NO_TOKEN_TO_RENEW: &str =
+    "you connected without a token that can be renewed: connect again with the new token";
 pub(crate) const NOT_A_MEMBER: &str = "you are not in this network: announce yourself in it first";
 pub(crate) const NOT_AN_OBJECT: &str = "the message is not a JSON object: send an object, not an array or a value";
 pub(crate) const NOT_UTF8: &str = "the message is not UTF-8: send JSON text encoded as UTF-8";
@@ -39,6 +44,7 @@ pub(crate) const TARGET_PEER_NOT_A_STRING: &str =
 pub(crate) const TOO_MANY_BYTES: &str = "too many bytes (MESSAGE_RATE_BYTES): send fewer bytes per second";
 pub(crate) const TOO_MANY_EVENTS: &str =
     "too many bytes for other peers (EVENT_RATE_BYTES): announce less often, or with less data";
+pub(crate) const TOKEN_TOO_LONG: &str = "the token is too long: send one of at most 8192 bytes";
 pub(crate) const TYPE_NOT_A_STRING: &str = "type is not a string: send the message's type as a string";
 
 #[cfg(test)]
@@ -49,7 +55,7 @@ mod tests {
     /// Maximum length of a sentence, in bytes: two lines of a terminal.
     const LONGEST: usize = 160;
 
-    const ALL: [&str; 24] = [
+    const ALL: [&str; 28] = [
         ANNOUNCED_TOO_OFTEN,
         DISCOVERS_TOO_OFTEN,
         DUPLICATE_FIELD,
@@ -61,7 +67,10 @@ mod tests {
         NETWORK_NAME_NOT_A_STRING,
         NETWORK_NAME_TOO_LONG,
         NETWORK_BUSY,
+        NEW_TOKEN_WAITS,
         NO_TARGET,
+        NO_TOKEN,
+        NO_TOKEN_TO_RENEW,
         NO_TYPE,
         NOT_A_MEMBER,
         NOT_AN_OBJECT,
@@ -71,6 +80,7 @@ mod tests {
         TARGET_NOT_A_STRING,
         TARGET_NOT_AN_ID,
         TARGET_PEER_NOT_A_STRING,
+        TOKEN_TOO_LONG,
         TOO_MANY_BYTES,
         TOO_MANY_EVENTS,
         TYPE_NOT_A_STRING,

@@ -10,7 +10,7 @@ mod template;
 
 pub(crate) use frame::{
     ErrorReport, ReceiptReport, Welcome, announced, connected, discovered, error, go_away, ice_servers, pong, receipt,
-    signal,
+    signal, token_state,
 };
 pub(crate) use json::put_string;
 pub use kind::{MessageKind, SignalKind};

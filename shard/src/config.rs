@@ -17,6 +17,7 @@ use crate::links::LinkDoor;
 use crate::networks::NetworkList;
 use crate::origins::Origins;
 use crate::proxies::Proxies;
+use crate::tokens::Tokens;
 use crate::{Answer, Gauges, Pages};
 
 /// Configuration that all shards of a hub share.
@@ -35,6 +36,8 @@ pub struct HubConfig {
     pub files: FileShares,
     /// AUTH_TOKEN: peers without it get 401. `None`: everybody may connect.
     pub auth_token: Option<Arc<str>>,
+    /// Checks the tokens of peers. `None`: no token is accepted but AUTH_TOKEN. With both, one of the two is enough.
+    pub tokens: Option<Arc<Tokens>>,
     /// Admission of links. `None` if the hub is not part of a mesh: links then get 403.
     pub links: Option<LinkDoor>,
     /// ADMIN_PORT. It serves pages and no WebSockets; other ports then serve only the public pages.
@@ -80,6 +83,7 @@ impl HubConfig {
             max_connections: DEFAULT_MAX_CONNECTIONS,
             files: FileShares::UNLIMITED,
             auth_token: None,
+            tokens: None,
             links: None,
             admin_port: None,
             redirect: None,

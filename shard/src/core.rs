@@ -8,6 +8,7 @@ mod ending;
 mod inbound;
 mod outbound;
 mod post;
+mod renewals;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -29,7 +30,7 @@ use proto::{
 };
 use thread::{Outboxes, Turn, TurnGuard, log_bug, planted};
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
 use crate::Gauges;
@@ -37,10 +38,12 @@ use crate::clock::Clock;
 use crate::drain::Draining;
 use crate::fair::{Fair, Meter};
 use crate::queue::Pool;
-use crate::session::{Arrival, Counted, SocketSession};
+use crate::session::{Arrival, Counted, Newcomer, SocketSession};
 use crate::socket::Writer;
 use crate::sparse::Sparse;
 use crate::stats::{IoStats, ShardReading};
+use crate::tokens::TokenRefusal;
+pub(crate) use renewals::{Renewal, check_tokens};
 
 /// Limits of a shard's sessions.
 #[derive(Clone, Copy, Debug)]
@@ -122,12 +125,15 @@ pub(crate) struct Core {
     drains: u32,
     /// Senders for the answers to operators' orders, in the order of the orders.
     acting: VecDeque<oneshot::Sender<Acted>>,
+    /// Takes the new tokens of sessions, to be checked.
+    renewals: Option<mpsc::Sender<Renewal>>,
     /// Sessions refused because the hub was full.
     pub(crate) turned_away: Sparse,
     /// Refused links.
     pub(crate) links_refused: Sparse,
     pub(crate) origins_refused: Sparse,
     pub(crate) proxies_refused: Sparse,
+    pub(crate) tokens_refused: Sparse,
     /// Limits the log lines about failed TLS handshakes whose cause an operator can remove.
     pub(crate) tls_refused: Sparse,
     echo: bool,
@@ -142,6 +148,7 @@ enum Followup {
     AskedOn(SessionId),
     Delivered(Origin, PeerId),
     Undelivered(Origin, PeerId, CloseReason),
+    Authorized(SessionId, TokenRefusal),
     GoAway(SessionId),
     Room(SessionId),
 }
@@ -209,9 +216,11 @@ impl Core {
             ice_renewal: rules.ice.as_ref().and_then(|ice| ice.renewal()),
             drains: 0,
             acting: VecDeque::new(),
+            renewals: None,
             turned_away: Sparse::default(),
             links_refused: Sparse::default(),
             origins_refused: Sparse::default(),
+            tokens_refused: Sparse::default(),
             proxies_refused: Sparse::default(),
             tls_refused: Sparse::default(),
             echo,
@@ -320,7 +329,7 @@ impl Core {
             self.slots.len() as u32 - 1
         });
         let now = self.now();
-        let Arrival { peer, resume, address, mut seat, names_protocol } = arrival;
+        let Arrival { newcomer: Newcomer { peer, resume, owner, grant, names_protocol }, address, mut seat } = arrival;
         // The session that it replaces may have ended meanwhile.
         seat.request_again();
         let seated = seat.is_taken();
@@ -358,7 +367,7 @@ impl Core {
         if self.echo {
             self.admitted(id, now);
         } else {
-            self.input(Input::Opened { session: id, peer, seat: seated, resume }, now);
+            self.input(Input::Opened { session: id, peer, seat: seated, resume, owner, grant }, now);
         }
         self.flush_tls(id);
         id
@@ -445,6 +454,7 @@ impl Core {
                 Followup::AskedOn(session) => Input::AskedOn { session },
                 Followup::Delivered(origin, target) => Input::Delivered { origin, target },
                 Followup::Undelivered(origin, target, reason) => Input::Undelivered { origin, target, reason },
+                Followup::Authorized(session, no) => Input::Authorized { session, grant: Err(no.explain()) },
                 Followup::GoAway(session) => {
                     let Some(drain) = &self.drain else { continue };
                     let (close_in, reconnect_in) = (Duration::ZERO, drain.reconnect_in(now.at));
@@ -469,6 +479,7 @@ impl Core {
                 self.push_control(session, |queue| queue.push_question(&payload));
             }
             Output::Admit { session } => self.admitted(session, now),
+            Output::Authorize { session, peer, token } => self.authorize(Renewal { session, peer, token }),
             Output::Backlog { session, more } => {
                 if let Some(open) = self.session_mut(session) {
                     open.backlog = more;

@@ -121,6 +121,7 @@ pub(crate) async fn serve(
             let is_tls = door.speaks_tls(port) || door.config.proxies.end_tls(address.ip(), request.headers());
             let (client, is_clear) = (client.unwrap_or(address), client.is_ok());
             let caller = Caller { entrance, address: client, is_clear, is_proxied, is_tls, place };
+            door.await_keys(&request).await;
             let mut body = None;
             let mut answer = answer(door, caller, core, admitted, request, &mut body);
             let response = loop {
@@ -147,7 +148,7 @@ pub(crate) async fn serve(
                 }
             };
             let upgraded = admitted.take();
-            let_in.set(matches!(upgraded, Some((Guest::Peer { .. } | Guest::Hub { .. }, _))));
+            let_in.set(matches!(upgraded, Some((Guest::Peer(_) | Guest::Hub { .. }, _))));
             admitted.set(upgraded);
             kept.answered();
             Ok(response)
@@ -193,10 +194,9 @@ pub(crate) async fn serve(
     let Some((guest, address)) = admitted.take() else { return socket.close() };
     let Ok((socket, leftover)) = socket.leave(parts.read_buf) else { return };
     let untaken = match (guest, &door.links) {
-        (Guest::Peer { peer, resume, names_protocol }, _) => {
+        (Guest::Peer(newcomer), _) => {
             let seat = Seat::request(&door.gauges, door.max_connections).holding(file, place.take());
-            let arrival = Arrival { peer, resume, address, seat, names_protocol };
-            send_home(door, core, HandOff { socket, leftover, arrival }).await
+            send_home(door, core, HandOff { socket, leftover, arrival: Arrival { newcomer, address, seat } }).await
         }
         (Guest::Refused(code, text), _) => return close_at_once(socket, code, &text),
         (Guest::Hub { hub, legacy }, Some(links)) => {
@@ -211,7 +211,7 @@ pub(crate) async fn serve(
 
 /// Hands a socket to its peer's home shard. Returns the socket if the shard does not accept it in time.
 async fn send_home(door: &Door, core: &RefCell<Core>, handed: HandOff) -> Option<Socket> {
-    let home = ShardId::home(&handed.arrival.peer, door.shards, door.keys);
+    let home = ShardId::home(&handed.arrival.newcomer.peer, door.shards, door.keys);
     core.borrow_mut().stats_mut().handed_off += 1;
     match door.homes[usize::from(home.0)].send_timeout(handed, REQUEST_HEAD_TIMEOUT).await {
         Ok(()) => None,

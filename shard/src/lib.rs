@@ -27,6 +27,7 @@ mod session_task;
 mod socket;
 mod sparse;
 mod stats;
+mod tokens;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -56,6 +57,7 @@ pub use proxies::Proxies;
 pub use runtime::{Act, ShardHandle, Shards, start};
 pub use socket::Socket;
 pub use stats::{HandshakeFailure, IoStats, ShardReading};
+pub use tokens::{Allowed, KeyProblem, TokenKey, TokenRefusal, TokenRules, Tokens};
 
 /// Counters that all shards of a hub share.
 #[derive(Debug, Default)]

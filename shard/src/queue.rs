@@ -511,7 +511,7 @@ mod tests {
         };
         for n in [0, 1] {
             let (session, peer) = id(n);
-            give(Input::Opened { session, peer, seat: true, resume: None });
+            give(Input::Opened { session, peer, seat: true, resume: None, owner: false, grant: None });
             let data = "x".repeat(if n == 0 { 0 } else { bytes });
             give(Input::Message { session, text: &format!(r#"{{"type":"announce","data":{{"x":"{data}"}}}}"#) });
             if n == 0 {

@@ -18,7 +18,7 @@ use tracing::warn;
 
 use crate::accept::accept;
 use crate::config::HubConfig;
-use crate::core::Core;
+use crate::core::{Core, check_tokens};
 use crate::crowd::Crowd;
 use crate::drain::Drain;
 use crate::http::{Door, DoorFiles, DoorTuning, Gate, Handshakes};
@@ -170,6 +170,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channel
         files,
         gauges: config.gauges,
         auth_token: config.auth_token,
+        tokens: config.tokens,
         links: config.links,
         admin_port: config.admin_port,
         redirect: config.redirect,
@@ -183,6 +184,9 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channel
     let mut tasks = JoinSet::new();
     for listener in listeners {
         tasks.spawn_local(accept(Rc::clone(&door), Rc::clone(&core), listener, door_open.clone()));
+    }
+    if let Some(tokens) = door.tokens.clone() {
+        tasks.spawn_local(check_tokens(Rc::clone(&core), tokens));
     }
     tasks.spawn_local(welcome(Rc::clone(&core), arrivals));
     tasks.spawn_local(read_mail(Rc::clone(&core), mailbox));

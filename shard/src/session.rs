@@ -8,7 +8,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use proto::keepalive::Life;
 use proto::ws::FrameReader;
-use proto::{CloseReason, Lineage, PeerId, SessionPhase};
+use proto::{CloseReason, Grant, Lineage, PeerId, SessionPhase};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Gauges;
@@ -35,16 +35,26 @@ impl HandOff {
     }
 }
 
-/// A peer with an accepted request and no session yet.
+/// A peer with an accepted request and no session yet, and what it has proved.
 #[derive(Debug)]
-pub(crate) struct Arrival {
+pub(crate) struct Newcomer {
     pub(crate) peer: PeerId,
     /// The lineage that its resume secret proves, if it sent a valid one.
     pub(crate) resume: Option<Lineage>,
-    pub(crate) address: SocketAddr,
-    pub(crate) seat: Seat,
+    /// Whether it has proven that the id is its own.
+    pub(crate) owner: bool,
+    /// What its token allows. `None`: everything.
+    pub(crate) grant: Option<Box<Grant>>,
     /// Whether the client offers [`CLIENT_SUBPROTOCOL`](proto::CLIENT_SUBPROTOCOL).
     pub(crate) names_protocol: bool,
+}
+
+/// A peer whose request was accepted, and that has no session yet.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) newcomer: Newcomer,
+    pub(crate) address: SocketAddr,
+    pub(crate) seat: Seat,
 }
 
 /// One of MAX_CONNECTIONS places. Dropping it frees the place.
@@ -158,7 +168,7 @@ pub(crate) struct SocketSession {
     pub(crate) deaf: bool,
     /// Whether the client's close frame or end has arrived: the socket closes when the queue is empty.
     pub(crate) client_done: bool,
-    /// As in [`Arrival`].
+    /// As in [`Newcomer`].
     pub(crate) names_protocol: bool,
     pub(crate) seat: Seat,
     pub(crate) counted: Option<Counted>,

@@ -3,6 +3,8 @@
 use proto::{BugCounts, CloseReason, MessageKind, ResumeOutcome, RouterStats, TurnLengths};
 use thread::PostStats;
 
+use crate::tokens::TokenRefusal;
+
 /// Statistics of one shard. All fields except the gauges only grow.
 #[derive(Clone, Debug, Default)]
 pub struct ShardReading {
@@ -166,6 +168,10 @@ pub struct IoStats {
     pub handshake_failures: [u64; HandshakeFailure::ALL.len()],
     /// Resume secrets that were ignored, by the outcome's discriminant.
     pub resumes: [u64; ResumeOutcome::ALL.len()],
+    /// Tokens that were accepted, at connections and as renewals.
+    pub tokens_accepted: u64,
+    /// Tokens that were refused, by the refusal's discriminant.
+    pub token_refusals: [u64; TokenRefusal::ALL.len()],
     /// TLS handshakes that were completed: with a certificate, and by a ticket of an earlier session.
     pub tls_handshakes: [u64; 2],
     /// Sockets accepted here and handed to another shard.

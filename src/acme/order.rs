@@ -8,10 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{HOST, HeaderValue};
-use hyper::{Request, Response, Uri};
-use hyper_util::rt::TokioIo;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response};
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, BodyWrapper, BytesResponse, CertificateIdentifier, ChallengeType,
     Error, ExternalAccountKey, HttpClient, Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
@@ -24,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
 use crate::config::AcmeSettings;
+use crate::https;
 
 /// A certificate chain and its key, in PEM format.
 pub(super) struct Issued {
@@ -257,30 +256,8 @@ impl HttpClient for Http {
 }
 
 async fn exchange(tls: &Tls, request: Request<BodyWrapper<Bytes>>) -> Result<Response<Full<Bytes>>, ConnectError> {
-    let (mut head, body) = request.into_parts();
+    let (head, body) = request.into_parts();
     let body = body.collect().await.map_or_else(|never| match never {}, |body| body.to_bytes());
-    let uri = std::mem::take(&mut head.uri);
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let host = HeaderValue::try_from(authority).map_err(|error| ConnectError::Request(error.into()))?;
-    head.headers.insert(HOST, host);
-    head.uri = uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from);
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let request = Request::from_parts(head, Full::new(body));
-    mesh::ask(host, uri.port_u16().unwrap_or(443), ACME_REQUEST_TIMEOUT, async |tcp| {
-        let stream = tls.connect(host, tcp).await.map_err(ConnectError::Tls)?;
-        let failed = |error: hyper::Error| ConnectError::Tcp(io::Error::other(error));
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-        let answer = async {
-            let (head, body) = sender.send_request(request.clone()).await.map_err(failed)?.into_parts();
-            let body = Limited::new(body, MAX_ACME_ANSWER_BYTES).collect().await;
-            let body = body.map_err(|error| ConnectError::Tcp(io::Error::other(error)))?.to_bytes();
-            Ok(Response::from_parts(head, Full::new(body)))
-        };
-        tokio::select! {
-            answer = answer => answer,
-            Err(error) = connection => Err(failed(error)),
-        }
-    })
-    .await
+    let request = Request::from_parts(head, body);
+    Ok(https::exchange(tls, request, MAX_ACME_ANSWER_BYTES, ACME_REQUEST_TIMEOUT).await?.map(Full::new))
 }

@@ -19,6 +19,7 @@ mod http;
 pub mod load_test;
 pub mod man;
 pub mod peer;
+pub mod token;
 pub mod top;
 
 /// Runs a tool on this thread, and returns its exit code.

@@ -66,6 +66,7 @@ pub(crate) enum Kind {
 }
 
 const LISTENING: &str = "Listening";
+const TOKENS: &str = "Tokens";
 const TLS: &str = "TLS";
 const LIMITS: &str = "Limits";
 const ICE: &str = "STUN and TURN";
@@ -142,6 +143,64 @@ pub(crate) static AUTH_TOKEN: Setting = Setting {
     kind: Kind::Secret,
     heading: LISTENING,
     help: "Token that peers must send, as `Authorization: Bearer TOKEN` or `?token=TOKEN`",
+};
+
+pub(crate) static JWT_SECRET: Setting = Setting {
+    name: "JWT_SECRET",
+    value: "SECRETS",
+    default: Preset::Nothing,
+    kind: Kind::Secret,
+    heading: TOKENS,
+    help: "Secrets of tokens that peers may send instead of AUTH_TOKEN: JWTs signed with HS256, HS384 or HS512; 32 \
+           characters or more each, separated by commas; file:PATH reads one from a file. JWT_SECRETS is the same",
+};
+
+pub(crate) static JWT_PUBLIC_KEY: Setting = Setting {
+    name: "JWT_PUBLIC_KEY",
+    value: "KEYS",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: TOKENS,
+    help: "Public keys of such tokens, signed with RS256, ES256 or EdDSA: PEM text, or files separated by commas. \
+           JWT_PUBLIC_KEYS is the same",
+};
+
+pub(crate) static JWT_JWKS: Setting = Setting {
+    name: "JWT_JWKS",
+    value: "SOURCE",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: TOKENS,
+    help: "File or https:// URL of a set of such public keys (JWKS); the hub loads it again periodically, on SIGHUP, \
+           and when a token names an unknown key",
+};
+
+pub(crate) static JWT_CA: Setting = Setting {
+    name: "JWT_CA",
+    value: "FILE",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: TOKENS,
+    help: "File with additional CA certificates (PEM) for the URL of JWT_JWKS",
+};
+
+pub(crate) static JWT_AUDIENCE: Setting = Setting {
+    name: "JWT_AUDIENCE",
+    value: "NAMES",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: TOKENS,
+    help: "Names of this hub, separated by commas, one of which must be in the claim aud of a token; without it, \
+           tokens must have no such claim",
+};
+
+pub(crate) static JWT_ISSUER: Setting = Setting {
+    name: "JWT_ISSUER",
+    value: "NAMES",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: TOKENS,
+    help: "Issuers, separated by commas, one of which must be the claim iss of a token",
 };
 
 pub(crate) static ALLOWED_ORIGINS: Setting = Setting {
@@ -781,7 +840,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 74] = [
+pub(crate) static ALL: [&Setting; 80] = [
     &HOST,
     &PORT,
     &ADMIN_HOST,
@@ -789,6 +848,12 @@ pub(crate) static ALL: [&Setting; 74] = [
     &ADMIN_TOKEN,
     &SHARDS,
     &AUTH_TOKEN,
+    &JWT_SECRET,
+    &JWT_PUBLIC_KEY,
+    &JWT_JWKS,
+    &JWT_CA,
+    &JWT_AUDIENCE,
+    &JWT_ISSUER,
     &ALLOWED_ORIGINS,
     &CORS_ORIGIN,
     &CORS_PRIVATE_NETWORK,

@@ -48,6 +48,20 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("SHARDS", &["1", "256"], &["0", "257", "two"]),
     ("AUTH_TOKEN", &["x", "a-very-long.token_with~signs+/="], &["two words", "ümlaut", "line\nbreak", "<set>"]),
     (
+        "JWT_SECRET",
+        &["0123456789abcdef0123456789abcdef", "0123456789abcdef0123456789abcdef,0123456789abcdef0123456789abcdeF"],
+        &["short", "ümlaut-0123456789abcdef0123456789abcdef", "<set>", "file:/no/such/file"],
+    ),
+    (
+        "JWT_PUBLIC_KEY",
+        &["src/config/tokens/ed25519.pem"],
+        &["/no/such/file", "Cargo.toml", "-----BEGIN PUBLIC KEY-----"],
+    ),
+    ("JWT_JWKS", &["https://id.example/keys"], &["http://id.example/keys", "Cargo.toml", "https://"]),
+    ("JWT_CA", &["src/config/mesh/certificate.pem"], &["/no/such/file", "Cargo.toml", "src"]),
+    ("JWT_AUDIENCE", &["hub", "https://hub.example, hub"], &[]),
+    ("JWT_ISSUER", &["https://id.example"], &[]),
+    (
         "ALLOWED_ORIGINS",
         &["*", "null", "https://a.example, https://*.example.com", "http://localhost:3000,capacitor://localhost"],
         &["https://a.example/", "a.example", "https://a,https://*", "https://*example.com", ","],

@@ -16,6 +16,7 @@ use crate::acme::AcmeFacts;
 use crate::config::Config;
 use crate::lifecycle::{Fullness, Stage};
 use crate::telemetry::{self, Scrape, Telemetry, TlsScrape};
+use crate::token_keys::KeyFacts;
 
 /// A page that is rendered on the pages' thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -204,6 +205,7 @@ impl Renderer {
                 .to_vec(),
             mesh: self.mesh(),
             tls: self.tls(),
+            token_key_loads: self.facts.token_keys.as_ref().map(KeyFacts::loads).unwrap_or_default(),
             connections: self.connections(),
             max_connections: self.facts.max_connections,
             send_budget_bytes: self.config.send_budget_bytes,

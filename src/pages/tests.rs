@@ -79,6 +79,7 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> TestHub {
         max_connections: config.max_connections,
         watchdog: watchdog.clone(),
         tls: None,
+        token_keys: None,
     };
     std::thread::spawn(move || {
         runtime().block_on(networks.collect(|slots, largest| {
@@ -98,7 +99,10 @@ fn join(router: &mut Router, slot: u32, network: &str) {
     let mut id = [0; 20];
     id[..4].copy_from_slice(&slot.to_be_bytes());
     let text = json!({"type": "announce", "networkName": network}).to_string();
-    router.handle_input(Input::Opened { session, peer: PeerId::from_bytes(id), seat: true, resume: None }, now);
+    router.handle_input(
+        Input::Opened { session, peer: PeerId::from_bytes(id), seat: true, resume: None, owner: false, grant: None },
+        now,
+    );
     while router.poll_output().is_some() {}
     router.handle_input(Input::Message { session, text: &text }, now);
     while router.poll_output().is_some() {}

@@ -106,10 +106,15 @@ catalog! {
     CLOSES "peerpigeon_closes_total" Counter ["reason"]
         "WebSockets closed."
     TAKEOVERS "peerpigeon_takeovers_total" Counter ["outcome"]
-        "Second connections with an id in use on this hub: the first was dead and was replaced, or answered and stayed."
+        "Second connections with an id in use on this hub: the first was dead and was replaced, or answered and stayed, or the \
+            owner of the id took it over."
     RESUMES "peerpigeon_resumes_total" Counter ["outcome"]
         "Resume secrets that clients sent: the id was taken over at once (resumed) or was free (continued), the \
-            liveness check decided (outdated, younger, late), or the secret was ignored (foreign, malformed)."
+            liveness check decided (outdated, younger, late, owned), or the secret was ignored (foreign, malformed)."
+    TOKENS "peerpigeon_tokens_total" Counter ["outcome"]
+        "Tokens (JWT) that peers sent with a request or with `auth`: accepted, or refused for this reason."
+    TOKEN_KEY_LOADS "peerpigeon_token_key_loads_total" Counter ["outcome"]
+        "Loads of changed keys of tokens, by result: taken, or refused (the previous keys stay in use)."
     HTTP_REQUESTS "peerpigeon_http_requests_total" Counter []
         "HTTP requests that were not for a WebSocket."
     PAGES_REFUSED "peerpigeon_pages_refused_total" Counter []

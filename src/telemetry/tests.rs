@@ -34,6 +34,7 @@ fn scrape(readings: Vec<ShardReading>) -> Scrape {
         readings: readings.into_iter().map(Arc::new).collect(),
         renders: crate::pages::labels().map(|page| (page, 1)).collect(),
         mesh: Arc::default(),
+        token_key_loads: (0, 0),
         tls: TlsScrape { days_left: vec![("/tls/tls.crt".to_owned(), 12.5)], ..TlsScrape::default() },
         connections: 0,
         max_connections: 1000,

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Pages that may contain commands.
-const PAGES: [&str; 18] = [
+const PAGES: [&str; 19] = [
     "README.md",
     "README.zh-CN.md",
     "CONTRIBUTING.md",
@@ -22,6 +22,7 @@ const PAGES: [&str; 18] = [
     "docs/performance.md",
     "docs/protocol.md",
     "docs/runbook.md",
+    "docs/security.md",
     "docs/troubleshooting.md",
     "examples/README.md",
     "k8s/README.md",

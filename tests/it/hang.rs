@@ -43,6 +43,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
         lifecycle,
         watchdog: watchdog.clone(),
         tls: None,
+        token_keys: None,
     };
     let pages = {
         let gatekeeper = Gatekeeper::new(None, [0; 32]);

@@ -18,6 +18,7 @@ mod flood;
 mod go;
 mod hang;
 mod hub;
+mod jwt;
 mod legacy;
 mod limits;
 mod links;

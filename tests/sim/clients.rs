@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use proto::{CloseReason, Input, Lineage, PeerId, SessionId, limits};
+use proto::{CloseReason, Grant, Input, Lineage, PeerId, Rights, SessionId, limits};
 
 use crate::io::{Cause, Phase, Socket, Up};
-use crate::oracle::{Net, Sid, Signal};
+use crate::oracle::{Granted, Net, Sid, Signal};
 use crate::plan::Saying;
+use crate::saboteur::Fault;
 use crate::world::World;
 
 impl World {
@@ -37,8 +38,34 @@ impl World {
         }
         slots[free] = Some(socket);
         let resume = self.resume(&peer);
-        self.oracle.opened(sid, peer, seat, resume);
-        self.input(shard, Input::Opened { session: sid.session, peer, seat, resume }, Cause::default());
+        let owner = self.plan.has_grants && self.rng.one_in(5);
+        let rights = (self.plan.has_grants && self.rng.one_in(2)).then(|| self.rights());
+        let grant = rights.as_ref().map(|rights| self.grant(rights));
+        self.oracle.opened(sid, peer, seat, (resume, owner), rights);
+        let grant = grant.filter(|_| !self.saboteur.strikes(Fault::ForgetsGrant));
+        let session = sid.session;
+        self.input(shard, Input::Opened { session, peer, seat, resume, owner, grant }, Cause::default());
+    }
+
+    /// The random rights of a client.
+    pub(crate) fn rights(&mut self) -> Granted {
+        let mut right = || !self.rng.one_in(3);
+        let networks = self.plan.networks.iter();
+        let some = networks.map(|_| Rights { join: right(), observe: right(), signal: right() }).collect();
+        let ends = self.rng.one_in(4).then(|| self.now + Duration::from_millis(self.rng.below(90_000) as u64));
+        Granted { rights: some, ends }
+    }
+
+    pub(crate) fn grant(&self, granted: &Granted) -> Box<Grant> {
+        let mut grant = Grant::nowhere();
+        for (name, rights) in self.plan.networks.iter().zip(&granted.rights) {
+            grant.allow(name, *rights).expect("few networks");
+        }
+        let wall = self.time().wall_ms - self.now.as_millis() as u64;
+        Box::new(match granted.ends {
+            Some(ends) => grant.until(wall + ends.as_millis() as u64),
+            None => grant,
+        })
     }
 
     /// The resume secret that a client sends: mostly none, or the last secret of its id; sometimes an earlier secret,
@@ -172,7 +199,7 @@ impl World {
 
     fn nonsense(&mut self) -> Up {
         let peer = *self.rng.pick(&self.plan.peers);
-        Up::Other(match self.rng.below(12) {
+        Up::Other(match self.rng.below(if self.plan.has_grants { 13 } else { 12 }) {
             0 => r#"{"type":"ping"}"#.to_owned(),
             1 => "{".to_owned(),
             2 => format!(r#"{{"type":"peer-discovered","data":{{"peerId":"{peer}","isHub":true,"v":1}}}}"#),
@@ -182,6 +209,7 @@ impl World {
             6 => format!(r#"{{"type":"offer","targetPeerId":"{peer}","data":1,"data":2}}"#),
             7 => format!(r#"["offer",{{"s":0}},"{peer}",null,null,null]"#),
             8 => return Up::NotText,
+            12 => r#"{"type":"auth","data":{"token":"t"}}"#.to_owned(),
             9 if self.rng.one_in(4) => return Up::TooLarge,
             10 => {
                 let pong = self.rng.next().to_be_bytes();

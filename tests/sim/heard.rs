@@ -37,6 +37,10 @@ pub(crate) enum Heard {
     },
     Pong,
     GoAway,
+    /// Its token expires soon.
+    TokenExpires,
+    /// Its new token was accepted.
+    Authorized,
     /// The answer to `discover`.
     Page {
         count: u64,
@@ -91,6 +95,8 @@ pub(crate) fn read(text: &str, to: &PeerId) -> Result<Heard, String> {
         "receipt" => Heard::Receipt { id: word("id"), outcome: word("outcome") },
         "pong" => Heard::Pong,
         "go-away" => Heard::GoAway,
+        "token-expires" => Heard::TokenExpires,
+        "authorized" => Heard::Authorized,
         "discovered" => {
             let (count, more) = (data["count"].as_u64().ok_or("no count")?, data["more"].as_bool().ok_or("no more")?);
             Heard::Page { count, more }

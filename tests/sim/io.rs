@@ -31,6 +31,8 @@ enum Followup {
     Closed(Sid, CloseReason),
     /// The router has more work than fits into one turn.
     Continue,
+    /// A new token of a session was checked.
+    Checked(Sid),
     Undelivered(Signalled, PeerId, CloseReason),
 }
 
@@ -153,6 +155,7 @@ impl World {
                     self.oracle.carried_out(shard, self.plan.config.tuning.roster_chunk);
                 }
                 Followup::Continue => self.feed(shard, Input::Continue, Cause::default()),
+                Followup::Checked(sid) => self.checked(sid),
                 Followup::Closed(sid, reason) => {
                     self.oracle.ended(sid, reason);
                     self.feed(shard, Input::Closed { session: sid.session, reason }, Cause::default());
@@ -163,6 +166,16 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A new token of a session was checked: it is refused, or has other rights.
+    fn checked(&mut self, sid: Sid) {
+        let rights = (!self.rng.one_in(3)).then(|| self.rights());
+        let grant = rights.as_ref().map(|rights| self.grant(rights)).ok_or("the token is bad: send another one");
+        if let Some(rights) = rights {
+            self.oracle.renews(sid, rights);
+        }
+        self.feed(sid.shard, Input::Authorized { session: sid.session, grant }, Cause::default());
     }
 
     fn feed(&mut self, shard: u16, input: Input<'_>, cause: Cause) {
@@ -214,6 +227,9 @@ impl World {
                     let at = self.mailbox(shard, to.0);
                     self.mail[at].letters.push(letter);
                     self.mail[at].news.push_back(news);
+                }
+                Output::Authorize { session, .. } => {
+                    self.shards[usize::from(shard)].followups.push_back(Followup::Checked(sid(session)));
                 }
                 Output::ToMesh(_) => self.oracle.complain("a letter to a mesh that does not exist".to_owned()),
                 Output::Event(PeerEvent::Announced { peer, network, .. }) => {
@@ -548,7 +564,8 @@ fn describe(input: &Input<'_>) -> String {
             format!("Outcome {:?} {outcome:?}", origin.sender)
         }
         Input::Letter(letter) => format!("{letter:?}"),
-        Input::Closed { .. }
+        Input::Authorized { .. }
+        | Input::Closed { .. }
         | Input::CloseNetwork { .. }
         | Input::Continue
         | Input::GoAway { .. }

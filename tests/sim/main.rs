@@ -54,12 +54,14 @@ transcripts! {
     discovery
     drain
     errors
+    grants
     goodbye
     ice
     ignored
     kick
     limits
     networks
+    owner
     ping
     rate
     receipts

@@ -10,7 +10,7 @@ mod signals;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use proto::{CloseReason, Lineage, PeerId, ResumeOutcome, SessionId};
+use proto::{CloseReason, Lineage, PeerId, ResumeOutcome, Rights, SessionId};
 
 use crate::heard::Heard;
 use signals::Signals;
@@ -25,6 +25,13 @@ pub(crate) struct Sid {
 
 /// A network by its number in the plan.
 pub(crate) type Net = usize;
+
+/// What the token of a client allows: its rights in each network, and in no other one, until a time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Granted {
+    pub(crate) rights: Vec<Rights>,
+    pub(crate) ends: Option<Duration>,
+}
 
 #[derive(Debug)]
 pub(crate) struct Oracle {
@@ -45,6 +52,8 @@ pub(crate) struct Oracle {
     pub(crate) takeovers: [u64; 2],
     /// Number of resume secrets, by their outcome.
     pub(crate) resumes: [u64; ResumeOutcome::ALL.len()],
+    /// Number of sessions whose id an owner has taken over.
+    pub(crate) owners: u64,
     /// Number of `error` messages.
     pub(crate) errors: u64,
     /// Outputs that the current input makes due.
@@ -68,12 +77,15 @@ struct Due {
 }
 
 /// A new session that the router has not judged yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Opened {
     sid: Sid,
     peer: PeerId,
     seat: bool,
     resume: Option<Lineage>,
+    /// It has proven that the id is its own.
+    owner: bool,
+    granted: Option<Granted>,
     /// Its secret gives it the immediate right to the id, before the current session.
     at_once: bool,
     /// No other session waits for the id, or only one with a weaker secret.
@@ -86,6 +98,8 @@ struct Client {
     began: Duration,
     /// The lineage of its secret when it connected.
     resume: Option<Lineage>,
+    owner: bool,
+    granted: Option<Granted>,
     /// The lineage of its own secret.
     lineage: Option<Lineage>,
     retiring: bool,
@@ -99,6 +113,8 @@ struct Client {
 #[derive(Debug, Default)]
 struct View {
     epoch: u64,
+    /// It discovers the members and is none.
+    observes: bool,
     /// Announced peers, in the order of the hub's messages.
     told: BTreeMap<PeerId, u64>,
     /// Peers that must be announced, at once or while the roster is read.
@@ -114,6 +130,8 @@ struct Waiting {
     question: Option<[u8; 8]>,
     answered: bool,
     resume: Option<Lineage>,
+    owner: bool,
+    granted: Option<Granted>,
 }
 
 impl Oracle {
@@ -132,6 +150,7 @@ impl Oracle {
             signals: Signals::default(),
             takeovers: [0; 2],
             resumes: [0; ResumeOutcome::ALL.len()],
+            owners: 0,
             latest: BTreeMap::new(),
             errors: 0,
             due: Due::default(),
@@ -144,21 +163,34 @@ impl Oracle {
 
     // --- inputs, before the router gets them --------------------------------------------------------------------
 
-    pub(crate) fn opened(&mut self, sid: Sid, peer: PeerId, seat: bool, resume: Option<Lineage>) {
+    pub(crate) fn opened(
+        &mut self,
+        sid: Sid,
+        peer: PeerId,
+        seat: bool,
+        (resume, owner): (Option<Lineage>, bool),
+        granted: Option<Granted>,
+    ) {
         let holder = self.live.get(&peer).and_then(|sid| self.sessions.get(sid));
-        let outcome = resume.zip(holder).map(|(resume, holder)| self.worth(resume, holder));
+        let takes = owner && holder.is_some();
+        let outcome = resume.filter(|_| !owner).zip(holder).map(|(resume, holder)| self.worth(resume, holder));
+        self.owners += u64::from(takes);
         if let Some(outcome) = outcome {
             self.resumes[outcome as usize] += 1;
         }
-        let at_once = outcome == Some(ResumeOutcome::Resumed);
+        let at_once = takes || outcome == Some(ResumeOutcome::Resumed);
         // The order of secrets: older roots first, then later sessions; no secret is last.
         let rank = |resume: Option<Lineage>| resume.map(|l| (std::cmp::Reverse(l.root), l.session));
-        let first = self.waiting.get(&peer).is_none_or(|waiting| rank(resume) > rank(waiting.resume));
-        self.due.opened = Some(Opened { sid, peer, seat, resume, at_once, first });
+        let goes_before = |waiting: &Waiting| !waiting.owner && rank(resume) > rank(waiting.resume);
+        let first = owner || self.waiting.get(&peer).is_none_or(goes_before);
+        self.due.opened = Some(Opened { sid, peer, seat, resume, owner, granted, at_once, first });
     }
 
     /// The rule of docs/protocol.md, "Resuming".
     fn worth(&self, resume: Lineage, holder: &Client) -> ResumeOutcome {
+        if holder.owner {
+            return ResumeOutcome::Owned;
+        }
         let Some(lineage) = holder.lineage else { return ResumeOutcome::Malformed };
         // The age is in whole seconds, because the hub stores the start of a session in whole seconds.
         let age = self.now - Duration::from_secs(holder.began.as_secs());
@@ -186,17 +218,25 @@ impl Oracle {
         let roster = &mut self.rosters[usize::from(sid.shard)];
         let Some(client) = self.sessions.get_mut(&sid) else { return };
         let peer = client.peer;
+        let rights = client.rights(Some(net));
+        let observes = client.views.get(&net).map_or(rights.observe && !rights.join, |view| view.observes);
+        if !rights.join && !observes {
+            return;
+        }
         if !client.views.contains_key(&net) {
             let size = roster.keys().filter(|(n, _)| *n == net).count();
-            if client.views.len() >= self.max_networks || size >= self.max_peers {
+            if client.views.len() >= self.max_networks || !observes && size >= self.max_peers {
                 return;
             }
         }
         self.epochs += 1;
         let epoch = self.epochs;
-        let view = client.views.entry(net).or_insert_with(|| View { epoch, ..View::default() });
+        let view = client.views.entry(net).or_insert_with(|| View { epoch, observes, ..View::default() });
         if !client.retiring {
             view.owed.extend(roster.keys().filter(|&&(n, p)| n == net && p != peer).map(|&(_, p)| p));
+        }
+        if observes {
+            return;
         }
         self.due.announced = Some((peer, net));
         self.joined(sid.shard, net, peer, version);
@@ -218,11 +258,33 @@ impl Oracle {
     pub(crate) fn says_goodbye(&mut self, sid: Sid, only: Option<Option<Net>>) {
         let Some(client) = self.sessions.get_mut(&sid) else { return };
         let peer = client.peer;
-        let nets: Vec<Net> =
-            client.views.keys().copied().filter(|&net| only.is_none_or(|only| only == Some(net))).collect();
-        for net in nets {
+        let left =
+            |(net, view): (&Net, &View)| only.is_none_or(|only| only == Some(*net)).then_some((*net, view.observes));
+        let nets: Vec<(Net, bool)> = client.views.iter().filter_map(left).collect();
+        self.leaves(sid, peer, nets);
+    }
+
+    /// A client has a new token, which may end some of its memberships.
+    pub(crate) fn renews(&mut self, sid: Sid, granted: Granted) {
+        let Some(client) = self.sessions.get_mut(&sid) else { return };
+        let peer = client.peer;
+        client.granted = Some(granted);
+        let lost = |(net, view): (&Net, &View)| {
+            let rights = client.rights(Some(*net));
+            let stays = rights.join || rights.observe && view.observes;
+            (!stays).then_some((*net, view.observes))
+        };
+        let nets: Vec<(Net, bool)> = client.views.iter().filter_map(lost).collect();
+        self.leaves(sid, peer, nets);
+    }
+
+    /// A client has left networks. The members know nothing of an observer.
+    fn leaves(&mut self, sid: Sid, peer: PeerId, nets: Vec<(Net, bool)>) {
+        for (net, observed) in nets {
             client_left(&mut self.sessions, sid, net);
-            self.left(sid.shard, net, peer, None);
+            if !observed {
+                self.left(sid.shard, net, peer, None);
+            }
         }
     }
 
@@ -262,7 +324,7 @@ impl Oracle {
         }
         let Some(client) = self.sessions.remove(&sid) else { return };
         self.live.remove(&client.peer);
-        for &net in client.views.keys() {
+        for (&net, _) in client.views.iter().filter(|(_, view)| !view.observes) {
             self.left(sid.shard, net, client.peer, Some(reason));
         }
     }
@@ -300,7 +362,8 @@ impl Oracle {
         let mut wrong = Vec::new();
         let mut members: BTreeMap<(Net, PeerId), ()> = BTreeMap::new();
         for client in self.sessions.values() {
-            members.extend(client.views.keys().map(|&net| ((net, client.peer), ())));
+            let joined = client.views.iter().filter(|(_, view)| !view.observes);
+            members.extend(joined.map(|(&net, _)| ((net, client.peer), ())));
         }
         for (shard, roster) in self.rosters.iter().enumerate() {
             if !roster.keys().eq(members.keys()) {
@@ -358,9 +421,16 @@ impl Oracle {
     pub(crate) fn signal_read(&mut self, number: usize, sid: Sid, wall_ms: u64) -> bool {
         let Some(client) = self.sessions.get(&sid) else { return false };
         let (net, name) = self.signals.network(number);
-        let shares = shares(client, net, name);
-        let member = net.is_some_and(|net| client.views.contains_key(&net));
-        self.signals.read(number, self.now, wall_ms, shares, member)
+        let member = net.and_then(|net| client.views.get(&net)).is_some_and(|view| !view.observes);
+        let global = self.networks.iter().position(|&name| name == "global");
+        let verdict = if !client.rights(net).signal {
+            Err("forbidden")
+        } else if shares(client, net, name, global) {
+            Ok(())
+        } else {
+            Err("wrong-network")
+        };
+        self.signals.read(number, self.now, wall_ms, verdict, member)
     }
 
     /// Processes a signal that has reached its target's shard.
@@ -368,18 +438,29 @@ impl Oracle {
         let target = self.signals.target(number);
         let (net, name) = self.signals.network(number);
         let client = self.live.get(&target).and_then(|sid| self.sessions.get(sid)).filter(|c| !c.retiring);
+        let global = self.networks.iter().position(|&name| name == "global");
         let verdict = match client {
             None => Err("peer-not-found"),
-            Some(client) if shares(client, net, name) => Ok(()),
+            Some(client) if shares(client, net, name, global) => Ok(()),
             Some(_) => Err("wrong-network"),
         };
         self.signals.judged(number, verdict);
     }
 }
 
-/// Whether the client counts as a member. A client in no network counts as a member of `global`.
-fn shares(client: &Client, net: Option<Net>, name: &str) -> bool {
-    net.is_some_and(|net| client.views.contains_key(&net)) || (client.views.is_empty() && name == "global")
+/// Whether the client counts as a member. A client in no network counts as a member of `global`, if it may join that.
+fn shares(client: &Client, net: Option<Net>, name: &str, global: Option<Net>) -> bool {
+    let joined = net.and_then(|net| client.views.get(&net)).is_some_and(|view| !view.observes);
+    joined || (client.views.is_empty() && name == "global" && client.rights(global).join)
+}
+
+impl Client {
+    /// Its rights in a network. `None` is a network that the plan does not have.
+    fn rights(&self, net: Option<Net>) -> Rights {
+        let none = Rights::default();
+        let in_net = |granted: &Granted| net.and_then(|net| granted.rights.get(net).copied()).unwrap_or(none);
+        self.granted.as_ref().map_or(Rights::MEMBER, in_net)
+    }
 }
 
 fn on_shard(sessions: &mut BTreeMap<Sid, Client>, shard: u16) -> impl Iterator<Item = (&Sid, &mut Client)> {

@@ -81,6 +81,8 @@ pub(crate) struct Plan {
     pub(crate) steps: usize,
     /// Maximum number of messages of a session. It keeps random sessions below MESSAGE_RATE.
     pub(crate) sayings_per_session: usize,
+    /// Whether some sessions have grants.
+    pub(crate) has_grants: bool,
     deeds: Vec<usize>,
     sayings: Vec<usize>,
 }
@@ -148,6 +150,7 @@ impl Plan {
             sayings_per_session: if floods { 150 } else { usize::MAX },
             deeds,
             sayings: vec![weight(rng, 4), weight(rng, 1), weight(rng, 8), rng.below(3), weight(rng, 1), rng.below(2)],
+            has_grants: rng.one_in(3),
         }
     }
 

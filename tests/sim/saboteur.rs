@@ -21,10 +21,11 @@ pub(crate) enum Fault {
     LosesClosed,
     LosesContinue,
     SwapsFrames,
+    ForgetsGrant,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::LosesJoined,
         Self::LosesLeft,
         Self::LosesSignal,
@@ -39,6 +40,7 @@ impl Fault {
         Self::LosesClosed,
         Self::LosesContinue,
         Self::SwapsFrames,
+        Self::ForgetsGrant,
     ];
 }
 

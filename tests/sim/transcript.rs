@@ -9,6 +9,10 @@
 //! | `a opens` | opens a connection with the id `aaaa…` (40 digits); `a2` is another connection of the same peer |
 //! | `a opens without a seat` | the same, to a hub that is full |
 //! | `a2 resumes a`, `a2 resumes a without a seat` | opens with the secret of the last `connected` of `a` |
+//! | `a opens as the owner` | the same, after it has proven that the id is its own |
+//! | `a opens with n=join,signal m*=observe` | the same, with a token that allows this; then perhaps ` for 90 s` |
+//! | `the token of a is good with n=join` | the token that `a` has sent with `auth` was checked, and allows this |
+//! | `the token of a is bad` | it was checked, and is refused |
 //! | `a b c connect` | each opens a connection and receives `connected`, and nothing else |
 //! | `a > {"type":…}` | sends this message; `3 x a > …` sends it three times |
 //! | `a < {"type":…}` | receives this message next; `3 x a < …` three times |
@@ -51,8 +55,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::{
-    Acted, Budget, BudgetRates, CloseReason, Frame, HubId, IceServers, Input, Keys, NetworkName, Now, Origin, Output,
-    PeerId, ResumeKeys, Router, RouterConfig, RouterTuning, Secret, SessionId, ShardId, ToShard, Turn,
+    Acted, Budget, BudgetRates, CloseReason, Frame, Grant, HubId, IceServers, Input, Keys, NetworkName, Now, Origin,
+    Output, PeerId, ResumeKeys, Rights, Router, RouterConfig, RouterTuning, Secret, SessionId, ShardId, ToShard, Turn,
 };
 
 /// Plays every scene of a file.
@@ -103,6 +107,11 @@ struct Stage {
     now: Duration,
     opened: u32,
     played: usize,
+    /// Whether the next session to open is the owner of its id, and what its token allows.
+    owner: bool,
+    grant: Option<Box<Grant>>,
+    /// Connections whose new token is to be checked.
+    tokens: Vec<(ShardId, SessionId)>,
 }
 
 struct Conn {
@@ -143,6 +152,9 @@ impl Stage {
             now: Duration::from_secs(1000),
             opened: 0,
             played: 0,
+            owner: false,
+            grant: None,
+            tokens: Vec::new(),
         }
     }
 
@@ -197,6 +209,21 @@ impl Stage {
             [n, "ms", "pass"] => self.pass(Duration::from_millis(number(n)?)),
             [who, "opens"] => self.open(who, true, None)?,
             [who, "opens", "without", "a", "seat"] => self.open(who, false, None)?,
+            [who, "opens", "as", "the", "owner"] => {
+                self.owner = true;
+                self.open(who, true, None)?;
+            }
+            [who, "opens", "with", ref rules @ ..] => {
+                self.grant = Some(Box::new(self.grant_of(rules)?));
+                self.open(who, true, None)?;
+            }
+            ["the", "token", "of", who, "is", "bad"] => {
+                self.authorize(who, Err("the token is bad: send another one"))?
+            }
+            ["the", "token", "of", who, "is", "good", "with", ref rules @ ..] => {
+                let grant = Box::new(self.grant_of(rules)?);
+                self.authorize(who, Ok(grant))?;
+            }
             [who, "resumes", of] => self.open(who, true, Some(of))?,
             [who, "resumes", of, "without", "a", "seat"] => self.open(who, false, Some(of))?,
             [ref names @ .., "connect" | "connects"] => {
@@ -364,7 +391,40 @@ impl Stage {
         if self.conns.insert(who.to_owned(), conn).is_some_and(|before| before.closed.is_none()) {
             return Err(format!("  {who} is open already"));
         }
-        self.feed(shard, Input::Opened { session, peer, seat, resume });
+        let (owner, grant) = (std::mem::take(&mut self.owner), self.grant.take());
+        self.feed(shard, Input::Opened { session, peer, seat, resume, owner, grant });
+        self.settle();
+        Ok(())
+    }
+
+    /// `n=join,signal m*=observe for 90 s`.
+    fn grant_of(&self, words: &[&str]) -> Result<Grant, String> {
+        let (rules, end) = match words {
+            [rules @ .., "for", n, "s"] => (rules, Some(Duration::from_secs(number(n)?))),
+            rules => (rules, None),
+        };
+        let mut grant = Grant::nowhere();
+        for rule in rules {
+            let (pattern, rights) = rule.split_once('=').ok_or("  a rule is network=right,right")?;
+            let rights = Rights::from_names(rights.split(',')).ok_or("  there is no such right")?;
+            grant.allow(pattern, rights).map_err(|_| "  too many rules")?;
+        }
+        let ends = end.map(|end| self.time().wall_ms + end.as_millis() as u64);
+        Ok(match ends {
+            Some(ends) => grant.until(ends),
+            None => grant,
+        })
+    }
+
+    /// The token that a connection has sent was checked.
+    fn authorize(&mut self, who: &str, grant: Result<Box<Grant>, &'static str>) -> Told {
+        let conn = self.conn(who)?;
+        let (shard, session) = (conn.shard, conn.session);
+        let Some(at) = self.tokens.iter().position(|&token| token == (shard, session)) else {
+            return Err(format!("  {who} has sent no token"));
+        };
+        self.tokens.swap_remove(at);
+        self.feed(shard, Input::Authorized { session, grant });
         self.settle();
         Ok(())
     }
@@ -532,6 +592,7 @@ impl Stage {
                     let name = conn(&mut self.conns, session);
                     self.conns.get_mut(&name).expect("found").closed = Some(reason);
                 }
+                Output::Authorize { session, .. } => self.tokens.push((ShardId(shard as u16), session)),
                 Output::ToShard { to, letter } => self.letters.push_back((to, letter)),
                 Output::Acted(acted) => self.answers.push_back(acted),
                 Output::Unfinished => panic!("no transcript is long enough for this"),

@@ -251,7 +251,7 @@ impl World {
     fn count(&mut self) {
         let mut wrong = Vec::new();
         let mut resumes = [0; ResumeOutcome::ALL.len()];
-        let (mut signals, mut ended, mut withheld, mut errors, mut takeovers) = (0, 0, 0, 0, [0; 2]);
+        let (mut signals, mut ended, mut withheld, mut errors, mut takeovers, mut owners) = (0, 0, 0, 0, [0; 2], 0);
         for (index, shard) in self.shards.iter_mut().enumerate() {
             let stats = shard.router.stats();
             let kinds = [SignalKind::Offer, SignalKind::Answer, SignalKind::IceCandidate];
@@ -276,6 +276,7 @@ impl World {
             }
             takeovers[0] += stats.takeovers[0];
             takeovers[1] += stats.takeovers[1];
+            owners += stats.owner_takeovers;
             resumes.iter_mut().zip(stats.resumes).for_each(|(sum, n)| *sum += n);
             errors += stats.errors.iter().sum::<u64>();
             let mut listed: Vec<_> = shard.router.networks().map(|(name, size)| (name.as_str(), size)).collect();
@@ -290,6 +291,9 @@ impl World {
         }
         if (takeovers, errors) != (self.oracle.takeovers, self.oracle.errors) {
             wrong.push(format!("{takeovers:?} takeovers instead of {:?}, and {errors} errors", self.oracle.takeovers));
+        }
+        if owners != self.oracle.owners {
+            wrong.push(format!("{owners} takeovers of owners for {}", self.oracle.owners));
         }
         if resumes != self.oracle.resumes {
             wrong.push(format!("{resumes:?} resumes instead of {:?}", self.oracle.resumes));

@@ -33,7 +33,7 @@ pub(super) fn answered_in(mut payload: &[u8]) -> Vec<Question> {
 pub(super) fn ask((peer, ticket): Question, to: HubId, from: HubId) -> Envelope {
     let nobody = HubIncarnation(0);
     let route = RouteHeader { to, to_incarnation: nobody, from, from_incarnation: nobody, hops: 0 };
-    Envelope::Routed(route, Box::new(Routed::Takeover { peer, ticket, resume: None }))
+    Envelope::Routed(route, Box::new(Routed::Takeover { peer, ticket, resume: None, owner: false }))
 }
 
 /// A random question; `None` if the system has no random numbers.

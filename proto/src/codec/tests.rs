@@ -153,6 +153,7 @@ fn meaning(text: &str) -> Meaning {
         || network.as_ref().is_some_and(|name| name.len() > limits::MAX_NETWORK_NAME_BYTES);
     let hubs_only = [
         "announced",
+        "authorized",
         "connected",
         "discovered",
         "error",
@@ -162,9 +163,14 @@ fn meaning(text: &str) -> Meaning {
         "peer-discovered",
         "pong",
         "receipt",
+        "token-expires",
     ]
     .contains(&kind.as_str());
-    let said = |known: &MessageKind| known.index() <= MessageKind::Goodbye.index() || *known == MessageKind::Discover;
+    let token = data.as_deref().and_then(|data| serde_json::from_str::<Value>(data).ok()?.get("token").cloned());
+    let has_token = token.is_some_and(|token| token.as_str().is_some_and(|token| !token.is_empty()));
+    let said = |known: &MessageKind| {
+        known.index() <= MessageKind::Goodbye.index() || matches!(known, MessageKind::Discover | MessageKind::Auth)
+    };
     let known = MessageKind::ALL.into_iter().find(|known| known.label() == kind && said(known));
     match (known, &target) {
         _ if too_long => Meaning::NoMessage,
@@ -173,6 +179,10 @@ fn meaning(text: &str) -> Meaning {
             Meaning::Message { kind: MessageKind::Ignored, network: None, target: None, id: None, data: None }
         }
         (None, _) => Meaning::Unknown,
+        (Some(MessageKind::Auth), _) if !has_token => Meaning::NoMessage,
+        (Some(MessageKind::Auth), _) => {
+            Meaning::Message { kind: MessageKind::Auth, network: None, target: None, id: None, data: None }
+        }
         (Some(kind @ MessageKind::Signal(_)), Some(Ok(target))) => {
             let network = Some(network.unwrap_or_else(|| "global".to_owned()));
             Meaning::Message { kind, network, target: Some(*target), id, data }
@@ -213,6 +223,7 @@ fn parsed(text: &str) -> Meaning {
                 ClientMessage::Announce(a) => {
                     (MessageKind::Announce, Some(a.network.into_owned()), None, None, a.data.and_then(data))
                 }
+                ClientMessage::Auth(_) => (MessageKind::Auth, None, None, None, None),
                 ClientMessage::Discover(d) => (MessageKind::Discover, Some(d.network.into_owned()), None, None, None),
                 ClientMessage::Goodbye(g) => {
                     (MessageKind::Goodbye, g.network.map(Cow::into_owned), None, None, data(g.data))

@@ -110,7 +110,9 @@ impl Relay {
             Routed::Signal(_) => self.bounce(route, &routed, now),
             Routed::Outcomes(outcomes) if of_this_life => self.heard_outcomes(route.from, outcomes, now),
             Routed::Outcomes(outcomes) => self.stats.late_outcomes += outcomes.len() as u64,
-            Routed::Takeover { peer, ticket, resume } => self.takeover_asked(route, peer, ticket, resume, now),
+            Routed::Takeover { peer, ticket, resume, owner } => {
+                self.takeover_asked(route, peer, ticket, (resume, owner), now);
+            }
             Routed::TakeoverAnswer { peer, ticket, in_use } => self.takeover_answered(peer, ticket, in_use),
             Routed::Meeting(meeting) if of_this_life => self.meeting_came(route.from, &meeting),
             // The sender repeats it for the hub's current incarnation.

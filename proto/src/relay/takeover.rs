@@ -18,7 +18,7 @@ impl Relay {
         peer: PeerId,
         shard: ShardId,
         ticket: u64,
-        resume: Option<Lineage>,
+        (resume, owner): (Option<Lineage>, bool),
         now: Now,
     ) {
         self.settle(&peer, now);
@@ -26,7 +26,7 @@ impl Relay {
         let remote = holder.and_then(|claim| self.hubs.get(&claim.hub)).map(|r| (r.hub(), r.incarnation));
         let asked = remote.is_some_and(|to| {
             let ticket = u64::from(shard.0) << TICKET_BITS | ticket & ((1 << TICKET_BITS) - 1);
-            self.send_routed(to, Routed::Takeover { peer, ticket, resume }, now)
+            self.send_routed(to, Routed::Takeover { peer, ticket, resume, owner }, now)
         });
         if !asked {
             // A session at a hub that cannot be reached does not keep its id.
@@ -39,13 +39,13 @@ impl Relay {
         route: RouteHeader,
         peer: PeerId,
         ticket: u64,
-        resume: Option<Lineage>,
+        (resume, owner): (Option<Lineage>, bool),
         now: Now,
     ) {
         let asker = Asker { hub: route.from, incarnation: route.from_incarnation, ticket };
         if self.own.peers.contains_key(&peer) && !self.legacy.holds(&peer) {
             let home = ShardId::home(&peer, self.config.shards, self.config.keys);
-            self.post(home, ToShard::Challenge { peer, asker, resume });
+            self.post(home, ToShard::Challenge { peer, asker, resume, owner });
         } else {
             self.challenge_answered(peer, asker, false, now);
         }

@@ -590,7 +590,7 @@ fn a_takeover_asks_the_hub_that_holds_the_id() {
     net.pass(HEARTBEAT);
     net.hears(3);
     net.hears(1);
-    net.letter(1, ToMesh::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5, resume: None });
+    net.letter(1, ToMesh::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5, resume: None, owner: false });
     assert_eq!(net.hears(3), ["challenge 7"]);
     let life = net.hubs[&1].incarnation();
     let asker = Asker { hub: hub(1), incarnation: life, ticket: 5 };
@@ -598,7 +598,7 @@ fn a_takeover_asks_the_hub_that_holds_the_id() {
     assert_eq!(net.hears(1), ["answered 5 true"]);
     net.cut(2, 3);
     net.pass(HEARTBEAT * 4);
-    net.letter(1, ToMesh::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 6, resume: None });
+    net.letter(1, ToMesh::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 6, resume: None, owner: false });
     assert_eq!(net.hears(1), ["answered 6 false"], "a session at an unreachable hub does not keep its id");
 }
 
@@ -717,7 +717,7 @@ fn a_question_is_forwarded_over_a_full_link() {
     net.input(2, RelayInput::Saturated { transport: Transport::Link(link) });
     net.hears(1);
     net.hears(3);
-    net.letter(1, ToMesh::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5, resume: None });
+    net.letter(1, ToMesh::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5, resume: None, owner: false });
     assert_eq!(net.hears(3), ["challenge 7"]);
     assert_eq!(net.hears(1), [""; 0], "the session there must answer");
 }

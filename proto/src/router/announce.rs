@@ -28,6 +28,15 @@ impl Router {
         if self.exclusions.has_member(&peer, network, now.at) {
             return self.refuse_public(id, ErrorCode::Kicked, MessageKind::Announce, network, now);
         }
+        let rights = session.rights(network);
+        let observes =
+            self.rosters.find(network).and_then(|ix| session.membership(ix)).is_some_and(Membership::observes);
+        if observes || rights.observe && !rights.join {
+            return self.observe(id, announce, now);
+        }
+        if !rights.join {
+            return self.refuse_public(id, ErrorCode::Forbidden, MessageKind::Announce, network, now);
+        }
         let data = match codec::describe(&peer, announce.data) {
             Ok(data) => data,
             Err(unfit) => return self.refuse_data(id, unfit, MessageKind::Announce, network, now),
@@ -88,7 +97,7 @@ impl Router {
     }
 
     /// Sends `announced` now, or after the last member of the roster that the session is still reading.
-    fn acknowledge(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
+    pub(super) fn acknowledge(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
         match self.sessions.membership_mut(id, ix) {
             Some(membership) => match membership.cursor() {
                 Some(cursor) => cursor.acknowledge(),
@@ -106,7 +115,13 @@ impl Router {
         };
         let acquaintances = membership.circle().map_or(0, |circle| circle.announced() as usize);
         // A bounded member knows only its circle. Others know their circle and all unbounded members except themselves.
-        let others = if membership.is_bounded() { 0 } else { network.unbounded().saturating_sub(1) };
+        let others = if membership.observes() {
+            network.len() - usize::from(network.member(&peer).is_some())
+        } else if membership.is_bounded() {
+            0
+        } else {
+            network.unbounded().saturating_sub(1)
+        };
         let (count, name) = (acquaintances + others, network.name().as_str());
         let frame = wire::announced(&mut self.arena, &peer, count, name, now.wall_ms);
         self.send(id, Frame::Arena(frame), MessageKind::Announced);
@@ -114,7 +129,7 @@ impl Router {
 
     /// Finishes leaves before a join: the leave of this network, if the session joins it again, and one other, so that
     /// few unfinished leaves accumulate.
-    fn leave_before_joining(&mut self, id: SessionId, network: &str, now: Now) {
+    pub(super) fn leave_before_joining(&mut self, id: SessionId, network: &str, now: Now) {
         if self.leaving.is_empty() {
             return;
         }
@@ -137,7 +152,7 @@ impl Router {
     }
 
     /// Whether the budget has room for this many more bytes of a session.
-    fn has_room_for(&self, session: &Session, more: u32) -> bool {
+    pub(super) fn has_room_for(&self, session: &Session, more: u32) -> bool {
         self.stats.announced_bytes + u64::from(more) <= self.config.announce_budget_bytes as u64
             || session.announced_bytes() + more as usize <= ANNOUNCE_FLOOR_BYTES
     }
@@ -182,7 +197,7 @@ impl Router {
     }
 
     /// Handles a member's repeated announcement: it receives the roster and its circle again.
-    fn renew(&mut self, id: SessionId, ix: NetworkIx) {
+    pub(super) fn renew(&mut self, id: SessionId, ix: NetworkIx) {
         let (Some(network), Some(membership)) = (self.rosters.network(ix), self.sessions.membership_mut(id, ix)) else {
             return bug!(self.bugs, JoinState, "{id:?} in {ix:?}");
         };
@@ -193,7 +208,7 @@ impl Router {
     }
 
     /// Counts the bytes of an announcement in place of those of the previous one.
-    fn count_announced(&mut self, id: SessionId, ix: NetworkIx, bytes: u32) {
+    pub(super) fn count_announced(&mut self, id: SessionId, ix: NetworkIx, bytes: u32) {
         match self.sessions.membership_mut(id, ix) {
             Some(membership) => {
                 self.stats.announced_bytes += u64::from(bytes);

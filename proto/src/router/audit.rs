@@ -84,8 +84,14 @@ impl Router {
             let Some(network) = self.rosters.network(ix) else {
                 return Err(format!("{peer:?} is in {ix:?}, which does not exist"));
             };
-            let (locals, bounded) = lists.entry(ix).or_insert((0, 0));
+            let (locals, bounded, observers) = lists.entry(ix).or_insert((0, 0, 0));
             let local = membership.local();
+            if membership.observes() {
+                *observers += 1;
+                let listed = local.and_then(|local| network.observers().get(local as usize));
+                ensure(listed == Some(&id), || format!("observer {local:?} of {ix:?} is {listed:?}"))?;
+                continue;
+            }
             ensure(membership.is_bounded() == local.is_none(), || format!("{peer:?} has index {local:?} in {ix:?}"))?;
             if let Some(local) = local {
                 *locals += 1;
@@ -104,11 +110,9 @@ impl Router {
             })?;
         }
         for (ix, network) in self.rosters.all() {
-            let (locals, bounded) = lists.get(&ix).copied().unwrap_or_default();
-            let (has, has_bounded) = (network.locals().len(), network.bounded_locals());
-            ensure((has, has_bounded) == (locals, bounded), || {
-                format!("{ix:?} lists {has} and {has_bounded} sessions, and has {locals} and {bounded}")
-            })?;
+            let are: (usize, usize, usize) = lists.get(&ix).copied().unwrap_or_default();
+            let listed = (network.locals().len(), network.bounded_locals(), network.observers().len());
+            ensure(listed == are, || format!("{ix:?} lists {listed:?} sessions, and has {are:?}"))?;
         }
         Ok(())
     }

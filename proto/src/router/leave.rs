@@ -44,7 +44,9 @@ impl Router {
         for membership in &memberships {
             self.detach(id, leaver.peer, membership);
         }
-        self.leave_detached(id, leaver, memberships.iter().map(Membership::network).collect(), now);
+        // Nobody knows of observers.
+        let known = memberships.iter().filter(|membership| !membership.observes());
+        self.leave_detached(id, leaver, known.map(Membership::network).collect(), now);
     }
 
     /// Notifies the members of networks from which a session is [detached](Self::detach), of as many networks as fit
@@ -72,13 +74,20 @@ impl Router {
             return bug!(self.bugs, LeaveNetwork, "{peer:?} leaves {ix:?}");
         };
         let local = membership.local();
-        match network.remove_local(id, local) {
+        let removed = match local.filter(|_| membership.observes()) {
+            Some(at) => network.remove_observer(id, at),
+            None => network.remove_local(id, local),
+        };
+        match removed {
             Ok(None) => {}
             Ok(Some(moved)) => match self.sessions.membership_mut(moved, ix).zip(local) {
                 Some((membership, local)) => membership.set_local(local),
                 None => bug!(self.bugs, LeaveLocal, "{moved:?} is listed in {ix:?} and is not there"),
             },
             Err(WrongLocal) => bug!(self.bugs, LeaveLocal, "{peer:?}, {id:?}, leaves place {local:?} of {ix:?}"),
+        }
+        if membership.observes() {
+            self.rosters.tidy(ix);
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::bugs::BugNote;
 use crate::claim::Claim;
+use crate::grant::Grant;
 use crate::id::{HubId, HubIncarnation, NetworkName, PeerId, SessionId, ShardId};
 use crate::reason::{CloseReason, Outcome};
 use crate::resume::Lineage;
@@ -30,6 +31,18 @@ pub enum Input<'a> {
         seat: bool,
         /// The lineage that the client's resume secret proves, if the client sent a valid one.
         resume: Option<Lineage>,
+        /// Whether the client has proven that the id is its own: by a token for this id, or by the key of the id. It
+        /// takes the id over at once.
+        owner: bool,
+        /// What its token allows. `None`: everything.
+        grant: Option<Box<Grant>>,
+    },
+    /// A new token was checked. Once for each [`Output::Authorize`].
+    Authorized {
+        /// The session.
+        session: SessionId,
+        /// What the new token allows, or a sentence about why it is refused.
+        grant: Result<Box<Grant>, &'static str>,
     },
     /// The client sent a message. Only after [`Output::Admit`].
     Message {
@@ -226,6 +239,16 @@ pub enum Output {
         /// The reason, which also determines the close frame.
         reason: CloseReason,
     },
+    /// Check this token, which a session sent to replace its present one, and give [`Input::Authorized`]. The token
+    /// must be for the session's peer, or for any.
+    Authorize {
+        /// The session.
+        session: SessionId,
+        /// The peer.
+        peer: PeerId,
+        /// The token, at most [`MAX_TOKEN_BYTES`](crate::limits::MAX_TOKEN_BYTES).
+        token: Box<str>,
+    },
     /// Post this letter to another shard. Letters to one shard must arrive in this order; none may be dropped.
     ToShard {
         /// The shard.
@@ -294,6 +317,8 @@ pub enum ToShard {
         asker: Asker,
         /// The lineage that the resume secret of that session proves.
         resume: Option<Lineage>,
+        /// As in [`Input::Opened`].
+        owner: bool,
     },
     /// The hub has a new id for other hubs and for clients. Claims keep the first id.
     Renamed {
@@ -341,6 +366,8 @@ pub enum ToMesh {
         ticket: u64,
         /// The lineage that the new session's resume secret proves.
         resume: Option<Lineage>,
+        /// As in [`Input::Opened`].
+        owner: bool,
     },
     /// The result of a challenge.
     ChallengeAnswered {

@@ -2,6 +2,7 @@
 
 use crate::bug;
 use crate::claim::Claim;
+use crate::grant::Grant;
 use crate::id::{PeerId, SessionId};
 use crate::phase::SessionPhase;
 use crate::reason::CloseReason;
@@ -15,15 +16,20 @@ use super::letter::{Frame, Output, ToMesh};
 use super::session::Session;
 
 impl Router {
-    /// Adds a session that waits for its id.
-    pub(super) fn wait(&mut self, id: SessionId, peer: PeerId) {
-        self.sessions.insert(id, Session::pending(peer, self.config.hub));
+    /// Adds a session that waits for its id. `owner` says that it has proven the id to be its own.
+    pub(super) fn wait(&mut self, id: SessionId, peer: PeerId, owner: bool, grant: Option<Box<Grant>>, now: Now) {
+        self.sessions.insert(id, Session::pending(peer, self.config.hub).with(owner, grant));
+        self.watch_grant(id, now);
     }
 
-    /// Admits a waiting session, which then owns the id of `peer`. Closes it if an operator excludes the peer.
+    /// Admits a waiting session, which then owns the id of `peer`. Closes it if an operator excludes the peer, or if its
+    /// grant has ended.
     pub(super) fn admit(&mut self, id: SessionId, peer: PeerId, resume: Option<Lineage>, now: Now) {
         if self.exclusions.has_peer(&peer, now.at) {
             return self.close(id, CloseReason::Kicked, now);
+        }
+        if self.sessions.get(id).and_then(Session::held).is_some_and(|held| held.has_ended(now.at)) {
+            return self.close(id, CloseReason::TokenExpired, now);
         }
         let claim = Claim { incarnation: self.home.next_incarnation(now.wall_ms), hub: self.config.hub };
         let Some(lineage) = self.sessions.admit(id, claim, resume, now.at, &mut self.bugs) else {
@@ -31,6 +37,7 @@ impl Router {
         };
         let secret = self.config.resume_keys.issue(&peer, lineage);
         self.by_peer.insert(peer, id);
+        self.watch_grant(id, now);
         self.post_to_mesh(|| ToMesh::Opened { peer, claim });
         let welcome = self.welcome();
         let frame = wire::connected(&mut self.arena, &peer, claim.incarnation, &welcome, &secret, now.wall_ms);
@@ -76,6 +83,7 @@ impl Router {
     pub(super) fn end(&mut self, id: SessionId, reason: CloseReason, now: Now) {
         let Some(mut session) = self.sessions.remove(id) else { return };
         let (peer, claim) = (session.peer(), session.claim());
+        self.expiries.forget(id, session.held());
         if session.phase() == SessionPhase::Pending {
             self.takeovers.withdraw(&peer, id);
             return;

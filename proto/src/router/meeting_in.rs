@@ -84,7 +84,8 @@ impl Router {
     /// The session of a peer of this shard, if it is in this stay.
     fn resident(&self, ix: NetworkIx, (peer, stay): (PeerId, u64)) -> Option<SessionId> {
         let &id = self.by_peer.get(&peer)?;
-        (self.sessions.membership(id, ix)?.stay().number == stay).then_some(id)
+        let membership = self.sessions.membership(id, ix)?;
+        (membership.stay().number == stay && !membership.observes()).then_some(id)
     }
 
     /// The address and hub of a member, if it is in this stay.

@@ -6,6 +6,7 @@ use crate::budget::{BudgetItem, BudgetOwner, Exceeded};
 use crate::bug;
 use crate::codec::{ClientMessage, RefusedMessage, Signal, Unfit};
 use crate::id::{NetworkName, SessionId};
+use crate::limits::TOKEN_MESSAGES;
 use crate::reason::{CloseReason, ErrorCode, Outcome};
 use crate::sentences;
 use crate::time::Now;
@@ -27,8 +28,9 @@ impl Router {
     ) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let (usage, budget, bytes) = (session.usage_mut(), &self.config.budget, bytes as u64);
+        let messages = if matches!(parsed, Ok(ClientMessage::Auth(_))) { TOKEN_MESSAGES } else { 1 };
         let taken = usage
-            .take(BudgetItem::Messages, 1, budget, now.at)
+            .take(BudgetItem::Messages, messages, budget, now.at)
             .and_then(|()| usage.take(BudgetItem::Bytes, bytes, budget, now.at))
             .and_then(|()| match parsed {
                 Ok(ClientMessage::Announce(_)) => usage.take_announcement(bytes, budget, now.at),
@@ -44,6 +46,10 @@ impl Router {
             Ok(ClientMessage::Announce(announce)) => {
                 self.count_in(MessageKind::Announce);
                 self.announced(id, &announce, now);
+            }
+            Ok(ClientMessage::Auth(token)) => {
+                self.count_in(MessageKind::Auth);
+                self.renew_token(id, &token, now);
             }
             Ok(ClientMessage::Discover(discover)) => {
                 self.count_in(MessageKind::Discover);
@@ -242,7 +248,7 @@ impl Router {
     }
 
     /// The network named in messages about the peer itself: clients ignore messages of other networks than their own.
-    fn spoken_network(&self, session: &Session) -> NetworkName {
+    pub(super) fn spoken_network(&self, session: &Session) -> NetworkName {
         let first = session.memberships().first().and_then(|membership| self.rosters.network(membership.network()));
         first.map_or_else(|| NetworkName::new(NetworkName::GLOBAL), |network| network.name().clone())
     }
@@ -259,6 +265,7 @@ fn over_budget<'a>(
             refusal.kind = MessageKind::Announce;
             refusal.network = Some(announce.network);
         }
+        Ok(ClientMessage::Auth(_)) => refusal.kind = MessageKind::Auth,
         Ok(ClientMessage::Discover(discover)) => {
             refusal.kind = MessageKind::Discover;
             refusal.network = Some(discover.network);

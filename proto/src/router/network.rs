@@ -101,6 +101,9 @@ pub(super) struct Network {
     members: BTreeMap<PeerId, Member>,
     /// Unbounded members with sessions on this shard, in no particular order.
     locals: Vec<SessionId>,
+    /// Sessions on this shard that discover the members and are none themselves, in no particular order.
+    #[expect(clippy::box_collection, reason = "most networks have none: eight bytes for each, and not 24")]
+    observers: Option<Box<Vec<SessionId>>>,
     /// Number of bounded members, on any shard or hub.
     bounded: u32,
     /// Number of bounded members with sessions on this shard.
@@ -120,7 +123,17 @@ pub(super) struct WrongLocal;
 impl Network {
     pub(super) fn new(name: NetworkName) -> Self {
         let (members, locals) = (BTreeMap::new(), Vec::new());
-        Self { name, members, locals, bounded: 0, bounded_locals: 0, leavers: 0, lots: None, usage: Usage::default() }
+        Self {
+            name,
+            members,
+            locals,
+            observers: None,
+            bounded: 0,
+            bounded_locals: 0,
+            leavers: 0,
+            lots: None,
+            usage: Usage::default(),
+        }
     }
 
     pub(super) fn name(&self) -> &NetworkName {
@@ -153,6 +166,36 @@ impl Network {
     /// Unbounded members with sessions on this shard, in no particular order.
     pub(super) fn locals(&self) -> &[SessionId] {
         &self.locals
+    }
+
+    /// Sessions on this shard that discover the members and are none themselves, in no particular order.
+    pub(super) fn observers(&self) -> &[SessionId] {
+        self.observers.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    /// Adds an observer. Returns its index in the list.
+    pub(super) fn add_observer(&mut self, id: SessionId) -> u32 {
+        let observers = self.observers.get_or_insert_default();
+        observers.push(id);
+        observers.len() as u32 - 1
+    }
+
+    /// Removes an observer. Returns the session whose index is now the leaver's, if it was another one's.
+    ///
+    /// # Errors
+    ///
+    /// [`WrongLocal`] if the list has another session in its place.
+    pub(super) fn remove_observer(&mut self, id: SessionId, at: u32) -> Result<Option<SessionId>, WrongLocal> {
+        let observers = self.observers.get_or_insert_default();
+        if observers.get(at as usize) != Some(&id) {
+            return Err(WrongLocal);
+        }
+        observers.swap_remove(at as usize);
+        let moved = observers.get(at as usize).copied();
+        if observers.is_empty() {
+            self.observers = None;
+        }
+        Ok(moved)
     }
 
     /// Whether any member is bounded, on any shard or hub.
@@ -257,7 +300,11 @@ impl Network {
     }
 
     pub(super) fn is_deserted(&self) -> bool {
-        self.members.is_empty() && self.locals.is_empty() && self.bounded_locals == 0 && self.leavers == 0
+        self.members.is_empty()
+            && self.locals.is_empty()
+            && self.bounded_locals == 0
+            && self.leavers == 0
+            && self.observers.is_none()
     }
 
     pub(super) fn enter(&mut self, peer: PeerId, mut member: Member) -> bool {

@@ -46,9 +46,9 @@ impl Router {
             (Some(id), Some(name)) => {
                 let ix = self.rosters.find(name.as_str());
                 let ix = ix.filter(|ix| self.sessions.membership(id, *ix).is_some());
-                match ix.and_then(|ix| self.detach_kicked(id, ix).map(|leaver| (ix, leaver))) {
-                    Some((ix, leaver)) => {
-                        self.leave_detached(id, leaver, vec![ix], now);
+                match ix.and_then(|ix| self.detach_removed(id, ix, KICKED)) {
+                    Some((leaver, networks)) => {
+                        self.leave_detached(id, leaver, networks, now);
                         self.notify_kicked(id, name, now);
                         KickedFrom::Network
                     }
@@ -94,10 +94,10 @@ impl Router {
                 self.sessions.membership(*id, ix).is_some_and(|m| m.stay().number <= closing.last_stay)
             };
             let Some(id) = self.sessions.at(slot).map(|(id, _)| id).filter(is_older) else { continue };
-            if let Some(leaver) = self.detach_kicked(id, ix) {
+            if let Some((leaver, networks)) = self.detach_removed(id, ix, KICKED) {
                 // The members are notified after all sessions are out, so those of this shard do not receive each
                 // other's leave.
-                self.leaving.add(id, leaver, vec![ix]);
+                self.leaving.add(id, leaver, networks);
                 let network = closing.network.clone();
                 self.notify_kicked(id, &network, now);
                 closing.members += 1;
@@ -113,17 +113,24 @@ impl Router {
         out_for.is_none_or(|out_for| self.exclusions.set(what, out_for, now.at))
     }
 
-    /// Makes a session leave a network, so that it receives no more events of it.
-    fn detach_kicked(&mut self, id: SessionId, ix: NetworkIx) -> Option<Leaver> {
+    /// Makes a session leave a network, so that it receives no more events of it. The second value is the network, unless
+    /// the session was an observer, of which the members know nothing. `data` is that of the `goodbye`.
+    pub(super) fn detach_removed(
+        &mut self,
+        id: SessionId,
+        ix: NetworkIx,
+        data: &str,
+    ) -> Option<(Leaver, Vec<NetworkIx>)> {
         let session = self.sessions.get_mut(id)?;
         let left = session.leave(|network| network == ix);
         let (peer, claim) = (session.peer(), session.claim());
         let Some(membership) = left.first() else {
-            bug!(self.bugs, LeaveNetwork, "{peer:?} is kicked from {ix:?}");
+            bug!(self.bugs, LeaveNetwork, "{peer:?} is removed from {ix:?}");
             return None;
         };
         self.detach(id, peer, membership);
-        Some(Leaver { peer, claim, how: Parting::Goodbye(KICKED.into()) })
+        let networks = if membership.observes() { Vec::new() } else { vec![ix] };
+        Some((Leaver { peer, claim, how: Parting::Goodbye(data.into()) }, networks))
     }
 
     /// Notifies a session that it was removed from a network.

@@ -64,9 +64,7 @@ impl Router {
         let event = if new { MemberEvent::Joined } else { MemberEvent::Renewed };
         let kind = MessageKind::PeerDiscovered;
         let frame = &if new { Arc::clone(&announcement.discovered) } else { Arc::new(announcement.discovered.again()) };
-        if !announcement.is_bounded() {
-            self.notify_locals(ix, Rank::of(peer, address), event, frame, kind);
-        }
+        self.notify_locals(ix, Rank::of(peer, address), announcement.is_bounded(), event, frame, kind);
         if !new {
             let knowers = self.rosters.member(ix, &peer).map(|member| member.knowers().to_vec()).unwrap_or_default();
             self.notify_knowers(ix, &knowers, peer, event, (frame, kind), now);
@@ -98,18 +96,19 @@ impl Router {
     fn strike(&mut self, ix: NetworkIx, leave: &Leave, now: Now) {
         let (peer, frame, kind) = (leave.peer, &leave.frame, leave.kind);
         if let Some(member) = self.rosters.strike(ix, &peer, leave.claim) {
-            if !member.is_bounded() {
-                self.notify_locals(ix, Rank::of(peer, member.address()), MemberEvent::Left, frame, kind);
-            }
+            let (subject, is_bounded) = (Rank::of(peer, member.address()), member.is_bounded());
+            self.notify_locals(ix, subject, is_bounded, MemberEvent::Left, frame, kind);
             self.notify_knowers(ix, member.knowers(), peer, MemberEvent::Left, (frame, kind), now);
         }
     }
 
-    /// Notifies the unbounded members on this shard of a change of a member.
+    /// Notifies the unbounded members on this shard, and the observers, of a change of a member. Of a bounded one, only
+    /// the observers.
     fn notify_locals(
         &mut self,
         ix: NetworkIx,
         subject: Rank,
+        is_bounded: bool,
         event: MemberEvent,
         frame: &Arc<Template>,
         kind: MessageKind,
@@ -118,7 +117,8 @@ impl Router {
         let Some(network) = self.rosters.network(ix) else {
             return bug!(self.bugs, TellNetwork, "of {peer:?} in {ix:?}");
         };
-        for &id in network.locals() {
+        let members = if is_bounded { &[] } else { network.locals() };
+        for &id in members.iter().chain(network.observers()) {
             let Some(session) = self.sessions.get_mut(id) else {
                 bug!(self.bugs, TellSession, "{id:?} in {ix:?}, of {peer:?}");
                 continue;

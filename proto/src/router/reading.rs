@@ -20,14 +20,14 @@ impl Router {
             // It has left the network whose roster it was reading.
             return self.outputs.push_back(Output::Backlog { session: id, more: false });
         };
-        let ix = membership.network();
+        let (ix, observes) = (membership.network(), membership.observes());
         let (Some(cursor), Some(network)) = (membership.cursor(), self.rosters.network(ix)) else {
             return bug!(self.bugs, RosterCursor, "{peer:?} in {ix:?}");
         };
         let (outputs, mut bytes) = (&mut self.outputs, 0);
         let reached = network.read(cursor.after(), self.config.tuning.roster_chunk, |rank, member| {
             let subject = rank.peer();
-            if !member.is_bounded() && subject != peer && cursor.turn(&subject) && open {
+            if (observes || !member.is_bounded()) && subject != peer && cursor.turn(&subject) && open {
                 bytes += member.announcement().discovered.frame_len() as u64;
                 outputs.push_back(member.discovered_by(id));
             }

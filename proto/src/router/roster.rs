@@ -26,6 +26,8 @@ pub(super) struct Rosters {
     /// Announcements whose claims lost against those in the rosters: at most one for each member there.
     hidden: BTreeMap<(NetworkIx, PeerId), Arc<Announcement>>,
     members: usize,
+    /// Number of networks with members. Others have only observers, or sessions that leave.
+    inhabited: usize,
 }
 
 /// The decision about an announcement.
@@ -47,7 +49,7 @@ pub(super) struct StillEntered;
 impl Rosters {
     pub(super) fn new(keys: Keys) -> Self {
         let by_name = HashMap::with_hasher(keys);
-        Self { by_name, slots: Vec::new(), free: Vec::new(), hidden: BTreeMap::new(), members: 0 }
+        Self { by_name, slots: Vec::new(), free: Vec::new(), hidden: BTreeMap::new(), members: 0, inhabited: 0 }
     }
 
     pub(super) fn find(&self, name: &str) -> Option<NetworkIx> {
@@ -134,7 +136,9 @@ impl Rosters {
     /// Enters a member, or updates its announcement. Returns whether it is new. `None` if there is no such network.
     pub(super) fn enter(&mut self, ix: NetworkIx, address: Address, announcement: Arc<Announcement>) -> Option<bool> {
         let network = self.slots.get_mut(ix.0 as usize)?.as_mut()?;
+        let was_empty = network.len() == 0;
         let new = network.enter(announcement.peer, Member::new(address, announcement));
+        self.inhabited += usize::from(was_empty);
         self.members += usize::from(new);
         Some(new)
     }
@@ -146,7 +150,9 @@ impl Rosters {
             return None;
         }
         self.members -= 1;
-        network.strike(peer)
+        let struck = network.strike(peer);
+        self.inhabited -= usize::from(network.len() == 0);
+        struck
     }
 
     /// Removes the network if it has no members and no local sessions. A local session may remain although its id now
@@ -159,8 +165,9 @@ impl Rosters {
         }
     }
 
+    /// Number of networks with members.
     pub(super) fn len(&self) -> usize {
-        self.by_name.len()
+        self.inhabited
     }
 
     pub(super) fn members(&self) -> usize {
@@ -199,6 +206,8 @@ impl Rosters {
                 format!("{peer:?} of {ix:?} is hidden by no greater claim")
             })?;
         }
+        let inhabited = self.all().filter(|(_, network)| network.len() > 0).count();
+        ensure(inhabited == self.inhabited, || format!("{inhabited} networks have members, {} do", self.inhabited))?;
         ensure(networks == self.by_name.len(), || format!("{networks} networks have {} names", self.by_name.len()))?;
         ensure(networks + self.free.len() == self.slots.len(), || format!("{} places are free", self.free.len()))?;
         ensure(members == self.members, || format!("{members} members, {} counted", self.members))
@@ -217,7 +226,7 @@ impl Rosters {
 }
 
 fn sizes(slots: &[Option<Network>]) -> impl Iterator<Item = (&NetworkName, usize)> {
-    slots.iter().flatten().map(|network| (network.name(), network.len()))
+    slots.iter().flatten().map(|network| (network.name(), network.len())).filter(|(_, members)| *members > 0)
 }
 
 #[cfg(test)]

@@ -6,13 +6,15 @@ use smallvec::SmallVec;
 
 use crate::bugs::Bugs;
 use crate::claim::Claim;
-use crate::id::{HubId, PeerId, PeerIncarnation, SessionId};
+use crate::grant::{Grant, Rights};
+use crate::id::{HubId, NetworkName, PeerId, PeerIncarnation, SessionId};
 use crate::limits::MAX_OPEN_RECEIPTS;
 use crate::phase::SessionPhase;
 use crate::resume::Lineage;
 
 use super::circle::Circle;
 use super::cursor::RosterCursor;
+use super::expiries::Held;
 use super::letter::Stay;
 use super::network::Rank;
 use super::roster::NetworkIx;
@@ -31,6 +33,10 @@ pub(super) struct Session {
     memberships: SmallVec<[Membership; 1]>,
     usage: SessionUsage,
     open_receipts: u32,
+    /// Whether its client has proven that the id is its own.
+    owner: bool,
+    /// What its token allows. `None`: everything.
+    held: Option<Box<Held>>,
 }
 
 impl Session {
@@ -45,7 +51,37 @@ impl Session {
             memberships: SmallVec::new(),
             usage: SessionUsage::default(),
             open_receipts: 0,
+            owner: false,
+            held: None,
         }
+    }
+
+    /// The session of a client that has, or has not, proven that the id is its own, and whose token allows this.
+    pub(super) fn with(self, owner: bool, grant: Option<Box<Grant>>) -> Self {
+        Self { owner, held: grant.map(|grant| Box::new(Held::new(*grant))), ..self }
+    }
+
+    pub(super) fn is_owner(&self) -> bool {
+        self.owner
+    }
+
+    /// Its grant. `None` if it may do everything.
+    pub(super) fn held(&self) -> Option<&Held> {
+        self.held.as_deref()
+    }
+
+    pub(super) fn held_mut(&mut self) -> Option<&mut Held> {
+        self.held.as_deref_mut()
+    }
+
+    /// What it may do in a network.
+    pub(super) fn rights(&self, network: &str) -> Rights {
+        self.held.as_ref().map_or(Rights::MEMBER, |held| held.grant().rights(network))
+    }
+
+    /// Whether it counts as a member of `global`, because it is in no network and may join that one.
+    pub(super) fn is_outsider(&self) -> bool {
+        self.memberships.is_empty() && self.rights(NetworkName::GLOBAL).join
     }
 
     pub(super) fn peer(&self) -> PeerId {
@@ -87,7 +123,7 @@ impl Session {
     }
 
     pub(super) fn is_member(&self, network: NetworkIx) -> bool {
-        self.membership(network).is_some()
+        self.membership(network).is_some_and(|membership| !membership.observes())
     }
 
     /// Bytes of its announcements in all its networks.
@@ -149,8 +185,10 @@ pub(super) struct Membership {
     stay: Stay,
     /// Bytes that its announcement and its membership count in the budget.
     announced_bytes: u32,
-    /// Index in the network's list of unbounded sessions; [`Self::UNLISTED`] if it is bounded.
+    /// Index in the network's list of unbounded sessions, or of observers; [`Self::UNLISTED`] if it is bounded.
     local: u32,
+    /// Whether it discovers the members and is not one.
+    observes: bool,
     cursor: Option<Box<RosterCursor>>,
     circle: Option<Box<Circle>>,
 }
@@ -163,7 +201,18 @@ impl Membership {
     pub(super) fn new(network: NetworkIx, stay: Stay, local: Option<u32>) -> Self {
         let (cursor, circle) =
             if local.is_some() { (Some(Box::default()), None) } else { (None, Some(Box::default())) };
-        Self { network, stay, announced_bytes: 0, local: local.unwrap_or(Self::UNLISTED), cursor, circle }
+        let local = local.unwrap_or(Self::UNLISTED);
+        Self { network, stay, announced_bytes: 0, local, observes: false, cursor, circle }
+    }
+
+    /// A new membership of an observer, at the beginning of the roster. `local` is its index in the list of observers.
+    pub(super) fn of_observer(network: NetworkIx, stay: Stay, local: u32) -> Self {
+        Self { observes: true, ..Self::new(network, stay, Some(local)) }
+    }
+
+    /// Whether it discovers the members and is not one.
+    pub(super) fn observes(&self) -> bool {
+        self.observes
     }
 
     pub(super) fn network(&self) -> NetworkIx {

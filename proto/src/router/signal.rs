@@ -48,7 +48,8 @@ impl Router {
         let Some(session) = self.sessions.get(id) else {
             return bug!(self.bugs, MessageSession, "signal of {id:?}");
         };
-        let shared = own.is_some() || (session.memberships().is_empty() && signal.network == NetworkName::GLOBAL);
+        let shared = own.is_some() || (signal.network == NetworkName::GLOBAL && session.is_outsider());
+        let is_forbidden = !session.rights(&signal.network).signal;
         let network = match own.and_then(|(ix, _)| self.rosters.network(ix)) {
             Some(network) => network.name().clone(),
             None => NetworkName::new(&signal.network),
@@ -74,15 +75,18 @@ impl Router {
         let (shard, detour) = (self.config.shard, address.is_none());
         let sender = Sender::Session { shard, session: id, ticket, detour };
         let origin = Origin { sender, kind: signal.kind, network, standing, read_at: now.at };
-        if !shared {
-            let code = ErrorCode::WrongNetwork;
+        if !shared || is_forbidden {
+            let (code, message) = match is_forbidden {
+                true => (ErrorCode::Forbidden, ErrorCode::Forbidden.explain()),
+                false => (ErrorCode::WrongNetwork, sentences::NOT_A_MEMBER),
+            };
             if ticket.is_some() {
                 return self.report_outcome(origin, signal.target, Outcome::Failed(code), now);
             }
             self.stats.count_outcome(Outcome::Failed(code));
             let report = ErrorReport {
                 code,
-                message: sentences::NOT_A_MEMBER,
+                message,
                 in_reply_to: Some(origin.kind.label()),
                 target: Some(signal.target),
                 id: None,
@@ -127,14 +131,14 @@ impl Router {
         self.rosters.member(ix, &signal.target).map(Member::address)
     }
 
-    /// The session's membership in the network with this name.
+    /// The session's membership in the network with this name. An observer has none.
     fn own_membership<'a>(&self, session: &'a Session, name: &str) -> Option<&'a Membership> {
         // Most peers are in one or two networks, whose names are compared faster than they are looked up.
         if session.memberships().len() > Self::FEW_NETWORKS {
-            return self.rosters.find(name).and_then(|ix| session.membership(ix));
+            return self.rosters.find(name).and_then(|ix| session.membership(ix)).filter(|it| !it.observes());
         }
         let is_it = |ix| self.rosters.network(ix).is_some_and(|network| network.name().as_str() == name);
-        session.memberships().iter().find(|membership| is_it(membership.network()))
+        session.memberships().iter().find(|membership| is_it(membership.network())).filter(|it| !it.observes())
     }
 
     const FEW_NETWORKS: usize = 4;
@@ -167,7 +171,7 @@ impl Router {
                     return self.report_outcome(origin, target, Outcome::Failed(ErrorCode::NetworkFull), now);
                 }
             }
-            None if session.memberships().is_empty() && origin.network.as_str() == NetworkName::GLOBAL => {}
+            None if origin.network.as_str() == NetworkName::GLOBAL && session.is_outsider() => {}
             None => return self.report_outcome(origin, target, Outcome::Failed(ErrorCode::WrongNetwork), now),
         }
         let kind = MessageKind::Signal(origin.kind);

@@ -32,6 +32,8 @@ pub struct RouterStats {
     pub exceeded: [[u64; BudgetItem::ALL.len()]; BudgetOwner::ALL.len()],
     /// Takeovers by result: the second connection replaced the first; the first answered.
     pub takeovers: [u64; 2],
+    /// Sessions whose id was taken over at once by a client that has proven the id to be its own.
+    pub owner_takeovers: u64,
     /// Valid resume secrets, by the outcome's discriminant. If the id is connected to another hub, that hub counts the
     /// takeover.
     pub resumes: [u64; ResumeOutcome::ALL.len()],

@@ -3,6 +3,7 @@
 
 use crate::bug;
 use crate::claim::{Claim, Precedence};
+use crate::grant::Grant;
 use crate::id::{PeerId, SessionId};
 use crate::limits::TURN_OUTPUTS;
 use crate::reason::CloseReason;
@@ -14,8 +15,17 @@ use super::letter::{Asker, Output, PeerEvent, ToMesh};
 use super::takeovers::{Challenged, Expired, Holder, Opened, Parties};
 
 impl Router {
-    /// Handles a new connection that wants the id of `peer`. `resume` is the lineage that its resume secret proves.
-    pub(super) fn opened(&mut self, id: SessionId, peer: PeerId, seat: bool, resume: Option<Lineage>, now: Now) {
+    /// Handles a new connection that wants the id of `peer`. `resume` is the lineage that its resume secret proves, and
+    /// `owner` whether it has proved that the id is its own.
+    pub(super) fn opened(
+        &mut self,
+        id: SessionId,
+        peer: PeerId,
+        seat: bool,
+        (resume, owner): (Option<Lineage>, bool),
+        grant: Option<Box<Grant>>,
+        now: Now,
+    ) {
         if let Some(Lineage { session, .. }) = resume {
             // The next session of the lineage must be later, whatever the clock of the hub that issued the secret.
             self.home.follow(session);
@@ -23,8 +33,8 @@ impl Router {
         if self.exclusions.has_peer(&peer, now.at) {
             return self.outputs.push_back(Output::Close { session: id, reason: CloseReason::Kicked });
         }
-        let holder = self.holder(&peer, resume, now);
-        let (opened, displaced) = self.takeovers.opened(id, peer, holder, seat, resume, now.at);
+        let holder = self.holder(&peer, (resume, owner), now);
+        let (opened, displaced) = self.takeovers.opened(id, peer, holder, seat, (resume, owner), now.at);
         if let Some(displaced) = displaced {
             self.refuse_newcomer(peer, displaced, now);
         }
@@ -34,29 +44,29 @@ impl Router {
                 if resume.is_some() {
                     self.count_resume(ResumeOutcome::Continued);
                 }
-                self.wait(id, peer);
+                self.wait(id, peer, owner, grant, now);
                 self.admit(id, peer, resume, now);
             }
             Opened::Replace => {
-                self.wait(id, peer);
+                self.wait(id, peer, owner, grant, now);
                 self.close_holder(&peer, now);
             }
             Opened::Ping(payload) => {
-                self.wait(id, peer);
+                self.wait(id, peer, owner, grant, now);
                 self.ping_holder(peer, payload);
             }
             Opened::AskHub(ticket) => {
-                self.wait(id, peer);
-                self.ask_hub(peer, ticket, resume);
+                self.wait(id, peer, owner, grant, now);
+                self.ask_hub(peer, ticket, (resume, owner));
             }
         }
     }
 
-    /// Handles another hub's question about an id of this shard, which a session there wants. `resume` is the lineage
-    /// that the resume secret of that session proves.
-    pub(super) fn challenged(&mut self, peer: PeerId, asker: Asker, resume: Option<Lineage>, now: Now) {
-        let holder = self.holder(&peer, resume, now);
-        let (challenged, displaced) = self.takeovers.challenged(asker, peer, holder, resume, now.at);
+    /// Handles another hub's question about an id of this shard, which a session there wants. `proven` is the lineage
+    /// that the resume secret of that session proves, and whether it owns the id.
+    pub(super) fn challenged(&mut self, peer: PeerId, asker: Asker, proven: (Option<Lineage>, bool), now: Now) {
+        let holder = self.holder(&peer, proven, now);
+        let (challenged, displaced) = self.takeovers.challenged(asker, peer, holder, proven, now.at);
         if let Some(displaced) = displaced {
             self.refuse_newcomer(peer, displaced, now);
         }
@@ -70,8 +80,8 @@ impl Router {
         }
     }
 
-    /// The session that holds the id of `peer`. Judges and counts the right that a resume secret gives to the id.
-    fn holder(&mut self, peer: &PeerId, resume: Option<Lineage>, now: Now) -> Holder {
+    /// The session that holds the id of `peer`. Judges and counts the right of an owner, or of a resume secret, to the id.
+    fn holder(&mut self, peer: &PeerId, (resume, owner): (Option<Lineage>, bool), now: Now) -> Holder {
         let Some(&id) = self.by_peer.get(peer) else {
             return if self.home.is_elsewhere(peer) { Holder::Elsewhere } else { Holder::Nobody };
         };
@@ -79,7 +89,13 @@ impl Router {
             bug!(self.bugs, AskedSession, "{id:?} has an id and does not exist");
             return Holder::Here(Some(Right::Late));
         };
-        let right = resume.map(|resume| resume.against(session.lineage(), session.age(now.at)));
+        if owner {
+            self.stats.owner_takeovers += 1;
+            return Holder::Here(Some(Right::AtOnce));
+        }
+        let right = resume.map(|resume| {
+            if session.is_owner() { Right::Owned } else { resume.against(session.lineage(), session.age(now.at)) }
+        });
         if let Some(right) = right {
             self.count_resume(right.into());
         }
@@ -106,9 +122,9 @@ impl Router {
         self.takeover_event(peer);
     }
 
-    fn ask_hub(&mut self, peer: PeerId, ticket: u64, resume: Option<Lineage>) {
+    fn ask_hub(&mut self, peer: PeerId, ticket: u64, (resume, owner): (Option<Lineage>, bool)) {
         let shard = self.config.shard;
-        self.post_to_mesh(|| ToMesh::AskTakeover { peer, shard, ticket, resume });
+        self.post_to_mesh(|| ToMesh::AskTakeover { peer, shard, ticket, resume, owner });
         self.takeover_event(peer);
     }
 
@@ -148,14 +164,14 @@ impl Router {
     /// Handles the release of an id: its new session continues.
     pub(super) fn id_released(&mut self, peer: &PeerId, now: Now) {
         // Most released ids are wanted by no other session.
-        let Some((parties, resume)) = self.takeovers.release(peer) else { return };
+        let Some((parties, proven)) = self.takeovers.release(peer) else { return };
         match parties {
             // The id now belongs to a session at another hub. That hub has not been asked yet.
             Parties::BothHere(id) if self.home.is_elsewhere(peer) => {
-                let ticket = self.takeovers.ask_hub(*peer, id, resume, now.at);
-                self.ask_hub(*peer, ticket, resume);
+                let ticket = self.takeovers.ask_hub(*peer, id, proven, now.at);
+                self.ask_hub(*peer, ticket, proven);
             }
-            Parties::BothHere(id) | Parties::HolderElsewhere(id) => self.admit(id, *peer, resume, now),
+            Parties::BothHere(id) | Parties::HolderElsewhere(id) => self.admit(id, *peer, proven.0, now),
             Parties::NewcomerElsewhere(asker) => self.answer_hub(*peer, asker, false),
         }
     }

@@ -35,6 +35,8 @@ struct Takeover {
     parties: Parties,
     /// The lineage that the new session's resume secret proves.
     resume: Option<Lineage>,
+    /// Whether the newcomer has proven that the id is its own.
+    owner: bool,
     /// Identifies the question. The ping's payload is derived from it.
     ticket: u64,
     /// Time at which the holder counts as dead without an answer. It is postponed while its socket accepts bytes queued
@@ -60,7 +62,7 @@ pub(super) enum Parties {
 pub(super) enum Holder {
     /// No session.
     Nobody,
-    /// A session on this shard. The value is the right that the newcomer's resume secret gives, if it sent one.
+    /// A session on this shard. The value is the newcomer's right, if it sent a resume secret or is the owner.
     Here(Option<Right>),
     /// A session at another hub.
     Elsewhere,
@@ -142,11 +144,11 @@ impl Takeovers {
         peer: PeerId,
         holder: Holder,
         seat: bool,
-        resume: Option<Lineage>,
+        (resume, owner): (Option<Lineage>, bool),
         now: Duration,
     ) -> (Opened, Option<Parties>) {
         let at_once = holder == Holder::Here(Some(Right::AtOnce));
-        if !at_once && !self.goes_first(&peer, resume) {
+        if !at_once && !self.goes_first(&peer, resume, owner) {
             return (Opened::Refuse(CloseReason::IdInUse), None);
         }
         if !matches!(holder, Holder::Here(_)) && !seat {
@@ -156,10 +158,12 @@ impl Takeovers {
         let opened = match holder {
             Holder::Nobody => Opened::Admit,
             Holder::Here(_) => {
-                let ticket = self.ask(peer, Parties::BothHere(newcomer), resume, now);
+                let ticket = self.ask(peer, Parties::BothHere(newcomer), (resume, owner), now);
                 if at_once { Opened::Replace } else { Opened::Ping(self.nonce(&peer, ticket)) }
             }
-            Holder::Elsewhere => Opened::AskHub(self.ask(peer, Parties::HolderElsewhere(newcomer), resume, now)),
+            Holder::Elsewhere => {
+                Opened::AskHub(self.ask(peer, Parties::HolderElsewhere(newcomer), (resume, owner), now))
+            }
         };
         (opened, displaced)
     }
@@ -172,7 +176,7 @@ impl Takeovers {
         asker: Asker,
         peer: PeerId,
         holder: Holder,
-        resume: Option<Lineage>,
+        (resume, owner): (Option<Lineage>, bool),
         now: Duration,
     ) -> (Challenged, Option<Parties>) {
         let Holder::Here(right) = holder else {
@@ -181,14 +185,14 @@ impl Takeovers {
         };
         let at_once = right == Some(Right::AtOnce);
         let full = self.deadlines.len() >= MAX_TAKEOVERS_ASKED;
-        if !at_once && (full || !self.goes_first(&peer, resume)) {
+        if !at_once && (full || !self.goes_first(&peer, resume, owner)) {
             return (Challenged::Answer { in_use: true }, None);
         }
         let displaced = self.pending.remove(&peer).map(|takeover| takeover.parties);
         if at_once {
             return (Challenged::Replace, displaced);
         }
-        let ticket = self.ask(peer, Parties::NewcomerElsewhere(asker), resume, now);
+        let ticket = self.ask(peer, Parties::NewcomerElsewhere(asker), (resume, owner), now);
         (Challenged::Ping(self.nonce(&peer, ticket)), displaced)
     }
 
@@ -246,14 +250,20 @@ impl Takeovers {
     }
 
     /// Handles the release of an id. Ends its takeover, and returns the newcomer with the lineage that its resume
-    /// secret proves.
-    pub(super) fn release(&mut self, peer: &PeerId) -> Option<(Parties, Option<Lineage>)> {
-        self.pending.remove(peer).map(|takeover| (takeover.parties, takeover.resume))
+    /// secret proves, and whether it is the owner.
+    pub(super) fn release(&mut self, peer: &PeerId) -> Option<(Parties, (Option<Lineage>, bool))> {
+        self.pending.remove(peer).map(|takeover| (takeover.parties, (takeover.resume, takeover.owner)))
     }
 
     /// Records that a released newcomer finds its id held at another hub. Returns the ticket of the question.
-    pub(super) fn ask_hub(&mut self, peer: PeerId, newcomer: SessionId, resume: Option<Lineage>, now: Duration) -> u64 {
-        self.ask(peer, Parties::HolderElsewhere(newcomer), resume, now)
+    pub(super) fn ask_hub(
+        &mut self,
+        peer: PeerId,
+        newcomer: SessionId,
+        proven: (Option<Lineage>, bool),
+        now: Duration,
+    ) -> u64 {
+        self.ask(peer, Parties::HolderElsewhere(newcomer), proven, now)
     }
 
     /// Records that a waiting session has ended by itself.
@@ -272,13 +282,14 @@ impl Takeovers {
         ensure(forgotten.is_none(), || format!("a takeover has no deadline: {forgotten:?}"))
     }
 
-    /// Whether no other session waits for the id, or only one with a weaker secret.
-    fn goes_first(&self, peer: &PeerId, resume: Option<Lineage>) -> bool {
+    /// Whether no other session waits for the id, or only one with a weaker secret. An owner goes before all others, and
+    /// the newest owner before earlier ones.
+    fn goes_first(&self, peer: &PeerId, resume: Option<Lineage>, owner: bool) -> bool {
         let waits = self.pending.get(peer);
-        waits.is_none_or(|waits| resume.is_some_and(|resume| resume.outranks(waits.resume)))
+        owner || waits.is_none_or(|waits| !waits.owner && resume.is_some_and(|resume| resume.outranks(waits.resume)))
     }
 
-    fn ask(&mut self, peer: PeerId, parties: Parties, resume: Option<Lineage>, now: Duration) -> u64 {
+    fn ask(&mut self, peer: PeerId, parties: Parties, (resume, owner): (Option<Lineage>, bool), now: Duration) -> u64 {
         self.asked += 1;
         let ticket = self.asked;
         let (patience, limit) = match parties {
@@ -288,7 +299,7 @@ impl Takeovers {
             Parties::NewcomerElsewhere(_) => (TAKEOVER_GRACE, TAKEOVER_GRACE + TAKEOVER_MARGIN / 2),
         };
         let (until, limit) = (now + patience, now + limit);
-        self.pending.insert(peer, Takeover { parties, resume, ticket, until, limit });
+        self.pending.insert(peer, Takeover { parties, resume, owner, ticket, until, limit });
         self.deadlines.insert((until, peer, ticket));
         ticket
     }

@@ -65,7 +65,7 @@ impl Day {
     }
 
     fn opens(&mut self, session: SessionId, n: u8) {
-        self.input(Input::Opened { session, peer: peer(n), seat: true, resume: None });
+        self.input(Input::Opened { session, peer: peer(n), seat: true, resume: None, owner: false, grant: None });
     }
 
     fn says(&mut self, session: SessionId, text: &str) {
@@ -182,7 +182,8 @@ fn lineage(root: u64, session: u64) -> Lineage {
 
 impl Day {
     fn resumes(&mut self, session: SessionId, n: u8, resume: Lineage) -> Vec<Output> {
-        let opened = Input::Opened { session, peer: peer(n), seat: true, resume: Some(resume) };
+        let opened =
+            Input::Opened { session, peer: peer(n), seat: true, resume: Some(resume), owner: false, grant: None };
         self.router.handle_input(opened, Now { at: self.now, wall_ms: WALL_MS });
         std::iter::from_fn(|| self.router.poll_output()).collect()
     }
@@ -194,7 +195,7 @@ impl Day {
     /// The answer to another hub whose new session has this lineage, and the sessions that are closed.
     fn challenged(&mut self, n: u8, ticket: u64, resume: Option<Lineage>) -> (Vec<(u64, bool)>, Closed) {
         let asker = Asker { hub: HubId(peer(9)), incarnation: crate::HubIncarnation(1), ticket };
-        let outputs = self.hears(ToShard::Challenge { peer: peer(n), asker, resume });
+        let outputs = self.hears(ToShard::Challenge { peer: peer(n), asker, resume, owner: false });
         let answer = |output: &Output| {
             if let Output::ToMesh(ToMesh::ChallengeAnswered { asker, in_use, .. }) = output {
                 Some((asker.ticket, *in_use))
@@ -692,7 +693,8 @@ fn an_excluded_peer_takes_no_id_from_another_hub() {
     let kicked = outputs(&mut day.router, Input::Kick { peer: peer(1), network: None, out_for });
     let expected = Acted::Kicked { from: KickedFrom::Elsewhere(HubId(peer(9))), excluded: true };
     assert!(matches!(kicked[..], [Output::Acted(acted)] if acted == expected), "{kicked:?}");
-    let opened = Input::Opened { session: session(0, 0), peer: peer(1), seat: true, resume: None };
+    let opened =
+        Input::Opened { session: session(0, 0), peer: peer(1), seat: true, resume: None, owner: false, grant: None };
     let refused = outputs(&mut day.router, opened);
     assert!(matches!(refused[..], [Output::Close { reason: CloseReason::Kicked, .. }]), "{refused:?}");
     day.router.audit();
@@ -708,7 +710,8 @@ fn a_large_network_is_closed_in_slices() {
         PeerId::from_bytes(bytes)
     };
     let mut opens = |n| {
-        let opened = Input::Opened { session: session(n, 0), peer: id(n), seat: true, resume: None };
+        let opened =
+            Input::Opened { session: session(n, 0), peer: id(n), seat: true, resume: None, owner: false, grant: None };
         outputs(&mut day.router, opened);
     };
     (0..many).for_each(&mut opens);

@@ -10,7 +10,7 @@ use crate::reason::{ErrorCode, Outcome};
 use crate::resume::Secret;
 
 use super::json::{SYSTEM, framed, hex, put, put_string, put_tail, put_u64, timestamp};
-use super::kind::SignalKind;
+use super::kind::{MessageKind, SignalKind};
 
 /// The fields of `connected`.
 #[derive(Clone, Debug)]
@@ -110,6 +110,28 @@ pub(crate) fn announced(out: &mut Vec<u8>, to: &PeerId, count: usize, network: &
     framed(out, |out| {
         put(out, "{\"type\":\"announced\",\"data\":{\"count\":");
         put_u64(out, count as u64);
+        out.push(b'}');
+        put_tail(out, SYSTEM, Some(to), network, wall_ms);
+    })
+}
+
+/// Encodes `token-expires`, or `authorized` as the answer to `auth`: the time left. `None` if the token does not expire.
+pub(crate) fn token_state(
+    out: &mut Vec<u8>,
+    to: &PeerId,
+    kind: MessageKind,
+    expires_in_ms: Option<u64>,
+    network: &str,
+    wall_ms: u64,
+) -> Range<usize> {
+    framed(out, |out| {
+        put(out, "{\"type\":\"");
+        put(out, kind.label());
+        put(out, "\",\"data\":{");
+        if let Some(expires_in_ms) = expires_in_ms {
+            put(out, "\"expiresInMs\":");
+            put_u64(out, expires_in_ms);
+        }
         out.push(b'}');
         put_tail(out, SYSTEM, Some(to), network, wall_ms);
     })

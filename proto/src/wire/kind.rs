@@ -95,11 +95,17 @@ pub enum MessageKind {
     GoAway,
     /// To a peer: new credentials for TURN.
     IceServers,
+    /// From a peer: a new token for its session.
+    Auth,
+    /// To a peer: its token expires soon.
+    TokenExpires,
+    /// To a peer: its new token was accepted.
+    Authorized,
 }
 
 impl MessageKind {
     /// Number of kinds: the length of an array indexed by [`Self::index`].
-    pub const COUNT: usize = 25;
+    pub const COUNT: usize = 28;
 
     /// Every kind, in the order of [`Self::index`].
     pub const ALL: [Self; Self::COUNT] = [
@@ -128,6 +134,9 @@ impl MessageKind {
         Self::Discovered,
         Self::Announced,
         Self::IceServers,
+        Self::Auth,
+        Self::TokenExpires,
+        Self::Authorized,
     ];
 
     /// The index of this kind, from 0 without gaps.
@@ -151,6 +160,9 @@ impl MessageKind {
             Self::Discovered => 22,
             Self::Announced => 23,
             Self::IceServers => 24,
+            Self::Auth => 25,
+            Self::TokenExpires => 26,
+            Self::Authorized => 27,
         }
     }
 
@@ -175,6 +187,9 @@ impl MessageKind {
             Self::Receipt => "receipt",
             Self::GoAway => "go-away",
             Self::IceServers => "ice-servers",
+            Self::Auth => "auth",
+            Self::TokenExpires => "token-expires",
+            Self::Authorized => "authorized",
         }
     }
 }

@@ -94,7 +94,7 @@ impl Crowd {
         if let Some(known) = &mut self.known {
             known.insert(peer, BTreeSet::new());
         }
-        self.feed(shard, Input::Opened { session, peer, seat: true, resume: None });
+        self.feed(shard, Input::Opened { session, peer, seat: true, resume: None, owner: false, grant: None });
         self.events = 0;
     }
 
@@ -176,7 +176,11 @@ impl Crowd {
                 Output::Admit { .. } | Output::Event(_) | Output::Backlog { .. } => {}
                 Output::Unfinished => self.unfinished.push_back(shard),
                 Output::Bug(note) => panic!("{note:?}"),
-                Output::Acted(_) | Output::ToMesh(_) | Output::Ping { .. } | Output::Close { .. } => {
+                Output::Acted(_)
+                | Output::Authorize { .. }
+                | Output::ToMesh(_)
+                | Output::Ping { .. }
+                | Output::Close { .. } => {
                     panic!("{output:?}")
                 }
             }

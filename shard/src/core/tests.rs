@@ -14,7 +14,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::session::{HandOff, Seat};
+use crate::session::{HandOff, Newcomer, Seat};
 use crate::socket::Socket;
 
 const MEBIBYTE: usize = 1024 * 1024;
@@ -71,7 +71,11 @@ async fn adopt_as(core: &mut Core, peer: PeerId) -> (SessionId, OwnedReadHalf, T
     write.writable().await.expect("open");
     let gauges = Arc::clone(&core.gauges);
     let seat = Seat::request(&gauges, 1000);
-    let arrival = Arrival { peer, resume: None, address, seat, names_protocol: false };
+    let arrival = Arrival {
+        newcomer: Newcomer { peer, resume: None, owner: false, grant: None, names_protocol: false },
+        address,
+        seat,
+    };
     (core.adopt(Writer { tcp: write, tls: None }, Vec::new(), arrival), read, client)
 }
 
@@ -268,7 +272,7 @@ async fn letters_to_the_mesh_have_their_own_outbox() {
 #[tokio::test]
 async fn a_shard_stops_reading_until_the_mesh_accepts_letters() {
     let mut core = core_beside(ROOMY, true);
-    let letter = || ToMesh::AskTakeover { peer: peer(1), shard: ShardId(0), ticket: 1, resume: None };
+    let letter = || ToMesh::AskTakeover { peer: peer(1), shard: ShardId(0), ticket: 1, resume: None, owner: false };
     for _ in 0..=OUTBOX_HIGH_WATER {
         assert!(!core.is_busy());
         core.post_to_mesh(letter());
@@ -349,7 +353,11 @@ async fn a_session_keeps_only_the_bytes_after_its_request() {
         let handed = HandOff {
             socket: Socket { stream: TcpStream::connect(address).expect("connected"), tls: None },
             leftover: buffer.into(),
-            arrival: Arrival { peer: peer(1), resume: None, address, seat, names_protocol: false },
+            arrival: Arrival {
+                newcomer: Newcomer { peer: peer(1), resume: None, owner: false, grant: None, names_protocol: false },
+                address,
+                seat,
+            },
         };
         let (_, _, leftover, _) = handed.into_parts();
         assert_eq!((&leftover[..], leftover.capacity()), (behind.as_bytes(), behind.len()));
@@ -615,7 +623,17 @@ fn a_quiet_pair_is_served_while_others_flood() {
                 client.write_all(&signal).expect("written");
             }
             let seat = Seat::request(&Arc::clone(&core.gauges), 1000);
-            let arrival = Arrival { peer: peer(n as u8), resume: None, address, seat, names_protocol: false };
+            let arrival = Arrival {
+                newcomer: Newcomer {
+                    peer: peer(n as u8),
+                    resume: None,
+                    owner: false,
+                    grant: None,
+                    names_protocol: false,
+                },
+                address,
+                seat,
+            };
             let writer = Writer { tcp: write, tls: None };
             sessions.push((core.adopt(writer, Vec::new(), arrival), read, client));
         }

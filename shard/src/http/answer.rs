@@ -14,7 +14,7 @@ use proto::envelope::SUBPROTOCOL;
 use proto::limits::MAX_FORM_BYTES;
 use proto::{CLIENT_SUBPROTOCOL, HubId, Lineage, PeerId};
 use thread::planted;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::door::{Door, Readers};
 use super::entrance::Entrance;
@@ -26,6 +26,7 @@ use crate::core::Core;
 use crate::crowd::Place;
 use crate::links::Offer;
 use crate::proxies::Unclear;
+use crate::session::Newcomer;
 use crate::stats::{HandshakeFailure, IoStats};
 use crate::{Answer, Audience, Form, Page, Visitor};
 
@@ -37,13 +38,7 @@ pub(super) enum Guest {
         legacy: bool,
     },
     /// A peer.
-    Peer {
-        peer: PeerId,
-        /// The lineage that its resume secret proves.
-        resume: Option<Lineage>,
-        /// Whether it offers [`CLIENT_SUBPROTOCOL`].
-        names_protocol: bool,
-    },
+    Peer(Newcomer),
     /// A client that is refused by a close frame with this code and text.
     Refused(u16, String),
 }
@@ -109,7 +104,7 @@ pub(super) fn answer(
     }
     let mut refuse = |refusal: HttpRefusal, request: &mut Request<Incoming>| {
         let close = refusal.close_frame();
-        let HttpRefusal { failure, status, text, headers, retry_after } = refusal;
+        let HttpRefusal { failure, status, text, headers, retry_after, token } = refusal;
         if wants_socket || matches!(failure, HandshakeFailure::BadRequest | HandshakeFailure::Forwarded) {
             core.stats_mut().handshake_failures[failure as usize] += 1;
             if failure.is_of_a_link()
@@ -121,6 +116,12 @@ pub(super) fn answer(
                 && let Some(times) = core.proxies_refused.count()
             {
                 warn!(address = %caller.address, reason = failure.label(), detail = &*text, times, "proxy_refused");
+            }
+            if let Some(no) = token {
+                core.stats_mut().token_refusals[no as usize] += 1;
+                if let Some(times) = core.tokens_refused.count() {
+                    info!(address = %caller.address, reason = no.label(), times, "token_refused");
+                }
             }
             if failure == HandshakeFailure::Origin
                 && let Some(times) = core.origins_refused.count()
@@ -165,17 +166,14 @@ pub(super) fn answer(
         if is_link {
             door.check_hub(caller.entrance, offer, &query, headers).map(|hub| Guest::Hub { hub, legacy })
         } else {
-            door.check_peer(caller.entrance, &query, headers).map(|peer| Guest::Peer {
-                peer,
-                resume: None,
-                names_protocol,
-            })
+            let peer = door.check_peer(caller.entrance, &query, headers);
+            peer.map(|newcomer| Guest::Peer(Newcomer { names_protocol, ..newcomer }))
         }
     });
     // A hub that an operator drains would only send its peers away again. Links stay, and new ones are accepted.
     let checked = checked.and_then(|guest| match guest {
-        Guest::Peer { .. } if is_draining => Err(door.draining()),
-        Guest::Hub { .. } | Guest::Peer { .. } | Guest::Refused(..) => Ok(guest),
+        Guest::Peer(_) if is_draining => Err(door.draining()),
+        Guest::Hub { .. } | Guest::Peer(_) | Guest::Refused(..) => Ok(guest),
     });
     planted("upgrade");
     let guest = match checked.and_then(|guest| handshake::check(&request).map(|()| guest).map_err(HttpRefusal::from)) {
@@ -183,7 +181,7 @@ pub(super) fn answer(
         Err(refusal) => return refuse(refusal, &mut request),
     };
     if caller.is_proxied
-        && let Guest::Peer { .. } = guest
+        && let Guest::Peer(_) = guest
     {
         match door.enter(caller.address) {
             Ok(mut entered) => {
@@ -200,8 +198,11 @@ pub(super) fn answer(
         return refuse(NoHandshake::NotAnUpgrade.into(), &mut request);
     };
     let guest = match guest {
-        Guest::Peer { peer, names_protocol, .. } => {
-            Guest::Peer { peer, resume: resumed(door, &query, &peer, core.stats_mut()), names_protocol }
+        Guest::Peer(newcomer) => {
+            let stats = core.stats_mut();
+            stats.tokens_accepted += u64::from(newcomer.grant.is_some());
+            let resume = resumed(door, &query, &newcomer.peer, stats);
+            Guest::Peer(Newcomer { resume, ..newcomer })
         }
         Guest::Hub { .. } | Guest::Refused(..) => guest,
     };

@@ -4,19 +4,20 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use hyper::{Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use proto::envelope::{SUBPROTOCOL, TOKEN_WANTED};
 use proto::limits::MAX_HTTP_CONNECTIONS;
-use proto::{HubId, Keys, PeerId, ResumeKeys};
+use proto::{HubId, Keys, ResumeKeys};
 use tokio::sync::mpsc;
 
 use super::entrance::{DoorFiles, Entrance};
 use super::gate::Gate;
+use super::handshake;
 use super::kept::Timeouts;
 use super::page_rates::PageRates;
 use super::query::Query;
@@ -25,8 +26,9 @@ use super::secure::Handshakes;
 use crate::config::{DoorConfig, RedirectDoor};
 use crate::crowd::{NoEntry, Place};
 use crate::links::{Admission, LinkDoor, Offer};
-use crate::session::HandOff;
+use crate::session::{HandOff, Newcomer};
 use crate::stats::HandshakeFailure;
+use crate::tokens::{Allowed, TokenRefusal, Tokens};
 use crate::{Gauges, Pages};
 
 /// The refusal of a WebSocket at the operators' port.
@@ -34,6 +36,9 @@ const ADMIN_ONLY: &str = "this port serves only pages for operators (ADMIN_PORT)
 
 /// Maximum length of an origin in an answer and in the log, in bytes. The rest of a longer one is cut off.
 const MAX_SHOWN_ORIGIN: usize = 256;
+
+/// Maximum number of tokens of a request that are checked. Proxies add one at most.
+const MOST_TOKENS: usize = 4;
 
 /// Groups of readers of pages. Each has rate limits of its own, so that none can use up the share of another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,6 +82,8 @@ pub(crate) struct Door {
     pub(crate) gauges: Arc<Gauges>,
     /// AUTH_TOKEN.
     pub(crate) auth_token: Option<Arc<str>>,
+    /// Checks JWTs.
+    pub(crate) tokens: Option<Arc<Tokens>>,
     pub(crate) links: Option<LinkDoor>,
     /// ADMIN_PORT, if it is a separate port.
     pub(crate) admin_port: Option<u16>,
@@ -163,12 +170,13 @@ impl Door {
         Err(HttpRefusal::new(HandshakeFailure::Origin, StatusCode::FORBIDDEN, text))
     }
 
+    /// Checks the token and the id of a peer.
     pub(super) fn check_peer(
         &self,
         entrance: Entrance,
         query: &Query,
         headers: &HeaderMap,
-    ) -> Result<PeerId, HttpRefusal> {
+    ) -> Result<Newcomer, HttpRefusal> {
         if entrance == Entrance::Admin {
             return Err(HttpRefusal::new(HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY));
         }
@@ -176,11 +184,57 @@ impl Door {
             let text = "this port accepts only links of hubs (MESH_PORT): connect peers to PORT, and read pages there";
             return Err(HttpRefusal::new(HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, text));
         }
-        if !self.auth_token.as_deref().is_none_or(|token| query.shows(headers, token)) {
-            let shown = query.shown(headers).next().is_some();
-            return Err(HttpRefusal::unauthorized(HandshakeFailure::Unauthorized, "unauthorized", shown));
+        let allowed = self.check_token(query, headers)?;
+        let in_token = allowed.as_ref().and_then(|allowed| allowed.peer);
+        let peer = query.peer(in_token)?;
+        if in_token.is_some_and(|allowed| allowed != peer) {
+            return Err(HttpRefusal::of_token(TokenRefusal::Subject));
         }
-        query.id()
+        let grant = allowed.map(|allowed| Box::new(allowed.grant));
+        Ok(Newcomer { peer, resume: None, owner: in_token.is_some(), grant, names_protocol: false })
+    }
+
+    /// Checks the tokens of a peer's request: one valid token is enough. `None` if the peer may do everything, because
+    /// it has AUTH_TOKEN, or no token is required.
+    fn check_token(&self, query: &Query, headers: &HeaderMap) -> Result<Option<Allowed>, HttpRefusal> {
+        let is_open = self.auth_token.is_none() && self.tokens.is_none();
+        if is_open || self.auth_token.as_deref().is_some_and(|token| query.shows(headers, token)) {
+            return Ok(None);
+        }
+        let mut refusal = None;
+        if let Some(tokens) = &self.tokens {
+            for shown in query.shown(headers).take(MOST_TOKENS) {
+                let token = str::from_utf8(shown).map_err(|_| TokenRefusal::Malformed);
+                match token.and_then(|token| tokens.check(token, SystemTime::now())) {
+                    Ok(allowed) => return Ok(Some(allowed)),
+                    // A token with a valid form says more than one that is no JWT.
+                    Err(no) if refusal.is_none_or(|had| had == TokenRefusal::Malformed) => refusal = Some(no),
+                    Err(_) => {}
+                }
+            }
+        }
+        let shown = query.shown(headers).next().is_some();
+        Err(match refusal {
+            // It may be meant as AUTH_TOKEN.
+            Some(TokenRefusal::Malformed) if self.auth_token.is_some() => {
+                let refusal = HttpRefusal::unauthorized(HandshakeFailure::Unauthorized, "unauthorized", shown);
+                HttpRefusal { token: Some(TokenRefusal::Malformed), ..refusal }
+            }
+            Some(no) => HttpRefusal::of_token(no),
+            None => HttpRefusal::unauthorized(HandshakeFailure::Unauthorized, "unauthorized", shown),
+        })
+    }
+
+    /// Waits for new keys if a request for a WebSocket has a token with an unknown key, and keys can be requested now.
+    pub(super) async fn await_keys<B>(&self, request: &Request<B>) {
+        let Some(tokens) = self.tokens.as_ref().filter(|_| handshake::wants_websocket(request)) else { return };
+        let query = Query::of(request);
+        let shown = query.shown(request.headers()).take(MOST_TOKENS);
+        for token in shown.filter_map(|token| str::from_utf8(token).ok()) {
+            if tokens.wait_for_keys(token).await {
+                return;
+            }
+        }
     }
 
     pub(super) fn check_hub(

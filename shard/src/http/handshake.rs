@@ -3,6 +3,7 @@
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
 use hyper::http::uri::Authority;
 use hyper::{Request, StatusCode, Version};
+use proto::CLIENT_SUBPROTOCOL;
 
 /// Checks the Host header (RFC 9112, 3.2). The error is a sentence for the client.
 pub(super) fn check_host(version: Version, headers: &HeaderMap) -> Result<(), &'static str> {
@@ -117,6 +118,16 @@ pub fn bearer_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// What precedes a token among the subprotocols.
+const BEARER: &str = "bearer.";
+
+/// The tokens among the subprotocols of a request: `peerpigeon, bearer.<token>`, since pages cannot set headers.
+pub(super) fn offered_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let is_of_peers = offers(headers, CLIENT_SUBPROTOCOL);
+    let tokens = subprotocols(headers).filter_map(|name| name.strip_prefix(BEARER));
+    tokens.filter(move |_| is_of_peers).map(str::as_bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use hyper::header::HeaderValue;
@@ -197,6 +208,20 @@ mod tests {
         }
         let several = headers(&[("authorization", "Bearer a"), ("authorization", "bearer b")]);
         assert_eq!(bearer_tokens(&several).collect::<Vec<_>>(), [b"a", b"b"]);
+    }
+
+    #[test]
+    fn a_token_is_offered_beside_the_subprotocol_of_peers_only() {
+        let tokens = |of: &[(&'static str, &str)]| {
+            let headers = headers(of);
+            offered_tokens(&headers).map(|token| String::from_utf8(token.to_vec()).unwrap()).collect::<Vec<_>>()
+        };
+        const NAME: &str = "sec-websocket-protocol";
+        assert_eq!(tokens(&[(NAME, "peerpigeon, bearer.a.b.c")]), ["a.b.c"]);
+        assert_eq!(tokens(&[(NAME, "bearer.a"), (NAME, "peerpigeon ,bearer.b")]), ["a", "b"]);
+        for other in ["bearer.a", "peerpigeon-mesh.1, bearer.a", "peerpigeon, Bearer.a", "peerpigeon"] {
+            assert_eq!(tokens(&[(NAME, other)]), [""; 0], "{other}");
+        }
     }
 
     #[test]

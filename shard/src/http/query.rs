@@ -33,6 +33,14 @@ impl Query {
         query
     }
 
+    /// The id of a peer: the one in the query, or else the one in its token.
+    pub(super) fn peer(&self, in_token: Option<PeerId>) -> Result<PeerId, HttpRefusal> {
+        match (&self.peer_id, in_token) {
+            (None, Some(peer)) => Ok(peer),
+            _ => self.id(),
+        }
+    }
+
     /// The id of the peer or hub.
     pub(super) fn id(&self) -> Result<PeerId, HttpRefusal> {
         let id = self.peer_id.as_deref().and_then(|id| PeerId::from_str(id).ok());
@@ -41,7 +49,8 @@ impl Query {
 
     /// All tokens in a request. There can be several: a proxy's own header in addition to the client's `?token=`.
     pub(super) fn shown<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> {
-        handshake::bearer_tokens(headers).chain(self.token.as_deref().map(str::as_bytes))
+        let in_query = self.token.as_deref().map(str::as_bytes);
+        handshake::bearer_tokens(headers).chain(handshake::offered_tokens(headers)).chain(in_query)
     }
 
     pub(super) fn shows(&self, headers: &HeaderMap, token: &str) -> bool {

@@ -16,6 +16,7 @@ use crate::core::Core;
 use crate::crowd::NoEntry;
 use crate::proxies::NoHead;
 use crate::stats::HandshakeFailure;
+use crate::tokens::TokenRefusal;
 
 /// Maximum length of the text of a close frame, in bytes (RFC 6455, 5.5). The rest of a longer one is cut off.
 const MAX_CLOSE_TEXT: usize = 123;
@@ -29,11 +30,13 @@ pub(super) struct HttpRefusal {
     pub(super) headers: &'static [(&'static str, &'static str)],
     /// Seconds after which the client should try again.
     pub(super) retry_after: Option<u64>,
+    /// Why a token of the request was refused.
+    pub(super) token: Option<TokenRefusal>,
 }
 
 impl HttpRefusal {
     pub(super) fn new(failure: HandshakeFailure, status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { failure, status, text: text.into(), headers: &[], retry_after: None }
+        Self { failure, status, text: text.into(), headers: &[], retry_after: None, token: None }
     }
 
     /// The close frame that refuses a client that offers [`CLIENT_SUBPROTOCOL`](proto::CLIENT_SUBPROTOCOL): browsers
@@ -53,13 +56,28 @@ impl HttpRefusal {
     }
 
     /// 401, with the required challenge (RFC 9110, 11.6.1; RFC 6750, 3).
-    pub(super) fn unauthorized(failure: HandshakeFailure, text: &'static str, token_shown: bool) -> Self {
+    pub(super) fn unauthorized(
+        failure: HandshakeFailure,
+        text: impl Into<Cow<'static, str>>,
+        token_shown: bool,
+    ) -> Self {
         let headers: &[_] = if token_shown {
             &[("www-authenticate", r#"Bearer realm="peerpigeon", error="invalid_token""#)]
         } else {
             &[("www-authenticate", r#"Bearer realm="peerpigeon""#)]
         };
         Self { headers, ..Self::new(failure, StatusCode::UNAUTHORIZED, text) }
+    }
+
+    /// The refusal of a JWT: 401, or 403 if it is valid for another peer id.
+    pub(super) fn of_token(no: TokenRefusal) -> Self {
+        let failure = HandshakeFailure::Unauthorized;
+        let refusal = if no == TokenRefusal::Subject {
+            Self::new(failure, StatusCode::FORBIDDEN, no.explain())
+        } else {
+            Self::unauthorized(failure, format!("unauthorized: {}", no.explain()), true)
+        };
+        Self { token: Some(no), ..refusal }
     }
 
     /// The refusal of a client behind a proxy. It is the answer that a direct client gets before its request is read.

@@ -46,6 +46,7 @@ fn shard(pages: Pages, homes: mpsc::Sender<HandOff>) -> Shard {
         files: DoorFiles::new(config.files),
         gauges: config.gauges,
         auth_token: None,
+        tokens: None,
         links: None,
         admin_port: None,
         redirect: None,

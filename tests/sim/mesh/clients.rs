@@ -190,7 +190,7 @@ impl World {
         // The session here is pinged. If it has lost its id meanwhile, the session that took it may be pinged too.
         let patience = 2 * limits::TAKEOVER_GRACE + limits::TAKEOVER_MARGIN + late;
         self.agenda.put(self.now + patience, Event::Waited { client });
-        self.tell_router(hub, shard, Input::Opened { session, peer, seat: true, resume });
+        self.tell_router(hub, shard, Input::Opened { session, peer, seat: true, resume, owner: false, grant: None });
     }
 
     pub(crate) fn say(&mut self, client: usize, saying: Saying) {

@@ -230,7 +230,7 @@ impl World {
                 Output::Admit { session } => self.admitted(session),
                 Output::Backlog { session, more } => self.backlog(session, more),
                 Output::Close { session, reason } => self.close(session, reason, &mut undelivered),
-                Output::Acted(_) | Output::Event(_) => {}
+                Output::Acted(_) | Output::Authorize { .. } | Output::Event(_) => {}
                 Output::Bug(note) => self.complain(format!("h{hub} {note:?}")),
                 Output::Unfinished => self.is_unfinished(hub, shard),
                 Output::ToShard { to, letter } => self.post(hub, shard, usize::from(to.0), Posted::ToShard(letter)),

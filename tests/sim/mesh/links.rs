@@ -293,9 +293,9 @@ impl World {
 /// Removes the fields that hubs of version 2.0.0 neither send, nor read, nor forward.
 fn as_of_2_0_0(mut envelope: Envelope) -> Envelope {
     if let Envelope::Routed(_, routed) = &mut envelope
-        && let Routed::Takeover { resume, .. } = &mut **routed
+        && let Routed::Takeover { resume, owner, .. } = &mut **routed
     {
-        *resume = None;
+        (*resume, *owner) = (None, false);
     }
     envelope
 }

@@ -110,6 +110,7 @@ impl World {
             Heard::Error { code, network, about: None } if code == "kicked" => self.is_kicked(client, network),
             Heard::Error { code, about, .. } => self.has_error(client, code, about.as_ref()),
             Heard::Connected { .. } | Heard::GoAway | Heard::Page { .. } | Heard::Pong => Ok(()),
+            Heard::Authorized | Heard::TokenExpires => Err("has no token"),
         };
         if let Err(what) = wrong {
             self.complain(format!("{} {what}: {heard:?}", self.name(client)));

@@ -9,12 +9,14 @@ use crate::heard::Heard;
 
 impl Oracle {
     pub(crate) fn asked(&mut self, sid: Sid, payload: [u8; 8]) {
-        if let Some(Opened { sid: newcomer, peer, resume, at_once: false, first: true, .. }) = self.due.opened
+        if let Some(Opened { sid: newcomer, peer, resume, owner, ref granted, at_once: false, first: true, .. }) =
+            self.due.opened
             && self.live.get(&peer) == Some(&sid)
             && !self.waiting.contains_key(&peer)
         {
             let question = Some(payload);
-            let waiting = Waiting { sid: newcomer, since: self.now, question, answered: false, resume };
+            let (since, granted) = (self.now, granted.clone());
+            let waiting = Waiting { sid: newcomer, since, question, answered: false, resume, owner, granted };
             self.waiting.insert(peer, waiting);
         } else {
             self.complain(format!("{sid:?} was pinged without a reason"));
@@ -22,12 +24,13 @@ impl Oracle {
     }
 
     pub(crate) fn admitted(&mut self, sid: Sid) {
-        let waited = self.waiting.iter().find(|(_, waiting)| waiting.sid == sid).map(|(peer, w)| (*peer, w.resume));
-        let (peer, resume) = match (waited, self.due.opened) {
+        let waited = self.waiting.iter().find(|(_, waiting)| waiting.sid == sid);
+        let waited = waited.map(|(peer, w)| (*peer, w.resume, w.owner, w.granted.clone()));
+        let (peer, resume, owner, granted) = match (waited, self.due.opened.clone()) {
             (Some(waited), _) => waited,
-            (None, Some(Opened { sid: opened, peer, seat: true, resume, .. })) if opened == sid => {
+            (None, Some(Opened { sid: opened, peer, seat: true, resume, owner, granted, .. })) if opened == sid => {
                 self.resumes[ResumeOutcome::Continued as usize] += u64::from(resume.is_some());
-                (peer, resume)
+                (peer, resume, owner, granted)
             }
             _ => return self.complain(format!("{sid:?} was admitted against the rules")),
         };
@@ -39,6 +42,8 @@ impl Oracle {
             peer,
             began: self.now,
             resume,
+            owner,
+            granted,
             lineage: None,
             retiring: false,
             connected: false,
@@ -49,15 +54,20 @@ impl Oracle {
     }
 
     pub(crate) fn closes(&mut self, sid: Sid, reason: CloseReason) {
-        let opened = self.due.opened.filter(|opened| opened.sid == sid);
-        let waited = self.waiting.iter().find(|(_, w)| w.sid == sid).map(|(peer, w)| (*peer, w.answered));
+        let opened = self.due.opened.clone().filter(|opened| opened.sid == sid);
+        let waiting = self.waiting.iter().find(|(_, w)| w.sid == sid);
+        let waited = waiting.map(|(peer, w)| (*peer, w.answered));
+        let waits = waiting.and_then(|(_, waiting)| waiting.granted.clone());
         let peer = self.sessions.get(&sid).map(|client| client.peer);
-        let newcomer = self.due.opened;
-        let resumed = |peer: PeerId| newcomer.is_some_and(|o| o.peer == peer && o.at_once);
-        let outranked = |peer: PeerId| newcomer.is_some_and(|o| o.peer == peer && (o.at_once || o.first));
+        let newcomer = self.due.opened.clone();
+        let resumed = |peer: PeerId| newcomer.as_ref().is_some_and(|o| o.peer == peer && o.at_once);
+        let outranked = |peer: PeerId| newcomer.as_ref().is_some_and(|o| o.peer == peer && (o.at_once || o.first));
         let at_once = reason == CloseReason::Replaced && peer.is_some_and(resumed);
+        let granted = self.sessions.get(&sid).and_then(|client| client.granted.as_ref()).or(waits.as_ref());
+        let ends = granted.and_then(|granted| granted.ends);
         let right = match reason {
-            CloseReason::IdInUse => match (opened, waited) {
+            CloseReason::TokenExpired => ends.is_some_and(|ends| ends <= self.now),
+            CloseReason::IdInUse => match (&opened, waited) {
                 (Some(opened), _) => !opened.at_once && !opened.first,
                 (None, Some((peer, answered))) => answered || outranked(peer),
                 (None, None) => false,
@@ -66,7 +76,7 @@ impl Oracle {
             CloseReason::Replaced => peer
                 .and_then(|peer| self.waiting.get(&peer))
                 .is_some_and(|waiting| !waiting.answered && self.now >= waiting.since + limits::TAKEOVER_GRACE),
-            CloseReason::MaxConnections => opened.is_some_and(|o| !o.seat && !self.live.contains_key(&o.peer)),
+            CloseReason::MaxConnections => opened.as_ref().is_some_and(|o| !o.seat && !self.live.contains_key(&o.peer)),
             CloseReason::Draining => self.due.retire == Some(sid) && (peer.is_some() || waited.is_some()),
             CloseReason::MessageTooLarge => self.due.too_large && peer.is_some(),
             CloseReason::Kicked => peer.is_some() && self.due.kick == peer,
@@ -88,7 +98,7 @@ impl Oracle {
         self.takeovers[0] += u64::from(reason == CloseReason::Replaced && !at_once);
         let answered = waited.is_some_and(|(_, answered)| answered);
         self.takeovers[1] += u64::from(reason == CloseReason::IdInUse && answered);
-        self.due.opened = self.due.opened.filter(|opened| opened.sid != sid);
+        self.due.opened.take_if(|opened| opened.sid == sid);
         if reason == CloseReason::Draining && peer.is_some() {
             if let Some(client) = self.sessions.get_mut(&sid) {
                 client.retiring = true;
@@ -97,8 +107,9 @@ impl Oracle {
         } else {
             self.ended(sid, reason);
         }
-        if let (true, Some(Opened { sid, peer, resume, .. })) = (at_once, newcomer) {
-            let waiting = Waiting { sid, since: self.now, question: None, answered: false, resume };
+        if let (true, Some(Opened { sid, peer, resume, owner, granted, .. })) = (at_once, newcomer) {
+            let (since, question) = (self.now, None);
+            let waiting = Waiting { sid, since, question, answered: false, resume, owner, granted };
             self.waiting.insert(peer, waiting);
         }
     }
@@ -190,7 +201,8 @@ impl Oracle {
                 }
                 return 0;
             }
-            Heard::Pong | Heard::GoAway => {}
+            Heard::TokenExpires | Heard::Authorized if client.granted.is_none() => wrong = Some("has no token"),
+            Heard::Pong | Heard::GoAway | Heard::TokenExpires | Heard::Authorized => {}
         }
         if let Some(wrong) = wrong {
             self.complain(format!("{sid:?} {wrong}: {heard:?}"));
@@ -268,6 +280,10 @@ impl Oracle {
                 {
                     wrong.push(format!("{sid:?} did not receive the leave of {peer:?} from {}", self.networks[*net]));
                 }
+            }
+            let ends = client.granted.as_ref().and_then(|granted| granted.ends);
+            if ends.is_some_and(|ends| ends + 3 * limits::TICK < self.now) && !client.retiring {
+                wrong.push(format!("{sid:?} stays after the end of its token"));
             }
             if !client.connected {
                 wrong.push(format!("{sid:?} was admitted without connected"));

@@ -145,17 +145,17 @@ impl Signals {
         self.all[number].target
     }
 
-    pub(super) fn read(&mut self, number: usize, at: Duration, wall_ms: u64, shares: bool, member: bool) -> bool {
+    pub(super) fn read(&mut self, number: usize, at: Duration, wall_ms: u64, verdict: Verdict, member: bool) -> bool {
         let at_mercy = self.flooders.contains(&self.all[number].from);
         let signal = &mut self.all[number];
         signal.read = Some(Read { at, wall_ms, member });
-        signal.stage = match shares {
+        signal.stage = match verdict {
             _ if at_mercy => Stage::AtMercy,
-            true => Stage::Travelling,
-            false => Stage::Failed("wrong-network"),
+            Ok(()) => Stage::Travelling,
+            Err(code) => Stage::Failed(code),
         };
         self.at_mercy = at_mercy.then_some(number);
-        shares && !at_mercy
+        verdict.is_ok() && !at_mercy
     }
 
     /// Records that a letter with this signal was posted.
@@ -256,7 +256,7 @@ impl Signals {
     }
 
     pub(super) fn refused(&mut self, sid: Sid, code: &str, about: Option<&(String, PeerId)>) {
-        if let (Some((kind, target)), "peer-not-found" | "wrong-network" | "slow-peer") = (about, code) {
+        if let (Some((kind, target)), "peer-not-found" | "wrong-network" | "slow-peer" | "forbidden") = (about, code) {
             self.refusals.entry((sid, kind.clone(), *target)).or_default().push(code.to_owned());
         }
     }

@@ -290,9 +290,12 @@ fn read_routed(kind: EnvelopeKind, body: &mut BodyReader<'_>) -> Result<Routed, 
             };
             Routed::Outcomes((0..count).map(|_| read(body)).collect::<Result<_, _>>()?)
         }
-        EnvelopeKind::Takeover => {
-            Routed::Takeover { peer: body.peer()?, ticket: body.u64()?, resume: body.added(read_lineage)? }
-        }
+        EnvelopeKind::Takeover => Routed::Takeover {
+            peer: body.peer()?,
+            ticket: body.u64()?,
+            resume: body.added(read_lineage)?,
+            owner: body.added(BodyReader::bool)?,
+        },
         EnvelopeKind::TakeoverAnswer => {
             Routed::TakeoverAnswer { peer: body.peer()?, ticket: body.u64()?, in_use: body.bool()? }
         }

@@ -172,11 +172,8 @@ fn routed() -> impl Strategy<Value = Envelope> {
     let routed = prop_oneof![
         signal(),
         vec((any::<u64>(), outcome()), 0..20).prop_map(Routed::Outcomes),
-        (peer(), any::<u64>(), prop::option::of(lineage())).prop_map(|(peer, ticket, resume)| Routed::Takeover {
-            peer,
-            ticket,
-            resume
-        }),
+        (peer(), any::<u64>(), prop::option::of(lineage()), any::<bool>())
+            .prop_map(|(peer, ticket, resume, owner)| Routed::Takeover { peer, ticket, resume, owner }),
         (peer(), any::<u64>(), any::<bool>()).prop_map(|(peer, ticket, in_use)| Routed::TakeoverAnswer {
             peer,
             ticket,
@@ -524,7 +521,7 @@ fn a_reason_is_also_sent_as_version_2_0_0_knows_it() {
         bytes[last] = 200;
         let known = match reason {
             LeaveReason::Closed(CloseReason::PageClosed) => closed(CloseReason::ClientClosed),
-            LeaveReason::Closed(CloseReason::Kicked) => closed(CloseReason::ConnectionLost),
+            LeaveReason::Closed(CloseReason::Kicked | CloseReason::TokenExpired) => closed(CloseReason::ConnectionLost),
             LeaveReason::Closed(_) | LeaveReason::HubLost | LeaveReason::Moved | LeaveReason::Crowded => reason,
         };
         assert_eq!(read(&bytes), known, "{reason:?}");
@@ -541,13 +538,17 @@ fn a_takeover_of_version_2_0_0_ends_before_the_lineage() {
     let incarnation = HubIncarnation(1);
     let route = RouteHeader { to: hub, to_incarnation: incarnation, from: hub, from_incarnation: incarnation, hops: 0 };
     let lineage = Lineage { root: PeerIncarnation(3), session: PeerIncarnation(4) };
-    let asked = Routed::Takeover { peer: hub.0, ticket: 5, resume: Some(lineage) };
-    let mut bytes = encoded(&[Envelope::Routed(route, Box::new(asked))]);
-    bytes.truncate(bytes.len() - 16);
-    let len = (bytes.len() - 4) as u32;
-    bytes[..4].copy_from_slice(&len.to_le_bytes());
-    let (heard, end) = decoded(&bytes);
-    assert_eq!(end, Ok(()));
-    let Some(Envelope::Routed(_, routed)) = heard.first() else { panic!("{heard:?}") };
-    assert!(matches!(**routed, Routed::Takeover { ticket: 5, resume: None, .. }), "{routed:?}");
+    let asked = Routed::Takeover { peer: hub.0, ticket: 5, resume: Some(lineage), owner: true };
+    // Without the owner, and without the lineage and the owner.
+    for (missing, resume) in [(1, Some(lineage)), (17, None)] {
+        let mut bytes = encoded(&[Envelope::Routed(route, Box::new(asked.clone()))]);
+        bytes.truncate(bytes.len() - missing);
+        let len = (bytes.len() - 4) as u32;
+        bytes[..4].copy_from_slice(&len.to_le_bytes());
+        let (heard, end) = decoded(&bytes);
+        assert_eq!(end, Ok(()));
+        let Some(Envelope::Routed(_, routed)) = heard.first() else { panic!("{heard:?}") };
+        let Routed::Takeover { ticket: 5, resume: heard, owner: false, .. } = **routed else { panic!("{routed:?}") };
+        assert_eq!(heard, resume);
+    }
 }

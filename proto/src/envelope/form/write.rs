@@ -141,10 +141,11 @@ pub(super) fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
                 });
             }
         }
-        Routed::Takeover { peer, ticket, resume } => {
+        Routed::Takeover { peer, ticket, resume, owner } => {
             put_peer(out, peer);
             put_u64(out, *ticket);
             put_lineage(out, *resume);
+            out.push(u8::from(*owner));
         }
         Routed::TakeoverAnswer { peer, ticket, in_use } => {
             put_peer(out, peer);

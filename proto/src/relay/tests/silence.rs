@@ -227,7 +227,7 @@ fn a_takeover_is_asked_over_a_route_that_signals_avoid() {
     let mut net = two_avoid_the_third();
     net.hears(1);
     net.hears(2);
-    net.letter(1, ToMesh::AskTakeover { peer: id(12), shard: ShardId(0), ticket: 7, resume: None });
+    net.letter(1, ToMesh::AskTakeover { peer: id(12), shard: ShardId(0), ticket: 7, resume: None, owner: false });
     assert_eq!((net.hears(1), net.hears(2)), (vec![], vec!["challenge 12".to_owned()]));
 }
 
@@ -239,7 +239,7 @@ fn a_takeover_is_asked_although_all_links_to_the_hub_are_silent() {
     let used = |n: &u8| net.hubs[n].links.used_for(&hub(2)).and_then(|link| net.hubs[n].links.get(link));
     assert!([1, 3].iter().all(|n| used(n).unwrap().is_silent()));
     net.hears(2);
-    net.letter(1, ToMesh::AskTakeover { peer: id(12), shard: ShardId(0), ticket: 7, resume: None });
+    net.letter(1, ToMesh::AskTakeover { peer: id(12), shard: ShardId(0), ticket: 7, resume: None, owner: false });
     assert_eq!((net.hears(1), net.hears(2)), (vec![], vec!["challenge 12".to_owned()]));
 }
 

@@ -92,7 +92,7 @@ fn questions_about_a_peer_of_a_lost_hub_do_not_wait_for_its_slice() {
     net.run();
     assert_eq!(net.hears(1), ["left 59 n peer-disconnected", "nowhere 59", "elsewhere 59", "joined 59 n"]);
     // One peer connects here.
-    net.letter(1, ToMesh::AskTakeover { peer: id(58), shard: ShardId(0), ticket: 7, resume: None });
+    net.letter(1, ToMesh::AskTakeover { peer: id(58), shard: ShardId(0), ticket: 7, resume: None, owner: false });
     assert_eq!(net.hears(1), ["left 58 n peer-disconnected", "nowhere 58", "answered 7 false"]);
     // One of the peers receives a signal.
     net.opens(1, 5, 1);

@@ -20,13 +20,17 @@ fn secret(root: u64) -> Option<Lineage> {
 
 impl Takeovers {
     fn here(&mut self, slot: u32, holder: Holder, resume: Option<Lineage>) -> (Opened, Option<Parties>) {
-        let decided = self.opened(session(slot), PEER, holder, true, resume, START);
+        self.here_as(slot, holder, (resume, false))
+    }
+
+    fn here_as(&mut self, slot: u32, holder: Holder, proven: (Option<Lineage>, bool)) -> (Opened, Option<Parties>) {
+        let decided = self.opened(session(slot), PEER, holder, true, proven, START);
         self.audit().unwrap();
         decided
     }
 
     fn there(&mut self, ticket: u64, holder: Holder, resume: Option<Lineage>) -> (Challenged, Option<Parties>) {
-        let decided = self.challenged(asker(ticket), PEER, holder, resume, START);
+        let decided = self.challenged(asker(ticket), PEER, holder, (resume, false), START);
         self.audit().unwrap();
         decided
     }
@@ -46,9 +50,10 @@ fn the_holder_decides_what_happens_to_a_new_session() {
         (Holder::Elsewhere, false, refused(CloseReason::MaxConnections)),
         (Holder::Here(Some(Right::AtOnce)), false, (Opened::Replace, None)),
     ] {
-        assert_eq!(takeovers().opened(session(1), PEER, holder, seat, None, START), expected, "{holder:?} {seat}");
+        let opened = takeovers().opened(session(1), PEER, holder, seat, (None, false), START);
+        assert_eq!(opened, expected, "{holder:?} {seat}");
     }
-    for right in [None, Some(Right::Late), Some(Right::Outdated), Some(Right::Younger)] {
+    for right in [None, Some(Right::Late), Some(Right::Outdated), Some(Right::Owned), Some(Right::Younger)] {
         assert!(matches!(takeovers().here(1, Holder::Here(right), None), (Opened::Ping(_), None)), "{right:?}");
     }
 }
@@ -71,6 +76,21 @@ fn a_waiting_newcomer_is_replaced_only_by_one_with_a_stronger_secret() {
         assert_eq!(opened == Opened::Refuse(CloseReason::IdInUse), !gives_way);
         let waits = if gives_way { session(2) } else { session(1) };
         assert_eq!(takeovers.parties(&PEER), Some(Parties::BothHere(waits)));
+    }
+}
+
+#[test]
+fn a_waiting_newcomer_gives_way_to_an_owner_and_an_owner_to_a_newer_one_only() {
+    for (waits, comes, gives_way) in [
+        ((secret(1), false), (None, true), true),
+        ((None, true), (None, true), true),
+        ((None, true), (secret(1), false), false),
+        ((None, true), (None, false), false),
+    ] {
+        let mut takeovers = takeovers();
+        takeovers.here_as(1, Holder::Elsewhere, waits);
+        let (_, displaced) = takeovers.here_as(2, Holder::Elsewhere, comes);
+        assert_eq!(displaced.is_some(), gives_way, "{waits:?} {comes:?}");
     }
 }
 
@@ -100,7 +120,7 @@ fn questions_of_other_hubs_are_bounded() {
         let mut id = [0; 20];
         id[..8].copy_from_slice(&n.to_be_bytes());
         let peer = PeerId::from_bytes(id);
-        let (asked, _) = takeovers.challenged(asker(n), peer, Holder::Here(None), None, START);
+        let (asked, _) = takeovers.challenged(asker(n), peer, Holder::Here(None), (None, false), START);
         assert!(matches!(asked, Challenged::Ping(_)), "{n}");
     }
     assert_eq!(takeovers.there(1, Holder::Here(None), None).0, Challenged::Answer { in_use: true });
@@ -126,7 +146,7 @@ fn a_silent_holder_loses_its_id_after_the_grace() {
     takeovers.here(1, Holder::Here(None), None);
     assert_eq!(takeovers.expire(START + TAKEOVER_GRACE - Duration::from_nanos(1)), None);
     assert_eq!(takeovers.expire(START + TAKEOVER_GRACE), Some((PEER, Expired::HolderDead)));
-    assert_eq!(takeovers.release(&PEER), Some((Parties::BothHere(session(1)), None)));
+    assert_eq!(takeovers.release(&PEER), Some((Parties::BothHere(session(1)), (None, false))));
     assert!(takeovers.is_empty());
 }
 
@@ -153,7 +173,7 @@ fn a_session_at_a_silent_hub_loses_its_id() {
     assert_eq!(takeovers.asked_hub(&PEER, ticket), Some(session(1)));
     let end = START + TAKEOVER_GRACE + TAKEOVER_MARGIN;
     assert_eq!(takeovers.expire(end), Some((PEER, Expired::HubSilent)));
-    assert_eq!(takeovers.release(&PEER), Some((Parties::HolderElsewhere(session(1)), secret(3))));
+    assert_eq!(takeovers.release(&PEER), Some((Parties::HolderElsewhere(session(1)), (secret(3), false))));
 }
 
 #[test]

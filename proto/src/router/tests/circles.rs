@@ -203,7 +203,7 @@ fn a_pick_skips_acquaintances_and_members_that_cannot_be_picked() {
     let seeker = session(0, 0);
     let opens = |day: &mut Day, n: u32| {
         let id = session(n, 0);
-        day.input(Input::Opened { session: id, peer: near(n), seat: true, resume: None });
+        day.input(Input::Opened { session: id, peer: near(n), seat: true, resume: None, owner: false, grant: None });
         day.router.handle_input(Input::Message { session: id, text: ANNOUNCE }, Now { at: day.now, wall_ms: WALL_MS });
         while day.router.poll_output().is_some() {}
     };
