@@ -4,6 +4,7 @@ import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
+import { spawnSync } from 'node:child_process'
 import { build } from 'esbuild'
 import { minify } from 'terser'
 import { generateDtsBundle } from 'dts-bundle-generator'
@@ -38,11 +39,17 @@ for (const [name, source] of [['client', 'src/index.ts'], ['extras', 'src/extras
   })
   const { code } = await minify(text, { module: true, ecma: 2020, compress: { passes: 4, unsafe: true, unsafe_arrows: true, unsafe_methods: true, keep_fargs: false, pure_getters: true }, mangle: true })
   files[`dist/${name}.js`] = `// PeerPigeon ${version}, ${license} licence\n${code}\n`
-  const size = gzipSync(files[`dist/${name}.js`], { level: 9 }).length
+  const size = compressed(files[`dist/${name}.js`])
   console.log(`${name}.js: ${size} bytes gzipped, at most ${BUDGETS[name]}`)
   if (size > BUDGETS[name]) process.exitCode = 1
   const output = { noBanner: true, exportReferencedTypes: false, sortNodes: false }
   files[`dist/${name}.d.ts`] = generateDtsBundle([{ filePath: source, output }], { preferredConfigPath: 'tsconfig.json' })[0]
+}
+
+/** The size in bytes after gzip, by zlib or by GNU gzip, if there is one: they differ by a percent. */
+function compressed (text) {
+  const { stdout } = spawnSync('gzip', ['-9'], { input: text })
+  return Math.max(gzipSync(text, { level: 9 }).length, stdout?.length ?? 0)
 }
 
 /** The reference, as Markdown. */

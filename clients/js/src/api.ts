@@ -23,8 +23,10 @@ export interface Events<E extends { [K in keyof E]: unknown[] }> {
 export interface Options<D extends object = Record<string, Json>> {
   /** Data that the other members see, as JSON: a name, a colour. At most 16 KiB. */
   data?: D
-  /** AUTH_TOKEN of the hub. A function is called at each connect, so that a token can expire. */
+  /** The hub's AUTH_TOKEN, or a JWT. A function is called for each connection, and shortly before a JWT expires, so that the page stays connected. */
   token?: string | (() => string | Promise<string>)
+  /** Your id: 40 hexadecimal digits, or empty for that of the JWT's `sub`. Default: a random id, kept over a reload. */
+  id?: PeerId
   /** STUN and TURN servers. A function is called for each new link and each ICE restart, so that credentials can expire. Default: the hub's servers, if it names any. */
   iceServers?: RTCIceServer[] | (() => RTCIceServer[] | Promise<RTCIceServer[]>)
   /** Further configuration of each RTCPeerConnection, such as `iceTransportPolicy: 'relay'`. */

@@ -28,10 +28,12 @@ export interface Packed {
 /** Makes a message from a value. Throws a PigeonError if it cannot be sent. */
 export function pack (value: Sendable, maxBytes: number): Packed {
   const packed = value instanceof ArrayBuffer || ArrayBuffer.isView(value) ? packBytes(value) : packJson(value)
-  if (packed.bytes.length > maxBytes) {
-    throw new PigeonError('too-large', `${packed.bytes.length} of ${maxBytes} bytes`)
-  }
+  check(packed.bytes.length, maxBytes)
   return packed
+}
+
+function check (bytes: number, maxBytes: number): void {
+  if (bytes > maxBytes) throw new PigeonError('too-large', `${bytes} of ${maxBytes} bytes`)
 }
 
 function packBytes (value: ArrayBuffer | ArrayBufferView): Packed {
@@ -44,7 +46,7 @@ function packJson (value: Sendable): Packed {
   let text: string | undefined
   let cause: unknown
   try { text = JSON.stringify(value) } catch (error) { cause = error }
-  if (text === undefined) throw new PigeonError('not-serializable', 'not JSON', { cause })
+  if (!text) throw new PigeonError('not-serializable', 'not JSON', { cause })
   const bytes = new TextEncoder().encode(text)
   return { line: bytes.length <= FRAME_BYTES ? text : undefined, bytes, mark: TEXT }
 }
@@ -74,23 +76,19 @@ export function unpacker (maxBytes: number): (data: unknown) => { value: unknown
     if (size > maxBytes) parts = []
     else parts.push(bytes.subarray(1))
     if (kind === PART) return undefined
-    const whole = { size, parts }
+    const whole = parts
+    const length = size
     size = 0
     parts = []
-    if (whole.size > maxBytes) throw new PigeonError('too-large', `${whole.size} of ${maxBytes} bytes`)
-    const joined = join(whole.parts, whole.size)
+    check(length, maxBytes)
+    const joined = new Uint8Array(length)
+    let at = 0
+    for (const part of whole) {
+      joined.set(part, at)
+      at += part.length
+    }
     if (kind === TEXT) return { value: JSON.parse(new TextDecoder().decode(joined)) }
     if (kind === BYTES) return { value: joined.buffer }
     throw new Error(`kind ${kind}`)
   }
-}
-
-function join (parts: Uint8Array[], size: number): Uint8Array {
-  const whole = new Uint8Array(size)
-  let at = 0
-  for (const part of parts) {
-    whole.set(part, at)
-    at += part.length
-  }
-  return whole
 }

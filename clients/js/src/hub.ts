@@ -19,13 +19,12 @@ const MAX_REFUSALS = 3
 /** The meaning of close codes. With any other code, the connection is lost. */
 const CODES: Record<number, ErrorCode> = {
   1008: 'hub-full', 1012: 'hub-leaving', 1013: 'hub-full', 4001: 'id-in-use', 4009: 'id-in-use',
-  4011: 'kicked', 4401: 'unauthorized', 4403: 'forbidden'
+  4011: 'kicked', 4012: 'unauthorized', 4401: 'unauthorized', 4403: 'forbidden'
 }
+/** The client does not try again after these codes and greater ones. */
+const FINAL = 4011
 /** The longest pause that a hub can ask for. */
 const MAX_PAUSE_MS = 60_000
-
-/** The client does not try again after these errors. */
-const FINAL = new Set<ErrorCode>(['kicked', 'unauthorized', 'forbidden'])
 
 export interface HubOptions extends Pick<Options, 'token' | 'retry'> {
   WebSocket: typeof WebSocket
@@ -42,11 +41,6 @@ export interface HubHost {
   welcomed (data: any): void
   receive (message: HubMessage): void
 }
-
-/** Why a connection ended, and the minimum pause before the next attempt. */
-interface End { error: PigeonError, floorMs?: number | undefined }
-
-const failure = (...error: ConstructorParameters<typeof PigeonError>): End => ({ error: new PigeonError(...error) })
 
 export class Hub {
   state: HubState = { is: 'connecting' }
@@ -87,8 +81,9 @@ export class Hub {
   connect (): void {
     const turn = this.#leave()
     this.#become({ is: 'connecting' })
-    const url = this.#url()
-    this.#later(CONNECT_MS, () => this.#ended(failure('hub-unreachable', url)))
+    const url = this.#named ?? this.#urls[this.#next++ % this.#urls.length]!
+    this.#named = undefined
+    this.#later(CONNECT_MS, () => this.#ended('hub-unreachable', url))
     void this.#open(url, turn)
   }
 
@@ -116,20 +111,13 @@ export class Hub {
   /** Closes the connection for good. */
   close (because?: PigeonError): void {
     this.#leave()
-    this.#become({ is: 'closed', ...(because && { because }) })
+    this.#become({ is: 'closed', because } as HubState)
   }
 
   /** Closes the connection until connect() is called. */
   suspend (): void {
     this.#leave()
     this.state = { is: 'connecting' }
-  }
-
-  /** The address of the next attempt. */
-  #url (): string {
-    const named = this.#named
-    this.#named = undefined
-    return named ?? this.#urls[this.#next++ % this.#urls.length]!
   }
 
   async #open (base: string, turn: number): Promise<void> {
@@ -144,45 +132,55 @@ export class Hub {
       if (turn !== this.#turn) return
       socket = this.#socket = new this.#options.WebSocket(url, this.#plain ? [] : 'peerpigeon')
     } catch (cause) {
-      if (turn === this.#turn) this.#ended(failure('hub-unreachable', base, { cause }))
+      if (turn === this.#turn) this.#ended('hub-unreachable', base, { cause })
       return
     }
     let opened = false
     socket.onopen = () => { opened = true }
-    socket.onmessage = ({ data }) => { if (turn === this.#turn) this.#heard(String(data), base) }
+    socket.onmessage = ({ data }) => { if (turn === this.#turn) this.#heard(data, base) }
     socket.onclose = ({ code, reason }) => {
       if (turn !== this.#turn) return
       if (!opened) this.#plain = !this.#plain
-      this.#ended(this.#judge(code, reason || base))
+      this.#judge(code, reason || base)
     }
   }
 
   #heard (text: string, base: string): void {
     const message: HubMessage = JSON.parse(text)
+    message.data ??= {}
     this.#checking &&= message.type !== 'pong'
     if (!this.#checking) this.#quiet = 0
-    if (message.type === 'connected') this.#hello(message)
-    else if (message.type === 'go-away') this.#goAway(message.data ?? {}, base)
+    if (message.type === 'connected') this.#hello(message.data)
+    else if (message.type === 'go-away') this.#goAway(message.data, base)
+    else if (message.type === 'token-expires') void this.#renew()
     else this.#host.receive(message)
   }
 
-  #hello (message: HubMessage): void {
+  #hello (data: any): void {
     clearTimeout(this.#timer)
     this.#refusals = this.#inUse = 0
     this.#onlineSince = Date.now()
     this.#tick(0)
     this.state = { is: 'online' }
-    this.#host.welcomed(message.data ?? {})
+    this.#host.welcomed(data)
     this.#host.hubChanged(this.state)
   }
 
+  /** The token expires soon: sends a new one. If that fails, the hub closes the connection in time, and the function is called again. */
+  async #renew (): Promise<void> {
+    const { token } = this.#options
+    try {
+      if (typeof token === 'function') this.send({ type: 'auth', data: { token: await token() } })
+    } catch {}
+  }
+
   /** The hub stops. (Hubs before 2.1 send no `closeInMs`, and its value as `reconnectInMs`.) Each peer reconnects at a random moment, so that not all peers do so at once. */
-  #goAway ({ reconnectInMs = 0, closeInMs = reconnectInMs, hubs }: { reconnectInMs?: number, closeInMs?: number, hubs?: unknown }, base: string): void {
+  #goAway ({ reconnectInMs = 0, closeInMs = reconnectInMs, hubs = [] }: { reconnectInMs?: number, closeInMs?: number, hubs?: string[] }, base: string): void {
     this.#awayMs = reconnectInMs
     // The client never moves from an encrypted hub to an unencrypted one.
-    const named = Array.isArray(hubs) ? hubs.filter(hub => String(hub).startsWith(base.split(':')[0]!)) : []
-    if (named.length === 0) return
-    this.#named = address(named[Math.floor(Math.random() * named.length)])
+    const named = hubs.filter(hub => String(hub).startsWith(base.split(':')[0]!))
+    if (!named[0]) return
+    this.#named = address(named[Math.floor(Math.random() * named.length)]!)
     this.#later(Math.random() * closeInMs, () => this.connect())
   }
 
@@ -193,7 +191,7 @@ export class Hub {
       if (!this.online) return
       if (Date.now() - this.#onlineSince > GOOD_MS) this.#failures = 0
       if (++this.#quiet >= LOST_TICKS) {
-        this.#ended(failure('hub-unreachable', 'no answer'))
+        this.#ended('hub-unreachable', 'no answer')
       } else {
         if (this.#quiet >= ASK_TICKS) this.send({ type: 'ping' })
         this.#tick(this.#quiet)
@@ -201,7 +199,7 @@ export class Hub {
     }, TICK_MS)
   }
 
-  #judge (code: number, reason: string): End {
+  #judge (code: number, reason: string): void {
     const kind = CODES[code] ?? 'hub-unreachable'
     // The first time, the hub may not have noticed that this page's previous connection is dead. The second time,
     // another page has the id.
@@ -210,14 +208,16 @@ export class Hub {
       this.#host.refused()
     }
     // A token from a function may have expired meanwhile, so the function is called again.
-    const renews = code === 4401 && typeof this.#options.token === 'function' && ++this.#refusals < MAX_REFUSALS
+    const renews = kind === 'unauthorized' && typeof this.#options.token === 'function' && ++this.#refusals < MAX_REFUSALS
     // The text of 1013 can begin with `retry after <n> s`.
     const floorMs = kind === 'hub-full' ? Math.max(BUSY_MS, 1000 * parseInt(reason.slice(12)) || 0) : this.#awayMs
-    return { ...failure(kind, `${reason} (${code})`, { final: FINAL.has(kind) && !renews }), floorMs }
+    this.#ended(kind, `${reason} (${code})`, { final: code >= FINAL && code in CODES && !renews }, floorMs)
   }
 
-  #ended ({ error, floorMs = 0 }: End): void {
-    if (error.final) return this.close(error)
+  /** The connection, or an attempt, has ended. `floorMs` is the minimum pause before the next one. */
+  #ended (code: ErrorCode, detail: string, more?: { final?: boolean, cause?: unknown }, floorMs = 0): void {
+    const because = new PigeonError(code, detail, more)
+    if (because.final) return this.close(because)
     floorMs = Math.min(floorMs, MAX_PAUSE_MS)
     const first = this.#failures === 0 && this.#onlineSince > 0
     this.#leave()
@@ -226,7 +226,7 @@ export class Hub {
     // The first attempt after a good connection follows at once, and further ones at most twice a second.
     const ms = Math.max(floorMs, pause(this.#failures++, minMs, maxMs, first ? 0 : minMs)) + (floorMs && Math.random() * minMs)
     this.#later(ms, () => this.connect())
-    this.#become({ is: 'waiting', retryAt: Date.now() + ms, because: error })
+    this.#become({ is: 'waiting', retryAt: Date.now() + ms, because })
   }
 
   /** Ends this turn and its connection. */

@@ -61,7 +61,7 @@ export class Lane {
     try {
       for (let first; (first = this.#queue[0]) && channel?.readyState === 'open' && channel.bufferedAmount < HIGH_WATER;) {
         const { packed } = first
-        if (packed.line !== undefined) {
+        if (packed.line) {
           channel.send(packed.line)
           this.#offset = packed.bytes.length
         } else {

@@ -128,7 +128,7 @@ export class Negotiation {
       await this.#pc.addIceCandidate(candidate as RTCIceCandidateInit)
     } catch (error) {
       // An invalid candidate is not a failure: ICE uses the others.
-      if (!ignoring && !(error instanceof Error && error.name === 'OperationError')) throw error
+      if (!ignoring && (error as Error).name !== 'OperationError') throw error
     }
   }
 
@@ -146,6 +146,6 @@ export class Negotiation {
   }
 
   #send (type: SignalType, data: Signal): void {
-    this.#options.send(type, { ...data, from: this.tag, ...(this.remote !== undefined && { to: this.remote }) })
+    this.#options.send(type, { ...data, from: this.tag, to: this.remote } as Signal)
   }
 }

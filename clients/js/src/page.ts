@@ -30,9 +30,9 @@ export interface Identity { id: string, resume?: string | undefined }
  */
 export function pickUp (room: string): Identity | undefined {
   try {
-    const identity = JSON.parse(sessionStorage.getItem(room)!)
+    const identity = JSON.parse(sessionStorage.getItem(room)!) // null if there is none
     sessionStorage.removeItem(room)
-    return identity ?? undefined
+    return identity
   } catch {
     // There is no storage, or the page may not use it.
     return undefined

@@ -73,7 +73,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     // Programs need not await `ready`, so its rejection must not count as unhandled.
     this.ready.catch(() => {})
     this.#key = `peerpigeon ${hubs[0]} ${network}`
-    this.identity = pickUp(this.#key) ?? { id: randomId() }
+    this.identity = pickUp(this.#key) ?? { id: options.id ?? randomId() }
     this.#hub = new Hub((hubs.length > 0 ? hubs : ['']).map(address), { ...options, WebSocket: Socket }, this)
     const { signal } = options
     const leave = () => this.leave()
@@ -135,9 +135,9 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     clearTimeout(this.#update)
     this.silence()
     this.#goodbye()
-    this.#hub.close()
     const error = new PigeonError('left', 'the room')
     this.#neverReady(error)
+    this.#hub.close()
     for (const peer of this.peers.values()) this.#close(peer, error)
     this.peers.clear()
   }
@@ -157,12 +157,12 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     this.#hub.connect()
   }
 
-  welcomed ({ peerId, resume, iceServers, session }: { peerId: string, resume?: string, iceServers?: RTCIceServer[], session?: number }): void {
-    this.identity = { id: peerId, resume }
-    this.#serve({ iceServers })
+  welcomed (data: { peerId: string, resume?: string, iceServers?: RTCIceServer[], session?: number }): void {
+    this.identity = { id: data.peerId, resume: data.resume }
+    this.#serve(data)
     // Hubs before 2.1 do not report the end of the roster. They answer in order, so a pong marks the end of the roster,
     // except in large rooms.
-    this.#ends = session ? 'announced' : 'pong'
+    this.#ends = data.session ? 'announced' : 'pong'
     for (const peer of this.peers.values()) peer.present = false
     this.#announce()
     this.#hub.send({ type: 'ping' })
@@ -175,29 +175,29 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   #announce (): void {
     const { discover } = this.options
     // The user's data has its own field, since the hub adds fields beside it.
-    const data = { page: this.#page, data: this.#data, ...(discover && { discover }) }
+    const data = { page: this.#page, data: this.#data, discover }
     this.#hub.send({ type: 'announce', networkName: this.network, data, ack: true })
   }
 
   hubChanged (state: HubState): void {
-    if (state.is === 'closed' && state.because) this.#neverReady(state.because)
+    if (state.is === 'closed') this.#neverReady(state.because!)
     this.emit('hub', state)
   }
 
   receive (message: HubMessage): void {
     const { type, data, fromPeerId = '', networkName } = message
     if (type === this.#ends) return this.#everybodyNamed()
-    if (type === 'receipt') return this.#receipt(data ?? {})
-    if (type === 'ice-servers') return this.#serve(data ?? {})
+    if (type === 'receipt') return this.#receipt(data)
+    if (type === 'ice-servers') return this.#serve(data)
     if (networkName !== this.network) return
-    if (type === 'peer-discovered') return this.#discovered(data ?? {})
-    if (type === 'error') return this.#declined(data ?? {})
-    const peer = this.peers.get(type === 'peer-disconnected' ? data?.peerId : fromPeerId)
+    if (type === 'peer-discovered') return this.#discovered(data)
+    if (type === 'error') return this.#declined(data)
+    const peer = this.peers.get(type === 'peer-disconnected' ? data.peerId : fromPeerId)
     if (!peer) return
-    if (SIGNALS.has(type)) peer.link.take(type as SignalType, this.#unseal(peer, type, data ?? {}))
-    else if (data?.reason === 'kicked') this.#remove(peer, 'kicked')
+    if (SIGNALS.has(type)) peer.link.take(type as SignalType, this.#unseal(peer, type, data))
+    else if (data.reason === 'kicked') this.#remove(peer, 'kicked')
     // 1001: its page was closed.
-    else if (type === 'goodbye' || data?.closeCode === 1001) this.#remove(peer, 'left')
+    else if (type === 'goodbye' || data.closeCode === 1001) this.#remove(peer, 'left')
     else if (type === 'peer-disconnected') {
       peer.present = false
       void this.#doubt(peer, GRACE_MS)
@@ -206,7 +206,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   #discovered (said: { peerId?: string }): void {
     const { page, data } = announced<D>(said)
-    const id = String(said.peerId)
+    const id = said.peerId!
     const known = this.peers.get(id)
     if (id === this.id) return
     if (known && known.page === page) {
@@ -282,14 +282,14 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   }
 
   #receipt ({ targetPeerId, outcome, retryInMs = RESEND_MS }: { targetPeerId?: string, outcome?: string, retryInMs?: number }): void {
-    const peer = this.peers.get(String(targetPeerId))
+    const peer = this.peers.get(targetPeerId!)
     if (peer && outcome !== 'delivered' && outcome !== 'forwarded') setTimeout(() => peer.link.nudge(), retryInMs)
   }
 
   relay (peer: PeerImpl<D>, type: SignalType, data: Signal): void {
     // A lost candidate matters little, since there are many. Receipts show whether the other signals have arrived.
-    const id = type === 'ice-candidate' ? {} : { id: type }
-    const send = (data: object) => { this.#hub.send({ type, targetPeerId: peer.id, networkName: this.network, data, ...id }) }
+    const id = type === 'ice-candidate' ? undefined : type
+    const send = (data: object) => { this.#hub.send({ type, targetPeerId: peer.id, networkName: this.network, data, id } as HubMessage) }
     if (this.#sealer) this.#sealed = this.#sealed.then(async () => send(await this.#sealer!.seal(data, `${type} ${this.id} ${peer.id}`)))
     else send(data)
   }
@@ -312,9 +312,9 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   #declined (data: { code?: string, message?: string, inReplyTo?: string, targetPeerId?: string, retryInMs?: number }): void {
     const { code, message, inReplyTo, retryInMs } = data
     // Signals have receipts, except candidates, which an offer contains too.
-    if (SIGNALS.has(String(inReplyTo))) return code === 'rate-limited' ? this.#receipt(data) : undefined
+    if (SIGNALS.has(inReplyTo!)) return code === 'rate-limited' ? this.#receipt(data) : undefined
     if (code === 'kicked') return this.#hub.close(new PigeonError('kicked', message!, { final: true }))
-    const error = new PigeonError('refused', `${inReplyTo}: ${message}`)
+    const error = new PigeonError('refused', `${inReplyTo ?? code}: ${message}`)
     if (inReplyTo === 'announce') {
       if (code === 'rate-limited') return this.#announceIn(retryInMs)
       this.#neverReady(error)

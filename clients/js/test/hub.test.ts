@@ -172,6 +172,61 @@ test('a token function that returns only refused tokens is not called for ever',
   assert.equal(FakeSocket.all.length, 3)
 })
 
+test('a token that expires soon is renewed by the function, and a token that is a string is not', async () => {
+  const tokens = ['first', 'second']
+  const { hub, log } = connect({ token: async () => tokens.shift() ?? Promise.reject(new Error('no more')) })
+  await settle()
+  const socket = FakeSocket.last
+  socket.welcome()
+  socket.say('token-expires', { expiresInMs: 60_000 })
+  await settle()
+  assert.deepEqual(socket.sent, [{ type: 'auth', data: { token: 'second' } }])
+  // The function fails: the connection stays until the hub closes it.
+  socket.say('token-expires', { expiresInMs: 60_000 })
+  await settle()
+  assert.equal(socket.sent.length, 1)
+  assert.equal(hub.state.is, 'online')
+  assert.deepEqual(log, ['connecting', 'online'])
+
+  connect({ token: 'text' })
+  await settle()
+  FakeSocket.last.welcome()
+  FakeSocket.last.say('token-expires', { expiresInMs: 60_000 })
+  await settle()
+  assert.deepEqual(FakeSocket.last.sent, [])
+})
+
+test('after the end of a token, a client with a function for tokens connects again, and others give up', async () => {
+  const tokens = ['first', 'second']
+  const { hub, log } = connect({ token: () => tokens.shift() })
+  await settle()
+  FakeSocket.last.welcome()
+  await pass(15_000)
+  FakeSocket.last.end(4012, 'token expired')
+  await pass(1_500)
+  assert.equal(FakeSocket.last.url.searchParams.get('token'), 'second')
+  FakeSocket.last.welcome()
+  assert.equal(hub.state.is, 'online')
+  assert.deepEqual(log, ['connecting', 'online', 'waiting unauthorized', 'connecting', 'online'])
+
+  const last = connect({ token: 'text' })
+  await settle()
+  FakeSocket.last.welcome()
+  FakeSocket.last.end(4012, 'token expired')
+  await settle()
+  const { is, because } = last.hub.state as any
+  assert.deepEqual([is, because.final, because.message], ['closed', true, 'unauthorized: token expired (4012)'])
+})
+
+test('an unknown close code is not final', async () => {
+  const { hub } = connect()
+  await settle()
+  FakeSocket.last.welcome()
+  FakeSocket.last.end(4999, 'of a later version')
+  await settle()
+  assert.equal(hub.state.is, 'waiting')
+})
+
 test('a client that is forbidden or kicked does not reconnect, even with a function for tokens', async () => {
   for (const [code, name] of [[4403, 'forbidden'], [4011, 'kicked']] as const) {
     const { hub } = connect({ token: () => 'any' })

@@ -47,6 +47,18 @@ test('two peers discover each other and talk; only one of them offers', async ()
   assert.deepEqual(log.slice(3), ['message {"hello":"world"} ann', 'message {} ann'])
 })
 
+test('a page can choose its id, or leave the choice to the hub', async () => {
+  const own = 'a'.repeat(40)
+  const ann = named('ann', { id: own })
+  await settle()
+  assert.deepEqual([ann.id, FakeSocket.last.url.searchParams.get('peerId')], [own, own])
+  const given = 'b'.repeat(40)
+  FakeSocket.opened = socket => socket.welcome({ peerId: given })
+  const bob = named('bob', { id: '' })
+  await settle()
+  assert.deepEqual([bob.id, FakeSocket.last.url.searchParams.has('peerId')], [given, false])
+})
+
 test('messages sent before the link is open arrive in order', async () => {
   const [ann, bob] = [named('ann'), named('bob')]
   const log = events(bob)
