@@ -108,8 +108,8 @@ impl KeyLoader {
         self.facts.clone()
     }
 
-    /// Reads files again periodically, and on each message of `asked`. Requests the keys of a URL then, periodically,
-    /// and when a token names an unknown key, but not more often than [`JWKS_FLOOR`]. Never ends.
+    /// Reads files again periodically, and on each message of `asked`. Requests the keys of a URL on such a message,
+    /// periodically, and when a token names an unknown key, but not more often than [`JWKS_FLOOR`]. Never ends.
     pub async fn run(mut self, asked: &mut Signal) {
         let mut next_fetch = Instant::now();
         let mut looks = tokio::time::interval(TLS_RELOAD_INTERVAL);
@@ -144,7 +144,7 @@ impl KeyLoader {
         }
     }
 
-    /// Reads the files again. Keys that have not changed are kept without a word.
+    /// Reads the files again. Unchanged keys are kept, without a log line.
     async fn read_files(&mut self) {
         let sources = self.sources.clone();
         // A blocking thread, because a file system can be slow.
@@ -157,12 +157,12 @@ impl KeyLoader {
             }
             Err((setting, error)) => {
                 self.facts.0[1].fetch_add(1, Ordering::Relaxed);
-                warn!(setting, error, detail = "the keys of before are used", "token_keys_refused");
+                warn!(setting, error, detail = "the previous keys are used", "token_keys_refused");
             }
         }
     }
 
-    /// Requests the keys of the URL. False if that failed, and the keys of before stay.
+    /// Requests the keys of the URL. Returns false if that failed: the previous keys stay.
     async fn fetch(&mut self) -> bool {
         let Some((url, tls)) = &self.remote else { return true };
         match Box::pin(fetch(tls, url)).await {
@@ -178,7 +178,7 @@ impl KeyLoader {
             }
             Err(error) => {
                 self.facts.0[1].fetch_add(1, Ordering::Relaxed);
-                warn!(%error, url = %url, detail = "the keys of before are used", "token_keys_refused");
+                warn!(%error, url = %url, detail = "the previous keys are used", "token_keys_refused");
                 self.tokens.keep(Some(self.floor));
                 false
             }

@@ -1,7 +1,7 @@
 //! Grants: what a session may do, and in which networks.
 //!
-//! A token is checked before the session begins. Its grant comes to the router with the session, and the router is the
-//! only part that applies it. A session without a grant may do everything.
+//! A token is checked before the session begins. The router receives the grant with the session, and is the only part
+//! that applies it. A session without a grant may do everything.
 
 use std::fmt;
 
@@ -48,7 +48,7 @@ impl Rights {
 /// A rule of a grant: the networks, and the rights there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Rule {
-    /// The whole name, or the beginning of it.
+    /// The name, or a prefix of names.
     name: Box<str>,
     is_prefix: bool,
     rights: Rights,
@@ -98,8 +98,8 @@ impl Grant {
         Self { rules: Some(Vec::new()), ..Self::default() }
     }
 
-    /// Adds rights in the network with this name, or in all networks that begin with it if it ends with `*`. A blank
-    /// name means `global`, as in messages.
+    /// Adds rights in the network with this name. If it ends with `*`, adds them in all networks whose names begin with
+    /// the text before that. A blank name means `global`, as in messages.
     ///
     /// # Errors
     ///
@@ -165,13 +165,13 @@ mod tests {
     const OBSERVER: Rights = Rights { join: false, observe: true, signal: false };
 
     #[test]
-    fn a_grant_without_rules_makes_members_everywhere() {
+    fn a_grant_without_rules_gives_the_rights_of_a_member_everywhere() {
         assert_eq!(Grant::everywhere().rights("any"), Rights::MEMBER);
         assert_eq!(Grant::nowhere().rights("any"), Rights::default());
     }
 
     #[test]
-    fn rules_name_a_network_or_a_beginning_and_their_rights_add_up() {
+    fn rules_name_a_network_or_a_prefix_and_their_rights_add_up() {
         let mut grant = Grant::nowhere();
         grant.allow("room-*", OBSERVER).unwrap();
         grant.allow("room-1", Rights::MEMBER).unwrap();

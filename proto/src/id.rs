@@ -45,8 +45,8 @@ impl PeerId {
         Self::of_hash(Sha256::new().chain_update(key))
     }
 
-    /// The id of a user whom an identity provider names otherwise than by an id: the first 20 bytes of the SHA-256 of
-    /// `sub:` and the name.
+    /// The id of a user whose name at the identity provider is not an id: the first 20 bytes of the SHA-256 of `sub:`
+    /// and the name.
     pub fn of_subject(name: &str) -> Self {
         Self::of_hash(Sha256::new().chain_update("sub:").chain_update(name))
     }

@@ -73,7 +73,7 @@ pub enum ResumeOutcome {
     Younger,
     /// A session of a younger lineage has had the id for too long, so the liveness check decided.
     Late,
-    /// A session that has proven that the id is its own has it, so the liveness check decided.
+    /// The session with the id has proven that the id is its own, so the liveness check decided.
     Owned,
     /// The secret belongs to another mesh or to another id. It was ignored.
     Foreign,

@@ -22,7 +22,7 @@ use claims::Claims;
 pub use keys::{KeyProblem, TokenKey};
 pub use refusal::TokenRefusal;
 
-/// What a token must say besides its signature.
+/// What a token must contain besides its signature.
 #[derive(Clone, Default, Debug)]
 pub struct TokenRules {
     /// JWT_AUDIENCE: one of these must be in `aud`. Empty: a token must have no `aud`.
@@ -182,7 +182,7 @@ fn millis(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// A time in a token, in seconds since 1970 (RFC 7519, 2), in milliseconds.
+/// Converts a time in a token (seconds since 1970; RFC 7519, 2) to milliseconds.
 fn numeric_date(seconds: f64) -> u64 {
     // The conversion saturates: a negative number is 0.
     (seconds * 1000.0) as u64

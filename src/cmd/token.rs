@@ -34,7 +34,7 @@ pub struct Mint {
     #[arg(long, value_name = "ID")]
     pub peer: Option<PeerId>,
 
-    /// Network that the peer may join, or `prefix*`; with `=join,observe,signal` or some of them, only these rights;
+    /// Network that the peer may join, or `prefix*`; with `=` and some of join, observe and signal, only these rights;
     /// can be given several times [default: every network]
     #[arg(long = "network", value_name = "NAME[=RIGHTS]", value_parser = rule)]
     pub networks: Vec<Value>,

@@ -21,7 +21,7 @@ const FILE: &str = "file:";
 /// The settings of tokens. At least one source of keys is set.
 #[derive(Clone, Debug)]
 pub struct TokenSettings {
-    /// What a token must say besides its signature.
+    /// What a token must contain besides its signature.
     pub rules: TokenRules,
     /// Where keys come from.
     pub sources: TokenSources,
@@ -59,7 +59,7 @@ impl Source {
 }
 
 impl TokenSources {
-    /// Reads all keys. Takes the time of the file system.
+    /// Reads all keys. It may wait for a slow file system.
     ///
     /// # Errors
     ///

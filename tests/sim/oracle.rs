@@ -26,7 +26,8 @@ pub(crate) struct Sid {
 /// A network by its number in the plan.
 pub(crate) type Net = usize;
 
-/// What the token of a client allows: its rights in each network, and in no other one, until a time.
+/// What the token of a client allows: its rights in these networks, and when they end. It has no rights in other
+/// networks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Granted {
     pub(crate) rights: Vec<Rights>,
@@ -113,7 +114,7 @@ struct Client {
 #[derive(Debug, Default)]
 struct View {
     epoch: u64,
-    /// It discovers the members and is none.
+    /// It discovers the members without being one.
     observes: bool,
     /// Announced peers, in the order of the hub's messages.
     told: BTreeMap<PeerId, u64>,
@@ -264,7 +265,7 @@ impl Oracle {
         self.leaves(sid, peer, nets);
     }
 
-    /// A client has a new token, which may end some of its memberships.
+    /// Records that a client has a new token, which may end some of its memberships.
     pub(crate) fn renews(&mut self, sid: Sid, granted: Granted) {
         let Some(client) = self.sessions.get_mut(&sid) else { return };
         let peer = client.peer;
@@ -278,7 +279,7 @@ impl Oracle {
         self.leaves(sid, peer, nets);
     }
 
-    /// A client has left networks. The members know nothing of an observer.
+    /// Records that a client has left networks. The members know nothing of an observer.
     fn leaves(&mut self, sid: Sid, peer: PeerId, nets: Vec<(Net, bool)>) {
         for (net, observed) in nets {
             client_left(&mut self.sessions, sid, net);

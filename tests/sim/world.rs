@@ -293,7 +293,7 @@ impl World {
             wrong.push(format!("{takeovers:?} takeovers instead of {:?}, and {errors} errors", self.oracle.takeovers));
         }
         if owners != self.oracle.owners {
-            wrong.push(format!("{owners} takeovers of owners for {}", self.oracle.owners));
+            wrong.push(format!("{owners} takeovers of owners instead of {}", self.oracle.owners));
         }
         if resumes != self.oracle.resumes {
             wrong.push(format!("{resumes:?} resumes instead of {:?}", self.oracle.resumes));

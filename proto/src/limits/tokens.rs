@@ -17,8 +17,9 @@ pub const MAX_GRANT_RULES: usize = 64;
 pub const MAX_GRANT_CLASS_BYTES: usize = 64;
 
 /// Time before the end of a grant at which its session receives `token-expires`. A client needs a round trip to its
-/// identity provider and one to the hub. A grant that ends within twice this time is warned of when half of the time has
-/// passed, so that a client with short tokens, or with one token that it sends again and again, is not warned in a loop.
+/// identity provider and one to the hub. If a grant ends within twice this time, the warning comes when half of the
+/// time has passed. So a client with short tokens, or one that sends the same token again and again, is not warned in a
+/// loop.
 pub const TOKEN_WARNING: Duration = Duration::from_secs(60);
 
 /// Time for which the clock of an identity provider may be ahead: a token whose `nbf` is that far in the future is
@@ -47,11 +48,11 @@ pub const MAX_JWKS_BYTES: usize = 256 * 1024;
 /// Time between two requests for the keys at a URL.
 pub const JWKS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
-/// Minimum time between two requests for the keys, if tokens with an unknown `kid` cause them: whoever invents such
-/// tokens makes the hub send 6 requests a minute.
+/// Minimum time between two requests for the keys, if tokens with an unknown `kid` cause them: someone who invents such
+/// tokens makes the hub send at most 6 requests a minute.
 pub const JWKS_FLOOR: Duration = Duration::from_secs(10);
 
-/// Time for which a token with an unknown `kid` waits for new keys, and for which their server may take.
+/// Time for which a token with an unknown `kid` waits for new keys, and time limit of a request for keys.
 pub const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
 
 // Checks of the figures and orderings in the comments above.

@@ -27,7 +27,7 @@ pub(super) struct Names {
     inside: HubId,
     /// The id of this hub outside.
     outside: HubId,
-    /// The id inside of that other hub which has the id `inside` outside.
+    /// The id, inside this hub, of the other hub that has the id `inside` outside.
     stand_in: HubId,
 }
 

@@ -13,18 +13,19 @@ use super::expiries::{Expiry, Held};
 use super::letter::{Frame, Output};
 use super::session::Session;
 
-/// `data` of the `goodbye` that the hub says for a peer whose new token does not allow the network.
+/// `data` of the `goodbye` that the hub sends for a peer whose new token does not allow the network.
 const FORBIDDEN: &str = r#"{"reason":"forbidden"}"#;
 
 impl Router {
-    /// Begins to watch the grant of a new session, and again when it is admitted: until then it cannot be warned.
+    /// Begins to watch the grant of a session: when the session begins, and again when it is admitted, because a
+    /// waiting session receives no warning.
     pub(super) fn watch_grant(&mut self, id: SessionId, now: Now) {
         if let Some(held) = self.sessions.get_mut(id).and_then(Session::held_mut) {
             self.expiries.watch(id, held, now);
         }
     }
 
-    /// Processes `auth`: has the new token checked.
+    /// Processes `auth`: requests a check of the new token.
     pub(super) fn renew_token(&mut self, id: SessionId, token: &str, now: Now) {
         let Some(session) = self.sessions.get_mut(id) else {
             return bug!(self.bugs, MessageSession, "auth of {id:?}");
@@ -38,7 +39,7 @@ impl Router {
         self.refuse_token(id, refusal, now);
     }
 
-    /// A new token was checked.
+    /// Processes the result of the check of a new token.
     pub(super) fn authorized(&mut self, id: SessionId, grant: Result<Box<Grant>, &'static str>, now: Now) {
         // The session may have ended meanwhile.
         let Some(session) = self.sessions.get_mut(id) else { return };

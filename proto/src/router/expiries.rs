@@ -17,7 +17,7 @@ pub(super) struct Held {
     /// Time at which the grant ends.
     ends: Duration,
     is_warned: bool,
-    /// A new token is being checked.
+    /// Whether a new token is being checked.
     is_renewing: bool,
 }
 
@@ -30,7 +30,7 @@ impl Held {
         &self.grant
     }
 
-    /// A new token is being checked from now on. False if one is already.
+    /// Records that a new token is being checked. Returns false if another one is.
     pub(super) fn begin_renewal(&mut self) -> bool {
         !std::mem::replace(&mut self.is_renewing, true)
     }
@@ -40,7 +40,7 @@ impl Held {
         self.is_renewing
     }
 
-    /// The check of a new token has ended.
+    /// Records that the check of a new token has ended.
     pub(super) fn end_renewal(&mut self) {
         self.is_renewing = false;
     }
@@ -77,7 +77,7 @@ impl Expiries {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Begins to watch a grant: a new session's, or a new one of a session. Later jumps of the wall clock do not move its
+    /// Begins to watch a session's grant: its first one, or a new one. Later jumps of the wall clock do not move its
     /// end.
     pub(super) fn watch(&mut self, id: SessionId, held: &mut Held, now: Now) {
         self.forget(id, Some(held));
@@ -96,7 +96,7 @@ impl Expiries {
         self.watch(id, held, now);
     }
 
-    /// A session has ended.
+    /// Records that a session has ended.
     pub(super) fn forget(&mut self, id: SessionId, held: Option<&Held>) {
         if let Some(due) = held.and_then(|held| held.due) {
             self.due.remove(&(due, id));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_is_warned_of_once_and_ends_once() {
+    fn a_session_is_warned_once_and_its_grant_ends_once() {
         let (mut expiries, mut held) = (Expiries::default(), Held::new(Grant::everywhere().until(1_140_000)));
         expiries.watch(id(1), &mut held, at(10));
         let secs = Duration::from_secs;

@@ -101,7 +101,7 @@ pub(super) struct Network {
     members: BTreeMap<PeerId, Member>,
     /// Unbounded members with sessions on this shard, in no particular order.
     locals: Vec<SessionId>,
-    /// Sessions on this shard that discover the members and are none themselves, in no particular order.
+    /// Observers on this shard: sessions that discover the members without being members, in no particular order.
     #[expect(clippy::box_collection, reason = "most networks have none: eight bytes for each, and not 24")]
     observers: Option<Box<Vec<SessionId>>>,
     /// Number of bounded members, on any shard or hub.
@@ -168,7 +168,7 @@ impl Network {
         &self.locals
     }
 
-    /// Sessions on this shard that discover the members and are none themselves, in no particular order.
+    /// Observers on this shard: sessions that discover the members without being members, in no particular order.
     pub(super) fn observers(&self) -> &[SessionId] {
         self.observers.as_deref().map_or(&[], Vec::as_slice)
     }
@@ -180,7 +180,7 @@ impl Network {
         observers.len() as u32 - 1
     }
 
-    /// Removes an observer. Returns the session whose index is now the leaver's, if it was another one's.
+    /// Removes an observer. Returns the session that takes its index, if another one does.
     ///
     /// # Errors
     ///

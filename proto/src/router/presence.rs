@@ -102,8 +102,8 @@ impl Router {
         }
     }
 
-    /// Notifies the unbounded members on this shard, and the observers, of a change of a member. Of a bounded one, only
-    /// the observers.
+    /// Notifies the unbounded members on this shard, and the observers, of a change of a member. If that member is
+    /// bounded, only the observers are notified.
     fn notify_locals(
         &mut self,
         ix: NetworkIx,

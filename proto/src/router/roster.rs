@@ -26,7 +26,7 @@ pub(super) struct Rosters {
     /// Announcements whose claims lost against those in the rosters: at most one for each member there.
     hidden: BTreeMap<(NetworkIx, PeerId), Arc<Announcement>>,
     members: usize,
-    /// Number of networks with members. Others have only observers, or sessions that leave.
+    /// Number of networks with members. All other networks have only observers, or sessions that leave.
     inhabited: usize,
 }
 

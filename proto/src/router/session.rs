@@ -56,7 +56,8 @@ impl Session {
         }
     }
 
-    /// The session of a client that has, or has not, proven that the id is its own, and whose token allows this.
+    /// The session of a client. `owner` says whether the client has proven that the id is its own, and `grant` what its
+    /// token allows.
     pub(super) fn with(self, owner: bool, grant: Option<Box<Grant>>) -> Self {
         Self { owner, held: grant.map(|grant| Box::new(Held::new(*grant))), ..self }
     }
@@ -187,7 +188,7 @@ pub(super) struct Membership {
     announced_bytes: u32,
     /// Index in the network's list of unbounded sessions, or of observers; [`Self::UNLISTED`] if it is bounded.
     local: u32,
-    /// Whether it discovers the members and is not one.
+    /// Whether it is an observer: it discovers the members without being one.
     observes: bool,
     cursor: Option<Box<RosterCursor>>,
     circle: Option<Box<Circle>>,
@@ -210,7 +211,7 @@ impl Membership {
         Self { observes: true, ..Self::new(network, stay, Some(local)) }
     }
 
-    /// Whether it discovers the members and is not one.
+    /// Whether it is an observer: it discovers the members without being one.
     pub(super) fn observes(&self) -> bool {
         self.observes
     }

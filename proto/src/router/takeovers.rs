@@ -282,8 +282,8 @@ impl Takeovers {
         ensure(forgotten.is_none(), || format!("a takeover has no deadline: {forgotten:?}"))
     }
 
-    /// Whether no other session waits for the id, or only one with a weaker secret. An owner goes before all others, and
-    /// the newest owner before earlier ones.
+    /// Whether no other session waits for the id, or only one with a weaker secret. An owner has precedence over all
+    /// others, and the newest owner over earlier ones.
     fn goes_first(&self, peer: &PeerId, resume: Option<Lineage>, owner: bool) -> bool {
         let waits = self.pending.get(peer);
         owner || waits.is_none_or(|waits| !waits.owner && resume.is_some_and(|resume| resume.outranks(waits.resume)))

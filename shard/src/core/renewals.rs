@@ -1,4 +1,4 @@
-//! New tokens of sessions, which replace those that the sessions came with.
+//! New tokens of sessions, which replace the tokens with which the sessions connected.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -24,7 +24,7 @@ pub(crate) struct Renewal {
 }
 
 impl Core {
-    /// Has a new token checked.
+    /// Starts the check of a new token.
     pub(super) fn authorize(&mut self, renewal: Renewal) {
         let session = renewal.session;
         let is_taken = self.renewals.as_ref().is_some_and(|renewals| renewals.try_send(renewal).is_ok());
@@ -34,7 +34,7 @@ impl Core {
         }
     }
 
-    /// A new token was checked.
+    /// Handles the result of the check of a new token.
     fn authorized(&mut self, session: SessionId, peer: PeerId, checked: Result<Allowed, TokenRefusal>) {
         self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();

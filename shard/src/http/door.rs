@@ -207,7 +207,7 @@ impl Door {
                 let token = str::from_utf8(shown).map_err(|_| TokenRefusal::Malformed);
                 match token.and_then(|token| tokens.check(token, SystemTime::now())) {
                     Ok(allowed) => return Ok(Some(allowed)),
-                    // A token with a valid form says more than one that is no JWT.
+                    // The refusal of a JWT tells more than that of any other text.
                     Err(no) if refusal.is_none_or(|had| had == TokenRefusal::Malformed) => refusal = Some(no),
                     Err(_) => {}
                 }

@@ -118,7 +118,7 @@ pub fn bearer_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// What precedes a token among the subprotocols.
+/// Prefix of a token among the subprotocols.
 const BEARER: &str = "bearer.";
 
 /// The tokens among the subprotocols of a request: `peerpigeon, bearer.<token>`, since pages cannot set headers.

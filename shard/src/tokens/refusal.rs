@@ -11,9 +11,9 @@ pub enum TokenRefusal {
     UnknownKey,
     /// The signature is wrong.
     Signature,
-    /// Its `exp` is over.
+    /// Its `exp` has passed.
     Expired,
-    /// Its `nbf` is to come.
+    /// Its `nbf` has not come yet.
     NotYetValid,
     /// Its `aud` does not name this hub.
     Audience,

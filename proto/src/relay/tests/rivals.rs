@@ -1,4 +1,5 @@
-//! Tests of what one hub says and does about heartbeats of another incarnation: of its own id, or of a known hub's.
+//! Tests of what one hub says and does about heartbeats of another incarnation: of its own id, or of the id of a known
+//! hub.
 
 use super::*;
 use crate::envelope::Heartbeat;

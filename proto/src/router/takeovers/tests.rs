@@ -80,7 +80,7 @@ fn a_waiting_newcomer_is_replaced_only_by_one_with_a_stronger_secret() {
 }
 
 #[test]
-fn a_waiting_newcomer_gives_way_to_an_owner_and_an_owner_to_a_newer_one_only() {
+fn a_waiting_newcomer_is_replaced_by_an_owner_and_an_owner_only_by_a_newer_owner() {
     for (waits, comes, gives_way) in [
         ((secret(1), false), (None, true), true),
         ((None, true), (None, true), true),

@@ -26,12 +26,12 @@ fn an_announcement_costs_its_bytes_and_a_fixed_number_more() {
 }
 
 #[test]
-fn a_goodbye_costs_its_data_for_each_member_of_the_networks_left() {
+fn a_goodbye_costs_its_data_for_each_member_of_its_networks() {
     let members = 3;
     let data = r#""so long""#;
     let goodbye = format!(r#"{{"type":"goodbye","networkName":"n","data":{data}}}"#);
     let cost = (data.len() + MEMBER_BYTES) as u64 * members;
-    // After the goodbye, something is left of the events' burst, or nothing.
+    // After the goodbye, either something is left of the events' burst, or nothing.
     for (burst, refused) in [(cost + 1, 0), (cost, 1)] {
         let mut day = Day::new(8);
         day.now = Duration::from_secs(1_000_000);
