@@ -291,7 +291,7 @@ test('a join costs the same in a room of thousands', async () => {
   }
   for (let index = 10; index < 3_000; index++) join(index)
   assert.equal(ann.peers.size, 3_000)
-  assert.equal(looked, 0, 'no member is looked at')
+  assert.equal(looked, 0, 'no member was examined')
 })
 
 test('ready resolves when the hub reports the end of the roster, not at a pong', async () => {

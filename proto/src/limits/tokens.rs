@@ -52,7 +52,8 @@ pub const JWKS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// tokens makes the hub send at most 6 requests a minute.
 pub const JWKS_FLOOR: Duration = Duration::from_secs(10);
 
-/// Time for which a token with an unknown `kid` waits for new keys, and time limit of a request for keys.
+/// Time limit of a request for keys. A token with an unknown `kid` waits if keys can be requested within this time, and
+/// for at most twice this time.
 pub const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
 
 // Checks of the figures and orderings in the comments above.

@@ -6,9 +6,9 @@
 //! id outside, has a stand-in inside.
 //!
 //! Ids break ties between claims and decide which hub speaks on the bridge, so the translation keeps their order. The
-//! three ids differ only in their last eight bytes, and the stand-in is as much less than the first id as the new id is
-//! greater. (At the ends of the range these bytes wrap around. Then a tie between these two hubs in one millisecond is
-//! decided wrongly, and both sessions end.)
+//! three ids differ only in their last eight bytes. The new id is greater than the first id by a step, and the stand-in
+//! is less than it by the same step. (At the ends of the range these bytes wrap around. Then a tie between these two
+//! hubs in one millisecond is decided wrongly, and both sessions end.)
 
 use std::sync::Arc;
 

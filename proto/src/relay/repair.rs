@@ -400,7 +400,7 @@ mod tests {
     fn a_wrong_snapshot_is_replaced_over_another_hop_after_a_pause() {
         let mut repair = Repair::default();
         repair.note_wrong(NOW);
-        assert!(repair.is_asking(NOW), "it is the first");
+        assert!(repair.is_asking(NOW), "it is the first request");
         repair.ask([A, B].into_iter(), NOW);
         assert!(repair.complete(1, NOW).is_none(), "the snapshot lacks a known change");
         let Snapshot { via, seq, .. } = repair.complete(0, NOW).unwrap();

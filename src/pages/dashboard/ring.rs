@@ -81,8 +81,8 @@ impl Ring {
         if position.epoch == self.epoch { position.number.min(self.last) } else { 0 }
     }
 
-    /// Returns the events after a number, oldest first, up to `most` bytes and at least one, and the number of the last
-    /// of these events. `None` if there are none. Includes log lines only if `with_lines`.
+    /// Returns the events after a number, oldest first: at least one, and further ones up to `most` bytes together.
+    /// Also returns the number of the last of them. `None` if there are none. Includes log lines only if `with_lines`.
     pub(super) fn after(&self, number: u64, with_lines: bool, most: usize) -> Option<(Bytes, u64)> {
         let from = |events: &VecDeque<(u64, Bytes)>| events.partition_point(|(known, _)| *known <= number);
         let mut samples = self.samples.range(from(&self.samples)..).peekable();
