@@ -75,6 +75,8 @@ mod time;
 mod tuning;
 mod turns;
 mod wire;
+#[cfg(test)]
+mod words;
 pub mod ws;
 
 pub use budget::{Allowance, Budget, BudgetItem, BudgetOwner, BudgetRates};
