@@ -2,10 +2,12 @@
 
 mod bounds;
 mod bytes;
+mod counters;
 mod edges;
 mod legacy;
 mod namesakes;
 mod numbers;
+mod replicas;
 mod rivals;
 mod silence;
 mod slices;
