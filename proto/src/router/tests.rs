@@ -1,9 +1,13 @@
 //! Tests of properties that cannot be observed from outside: memory does not grow with the past. Transcripts and the
 //! simulator (`tests/sim`) test everything else.
 
+mod answers;
 mod budgets;
 mod circles;
+mod counts;
 mod edges;
+mod networks;
+mod picks;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
