@@ -33,7 +33,7 @@ fn a_signal_of_an_ended_incarnation_is_not_delivered() {
 }
 
 #[test]
-fn outcomes_of_an_ended_incarnation_are_late_and_answer_nothing() {
+fn outcomes_of_an_ended_incarnation_count_as_late_and_reach_no_sender() {
     let mut net = triangle();
     net.loses = |envelope| envelope.kind() == EnvelopeKind::Signal;
     net.signals(1, 11, 12, 1);
@@ -149,7 +149,7 @@ fn messages_of_a_go_hub_that_are_refused_are_counted() {
 }
 
 #[test]
-fn outcomes_are_those_delivered_and_those_sent_to_a_go_hub() {
+fn outcomes_include_delivered_signals_and_signals_sent_to_a_go_hub() {
     let mut net = Net::full(2);
     net.joins(1, 11, 0);
     net.joins(2, 12, 0);

@@ -46,7 +46,7 @@ fn presences_that_differ_in_anything_have_other_digests() {
         assert!(apply(&mut holding, session, ChangeKind::Up, usize::MAX).is_ok());
         holding
     });
-    assert!(connected.iter().all(|holding| digests.insert(holding.digest)), "also without a network");
+    assert!(connected.iter().all(|holding| digests.insert(holding.digest)), "digests also differ without a network");
     assert!(apply(&mut connected[0], 5, ChangeKind::Down(LeaveReason::Moved), usize::MAX).is_ok());
     assert_eq!(connected[0].digest, 0);
 }

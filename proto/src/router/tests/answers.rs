@@ -98,7 +98,7 @@ fn closed_after(day: &mut Day, text: &str) -> Option<Duration> {
 #[test]
 fn a_session_that_ignores_refusals_for_long_is_closed() {
     let mut day = exhausted(BudgetItem::Messages);
-    // One message per second is accepted. The refused ones are never a pause apart.
+    // One message per second is accepted. The time between two refused messages is always shorter than a pause.
     let after = closed_after(&mut day, r#"{"type":"ping"}"#).unwrap();
     assert!(after >= RATE_LIMIT_PATIENCE && after < RATE_LIMIT_PATIENCE + RATE_LIMIT_PAUSE, "{after:?}");
 }

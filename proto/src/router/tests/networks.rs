@@ -23,9 +23,9 @@ fn member(n: u8, bounded: bool, here: bool) -> Member {
 const ALL: u64 = u64::MAX;
 
 #[test]
-fn draws_cover_all_members_evenly_from_the_smallest_to_the_greatest_number() {
+fn draws_select_all_members_evenly_whatever_the_random_number() {
     let mut network = network(&(1..=8).map(|n| (n, false, true)).collect::<Vec<_>>());
-    assert_eq!(network.draw(0), None, "it is not prepared");
+    assert_eq!(network.draw(0), None, "the draws are not prepared");
     assert_eq!(network.draw_in_turn(0).count(), 0);
     network.make_lots();
     let drawn: Vec<_> = (0..8).map(|eighth| network.draw(ALL / 8 * eighth + 100)).collect();
