@@ -256,8 +256,8 @@ fn a_flood_of_requests_shares_fresh_renderings() {
     }
     let made = renders();
     let most = RENDER_BURST + (start.elapsed().as_secs_f64() * f64::from(RENDER_RATE)).ceil() as u32;
-    assert!((RENDER_BURST..=most).contains(&made), "{made} for {asked}, at most {most}");
-    assert!((made as usize) < asked, "requests share renderings: {made} for {asked}");
+    assert!((RENDER_BURST..=most).contains(&made), "{made} renderings for {asked} requests, at most {most}");
+    assert!((made as usize) < asked, "requests share renderings: {made} renderings for {asked} requests");
     hub.gauges.connections.store(1_000_000, Ordering::Relaxed);
     let changed = Instant::now();
     while hub.get("/health").plain()["connections"] != json!(1_000_000) {

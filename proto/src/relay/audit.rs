@@ -40,7 +40,7 @@ impl Relay {
         let mut counted = Kept::default();
         for (hub, remote) in &self.hubs {
             let (kept, accounted) = (remote.kept(), remote.accounted());
-            ensure(kept == accounted, || format!("{kept:?} is kept for {hub:?}, and {accounted:?} counted"))?;
+            ensure(kept == accounted, || format!("{kept:?} is kept for {hub:?}, but {accounted:?} is counted"))?;
             let held: usize = remote.holding.peers.values().map(|presence| presence_bytes(presence)).sum();
             ensure(held == remote.holding.bytes(), || format!("{hub:?} holds {held} bytes, which count otherwise"))?;
             counted.presence += kept.presence;

@@ -98,7 +98,7 @@ fn read_pieces<'c>(
         let room = reader.partial.capacity();
         assert!(
             room <= 2 * reader.waiting_bytes().max(1024) + 4 * READ_BUFFER_BYTES,
-            "{room} bytes for {came} that came"
+            "the reader keeps {room} bytes after {came} have arrived"
         );
     }
     Ok(reader.waiting_bytes())

@@ -213,7 +213,7 @@ impl World {
         for (about, count) in &self.signals.errors {
             let most = failed.get(about).copied().unwrap_or_default();
             if *count > most {
-                wrong.push(format!("{about:?} has {count} errors for {most} failures"));
+                wrong.push(format!("{about:?} has {count} errors, but only {most} failures"));
             }
         }
         wrong
