@@ -22,25 +22,25 @@ use tokio::sync::{mpsc, oneshot};
 pub use act::{Act, NAMES, span};
 pub use gatekeeper::{Entry, Gatekeeper, is_own_page};
 
-/// An order of an operator, for the hub's main thread.
+/// A request of an operator, for the hub's main thread.
 #[derive(Debug)]
-pub struct Order {
+pub struct Request {
     /// The order.
     pub act: Act,
     /// Receives the outcome.
     pub answer: oneshot::Sender<Outcome>,
 }
 
-/// The orders, at the hub's main thread.
-pub type Orders = mpsc::Receiver<Order>;
+/// The requests, at the hub's main thread.
+pub type Requests = mpsc::Receiver<Request>;
 
 /// Passes orders to the hub's main thread.
 #[derive(Clone, Debug)]
-pub struct Desk(mpsc::Sender<Order>);
+pub struct Desk(mpsc::Sender<Request>);
 
 impl Desk {
     /// Creates a desk, and the receiver of its orders.
-    pub fn new() -> (Self, Orders) {
+    pub fn new() -> (Self, Requests) {
         let (orders, received) = mpsc::channel(MAX_ORDERS);
         (Self(orders), received)
     }
@@ -48,7 +48,7 @@ impl Desk {
     /// Gives an order, and waits for its outcome.
     pub async fn order(&self, act: Act) -> Outcome {
         let (answer, answered) = oneshot::channel();
-        match self.0.try_send(Order { act, answer }) {
+        match self.0.try_send(Request { act, answer }) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => return Outcome::Busy,
             Err(mpsc::error::TrySendError::Closed(_)) => return Outcome::Stopping,
@@ -139,7 +139,7 @@ impl Outcome {
 
     /// The status of the answer.
     pub fn status(&self, act: &Act) -> StatusCode {
-        let keeps_out = act.subject().2.is_some();
+        let keeps_out = act.out_for().is_some();
         match self {
             _ if !self.kept_out() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Closed { .. }
@@ -184,11 +184,7 @@ impl Outcome {
                 "the hub has not executed the order in time, but may do so later: look at its log".to_owned()
             }
         };
-        let out_for = match act {
-            Act::Kick { out_for, .. } | Act::CloseNetwork { out_for, .. } => *out_for,
-            Act::Drain { .. } | Act::Undrain => None,
-        };
-        match out_for {
+        match act.out_for() {
             None => what,
             Some(_) if !self.kept_out() => {
                 format!("{what}; it is not kept out, because this hub keeps out {MAX_EXCLUSIONS} others already")

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use mesh::{MeshHandle, MeshReading};
 use proto::limits::{ACT_TIMEOUT, CLOSE_LINGER, MAILBOX_BATCHES, TICK};
-use proto::{Acted, Keys, ShardId};
+use proto::{Acted, Keys, Order, ShardId};
 use shard::{ShardHandle, ShardReading, Shards};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::admin::{self, Act, Order, Orders, Outcome};
+use crate::admin::{self, Act, Outcome, Request, Requests};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::linking::{self, Mesh};
 
@@ -122,7 +122,7 @@ impl Hub {
         mut self,
         drain: Duration,
         mut stops: mpsc::Receiver<()>,
-        mut orders: Orders,
+        mut orders: Requests,
         lifecycle: &Lifecycle,
     ) -> Result<(), Failed> {
         let mut acting = JoinSet::new();
@@ -132,8 +132,8 @@ impl Hub {
                 failed = self.ends.next() => return Err(failed),
                 _ = stops.recv() => break,
                 Some(_) = acting.join_next() => {}
-                Some(order) = orders.recv(), if acting.is_empty() => {
-                    acting.spawn(self.act(order, drain, lifecycle));
+                Some(request) = orders.recv(), if acting.is_empty() => {
+                    acting.spawn(self.act(request, drain, lifecycle));
                 }
             }
         }
@@ -196,13 +196,17 @@ impl Hub {
     }
 
     /// Starts to execute an operator's order. The future completes when the order is executed and answered.
-    fn act(&self, order: Order, drain: Duration, lifecycle: &Lifecycle) -> impl Future<Output = ()> + Send + 'static {
-        let Order { act, answer } = order;
+    fn act(
+        &self,
+        request: Request,
+        drain: Duration,
+        lifecycle: &Lifecycle,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let Request { act, answer } = request;
         let begun: Begun = match act {
-            Act::Kick { peer, network, out_for } => {
+            Act::Order(kick @ Order::Kick { peer, .. }) => {
                 let home = ShardId::home(&peer, self.shards.len() as u16, self.keys);
-                let kick = shard::Act::Kick { peer, network, out_for };
-                let (acted, reading) = (self.shards[usize::from(home.0)].act(kick), self.reading.clone());
+                let (acted, reading) = (self.shards[usize::from(home.0)].order(kick), self.reading.clone());
                 Box::pin(async move {
                     match acted.await {
                         Ok(Acted::Kicked { from, excluded }) => admin::kicked(from, excluded, &reading.borrow()),
@@ -210,9 +214,8 @@ impl Hub {
                     }
                 })
             }
-            Act::CloseNetwork { network, out_for } => {
-                let close = shard::Act::CloseNetwork { network, out_for };
-                let all: Vec<_> = self.shards.iter().map(|shard| shard.act(close.clone())).collect();
+            Act::Order(close @ Order::CloseNetwork { .. }) => {
+                let all: Vec<_> = self.shards.iter().map(|shard| shard.order(close.clone())).collect();
                 Box::pin(async move {
                     let (mut members, mut kept_out) = (0, true);
                     for acted in all {

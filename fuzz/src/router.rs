@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use proto::{
-    Budget, BudgetRates, ClientMessage, CloseReason, Frame, HubId, Input, Keys, MessageKind, NetworkName, Now, Origin,
-    Output, PeerEvent, PeerId, ResumeKeys, Router, RouterConfig, RouterTuning, SessionId, ShardId, ToShard,
+    Budget, BudgetRates, ClientMessage, CloseReason, Frame, HubId, Input, Keys, MessageKind, NetworkName, Now, Order,
+    Origin, Output, PeerEvent, PeerId, ResumeKeys, Router, RouterConfig, RouterTuning, SessionId, ShardId, ToShard,
 };
 
 use client::Client;
@@ -162,7 +162,7 @@ impl Hub {
     fn kick(&mut self, name: Name, network: Option<&str>, out_for: Option<Duration>) {
         let peer = self.session(name).client.peer;
         let was_member = network.map(|network| self.session(name).client.is_member(network));
-        let kick = Input::Kick { peer, network: network.map(NetworkName::new), out_for };
+        let kick = Input::Order(Order::Kick { peer, network: network.map(NetworkName::new), out_for });
         self.input(name.0, kick);
         // Another session of the peer that waits for its id may be admitted now.
         let session = self.sessions.get(&name).filter(|session| !session.retiring);
@@ -179,7 +179,10 @@ impl Hub {
     /// An operator closes a network: each shard removes its own peers.
     fn close_network(&mut self, network: &str, out_for: Option<Duration>) {
         for shard in 0..self.shards.len() {
-            self.input(ShardId(shard as u16), Input::CloseNetwork { network: NetworkName::new(network), out_for });
+            self.input(
+                ShardId(shard as u16),
+                Input::Order(Order::CloseNetwork { network: NetworkName::new(network), out_for }),
+            );
         }
         let member = self.sessions.values().find(|session| !session.retiring && session.client.is_member(network));
         assert!(member.is_none(), "a closed network has a member that was not told");

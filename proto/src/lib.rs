@@ -101,8 +101,8 @@ pub use resume::{Lineage, ResumeKeys, ResumeOutcome, Right, Secret};
 pub use route::{Address, Hop};
 pub use router::{
     Acted, Announcement, Asker, Discovery, Frame, Input, KickedFrom, Leave, Letter, Meeting, MeetingEnd, MeetingKind,
-    Origin, OutcomeLetter, Output, PeerEvent, Router, RouterConfig, RouterStats, Sender, SignalLetter, Standing, Stay,
-    ToMesh, ToShard,
+    Order, Origin, OutcomeLetter, Output, PeerEvent, Router, RouterConfig, RouterStats, Sender, SignalLetter, Standing,
+    Stay, ToMesh, ToShard,
 };
 pub use secret::is_secret;
 pub use time::Now;

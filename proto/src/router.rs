@@ -29,6 +29,7 @@ mod message;
 mod network;
 mod observe;
 mod operator;
+mod order;
 mod picks;
 mod presence;
 mod reading;
@@ -63,9 +64,10 @@ use crate::wire::{MessageKind, Welcome};
 
 pub use discovery::Discovery;
 pub use letter::{
-    Acted, Announcement, Asker, Frame, Input, KickedFrom, Leave, Letter, Meeting, MeetingEnd, MeetingKind, Origin,
-    OutcomeLetter, Output, PeerEvent, Sender, SignalLetter, Standing, Stay, ToMesh, ToShard,
+    Announcement, Asker, Frame, Input, Leave, Letter, Meeting, MeetingEnd, MeetingKind, Origin, OutcomeLetter, Output,
+    PeerEvent, Sender, SignalLetter, Standing, Stay, ToMesh, ToShard,
 };
+pub use order::{Acted, KickedFrom, Order};
 pub use stats::RouterStats;
 
 use exclusions::Exclusions;
@@ -227,19 +229,18 @@ impl Router {
             Input::AskedOn { session } => self.asked_on(session, now),
             Input::Authorized { session, grant } => self.authorized(session, grant, now),
             Input::Closed { session, reason } => self.end(session, reason, now),
-            Input::CloseNetwork { network, out_for } => self.close_network(network, out_for, now),
             Input::Continue => self.continue_work(now),
             Input::Delivered { origin, target } => self.delivered(origin, target, now),
             Input::GoAway { session, close_in, reconnect_in, hubs } => {
                 self.go_away(session, (close_in, reconnect_in), hubs, now);
             }
-            Input::Kick { peer, network, out_for } => self.kick(peer, network.as_ref(), out_for, now),
             Input::Letter(letter) => self.letter(letter, now),
             Input::Message { session, text } => match isolated(|| codec::parse(text)) {
                 Some(parsed) => self.message(session, parsed, text.len(), now),
                 None => self.parser_failed(session, now),
             },
             Input::NotText { session } => self.message(session, Err(RefusedMessage::not_text()), 0, now),
+            Input::Order(order) => self.ordered(order, now),
             Input::Opened { session, peer, seat, resume, owner, grant } => {
                 self.opened(session, peer, seat, (resume, owner), grant, now);
             }

@@ -54,7 +54,7 @@ pub use networks::{Largest, Members, NetworkList};
 pub use origins::Origins;
 pub use pace::Pace;
 pub use proxies::Proxies;
-pub use runtime::{Act, ShardHandle, Shards, start};
+pub use runtime::{ShardHandle, Shards, start};
 pub use socket::Socket;
 pub use stats::{HandshakeFailure, IoStats, ShardReading};
 pub use tokens::{Allowed, KeyProblem, TokenKey, TokenRefusal, TokenRules, Tokens};

@@ -6,10 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::Duration;
 
 use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, MAILBOX_BATCHES, SHARD_COMMANDS, TICK};
-use proto::{Acted, NetworkName, PeerId, Router, ShardId, ToMesh, ToShard};
+use proto::{Acted, NetworkName, Order, Router, ShardId, ToMesh, ToShard};
 use thread::{Mailboxes, check, planted};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -35,28 +34,7 @@ enum Command {
     /// End the drain: the remaining sessions stay, and new peers are accepted.
     Undrain,
     /// Execute an operator's order, and answer when it is done.
-    Act { act: Act, done: oneshot::Sender<Acted> },
-}
-
-/// An operator's order to a shard.
-#[derive(Clone, Debug)]
-pub enum Act {
-    /// Remove a peer, at its home shard: [`Input::Kick`](proto::Input::Kick).
-    Kick {
-        /// The peer.
-        peer: PeerId,
-        /// The network that the peer is removed from; `None` means the hub.
-        network: Option<NetworkName>,
-        /// Time for which the peer may not return.
-        out_for: Option<Duration>,
-    },
-    /// Close a network, on each shard: [`Input::CloseNetwork`](proto::Input::CloseNetwork).
-    CloseNetwork {
-        /// The network.
-        network: NetworkName,
-        /// Time for which nobody may join it.
-        out_for: Option<Duration>,
-    },
+    Order { order: Order, done: oneshot::Sender<Acted> },
 }
 
 /// The hub's handle of a running shard. Dropping it ends the shard.
@@ -82,9 +60,9 @@ impl ShardHandle {
 
     /// Executes an operator's order. The receiver resolves when it is done. It gets an error if the shard has ended, or
     /// if [`SHARD_COMMANDS`] others are queued.
-    pub fn act(&self, act: Act) -> oneshot::Receiver<Acted> {
+    pub fn order(&self, order: Order) -> oneshot::Receiver<Acted> {
         let (done, acted) = oneshot::channel();
-        _ = self.commands.try_send(Command::Act { act, done });
+        _ = self.commands.try_send(Command::Order { order, done });
         acted
     }
 
@@ -128,7 +106,7 @@ pub fn start(
     let receivers = arrivals.into_iter().zip(mailboxes).zip(publish);
     for (i, (listeners, ((arrivals, mailbox), publish))) in listeners.into_iter().zip(receivers).enumerate() {
         let shard = ShardId(i as u16);
-        let (commands, orders) = mpsc::channel(SHARD_COMMANDS);
+        let (handle, commands) = mpsc::channel(SHARD_COMMANDS);
         let config = config.of_shard(shard, shards, mesh.is_some());
         let router = Router::new(config.router.clone());
         let gauges = Arc::clone(&config.gauges);
@@ -136,12 +114,12 @@ pub fn start(
         let (files, crowd) = (files.clone(), Arc::clone(&crowd));
         let outgoing = Mailboxes::new(&posts, mesh.as_ref());
         let channels =
-            Channels { homes: Arc::clone(&homes), files, crowd, outgoing, arrivals, mailbox, orders, publish };
+            Channels { homes: Arc::clone(&homes), files, crowd, outgoing, arrivals, mailbox, commands, publish };
         let ended = ended.clone();
         let on_end = move || _ = ended.try_send(shard);
         let part = move |busy| run(config, core, listeners, channels, busy);
         let thread = thread::spawn(format!("shard-{i}"), on_end, part)?;
-        handles.push(ShardHandle { commands, thread });
+        handles.push(ShardHandle { commands: handle, thread });
     }
     Ok(Shards { handles, mailboxes: posts })
 }
@@ -153,12 +131,12 @@ struct Channels {
     outgoing: Mailboxes,
     arrivals: mpsc::Receiver<HandOff>,
     mailbox: mpsc::Receiver<Vec<ToShard>>,
-    orders: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Command>,
     publish: watch::Sender<Arc<ShardReading>>,
 }
 
 async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channels: Channels, busy: Arc<AtomicU64>) {
-    let Channels { homes, files, crowd, outgoing, arrivals, mailbox, mut orders, publish } = channels;
+    let Channels { homes, files, crowd, outgoing, arrivals, mailbox, mut commands, publish } = channels;
     let core = Rc::new(RefCell::new(core));
     let door = Rc::new(Door {
         shards: config.router.shards,
@@ -201,7 +179,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channel
     loop {
         tokio::select! {
             biased;
-            order = orders.recv() => match order {
+            command = commands.recv() => match command {
                 Some(Command::Drain { plan, done }) => {
                     if plan.stops {
                         close_door.send_replace(false);
@@ -213,7 +191,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channel
                     core.borrow_mut().undrain();
                     drained = None;
                 }
-                Some(Command::Act { act, done }) => core.borrow_mut().act(act, done),
+                Some(Command::Order { order, done }) => core.borrow_mut().ordered(order, done),
                 None => break,
             },
             Some(ended) = tasks.join_next() => check(ended),

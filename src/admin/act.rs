@@ -4,27 +4,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use proto::limits::LONGEST_EXCLUSION;
-use proto::{NetworkName, PeerId};
+use proto::{NetworkName, Order, PeerId};
 
-/// An order of an operator.
+/// What an operator can order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Act {
-    /// Remove a peer.
-    Kick {
-        /// The peer.
-        peer: PeerId,
-        /// The network to remove it from; `None` means the whole hub.
-        network: Option<NetworkName>,
-        /// Time for which the peer may not return. Zero ends an earlier exclusion.
-        out_for: Option<Duration>,
-    },
-    /// End all memberships in a network.
-    CloseNetwork {
-        /// The network.
-        network: NetworkName,
-        /// Time for which nobody may join it. Zero ends an earlier exclusion.
-        out_for: Option<Duration>,
-    },
+    /// Remove a peer, or close a network.
+    Order(Order),
     /// Close all connections, and accept no new ones.
     Drain {
         /// The time over which they are closed; DRAIN_SECS if there is none.
@@ -69,11 +55,11 @@ impl Act {
                 let peer = given(peer).ok_or("the field peer is missing: send the peer's id, 40 hexadecimal digits")?;
                 let peer = PeerId::from_str(&peer)
                     .map_err(|_| format!("{peer:.64?} is not a peer's id: send 40 hexadecimal digits"))?;
-                Ok(Self::Kick { peer, network, out_for: span })
+                Ok(Self::Order(Order::Kick { peer, network, out_for: span }))
             }
             "close-network" => {
                 let network = network.ok_or("the field network is missing: send the network's name")?;
-                Ok(Self::CloseNetwork { network, out_for: span })
+                Ok(Self::Order(Order::CloseNetwork { network, out_for: span }))
             }
             "drain" => Ok(Self::Drain { over: span }),
             "undrain" => Ok(Self::Undrain),
@@ -84,21 +70,13 @@ impl Act {
     /// Writes the form that [`Self::read`] reads.
     pub fn form(&self) -> String {
         let mut form = form_urlencoded::Serializer::new(String::new());
-        let span = match self {
-            Self::Kick { peer, network, out_for } => {
-                form.append_pair("peer", &peer.to_string());
-                if let Some(network) = network {
-                    form.append_pair("network", network.as_str());
-                }
-                *out_for
-            }
-            Self::CloseNetwork { network, out_for } => {
-                form.append_pair("network", network.as_str());
-                *out_for
-            }
-            Self::Drain { over } => *over,
-            Self::Undrain => None,
-        };
+        let (peer, network, span) = self.subject();
+        if let Some(peer) = peer {
+            form.append_pair("peer", &peer.to_string());
+        }
+        if let Some(network) = network {
+            form.append_pair("network", network);
+        }
         if let Some(span) = span {
             form.append_pair("secs", &span.as_secs().to_string());
         }
@@ -108,18 +86,28 @@ impl Act {
     /// The peer, the network and the time in the order.
     pub fn subject(&self) -> (Option<PeerId>, Option<&str>, Option<Duration>) {
         match self {
-            Self::Kick { peer, network, out_for } => (Some(*peer), network.as_ref().map(NetworkName::as_str), *out_for),
-            Self::CloseNetwork { network, out_for } => (None, Some(network.as_str()), *out_for),
+            Self::Order(order @ Order::Kick { peer, network, .. }) => {
+                (Some(*peer), network.as_ref().map(NetworkName::as_str), order.out_for())
+            }
+            Self::Order(order @ Order::CloseNetwork { network, .. }) => (None, Some(network.as_str()), order.out_for()),
             Self::Drain { over } => (None, None, *over),
             Self::Undrain => (None, None, None),
+        }
+    }
+
+    /// The requested time of exclusion.
+    pub const fn out_for(&self) -> Option<Duration> {
+        match self {
+            Self::Order(order) => order.out_for(),
+            Self::Drain { .. } | Self::Undrain => None,
         }
     }
 
     /// The name of the order.
     pub const fn label(&self) -> &'static str {
         match self {
-            Self::Kick { .. } => NAMES[0],
-            Self::CloseNetwork { .. } => NAMES[1],
+            Self::Order(Order::Kick { .. }) => NAMES[0],
+            Self::Order(Order::CloseNetwork { .. }) => NAMES[1],
             Self::Drain { .. } => NAMES[2],
             Self::Undrain => NAMES[3],
         }

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use proto::limits::LONGEST_EXCLUSION;
-use proto::{NetworkName, PeerId};
+use proto::{NetworkName, Order, PeerId};
 use shard::{Audience, Visitor};
 
 use super::*;
@@ -38,9 +38,9 @@ fn an_order_is_read_from_the_form_that_it_writes() {
     let network = Some(NetworkName::new("a&b=ü "));
     let minute = Some(Duration::from_secs(60));
     for act in [
-        Act::Kick { peer: peer(), network: None, out_for: None },
-        Act::Kick { peer: peer(), network: Some(NetworkName::new("n&m=ü")), out_for: minute },
-        Act::CloseNetwork { network: NetworkName::new("n"), out_for: Some(Duration::ZERO) },
+        Act::Order(Order::Kick { peer: peer(), network: None, out_for: None }),
+        Act::Order(Order::Kick { peer: peer(), network: Some(NetworkName::new("n&m=ü")), out_for: minute }),
+        Act::Order(Order::CloseNetwork { network: NetworkName::new("n"), out_for: Some(Duration::ZERO) }),
         Act::Drain { over: None },
         Act::Drain { over: minute },
         Act::Undrain,
@@ -50,7 +50,7 @@ fn an_order_is_read_from_the_form_that_it_writes() {
     assert!(network.is_some());
     // Fields without text.
     let empty = Act::read("kick", format!("peer={ID}&network=&secs=").as_bytes());
-    assert_eq!(empty, Ok(Act::Kick { peer: peer(), network: None, out_for: None }));
+    assert_eq!(empty, Ok(Act::Order(Order::Kick { peer: peer(), network: None, out_for: None })));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn only_pages_of_this_host_send_orders_with_a_cookie() {
 
 #[test]
 fn an_outcome_has_a_status_and_a_sentence() {
-    let kick = |out_for| Act::Kick { peer: peer(), network: None, out_for };
+    let kick = |out_for| Act::Order(Order::Kick { peer: peer(), network: None, out_for });
     let (just, minute) = (kick(None), kick(Some(Duration::from_secs(60))));
     let hub = HubId(peer());
     let url: Option<Arc<str>> = Some("wss://b.example".into());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use hyper::{Request, StatusCode, Uri};
 use mesh::{ConnectError, Tls};
-use proto::{NetworkName, PeerId, Redacted};
+use proto::{NetworkName, Order, PeerId, Redacted};
 use serde::{Deserialize, Serialize};
 
 use super::http;
@@ -32,11 +32,11 @@ const NOT_THERE: u8 = 2;
 )]
 pub struct Args {
     #[command(subcommand)]
-    order: Order,
+    command: Command,
 }
 
 #[derive(clap::Subcommand, Debug)]
-enum Order {
+enum Command {
     /// Remove a peer from a hub, or from one of its networks
     Kick {
         #[command(flatten)]
@@ -136,11 +136,15 @@ impl Args {
     ///
     /// Returns a sentence about the token, if there is none.
     pub fn question(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Question, String> {
-        let (hub, act) = match self.order {
-            Order::Kick { hub, peer, network, secs } => (hub, Act::Kick { peer, network, out_for: secs }),
-            Order::CloseNetwork { hub, network, secs } => (hub, Act::CloseNetwork { network, out_for: secs }),
-            Order::Drain { hub, secs } => (hub, Act::Drain { over: secs }),
-            Order::Undrain { hub } => (hub, Act::Undrain),
+        let (hub, act) = match self.command {
+            Command::Kick { hub, peer, network, secs } => {
+                (hub, Act::Order(Order::Kick { peer, network, out_for: secs }))
+            }
+            Command::CloseNetwork { hub, network, secs } => {
+                (hub, Act::Order(Order::CloseNetwork { network, out_for: secs }))
+            }
+            Command::Drain { hub, secs } => (hub, Act::Drain { over: secs }),
+            Command::Undrain { hub } => (hub, Act::Undrain),
         };
         let HubArgs { url, token_file, ca, json } = hub;
         let from = token_file.as_ref().map_or_else(|| "ADMIN_TOKEN".to_owned(), |file| file.display().to_string());

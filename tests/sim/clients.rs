@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use proto::{CloseReason, Grant, Input, Lineage, PeerId, Rights, SessionId, limits};
+use proto::{CloseReason, Grant, Input, Lineage, Order, PeerId, Rights, SessionId, limits};
 
 use crate::io::{Cause, Phase, Socket, Up};
 use crate::oracle::{Granted, Net, Sid, Signal};
@@ -248,7 +248,11 @@ impl World {
             && let Some(peer) = self.socket(sid).map(|socket| socket.peer)
         {
             self.oracle.kicks(peer);
-            return self.input(sid.shard, Input::Kick { peer, network: None, out_for: None }, Cause::default());
+            return self.input(
+                sid.shard,
+                Input::Order(Order::Kick { peer, network: None, out_for: None }),
+                Cause::default(),
+            );
         }
         self.oracle.retires(sid);
         self.input(sid.shard, Input::Retire { session }, Cause::default());

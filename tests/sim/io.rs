@@ -566,13 +566,12 @@ fn describe(input: &Input<'_>) -> String {
         Input::Letter(letter) => format!("{letter:?}"),
         Input::Authorized { .. }
         | Input::Closed { .. }
-        | Input::CloseNetwork { .. }
         | Input::Continue
         | Input::GoAway { .. }
-        | Input::Kick { .. }
         | Input::Message { .. }
         | Input::NotText { .. }
         | Input::Opened { .. }
+        | Input::Order(_)
         | Input::AskedOn { .. }
         | Input::Pong { .. }
         | Input::RenewIce { .. }

@@ -55,8 +55,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::{
-    Acted, Budget, BudgetRates, CloseReason, Frame, Grant, HubId, IceServers, Input, Keys, NetworkName, Now, Origin,
-    Output, PeerId, ResumeKeys, Rights, Router, RouterConfig, RouterTuning, Secret, SessionId, ShardId, ToShard, Turn,
+    Acted, Budget, BudgetRates, CloseReason, Frame, Grant, HubId, IceServers, Input, Keys, NetworkName, Now, Order,
+    Origin, Output, PeerId, ResumeKeys, Rights, Router, RouterConfig, RouterTuning, Secret, SessionId, ShardId,
+    ToShard, Turn,
 };
 
 /// Plays every scene of a file.
@@ -301,7 +302,7 @@ impl Stage {
                 let network = NetworkName::new(name);
                 let out_for = time_out(rest)?;
                 for shard in (0..self.config.shards).map(ShardId) {
-                    self.feed(shard, Input::CloseNetwork { network: network.clone(), out_for });
+                    self.feed(shard, Input::Order(Order::CloseNetwork { network: network.clone(), out_for }));
                 }
                 self.settle();
             }
@@ -448,7 +449,7 @@ impl Stage {
         let peer: PeerId = who[..1].repeat(40).parse().map_err(|_| format!("  {who} is not a name of a connection"))?;
         self.start();
         let home = ShardId::home(&peer, self.config.shards, self.config.keys);
-        self.feed(home, Input::Kick { peer, network, out_for });
+        self.feed(home, Input::Order(Order::Kick { peer, network, out_for }));
         self.settle();
         Ok(())
     }

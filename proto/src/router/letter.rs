@@ -14,6 +14,7 @@ use crate::resume::Lineage;
 use crate::wire::{MessageKind, SignalKind, Template};
 
 use super::Discovery;
+use super::order::{Acted, Order};
 
 /// Inputs of a router. Each variant says when it may come. Inputs of one session arrive in order: `Opened`, then
 /// everything else, then `Closed`. An input of a session that has ended is ignored, because it can already be in
@@ -134,61 +135,8 @@ pub enum Input<'a> {
         /// The session.
         session: SessionId,
     },
-    /// An operator removes a peer, at the peer's home shard. [`Output::Acted`] is the answer.
-    Kick {
-        /// The peer.
-        peer: PeerId,
-        /// The network to remove the peer from. `None` closes its session.
-        network: Option<NetworkName>,
-        /// Time for which the peer may not return: to the network, or to the hub. Zero ends an earlier exclusion, and
-        /// `None` leaves it unchanged.
-        out_for: Option<Duration>,
-    },
-    /// An operator closes a network, on each shard: the memberships of the shard's own sessions end. Not before
-    /// [`Output::Acted`] has answered the previous one.
-    CloseNetwork {
-        /// The network.
-        network: NetworkName,
-        /// Time for which nobody may join it on this shard. Zero ends an earlier exclusion, and `None` leaves it
-        /// unchanged.
-        out_for: Option<Duration>,
-    },
-}
-
-/// The result of an operator's order.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Acted {
-    /// The answer to [`Input::Kick`].
-    Kicked {
-        /// Whether the peer was removed from the hub or from the network.
-        from: KickedFrom,
-        /// False if the peer should be excluded and is not, because [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS)
-        /// others are.
-        excluded: bool,
-    },
-    /// The answer to [`Input::CloseNetwork`].
-    Closed {
-        /// Number of sessions that were members.
-        members: usize,
-        /// False if the network should be closed for a time and is not, because
-        /// [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS) others are.
-        excluded: bool,
-    },
-}
-
-/// The place that a kicked peer was removed from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum KickedFrom {
-    /// Its session was closed.
-    Hub,
-    /// It left the network.
-    Network,
-    /// Nothing: it is connected here, but is not a member of the network.
-    NotAMember,
-    /// Nothing: it is connected to this other hub.
-    Elsewhere(HubId),
-    /// Nothing: it is not connected, as far as this hub knows.
-    Nowhere,
+    /// An operator's order. [`Order`] says which shards get it, and when. [`Output::Acted`] is the answer.
+    Order(Order),
 }
 
 /// Outputs of a router. The caller must perform them in order.

@@ -1,4 +1,4 @@
-//! Operators' orders: remove a peer, or close a network.
+//! Carries out operators' orders: removes a peer, or closes a network.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use crate::{bug, sentences};
 use super::Router;
 use super::exclusions::Excluded;
 use super::leaving::{Leaver, Parting};
-use super::letter::{Acted, KickedFrom, Output};
+use super::letter::Output;
+use super::order::{Acted, KickedFrom, Order};
 use super::roster::NetworkIx;
 
 /// `data` of the `goodbye` that the hub sends for a peer that it has removed from a network.
@@ -30,8 +31,15 @@ pub(super) struct Closing {
 }
 
 impl Router {
+    pub(super) fn ordered(&mut self, order: Order, now: Now) {
+        match order {
+            Order::Kick { peer, network, out_for } => self.kick(peer, network.as_ref(), out_for, now),
+            Order::CloseNetwork { network, out_for } => self.close_network(network, out_for, now),
+        }
+    }
+
     /// Removes a peer from one network, or from the hub, and excludes it.
-    pub(super) fn kick(&mut self, peer: PeerId, network: Option<&NetworkName>, out_for: Option<Duration>, now: Now) {
+    fn kick(&mut self, peer: PeerId, network: Option<&NetworkName>, out_for: Option<Duration>, now: Now) {
         let what = network.map_or(Excluded::Peer(peer), |network| Excluded::Member(peer, network.clone()));
         let excluded = self.exclude(what, out_for, now);
         let from = match (self.by_peer.get(&peer).copied(), network) {
@@ -60,7 +68,7 @@ impl Router {
     }
 
     /// Ends the memberships of this shard's sessions in a network, and excludes all peers from it.
-    pub(super) fn close_network(&mut self, network: NetworkName, out_for: Option<Duration>, now: Now) {
+    fn close_network(&mut self, network: NetworkName, out_for: Option<Duration>, now: Now) {
         // The caller waits for the end of one order before it gives the next.
         while self.closing.is_some() {
             self.close_more(usize::MAX, now);

@@ -694,7 +694,7 @@ fn an_excluded_peer_takes_no_id_from_another_hub() {
     let claim = Claim { incarnation: PeerIncarnation(5), hub: HubId(peer(9)) };
     day.input(Input::Letter(ToShard::Elsewhere { peer: peer(1), claim }));
     let out_for = Some(Duration::from_secs(60));
-    let kicked = outputs(&mut day.router, Input::Kick { peer: peer(1), network: None, out_for });
+    let kicked = outputs(&mut day.router, Input::Order(Order::Kick { peer: peer(1), network: None, out_for }));
     let expected = Acted::Kicked { from: KickedFrom::Elsewhere(HubId(peer(9))), excluded: true };
     assert!(matches!(kicked[..], [Output::Acted(acted)] if acted == expected), "{kicked:?}");
     let opened =
@@ -723,7 +723,7 @@ fn a_large_network_is_closed_in_slices() {
     for n in [0, 1, many - 1] {
         says(&mut day, n, r#"{"type":"announce","networkName":"n"}"#);
     }
-    let close = Input::CloseNetwork { network: NetworkName::new("n"), out_for: None };
+    let close = Input::Order(Order::CloseNetwork { network: NetworkName::new("n"), out_for: None });
     let first = outputs(&mut day.router, close);
     assert!(matches!(first.last(), Some(Output::Unfinished)), "{first:?}");
     assert!(!first.iter().any(|output| matches!(output, Output::Acted(_))));

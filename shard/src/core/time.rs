@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use proto::keepalive::Verdict;
 use proto::limits::{ICE_LOOK, SHARD_TURN_NANOS};
-use proto::{Acted, CloseReason, Input, Now, SessionId, SessionPhase};
+use proto::{Acted, CloseReason, Input, Now, Order, SessionId, SessionPhase};
 use thread::{TurnGuard, planted, was_stopped};
 use tokio::sync::oneshot;
 
 use super::{Core, Due, epoch_ms};
-use crate::Act;
 use crate::drain::{Drain, Draining};
 use crate::queue::SendQueue;
 
@@ -158,16 +157,12 @@ impl Core {
     }
 
     /// Executes an operator's order, and answers when it is done.
-    pub(crate) fn act(&mut self, act: Act, done: oneshot::Sender<Acted>) {
+    pub(crate) fn ordered(&mut self, order: Order, done: oneshot::Sender<Acted>) {
         self.begin_turn(SHARD_TURN_NANOS);
-        let _turn = TurnGuard::of("act", ());
+        let _turn = TurnGuard::of("order", ());
         let now = self.now();
         self.acting.push_back(done);
-        let input = match act {
-            Act::Kick { peer, network, out_for } => Input::Kick { peer, network, out_for },
-            Act::CloseNetwork { network, out_for } => Input::CloseNetwork { network, out_for },
-        };
-        self.input(input, now);
+        self.input(Input::Order(order), now);
     }
 
     pub(super) fn acted(&mut self, acted: Acted) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::{Input, NetworkName, RelayInput, limits};
+use proto::{Input, NetworkName, Order, RelayInput, limits};
 
 use super::agenda::Event;
 use super::clients::{Client, Phase};
@@ -141,7 +141,7 @@ impl World {
         let net = views.keys().next().copied().filter(|_| self.rng.one_in(2));
         let network = net.map(|net| NetworkName::new(self.plan.networks[net]));
         self.kicks = true;
-        self.tell_router(hub, shard, Input::Kick { peer, network, out_for: None });
+        self.tell_router(hub, shard, Input::Order(Order::Kick { peer, network, out_for: None }));
         self.kicks = false;
         let stays = match net {
             None => self.clients[client].phase != Phase::Ended,
@@ -161,7 +161,11 @@ impl World {
         let (name, life) = (self.plan.networks[net], self.hubs[hub].life);
         self.closed.insert((hub, life, net));
         for shard in 0..self.hubs[hub].routers.len() {
-            self.tell_router(hub, shard, Input::CloseNetwork { network: NetworkName::new(name), out_for: None });
+            self.tell_router(
+                hub,
+                shard,
+                Input::Order(Order::CloseNetwork { network: NetworkName::new(name), out_for: None }),
+            );
         }
     }
 

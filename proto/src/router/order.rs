@@ -1,0 +1,74 @@
+//! Operators' orders to the routers of a hub, and their results.
+
+use std::time::Duration;
+
+use crate::id::{HubId, NetworkName, PeerId};
+
+/// An operator's order. [`Output::Acted`](crate::Output::Acted) is the answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Remove a peer, at the peer's home shard.
+    Kick {
+        /// The peer.
+        peer: PeerId,
+        /// The network to remove the peer from. `None` closes its session.
+        network: Option<NetworkName>,
+        /// Time for which the peer may not return: to the network, or to the hub. Zero ends an earlier exclusion, and
+        /// `None` leaves it unchanged.
+        out_for: Option<Duration>,
+    },
+    /// Close a network, on each shard: the memberships of the shard's own sessions end. Not before
+    /// [`Output::Acted`](crate::Output::Acted) has answered the previous one.
+    CloseNetwork {
+        /// The network.
+        network: NetworkName,
+        /// Time for which nobody may join it on this hub. Zero ends an earlier exclusion, and `None` leaves it
+        /// unchanged.
+        out_for: Option<Duration>,
+    },
+}
+
+impl Order {
+    /// The requested time of exclusion.
+    pub const fn out_for(&self) -> Option<Duration> {
+        match self {
+            Self::Kick { out_for, .. } | Self::CloseNetwork { out_for, .. } => *out_for,
+        }
+    }
+}
+
+/// The result of an operator's order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Acted {
+    /// The answer to [`Order::Kick`].
+    Kicked {
+        /// Whether the peer was removed from the hub or from the network.
+        from: KickedFrom,
+        /// False if the peer should be excluded and is not, because [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS)
+        /// others are.
+        excluded: bool,
+    },
+    /// The answer to [`Order::CloseNetwork`].
+    Closed {
+        /// Number of sessions that were members.
+        members: usize,
+        /// False if the network should be closed for a time and is not, because
+        /// [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS) others are.
+        excluded: bool,
+    },
+}
+
+/// The place that a kicked peer was removed from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KickedFrom {
+    /// Its session was closed.
+    Hub,
+    /// It left the network.
+    Network,
+    /// Nothing: it is connected here, but is not a member of the network.
+    NotAMember,
+    /// Nothing: it is connected to this other hub.
+    Elsewhere(HubId),
+    /// Nothing: it is not connected, as far as this hub knows.
+    Nowhere,
+}
