@@ -47,9 +47,9 @@ pub struct LinkSocket {
     pub legacy: bool,
 }
 
-/// An order of the hub to its mesh.
+/// A command of the hub for its mesh.
 #[derive(Debug)]
-enum Order {
+enum Command {
     Draining(bool),
     End,
 }
@@ -57,20 +57,20 @@ enum Order {
 /// The hub's handle of its mesh. Dropping it ends the mesh without a farewell.
 #[derive(Debug)]
 pub struct MeshHandle {
-    orders: mpsc::Sender<Order>,
+    commands: mpsc::Sender<Command>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl MeshHandle {
     /// Notifies the other hubs whether this one drains and must not be dialed.
     pub fn draining(&self, drains: bool) {
-        _ = self.orders.try_send(Order::Draining(drains));
+        _ = self.commands.try_send(Command::Draining(drains));
     }
 
     /// Sends a farewell to the other hubs, waits until it is written (at most [`LINK_FLUSH_TIMEOUT`]), and ends the
     /// thread.
     pub async fn end(self) {
-        _ = self.orders.send(Order::End).await;
+        _ = self.commands.send(Command::End).await;
         let joined = tokio::task::spawn_blocking(|| self.thread.join());
         if !matches!(joined.await, Ok(Ok(()))) {
             tracing::error!("mesh_failed");
@@ -102,22 +102,22 @@ pub fn start(
         tls,
         extra_attempts: Arc::new(Semaphore::new(extra_attempts)),
     };
-    let (orders, receive_orders) = mpsc::channel(2);
-    let channels = Channels { shards, mailbox, sockets, orders: receive_orders, publish };
+    let (handle, commands) = mpsc::channel(2);
+    let channels = Channels { shards, mailbox, sockets, commands, publish };
     let thread = thread::spawn("mesh".to_owned(), ended, move |busy| run(config, dialer, channels, busy))?;
-    Ok(MeshHandle { orders, thread })
+    Ok(MeshHandle { commands: handle, thread })
 }
 
 struct Channels {
     shards: Vec<mpsc::Sender<Vec<ToShard>>>,
     mailbox: mpsc::Receiver<Vec<ToMesh>>,
     sockets: mpsc::Receiver<LinkSocket>,
-    orders: mpsc::Receiver<Order>,
+    commands: mpsc::Receiver<Command>,
     publish: watch::Sender<Arc<MeshReading>>,
 }
 
 async fn run(config: MeshConfig, dialer: Dialer, channels: Channels, busy: Arc<AtomicU64>) {
-    let Channels { shards, mailbox, sockets, mut orders, publish } = channels;
+    let Channels { shards, mailbox, sockets, mut commands, publish } = channels;
     let (events, bridge_events) = mpsc::channel(BRIDGE_EVENTS);
     let bridged = config.redis.is_some();
     let make_bridge = config.redis.clone().map(|redis| -> Box<dyn Fn(HubId) -> Bridge> {
@@ -142,9 +142,9 @@ async fn run(config: MeshConfig, dialer: Dialer, channels: Channels, busy: Arc<A
     loop {
         tokio::select! {
             biased;
-            order = orders.recv(), if end_by.is_none() => match order {
-                Some(Order::Draining(drains)) => core.borrow_mut().draining(drains),
-                Some(Order::End) => {
+            command = commands.recv(), if end_by.is_none() => match command {
+                Some(Command::Draining(drains)) => core.borrow_mut().draining(drains),
+                Some(Command::End) => {
                     core.borrow_mut().end();
                     end_by = Some(tokio::time::Instant::now() + LINK_FLUSH_TIMEOUT);
                 }
