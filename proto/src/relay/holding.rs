@@ -28,6 +28,13 @@ pub(super) struct Holding {
     max_peers: usize,
 }
 
+/// A peer of a holding, with the holding's sums, which change with it.
+struct Held<'a> {
+    presence: &'a mut Arc<Presence>,
+    digest: &'a mut u64,
+    bytes: &'a mut usize,
+}
+
 /// Why a change is not applied, or a heartbeat ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PresenceRefusal {
@@ -115,26 +122,23 @@ impl Holding {
     }
 
     /// The presence of a peer with this session, added if necessary and possible.
-    fn begin(
-        &mut self,
-        peer: PeerId,
-        session: PeerIncarnation,
-        most: usize,
-    ) -> Result<&mut Arc<Presence>, PresenceRefusal> {
+    fn begin(&mut self, peer: PeerId, session: PeerIncarnation, most: usize) -> Result<Held<'_>, PresenceRefusal> {
         if self.peers.get(&peer).is_some_and(|presence| presence.session != session) {
             self.end(&peer);
         }
-        let room = self.peers.len() < self.max_peers;
-        match self.peers.entry(peer) {
-            Entry::Occupied(held) => Ok(held.into_mut()),
-            Entry::Vacant(_) if !room => Err(PresenceRefusal::Peers),
-            Entry::Vacant(_) if self.bytes + REMOTE_PEER_BYTES > most => Err(PresenceRefusal::Bytes),
+        let Self { digest, peers, bytes, max_peers, .. } = self;
+        let room = peers.len() < *max_peers;
+        let presence = match peers.entry(peer) {
+            Entry::Occupied(held) => held.into_mut(),
+            Entry::Vacant(_) if !room => return Err(PresenceRefusal::Peers),
+            Entry::Vacant(_) if *bytes + REMOTE_PEER_BYTES > most => return Err(PresenceRefusal::Bytes),
             Entry::Vacant(free) => {
-                self.digest ^= session_hash(&peer, session);
-                self.bytes += REMOTE_PEER_BYTES;
-                Ok(free.insert(Arc::new(Presence { peer, session, memberships: Vec::new() })))
+                *digest ^= session_hash(&peer, session);
+                *bytes += REMOTE_PEER_BYTES;
+                free.insert(Arc::new(Presence { peer, session, memberships: Vec::new() }))
             }
-        }
+        };
+        Ok(Held { presence, digest, bytes })
     }
 
     /// Adds or renews a membership.
@@ -144,28 +148,26 @@ impl Holding {
         session: PeerIncarnation,
         most: usize,
     ) -> Result<(), PresenceRefusal> {
-        self.begin(announcement.peer, session, most)?;
-        let Some(presence) = self.peers.get_mut(&announcement.peer) else { return Err(PresenceRefusal::Peers) };
+        let Held { presence, digest, bytes } = self.begin(announcement.peer, session, most)?;
         let memberships = &mut Arc::make_mut(presence).memberships;
         let at = memberships.binary_search_by(|a| a.network.cmp(&announcement.network));
         if at.is_err() && memberships.len() >= MAX_MEMBERSHIPS {
             return Err(PresenceRefusal::Networks);
         }
         let before = at.map_or(0, |at| membership_bytes(&memberships[at]));
-        let bytes = self.bytes - before + membership_bytes(announcement);
-        if bytes > most {
+        let after = *bytes - before + membership_bytes(announcement);
+        if after > most {
             return Err(PresenceRefusal::Bytes);
         }
-        self.bytes = bytes;
-        let mut digest = membership_hash(announcement);
+        *bytes = after;
+        *digest ^= membership_hash(announcement);
         match at {
             Ok(at) => {
-                digest ^= membership_hash(&memberships[at]);
+                *digest ^= membership_hash(&memberships[at]);
                 memberships[at] = Arc::clone(announcement);
             }
             Err(at) => memberships.insert(at, Arc::clone(announcement)),
         }
-        self.digest ^= digest;
         Ok(())
     }
 
