@@ -47,6 +47,8 @@ sites! {
     MessageSession "message-session" "The session of a message ended while the message was processed."
     SpeakerReplaced "speaker-replaced" "An admitted session ended, and another session was the current one of its peer."
     SessionLife "session-life" "A session went from one phase of its life to one that cannot follow."
+    PeerSession "peer-session" "A connected peer had a session that did not exist."
+    MembershipNetwork "membership-network" "A session was in a network that did not exist."
     PendingSession "pending-session" "A takeover ended, and the session that waited for it did not exist."
     AskedSession "asked-session" "A takeover ended, and the challenged session did not exist."
     LeaveNetwork "leave-network" "A session left a network that did not exist."
@@ -73,6 +75,7 @@ sites! {
     OutcomeSender "outcome-sender" "The outcome of a signal of this hub was addressed to another hub."
     LegacyLink "legacy-link" "The relay processed an event of a legacy link that did not exist."
     QueueMissing "queue-missing" "A session with bytes to write had no send queue."
+    OrderAnswer "order-answer" "A shard answered an operator's order that it had not received."
     LinkMissing "link-missing" "The mesh processed an event of a link that did not exist."
     Audit "audit" "Two records of one fact contradict each other. Only simulators check this."
 }

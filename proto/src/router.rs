@@ -373,6 +373,16 @@ impl Router {
         }
     }
 
+    /// The session of a connected peer of this shard.
+    fn session_of(&mut self, peer: &PeerId) -> Option<SessionId> {
+        let id = *self.by_peer.get(peer)?;
+        if self.sessions.get(id).is_none() {
+            bug!(self.bugs, PeerSession, "{id:?} of {peer:?}");
+            return None;
+        }
+        Some(id)
+    }
+
     fn here(&self) -> Address {
         Address::Shard(self.config.shard)
     }

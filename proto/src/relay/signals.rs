@@ -44,7 +44,11 @@ impl Relay {
         }
         let hop = self.signal_route(&holder.hub, now).filter(|&via| !self.is_saturated(via));
         let own = (self.config.hub, self.config.incarnation, self.own.seq);
-        let Some((via, remote)) = hop.zip(self.hubs.get_mut(&holder.hub)).filter(|(_, r)| r.is_live()) else {
+        let Some(remote) = self.hubs.get_mut(&holder.hub) else {
+            bug!(self.bugs, HubMissing, "{holder:?} is the claim to {target:?}");
+            return self.resolve(origin, target, Outcome::Failed(ErrorCode::Unreachable));
+        };
+        let Some(via) = hop.filter(|_| remote.is_live()) else {
             return self.resolve(origin, target, Outcome::Failed(ErrorCode::Unreachable));
         };
         if remote.in_flight() >= self.config.tuning.max_signals_in_flight {

@@ -1,6 +1,7 @@
 //! Takeovers between hubs: if a second connection with an id arrives at another hub, that hub asks the hub of the first
 //! connection.
 
+use crate::bug;
 use crate::envelope::{Envelope, RouteHeader, Routed};
 use crate::id::{HubId, HubIncarnation, PeerId, ShardId};
 use crate::resume::Lineage;
@@ -24,6 +25,9 @@ impl Relay {
         self.settle(&peer, now);
         let holder = self.directory.holder(&peer).filter(|claim| claim.hub != self.config.hub);
         let remote = holder.and_then(|claim| self.hubs.get(&claim.hub)).map(|r| (r.hub(), r.incarnation));
+        if holder.is_some() && remote.is_none() {
+            bug!(self.bugs, HubMissing, "{holder:?} is the claim to {peer:?}");
+        }
         let asked = remote.is_some_and(|to| {
             let ticket = u64::from(shard.0) << TICKET_BITS | ticket & ((1 << TICKET_BITS) - 1);
             self.send_routed(to, Routed::Takeover { peer, ticket, resume, owner }, now)

@@ -73,9 +73,10 @@ impl Router {
         };
         let announcement = Arc::new(Announcement { peer, network: name, claim, remote: false, stay, discovered });
         let (ix, _) = self.enter(&announcement, self.here(), now);
-        if renewed.is_none()
-            && let Some(network) = self.rosters.network_mut(ix)
-        {
+        if renewed.is_none() {
+            let Some(network) = self.rosters.network_mut(ix) else {
+                return bug!(self.bugs, JoinState, "{peer:?} has entered {ix:?}");
+            };
             network.usage_mut().spend(BudgetItem::Events, events, &self.config.network_budget, now.at);
         }
         self.post_to_shards(&ToShard::Joined(Arc::clone(&announcement)));
@@ -178,7 +179,10 @@ impl Router {
         }
         match self.sessions.get_mut(id) {
             Some(session) => session.usage_mut().take(BudgetItem::Events, bytes, &self.config.budget, now.at),
-            None => Ok(()),
+            None => {
+                bug!(self.bugs, MessageSession, "announcement of {id:?}");
+                Ok(())
+            }
         }
     }
 

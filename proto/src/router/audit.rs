@@ -41,7 +41,6 @@ impl Router {
         self.all_sessions().flat_map(|(id, session)| session.memberships().iter().map(move |m| (id, session, m)))
     }
 
-    /// Checks that each admitted session is the current one of its peer, and that each other one waits for a takeover.
     /// The claim under which a peer is a member of a network, as far as this shard knows. For simulators.
     pub fn claim_in(&self, network: &NetworkName, peer: &PeerId) -> Option<Claim> {
         let ix = self.rosters.find(network.as_str())?;
@@ -53,6 +52,7 @@ impl Router {
         self.home.claim_elsewhere(peer)
     }
 
+    /// Checks that each admitted session is the current one of its peer, and that each other one waits for a takeover.
     fn audit_sessions(&self) -> Result<(), String> {
         self.takeovers.audit()?;
         let mut admitted = 0;

@@ -112,7 +112,7 @@ impl Circle {
         self.find(peer).is_ok_and(|at| !self.all[at].has_declined())
     }
 
-    /// Returns `None` if the peer is not in the circle. `None` if it is not in the circle.
+    /// Whether a peer has answered and not declined. `None` if it is not in the circle.
     pub(super) fn is_confirmed(&self, peer: &PeerId) -> Option<bool> {
         self.find(peer).ok().map(|at| self.all[at].marks & (UNANSWERED | DECLINED) == 0)
     }

@@ -82,8 +82,8 @@ impl Router {
     }
 
     /// The session of a peer of this shard, if it is in this stay.
-    fn resident(&self, ix: NetworkIx, (peer, stay): (PeerId, u64)) -> Option<SessionId> {
-        let &id = self.by_peer.get(&peer)?;
+    fn resident(&mut self, ix: NetworkIx, (peer, stay): (PeerId, u64)) -> Option<SessionId> {
+        let id = self.session_of(&peer)?;
         let membership = self.sessions.membership(id, ix)?;
         (membership.stay().number == stay && !membership.observes()).then_some(id)
     }

@@ -334,7 +334,9 @@ impl Router {
             self.send_meetings(id, ix, &met, MeetingKind::Met, now);
         }
         let circle = self.sessions.membership(id, ix).and_then(|membership| membership.circle());
-        let members = self.rosters.network(ix).map_or(0, |network| network.len());
+        let Some(members) = self.rosters.network(ix).map(|network| network.len()) else {
+            return bug!(self.bugs, MembershipNetwork, "{peer:?} is in {ix:?}");
+        };
         let is_left = |circle: &Circle| members > circle.len() + 1 && !circle.is_full(most);
         let more = bounded && circle.is_some_and(is_left) && !met.is_empty();
         let frame = wire::discovered(&mut self.arena, &peer, met.len(), more, &discover.network, now.wall_ms);

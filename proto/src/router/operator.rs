@@ -42,7 +42,7 @@ impl Router {
     fn kick(&mut self, peer: PeerId, network: Option<&NetworkName>, out_for: Option<Duration>, now: Now) {
         let what = network.map_or(Excluded::Peer(peer), |network| Excluded::Member(peer, network.clone()));
         let excluded = self.exclude(what, out_for, now);
-        let from = match (self.by_peer.get(&peer).copied(), network) {
+        let from = match (self.session_of(&peer), network) {
             (None, _) => match self.home.claim_elsewhere(&peer) {
                 Some(claim) => KickedFrom::Elsewhere(claim.hub),
                 None => KickedFrom::Nowhere,

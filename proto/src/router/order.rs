@@ -58,6 +58,16 @@ pub enum Acted {
     },
 }
 
+impl Acted {
+    /// Whether this is an answer to such an order.
+    pub const fn answers(&self, order: &Order) -> bool {
+        match order {
+            Order::Kick { .. } => matches!(self, Self::Kicked { .. }),
+            Order::CloseNetwork { .. } => matches!(self, Self::Closed { .. }),
+        }
+    }
+}
+
 /// The place that a kicked peer was removed from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KickedFrom {

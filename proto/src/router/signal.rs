@@ -2,6 +2,7 @@
 
 use crate::budget::BudgetItem;
 use crate::bug;
+use crate::bugs::Bugs;
 use crate::codec::{RefusedMessage, Signal};
 use crate::id::{NetworkName, PeerId, SessionId, ShardId};
 use crate::limits::{RATE_LIMIT_PAUSE, TURN_OUTPUTS};
@@ -15,7 +16,7 @@ use super::Router;
 use super::letter::{Frame, Origin, OutcomeLetter, Output, Sender, SignalLetter, Standing, ToMesh, ToShard};
 use super::message::refusal;
 use super::network::Member;
-use super::roster::NetworkIx;
+use super::roster::{NetworkIx, Rosters};
 use super::session::{Membership, Session};
 use super::tickets::Ticket;
 
@@ -31,8 +32,8 @@ impl Router {
             return bug!(self.bugs, MessageSession, "signal of {id:?}");
         };
         let from = session.peer();
-        let own =
-            self.own_membership(session, &signal.network).map(|membership| (membership.network(), membership.stay()));
+        let own = membership_in(&self.rosters, &mut self.bugs, session, &signal.network)
+            .map(|membership| (membership.network(), membership.stay()));
         if let Some((ix, _)) = own {
             // This precedes the receipt, so that the answer can be a receipt with the time to wait.
             let bytes = signal.data.len() as u64;
@@ -131,22 +132,11 @@ impl Router {
         self.rosters.member(ix, &signal.target).map(Member::address)
     }
 
-    /// The session's membership in the network with this name. An observer has none.
-    fn own_membership<'a>(&self, session: &'a Session, name: &str) -> Option<&'a Membership> {
-        // Most peers are in one or two networks, whose names are compared faster than they are looked up.
-        if session.memberships().len() > Self::FEW_NETWORKS {
-            return self.rosters.find(name).and_then(|ix| session.membership(ix)).filter(|it| !it.observes());
-        }
-        let is_it = |ix| self.rosters.network(ix).is_some_and(|network| network.name().as_str() == name);
-        session.memberships().iter().find(|membership| is_it(membership.network())).filter(|it| !it.observes())
-    }
-
-    const FEW_NETWORKS: usize = 4;
-
     /// Delivers a signal to its target, whose home is this shard.
     pub(super) fn deliver(&mut self, origin: Origin, from: PeerId, target: PeerId, frame: Frame, now: Now) {
-        let found = self.by_peer.get(&target).copied();
-        let open = found.and_then(|id| Some((id, self.sessions.get(id).filter(|session| session.is_open())?)));
+        let open = self
+            .session_of(&target)
+            .and_then(|id| Some((id, self.sessions.get(id).filter(|session| session.is_open())?)));
         let Some((id, session)) = open else {
             // The target was known to be here, and has moved or left. The sender's next signals go straight to the
             // mesh, and this one would arrive after them.
@@ -161,7 +151,8 @@ impl Router {
             }
             return self.report_outcome(origin, target, Outcome::Failed(ErrorCode::PeerNotFound), now);
         };
-        match self.own_membership(session, origin.network.as_str()).map(Membership::network) {
+        let shared = membership_in(&self.rosters, &mut self.bugs, session, origin.network.as_str());
+        match shared.map(Membership::network) {
             Some(ix) => {
                 if !self.members_know(ix, &from, &origin) {
                     return self.report_outcome(origin, target, Outcome::Failed(ErrorCode::Unreachable), now);
@@ -263,4 +254,23 @@ impl Router {
         let frame = wire::receipt(&mut self.arena, &session.peer(), report, now.wall_ms);
         self.send(to, Frame::Arena(frame), MessageKind::Receipt);
     }
+}
+
+/// Number of networks up to which comparing their names is faster than looking one up. Most peers are in one or two.
+const FEW_NETWORKS: usize = 4;
+
+/// The session's membership in the network with this name. An observer has none.
+fn membership_in<'a>(rosters: &Rosters, bugs: &mut Bugs, session: &'a Session, name: &str) -> Option<&'a Membership> {
+    let found = if session.memberships().len() > FEW_NETWORKS {
+        rosters.find(name).and_then(|ix| session.membership(ix))
+    } else {
+        session.memberships().iter().find(|membership| match rosters.network(membership.network()) {
+            Some(network) => network.name().as_str() == name,
+            None => {
+                bug!(bugs, MembershipNetwork, "{:?} is in {:?}", session.peer(), membership.network());
+                false
+            }
+        })
+    };
+    found.filter(|membership| !membership.observes())
 }

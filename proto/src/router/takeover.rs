@@ -232,7 +232,7 @@ impl Router {
     /// left out its announcement, and would not restore it if the greater claim ended.
     pub(super) fn connected_elsewhere(&mut self, peer: PeerId, claim: Claim, now: Now) {
         self.home.connected_elsewhere(peer, claim);
-        let here = self.by_peer.get(&peer).copied();
+        let here = self.session_of(&peer);
         if let Some(id) = here.filter(|&id| {
             self.sessions.get(id).is_some_and(|session| session.claim().against(claim) == Precedence::Loses)
         }) {
