@@ -25,8 +25,8 @@ use proto::limits::SOCKET_UNSENT_BYTES;
 use proto::limits::{READ_BUFFER_BYTES, SHARD_TURN_NANOS};
 use proto::ws::{FrameReader, Speaker};
 use proto::{
-    Acted, Bugs, CloseReason, Input, Keys, Now, Origin, Output, PeerId, Router, RouterConfig, SessionId, SessionPhase,
-    ShardId, ToShard,
+    Acted, Bugs, CloseReason, Input, Keys, Now, Order, Origin, Output, PeerId, Router, RouterConfig, SessionId,
+    SessionPhase, ShardId, ToShard,
 };
 use thread::{Outboxes, Turn, TurnGuard, log_bug, planted};
 use tokio::net::tcp::OwnedWriteHalf;
@@ -123,8 +123,9 @@ pub(crate) struct Core {
     ice_renewal: Option<Duration>,
     /// Number of drains that have begun or ended, so that slots of earlier drains have no effect.
     drains: u32,
-    /// Senders for the answers to operators' orders, in the order of the orders.
-    acting: VecDeque<oneshot::Sender<Acted>>,
+    /// Operators' orders that are being executed, the oldest first, and the senders for their answers. At most the hub's
+    /// current order and those whose [`ACT_TIMEOUT`](proto::limits::ACT_TIMEOUT) has passed.
+    acting: VecDeque<(Order, oneshot::Sender<Acted>)>,
     /// Takes the new tokens of sessions, to be checked.
     renewals: Option<mpsc::Sender<Renewal>>,
     /// Sessions refused because the hub was full.

@@ -1,3 +1,5 @@
+mod orders;
+
 use std::net::{TcpListener, TcpStream};
 use std::task::Context;
 

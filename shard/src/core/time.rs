@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::keepalive::Verdict;
 use proto::limits::{ICE_LOOK, SHARD_TURN_NANOS};
-use proto::{Acted, CloseReason, Input, Now, Order, SessionId, SessionPhase};
+use proto::{Acted, CloseReason, Input, Now, Order, SessionId, SessionPhase, bug};
 use thread::{TurnGuard, planted, was_stopped};
 use tokio::sync::oneshot;
 
@@ -159,16 +159,19 @@ impl Core {
     /// Executes an operator's order, and answers when it is done.
     pub(crate) fn ordered(&mut self, order: Order, done: oneshot::Sender<Acted>) {
         self.begin_turn(SHARD_TURN_NANOS);
-        let _turn = TurnGuard::of("order", ());
         let now = self.now();
-        self.acting.push_back(done);
+        let _turn = TurnGuard::of("order", ());
+        self.acting.push_back((order.clone(), done));
         self.input(Input::Order(order), now);
     }
 
     pub(super) fn acted(&mut self, acted: Acted) {
-        if let Some(done) = self.acting.pop_front() {
+        // A peer is kicked at once, even while a network is being closed.
+        let answered = self.acting.iter().position(|(order, _)| acted.answers(order));
+        match answered.and_then(|at| self.acting.remove(at)) {
             // The hub may no longer wait for the answer.
-            _ = done.send(acted);
+            Some((_, done)) => _ = done.send(acted),
+            None => bug!(self.bugs, OrderAnswer, "{acted:?}"),
         }
     }
 
