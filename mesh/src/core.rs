@@ -170,6 +170,8 @@ impl Core {
             return None;
         }
         let now = self.now();
+        let _turn = TurnGuard::of("adopt", address);
+        planted("mesh-adopt");
         self.last_link += 1;
         let id = LinkId(self.last_link);
         let dialed = target.is_some();
@@ -276,6 +278,7 @@ impl Core {
         self.begin_turn();
         let now = self.now();
         let _turn = TurnGuard::of("bridge-event", ());
+        planted("bridge-event");
         match event {
             // Both make the relay send a heartbeat.
             BridgeEvent::Up | BridgeEvent::Met => self.input(RelayInput::BridgeUp, now),
@@ -307,6 +310,7 @@ impl Core {
             self.unfinished = false;
             let now = self.now();
             let _turn = TurnGuard::of("continue", ());
+            planted("mesh-continue");
             self.input(RelayInput::Continue, now);
             self.turn_ends(now);
         }
@@ -316,8 +320,8 @@ impl Core {
     /// Records that the hub begins or ends a drain.
     pub(crate) fn draining(&mut self, drains: bool) {
         let now = self.now();
-        let _turn = TurnGuard::of("order", ());
-        planted("order");
+        let _turn = TurnGuard::of("drain", ());
+        planted("mesh-drain");
         self.input(RelayInput::Draining(drains), now);
         self.turn_ends(now);
     }

@@ -331,6 +331,8 @@ impl Core {
         });
         let now = self.now();
         let Arrival { newcomer: Newcomer { peer, resume, owner, grant, names_protocol }, address, mut seat } = arrival;
+        let _turn = TurnGuard::of("adopt", (peer, address));
+        planted("adopt");
         // The session that it replaces may have ended meanwhile.
         seat.request_again();
         let seated = seat.is_taken();
@@ -425,6 +427,8 @@ impl Core {
         }
         self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();
+        let _turn = TurnGuard::of("continue", ());
+        planted("continue");
         self.settle(now);
         if std::mem::take(&mut self.unfinished) {
             self.input(Input::Continue, now);

@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use crate::client::{Client, frame, id, upgrade};
 use crate::hub::{DEADLINE, Hub, command};
+use crate::mesh::free_port;
+use crate::redis::Redis;
 
 /// Exit code after a bug of the hub.
 const EX_SOFTWARE: i32 = 70;
@@ -30,41 +32,97 @@ fn joins(address: SocketAddr, n: u32) -> Option<TcpStream> {
     Some(stream)
 }
 
+/// Checks that the planted panic at `place` ends the hub, and that the log names the thread and the turn. `turn` is
+/// `None` for a loop without turns, which has no guard.
+fn ends(mut hub: Hub, place: &str, thread: &str, turn: Option<&str>) {
+    let (last, before) = hub.logged_after("\"hub_failed\"");
+    // The hub may panic while it still logs its start.
+    let lines = hub.before_start.iter().chain(&before);
+    let panicked: Vec<_> = lines.filter(|line| line.contains("\"turn_panicked\"")).collect();
+    let named = turn.map(|turn| format!("\"turn\":\"{turn}\""));
+    // Several shards may panic at once.
+    assert_eq!(panicked.is_empty(), named.is_none(), "{place}: {panicked:?}");
+    assert!(named.is_none_or(|named| panicked.iter().all(|line| line.contains(&named))), "{place}: {panicked:?}");
+    assert_eq!(hub.wait().code(), Some(EX_SOFTWARE), "{place}");
+    assert!(last.contains(&format!("a planted panic: {place}")), "{place}: {last}");
+    assert!(last.contains(".rs:") && last.contains(&format!("{thread}_failed")), "{place}: {last}");
+}
+
 /// Each turn has a guard, which names the turn in the log. A loop without turns has no guard, but a panic in it also
 /// ends the process.
 #[test]
 fn a_panic_in_any_turn_ends_the_process() {
-    // Each hub has a link to this one.
+    // Each hub has a link to this one, whose peer is in a snapshot.
     let other = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", "secret")]);
+    let _peer = Client::join(&other, 99, "n");
     let bootstrap = format!("ws://{}", other.address);
     for (place, thread, turn) in [
         ("rules", "shard", Some("session")),
         ("letters", "shard", Some("letters")),
         ("tick", "shard", Some("tick")),
         ("flush", "shard", Some("flush")),
+        ("adopt", "shard", Some("adopt")),
         ("welcome", "shard", None),
         ("mesh", "mesh", Some("letters")),
         ("bridge", "mesh", Some("bridge")),
+        ("mesh-adopt", "mesh", Some("adopt")),
         ("mesh-tick", "mesh", Some("tick")),
+        ("mesh-continue", "mesh", Some("continue")),
         ("timeout", "mesh", Some("timeout")),
         ("dials", "mesh", Some("dials")),
         ("link", "mesh", Some("link")),
     ] {
         let dials = ("BOOTSTRAP_HUBS", bootstrap.as_str());
-        let mut hub = planted(place, &[NO_REDIS, &[dials]].concat());
+        let hub = planted(place, &[NO_REDIS, &[dials]].concat());
         // These peers cause work at every place, including the one for letters between shards.
         let _peers: Vec<_> = (1..=8).map(|n| joins(hub.address, n)).collect();
-        let (last, before) = hub.logged_after("\"hub_failed\"");
-        // The bridge starts, and panics, while the hub still logs its start.
-        let panicked: Vec<_> =
-            hub.before_start.iter().chain(&before).filter(|line| line.contains("\"turn_panicked\"")).collect();
-        let named = turn.map(|turn| format!("\"turn\":\"{turn}\""));
-        // Both shards may panic at once.
-        assert_eq!(panicked.is_empty(), named.is_none(), "{place}: {panicked:?}");
-        assert!(named.is_none_or(|named| panicked.iter().all(|line| line.contains(&named))), "{place}: {panicked:?}");
-        assert_eq!(hub.wait().code(), Some(EX_SOFTWARE), "{place}");
-        assert!(last.contains(&format!("a planted panic: {place}")), "{place}: {last}");
-        assert!(last.contains(".rs:") && last.contains(&format!("{thread}_failed")), "{place}: {last}");
+        ends(hub, place, thread, turn);
+    }
+}
+
+#[test]
+fn a_panic_in_an_operators_order_ends_the_process() {
+    let hub = planted("order", &[("ADMIN_TOKEN", "secret-of-operators")]);
+    let form = format!("peer={}", id(1));
+    let mut stream = TcpStream::connect(hub.address).unwrap();
+    let head = format!(
+        "POST /admin/kick HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer secret-of-operators\r\nContent-Length: {}\r\n",
+        form.len()
+    );
+    stream.write_all(format!("{head}\r\n{form}").as_bytes()).unwrap();
+    ends(hub, "order", "shard", Some("order"));
+}
+
+#[test]
+fn a_panic_in_work_that_continues_ends_the_process() {
+    let hub = planted("continue", &[("SHARDS", "32"), ("MAX_NETWORKS_PER_PEER", "200")]);
+    let mut client = Client::open(hub.address, 1, b"");
+    // 150 leaves are 4,650 letters to the other shards, more than a turn puts out.
+    for n in 0..150 {
+        client.say(&format!(r#"{{"type":"announce","networkName":"n{n}"}}"#));
+    }
+    client.say(r#"{"type":"ping"}"#);
+    client.hear_type("pong");
+    drop(client);
+    ends(hub, "continue", "shard", Some("continue"));
+}
+
+#[test]
+fn a_panic_in_an_event_of_the_bridge_ends_the_process() {
+    let redis = Redis::start(free_port());
+    let hub = planted("bridge-event", &[("REDIS_URL", &redis.url())]);
+    ends(hub, "bridge-event", "mesh", Some("bridge-event"));
+}
+
+#[test]
+fn a_panic_while_the_hub_stops_ends_the_process() {
+    for (place, thread, turn) in
+        [("drain", "shard", "drain"), ("mesh-drain", "mesh", "drain"), ("mesh-end", "mesh", "end")]
+    {
+        let hub = planted(place, NO_REDIS);
+        Client::open(hub.address, 1, b"");
+        hub.signal("-TERM");
+        ends(hub, place, thread, Some(turn));
     }
 }
 
@@ -134,15 +192,4 @@ fn a_stalled_log_does_not_delay_the_end_after_a_panic() {
     };
     assert_eq!(status.code(), Some(EX_SOFTWARE));
     reader.read_to_end(&mut Vec::new()).unwrap();
-}
-
-#[test]
-fn a_panic_in_an_order_of_the_hub_ends_the_process() {
-    let mut hub = planted("order", NO_REDIS);
-    Client::open(hub.address, 1, b"");
-    hub.signal("-TERM");
-    let (last, before) = hub.logged_after("\"hub_failed\"");
-    assert!(before.iter().any(|line| line.contains("\"turn\":\"order\"")), "{before:?}");
-    assert!(last.contains("a planted panic: order"), "{last}");
-    assert_eq!(hub.wait().code(), Some(EX_SOFTWARE));
 }

@@ -11,13 +11,13 @@ use crate::mesh::{TOKEN, discovered, eventually, free_port, json, mesh, settled}
 use crate::partings::nothing_is_heard_too_late;
 
 /// A Redis server for one test. Dropping it kills the server.
-struct Redis {
+pub struct Redis {
     child: Child,
     port: u16,
 }
 
 impl Redis {
-    fn start(port: u16) -> Self {
+    pub fn start(port: u16) -> Self {
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .stdout(Stdio::null())
@@ -61,7 +61,7 @@ impl Redis {
         _ = stream.read_to_end(&mut Vec::new());
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 

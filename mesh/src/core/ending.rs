@@ -2,6 +2,7 @@
 
 use proto::limits::{CLOSE_LINGER, LINK_FLUSH_TIMEOUT, MAX_HUBS};
 use proto::{HubId, LinkId, Now, RelayInput, Transport};
+use thread::{TurnGuard, planted};
 use tracing::{debug, info, warn};
 
 use super::Core;
@@ -123,6 +124,8 @@ impl Core {
     /// Ends all links after a farewell, because the hub stops.
     pub(crate) fn end(&mut self) {
         let now = self.now();
+        let _turn = TurnGuard::of("end", ());
+        planted("mesh-end");
         self.ending = true;
         self.input(RelayInput::Ending, now);
         let ids: Vec<LinkId> = self.links.keys().copied().collect();

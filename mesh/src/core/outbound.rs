@@ -4,6 +4,7 @@ use proto::envelope::ChangeKind;
 use proto::limits::{LINK_QUEUE_CAP, LINK_QUEUE_HIGH, LINK_QUEUE_LOW};
 use proto::ws::Opcode;
 use proto::{Destination, Envelope, LinkId, Now, RelayInput, Transport};
+use thread::TurnGuard;
 
 use super::Core;
 use crate::link::Phase;
@@ -123,6 +124,7 @@ impl Core {
         if pressed && waiting < LINK_QUEUE_LOW {
             self.bridge_pressure = Pressure::default();
             let now = self.now();
+            let _turn = TurnGuard::of("bridge-flush", ());
             self.input(RelayInput::Room { transport: Transport::Bridge }, now);
             self.turn_ends(now);
         }

@@ -131,6 +131,8 @@ impl Core {
     pub(crate) fn drain(&mut self, plan: Drain) {
         self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();
+        let _turn = TurnGuard::of("drain", ());
+        planted("drain");
         let spread = plan.spread;
         self.drain = Some(Draining { plan, began: now.at });
         self.drains += 1;
@@ -161,6 +163,7 @@ impl Core {
         self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();
         let _turn = TurnGuard::of("order", ());
+        planted("order");
         self.acting.push_back((order.clone(), done));
         self.input(Input::Order(order), now);
     }
