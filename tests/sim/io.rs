@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::{
-    CloseReason, Frame, Input, Lineage, Now, Origin, OutcomeLetter, Output, PeerEvent, PeerId, Router, SessionId,
-    SignalLetter, Template, ToShard, limits,
+    CloseReason, Frame, Input, Lineage, Now, Origin, OutcomeLetter, Output, PeerEvent, PeerId, Router, Sender,
+    SessionId, SignalLetter, Template, ToShard, limits,
 };
 
 use crate::heard::{self, Heard};
@@ -480,8 +480,13 @@ impl World {
                 if self.saboteur.strikes(Fault::RepeatsFrame) {
                     self.oracle.heard(sid, &heard, epoch);
                 }
-                if let Some(Signalled { origin, number }) = signal {
+                if let Some(Signalled { mut origin, number }) = signal {
                     self.oracle.signals.settled(number, Fate::Delivered);
+                    if let Sender::Session { ticket: Some(ticket), .. } = &mut origin.sender
+                        && self.saboteur.strikes(Fault::MistakesReceipt)
+                    {
+                        *ticket = ticket.saturating_add(1_000_000);
+                    }
                     let again = self.saboteur.strikes(Fault::RepeatsDelivered).then(|| origin.clone());
                     if !self.saboteur.strikes(Fault::SwallowsDelivered) {
                         self.input(sid.shard, Input::Delivered { origin, target }, Cause::default());

@@ -392,6 +392,12 @@ impl Oracle {
         self.complaints.extend(wrong);
     }
 
+    /// Checks outcomes while nothing is in flight. Without this check, a lost outcome would pass as `unknown` later.
+    pub(crate) fn nothing_moves(&mut self) {
+        let here = |sid: Sid| self.sessions.get(&sid).is_some_and(|client| !client.retiring);
+        self.complaints.extend(self.signals.nothing_moves(here));
+    }
+
     /// The peers that a client knows, by network.
     pub(crate) fn acquaintances(&self, sid: Sid) -> Vec<(Net, PeerId)> {
         let views = self.sessions.get(&sid).into_iter().flat_map(|client| &client.views);

@@ -20,12 +20,14 @@ pub(crate) enum Fault {
     LosesFrame,
     LosesClosed,
     LosesContinue,
+    /// The outcome of a signal names another receipt.
+    MistakesReceipt,
     SwapsFrames,
     ForgetsGrant,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::LosesJoined,
         Self::LosesLeft,
         Self::LosesSignal,
@@ -39,6 +41,7 @@ impl Fault {
         Self::LosesFrame,
         Self::LosesClosed,
         Self::LosesContinue,
+        Self::MistakesReceipt,
         Self::SwapsFrames,
         Self::ForgetsGrant,
     ];

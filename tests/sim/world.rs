@@ -238,6 +238,7 @@ impl World {
                 self.forget_if_done(sid);
             }
             if !moved {
+                self.oracle.nothing_moves();
                 let timers = self.shards.iter().filter_map(|shard| shard.router.poll_timeout());
                 let lingers = self.sockets().filter_map(|socket| socket.linger_until);
                 let Some(next) = timers.chain(lingers).min() else { return };

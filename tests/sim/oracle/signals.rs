@@ -261,6 +261,18 @@ impl Signals {
         }
     }
 
+    /// Checks that a sender with a known outcome has its receipt. Valid only while nothing is in flight.
+    pub(super) fn nothing_moves(&self, here: impl Fn(Sid) -> bool) -> Vec<String> {
+        let is_owed = |signal: &Signal| {
+            let is_known = signal.outcome().is_some() && signal.stage != Stage::Handed(Fate::Queued);
+            let is_silent = signal.id.is_some() && signal.receipt.is_none() && signal.read.is_some();
+            is_known && is_silent && here(signal.from) && !self.flooders.contains(&signal.from)
+        };
+        let owed = self.all.iter().enumerate().filter(|(_, signal)| is_owed(signal));
+        owed.map(|(number, signal)| format!("signal {number} is {:?}, and its sender is not told", signal.outcome()))
+            .collect()
+    }
+
     pub(super) fn at_rest(&mut self, here: impl Fn(Sid) -> bool) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut expected = Refusals::new();
