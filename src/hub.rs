@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mesh::{MeshHandle, MeshReading};
@@ -157,25 +158,24 @@ impl Hub {
         }
         // The leaves of this hub's peers are already in the mesh's mailbox, so other hubs receive them before the
         // farewell.
-        if let Some(mesh) = self.mesh
-            && tokio::time::timeout(CLOSE_LINGER, mesh.end()).await.is_err()
-        {
-            warn!("mesh_end_timed_out");
+        if let Some(mesh) = self.mesh {
+            let thread = mesh.end().await;
+            if !have_ended(std::slice::from_ref(&thread)).await {
+                warn!("mesh_end_timed_out");
+            }
+            if has_panicked(thread, self.ends.mesh.try_recv().is_ok()) {
+                return Err(Failed::Mesh);
+            }
         }
         let threads: Vec<_> = self.shards.into_iter().map(ShardHandle::stop).collect();
-        let ended = async {
-            while threads.iter().any(|thread| !thread.is_finished()) {
-                tokio::time::sleep(TICK / 10).await;
-            }
-        };
-        if tokio::time::timeout(CLOSE_LINGER, ended).await.is_err() {
+        if !have_ended(&threads).await {
             warn!("shard_end_timed_out");
         }
-        // A stuck thread is not joined: it ends with the process.
+        let reported: Vec<ShardId> = std::iter::from_fn(|| self.ends.shards.try_recv().ok()).collect();
         let mut failed = None;
-        for (shard, thread) in (0..).zip(threads).filter(|(_, thread)| thread.is_finished()) {
-            if thread.join().is_err() {
-                failed = Some(Failed::Shard(ShardId(shard)));
+        for (shard, thread) in (0..).map(ShardId).zip(threads) {
+            if has_panicked(thread, reported.contains(&shard)) {
+                failed = Some(Failed::Shard(shard));
             }
         }
         failed.map_or(Ok(()), Err)
@@ -255,6 +255,22 @@ impl Hub {
 
 /// An operator's order that is being executed.
 type Begun = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// Waits until all these threads have ended, for [`CLOSE_LINGER`] at most. Returns whether they have.
+async fn have_ended(threads: &[JoinHandle<()>]) -> bool {
+    let ended = async {
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            tokio::time::sleep(TICK / 10).await;
+        }
+    };
+    tokio::time::timeout(CLOSE_LINGER, ended).await.is_ok()
+}
+
+/// Whether a part has panicked. After a panic in a turn, the part has reported its end, and its thread is stopped but
+/// not finished. A thread that is stuck for another reason is not joined: it ends with the process.
+fn has_panicked(thread: JoinHandle<()>, has_reported: bool) -> bool {
+    if thread.is_finished() { thread.join().is_err() } else { has_reported }
+}
 
 /// Waits for an intended stop. Signals right after the first are ignored: timeout(1) and some supervisors signal the
 /// process and then its group.
