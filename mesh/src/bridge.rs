@@ -300,7 +300,16 @@ fn bounded(error: &str) -> &str {
 
 /// Makes one connection after another. If this function panics, nothing reconnects, so the mesh ends with it.
 async fn keep(state: Rc<BridgeState>, server: Rc<Server>, events: Events) {
-    let _turn = TurnGuard::of("bridge", ());
+    let mut reconnects = std::pin::pin!(reconnect(state, server, events));
+    // A guard that lived between two polls would also name this task after a panic elsewhere on the thread.
+    std::future::poll_fn(|cx| {
+        let _turn = TurnGuard::of("bridge", ());
+        reconnects.as_mut().poll(cx)
+    })
+    .await;
+}
+
+async fn reconnect(state: Rc<BridgeState>, server: Rc<Server>, events: Events) {
     planted("bridge");
     let mut backoff = Backoff::default();
     loop {

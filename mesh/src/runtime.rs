@@ -15,7 +15,7 @@ use proto::limits::{
     BRIDGE_EVENTS, DNS_INTERVAL, LINK_FLUSH_TIMEOUT, MAX_DIALS, MAX_DIALS_AT_ONCE, MAX_EXTRA_ATTEMPTS, TICK,
 };
 use proto::{HubId, ToMesh, ToShard};
-use thread::{Mailboxes, check};
+use thread::{Mailboxes, check, planted};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -217,6 +217,7 @@ async fn dial_out(core: Rc<RefCell<Core>>, dialer: Dialer) {
     loop {
         tokio::select! {
             _ = ticks.tick() => {
+                planted("dial-out");
                 let (hub, plans) = {
                     let mut core = core.borrow_mut();
                     (core.own(), core.due_dials())

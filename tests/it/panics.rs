@@ -70,6 +70,7 @@ fn a_panic_in_any_turn_ends_the_process() {
         ("mesh-continue", "mesh", Some("continue")),
         ("timeout", "mesh", Some("timeout")),
         ("dials", "mesh", Some("dials")),
+        ("dial-out", "mesh", None),
         ("link", "mesh", Some("link")),
     ] {
         let dials = ("BOOTSTRAP_HUBS", bootstrap.as_str());
