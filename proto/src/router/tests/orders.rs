@@ -1,0 +1,57 @@
+//! Operators' orders.
+
+use super::*;
+
+#[test]
+fn an_excluded_peer_takes_no_id_from_another_hub() {
+    let mut day = Day::new(128);
+    day.router.config.meshed = true;
+    let claim = Claim { incarnation: PeerIncarnation(5), hub: HubId(peer(9)) };
+    day.input(Input::Letter(ToShard::Elsewhere { peer: peer(1), claim }));
+    let out_for = Some(Duration::from_secs(60));
+    let kicked = outputs(&mut day.router, Input::Order(Order::Kick { peer: peer(1), network: None, out_for }));
+    let expected = Acted::Kicked { from: KickedFrom::Elsewhere(HubId(peer(9))), excluded: true };
+    assert!(matches!(kicked[..], [Output::Acted(acted)] if acted == expected), "{kicked:?}");
+    let opened =
+        Input::Opened { session: session(0, 0), peer: peer(1), seat: true, resume: None, owner: false, grant: None };
+    let refused = outputs(&mut day.router, opened);
+    assert!(matches!(refused[..], [Output::Close { reason: CloseReason::Kicked, .. }]), "{refused:?}");
+    day.router.audit();
+}
+
+#[test]
+fn a_large_network_is_closed_in_slices() {
+    let many = u32::try_from(crate::limits::SLOTS_PER_SLICE).unwrap() + 100;
+    let mut day = Day::new(128);
+    let id = |n: u32| {
+        let mut bytes = [7; 20];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        PeerId::from_bytes(bytes)
+    };
+    let mut opens = |n| {
+        let opened =
+            Input::Opened { session: session(n, 0), peer: id(n), seat: true, resume: None, owner: false, grant: None };
+        outputs(&mut day.router, opened);
+    };
+    (0..many).for_each(&mut opens);
+    let says = |day: &mut Day, n, text| outputs(&mut day.router, Input::Message { session: session(n, 0), text });
+    for n in [0, 1, many - 1] {
+        says(&mut day, n, r#"{"type":"announce","networkName":"n"}"#);
+    }
+    let close = Input::Order(Order::CloseNetwork { network: NetworkName::new("n"), out_for: None });
+    let first = outputs(&mut day.router, close);
+    assert!(matches!(first.last(), Some(Output::Unfinished)), "{first:?}");
+    assert!(!first.iter().any(|output| matches!(output, Output::Acted(_))));
+    // It had left already, and joins again, in a slot that has not been examined.
+    says(&mut day, 1, r#"{"type":"announce","networkName":"n"}"#);
+    says(&mut day, many - 2, r#"{"type":"announce","networkName":"n"}"#);
+    let second = outputs(&mut day.router, Input::Continue);
+    let acted = second.iter().filter_map(|output| if let Output::Acted(acted) = output { Some(*acted) } else { None });
+    assert_eq!(acted.collect::<Vec<_>>(), [Acted::Closed { members: 3, excluded: true }]);
+    while day.router.unfinished {
+        outputs(&mut day.router, Input::Continue);
+    }
+    let ix = day.router.rosters.find("n").unwrap();
+    assert_eq!(day.router.rosters.network(ix).map(|network| network.len()), Some(2), "sessions that joined since stay");
+    day.router.audit();
+}
