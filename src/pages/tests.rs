@@ -1,4 +1,6 @@
+mod cors;
 mod mesh;
+mod probes;
 
 use std::convert::Infallible;
 use std::sync::atomic::AtomicUsize;
@@ -393,114 +395,6 @@ fn only_the_largest_networks_are_listed() {
         assert_eq!(listed[names.last().unwrap()], json!(3));
         assert!(listed.contains_key(&names[most - 2]) && !listed.contains_key(&names[most - 1]));
     }
-}
-
-#[test]
-fn livez_always_succeeds_and_readyz_only_while_ready() {
-    let hub = hub(&[], &[]);
-    let ask = || (hub.get("/livez").status, hub.get("/readyz").status, hub.get("/readyz").body);
-    assert_eq!(ask(), (200, 503, "starting\n".to_owned()));
-    hub.lifecycle.advance(Stage::Ready);
-    assert_eq!(ask(), (200, 200, "ready\n".to_owned()));
-    hub.lifecycle.advance(Stage::Draining);
-    assert_eq!(ask(), (200, 503, "draining\n".to_owned()));
-}
-
-#[test]
-fn livez_names_a_thread_that_hangs() {
-    let hub = hub(&[], &[]);
-    hub.lifecycle.advance(Stage::Ready);
-    for tick in 0..130 {
-        hub.watchdog.turned(0, Duration::from_millis(100 * tick));
-    }
-    let said = "stuck: thread shard-1 has made no progress for 12 s\n".to_owned();
-    for path in ["/livez", "/readyz"] {
-        let answer = hub.get(path);
-        assert_eq!((answer.status, answer.body), (503, said.clone()), "{path}");
-    }
-    assert!(hub.get("/metrics").body.contains("\npeerpigeon_oldest_turn_seconds 12.9\n"));
-    hub.watchdog.turned(1, Duration::from_secs(13));
-    assert_eq!((hub.get("/livez").status, hub.get("/readyz").status), (200, 200));
-}
-
-#[test]
-fn a_full_hub_is_live_but_not_ready() {
-    for (settings, status) in [(&[][..], 503), (&[("READY_WHEN_FULL", "true")], 200)] {
-        let hub = hub(&[&[("MAX_CONNECTIONS", "100")], settings].concat(), &[]);
-        hub.lifecycle.advance(Stage::Ready);
-        let ask = |connections| {
-            hub.gauges.connections.store(connections, Ordering::Relaxed);
-            let full = hub.get("/metrics").body.contains("\npeerpigeon_full 1\n");
-            (hub.get("/readyz").status, full, hub.get("/livez").status)
-        };
-        assert_eq!(ask(99), (200, false, 200));
-        assert_eq!(ask(100), (status, true, 200));
-        assert_eq!(ask(96), (status, true, 200));
-        assert_eq!(ask(95), (200, false, 200));
-        assert_eq!(ask(99), (200, false, 200));
-        hub.lifecycle.advance(Stage::Draining);
-        assert_eq!(hub.get("/readyz").body, "draining\n");
-    }
-}
-
-#[test]
-fn every_answer_has_cors_headers() {
-    for (settings, origin, vary) in
-        [(&[][..], "*", ""), (&[("CORS_ORIGIN", "https://a.example")], "https://a.example", "Origin")]
-    {
-        let hub = hub(settings, &[]);
-        for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::POST, Method::DELETE] {
-            // The live view is only for its own origin.
-            let paths = PATHS.map(|(path, _)| path).into_iter().filter(|path| *path != "/dashboard");
-            for path in paths.chain(["/nowhere"]) {
-                let answer = hub.ask(method.clone(), path, &[("origin", "https://a.example")]);
-                assert_eq!(answer.header("access-control-allow-origin"), origin, "{method} {path}");
-                assert_eq!(answer.header("vary"), vary, "{method} {path}");
-                assert_eq!(answer.header("cache-control"), "no-store", "{method} {path}");
-                assert!(answer.status == 204 || !answer.header("content-type").is_empty(), "{method} {path}");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_preflight_is_answered() {
-    let asked = [("origin", "https://a"), ("access-control-request-method", "GET")];
-    let answer = hub(&[], &[]).ask(Method::OPTIONS, "/metrics", &asked);
-    assert_eq!((answer.status, answer.body.as_str()), (204, ""));
-    assert_eq!(answer.header("access-control-allow-methods"), "GET, HEAD, OPTIONS");
-    assert!(answer.header("access-control-allow-headers").contains("Authorization"));
-    assert_eq!(answer.header("access-control-max-age"), "86400");
-    assert!(!answer.headers.contains_key("content-length"));
-    assert!(!answer.headers.contains_key("access-control-allow-private-network"));
-}
-
-#[test]
-fn a_preflight_allows_the_requested_headers_for_allowed_origins() {
-    let asked = [("origin", "https://a"), ("access-control-request-headers", "authorization,traceparent")];
-    for (env, allowed) in
-        [(&[][..], true), (&[("CORS_ORIGIN", "https://a")], true), (&[("CORS_ORIGIN", "https://b")], false)]
-    {
-        let answer = hub(env, &[]).ask(Method::OPTIONS, "/health", &asked);
-        assert_eq!(answer.header("access-control-allow-headers") == "authorization,traceparent", allowed, "{env:?}");
-    }
-}
-
-#[test]
-fn private_network_access_requires_its_setting() {
-    let asked = [("origin", "https://a"), ("access-control-request-private-network", "true")];
-    let setting = ("CORS_PRIVATE_NETWORK", "true");
-    for (env, allowed) in [
-        (&[][..], false),
-        (&[setting], true),
-        (&[setting, ("CORS_ORIGIN", "https://a")], true),
-        (&[setting, ("CORS_ORIGIN", "https://b")], false),
-    ] {
-        let answer = hub(env, &[]).ask(Method::OPTIONS, "/health", &asked);
-        assert_eq!(answer.header("access-control-allow-private-network") == "true", allowed, "{env:?}");
-    }
-    let unasked = hub(&[setting], &[]).ask(Method::OPTIONS, "/health", &asked[..1]);
-    assert!(!unasked.headers.contains_key("access-control-allow-private-network"));
 }
 
 #[test]
