@@ -18,27 +18,27 @@ use crate::http::{self, Door, Entrance, FilePool};
 use crate::sparse::Sparse;
 use crate::stats::HandshakeFailure;
 
-/// An accepted connection.
-struct Came(TcpStream, SocketAddr, Option<Place>);
+/// An accepted connection that may be served.
+struct Admitted(TcpStream, SocketAddr, Option<Place>);
 
 /// Connections of one listener that are not WebSockets, oldest first. They may be closed to make room.
 #[derive(Default)]
 struct Newcomers(VecDeque<(AbortHandle, Rc<Cell<bool>>)>);
 
 impl Newcomers {
-    fn add(&mut self, task: AbortHandle, let_in: Rc<Cell<bool>>) {
+    fn add(&mut self, task: AbortHandle, is_websocket: Rc<Cell<bool>>) {
         // Ended connections are removed now and then. Each connection is checked at most twice.
         if self.0.len() == self.0.capacity() {
             self.0.retain(|(task, _)| !task.is_finished());
             self.0.shrink_to(2 * self.0.len());
         }
-        self.0.push_back((task, let_in));
+        self.0.push_back((task, is_websocket));
     }
 
     /// Whether there is a connection that may be closed.
     fn has_any(&mut self) -> bool {
-        while let Some((task, let_in)) = self.0.front() {
-            if !task.is_finished() && !let_in.get() {
+        while let Some((task, is_websocket)) = self.0.front() {
+            if !task.is_finished() && !is_websocket.get() {
                 return true;
             }
             self.0.pop_front();
@@ -74,27 +74,29 @@ pub(crate) async fn accept(
     let entrance = Entrance::at(port, door.links.as_ref(), door.admin_port, door.redirect);
     let mut connections = JoinSet::new();
     let mut newcomers = Newcomers::default();
-    let spawn = |connections: &mut JoinSet<()>, newcomers: &mut Newcomers, came: Came, file: OwnedSemaphorePermit| {
-        let Came(stream, address, place) = came;
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%error, "nodelay_failed");
-        }
-        let let_in = Rc::new(Cell::new(false));
-        let (door, core) = (Rc::clone(&door), Rc::clone(&core));
-        let served = http::serve(door, (entrance, port), core, stream, address, (file, place), Rc::clone(&let_in));
-        newcomers.add(connections.spawn_local(served), let_in);
-    };
+    let spawn =
+        |connections: &mut JoinSet<()>, newcomers: &mut Newcomers, admitted: Admitted, file: OwnedSemaphorePermit| {
+            let Admitted(stream, address, place) = admitted;
+            if let Err(error) = stream.set_nodelay(true) {
+                debug!(%error, "nodelay_failed");
+            }
+            let is_websocket = Rc::new(Cell::new(false));
+            let (door, core) = (Rc::clone(&door), Rc::clone(&core));
+            let served =
+                http::serve(door, (entrance, port), core, stream, address, (file, place), Rc::clone(&is_websocket));
+            newcomers.add(connections.spawn_local(served), is_websocket);
+        };
     // The decision about a connection, before anything is read from it.
-    let look = |stream: TcpStream, address: SocketAddr| {
+    let admit = |stream: TcpStream, address: SocketAddr| {
         // On `::`, IPv4 addresses arrive as IPv6: `::ffff:10.0.0.1`.
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        let no = match door.admit(entrance, address) {
-            Ok(place) => return Some(Came(stream, address, place)),
-            Err(no) => no,
+        let refusal = match door.admit(entrance, address) {
+            Ok(place) => return Some(Admitted(stream, address, place)),
+            Err(refusal) => refusal,
         };
-        http::count_no_entry(&door.gate, &mut core.borrow_mut(), no, address);
+        http::count_no_entry(&door.gate, &mut core.borrow_mut(), refusal, address);
         if let Ok(stream) = stream.into_std() {
-            door.gate.turn_away(&stream, no, door.speaks_tls(port));
+            door.gate.turn_away(&stream, refusal, door.speaks_tls(port));
         }
         None
     };
@@ -107,32 +109,32 @@ pub(crate) async fn accept(
     let failures = Sparse::default();
     let FilePool { files, wanted } = door.files.at(entrance);
     // An accepted connection that waits for a file of its share.
-    let mut came = None;
+    let mut admitted = None;
     // Operators observe a hub while it drains.
     let stays_open = entrance == Entrance::Admin;
     while *open.borrow_and_update() || stays_open {
         let has_room = connections.len() < door.tuning.max_requests;
         tokio::select! {
-            free = Arc::clone(&files).acquire_owned(), if came.is_some() && has_room => {
-                if let (Ok(file), Some(came)) = (free, came.take()) {
-                    spawn(&mut connections, &mut newcomers, came, file);
+            free = Arc::clone(&files).acquire_owned(), if admitted.is_some() && has_room => {
+                if let (Ok(file), Some(admitted)) = (free, admitted.take()) {
+                    spawn(&mut connections, &mut newcomers, admitted, file);
                 }
             }
             // Silent connections must not keep others out.
-            () = tokio::time::sleep(TICK), if came.is_some() => {
+            () = tokio::time::sleep(TICK), if admitted.is_some() => {
                 if !make_room(&mut newcomers) {
                     wanted.ask();
                 }
             }
-            () = wanted.asked(), if came.is_none() => {
+            () = wanted.asked(), if admitted.is_none() => {
                 if newcomers.has_any() && wanted.take() {
                     make_room(&mut newcomers);
                 }
             }
-            accepted = listener.accept(), if came.is_none() => match accepted {
+            accepted = listener.accept(), if admitted.is_none() => match accepted {
                 Ok((stream, address)) => {
-                    came = look(stream, address);
-                    if came.is_none() {
+                    admitted = admit(stream, address);
+                    if admitted.is_none() {
                         refused += 1;
                         if refused % REFUSALS_PER_TURN == 0 {
                             tokio::task::yield_now().await;
@@ -160,13 +162,13 @@ pub(crate) async fn accept(
     }
     let waiting = listener.into_std().and_then(|listener| {
         while let Ok(file) = Arc::clone(&files).try_acquire_owned() {
-            let next = match came.take() {
-                Some(came) => came,
+            let next = match admitted.take() {
+                Some(admitted) => admitted,
                 None => {
                     let Ok((stream, address)) = listener.accept() else { break };
                     stream.set_nonblocking(true)?;
-                    let Some(came) = look(TcpStream::from_std(stream)?, address) else { continue };
-                    came
+                    let Some(admitted) = admit(TcpStream::from_std(stream)?, address) else { continue };
+                    admitted
                 }
             };
             spawn(&mut connections, &mut newcomers, next, file);

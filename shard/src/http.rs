@@ -55,7 +55,7 @@ pub(crate) use secure::Handshakes;
 use secure::NoTls;
 
 /// Serves one connection until it ends or becomes a WebSocket. The WebSocket goes to its home shard or to the mesh.
-/// Sets `let_in` if it becomes a WebSocket.
+/// Sets `is_websocket` if it becomes a WebSocket.
 pub(crate) async fn serve(
     door: Rc<Door>,
     (entrance, port): (Entrance, u16),
@@ -63,7 +63,7 @@ pub(crate) async fn serve(
     mut stream: TcpStream,
     address: SocketAddr,
     (file, place): (OwnedSemaphorePermit, Option<Place>),
-    let_in: Rc<Cell<bool>>,
+    is_websocket: Rc<Cell<bool>>,
 ) {
     let since = Instant::now();
     let (door, core) = (&*door, &*core);
@@ -103,7 +103,7 @@ pub(crate) async fn serve(
     let kept = Rc::new(Kept::new(since, door.tuning.timeouts));
     let service = service_fn(|request: Request<Incoming>| {
         let (kept, admitted, place) = (&*kept, &admitted, &place);
-        let let_in = &let_in;
+        let is_websocket = &is_websocket;
         // hyper returns a connection only if its answers can be moved to another thread.
         Box::pin(async move {
             let mut counted = place.take();
@@ -148,7 +148,7 @@ pub(crate) async fn serve(
                 }
             };
             let upgraded = admitted.take();
-            let_in.set(matches!(upgraded, Some((Guest::Peer(_) | Guest::Hub { .. }, _))));
+            is_websocket.set(matches!(upgraded, Some((Guest::Peer(_) | Guest::Hub { .. }, _))));
             admitted.set(upgraded);
             kept.answered();
             Ok(response)

@@ -147,15 +147,15 @@ pub(super) fn count_no_head(core: &mut Core, no: &NoHead, address: SocketAddr) {
 }
 
 /// Counts a connection that is refused before anything is read. Logs such connections now and then.
-pub(crate) fn count_no_entry(gate: &Gate, core: &mut Core, no: NoEntry, address: SocketAddr) {
-    let failure = no.failure();
+pub(crate) fn count_no_entry(gate: &Gate, core: &mut Core, refusal: NoEntry, address: SocketAddr) {
+    let failure = refusal.failure();
     core.stats_mut().handshake_failures[failure as usize] += 1;
-    log_no_entry(gate, no, address);
+    log_no_entry(gate, refusal, address);
 }
 
-pub(super) fn log_no_entry(gate: &Gate, no: NoEntry, address: SocketAddr) {
+pub(super) fn log_no_entry(gate: &Gate, refusal: NoEntry, address: SocketAddr) {
     if let Some(times) = gate.refused(Instant::now()) {
-        let (address, reason) = (address.ip(), no.failure().label());
-        warn!(%address, reason, detail = no.explain(), times, "connections_refused");
+        let (address, reason) = (address.ip(), refusal.failure().label());
+        warn!(%address, reason, detail = refusal.explain(), times, "connections_refused");
     }
 }
