@@ -108,12 +108,12 @@ pub async fn run(watch: Watch) -> ExitCode {
     let urls: Vec<String> = watch.urls.iter().map(|url| Redacted(&url.to_string()).to_string()).collect();
     let mut model = Model::new(urls.iter().map(String::as_str), watch.sort);
     if watch.once {
-        let mut looks = Looks::default();
-        let first = watch.look(looks.known(&model)).await;
-        looks.take(&mut model, first);
+        let mut polls = Polls::default();
+        let first = watch.poll(polls.known(&model)).await;
+        polls.take(&mut model, first);
         tokio::time::sleep(watch.interval).await;
-        let second = watch.look(looks.known(&model)).await;
-        looks.take(&mut model, second);
+        let second = watch.poll(polls.known(&model)).await;
+        polls.take(&mut model, second);
         let printed = io::stdout().write_all(once::text(&model).as_bytes());
         let is_well = model.hubs.iter().all(|hub| hub.error.is_none());
         return if is_well { super::printed(printed) } else { ExitCode::FAILURE };
@@ -137,19 +137,19 @@ pub async fn run(watch: Watch) -> ExitCode {
 async fn show(model: &mut Model, watch: &Watch) -> io::Result<()> {
     let mut terminal = ratatui::try_init()?;
     let mut keys = keys()?;
-    let mut looks = Looks::default();
+    let mut polls = Polls::default();
     loop {
         let next = tokio::time::Instant::now() + watch.interval;
-        let mut look = std::pin::pin!(watch.look(looks.known(model)));
+        let mut poll = std::pin::pin!(watch.poll(polls.known(model)));
         let mut is_due = false;
-        let mut results = None;
-        while !is_due || results.is_none() {
+        let mut is_polled = false;
+        while !is_due || !is_polled {
             terminal.draw(|frame| draw::draw(model, frame))?;
             let event = tokio::select! {
                 event = keys.recv() => event.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))?,
-                seen = &mut look, if results.is_none() => {
-                    looks.take(model, seen);
-                    results = Some(());
+                results = &mut poll, if !is_polled => {
+                    polls.take(model, results);
+                    is_polled = true;
                     continue;
                 }
                 () = tokio::time::sleep_until(next), if !is_due => {
@@ -163,7 +163,7 @@ async fn show(model: &mut Model, watch: &Watch) -> io::Result<()> {
             {
                 match model.key(key) {
                     Wish::Quit => return Ok(()),
-                    Wish::Look => is_due = true,
+                    Wish::Poll => is_due = true,
                     Wish::Nothing => {}
                 }
             }
@@ -191,19 +191,19 @@ fn keys() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
 type Known = (Stats, BTreeMap<String, u64>);
 
 /// The polls so far.
-struct Looks {
+struct Polls {
     count: u64,
     /// The end of the last poll.
     last: Instant,
 }
 
-impl Default for Looks {
+impl Default for Polls {
     fn default() -> Self {
         Self { count: 0, last: Instant::now() }
     }
 }
 
-impl Looks {
+impl Polls {
     /// The slow pages of each hub that the next poll need not read again.
     fn known(&mut self, model: &Model) -> Vec<Option<Known>> {
         let reads_all = self.count.is_multiple_of(SLOW_PAGES);
@@ -213,24 +213,24 @@ impl Looks {
     }
 
     /// Shows the results of a poll.
-    fn take(&mut self, model: &mut Model, seen: Vec<Result<Sample, String>>) {
+    fn take(&mut self, model: &mut Model, results: Vec<Result<Sample, String>>) {
         let seconds = self.last.elapsed().as_secs_f64().max(0.001);
         self.last = Instant::now();
-        for (hub, look) in model.hubs.iter_mut().zip(seen) {
-            hub.looked(look, seconds);
+        for (hub, result) in model.hubs.iter_mut().zip(results) {
+            hub.polled(result, seconds);
         }
-        model.looked();
+        model.polled();
     }
 }
 
 impl Watch {
     /// Polls all hubs at the same time.
-    async fn look(&self, known: Vec<Option<Known>>) -> Vec<Result<Sample, String>> {
-        let looks = self.urls.iter().zip(known).map(async |(url, known)| {
-            let look = tokio::time::timeout(PATIENCE, self.pages(url, known)).await;
-            look.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
+    async fn poll(&self, known: Vec<Option<Known>>) -> Vec<Result<Sample, String>> {
+        let polls = self.urls.iter().zip(known).map(async |(url, known)| {
+            let result = tokio::time::timeout(PATIENCE, self.pages(url, known)).await;
+            result.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
         });
-        all(looks.collect()).await
+        all(polls.collect()).await
     }
 
     /// Reads the pages of a hub.

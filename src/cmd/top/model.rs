@@ -49,8 +49,8 @@ impl Hub {
     }
 
     /// Handles the result of a poll, this number of seconds after the previous one.
-    pub(super) fn looked(&mut self, look: Result<Sample, String>, seconds: f64) {
-        let now = match look {
+    pub(super) fn polled(&mut self, result: Result<Sample, String>, seconds: f64) {
+        let now = match result {
             Ok(now) => now,
             Err(error) => {
                 self.error = Some(error);
@@ -178,7 +178,7 @@ pub(super) enum Wish {
     Nothing,
     Quit,
     /// Poll all hubs now.
-    Look,
+    Poll,
 }
 
 impl Model {
@@ -187,7 +187,7 @@ impl Model {
     }
 
     /// Records that all hubs have been polled.
-    pub(super) fn looked(&mut self) {
+    pub(super) fn polled(&mut self) {
         let mut members = BTreeMap::<&str, u64>::new();
         for (name, count) in self.hubs.iter().filter_map(|hub| hub.last.as_ref()).flat_map(|last| &last.networks) {
             let most = members.entry(name).or_default();
@@ -242,7 +242,7 @@ impl Model {
         }
         match key.code {
             KeyCode::Char('q') => return Wish::Quit,
-            KeyCode::Char(' ') => return Wish::Look,
+            KeyCode::Char(' ') => return Wish::Poll,
             KeyCode::Char('?' | 'h') => self.has_help = true,
             KeyCode::Char('s') => self.sort = self.sort.next(),
             KeyCode::Char('r') => self.is_reversed = !self.is_reversed,

@@ -78,10 +78,10 @@ fn model() -> Model {
             second * 10_000,
             f64::from(second) * 0.97
         );
-        model.hubs[0].looked(Ok(well), 1.0);
-        model.hubs[1].looked(Ok(sample(&metrics(12, second + second * second / 60, &faults), &troubled)), 1.0);
-        model.hubs[2].looked(Err("Connection refused".to_owned()), 1.0);
-        model.looked();
+        model.hubs[0].polled(Ok(well), 1.0);
+        model.hubs[1].polled(Ok(sample(&metrics(12, second + second * second / 60, &faults), &troubled)), 1.0);
+        model.hubs[2].polled(Err("Connection refused".to_owned()), 1.0);
+        model.polled();
     }
     model
 }
@@ -184,7 +184,7 @@ fn keys_sort_select_and_go_back() {
     assert_eq!(model.screen, Screen::Network("a\u{1b}[2Jb".to_owned()));
     press(&mut model, "<<");
     assert_eq!(model.screen, Screen::Hubs);
-    assert_eq!(model.key(KeyEvent::new(KeyCode::Char(' '), KeyModifiers::NONE)), Wish::Look);
+    assert_eq!(model.key(KeyEvent::new(KeyCode::Char(' '), KeyModifiers::NONE)), Wish::Poll);
     assert_eq!(model.key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)), Wish::Quit);
     assert_eq!(model.key(KeyEvent::new(KeyCode::Char('q'), KeyModifiers::NONE)), Wish::Quit);
 }
@@ -193,15 +193,15 @@ fn keys_sort_select_and_go_back() {
 fn histories_are_bounded() {
     let mut model = model();
     for second in 0..200 {
-        model.hubs[0].looked(Ok(sample(&metrics(9, second, ""), HUBSTATS)), 1.0);
-        model.looked();
+        model.hubs[0].polled(Ok(sample(&metrics(9, second, ""), HUBSTATS)), 1.0);
+        model.polled();
     }
     assert_eq!(model.hubs[0].signals.last(usize::MAX).len(), HISTORY);
     assert_eq!(model.members("lobby").unwrap().last(usize::MAX).len(), HISTORY);
     for hub in &mut model.hubs {
         hub.last = None;
     }
-    model.looked();
+    model.polled();
     assert!(model.members("lobby").is_none() && model.networks.is_empty());
 }
 
