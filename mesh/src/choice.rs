@@ -66,7 +66,7 @@ fn is_same_process((process, incarnation): (u64, HubIncarnation), hello: &Hello)
 
 /// Chooses between two links of two hubs: the one dialed by the hub with the smaller id is kept. The dialer (`dialed`)
 /// calls it when it has received the hello of the acceptor. The acceptor calls it when the dialer is ready.
-pub(crate) fn settle(own: HubId, hello: &Hello, dialed: bool, present: Option<Present>) -> Choice {
+pub(crate) fn decide(own: HubId, hello: &Hello, dialed: bool, present: Option<Present>) -> Choice {
     let Some(present) = present else { return Choice::Take };
     // Two processes have the same id. Either the older one is dead and its socket does not show that yet, or both are
     // alive. The relay decides between them.
@@ -136,16 +136,16 @@ mod tests {
         assert_eq!(greeted(earlier(HubIncarnation(6))), Err(LinkEnd::SameId));
     }
 
-    fn settled(own: HubId, other: HubId, dialed: bool, present: Option<bool>) -> Choice {
+    fn decided(own: HubId, other: HubId, dialed: bool, present: Option<bool>) -> Choice {
         let present =
             present.map(|dialed| Present { link: LinkId(1), dialed, incarnation: LIFE, process: 7, is_heard: true });
-        settle(own, &hello(other), dialed, present)
+        decide(own, &hello(other), dialed, present)
     }
 
     #[test]
     fn the_only_link_is_accepted() {
         for dialed in [true, false] {
-            assert_eq!(settled(SMALL, LARGE, dialed, None), Choice::Take);
+            assert_eq!(decided(SMALL, LARGE, dialed, None), Choice::Take);
         }
     }
 
@@ -153,23 +153,23 @@ mod tests {
     fn both_ends_keep_the_link_dialed_by_the_smaller_id() {
         let (replace, refuse) = (Choice::Replace(LinkId(1)), Choice::Refuse(LinkEnd::Double));
         // The link dialed by the smaller id is new.
-        assert_eq!(settled(SMALL, LARGE, true, Some(false)), replace);
-        assert_eq!(settled(LARGE, SMALL, false, Some(true)), replace);
+        assert_eq!(decided(SMALL, LARGE, true, Some(false)), replace);
+        assert_eq!(decided(LARGE, SMALL, false, Some(true)), replace);
         // The link dialed by the larger id is new.
-        assert_eq!(settled(LARGE, SMALL, true, Some(false)), refuse);
-        assert_eq!(settled(SMALL, LARGE, false, Some(true)), refuse);
+        assert_eq!(decided(LARGE, SMALL, true, Some(false)), refuse);
+        assert_eq!(decided(SMALL, LARGE, false, Some(true)), refuse);
     }
 
     #[test]
     fn a_hub_with_a_dialed_link_refuses_a_second_one() {
-        assert_eq!(settled(SMALL, LARGE, true, Some(true)), Choice::Refuse(LinkEnd::Double));
-        assert_eq!(settled(LARGE, SMALL, true, Some(true)), Choice::Refuse(LinkEnd::Double));
+        assert_eq!(decided(SMALL, LARGE, true, Some(true)), Choice::Refuse(LinkEnd::Double));
+        assert_eq!(decided(LARGE, SMALL, true, Some(true)), Choice::Refuse(LinkEnd::Double));
     }
 
     #[test]
     fn a_second_dial_replaces_the_first_link() {
-        assert_eq!(settled(SMALL, LARGE, false, Some(false)), Choice::Replace(LinkId(1)));
-        assert_eq!(settled(LARGE, SMALL, false, Some(false)), Choice::Replace(LinkId(1)));
+        assert_eq!(decided(SMALL, LARGE, false, Some(false)), Choice::Replace(LinkId(1)));
+        assert_eq!(decided(LARGE, SMALL, false, Some(false)), Choice::Replace(LinkId(1)));
     }
 
     #[test]
@@ -179,10 +179,10 @@ mod tests {
                 let (process, is_heard) = (6, false);
                 let incarnation = HubIncarnation(4);
                 let present = Present { link: LinkId(1), dialed: present, incarnation, process, is_heard };
-                assert_eq!(settle(own, &hello(other), dialed, Some(present)), Choice::Replace(LinkId(1)));
+                assert_eq!(decide(own, &hello(other), dialed, Some(present)), Choice::Replace(LinkId(1)));
                 // A link on which data still arrives is not dead.
                 let present = Present { is_heard: true, ..present };
-                assert_eq!(settle(own, &hello(other), dialed, Some(present)), Choice::Take);
+                assert_eq!(decide(own, &hello(other), dialed, Some(present)), Choice::Take);
             }
         }
     }

@@ -217,11 +217,11 @@ impl Core {
 
     fn input(&mut self, input: RelayInput<'_>, now: Now) {
         self.relay.handle_input(input, now);
-        self.settle(now);
+        self.perform_outputs(now);
     }
 
     /// Performs the relay's outputs, gives it the resulting inputs, and repeats until there are none.
-    fn settle(&mut self, now: Now) {
+    fn perform_outputs(&mut self, now: Now) {
         loop {
             while let Some(output) = self.relay.poll_output() {
                 self.carry_out(output, now);
@@ -233,7 +233,7 @@ impl Core {
 
     /// Called when everything that arrived together has been processed.
     fn turn_ends(&mut self, now: Now) {
-        self.settle(now);
+        self.perform_outputs(now);
         self.judge(now);
     }
 

@@ -401,7 +401,7 @@ impl Core {
 
     fn input(&mut self, input: Input<'_>, now: Now) {
         self.router.handle_input(input, now);
-        self.settle(now);
+        self.perform_outputs(now);
     }
 
     /// Processes letters from another shard or from the mesh, as many as fit into one turn. The rest is left for the
@@ -429,7 +429,7 @@ impl Core {
         let now = self.now();
         let _turn = TurnGuard::of("continue", ());
         planted("continue");
-        self.settle(now);
+        self.perform_outputs(now);
         if std::mem::take(&mut self.unfinished) {
             self.input(Input::Continue, now);
         }
@@ -441,7 +441,7 @@ impl Core {
     }
 
     /// Performs the router's outputs, gives it the resulting inputs, and repeats until there are none.
-    fn settle(&mut self, now: Now) {
+    fn perform_outputs(&mut self, now: Now) {
         loop {
             while let Some(output) = self.router.poll_output() {
                 self.carry_out(output, now);

@@ -136,7 +136,7 @@ impl Core {
                 self.close(id, LinkEnd::Ending, now);
             }
         }
-        self.settle(now);
+        self.perform_outputs(now);
     }
 
     /// Whether all farewells are written.

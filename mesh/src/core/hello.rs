@@ -75,7 +75,7 @@ impl Core {
                 }
             }
             Err(end) => self.close(id, end, now),
-            Ok(()) if dialed => match self.settled(id, &hello) {
+            Ok(()) if dialed => match self.decided(id, &hello) {
                 Choice::Refuse(end) => self.close(id, end, now),
                 Choice::Take => self.go_on(id, hello.hub, now),
                 Choice::Replace(other) => {
@@ -103,7 +103,7 @@ impl Core {
 
     /// Processes the dialer's confirmation.
     pub(super) fn agreed(&mut self, id: LinkId, hello: &Hello, now: Now) {
-        match self.settled(id, hello) {
+        match self.decided(id, hello) {
             Choice::Refuse(end) => self.close(id, end, now),
             Choice::Take => self.ready(id, hello.hub, now),
             Choice::Replace(other) => {
@@ -113,9 +113,9 @@ impl Core {
         }
     }
 
-    fn settled(&self, id: LinkId, hello: &Hello) -> Choice {
+    fn decided(&self, id: LinkId, hello: &Hello) -> Choice {
         let dialed = self.links.get(&id).is_some_and(|link| link.dialed());
-        choice::settle(self.own, hello, dialed, self.present(hello.hub, id))
+        choice::decide(self.own, hello, dialed, self.present(hello.hub, id))
     }
 
     /// Another link to the same hub that is in use.

@@ -51,7 +51,7 @@ impl Core {
     pub(super) fn judge(&mut self, now: Now) {
         if self.may_judge(now) && self.relay.poll_timeout().is_some_and(|at| at <= now.at) {
             self.relay.handle_timeout(now);
-            self.settle(now);
+            self.perform_outputs(now);
         }
         let next = self.relay.poll_timeout();
         if next.is_some_and(|next| self.armed.is_none_or(|armed| next < armed)) {

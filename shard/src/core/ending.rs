@@ -87,7 +87,7 @@ impl Core {
         };
         if session.client_done {
             self.remove(id);
-            self.settle(self.now());
+            self.perform_outputs(self.now());
         } else if session.deaf {
             // The client's close frame will not be parsed, but the end of its stream will be noticed. Closing both
             // halves now would reset the connection, and the client might never read the close frame.

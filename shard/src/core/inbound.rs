@@ -146,7 +146,7 @@ impl Core {
             ws::put_header(out, opcode, payload.len());
             out.extend_from_slice(payload);
         });
-        self.settle(now);
+        self.perform_outputs(now);
     }
 
     pub(super) fn violated(&mut self, id: SessionId, violation: Violation, now: Now) {
@@ -172,7 +172,7 @@ impl Core {
         let reason = session.why_it_goes().unwrap_or(reason);
         self.end(id, reason, now);
         self.remove(id);
-        self.settle(now);
+        self.perform_outputs(now);
     }
 
     /// Data on a session's socket violates TLS. Its client receives an alert.

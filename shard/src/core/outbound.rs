@@ -275,7 +275,7 @@ impl Core {
             if room {
                 self.followups.push_back(Followup::Room(id));
             }
-            self.settle(now);
+            self.perform_outputs(now);
             if !room || blocked || !is_whole {
                 break;
             }

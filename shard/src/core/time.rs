@@ -47,7 +47,7 @@ impl Core {
         let is_due = |core: &Self| core.router.poll_timeout().is_some_and(|at| at <= now.at);
         if is_due(self) {
             self.router.handle_timeout(now);
-            self.settle(now);
+            self.perform_outputs(now);
         }
         self.overdue = is_due(self);
         if self.overdue {
@@ -123,7 +123,7 @@ impl Core {
             self.end(id, reason, now);
         }
         self.remove(id);
-        self.settle(now);
+        self.perform_outputs(now);
     }
 
     /// Begins a drain: gives every session a slot. New peers that arrive meanwhile are sent away as well, or refused if
