@@ -219,7 +219,7 @@ catalog! {
         "Open links that carry nothing in at least one direction. Signals use another route if there is one."
     LINK_SILENCES "peerpigeon_link_silences_total" Counter []
         "Times a link was found to carry nothing in at least one direction."
-    MESH_WAYS_AVOIDED "peerpigeon_mesh_ways_avoided_total" Counter []
+    MESH_ROUTES_AVOIDED "peerpigeon_mesh_routes_avoided_total" Counter []
         "Times no signal over one route to another hub was answered for two seconds, and another route was tried."
     LINK_QUEUED_BYTES "peerpigeon_link_queued_bytes" Gauge []
         "Bytes queued for all links."

@@ -46,7 +46,7 @@ pub(super) fn publish(reading: &MeshReading) {
         (&catalog::LINKS_REFUSED, io.refused),
         (&catalog::LINK_SATURATIONS, io.saturations),
         (&catalog::LINK_SILENCES, relay.link_silences),
-        (&catalog::MESH_WAYS_AVOIDED, relay.routes_avoided),
+        (&catalog::MESH_ROUTES_AVOIDED, relay.routes_avoided),
         (&catalog::LINK_DIALS, io.dial_attempts),
         (&catalog::LINK_DIAL_FAILURES, io.dial_failures),
     ] {

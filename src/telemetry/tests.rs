@@ -352,7 +352,7 @@ fn the_numbers_of_mesh_and_shards_are_added() {
         ("peerpigeon_links_saturated", 1.0),
         ("peerpigeon_links_silent", 1.0),
         ("peerpigeon_link_silences_total", 11.0),
-        ("peerpigeon_mesh_ways_avoided_total", 12.0),
+        ("peerpigeon_mesh_routes_avoided_total", 12.0),
         ("peerpigeon_link_queued_bytes", 30.0),
         ("peerpigeon_link_rtt_seconds", 0.02),
         ("peerpigeon_link_ends_total{reason=\"silent\"}", 9.0),
