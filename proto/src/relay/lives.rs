@@ -40,7 +40,7 @@ impl Relay {
 
     /// Handles a restart of a hub: all state of its earlier incarnation is dropped.
     pub(super) fn begin_life(&mut self, beat: &Arc<Heartbeat>) {
-        self.count_anew(beat.hub);
+        self.restart_counters(beat.hub);
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "{:?} begins an incarnation", beat.hub);
         };
@@ -189,7 +189,7 @@ impl Relay {
     }
 
     /// Restarts the counters of signals between this hub and another, because one of the two has a new incarnation.
-    pub(super) fn count_anew(&mut self, hub: HubId) {
+    pub(super) fn restart_counters(&mut self, hub: HubId) {
         let number = self.number(hub);
         let Some(remote) = self.hubs.get_mut(&hub) else {
             return bug!(self.bugs, HubMissing, "the counters of {hub:?} restart");

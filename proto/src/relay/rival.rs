@@ -175,16 +175,16 @@ impl Relay {
             return self.take_new_id(now);
         }
         self.config.incarnation = HubIncarnation(later);
-        self.count_all_anew();
+        self.restart_all_counters();
         self.event(MeshEvent::LaterLife);
         self.beat(now);
     }
 
-    fn count_all_anew(&mut self) {
+    fn restart_all_counters(&mut self) {
         let hubs: Vec<HubId> = self.hubs.keys().copied().collect();
         for hub in hubs {
             self.give_up_outbound(hub);
-            self.count_anew(hub);
+            self.restart_counters(hub);
         }
     }
 
@@ -198,7 +198,7 @@ impl Relay {
         self.config.incarnation = HubIncarnation(now.wall_ms.min(GREATEST_TIME_FOLLOWED));
         self.rival = None;
         self.stats.ids_given_up += 1;
-        self.count_all_anew();
+        self.restart_all_counters();
         self.links.clear();
         self.reach = None;
         for remote in self.hubs.values_mut() {

@@ -195,7 +195,7 @@ impl Relay {
                 self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
                 self.stats.numbers_refused += 1;
             }
-            Arrival::CountsAnew { dropped } => {
+            Arrival::Restarted { dropped } => {
                 self.account(from);
                 for counter in dropped {
                     self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);

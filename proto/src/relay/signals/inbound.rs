@@ -26,7 +26,7 @@ pub(super) enum Arrival {
     TooFar,
     /// Only late signals, or ones too far ahead, have arrived for [`COUNT_PATIENCE`]: this counter is now the next one.
     /// The signal arrives again.
-    CountsAnew {
+    Restarted {
         /// Counters of the waiting signals, which are dropped.
         dropped: Vec<u64>,
     },
@@ -82,7 +82,7 @@ impl Inbound {
         if !self.expects(counter) {
             if self.goes_on_from(counter, now) {
                 let before = std::mem::replace(self, Self { taken: counter - 1, ..Self::default() });
-                return Arrival::CountsAnew { dropped: before.held.into_keys().collect() };
+                return Arrival::Restarted { dropped: before.held.into_keys().collect() };
             }
             if counter > self.taken {
                 return Arrival::TooFar;
@@ -255,7 +255,7 @@ mod tests {
         let just_before = NOW + COUNT_PATIENCE - Duration::from_millis(1);
         assert_eq!(inbound.arrives(&signal(far + 1, 0), 0, true, usize::MAX, just_before), Arrival::TooFar);
         let (after, long_after) = (signal(far + 2, 0), NOW + COUNT_PATIENCE);
-        assert_eq!(inbound.arrives(&after, 0, true, usize::MAX, long_after), Arrival::CountsAnew { dropped: vec![3] });
+        assert_eq!(inbound.arrives(&after, 0, true, usize::MAX, long_after), Arrival::Restarted { dropped: vec![3] });
         assert_eq!(inbound.arrives(&after, 0, true, usize::MAX, long_after), Arrival::Deliver);
         assert_eq!(
             inbound.arrives(&signal(3, 0), 0, true, usize::MAX, long_after),
