@@ -307,11 +307,11 @@ impl Relay {
         self.stats.received[envelope.kind() as usize] += 1;
         match envelope {
             Envelope::Change(change) => self.changed(via, change, now),
-            Envelope::Farewell(hub, incarnation) => self.heard_farewell(via, hub, incarnation, now),
-            Envelope::Heartbeat(beat) => self.heard_heartbeat(via, &beat, now),
+            Envelope::Farewell(hub, incarnation) => self.farewell_received(via, hub, incarnation, now),
+            Envelope::Heartbeat(beat) => self.heartbeat_received(via, &beat, now),
             Envelope::Hello(hello) => bug!(self.bugs, Hello, "of {} by {via:?}", hello.hub),
             Envelope::Routed(route, routed) => self.routed(via, route, *routed, now),
-            Envelope::Snapshot(part) => self.snapshot_came(via, *part, now),
+            Envelope::Snapshot(part) => self.snapshot_received(via, *part, now),
             Envelope::SnapshotDeclined(request) => self.snapshot_declined(via, request, now),
             Envelope::SnapshotRequest(request) => self.snapshot_asked(via, request, now),
         }

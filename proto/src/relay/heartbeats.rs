@@ -62,7 +62,7 @@ impl Relay {
         }
     }
 
-    pub(super) fn heard_heartbeat(&mut self, via: Hop, beat: &Arc<Heartbeat>, now: Now) {
+    pub(super) fn heartbeat_received(&mut self, via: Hop, beat: &Arc<Heartbeat>, now: Now) {
         let mut age = Duration::from_millis(u64::from(beat.age_ms));
         // After a stop of this process, its sockets may contain messages as old as the stop.
         let slept = now.at.saturating_sub(self.last_timeout);

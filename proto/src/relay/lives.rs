@@ -52,7 +52,7 @@ impl Relay {
         self.choose_link(beat.hub);
     }
 
-    pub(super) fn heard_farewell(&mut self, via: Hop, hub: HubId, incarnation: HubIncarnation, now: Now) {
+    pub(super) fn farewell_received(&mut self, via: Hop, hub: HubId, incarnation: HubIncarnation, now: Now) {
         // Expected: this hub has never received a heartbeat of it, or has forgotten it.
         let Some(remote) = self.hubs.get_mut(&hub) else { return };
         remote.note_ended(incarnation);

@@ -23,7 +23,7 @@ impl Relay {
     }
 
     /// A hub may speak only for its own peers.
-    pub(super) fn meeting_came(&mut self, from: HubId, meeting: &Arc<Meeting>) {
+    pub(super) fn meeting_received(&mut self, from: HubId, meeting: &Arc<Meeting>) {
         let held = |relay: &Self, peer: &PeerId| relay.directory.holder(peer).is_some_and(|claim| claim.hub == from);
         let home = |relay: &Self, peer: &PeerId| ShardId::home(peer, relay.config.shards, relay.config.keys);
         let (homes, meeting) = match meeting.to {

@@ -112,13 +112,13 @@ impl Relay {
         match routed {
             Routed::Signal(signal) if of_this_life => self.arrived(route.from, signal, now),
             Routed::Signal(_) => self.bounce(route, &routed, now),
-            Routed::Outcomes(outcomes) if of_this_life => self.heard_outcomes(route.from, outcomes, now),
+            Routed::Outcomes(outcomes) if of_this_life => self.outcomes_received(route.from, outcomes, now),
             Routed::Outcomes(outcomes) => self.stats.late_outcomes += outcomes.len() as u64,
             Routed::Takeover { peer, ticket, resume, owner } => {
                 self.takeover_asked(route, peer, ticket, (resume, owner), now);
             }
             Routed::TakeoverAnswer { peer, ticket, in_use } => self.takeover_answered(peer, ticket, in_use),
-            Routed::Meeting(meeting) if of_this_life => self.meeting_came(route.from, &meeting),
+            Routed::Meeting(meeting) if of_this_life => self.meeting_received(route.from, &meeting),
             // The sender repeats it for the hub's current incarnation.
             Routed::Meeting(_) => {}
         }
@@ -316,7 +316,7 @@ impl Relay {
         }
     }
 
-    fn heard_outcomes(&mut self, from: HubId, outcomes: Vec<(u64, Outcome)>, now: Now) {
+    fn outcomes_received(&mut self, from: HubId, outcomes: Vec<(u64, Outcome)>, now: Now) {
         for (counter, outcome) in outcomes {
             let Some(remote) = self.hubs.get_mut(&from) else {
                 return bug!(self.bugs, HubMissing, "outcomes of {from:?}");

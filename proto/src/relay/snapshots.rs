@@ -168,7 +168,7 @@ impl Relay {
         }
     }
 
-    pub(super) fn snapshot_came(&mut self, via: Hop, part: SnapshotPart, now: Now) {
+    pub(super) fn snapshot_received(&mut self, via: Hop, part: SnapshotPart, now: Now) {
         let (hub, last) = (part.hub, part.last);
         let presence = self.budgets.presence;
         let most = |remote: &Remote| Most {
