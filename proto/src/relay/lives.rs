@@ -1,17 +1,20 @@
 //! The start, restart, expiry and farewell of a hub, and the number by which shards know it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bug;
-use crate::envelope::{Envelope, Heartbeat};
+use crate::envelope::{Envelope, Heartbeat, SnapshotRequest};
 use crate::id::{HubId, HubIncarnation, LinkId};
 use crate::limits::{HEARTBEAT, HUB_MEMORY};
 use crate::route::Hop;
 use crate::time::Now;
 
 use super::budgets::Kept;
+use super::directory::LeaveCause;
 use super::remote::{Liveness, Paths, Remote};
+use super::repair::Abandoned;
 use super::signals::Inbound;
 use super::{Destination, MeshEvent, Relay};
 
@@ -104,6 +107,36 @@ impl Relay {
         }
         self.expire_held(hub, now);
         self.expire_outbound(hub, now);
+    }
+
+    /// Removes a hub with all its peers. Its replica is empty at once, and the shards are notified in slices. Returns
+    /// how many peers it had.
+    pub(super) fn evict(&mut self, hub: HubId, state: Liveness, now: Now) -> usize {
+        let Some(remote) = self.hubs.get_mut(&hub) else {
+            bug!(self.bugs, HubMissing, "{hub:?} is evicted");
+            return 0;
+        };
+        remote.state = state;
+        remote.ahead.clear();
+        (remote.mark, remote.doubted) = (None, false);
+        let Abandoned { peers: received, waiters } = remote.repair.end();
+        let request = SnapshotRequest { hub, incarnation: remote.incarnation, have: 0 };
+        remote.outcomes.clear();
+        remote.outcomes_due = None;
+        let held = remote.holding.replace(0, 0, BTreeMap::new(), 0);
+        remote.unsettle(LeaveCause::HubGone);
+        let peers = held.len();
+        self.discarded.add(held);
+        self.discarded.add(received);
+        self.account(hub);
+        for via in waiters {
+            self.decline_snapshot(via, request);
+        }
+        self.stop_sending(hub);
+        self.give_up_outbound(hub);
+        self.begin_work(hub);
+        self.work_on(hub, now);
+        peers
     }
 
     /// Forgets hubs that stopped long ago.

@@ -1,12 +1,11 @@
 //! Presence between hubs: each hub writes its own, and all others hold replicas. Changes are flooded, and snapshots
 //! repair gaps.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::bug;
 use crate::claim::Claim;
-use crate::envelope::{Change, ChangeKind, Envelope, Presence, SnapshotRequest};
+use crate::envelope::{Change, ChangeKind, Envelope, Presence};
 use crate::id::{HubId, PeerId, PeerIncarnation};
 use crate::reason::LeaveReason;
 use crate::route::Hop;
@@ -15,8 +14,6 @@ use crate::time::Now;
 
 use super::directory::LeaveCause;
 use super::holding::PresenceRefusal;
-use super::remote::Liveness;
-use super::repair::Abandoned;
 use super::{Destination, Relay};
 
 impl Relay {
@@ -167,36 +164,6 @@ impl Relay {
         if self.bridge.is_up() && is_published && self.bridge.queue_mut().takes_change() {
             self.send(Destination::Everyone, Envelope::Change(Arc::clone(change)));
         }
-    }
-
-    /// Removes a hub with all its peers. Its replica is empty at once, and the shards are notified in slices. Returns
-    /// how many peers it had.
-    pub(super) fn evict(&mut self, hub: HubId, state: Liveness, now: Now) -> usize {
-        let Some(remote) = self.hubs.get_mut(&hub) else {
-            bug!(self.bugs, HubMissing, "{hub:?} is evicted");
-            return 0;
-        };
-        remote.state = state;
-        remote.ahead.clear();
-        (remote.mark, remote.doubted) = (None, false);
-        let Abandoned { peers: received, waiters } = remote.repair.end();
-        let request = SnapshotRequest { hub, incarnation: remote.incarnation, have: 0 };
-        remote.outcomes.clear();
-        remote.outcomes_due = None;
-        let held = remote.holding.replace(0, 0, BTreeMap::new(), 0);
-        remote.unsettle(LeaveCause::HubGone);
-        let peers = held.len();
-        self.discarded.add(held);
-        self.discarded.add(received);
-        self.account(hub);
-        for via in waiters {
-            self.decline_snapshot(via, request);
-        }
-        self.stop_sending(hub);
-        self.give_up_outbound(hub);
-        self.begin_work(hub);
-        self.work_on(hub, now);
-        peers
     }
 }
 
