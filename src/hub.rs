@@ -266,8 +266,8 @@ async fn have_ended(threads: &[JoinHandle<()>]) -> bool {
     tokio::time::timeout(CLOSE_LINGER, ended).await.is_ok()
 }
 
-/// Whether a part has panicked. After a panic in a turn, the part has reported its end, and its thread is stopped but
-/// not finished. A thread that is stuck for another reason is not joined: it ends with the process.
+/// Whether a part has panicked. After a panic in a turn, the part has reported its end, and its thread has stopped but
+/// not ended. A thread that is stuck for another reason is not joined: it ends with the process.
 fn has_panicked(thread: JoinHandle<()>, has_reported: bool) -> bool {
     if thread.is_finished() { thread.join().is_err() } else { has_reported }
 }

@@ -28,7 +28,7 @@ pub(super) struct Holding {
     max_peers: usize,
 }
 
-/// A peer of a holding, with the holding's sums, which change with it.
+/// A peer of a holding, and the sums of the holding, which change when the peer changes.
 struct Held<'a> {
     presence: &'a mut Arc<Presence>,
     digest: &'a mut u64,

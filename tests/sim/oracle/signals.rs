@@ -269,8 +269,10 @@ impl Signals {
             is_known && is_silent && here(signal.from) && !self.flooders.contains(&signal.from)
         };
         let owed = self.all.iter().enumerate().filter(|(_, signal)| is_owed(signal));
-        owed.map(|(number, signal)| format!("signal {number} is {:?}, and its sender is not told", signal.outcome()))
-            .collect()
+        owed.map(|(number, signal)| {
+            format!("signal {number} is {:?}, but its sender was not notified", signal.outcome())
+        })
+        .collect()
     }
 
     pub(super) fn at_rest(&mut self, here: impl Fn(Sid) -> bool) -> Vec<String> {

@@ -4,7 +4,7 @@ use proto::{KickedFrom, NetworkName};
 
 use super::*;
 
-/// An order whose time is over on the hub's main thread may still be under way when the next one arrives.
+/// An order that the hub's main thread no longer waits for may still be in progress when the next order arrives.
 #[tokio::test]
 async fn a_kick_is_answered_while_a_network_is_being_closed() {
     let mut core = core(ROOMY);
