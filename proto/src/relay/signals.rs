@@ -383,3 +383,6 @@ impl Relay {
         self.stats.latency[RouterStats::latency_bucket(took)] += 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

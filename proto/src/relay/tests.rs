@@ -5,6 +5,7 @@ mod bytes;
 mod counters;
 mod edges;
 mod legacy;
+mod meetings;
 mod namesakes;
 mod numbers;
 mod presence;

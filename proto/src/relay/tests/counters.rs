@@ -202,3 +202,71 @@ fn a_hub_is_shown_without_a_route_from_the_end_of_its_lease() {
     assert!(!routed(lease_ends));
     assert!(!routed(lease_ends + Duration::from_millis(1)));
 }
+
+#[test]
+fn the_age_of_the_oldest_presence_counts_only_hubs_with_peers() {
+    let mut net = Net::full(2);
+    let age = |net: &mut Net| {
+        let now = Now { at: net.hubs[&1].hubs[&hub(2)].beat_at + Duration::from_millis(700), wall_ms: 0 };
+        net.hubs.get_mut(&1).unwrap().stats(now).ghost_age_ms
+    };
+    assert_eq!(age(&mut net), 0);
+    net.joins(2, 12, 0);
+    assert_eq!(age(&mut net), 700);
+    net.leaves(2, 12, 0);
+    assert_eq!(age(&mut net), 0);
+}
+
+#[test]
+fn the_answer_to_a_takeover_for_a_shard_that_does_not_exist_is_ignored() {
+    let mut net = triangle();
+    let lives = [1, 2].map(|n| net.hubs[&n].incarnation());
+    let route = RouteHeader { to: hub(1), to_incarnation: lives[0], from: hub(2), from_incarnation: lives[1], hops: 1 };
+    for (shard, posted) in [(0_u64, 1), (1, 0), (500, 0)] {
+        let answer = Routed::TakeoverAnswer { peer: id(12), ticket: shard << 48 | 5, in_use: true };
+        receives(&mut net, 1, Envelope::Routed(route, Box::new(answer)));
+        assert_eq!(net.hears(1).len(), posted, "{shard}");
+    }
+}
+
+#[test]
+fn changes_of_unknown_incarnations_and_repeated_changes_are_duplicates() {
+    let mut net = triangle();
+    let claim = net.claim(1, 0);
+    let known = net.hubs[&2].hubs[&hub(1)].holding.seq;
+    let change = |net: &Net, of: u8, later: u64, seq: u64| {
+        let incarnation = HubIncarnation(net.hubs[&1].incarnation().0 + later);
+        let kind = crate::envelope::ChangeKind::Up;
+        let change =
+            crate::envelope::Change { hub: hub(of), incarnation, seq, peer: id(40), session: claim.incarnation, kind };
+        Envelope::Change(Arc::new(change))
+    };
+    let before = net.hubs[&2].stats.duplicates;
+    for (n, (of, later, seq)) in (1..).zip([(99, 0, 1), (1, 5, known + 1), (1, 0, known)]) {
+        let envelope = change(&net, of, later, seq);
+        receives(&mut net, 2, envelope);
+        assert_eq!(net.hubs[&2].stats.duplicates - before, n);
+        assert_eq!(net.hubs[&2].locate(&id(40)), None);
+    }
+    let next = change(&net, 1, 0, known + 1);
+    receives(&mut net, 2, next);
+    assert_eq!(net.hubs[&2].locate(&id(40)), Some(hub(1)));
+    assert_eq!(net.hubs[&2].stats.duplicates - before, 3);
+    // It waits for one that is missing, and arrives again.
+    for _ in 0..2 {
+        let ahead = change(&net, 1, 0, known + 3);
+        receives(&mut net, 2, ahead);
+    }
+    assert_eq!(net.hubs[&2].stats.duplicates - before, 4);
+}
+
+#[test]
+#[should_panic(expected = "impossible state outputs-left: 1 outputs")]
+fn outputs_that_are_left_for_the_next_input_are_detected() {
+    let mut net = Net::full(2);
+    let (now, relay) = (net.now, net.hubs.get_mut(&1).unwrap());
+    let claim = Claim { incarnation: PeerIncarnation(1_000), hub: hub(1) };
+    for n in 30..32 {
+        relay.handle_input(RelayInput::Letter(ToMesh::Opened { peer: id(n), claim }), now);
+    }
+}

@@ -72,3 +72,18 @@ fn a_replica_is_filled_to_its_last_byte_and_not_beyond() {
         assert_eq!(holding.bytes(), expected, "{most}");
     }
 }
+
+#[test]
+fn a_renewed_membership_leaves_nothing_of_the_one_before() {
+    let (short, long) = (membership(5, "n", 1, r#"{"a":1}"#), membership(5, "n", 1, r#"{"a":"a longer description"}"#));
+    let other = membership(5, "m", 1, r#"{"a":1}"#);
+    for (first, second) in [(&short, &long), (&long, &short)] {
+        let mut renewed = joined(first);
+        for announcement in [&other, second] {
+            assert!(apply(&mut renewed, 5, ChangeKind::Joined(Arc::clone(announcement)), usize::MAX).is_ok());
+        }
+        let mut at_once = joined(second);
+        assert!(apply(&mut at_once, 5, ChangeKind::Joined(Arc::clone(&other)), usize::MAX).is_ok());
+        assert_eq!((renewed.digest, renewed.bytes()), (at_once.digest, at_once.bytes()));
+    }
+}

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::envelope::Heartbeat;
-use crate::limits::{GREATEST_TIME_FOLLOWED, RIVAL_EVIDENCE};
+use crate::limits::{GREATEST_TIME_FOLLOWED, LINK_SILENCE, RIVAL_EVIDENCE, RIVAL_PATIENCE, RIVAL_YIELD};
 
 /// Number of milliseconds by which an incarnation may be later than the ended one that it follows.
 const ABOUT_A_MINUTE: u64 = 1 << 16;
@@ -11,14 +11,19 @@ const ABOUT_A_MINUTE: u64 = 1 << 16;
 /// Gives a hub a heartbeat over its link with another hub, and returns the heartbeats that it sends at once: the
 /// receiver and the heartbeat.
 fn hears_beat(net: &mut Net, n: u8, from: u8, beat: Heartbeat) -> Vec<(u8, Heartbeat)> {
+    let sent = beats_after(net, n, from, beat);
+    net.run();
+    sent
+}
+
+/// Like [`hears_beat`], but these heartbeats do not arrive yet.
+fn beats_after(net: &mut Net, n: u8, from: u8, beat: Heartbeat) -> Vec<(u8, Heartbeat)> {
     let via = Hop::Link(net.hubs[&n].links.used_for(&hub(from)).unwrap());
     net.input(n, RelayInput::Received { via, envelope: Envelope::Heartbeat(Arc::new(beat)) });
     let sent = net.under_way.iter().filter_map(|(to, _, envelope)| {
         if let Envelope::Heartbeat(beat) = envelope { Some((*to, (**beat).clone())) } else { None }
     });
-    let sent = sent.collect();
-    net.run();
-    sent
+    sent.collect()
 }
 
 /// The last heartbeat of a hub that hub 2 has received.
@@ -145,4 +150,176 @@ fn a_heartbeat_of_an_earlier_incarnation_is_answered_and_forwarded_to_the_later_
     let own = namesake(&net, -5, known.process, 1);
     let sent = hears_beat(&mut net, 2, 3, own);
     assert_eq!(sorted(sent), [(3, known.process, age_of_the_ended)], "the process knows that it began a later one");
+}
+
+/// Hub 1 hears heartbeats of another process with its id at these times after its start, in milliseconds.
+fn hears_rival(net: &mut Net, later: i64, at: &[u64]) {
+    let began = net.hubs[&1].started;
+    for (number, ms) in (1..).zip(at) {
+        let beat = namesake(net, later, 7, number);
+        net.now.at = began + Duration::from_millis(*ms);
+        hears_beat(net, 1, 2, beat);
+    }
+}
+
+fn linked() -> Net {
+    let mut net = Net::new(2);
+    net.link(1, 2);
+    net
+}
+
+#[test]
+fn a_rival_is_alive_when_its_number_has_grown_three_times_over_a_while() {
+    let evidence = RIVAL_EVIDENCE.as_millis() as u64;
+    for (at, is_alive) in [
+        (vec![0, 1_000, 2_000, evidence], true),
+        (vec![0, 1_000, 2_000, evidence - 1], false),
+        (vec![0, 500, 1_000, 1_500], false),
+        (vec![0, 1_000, evidence], false),
+        (vec![0, 100, 200, 300, evidence], false),
+        (vec![0, 499, 998, evidence], false),
+        (vec![0, 500, 1_000, evidence], true),
+    ] {
+        let mut net = linked();
+        hears_rival(&mut net, 1_000, &at);
+        assert_eq!(net.events.contains(&(1, MeshEvent::SameId)), is_alive, "{at:?}");
+        assert_eq!(net.hubs[&1].hub(), hub(1), "the later one must take a new id");
+    }
+}
+
+#[test]
+fn a_hub_that_has_just_started_leaves_an_earlier_one_time_to_end() {
+    let patience = RIVAL_PATIENCE.as_millis() as u64;
+    for (last, keeps_id) in [(patience - 1, true), (patience, false)] {
+        let mut net = linked();
+        hears_rival(&mut net, -1_000, &[0, 1_000, 2_000, 2_500, last]);
+        assert_eq!(net.hubs[&1].hub() == hub(1), keeps_id, "{last}");
+    }
+}
+
+#[test]
+fn a_later_hub_that_keeps_the_id_gets_it_after_a_while() {
+    let whole = RIVAL_YIELD.as_millis() as u64;
+    for (last, keeps_id) in [(whole - 1, true), (whole, false)] {
+        let mut net = linked();
+        let beats: Vec<u64> = (0..whole / 1_000).map(|second| 1_000 * second).chain([last]).collect();
+        hears_rival(&mut net, 1_000, &beats);
+        assert_eq!(net.hubs[&1].hub() == hub(1), keeps_id, "{last}");
+    }
+}
+
+#[test]
+fn a_hub_follows_an_ended_incarnation_at_once_if_it_is_young_and_otherwise_after_a_while() {
+    let (patience, lease) = (RIVAL_PATIENCE.as_millis() as u64, LEASE.as_millis() as u32);
+    for (at, follows) in [
+        (vec![0], true),
+        (vec![patience - 1], true),
+        (vec![patience], false),
+        (vec![10_000, 10_000 + patience - 1], false),
+        (vec![10_000, 10_000 + patience], true),
+    ] {
+        let mut net = linked();
+        let began = net.hubs[&1].started;
+        let ended = namesake(&net, 5_000, 7, 1);
+        for ms in &at {
+            net.now.at = began + Duration::from_millis(*ms);
+            hears_beat(&mut net, 1, 2, Heartbeat { age_ms: lease, ..ended.clone() });
+        }
+        assert_eq!(net.hubs[&1].incarnation() > ended.incarnation, follows, "{at:?}");
+        assert_eq!(net.hubs[&1].hub(), hub(1));
+    }
+    // A heartbeat that is younger than a lease is not one of an ended incarnation.
+    let mut net = linked();
+    let beat = namesake(&net, 5_000, 7, 1);
+    hears_beat(&mut net, 1, 2, Heartbeat { age_ms: lease - 1, ..beat.clone() });
+    assert!(net.hubs[&1].incarnation() < beat.incarnation);
+}
+
+#[test]
+fn an_ended_process_of_the_same_millisecond_is_not_followed() {
+    let mut net = linked();
+    let life = net.hubs[&1].incarnation();
+    let ended = namesake(&net, 0, u64::MAX, 1);
+    hears_beat(&mut net, 1, 2, Heartbeat { age_ms: LEASE.as_millis() as u32, ..ended });
+    assert_eq!(net.hubs[&1].incarnation(), life);
+}
+
+#[test]
+fn a_later_process_replaces_a_hub_that_is_silent_and_contests_one_that_is_not() {
+    for (silent, replaces) in [(LINK_SILENCE - Duration::from_millis(1), false), (LINK_SILENCE, true)] {
+        let mut net = Net::full(3);
+        let later = namesake(&net, 1_000, 7, 1);
+        net.now.at = net.hubs[&2].hubs[&hub(1)].beat_at + silent;
+        hears_beat(&mut net, 2, 3, later.clone());
+        assert_eq!(net.hubs[&2].hubs[&hub(1)].incarnation == later.incarnation, replaces, "{silent:?}");
+    }
+}
+
+#[test]
+fn two_hubs_with_one_id_are_reported_once() {
+    let mut net = Net::full(3);
+    let mut at = net.now.at;
+    let reports = |net: &Net| net.events.iter().filter(|event| **event == (2, MeshEvent::TwoHubs(hub(1)))).count();
+    for (number, evidence, expected) in [
+        (1, Duration::ZERO, 0),
+        (2, RIVAL_EVIDENCE, 0),
+        (3, RIVAL_EVIDENCE + Duration::from_millis(1), 1),
+        (4, RIVAL_EVIDENCE + HEARTBEAT, 1),
+        (5, RIVAL_EVIDENCE + 2 * HEARTBEAT, 1),
+    ] {
+        if number == 1 {
+            at = net.now.at;
+        }
+        net.now.at = at + evidence;
+        // Both have just sent a heartbeat.
+        let known = last_beat(&net, 1);
+        hears_beat(&mut net, 2, 1, Heartbeat { number: known.number + 1, ..known });
+        let second = namesake(&net, 1_000, 7, number);
+        hears_beat(&mut net, 2, 3, second);
+        assert_eq!(reports(&net), expected, "{number}");
+    }
+}
+
+#[test]
+fn a_second_hub_with_one_id_is_reported_to_the_first_over_other_hubs() {
+    let mut net = Net::new(4);
+    for (a, b) in [(1, 4), (4, 2), (2, 3)] {
+        net.link(a, b);
+    }
+    net.pass(2 * HEARTBEAT);
+    let second = namesake(&net, 1_000, 7, 1);
+    let sent = hears_beat(&mut net, 2, 3, second);
+    let to: Vec<(u8, u64)> = sent.iter().map(|(to, beat)| (*to, beat.process)).filter(|(_, of)| *of == 7).collect();
+    assert_eq!(to, [(4, 7)], "it has no link with the first one");
+}
+
+#[test]
+fn a_hub_is_reminded_of_its_last_heartbeat_if_it_is_far_behind_it() {
+    const LATE: u64 = 16;
+    let mut net = Net::full(3);
+    let known = Heartbeat { number: 1_000, ..last_beat(&net, 1) };
+    beats_after(&mut net, 2, 1, known.clone());
+    net.under_way.clear();
+    for (from, behind, reminded) in
+        [(1, LATE + 1, true), (1, LATE, false), (1, 1, false), (1, 0, false), (3, LATE + 1, false), (3, LATE, false)]
+    {
+        let sent = beats_after(&mut net, 2, from, Heartbeat { number: known.number - behind, ..known.clone() });
+        net.under_way.clear();
+        let told: Vec<_> = sent.iter().map(|(to, beat)| (*to, beat.number, beat.age_ms)).collect();
+        let expected = if reminded { vec![(1, known.number, LEASE.as_millis() as u32)] } else { vec![] };
+        assert_eq!(told, expected, "{behind} behind, from {from}");
+    }
+}
+
+#[test]
+fn peers_of_a_process_that_was_replaced_are_counted_as_lost() {
+    let mut net = Net::full(3);
+    for peer in 11..14 {
+        net.joins(1, peer, 0);
+    }
+    net.pass(HEARTBEAT);
+    net.now.at += LINK_SILENCE;
+    let later = namesake(&net, 1_000, 7, 1);
+    hears_beat(&mut net, 2, 3, Heartbeat { seq: 0, digest: 0, ..later });
+    assert_eq!(net.hubs[&2].stats.ghosts_evicted, 3);
 }
