@@ -277,3 +277,28 @@ fn outputs_that_are_left_for_the_next_input_are_detected() {
         day.router.handle_input(input, Now { at: day.now, wall_ms: WALL_MS });
     }
 }
+
+#[test]
+fn a_signal_over_the_budget_of_its_network_is_answered_with_its_target_and_id() {
+    let mut day = Day::new(8);
+    day.now = Duration::from_secs(1_000_000);
+    day.opens(session(0, 0), 1);
+    day.says(session(0, 0), ANNOUNCE);
+    day.router.config.network_budget =
+        day.router.config.network_budget.with(BudgetItem::Messages, Allowance::new(1, 1));
+    day.router.config.budget = day.router.config.budget.with(BudgetItem::Messages, Allowance::new(1, 100));
+    for _ in 0..60 {
+        day.says(session(0, 0), r#"{"type":"ping"}"#);
+    }
+    let offer = |id: &str| format!(r#"{{"type":"offer","targetPeerId":"{}","networkName":"n"{id}}}"#, peer(9));
+    let exceeded = |day: &mut Day| day.router.stats().exceeded[BudgetOwner::Network as usize][0];
+    day.says(session(0, 0), &offer(""));
+    assert_eq!(exceeded(&mut day), 0, "the network has one");
+    for (id, kind) in [("", "error"), (r#","id":"x""#, "receipt")] {
+        let [answer] = &answers(&mut day, session(0, 0), &offer(id))[..] else { panic!("{id}") };
+        assert_eq!(field(answer, "type"), kind, "{answer}");
+        assert!(answer["data"].to_string().contains(&peer(9).to_string()), "{answer}");
+        assert!(id.is_empty() || field(answer, "id") == "x", "{answer}");
+    }
+    assert_eq!(exceeded(&mut day), 2);
+}

@@ -128,3 +128,57 @@ fn signals_without_a_receipt_are_counted_by_their_outcome() {
     let failed = stats.failed[ErrorCode::Unknown as usize];
     assert_eq!((stats.delivered, stats.forwarded, failed, stats.outcomes()), (1, 2, 1, 4));
 }
+
+#[test]
+fn the_size_of_a_letter_is_that_of_the_frames_and_lists_that_it_owns() {
+    let origin = Origin {
+        sender: Sender::Hub { hub: 1, counter: 1, receipt: false },
+        kind: wire::SignalKind::Offer,
+        network: NetworkName::new("n"),
+        standing: Standing::Outsider,
+        read_at: Duration::ZERO,
+    };
+    let signal = SignalLetter { origin, from: peer(1), target: peer(2), frame: vec![0; 77].into() };
+    let (network, others) = (NetworkName::new("n"), vec![(peer(1), 1), (peer(2), 1)]);
+    let (to, kind) = (MeetingEnd::Others, MeetingKind::Met);
+    let meeting = Arc::new(Meeting { network, about: peer(3), stay: 1, others, to, kind });
+    let of_two = 2 * size_of::<(PeerId, u64)>();
+    assert_eq!(ToShard::Signal(signal.clone()).owned_bytes(), 77);
+    assert_eq!(ToMesh::Signal(signal).owned_bytes(), 77);
+    assert_eq!(ToShard::Meeting(Arc::clone(&meeting)).owned_bytes(), of_two);
+    assert_eq!(ToMesh::Meeting { hub: HubId(peer(9)), meeting }.owned_bytes(), of_two);
+    assert_eq!(joined(1, at_hub(9, 1), Stay::default()).owned_bytes(), 0, "announcements are shared");
+}
+
+#[test]
+fn signals_that_were_not_written_fail_by_the_end_of_the_targets_session() {
+    for (reason, code) in [
+        (CloseReason::SlowConsumer, ErrorCode::SlowPeer),
+        (CloseReason::ConnectionLost, ErrorCode::PeerNotFound),
+        (CloseReason::Draining, ErrorCode::PeerNotFound),
+    ] {
+        let mut day = Day::new(8);
+        for n in 1..=2 {
+            day.opens(session(n.into(), 0), n);
+        }
+        let text = format!(r#"{{"type":"offer","targetPeerId":"{}"}}"#, peer(2));
+        let origin = said_by(&mut day, session(1, 0), &text)
+            .into_iter()
+            .find_map(|output| if let Output::Send { origin, .. } = output { origin } else { None });
+        day.input(Input::Undelivered { origin: origin.unwrap(), target: peer(2), reason });
+        let stats = day.router.stats();
+        assert_eq!((stats.failed[code as usize], stats.outcomes(), stats.delivered), (1, 1, 0), "{reason:?}");
+    }
+}
+
+#[test]
+fn a_message_that_is_too_large_is_answered_and_ends_its_session() {
+    let mut day = Day::new(8);
+    day.opens(session(0, 0), 1);
+    let input = Input::TooLarge { session: session(0, 0) };
+    day.router.handle_input(input, Now { at: day.now, wall_ms: WALL_MS });
+    let outputs: Vec<Output> = std::iter::from_fn(|| day.router.poll_output()).collect();
+    assert_eq!(told(&outputs), [MessageKind::Error]);
+    assert_eq!(closed(&outputs), [(session(0, 0), CloseReason::MessageTooLarge)]);
+    assert_eq!(day.router.stats().errors[ErrorCode::MessageTooLarge as usize], 1);
+}

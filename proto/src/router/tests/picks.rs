@@ -83,3 +83,57 @@ fn members_behind_legacy_links_are_not_picked() {
     let (close, drawn) = picks(&mut day, 2, 5);
     assert_eq!((close, drawn), (vec![102, 1], vec![2]));
 }
+
+/// A member of network `n` that is connected to another shard of this hub.
+fn at_another_shard(n: u8) -> ToShard {
+    let claim = Claim { incarnation: PeerIncarnation(5), hub: HubId(peer(0)) };
+    let stay = Stay { number: 1, discovery: Discovery::Closest(8) };
+    let ToShard::Joined(announcement) = joined(n, claim, stay) else { panic!() };
+    ToShard::Joined(Arc::new(Announcement { remote: false, ..Announcement::clone(&announcement) }))
+}
+
+/// The letters about meetings that a peer of shard 0 causes when it joins: the receiver, the others, and the kind.
+fn meetings_of_a_join(day: &mut Day, n: u8) -> Vec<(String, Vec<u8>, MeetingKind)> {
+    day.opens(session(0, 0), n);
+    let input = Input::Message { session: session(0, 0), text: ANNOUNCE };
+    day.router.handle_input(input, Now { at: day.now, wall_ms: WALL_MS });
+    let mut found = Vec::new();
+    while let Some(output) = day.router.poll_output() {
+        let (to, meeting) = if let Output::ToShard { to, letter: ToShard::Meeting(meeting) } = output {
+            (format!("shard {}", to.0), meeting)
+        } else if let Output::ToMesh(ToMesh::Meeting { hub, meeting }) = output {
+            (format!("hub {}", hub.0.as_bytes()[0]), meeting)
+        } else {
+            continue;
+        };
+        let mut others: Vec<u8> = meeting.others.iter().map(|(other, _)| other.as_bytes()[0]).collect();
+        others.sort_unstable();
+        assert_eq!((meeting.about, meeting.to), (peer(n), MeetingEnd::Others));
+        found.push((to, others, meeting.kind));
+    }
+    found.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    found
+}
+
+#[test]
+fn a_new_member_is_introduced_by_one_letter_to_all_shards_and_one_to_each_hub_of_its_picks() {
+    let (mut day, at) = Day::meshed(0);
+    day.router.config.discovery = Discovery::Closest(8);
+    let mut on_shards = vec![at(1, 30), at(2, 40)];
+    for n in &on_shards {
+        day.hears(at_another_shard(*n));
+    }
+    for (n, hub) in [(201, 8), (202, 9), (203, 9)] {
+        day.hears(joined(n, at_hub(hub, 10), Stay { number: 1, discovery: Discovery::Closest(8) }));
+    }
+    on_shards.sort_unstable();
+    let mut expected =
+        vec![("hub 8".to_owned(), vec![201], MeetingKind::Met), ("hub 9".to_owned(), vec![202, 203], MeetingKind::Met)];
+    expected.extend((1..4).map(|shard| (format!("shard {shard}"), on_shards.clone(), MeetingKind::Joined)));
+    assert_eq!(meetings_of_a_join(&mut day, at(0, 20)), expected);
+    // The other shards also introduce members that would pick it, so they are told of it if it picks nobody there.
+    let (mut day, at) = Day::meshed(0);
+    day.router.config.discovery = Discovery::Closest(8);
+    let nobody: Vec<_> = (1..4).map(|shard| (format!("shard {shard}"), vec![], MeetingKind::Joined)).collect();
+    assert_eq!(meetings_of_a_join(&mut day, at(0, 20)), nobody);
+}
