@@ -295,4 +295,20 @@ mod tests {
         assert_eq!(messages(Budget::of_network(&rates, 64)), 64 * rates.messages * NETWORK_BURST_SECS);
         assert_eq!(messages(Budget::of_network(&rates, 64).share(4)), 16 * rates.messages * NETWORK_BURST_SECS);
     }
+
+    #[test]
+    fn a_burst_of_bytes_has_room_for_some_messages_of_the_maximum_length() {
+        let rates = BudgetRates { bytes: 1, ..BudgetRates::default() };
+        let budget = Budget::of_session(&rates, 1_000);
+        let (mut used, allowance) = (Used::default(), budget.allowance(BudgetItem::Bytes));
+        assert!((0..MESSAGE_BURST_LARGEST).all(|_| used.take(1_000, allowance, START).is_ok()));
+        assert!(used.take(1_000, allowance, START).is_err());
+    }
+
+    #[test]
+    fn a_burst_beyond_all_numbers_is_no_small_burst() {
+        let (mut used, allowance) = (Used::default(), Allowance::new(1, u64::MAX));
+        assert!(used.take(1_000_000_000, allowance, START).is_ok());
+        assert!(used.take(u64::MAX, allowance, START).is_err(), "it counts as a whole burst");
+    }
 }

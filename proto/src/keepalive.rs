@@ -357,4 +357,21 @@ mod tests {
         wheel.expire(secs(10_001), &mut due);
         assert_eq!(due, [7]);
     }
+
+    #[test]
+    fn a_silent_session_is_pinged_twice_even_if_much_is_sent_to_it() {
+        let patience = Patience::new(secs(300));
+        let mut life = Life::new(NOW);
+        let mut pings = Vec::new();
+        for second in 0..60 {
+            let now = NOW + secs(second);
+            life.wrote(now);
+            if let Verdict::Ping(_) = patience.judge(&mut life, false, Duration::ZERO, now) {
+                pings.push((second, life.pings()));
+            }
+        }
+        assert_eq!(pings, [(25, 1), (50, 2)]);
+        life.shown(NOW);
+        assert_eq!(life.pings(), 0);
+    }
 }

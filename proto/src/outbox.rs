@@ -136,4 +136,26 @@ mod tests {
             assert!(!outbox.is_over(1) && outbox.is_over(2));
         }
     }
+
+    #[test]
+    fn an_outbox_is_over_its_mark_only_above_it() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.lost(), 0);
+        (1..=OUTBOX_HIGH_WATER as u64).for_each(|n| outbox.push(signal(0, n)));
+        assert!(!outbox.is_over(1));
+        outbox.push(signal(0, 1));
+        assert!(outbox.is_over(1));
+        while !outbox.take_batch().is_empty() {}
+        assert_eq!(outbox.lost(), 0, "all were taken");
+    }
+
+    #[test]
+    fn bytes_that_remain_without_letters_are_detected() {
+        let mut outbox = Outbox::default();
+        outbox.push(signal(100, 1));
+        outbox.take_batch();
+        assert_eq!(outbox.lost(), 0);
+        outbox.bytes = 1;
+        assert_eq!(outbox.lost(), 1);
+    }
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::limits::READ_BUFFER_BYTES;
 
 mod cuts;
+mod frames;
 mod memory;
 
 const MAX: usize = 70_000;

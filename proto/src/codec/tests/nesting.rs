@@ -29,3 +29,19 @@ fn a_requested_number_of_acquaintances_is_above_zero() {
         assert_eq!(closest_wanted(data), wish, "{data}");
     }
 }
+
+#[test]
+fn a_type_is_echoed_up_to_a_number_of_bytes_and_in_whole_characters() {
+    let most = limits::MAX_ECHOED_TYPE_BYTES;
+    for (kind, echoed) in [
+        ("x".repeat(most - 1), most - 1),
+        ("x".repeat(most), most),
+        ("x".repeat(most + 1), most),
+        (format!("{}é", "x".repeat(most - 1)), most - 1),
+        (format!("{}é", "x".repeat(most - 2)), most),
+    ] {
+        let text = format!(r#"{{"type":"{kind}"}}"#);
+        let refusal = parse(&text).unwrap_err();
+        assert_eq!(refusal.in_reply_to.as_deref(), Some(&kind[..echoed]), "{kind}");
+    }
+}
