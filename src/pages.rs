@@ -202,11 +202,20 @@ impl Site {
             Reply::Page(kind, entry) => {
                 let (site, origin) = (Arc::clone(self), origin.cloned());
                 let answer = if entry.is_proved() { Answer::ForOperator } else { Answer::Soon };
+                // The answer shows whether the token is right, so a wrong one has its price here, too.
+                let is_wrong = entry == Entry::Wrong;
+                if is_wrong {
+                    self.gatekeeper.refused(visitor, entry.label());
+                }
                 answer(Box::pin(async move {
                     let body = site.rendered.page(kind).await;
                     let response =
                         body.map_or_else(unavailable, |body| text(StatusCode::OK, kind.content_type(), body));
-                    site.finish(&method, origin.as_ref(), response)
+                    let mut response = site.finish(&method, origin.as_ref(), response);
+                    if is_wrong {
+                        admin::delay(&mut response).await;
+                    }
+                    response
                 }))
             }
         }

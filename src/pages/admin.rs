@@ -215,7 +215,7 @@ fn done(act: &Act, outcome: &Outcome, in_html: bool) -> Response<Full<Bytes>> {
 }
 
 /// The refusal of a visitor who is not an operator. `next` is the path after a login, for a browser. A wrong token is
-/// answered later, and ends the connection, so that a connection cannot be used for a series of guesses.
+/// answered later ([`delay`]), and ends the connection, so that a connection cannot be used for a series of guesses.
 fn denied(method: &Method, entry: Entry, next: Option<&'static str>) -> Answer {
     let sentence = if entry == Entry::Wrong {
         "the token is wrong: send ADMIN_TOKEN of this hub"
@@ -231,12 +231,17 @@ fn denied(method: &Method, entry: Entry, next: Option<&'static str>) -> Answer {
     if entry != Entry::Wrong {
         return now(method, response);
     }
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    let response = sealed(method, response);
+    let mut response = sealed(method, response);
     Answer::Soon(Box::pin(async move {
-        tokio::time::sleep(WRONG_TOKEN_DELAY).await;
+        delay(&mut response).await;
         response
     }))
+}
+
+/// Delays the answer to a wrong token, and closes its connection.
+pub(super) async fn delay(response: &mut Response<Full<Bytes>>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    tokio::time::sleep(WRONG_TOKEN_DELAY).await;
 }
 
 /// Redirects the browser to this path, with GET (303).

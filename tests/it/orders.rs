@@ -139,8 +139,10 @@ fn orders_need_the_token() {
     assert_eq!(status(&post(&hub, "/admin/kick", &right, "peer=x")), "400");
     assert_eq!(status(&post(&hub, "/admin/nothing", &right, "")), "404");
     assert_eq!(status(&post(&hub, "/admin/kick", &right, &"x".repeat(5000))), "413");
-    let get = hub.http(&format!("GET /admin/kick HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n{right}\r\n"));
-    assert_eq!(status(&get), "405");
+    for path in ["/admin/kick", "/admin/logout"] {
+        let get = hub.http(&format!("GET {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n{right}\r\n"));
+        assert_eq!(status(&get), "405");
+    }
     hub.signal("-TERM");
     hub.wait();
     let log = hub.rest_of_the_log();
@@ -298,6 +300,11 @@ fn a_browser_logs_in_with_a_form_and_orders_with_its_cookie() {
         body(&order(&format!("{own}Accept: text/html\r\n"))).contains("<p role=\"status\">the hub was not draining")
     );
     assert!(hub.logged("admin_act").contains(r#""by":"cookie""#));
+    for foreign in ["", "Origin: http://evil\r\n"] {
+        let out = post(&hub, "/admin/logout", &format!("Cookie: {cookie}\r\n{foreign}"), "");
+        assert_eq!(header(&out, "set-cookie"), None, "{foreign}");
+        assert_eq!(status(&browse("/stats", cookie)), "200", "another page has ended the login");
+    }
     let out = post(&hub, "/admin/logout", &format!("Cookie: {cookie}\r\n{own}"), "");
     assert!(header(&out, "set-cookie").unwrap().contains("Max-Age=0"), "{out}");
     assert_eq!(status(&browse("/stats", cookie)), "401", "a copy of the cookie is valid after the logout");
@@ -320,6 +327,14 @@ fn without_its_token_health_shows_only_that_the_hub_runs() {
     // The npm client's server-status reads this field.
     assert_eq!(brief["memory"]["heapUsed"], 0);
     assert_eq!((&full["connections"], &full["peers"], &brief["status"]), (&1.into(), &1.into(), &"healthy".into()));
+
+    // The short answer says that a token is wrong, so it costs as much as a refusal.
+    let began = Instant::now();
+    let request = "GET /health HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer guess\r\n\r\n";
+    let answers = hub.http(&request.repeat(2));
+    assert_eq!((status(&answers), answers.matches("HTTP/1.1").count()), ("200", 1), "{answers}");
+    assert!(began.elapsed() >= WRONG_TOKEN_DELAY && !answers.contains("uptime"), "{answers}");
+    assert!(hub.logged("admin_refused").contains("wrong-token"));
 }
 
 #[test]
@@ -391,4 +406,18 @@ fn the_operators_port_can_listen_at_a_separate_address() {
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "it must not listen at HOST");
     hub.address = std::net::SocketAddr::from(([127, 0, 0, 2], port));
     assert_eq!(status(&hub.get("/metrics")), "200");
+}
+
+#[test]
+fn the_port_of_peers_has_no_operators_page_if_operators_have_their_own() {
+    let port = crate::admin::free_port();
+    let hub = hub(&[("ADMIN_PORT", &port)]);
+    let right = format!("Authorization: Bearer {TOKEN}\r\n");
+    for path in ["/admin", "/admin/kick", "/admin/drain", "/admin/logout", "/dashboard/networks"] {
+        let get = hub.http(&format!("GET {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n{right}\r\n"));
+        assert_eq!((status(&get), header(&get, "www-authenticate")), ("404", None), "GET {path}");
+        let answer = post(&hub, path, &right, &format!("token={TOKEN}"));
+        assert_eq!((status(&answer), header(&answer, "set-cookie")), ("404", None), "POST {path}");
+    }
+    assert_eq!(status(&hub.get("/readyz")), "200", "an order was executed");
 }
