@@ -84,7 +84,7 @@ impl Relay {
             // If both incarnations of one hub were accepted, each would replace the other again and again around a ring
             // of hubs.
             self.stats.duplicates += 1;
-            return;
+            return self.report_end(via, beat);
         }
         let lease_ends = now.at + LEASE - age;
         if via == Hop::Bridge(beat.hub)
@@ -210,6 +210,15 @@ impl Relay {
         }
         if matches!(via, Hop::Link(_)) && self.bridge.is_up() && self.speaks_for(&about, now) {
             self.send(Destination::Everyone, envelope.clone());
+        }
+    }
+
+    /// Tells a neighbour that its current incarnation counts as ended here. A hub sends nothing after its farewell, so
+    /// the farewell was forged, and the neighbour begins a later incarnation.
+    fn report_end(&mut self, via: Hop, beat: &Heartbeat) {
+        let is_current = self.hubs.get(&beat.hub).is_some_and(|remote| remote.incarnation == beat.incarnation);
+        if is_current && self.neighbour(via) == Some(beat.hub) {
+            self.send(Destination::from(via), Envelope::Farewell(beat.hub, beat.incarnation));
         }
     }
 

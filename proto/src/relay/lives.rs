@@ -56,6 +56,9 @@ impl Relay {
     }
 
     pub(super) fn farewell_received(&mut self, via: Hop, hub: HubId, incarnation: HubIncarnation, now: Now) {
+        if hub == self.config.hub {
+            return self.own_farewell_received(incarnation, now);
+        }
         // Expected: this hub has never received a heartbeat of it, or has forgotten it.
         let Some(remote) = self.hubs.get_mut(&hub) else { return };
         remote.note_ended(incarnation);
@@ -68,6 +71,14 @@ impl Relay {
         self.reach = None;
         self.event(MeshEvent::HubLeft(hub, lost));
         self.pass_to_neighbours(via, hub, &Envelope::Farewell(hub, incarnation), now);
+    }
+
+    /// Processes a farewell in this hub's own name. Another hub has forged it, or received a forged one. A rival that
+    /// takes a new id may have sent it, too.
+    fn own_farewell_received(&mut self, incarnation: HubIncarnation, now: Now) {
+        if incarnation == self.config.incarnation && self.rival.is_none() && !self.ended {
+            self.begin_later_life(incarnation, now);
+        }
     }
 
     /// Handles a stop of the whole process, after which every lease looks expired. Data that arrived meanwhile is read

@@ -166,7 +166,7 @@ impl Relay {
     }
 
     /// Begins an incarnation later than the ended one that others remember.
-    fn begin_later_life(&mut self, than: HubIncarnation, now: Now) {
+    pub(super) fn begin_later_life(&mut self, than: HubIncarnation, now: Now) {
         // The step depends on this process, because another ended incarnation may have followed the same one.
         let step = 1 + self.config.keys.0 % LIFE_STEPS;
         let later = than.0.saturating_add(step);

@@ -4,6 +4,7 @@ mod bounds;
 mod bytes;
 mod counters;
 mod edges;
+mod forged;
 mod legacy;
 mod meetings;
 mod namesakes;

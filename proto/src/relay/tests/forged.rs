@@ -1,0 +1,44 @@
+//! Tests of envelopes that a hub with the mesh token forges in the name of another hub.
+
+use super::*;
+
+/// A hub that never ends, and still receives heartbeats, would be unknown to the others for good.
+#[test]
+fn a_hub_returns_after_a_forged_farewell() {
+    for deceived in [1, 2, 3] {
+        let mut net = Net::chain(4);
+        net.joins(1, 8, 0);
+        net.joins(4, 9, 0);
+        net.pass(HEARTBEAT);
+        (1..=4).for_each(|n| _ = net.hears(n));
+        // Hub 4 says that hub 1 has ended.
+        let via = match deceived {
+            1 => Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap()),
+            n => Hop::Link(net.hubs[&n].links.used_for(&hub(n + 1)).unwrap()),
+        };
+        let envelope = Envelope::Farewell(hub(1), net.hubs[&1].incarnation());
+        net.input(deceived, RelayInput::Received { via, envelope });
+        net.run();
+        net.pass(3 * HEARTBEAT);
+        for n in 2..=4 {
+            assert_eq!(net.hubs[&n].locate(&id(8)), Some(hub(1)), "at hub {n}, after hub {deceived} was deceived");
+            let heard = net.hears(n);
+            let joined = heard.iter().filter(|line| line.starts_with("joined 8")).count();
+            let left = heard.iter().filter(|line| line.starts_with("left 8")).count();
+            assert_eq!(joined, left, "{heard:?}");
+        }
+        assert_eq!(net.hubs[&1].locate(&id(9)), Some(hub(4)));
+    }
+}
+
+#[test]
+fn a_farewell_of_another_incarnation_changes_nothing() {
+    let mut net = Net::full(2);
+    let via = Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
+    let before = net.hubs[&1].incarnation();
+    for other in [before.0 - 1, before.0 + 1] {
+        let envelope = Envelope::Farewell(hub(1), HubIncarnation(other));
+        net.input(1, RelayInput::Received { via, envelope });
+        assert_eq!(net.hubs[&1].incarnation(), before);
+    }
+}
