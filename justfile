@@ -18,6 +18,15 @@ ci:
 sim seeds="100000":
     SIM_SEEDS={{seeds}} cargo test --test sim -- --nocapture
 
+# Fuzzes one target, guided by coverage: `just fuzz relay`, `just fuzz tls_door 3600`. Needs cargo-fuzz. `just fuzz-keep
+# relay` then adds the inputs that reach new code to the corpus of the repository.
+fuzz target seconds="300":
+    mkdir -p fuzz/target/found/{{target}}
+    RUSTC_BOOTSTRAP=1 nice -n 19 cargo fuzz run -s none {{target}} fuzz/target/found/{{target}} fuzz/corpus/{{target}} -- -max_total_time={{seconds}} -max_len=1024 -timeout=30
+
+fuzz-keep target:
+    RUSTC_BOOTSTRAP=1 cargo fuzz run -s none {{target}} fuzz/corpus/{{target}} fuzz/target/found/{{target}} -- -merge=1
+
 # Runs the benchmarks, in comparison with a bare epoll relay and the usual design: `just bench --quick`, `just bench
 # --only relay`.
 bench *args:

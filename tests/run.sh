@@ -3,24 +3,25 @@
 #
 #   tests/run.sh            all suites except container
 #   tests/run.sh rust       unit, transcript, simulator and socket tests
+#   tests/run.sh fuzz       the fuzz targets, with changes of their kept inputs that differ every day: two minutes
 #   tests/run.sh interop    our client and others: npm ws, Python websockets, browsers
 #   tests/run.sh autobahn   WebSocket conformance (RFC 6455), by the Autobahn suite
 #   tests/run.sh deploy     manifests, the Helm chart, alert rules, Compose and workflows, without deploying them
 #   tests/run.sh packages   the archive, npm packages and Debian package of a release, around a debug build
 #   tests/run.sh container  the image and docker-compose.yml, started with podman
 #
-# The rust suite runs alone, since it uses all cores, and so does autobahn, which allows a server one second to close a
-# connection. Then the others run in parallel, since they mostly wait. The output of each suite is printed when it ends,
-# and the end of each failed suite's output again at the very end.
+# The suites rust and fuzz run alone, since they use all cores, and so does autobahn, which allows a server one second
+# to close a connection. Then the others run in parallel, since they mostly wait. The output of each suite is printed
+# when it ends, and the end of each failed suite's output again at the very end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-suites=${*:-rust autobahn interop deploy packages}
+suites=${*:-rust fuzz autobahn interop deploy packages}
 for suite in $suites; do
   case $suite in
-    rust | interop | autobahn | deploy | packages | container) ;;
+    rust | fuzz | interop | autobahn | deploy | packages | container) ;;
     *)
-      echo "unknown suite $suite: use rust, interop, autobahn, deploy, packages or container" >&2
+      echo "unknown suite $suite: use rust, fuzz, interop, autobahn, deploy, packages or container" >&2
       exit 64
       ;;
   esac
@@ -83,6 +84,11 @@ run() { # suite
       # shellcheck disable=SC2086
       cargo test --workspace $linux_only --locked --no-fail-fast
       ;;
+    fuzz)
+      # Two targets of one test program run at the same time, so 15 s for each are less than two minutes in all.
+      FUZZ_SECONDS=${FUZZ_SECONDS:-15} cargo test --workspace --exclude peerpigeon-bench --locked --no-fail-fast \
+        --test fuzz --test it -- --nocapture --test-threads=2 the_corpus_of
+      ;;
     interop) tests/interop/run.sh "$target/release/peerpigeon" ;;
     autobahn) tests/conformance/autobahn.sh ;;
     deploy) tests/deploy.sh ;;
@@ -122,8 +128,8 @@ for suite in $suites; do
     echo "=== rust"
     run rust || failed+=(rust)
     echo "rust: $((SECONDS - began)) s"
-  elif [ "$suite" = autobahn ]; then
-    alone autobahn
+  elif [ "$suite" = autobahn ] || [ "$suite" = fuzz ]; then
+    alone "$suite"
   elif build "$suite"; then
     beside+=("$suite")
     echo "=== $suite is ready: $((SECONDS - began)) s"

@@ -1,11 +1,15 @@
-//! The bodies of the fuzz targets. `proto/tests/fuzz.rs` runs them with random bytes in every test run.
+//! The bodies of the fuzz targets. `proto/tests/fuzz.rs` runs them in every test run.
 
 mod client_message;
+mod envelopes;
 mod proxied;
+mod relay;
 mod router;
 mod ws_frames;
 
 pub use client_message::client_message;
+pub use envelopes::envelopes;
 pub use proxied::proxied;
+pub use relay::relay;
 pub use router::router;
 pub use ws_frames::ws_frames;

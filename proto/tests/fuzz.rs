@@ -1,6 +1,9 @@
-//! Runs the fuzz targets with a few random inputs each, so that every test run builds and executes them. `cargo fuzz
-//! run` tries many more inputs.
+//! Runs the fuzz targets with their kept inputs and with a few random ones, so that every test run builds and executes
+//! them. `just fuzz` tries many more inputs.
 
+#[path = "../../fuzz/src/replay.rs"]
+#[allow(clippy::print_stdout, unreachable_pub, reason = "several tests share it")]
+mod replay;
 #[path = "../../fuzz/src/lib.rs"]
 #[expect(unreachable_pub, reason = "in that crate, they are public")]
 mod targets;
@@ -125,9 +128,49 @@ fn header_of_a_proxy() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(prop::sample::select(pieces), 0..14).prop_map(|pieces| pieces.concat().into_bytes())
 }
 
+/// A frame of a link: mostly envelopes with a right length and a known kind.
+fn frame() -> impl Strategy<Value = Vec<u8>> {
+    let envelope = (0..14_u8, prop::collection::vec(prop_oneof![Just(0), 0..8_u8, any::<u8>()], 0..160));
+    let envelope = envelope.prop_map(|(kind, body)| {
+        let length = body.len() as u32 + 1;
+        [&length.to_le_bytes()[..], &[kind], &body].concat()
+    });
+    prop::collection::vec(envelope, 0..4).prop_map(|envelopes| envelopes.concat())
+}
+
 /// A step of a router's script. There are few peers, so that they meet.
 fn step() -> impl Strategy<Value = [u8; 5]> {
     (0..16_u8, 0..8_u8, any::<[u8; 3]>()).prop_map(|(action, who, [x, y, z])| [action, who, x, y, z])
+}
+
+#[test]
+fn the_corpus_of_client_message_passes() {
+    replay::replay("client_message", targets::client_message);
+}
+
+#[test]
+fn the_corpus_of_envelopes_passes() {
+    replay::replay("envelopes", targets::envelopes);
+}
+
+#[test]
+fn the_corpus_of_proxied_passes() {
+    replay::replay("proxied", targets::proxied);
+}
+
+#[test]
+fn the_corpus_of_relay_passes() {
+    replay::replay("relay", targets::relay);
+}
+
+#[test]
+fn the_corpus_of_router_passes() {
+    replay::replay("router", targets::router);
+}
+
+#[test]
+fn the_corpus_of_ws_frames_passes() {
+    replay::replay("ws_frames", targets::ws_frames);
 }
 
 proptest! {
@@ -140,6 +183,11 @@ proptest! {
     }
 
     #[test]
+    fn envelopes(bytes in frame()) {
+        targets::envelopes(&bytes);
+    }
+
+    #[test]
     fn proxied(
         bytes in prop_oneof![head_of_a_proxy(), header_of_a_proxy(), prop::collection::vec(any::<u8>(), 0..60)],
     ) {
@@ -149,6 +197,11 @@ proptest! {
     #[test]
     fn router(setting in 0..12_u8, steps in prop::collection::vec(step(), 0..200)) {
         targets::router(&[&[setting], steps.as_flattened()].concat());
+    }
+
+    #[test]
+    fn relay(steps in prop::collection::vec(any::<[u8; 5]>(), 0..120)) {
+        targets::relay(steps.as_flattened());
     }
 
     #[test]

@@ -1,11 +1,27 @@
-//! Runs the fuzz target `http_head` with some random inputs, so that every test run builds and executes it. `cargo fuzz
-//! run http_head` reaches more states.
+//! Runs the fuzz targets `http_head` and `jwt` with their kept inputs and with some random ones, so that every test run
+//! builds and executes them. `just fuzz jwt` reaches more states.
 
+#[path = "../../fuzz/src/jwt.rs"]
+#[allow(clippy::expect_used, unreachable_pub, reason = "in that crate, it is public")]
+mod jwt_target;
+#[path = "../../fuzz/src/replay.rs"]
+#[allow(clippy::print_stdout, unreachable_pub, reason = "several tests share it")]
+mod replay;
 #[path = "../../fuzz/src/http_head.rs"]
 #[allow(clippy::expect_used, unreachable_pub, reason = "in that crate, it is public")]
 mod target;
 
 use proptest::prelude::*;
+
+#[test]
+fn the_corpus_of_http_head_passes() {
+    replay::replay("http_head", target::http_head);
+}
+
+#[test]
+fn the_corpus_of_jwt_passes() {
+    replay::replay("jwt", jwt_target::jwt);
+}
 
 /// Parts of requests, so that random bytes get past the first line.
 const PARTS: [&[u8]; 12] = [

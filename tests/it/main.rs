@@ -15,6 +15,7 @@ mod door;
 mod ends;
 mod files;
 mod flood;
+mod fuzz;
 mod go;
 mod hang;
 mod hub;

@@ -1,11 +1,19 @@
-//! Runs the fuzz target `tls_door` with some random inputs, so that every test run builds and executes it. `cargo fuzz
-//! run tls_door` reaches more states.
+//! Runs the fuzz target `tls_door` with its kept inputs and with some random ones, so that every test run builds and
+//! executes it. `just fuzz tls_door` reaches more states.
 
+#[path = "../../fuzz/src/replay.rs"]
+#[allow(clippy::print_stdout, unreachable_pub, reason = "several tests share it")]
+mod replay;
 #[path = "../../fuzz/src/tls_door.rs"]
 #[expect(unreachable_pub, reason = "in that crate, it is public")]
 mod target;
 
 use proptest::prelude::*;
+
+#[test]
+fn the_corpus_of_tls_door_passes() {
+    replay::replay("tls_door", target::tls_door);
+}
 
 proptest! {
     #[test]

@@ -1,0 +1,45 @@
+//! Runs the fuzz target `config` with its kept inputs and with random settings. `just fuzz config` reaches more states.
+
+#[path = "../../fuzz/src/config.rs"]
+#[allow(unreachable_pub, reason = "in that crate, it is public")]
+mod config_target;
+#[path = "../../fuzz/src/replay.rs"]
+#[allow(clippy::print_stdout, unreachable_pub, reason = "several tests share it")]
+mod replay;
+
+use proptest::prelude::*;
+
+#[test]
+fn the_corpus_of_config_passes() {
+    replay::replay("config", config_target::config);
+}
+
+/// Settings with a syntax of their own.
+const NAMES: [&str; 16] = [
+    "ALLOWED_ORIGINS",
+    "BOOTSTRAP_HUBS",
+    "CORS_ORIGIN",
+    "DISCOVERY",
+    "HOST",
+    "HUB_ID",
+    "ICE_SERVERS",
+    "LOG_LEVEL",
+    "MESH_DNS",
+    "MESH_LEGACY",
+    "MESH_TOKEN",
+    "PORT",
+    "PUBLIC_URL",
+    "REDIS_URL",
+    "TRUSTED_PROXIES",
+    "TURN_URLS",
+];
+
+proptest! {
+    #[test]
+    fn random_settings_are_refused_or_a_configuration(
+        lines in prop::collection::vec((prop::sample::select(NAMES.to_vec()), "[ -~]{0,12}"), 0..4),
+    ) {
+        let text: String = lines.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        config_target::config(text.as_bytes());
+    }
+}
