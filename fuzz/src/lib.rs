@@ -10,6 +10,6 @@ mod ws_frames;
 pub use client_message::client_message;
 pub use envelopes::envelopes;
 pub use proxied::proxied;
-pub use relay::relay;
+pub use relay::{relay, relay_heals};
 pub use router::router;
 pub use ws_frames::ws_frames;

@@ -164,6 +164,17 @@ fn the_corpus_of_relay_passes() {
 }
 
 #[test]
+fn hubs_know_each_other_again_after_forged_farewells() {
+    for script in [
+        &include_bytes!("../../fuzz/corpus/relay/forged-farewell")[..],
+        include_bytes!("../../fuzz/corpus/relay/forged-farewell-late"),
+        include_bytes!("../../fuzz/corpus/relay/forged-farewell-of-one-id"),
+    ] {
+        targets::relay_heals(script);
+    }
+}
+
+#[test]
 fn the_corpus_of_router_passes() {
     replay::replay("router", targets::router);
 }
