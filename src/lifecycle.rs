@@ -75,8 +75,9 @@ impl Fullness {
         Self { seats, full: AtomicBool::new(false) }
     }
 
-    /// Whether the hub is full with this number of seats taken.
-    pub fn look(&self, taken: usize) -> bool {
+    /// Stores and returns whether the hub is full with this number of seats taken. A full hub stays full until a
+    /// twentieth of its seats is free.
+    pub fn update(&self, taken: usize) -> bool {
         let free = self.seats.saturating_sub(taken);
         let was = self.full.load(Ordering::Relaxed);
         let full = if was { free < (self.seats / 20).max(1) } else { free == 0 };
@@ -95,11 +96,11 @@ mod tests {
     fn a_full_hub_has_room_again_when_a_twentieth_is_free() {
         for (seats, again) in [(1000, 950), (100, 95), (19, 18), (5, 4), (1, 0)] {
             let hub = Fullness::of(seats);
-            assert!(!hub.look(0) && !hub.look(seats - 1), "{seats}");
-            assert!(hub.look(seats) && hub.look(seats + 1), "{seats}");
-            assert!(hub.look(again + 1), "{seats}");
-            assert!(!hub.look(again) && !hub.look(seats - 1), "{seats}");
-            assert!(hub.look(seats), "{seats}");
+            assert!(!hub.update(0) && !hub.update(seats - 1), "{seats}");
+            assert!(hub.update(seats) && hub.update(seats + 1), "{seats}");
+            assert!(hub.update(again + 1), "{seats}");
+            assert!(!hub.update(again) && !hub.update(seats - 1), "{seats}");
+            assert!(hub.update(seats), "{seats}");
         }
     }
 

@@ -325,7 +325,7 @@ impl Site {
         if let Some(why) = self.facts.tls.as_ref().and_then(TlsFacts::lacks_certificate) {
             return plain(StatusCode::SERVICE_UNAVAILABLE, &why);
         }
-        if !self.config.ready_when_full && self.fullness.look(self.facts.connections()) {
+        if !self.config.ready_when_full && self.fullness.update(self.facts.connections()) {
             return plain(StatusCode::SERVICE_UNAVAILABLE, FULL);
         }
         plain(StatusCode::OK, stage.label())

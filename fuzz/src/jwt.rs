@@ -11,8 +11,9 @@ const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 /// The time of the check, in seconds since 1970.
 const NOW: u64 = 1_800_000_000;
 
-/// A text without the signature of a known key must be refused. Of signed claims, only those that the rules allow may
-/// be accepted, and no changed bit of such a token. Any set of keys must be refused, or be a bounded number of keys.
+/// A text without the signature of a known key must be refused. A signed token may be
+/// accepted only if the rules allow its claims. With one bit changed, it must be refused. A set of keys must be
+/// refused, or give a bounded number of keys.
 ///
 /// The first byte selects the meaning of the others: a token, claims to be signed, a set of keys, or keys in PEM.
 pub fn jwt(bytes: &[u8]) {

@@ -93,7 +93,7 @@ impl fmt::Debug for BridgeConfig {
     }
 }
 
-/// The state of the bridge, for pages and metrics. Counts begin with the process.
+/// The state of the bridge, for pages and metrics. Counters are zero when the process starts.
 #[derive(Clone, Debug, Default)]
 pub struct BridgeView {
     /// Whether published frames come back.

@@ -273,7 +273,8 @@ async fn run<T>(
             biased;
             (at, result) = first_of(&mut running) => {
                 let Attempt { address, extra, .. } = running.swap_remove(at);
-                // One of the running attempts needs no permit.
+                // The attempt that ended was the one without a permit. Another one takes its place, and returns its
+                // permit.
                 if extra.is_none() && let Some(other) = running.first_mut() {
                     other.extra = None;
                 }

@@ -25,7 +25,8 @@ pub struct IceServers {
 pub struct Turn {
     /// Their URLs, as a JSON array of strings.
     pub urls: Box<str>,
-    /// The secrets. Clients get one credential for each, so that a secret can be replaced.
+    /// The secrets. Clients get one credential for each, so that the old and the new secret both work while one is
+    /// replaced.
     pub secrets: Vec<Box<str>>,
     /// Validity of a credential.
     pub ttl: Duration,

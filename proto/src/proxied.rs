@@ -349,7 +349,7 @@ mod tests {
         ] {
             assert_eq!(clients(value).as_deref(), Some(expected), "{value}");
         }
-        // Entries that the proxy appends must not become part of a quotation that the client has opened.
+        // A client may begin a quoted string and not end it. Entries that the proxy appends must not become part of it.
         for broken in [r#"for="x, for=5.6.7.8"#, r#"for="x\", for=5.6.7.8"#, "for, for=5.6.7.8"] {
             assert_eq!(clients(broken), None, "{broken}");
         }

@@ -42,7 +42,8 @@ pub enum Right {
 }
 
 impl Lineage {
-    /// The right of a client with this lineage's secret to the id of `holder`, whose session began `age` ago.
+    /// Whether a client with the secret of this lineage may take over the id of `holder`. `age` is the time since the
+    /// session of `holder` began.
     pub fn against(self, holder: Self, age: Duration) -> Right {
         use std::cmp::Ordering::{Equal, Greater, Less};
         match self.root.cmp(&holder.root) {

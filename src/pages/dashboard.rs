@@ -47,7 +47,7 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 /// The history, for the site.
 pub(super) struct Live {
     ring: watch::Receiver<Ring>,
-    /// Places of streams that stay open.
+    /// One permit for each stream that may stay open.
     places: Arc<Semaphore>,
 }
 
@@ -162,7 +162,7 @@ impl Sampler {
         State {
             at: clock::unix_ms(),
             stage: self.facts.lifecycle.stage().label(),
-            full: self.fullness.look(self.facts.connections()),
+            full: self.fullness.update(self.facts.connections()),
             uptime_ms: self.facts.started.elapsed().as_millis() as u64,
             hub: mesh.hub.unwrap_or(self.config.hub_id).to_string(),
             budgets,

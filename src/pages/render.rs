@@ -212,7 +212,7 @@ impl Renderer {
             announce_budget_bytes: self.config.announce_budget_bytes,
             peers: self.peers(),
             ready: self.facts.lifecycle.stage() == Stage::Ready,
-            full: self.fullness.look(self.connections()),
+            full: self.fullness.update(self.connections()),
             oldest_turn: self.facts.watchdog.oldest().map_or(Duration::ZERO, |oldest| oldest.since),
             log: telemetry::log::state(),
             uptime: self.facts.started.elapsed(),

@@ -58,7 +58,7 @@ catalog! {
     ACQUAINTANCES "peerpigeon_acquaintances" Gauge []
         "Peers known under bounded discovery (DISCOVERY=closest:K), summed over the peers of this hub that know them."
     MEETINGS_DECLINED "peerpigeon_meetings_declined_total" Counter []
-        "Picks declined because a peer already knew 1,024 others. Random ids do not cause this."
+        "Introductions declined because a peer already knew 1,024 others. This does not happen with random ids."
     MESSAGES "peerpigeon_messages_total" Counter ["direction", "type"]
         "Messages read from peers (in) and queued for peers (out)."
     BYTES "peerpigeon_bytes_total" Counter ["direction"]
@@ -197,7 +197,7 @@ catalog! {
     MESH_IDS_GIVEN_UP "peerpigeon_mesh_ids_given_up_total" Counter []
         "Times this hub found another live hub with its HUB_ID and took a new id."
     MESH_TAKEOVERS "peerpigeon_mesh_takeovers_total" Counter ["answer"]
-        "Connecting ids that were in use at another hub, by that hub's answer."
+        "Connections whose id was already known at another hub, by the answer of that hub."
     MESH_BUSY "peerpigeon_mesh_busy_seconds_total" CounterSeconds []
         "Time the mesh thread was busy. Its rate is the load of its core, at most 1."
     MESH_LETTERS "peerpigeon_mesh_letters_total" Counter []

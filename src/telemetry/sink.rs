@@ -39,7 +39,8 @@ struct Buffer {
     writing: bool,
     /// Whether the latest write failed.
     failing: bool,
-    /// Time at which the output last accepted bytes, or at which a line was queued after all earlier ones were written.
+    /// The later of two times: that of the last write that the output accepted, and that at which the last line was
+    /// queued while no other line waited or was being written.
     progress: Instant,
     /// Number of dropped lines.
     dropped: u64,

@@ -46,7 +46,8 @@ impl Peer {
 const ACQUAINTANCES: &str = "peerpigeon_acquaintances";
 const DISCOVERED: &str = r#"peerpigeon_messages_total{direction="out",type="peer-discovered"}"#;
 
-/// Waits until acquaintance is mutual and the hubs' counters match. Returns the number of acquaintances.
+/// Waits until each peer is known to all peers that it knows, and the hubs' counters match. Returns the number of
+/// acquaintances.
 fn settled(hubs: &[Hub], peers: &mut [Peer]) -> usize {
     let mut known = 0;
     eventually("knowing is mutual", || {

@@ -224,7 +224,7 @@ fn peers_whose_slot_has_not_come_stay_when_the_drain_ends() {
     order(&hub, "drain", "secs=2");
     let first = slots(&mut peers);
     order(&hub, "undrain", "");
-    // A second drain gives new slots. The slots of the first one must close no session.
+    // A second drain gives each session a new time. At the times of the first drain, no session may be closed.
     order(&hub, "drain", "secs=600");
     let second = slots(&mut peers[2..]);
     assert!(first.iter().all(|slot| *slot < 2000) && second.iter().all(|slot| *slot > 200_000), "{first:?} {second:?}");

@@ -14,12 +14,12 @@ const BYTES = 2 // The last part of bytes.
 // PING and PONG are frames of one byte. PING asks whether the other side still answers; PONG is the answer.
 export const PING = 3
 export const PONG = 4
-/** The link is closed on purpose. */
+/** The sender closes the link on purpose. */
 export const BYE = 5
 
 /** A message that can be sent. */
 export interface Packed {
-  /** The text frame, if the message is one. */
+  /** The content of the text frame, if the message is sent as one text frame. */
   readonly line: string | undefined
   readonly bytes: Uint8Array
   readonly mark: number

@@ -131,7 +131,7 @@ pub const MAX_YOUNG_DIALS: usize = 32;
 
 /// Maximum number of dials in progress. Other targets wait.
 ///
-/// 128 end every [`DIAL_TIMEOUT`] if none answers: [`MAX_DIALS`] targets have been dialed within 40 s. Together with
+/// If no target answers, 128 dials end in each [`DIAL_TIMEOUT`], so [`MAX_DIALS`] targets are dialed within 40 s. With
 /// [`MAX_EXTRA_ATTEMPTS`] they use 160 sockets.
 pub const MAX_DIALS_AT_ONCE: usize = 128;
 

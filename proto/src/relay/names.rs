@@ -1,7 +1,7 @@
 //! Ids of hubs outside and inside this hub.
 //!
 //! If two live hubs have one HUB_ID, the one that started later takes a new id while it runs. Its shards have the old
-//! id in every claim, roster and circle, and in letters in transit. Therefore nothing changes inside: the hub still
+//! id in every claim, roster and circle, and in letters in transit. Therefore nothing changes inside this hub: it still
 //! uses its first id, and the relay translates ids of outgoing and incoming envelopes. The other hub, which keeps the
 //! id outside, has a stand-in inside.
 //!

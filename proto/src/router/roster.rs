@@ -102,8 +102,8 @@ impl Rosters {
         }
     }
 
-    /// Handles the end of a membership with this claim. If the roster had the member with this claim, the member has
-    /// been struck before. Returns a hidden announcement that now wins and must be entered.
+    /// Handles the end of a membership with this claim. If the roster had the member with this claim, the
+    /// caller must have removed it before. Returns a hidden announcement that now wins and must be entered.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The port that leads clients without TLS to the port with TLS (HTTP_REDIRECT_PORT).
+//! The port that redirects clients without TLS to the port with TLS (HTTP_REDIRECT_PORT).
 
 use bytes::Bytes;
 use http_body_util::Full;

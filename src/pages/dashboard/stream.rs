@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(read(&mut stream).await, None);
     }
 
-    /// A slow reader keeps no events in memory, and later gets those that are still in the history.
+    /// The hub stores no events for a slow reader, which later gets those that are still in the history.
     #[tokio::test]
     async fn a_slow_reader_misses_events_that_have_left_the_history() {
         let ring = ring();

@@ -6,7 +6,7 @@ use crate::limits::{GREATEST_TIME, GREATEST_TIME_FOLLOWED, MAX_ENDED_LIVES, RIVA
 /// Time after which one of two hubs with one id has taken a new id.
 const PARTED: Duration = Duration::from_secs(8);
 
-/// Hubs 1 and 9 have the id of 1, and 9 is the later one. Each is linked with 3, which has a watcher. 3 may be linked
+/// Hubs 1 and 9 have the id of 1, and 9 is the later one. Each is linked with 3, where a peer watches. 3 may be linked
 /// with 4.
 fn namesakes(later_by: i64) -> Net {
     let mut net = Net::new(0);
