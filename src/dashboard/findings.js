@@ -40,7 +40,7 @@ export function findings (samples, state) {
 function hub (add, samples, minute, state) {
   if (state.stage !== 'ready') add('warn', `The hub is ${state.stage}: it accepts no new peers.`, 'PeerPigeonNotReady')
   const [thread, since] = state.oldestTurn ?? []
-  if (since > 2000) add('bad', `Thread ${thread} has not turned for ${duration(since)}.`, 'PeerPigeonThreadStuck')
+  if (since > 2000) add('bad', `Thread ${thread} has made no progress for ${duration(since)}.`, 'PeerPigeonThreadStuck')
   if (state.bugs) add('bad', `The hub has found ${many(state.bugs, 'impossible state')}: report it with its log.`, 'PeerPigeonBug')
   if (state.log.dropped || state.log.stalledMs > 5000) add('warn', `The log's output does not keep up: ${many(state.log.dropped, 'line')} dropped.`, 'PeerPigeonLogStuck')
   const last = samples.slice(-10)

@@ -57,7 +57,7 @@ for (const [what, alert, says, samples, state] of [
   ['a proxy that cuts', 'PeerPigeonPeersLost', /60 connections of 60 ended without a close frame/, minute({ closes: { 'connection-lost': 1 } }), calm()],
   ['a limit that is near', 'PeerPigeonNearlyFull', /Connections: 900 of 1k \(MAX_CONNECTIONS\)/, minute(), calm({ budgets: [{ name: 'connections', used: 900, max: 1000, setting: 'MAX_CONNECTIONS' }] })],
   ['a lost hub', 'PeerPigeonHubLost', /Hub abababab is lost/, minute(), calm({ mesh: { ...calm().mesh, hubs: [{ id: link.hub, state: 'lost' }] } })],
-  ['a thread that hangs', 'PeerPigeonThreadStuck', /shard-0 has not turned for 12 s/, minute(), calm({ oldestTurn: ['shard-0', 12_000] })],
+  ['a thread that hangs', 'PeerPigeonThreadStuck', /shard-0 has made no progress for 12 s/, minute(), calm({ oldestTurn: ['shard-0', 12_000] })],
   ['lost signals', 'PeerPigeonSignalsLost', /50 % of the signals/, minute({ outcomes: { delivered: 5, 'slow-peer': 5 } }), calm()]
 ]) {
   test(`${what} is found`, () => {

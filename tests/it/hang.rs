@@ -101,7 +101,7 @@ fn a_hanging_shard_is_reported_and_does_not_prevent_a_stop() {
     hanging.write_all(b"GET /hang HTTP/1.1\r\nHost: hub\r\n\r\n").unwrap();
     let said = becomes(address, "/livez", "503");
     assert!(hangs.load(Ordering::Acquire));
-    assert!(said.starts_with("stuck: thread shard-") && said.contains(" has not turned for "), "{said}");
+    assert!(said.starts_with("stuck: thread shard-") && said.contains(" has made no progress for "), "{said}");
     assert_eq!(becomes(address, "/readyz", "503").split(" has ").next(), said.split(" has ").next());
 
     barrier.wait();
