@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs all tests from a fresh clone. Installs the required programs if possible, and names those it cannot install.
 #
-#   tests/run.sh            all suites except container
+#   tests/run.sh            all suites except fuzz and container
 #   tests/run.sh rust       unit, transcript, simulator and socket tests
 #   tests/run.sh fuzz       the fuzz targets, with changes of their kept inputs that differ every day: two minutes
 #   tests/run.sh interop    our client and others: npm ws, Python websockets, browsers
@@ -16,7 +16,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-suites=${*:-rust fuzz autobahn interop deploy packages}
+suites=${*:-rust autobahn interop deploy packages}
 for suite in $suites; do
   case $suite in
     rust | fuzz | interop | autobahn | deploy | packages | container) ;;

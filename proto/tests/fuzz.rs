@@ -175,6 +175,12 @@ fn hubs_know_each_other_again_after_forged_farewells() {
 }
 
 #[test]
+#[ignore = "a known fault: two hubs that know two processes of one hub answer each other without a pause"]
+fn a_contest_between_two_hubs_ends() {
+    targets::relay(include_bytes!("../../fuzz/known/relay-endless-contest"));
+}
+
+#[test]
 fn the_corpus_of_router_passes() {
     replay::replay("router", targets::router);
 }
@@ -185,8 +191,13 @@ fn the_corpus_of_ws_frames_passes() {
 }
 
 proptest! {
-    // If a target fails, add the printed input as a test here.
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    // If a target fails, add the printed input as a test here. The seed is fixed, so that a test run fails only because of
+    // a change. `tests/run.sh fuzz` and `just fuzz` try other inputs.
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        rng_seed: proptest::test_runner::RngSeed::Fixed(1),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn client_message(text in prop_oneof![json(), message(), "\\PC*"]) {
