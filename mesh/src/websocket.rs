@@ -111,8 +111,8 @@ impl ConnectError {
     fn is_of_the_address(&self) -> bool {
         match self {
             Self::Tcp(_) | Self::Tls(_) | Self::Http(_) | Self::Handshake(_) | Self::Asked | Self::Late => true,
-            // Hubs of both kinds may answer at this name. At the next dial, the other side must ask for the token before
-            // it is sent.
+            // Hubs of both kinds may answer at this name. At the next dial, the token is sent only if the other side
+            // has asked for it.
             Self::NoSubprotocol { shown } => !shown,
             // The server is busy or draining, or is a proxy without a hub.
             Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,

@@ -13,7 +13,7 @@ pub const LIVE_SAMPLES: usize = 600;
 
 /// Maximum number of bytes of all samples. Above it, the oldest samples are dropped early, so the history gets shorter.
 ///
-/// A sample has 400 to 700 B, and 2.4 KB with 32 busy shards and every reason in the same second: 600 x 2.5 KB = 1.5 MB.
+/// A sample has 400 to 700 B, and 2.4 KB with 32 busy shards and every reason in one second: 600 x 2.5 KB = 1.5 MB.
 /// With 256 shards of that kind, seven minutes are left. With [`LIVE_LINES`] (2 x 100 KiB) and [`LIVE_LISTED`] (140 KB),
 /// everything together is less than 2 MiB.
 pub const LIVE_RING_BYTES: usize = 1_536 * 1024;
