@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use peerpigeon::config::{Config, Flags};
 
@@ -10,6 +10,9 @@ use peerpigeon::config::{Config, Flags};
 ///
 /// The bytes are lines of an env file. After a zero byte follows the content of the file that the value `@` names.
 pub fn config(bytes: &[u8]) {
+    /// Two tests of one process use the same file.
+    static FILE_IN_USE: Mutex<()> = Mutex::new(());
+    let _in_use = FILE_IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     let file = file(bytes.get(end + 1..).unwrap_or_default());
     let text = String::from_utf8_lossy(&bytes[..end]);

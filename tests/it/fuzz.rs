@@ -1,7 +1,11 @@
 //! Runs the fuzz target `config` with its kept inputs and with random settings. `just fuzz config` reaches more states.
 
 #[path = "../../fuzz/src/config.rs"]
-#[allow(unreachable_pub, reason = "in that crate, it is public")]
+#[allow(
+    clippy::disallowed_types,
+    unreachable_pub,
+    reason = "in that crate, it is public, and one lock is held by one test at a time"
+)]
 mod config_target;
 #[path = "../../fuzz/src/replay.rs"]
 #[allow(clippy::print_stdout, unreachable_pub, reason = "several tests share it")]
