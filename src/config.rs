@@ -5,6 +5,7 @@ mod acme;
 mod deployed;
 mod door;
 mod ice;
+mod id_proofs;
 mod memory;
 mod mesh;
 mod parse;
@@ -31,6 +32,7 @@ use shard::Origins;
 pub use acme::{AcmeBinding, AcmeSettings};
 pub use door::DoorSettings;
 pub use ice::IceSettings;
+pub use id_proofs::IdProofSettings;
 pub use mesh::{Legacy, MeshDns, MeshSettings, RedisUrl, certificates};
 pub use parse::trimmed as token;
 pub use reader::SettingError;
@@ -192,6 +194,8 @@ pub struct Config {
     pub shards: u16,
     /// The TLS settings; `None` without TLS.
     pub tls: Option<TlsSettings>,
+    /// Whether clients prove that their ids are their own.
+    pub id_proofs: IdProofSettings,
     /// The settings of tokens; `None` if there is no key.
     pub tokens: Option<TokenSettings>,
     shown: Vec<Shown>,
@@ -281,6 +285,7 @@ impl Config {
         let mesh = MeshSettings::read(reader, port);
         let tls = TlsSettings::read(reader, acme);
         let tokens = TokenSettings::read(reader);
+        let id_proofs = IdProofSettings::read(reader);
         let door = DoorSettings::read(reader);
         let ice = IceSettings::read(reader);
         let log_format = reader.text(&settings::LOG_FORMAT, || Ok(LogFormat::Auto), parse::log_format);
@@ -368,6 +373,7 @@ impl Config {
             send_queue_frames: size(send_queue_frames?),
             shards: u16::try_from(shards?).ok()?,
             tls: tls?,
+            id_proofs: id_proofs?,
             tokens: tokens?,
             shown: Vec::new(),
         })
@@ -417,6 +423,7 @@ impl Config {
             }
         }
         refusals.extend(self.door.check());
+        refusals.extend(self.id_proofs.check(self.mesh.public_url.as_deref()));
         refusals.extend(self.check_redirect());
         if refusals.is_empty() { Ok(()) } else { Err(refusals) }
     }

@@ -278,6 +278,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         files: files.shares,
         auth_token: config.auth_token.as_ref().map(|token| token.expose().into()),
         tokens: key_loader.as_ref().map(KeyLoader::tokens),
+        id_proofs: config.id_proofs.proofs(config.mesh.public_url.as_deref()),
         links,
         admin_port: ports.admin,
         redirect: ports.redirect.map(|port| RedirectDoor { port, https_port: config.https_port(ports.peers) }),

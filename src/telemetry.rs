@@ -222,6 +222,7 @@ fn publish(scrape: &Scrape) {
     for no in TokenRefusal::ALL {
         count(&catalog::TOKENS, vec![label("outcome", no.label())], sum(&|r| r.io.token_refusals[no as usize]));
     }
+    count(&catalog::IDS_PROVEN, Vec::new(), sum(&|r| r.io.ids_proven));
     count(&catalog::TOKEN_KEY_LOADS, vec![label("outcome", "taken")], scrape.token_key_loads.0);
     count(&catalog::TOKEN_KEY_LOADS, vec![label("outcome", "refused")], scrape.token_key_loads.1);
     for outcome in ResumeOutcome::ALL {

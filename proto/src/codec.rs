@@ -340,7 +340,7 @@ fn classify(kind: &str) -> Class {
         "goodbye" => MessageKind::Goodbye,
         // Relaying connection-rejected would break two of three connections.
         "cleanup" | "cleanup-all" | "connection-rejected" | "recovery-offer" => MessageKind::Ignored,
-        "announced" | "authorized" | "connected" | "discovered" | "error" | "go-away" | "ice-servers"
+        "announced" | "authorized" | "challenge" | "connected" | "discovered" | "error" | "go-away" | "ice-servers"
         | "peer-disconnected" | "peer-discovered" | "pong" | "receipt" | "token-expires" => {
             return Class::HubsOnly;
         }

@@ -62,6 +62,7 @@ pub mod limits;
 mod outbox;
 mod outputs;
 mod phase;
+pub mod proof;
 pub mod proxied;
 mod reason;
 mod redacted;

@@ -13,6 +13,7 @@ use proto::{RouterConfig, ShardId};
 use crate::clock::Clock;
 use crate::core::SessionLimits;
 use crate::crowd::AddressLimits;
+use crate::http::IdProofs;
 use crate::links::LinkDoor;
 use crate::networks::NetworkList;
 use crate::origins::Origins;
@@ -38,6 +39,8 @@ pub struct HubConfig {
     pub auth_token: Option<Arc<str>>,
     /// Checks the tokens of peers. `None`: no token is accepted but AUTH_TOKEN. With both, one of the two is enough.
     pub tokens: Option<Arc<Tokens>>,
+    /// PEER_ID_PROOF. `None`: keys of ids are ignored.
+    pub id_proofs: Option<IdProofs>,
     /// Admission of links. `None` if the hub is not part of a mesh: links then get 403.
     pub links: Option<LinkDoor>,
     /// ADMIN_PORT. It serves pages and no WebSockets; other ports then serve only the public pages.
@@ -84,6 +87,7 @@ impl HubConfig {
             files: FileShares::UNLIMITED,
             auth_token: None,
             tokens: None,
+            id_proofs: None,
             links: None,
             admin_port: None,
             redirect: None,

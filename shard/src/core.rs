@@ -135,6 +135,8 @@ pub(crate) struct Core {
     pub(crate) origins_refused: Sparse,
     pub(crate) proxies_refused: Sparse,
     pub(crate) tokens_refused: Sparse,
+    /// Peers without a proof of their id.
+    pub(crate) proofs_refused: Sparse,
     /// Limits the log lines about failed TLS handshakes whose cause an operator can remove.
     pub(crate) tls_refused: Sparse,
     echo: bool,
@@ -222,6 +224,7 @@ impl Core {
             links_refused: Sparse::default(),
             origins_refused: Sparse::default(),
             tokens_refused: Sparse::default(),
+            proofs_refused: Sparse::default(),
             proxies_refused: Sparse::default(),
             tls_refused: Sparse::default(),
             echo,
@@ -330,7 +333,8 @@ impl Core {
             self.slots.len() as u32 - 1
         });
         let now = self.now();
-        let Arrival { newcomer: Newcomer { peer, resume, owner, grant, names_protocol }, address, mut seat } = arrival;
+        let Arrival { newcomer: Newcomer { peer, resume, owner, grant, names_protocol, key: _ }, address, mut seat } =
+            arrival;
         let _turn = TurnGuard::of("adopt", (peer, address));
         planted("adopt");
         // The session that it replaces may have ended meanwhile.

@@ -7,6 +7,7 @@ mod gate;
 mod handshake;
 mod kept;
 mod page_rates;
+mod prove;
 mod query;
 mod redirect;
 mod refusal;
@@ -19,6 +20,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http_body_util::Either;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -26,7 +28,7 @@ use hyper::header::ORIGIN;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use proto::limits::{MAX_REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT};
+use proto::limits::{ID_PROOF_TIMEOUT, MAX_REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT};
 use proto::{CloseReason, ShardId, ws};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -38,7 +40,7 @@ use crate::core::Core;
 use crate::crowd::Place;
 use crate::links::LinkHandOff;
 use crate::proxies::{self, NoHead};
-use crate::session::{Arrival, HandOff, Seat};
+use crate::session::{Arrival, HandOff, Newcomer, Seat};
 use crate::socket::{RequestSocket, Socket};
 use crate::stats::HandshakeFailure;
 use answer::{Caller, Guest, answer, answer_form, in_turn, page_in_turn};
@@ -49,8 +51,10 @@ pub(crate) use gate::Gate;
 pub use handshake::bearer_tokens;
 pub(crate) use handshake::subprotocols;
 use kept::{Kept, KeptStream};
+pub use prove::IdProofs;
+use prove::{NoProof, prove};
 pub(crate) use refusal::count_no_entry;
-use refusal::{PanicGuard, count_no_head, count_no_tls};
+use refusal::{FORBIDDEN, PanicGuard, count_no_head, count_no_proof, count_no_tls};
 pub(crate) use secure::Handshakes;
 use secure::NoTls;
 
@@ -191,8 +195,16 @@ pub(crate) async fn serve(
             bad_request();
         }
     }
-    let Some((guest, address)) = admitted.take() else { return socket.close() };
-    let Ok((socket, leftover)) = socket.leave(parts.read_buf) else { return };
+    let Some((mut guest, address)) = admitted.take() else { return socket.close() };
+    let (mut socket, mut read) = (socket, parts.read_buf);
+    if let Guest::Peer(newcomer) = &mut guest
+        && let Err(no) = Box::pin(prove_id(door, core, (&mut socket, &mut read), newcomer)).await
+    {
+        count_no_proof(&mut core.borrow_mut(), no, address);
+        let Ok((socket, _)) = socket.leave(read) else { return };
+        return close_at_once(socket, FORBIDDEN, no.explain());
+    }
+    let Ok((socket, leftover)) = socket.leave(read) else { return };
     let untaken = match (guest, &door.links) {
         (Guest::Peer(newcomer), _) => {
             let seat = Seat::request(&door.gauges, door.max_connections).holding(file, place.take());
@@ -207,6 +219,22 @@ pub(crate) async fn serve(
     if let Some(socket) = untaken {
         turn_away(&mut core.borrow_mut(), socket);
     }
+}
+
+/// Lets a peer with a key prove its id. Then it is the owner of the id.
+async fn prove_id(
+    door: &Door,
+    core: &RefCell<Core>,
+    (socket, read): (&mut RequestSocket, &mut Bytes),
+    newcomer: &mut Newcomer,
+) -> Result<(), NoProof> {
+    let (Some(key), Some(proofs)) = (newcomer.key.take(), &door.id_proofs) else { return Ok(()) };
+    let wall_ms = core.borrow().now().wall_ms;
+    let early = std::mem::take(read);
+    *read = prove(socket, early, (&newcomer.peer, &key), &proofs.hosts, ID_PROOF_TIMEOUT, wall_ms).await?;
+    newcomer.owner = true;
+    core.borrow_mut().stats_mut().ids_proven += 1;
+    Ok(())
 }
 
 /// Hands a socket to its peer's home shard. Returns the socket if the shard does not accept it in time.

@@ -47,7 +47,7 @@ pub use config::{DoorConfig, FileShares, HubConfig, RedirectDoor, TlsDoor};
 pub use core::SessionLimits;
 pub use crowd::AddressLimits;
 pub use drain::Drain;
-pub use http::bearer_tokens;
+pub use http::{IdProofs, bearer_tokens};
 pub use links::{Admission, LinkDoor, LinkHandOff, TakeLink};
 pub use listen::{bind, take_over};
 pub use networks::{Largest, Members, NetworkList};

@@ -149,6 +149,7 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channel
         gauges: config.gauges,
         auth_token: config.auth_token,
         tokens: config.tokens,
+        id_proofs: config.id_proofs,
         links: config.links,
         admin_port: config.admin_port,
         redirect: config.redirect,

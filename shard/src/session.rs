@@ -43,6 +43,8 @@ pub(crate) struct Newcomer {
     pub(crate) resume: Option<Lineage>,
     /// Whether it has proven that the id is its own.
     pub(crate) owner: bool,
+    /// The key whose hash is the id. Before the session begins, the client must prove that it has the private key.
+    pub(crate) key: Option<[u8; 32]>,
     /// What its token allows. `None`: everything.
     pub(crate) grant: Option<Box<Grant>>,
     /// Whether the client offers [`CLIENT_SUBPROTOCOL`](proto::CLIENT_SUBPROTOCOL).

@@ -21,6 +21,8 @@ pub enum HandshakeFailure {
     Unauthorized,
     /// Missing or invalid `peerId` (403).
     InvalidPeerId,
+    /// A key of an id without its proof, or neither key nor proof although PEER_ID_PROOF requires one (403).
+    IdProof,
     /// A web page of an origin outside ALLOWED_ORIGINS (403).
     Origin,
     /// Not a valid upgrade of RFC 6455 (400, 426).
@@ -78,9 +80,10 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// Every failure, in the order of its discriminant.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Unauthorized,
         Self::InvalidPeerId,
+        Self::IdProof,
         Self::Origin,
         Self::NotAnUpgrade,
         Self::BadRequest,
@@ -119,6 +122,7 @@ impl HandshakeFailure {
         match self {
             Self::Unauthorized => "unauthorized",
             Self::InvalidPeerId => "invalid-peer-id",
+            Self::IdProof => "id-proof",
             Self::Origin => "origin",
             Self::NotAnUpgrade => "not-an-upgrade",
             Self::BadRequest => "bad-request",
@@ -172,6 +176,8 @@ pub struct IoStats {
     pub tokens_accepted: u64,
     /// Tokens that were refused, by the refusal's discriminant.
     pub token_refusals: [u64; TokenRefusal::ALL.len()],
+    /// Peers that have proven that their id is their own, by its key.
+    pub ids_proven: u64,
     /// TLS handshakes that were completed: with a certificate, and by a ticket of an earlier session.
     pub tls_handshakes: [u64; 2],
     /// Sockets accepted here and handed to another shard.

@@ -203,6 +203,27 @@ pub(crate) static JWT_ISSUER: Setting = Setting {
     help: "Issuers, separated by commas, one of which must be the claim iss of a token",
 };
 
+pub(crate) static PEER_ID_PROOF: Setting = Setting {
+    name: "PEER_ID_PROOF",
+    value: "MODE",
+    default: Preset::Text("off"),
+    kind: Kind::Text,
+    heading: TOKENS,
+    help: "Whether clients prove that their peer id is their own, as the hash of a public key \
+           of Ed25519: off, offered (those that send a key must prove it, and then take their \
+           id over at once), or required (others are refused)",
+};
+
+pub(crate) static PEER_ID_HOSTS: Setting = Setting {
+    name: "PEER_ID_HOSTS",
+    value: "HOSTS",
+    default: Preset::Found("the host of PUBLIC_URL"),
+    kind: Kind::Text,
+    heading: TOKENS,
+    help: "Hosts in the URLs of this hub's clients, separated by commas, such as \
+           hub.example.com or localhost:8080; a proof for another host is refused",
+};
+
 pub(crate) static ALLOWED_ORIGINS: Setting = Setting {
     name: "ALLOWED_ORIGINS",
     value: "ORIGINS",
@@ -840,7 +861,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 80] = [
+pub(crate) static ALL: [&Setting; 82] = [
     &HOST,
     &PORT,
     &ADMIN_HOST,
@@ -854,6 +875,8 @@ pub(crate) static ALL: [&Setting; 80] = [
     &JWT_CA,
     &JWT_AUDIENCE,
     &JWT_ISSUER,
+    &PEER_ID_PROOF,
+    &PEER_ID_HOSTS,
     &ALLOWED_ORIGINS,
     &CORS_ORIGIN,
     &CORS_PRIVATE_NETWORK,

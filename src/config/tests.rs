@@ -61,6 +61,8 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("JWT_CA", &["src/config/mesh/certificate.pem"], &["/no/such/file", "Cargo.toml", "src"]),
     ("JWT_AUDIENCE", &["hub", "https://hub.example, hub"], &[]),
     ("JWT_ISSUER", &["https://id.example"], &[]),
+    ("PEER_ID_PROOF", &["off", "OFF"], &["offered", "required", "maybe"]),
+    ("PEER_ID_HOSTS", &["hub.example", "localhost:8080, [::1]:8080"], &["wss://hub.example", "a b", "hub.example/ws"]),
     (
         "ALLOWED_ORIGINS",
         &["*", "null", "https://a.example, https://*.example.com", "http://localhost:3000,capacitor://localhost"],

@@ -113,6 +113,8 @@ catalog! {
             liveness check decided (outdated, younger, late, owned), or the secret was ignored (foreign, malformed)."
     TOKENS "peerpigeon_tokens_total" Counter ["outcome"]
         "Tokens (JWT) that peers sent with a request or with `auth`: accepted, or refused for this reason."
+    IDS_PROVEN "peerpigeon_ids_proven_total" Counter []
+        "Clients that proved, by the key of their id, that the id is their own."
     TOKEN_KEY_LOADS "peerpigeon_token_key_loads_total" Counter ["outcome"]
         "Loads of changed keys of tokens, by result: taken, or refused (the previous keys stay in use)."
     HTTP_REQUESTS "peerpigeon_http_requests_total" Counter []

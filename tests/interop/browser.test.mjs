@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { setTimeout } from 'node:timers/promises'
 import { Wire, awayAndBack, checkSignals, launch, leaveAndReturn, serve } from './browser.mjs'
 import { Client } from './client.mjs'
-import { HUBS_AT, hubTest, within } from './hub.mjs'
+import { HUBS_AT, freePort, hubTest, startHub, within } from './hub.mjs'
 
 const MARKER = '<!-- example:browser -->'
 
@@ -20,6 +20,37 @@ test('README prints the tested example', { skip: !readme.includes(MARKER) && `RE
 test('the example is short', () => {
   const [script] = example.match(/(?<=<script type="module">\n).*(?=<\/script>)/s)
   assert.ok(script.trimEnd().split('\n').length <= 20)
+})
+
+const security = await readFile(new URL('../../docs/security.md', import.meta.url), 'utf8')
+const [, proof] = security.split('<!-- example:proof -->')[1].match(/^\s*```js\n(.*?)```/s)
+
+test('a page proves its id as docs/security.md shows', { timeout: 60_000, skip: HUBS_AT && 'it needs its own hub' }, async () => {
+  const port = await freePort()
+  const hub = await startHub({ port, env: { PEER_ID_PROOF: 'required', PEER_ID_HOSTS: `127.0.0.1:${port}` } })
+  const web = await serve({ '/': '<!doctype html>' })
+  const browser = await launch()
+  try {
+    const page = await browser.newPage()
+    await page.goto(web.origin)
+    const heard = await page.evaluate(async ([proof, url]) => {
+      const connect = new Function(`${proof}\nreturn connect`)()
+      const socket = await connect(url, await crypto.subtle.generateKey('Ed25519', false, ['sign', 'verify']))
+      return new Promise(resolve => {
+        const heard = []
+        socket.addEventListener('message', ({ data }) => {
+          heard.push(JSON.parse(data).type)
+          if (heard.at(-1) === 'connected') resolve(heard)
+        })
+        socket.addEventListener('close', ({ code, reason }) => resolve([...heard, code, reason]))
+      })
+    }, [proof, hub.ws])
+    assert.deepEqual(heard, ['challenge', 'connected'])
+  } finally {
+    await browser.close()
+    web.close()
+    await hub.kill()
+  }
 })
 
 const perfect = await readFile(new URL('perfect.html', import.meta.url), 'utf8')

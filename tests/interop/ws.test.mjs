@@ -3,9 +3,12 @@
 // Messages from one peer to another keep their order. So to check that nothing arrives, no test waits: the peer that
 // would have caused it sends one more message, which must be the next to arrive.
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import WebSocket from 'ws'
 import { Client, isFromClient, isFromHub } from './client.mjs'
-import { hubTest, peerId, within } from './hub.mjs'
+import { HUBS_AT, freePort, hubTest, peerId, startHub, within } from './hub.mjs'
 
 const HUB_KEYS = ['type', 'data', 'fromPeerId', 'targetPeerId', 'networkName', 'timestamp']
 const TAKEOVER_GRACE_MS = 2_000
@@ -46,6 +49,46 @@ async function eventually (check, ms = 5_000) {
     }
   }
 }
+
+// --- ids with proof: the example of docs/security.md, as it is printed there
+
+const proofExample = readFileSync(new URL('../../docs/security.md', import.meta.url), 'utf8')
+  .split('<!-- example:proof -->')[1].match(/^\s*```js\n(.*?)```/s)[1]
+
+test('ids with proof: the example of the documentation proves its id', { skip: HUBS_AT && 'it needs its own hub' }, async () => {
+  assert.ok(proofExample.trimEnd().split('\n').length <= 15, 'the example is short')
+  const port = await freePort()
+  const hub = await startHub({ port, env: { PEER_ID_PROOF: 'required', PEER_ID_HOSTS: `127.0.0.1:${port}` } })
+  // This hub has another name than its clients use.
+  const other = await startHub({ env: { PEER_ID_PROOF: 'offered', PEER_ID_HOSTS: 'hub.example' } })
+  try {
+    const connect = new Function('WebSocket', `${proofExample}\nreturn connect`)(WebSocket)
+    const keys = await crypto.subtle.generateKey('Ed25519', false, ['sign', 'verify'])
+    const types = async socket => {
+      const types = []
+      await within(10_000, () => `connected; received ${types}`, new Promise((resolve, reject) => {
+        socket.addEventListener('message', ({ data }) => {
+          const message = JSON.parse(data)
+          assert.ok(isFromHub(message), data)
+          types.push(message.type)
+          if (message.type === 'connected') resolve()
+        })
+        socket.addEventListener('close', ({ code, reason }) => reject(new Error(`${code} ${reason}`)))
+      }))
+      return types
+    }
+    const first = await connect(hub.ws, keys)
+    const replaced = once(first, 'close')
+    assert.deepEqual(await types(first), ['challenge', 'connected'])
+    const second = await connect(hub.ws, keys)
+    await types(second)
+    assert.equal((await replaced)[0], 4001)
+    second.close()
+    await assert.rejects(connect(other.ws, keys).then(types), /4403 .*another host/)
+  } finally {
+    await Promise.all([hub.kill(), other.kill()])
+  }
+})
 
 // --- the schemas; every message of these tests is validated
 

@@ -23,7 +23,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn token(claims: &Value) -> String {
+pub fn token(claims: &Value) -> String {
     signed_by(SECRET, claims)
 }
 
@@ -44,7 +44,7 @@ fn connect(hub: &Hub, n: u32, token: &str) -> Client {
 }
 
 /// The head of the answer to a request for a WebSocket with these headers, each with its end of line.
-fn ask(hub: &Hub, path: &str, headers: &str) -> String {
+pub fn ask(hub: &Hub, path: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(hub.address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let request = upgrade(path).replacen("\r\n", &format!("\r\n{headers}"), 1);

@@ -30,6 +30,7 @@ mod namesakes;
 mod orders;
 mod panics;
 mod partings;
+mod proof;
 mod proxies;
 mod redis;
 mod report;

@@ -56,6 +56,16 @@ pub const JWKS_FLOOR: Duration = Duration::from_secs(10);
 /// for at most twice this time.
 pub const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Time within which a client must prove its id. Later, the connection is closed.
+pub const ID_PROOF_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Maximum length of the message that proves an id, in bytes. A longer one is refused. A signature has 128 hexadecimal
+/// digits, and a host 253 characters.
+pub const MAX_ID_PROOF_BYTES: usize = 1024;
+
+/// Maximum number of hosts in PEER_ID_HOSTS. More are an error. Each proof is checked with one of them.
+pub const MAX_ID_HOSTS: usize = 16;
+
 // Checks of the figures and orderings in the comments above.
 const _: () = assert!(2 * MAX_TOKEN_BYTES <= MAX_REQUEST_HEAD_BYTES);
 const _: () = assert!(MAX_GRANT_RULES * 32 + MAX_TOKEN_BYTES <= 10 * 1024);

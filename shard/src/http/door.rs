@@ -12,7 +12,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_A
 use hyper::{Request, Response, StatusCode};
 use proto::envelope::{SUBPROTOCOL, TOKEN_WANTED};
 use proto::limits::MAX_HTTP_CONNECTIONS;
-use proto::{HubId, Keys, ResumeKeys};
+use proto::{HubId, Keys, PeerId, ResumeKeys, proof};
 use tokio::sync::mpsc;
 
 use super::entrance::{DoorFiles, Entrance};
@@ -20,6 +20,7 @@ use super::gate::Gate;
 use super::handshake;
 use super::kept::Timeouts;
 use super::page_rates::PageRates;
+use super::prove::IdProofs;
 use super::query::Query;
 use super::refusal::HttpRefusal;
 use super::secure::Handshakes;
@@ -84,6 +85,8 @@ pub(crate) struct Door {
     pub(crate) auth_token: Option<Arc<str>>,
     /// Checks JWTs.
     pub(crate) tokens: Option<Arc<Tokens>>,
+    /// PEER_ID_PROOF.
+    pub(crate) id_proofs: Option<IdProofs>,
     pub(crate) links: Option<LinkDoor>,
     /// ADMIN_PORT, if it is a separate port.
     pub(crate) admin_port: Option<u16>,
@@ -186,12 +189,34 @@ impl Door {
         }
         let allowed = self.check_token(query, headers)?;
         let in_token = allowed.as_ref().and_then(|allowed| allowed.peer);
-        let peer = query.peer(in_token)?;
+        let key = self.check_key(query, in_token.is_some())?;
+        let of_key = key.as_ref().map(PeerId::of_key);
+        let peer = query.peer(in_token.or(of_key))?;
         if in_token.is_some_and(|allowed| allowed != peer) {
             return Err(HttpRefusal::of_token(TokenRefusal::Subject));
         }
+        if of_key.is_some_and(|hash| hash != peer) {
+            let text = "peerId is not the id of the key: use the first 40 digits of the key's SHA-256";
+            return Err(HttpRefusal::new(HandshakeFailure::IdProof, StatusCode::FORBIDDEN, text));
+        }
         let grant = allowed.map(|allowed| Box::new(allowed.grant));
-        Ok(Newcomer { peer, resume: None, owner: in_token.is_some(), grant, names_protocol: false })
+        Ok(Newcomer { peer, resume: None, owner: in_token.is_some(), key, grant, names_protocol: false })
+    }
+
+    /// Parses the key of a peer's id. A token with a `sub` is a proof as well.
+    fn check_key(&self, query: &Query, has_subject: bool) -> Result<Option<[u8; 32]>, HttpRefusal> {
+        let refused = |text| Err(HttpRefusal::new(HandshakeFailure::IdProof, StatusCode::FORBIDDEN, text));
+        let Some(proofs) = &self.id_proofs else { return Ok(None) };
+        match query.key.as_deref().filter(|key| !key.is_empty()) {
+            Some(text) => match proof::parse_key(text) {
+                Some(key) => Ok(Some(key)),
+                None => refused("the key is not valid: use the 64 hexadecimal digits of a public key of Ed25519"),
+            },
+            None if proofs.is_required && !has_subject => {
+                refused("this hub requires a proof of the id (PEER_ID_PROOF): send the public key of the id as `key`")
+            }
+            None => Ok(None),
+        }
     }
 
     /// Checks the tokens of a peer's request: one valid token is enough. `None` if the peer may do everything, because

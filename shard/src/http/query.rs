@@ -15,16 +15,18 @@ pub(super) struct Query {
     pub(super) peer_id: Option<String>,
     pub(super) token: Option<String>,
     pub(super) resume: Option<String>,
+    pub(super) key: Option<String>,
 }
 
 impl Query {
     pub(super) fn of<B>(request: &Request<B>) -> Self {
         let pairs = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());
-        let mut query = Self { peer_id: None, token: None, resume: None };
+        let mut query = Self { peer_id: None, token: None, resume: None, key: None };
         for (key, value) in pairs {
             // The first value of a repeated key counts, as in the Go hub.
             match key.as_ref() {
                 "peerId" => _ = query.peer_id.get_or_insert_with(|| value.into_owned()),
+                "key" => _ = query.key.get_or_insert_with(|| value.into_owned()),
                 "resume" => _ = query.resume.get_or_insert_with(|| value.into_owned()),
                 "token" => _ = query.token.get_or_insert_with(|| value.into_owned()),
                 _ => {}
@@ -33,9 +35,9 @@ impl Query {
         query
     }
 
-    /// The id of a peer: the one in the query, or else the one in its token.
-    pub(super) fn peer(&self, in_token: Option<PeerId>) -> Result<PeerId, HttpRefusal> {
-        match (&self.peer_id, in_token) {
+    /// The id of a peer: the one in the query, or else the one in its token, or that of its key.
+    pub(super) fn peer(&self, proven: Option<PeerId>) -> Result<PeerId, HttpRefusal> {
+        match (&self.peer_id, proven) {
             (None, Some(peer)) => Ok(peer),
             _ => self.id(),
         }

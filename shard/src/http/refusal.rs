@@ -7,16 +7,20 @@ use std::time::Instant;
 
 use hyper::StatusCode;
 use proto::CloseReason;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::gate::Gate;
 use super::handshake::NoHandshake;
+use super::prove::NoProof;
 use super::secure::NoTls;
 use crate::core::Core;
 use crate::crowd::NoEntry;
 use crate::proxies::NoHead;
 use crate::stats::HandshakeFailure;
 use crate::tokens::TokenRefusal;
+
+/// The close code that stands for 403.
+pub(super) const FORBIDDEN: u16 = 4403;
 
 /// Maximum length of the text of a close frame, in bytes (RFC 6455, 5.5). The rest of a longer one is cut off.
 const MAX_CLOSE_TEXT: usize = 123;
@@ -45,7 +49,7 @@ impl HttpRefusal {
     pub(super) fn close_frame(&self) -> Option<(u16, String)> {
         let (code, mut text) = match (self.status, self.retry_after) {
             (StatusCode::UNAUTHORIZED, _) => (4401, self.text.to_string()),
-            (StatusCode::FORBIDDEN, _) => (4403, self.text.to_string()),
+            (StatusCode::FORBIDDEN, _) => (FORBIDDEN, self.text.to_string()),
             (StatusCode::SERVICE_UNAVAILABLE, Some(seconds)) => {
                 (1013, format!("retry after {seconds} s: {}", self.text))
             }
@@ -143,6 +147,14 @@ pub(super) fn count_no_head(core: &mut Core, no: &NoHead, address: SocketAddr) {
     core.stats_mut().handshake_failures[HandshakeFailure::ProxyHead as usize] += 1;
     if let Some(times) = core.proxies_refused.count() {
         warn!(%address, reason = HandshakeFailure::ProxyHead.label(), detail = no.explain(), times, "proxy_refused");
+    }
+}
+
+/// Counts a peer that has not proven its id. Logs such peers now and then.
+pub(super) fn count_no_proof(core: &mut Core, no: NoProof, address: SocketAddr) {
+    core.stats_mut().handshake_failures[HandshakeFailure::IdProof as usize] += 1;
+    if let Some(times) = core.proofs_refused.count() {
+        info!(%address, reason = no.label(), detail = no.explain(), times, "id_proof_refused");
     }
 }
 

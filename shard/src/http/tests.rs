@@ -47,6 +47,7 @@ fn shard(pages: Pages, homes: mpsc::Sender<HandOff>) -> Shard {
         gauges: config.gauges,
         auth_token: None,
         tokens: None,
+        id_proofs: None,
         links: None,
         admin_port: None,
         redirect: None,

@@ -117,6 +117,7 @@ pub(super) fn meaning(text: &str) -> Meaning {
     let hubs_only = [
         "announced",
         "authorized",
+        "challenge",
         "connected",
         "discovered",
         "error",

@@ -152,6 +152,7 @@ fn a_quiet_pair_is_served_while_others_flood() {
                     peer: peer(n as u8),
                     resume: None,
                     owner: false,
+                    key: None,
                     grant: None,
                     names_protocol: false,
                 },
