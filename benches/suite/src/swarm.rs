@@ -315,8 +315,19 @@ impl Swarm {
         self.send_times(at, bytes, 1)
     }
 
-    /// Sends a frame several times in one write.
+    /// Sends a frame several times in one write. A connection that the other side ended is counted as lost.
     pub(crate) fn send_times(&mut self, at: usize, frame: &[u8], times: usize) -> io::Result<()> {
+        match self.try_send_times(at, frame, times) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                self.conns[at] = None;
+                self.lost += 1;
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+
+    fn try_send_times(&mut self, at: usize, frame: &[u8], times: usize) -> io::Result<()> {
         const MOST: usize = 64;
         let Some(conn) = &mut self.conns[at] else { return Ok(()) };
         if let Some(tls) = &mut conn.tls {
