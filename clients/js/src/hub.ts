@@ -101,11 +101,9 @@ export class Hub {
     this.send({ type: 'ping' })
   }
 
-  /** False if it was not sent, because there is no connection. */
-  send (message: HubMessage): boolean {
-    if (!this.online || this.#socket?.readyState !== 1) return false
-    this.#socket.send(JSON.stringify(message))
-    return true
+  /** Sends a message if there is a connection. */
+  send (message: HubMessage): void {
+    if (this.online && this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(message))
   }
 
   /** Closes the connection for good. */
@@ -124,13 +122,15 @@ export class Hub {
     let url: URL
     let socket: WebSocket
     try {
-      const { token } = this.#options
       const { id, resume } = this.#host.identity
       url = new URL(base)
-      const shown = { peerId: id, resume, token: typeof token === 'function' ? await token() : token }
-      for (const [name, value] of Object.entries(shown)) if (value) url.searchParams.set(name, value)
+      let { token } = this.#options
+      if (typeof token === 'function') token = await token()
+      // Proxies log URLs, so a token is in the URL only if it cannot be a subprotocol.
+      const hides = !this.#plain && /^[\w.-]+$/.test(token ?? '')
+      for (const [name, value] of Object.entries({ peerId: id, resume, token: hides ? '' : token })) if (value) url.searchParams.set(name, value)
       if (turn !== this.#turn) return
-      socket = this.#socket = new this.#options.WebSocket(url, this.#plain ? [] : 'peerpigeon')
+      socket = this.#socket = new this.#options.WebSocket(url, this.#plain ? [] : hides ? ['peerpigeon', 'bearer.' + token] : 'peerpigeon')
     } catch (cause) {
       if (turn === this.#turn) this.#ended('hub-unreachable', base, { cause })
       return
@@ -178,9 +178,9 @@ export class Hub {
   #goAway ({ reconnectInMs = 0, closeInMs = reconnectInMs, hubs = [] }: { reconnectInMs?: number, closeInMs?: number, hubs?: string[] }, base: string): void {
     this.#awayMs = reconnectInMs
     // The client never moves from an encrypted hub to an unencrypted one.
-    const named = hubs.filter(hub => String(hub).startsWith(base.split(':')[0]!))
+    const named = hubs.filter(hub => String(hub).startsWith(base.slice(0, 3)))
     if (!named[0]) return
-    this.#named = address(named[Math.floor(Math.random() * named.length)]!)
+    this.#named = address(named[Math.random() * named.length | 0]!)
     this.#later(Math.random() * closeInMs, () => this.connect())
   }
 
@@ -219,7 +219,7 @@ export class Hub {
     const because = new PigeonError(code, detail, more)
     if (because.final) return this.close(because)
     floorMs = Math.min(floorMs, MAX_PAUSE_MS)
-    const first = this.#failures === 0 && this.#onlineSince > 0
+    const first = !this.#failures && this.#onlineSince
     this.#leave()
     this.#onlineSince = this.#awayMs = 0
     const { minMs = 500, maxMs = 15_000 } = this.#options.retry ?? {}

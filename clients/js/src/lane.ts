@@ -9,7 +9,7 @@ const LOW_WATER = 256 * 1024
 interface Waiting {
   readonly packed: Packed
   readonly done: () => void
-  readonly failed: (error: PigeonError) => void
+  readonly fail: (error: PigeonError) => void
 }
 
 /**
@@ -31,8 +31,8 @@ export class Lane {
   /** Resolves when the transport has accepted the message. */
   async send (packed: Packed): Promise<void> {
     if (this.#queued + packed.bytes.length > this.#maxBytes) throw new PigeonError('queue-full', this.#queued)
-    return new Promise((done, failed) => {
-      this.#queue.push({ packed, done, failed })
+    return new Promise((done, fail) => {
+      this.#queue.push({ packed, done, fail })
       this.#queued += packed.bytes.length
       this.#pump()
     })
@@ -53,7 +53,7 @@ export class Lane {
   fail (error: PigeonError): void {
     this.#channel = undefined
     this.#queued = this.#offset = 0
-    this.#queue.splice(0).forEach(({ failed }) => failed(error))
+    this.#queue.splice(0).forEach(({ fail }) => fail(error))
   }
 
   #pump (): void {

@@ -165,7 +165,7 @@ export class Link<P> {
         }
         this.#become('connecting')
       }
-      if (this.state === 'open') this.#become('interrupted')
+      this.#interrupt()
       await this.#build(true)
     }
     const negotiation = this.#connection?.negotiation
@@ -191,7 +191,7 @@ export class Link<P> {
       tag: this.#tag,
       wait,
       send: (type, data) => this.#host.relay(this.#peer, type, data),
-      failed: cause => this.#broken(cause)
+      fail: cause => this.#broken(cause)
     })
     // Both sides make this channel, with the same number, so that it is part of the first offer.
     const main = pc.createDataChannel('peerpigeon', { negotiated: true, id: 0 })
@@ -266,7 +266,7 @@ export class Link<P> {
       this.#become('interrupted')
       this.#later(RESTART_MS, () => this.#restart())
     } else if (pc.connectionState === 'failed') {
-      if (this.state === 'open') this.#become('interrupted')
+      this.#interrupt()
       if (this.state === 'interrupted') this.#restart()
       else this.#failed(NO_PATH())
     }
@@ -290,14 +290,18 @@ export class Link<P> {
 
   #failed (error: PigeonError): void {
     this.#host.broken(error, this.#peer)
-    if (this.state === 'open') this.#become('interrupted')
+    this.#interrupt()
     this.#later(pause(this.#failures, 1000, 30_000), () => this.#again())
+  }
+
+  #interrupt (): void {
+    if (this.state === 'open') this.#become('interrupted')
   }
 
   /** Replaces the connection. Waits for the hub if it is unreachable, since a new connection needs it. */
   #again (): void {
     if (this.state === 'gone' || this.state === 'seen') return
-    if (this.state === 'open') this.#become('interrupted')
+    this.#interrupt()
     if (!this.#host.online) return this.#later(1000, () => this.#again())
     this.#failures++
     // The other side may have made a new connection meanwhile.
@@ -329,7 +333,7 @@ export class Link<P> {
     if (!connection) return
     const { pc, negotiation } = connection
     negotiation.stop()
-    if (lingerMs > 0) setTimeout(() => pc.close(), lingerMs)
+    if (lingerMs) setTimeout(() => pc.close(), lingerMs)
     else pc.close()
   }
 }

@@ -25,7 +25,7 @@ export interface NegotiationOptions {
   /** Whether to wait for the other side's offer first. */
   wait: boolean
   send: (type: SignalType, data: Signal) => void
-  failed: (cause: unknown) => void
+  fail: (cause: unknown) => void
 }
 
 export class Negotiation {
@@ -137,7 +137,7 @@ export class Negotiation {
   }
 
   #failed (cause: unknown): void {
-    if (this.#open) this.#options.failed(cause)
+    if (this.#open) this.#options.fail(cause)
   }
 
   #describe (): void {

@@ -15,7 +15,7 @@ export class PeerImpl<D extends object> implements Peer<D> {
   /** Whether listeners have received its `join`. */
   joined = false
   declare link: Link<PeerImpl<D>>
-  #waiting: { done: () => void, failed: (error: PigeonError) => void }[] = []
+  #waiting: { done: () => void, fail: (error: PigeonError) => void }[] = []
 
   declare readonly send: (value: Sendable) => Promise<void>
 
@@ -37,8 +37,8 @@ export class PeerImpl<D extends object> implements Peer<D> {
   connect (): Promise<void> {
     this.declined = false
     this.link.open(true)
-    return new Promise((done, failed) => {
-      this.#waiting.push({ done, failed })
+    return new Promise((done, fail) => {
+      this.#waiting.push({ done, fail })
       this.settle()
     })
   }
@@ -56,7 +56,7 @@ export class PeerImpl<D extends object> implements Peer<D> {
   settle (): void {
     const open = this.state === 'open'
     if (!open && !this.declined && this.state !== 'gone') return
-    for (const { done, failed } of this.#waiting.splice(0)) open ? done() : failed(this.gone())
+    for (const { done, fail } of this.#waiting.splice(0)) open ? done() : fail(this.gone())
   }
 }
 

@@ -145,10 +145,36 @@ test('after hub-full the client waits at least as long as the hub asks', async (
   }
 })
 
+/** The token of the last attempt, and where it was sent. */
+const shown = () => {
+  const { url, protocols } = FakeSocket.last
+  return [[protocols].flat().join(), url.searchParams.get('token')]
+}
+
+test('a token is not sent in the URL, which proxies log, if it can be sent as a subprotocol', async () => {
+  connect({ token: 'a.b-c_D9' })
+  await settle()
+  assert.deepEqual(shown(), ['peerpigeon,bearer.a.b-c_D9', null])
+  // A hub before 2.1 knows no subprotocol, and then the connection fails.
+  FakeSocket.last.end()
+  await pass(1_500)
+  assert.deepEqual(shown(), ['', 'a.b-c_D9'])
+  FakeSocket.last.end()
+  await pass(3_000)
+  assert.deepEqual(shown(), ['peerpigeon,bearer.a.b-c_D9', null])
+
+  connect({ token: 'a b=/' })
+  await settle()
+  assert.deepEqual(shown(), ['peerpigeon', 'a b=/'])
+  connect()
+  await settle()
+  assert.deepEqual(shown(), ['peerpigeon', null])
+})
+
 test('a refused token is final, but a token function is called again', async () => {
   const { hub, log } = connect({ token: 'old' })
   await settle()
-  assert.equal(FakeSocket.last.url.searchParams.get('token'), 'old')
+  assert.equal(shown()[0], 'peerpigeon,bearer.old')
   FakeSocket.last.refuse(4401, 'unauthorized')
   await settle()
   assert.equal(hub.state.is, 'closed')
@@ -159,7 +185,7 @@ test('a refused token is final, but a token function is called again', async () 
   await settle()
   FakeSocket.last.refuse(4401)
   await pass(1_500)
-  assert.equal(FakeSocket.last.url.searchParams.get('token'), 'fresh')
+  assert.equal(shown()[0], 'peerpigeon,bearer.fresh')
   FakeSocket.last.welcome()
   assert.equal(second.hub.state.is, 'online')
 })
@@ -204,7 +230,7 @@ test('after the end of a token, a client with a function for tokens connects aga
   await pass(15_000)
   FakeSocket.last.end(4012, 'token expired')
   await pass(1_500)
-  assert.equal(FakeSocket.last.url.searchParams.get('token'), 'second')
+  assert.equal(shown()[0], 'peerpigeon,bearer.second')
   FakeSocket.last.welcome()
   assert.equal(hub.state.is, 'online')
   assert.deepEqual(log, ['connecting', 'online', 'waiting unauthorized', 'connecting', 'online'])
