@@ -243,6 +243,17 @@ impl Client {
         }
     }
 
+    /// Like [`closed`](Self::closed), and asserts that the hub did not ask for a sign of life before.
+    pub fn closed_without_ping(&mut self) -> (u16, String) {
+        loop {
+            match self.frame() {
+                Heard::Text(_) | Heard::Pong(_) => {}
+                Heard::Close(code, text) => return (code, text),
+                other => panic!("{} expected a close frame and received {other:?}", self.id),
+            }
+        }
+    }
+
     /// Asserts that no message is pending. The hub has routed everything sent before, because the next message answers
     /// a ping.
     pub fn hears_nothing(&mut self) {

@@ -85,9 +85,9 @@ fn the_holder_of_the_key_takes_the_id_over_from_a_client_without_it_and_from_its
     let mut squatter = Client::open_by(TcpStream::connect(hub.address).unwrap(), &path, 0, b"");
     assert_eq!(squatter.hear()["type"], "connected");
     let mut first = owner.connect(&hub);
-    assert_eq!(squatter.closed(), (4001, "replaced".to_owned()));
+    assert_eq!(squatter.closed_without_ping(), (4001, "replaced".to_owned()));
     let mut second = owner.connect(&hub);
-    assert_eq!(first.closed(), (4001, "replaced".to_owned()));
+    assert_eq!(first.closed_without_ping(), (4001, "replaced".to_owned()));
     assert_eq!(hub.metric_becomes("peerpigeon_ids_proven_total", |n| n > 1.0), 2.0);
     // Nobody else gets it while the owner answers.
     let mut other = Client::open_by(TcpStream::connect(hub.address).unwrap(), &path, 0, b"");
@@ -178,6 +178,6 @@ fn an_owner_takes_its_id_over_from_another_hub() {
     let mut witness = Client::join(&hubs[1], 7, "n");
     witness.hear_type("peer-discovered");
     let mut second = owner.connect(&hubs[1]);
-    assert_eq!(first.closed(), (4001, "replaced".to_owned()));
+    assert_eq!(first.closed_without_ping(), (4001, "replaced".to_owned()));
     second.hears_nothing();
 }
