@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hyper::Uri;
 use mesh::{BridgeConfig, LinkSocket, MeshConfig, MeshReading};
+use proto::envelope::HubStatus;
 use proto::limits::{LEAST_RESUME_TOKEN_BYTES, LINK_SOCKET_QUEUE, MAX_GO_AWAY_HUBS};
 use proto::{Discovery, HubIncarnation, HubView, Keys, RelayConfig, RelayTuning, ResumeKeys};
 use shard::{Admission, Clock, LinkDoor};
@@ -56,6 +57,19 @@ impl Ports {
     }
 }
 
+type Turned = Arc<dyn Fn() + Send + Sync>;
+type Status = watch::Receiver<Option<Arc<HubStatus>>>;
+
+/// The connections of the mesh's thread with the rest of the hub.
+pub struct MeshHooks {
+    /// Called once a tick.
+    pub turned: Turned,
+    /// Receives the state of the mesh.
+    pub publish: watch::Sender<Arc<MeshReading>>,
+    /// The figures of this hub, which other hubs show.
+    pub status: Status,
+}
+
 /// Prepares the mesh of a hub, and the shards' configuration for links. A hub without a mesh gets neither; a hub that
 /// accepts no links gets a configuration that refuses them. `max_dials` is the maximum number of dials in progress.
 pub fn prepare(
@@ -64,8 +78,7 @@ pub fn prepare(
     keys: Keys,
     ports: Ports,
     max_dials: usize,
-    turned: Arc<dyn Fn() + Send + Sync>,
-    publish: watch::Sender<Arc<MeshReading>>,
+    MeshHooks { turned, publish, status }: MeshHooks,
 ) -> (Option<Mesh>, Option<LinkDoor>) {
     if !config.is_hub {
         return (None, None);
@@ -85,7 +98,7 @@ pub fn prepare(
         take: Arc::new(move |socket| take(&sender, socket)),
     };
     let mesh = config.has_mesh().then(|| Mesh {
-        config: mesh_config(config, clock, keys, ports, max_dials, turned),
+        config: mesh_config(config, clock, keys, ports, max_dials, (turned, status)),
         sockets,
         publish,
     });
@@ -98,7 +111,7 @@ fn mesh_config(
     keys: Keys,
     ports: Ports,
     max_dials: usize,
-    turned: Arc<dyn Fn() + Send + Sync>,
+    (turned, status): (Turned, Status),
 ) -> MeshConfig {
     let settings = &config.mesh;
     let token: Option<Arc<str>> = settings.token.as_ref().map(|token| token.expose().into());
@@ -146,6 +159,7 @@ fn mesh_config(
             extra_roots: settings.ca.clone(),
         }),
         clock: Arc::new(move || clock.now()),
+        status,
         turned,
     }
 }

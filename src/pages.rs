@@ -30,6 +30,7 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
+use proto::envelope::HubStatus;
 use serde::Serialize;
 use shard::{Answer, Audience, Gauges, NetworkList, Pages, ShardReading, Visitor};
 use tokio::sync::watch;
@@ -66,6 +67,8 @@ pub struct HubFacts {
     pub networks: Arc<NetworkList>,
     /// The state that the mesh published last; empty without a mesh.
     pub mesh: watch::Receiver<Arc<MeshReading>>,
+    /// Receives the figures of the hub for other hubs.
+    pub status: watch::Sender<Option<Arc<HubStatus>>>,
     /// The stage of the hub.
     pub lifecycle: Lifecycle,
     /// The hub's watchdog.

@@ -27,7 +27,7 @@ use crate::config::{AcmeSettings, Config};
 use crate::files::Files;
 use crate::hub::{self, Failed, Hub};
 use crate::lifecycle::{Lifecycle, Stage};
-use crate::linking::{self, Ports};
+use crate::linking::{self, MeshHooks, Ports};
 use crate::pages::{self, HubFacts};
 use crate::sockets::Handed;
 use crate::telemetry;
@@ -221,7 +221,9 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         move || watchdog.turned(thread, clock.elapsed())
     };
     let turned_mesh = Arc::new(turned(mesh_thread));
-    let (mesh, links) = linking::prepare(&config, clock, keys, ports, files.dials, turned_mesh, publish_mesh);
+    let (status, status_reader) = watch::channel(None);
+    let hooks = MeshHooks { turned: turned_mesh, publish: publish_mesh, status: status_reader };
+    let (mesh, links) = linking::prepare(&config, clock, keys, ports, files.dials, hooks);
     let networks = Arc::<NetworkList>::default();
     let (reloader, acme) = config.tls.as_ref().map(Reloader::new).transpose()?.unzip();
     let key_loader = config.tokens.as_ref().map(KeyLoader::new).transpose()?;
@@ -235,6 +237,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         readings,
         networks: Arc::clone(&networks),
         mesh: mesh_reading.clone(),
+        status,
         lifecycle: lifecycle.clone(),
         watchdog: watchdog.clone(),
         tls: reloader.as_ref().map(Reloader::facts),

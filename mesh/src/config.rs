@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use hyper::Uri;
+use proto::envelope::HubStatus;
 use proto::{Now, RelayConfig};
+use tokio::sync::watch;
 
 use crate::bridge::BridgeConfig;
 
@@ -39,6 +41,9 @@ pub struct MeshConfig {
     pub redis: Option<BridgeConfig>,
     /// The hub's clock, which its shards also use.
     pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
+    /// The figures of this hub for its heartbeats; `None` while there are none. Read once a
+    /// [`TICK`](proto::limits::TICK).
+    pub status: watch::Receiver<Option<Arc<HubStatus>>>,
     /// Called on the mesh's thread once a [`TICK`](proto::limits::TICK): a watchdog detects a mesh that hangs by the
     /// missing calls. It must not block.
     pub turned: Arc<dyn Fn() + Send + Sync>,

@@ -22,11 +22,12 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
+use proto::envelope::HubStatus;
 use proto::limits::{LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, MAX_LINKS, READ_BUFFER_BYTES};
 use proto::ws::{FrameReader, Speaker};
 use proto::{Bugs, Discovery, HubId, HubIncarnation, LinkId, MeshEvent, Now, Relay, RelayInput, RelayOutput, ToMesh};
 use thread::{Outboxes, Turn, TurnGuard, log_bug, planted};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use crate::bridge::{Bridge, BridgeEvent};
@@ -74,6 +75,8 @@ pub(crate) struct Core {
     armed: Option<Duration>,
     timer: Rc<Notify>,
     ending: bool,
+    /// The figures of this hub for its heartbeats.
+    status: watch::Receiver<Option<Arc<HubStatus>>>,
     /// Refused hubs, each with the reason that was logged.
     complaints: BTreeMap<HubId, LinkEnd>,
     read_buffer: Vec<u8>,
@@ -123,6 +126,7 @@ impl Core {
             armed: None,
             timer: Rc::new(Notify::new()),
             ending: false,
+            status: config.status.clone(),
             complaints: BTreeMap::new(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
             stats: LinkStats::default(),

@@ -116,6 +116,27 @@ pub struct Hello {
     pub process: u64,
 }
 
+/// Figures of a hub for operators, who see them on the pages of every hub of the mesh. No rule depends on them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HubStatus {
+    /// URL of its operators' pages (MESH_ADMIN_URL), of at most [`MAX_HUB_URL_BYTES`](crate::limits::MAX_HUB_URL_BYTES).
+    pub admin_url: Option<Arc<str>>,
+    /// Its version, of at most [`MAX_VERSION_BYTES`](crate::limits::MAX_VERSION_BYTES).
+    pub version: Arc<str>,
+    /// Number of its WebSockets of peers.
+    pub connections: u32,
+    /// Maximum number of them.
+    pub max_connections: u32,
+    /// CPU time that the process used in the last second, in thousandths of a core.
+    pub cpu: u32,
+    /// The same for its busiest shard.
+    pub busiest_shard: u32,
+    /// Signals of its peers that were delivered in the last second.
+    pub signals: u32,
+    /// Resident memory of the process, in bytes.
+    pub memory: u64,
+}
+
 /// A sign of life of a hub. It is sent to every hub, even over full links.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Heartbeat {
@@ -148,6 +169,8 @@ pub struct Heartbeat {
     /// Whether the sender receives nothing on the link over which it sends this heartbeat. It has no meaning in a
     /// forwarded heartbeat.
     pub link_unheard: bool,
+    /// Its figures. `None` if the hub has none yet, and from hubs before 2.1.
+    pub status: Option<Arc<HubStatus>>,
 }
 
 /// One change of a hub's presence, identified by (hub, incarnation, seq).

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use crate::bug;
 use crate::bugs::Bugs;
-use crate::envelope::{ChangeKind, Envelope};
+use crate::envelope::{ChangeKind, Envelope, HubStatus};
 use crate::id::{HubId, HubIncarnation, PeerId};
 use crate::keys::Keys;
 use crate::limits::{GREATEST_TIME_FOLLOWED, HEARTBEAT};
@@ -121,6 +121,8 @@ pub struct Relay {
     judge_from: Duration,
     last_timeout: Duration,
     draining: bool,
+    /// Its figures for heartbeats.
+    status: Option<Arc<HubStatus>>,
     ended: bool,
     /// Derived from the neighbours in the heartbeats; `None` after these have changed.
     reach: Option<Reach>,
@@ -160,6 +162,7 @@ impl Relay {
             judge_from: Duration::ZERO,
             last_timeout: now.at,
             draining: false,
+            status: None,
             ended: false,
             reach: None,
             busy: BTreeSet::new(),
@@ -185,6 +188,7 @@ impl Relay {
             RelayInput::BridgeUp => self.bridge_up(now),
             RelayInput::Heard { link } => self.heard_on(link, now),
             RelayInput::Continue => self.continue_work(now),
+            RelayInput::Status(status) => self.status = Some(status),
             RelayInput::Draining(drains) => self.set_draining(drains, now),
             RelayInput::Ending => self.say_farewell(now),
             RelayInput::LegacyText { link, text } => self.legacy_said(link, text, now),

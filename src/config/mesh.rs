@@ -33,6 +33,8 @@ pub struct MeshSettings {
     pub port: Option<u16>,
     /// MESH_PRESENCE_BYTES.
     pub presence_bytes: usize,
+    /// MESH_ADMIN_URL.
+    pub admin_url: Option<Arc<str>>,
     /// PUBLIC_URL.
     pub public_url: Option<Arc<str>>,
     /// REDIS_URL, with its secrets.
@@ -93,6 +95,7 @@ impl MeshSettings {
     /// `None` if a setting is invalid. `port` is PORT.
     pub(super) fn read(reader: &mut SettingsReader<'_>, port: Option<u64>) -> Option<Self> {
         let advertise = reader.text(&settings::MESH_ADVERTISE, || Ok(None), |text| own_url(text).map(Some));
+        let admin_url = reader.text(&settings::MESH_ADMIN_URL, || Ok(None), |text| admin_url(text).map(Some));
         let public_url = reader.text(&settings::PUBLIC_URL, || Ok(None), |text| own_url(text).map(Some));
         let token = reader.text(&settings::MESH_TOKEN, || Ok(None), |text| super::parse::token(text).map(Some));
         let also = reader.text(&settings::MESH_TOKEN_ALSO, || Ok(None), |text| super::parse::token(text).map(Some));
@@ -112,6 +115,7 @@ impl MeshSettings {
             reader.show_as(&settings::MESH_LEGACY, shown.join(","));
         }
         Some(Self {
+            admin_url: admin_url?,
             advertise: advertise?,
             ca: ca?,
             dns: dns?,
@@ -334,6 +338,26 @@ fn own_url(text: &str) -> Result<Arc<str>, String> {
         return Err(refused());
     }
     Ok(text.into())
+}
+
+/// Parses the URL of the operators' pages, which operators of other hubs see.
+fn admin_url(text: &str) -> Result<Arc<str>, String> {
+    let refused = || {
+        let text = quoted(text);
+        format!(
+            "{text} is not a URL of operators' pages: use http://host[:port] or https://host[:port] of at most \
+                {MAX_HUB_URL_BYTES} bytes"
+        )
+    };
+    let url: Uri = text.parse().map_err(|_| refused())?;
+    let is_http = matches!(url.scheme_str(), Some("http" | "https")) && url.authority().is_some();
+    if Redacted(text).to_string() != text.trim_end_matches('/') {
+        return Err("it has a user or a query, and operators of other hubs see it: use a URL without them".to_owned());
+    }
+    if !is_http || url.path() != "/" || text.len() > MAX_HUB_URL_BYTES {
+        return Err(refused());
+    }
+    Ok(text.trim_end_matches('/').into())
 }
 
 fn mesh_dns(text: &str) -> Result<MeshDns, String> {

@@ -753,6 +753,16 @@ pub(crate) static PUBLIC_URL: Setting = Setting {
         its peers",
 };
 
+pub(crate) static MESH_ADMIN_URL: Setting = Setting {
+    name: "MESH_ADMIN_URL",
+    value: "URL",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: MESH,
+    help: "http:// or https:// URL at which operators reach the pages of this hub; the live views of the other hubs \
+        link to it",
+};
+
 pub(crate) static MESH_CA: Setting = Setting {
     name: "MESH_CA",
     value: "FILE",
@@ -792,8 +802,17 @@ pub(crate) static REDIS_URL: Setting = Setting {
 };
 
 /// Settings without effect while the hub has no links.
-pub(crate) static NEEDS_LINKS: [&Setting; 8] =
-    [&MESH_TOKEN, &MESH_TOKEN_ALSO, &MESH_INSECURE, &MESH_ADVERTISE, &PUBLIC_URL, &MESH_CA, &MESH_LEGACY, &MESH_PORT];
+pub(crate) static NEEDS_LINKS: [&Setting; 9] = [
+    &MESH_TOKEN,
+    &MESH_TOKEN_ALSO,
+    &MESH_INSECURE,
+    &MESH_ADVERTISE,
+    &MESH_ADMIN_URL,
+    &PUBLIC_URL,
+    &MESH_CA,
+    &MESH_LEGACY,
+    &MESH_PORT,
+];
 
 pub(crate) static CLEANUP_INTERVAL_MS: Setting = Setting {
     name: "CLEANUP_INTERVAL_MS",
@@ -861,7 +880,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 82] = [
+pub(crate) static ALL: [&Setting; 83] = [
     &HOST,
     &PORT,
     &ADMIN_HOST,
@@ -932,6 +951,7 @@ pub(crate) static ALL: [&Setting; 82] = [
     &MESH_INSECURE,
     &MESH_DNS,
     &MESH_ADVERTISE,
+    &MESH_ADMIN_URL,
     &PUBLIC_URL,
     &MESH_CA,
     &MESH_LEGACY,

@@ -208,6 +208,18 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
         &["a:80", "http://a", "ws://a,ws://b", "ws://user:pass@a", "wss://a?token=x", "ws://"],
     ),
     (
+        "MESH_ADMIN_URL",
+        &["http://10.0.0.1:9090", "https://hub.example/", "https://[::1]:1"],
+        &[
+            "hub.example",
+            "wss://hub.example",
+            "https://hub.example/a",
+            "https://u:p@a",
+            "https://a?token=x",
+            "https://",
+        ],
+    ),
+    (
         "PUBLIC_URL",
         &["wss://hub.example", "wss://hub.example/ws"],
         &["https://hub.example", "hub.example", "wss://hub.example?token=x"],
@@ -412,6 +424,7 @@ fn nothing_before_the_last_at_sign_of_a_url_is_shown() {
         "MESH_LEGACY",
         "MESH_ADVERTISE",
         "PUBLIC_URL",
+        "MESH_ADMIN_URL",
         "MESH_DNS",
         "HOST",
         "PORT",

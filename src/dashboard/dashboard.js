@@ -222,7 +222,7 @@ function showTiles () {
   const tiles = [
     ['Peers', short(now.peers), `${short(now.connections)} of ${short(most.max)} connections`],
     ['Networks', short(now.networks), `${short(now.members)} memberships`],
-    ...(state.mesh ? [['Hubs', short(now.hubs + 1), `${short(now.remotePeers)} peers elsewhere`]] : []),
+    ...(state.mesh ? [['Hubs', short(now.hubs + 1), `${short(now.peers + now.remotePeers)} peers in all`]] : []),
     ['Signals per s', short(signals), signals ? `${short(100 * delivered / signals)} % delivered` : 'last minute'],
     ['Messages per s', short(rate(s => s.messages[0] + s.messages[1])), 'in and out'],
     ['Processor', percent(rate(s => s.cpu * s.over / 1000) / 10), 'of a core'],
@@ -261,6 +261,10 @@ function showMesh ({ hubs, links, dials, more }) {
   for (const { id, way } of hubs) if (way === 'relayed' || way === 'bridged') edges.push({ from: state.hub, to: id, label: way === 'bridged' ? 'Redis' : 'relayed', state: 'relayed' })
   graph($('graph'), { nodes, edges })
   $('graph').setAttribute('aria-label', `This hub, ${hubs.length} other hubs and ${links.length} links: the tables below have the same data`)
+  table($('all-hubs'), 'All hubs of the mesh', ['Hub', 'Version', 'Connections', 'Processor', 'Busiest shard', 'Signals per s', 'Memory'], [
+    [own.name, ...figures(state.status)],
+    ...hubs.filter(({ state }) => state !== 'lost').map(({ id, status }) => [status?.adminUrl ? pageOf(id, name(id), status.adminUrl) : name(id), ...figures(status)])
+  ])
   table($('hubs'), 'Other hubs', ['Hub', 'State', 'Way', 'Peers', 'Round trip', 'Changes missing', 'Heard', 'URL'], hubs.map(hub => [name(hub.id), reuse(`hub ${hub.id} ${hub.state}`, () => markOf(hub.state)), hub.legacy ? `${hub.way ?? 'none'}, Go hub` : hub.way ?? 'none', hub.peers, ms(hub.rttMs), hub.lag, `${ms(hub.heardMs)} ago`, hub.url]))
   table($('links'), 'Links', ['Hub', 'State', 'Direction', 'Round trip', 'In per s', 'Out per s', 'Queued', 'Address'], links.map(link => {
     const [incoming, outgoing] = traffic(link)
@@ -272,6 +276,16 @@ function showMesh ({ hubs, links, dials, more }) {
   table($('dials'), 'Addresses that are dialed and not linked', ['Address', 'Source', 'Attempts', 'Last error'], missing.map(dial => [dial.address, dial.source, dial.attempts, dial.error]))
   text($('mesh-more'), more.some(Boolean) ? `And ${more[0]} more hubs, ${more[1]} links, ${more[2]} addresses.` : '')
 }
+
+/** The figures of a hub in its last heartbeat. Hubs before 2.1 and Go hubs send none. */
+function figures (status) {
+  if (!status) return ['–', '–', '–', '–', '–', '–']
+  const { version, connections, maxConnections, cpu, busiestShard, signals, memory } = status
+  return [version, `${short(connections)} of ${short(maxConnections)}`, percent(cpu / 10), percent(busiestShard / 10), short(signals), bytes(memory)]
+}
+
+/** A link to the live view of another hub. */
+const pageOf = (id, name, adminUrl) => reuse(`page ${id} ${adminUrl}`, () => make('a', { href: `${adminUrl}/dashboard`, rel: 'noreferrer', textContent: name, ariaLabel: `Live view of hub ${name}` }))
 
 /** The same element for the same key, so that tables change only where something is new. */
 const elements = new Map()

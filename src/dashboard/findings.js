@@ -32,7 +32,7 @@ export function findings (samples, state) {
   const minute = samples.slice(-60)
   hub(add, samples, minute, state)
   peers(add, minute, samples, state)
-  if (state.mesh) mesh(add, state.mesh)
+  if (state.mesh) mesh(add, state.status, state.mesh)
   if (state.tls) certificates(add, state.tls)
   return found.sort((one, other) => (one.level === 'bad' ? 0 : 1) - (other.level === 'bad' ? 0 : 1))
 }
@@ -92,8 +92,14 @@ function peers (add, minute, samples, state) {
   if (state.full) add('bad', 'The hub is full: new peers are refused.', 'PeerPigeonFull')
 }
 
-function mesh (add, { hubs, links, dials, redis, lagMs }) {
+function mesh (add, own, { hubs, links, dials, redis, lagMs }) {
   for (const { id, state } of hubs) if (state === 'lost') add('bad', `Hub ${name(id)} is lost: its peers have left.`, 'PeerPigeonHubLost')
+  for (const { id, state, status } of hubs) {
+    if (!status || state === 'lost') continue
+    if (status.connections > status.maxConnections * NEAR) add('warn', `Hub ${name(id)} has ${short(status.connections)} of ${short(status.maxConnections)} connections.`, 'PeerPigeonNearlyFull')
+    if (status.busiestShard > 900) add('warn', `A shard of hub ${name(id)} was busy for ${Math.round(status.busiestShard / 10)} % of the last second.`, 'PeerPigeonShardBusy')
+    if (status.version !== own.version) add('warn', `Hub ${name(id)} has version ${status.version}, and this hub ${own.version}.`, 'PeerPigeonMixedVersions')
+  }
   for (const { hub, rttMs, ready, saturated, address } of links) {
     const to = hub ? name(hub) : address
     if (rttMs > SLOW_LINK_MS) add('warn', `The link to hub ${to} is slow: a round trip takes ${duration(rttMs)}.`, 'PeerPigeonSignalsSlow')

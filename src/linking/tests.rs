@@ -9,7 +9,14 @@ const PORTS: Ports = Ports { peers: 8080, links: None, admin: None, redirect: No
 fn prepared(pairs: &[(&str, &str)], ports: Ports) -> (Option<Mesh>, Option<LinkDoor>) {
     let config = Config::from_pairs(pairs).unwrap();
     let publish = watch::channel(Arc::default()).0;
-    prepare(&config, Clock::start(), Keys(1, 2), ports, 1, Arc::new(|| {}), publish)
+    prepare(
+        &config,
+        Clock::start(),
+        Keys(1, 2),
+        ports,
+        1,
+        MeshHooks { turned: Arc::new(|| {}), publish, status: watch::channel(None).1 },
+    )
 }
 
 #[test]
@@ -78,6 +85,7 @@ fn a_draining_hub_names_the_public_urls_of_the_others() {
         heard: Duration::ZERO,
         advertise: None,
         public_url: url.map(Into::into),
+        status: None,
     };
     let mut reading = MeshReading {
         hubs: vec![

@@ -22,12 +22,14 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
+use proto::envelope::HubStatus;
 use proto::limits::{LIVE_INTERVAL, LIVE_NAMES, LIVE_RETRY, LIVE_SAMPLES, LIVE_STREAMS};
 use proto::{HubId, NetworkName, PeerId, RouterStats, TurnLengths};
 use serde::Serialize;
 use shard::{Answer, Members, ShardReading, Visitor};
 use tokio::sync::{Semaphore, watch};
 
+use super::mesh::StatusBody;
 use super::{Asset, HubFacts, SEC_FETCH_SITE, Site, clock, json, plain, unavailable};
 use crate::config::Config;
 use crate::lifecycle::Fullness;
@@ -100,7 +102,9 @@ impl Sampler {
         let memory = process::Memory::measure().resident;
         let totals = Totals::read(Instant::now(), process::cpu_time(), readings.iter().map(AsRef::as_ref), &mesh);
         let sample = totals.since(&self.before, self.gauges(&readings, &mesh, memory));
-        let state = self.state(&readings, &mesh, memory);
+        let status = sample.status(self.config.mesh.admin_url.clone(), self.facts.max_connections);
+        let state = self.state(&readings, &mesh, memory, &status);
+        self.facts.status.send_replace(Some(Arc::new(status)));
         // Structs of numbers and strings can always be serialized.
         let (sample, state) =
             (serde_json::to_vec(&sample).unwrap_or_default(), serde_json::to_vec(&state).unwrap_or_default());
@@ -134,7 +138,13 @@ impl Sampler {
         }
     }
 
-    fn state<'a>(&self, readings: &[Arc<ShardReading>], mesh: &'a MeshReading, memory: u64) -> State<'a> {
+    fn state<'a>(
+        &self,
+        readings: &[Arc<ShardReading>],
+        mesh: &'a MeshReading,
+        memory: u64,
+        status: &HubStatus,
+    ) -> State<'a> {
         let announced = readings.iter().map(|reading| reading.router.announced_bytes).sum();
         let budget = |name, used, max, setting| Budget { name, used, max, setting };
         let mut budgets = vec![
@@ -170,6 +180,7 @@ impl Sampler {
             oldest_turn: self.facts.watchdog.oldest().map(|oldest| (oldest.thread, oldest.since.as_millis() as u64)),
             log: LogBody { dropped: log.dropped, stalled_ms: log.stalled.as_millis() as u64 },
             bugs: state::bugs(readings, mesh),
+            status: StatusBody::of(status),
             mesh: self.config.has_mesh().then(|| MeshBody::of(mesh)),
             tls: self.facts.tls.as_ref().map(|tls| TlsBody::of(tls, SystemTime::now())),
         }

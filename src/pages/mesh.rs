@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 use mesh::{BridgeView, DialSource, DialView, LinkView, MeshReading};
+use proto::envelope::HubStatus;
 use proto::{Hop, HubId, HubView, Redacted};
 use serde::Serialize;
 
@@ -46,7 +47,44 @@ struct HubDetail<'a> {
     rtt_ms: Option<f64>,
     seq: u64,
     state: &'static str,
+    /// The figures in its last heartbeat. Go hubs and hubs before 2.1 send none.
+    status: Option<StatusBody>,
     url: Option<&'a str>,
+}
+
+/// The figures of a hub that all hubs of the mesh show.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StatusBody {
+    admin_url: Option<String>,
+    version: String,
+    connections: u32,
+    max_connections: u32,
+    /// CPU time of the process, and of its busiest shard, in thousandths of a core.
+    cpu: u32,
+    busiest_shard: u32,
+    signals: u32,
+    memory: u64,
+}
+
+impl StatusBody {
+    pub(super) fn of(status: &HubStatus) -> Self {
+        Self {
+            // The page makes a link of it, so it must not be another kind of URL.
+            admin_url: status.admin_url.as_deref().filter(|url| is_web(url)).map(str::to_owned),
+            version: status.version.to_string(),
+            connections: status.connections,
+            max_connections: status.max_connections,
+            cpu: status.cpu,
+            busiest_shard: status.busiest_shard,
+            signals: status.signals,
+            memory: status.memory,
+        }
+    }
+}
+
+fn is_web(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
 }
 
 /// The hubs with valid leases, or those with expired ones.
@@ -90,6 +128,7 @@ impl<'a> HubBody<'a> {
                     (true, true) => "draining",
                     (false, _) => "lost",
                 },
+                status: hub.status.as_deref().map(StatusBody::of),
                 url,
             },
         }

@@ -81,6 +81,7 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> TestHub {
         max_connections: config.max_connections,
         watchdog: watchdog.clone(),
         tls: None,
+        status: watch::channel(None).0,
         token_keys: None,
     };
     std::thread::spawn(move || {

@@ -44,11 +44,21 @@ const calm = (changes = {}) => ({
 })
 const link = { hub: 'ab'.repeat(20), address: '192.0.2.1:5', rttMs: 2, ready: true, saturated: false }
 
-test('a calm hub has no findings', () => assert.deepEqual(findings(minute(), calm()), []))
+const figures = { version: '2.1.0', connections: 1, maxConnections: 100, cpu: 10, busiestShard: 10, signals: 0, memory: 1 }
+/** The state of a calm hub that has received these figures of another hub. */
+const elsewhere = changes => calm({ status: figures, mesh: { ...calm().mesh, hubs: [{ id: link.hub, state: 'live', status: { ...figures, ...changes } }] } })
+
+test('a calm hub has no findings', () => {
+  assert.deepEqual(findings(minute(), calm()), [])
+  assert.deepEqual(findings(minute(), elsewhere({})), [])
+})
 
 for (const [what, alert, says, samples, state] of [
   ['a slow link', 'PeerPigeonSignalsSlow', /hub abababab is slow: a round trip takes 300 ms/, minute(), calm({ mesh: { ...calm().mesh, links: [{ ...link, rttMs: 300 }] } })],
   ['a hub that starves', 'PeerPigeonTurnsLong', /awake for 180 % of a core, and ran for 50 %/, minute({ busy: [900, 900], cpu: 500 }), calm()],
+  ['a full hub elsewhere', 'PeerPigeonNearlyFull', /Hub abababab has 90 of 100 connections/, minute(), elsewhere({ connections: 90 })],
+  ['a busy hub elsewhere', 'PeerPigeonShardBusy', /shard of hub abababab was busy for 95 %/, minute(), elsewhere({ busiestShard: 950 })],
+  ['a hub of another version', 'PeerPigeonMixedVersions', /Hub abababab has version 2\.2\.0, and this hub 2\.1\.0/, minute(), elsewhere({ version: '2.2.0' })],
   ['a busy shard', 'PeerPigeonShardBusy', /Shard 1 is busy for 95 %/, minute({ busy: [100, 950], cpu: 1000 }), calm()],
   ['a flood', 'PeerPigeonRateLimited', /600 messages above MESSAGE_RATE/, minute({ errors: { 'rate-limited': 10 } }), calm()],
   ['a Redis replica', 'PeerPigeonRedisDown', /127\.0\.0\.1:6379 is not connected: it is a replica/, minute(), calm({ mesh: { ...calm().mesh, redis: { connected: false, address: '127.0.0.1:6379', lastError: 'it is a replica', oneWay: [] } } })],

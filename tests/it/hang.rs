@@ -43,6 +43,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
         lifecycle,
         watchdog: watchdog.clone(),
         tls: None,
+        status: watch::channel(None).0,
         token_keys: None,
     };
     let pages = {

@@ -268,6 +268,28 @@ fn a_draining_hub_sends_the_other_urls_and_leaves_the_mesh_at_once() {
 }
 
 #[test]
+fn a_hub_shows_the_figures_of_hubs_without_a_link_to_it() {
+    let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
+    let hubs: Vec<Hub> = (0..3)
+        .map(|n| {
+            let before = if n == 0 { String::new() } else { urls(&ports[n - 1..n]) };
+            start(ports[n], &before, &[("MESH_ADMIN_URL", &format!("http://127.0.0.1:{}", ports[n]))])
+        })
+        .collect();
+    settled(&hubs);
+    let _peer = Client::join(&hubs[2], 1, "n");
+    let last = |hubs: &[Hub]| {
+        let all = json(&hubs[0], "/hubstats")["hubs"].as_array().unwrap().clone();
+        all.into_iter().find(|hub| hub["linked"] == "relayed").map(|hub| hub["status"].clone()).unwrap_or_default()
+    };
+    eventually("its figures have arrived", || last(&hubs)["connections"] == 1);
+    let status = last(&hubs);
+    assert_eq!(status["adminUrl"], format!("http://127.0.0.1:{}", ports[2]));
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert!(status["memory"].as_u64().unwrap() > 1_000_000, "{status}");
+}
+
+#[test]
 fn hubs_in_a_chain_form_one_mesh() {
     let ports: Vec<u16> = (0..4).map(|_| free_port()).collect();
     let hubs: Vec<Hub> =

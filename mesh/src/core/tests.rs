@@ -56,6 +56,7 @@ fn core_with(make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>) -> (Core, Arc<st
         max_message_bytes: 64 * 1024,
         max_dials: proto::limits::MAX_DIALS_AT_ONCE,
         redis: None,
+        status: tokio::sync::watch::channel(None).1,
         turned: Arc::new(|| {}),
         clock: Arc::new(move || {
             let ms = clock.load(std::sync::atomic::Ordering::Relaxed);
@@ -423,6 +424,7 @@ fn heartbeat(number: u64) -> BridgeEvent {
         process: 1,
         unheard: Vec::new(),
         link_unheard: false,
+        status: None,
     };
     let mut frame = Vec::new();
     Envelope::Heartbeat(Arc::new(beat)).encode(&mut frame);

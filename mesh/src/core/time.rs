@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::limits::{LINK_PATIENCE, LINK_PING_INTERVAL, THAW, TICK};
 use proto::ws::Opcode;
-use proto::{LinkId, Now};
+use proto::{LinkId, Now, RelayInput};
 use thread::{TurnGuard, planted, was_stopped};
 use tokio::sync::Notify;
 
@@ -31,6 +31,12 @@ impl Core {
             let ids: Vec<LinkId> = self.links.keys().copied().collect();
             for id in ids {
                 self.look_after(id, now);
+            }
+        }
+        if self.status.has_changed().unwrap_or(false) {
+            let status = self.status.borrow_and_update().clone();
+            if let Some(status) = status {
+                self.input(RelayInput::Status(status), now);
             }
         }
         self.last_bridge.take_if(|(_, until)| *until <= now.at);

@@ -66,6 +66,7 @@ pub(crate) fn config(n: u8, bootstrap: &[String]) -> MeshConfig {
         max_dials: proto::limits::MAX_DIALS_AT_ONCE,
         redis: None,
         clock: Arc::new(move || Now { at: start.elapsed(), wall_ms: 1_700_000_000_000 }),
+        status: tokio::sync::watch::channel(None).1,
         turned: Arc::new(|| {}),
     }
 }

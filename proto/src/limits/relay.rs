@@ -85,6 +85,9 @@ pub const MAX_ENDED_LIVES: usize = 4;
 /// Maximum length of a hub's URL, in bytes.
 pub const MAX_HUB_URL_BYTES: usize = 512;
 
+/// Maximum length of a hub's version in its heartbeats, in bytes. Heartbeats with a longer one are malformed.
+pub const MAX_VERSION_BYTES: usize = 32;
+
 /// Maximum number of links between the hubs of a signal's sender and its target. Signals that would need more links get
 /// `unreachable`.
 pub const MAX_HOPS: u8 = 16;

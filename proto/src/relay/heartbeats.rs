@@ -49,6 +49,7 @@ impl Relay {
             process: self.process(),
             unheard: self.links.silent_hubs().take(MAX_NEIGHBOURS).collect(),
             link_unheard: false,
+            status: self.status.clone(),
         });
         // Heartbeats go over every link, spare ones included: the other hub judges each link by its heartbeats.
         let links: Vec<(LinkId, bool)> = self.links.iter().map(|(link, open)| (link, open.is_silent())).collect();

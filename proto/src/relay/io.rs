@@ -1,7 +1,9 @@
 //! The inputs and outputs of a relay.
 
+use std::sync::Arc;
+
 use crate::bugs::BugNote;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, HubStatus};
 use crate::id::{HubId, HubIncarnation, LinkId, ShardId};
 use crate::route::Hop;
 use crate::router::{ToMesh, ToShard};
@@ -90,6 +92,8 @@ pub enum RelayInput<'a> {
     Continue,
     /// The hub begins to drain, so other hubs must not dial it any more; or an operator has ended the drain.
     Draining(bool),
+    /// New figures of this hub for its heartbeats. At any time.
+    Status(Arc<HubStatus>),
     /// The hub stops now: its peers have left. Once; the last input. Other hubs need not wait for its lease.
     Ending,
 }

@@ -67,6 +67,7 @@ impl Relay {
             heard: now.at.saturating_sub(heard_at),
             advertise: None,
             public_url: None,
+            status: None,
         })
     }
 }

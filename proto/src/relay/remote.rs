@@ -313,6 +313,7 @@ mod tests {
             process: 1,
             unheard: Vec::new(),
             link_unheard: false,
+            status: None,
         })
     }
 

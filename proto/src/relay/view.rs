@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bugs::BugCounts;
-use crate::envelope::EnvelopeKind;
+use crate::envelope::{EnvelopeKind, HubStatus};
 use crate::id::{HubId, HubIncarnation, LinkId};
 use crate::route::Hop;
 use crate::router::RouterStats;
@@ -46,6 +46,8 @@ pub struct HubView {
     pub advertise: Option<Arc<str>>,
     /// URL at which clients reach it.
     pub public_url: Option<Arc<str>>,
+    /// Its figures in its last heartbeat.
+    pub status: Option<Arc<HubStatus>>,
 }
 
 /// Counters of a relay since its start, and gauges. Counters only grow.
@@ -176,6 +178,7 @@ impl Relay {
             heard: remote.age(now.at),
             advertise: remote.beat.advertise.clone(),
             public_url: remote.beat.public_url.clone(),
+            status: remote.beat.status.clone(),
         }
     }
 }

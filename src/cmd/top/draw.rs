@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table, TableState, Wrap};
 
 use super::model::{Hub, Model, Screen};
-use super::sample::{View, millis, short};
+use super::sample::{Other, View, millis, short};
 
 /// Width of a sparkline in a table.
 const SPARK: u16 = 12;
@@ -192,12 +192,15 @@ fn one_hub(hub: &Hub, frame: &mut Frame<'_>, area: Rect) {
     let links = hub.last.as_ref().map(|last| last.hubstats.links.as_slice()).unwrap_or_default();
     let fault_lines = u16::try_from(faults.len()).unwrap_or(u16::MAX).min(area.height / 4);
     let link_lines = u16::try_from(links.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height / 3);
-    let [facts, problems, sparks, threads, table] = Layout::vertical([
+    let others: Vec<&Other> = hub.last.iter().flat_map(|last| &last.hubstats.hubs).collect();
+    let other_lines = u16::try_from(others.len()).unwrap_or(u16::MAX).saturating_add(1).min(area.height / 4);
+    let [facts, problems, sparks, threads, table, elsewhere] = Layout::vertical([
         Constraint::Length(9),
         Constraint::Length(fault_lines),
         Constraint::Length(4),
         Constraint::Length(u16::try_from(view.shards.len()).unwrap_or(u16::MAX).saturating_add(1)),
         Constraint::Length(link_lines),
+        Constraint::Length(other_lines),
     ])
     .areas(area);
     let line = |name: &str, text: String| {
@@ -275,6 +278,28 @@ fn one_hub(hub: &Hub, frame: &mut Frame<'_>, area: Rect) {
     let widths = [36, 9, 9, 6, 8, 8].map(Constraint::Length);
     let heading = Row::new(["link to", "hub", "way", "state", "rtt", "queued"]).style(bold());
     frame.render_widget(Table::new(rows, widths).header(heading), table);
+    frame.render_widget(other_hubs(&others), elsewhere);
+}
+
+/// The figures that other hubs have sent.
+fn other_hubs(others: &[&Other]) -> Table<'static> {
+    let rows = others.iter().map(|other| {
+        let figures = other.status.as_ref().map(|status| {
+            [
+                clean(&status.version),
+                format!("{} of {}", status.connections, status.max_connections),
+                format!("{:.0} %", status.cpu / 10.0),
+                format!("{:.0} %", status.busiest_shard / 10.0),
+                compact(status.signals),
+                format!("{:.0} MB", status.memory / 1e6),
+            ]
+        });
+        let figures = figures.unwrap_or_else(|| std::array::from_fn(|_| "-".to_owned()));
+        Row::new([clean(short(&other.id)), clean(&other.state)].into_iter().chain(figures))
+    });
+    let widths = [10, 9, 8, 16, 6, 8, 9, 9].map(Constraint::Length);
+    let heading = Row::new(["other hub", "state", "version", "connections", "cpu", "busiest", "signals/s", "memory"]);
+    Table::new(rows, widths).header(heading.style(bold()))
 }
 
 fn networks(model: &Model, frame: &mut Frame<'_>, area: Rect) {

@@ -61,7 +61,24 @@ pub(super) struct Other {
     #[serde(rename = "rttMs")]
     pub(super) rtt_ms: Option<f64>,
     pub(super) state: String,
+    /// Its figures. Hubs before 2.1 send none.
+    pub(super) status: Option<Status>,
     pub(super) url: Option<String>,
+}
+
+/// The figures of another hub, of /hubstats.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Status {
+    pub(super) version: String,
+    pub(super) connections: u64,
+    pub(super) max_connections: u64,
+    /// CPU time of its process, and of its busiest shard, in thousandths of a core.
+    pub(super) cpu: f64,
+    pub(super) busiest_shard: f64,
+    /// Signals delivered per second.
+    pub(super) signals: f64,
+    pub(super) memory: f64,
 }
 
 /// The bridge, of /hubstats.

@@ -39,7 +39,8 @@ fn metrics(peers: u32, second: u32, more: &str) -> String {
 }
 
 const HUBSTATS: &str = r#"{"bootstrapHubs":[{"attemptNumber":1,"connected":true,"lastAttempt":1,"uri":"ws://b:80/"}],
-    "connectedHubs":1,"foundHubs":[],"hubs":[{"PeerId":"bb","state":"live","peers":7,"rttMs":1.5}],"lostHubs":[],
+    "connectedHubs":1,"foundHubs":[],"hubs":[{"PeerId":"bb","state":"live","peers":7,"rttMs":1.5,"status":{"adminUrl":null,"busiestShard":420,
+    "connections":8,"cpu":512,"maxConnections":1000,"memory":31000000,"signals":93,"version":"2.1.0"}}],"lostHubs":[],
     "links":[{"address":"10.0.0.2:80","dialed":true,"hub":"bbbbbbbbbbbbbbbb","legacy":false,"queuedBytes":0,
     "ready":true,"rttMs":1.5,"saturated":false,"url":"ws://b:80/"}],"redis":null,"totalHubs":1}"#;
 

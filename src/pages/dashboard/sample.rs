@@ -1,8 +1,10 @@
 //! One second of the history: the increases of the counters, and the gauges at its end.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::mesh::MeshReading;
+use proto::envelope::HubStatus;
 use proto::{CloseReason, ErrorCode, MessageKind, Outcome, RouterStats, TurnLengths};
 use serde::{Serialize, Serializer};
 use shard::{HandshakeFailure, ShardReading};
@@ -149,6 +151,11 @@ impl Counts {
     fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// The count of a label.
+    fn of(&self, label: &str) -> u64 {
+        self.0.iter().find(|(name, _)| *name == label).map_or(0, |(_, n)| *n)
+    }
 }
 
 impl Serialize for Counts {
@@ -223,6 +230,24 @@ pub(super) struct Sample {
     mesh_busy: u64,
     /// CPU time of the process, in thousandths of a core.
     cpu: u64,
+}
+
+impl Sample {
+    /// The figures for other hubs.
+    pub(super) fn status(&self, admin_url: Option<Arc<str>>, max_connections: usize) -> HubStatus {
+        let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        let per_second = |n: u64| number(n.saturating_mul(1000) / self.over.max(1));
+        HubStatus {
+            admin_url,
+            version: env!("CARGO_PKG_VERSION").into(),
+            connections: number(self.gauges.connections as u64),
+            max_connections: number(max_connections as u64),
+            cpu: number(self.cpu),
+            busiest_shard: number(self.busy.iter().copied().max().unwrap_or(0)),
+            signals: per_second(self.outcomes.of(Outcome::Delivered.label())),
+            memory: self.gauges.memory,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use proto::{BugSite, HubView, Redacted, TurnLengths};
 use serde::Serialize;
 use shard::ShardReading;
 
-use super::super::mesh::{BridgeBody, way};
+use super::super::mesh::{BridgeBody, StatusBody, way};
 use crate::certificates::TlsFacts;
 
 /// Maximum number of characters of an address or an error.
@@ -32,6 +32,8 @@ pub(super) struct State<'a> {
     pub(super) log: LogBody,
     /// Impossible states that were found since the start.
     pub(super) bugs: u64,
+    /// The figures of this hub that other hubs show.
+    pub(super) status: StatusBody,
     /// `None` without a mesh.
     pub(super) mesh: Option<MeshBody<'a>>,
     /// `None` without TLS.
@@ -143,6 +145,8 @@ struct HubBody {
     legacy: bool,
     rtt_ms: Option<f64>,
     url: Option<String>,
+    /// The figures in its last heartbeat; none from hubs before 2.1.
+    status: Option<StatusBody>,
 }
 
 impl HubBody {
@@ -162,6 +166,7 @@ impl HubBody {
             heard_ms: hub.heard.as_millis() as u64,
             legacy: hub.legacy,
             rtt_ms: link.and_then(|link| link.rtt).map(millis),
+            status: hub.status.as_deref().map(StatusBody::of),
             url: url.or_else(|| link.and_then(|link| link.url.as_deref())).map(|url| cut(&Redacted(url).to_string())),
         }
     }
@@ -312,6 +317,7 @@ mod tests {
             heard: Duration::from_millis(1500),
             advertise: Some(long.as_str().into()),
             public_url: None,
+            status: None,
         };
         let dial = |_| DialView {
             uri: long.clone(),

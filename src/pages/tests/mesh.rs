@@ -1,4 +1,5 @@
 use ::mesh::{BridgeView, DialSource, DialView, LinkView};
+use proto::envelope::HubStatus;
 use proto::{Hop, HubIncarnation, HubView, LinkId};
 
 use super::*;
@@ -26,6 +27,7 @@ fn view(n: u8) -> HubView {
         heard: Duration::from_millis(500),
         advertise: None,
         public_url: None,
+        status: None,
     }
 }
 
@@ -142,7 +144,7 @@ fn a_hub_has_the_fields_of_the_go_hub_and_more() {
             "timestamp": heard},
             "bridged": false, "lag": 2, "legacy": false, "linked": "dialed", "peers": 1, "publicUrl": null,
             "rttMs": 1.5,
-            "seq": 9, "state": "live", "url": "wss://a.example:1/ws"})
+            "seq": 9, "state": "live", "status": null, "url": "wss://a.example:1/ws"})
     );
     let said = |field: &str| hubs.iter().map(|hub| hub[field].clone()).collect::<Vec<_>>();
     assert_eq!(said("linked"), ["dialed", "accepted", "relayed", "bridged"]);
@@ -151,6 +153,36 @@ fn a_hub_has_the_fields_of_the_go_hub_and_more() {
     assert_eq!((&hubs[1]["Data"]["host"], &hubs[1]["Data"]["port"]), (&json!("two"), &json!(8082)));
     assert_eq!(hubs[1]["publicUrl"], "wss://two.example");
     assert_eq!((&hubs[3]["Data"]["host"], &hubs[3]["rttMs"]), (&json!(""), &Value::Null));
+}
+
+#[test]
+fn figures_of_other_hubs_are_shown_and_only_web_urls_become_links() {
+    let hub = meshed();
+    let seen = |admin_url: Option<&str>| {
+        let status = HubStatus {
+            admin_url: admin_url.map(Into::into),
+            version: "2.1.0".into(),
+            connections: 3,
+            max_connections: 1000,
+            cpu: 120,
+            busiest_shard: 80,
+            signals: 40,
+            memory: 9_000_000,
+        };
+        let status = Some(Arc::new(status));
+        hub.mesh.send_replace(Arc::new(MeshReading {
+            hubs: vec![HubView { status, ..view(1) }],
+            ..MeshReading::default()
+        }));
+        hub.get("/hubstats").plain()["hubs"][0]["status"].clone()
+    };
+    let expected = |admin_url: Option<&str>| {
+        json!({"adminUrl": admin_url, "busiestShard": 80, "connections": 3, "cpu": 120, "maxConnections": 1000,
+            "memory": 9_000_000, "signals": 40, "version": "2.1.0"})
+    };
+    assert_eq!(seen(Some("https://ops.example:9090")), expected(Some("https://ops.example:9090")));
+    assert_eq!(seen(Some("javascript:alert(1)")), expected(None));
+    assert_eq!(seen(None), expected(None));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::claim::Claim;
 use crate::id::{HubId, HubIncarnation, NetworkName, PeerId, PeerIncarnation};
 use crate::limits::{
     MAX_ANNOUNCE_DATA_BYTES, MAX_CLOSEST, MAX_HUB_URL_BYTES, MAX_MEETING, MAX_NEIGHBOURS, MAX_NETWORK_NAME_BYTES,
-    MAX_OUTCOMES, SNAPSHOT_PEERS,
+    MAX_OUTCOMES, MAX_VERSION_BYTES, SNAPSHOT_PEERS,
 };
 use crate::reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 use crate::resume::Lineage;
@@ -15,7 +15,7 @@ use crate::wire::{self, SignalKind};
 use crate::ws::{self, Opcode};
 
 use super::super::{
-    Change, ChangeKind, Envelope, EnvelopeKind, Heartbeat, Hello, Malformed, Presence, RouteHeader, Routed,
+    Change, ChangeKind, Envelope, EnvelopeKind, Heartbeat, Hello, HubStatus, Malformed, Presence, RouteHeader, Routed,
     SignalEnvelope, SnapshotPart, SnapshotRequest,
 };
 use super::write::{DELIVERED, FORWARDED};
@@ -159,6 +159,7 @@ fn read_heartbeat(body: &mut BodyReader<'_>) -> Result<Heartbeat, Malformed> {
     let process = body.added(BodyReader::u64)?;
     let unheard = body.added(read_hubs)?;
     let link_unheard = body.added(BodyReader::bool)?;
+    let status = body.added(read_status)?;
     Ok(Heartbeat {
         hub,
         incarnation,
@@ -173,7 +174,24 @@ fn read_heartbeat(body: &mut BodyReader<'_>) -> Result<Heartbeat, Malformed> {
         process,
         unheard,
         link_unheard,
+        status,
     })
+}
+
+fn read_status(body: &mut BodyReader<'_>) -> Result<Option<Arc<HubStatus>>, Malformed> {
+    if !body.bool()? {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(HubStatus {
+        admin_url: body.url()?,
+        version: body.text(MAX_VERSION_BYTES)?.into(),
+        connections: body.u32()?,
+        max_connections: body.u32()?,
+        cpu: body.u32()?,
+        busiest_shard: body.u32()?,
+        signals: body.u32()?,
+        memory: body.u64()?,
+    })))
 }
 
 fn read_hubs(body: &mut BodyReader<'_>) -> Result<Vec<HubId>, Malformed> {

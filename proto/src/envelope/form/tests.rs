@@ -2,7 +2,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::super::{
-    Change, ChangeKind, Heartbeat, Hello, Presence, RouteHeader, Routed, SignalEnvelope, SnapshotPart, SnapshotRequest,
+    Change, ChangeKind, Heartbeat, Hello, HubStatus, Presence, RouteHeader, Routed, SignalEnvelope, SnapshotPart,
+    SnapshotRequest,
 };
 use super::read::{DESCRIPTION_ROOM, GREATEST_COUNT};
 use super::write::put_bytes;
@@ -11,6 +12,7 @@ use crate::claim::Claim;
 use crate::id::{HubId, HubIncarnation, NetworkName, PeerId, PeerIncarnation};
 use crate::limits::{
     MAX_ANNOUNCE_DATA_BYTES, MAX_CLOSEST, MAX_HUB_URL_BYTES, MAX_MEETING, MAX_NEIGHBOURS, MAX_OUTCOMES,
+    MAX_VERSION_BYTES,
 };
 use crate::reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 use crate::resume::Lineage;
@@ -81,8 +83,8 @@ fn hello() -> impl Strategy<Value = Envelope> {
 
 fn heartbeat() -> impl Strategy<Value = Envelope> {
     let numbers = (count(), count(), count(), any::<u32>(), any::<(bool, bool)>(), any::<u64>());
-    (hub(), life(), numbers, vec(hub(), 0..5), vec(hub(), 0..5), (url(), url())).prop_map(
-        |(hub, incarnation, numbers, neighbours, unheard, (advertise, public_url))| {
+    (hub(), life(), numbers, vec(hub(), 0..5), vec(hub(), 0..5), (url(), url(), status())).prop_map(
+        |(hub, incarnation, numbers, neighbours, unheard, (advertise, public_url, status))| {
             let (number, seq, digest, age_ms, (draining, link_unheard), process) = numbers;
             Envelope::Heartbeat(Arc::new(Heartbeat {
                 hub,
@@ -98,9 +100,20 @@ fn heartbeat() -> impl Strategy<Value = Envelope> {
                 process,
                 unheard,
                 link_unheard,
+                status,
             }))
         },
     )
+}
+
+fn status() -> impl Strategy<Value = Option<Arc<HubStatus>>> {
+    let numbers = any::<(u32, u32, u32, u32, u32, u64)>();
+    let some = (url(), "[0-9a-z.+-]{0,32}", numbers).prop_map(|(admin_url, version, numbers)| {
+        let (connections, max_connections, cpu, busiest_shard, signals, memory) = numbers;
+        let version = version.into();
+        Arc::new(HubStatus { admin_url, version, connections, max_connections, cpu, busiest_shard, signals, memory })
+    });
+    prop::option::of(some)
 }
 
 fn claim() -> impl Strategy<Value = (PeerId, Claim)> {
@@ -352,7 +365,7 @@ fn every_allowed_announcement_is_accepted_from_a_hub() {
 fn counts_over_their_bound_are_refused() {
     let peer = PeerId::from_bytes([7; 20]);
     let hub = HubId(peer);
-    let beat = |neighbours: usize, unheard: usize, url: usize| {
+    let beat = |neighbours: usize, unheard: usize, url: usize, version: usize| {
         let url = (url > 0).then(|| Arc::from("u".repeat(url)));
         Envelope::Heartbeat(Arc::new(Heartbeat {
             hub,
@@ -368,6 +381,11 @@ fn counts_over_their_bound_are_refused() {
             process: 1,
             unheard: vec![hub; unheard],
             link_unheard: false,
+            status: Some(Arc::new(HubStatus {
+                admin_url: None,
+                version: "v".repeat(version).into(),
+                ..HubStatus::default()
+            })),
         }))
     };
     let routed = |routed| {
@@ -394,9 +412,10 @@ fn counts_over_their_bound_are_refused() {
     };
     let is_taken = |envelope: &Envelope| Envelope::decode(&mut &encoded(std::slice::from_ref(envelope))[..]).is_ok();
     for (most, make) in [
-        (MAX_NEIGHBOURS, &(|count| beat(count, 0, 0)) as &dyn Fn(usize) -> Envelope),
-        (MAX_NEIGHBOURS, &|count| beat(0, count, 0)),
-        (MAX_HUB_URL_BYTES, &|bytes| beat(0, 0, bytes)),
+        (MAX_NEIGHBOURS, &(|count| beat(count, 0, 0, 0)) as &dyn Fn(usize) -> Envelope),
+        (MAX_NEIGHBOURS, &|count| beat(0, count, 0, 0)),
+        (MAX_HUB_URL_BYTES, &|bytes| beat(0, 0, bytes, 0)),
+        (MAX_VERSION_BYTES, &|bytes| beat(0, 0, 0, bytes)),
         (MAX_OUTCOMES, &outcomes),
         (MAX_MEETING, &meeting),
     ] {
@@ -429,8 +448,11 @@ fn a_heartbeat_of_an_earlier_release_is_understood() {
         process,
         unheard,
         link_unheard,
+        status: None,
     };
     let whole = encoded(&[Envelope::Heartbeat(Arc::new(beat(9, vec![HubId(PeerId::from_bytes([8; 20]))], true)))]);
+    // Each cut removes one of the fields that were added later.
+    const STATUS: usize = 1;
     let cut = |added: usize| {
         let mut bytes = whole[..whole.len() - added].to_vec();
         let len = (bytes.len() - 4) as u32;
@@ -440,9 +462,9 @@ fn a_heartbeat_of_an_earlier_release_is_understood() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(cut(8 + 2 + 20 + 1), beat(0, Vec::new(), false));
-    assert_eq!(cut(2 + 20 + 1), beat(9, Vec::new(), false));
-    assert_eq!(cut(1), beat(9, vec![HubId(PeerId::from_bytes([8; 20]))], false));
+    assert_eq!(cut(8 + 2 + 20 + 1 + STATUS), beat(0, Vec::new(), false));
+    assert_eq!(cut(2 + 20 + 1 + STATUS), beat(9, Vec::new(), false));
+    assert_eq!(cut(1 + STATUS), beat(9, vec![HubId(PeerId::from_bytes([8; 20]))], false));
 }
 
 #[test]

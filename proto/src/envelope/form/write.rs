@@ -6,7 +6,7 @@ use crate::resume::Lineage;
 use crate::router::{Announcement, MeetingEnd, MeetingKind, Standing};
 use crate::ws;
 
-use super::super::{Change, ChangeKind, Heartbeat, Routed, SnapshotPart};
+use super::super::{Change, ChangeKind, Heartbeat, HubStatus, Routed, SnapshotPart};
 
 /// Outcomes that are not errors. Other numbers are the index of an [`ErrorCode`] in [`ErrorCode::ALL`]. Unknown numbers
 /// mean [`ErrorCode::Unknown`]. Hubs of 2.0.0 therefore read `FORWARDED` as unknown.
@@ -58,6 +58,18 @@ pub(super) fn put_heartbeat(out: &mut Vec<u8>, beat: &Heartbeat) {
     put_u64(out, beat.process);
     put_hubs(out, &beat.unheard);
     out.push(u8::from(beat.link_unheard));
+    put_status(out, beat.status.as_deref());
+}
+
+fn put_status(out: &mut Vec<u8>, status: Option<&HubStatus>) {
+    out.push(u8::from(status.is_some()));
+    let Some(status) = status else { return };
+    put_text(out, status.admin_url.as_deref().unwrap_or_default());
+    put_text(out, &status.version);
+    for n in [status.connections, status.max_connections, status.cpu, status.busiest_shard, status.signals] {
+        put_u32(out, n);
+    }
+    put_u64(out, status.memory);
 }
 
 fn put_hubs(out: &mut Vec<u8>, hubs: &[HubId]) {
