@@ -262,8 +262,8 @@ function showMesh ({ hubs, links, dials, more }) {
   graph($('graph'), { nodes, edges })
   $('graph').setAttribute('aria-label', `This hub, ${hubs.length} other hubs and ${links.length} links: the tables below have the same data`)
   table($('all-hubs'), 'All hubs of the mesh', ['Hub', 'Version', 'Connections', 'Processor', 'Busiest shard', 'Signals per s', 'Memory'], [
-    [own.name, ...figures(state.status)],
-    ...hubs.filter(({ state }) => state !== 'lost').map(({ id, status }) => [status?.adminUrl ? pageOf(id, name(id), status.adminUrl) : name(id), ...figures(status)])
+    [own.name, ...statusCells(state.status)],
+    ...hubs.filter(({ state }) => state !== 'lost').map(({ id, status }) => [status?.adminUrl ? pageOf(id, name(id), status.adminUrl) : name(id), ...statusCells(status)])
   ])
   table($('hubs'), 'Other hubs', ['Hub', 'State', 'Way', 'Peers', 'Round trip', 'Changes missing', 'Heard', 'URL'], hubs.map(hub => [name(hub.id), reuse(`hub ${hub.id} ${hub.state}`, () => markOf(hub.state)), hub.legacy ? `${hub.way ?? 'none'}, Go hub` : hub.way ?? 'none', hub.peers, ms(hub.rttMs), hub.lag, `${ms(hub.heardMs)} ago`, hub.url]))
   table($('links'), 'Links', ['Hub', 'State', 'Direction', 'Round trip', 'In per s', 'Out per s', 'Queued', 'Address'], links.map(link => {
@@ -278,7 +278,7 @@ function showMesh ({ hubs, links, dials, more }) {
 }
 
 /** The figures of a hub in its last heartbeat. Hubs before 2.1 and Go hubs send none. */
-function figures (status) {
+function statusCells (status) {
   if (!status) return ['–', '–', '–', '–', '–', '–']
   const { version, connections, maxConnections, cpu, busiestShard, signals, memory } = status
   return [version, `${short(connections)} of ${short(maxConnections)}`, percent(cpu / 10), percent(busiestShard / 10), short(signals), bytes(memory)]
