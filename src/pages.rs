@@ -25,8 +25,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
-    ORIGIN, RETRY_AFTER,
+    ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, ORIGIN, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
@@ -239,6 +239,7 @@ impl Site {
         let headers = response.headers_mut();
         self.config.cors.put(origin, headers);
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        restrict(headers);
         if has_length {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
@@ -393,6 +394,13 @@ const ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK: HeaderName =
 
 const ACCESS_CONTROL_ALLOW_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-allow-private-network");
+
+/// Adds the headers that keep browsers from guessing another media type, and from showing the answer in a frame of
+/// another page.
+fn restrict(headers: &mut HeaderMap) {
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+}
 
 fn unavailable() -> Response<Full<Bytes>> {
     let sentence = "this page was not rendered in time: retry, and check the log of the hub for overload or an error";

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderValue, LOCATION, ORIGIN,
-    REFERRER_POLICY, SET_COOKIE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    REFERRER_POLICY, SET_COOKIE, WWW_AUTHENTICATE,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
@@ -15,7 +15,7 @@ use serde::Serialize;
 use shard::{Answer, Visitor};
 use tracing::info;
 
-use super::{PATHS, Site, accepted, json, media_type, plain, text};
+use super::{PATHS, Site, accepted, json, media_type, plain, restrict, text};
 use crate::admin::{self, Act, Entry, Outcome, is_own_page, page};
 
 /// The path of the form for the token.
@@ -276,8 +276,7 @@ pub(super) fn sealed(method: &Method, mut response: Response<Full<Bytes>>) -> Re
     if let Some(policy) = &*page::POLICY {
         headers.insert(CONTENT_SECURITY_POLICY, policy.clone());
     }
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    restrict(headers);
     // With `no-referrer`, browsers would send `Origin: null` with the forms.
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     response

@@ -18,7 +18,6 @@ use http_body_util::Full;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
@@ -30,7 +29,7 @@ use shard::{Answer, Members, ShardReading, Visitor};
 use tokio::sync::{Semaphore, watch};
 
 use super::mesh::StatusBody;
-use super::{Asset, HubFacts, SEC_FETCH_SITE, Site, clock, json, plain, unavailable};
+use super::{Asset, HubFacts, SEC_FETCH_SITE, Site, clock, json, plain, restrict, unavailable};
 use crate::config::Config;
 use crate::lifecycle::Fullness;
 use crate::telemetry::{self, process, tail};
@@ -241,7 +240,7 @@ pub(super) fn below(path: &str) -> Option<&str> {
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
 }
 
-/// Adds the common headers to an answer. Pages of other origins may not read it.
+/// Adds the common headers to an answer. Pages of other origins may not read it, and no browser or proxy stores it.
 fn own(method: &Method, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     let length = hyper::body::Body::size_hint(response.body()).exact().unwrap_or(0);
     if method == Method::HEAD {
@@ -249,7 +248,8 @@ fn own(method: &Method, mut response: Response<Full<Bytes>>) -> Response<Full<By
     }
     let has_length = response.status() != StatusCode::NOT_MODIFIED;
     let headers = response.headers_mut();
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    restrict(headers);
     if has_length {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
@@ -341,7 +341,7 @@ impl Site {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        restrict(headers);
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         if request.method == Method::HEAD {
             return Answer::Now(response.map(|()| Full::default()));

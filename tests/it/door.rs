@@ -109,6 +109,8 @@ pub fn a_handshake_checks_token_then_id_then_upgrade() {
         let answer = plain(path);
         assert_eq!((status(&answer), body(&answer)), ("401", "unauthorized"), "{path}");
         assert!(answer.contains("access-control-allow-origin: https://app.example"), "{answer}");
+        assert_eq!(header(&answer, "cache-control"), Some("no-store"));
+        assert_eq!(header(&answer, "x-content-type-options"), Some("nosniff"));
     }
     for path in ["/ws?token=se%25cret%26", "/ws?token=se%25cret%26&peerId=12", "/ws/?token=se%25cret%26&peerId="] {
         let answer = plain(path);

@@ -99,6 +99,10 @@ fn a_port_without_tls_redirects_to_the_one_with_it() {
         assert_eq!(status(&answer), "308", "{answer}");
         assert_eq!(header(&answer, "location"), format!("https://hub:{port}{path}"));
         assert_eq!(body(&answer), format!("this port only redirects to the one with TLS: use https://hub:{port}\n"));
+        assert_eq!(
+            (header(&answer, "cache-control"), header(&answer, "x-content-type-options")),
+            ("no-store", "nosniff")
+        );
     }
     // A client without TLS does not become a peer, and its connection closes.
     let answer = hub.http(&upgrade(&format!("/ws?peerId={}&token=t", id(1))));

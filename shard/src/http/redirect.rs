@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, LOCATION};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
 
@@ -30,6 +30,8 @@ pub(super) fn redirect<B>(request: &Request<B>, https_port: u16) -> Response<Ful
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     // Browsers must ask again if the hub stops speaking TLS one day.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // The text contains the host that the client has sent.
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
