@@ -1,7 +1,7 @@
 //! Decides who is an operator.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
 use proto::limits::ADDRESS_LOG_PAUSE;
@@ -121,14 +121,23 @@ impl Gatekeeper {
 
     /// Logs a refused request, at most once in ten seconds.
     pub fn refused(&self, visitor: Visitor, reason: &str) {
+        if let Some(times) = self.count_failure(self.start.elapsed()) {
+            warn!(address = %visitor.address, reason, times, "admin_refused");
+        }
+    }
+
+    /// Counts a failure at this time since the start. Returns the number of failures since the last log line, if the
+    /// next line is due.
+    pub(super) fn count_failure(&self, at: Duration) -> Option<u64> {
         let times = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        let now = self.start.elapsed().as_nanos() as u64 + 1;
+        let now = at.as_nanos() as u64 + 1;
         let logged = self.logged.load(Ordering::Relaxed);
         let is_due = logged == 0 || now - logged.min(now) >= ADDRESS_LOG_PAUSE.as_nanos() as u64;
         if is_due && self.logged.compare_exchange(logged, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.failures.fetch_sub(times, Ordering::Relaxed);
-            warn!(address = %visitor.address, reason, times, "admin_refused");
+            return Some(times);
         }
+        None
     }
 }
 

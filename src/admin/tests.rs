@@ -117,6 +117,32 @@ fn a_right_token_is_accepted_from_an_address_that_guesses() {
 }
 
 #[test]
+fn refusals_are_logged_once_in_ten_seconds_with_their_number() {
+    let gatekeeper = gatekeeper();
+    let at = |secs: f64| gatekeeper.count_failure(Duration::from_secs_f64(secs));
+    assert_eq!(at(1.0), Some(1));
+    assert_eq!([at(1.0), at(5.0), at(10.9)], [None; 3]);
+    assert_eq!(at(11.0), Some(4));
+    assert_eq!([at(11.0), at(20.9)], [None; 2]);
+    assert_eq!(at(1000.0), Some(3));
+}
+
+/// The time of a comparison cannot be tested, so this test reads the source.
+#[test]
+fn secrets_of_operators_are_compared_in_constant_time() {
+    let part = |source: &'static str, start: &str, end: &str| {
+        let rest = source.split_once(start).unwrap_or_else(|| panic!("no {start}")).1;
+        rest.split_once(end).unwrap_or_else(|| panic!("no {end}")).0
+    };
+    let token = part(include_str!("../config.rs"), "fn matches(&self, presented: &[u8]) -> bool {", "}");
+    assert_eq!(token.trim(), "proto::is_secret(presented, self.0.as_bytes())");
+    let cookie = part(include_str!("cookie.rs"), "fn is_valid(", "\n    }");
+    assert!(cookie.contains("is_secret(tag.as_bytes(), self.tag(expires).as_bytes()) &&"), "{cookie}");
+    let gatekeeper = include_str!("gatekeeper.rs");
+    assert!(!gatekeeper.contains("expose") && !gatekeeper.contains("token =="), "the token is compared elsewhere");
+}
+
+#[test]
 fn only_an_operator_ends_the_logins_of_operators() {
     let (gatekeeper, me) = (gatekeeper(), visitor("192.0.2.1:5"));
     let set = gatekeeper.log_in(b"right", me).unwrap();

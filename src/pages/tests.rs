@@ -233,6 +233,11 @@ fn names_of_networks_are_shown_with_the_token_or_to_programs() {
         assert!(names(closed, true, &[header]) && names(admin, true, &[header]));
     }
     assert!(names(own, false, &[("origin", "https://own.example"), ("sec-fetch-site", "cross-site")]));
+    // An operator, also in the live view's page.
+    let operators = &[("AUTH_TOKEN", "t"), ("ADMIN_TOKEN", "o")][..];
+    for header in [("accept", "*/*"), ("sec-fetch-site", "same-origin")] {
+        assert!(names(operators, false, &[("authorization", "Bearer o"), header]));
+    }
     assert!(!names(own, false, &[("origin", "https://other.example"), ("sec-fetch-site", "cross-site")]));
 }
 
