@@ -414,8 +414,12 @@ impl Config {
             refusals.push(SettingError::new(&settings::ADMIN_PORT, problem));
         }
         if let Some(admin) = &self.admin_token {
-            for (other, token) in [(&settings::AUTH_TOKEN, &self.auth_token), (&settings::MESH_TOKEN, &self.mesh.token)]
-            {
+            let others = [
+                (&settings::AUTH_TOKEN, &self.auth_token),
+                (&settings::MESH_TOKEN, &self.mesh.token),
+                (&settings::MESH_TOKEN_ALSO, &self.mesh.also),
+            ];
+            for (other, token) in others {
                 if token.as_ref().is_some_and(|token| admin.matches(token.expose().as_bytes())) {
                     let problem = format!("it is the same as {}: use a different token", other.name);
                     refusals.push(SettingError::new(&settings::ADMIN_TOKEN, problem));

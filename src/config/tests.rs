@@ -379,7 +379,9 @@ fn the_operators_token_must_differ_from_the_others() {
     let both = [("ADMIN_TOKEN", "same"), ("AUTH_TOKEN", "same")];
     assert!(refusal(&both).starts_with("ADMIN_TOKEN (--admin-token): it is the same as AUTH_TOKEN"));
     let links = [("ADMIN_TOKEN", "same"), ("MESH_TOKEN", "same"), ("IS_HUB", "true")];
-    assert!(refusal(&links).starts_with("ADMIN_TOKEN (--admin-token): it is the same as MESH_TOKEN"));
+    assert!(refusal(&links).starts_with("ADMIN_TOKEN (--admin-token): it is the same as MESH_TOKEN:"));
+    let also = [("ADMIN_TOKEN", "same"), ("MESH_TOKEN", "t"), ("MESH_TOKEN_ALSO", "same"), ("IS_HUB", "true")];
+    assert!(refusal(&also).starts_with("ADMIN_TOKEN (--admin-token): it is the same as MESH_TOKEN_ALSO:"));
 }
 
 #[test]
