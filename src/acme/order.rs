@@ -11,8 +11,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response};
 use instant_acme::{
-    Account, AccountCredentials, AuthorizationStatus, BodyWrapper, BytesResponse, CertificateIdentifier, ChallengeType,
-    Error, ExternalAccountKey, HttpClient, Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, AccountCredentials, AuthorizationState, AuthorizationStatus, BodyWrapper, BytesResponse,
+    CertificateIdentifier, ChallengeType, Error, ExternalAccountKey, HttpClient, Identifier, NewAccount, NewOrder,
+    Order, OrderStatus, RetryPolicy,
 };
 use mesh::{ConnectError, Tls};
 use proto::limits::{ACME_ORDER_TIMEOUT, ACME_REQUEST_TIMEOUT, MAX_ACME_ANSWER_BYTES};
@@ -143,9 +144,14 @@ pub(super) async fn order(
     let patience = RetryPolicy::new().timeout(2 * ACME_ORDER_TIMEOUT).backoff(1.5);
     match order.poll_ready(&patience).await {
         Ok(OrderStatus::Ready) => {}
-        Ok(_) => return Err(Failure::Unverified(reason(&mut order, "no reason was given").await)),
+        Ok(_) => {
+            let reason = reason(&mut order).await.unwrap_or_else(|| "no reason was given".to_owned());
+            return Err(Failure::Unverified(reason));
+        }
+        // The error belongs to the order, or to the request for its state. Only the order's has a failed challenge.
         Err(Error::Api(problem)) => {
-            return Err(Failure::Unverified(reason(&mut order, &problem.to_string()).await));
+            let reason = reason(&mut order).await;
+            return Err(reason.map_or_else(|| Error::Api(problem).into(), Failure::Unverified));
         }
         Err(error) => return Err(error.into()),
     }
@@ -173,6 +179,18 @@ async fn begin(account: &Account, names: &[Identifier], replaced: Option<&Certif
 
 /// Answers the challenges of an order.
 async fn prove(order: &mut Order, acceptor: &Acceptor, name: &str) -> Result<(), Failure> {
+    match answer_challenges(order, acceptor, name).await {
+        // A fast authority has verified the name before it answers, and its answer contains the result. If a challenge
+        // has failed, the order says so, too.
+        Err(Failure::Authority(Error::Api(problem))) => match reason(order).await {
+            Some(_) => Ok(()),
+            None => Err(Error::Api(problem).into()),
+        },
+        done => done,
+    }
+}
+
+async fn answer_challenges(order: &mut Order, acceptor: &Acceptor, name: &str) -> Result<(), Failure> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
@@ -188,17 +206,23 @@ async fn prove(order: &mut Order, acceptor: &Acceptor, name: &str) -> Result<(),
     Ok(())
 }
 
-/// The authority's reason for an order that is not ready. `general` is returned if no challenge has a reason.
-async fn reason(order: &mut Order, general: &str) -> String {
-    let mut reasons = Vec::new();
+/// The authority's reasons for the failed challenges of an order. `None` if no challenge has failed.
+async fn reason(order: &mut Order) -> Option<String> {
+    let mut all = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
         let Ok(state) = authorization.refresh().await else { continue };
-        reasons.extend(state.challenges.iter().filter_map(|challenge| challenge.error.as_ref()?.detail.clone()));
+        all.extend(reasons(state));
     }
-    let mut text = if reasons.is_empty() { general.to_owned() } else { reasons.join("; ") };
+    let mut text = all.join("; ");
     text.truncate(text.floor_char_boundary(proto::limits::MAX_ERROR_TEXT_BYTES));
-    text
+    Some(text).filter(|_| !all.is_empty())
+}
+
+/// The reasons for the failed challenges of an authorization.
+fn reasons(state: &AuthorizationState) -> impl Iterator<Item = String> {
+    let errors = state.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
+    errors.map(|error| error.detail.clone().unwrap_or_else(|| error.to_string()))
 }
 
 /// A self-signed certificate, with the digest of a challenge if it answers one (RFC 8737).
@@ -260,4 +284,112 @@ async fn exchange(tls: &Tls, request: Request<BodyWrapper<Bytes>>) -> Result<Res
     let body = body.collect().await.map_or_else(|never| match never {}, |body| body.to_bytes());
     let request = Request::from_parts(head, body);
     Ok(https::exchange(tls, request, MAX_ACME_ANSWER_BYTES, ACME_REQUEST_TIMEOUT).await?.map(Full::new))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use tls::Certificates;
+
+    use super::*;
+
+    const HOST: &str = "https://authority.example";
+    const NAME: &str = "hub.example";
+
+    fn challenge(status: &str) -> Value {
+        let mut challenge = json!({
+            "type": "tls-alpn-01", "url": format!("{HOST}/challenge"), "token": "t", "status": status
+        });
+        if status == "invalid" {
+            challenge["error"] = problem("unauthorized", "Failed to connect");
+        }
+        challenge
+    }
+
+    fn problem(kind: &str, detail: &str) -> Value {
+        json!({ "type": format!("urn:ietf:params:acme:error:{kind}"), "detail": detail, "status": 403 })
+    }
+
+    fn authorization(status: &str) -> Value {
+        json!({
+            "identifier": { "type": "dns", "value": NAME }, "status": status, "challenges": [challenge(status)]
+        })
+    }
+
+    fn usual(path: &str) -> (u16, Value) {
+        let at = |path: &str| format!("{HOST}/{path}");
+        let order = json!({
+            "status": "pending", "authorizations": [at("authorization")], "finalize": at("finalize"),
+            "identifiers": [{ "type": "dns", "value": NAME }]
+        });
+        match path {
+            "/directory" => {
+                (200, json!({ "newNonce": at("nonce"), "newAccount": at("account"), "newOrder": at("new") }))
+            }
+            "/account" => (201, json!({ "status": "valid" })),
+            "/new" => (201, order),
+            "/authorization" => (200, authorization("pending")),
+            "/challenge" => (200, challenge("pending")),
+            _ => (200, json!({})),
+        }
+    }
+
+    /// The failure of an order at an authority that answers by this script.
+    async fn failure(mut script: impl FnMut(&str) -> Option<(u16, Value)>) -> Failure {
+        let (send, mut requests) = mpsc::channel::<Asked>(1);
+        let settings = Account::builder_with_http(Box::new(Http(send)));
+        let acceptor = Acceptor::new(Arc::new(Certificates::load(&[]).unwrap()), None).unwrap();
+        let acceptor = acceptor.with_challenges(crate::acme::stand_in().unwrap());
+        let new = NewAccount { contact: &[], terms_of_service_agreed: true, only_return_existing: false };
+        let serve = async {
+            while let Some((request, answer)) = requests.recv().await {
+                let path = request.uri().path().to_owned();
+                let (status, body) = script(&path).unwrap_or_else(|| usual(&path));
+                let response = Response::builder()
+                    .status(status)
+                    .header("replay-nonce", "n")
+                    .header("location", format!("{HOST}/order"))
+                    .body(Full::from(body.to_string()));
+                _ = answer.send(Ok(response.unwrap()));
+            }
+            std::future::pending().await
+        };
+        let work = async {
+            let (account, _) = settings.create(&new, format!("{HOST}/directory"), None).await.unwrap();
+            order(&account, &acceptor, NAME, None).await
+        };
+        tokio::select! {
+            issued = work => issued.err().expect("the order fails"),
+            never = serve => never,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_fails_before_the_challenge_is_answered_is_unverified() {
+        let mut is_asked = false;
+        let failed = failure(|path| {
+            is_asked |= path == "/challenge";
+            match path {
+                "/challenge" => Some((200, challenge("invalid"))),
+                "/authorization" if is_asked => Some((200, authorization("invalid"))),
+                "/order" => {
+                    let mut order = usual("/new").1;
+                    order["status"] = "invalid".into();
+                    Some((200, order))
+                }
+                _ => None,
+            }
+        });
+        let failed = failed.await.to_string();
+        assert_eq!(failed, "the authority cannot verify the name: Failed to connect");
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_is_not_a_name_that_cannot_be_verified() {
+        for refused in ["/challenge", "/order"] {
+            let limit = || (429, problem("rateLimited", "too many requests"));
+            let failed = failure(|path| (path == refused).then(limit)).await.to_string();
+            assert!(failed.starts_with("the authority refuses: ") && failed.contains("too many requests"), "{failed}");
+        }
+    }
 }

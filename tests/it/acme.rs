@@ -87,12 +87,13 @@ impl Pebble {
         names.args(["-dns01", &format!("127.0.0.1:{dns}"), "-management", &format!("127.0.0.1:{management}")]);
         let mut pebble = Command::new("pebble");
         pebble.arg("-config").arg(self.settings()).args(["-dnsserver", &format!("127.0.0.1:{dns}")]);
-        pebble.env("PEBBLE_VA_NOSLEEP", "1");
+        // By default, pebble refuses some nonces, and waits, both by chance.
+        pebble.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "0");
         for command in [&mut names, &mut pebble] {
             self.running.push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         }
         eventually("pebble listens", || {
-            [&self.port, &self.management].iter().all(|port| TcpStream::connect(at(port)).is_ok())
+            [&self.port, &self.management, &dns].iter().all(|port| TcpStream::connect(at(port)).is_ok())
         });
     }
 
