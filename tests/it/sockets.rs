@@ -122,6 +122,35 @@ fn a_port_without_tls_redirects_to_the_one_with_it() {
     });
 }
 
+/// The environment in a Compose file, with this name of the hub.
+fn compose(file: &str, name: &str) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(format!("{}/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let lines = text.lines().skip_while(|line| line.trim() != "environment:").skip(1);
+    let own = lines.take_while(|line| line.starts_with("      ")).filter_map(|line| line.trim().split_once(": "));
+    own.filter(|(key, _)| !key.starts_with('#'))
+        .map(|(key, value)| (key.to_owned(), value.trim_matches('"').replace("${NAME}", name)))
+        .collect()
+}
+
+#[test]
+fn the_compose_file_with_tls_redirects_to_the_published_port() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/compose-tls.yml")).unwrap();
+    let env = compose("deploy/compose-tls.yml", "hub.example");
+    let of = |key: &str| env.iter().find(|(known, _)| known == key).unwrap_or_else(|| panic!("no {key}")).1.clone();
+    for (published, setting) in [("443", "PORT"), ("80", "HTTP_REDIRECT_PORT")] {
+        let mapped = format!("- \"{published}:{}\"", of(setting));
+        assert!(text.contains(&mapped), "no {mapped}");
+    }
+    let Certificate { certificate, key, .. } = wire::common();
+    let redirect = free_port();
+    let url = of("PUBLIC_URL");
+    let tls = [("TLS_CERT", &**certificate), ("TLS_KEY", key), ("HTTP_REDIRECT_PORT", &redirect), ("PUBLIC_URL", &url)];
+    let mut hub = Hub::start(&tls);
+    hub.address.set_port(redirect.parse().unwrap());
+    assert_eq!(header(&hub.get("/x"), "location"), "https://hub/x");
+    assert!(body(&hub.get("/x")).ends_with("use https://hub\n"));
+}
+
 #[test]
 fn a_port_that_redirects_has_the_limits_of_other_ports() {
     let Certificate { certificate, key, .. } = wire::common();
