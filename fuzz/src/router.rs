@@ -164,6 +164,9 @@ impl Hub {
         let was_member = network.map(|network| self.session(name).client.is_member(network));
         let kick = Input::Order(Order::Kick { peer, network: network.map(NetworkName::new), out_for });
         self.input(name.0, kick);
+        if let Some(network) = network {
+            self.removed_while_closing(network, |other| *other == peer);
+        }
         // Another session of the peer that waits for its id may be admitted now.
         let session = self.sessions.get(&name).filter(|session| !session.retiring);
         match (network, was_member) {
@@ -176,6 +179,15 @@ impl Hub {
         }
     }
 
+    /// Records that an operator's order has removed peers from a network. A session that the hub is closing receives no
+    /// error, but it is not a member any more, so it sends the rest of its signals as an outsider.
+    fn removed_while_closing(&mut self, network: &str, is_removed: impl Fn(&PeerId) -> bool) {
+        for session in self.sessions.values_mut().filter(|session| session.retiring && is_removed(&session.client.peer))
+        {
+            session.client.left(Some(network));
+        }
+    }
+
     /// An operator closes a network: each shard removes its own peers.
     fn close_network(&mut self, network: &str, out_for: Option<Duration>) {
         for shard in 0..self.shards.len() {
@@ -184,7 +196,8 @@ impl Hub {
                 Input::Order(Order::CloseNetwork { network: NetworkName::new(network), out_for }),
             );
         }
-        let member = self.sessions.values().find(|session| !session.retiring && session.client.is_member(network));
+        self.removed_while_closing(network, |_| true);
+        let member = self.sessions.values().find(|session| session.client.is_member(network));
         assert!(member.is_none(), "a closed network has a member that was not told");
     }
 

@@ -186,12 +186,6 @@ fn the_corpus_of_router_passes() {
 }
 
 #[test]
-#[ignore = "a known fault of the rules or of the target: a signal arrives before the discovery of its sender, after orders"]
-fn signals_follow_discoveries_after_orders() {
-    targets::router(include_bytes!("../../fuzz/known/router-undiscovered-signal"));
-}
-
-#[test]
 fn the_corpus_of_ws_frames_passes() {
     replay::replay("ws_frames", targets::ws_frames);
 }
