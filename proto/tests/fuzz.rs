@@ -175,12 +175,6 @@ fn hubs_know_each_other_again_after_forged_farewells() {
 }
 
 #[test]
-#[ignore = "a known fault: two hubs that know two processes of one hub answer each other without a pause"]
-fn a_contest_between_two_hubs_ends() {
-    targets::relay(include_bytes!("../../fuzz/known/relay-endless-contest"));
-}
-
-#[test]
 fn the_corpus_of_router_passes() {
     replay::replay("router", targets::router);
 }

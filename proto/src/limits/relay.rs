@@ -49,6 +49,19 @@ pub const RIVAL_PATIENCE: Duration = Duration::from_secs(3);
 /// takes a new id itself. Hubs before 2.1 never take one.
 pub const RIVAL_YIELD: Duration = Duration::from_secs(10);
 
+/// Minimum time between two heartbeats of one incarnation that a hub sends to the same neighbour because a heartbeat of
+/// another incarnation of that hub has arrived. It is shorter than [`HEARTBEAT`], so that each of two live hubs with one
+/// id receives each heartbeat of the other. Without it, two hubs that know different ones would answer each other's
+/// answers forever.
+pub const CONTEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Maximum number of such heartbeats about one hub in [`CONTEST_PAUSE`], to all neighbours together. Further ones are not
+/// sent. A hub remembers each for this time: 56 B, so 3.5 KiB per hub with a contested id, and 3.5 MiB for [`MAX_HUBS`].
+///
+/// In a mesh of n hubs with two live hubs of one id, a hub sends at most n of them. That is more than enough for n > 64,
+/// because the first ones go to the two hubs, or to their neighbours.
+pub const MAX_CONTEST_HEARTBEATS: usize = 64;
+
 /// Latest accepted start of a hub's incarnation or of a session, in milliseconds since 1970: the year 2527.
 ///
 /// Heartbeats of later incarnations, and sessions with later starts, are ignored and counted. They are not compared
@@ -258,6 +271,7 @@ pub const ROUTE_PATIENCE: u8 = 3;
 const _: () = assert!(LEASE.as_millis() == 8 * HEARTBEAT.as_millis());
 const _: () = assert!(LINK_SILENCE.as_millis() > 2 * HEARTBEAT.as_millis());
 const _: () = assert!(RIVAL_EVIDENCE.as_millis() > LINK_SILENCE.as_millis());
+const _: () = assert!(CONTEST_PAUSE.as_millis() * 2 <= HEARTBEAT.as_millis());
 const _: () = assert!(GAP_PATIENCE.as_millis() << MAX_VAIN_REPAIRS == 9_600);
 const _: () = assert!(MAX_LINKS <= MAX_NEIGHBOURS);
 const _: () = assert!(SLICE_LETTERS + 1 + MAX_MEMBERSHIPS * 16 <= 18_500);

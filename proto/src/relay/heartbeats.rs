@@ -138,7 +138,7 @@ impl Relay {
                     && state != Liveness::Ended
                     && number > beat.number + LATE_BEATS
                 {
-                    self.recall(via, beat.hub);
+                    self.recall(via, beat.hub, now);
                 }
                 return;
             }
@@ -221,17 +221,6 @@ impl Relay {
         if is_current && self.neighbour(via) == Some(beat.hub) {
             self.send(Destination::from(via), Envelope::Farewell(beat.hub, beat.incarnation));
         }
-    }
-
-    /// Handles a heartbeat that is behind the known incarnation of its hub, because the hub's clock was set back. The
-    /// hub receives the remembered heartbeat, and begins an even later incarnation. The age of that heartbeat keeps
-    /// other hubs from accepting it as new.
-    pub(super) fn recall(&mut self, via: Hop, hub: HubId) {
-        let Some(remote) = self.hubs.get(&hub) else {
-            return bug!(self.bugs, HubMissing, "{hub:?} is recalled");
-        };
-        let beat = Arc::new(Heartbeat { age_ms: LEASE.as_millis() as u32, ..(*remote.beat).clone() });
-        self.send(Destination::from(via), Envelope::Heartbeat(beat));
     }
 
     /// Forwards an old heartbeat to its hub alone, if its incarnation is later than the hub's current one. Each hub on

@@ -14,6 +14,7 @@ use super::ahead::Ahead;
 use super::budgets::{Budget, Kept};
 use super::holding::Holding;
 use super::repair::Repair;
+use super::rival::Answers;
 use super::signals::{Inbound, Outbound};
 use super::slices::Unsettled;
 
@@ -32,6 +33,7 @@ pub(super) struct Remote {
     /// Another incarnation of this id, which is not accepted while this one is alive; the time at which it appeared;
     /// and whether that was reported.
     pub(super) contest: Option<((HubIncarnation, u64), Duration, bool)>,
+    pub(super) answers: Answers,
     /// Incarnations that have sent a farewell, the latest last. At most [`MAX_ENDED_LIVES`].
     ended: VecDeque<HubIncarnation>,
     /// Time at which the lease from the last heartbeat expires. The start is not stored, because it can lie before this
@@ -109,6 +111,7 @@ impl Remote {
             beat_at: now,
             link_lost_at: None,
             contest: None,
+            answers: Answers::default(),
             ended: VecDeque::new(),
             lease_ends,
             holding: Holding::new(max_peers),

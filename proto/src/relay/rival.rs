@@ -5,6 +5,10 @@
 //! other forever. An incarnation is alive if the numbers of its heartbeats grow. If two live hubs have one id, the one
 //! that started later takes a new id (`names`). Third hubs keep the one they know, and forward each one's heartbeats to
 //! the other.
+//!
+//! Third hubs can know different ones. Each then receives a heartbeat of the one that it does not know, and answers with
+//! the last heartbeat of the other one. So that such answers do not answer each other forever, their rate is limited
+//! ([`Answers`]).
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -14,7 +18,8 @@ use crate::bug;
 use crate::envelope::{Envelope, Heartbeat};
 use crate::id::{HubId, HubIncarnation};
 use crate::limits::{
-    GREATEST_TIME_FOLLOWED, HEARTBEAT, LEASE, LINK_SILENCE, RIVAL_EVIDENCE, RIVAL_MEMORY, RIVAL_PATIENCE, RIVAL_YIELD,
+    CONTEST_PAUSE, GREATEST_TIME_FOLLOWED, HEARTBEAT, LEASE, LINK_SILENCE, MAX_CONTEST_HEARTBEATS, RIVAL_EVIDENCE,
+    RIVAL_MEMORY, RIVAL_PATIENCE, RIVAL_YIELD,
 };
 use crate::route::Hop;
 use crate::router::ToShard;
@@ -54,6 +59,33 @@ impl Rival {
 
     fn is_recalled(&self, now: Duration) -> bool {
         self.recalled_at.is_some_and(|at| now < at + RIVAL_MEMORY)
+    }
+}
+
+/// The heartbeats about one hub that were sent since the current pause began, because a heartbeat of another incarnation
+/// of that hub had arrived. At most [`MAX_CONTEST_HEARTBEATS`].
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    pause_began: Duration,
+    sent: Vec<Answer>,
+}
+
+/// The receiver of a heartbeat, its incarnation and process, and whether it is marked as one of an ended incarnation.
+type Answer = (Hop, (HubIncarnation, u64), bool);
+const _: () = assert!(size_of::<Answer>() <= 56);
+
+impl Answers {
+    /// Whether a heartbeat may be sent now: once per receiver and incarnation in [`CONTEST_PAUSE`]. If so, it counts as
+    /// sent.
+    fn admit(&mut self, answer: Answer, now: Duration) -> bool {
+        if now >= self.pause_began + CONTEST_PAUSE {
+            *self = Self { pause_began: now, sent: Vec::new() };
+        }
+        let is_admitted = self.sent.len() < MAX_CONTEST_HEARTBEATS && !self.sent.contains(&answer);
+        if is_admitted {
+            self.sent.push(answer);
+        }
+        is_admitted
     }
 }
 
@@ -244,23 +276,46 @@ impl Relay {
         if both_live && !contest.2 {
             self.event(MeshEvent::TwoHubs(beat.hub));
         }
-        self.send(Destination::from(via), Envelope::Heartbeat(known));
+        self.answer_beat(via, known, now);
         let links = self.links.iter().filter(|(_, open)| open.hub() == beat.hub).map(|(link, _)| Hop::Link(link));
         let mut others: Vec<Hop> = links.filter(|&link| link != via).collect();
         if others.is_empty() {
             others.extend(self.route(&beat.hub, now).filter(|&next| next != via));
         }
         for other in others {
-            self.send(Destination::from(other), Envelope::Heartbeat(Arc::new(beat.clone())));
+            self.answer_beat(other, Arc::new(beat.clone()), now);
         }
     }
 
     /// Handles a heartbeat of an earlier incarnation than the known one. Each of the two is notified of the other.
     pub(super) fn earlier_life(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
-        self.recall(via, beat.hub);
+        self.recall(via, beat.hub, now);
         let is_other = self.hubs.get(&beat.hub).is_some_and(|remote| remote.beat.process != beat.process);
         if let Some(next) = self.route(&beat.hub, now).filter(|&next| next != via && is_other) {
-            self.send(Destination::from(next), Envelope::Heartbeat(Arc::new(beat.clone())));
+            self.answer_beat(next, Arc::new(beat.clone()), now);
+        }
+    }
+
+    /// Handles a heartbeat that is behind the known incarnation of its hub, because the hub's clock was set back. The
+    /// hub receives the remembered heartbeat, and begins an even later incarnation. The age of that heartbeat keeps
+    /// other hubs from accepting it as new.
+    pub(super) fn recall(&mut self, via: Hop, hub: HubId, now: Now) {
+        let Some(remote) = self.hubs.get(&hub) else {
+            return bug!(self.bugs, HubMissing, "{hub:?} is recalled");
+        };
+        let beat = Arc::new(Heartbeat { age_ms: LEASE.as_millis() as u32, ..(*remote.beat).clone() });
+        self.answer_beat(via, beat, now);
+    }
+
+    /// Sends a heartbeat of a hub because a heartbeat of another incarnation of it has arrived, unless the same was done
+    /// a moment ago. Every heartbeat is followed by another one, so nothing is lost.
+    fn answer_beat(&mut self, to: Hop, beat: Arc<Heartbeat>, now: Now) {
+        let Some(remote) = self.hubs.get_mut(&beat.hub) else {
+            return bug!(self.bugs, HubMissing, "an answer about {:?}", beat.hub);
+        };
+        let is_ended = Duration::from_millis(u64::from(beat.age_ms)) >= LEASE;
+        if remote.answers.admit((to, (beat.incarnation, beat.process), is_ended), now.at) {
+            self.send(Destination::from(to), Envelope::Heartbeat(beat));
         }
     }
 

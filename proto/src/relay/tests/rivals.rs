@@ -3,7 +3,10 @@
 
 use super::*;
 use crate::envelope::Heartbeat;
-use crate::limits::{GREATEST_TIME_FOLLOWED, LINK_SILENCE, RIVAL_EVIDENCE, RIVAL_PATIENCE, RIVAL_YIELD};
+use crate::limits::{
+    CONTEST_PAUSE, GREATEST_TIME_FOLLOWED, LINK_SILENCE, MAX_CONTEST_HEARTBEATS, RIVAL_EVIDENCE, RIVAL_PATIENCE,
+    RIVAL_YIELD,
+};
 
 /// Number of milliseconds by which an incarnation may be later than the ended one that it follows.
 const ABOUT_A_MINUTE: u64 = 1 << 16;
@@ -147,6 +150,7 @@ fn a_heartbeat_of_an_earlier_incarnation_is_answered_and_forwarded_to_the_later_
     assert_eq!(sorted(sent), [(1, 7, 0), (3, known.process, age_of_the_ended)]);
     let sent = hears_beat(&mut net, 2, 1, earlier);
     assert_eq!(sorted(sent), [(1, known.process, age_of_the_ended)], "it is not sent back where it came from");
+    net.now.at += CONTEST_PAUSE;
     let own = namesake(&net, -5, known.process, 1);
     let sent = hears_beat(&mut net, 2, 3, own);
     assert_eq!(sorted(sent), [(3, known.process, age_of_the_ended)], "the process knows that it began a later one");
@@ -322,4 +326,82 @@ fn peers_of_a_process_that_was_replaced_are_counted_as_lost() {
     let later = namesake(&net, 1_000, 7, 1);
     hears_beat(&mut net, 2, 3, Heartbeat { seq: 0, digest: 0, ..later });
     assert_eq!(net.hubs[&2].stats.ghosts_evicted, 3);
+}
+
+/// The number of heartbeats that hubs send each other until none is left on the way. Fails if that takes too many.
+fn beats_until_quiet(net: &mut Net) -> usize {
+    for number in 0..1_000 {
+        let Some((n, via, envelope)) = net.under_way.pop_front() else { return number };
+        net.input(n, RelayInput::Received { via, envelope });
+    }
+    panic!("the hubs send heartbeats without end");
+}
+
+#[test]
+fn hubs_that_know_different_processes_of_one_hub_do_not_answer_each_other_forever() {
+    // Hub 1 has ended, and each of the other hubs learns of another process with its id.
+    for hubs in [2..=3, 2..=4, 2..=6] {
+        let mut net = Net::full(*hubs.end());
+        let known = last_beat(&net, 1);
+        net.kill(1);
+        net.pass(GONE);
+        let of = |n: u8| Heartbeat { process: 100 + u64::from(n), number: 1, ..known.clone() };
+        for n in hubs.clone() {
+            let via = Hop::Bridge(hub(1));
+            net.input(n, RelayInput::Received { via, envelope: Envelope::Heartbeat(Arc::new(of(n))) });
+        }
+        for round in 0..4 {
+            let sent = beats_until_quiet(&mut net);
+            assert!(sent <= 12 * hubs.len().pow(2), "{sent} by {hubs:?} in round {round}");
+            for n in hubs.clone() {
+                assert_eq!(net.hubs[&n].hubs[&hub(1)].beat.process, 100 + u64::from(n), "it keeps the one it knows");
+                let via = Hop::Bridge(hub(1));
+                let beat = Heartbeat { number: 2 + round, ..of(n) };
+                net.input(n, RelayInput::Received { via, envelope: Envelope::Heartbeat(Arc::new(beat)) });
+            }
+            net.now.at += HEARTBEAT;
+        }
+    }
+}
+
+#[test]
+fn a_second_hub_with_one_id_is_answered_once_in_a_pause() {
+    let mut net = Net::full(3);
+    let second = |net: &Net, number| namesake(net, 1_000, 7, number);
+    let mut begins = Duration::ZERO;
+    for (number, after, answers) in [
+        (1, Duration::ZERO, 2),
+        (2, Duration::from_millis(1), 0),
+        (3, CONTEST_PAUSE - Duration::from_millis(1), 0),
+        (4, CONTEST_PAUSE, 2),
+    ] {
+        if number == 1 {
+            begins = net.now.at;
+        }
+        net.now.at = begins + after;
+        let beat = second(&net, number);
+        assert_eq!(beats_after(&mut net, 2, 3, beat).len(), answers, "{number}");
+        net.under_way.clear();
+    }
+    // Another neighbour, and another process, are answered at once.
+    let beat = second(&net, 5);
+    assert_eq!(beats_after(&mut net, 2, 1, beat).len(), 1, "the neighbour is not answered yet");
+    net.under_way.clear();
+    let third = namesake(&net, 1_000, 8, 1);
+    assert_eq!(beats_after(&mut net, 2, 3, third).len(), 1, "the first hub does not know of it yet");
+}
+
+#[test]
+fn heartbeats_of_more_processes_of_one_hub_than_the_limit_are_not_forwarded() {
+    let mut net = Net::full(3);
+    let mut sent = 0;
+    for process in 0..MAX_CONTEST_HEARTBEATS as u64 + 10 {
+        let beat = namesake(&net, 1_000, 1_000 + process, 1);
+        sent += beats_after(&mut net, 2, 3, beat).len();
+        net.under_way.clear();
+    }
+    assert_eq!(sent, MAX_CONTEST_HEARTBEATS);
+    net.now.at += CONTEST_PAUSE;
+    let beat = namesake(&net, 1_000, 7, 1);
+    assert_eq!(beats_after(&mut net, 2, 3, beat).len(), 2);
 }
