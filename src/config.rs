@@ -245,7 +245,7 @@ impl Config {
         let shards = reader.number(&settings::SHARDS, available_cores);
         let auth_token = reader.text(&settings::AUTH_TOKEN, || Ok(None), |text| parse::token(text).map(Some));
         let origins = reader.text(&settings::ALLOWED_ORIGINS, || Ok(Origins::default()), parse::origins);
-        let cors = reader.text(&settings::CORS_ORIGIN, || Ok(None), |text| parse::origin(text).map(Some));
+        let cors = reader.text(&settings::CORS_ORIGIN, || Ok(None), |text| parse::origins(text).map(Some));
         let cors_private_network = reader.switch(&settings::CORS_PRIVATE_NETWORK);
         let playground = reader.switch(&settings::PLAYGROUND);
         let mut number = |setting: &'static Setting| reader.number(setting, || setting.default_number());

@@ -79,18 +79,6 @@ pub fn trimmed(text: &str) -> Result<String, std::convert::Infallible> {
     Ok(text.trim().to_owned())
 }
 
-/// The one origin of CORS_ORIGIN.
-pub(super) fn origin(text: &str) -> Result<Origins, String> {
-    let origin = (!text.contains([',', '*']) || text == "*").then(|| text.parse().ok()).flatten();
-    origin.ok_or_else(|| {
-        format!(
-            "{} is not an origin: use *, null, or one scheme://host[:port] without a path, such as \
-             https://app.example.com; ALLOWED_ORIGINS has room for several",
-            quoted(text)
-        )
-    })
-}
-
 /// A list of origins, separated by commas.
 pub(super) fn origins(text: &str) -> Result<Origins, String> {
     text.parse().map_err(|number| {

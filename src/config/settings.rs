@@ -258,11 +258,11 @@ pub(crate) static PROXY_PROTOCOL: Setting = Setting {
 
 pub(crate) static CORS_ORIGIN: Setting = Setting {
     name: "CORS_ORIGIN",
-    value: "ORIGIN",
+    value: "ORIGINS",
     default: Preset::Found("ALLOWED_ORIGINS"),
     kind: Kind::Text,
     heading: LISTENING,
-    help: "Web origin that may read the HTTP endpoints, if it differs from ALLOWED_ORIGINS; * allows every origin",
+    help: "Web origins whose pages may read the HTTP endpoints, if they differ from ALLOWED_ORIGINS, in the same form",
 };
 
 pub(crate) static CORS_PRIVATE_NETWORK: Setting = Setting {

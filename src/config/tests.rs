@@ -70,16 +70,15 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "CORS_ORIGIN",
-        &["*", "null", "https://a.example", "http://localhost:3000", "capacitor://localhost"],
         &[
-            "https://a.example/",
-            "a.example",
-            "https://a.example,https://b.example",
-            "https://",
-            "://a",
-            "https://a b",
-            "https://*.a",
+            "*",
+            "null",
+            "https://a.example",
+            "http://localhost:3000",
+            "capacitor://localhost",
+            "https://a.example, https://*.b.example",
         ],
+        &["https://a.example/", "a.example", "https://", "://a", "https://a b", "https://*", "https://*a.example"],
     ),
     ("CORS_PRIVATE_NETWORK", &["true", "0"], &["maybe"]),
     (
@@ -363,7 +362,10 @@ fn origins_for_websockets_also_apply_to_pages_unless_cors_has_its_own() {
     let list = ("ALLOWED_ORIGINS", "https://a.example, https://*.b.example");
     let config = Config::from_pairs(&[list]).unwrap();
     assert_eq!(config.cors.to_string(), "https://a.example,https://*.b.example");
-    assert_eq!(shown(&config, "CORS_ORIGIN"), "https://a.example,https://*.b.example");
+    let printed = shown(&config, "CORS_ORIGIN");
+    assert_eq!(printed, "https://a.example,https://*.b.example");
+    let again = Config::from_pairs(&[list, ("CORS_ORIGIN", &printed)]).unwrap();
+    assert_eq!(again.cors.to_string(), printed, "the printed value is valid");
     let config = Config::from_pairs(&[list, ("CORS_ORIGIN", "*")]).unwrap();
     assert!(config.cors.is_open() && !config.origins.is_open());
     let config = Config::from_pairs(&[("CORS_ORIGIN", "https://c")]).unwrap();
