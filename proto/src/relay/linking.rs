@@ -28,9 +28,12 @@ impl Relay {
         for remote in self.hubs.values_mut() {
             remote.paths.forget(|via| via == Hop::Link(link));
         }
+        if closed.was_used {
+            // First, because what follows can send envelopes over the links in use.
+            self.choose_link(closed.hub);
+        }
         self.cancel_snapshots(|via| via == Hop::Link(link), now);
         if closed.was_used {
-            self.choose_link(closed.hub);
             if self.links.used_for(&closed.hub).is_none()
                 // A hub whose first heartbeat has not arrived is unknown.
                 && let Some(remote) = self.hubs.get_mut(&closed.hub)
