@@ -169,6 +169,7 @@ fn hubs_know_each_other_again_after_forged_farewells() {
         &include_bytes!("../../fuzz/corpus/relay/forged-farewell")[..],
         include_bytes!("../../fuzz/corpus/relay/forged-farewell-late"),
         include_bytes!("../../fuzz/corpus/relay/forged-farewell-of-one-id"),
+        include_bytes!("../../fuzz/corpus/relay/forged-farewell-and-forged-incarnation"),
     ] {
         targets::relay_heals(script);
     }

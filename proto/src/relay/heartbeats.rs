@@ -85,7 +85,7 @@ impl Relay {
             // If both incarnations of one hub were accepted, each would replace the other again and again around a ring
             // of hubs.
             self.stats.duplicates += 1;
-            return self.report_end(via, beat);
+            return self.report_end(via, beat, now);
         }
         let lease_ends = now.at + LEASE - age;
         if via == Hop::Bridge(beat.hub)
@@ -214,11 +214,19 @@ impl Relay {
         }
     }
 
-    /// Tells a neighbour that its current incarnation counts as ended here. A hub sends nothing after its farewell, so
-    /// the farewell was forged, and the neighbour begins a later incarnation.
-    fn report_end(&mut self, via: Hop, beat: &Heartbeat) {
-        let is_current = self.hubs.get(&beat.hub).is_some_and(|remote| remote.incarnation == beat.incarnation);
-        if is_current && self.neighbour(via) == Some(beat.hub) {
+    /// Tells a hub that its current incarnation counts as ended here. A hub sends nothing after its farewell, so the
+    /// farewell was forged, and the hub begins a later incarnation. If a later one is known, which was forged as well,
+    /// the hub must exceed that one.
+    ///
+    /// Hubs forward a farewell of the incarnation that they know, so only the hub's neighbours must tell it. A farewell
+    /// that precedes its incarnation is not forwarded, and goes back to where the heartbeat came from.
+    fn report_end(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
+        let Some(known) = self.hubs.get(&beat.hub).map(|remote| remote.incarnation) else {
+            return bug!(self.bugs, HubMissing, "the end of {:?}", beat.hub);
+        };
+        if known > beat.incarnation {
+            self.recall(via, beat.hub, now);
+        } else if known < beat.incarnation || self.neighbour(via) == Some(beat.hub) {
             self.send(Destination::from(via), Envelope::Farewell(beat.hub, beat.incarnation));
         }
     }

@@ -31,6 +31,42 @@ fn a_hub_returns_after_a_forged_farewell() {
     }
 }
 
+/// After a forged farewell, a heartbeat of a later incarnation can be forged, too, and a farewell can precede the
+/// incarnation that it is about.
+#[test]
+fn a_hub_returns_after_a_forged_farewell_and_a_forged_incarnation() {
+    for (farewell, heartbeat) in [(0, Some(1)), (0, Some(1_000)), (2, None)] {
+        for deceived in [2, 3] {
+            let mut net = Net::chain(4);
+            net.joins(1, 8, 0);
+            net.pass(2 * HEARTBEAT);
+            let via = Hop::Link(net.hubs[&deceived].links.used_for(&hub(deceived + 1)).unwrap());
+            let known = (*net.hubs[&deceived].hubs[&hub(1)].beat).clone();
+            let life = known.incarnation.0;
+            // With key 1, the next incarnation of a hub is two milliseconds later.
+            let farewell = Envelope::Farewell(hub(1), HubIncarnation(life + farewell));
+            net.input(deceived, RelayInput::Received { via, envelope: farewell });
+            if let Some(later) = heartbeat {
+                let incarnation = HubIncarnation(life + later);
+                let beat = crate::envelope::Heartbeat { incarnation, number: 0, seq: 0, process: 0, ..known };
+                let envelope = Envelope::Heartbeat(Arc::new(beat));
+                net.input(deceived, RelayInput::Received { via, envelope });
+            } else {
+                // The hub begins the incarnation that has ended already, because of another forged heartbeat.
+                let beat = crate::envelope::Heartbeat { number: known.number + 100, ..known };
+                let via = Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
+                net.input(1, RelayInput::Received { via, envelope: Envelope::Heartbeat(Arc::new(beat)) });
+            }
+            net.run();
+            net.pass(GONE + 3 * HEARTBEAT);
+            for n in 2..=4 {
+                let case = (deceived, n, heartbeat);
+                assert_eq!(net.hubs[&n].locate(&id(8)), Some(hub(1)), "(deceived, hub, heartbeat) = {case:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_farewell_of_another_incarnation_changes_nothing() {
     let mut net = Net::full(2);
