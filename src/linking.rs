@@ -5,7 +5,9 @@ use std::sync::Arc;
 use hyper::Uri;
 use mesh::{BridgeConfig, LinkSocket, MeshConfig, MeshReading};
 use proto::envelope::HubStatus;
-use proto::limits::{LEAST_RESUME_TOKEN_BYTES, LINK_SOCKET_QUEUE, MAX_GO_AWAY_HUBS};
+use proto::limits::{
+    LEAST_RESUME_TOKEN_BYTES, LINK_PARTIAL_BYTES, LINK_QUEUES_BYTES, LINK_SOCKET_QUEUE, MAX_GO_AWAY_HUBS,
+};
 use proto::{Discovery, HubIncarnation, HubView, Keys, RelayConfig, RelayTuning, ResumeKeys};
 use shard::{Admission, Clock, LinkDoor};
 use tokio::sync::{mpsc, watch};
@@ -145,6 +147,8 @@ fn mesh_config(
         dns_tls: settings.dns.as_ref().is_some_and(|dns| dns.tls),
         extra_roots: settings.ca.clone(),
         max_message_bytes: config.max_message_bytes,
+        link_queues_bytes: LINK_QUEUES_BYTES,
+        link_partial_bytes: LINK_PARTIAL_BYTES,
         max_dials,
         redis: settings.redis_url.as_ref().map(|url| BridgeConfig {
             url: url.expose().to_owned(),

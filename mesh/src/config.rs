@@ -33,6 +33,12 @@ pub struct MeshConfig {
     /// Maximum length of a message of this hub's clients, in bytes (MAX_MESSAGE_BYTES). A legacy link may send messages
     /// of that length plus their envelope. A longer message ends the link.
     pub max_message_bytes: usize,
+    /// Maximum number of bytes queued for all links together:
+    /// [`LINK_QUEUES_BYTES`](proto::limits::LINK_QUEUES_BYTES), or less if the process may use little memory.
+    pub link_queues_bytes: usize,
+    /// Maximum memory for incomplete messages of all links together:
+    /// [`LINK_PARTIAL_BYTES`](proto::limits::LINK_PARTIAL_BYTES), or less if the process may use little memory.
+    pub link_partial_bytes: usize,
     /// Maximum number of dials at once: at most [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), fewer if the
     /// process may open few files. Beyond the first attempt of each dial, all dials together make at most a quarter as
     /// many attempts at once.

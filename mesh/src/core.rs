@@ -23,7 +23,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::envelope::HubStatus;
-use proto::limits::{LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, MAX_LINKS, READ_BUFFER_BYTES};
+use proto::limits::{
+    LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, LINK_QUEUE_HIGH, LINK_QUEUE_LOW, MAX_LINKS,
+    READ_BUFFER_BYTES,
+};
 use proto::ws::{FrameReader, Speaker};
 use proto::{Bugs, Discovery, HubId, HubIncarnation, LinkId, MeshEvent, Now, Relay, RelayInput, RelayOutput, ToMesh};
 use thread::{Outboxes, Turn, TurnGuard, log_bug, planted};
@@ -80,6 +83,13 @@ pub(crate) struct Core {
     /// Refused hubs, each with the reason that was logged.
     complaints: BTreeMap<HubId, LinkEnd>,
     read_buffer: Vec<u8>,
+    /// Maximum number of bytes in all queues together.
+    queues_cap: usize,
+    /// Length of one queue at which the relay sends only heartbeats and outcomes: [`LINK_QUEUE_HIGH`], or a quarter of
+    /// `queues_cap` if that is less.
+    queue_high: usize,
+    /// Maximum memory for messages that have not arrived or been processed completely.
+    partial_cap: usize,
     stats: LinkStats,
     bugs: Bugs,
 }
@@ -129,6 +139,9 @@ impl Core {
             status: config.status.clone(),
             complaints: BTreeMap::new(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
+            queues_cap: config.link_queues_bytes,
+            queue_high: (config.link_queues_bytes / 4).clamp(LINK_QUEUE_LOW, LINK_QUEUE_HIGH),
+            partial_cap: config.link_partial_bytes,
             stats: LinkStats::default(),
             bugs: Bugs::default(),
         }
@@ -338,7 +351,7 @@ impl Core {
             log_bug(&note);
         }
         self.stats.post = self.outboxes.stats();
-        self.stats.queued_bytes = self.links.values().map(|link| link.queue.len_bytes() as u64).sum();
+        self.stats.queued_bytes = self.queued_bytes() as u64;
         MeshReading {
             relay: self.relay.stats(now).clone(),
             hub: Some(self.own),

@@ -98,6 +98,11 @@ impl Link {
         matches!(self.phase, Phase::Retiring | Phase::Closing)
     }
 
+    /// Memory for a message that has not arrived or been processed completely.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.reader.kept_bytes() + self.unread.as_ref().map_or(0, |unread| unread.message.capacity())
+    }
+
     /// Whether received data can no longer be parsed.
     pub(crate) fn is_deaf(&self) -> bool {
         self.other_done || self.deaf

@@ -154,7 +154,9 @@ pub enum LinkEnd {
     Lost,
     /// Malformed data arrived.
     Malformed,
-    /// The queue reached its cap.
+    /// Incomplete messages of all links took too much memory, and this link's was the longest.
+    Memory,
+    /// The queue reached its cap, or all queues together reached theirs and this was the longest.
     Overflow,
     /// The other hub refused it.
     Refused,
@@ -180,13 +182,14 @@ pub enum LinkEnd {
 
 impl LinkEnd {
     /// Every end, in the order of its discriminant.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Closed,
         Self::Dead,
         Self::Double,
         Self::Ending,
         Self::Lost,
         Self::Malformed,
+        Self::Memory,
         Self::Overflow,
         Self::Refused,
         Self::Renamed,
@@ -209,6 +212,7 @@ impl LinkEnd {
             Self::Ending => "ending",
             Self::Lost => "lost",
             Self::Malformed => "malformed",
+            Self::Memory => "memory",
             Self::Overflow => "overflow",
             Self::Refused => "refused",
             Self::Renamed => "renamed",
@@ -229,6 +233,7 @@ impl LinkEnd {
             Self::Closed | Self::Double | Self::SelfLink => Some(1000),
             Self::Ending | Self::Renamed => Some(1001),
             Self::Malformed => Some(1002),
+            Self::Memory => Some(1013),
             Self::SameId
             | Self::Silent
             | Self::WrongDiscovery
@@ -247,6 +252,7 @@ impl LinkEnd {
             Self::Ending => "hub is stopping",
             Self::Renamed => "hub has changed its id",
             Self::Malformed => "malformed message",
+            Self::Memory => "too much memory for incomplete messages: send shorter ones",
             Self::Silent => "no hello in time",
             Self::SelfLink => "link to itself",
             Self::SameId => "two hubs have the same HUB_ID: unset it on one",

@@ -4,13 +4,14 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use proto::envelope::{Malformed, Routed};
-use proto::ws::{Event, Opcode};
+use proto::limits::LINK_COUNT_STEP;
+use proto::ws::{Event, FrameReader, Opcode};
 use proto::{Envelope, Hop, HubId, LinkId, Now, RelayInput, isolated};
 use thread::read_isolated;
 use tracing::{debug, warn};
 
 use super::Core;
-use crate::link::{Phase, Unread};
+use crate::link::{Link, Phase, Unread};
 use crate::stats::{LinkEnd, REFUSED_CODE};
 
 impl Core {
@@ -64,7 +65,28 @@ impl Core {
             (Some(Err(violation)), _) => self.malformed(id, &violation.to_string(), now),
             (None, _) => self.malformed(id, "the parser panicked", now),
         }
+        if self.links.get(&id).is_some_and(|link| link.kept_bytes() > LINK_COUNT_STEP) {
+            self.limit_kept_bytes(now);
+        }
         self.turn_ends(now);
+    }
+
+    /// Closes links with long messages until the memory for messages of all links is within its maximum. The rest of
+    /// their data is read and dropped.
+    fn limit_kept_bytes(&mut self, now: Now) {
+        while self.kept_bytes() > self.partial_cap
+            && let Some((&id, link)) = self.links.iter_mut().max_by_key(|(_, link)| link.kept_bytes())
+        {
+            link.deaf = true;
+            link.reader = FrameReader::default();
+            link.unread = None;
+            self.close(id, LinkEnd::Memory, now);
+        }
+    }
+
+    /// Memory for messages of all links that have not arrived or been processed completely.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.links.values().map(Link::kept_bytes).sum()
     }
 
     fn heard(&mut self, id: LinkId, event: Event<'_>, now: Now) {

@@ -1,7 +1,7 @@
 //! Queues and writes the output of links.
 
 use proto::envelope::ChangeKind;
-use proto::limits::{LINK_QUEUE_CAP, LINK_QUEUE_HIGH, LINK_QUEUE_LOW};
+use proto::limits::{LINK_COUNT_STEP, LINK_QUEUE_CAP, LINK_QUEUE_HIGH, LINK_QUEUE_LOW};
 use proto::ws::Opcode;
 use proto::{Destination, Envelope, LinkId, Now, RelayInput, Transport};
 use thread::TurnGuard;
@@ -71,17 +71,41 @@ impl Core {
         if link.queue.is_empty() {
             link.last_progress = now.at;
         }
+        let before = link.queue.len_bytes();
         write(&mut link.queue);
         let waiting = link.queue.len_bytes();
         self.stats.queue_peak_bytes = self.stats.queue_peak_bytes.max(waiting as u64);
         link.wake();
         if waiting > LINK_QUEUE_CAP {
-            self.close(id, LinkEnd::Overflow, now);
-        } else if waiting > LINK_QUEUE_HIGH && !link.saturated {
+            return self.close(id, LinkEnd::Overflow, now);
+        }
+        let mut is_high = waiting > self.queue_high;
+        if waiting / LINK_COUNT_STEP > before / LINK_COUNT_STEP {
+            let (all, half) = (self.queued_bytes(), self.queues_cap / 2);
+            is_high |= all > half && waiting > half / self.links.len().max(1);
+            if all > self.queues_cap {
+                self.limit_queues(now);
+            }
+        }
+        if is_high && let Some(link) = self.links.get_mut(&id).filter(|link| !link.saturated) {
             link.saturated = true;
             self.stats.saturations += 1;
             self.followups.push_back(RelayInput::Saturated { transport: Transport::Link(id) });
         }
+    }
+
+    /// Closes links with long queues until all queues together are within their maximum.
+    fn limit_queues(&mut self, now: Now) {
+        while self.queued_bytes() > self.queues_cap
+            && let Some((&id, _)) = self.links.iter().max_by_key(|(_, link)| link.queue.len_bytes())
+        {
+            self.close(id, LinkEnd::Overflow, now);
+        }
+    }
+
+    /// Number of bytes queued for all links together.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.links.values().map(|link| link.queue.len_bytes()).sum()
     }
 
     /// Records that the socket accepted `n` more bytes.

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use proto::envelope::SnapshotRequest;
 use proto::limits::{
-    LETTER_BATCH, LINK_FRAME_BYTES, LINK_PATIENCE, LINK_QUEUE_CAP, LINK_QUEUE_HIGH, MAX_LINKS, OUTBOX_HIGH_WATER,
-    READ_BUFFER_BYTES, SLICE_ROOM, THAW, TICK, TURN_OUTPUTS,
+    LETTER_BATCH, LINK_COUNT_STEP, LINK_FRAME_BYTES, LINK_MESSAGE_BYTES, LINK_PATIENCE, LINK_QUEUE_CAP,
+    LINK_QUEUE_HIGH, MAX_LINKS, OUTBOX_HIGH_WATER, READ_BUFFER_BYTES, SLICE_ROOM, THAW, TICK, TURN_OUTPUTS,
 };
 use proto::{
     Claim, Destination, Envelope, Keys, PeerId, PeerIncarnation, RelayConfig, RelayTuning, ShardId, ToShard, Transport,
@@ -31,6 +31,18 @@ fn core() -> (Core, Arc<std::sync::atomic::AtomicU64>) {
 }
 
 fn core_with(make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>) -> (Core, Arc<std::sync::atomic::AtomicU64>) {
+    let (config, ms) = config();
+    (Core::new(&config, 1, make_bridge), ms)
+}
+
+/// A core with a manual clock and a changed configuration.
+fn core_of(change: impl FnOnce(&mut MeshConfig)) -> (Core, Arc<std::sync::atomic::AtomicU64>) {
+    let (mut config, ms) = config();
+    change(&mut config);
+    (Core::new(&config, 1, None), ms)
+}
+
+fn config() -> (MeshConfig, Arc<std::sync::atomic::AtomicU64>) {
     let ms = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let clock = Arc::clone(&ms);
     let config = MeshConfig {
@@ -54,6 +66,8 @@ fn core_with(make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>) -> (Core, Arc<st
         legacy: Vec::new(),
         asks_first: false,
         max_message_bytes: 64 * 1024,
+        link_queues_bytes: proto::limits::LINK_QUEUES_BYTES,
+        link_partial_bytes: proto::limits::LINK_PARTIAL_BYTES,
         max_dials: proto::limits::MAX_DIALS_AT_ONCE,
         redis: None,
         status: tokio::sync::watch::channel(None).1,
@@ -63,7 +77,7 @@ fn core_with(make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>) -> (Core, Arc<st
             Now { at: Duration::from_millis(ms), wall_ms: 0 }
         }),
     };
-    (Core::new(&config, 1, make_bridge), ms)
+    (config, ms)
 }
 
 fn adopt(core: &mut Core, hub: u8, legacy: bool) -> LinkId {
@@ -98,6 +112,74 @@ const ENVELOPE: usize = 5 + 57 + 4 + 9_000;
 
 fn is_saturated(core: &Core, link: LinkId) -> bool {
     core.links[&link].saturated
+}
+
+#[test]
+fn above_the_maximum_of_all_queues_the_link_with_the_longest_one_ends() {
+    let (mut core, _) = core();
+    let links = [ready(&mut core, 2), ready(&mut core, 3), ready(&mut core, 4)];
+    let mib = |n: usize| n * 1024 * 1024 / ENVELOPE;
+    core.queues_cap = 12 * 1024 * 1024;
+    send(&mut core, links[0], mib(3));
+    assert!(!is_saturated(&core, links[0]), "less than half of the maximum is used");
+    send(&mut core, links[1], mib(5));
+    assert!(is_saturated(&core, links[1]), "above half, a link with more than its share is saturated");
+    send(&mut core, links[2], mib(1));
+    assert!(!is_saturated(&core, links[2]), "another one is not");
+    send(&mut core, links[2], mib(4));
+    assert!(!core.links.contains_key(&links[1]) && core.links.len() == 2, "the one with the longest queue has ended");
+    assert_eq!(core.stats.ended[LinkEnd::Overflow as usize], 1);
+    assert!(core.queued_bytes() <= core.queues_cap);
+    send(&mut core, links[0], mib(1));
+    assert_eq!(core.links.len(), 2, "there is room again");
+}
+
+#[test]
+fn with_little_memory_a_queue_is_full_earlier() {
+    let (core, _) = core_of(|config| config.link_queues_bytes = 12 * 1024 * 1024);
+    assert_eq!(core.queue_high, 3 * 1024 * 1024);
+    let (core, _) = core_of(|_| {});
+    assert_eq!(core.queue_high, LINK_QUEUE_HIGH);
+}
+
+/// Sends the beginning of the longest message, and not its end.
+fn begin(core: &mut Core, link: LinkId, bytes: usize) {
+    let mut message = Vec::new();
+    proto::ws::put_masked_header(&mut message, proto::ws::Opcode::Binary, LINK_MESSAGE_BYTES, [0; 4]);
+    message.resize(bytes, 0);
+    core.received(link, &mut message);
+}
+
+#[test]
+fn above_the_maximum_of_incomplete_messages_the_link_with_the_longest_one_ends() {
+    const MIB: usize = 1024 * 1024;
+    let (mut core, _) = core();
+    let links = [ready(&mut core, 2), ready(&mut core, 3), ready(&mut core, 4)];
+    core.partial_cap = 8 * MIB;
+    begin(&mut core, links[0], 2 * MIB);
+    begin(&mut core, links[1], MIB);
+    assert!(links.iter().all(|link| core.links[link].is_ready()));
+    begin(&mut core, links[2], 2 * LINK_COUNT_STEP);
+    core.partial_cap = core.kept_bytes() - 1;
+    core.received(links[2], &mut [0; LINK_COUNT_STEP]);
+    assert_eq!(core.links[&links[0]].end, Some(LinkEnd::Memory), "not the one that grew");
+    assert!(core.links[&links[1]].is_ready() && core.links[&links[2]].is_ready(), "others stay");
+    assert!(core.kept_bytes() <= core.partial_cap);
+    // Its remaining data is read and not kept.
+    core.received(links[0], &mut vec![0; MIB]);
+    assert_eq!(core.links[&links[0]].kept_bytes(), 0);
+}
+
+#[test]
+fn a_message_whose_rest_waits_for_the_next_turn_counts_as_incomplete() {
+    let (mut core, _) = core();
+    let (link, other) = (ready(&mut core, 2), ready(&mut core, 3));
+    let message = vec![0; 2 * 1024 * 1024];
+    core.links.get_mut(&link).unwrap().unread = Some(Unread { message, at: 1 });
+    core.partial_cap = 1024 * 1024;
+    begin(&mut core, other, 2 * LINK_COUNT_STEP);
+    assert_eq!(core.links[&link].end, Some(LinkEnd::Memory));
+    assert!(core.links[&link].unread.is_none() && core.links[&other].is_ready());
 }
 
 #[test]

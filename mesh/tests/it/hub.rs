@@ -63,6 +63,8 @@ pub(crate) fn config(n: u8, bootstrap: &[String]) -> MeshConfig {
         legacy: Vec::new(),
         asks_first: false,
         max_message_bytes: 64 * 1024,
+        link_queues_bytes: proto::limits::LINK_QUEUES_BYTES,
+        link_partial_bytes: proto::limits::LINK_PARTIAL_BYTES,
         max_dials: proto::limits::MAX_DIALS_AT_ONCE,
         redis: None,
         clock: Arc::new(move || Now { at: start.elapsed(), wall_ms: 1_700_000_000_000 }),

@@ -45,9 +45,28 @@ pub const LINK_QUEUE_CAP: usize = 4 * LINK_QUEUE_HIGH + LINK_MESSAGE_BYTES;
 
 /// Maximum number of links of a hub, including those that are not ready. A further one is refused.
 ///
-/// An idle link takes about 2 KiB. All links at their caps would take 256 x 96 MiB = 24 GiB. In practice
-/// [`LINK_PATIENCE`] bounds this: a link that accepts nothing for this time is closed, and its queue is freed.
+/// An idle link takes about 2 KiB. [`LINK_QUEUES_BYTES`] and [`LINK_PARTIAL_BYTES`] bound the others.
 pub const MAX_LINKS: usize = 256;
+
+/// Maximum number of bytes queued for all links together. Above half of it, the relay sends only heartbeats and
+/// outcomes to links with more than their equal share of that half. Above it, the link with the longest queue is closed.
+///
+/// It is 32 full queues of 8 MiB. Without it, 256 hubs that do not read could make a hub queue 256 x 8 MiB = 2 GiB, and
+/// 256 x 96 MiB = 24 GiB at the caps, until [`LINK_PATIENCE`] closes the links.
+pub const LINK_QUEUES_BYTES: usize = 32 * LINK_QUEUE_HIGH;
+
+/// Maximum memory for messages of all links that have not arrived or been processed completely. Above it, the link with
+/// the longest one is closed.
+///
+/// A link can keep [`LINK_MESSAGE_BYTES`] without ever completing a message, in a buffer of up to twice its size: 256
+/// links would take 32 GiB. The maximum has room for two such messages. Ordinary frames are below 32 KiB.
+pub const LINK_PARTIAL_BYTES: usize = 256 * 1024 * 1024;
+
+/// Number of bytes by which the queue or the message of a link grows before both sums are compared with their maximum.
+///
+/// A comparison takes 256 x 1 ns, and 64 KiB take at least 10 us to read. So the sums can exceed their maximum by 256 x
+/// 64 KiB = 16 MiB, and by one message.
+pub const LINK_COUNT_STEP: usize = 64 * 1024;
 
 /// Time without a received byte, or without an accepted queued byte, after which a link is dead. It exceeds [`LEASE`],
 /// so that a hub that resumes within its lease still has its links.
@@ -148,6 +167,7 @@ pub const DNS_INTERVAL: Duration = Duration::from_secs(5);
 
 // The figures and orderings in the comments above.
 const _: () = assert!(LINK_FRAME_BYTES == READ_BUFFER_BYTES / 4);
+const _: () = assert!(LINK_PARTIAL_BYTES == 2 * 2 * LARGEST_MAX_MESSAGE_BYTES);
 const _: () = assert!(LINK_PATIENCE.as_millis() > LEASE.as_millis());
 const _: () = assert!(LINK_PATIENCE.as_millis() == 4 * LINK_PING_INTERVAL.as_millis());
 const _: () = assert!(MAX_CONNECT_ATTEMPTS as u128 * CONNECT_STAGGER.as_millis() == 1_500);
