@@ -42,6 +42,7 @@ pub use tokens::{TokenSettings, TokenSources};
 
 use crate::telemetry::process;
 use memory::MemoryBudgets;
+pub use memory::MeshBudgets;
 use reader::{SettingsReader, Shown, Source};
 use settings::Setting;
 
@@ -267,7 +268,21 @@ impl Config {
         let drain_secs = number(&settings::DRAIN_SECS);
         let cleanup_interval_ms = number(&settings::CLEANUP_INTERVAL_MS);
         let ready_when_full = reader.switch(&settings::READY_WHEN_FULL);
-        let memory = MemoryBudgets::of(process::memory_room());
+        let is_hub = reader.switch(&settings::IS_HUB);
+        let hub_id = reader.text(&settings::HUB_ID, random_hub_id, parse::hub_id);
+        let namespace =
+            reader.text(&settings::HUB_MESH_NAMESPACE, || Ok("pigeonhub-mesh".to_owned()), parse::namespace);
+        let bootstrap_hubs = reader.text(&settings::BOOTSTRAP_HUBS, || Ok(Vec::new()), parse::hubs);
+        let room = process::memory_room();
+        let is_asked = is_hub == Some(true) || bootstrap_hubs.as_ref().is_some_and(|hubs| !hubs.is_empty());
+        let mesh_budgets = MeshBudgets::of(
+            room,
+            size(max_connections.unwrap_or_default()),
+            size(max_message_bytes.unwrap_or_default()),
+        );
+        let mesh = MeshSettings::read(reader, port, mesh_budgets);
+        let in_mesh = is_asked || mesh.as_ref().is_some_and(MeshSettings::finds_hubs);
+        let memory = MemoryBudgets::of(room, in_mesh);
         // The defaults satisfy the other settings, which the operator may have set: see `cross_check`.
         let message = size(max_message_bytes.unwrap_or_default()) + MAX_ENVELOPE_BYTES;
         let queue = memory.send_queue.max(message.min(DEFAULT_SEND_QUEUE_BYTES));
@@ -277,12 +292,6 @@ impl Config {
         let send_budget_bytes = reader.number(&settings::SEND_BUDGET_BYTES, || budget as u64);
         let receive_budget_bytes = reader.number(&settings::RECEIVE_BUDGET_BYTES, || memory.receive as u64);
         let announce_budget_bytes = reader.number(&settings::ANNOUNCE_BUDGET_BYTES, || memory.announce as u64);
-        let is_hub = reader.switch(&settings::IS_HUB);
-        let hub_id = reader.text(&settings::HUB_ID, random_hub_id, parse::hub_id);
-        let namespace =
-            reader.text(&settings::HUB_MESH_NAMESPACE, || Ok("pigeonhub-mesh".to_owned()), parse::namespace);
-        let bootstrap_hubs = reader.text(&settings::BOOTSTRAP_HUBS, || Ok(Vec::new()), parse::hubs);
-        let mesh = MeshSettings::read(reader, port);
         let tls = TlsSettings::read(reader, acme);
         let tokens = TokenSettings::read(reader);
         let id_proofs = IdProofSettings::read(reader);
@@ -317,7 +326,7 @@ impl Config {
 
         let (host, addresses) = host?;
         let (mesh, bootstrap_hubs, is_hub_said) = (mesh?, bootstrap_hubs?, is_hub?);
-        let is_hub = is_hub_said || !bootstrap_hubs.is_empty() || mesh.dns.is_some() || mesh.redis_url.is_some();
+        let is_hub = in_mesh;
         reader.show_as(&settings::IS_HUB, is_hub.to_string());
         let port = u16::try_from(port?).ok()?;
         cleanup_interval_ms?;

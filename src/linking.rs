@@ -5,9 +5,7 @@ use std::sync::Arc;
 use hyper::Uri;
 use mesh::{BridgeConfig, LinkSocket, MeshConfig, MeshReading};
 use proto::envelope::HubStatus;
-use proto::limits::{
-    LEAST_RESUME_TOKEN_BYTES, LINK_PARTIAL_BYTES, LINK_QUEUES_BYTES, LINK_SOCKET_QUEUE, MAX_GO_AWAY_HUBS,
-};
+use proto::limits::{LEAST_RESUME_TOKEN_BYTES, LINK_SOCKET_QUEUE, MAX_GO_AWAY_HUBS};
 use proto::{Discovery, HubIncarnation, HubView, Keys, RelayConfig, RelayTuning, ResumeKeys};
 use shard::{Admission, Clock, LinkDoor};
 use tokio::sync::{mpsc, watch};
@@ -134,8 +132,12 @@ fn mesh_config(
             discovery: config.discovery,
             advertise: settings.advertise.clone(),
             public_url: settings.public_url.clone(),
-            presence_bytes: settings.presence_bytes,
-            tuning: RelayTuning::default(),
+            presence_bytes: settings.budgets.presence,
+            tuning: RelayTuning {
+                max_ahead_bytes: settings.budgets.ahead,
+                max_held_bytes: settings.budgets.held,
+                ..RelayTuning::default()
+            },
         },
         token: token.clone(),
         // All URLs: a Go hub that another hub advertises, or that BOOTSTRAP_HUBS spells differently, must not receive
@@ -147,8 +149,8 @@ fn mesh_config(
         dns_tls: settings.dns.as_ref().is_some_and(|dns| dns.tls),
         extra_roots: settings.ca.clone(),
         max_message_bytes: config.max_message_bytes,
-        link_queues_bytes: LINK_QUEUES_BYTES,
-        link_partial_bytes: LINK_PARTIAL_BYTES,
+        link_queues_bytes: settings.budgets.link_queues,
+        link_partial_bytes: settings.budgets.link_partial,
         max_dials,
         redis: settings.redis_url.as_ref().map(|url| BridgeConfig {
             url: url.expose().to_owned(),

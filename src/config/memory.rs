@@ -1,8 +1,11 @@
 //! Defaults of the budgets of memory, from the memory that the process may use.
 
 use proto::limits::{
-    DEFAULT_ANNOUNCE_BUDGET_BYTES, DEFAULT_RECEIVE_BUDGET_BYTES, DEFAULT_SEND_BUDGET_BYTES, DEFAULT_SEND_QUEUE_BYTES,
-    LEAST_SEND_FLOOR_BYTES, MEMORY_RESERVE_BYTES, SEND_FLOOR_BYTES,
+    DEFAULT_ANNOUNCE_BUDGET_BYTES, DEFAULT_MESH_PRESENCE_BYTES, DEFAULT_RECEIVE_BUDGET_BYTES,
+    DEFAULT_SEND_BUDGET_BYTES, DEFAULT_SEND_QUEUE_BYTES, ENVELOPE_ROOM, LEAST_DEFAULT_PRESENCE_BYTES,
+    LEAST_LINK_QUEUES_BYTES, LEAST_PRESENCE_BYTES, LEAST_SEND_FLOOR_BYTES, LINK_FRAME_BYTES, LINK_PARTIAL_BYTES,
+    LINK_QUEUES_BYTES, MAX_AHEAD_BYTES, MAX_HELD_BYTES, MEMORY_RESERVE_BYTES, PRESENCE_BYTES_PER_CONNECTION,
+    SEND_FLOOR_BYTES,
 };
 
 /// The budgets of memory for settings that are not set.
@@ -23,10 +26,10 @@ impl MemoryBudgets {
     ///
     /// Counted bytes take up to three times as much memory: a buffer that grows doubles, and its old bytes remain until
     /// they are copied. So the budgets together are a third of the memory that remains without the reserve: a sixth for
-    /// queues, a twelfth each for incomplete messages and announcements.
-    pub(super) fn of(room: Option<u64>) -> Self {
-        let room = room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
-        let usable = room - MEMORY_RESERVE_BYTES.min(room / 2);
+    /// queues, a twelfth each for incomplete messages and announcements. On a hub of a mesh, a quarter of that memory is
+    /// for [`MeshBudgets`].
+    pub(super) fn of(room: Option<u64>, in_mesh: bool) -> Self {
+        let usable = usable(room) / 4 * if in_mesh { 3 } else { 4 };
         let send = DEFAULT_SEND_BUDGET_BYTES.min(usable / 6);
         Self {
             send_queue: DEFAULT_SEND_QUEUE_BYTES.min(send / 2),
@@ -35,6 +38,51 @@ impl MemoryBudgets {
             announce: DEFAULT_ANNOUNCE_BUDGET_BYTES.min(usable / 12),
         }
     }
+}
+
+/// The budgets of memory for what other hubs can make this hub store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MeshBudgets {
+    /// Bytes of the peers of other hubs: MESH_PRESENCE_BYTES.
+    pub presence: usize,
+    /// Bytes of changes that wait for earlier ones.
+    pub ahead: usize,
+    /// Bytes of signals that wait for earlier ones.
+    pub held: usize,
+    /// Bytes queued for all links together.
+    pub link_queues: usize,
+    /// Memory for incomplete messages of all links together.
+    pub link_partial: usize,
+}
+
+impl MeshBudgets {
+    /// The budgets of a process that may use this much additional memory, with these values of MAX_CONNECTIONS and
+    /// MAX_MESSAGE_BYTES.
+    ///
+    /// Counted bytes take up to twice as much memory: a snapshot is stored beside the replica that it replaces, and
+    /// buffers that grow double. So the budgets together are half of a quarter of the memory that remains without the
+    /// reserve: a sixteenth for presence, a thirty-second for queues, a sixty-fourth for incomplete messages, and half of
+    /// that for each kind of what waits.
+    pub(super) fn of(room: Option<u64>, connections: usize, max_message: usize) -> Self {
+        let usable = usable(room);
+        let presence = connections.saturating_mul(PRESENCE_BYTES_PER_CONNECTION);
+        let presence = presence.clamp(LEAST_DEFAULT_PRESENCE_BYTES, DEFAULT_MESH_PRESENCE_BYTES);
+        // Two of the longest messages that hubs with this hub's settings send.
+        let two_messages = 2 * (max_message + LINK_FRAME_BYTES + ENVELOPE_ROOM);
+        Self {
+            presence: presence.min(usable / 16).max(LEAST_PRESENCE_BYTES),
+            ahead: MAX_AHEAD_BYTES.min(usable / 128).max(LEAST_PRESENCE_BYTES),
+            held: MAX_HELD_BYTES.min(usable / 128).max(LEAST_PRESENCE_BYTES),
+            link_queues: LINK_QUEUES_BYTES.min(usable / 32).max(LEAST_LINK_QUEUES_BYTES),
+            link_partial: LINK_PARTIAL_BYTES.min((usable / 64).max(two_messages)),
+        }
+    }
+}
+
+/// The memory that remains without the reserve.
+fn usable(room: Option<u64>) -> usize {
+    let room = room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
+    room - MEMORY_RESERVE_BYTES.min(room / 2)
 }
 
 /// Bytes that each of `connections` may queue although the budget is exhausted: together at most as much as the budget,
@@ -48,6 +96,8 @@ pub(super) fn send_floor(budget: usize, connections: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proto::limits::{DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_MESSAGE_BYTES, LARGEST_MAX_MESSAGE_BYTES};
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -55,21 +105,53 @@ mod tests {
     #[test]
     fn a_process_without_a_limit_has_the_default_budgets() {
         for room in [None, Some(u64::MAX), Some(64 << 30)] {
-            let budgets = MemoryBudgets::of(room);
-            assert_eq!(budgets.send, DEFAULT_SEND_BUDGET_BYTES);
-            assert_eq!(budgets.receive, DEFAULT_RECEIVE_BUDGET_BYTES);
-            assert_eq!(budgets.announce, DEFAULT_ANNOUNCE_BUDGET_BYTES);
-            assert_eq!(budgets.send_queue, DEFAULT_SEND_QUEUE_BYTES);
+            for in_mesh in [false, true] {
+                let budgets = MemoryBudgets::of(room, in_mesh);
+                assert_eq!(budgets.send, DEFAULT_SEND_BUDGET_BYTES);
+                assert_eq!(budgets.receive, DEFAULT_RECEIVE_BUDGET_BYTES);
+                assert_eq!(budgets.announce, DEFAULT_ANNOUNCE_BUDGET_BYTES);
+                assert_eq!(budgets.send_queue, DEFAULT_SEND_QUEUE_BYTES);
+            }
+            let budgets = MeshBudgets::of(room, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_MESSAGE_BYTES);
+            assert_eq!(budgets.presence, LEAST_DEFAULT_PRESENCE_BYTES);
+            assert_eq!((budgets.ahead, budgets.held), (MAX_AHEAD_BYTES, MAX_HELD_BYTES));
+            assert_eq!((budgets.link_queues, budgets.link_partial), (LINK_QUEUES_BYTES, LINK_PARTIAL_BYTES));
         }
     }
 
     #[test]
+    fn the_budget_for_peers_of_other_hubs_grows_with_max_connections() {
+        let presence = |connections| MeshBudgets::of(None, connections, DEFAULT_MAX_MESSAGE_BYTES).presence;
+        assert_eq!(presence(1), 128 << 20);
+        assert_eq!(presence(2_048), 256 << 20);
+        assert_eq!(presence(8_192), DEFAULT_MESH_PRESENCE_BYTES);
+        assert_eq!(presence(usize::MAX), DEFAULT_MESH_PRESENCE_BYTES);
+    }
+
+    #[test]
     fn budgets_and_their_overhead_fit_into_the_limit() {
-        for room in [0, 10 * MIB, 50 * MIB, 100 * MIB, 250 * MIB, 500 * MIB, 1 << 30, 4 << 30] {
-            let MemoryBudgets { send_queue, send, receive, announce } = MemoryBudgets::of(Some(room));
-            assert!(3 * (send + receive + announce) as u64 <= room, "{room}");
-            assert!(send_queue <= send, "{room}");
+        for room in [0, 10 * MIB, 50 * MIB, 100 * MIB, 250 * MIB, 500 * MIB, 1 << 30, 4 << 30, 16 << 30] {
+            for in_mesh in [false, true] {
+                let MemoryBudgets { send_queue, send, receive, announce } = MemoryBudgets::of(Some(room), in_mesh);
+                let own = 3 * (send + receive + announce) as u64;
+                let MeshBudgets { presence, ahead, held, link_queues, link_partial } =
+                    MeshBudgets::of(Some(room), 100_000, DEFAULT_MAX_MESSAGE_BYTES);
+                let mesh = 2 * (presence + ahead + held + link_queues + link_partial) as u64;
+                // Below 200 MiB, the minimums of the mesh exceed its share, but not by more than the reserve.
+                let reserve = (MEMORY_RESERVE_BYTES as u64).min(room / 2);
+                let slack = if room < 200 * MIB { 20 * MIB } else { 0 };
+                assert!(own + if in_mesh { mesh } else { 0 } <= room - reserve + slack, "{room}: {own} + {mesh}");
+                assert!(send_queue <= send, "{room}");
+            }
         }
+    }
+
+    #[test]
+    fn the_minimums_of_a_mesh_are_usable() {
+        let MeshBudgets { presence, ahead, held, link_queues, link_partial } =
+            MeshBudgets::of(Some(0), 0, LARGEST_MAX_MESSAGE_BYTES);
+        assert!([presence, ahead, held] == [LEAST_PRESENCE_BYTES; 3] && link_queues == LEAST_LINK_QUEUES_BYTES);
+        assert!(link_partial > 2 * LARGEST_MAX_MESSAGE_BYTES && link_partial <= LINK_PARTIAL_BYTES);
     }
 
     #[test]

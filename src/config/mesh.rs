@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hyper::Uri;
 use ipnet::IpNet;
 use mesh::BridgeConfig;
-use proto::limits::{DEFAULT_MESH_PRESENCE_BYTES, LEAST_RESUME_TOKEN_BYTES, MAX_HUB_URL_BYTES};
+use proto::limits::{LEAST_RESUME_TOKEN_BYTES, MAX_HUB_URL_BYTES};
 use proto::{Discovery, HubId, PeerId, Redacted};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -14,7 +14,7 @@ use rustls_pki_types::pem::PemObject;
 use super::parse::{entries, hub, hubs, shown_entry};
 use super::quoted::quoted;
 use super::reader::{SettingError, SettingsReader};
-use super::{Config, Token, settings};
+use super::{Config, MeshBudgets, Token, settings};
 
 /// How this hub and others find and trust each other.
 #[derive(Clone, Debug)]
@@ -31,10 +31,10 @@ pub struct MeshSettings {
     pub legacy: Legacy,
     /// MESH_PORT, if it differs from PORT. 0 means any free port.
     pub port: Option<u16>,
-    /// MESH_PRESENCE_BYTES.
-    pub presence_bytes: usize,
     /// MESH_ADMIN_URL.
     pub admin_url: Option<Arc<str>>,
+    /// Budgets of memory, with MESH_PRESENCE_BYTES.
+    pub budgets: MeshBudgets,
     /// PUBLIC_URL.
     pub public_url: Option<Arc<str>>,
     /// REDIS_URL, with its secrets.
@@ -92,8 +92,8 @@ impl std::fmt::Debug for RedisUrl {
 }
 
 impl MeshSettings {
-    /// `None` if a setting is invalid. `port` is PORT.
-    pub(super) fn read(reader: &mut SettingsReader<'_>, port: Option<u64>) -> Option<Self> {
+    /// `None` if a setting is invalid. `port` is PORT, and `budgets` has the default of MESH_PRESENCE_BYTES.
+    pub(super) fn read(reader: &mut SettingsReader<'_>, port: Option<u64>, budgets: MeshBudgets) -> Option<Self> {
         let advertise = reader.text(&settings::MESH_ADVERTISE, || Ok(None), |text| own_url(text).map(Some));
         let admin_url = reader.text(&settings::MESH_ADMIN_URL, || Ok(None), |text| admin_url(text).map(Some));
         let public_url = reader.text(&settings::PUBLIC_URL, || Ok(None), |text| own_url(text).map(Some));
@@ -104,7 +104,7 @@ impl MeshSettings {
         let ca = reader.text(&settings::MESH_CA, || Ok(None), |text| certificates(text).map(Some));
         let legacy = reader.text(&settings::MESH_LEGACY, || Ok(Legacy::default()), legacy);
         let mesh_port = reader.number(&settings::MESH_PORT, || port.unwrap_or_default());
-        let presence_bytes = reader.number(&settings::MESH_PRESENCE_BYTES, || DEFAULT_MESH_PRESENCE_BYTES as u64);
+        let presence_bytes = reader.number(&settings::MESH_PRESENCE_BYTES, || budgets.presence as u64);
         let redis_url = reader.text(&settings::REDIS_URL, || Ok(None), |text| redis_url(text).map(Some));
         if let Some(Some(url)) = &redis_url {
             reader.show_as(&settings::REDIS_URL, url.shown());
@@ -122,12 +122,17 @@ impl MeshSettings {
             insecure: insecure?,
             legacy: legacy?,
             port: mesh_port.filter(|_| mesh_port != port).map(|port| u16::try_from(port).unwrap_or_default()),
-            presence_bytes: usize::try_from(presence_bytes?).unwrap_or(usize::MAX),
+            budgets: MeshBudgets { presence: usize::try_from(presence_bytes?).unwrap_or(usize::MAX), ..budgets },
             public_url: public_url?,
             redis_url: redis_url?,
             token: token?,
             also: also?,
         })
+    }
+
+    /// Whether a setting says where other hubs are found, besides BOOTSTRAP_HUBS.
+    pub(super) fn finds_hubs(&self) -> bool {
+        self.dns.is_some() || self.redis_url.is_some()
     }
 }
 

@@ -9,10 +9,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use proto::limits::{
     DEFAULT_ADDRESS_CONNECT_RATE, DEFAULT_ADDRESS_UNFINISHED, DEFAULT_ANNOUNCE_RATE_BYTES, DEFAULT_CONNECT_RATE,
     DEFAULT_DISCOVER_RATE, DEFAULT_ERROR_RATE, DEFAULT_EVENT_RATE_BYTES, DEFAULT_MAX_CONNECTIONS,
-    DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_NETWORKS_PER_PEER, DEFAULT_MAX_PEERS_PER_NETWORK,
-    DEFAULT_MESH_PRESENCE_BYTES, DEFAULT_MESSAGE_RATE, DEFAULT_MESSAGE_RATE_BYTES, DEFAULT_NETWORK_BUDGETS,
-    DEFAULT_SEND_QUEUE_FRAMES, LARGEST_MAX_MESSAGE_BYTES, LARGEST_MESSAGE_RATE_BYTES, ROSTER_CHUNK,
-    ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
+    DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_MAX_NETWORKS_PER_PEER, DEFAULT_MAX_PEERS_PER_NETWORK, DEFAULT_MESSAGE_RATE,
+    DEFAULT_MESSAGE_RATE_BYTES, DEFAULT_NETWORK_BUDGETS, DEFAULT_SEND_QUEUE_FRAMES, LARGEST_MAX_MESSAGE_BYTES,
+    LARGEST_MESSAGE_RATE_BYTES, LEAST_PRESENCE_BYTES, ROSTER_CHUNK, ROSTER_LOW_WATER_BYTES, SEND_FLOOR_BYTES, TICK,
 };
 
 /// One setting, set by its variable or by the flag of the same name.
@@ -580,7 +579,7 @@ pub(crate) static SEND_QUEUE_BYTES: Setting = Setting {
 pub(crate) static SEND_BUDGET_BYTES: Setting = Setting {
     name: "SEND_BUDGET_BYTES",
     value: "BYTES",
-    default: Preset::Found("512 MiB, or a quarter of the memory that the process may use if that is less"),
+    default: Preset::Found("512 MiB, but at most a sixth of the memory that the process may use"),
     kind: Kind::Number { noun: "a number of bytes", min: SEND_FLOOR_BYTES as u64, max: 1 << 40 },
     heading: LIMITS,
     help: "Maximum number of bytes queued for all peers together",
@@ -681,8 +680,11 @@ pub(crate) static HUB_MESH_NAMESPACE: Setting = Setting {
 pub(crate) static MESH_PRESENCE_BYTES: Setting = Setting {
     name: "MESH_PRESENCE_BYTES",
     value: "BYTES",
-    default: Preset::Number(DEFAULT_MESH_PRESENCE_BYTES as u64),
-    kind: Kind::Number { noun: "a number of bytes", min: 1024 * 1024, max: 1 << 40 },
+    default: Preset::Found(
+        "128 KiB for each of MAX_CONNECTIONS, from 128 MiB to 1 GiB, but at most a sixteenth of the memory that the \
+         process may use",
+    ),
+    kind: Kind::Number { noun: "a number of bytes", min: LEAST_PRESENCE_BYTES as u64, max: 1 << 40 },
     heading: MESH,
     help: "Maximum size of the peers of all other hubs that this hub stores, in bytes; one hub can use half of it",
 };

@@ -281,6 +281,8 @@ def room(work, told, hubs):
     limit = work["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
     size = int(limit[:-2]) * {"Mi": 1 << 20, "Gi": 1 << 30}[limit[-2:]]
     needed = memory.needed(told, hubs)
+    enough = memory.presence(told, hubs)
+    check(enough <= int(told["MESH_PRESENCE_BYTES"]), f"{name(work)}: MESH_PRESENCE_BYTES is less than the {enough} that {hubs} hubs may need")
     check(needed <= size, f"{name(work)}: the limit of {limit} is less than the {needed / 1e6:.0f} MB that {hubs} hubs may need")
 
 

@@ -19,6 +19,14 @@ def needed(told, hubs):
     return ROOM * (here + (hubs - 1) * connections * REMOTE_PEER + hubs * int(told["ANNOUNCE_BUDGET_BYTES"]))
 
 
+def presence(told, hubs):
+    """Least MESH_PRESENCE_BYTES that has room for the peers of all other hubs when they are full. One hub can use half of it.
+
+    A peer counts 512 B, its membership 256 B, and its message 300 B: proto/src/limits/relay.rs."""
+    hub = int(told["MAX_CONNECTIONS"]) * (512 + 256 + 300) + int(told["ANNOUNCE_BUDGET_BYTES"])
+    return hub * max(hubs - 1, 2) if hubs > 1 else 0
+
+
 # Maximum number of machines of the app on Fly.io that the check assumes.
 FLY_MACHINES = 6
 
@@ -31,6 +39,8 @@ def fly(file):
     needs, size = needed(told, FLY_MACHINES), int(said["vm"][0]["memory"].removesuffix("mb")) << 20
     if needs > size:
         problems.append(f"{FLY_MACHINES} machines may need {needs / 1e6:.0f} MB each, but have {size / 1e6:.0f} MB")
+    if presence(told, FLY_MACHINES) > int(told["MESH_PRESENCE_BYTES"]):
+        problems.append(f"MESH_PRESENCE_BYTES is less than {presence(told, FLY_MACHINES)}")
     if told["MESH_DNS"] != f"{said['app']}.internal:{told['MESH_PORT']}":
         problems.append(f"MESH_DNS={told['MESH_DNS']} is not the app {said['app']}")
     if told["HOST"] != "::":

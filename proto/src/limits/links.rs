@@ -55,6 +55,9 @@ pub const MAX_LINKS: usize = 256;
 /// 256 x 96 MiB = 24 GiB at the caps, until [`LINK_PATIENCE`] closes the links.
 pub const LINK_QUEUES_BYTES: usize = 32 * LINK_QUEUE_HIGH;
 
+/// Minimum of that maximum on a hub with little memory: four queues in which the relay sends everything.
+pub const LEAST_LINK_QUEUES_BYTES: usize = 4 * LINK_QUEUE_LOW;
+
 /// Maximum memory for messages of all links that have not arrived or been processed completely. Above it, the link with
 /// the longest one is closed.
 ///

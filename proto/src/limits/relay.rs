@@ -105,13 +105,29 @@ pub const MAX_VERSION_BYTES: usize = 32;
 /// `unreachable`.
 pub const MAX_HOPS: u8 = 16;
 
-/// Default of MESH_PRESENCE_BYTES: maximum size of the presence of all other hubs together, in bytes. One hub can use
-/// half of it. Peers and networks beyond it are not known on this hub, and are counted. Peers that are known stay.
+/// Largest default of MESH_PRESENCE_BYTES: maximum size of the presence of all other hubs together, in bytes. One hub
+/// can use half of it. Peers and networks beyond it are not known on this hub, and are counted. Peers that are known
+/// stay.
 ///
 /// A peer counts [`REMOTE_PEER_BYTES`], and a membership its `peer-discovered` message and [`MEMBER_BYTES`]. So 1 GiB
 /// holds the 1,000,000 peers of other hubs that are in one network each and announce 50 B: 1,000,000 x (512 B + 300 B +
 /// 256 B) = 1.07 GB. While a snapshot arrives, the replica and the snapshot are both stored, and the larger one counts.
 pub const DEFAULT_MESH_PRESENCE_BYTES: usize = 1024 * 1024 * 1024;
+
+/// Default of MESH_PRESENCE_BYTES for each connection that MAX_CONNECTIONS allows, up to
+/// [`DEFAULT_MESH_PRESENCE_BYTES`], which 8,192 connections reach.
+///
+/// It is enough for 64 hubs of this size whose peers take 2 KiB each, and for seven whose peers announce 16 KiB in one
+/// network: 16 KiB + 2 x 0.5 KiB = 17 KiB.
+pub const PRESENCE_BYTES_PER_CONNECTION: usize = 128 * 1024;
+
+/// Smallest default of MESH_PRESENCE_BYTES in a process without a memory limit. A hub with few connections can have
+/// large neighbours: this has room for 64,000 peers of 2 KiB. It is also the default with 1,000 connections. So a hostile
+/// hub that reports 20,000 peers of 16 KiB makes a default hub store 64 MiB, and many invented hubs 128 MiB.
+pub const LEAST_DEFAULT_PRESENCE_BYTES: usize = 128 * 1024 * 1024;
+
+/// Minimum of MESH_PRESENCE_BYTES, and of the budgets of changes and signals that wait: 1,000 peers.
+pub const LEAST_PRESENCE_BYTES: usize = 1024 * 1024;
 
 /// Bytes that a peer of another hub counts in MESH_PRESENCE_BYTES, without its memberships: its entry in the replica,
 /// in the directory, among the claims of its hub, and at its home shard.
