@@ -21,8 +21,8 @@ pub const VERSION: u16 = 1;
 pub const SUBPROTOCOL: &str = "peerpigeon-mesh.1";
 
 /// The body of the 401 that refuses a link with a missing or wrong token. No other program answers with it, so a hub
-/// can first dial without its token where a Go hub may listen.
-pub const TOKEN_WANTED: &str = "unauthorized: a link needs this hub's MESH_TOKEN, as a bearer token";
+/// dials without its token first. It is part of the protocol: hubs of version 2.0.0 send these exact bytes.
+pub const TOKEN_WANTED: &str = "unauthorized: a link takes this hub's MESH_TOKEN, as a bearer token";
 
 /// A message from one hub to another.
 #[derive(Clone, Debug)]

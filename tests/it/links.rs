@@ -165,7 +165,7 @@ fn the_dialing_hub_shows_why_its_link_was_refused() {
     for (there, said) in [
         (&[][..], "this hub is not part of a mesh"),
         (&[("IS_HUB", "true")], "this hub accepts no links: set MESH_TOKEN"),
-        (&[("IS_HUB", "true"), ("MESH_TOKEN", "another")], "unauthorized: a link needs this hub's MESH_TOKEN"),
+        (&[("IS_HUB", "true"), ("MESH_TOKEN", "another")], "unauthorized: a link takes this hub's MESH_TOKEN"),
         (&[("MESH_PORT", &mesh_port), ("IS_HUB", "true"), ("MESH_TOKEN", "t")], "this port accepts no links"),
         (&[("HUB_MESH_NAMESPACE", "x"), ("IS_HUB", "true"), ("MESH_TOKEN", "t")], "HUB_MESH_NAMESPACE differs"),
         (&[("DISCOVERY", "closest:8"), ("IS_HUB", "true"), ("MESH_TOKEN", "t")], "DISCOVERY differs"),
