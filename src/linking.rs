@@ -7,7 +7,7 @@ use mesh::{BridgeConfig, LinkSocket, MeshConfig, MeshReading};
 use proto::envelope::HubStatus;
 use proto::limits::{LEAST_RESUME_TOKEN_BYTES, LINK_SOCKET_QUEUE, MAX_GO_AWAY_HUBS};
 use proto::{Discovery, HubIncarnation, HubView, Keys, RelayConfig, RelayTuning, ResumeKeys};
-use shard::{Admission, Clock, LinkDoor};
+use shard::{Admission, Clock, LinkDoor, LinkTokens};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, PortNames, Token};
@@ -71,11 +71,12 @@ pub struct MeshHooks {
 }
 
 /// Prepares the mesh of a hub, and the shards' configuration for links. A hub without a mesh gets neither; a hub that
-/// accepts no links gets a configuration that refuses them. `max_dials` is the maximum number of dials in progress.
+/// accepts no links gets a configuration that refuses them. The second key is random, for challenges. `max_dials` is
+/// the maximum number of dials in progress.
 pub fn prepare(
     config: &Config,
     clock: Clock,
-    keys: Keys,
+    (keys, challenge_key): (Keys, [u8; 32]),
     ports: Ports,
     max_dials: usize,
     MeshHooks { turned, publish, status }: MeshHooks,
@@ -88,7 +89,8 @@ pub fn prepare(
         admission: match &config.mesh.token {
             Some(token) => {
                 let tokens = std::iter::once(token).chain(&config.mesh.also);
-                Admission::Tokens(tokens.map(|token| token.expose().into()).collect())
+                let tokens = tokens.map(|token| token.expose().into()).collect();
+                Admission::Tokens(LinkTokens::new(tokens, config.mesh.takes_bearer, challenge_key))
             }
             None if config.mesh.insecure => Admission::Open,
             None => Admission::Closed,
@@ -143,7 +145,7 @@ fn mesh_config(
         // All URLs: a Go hub that another hub advertises, or that BOOTSTRAP_HUBS spells differently, must not receive
         // the token.
         legacy: settings.legacy.urls.iter().map(ToString::to_string).collect(),
-        asks_first: !(settings.legacy.urls.is_empty() && settings.legacy.addresses.is_empty()),
+        sends_bearer: settings.takes_bearer,
         bootstrap,
         dns: settings.dns.as_ref().map(|dns| (dns.host.clone(), dns.port.unwrap_or(port))),
         dns_tls: settings.dns.as_ref().is_some_and(|dns| dns.tls),

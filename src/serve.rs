@@ -206,6 +206,8 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     let (publish_mesh, mesh_reading) = watch::channel(Arc::new(MeshReading::default()));
     let clock = Clock::start();
     let keys = Keys(getrandom::u64()?, getrandom::u64()?);
+    let mut challenge_key = [0; 32];
+    getrandom::fill(&mut challenge_key)?;
     // The order of the threads' numbers: shards, main thread, mesh.
     let mut threads: Vec<String> = (0..config.shards).map(|shard| format!("shard-{shard}")).collect();
     let (main_thread, mesh_thread) = (threads.len(), threads.len() + 1);
@@ -223,7 +225,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     let turned_mesh = Arc::new(turned(mesh_thread));
     let (status, status_reader) = watch::channel(None);
     let hooks = MeshHooks { turned: turned_mesh, publish: publish_mesh, status: status_reader };
-    let (mesh, links) = linking::prepare(&config, clock, keys, ports, files.dials, hooks);
+    let (mesh, links) = linking::prepare(&config, clock, (keys, challenge_key), ports, files.dials, hooks);
     let networks = Arc::<NetworkList>::default();
     let (reloader, acme) = config.tls.as_ref().map(Reloader::new).transpose()?.unzip();
     let key_loader = config.tokens.as_ref().map(KeyLoader::new).transpose()?;

@@ -14,8 +14,10 @@ use crate::bridge::BridgeConfig;
 pub struct MeshConfig {
     /// Configuration of the relay.
     pub relay: RelayConfig,
-    /// MESH_TOKEN, sent to dialed hubs as a bearer token. `None` with MESH_INSECURE.
+    /// MESH_TOKEN, which dialed hubs receive a proof of. `None` with MESH_INSECURE.
     pub token: Option<Arc<str>>,
+    /// Whether dialed hubs of version 2.0.0 receive the token itself (MESH_AUTH=both).
+    pub sends_bearer: bool,
     /// BOOTSTRAP_HUBS: `ws://` or `wss://` URLs of hubs that are always dialed. Together with other targets at most
     /// [`MAX_DIALS`](proto::limits::MAX_DIALS); further ones are ignored.
     pub bootstrap: Vec<Uri>,
@@ -28,8 +30,6 @@ pub struct MeshConfig {
     pub extra_roots: Option<Arc<[u8]>>,
     /// MESH_LEGACY: URLs of Go hubs. The token is not sent there.
     pub legacy: Vec<String>,
-    /// Whether MESH_LEGACY is set: then a dialed hub receives the token only after it has asked for it.
-    pub asks_first: bool,
     /// Maximum length of a message of this hub's clients, in bytes (MAX_MESSAGE_BYTES). A legacy link may send messages
     /// of that length plus their envelope. A longer message ends the link.
     pub max_message_bytes: usize,

@@ -83,6 +83,8 @@ pub(crate) struct Core {
     /// Refused hubs, each with the reason that was logged.
     complaints: BTreeMap<HubId, LinkEnd>,
     read_buffer: Vec<u8>,
+    /// Whether dialed hubs are asked to prove that they know MESH_TOKEN. A missing proof is logged.
+    asks_for_proof: bool,
     /// Maximum number of bytes in all queues together.
     queues_cap: usize,
     /// Length of one queue at which the relay sends only heartbeats and outcomes: [`LINK_QUEUE_HIGH`], or a quarter of
@@ -139,6 +141,7 @@ impl Core {
             status: config.status.clone(),
             complaints: BTreeMap::new(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
+            asks_for_proof: config.token.is_some(),
             queues_cap: config.link_queues_bytes,
             queue_high: (config.link_queues_bytes / 4).clamp(LINK_QUEUE_LOW, LINK_QUEUE_HIGH),
             partial_cap: config.link_partial_bytes,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Empty;
-use hyper::header::{AUTHORIZATION, HOST, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{HOST, SEC_WEBSOCKET_PROTOCOL};
 use hyper::{Request, StatusCode};
 use proto::HubId;
 use proto::envelope::{SUBPROTOCOL, TOKEN_WANTED};
@@ -17,17 +17,17 @@ use tokio::time::Instant;
 
 use crate::race;
 use crate::tls::Tls;
-use crate::websocket::{self, AskFirst, ConnectError, WebSocket};
+use crate::websocket::{self, ConnectError, LinkLogin, WebSocket};
 pub(crate) use target::{Known, Plan, TargetId, Targets};
 
 /// Data about this hub that a dial sends.
 #[derive(Clone)]
 pub(crate) struct Dialer {
     pub(crate) hub: HubId,
-    /// Never sent to a Go hub.
+    /// Neither the token nor a proof of it is sent to a Go hub.
     pub(crate) token: Option<Arc<str>>,
-    /// Whether Go hubs may be dialed. Then a hub must prove that it is not a Go hub before it receives the token.
-    pub(crate) asks_first: bool,
+    /// Whether hubs of version 2.0.0 receive the token itself (MESH_AUTH=both).
+    pub(crate) sends_bearer: bool,
     pub(crate) tls: Tls,
     /// Permits for attempts that dials make beyond their first.
     pub(crate) extra_attempts: Arc<Semaphore>,
@@ -37,8 +37,6 @@ pub(crate) struct Dialer {
 #[derive(Debug)]
 pub(crate) struct DialError {
     text: String,
-    /// Whether the other side opens WebSockets, but not links of this protocol.
-    pub(crate) spoke_legacy: bool,
 }
 
 impl std::fmt::Display for DialError {
@@ -51,14 +49,14 @@ impl DialError {
     fn new(text: impl Into<String>) -> Self {
         let mut text = text.into();
         text.truncate(text.floor_char_boundary(MAX_ERROR_TEXT_BYTES));
-        Self { text, spoke_legacy: false }
+        Self { text }
     }
 
     /// The error of a dial that sent no token.
     fn unproven(self) -> Self {
         let text =
             format!("MESH_TOKEN was not sent, since the other side does not answer as a PeerPigeon 2 hub: {self}");
-        Self { spoke_legacy: self.spoke_legacy, ..Self::new(text) }
+        Self::new(text)
     }
 }
 
@@ -66,7 +64,7 @@ impl From<ConnectError> for DialError {
     fn from(error: ConnectError) -> Self {
         if matches!(error, ConnectError::NoSubprotocol { .. }) {
             let text = "the hub does not speak peerpigeon-mesh.1: if it is a Go hub, add its URL to MESH_LEGACY";
-            return Self { spoke_legacy: true, ..Self::new(text) };
+            return Self::new(text);
         }
         Self::new(error.to_string())
     }
@@ -89,7 +87,7 @@ pub(crate) async fn dial(dialer: Dialer, plan: Plan) -> Result<WebSocket, DialEr
     let tls = plan.tls.then_some((&dialer.tls, plan.host.as_str()));
     let left: Duration = deadline.saturating_duration_since(Instant::now());
     let opened = Box::pin(websocket::open_beside(addresses, tls, &request, left, &dialer.extra_attempts)).await;
-    let asked = request.extensions().get::<AskFirst>().is_some();
+    let asked = request.extensions().get::<LinkLogin>().is_some();
     opened.map_err(|error| {
         let refuses = |body: &String| asked && body != TOKEN_WANTED;
         let is_unproven =
@@ -106,10 +104,8 @@ fn request(dialer: &Dialer, plan: &Plan) -> Result<Request<Empty<Bytes>>, DialEr
     if !plan.legacy {
         request = request.header(SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
         if let Some(token) = &dialer.token {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-            if dialer.asks_first || plan.is_suspect {
-                request = request.extension(AskFirst);
-            }
+            let (token, sends_bearer) = (Arc::clone(token), dialer.sends_bearer);
+            request = request.extension(LinkLogin { token, dialer: dialer.hub, sends_bearer });
         }
     }
     Ok(request.body(Empty::new()).map_err(ConnectError::Request)?)
@@ -120,9 +116,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hub_without_the_subprotocol_counts_as_a_go_hub() {
+    fn the_error_of_a_go_hub_names_mesh_legacy() {
         let error = DialError::from(ConnectError::NoSubprotocol { shown: true });
-        assert!(error.to_string().contains("MESH_LEGACY") && error.spoke_legacy);
+        assert!(error.to_string().contains("MESH_LEGACY"));
     }
 
     #[test]

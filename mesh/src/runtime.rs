@@ -95,7 +95,7 @@ pub fn start(
     let dialer = Dialer {
         hub: config.relay.hub,
         token: config.token.clone(),
-        asks_first: config.asks_first,
+        sends_bearer: config.sends_bearer,
         tls,
         extra_attempts: Arc::new(Semaphore::new(extra_attempts)),
     };

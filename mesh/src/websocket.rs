@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,13 +16,14 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Collected, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use proto::envelope::TOKEN_WANTED;
 use proto::limits::{DIAL_TIMEOUT, MAX_CONNECT_ATTEMPTS, MAX_REQUEST_HEAD_BYTES, UPGRADE_SHARE};
+use proto::{HubId, LINK_SCHEME, LinkCredentials};
 use sha1::{Digest, Sha1};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -43,6 +45,8 @@ pub struct WebSocket {
     pub leftover: Bytes,
     /// The address of the other end.
     pub address: SocketAddr,
+    /// Whether the other end has proved that it knows MESH_TOKEN.
+    pub is_proven: bool,
 }
 
 /// Why no WebSocket was opened.
@@ -72,6 +76,10 @@ pub enum ConnectError {
     },
     /// The server asked for a token, and ended the connection before it was sent.
     Asked,
+    /// The hub asks for the token itself, as those of version 2.0.0 do, and MESH_AUTH=challenge.
+    NoChallenge,
+    /// The hub opened a link and did not prove that it knows MESH_TOKEN.
+    Unproven,
     /// The server did not answer in time.
     Late,
 }
@@ -99,6 +107,14 @@ impl fmt::Display for ConnectError {
                  of \
                  the hub keep the connection open after 401",
             ),
+            Self::NoChallenge => f.write_str(
+                "the hub asked for MESH_TOKEN itself, which was not sent: update that hub, or set MESH_AUTH=both until \
+                 every hub is of version 2.1",
+            ),
+            Self::Unproven => f.write_str(
+                "the other side did not prove that it knows MESH_TOKEN: check the address, and MESH_TOKEN and \
+                 MESH_AUTH of that hub",
+            ),
             Self::Late => f.write_str("no answer in time"),
         }
     }
@@ -111,6 +127,7 @@ impl ConnectError {
     fn is_of_the_address(&self) -> bool {
         match self {
             Self::Tcp(_) | Self::Tls(_) | Self::Http(_) | Self::Handshake(_) | Self::Asked | Self::Late => true,
+            Self::NoChallenge | Self::Unproven => true,
             // Hubs of both kinds may answer at this name. At the next dial, the token is sent only if the other side
             // has asked for it.
             Self::NoSubprotocol { shown } => !shown,
@@ -121,10 +138,26 @@ impl ConnectError {
     }
 }
 
-/// An extension of requests for links. The request is sent without its `Authorization`. The header follows on the same
-/// connection after the other side has answered as only PeerPigeon 2 hubs do ([`TOKEN_WANTED`]).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AskFirst;
+/// An extension of requests for links: how the hub proves that it knows MESH_TOKEN after the other side has answered as
+/// only PeerPigeon 2 hubs do ([`TOKEN_WANTED`]).
+///
+/// The first request has no credentials. The second one follows on the same connection, and answers the other side's
+/// challenge. Hubs of version 2.0.0 have no challenge, and receive the token itself if [`Self::sends_bearer`].
+#[derive(Clone)]
+pub(crate) struct LinkLogin {
+    /// MESH_TOKEN.
+    pub(crate) token: Arc<str>,
+    /// The id of this hub in the request.
+    pub(crate) dialer: HubId,
+    /// Whether MESH_AUTH=both. Then anybody at a dialed address can ask for the token, and receives it.
+    pub(crate) sends_bearer: bool,
+}
+
+impl fmt::Debug for LinkLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkLogin").field("sends_bearer", &self.sends_bearer).finish_non_exhaustive()
+    }
+}
 
 /// Opens a WebSocket to one of `addresses`, tried in their order.
 ///
@@ -164,8 +197,9 @@ pub(crate) async fn open_beside(
         }
     };
     let exchange = async |_, stream| Box::pin(upgrade(stream, request.clone())).await;
-    let (address, (stream, leftover)) = Box::pin(reach(addresses, patience, extra, &connect, exchange)).await?;
-    Ok(WebSocket { stream, leftover, address })
+    let reached = Box::pin(reach(addresses, patience, extra, &connect, exchange)).await?;
+    let (address, (stream, leftover, is_proven)) = reached;
+    Ok(WebSocket { stream, leftover, address, is_proven })
 }
 
 /// Sends a request to a host with one or more addresses: [`open`] for other protocols than WebSocket.
@@ -308,11 +342,12 @@ async fn first_of<F: Future>(running: &mut [Attempt<'_, F>]) -> (usize, F::Outpu
     .await
 }
 
-/// Runs the exchange. Returns the raw stream and the bytes that arrived after the answer.
+/// Runs the exchange. Returns the raw stream, the bytes that arrived after the answer, and whether the other end has
+/// proved that it knows MESH_TOKEN.
 async fn upgrade(
     stream: MaybeTlsStream,
     mut request: Request<Empty<Bytes>>,
-) -> Result<(MaybeTlsStream, Bytes), ConnectError> {
+) -> Result<(MaybeTlsStream, Bytes, bool), ConnectError> {
     let key = key()?;
     let asked = request.headers().get(SEC_WEBSOCKET_PROTOCOL).cloned();
     let headers = request.headers_mut();
@@ -326,22 +361,42 @@ async fn upgrade(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(ConnectError::Http)?;
-    let mut withheld = withhold(&mut request);
+    let login = request.extensions().get::<LinkLogin>().cloned();
+    let first = login.as_ref().map(|_| request.clone());
+    if login.is_some() {
+        // A hub with challenges does not count this as a failed attempt.
+        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static(LINK_SCHEME));
+    }
+    let mut unanswered = login.clone().zip(first);
+    let mut credentials = None;
+    // It owns `requests`, whose end ends the connection.
     let exchange = async move {
         loop {
-            let shown = request.headers().contains_key(AUTHORIZATION);
+            let shown = request.headers().get(AUTHORIZATION).is_some_and(|value| value != LINK_SCHEME);
             let response = requests.send_request(request).await.map_err(ConnectError::Http)?;
             let status = response.status();
             if status == StatusCode::SWITCHING_PROTOCOLS {
-                return check(&response, &key, asked.as_ref(), shown);
+                check(&response, &key, asked.as_ref(), shown)?;
+                return is_proven(login.as_ref(), credentials.as_ref(), response.headers());
             }
+            let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
+            let challenges: Vec<String> =
+                challenges.filter_map(|value| value.to_str().ok()).map(ToOwned::to_owned).collect();
             let body = Limited::new(response.into_body(), MAX_REFUSAL_BYTES).collect().await;
             let body = body.map(Collected::to_bytes).unwrap_or_default();
-            match withheld.take() {
-                Some(whole) if status == StatusCode::UNAUTHORIZED && body == TOKEN_WANTED => {
+            match unanswered.take() {
+                Some((login, mut second)) if status == StatusCode::UNAUTHORIZED && body == TOKEN_WANTED => {
                     // Another connection could lead to a hub that must not receive the token.
                     requests.ready().await.map_err(|_| ConnectError::Asked)?;
-                    request = whole;
+                    credentials = answered(&login, &challenges)?;
+                    let sent = match &credentials {
+                        Some(credentials) => credentials.header(),
+                        None if login.sends_bearer => format!("Bearer {}", login.token),
+                        None => return Err(ConnectError::NoChallenge),
+                    };
+                    let sent = HeaderValue::from_str(&sent).map_err(|error| ConnectError::Request(error.into()))?;
+                    second.headers_mut().insert(AUTHORIZATION, sent);
+                    request = second;
                 }
                 _ => return Err(ConnectError::Refused { status, body: String::from_utf8_lossy(&body).into_owned() }),
             }
@@ -349,21 +404,45 @@ async fn upgrade(
     };
     // The request progresses only while the connection is driven; both end together.
     let (exchanged, driven) = tokio::join!(exchange, connection.without_shutdown());
-    exchanged?;
+    let is_proven = exchanged?;
     let parts = driven.map_err(ConnectError::Http)?;
-    Ok((parts.io.into_inner(), parts.read_buf))
+    Ok((parts.io.into_inner(), parts.read_buf, is_proven))
 }
 
-/// Removes the token from a request that must ask first. Returns the original request.
-fn withhold(request: &mut Request<Empty<Bytes>>) -> Option<Request<Empty<Bytes>>> {
-    request.extensions().get::<AskFirst>()?;
-    let whole = request.clone();
-    request.headers_mut().remove(AUTHORIZATION).map(|_| whole)
+/// Answers the other side's challenge. `None` if it has sent none.
+fn answered(login: &LinkLogin, challenges: &[String]) -> Result<Option<LinkCredentials>, ConnectError> {
+    let mut nonce = [0; 32];
+    fill(&mut nonce)?;
+    let answer = |challenge: &String| LinkCredentials::answer(challenge, login.token.as_bytes(), login.dialer, nonce);
+    Ok(challenges.iter().find_map(answer))
+}
+
+/// Whether the other side has proved that it knows the token. A hub of version 2.0.0 proves nothing, and is accepted if
+/// [`LinkLogin::sends_bearer`].
+///
+/// # Errors
+///
+/// [`ConnectError::Unproven`] if its proof is missing or wrong although it had a challenge, or needs one.
+fn is_proven(
+    login: Option<&LinkLogin>,
+    credentials: Option<&LinkCredentials>,
+    headers: &HeaderMap,
+) -> Result<bool, ConnectError> {
+    let is_proven = login.zip(credentials).is_some_and(|(login, credentials)| {
+        let proof = headers.get("authentication-info").and_then(|value| value.to_str().ok());
+        proof.is_some_and(|proof| credentials.is_reply(proof, login.token.as_bytes(), login.dialer))
+    });
+    let is_accepted = is_proven || (credentials.is_none() && login.is_none_or(|login| login.sends_bearer));
+    if is_accepted { Ok(is_proven) } else { Err(ConnectError::Unproven) }
+}
+
+fn fill(random: &mut [u8]) -> Result<(), ConnectError> {
+    getrandom::fill(random).map_err(|error| ConnectError::Tcp(io::Error::other(error.to_string())))
 }
 
 fn key() -> Result<String, ConnectError> {
     let mut nonce = [0; 16];
-    getrandom::fill(&mut nonce).map_err(|error| ConnectError::Tcp(io::Error::other(error.to_string())))?;
+    fill(&mut nonce)?;
     Ok(BASE64.encode(nonce))
 }
 

@@ -48,7 +48,7 @@ pub use core::SessionLimits;
 pub use crowd::AddressLimits;
 pub use drain::Drain;
 pub use http::{IdProofs, bearer_tokens};
-pub use links::{Admission, LinkDoor, LinkHandOff, TakeLink};
+pub use links::{Admission, LinkDoor, LinkHandOff, LinkTokens, TakeLink};
 pub use listen::{bind, take_over};
 pub use networks::{Largest, Members, NetworkList};
 pub use origins::Origins;

@@ -1,16 +1,22 @@
 //! Recognizes links among WebSocket requests, since other hubs request a WebSocket as peers do.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "a challenge is accepted once by all shards together; the lock is held for one HMAC"
+)]
+
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::HeaderMap;
+use hyper::header::{AUTHORIZATION, HeaderMap};
 use ipnet::IpNet;
-use proto::HubId;
 use proto::envelope::SUBPROTOCOL;
+use proto::{HubId, LINK_SCHEME, LinkChallenges, LinkCredentials, is_secret};
 
-use crate::http::subprotocols;
+use crate::http::{bearer_tokens, subprotocols};
 use crate::socket::Socket;
 
 /// Common beginning of the names of all versions of the links' subprotocol.
@@ -55,8 +61,81 @@ pub enum Admission {
     Closed,
     /// Every hub is accepted (MESH_INSECURE).
     Open,
-    /// Hubs with any of these tokens are accepted (MESH_TOKEN, MESH_TOKEN_ALSO).
-    Tokens(Arc<[Arc<str>]>),
+    /// Hubs that know one of the tokens are accepted.
+    Tokens(LinkTokens),
+}
+
+/// The tokens of this mesh, and how other hubs prove that they know one.
+#[derive(Clone)]
+pub struct LinkTokens {
+    /// MESH_TOKEN, and MESH_TOKEN_ALSO if it is set.
+    pub tokens: Arc<[Arc<str>]>,
+    /// Whether hubs may also send the token itself, as those of version 2.0.0 do (MESH_AUTH=both).
+    pub takes_bearer: bool,
+    /// The challenges of all shards: a proxy can bring a dialer's second request to another shard.
+    challenges: Arc<Mutex<LinkChallenges>>,
+}
+
+/// The answer to a request for a link.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum LinkCheck {
+    /// The hub is accepted. With the acceptor's proof, if the hub has sent its own.
+    Accepted(Option<String>),
+    /// The hub wants to prove that it knows the token.
+    Asked,
+    /// It has sent neither a proof nor the token.
+    NoToken,
+    /// It has sent the token itself, and MESH_AUTH=challenge.
+    Bearer,
+    /// Its proof is not of one of the tokens, or not of its id.
+    WrongProof,
+    /// Its proof is valid, but for a challenge that has expired, was answered before, or is of another process.
+    Stale,
+}
+
+impl LinkTokens {
+    /// Begins without challenges. `key` is random.
+    pub fn new(tokens: Arc<[Arc<str>]>, takes_bearer: bool, key: [u8; 32]) -> Self {
+        Self { tokens, takes_bearer, challenges: Arc::new(Mutex::new(LinkChallenges::new(key))) }
+    }
+
+    /// Checks a request of the hub `dialer`. `query` is the token in the URL. `now` is the time since the process began.
+    pub(crate) fn check(
+        &self,
+        dialer: Option<HubId>,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        now: Duration,
+    ) -> LinkCheck {
+        let sent = || headers.get_all(AUTHORIZATION).iter().filter_map(|value| value.to_str().ok()).map(str::trim);
+        if let Some(credentials) = sent().find_map(LinkCredentials::parse) {
+            let proven = |dialer| self.tokens.iter().find(|token| credentials.are_of(token.as_bytes(), dialer));
+            let Some((token, dialer)) = dialer.and_then(|dialer| Some((proven(dialer)?, dialer))) else {
+                return LinkCheck::WrongProof;
+            };
+            // A panic while it is locked cannot leave it half changed.
+            let mut challenges = self.challenges.lock().unwrap_or_else(PoisonError::into_inner);
+            return match challenges.redeem(&credentials, now) {
+                Ok(()) => LinkCheck::Accepted(Some(credentials.reply(token.as_bytes(), dialer))),
+                Err(_) => LinkCheck::Stale,
+            };
+        }
+        let mut shown = bearer_tokens(headers).chain(query.map(str::as_bytes));
+        let is_shown = shown.any(|shown| self.tokens.iter().any(|token| is_secret(shown, token.as_bytes())));
+        match is_shown {
+            true if self.takes_bearer => LinkCheck::Accepted(None),
+            true => LinkCheck::Bearer,
+            false if sent().any(|value| value.eq_ignore_ascii_case(LINK_SCHEME)) => LinkCheck::Asked,
+            false => LinkCheck::NoToken,
+        }
+    }
+
+    /// A new challenge, as a value of `WWW-Authenticate`. `None` if the system provides no random bytes.
+    pub(crate) fn challenge(&self, now: Duration) -> Option<String> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).ok()?;
+        Some(self.challenges.lock().unwrap_or_else(PoisonError::into_inner).issue(random, now))
+    }
 }
 
 /// The upgraded socket of another hub.

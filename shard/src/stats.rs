@@ -39,6 +39,12 @@ pub enum HandshakeFailure {
     LinkOff,
     /// A hub sent no MESH_TOKEN, or a wrong one (401).
     LinkUnauthorized,
+    /// A hub sent MESH_TOKEN itself, and this hub accepts only proofs (401).
+    LinkBearer,
+    /// A hub answered a challenge that has expired, was answered before, or is of another process (401).
+    LinkChallenge,
+    /// A hub sent a proof that is not of this hub's MESH_TOKEN, or not of its id (401).
+    LinkProof,
     /// A hub offered only unsupported versions of the links' protocol (400).
     LinkVersion,
     /// A hub connected to a port that accepts no links (403, 404).
@@ -80,7 +86,7 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// Every failure, in the order of its discriminant.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 32] = [
         Self::Unauthorized,
         Self::InvalidPeerId,
         Self::IdProof,
@@ -92,6 +98,9 @@ impl HandshakeFailure {
         Self::Internal,
         Self::LinkOff,
         Self::LinkUnauthorized,
+        Self::LinkBearer,
+        Self::LinkChallenge,
+        Self::LinkProof,
         Self::LinkVersion,
         Self::LinkWrongPort,
         Self::WrongPort,
@@ -114,7 +123,16 @@ impl HandshakeFailure {
 
     /// Whether a link was refused.
     pub(crate) const fn is_of_a_link(self) -> bool {
-        matches!(self, Self::LinkOff | Self::LinkUnauthorized | Self::LinkVersion | Self::LinkWrongPort)
+        matches!(
+            self,
+            Self::LinkOff
+                | Self::LinkUnauthorized
+                | Self::LinkBearer
+                | Self::LinkChallenge
+                | Self::LinkProof
+                | Self::LinkVersion
+                | Self::LinkWrongPort
+        )
     }
 
     /// The name in metrics.
@@ -131,6 +149,9 @@ impl HandshakeFailure {
             Self::Internal => "internal",
             Self::LinkOff => "link-off",
             Self::LinkUnauthorized => "link-unauthorized",
+            Self::LinkBearer => "link-bearer",
+            Self::LinkChallenge => "link-challenge",
+            Self::LinkProof => "link-proof",
             Self::LinkVersion => "link-version",
             Self::LinkWrongPort => "link-wrong-port",
             Self::WrongPort => "wrong-port",

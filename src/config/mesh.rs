@@ -25,6 +25,8 @@ pub struct MeshSettings {
     pub ca: Option<Arc<[u8]>>,
     /// MESH_DNS.
     pub dns: Option<MeshDns>,
+    /// MESH_AUTH=both: whether hubs may send and receive MESH_TOKEN itself, as those of version 2.0.0 do.
+    pub takes_bearer: bool,
     /// MESH_INSECURE.
     pub insecure: bool,
     /// MESH_LEGACY.
@@ -99,6 +101,7 @@ impl MeshSettings {
         let public_url = reader.text(&settings::PUBLIC_URL, || Ok(None), |text| own_url(text).map(Some));
         let token = reader.text(&settings::MESH_TOKEN, || Ok(None), |text| super::parse::token(text).map(Some));
         let also = reader.text(&settings::MESH_TOKEN_ALSO, || Ok(None), |text| super::parse::token(text).map(Some));
+        let takes_bearer = reader.text(&settings::MESH_AUTH, || Ok(true), takes_bearer);
         let insecure = reader.switch(&settings::MESH_INSECURE);
         let dns = reader.text(&settings::MESH_DNS, || Ok(None), |text| mesh_dns(text).map(Some));
         let ca = reader.text(&settings::MESH_CA, || Ok(None), |text| certificates(text).map(Some));
@@ -119,6 +122,7 @@ impl MeshSettings {
             advertise: advertise?,
             ca: ca?,
             dns: dns?,
+            takes_bearer: takes_bearer?,
             insecure: insecure?,
             legacy: legacy?,
             port: mesh_port.filter(|_| mesh_port != port).map(|port| u16::try_from(port).unwrap_or_default()),
@@ -133,6 +137,15 @@ impl MeshSettings {
     /// Whether a setting says where other hubs are found, besides BOOTSTRAP_HUBS.
     pub(super) fn finds_hubs(&self) -> bool {
         self.dns.is_some() || self.redis_url.is_some()
+    }
+}
+
+/// Parses MESH_AUTH.
+fn takes_bearer(text: &str) -> Result<bool, String> {
+    match text {
+        "both" => Ok(true),
+        "challenge" => Ok(false),
+        _ => Err("set challenge, or both if hubs of version 2.0.0 are in the mesh".to_owned()),
     }
 }
 

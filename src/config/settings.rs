@@ -704,7 +704,7 @@ pub(crate) static MESH_TOKEN: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Secret,
     heading: MESH,
-    help: "Token that hubs send to each other, the same on every hub; without it, this hub neither dials nor accepts \
+    help: "Token that hubs prove to each other, the same on every hub; without it, this hub neither dials nor accepts \
         links",
 };
 
@@ -715,6 +715,16 @@ pub(crate) static MESH_TOKEN_ALSO: Setting = Setting {
     kind: Kind::Secret,
     heading: MESH,
     help: "Second token, for replacing MESH_TOKEN hub by hub: this hub accepts it from other hubs and does not send it",
+};
+
+pub(crate) static MESH_AUTH: Setting = Setting {
+    name: "MESH_AUTH",
+    value: "WHAT",
+    default: Preset::Text("both"),
+    kind: Kind::Text,
+    heading: MESH,
+    help: "How hubs show each other that they know MESH_TOKEN: challenge (by proofs), or both (hubs of version 2.0.0 \
+        receive and send the token itself)",
 };
 
 pub(crate) static MESH_INSECURE: Setting = Setting {
@@ -804,9 +814,10 @@ pub(crate) static REDIS_URL: Setting = Setting {
 };
 
 /// Settings without effect while the hub has no links.
-pub(crate) static NEEDS_LINKS: [&Setting; 9] = [
+pub(crate) static NEEDS_LINKS: [&Setting; 10] = [
     &MESH_TOKEN,
     &MESH_TOKEN_ALSO,
+    &MESH_AUTH,
     &MESH_INSECURE,
     &MESH_ADVERTISE,
     &MESH_ADMIN_URL,
@@ -882,7 +893,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 83] = [
+pub(crate) static ALL: [&Setting; 84] = [
     &HOST,
     &PORT,
     &ADMIN_HOST,
@@ -950,6 +961,7 @@ pub(crate) static ALL: [&Setting; 83] = [
     &BOOTSTRAP_HUBS,
     &MESH_TOKEN,
     &MESH_TOKEN_ALSO,
+    &MESH_AUTH,
     &MESH_INSECURE,
     &MESH_DNS,
     &MESH_ADVERTISE,

@@ -176,6 +176,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("MESH_TOKEN", &["x", "a-very-long.token_with~signs+/="], &["two words", "ümlaut", "<set>"]),
     ("MESH_TOKEN_ALSO", &["x"], &["two words", "<set>"]),
+    ("MESH_AUTH", &["both", "challenge"], &["none", "bearer", "Both"]),
     ("MESH_INSECURE", &["true", "0"], &["maybe"]),
     (
         "MESH_DNS",

@@ -12,7 +12,7 @@ fn prepared(pairs: &[(&str, &str)], ports: Ports) -> (Option<Mesh>, Option<LinkD
     prepare(
         &config,
         Clock::start(),
-        Keys(1, 2),
+        (Keys(1, 2), [3; 32]),
         ports,
         1,
         MeshHooks { turned: Arc::new(|| {}), publish, status: watch::channel(None).1 },
@@ -33,9 +33,11 @@ fn without_a_token_links_are_refused() {
     let (_, door) = prepared(&[("IS_HUB", "true"), ("MESH_INSECURE", "true")], PORTS);
     assert!(matches!(door.unwrap().admission, Admission::Open));
     let (_, door) = prepared(&[("IS_HUB", "true"), ("MESH_INSECURE", "true"), ("MESH_TOKEN", "t")], PORTS);
-    assert!(
-        matches!(door.unwrap().admission, Admission::Tokens(tokens) if tokens.iter().map(|token| &**token).eq(["t"]))
-    );
+    let Admission::Tokens(links) = door.unwrap().admission else { panic!("links are open") };
+    assert!(links.tokens.iter().map(|token| &**token).eq(["t"]) && links.takes_bearer);
+    let (mesh, door) = prepared(&[("IS_HUB", "true"), ("MESH_TOKEN", "t"), ("MESH_AUTH", "challenge")], PORTS);
+    let Admission::Tokens(links) = door.unwrap().admission else { panic!("links are open") };
+    assert!(!links.takes_bearer && !mesh.unwrap().config.sends_bearer);
 }
 
 #[test]

@@ -11,8 +11,14 @@ use crate::mesh::{eventually, json};
 /// Requests a link as hub `n`, with a subprotocol and a token. Returns the socket and the head of the answer, or the
 /// whole answer if the link is refused.
 fn ask(address: SocketAddr, path: &str, subprotocol: &str, token: &str) -> (TcpStream, String) {
+    let bearer = if token.is_empty() { String::new() } else { format!("Bearer {token}") };
+    ask_with(address, path, subprotocol, &bearer)
+}
+
+/// Like [`ask`], with a value of `Authorization`.
+fn ask_with(address: SocketAddr, path: &str, subprotocol: &str, authorization: &str) -> (TcpStream, String) {
     let mut request = upgrade(path);
-    for (name, value) in [("Sec-WebSocket-Protocol: ", subprotocol), ("Authorization: Bearer ", token)] {
+    for (name, value) in [("Sec-WebSocket-Protocol: ", subprotocol), ("Authorization: ", authorization)] {
         if !value.is_empty() {
             request = request.replace("\r\n\r\n", &format!("\r\n{name}{value}\r\n\r\n"));
         }
@@ -165,7 +171,7 @@ fn the_dialing_hub_shows_why_its_link_was_refused() {
     for (there, said) in [
         (&[][..], "this hub is not part of a mesh"),
         (&[("IS_HUB", "true")], "this hub accepts no links: set MESH_TOKEN"),
-        (&[("IS_HUB", "true"), ("MESH_TOKEN", "another")], "unauthorized: a link takes this hub's MESH_TOKEN"),
+        (&[("IS_HUB", "true"), ("MESH_TOKEN", "another")], "unauthorized: the proof is of another MESH_TOKEN"),
         (&[("MESH_PORT", &mesh_port), ("IS_HUB", "true"), ("MESH_TOKEN", "t")], "this port accepts no links"),
         (&[("HUB_MESH_NAMESPACE", "x"), ("IS_HUB", "true"), ("MESH_TOKEN", "t")], "HUB_MESH_NAMESPACE differs"),
         (&[("DISCOVERY", "closest:8"), ("IS_HUB", "true"), ("MESH_TOKEN", "t")], "DISCOVERY differs"),
@@ -198,6 +204,119 @@ fn mesh_token_can_be_replaced_hub_by_hub() {
         }
     }
     assert_eq!(status(&answer(&Hub::start(&[&[("IS_HUB", "true")], steps[2]].concat()), MESH, "older")), "401");
+}
+
+/// The value of a header in an answer.
+fn header<'a>(answer: &'a str, name: &str) -> &'a str {
+    let lines = answer.lines().filter_map(|line| line.split_once(": "));
+    let mut values = lines.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+    values.find(|value| !value.starts_with("Bearer")).unwrap_or_default()
+}
+
+#[test]
+fn a_recorded_or_foreign_proof_opens_no_link() {
+    let hub = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", "of-the-mesh")]);
+    let dialer = |n| proto::HubId(id(n).parse().unwrap());
+    let request = |n, authorization: &str| ask_with(hub.address, &format!("/?peerId={}", id(n)), MESH, authorization);
+    let answered = |n, token: &str| {
+        let (_, refused) = request(n, "PeerPigeon-Link");
+        assert_eq!(status(&refused), "401");
+        let challenge = header(&refused, "WWW-Authenticate");
+        proto::LinkCredentials::answer(challenge, token.as_bytes(), dialer(n), [9; 32]).unwrap()
+    };
+    let credentials = answered(7, "of-the-mesh");
+    let (_link, taken) = request(7, &credentials.header());
+    assert!(is_link(&taken), "{taken}");
+    assert!(credentials.is_reply(header(&taken, "Authentication-Info"), b"of-the-mesh", dialer(7)), "{taken}");
+    // A recorded handshake is repeated, with its challenge and with a new one.
+    let repeated = request(7, &credentials.header()).1;
+    assert!(status(&repeated) == "401" && body(&repeated).contains("answered before"), "{repeated}");
+    hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-challenge"}"#, |n| n == 1.0);
+    // Another hub uses it, or a stranger guesses the token.
+    let of_another = answered(7, "of-the-mesh").header();
+    for (n, credentials) in [(8, of_another), (7, answered(7, "a-guess").header())] {
+        let refused = request(n, &credentials).1;
+        assert!(status(&refused) == "401" && body(&refused).contains("another MESH_TOKEN"), "{refused}");
+    }
+    hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-proof"}"#, |n| n == 2.0);
+    // Questions for a challenge are not failures.
+    assert_eq!(hub.metric(r#"peerpigeon_handshake_failures_total{reason="link-unauthorized"}"#), 0.0);
+}
+
+#[test]
+fn hubs_of_version_2_0_0_link_while_mesh_auth_is_both() {
+    let env = |auth| [("IS_HUB", "true"), ("MESH_TOKEN", "of-the-mesh"), ("MESH_AUTH", auth)];
+    for (auth, links) in [("both", true), ("challenge", false)] {
+        // They dial with the token itself.
+        let hub = Hub::start(&env(auth));
+        let (_link, taken) = ask(hub.address, &format!("/?peerId={}", id(7)), MESH, "of-the-mesh");
+        assert_eq!(is_link(&taken), links, "{taken}");
+        let refused = if links { 0.0 } else { 1.0 };
+        hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-bearer"}"#, |n| n == refused);
+        // They ask a dialing hub for the token itself.
+        let old = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ws://{}", old.local_addr().unwrap());
+        let dialing = Hub::start(&[&env(auth)[..], &[("BOOTSTRAP_HUBS", &url)]].concat());
+        let (mut stream, _) = old.accept().unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut read_head = || {
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n > 0) {
+                head.push(byte[0]);
+            }
+            String::from_utf8(head).unwrap()
+        };
+        assert!(!read_head().contains("of-the-mesh"), "before it is asked");
+        // These bytes are those of version 2.0.0.
+        let wanted = "unauthorized: a link takes this hub's MESH_TOKEN, as a bearer token";
+        let answer = format!("HTTP/1.1 401 Unauthorized\r\nContent-Length: {}\r\n\r\n{wanted}", wanted.len());
+        (&stream).write_all(answer.as_bytes()).unwrap();
+        let mut again = Vec::new();
+        if links {
+            while !again.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                assert_eq!((&stream).read(&mut byte).unwrap(), 1);
+                again.push(byte[0]);
+            }
+            let head = std::str::from_utf8(&again).unwrap();
+            let accept = ::mesh::accept(header(head, "Sec-WebSocket-Key"));
+            let answer = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {MESH}\r\n\r\n"
+            );
+            (&stream).write_all(answer.as_bytes()).unwrap();
+            assert!(dialing.logged("link_unproven").contains(&url), "the operator learns who received the token");
+        } else {
+            // The hub ends the connection, and shows why.
+            (&stream).read_to_end(&mut again).unwrap();
+            eventually("the reason is shown", || {
+                let error = json(&dialing, "/hubstats")["bootstrapHubs"][0]["lastError"].to_string();
+                error.contains("the hub asked for MESH_TOKEN itself")
+            });
+        }
+        assert_eq!(String::from_utf8(again).unwrap().contains("Bearer of-the-mesh"), links);
+    }
+}
+
+#[test]
+fn hubs_link_whichever_mesh_auth_they_have() {
+    for (here, there) in [("challenge", "challenge"), ("both", "challenge"), ("challenge", "both")] {
+        let env = |auth| [("IS_HUB", "true"), ("MESH_TOKEN", "of-the-mesh"), ("MESH_AUTH", auth)];
+        let other = Hub::start(&env(there));
+        let url = format!("ws://{}", other.address);
+        let hub = Hub::start(&[&env(here)[..], &[("BOOTSTRAP_HUBS", url.as_str())]].concat());
+        eventually("they link", || json(&hub, "/hubstats")["totalHubs"] == 1);
+        assert_eq!(other.metric(r#"peerpigeon_handshake_failures_total{reason="link-unauthorized"}"#), 0.0);
+    }
+    // A hub that proves nothing is not part of the mesh.
+    let open = Hub::start(&[("IS_HUB", "true"), ("MESH_INSECURE", "true")]);
+    let url = format!("ws://{}", open.address);
+    let env = [("BOOTSTRAP_HUBS", url.as_str()), ("MESH_TOKEN", "of-the-mesh"), ("MESH_AUTH", "challenge")];
+    let hub = Hub::start(&env);
+    eventually("it is refused", || {
+        let error = json(&hub, "/hubstats")["bootstrapHubs"][0]["lastError"].to_string();
+        error.contains("did not prove that it knows MESH_TOKEN")
+    });
 }
 
 #[test]

@@ -61,7 +61,12 @@ impl Core {
         let _turn = TurnGuard::of("dials", ());
         let url = plan.shown();
         match result {
-            Ok(WebSocket { stream, leftover, address }) => {
+            Ok(WebSocket { stream, leftover, address, is_proven }) => {
+                if !is_proven && self.asks_for_proof && !plan.legacy {
+                    let detail = "the hub has not proved that it knows MESH_TOKEN, as hubs of version 2.0.0 cannot: set \
+                        MESH_AUTH=challenge when no such hub is left";
+                    warn!(url, %address, detail, "link_unproven");
+                }
                 let hub = plan.legacy.then(|| hub_at(&url));
                 let target = plan.target.clone();
                 let adopted = NewLink { address, target: Some((plan.target, url)), hub, legacy: plan.legacy, leftover };
@@ -76,9 +81,6 @@ impl Core {
             }
             Err(error) => {
                 self.stats.dial_failures += 1;
-                if error.spoke_legacy {
-                    self.targets.suspect(&plan.target);
-                }
                 if self.targets.failed(&plan.target, &error.to_string(), now, chance()) {
                     warn!(url, %error, "dial_failed");
                 } else {

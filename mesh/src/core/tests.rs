@@ -64,7 +64,7 @@ fn config() -> (MeshConfig, Arc<std::sync::atomic::AtomicU64>) {
         dns_tls: false,
         extra_roots: None,
         legacy: Vec::new(),
-        asks_first: false,
+        sends_bearer: true,
         max_message_bytes: 64 * 1024,
         link_queues_bytes: proto::limits::LINK_QUEUES_BYTES,
         link_partial_bytes: proto::limits::LINK_PARTIAL_BYTES,

@@ -35,8 +35,6 @@ pub(crate) struct Plan {
     pub(crate) tls: bool,
     /// Whether a Go hub is expected there.
     pub(crate) legacy: bool,
-    /// Whether something there has spoken the Go hubs' protocol, and may do so again.
-    pub(crate) is_suspect: bool,
     /// Results of earlier dials to the addresses of `host`.
     pub(crate) experience: Experience,
 }
@@ -69,7 +67,6 @@ impl Plan {
             path,
             tls,
             legacy: false,
-            is_suspect: false,
             experience: Experience::default(),
         })
     }
@@ -93,7 +90,6 @@ impl Plan {
             path,
             tls,
             legacy: false,
-            is_suspect: false,
             experience: Experience::default(),
         }
     }
@@ -153,8 +149,6 @@ pub(crate) struct Targets {
     targets: BTreeMap<TargetId, Target>,
     /// Targets of Go hubs, whatever their source.
     legacy: BTreeSet<TargetId>,
-    /// Targets at which the Go hubs' protocol was found unexpectedly: at most [`MAX_DIALS`].
-    suspects: BTreeSet<TargetId>,
     known: Known,
     /// Maximum number of dials in progress.
     most: usize,
@@ -164,8 +158,8 @@ impl Targets {
     pub(crate) fn new(bootstrap: &[Uri], legacy: &[String], most: usize) -> Self {
         let plan = |url: &String| url.parse().ok().and_then(|uri| Plan::of(&uri));
         let legacy = legacy.iter().filter_map(plan).map(|plan| plan.target).collect();
-        let (suspects, known, most) = (BTreeSet::new(), Known::default(), most.min(MAX_DIALS_AT_ONCE));
-        let mut targets = Self { targets: BTreeMap::new(), legacy, suspects, known, most };
+        let (known, most) = (Known::default(), most.min(MAX_DIALS_AT_ONCE));
+        let mut targets = Self { targets: BTreeMap::new(), legacy, known, most };
         for uri in bootstrap {
             match Plan::of(uri) {
                 Some(plan) => targets.add(plan, DialSource::Bootstrap, None, Duration::ZERO),
@@ -184,7 +178,6 @@ impl Targets {
             return;
         }
         plan.legacy = self.legacy.contains(&plan.target);
-        plan.is_suspect = self.suspects.contains(&plan.target);
         let target = Target {
             source,
             state: State::Waiting,
@@ -292,17 +285,6 @@ impl Targets {
         let is = |hubs: &BTreeSet<HubId>| target.hub.is_some_and(|hub| hubs.contains(&hub));
         let leaving = is(&self.known.draining) && !target.was_linked && target.source != DialSource::Bootstrap;
         leaving || is(&self.known.linked)
-    }
-
-    /// Records that the dialed side speaks the Go hubs' protocol: from now on, the token is sent there only after the
-    /// other side has asked for it.
-    pub(crate) fn suspect(&mut self, id: &TargetId) {
-        if self.suspects.len() < MAX_DIALS {
-            self.suspects.insert(id.clone());
-        }
-        if let Some(target) = self.targets.get_mut(id) {
-            target.plan.is_suspect = true;
-        }
     }
 
     /// Records that a dial failed. Returns true if the log should have a warning.

@@ -226,16 +226,17 @@ fn the_number_of_additional_attempts_of_all_dials_is_bounded() {
     assert_eq!(attempts_at_once(1, MAX_CONNECT_ATTEMPTS), 6);
 }
 
-/// A request for a link, with a token.
-fn link(asks_first: bool) -> Request<Empty<Bytes>> {
-    let request =
-        Request::get("/?peerId=x").header(SEC_WEBSOCKET_PROTOCOL, "mesh").header(AUTHORIZATION, "Bearer token");
-    let request = if asks_first { request.extension(AskFirst) } else { request };
+const DIALER: HubId = HubId(proto::PeerId::from_bytes([1; 20]));
+
+/// A request for a link, which can prove that it knows a token.
+fn link(sends_bearer: bool) -> Request<Empty<Bytes>> {
+    let request = Request::get("/?peerId=x").header(SEC_WEBSOCKET_PROTOCOL, "mesh");
+    let request = request.extension(LinkLogin { token: "token".into(), dialer: DIALER, sends_bearer });
     request.body(Empty::new()).unwrap()
 }
 
 /// The requests of one dial (whether each had the token), and its result.
-fn dialed(asks_first: bool, answer: impl Fn(bool) -> String + Send + 'static) -> (Vec<bool>, Result<(), String>) {
+fn dialed(sends_bearer: bool, answer: impl Fn(bool) -> String + Send + 'static) -> (Vec<bool>, Result<(), String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (heard, shown) = std::sync::mpsc::sync_channel(16);
@@ -246,7 +247,7 @@ fn dialed(asks_first: bool, answer: impl Fn(bool) -> String + Send + 'static) ->
                     head.contains("sec-websocket-key: ") && head.contains("sec-websocket-protocol: mesh"),
                     "{head}"
                 );
-                let shows = head.contains("authorization") || head.contains("token");
+                let shows = head.contains("token");
                 let answer = answer(shows);
                 if heard.send(shows).is_err()
                     || stream.write_all(answer.as_bytes()).is_err()
@@ -258,18 +259,22 @@ fn dialed(asks_first: bool, answer: impl Fn(bool) -> String + Send + 'static) ->
         }
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let opened = runtime.block_on(open([address].into(), None, &link(asks_first), PATIENCE));
+    let opened = runtime.block_on(open([address].into(), None, &link(sends_bearer), PATIENCE));
     (shown.try_iter().collect(), opened.map(|_| ()).map_err(|error| error.to_string()))
 }
 
 fn head(stream: &mut StdStream) -> Option<String> {
+    raw_head(stream).map(|head| head.to_ascii_lowercase())
+}
+
+fn raw_head(stream: &mut StdStream) -> Option<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte).ok()?;
         head.push(byte[0]);
     }
-    Some(String::from_utf8(head).unwrap().to_ascii_lowercase())
+    Some(String::from_utf8(head).unwrap())
 }
 
 fn refusal(text: &str) -> String {
@@ -278,8 +283,9 @@ fn refusal(text: &str) -> String {
 
 #[test]
 fn a_token_is_sent_only_to_servers_that_ask_as_hubs_do() {
+    // The token itself is for hubs of version 2.0.0, and only with MESH_AUTH=both.
     let (shown, opened) = dialed(false, |_| refusal(TOKEN_WANTED));
-    assert!(shown == [true] && opened.unwrap_err().contains(TOKEN_WANTED));
+    assert!(shown == [false] && opened.as_ref().unwrap_err().contains("MESH_AUTH"), "{shown:?} {opened:?}");
     let (shown, opened) = dialed(true, |_| refusal(TOKEN_WANTED));
     assert!(shown == [false, true] && opened.unwrap_err().contains(TOKEN_WANTED), "once");
     let (shown, opened) = dialed(true, |_| refusal("unauthorized"));
@@ -295,19 +301,81 @@ fn a_token_is_sent_only_to_servers_that_ask_as_hubs_do() {
     assert!(shown == [false] && opened.as_ref().unwrap_err().contains("asked for the token"), "{shown:?} {opened:?}");
 }
 
-#[test]
-fn at_most_one_other_server_receives_a_token() {
+/// Dials a server that answers the first request with a challenge, and the second one with `proof`, made from the
+/// credentials in it. Without credentials, it opens a WebSocket at once. Returns the credentials, and whether the server has
+/// proved that it knows the token, or the error.
+fn challenged(
+    sends_bearer: bool,
+    challenge: Option<String>,
+    proof: impl Fn(&LinkCredentials) -> String + Send + 'static,
+) -> (Vec<String>, Result<bool, String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (heard, sent) = std::sync::mpsc::sync_channel(16);
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            while let Some(head) = raw_head(&mut stream) {
+                let value = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+                let credentials = LinkCredentials::parse(value("authorization: "));
+                _ = heard.send(value("authorization: ").to_owned());
+                let answer = match (&challenge, &credentials) {
+                    (Some(challenge), None) => {
+                        refusal(TOKEN_WANTED).replacen("\r\n", &format!("\r\nWWW-Authenticate: {challenge}\r\n"), 1)
+                    }
+                    (_, credentials) => {
+                        let accept = accept(value("sec-websocket-key: "));
+                        let proof = credentials.as_ref().map(&proof).unwrap_or_default();
+                        format!(
+                            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                             Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: mesh\r\n\
+                             Authentication-Info: {proof}\r\n\r\n"
+                        )
+                    }
+                };
+                if stream.write_all(answer.as_bytes()).is_err() {
+                    break;
+                }
+            }
+        }
+    });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let dial = |asks_first, addresses: &[SocketAddr]| {
-        let addresses = addresses.iter().copied().collect();
-        runtime.block_on(open(addresses, None, &link(asks_first), PATIENCE)).map(|socket| socket.address)
-    };
+    let opened = runtime.block_on(open([address].into(), None, &link(sends_bearer), PATIENCE));
+    (sent.try_iter().collect(), opened.map(|socket| socket.is_proven).map_err(|error| error.to_string()))
+}
+
+#[test]
+fn a_hub_with_a_challenge_must_prove_that_it_knows_the_token() {
+    let issue = |n| proto::LinkChallenges::new([7; 32]).issue([n; 16], Duration::from_secs(1));
+    for sends_bearer in [true, false] {
+        let dial = |proof: fn(&LinkCredentials) -> String| challenged(sends_bearer, Some(issue(5)), proof);
+        let (sent, opened) = dial(|credentials| credentials.reply(b"token", DIALER));
+        assert_eq!(opened, Ok(true));
+        // The token itself is never sent.
+        assert!(sent.len() == 2 && sent[0] == LINK_SCHEME && !sent[1].contains("token"), "{sent:?}");
+        let refused = |opened: Result<bool, String>| opened.is_err_and(|error| error.contains("did not prove"));
+        assert!(refused(dial(|credentials| credentials.reply(b"a guess", DIALER)).1));
+        assert!(refused(dial(|_| String::new()).1), "a stranger");
+        let own = |credentials: &LinkCredentials| {
+            let header = credentials.header();
+            header[header.find("proof=").unwrap()..].to_owned()
+        };
+        assert!(refused(dial(own).1), "the dialer's own proof is returned");
+        // A recorded answer is of another nonce, even if the challenge is the same.
+        let before = LinkCredentials::parse(&sent[1]).unwrap().reply(b"token", DIALER);
+        assert!(refused(challenged(sends_bearer, Some(issue(5)), move |_| before.clone()).1));
+    }
+    // A stranger opens the link at once. Under MESH_AUTH=both, that may be a hub of version 2.0.0.
+    assert!(challenged(false, None, |_| String::new()).1.unwrap_err().contains("did not prove"));
+    assert_eq!(challenged(true, None, |_| String::new()).1, Ok(false));
+}
+
+#[test]
+fn servers_without_the_subprotocol_receive_no_token() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // They open a WebSocket without the subprotocol, as Go hubs do.
     let (one, asked_one) = server(upgrade_to_websocket);
     let (other, asked_other) = server(upgrade_to_websocket);
-    let asked = || (asked_one.load(Ordering::Relaxed), asked_other.load(Ordering::Relaxed));
-    let shown = dial(false, &[one, other]);
-    assert!(matches!(shown, Err(ConnectError::NoSubprotocol { shown: true })) && asked() == (1, 0), "{shown:?}");
-    let shown = dial(true, &[one, other]);
-    assert!(matches!(shown, Err(ConnectError::NoSubprotocol { shown: false })) && asked() == (2, 1), "{shown:?}");
+    let opened = runtime.block_on(open([one, other].into(), None, &link(true), PATIENCE));
+    assert!(matches!(opened, Err(ConnectError::NoSubprotocol { shown: false })), "{opened:?}");
+    assert_eq!((asked_one.load(Ordering::Relaxed), asked_other.load(Ordering::Relaxed)), (1, 1));
 }

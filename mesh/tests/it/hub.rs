@@ -61,7 +61,7 @@ pub(crate) fn config(n: u8, bootstrap: &[String]) -> MeshConfig {
         dns_tls: false,
         extra_roots: None,
         legacy: Vec::new(),
-        asks_first: false,
+        sends_bearer: true,
         max_message_bytes: 64 * 1024,
         link_queues_bytes: proto::limits::LINK_QUEUES_BYTES,
         link_partial_bytes: proto::limits::LINK_PARTIAL_BYTES,

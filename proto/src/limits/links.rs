@@ -81,6 +81,15 @@ pub const LINK_PING_INTERVAL: Duration = Duration::from_millis(2_500);
 /// Time in which both ends of a link must exchange hellos, from the upgrade.
 pub const LINK_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Time for which a dialer may answer an acceptor's challenge. Later answers are refused, and the dialer tries again.
+/// An answer takes one round trip.
+pub const LINK_CHALLENGE_TIME: Duration = Duration::from_secs(10);
+
+/// Maximum number of answered challenges that a hub remembers until they expire. Further answers are refused as
+/// repeated ones. Only hubs with MESH_TOKEN can cause them: four times [`MAX_LINKS`] in [`LINK_CHALLENGE_TIME`]. Each
+/// takes about 40 B.
+pub const MAX_LINK_CHALLENGES_USED: usize = 4 * MAX_LINKS;
+
 /// Time for which a stopping hub waits until its links have accepted its last envelopes.
 pub const LINK_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 

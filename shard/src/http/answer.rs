@@ -8,7 +8,9 @@ use bytes::Bytes;
 use fastwebsockets::upgrade;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{
+    CONNECTION, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, WWW_AUTHENTICATE,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use proto::envelope::SUBPROTOCOL;
 use proto::limits::MAX_FORM_BYTES;
@@ -29,6 +31,9 @@ use crate::proxies::Unclear;
 use crate::session::Newcomer;
 use crate::stats::{HandshakeFailure, IoStats};
 use crate::{Answer, Audience, Form, Page, Visitor};
+
+/// The header of a hub's own proof (RFC 9110, 11.6.3).
+const AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("authentication-info");
 
 /// The other end of an upgraded connection.
 #[derive(Debug)]
@@ -77,6 +82,7 @@ pub(super) fn answer(
     };
     let mut core = core.borrow_mut();
     let is_draining = core.is_draining();
+    let now = core.now().at;
     let names_protocol = wants_socket && handshake::offers(request.headers(), CLIENT_SUBPROTOCOL);
     let offer = Offer::of(request.headers());
     let host = handshake::check_host(request.version(), request.headers());
@@ -104,8 +110,9 @@ pub(super) fn answer(
     }
     let mut refuse = |refusal: HttpRefusal, request: &mut Request<Incoming>| {
         let close = refusal.close_frame();
-        let HttpRefusal { failure, status, text, headers, retry_after, token } = refusal;
-        if wants_socket || matches!(failure, HandshakeFailure::BadRequest | HandshakeFailure::Forwarded) {
+        let HttpRefusal { failure, status, text, headers, retry_after, token, challenge, is_counted } = refusal;
+        if (wants_socket && is_counted) || matches!(failure, HandshakeFailure::BadRequest | HandshakeFailure::Forwarded)
+        {
             core.stats_mut().handshake_failures[failure as usize] += 1;
             if failure.is_of_a_link()
                 && let Some(times) = core.links_refused.count()
@@ -139,6 +146,9 @@ pub(super) fn answer(
         for (name, value) in headers {
             response.headers_mut().insert(*name, HeaderValue::from_static(value));
         }
+        if let Some(challenge) = challenge.and_then(|challenge| HeaderValue::from_str(&challenge).ok()) {
+            response.headers_mut().append(WWW_AUTHENTICATE, challenge);
+        }
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
@@ -162,9 +172,13 @@ pub(super) fn answer(
     // a page of a refused origin learns nothing about tokens. Peers and hubs have different tokens: a peer's token
     // opens no link.
     let headers = request.headers();
+    let mut proof = None;
     let checked = door.check_origin(headers).and_then(|()| {
         if is_link {
-            door.check_hub(caller.entrance, offer, &query, headers).map(|hub| Guest::Hub { hub, legacy })
+            door.check_hub(caller.entrance, offer, &query, headers, now).map(|(hub, own_proof)| {
+                proof = own_proof;
+                Guest::Hub { hub, legacy }
+            })
         } else {
             let peer = door.check_peer(caller.entrance, &query, headers);
             peer.map(|newcomer| Guest::Peer(Newcomer { names_protocol, ..newcomer }))
@@ -211,7 +225,11 @@ pub(super) fn answer(
         Offer::Spoken => Some(SUBPROTOCOL),
         Offer::Nothing | Offer::Other | Offer::Unknown => names_protocol.then_some(CLIENT_SUBPROTOCOL),
     };
-    Answer::Now(switched(response, protocol))
+    let mut response = switched(response, protocol);
+    if let Some(proof) = proof.and_then(|proof| HeaderValue::from_str(&proof).ok()) {
+        response.headers_mut().insert(AUTHENTICATION_INFO, proof);
+    }
+    Answer::Now(response)
 }
 
 /// The answer that upgrades a connection, with the subprotocol that the hub selects.

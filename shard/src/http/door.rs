@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -26,7 +26,7 @@ use super::refusal::HttpRefusal;
 use super::secure::Handshakes;
 use crate::config::{DoorConfig, RedirectDoor};
 use crate::crowd::{NoEntry, Place};
-use crate::links::{Admission, LinkDoor, Offer};
+use crate::links::{Admission, LinkCheck, LinkDoor, Offer};
 use crate::session::{HandOff, Newcomer};
 use crate::stats::HandshakeFailure;
 use crate::tokens::{Allowed, TokenRefusal, Tokens};
@@ -34,6 +34,13 @@ use crate::{Gauges, Pages};
 
 /// The refusal of a WebSocket at the operators' port.
 const ADMIN_ONLY: &str = "this port serves only pages for operators (ADMIN_PORT): connect WebSockets to PORT";
+
+const BEARER_REFUSED: &str = "unauthorized: this hub accepts proofs of MESH_TOKEN and not the token itself (MESH_AUTH=challenge): update the \
+     dialing hub";
+
+const WRONG_PROOF: &str = "unauthorized: the proof is of another MESH_TOKEN: set the same one on every hub";
+
+const STALE_CHALLENGE: &str = "unauthorized: the challenge has expired or was answered before: ask for a new one";
 
 /// Maximum length of an origin in an answer and in the log, in bytes. The rest of a longer one is cut off.
 const MAX_SHOWN_ORIGIN: usize = 256;
@@ -270,7 +277,8 @@ impl Door {
         offer: Offer,
         query: &Query,
         headers: &HeaderMap,
-    ) -> Result<HubId, HttpRefusal> {
+        now: Duration,
+    ) -> Result<(HubId, Option<String>), HttpRefusal> {
         let off = |text: &'static str| Err(HttpRefusal::new(HandshakeFailure::LinkOff, StatusCode::FORBIDDEN, text));
         let Some(links) = &self.links else {
             return off("this hub is not part of a mesh: set IS_HUB=true on it");
@@ -282,6 +290,7 @@ impl Door {
             let text = "this port accepts no links: dial MESH_PORT of this hub";
             return Err(HttpRefusal::new(HandshakeFailure::LinkWrongPort, StatusCode::FORBIDDEN, text));
         }
+        let mut proof = None;
         // A Go hub has no token. Its address has already been checked.
         if offer != Offer::Nothing {
             match &links.admission {
@@ -289,10 +298,27 @@ impl Door {
                     return off("this hub accepts no links: set MESH_TOKEN on it, or MESH_INSECURE=true");
                 }
                 Admission::Open => {}
-                Admission::Tokens(tokens) if tokens.iter().any(|token| query.shows(headers, token)) => {}
-                Admission::Tokens(_) => {
-                    let shown = query.shown(headers).next().is_some();
-                    return Err(HttpRefusal::unauthorized(HandshakeFailure::LinkUnauthorized, TOKEN_WANTED, shown));
+                Admission::Tokens(tokens) => {
+                    let dialer = query.id().ok().map(HubId);
+                    let checked = tokens.check(dialer, headers, query.token.as_deref(), now);
+                    let is_counted = checked != LinkCheck::Asked;
+                    let refused = match checked {
+                        LinkCheck::Accepted(own_proof) => {
+                            proof = own_proof;
+                            None
+                        }
+                        LinkCheck::Asked | LinkCheck::NoToken => {
+                            Some((HandshakeFailure::LinkUnauthorized, TOKEN_WANTED))
+                        }
+                        LinkCheck::Bearer => Some((HandshakeFailure::LinkBearer, BEARER_REFUSED)),
+                        LinkCheck::WrongProof => Some((HandshakeFailure::LinkProof, WRONG_PROOF)),
+                        LinkCheck::Stale => Some((HandshakeFailure::LinkChallenge, STALE_CHALLENGE)),
+                    };
+                    if let Some((failure, text)) = refused {
+                        let shown = query.shown(headers).next().is_some();
+                        let refusal = HttpRefusal::unauthorized(failure, text, shown);
+                        return Err(HttpRefusal { challenge: tokens.challenge(now), is_counted, ..refusal });
+                    }
                 }
             }
         }
@@ -300,6 +326,6 @@ impl Door {
             let text = format!("unknown version of links: use Sec-WebSocket-Protocol: {SUBPROTOCOL}");
             return Err(HttpRefusal::new(HandshakeFailure::LinkVersion, StatusCode::BAD_REQUEST, text));
         }
-        query.id().map(HubId)
+        query.id().map(|id| (HubId(id), proof))
     }
 }

@@ -36,11 +36,24 @@ pub(super) struct HttpRefusal {
     pub(super) retry_after: Option<u64>,
     /// Why a token of the request was refused.
     pub(super) token: Option<TokenRefusal>,
+    /// The challenge for a hub, as a value of `WWW-Authenticate`.
+    pub(super) challenge: Option<String>,
+    /// Whether it is counted and logged. The first answer to a hub that asks for a challenge is not.
+    pub(super) is_counted: bool,
 }
 
 impl HttpRefusal {
     pub(super) fn new(failure: HandshakeFailure, status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { failure, status, text: text.into(), headers: &[], retry_after: None, token: None }
+        Self {
+            failure,
+            status,
+            text: text.into(),
+            headers: &[],
+            retry_after: None,
+            token: None,
+            challenge: None,
+            is_counted: true,
+        }
     }
 
     /// The close frame that refuses a client that offers [`CLIENT_SUBPROTOCOL`](proto::CLIENT_SUBPROTOCOL): browsers

@@ -106,7 +106,9 @@ impl Refusal {
                 | ConnectError::Http(_)
                 | ConnectError::Request(_)
                 | ConnectError::NoSubprotocol { .. }
-                | ConnectError::Asked),
+                | ConnectError::Asked
+                | ConnectError::NoChallenge
+                | ConnectError::Unproven),
             ) => (Topic::NoAnswer, error.to_string()),
             Self::Ended(ended @ Ended::Closed { code: 1008, .. }) => {
                 (Topic::HubFull, format!("the hub admits nobody: {ended}"))

@@ -346,6 +346,7 @@ fn name(error: &ConnectError) -> String {
         }
         ConnectError::Late => "timeout".to_owned(),
         ConnectError::Asked => "closed".to_owned(),
+        ConnectError::NoChallenge | ConnectError::Unproven => "unproven".to_owned(),
         ConnectError::Request(_) => "request".to_owned(),
     }
 }

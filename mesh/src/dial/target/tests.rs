@@ -381,23 +381,3 @@ fn the_number_of_simultaneous_dials_is_bounded() {
     assert_eq!(due(&mut targets, 499).len(), 0);
     assert_eq!(due(&mut targets, 500).len(), MAX_YOUNG_DIALS);
 }
-
-#[test]
-fn an_address_that_answered_like_a_go_hub_must_ask_for_the_token() {
-    let uri: Uri = "ws://old:1".parse().unwrap();
-    let mut targets = Targets::new(&[uri], &[], MAX_DIALS_AT_ONCE);
-    let plan = targets.due(at(0)).remove(0);
-    assert!(!plan.is_suspect);
-    targets.suspect(&plan.target);
-    targets.failed(&plan.target, "it is a Go hub", at(0), 0);
-    assert!(targets.due(at(60_000)).remove(0).is_suspect);
-    // The same applies if another hub advertises the address.
-    let mut targets = Targets::new(&[], &[], MAX_DIALS_AT_ONCE);
-    targets.suspect(&plan.target);
-    targets.advertised(
-        HubId(PeerId::from_bytes([1; 20])),
-        [(HubId(PeerId::from_bytes([2; 20])), false, "ws://old:1")].into_iter(),
-        at(0),
-    );
-    assert!(targets.due(at(60_000)).remove(0).is_suspect);
-}
