@@ -150,8 +150,9 @@ pub(crate) static JWT_SECRET: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Secret,
     heading: TOKENS,
-    help: "Secrets of tokens that peers may send instead of AUTH_TOKEN: JWTs signed with HS256, HS384 or HS512; 32 \
-           characters or more each, separated by commas; file:PATH reads one from a file. JWT_SECRETS is the same",
+    help: "Secrets for JWTs signed with HS256, HS384 or HS512, which peers may send instead of AUTH_TOKEN: at least 32 \
+        characters each, separated by commas; file:PATH reads a secret from a file. JWT_SECRETS is another name of \
+        this setting",
 };
 
 pub(crate) static JWT_PUBLIC_KEY: Setting = Setting {
@@ -160,8 +161,8 @@ pub(crate) static JWT_PUBLIC_KEY: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: TOKENS,
-    help: "Public keys of such tokens, signed with RS256, ES256 or EdDSA: PEM text, or files separated by commas. \
-           JWT_PUBLIC_KEYS is the same",
+    help: "Public keys for JWTs signed with RS256, ES256 or EdDSA: PEM text, or files separated by commas. \
+        JWT_PUBLIC_KEYS is another name of this setting",
 };
 
 pub(crate) static JWT_JWKS: Setting = Setting {
@@ -170,8 +171,8 @@ pub(crate) static JWT_JWKS: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: TOKENS,
-    help: "File or https:// URL of a set of such public keys (JWKS); the hub loads it again periodically, on SIGHUP, \
-           and when a token names an unknown key",
+    help: "File or https:// URL of a JSON Web Key Set (JWKS) with public keys for JWTs; the hub reloads it \
+        periodically, on SIGHUP, and when a token names an unknown key",
 };
 
 pub(crate) static JWT_CA: Setting = Setting {
@@ -189,8 +190,8 @@ pub(crate) static JWT_AUDIENCE: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: TOKENS,
-    help: "Names of this hub, separated by commas, one of which must be in the claim aud of a token; without it, \
-           tokens must have no such claim",
+    help: "Names of this hub, separated by commas; the claim aud of a token must contain one of them. Without this \
+        setting, the hub refuses tokens that have a claim aud",
 };
 
 pub(crate) static JWT_ISSUER: Setting = Setting {
@@ -199,7 +200,7 @@ pub(crate) static JWT_ISSUER: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: TOKENS,
-    help: "Issuers, separated by commas, one of which must be the claim iss of a token",
+    help: "Issuers, separated by commas; the claim iss of a token must be one of them",
 };
 
 pub(crate) static PEER_ID_PROOF: Setting = Setting {
@@ -208,9 +209,9 @@ pub(crate) static PEER_ID_PROOF: Setting = Setting {
     default: Preset::Text("off"),
     kind: Kind::Text,
     heading: TOKENS,
-    help: "Whether clients prove that their peer id is their own, as the hash of a public key \
-           of Ed25519: off, offered (those that send a key must prove it, and then take their \
-           id over at once), or required (others are refused)",
+    help: "Whether clients must prove that they own their peer id, which is then the hash of their Ed25519 public key: \
+        off, offered (only clients that send a key must prove it; they then replace an older connection with their id \
+        at once), or required (clients without a proof are refused, unless their token names the id)",
 };
 
 pub(crate) static PEER_ID_HOSTS: Setting = Setting {
@@ -241,8 +242,9 @@ pub(crate) static TRUSTED_PROXIES: Setting = Setting {
     kind: Kind::Text,
     heading: LISTENING,
     help: "Addresses of proxies in front of the hub, such as 10.0.0.0/8, separated by commas; the hub reads \
-           X-Forwarded-For, Forwarded and the PROXY protocol from them only, so that logs and limits have the client's \
-           address. Until this is set, addresses of private networks that send such headers have no limits per address",
+        X-Forwarded-For, Forwarded and the PROXY protocol from them only, so that logs and limits have the client's \
+        address. While this is not set, private addresses that send one of these headers are exempt from the limits \
+        per address",
 };
 
 pub(crate) static PROXY_PROTOCOL: Setting = Setting {
@@ -251,8 +253,8 @@ pub(crate) static PROXY_PROTOCOL: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: LISTENING,
-    help: "Ports at which every connection of TRUSTED_PROXIES begins with a PROXY head (version 1 or 2), before TLS: \
-           PORT, ADMIN_PORT or MESH_PORT, separated by commas",
+    help: "Ports at which every connection from TRUSTED_PROXIES begins with a PROXY protocol header (version 1 or 2), \
+        before TLS: PORT, ADMIN_PORT or MESH_PORT, separated by commas",
 };
 
 pub(crate) static CORS_ORIGIN: Setting = Setting {
@@ -280,7 +282,8 @@ pub(crate) static PLAYGROUND: Setting = Setting {
     default: Preset::Text("true"),
     kind: Kind::Switch,
     heading: LISTENING,
-    help: "Serve browsers a page at / that tries out the hub with two tabs; programs get JSON at / in either case",
+    help: "Serve a page at / with which visitors can try out the hub in two browser tabs; programs always get JSON at \
+        /",
 };
 
 pub(crate) static TLS_CERT: Setting = Setting {
@@ -290,8 +293,8 @@ pub(crate) static TLS_CERT: Setting = Setting {
     kind: Kind::Text,
     heading: TLS,
     help: "PEM files of the hub's certificates with their chains, separated by commas; with TLS_KEY, the hub speaks \
-           TLS. The client's server name selects the certificate, by default the first. The hub reads changed files \
-           again",
+        TLS. The server name that the client sends selects the certificate; all other names get the first one. The hub \
+        reloads changed files",
 };
 
 pub(crate) static TLS_KEY: Setting = Setting {
@@ -318,7 +321,7 @@ pub(crate) static HTTP_REDIRECT_PORT: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Number { noun: "a port", min: 0, max: 65_535 },
     heading: TLS,
-    help: "Port without TLS that redirects clients to https and wss at PORT, such as 80 beside PORT 443",
+    help: "Port without TLS that redirects clients to https and wss at PORT, such as 80 if PORT is 443",
 };
 
 pub(crate) static TLS_TICKET_KEY: Setting = Setting {
@@ -327,8 +330,8 @@ pub(crate) static TLS_TICKET_KEY: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Secret,
     heading: TLS,
-    help: "Secret of at least 32 characters; hubs with the same secret resume each other's TLS sessions, other hubs \
-        only their own",
+    help: "Secret of at least 32 characters; hubs with the same secret resume each other's TLS sessions; a hub without \
+        this secret resumes only its own",
 };
 
 pub(crate) static TLS_ACME: Setting = Setting {
@@ -337,9 +340,9 @@ pub(crate) static TLS_ACME: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: TLS,
-    help: "Host names of the hub, separated by commas: it orders a certificate for each from an ACME authority \
-        (TLS-ALPN-01), renews \
-           it, and accepts the authority's terms. The default of PORT is then 443, and of HOST every address",
+    help: "Host names of the hub, separated by commas: the hub orders a certificate for each name from an ACME \
+        authority (TLS-ALPN-01), renews it, and accepts the authority's terms. PORT then defaults to 443, and HOST to \
+        every address",
 };
 
 pub(crate) static TLS_ACME_DIR: Setting = Setting {
@@ -348,7 +351,7 @@ pub(crate) static TLS_ACME_DIR: Setting = Setting {
     default: Preset::Found("acme in $STATE_DIRECTORY or ~/.local/state/peerpigeon"),
     kind: Kind::Text,
     heading: TLS,
-    help: "Directory of the account and the certificates of TLS_ACME; it must be kept over restarts",
+    help: "Directory for the account and the certificates of TLS_ACME; its files must survive restarts",
 };
 
 pub(crate) static TLS_ACME_URL: Setting = Setting {
@@ -384,8 +387,8 @@ pub(crate) static TLS_ACME_EAB_KID: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: TLS,
-    help: "Key identifier for authorities that bind ACME accounts to accounts of their own, such as ZeroSSL (external account \
-           binding); with TLS_ACME_EAB_HMAC, and only for the first order",
+    help: "Key identifier for external account binding, which authorities such as ZeroSSL require; needs \
+        TLS_ACME_EAB_HMAC, and is used only for the first order",
 };
 
 pub(crate) static TLS_ACME_EAB_HMAC: Setting = Setting {
@@ -412,8 +415,8 @@ pub(crate) static MAX_CONNECTIONS_PER_ADDRESS: Setting = Setting {
     default: Preset::Found("512, but at most two thirds of MAX_CONNECTIONS, and at least 64"),
     kind: Kind::Number { noun: "a number of connections", min: 0, max: 10_000_000 },
     heading: LIMITS,
-    help: "Maximum number of connections of one client address at PORT; 0 means no limit. Of IPv6, a /64 counts as \
-        one address",
+    help: "Maximum number of connections of one client address at PORT; 0 means no limit. An IPv6 /64 network counts \
+        as one address",
 };
 
 pub(crate) static MAX_UNFINISHED_PER_ADDRESS: Setting = Setting {
@@ -495,7 +498,8 @@ pub(crate) static ANNOUNCE_RATE_BYTES: Setting = Setting {
     default: Preset::Number(DEFAULT_ANNOUNCE_RATE_BYTES),
     kind: Kind::Number { noun: "a number of bytes per second", min: 1024, max: LARGEST_MESSAGE_RATE_BYTES },
     heading: LIMITS,
-    help: "Bytes of announcements per second that a peer may send, each plus 4 KiB; bursts of 16 s are allowed",
+    help: "Bytes of announcements per second that a peer may send; each announcement counts 4 KiB in addition to its \
+        length; bursts of 16 s are allowed",
 };
 
 pub(crate) static EVENT_RATE_BYTES: Setting = Setting {
@@ -504,7 +508,8 @@ pub(crate) static EVENT_RATE_BYTES: Setting = Setting {
     default: Preset::Number(DEFAULT_EVENT_RATE_BYTES),
     kind: Kind::Number { noun: "a number of bytes per second", min: 1024, max: LARGEST_MESSAGE_RATE_BYTES },
     heading: LIMITS,
-    help: "Bytes per second that the announcements of a peer may make the hubs send; bursts of 25 s are allowed",
+    help: "Bytes per second that the hubs may send to other peers because of one peer's announcements; bursts of 25 s \
+        are allowed",
 };
 
 pub(crate) static DISCOVER_RATE: Setting = Setting {
@@ -532,8 +537,8 @@ pub(crate) static NETWORK_BUDGETS: Setting = Setting {
     default: Preset::Number(DEFAULT_NETWORK_BUDGETS as u64),
     kind: Kind::Number { noun: "a number of budgets", min: 0, max: 1_000_000 },
     heading: LIMITS,
-    help: "Number of peers whose rates the members of a network may use together; beyond that, members that have used \
-           much are refused; 0 means no limit",
+    help: "Limit of the rates of all members of a network together, as a multiple of the limits of one peer; above it, \
+        the hub refuses messages of members that have sent much; 0 means no limit",
 };
 
 /// The minimum is three ticks, because pings are due at every third of the timeout.
@@ -543,8 +548,8 @@ pub(crate) static PEER_TIMEOUT_MS: Setting = Setting {
     default: Preset::Number(300_000),
     kind: Kind::Number { noun: "a number of milliseconds", min: 3 * TICK.as_millis() as u64, max: DAY_MS },
     heading: LIMITS,
-    help: "Silence after which a peer is removed; unanswered pings remove it after 60 s anyway, so only values below \
-        60000 have an effect",
+    help: "Milliseconds without data from a peer after which the hub removes it; unanswered pings remove it after 60 s \
+        anyway, so only values below 60000 have an effect",
 };
 
 pub(crate) static DISCOVERY: Setting = Setting {
@@ -564,7 +569,7 @@ pub(crate) static SEND_QUEUE_FRAMES: Setting = Setting {
     default: Preset::Number(DEFAULT_SEND_QUEUE_FRAMES as u64),
     kind: Kind::Number { noun: "a number of frames", min: 2 * ROSTER_CHUNK as u64, max: 16 * 1024 * 1024 },
     heading: LIMITS,
-    help: "Maximum number of messages queued for one peer; a peer that reads too slowly is closed",
+    help: "Maximum number of messages queued for one peer; above it, the hub closes the peer's connection",
 };
 
 pub(crate) static SEND_QUEUE_BYTES: Setting = Setting {
@@ -647,7 +652,8 @@ pub(crate) static TURN_TTL: Setting = Setting {
     default: Preset::Number(3600),
     kind: Kind::Number { noun: "a number of seconds", min: 300, max: 604_800 },
     heading: ICE,
-    help: "Validity of a TURN credential; connected peers receive a new one after three quarters of it",
+    help: "Seconds for which a TURN credential is valid; connected peers receive a new one after three quarters of \
+        this time",
 };
 
 pub(crate) static IS_HUB: Setting = Setting {
@@ -686,7 +692,8 @@ pub(crate) static MESH_PRESENCE_BYTES: Setting = Setting {
     ),
     kind: Kind::Number { noun: "a number of bytes", min: LEAST_PRESENCE_BYTES as u64, max: 1 << 40 },
     heading: MESH,
-    help: "Maximum size of the peers of all other hubs that this hub stores, in bytes; one hub can use half of it",
+    help: "Maximum size of the data that this hub stores about the peers of all other hubs, in bytes; the peers of one \
+        hub can use half of it",
 };
 
 pub(crate) static BOOTSTRAP_HUBS: Setting = Setting {
@@ -742,8 +749,8 @@ pub(crate) static MESH_DNS: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: MESH,
-    help: "DNS name whose addresses are hubs to dial, such as a headless Service; resolved repeatedly; the default \
-           port is MESH_PORT; wss://host:port uses TLS",
+    help: "DNS name whose addresses are hubs to dial, such as that of a headless Service. The hub resolves it \
+        repeatedly. The default port is MESH_PORT; wss://host:port uses TLS",
 };
 
 pub(crate) static MESH_ADVERTISE: Setting = Setting {
@@ -761,8 +768,8 @@ pub(crate) static PUBLIC_URL: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: MESH,
-    help: "ws:// or wss:// URL at which clients reach this hub; a hub that stops sends the URLs of the other hubs to \
-        its peers",
+    help: "ws:// or wss:// URL at which clients reach this hub; a hub that stops sends its peers the PUBLIC_URL of \
+        every other hub",
 };
 
 pub(crate) static MESH_ADMIN_URL: Setting = Setting {
@@ -790,8 +797,9 @@ pub(crate) static MESH_LEGACY: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Text,
     heading: MESH,
-    help: "Go hubs, which use no token: URLs that BOOTSTRAP_HUBS also names, and address ranges such as 10.0.0.0/8; \
-           every WebSocket without a subprotocol from such a range is a Go hub; separated by commas",
+    help: "Go hubs, which are trusted without a token, separated by commas: URLs that are also in BOOTSTRAP_HUBS, and \
+        address ranges such as 10.0.0.0/8. Every WebSocket without a subprotocol from such a range counts as a Go \
+        hub",
 };
 
 pub(crate) static MESH_PORT: Setting = Setting {
@@ -833,7 +841,8 @@ pub(crate) static CLEANUP_INTERVAL_MS: Setting = Setting {
     default: Preset::Number(30_000),
     kind: Kind::Number { noun: "a number of milliseconds", min: 1, max: DAY_MS },
     heading: OPERATION,
-    help: "No effect: peers are removed at once. Accepted because the Go hub has it",
+    help: "Has no effect, because peers are removed at once. The hub accepts this setting for compatibility with the \
+        Go hub",
 };
 
 pub(crate) static DRAIN_SECS: Setting = Setting {
@@ -851,8 +860,8 @@ pub(crate) static READY_WHEN_FULL: Setting = Setting {
     default: Preset::Text("false"),
     kind: Kind::Switch,
     heading: OPERATION,
-    help: "Answer 200 at /readyz although the hub is full; by default a full hub answers 503, so that load balancers \
-           send new peers to other hubs",
+    help: "Answer 200 at /readyz even while the hub is full; by default a full hub answers 503, so that load balancers \
+        send new peers to other hubs",
 };
 
 pub(crate) static LOG_FORMAT: Setting = Setting {

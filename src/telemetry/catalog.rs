@@ -66,7 +66,8 @@ catalog! {
     WRITES "peerpigeon_writes_total" Counter []
         "Writes to WebSockets. Messages out divided by writes shows how well messages are batched."
     PINGS "peerpigeon_pings_total" Counter []
-        "WebSocket pings sent: to silent peers, to peers that were sent nothing, and for takeovers."
+        "WebSocket pings sent: to peers that have sent or received nothing for a time, and to check the old connection \
+            in a takeover."
     RELAY_OUTCOMES "peerpigeon_relay_outcomes_total" Counter ["outcome"]
         "Outcomes of signals (offers, answers, candidates) from peers. Each signal has exactly one."
     RELAY_LATE_OUTCOMES "peerpigeon_relay_late_outcomes_total" Counter []
@@ -79,9 +80,10 @@ catalog! {
     ERRORS "peerpigeon_errors_total" Counter ["code"]
         "Error messages sent to peers."
     ERRORS_WITHHELD "peerpigeon_errors_withheld_total" Counter []
-        "Error messages not sent because the peer had reached its limit of them."
+        "Error messages not sent because the peer had reached the limit of ERROR_RATE."
     RATE_LIMITED "peerpigeon_rate_limited_total" Counter ["budget", "owner"]
-        "Messages refused because their sender, or its network, had used up a budget; for errors, those not sent."
+        "Messages refused because their sender, or its network, had used up a budget. The budget `errors` counts error \
+            messages that were not sent."
     TURN_CREDENTIALS "peerpigeon_turn_credentials_total" Counter []
         "Credentials for TURN (TURN_URLS) sent to peers: one at each connection, and one at each renewal."
     HANDSHAKES "peerpigeon_handshakes_total" Counter []
@@ -106,17 +108,19 @@ catalog! {
     CLOSES "peerpigeon_closes_total" Counter ["reason"]
         "WebSockets closed."
     TAKEOVERS "peerpigeon_takeovers_total" Counter ["outcome"]
-        "Second connections with an id in use on this hub: the first was dead and was replaced, or answered and stayed, or the \
-            owner of the id took it over."
+        "Second connections with an id in use on this hub, by outcome: the first connection was dead and was replaced, \
+            or it answered and stayed, or the owner of the id took the id over."
     RESUMES "peerpigeon_resumes_total" Counter ["outcome"]
-        "Resume secrets that clients sent: the id was taken over at once (resumed) or was free (continued), the \
-            liveness check decided (outdated, younger, late, owned), or the secret was ignored (foreign, malformed)."
+        "Resume secrets that clients sent, by outcome: the client took the id over at once (resumed), the id was free \
+            (continued), the liveness check decided (outdated, younger, late, owned), or the secret was ignored \
+            (foreign, malformed)."
     TOKENS "peerpigeon_tokens_total" Counter ["outcome"]
-        "Tokens (JWT) that peers sent with a request or with `auth`: accepted, or refused for this reason."
+        "Tokens (JWT) that peers sent with a request or with `auth`, by outcome: accepted, or the reason for the \
+            refusal."
     IDS_PROVEN "peerpigeon_ids_proven_total" Counter []
-        "Clients that proved, by the key of their id, that the id is their own."
+        "Clients that proved, with the private key of their id, that they own the id."
     TOKEN_KEY_LOADS "peerpigeon_token_key_loads_total" Counter ["outcome"]
-        "Loads of changed keys of tokens, by result: taken, or refused (the previous keys stay in use)."
+        "Loads of changed keys for tokens, by result: taken, or refused (the previous keys stay in use)."
     HTTP_REQUESTS "peerpigeon_http_requests_total" Counter []
         "HTTP requests that were not for a WebSocket."
     PAGES_REFUSED "peerpigeon_pages_refused_total" Counter []
@@ -134,8 +138,8 @@ catalog! {
     SHARD_SESSIONS "peerpigeon_shard_sessions" Gauge ["shard"]
         "WebSockets on the shard."
     TURN "peerpigeon_turn_seconds" Histogram ["thread"]
-        "Lengths of the turns of a shard's or the mesh's thread. After a turn, everything else that is ready has its \
-            turn. A stop of the process counts as part of a turn."
+        "Lengths of the turns of a shard's or the mesh's thread. A turn is the work for one task, before the thread \
+            runs the next ready task. If the process is stopped during a turn, that time counts as well."
     SHARD_BUSY "peerpigeon_shard_busy_seconds_total" CounterSeconds ["shard"]
         "Time the shard was busy. Its rate is the load of its core, at most 1."
     SHARD_LETTERS "peerpigeon_shard_letters_total" Counter ["shard"]
@@ -186,16 +190,17 @@ catalog! {
     MESH_SNAPSHOTS_REFUSED "peerpigeon_mesh_snapshots_refused_total" Counter []
         "Snapshots rejected: wrong digest, wrong part number, or late."
     MESH_NUMBERS_REFUSED "peerpigeon_mesh_numbers_refused_total" Counter []
-        "Implausible numbers of other hubs that were ignored: heartbeats and sessions that begin after the year 2527, \
-            signals too far ahead in their order."
+        "Implausible numbers from other hubs that were ignored: heartbeats and sessions that begin after the year \
+            2527, and signals whose counter is too far ahead."
     MESH_PRESENCE_REFUSED "peerpigeon_mesh_presence_refused_total" Counter ["limit"]
         "Changes and heartbeats of other hubs that this hub ignores, by the limit that they exceed: 1,024 hubs in the \
             mesh, 1,000,000 peers of a hub, 1,024 networks of a peer, MESH_PRESENCE_BYTES, or changes that wait for an \
             earlier one."
     MESH_SIGNALS_NOT_HELD "peerpigeon_mesh_signals_not_held_total" Counter []
-        "Signals of other hubs answered with `unreachable` because too many waited for an earlier one, or too many bytes."
+        "Signals of other hubs answered with `unreachable` because the queue of signals that wait for an earlier one \
+            was full."
     MESH_PRESENCE_BYTES "peerpigeon_mesh_presence_bytes" Gauge []
-        "Size of the peers of other hubs that this hub stores, in bytes. MESH_PRESENCE_BYTES limits it."
+        "Size of the data that this hub stores about the peers of other hubs, in bytes. MESH_PRESENCE_BYTES limits it."
     MESH_IDS_GIVEN_UP "peerpigeon_mesh_ids_given_up_total" Counter []
         "Times this hub found another live hub with its HUB_ID and took a new id."
     MESH_TAKEOVERS "peerpigeon_mesh_takeovers_total" Counter ["answer"]
@@ -213,16 +218,16 @@ catalog! {
     LINKS "peerpigeon_links" Gauge ["direction"]
         "Links to other hubs: dialed by them (in) or by this hub (out)."
     LINKS_SATURATED "peerpigeon_links_saturated" Gauge []
-        "Links above the high-water mark (8 MiB queued). Until they fall below 1 MiB they carry only heartbeats and \
-            outcomes."
+        "Links above the high-water mark (8 MiB queued). Such a link carries only heartbeats and outcomes until its \
+            queue falls below 1 MiB."
     LINK_SATURATIONS "peerpigeon_link_saturations_total" Counter []
         "Times a link, or the queue for Redis, rose above its high-water mark."
     LINKS_SILENT "peerpigeon_links_silent" Gauge []
-        "Open links that carry nothing in at least one direction. Signals use another route if there is one."
+        "Open links on which nothing arrives in at least one direction. Signals use another route if there is one."
     LINK_SILENCES "peerpigeon_link_silences_total" Counter []
-        "Times a link was found to carry nothing in at least one direction."
+        "Times the hub found that nothing arrived on an open link in at least one direction."
     MESH_ROUTES_AVOIDED "peerpigeon_mesh_routes_avoided_total" Counter []
-        "Times no signal over one route to another hub was answered for two seconds, and another route was tried."
+        "Times another route to a hub was tried because no signal over the first route was answered for two seconds."
     LINK_QUEUED_BYTES "peerpigeon_link_queued_bytes" Gauge []
         "Bytes queued for all links."
     LINK_QUEUE_PEAK_BYTES "peerpigeon_link_queue_peak_bytes" Gauge []
@@ -250,8 +255,8 @@ catalog! {
     LINK_LEGACY_REFUSED "peerpigeon_link_legacy_refused_total" Counter []
         "Messages of legacy links that were invalid or not allowed."
     LINK_LEGACY_INTRODUCED "peerpigeon_link_legacy_introduced_total" Counter []
-        "Go peers that became known in a network by their first signal, because they connected before their hub was \
-            linked."
+        "Peers of Go hubs that became known in a network by their first signal, because they had connected before \
+            their hub was linked."
     REDIS_CONNECTED "peerpigeon_redis_connected" Gauge []
         "1 while the Redis bridge works; 0 while it does not, or if there is none."
     REDIS_FRAMES "peerpigeon_redis_frames_total" Counter ["direction"]
@@ -259,10 +264,10 @@ catalog! {
     REDIS_BYTES "peerpigeon_redis_bytes_total" Counter ["direction"]
         "Bytes of those frames."
     REDIS_REFUSED "peerpigeon_redis_refused_total" Counter []
-        "Frames from Redis that are malformed, or that no hub with the same MESH_TOKEN has written."
+        "Frames from Redis that were refused: malformed, or not written by a hub with the same MESH_TOKEN."
     REDIS_STALE "peerpigeon_redis_stale_total" Counter ["reason"]
-        "Frames of hubs of this mesh dropped as not fresh: their hub had not answered this hub's challenge, or they \
-            repeated earlier ones."
+        "Frames from Redis, written by hubs of this mesh, that were dropped as not fresh: the hub had not answered \
+            this hub's challenge, or the frame repeated an earlier one."
     REDIS_ONE_WAY "peerpigeon_redis_one_way_hubs" Gauge []
         "Hubs whose frames arrive from Redis but that do not answer this hub there, at most 64."
     REDIS_LOST "peerpigeon_redis_lost_total" Counter []
@@ -274,9 +279,10 @@ catalog! {
     READY "peerpigeon_ready" Gauge []
         "1 while the hub is ready for peers; 0 while it starts or drains."
     FULL "peerpigeon_full" Gauge []
-        "1 while the hub is full: a probe (/readyz) or scrape found all of peerpigeon_max_connections in use, and no later one has found 5 % of them free. Meanwhile /readyz answers 503, unless READY_WHEN_FULL is set."
+        "1 while the hub is full: from the probe (/readyz) or scrape that finds all of peerpigeon_max_connections in \
+            use, until one finds 5 % of them free. Meanwhile /readyz answers 503, unless READY_WHEN_FULL is set."
     OLDEST_TURN "peerpigeon_oldest_turn_seconds" Gauge []
-        "Longest time since the last turn of a thread (shards, mesh, main, pages). Above 10, /livez answers 503 and \
+        "Longest time since the last turn of any thread (shards, mesh, main, pages). Above 10, /livez answers 503 and \
             names the thread."
     BUGS "peerpigeon_bugs_total" Counter ["site"]
         "Impossible states, by the place in the code that found them. Each is a bug of the hub; the log has the first \
@@ -284,8 +290,8 @@ catalog! {
     LOG_LINES_DROPPED "peerpigeon_log_lines_dropped_total" Counter []
         "Log lines dropped because stderr did not accept them fast enough, or at all."
     LOG_STALLED "peerpigeon_log_stalled_seconds" Gauge []
-        "Time for which log lines have been queued while stderr accepts none: its disk is full, or its reader has \
-            stalled or ended. 0 while the log works."
+        "Time for which log lines have been queued while stderr accepts none: the disk is full, or the program that \
+            reads stderr has stalled or ended. 0 while the log works."
     UPTIME "peerpigeon_uptime_seconds" Gauge []
         "Time since the hub started."
     BUILD_INFO "peerpigeon_build_info" Gauge ["version", "commit"]
