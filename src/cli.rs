@@ -18,8 +18,8 @@ use crate::config::{Config, Flags, SettingError};
 /// Exit code for an invalid command line or environment (`EX_USAGE` of sysexits.h). A restart does not help.
 pub const EX_USAGE: u8 = 64;
 
-const EXIT_CODES: &str = "Exit codes: 0 the hub was stopped by a signal; 1 it could not start; 64 a setting is \
-                          invalid; 70 a bug of the hub, restart it.";
+const EXIT_CODES: &str = "Exit codes: 0 a signal stopped the hub; 1 the hub could not start; 64 a setting is invalid; \
+    70 a bug of the hub: restart it.";
 
 /// A WebRTC signaling hub. Peers connect over WebSockets, join named networks, discover each other and exchange offers,
 /// answers and ICE candidates.
@@ -27,11 +27,11 @@ const EXIT_CODES: &str = "Exit codes: 0 the hub was stopped by a signal; 1 it co
 #[command(name = "peerpigeon", version = env!("PEERPIGEON_VERSION"), about, args_conflicts_with_subcommands = true)]
 #[command(
     after_help = "Without a command, peerpigeon runs a hub. These are its most used settings: --help explains all of \
-                        them. Each flag has an environment variable, which is shown after it.",
+        them. Each flag has an environment variable, which is shown after the flag.",
     after_long_help = "Without a command, peerpigeon runs a hub. Every flag of serve has an environment variable, \
-                       shown after it; a flag takes precedence, and an empty variable counts as unset.\n\nExit codes \
-                       of a hub: 0 it was stopped by a signal; 1 it could not start; 64 a setting is invalid; 70 a bug \
-                       of the hub, restart it."
+        shown after the flag. A flag takes precedence over its variable, and an empty variable counts as \
+        unset.\n\nExit codes of a hub: 0 a signal stopped it; 1 it could not start; 64 a setting is invalid; 70 a bug \
+        of the hub: restart it."
 )]
 struct Cli {
     #[command(subcommand)]

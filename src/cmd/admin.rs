@@ -26,9 +26,8 @@ const NOT_THERE: u8 = 2;
 /// Order a running hub to remove a peer, close a network or drain
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "ADMIN_TOKEN has the token of the hub, if there is no --token-file.\n\nExit codes: 0 done; 1 refused \
-        or \
-                        no answer; 2 no such peer or member at this hub; 64 invalid command line."
+    after_help = "Without --token-file, the variable ADMIN_TOKEN contains the token of the hub.\n\nExit codes: 0 done; \
+        1 refused or no answer; 2 no such peer or member at this hub; 64 invalid command line."
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -47,7 +46,8 @@ enum Command {
         /// Network that the peer is removed from [default: the whole hub]
         #[arg(long, value_parser = network)]
         network: Option<NetworkName>,
-        /// Seconds for which the peer may not return; 0 ends an earlier exclusion [default: it may return at once]
+        /// Seconds for which the peer may not return; 0 ends an earlier exclusion [default: the peer may return at
+        /// once]
         #[arg(long, value_name = "SECONDS", value_parser = span)]
         secs: Option<Duration>,
     },

@@ -10,7 +10,7 @@ use clap_mangen::Man;
 
 /// Print the manual page, or write the pages of all commands into a directory
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Without installing them: peerpigeon man | man -l -")]
+#[command(after_help = "To read the page without installing it: peerpigeon man | man -l -")]
 pub struct Args {
     /// Directory for the pages, one for each command; it is created if it does not exist [default: print the main page]
     dir: Option<PathBuf>,

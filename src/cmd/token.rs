@@ -30,11 +30,11 @@ pub enum Asked {
 /// Make a token, signed with the first secret of JWT_SECRET or with a private key, and print it
 #[derive(clap::Args, Debug)]
 pub struct Mint {
-    /// Id of the peer (sub): the only id that it may have, which it takes over at once
+    /// Id of the peer (sub): the only id that it may use; its newest connection replaces an older one at once
     #[arg(long, value_name = "ID")]
     pub peer: Option<PeerId>,
 
-    /// Network that the peer may join, or `prefix*`; with `=` and some of join, observe and signal, only these rights;
+    /// Network that the peer may join, or `prefix*`; `=` and a list of join, observe and signal limit its rights there;
     /// can be given several times [default: every network]
     #[arg(long = "network", value_name = "NAME[=RIGHTS]", value_parser = rule)]
     pub networks: Vec<Value>,

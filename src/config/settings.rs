@@ -1092,11 +1092,11 @@ pub struct ListenFlags(pub(super) Flags);
 static PLACE: [(&Setting, &str); 9] = [
     (&HOST, "Address or host name that the hub listens on"),
     (&PORT, "Port that the hub listens on"),
-    (&ADMIN_HOST, "Address or host name of the operators' pages, if it differs"),
+    (&ADMIN_HOST, "Address or host name of the operators' pages, if it differs from HOST"),
     (
         &ADMIN_PORT,
-        "Port of the operators' pages; if set, the tool asks there, since this port also answers while the \
-        hub drains",
+        "Port of the operators' pages; if set, the tool sends its requests there, since this port also answers while \
+            the hub drains",
     ),
     (&TLS_CERT, "Certificate files of the hub, if it speaks TLS"),
     (&TLS_ACME, "Host names of the hub, if it orders its certificates"),
@@ -1104,7 +1104,8 @@ static PLACE: [(&Setting, &str); 9] = [
     (&TRUSTED_PROXIES, "Address ranges of the hub's proxies"),
     (
         &PROXY_PROTOCOL,
-        "Ports at which proxies send a PROXY head; the probe sends one if its own address is in TRUSTED_PROXIES",
+        "Ports at which proxies send a PROXY protocol header; the probe sends one if its own address is in \
+            TRUSTED_PROXIES",
     ),
 ];
 

@@ -51,12 +51,12 @@ pub struct Args {
     )]
     origin: Option<String>,
 
-    /// Another hub of the mesh: its peers and those of the first hub must discover each other; can be given several
-    /// times
+    /// Another hub of the mesh, to check that its peers and those of the first hub discover each other; can be given
+    /// several times
     #[arg(long = "other", value_name = "URL", value_parser = hub_url)]
     others: Vec<HubUrl>,
 
-    /// Time to keep one connection idle, to find proxies that cut it; 0 skips this check
+    /// Time for which a connection is kept idle, to find proxies that close idle connections; 0 skips this check
     #[arg(long, value_name = "DURATION", default_value = "35s", value_parser = duration::parse)]
     patience: Duration,
 

@@ -66,8 +66,8 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "30", value_parser = duration::parse_secs)]
     pub duration: Duration,
 
-    /// In seconds. join, hostile: time between two offers of a peer (0: none). churn: maximum time a peer stays connected or
-    /// away. storm: pause between two rounds
+    /// Interval in seconds. join, hostile: time between two offers of a peer (0: no offers). churn: maximum time for
+    /// which a peer stays connected or away. storm: pause between two rounds
     #[arg(long, value_name = "TIME", default_value = "5", value_parser = duration::parse_secs)]
     pub interval: Duration,
 
@@ -104,7 +104,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", value_parser = certificates)]
     pub ca: Option<Arc<[u8]>>,
 
-    /// Make a full TLS handshake with each connection; by default, a peer that returns resumes its session
+    /// Make a full TLS handshake for each connection; by default, a peer that reconnects resumes its TLS session
     #[arg(long)]
     pub full_handshakes: bool,
 
@@ -128,15 +128,15 @@ pub enum Scenario {
     Join,
     /// Pairs send offers and answers back and forth, as fast as possible
     Relay,
-    /// Nine of ten peers join and leave all the time; the tenth stays and must see every join and leave
+    /// Nine of ten peers repeatedly join and leave; the tenth stays and must receive every join and leave
     Churn,
     /// All peers join and stay silent
     Idle,
     /// All peers join. Then all sockets are cut and all peers reconnect at once, repeatedly
     Storm,
-    /// Pairs send offers, which must arrive within two seconds, while other clients break every rule: garbage, half
-    /// and oversized frames, wrong masks, resets, fights for an id, floods of announcements, clients that do not read.
-    /// For ws:// only
+    /// Pairs send offers, which must arrive within two seconds, while other clients break the rules: they send garbage,
+    /// incomplete and oversized frames and wrong masks, reset connections, compete for an id, flood the hub with
+    /// announcements, or do not read. For ws:// only
     Hostile,
 }
 

@@ -50,8 +50,8 @@ const KEYS: usize = 64;
 /// certificates that expire soon, Redis, and resources near their limits.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "ADMIN_TOKEN has the token of the hubs, if there is no --token-file.\n\nExit codes of --once: 0 every hub \
-                  answers; 1 some hub does not; 64 invalid command line."
+    after_help = "Without --token-file, the variable ADMIN_TOKEN contains the token of the hubs.\n\nExit codes of \
+        --once: 0 every hub answers; 1 a hub does not answer; 64 invalid command line."
 )]
 pub struct Args {
     /// URLs at which the hubs serve the pages of operators (ADMIN_PORT, or else PORT), such as http://localhost:8082
