@@ -30,7 +30,8 @@ COPY tls/Cargo.toml tls/
 COPY shard/Cargo.toml shard/
 COPY thread/Cargo.toml thread/
 COPY mesh/Cargo.toml mesh/
-# A member of the workspace that rarely changes, and a benchmark that proto/Cargo.toml names.
+# Cargo also needs benches, which is a member of the workspace, and the benchmark that proto/Cargo.toml names. Both
+# rarely change.
 COPY benches benches
 COPY proto/benches proto/benches
 RUN mkdir -p src proto/src tls/src thread/src shard/src mesh/src \

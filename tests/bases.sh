@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Provides the base images that Dockerfile and docker-compose.yml name: builds stand-ins from Debian packages, or pulls
-# the images with PULL=1. Debian has no package of Grafana. Prints the available images. Needs root, podman and
-# debootstrap.
+# the images with PULL=1. There is no stand-in for Grafana, because Debian has no package of it. Prints the available
+# images. Needs root, podman and debootstrap.
 #
 #   tests/bases.sh [beginning of a name…]     gcr.io/distroless docker.io/library/haproxy …; default: all
 set -euo pipefail

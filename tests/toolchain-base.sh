@@ -9,9 +9,8 @@ mkdir -p "$work"
 debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev,make trixie "$work/rootfs" >"$work/log" 2>&1 || { tail "$work/log" >&2; exit 1; }
 mkdir -p "$work/rootfs/usr/local/rust" "$work/rootfs/usr/local/cargo"
 cp -r "$(rustc --print sysroot)"/{bin,lib} "$work/rootfs/usr/local/rust/"
-# Cargo's access to crates depends on this machine.
+# Cargo may need this machine's configuration, and its trusted certificates, to download crates.
 [ ! -f "${CARGO_HOME:-$HOME/.cargo}/config.toml" ] || cp "${CARGO_HOME:-$HOME/.cargo}/config.toml" "$work/rootfs/usr/local/cargo/"
-# The trusted certificates depend on it, too.
 cp /etc/ssl/certs/ca-certificates.crt "$work/rootfs/etc/ssl/certs/"
 rm -rf "$work/rootfs"/var/{cache/apt,lib/apt/lists}/*
 tar -C "$work/rootfs" -cf "$work/rootfs.tar" .

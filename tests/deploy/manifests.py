@@ -1,9 +1,11 @@
-"""Holds what `kustomize build` makes of an overlay to the API's schemas, to the restricted Pod Security Standard, and to itself.
+"""Checks the output of `kustomize build` for an overlay against the schemas of the Kubernetes API and the restricted
+Pod Security Standard, and checks that its objects agree with each other.
 
     manifests.py KUBERNETES_VERSION… < built.yaml
 
-With GATEWAY_MODELS, a folder with the npm package @kubernetes-models/gateway-api, the values of an HTTPRoute are held to the Gateway API as well. Not tried
-are what CRDs say in CEL and what a controller refuses: of HTTPRoute, PodMonitor and PrometheusRule these are what types and names of fields leave open.
+GATEWAY_MODELS is a folder with the npm package @kubernetes-models/gateway-api. If it is set, the values of an HTTPRoute
+are also checked against the Gateway API. The checks of HTTPRoute, PodMonitor and PrometheusRule cover only the names
+and types of fields: they do not evaluate CEL rules of CRDs, and do not find values that only a controller refuses.
 """
 
 import json

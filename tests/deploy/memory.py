@@ -1,6 +1,7 @@
-"""How much memory a hub may come to need by what it is told, and whether deploy/fly.toml gives it that: memory.py FLY_TOML
+"""Computes the memory that a hub may need with its settings, and checks that deploy/fly.toml provides it: memory.py FLY_TOML
 
-The figures are those of docs/operations.md#how-much-a-hub-needs, for peers in one network each, with little announced data beside what the budget counts."""
+The figures are those of docs/operations.md#how-much-a-hub-needs. They are for peers in one network each, with little
+announced data beyond ANNOUNCE_BUDGET_BYTES."""
 
 import sys
 import tomllib

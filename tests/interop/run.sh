@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Third-party clients against a hub process.
+# Tests our client and third-party clients with a hub process.
 #
 #   tests/interop/run.sh [HUB_BINARY [SUITE...]]      suites: ws websockets rolling browser admin peerpigeon client dashboard
 #                                                   and wss: these, except rolling, with hubs that speak TLS
@@ -126,7 +126,7 @@ run_python() {
   local report=$logs/websockets ended=0
   .venv/bin/python websockets_test.py --counts "$report" || ended=$?
   touch "$report"
-  # shellcheck disable=SC2046 # Three numbers, or nothing where it did not get that far.
+  # shellcheck disable=SC2046 # Three numbers, or nothing if the test ended too early.
   set -- $(cat "$report")
   count "$ended" "${1:-}" "${2:-}" 0 "${3:-}"
 }
