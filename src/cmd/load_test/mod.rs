@@ -79,8 +79,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Scenario::Join)]
     pub scenario: Scenario,
 
-    /// Number of networks to spread the peers over [default: join, storm: 1; relay, hostile: one per pair; churn: one per 50
-    /// peers; idle: one per 100]
+    /// Number of networks over which the peers are spread [default: join, storm: 1; relay, hostile: one per pair;
+    /// churn: one per 50 peers; idle: one per 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub networks: Option<u32>,
 
