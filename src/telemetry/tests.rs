@@ -286,8 +286,8 @@ fn the_docs_list_all_metrics() {
         }
     }
     let expected = format!(
-        "{table}\n## Labels\n\n`shard` is the shard's number, from 0; `version` and `commit` are the program's. The \
-            others:\n\n{values}"
+        "{table}\n## Labels\n\n`shard` is the number of the shard, from 0. `version` and `commit` are those of the \
+            program. The table lists all other\nlabels.\n\n{values}"
     );
     if std::env::var_os("BLESS").is_some_and(|bless| bless == "1") {
         std::fs::write(&path, format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();
