@@ -584,7 +584,9 @@ pub(crate) static SEND_QUEUE_BYTES: Setting = Setting {
 pub(crate) static SEND_BUDGET_BYTES: Setting = Setting {
     name: "SEND_BUDGET_BYTES",
     value: "BYTES",
-    default: Preset::Found("512 MiB, or a sixth (in a mesh, an eighth) of the free memory at the start if that is less"),
+    default: Preset::Found(
+        "512 MiB, or a sixth (in a mesh, an eighth) of the free memory at the start if that is less",
+    ),
     kind: Kind::Number { noun: "a number of bytes", min: SEND_FLOOR_BYTES as u64, max: 1 << 40 },
     heading: LIMITS,
     help: "Maximum number of bytes queued for all peers together",
@@ -593,7 +595,9 @@ pub(crate) static SEND_BUDGET_BYTES: Setting = Setting {
 pub(crate) static RECEIVE_BUDGET_BYTES: Setting = Setting {
     name: "RECEIVE_BUDGET_BYTES",
     value: "BYTES",
-    default: Preset::Found("256 MiB, or a twelfth (in a mesh, a sixteenth) of the free memory at the start if that is less"),
+    default: Preset::Found(
+        "256 MiB, or a twelfth (in a mesh, a sixteenth) of the free memory at the start if that is less",
+    ),
     kind: Kind::Number { noun: "a number of bytes", min: 64 * 1024, max: 1 << 40 },
     heading: LIMITS,
     help: "Maximum memory for incomplete messages of all peers together; beyond it, peers with large incomplete \
@@ -603,7 +607,9 @@ pub(crate) static RECEIVE_BUDGET_BYTES: Setting = Setting {
 pub(crate) static ANNOUNCE_BUDGET_BYTES: Setting = Setting {
     name: "ANNOUNCE_BUDGET_BYTES",
     value: "BYTES",
-    default: Preset::Found("256 MiB, or a twelfth (in a mesh, a sixteenth) of the free memory at the start if that is less"),
+    default: Preset::Found(
+        "256 MiB, or a twelfth (in a mesh, a sixteenth) of the free memory at the start if that is less",
+    ),
     kind: Kind::Number { noun: "a number of bytes", min: 64 * 1024, max: 1 << 40 },
     heading: LIMITS,
     help: "Maximum size of all stored announcements, in bytes; each hub of a mesh stores the announcements of all hubs",
