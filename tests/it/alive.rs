@@ -12,7 +12,7 @@ const IMPATIENT: (&str, &str) = ("PEER_TIMEOUT_MS", "1500");
 
 const QUEUED: &str = r#"peerpigeon_session_queued_bytes{shard="0"}"#;
 
-/// Yields the processor for a moment.
+/// Sleeps for 10 ms.
 fn pause() {
     std::thread::park_timeout(Duration::from_millis(10));
 }
@@ -50,7 +50,7 @@ pub fn a_client_that_sends_constantly_still_receives_pings() {
             pause();
         }
     });
-    // This client is never silent, so the hub pings it only because it has sent the client nothing else.
+    // This client is never silent. The hub pings it because the hub itself has sent nothing else on the connection.
     for _ in 0..4 {
         assert_eq!(alone.frame(), Heard::Ping(vec![]));
     }
@@ -67,11 +67,11 @@ fn a_slow_reader_is_kept_until_it_stops_reading() {
     fill(&mut sender, 1, 60, 50_000);
     let (done, wait) = std::sync::mpsc::sync_channel(1);
     let sender = keep_alive(sender, wait);
-    // The client answers no pings and reads a tenth of its queue, for three times PEER_TIMEOUT_MS.
+    // For three times PEER_TIMEOUT_MS, the client reads slowly (a tenth of its queue in all) and answers no pings.
     let begun = Instant::now();
     let mut buffer = [0; 1600];
     while begun.elapsed() < Duration::from_millis(4500) {
-        assert!(slow.stream.read(&mut buffer).expect("it reads") > 0, "closed after {:?}", begun.elapsed());
+        assert!(slow.stream.read(&mut buffer).expect("the client can read") > 0, "closed after {:?}", begun.elapsed());
         pause();
     }
     assert_eq!(hub.metric(r#"peerpigeon_closes_total{reason="dead-peer"}"#), 0.0);
@@ -110,7 +110,8 @@ fn data_left_in_the_kernel_counts_as_unread() {
     let slow = Client::narrow(&hub, 1, "n");
     let mut sender = Client::join(&hub, 2, "n");
     sender.hear_type("peer-discovered");
-    // More data than the client's kernel accepts, but not more than the hub's kernel can hold in addition.
+    // The receive buffer of the client's kernel holds a part of this data. The rest fits into the send buffer of the
+    // hub's kernel, so nothing stays in the hub's own queue.
     fill(&mut sender, 1, 1, 12_000);
     let (done, wait) = std::sync::mpsc::sync_channel(1);
     let sender = keep_alive(sender, wait);
@@ -149,7 +150,8 @@ pub fn pings_overtake_queued_messages() {
             other => panic!("{other:?}"),
         }
     }
-    // A ping is preceded only by the bytes that the kernel had accepted, and by the message in progress.
+    // The client receives a ping after the bytes that the kernel had already accepted and the rest of one message. The
+    // ping overtakes all other queued messages.
     assert!(ping < Some(10) && pong < Some(10), "{ping:?} {pong:?} of 60");
 }
 
@@ -174,7 +176,7 @@ fn a_flood_to_the_owner_of_an_id_does_not_free_the_id() {
         let owner = Client::narrow(&hubs[0], 1, "n");
         let mut sender = Client::join(&hubs[0], 2, "n");
         sender.hear_type("peer-discovered");
-        // This is data for twenty seconds of slow but constant reading.
+        // The owner needs twenty seconds to read this data.
         fill(&mut sender, 1, 60, 50_000);
         sender.hears_nothing();
         let (done, wait) = std::sync::mpsc::sync_channel(1);

@@ -1,4 +1,4 @@
-//! A hand-written client, which can violate the protocol where libraries cannot.
+//! A hand-written WebSocket client. Unlike a library, it can violate the protocol.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -24,7 +24,7 @@ pub enum Heard {
     End,
 }
 
-/// The 40 digits of peer `n`.
+/// The id of peer `n`: 40 hexadecimal digits.
 pub fn id(n: u32) -> String {
     format!("{n:040x}")
 }
@@ -72,7 +72,7 @@ impl Client {
         client
     }
 
-    /// Upgrades, with `early` in the same write as the request.
+    /// Opens a WebSocket as peer `n`. Sends `early` in the same write as the upgrade request.
     pub fn open(address: SocketAddr, n: u32, early: &[u8]) -> Self {
         Self::over(TcpStream::connect(address).expect("connects"), n, early)
     }
@@ -88,12 +88,12 @@ impl Client {
         client
     }
 
-    /// Like [`Self::open`], over a connected socket.
+    /// Like [`Self::open`], over a socket that is already connected.
     pub fn over(stream: TcpStream, n: u32, early: &[u8]) -> Self {
         Self::open_by(stream, &format!("/ws?peerId={}", id(n)), n, early)
     }
 
-    /// Like [`Self::over`], with this path.
+    /// Like [`Self::over`], with this path in the request.
     pub fn open_by(mut stream: TcpStream, path: &str, n: u32, early: &[u8]) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).expect("set");
         let mut request = upgrade(path).into_bytes();
@@ -139,13 +139,14 @@ impl Client {
                 true
             }
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
-            // A machine that is suspended for a moment interrupts timed waits.
+            // A read with a timeout is interrupted if the machine is suspended for a moment.
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.fill(),
             Err(error) => panic!("{} received nothing: {error}", self.id),
         }
     }
 
-    /// All messages that arrive within the stream's read timeout. Answers pings.
+    /// Reads once and returns the messages that are complete then. Waits at most for the stream's read timeout. Answers
+    /// pings.
     pub fn heard_so_far(&mut self) -> Vec<String> {
         let mut buffer = [0; 65536];
         let n = self.stream.read(&mut buffer).unwrap_or_default();
@@ -243,7 +244,7 @@ impl Client {
         }
     }
 
-    /// Like [`closed`](Self::closed), and asserts that the hub did not ask for a sign of life before.
+    /// Like [`closed`](Self::closed), and asserts that the hub sent no ping before the close frame.
     pub fn closed_without_ping(&mut self) -> (u16, String) {
         loop {
             match self.frame() {
@@ -254,15 +255,15 @@ impl Client {
         }
     }
 
-    /// Asserts that no message is pending. The hub has routed everything sent before, because the next message answers
-    /// a ping.
+    /// Asserts that no message is pending: the next message is the answer to a `ping`. When this returns, the hub has
+    /// also processed everything that this client sent before.
     pub fn hears_nothing(&mut self) {
         self.say(r#"{"type":"ping"}"#);
         let heard = self.hear();
         assert_eq!(heard["type"], "pong", "{} heard {heard}", self.id);
     }
 
-    /// Asserts that the hub has refused nothing that was sent before.
+    /// Asserts that the hub has answered none of this client's earlier messages with an error.
     pub fn hears_no_error(&mut self) {
         self.say(r#"{"type":"ping"}"#);
         loop {

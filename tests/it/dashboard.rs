@@ -1,4 +1,4 @@
-//! Tests of the live view: its access, its stream of events, and the bounds of both.
+//! Tests of the live view: who may open it, its stream of events, and its limits.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -43,7 +43,7 @@ impl Events {
         Self { stream, read: String::new(), head: head.to_ascii_lowercase() }
     }
 
-    /// As an operator.
+    /// Opens the stream as an operator.
     fn of(hub: &Hub) -> Self {
         Self::open(hub.address, &format!("Authorization: Bearer {TOKEN}\r\n"))
     }
@@ -136,7 +136,7 @@ fn a_stream_begins_with_the_history_and_continues() {
     assert_eq!(sessions, 2, "{}", state.text);
     assert!(state.data["budgets"].as_array().unwrap().iter().any(|budget| budget["name"] == "connections"));
 
-    // A browser that returns gets the events that it has missed.
+    // A browser that reconnects receives the events that it has missed.
     let mut returned = Events::open(hub.address, &format!("Last-Event-ID: {}\r\n", ids[1]));
     assert_eq!(returned.until(|event| event.name == "sample").id, ids[2]);
     let mut stranger = Events::open(hub.address, "Last-Event-ID: 5.999999\r\n");
@@ -181,7 +181,7 @@ fn the_live_view_is_for_operators() {
 fn log_lines_are_only_for_operators_and_contain_no_secrets() {
     for token in ["", TOKEN] {
         let hub = Hub::start(&[("ADMIN_TOKEN", token), ("AUTH_TOKEN", "secret-of-peers")]);
-        // Refusals are logged as warnings, and contain neither the token that was sent nor the right one.
+        // A refusal is logged as a warning. The warning contains neither the token in the request nor the valid token.
         let wrong = "Authorization: Bearer a-wrong-secret\r\n";
         if token.is_empty() {
             hub.metric_becomes("peerpigeon_uptime_seconds", |secs| secs > 1.5);
@@ -221,7 +221,7 @@ fn streams_beyond_the_bound_end_after_the_history() {
         names.push(event.name);
     }
     assert_eq!(names.last().map(String::as_str), Some("state"), "{names:?}");
-    // A place that becomes free is used again, and the other streams continue.
+    // When a stream ends, a new stream can stay in its place. The other streams continue.
     drop(open.pop());
     crate::mesh::eventually("a stream stays", || stays(&mut Events::open(hub.address, "")));
     open.iter_mut().for_each(|events| _ = events.until(|event| event.name == "state"));

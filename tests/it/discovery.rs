@@ -19,7 +19,7 @@ struct Peer {
 
 impl Peer {
     fn join(hub: &Hub, n: u32) -> Self {
-        // Spread ids, as random ones are. Consecutive numbers would all be close to each other.
+        // The factor spreads the ids like random ones. Consecutive numbers would all be close to each other.
         let client = Client::join(hub, n.wrapping_mul(0x9e37_79b1), "n");
         let mut peer = Self { client, known: BTreeSet::new() };
         peer.listen();
@@ -46,8 +46,7 @@ impl Peer {
 const ACQUAINTANCES: &str = "peerpigeon_acquaintances";
 const DISCOVERED: &str = r#"peerpigeon_messages_total{direction="out",type="peer-discovered"}"#;
 
-/// Waits until each peer is known to all peers that it knows, and the hubs' counters match. Returns the number of
-/// acquaintances.
+/// Waits until all acquaintances are mutual and the hubs' counters match. Returns the number of acquaintances.
 fn settled(hubs: &[Hub], peers: &mut [Peer]) -> usize {
     let mut known = 0;
     eventually("knowing is mutual", || {
@@ -63,7 +62,7 @@ fn settled(hubs: &[Hub], peers: &mut [Peer]) -> usize {
     known
 }
 
-/// Number of events if the joins happen one after another.
+/// Number of discovery events if this many peers join one after another.
 fn events(peers: u32) -> usize {
     (0..peers as usize).map(|n| 2 * n.min(K + RANDOM_PICKS)).sum()
 }
@@ -79,7 +78,8 @@ fn a_hundred_peers_on_two_shards_each_know_a_bounded_circle() {
     assert!((expected..=expected * 21 / 20).contains(&known), "{known} events instead of {expected}");
     assert_eq!(hubs[0].metric(DISCOVERED), known as f64);
     assert!(peers.iter().all(|peer| peer.known.len() >= K));
-    // Peers that knew a leaving peer receive its leave. Those that had picked it get a replacement.
+    // Peers that knew a leaving peer receive its leave. If the leaving peer was one of their own picks, they also
+    // discover a replacement.
     let mut told = known;
     for _ in 0..20 {
         told -= 2 * peers.pop().unwrap().known.len();
@@ -91,7 +91,7 @@ fn a_hundred_peers_on_two_shards_each_know_a_bounded_circle() {
         after > told && after <= known,
         "acquaintances: {known} before, {told} without the peers that left, {after} in the end"
     );
-    // A signal introduces a stranger.
+    // A signal from a peer that the target does not know first introduces that peer to the target.
     let far = id((PEERS - 30).wrapping_mul(0x9e37_79b1));
     let stranger = peers.iter().position(|peer| peer.client.id != far && !peer.known.contains(&far)).unwrap();
     peers[stranger].client.offer(&far, "n", "1", "");

@@ -1,5 +1,5 @@
-//! Runs the shell blocks of the documentation. The comment above each block says whether a test runs it, and why if
-//! not.
+//! Runs the shell blocks of the documentation. A comment above each block names the test that runs the block, or gives
+//! the reason why no test does.
 
 use std::fmt::Write as _;
 use std::net::TcpListener;
@@ -32,7 +32,7 @@ const PAGES: [&str; 19] = [
 /// A shell block.
 struct Block {
     page: &'static str,
-    /// The text after `run:` in the comment above it: a name, or `no` and the reason.
+    /// The text after `run:` in the comment above the block: a name, or `no` and the reason.
     run: String,
     commands: String,
 }
@@ -69,8 +69,8 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Runs commands in bash as a reader would. After a command in the background it waits until the command's port
-/// answers. Documented ports are replaced by free ones. `checks` run afterwards in the same shell.
+/// Runs commands in bash, as a reader of the page would. After each command in the background, the script waits until
+/// the command's port answers. Documented ports are replaced by free ones. `checks` run afterwards in the same shell.
 fn run(commands: &str, checks: &str) {
     let (mut commands, mut checks) = (commands.to_owned(), checks.to_owned());
     for documented in ["8080", "8081", "8082", "8083", "8084", "8085", "6379"] {
@@ -143,7 +143,7 @@ fn readme_commands_connect_hubs_by_redis() {
 #[test]
 fn readme_commands_of_the_tools_work() {
     let id = "0123456789abcdef0123456789abcdef01234567";
-    // Shorter times and fewer peers, so that the test does not take a minute.
+    // With the documented times and numbers of peers, this test would take a minute.
     let commands = readme("tools")
         .replace("--listen 10s", "--listen 1s")
         .replace("doctor ws", "doctor --patience 0 ws")

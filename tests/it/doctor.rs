@@ -1,4 +1,4 @@
-//! `peerpigeon doctor`, at hubs and behind proxies that have one fault each.
+//! Tests of `peerpigeon doctor`: it examines hubs directly, and through proxies that have one fault each.
 
 #![allow(clippy::disallowed_types, reason = "one thread per connection is enough for a proxy of a test")]
 
@@ -34,7 +34,7 @@ impl Said {
         of_grade.map(shown).collect()
     }
 
-    /// There are neither problems nor warnings.
+    /// Asserts that the doctor found neither problems nor warnings.
     fn is_well(&self) {
         assert_eq!((self.found("problem"), self.found("warning")), (vec![], vec![]), "{:#}", self.report);
         let slow = self.report["warnings"] != 0;
@@ -42,7 +42,7 @@ impl Said {
         assert_eq!(self.report["result"], if slow { "warning" } else { "ok" });
     }
 
-    /// The only problem or warning.
+    /// Asserts that this finding is the only problem or warning, and returns it.
     fn only(&self, finding: &str) -> &Value {
         let (grade, code) = match (&self.found("problem")[..], &self.found("warning")[..]) {
             ([one], []) if one == finding => ("problem", 1),
@@ -65,7 +65,7 @@ fn doctor(args: &[&str]) -> Said {
     Said { code: output.status.code(), report }
 }
 
-/// Does not wait for idle connections.
+/// Runs the doctor without its check of idle connections.
 fn quickly(args: &[&str]) -> Said {
     doctor(&[&["--patience", "0"], args].concat())
 }
@@ -79,7 +79,7 @@ fn url(address: SocketAddr) -> String {
 enum Fault {
     /// The proxy removes these headers from requests.
     Loses(&'static [&'static str]),
-    /// The query of requests is lost.
+    /// The proxy removes the query from requests.
     LosesQuery,
     /// The proxy buffers the bytes of the hub on a WebSocket until this number has arrived.
     Buffers(usize),
@@ -87,9 +87,9 @@ enum Fault {
     CutsIdle(Duration),
     /// The proxy delays the bytes of the hub on a WebSocket by this time.
     Delays(Duration),
-    /// A WebSocket ends when the client has sent this many bytes.
+    /// The proxy cuts a WebSocket when the client has sent more than this many bytes.
     CutsLong(usize),
-    /// A WebSocket carries no pings of the hub, which are frames that begin with this byte.
+    /// The proxy drops the hub's pings on a WebSocket. A ping is a frame that begins with 0x89.
     DropsPings,
 }
 
@@ -180,7 +180,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, fault: Option<Fault>, began: Ins
                         continue;
                     }
                     Some(Fault::CutsLong(most)) if passed > most => break,
-                    // The hub writes a ping of an idle connection alone.
+                    // On an idle connection, the hub writes a ping alone, so the ping begins these bytes.
                     Some(Fault::DropsPings) if bytes[0] == 0x89 => continue,
                     Some(Fault::Delays(time)) => std::thread::park_timeout(time),
                     _ => {}
@@ -217,7 +217,7 @@ fn a_healthy_hub_has_no_problems() {
     ];
     assert_eq!(checks, expected);
     assert_eq!(said.found("note"), ["auth: open-hub", "ice: no-ice-servers"]);
-    // Its peers have left.
+    // The doctor's peers have left the hub.
     hub.metric_becomes("peerpigeon_connections", |n| n == 0.0);
     let output = command(&[]).args(["doctor", "--patience", "0", &url(hub.address)]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -279,7 +279,7 @@ fn a_proxy_that_cuts_large_messages_is_named() {
     assert!(found["message"].as_str().unwrap().contains("1048576 bytes (the hub's limit)"), "{found}");
 }
 
-/// A hub with this certificate, by its name.
+/// Starts a hub with this certificate. Returns the hub and its URL with the name `localhost`.
 fn secure(certificate: &Certificate) -> (Hub, String) {
     let hub = Hub::start(&[("TLS_CERT", certificate.certificate.as_str()), ("TLS_KEY", certificate.key.as_str())]);
     let url = format!("wss://localhost:{}", hub.address.port());
@@ -290,7 +290,7 @@ fn secure(certificate: &Certificate) -> (Hub, String) {
 fn faults_of_certificates_are_named() {
     let authority = Authority::new();
     let ca = &authority.issue("any", 90).authority_file;
-    // The hub listens only on 127.0.0.1, and localhost has another address.
+    // The hub listens only on 127.0.0.1, but `localhost` can also mean ::1.
     let ipv4 = |hub: &Hub| format!("wss://127.0.0.1:{}", hub.address.port());
     let (hub, _) = secure(&authority.issue("good", 90));
     let said = quickly(&["--ca", ca, &ipv4(&hub)]);
@@ -312,7 +312,7 @@ fn faults_of_certificates_are_named() {
         } else {
             assert!(said.found("warning").contains(&finding.to_owned()), "{days}: {:#}", said.report);
         }
-        // The token is not sent to a hub that does not prove who it is; everything else is examined.
+        // The doctor does not send the token to a hub whose certificate is invalid. It makes all other checks.
         assert_eq!(said.found("skipped").contains(&"auth: ".to_owned()), days < 0, "{days}: {:#}", said.report);
         assert!(said.found("ok").contains(&"receipts: ".to_owned()), "{days}: {:#}", said.report);
     }
@@ -350,7 +350,7 @@ fn a_hub_that_is_full_or_drains_is_named() {
     assert_eq!(said.found("problem"), ["pages: hub-drains", "upgrade: hub-drains"], "{:#}", said.report);
 }
 
-/// A server with one answer to every request.
+/// Starts a server that sends the same answer to every request.
 fn answering(answer: &'static str) -> SocketAddr {
     let door = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = door.local_addr().unwrap();
@@ -388,7 +388,7 @@ fn hubs_of_different_meshes_are_named() {
     quickly(&["--other", &format!("ws://127.0.0.1:{}", free_port()), &here]).only("mesh: no-answer");
 }
 
-/// A server that answers each request over UDP.
+/// Starts a UDP server that answers each datagram. Returns its port.
 fn udp(answer: impl Fn(&[u8], SocketAddr) -> Vec<u8> + Send + 'static) -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
@@ -401,7 +401,7 @@ fn udp(answer: impl Fn(&[u8], SocketAddr) -> Vec<u8> + Send + 'static) -> u16 {
     port
 }
 
-/// An answer of a STUN server: the head of the request with another type, and attributes.
+/// An answer of a STUN server: the header of the request with another type, followed by attributes.
 fn stun(request: &[u8], kind: u16, attributes: &[u8]) -> Vec<u8> {
     let length = attributes.len() as u16;
     [&kind.to_be_bytes()[..], &length.to_be_bytes(), &request[4..20], attributes].concat()
@@ -412,7 +412,7 @@ fn dead_and_refusing_ice_servers_are_named() {
     let hub = Hub::start(&[]);
     let at = url(hub.address);
     let with = |servers: Value| quickly(&["--ice-servers", &servers.to_string(), &at]);
-    // 0x2112a442 is the cookie that addresses are masked with.
+    // 0x2112a442 is STUN's magic cookie. Addresses and ports are XORed with it.
     let works = udp(|request, from| {
         let port = (from.port() ^ 0x2112).to_be_bytes();
         stun(request, 0x0101, &[0, 0x20, 0, 8, 0, 1, port[0], port[1], 127 ^ 0x21, 0x12, 0xa4, 1 ^ 0x42])
@@ -426,7 +426,7 @@ fn dead_and_refusing_ice_servers_are_named() {
         let url = format!("turn:127.0.0.1:{port}");
         json!([{"urls": url, "username": login["username"], "credential": login["credential"]}])
     };
-    // 401 with realm and nonce, then always 401 again.
+    // This server answers every request with 401, a realm and a nonce, also a request with credentials.
     let refuses = udp(|request, _| {
         let error = [0, 9, 0, 4, 0, 0, 4, 1];
         stun(request, 0x0113, &[&error[..], &[0, 0x14, 0, 1, b'r', 0, 0, 0], &[0, 0x15, 0, 1, b'n', 0, 0, 0]].concat())
@@ -441,7 +441,7 @@ fn dead_and_refusing_ice_servers_are_named() {
     with(json!([{"urls": "turn://example.com"}])).only("ice: ice-invalid");
 }
 
-/// coturn, while a test runs.
+/// A running coturn, and its directory. Dropping it stops coturn and removes the directory.
 struct Coturn(Child, PathBuf);
 
 impl Drop for Coturn {
@@ -452,7 +452,7 @@ impl Drop for Coturn {
     }
 }
 
-/// Starts coturn with these arguments. `None`: there is none.
+/// Starts coturn with these arguments. Returns `None` if coturn is not installed.
 fn coturn(arguments: &[&str]) -> Option<(Coturn, u16)> {
     let port = free_port();
     let place = std::env::temp_dir().join(format!("peerpigeon-coturn-{}-{port}", std::process::id()));
@@ -490,7 +490,7 @@ fn coturn_reserves_an_address() {
     assert_eq!(said.found("ok").iter().filter(|check| *check == "ice: ").count(), 2, "{:#}", said.report);
     said.is_well();
     assert_eq!(ask(json!([server("wrong")])).found("problem"), ["ice: turn-refused"; 2]);
-    // While a secret is replaced, peers have credentials of both.
+    // While an operator replaces a TURN secret, peers receive credentials made with the old and with the new secret.
     let said = ask(json!([server("wrong"), server("password")]));
     said.is_well();
     assert_eq!(said.found("note").iter().filter(|note| *note == "ice: turn-refused").count(), 2, "{:#}", said.report);

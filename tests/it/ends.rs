@@ -1,4 +1,4 @@
-//! Tests of the end of sessions, intended or not, and of the events that other peers receive.
+//! Tests of the ways in which a session ends, and of the events that other peers then receive.
 
 use crate::client::{Client, Heard, frame, id};
 use crate::hub::Hub;
@@ -16,7 +16,7 @@ pub fn a_reset_is_announced_at_once() {
     c.hear_type("peer-discovered");
     a.hear_type("peer-discovered");
     c.raw(&frame(8, &[0x03, 0xe8]));
-    // If its shard processed the reset after the join, this client has received both events.
+    // `c` may have received both events of peer 2: its shard may process the reset after the join of `c`.
     assert_eq!(c.closed(), (1000, String::new()));
     assert_eq!(c.next(), Heard::End);
     assert_eq!(a.hear()["data"]["reason"], "client-closed");
@@ -49,8 +49,8 @@ pub fn a_new_connection_replaces_one_that_does_not_answer() {
     half_open.hear_type("peer-discovered");
     // The first message arrives while the session is pending, and is held.
     let mut back = Client::open(hub.address, 2, &frame(1, br#"{"type":"announce","networkName":"n"}"#));
-    // The ping proves that this connection has reached its home shard before the third one, even if another shard
-    // accepted it.
+    // The ping proves that the second connection has reached its home shard. Without this wait, the third connection
+    // could reach it first, because different shards may accept the connections.
     assert!(matches!(half_open.frame(), Heard::Ping(nonce) if nonce.len() == 8));
     let mut third = Client::open(hub.address, 2, b"");
     assert_eq!(third.closed(), (4009, "peer id in use".into()));
@@ -66,7 +66,7 @@ pub fn a_connection_that_answers_keeps_its_id() {
     let hub = Hub::start(&[]);
     let mut first = Client::join(&hub, 1, "n");
     let mut second = Client::open(hub.address, 1, b"");
-    let Heard::Ping(nonce) = first.frame() else { panic!("not asked") };
+    let Heard::Ping(nonce) = first.frame() else { panic!("no ping") };
     first.raw(&frame(10, &nonce));
     assert_eq!(second.closed(), (4009, "peer id in use".into()));
     first.hears_nothing();
@@ -119,7 +119,7 @@ fn no_peer_can_close_another_or_block_its_messages() {
         }
         while sender.hear_type("error")["data"]["code"] != "slow-peer" {}
     }
-    // Another member still has its share of the queue, and so have the hub's own messages.
+    // The queue still has room for another member's messages and for the hub's own messages.
     let mut late = Client::join(&hub, 9, "n");
     late.offer(&id(1), "n", r#""hello""#, r#","id":"x""#);
     late.hears_no_error();
@@ -144,16 +144,17 @@ pub fn a_full_hub_closes_new_peers_with_1008() {
     let b = Client::connect(&hub, 2);
     let mut c = Client::open(hub.address, 3, b"");
     assert_eq!(c.next(), Heard::Close(1008, "max connections".into()));
-    // A connection with a connected id does not need another place.
+    // A connection that wants the id of a connected peer needs no additional seat.
     let mut again = Client::open(hub.address, 2, b"");
     drop(b);
     assert_eq!(again.hear()["type"], "connected");
 }
 
-/// A client that reads nothing and then ends resets its connection. The hub notices the reset by a failed write.
+/// If a client ends without having read its data, its kernel resets the connection. The hub notices the reset when a
+/// write fails.
 #[test]
 fn messages_sent_before_a_reset_are_routed() {
-    // More data than two socket buffers can hold, so that the hub has data to write when it continues.
+    // This is more data than two socket buffers can hold, so the hub still has data to write after SIGCONT.
     const FLOOD: usize = 24;
     let mut hub =
         Hub::start(&[("SHARDS", "1"), ("SEND_QUEUE_BYTES", "200000000"), ("MESSAGE_RATE_BYTES", "100000000")]);

@@ -1,4 +1,4 @@
-//! Tests with few file descriptors: peers must leave enough for links and operators.
+//! Tests with few file descriptors: peers must leave enough of them for links and operators.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
@@ -20,7 +20,7 @@ fn free_port() -> u16 {
 }
 
 #[test]
-fn a_crowd_of_peers_cannot_use_the_files_of_probes_and_links() {
+fn peers_cannot_take_the_file_descriptors_of_probes_and_links() {
     let (admin, mesh) = (free_port(), free_port());
     let own = [("ADMIN_PORT", admin.to_string()), ("MESH_PORT", mesh.to_string())];
     let own = own.iter().map(|(name, value)| (*name, value.as_str()));
@@ -38,10 +38,11 @@ fn a_crowd_of_peers_cannot_use_the_files_of_probes_and_links() {
     let mut refused = Client::open(hub.address, seats, b"");
     assert_eq!(refused.closed(), (1008, "max connections".into()));
     drop(refused);
-    // Silent connections, more than the number of files that the hub may open.
+    // There are more silent connections than files that the hub may open.
     let knocking: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(peers).unwrap()).collect();
 
-    // Operators and other hubs still get answers. Three requests each, so that every listener of the port answers one.
+    // Operators and other hubs still get answers. Each page is requested three times, because the port has several
+    // listeners.
     hub.address = at_admin;
     for _ in 0..3 {
         assert_eq!(status(&hub.get("/livez")), "200");
@@ -51,7 +52,7 @@ fn a_crowd_of_peers_cannot_use_the_files_of_probes_and_links() {
     let bootstrap = format!("ws://127.0.0.1:{mesh}");
     let other = Hub::start(&[("MESH_TOKEN", "t"), ("BOOTSTRAP_HUBS", &bootstrap)]);
     other.metric_becomes("peerpigeon_mesh_hubs", |hubs| hubs == 1.0);
-    // The other hub can also return while the hub is full.
+    // The other hub can also restart and link again while this hub is full.
     drop(other);
     let other = Hub::start(&[("MESH_TOKEN", "t"), ("BOOTSTRAP_HUBS", &bootstrap)]);
     other.metric_becomes("peerpigeon_mesh_hubs", |hubs| hubs == 1.0);

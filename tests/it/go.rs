@@ -1,17 +1,19 @@
-//! Go hubs as programs: a scripted imitation, and the real one if `GO_HUB` is its path.
+//! Runs Go hubs for tests: a scripted imitation, and the real Go hub if `GO_HUB` is the path of its program.
 //!
-//! Observed behaviour of the real one, if another hub *dialed* it and if it *dials* because of its BOOTSTRAP_HUBS:
+//! Observed behaviour of the real Go hub. It accepts links from other hubs, and dials the hubs in its BOOTSTRAP_HUBS:
 //!
-//! * A hub that dialed it counts as a peer that announces `isHub`. That hub receives later announcements of peers,
-//!   their goodbyes and the ends of their connections, but no earlier announcements. It receives its own announcement.
-//!   It receives no echoes.
-//! * If it dials, it announces itself and then its peers, without their data. It also sends later announcements, but
-//!   never goodbyes or ends. It echoes each announcement that it receives, once.
-//! * It forwards the announcement of a peer to its other hubs once in its life, and to its own peers.
-//! * It sends a signal with an unknown target to all its hubs, including the one it came from, unless the same signal
-//!   came from the same connection before. A signal from a hub that it dialed goes only to its own peers.
-//! * It dials one second after its start, and again five seconds after a link has ended or failed, ten times in its
-//!   life.
+//! * The Go hub treats a hub that dialed it as a peer that announces `isHub`. It sends this hub the later announcements
+//!   of peers, their goodbyes and the ends of their connections, but no earlier announcements. It sends this hub's own
+//!   announcement back to it, and no other echoes.
+//! * When the Go hub dials, it announces itself and then its peers, without their data. It also sends later
+//!   announcements, but never goodbyes or ends of connections. It echoes each announcement that it receives, once.
+//! * The Go hub forwards the announcement of a peer to its other hubs and to its own peers, once per run of the
+//!   program.
+//! * The Go hub sends a signal with an unknown target to all its hubs, including the hub from which the signal arrived.
+//!   It drops the signal if it has received the same signal from the same connection before. A signal from a hub that
+//!   it dialed goes only to its own peers.
+//! * The Go hub dials one second after its start. It dials again five seconds after a link has ended or failed, at most
+//!   ten times per run of the program.
 
 #![allow(clippy::disallowed_types, reason = "one thread per connection is enough for the scripted program")]
 
@@ -76,7 +78,7 @@ impl Go {
         format!("ws://{}", self.address())
     }
 
-    /// Peer `n` connects to it and joins a network.
+    /// Connects to the Go hub as peer `n` and joins a network.
     pub fn join(&self, n: u32, network: &str) -> Client {
         let mut client = Client::open(self.address(), n, b"");
         assert_eq!(client.hear()["type"], "connected");
@@ -164,11 +166,11 @@ pub struct Program {
     own: String,
     ended: bool,
     peers: BTreeMap<String, Peer>,
-    /// Hubs that it has dialed.
+    /// Hubs that this hub has dialed.
     dialed: BTreeMap<SocketAddr, Socket>,
     /// Peers of other hubs, by network and id.
     cached: BTreeMap<(String, String), Value>,
-    /// Signals with unknown targets.
+    /// Signals with unknown targets that this hub has already sent to other hubs.
     relayed: BTreeSet<String>,
 }
 
@@ -196,7 +198,7 @@ impl Socket {
             ws::put_header(&mut frame, opcode, payload.len());
             frame.extend_from_slice(payload);
         }
-        // A closed connection receives nothing.
+        // The write fails if the connection is closed. The Go hub ignores that.
         _ = (&self.stream).write_all(&frame);
     }
 
@@ -305,7 +307,7 @@ fn dial(shared: &Mutex<Program>, address: SocketAddr) {
     }
     let socket = Socket { stream: stream.try_clone().unwrap(), masked: true };
     {
-        // The hub sends all of this before it reads anything.
+        // The Go hub sends all these messages before it reads the first message of the other hub.
         let mut program = lock(shared);
         let data = json!({"isHub": true, "port": 3000, "host": "localhost", "capabilities": ["signaling", "relay"],
             "timestamp": 1});

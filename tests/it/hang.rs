@@ -21,7 +21,8 @@ use crate::hub::DEADLINE;
 
 const SHARDS: u16 = 3;
 
-/// A hub inside this process. A request for `/hang` stops the shard that accepts it, until the barrier is passed.
+/// Starts a hub inside this process. A request for `/hang` blocks the shard that accepts it until the test reaches the
+/// barrier.
 fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>) {
     let config = Arc::new(Config::from_pairs(&[("HOST", "127.0.0.1"), ("PORT", "0"), ("SHARDS", "3")]).unwrap());
     let listeners = hub::bind(&config.listen, SHARDS).unwrap();
@@ -73,7 +74,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
     (Hub::start(&shards, listeners, publish, None, mesh).unwrap(), address, barrier, hangs)
 }
 
-/// The answer, or `None` from the shard that hangs.
+/// The answer to a request, or `None` if the shard that accepted the connection hangs.
 fn ask(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();

@@ -1,4 +1,4 @@
-//! A hub as a separate process with its own port.
+//! Runs a hub as a separate process with its own port.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -21,7 +21,8 @@ pub struct Hub {
     pub started: String,
 }
 
-/// Most tests open many connections from one address, so the limits per address are disabled: `flood.rs` tests them.
+/// Settings of every hub of these tests. Most tests open many connections from one address, so the limits per address
+/// are disabled here. `flood.rs` tests these limits.
 pub const DEFAULTS: &[(&str, &str)] = &[
     ("HOST", "127.0.0.1"),
     ("PORT", "0"),
@@ -53,7 +54,7 @@ impl Hub {
         hub
     }
 
-    /// Starts a hub in a network namespace; clients connect to this address.
+    /// Starts a hub in a network namespace. Clients connect to it at this address.
     pub fn start_in(namespace: &str, address: [u8; 4], env: &[(&str, &str)]) -> Self {
         let mut enter = Command::new("ip");
         enter.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_peerpigeon")]);
@@ -87,7 +88,7 @@ impl Hub {
         self.logged_after(event).0
     }
 
-    /// Like [`Self::logged`], with the lines before it.
+    /// Like [`Self::logged`]. Also returns the lines before that line.
     pub fn logged_after(&self, event: &str) -> (String, Vec<String>) {
         let end = Instant::now() + DEADLINE;
         let mut seen = Vec::new();
@@ -140,7 +141,7 @@ impl Hub {
         answer
     }
 
-    /// The answer to a GET. A hub with too many unfinished requests may close any of them. The request is then sent
+    /// The answer to a GET. A hub with too many unfinished requests may close this connection. Then the request is sent
     /// again.
     pub fn get_in_a_crowd(&self, path: &str) -> String {
         let end = Instant::now() + DEADLINE;
@@ -156,7 +157,7 @@ impl Hub {
         }
     }
 
-    /// The head of the answer to a request after which the connection may stay open.
+    /// The head of the answer to a request. Does not wait for the end of the connection.
     pub fn begins(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).expect("connects");
         stream.set_read_timeout(Some(DEADLINE)).expect("set");

@@ -1,4 +1,5 @@
-//! Tests of tokens (JWT): where they come from, what they allow, how they end, and an identity provider that signs them.
+//! Tests of tokens (JWT): where a request carries them, what they allow, how they expire, and the keys of an identity
+//! provider that signs them.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -43,7 +44,7 @@ fn connect(hub: &Hub, n: u32, token: &str) -> Client {
     client
 }
 
-/// The head of the answer to a request for a WebSocket with these headers, each with its end of line.
+/// Requests a WebSocket with these headers, each of which includes its end of line. Returns the head of the answer.
 pub fn ask(hub: &Hub, path: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(hub.address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -78,7 +79,7 @@ fn a_token_is_accepted_in_each_place_and_is_never_logged() {
         assert_eq!(selects, headers.contains("Protocol"), "{answer}");
     }
     let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
-    // Its header is {"alg":"none"}, and its claims are {}.
+    // The header of this token is {"alg":"none"}, and its claims are {}.
     let unsigned = "eyJhbGciOiJub25lIn0.e30.";
     for (headers, reason) in [
         (String::new(), None),
@@ -102,7 +103,7 @@ fn a_token_is_accepted_in_each_place_and_is_never_logged() {
     assert_eq!(hub.metric_becomes("peerpigeon_tokens_total{outcome=\"malformed\"}", |n| n > 1.0), 2.0);
     let answer = ask(&hub, &path, &bearer(&"x".repeat(20_000)));
     assert!(answer.starts_with("http/1.1 431"), "{answer}");
-    // What peers send each other is not logged either.
+    // Signals between peers are not logged either.
     let (mut sender, mut target) = (connect(&hub, 2, &good), connect(&hub, 3, &good));
     sender.announce("n");
     target.announce("n");
@@ -122,7 +123,7 @@ fn a_token_is_accepted_in_each_place_and_is_never_logged() {
 }
 
 #[test]
-fn auth_token_stays_valid_beside_tokens_and_allows_everything() {
+fn auth_token_stays_valid_beside_jwts_and_allows_everything() {
     let hub = Hub::start(&[("JWT_SECRET", SECRET), ("AUTH_TOKEN", "for-all")]);
     let mut everywhere = connect(&hub, 1, "for-all");
     let mut limited = connect(&hub, 2, &member("n", &["join", "signal"]));
@@ -135,20 +136,20 @@ fn auth_token_stays_valid_beside_tokens_and_allows_everything() {
 }
 
 #[test]
-fn a_token_with_a_subject_is_for_that_id_which_it_takes_over_at_once() {
+fn a_token_with_a_subject_takes_over_the_id_of_the_subject_at_once() {
     let hub = Hub::start(&[("JWT_SECRET", SECRET)]);
     let own = token(&json!({ "sub": id(1) }));
     let mut first = connect(&hub, 1, &token(&json!({})));
     let mut second = connect(&hub, 1, &own);
     assert_eq!(first.closed_without_ping(), (4001, "replaced".to_owned()));
-    // The first page still answers pings in the browser's cache: it cannot keep the id.
+    // A page in the browser's back/forward cache still answers pings, but it cannot keep the id.
     let _third = connect(&hub, 1, &own);
     assert_eq!(second.closed_without_ping(), (4001, "replaced".to_owned()));
     assert_eq!(hub.metric_becomes("peerpigeon_takeovers_total{outcome=\"owner\"}", |n| n > 1.0), 2.0);
     let answer = ask(&hub, &format!("/ws?peerId={}&token={own}", id(2)), "");
     assert!(answer.starts_with("http/1.1 403"), "{answer}");
     assert_eq!(refusals(&hub, "subject"), 1.0);
-    // Without an id in the request, the token names it.
+    // If the request contains no id, the hub derives the id from the token.
     let alice = token(&json!({ "sub": "alice" }));
     let stream = TcpStream::connect(hub.address).unwrap();
     let mut client = Client::open_by(stream, &format!("/ws?token={alice}"), 0, b"");
@@ -156,7 +157,7 @@ fn a_token_with_a_subject_is_for_that_id_which_it_takes_over_at_once() {
 }
 
 #[test]
-fn a_token_is_renewed_before_it_expires_and_its_end_closes_the_session() {
+fn a_token_can_be_renewed_and_its_expiry_closes_the_session() {
     let hub = Hub::start(&[("JWT_SECRET", SECRET)]);
     let mut client = connect(&hub, 1, &token(&json!({ "sub": id(1), "exp": now() + 6 })));
     let warned = client.hear();
@@ -202,7 +203,7 @@ fn a_new_token_with_fewer_rights_ends_memberships() {
     other.hears_nothing();
 }
 
-/// The rights hold in the whole mesh: nobody at another hub notices an observer, or reaches it.
+/// Rights apply in the whole mesh: peers at all hubs neither discover an observer nor reach it with a signal.
 #[test]
 fn an_observer_is_invisible_at_every_hub() {
     let hubs = mesh(2, &[("JWT_SECRET", SECRET), ("MESH_TOKEN", "mesh")]);
@@ -241,7 +242,7 @@ fn a_changed_secret_is_read_on_sighup() {
     let _client = connect(&hub, 2, &signed_by(new, &json!({})));
     let answer = ask(&hub, &format!("/ws?peerId={}&token={}", id(3), token(&json!({}))), "");
     assert!(answer.starts_with("http/1.1 401"), "{answer}");
-    // A file that is not valid leaves the keys as they are.
+    // If the file is invalid, the hub keeps its keys.
     std::fs::write(&file, "short").unwrap();
     hub.signal("-HUP");
     let line = hub.logged("token_keys_refused");
@@ -249,7 +250,7 @@ fn a_changed_secret_is_read_on_sighup() {
     let _client = connect(&hub, 4, &signed_by(new, &json!({})));
 }
 
-/// An identity provider: it publishes keys at a URL, and signs tokens.
+/// An identity provider, which publishes keys at a URL and signs tokens.
 struct Provider {
     _authority: Authority,
     certificate: Certificate,
@@ -334,19 +335,19 @@ fn keys_of_an_identity_provider_are_replaced_when_it_signs_with_new_ones() {
     ]);
     let answer = |token: &str| ask(&hub, &format!("/ws?token={token}"), "");
     let accepts = |token: &str| answer(token).starts_with("http/1.1 101");
-    assert!(accepts(&provider.token("first")), "the token waits for the first load");
+    assert!(accepts(&provider.token("first")), "the hub must check the token after it has loaded the first keys");
     provider.rotate("second");
     let second = provider.token("second");
     assert!(answer(&second).starts_with("http/1.1 401"), "{}", answer(&second));
     provider.publish();
     let before = provider.asked.load(Ordering::Relaxed);
     eventually("the new key is known", || accepts(&second));
-    // The tokens with unknown keys caused one request.
+    // All tokens with unknown keys together caused at most one request to the provider.
     let asked = provider.asked.load(Ordering::Relaxed) - before;
     assert!(asked <= 1, "{asked} requests");
-    assert!(accepts(&provider.token("first")), "the old key is valid beside the new one");
+    assert!(accepts(&provider.token("first")), "the old key must stay valid beside the new one");
     assert!(refusals(&hub, "unknown-key") >= 1.0);
-    // A provider that fails leaves the keys as they are.
+    // If the provider publishes no valid keys, the hub keeps its keys.
     provider.set.send_replace("{}".to_owned());
     hub.signal("-HUP");
     hub.logged("token_keys_refused");

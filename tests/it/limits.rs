@@ -1,4 +1,4 @@
-//! Tests of violations of the WebSocket protocol and of the hub's limits, and of the hub's reactions.
+//! Tests of the hub's reactions to clients that violate the WebSocket protocol or exceed a limit.
 
 use std::io::Write;
 

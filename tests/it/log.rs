@@ -11,7 +11,7 @@ use proto::limits::LOG_FLUSH_TIMEOUT;
 use crate::client::{Client, frame};
 use crate::hub::{DEADLINE, Hub, command};
 
-/// A hub whose log this test does not read. The test chooses the port, because it cannot read it in the log.
+/// A hub whose log the test does not read. Therefore the test cannot read the hub's port in the log, and chooses it.
 struct Silent {
     child: Child,
     address: SocketAddr,
@@ -23,7 +23,7 @@ fn start(stderr: Stdio, env: &[(&str, &str)]) -> Silent {
     let own = [("HOST", "127.0.0.1"), ("PORT", &port), ("SHARDS", "2"), ("MAX_CONNECTIONS", "3"), ("DRAIN_SECS", "3")];
     let child = command(&own).envs(env.iter().copied()).stderr(stderr).spawn().unwrap();
     let end = Instant::now() + DEADLINE;
-    // The hub listens before it handles signals, but answers only afterwards.
+    // An open port is not enough: the hub listens before it can handle signals. It answers requests only after that.
     let answer = || {
         let mut stream = TcpStream::connect(address)?;
         write!(stream, "GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")?;
@@ -44,8 +44,8 @@ fn join(address: SocketAddr, n: u32, network: &str) -> Client {
 }
 
 impl Silent {
-    /// Checks that two peers reach each other, that a full hub refuses more peers (which is logged), and that SIGTERM
-    /// ends the hub with 0.
+    /// Checks that two peers reach each other, that the full hub refuses further peers (and logs each refusal), and
+    /// that the hub exits with 0 after SIGTERM.
     fn serves_and_drains(mut self, what: &str) {
         let mut a = join(self.address, 1, "n");
         let mut b = join(self.address, 2, "n");
@@ -66,7 +66,7 @@ impl Silent {
         self.wait(what);
     }
 
-    /// Checks that SIGTERM ends the hub with 0.
+    /// Checks that the hub exits with 0 after SIGTERM.
     fn ends(mut self, what: &str) {
         self.signal();
         self.wait(what);
@@ -113,10 +113,10 @@ fn a_closed_log_pipe_does_not_affect_peers() {
     hub.serves_and_drains("no reader");
 }
 
-/// A hub whose log is a full pipe.
+/// Starts a hub whose log is a full pipe.
 fn stalled(level: &str) -> (PipeReader, Silent) {
     let (reader, writer) = std::io::pipe().unwrap();
-    // A pipe holds 64 KiB; this write fills it and then blocks.
+    // A pipe holds 64 KiB. This write fills the pipe and then blocks.
     let mut filler = writer.try_clone().unwrap();
     std::thread::spawn(move || filler.write_all(&vec![b'.'; 1 << 20]));
     (reader, start(writer.into(), &[("LOG_LEVEL", level)]))
@@ -149,7 +149,7 @@ fn dropped_log_lines_are_counted_and_queued_ones_arrive_later() {
     let said = ["announce", "goodbye"].map(|kind| format!(r#"{{"type":"{kind}","networkName":"{network}"}}"#));
     let burst: Vec<u8> = (0..1000).flat_map(|n| frame(1, said[n % 2].as_bytes())).collect();
     let end = Instant::now() + DEADLINE;
-    // The rate limit of one peer is too low to fill the log, so several peers are needed.
+    // The rate limit keeps a single peer from filling the log, so several peers send.
     for n in 1.. {
         if metric("peerpigeon_log_lines_dropped_total") > 0.0 {
             break;
@@ -197,7 +197,7 @@ fn tools_exit_quietly_when_their_output_is_closed() {
         let run = command(&[]).args(args).stdout(writer).output().unwrap();
         assert_eq!((run.status.code(), run.stderr.as_slice()), (Some(0), &b""[..]), "{args:?}");
     }
-    // Tools with an error message and a closed stderr.
+    // These tools fail and cannot write their error message, because stderr is closed.
     for args in [
         &["peer", "--hub", "ws://127.0.0.1:1"][..],
         &["load-test", "--hub", "ws://127.0.0.1:1", "--peers", "1", "--duration", "1"],

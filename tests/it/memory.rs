@@ -1,4 +1,4 @@
-//! Hubs with little memory: they refuse work during floods, and continue to run.
+//! Tests of hubs with little memory: during a flood they refuse work and continue to run.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use crate::client::{Client, frame, id, upgrade};
 use crate::hub::{DEFAULTS, Hub};
 use crate::wire;
 
-/// A hub whose addresses are limited to this number of MiB.
+/// Starts a hub whose virtual memory is limited to this number of MiB.
 fn limited(mebibytes: u64) -> Hub {
     let script = format!("ulimit -v {}; exec \"$0\"", mebibytes * 1024);
     let mut command = Command::new("sh");
@@ -17,7 +17,7 @@ fn limited(mebibytes: u64) -> Hub {
     Hub::run(&mut command, [127, 0, 0, 1])
 }
 
-/// A connection that accepts only a little data, and gives up writing soon.
+/// Opens a WebSocket with a small receive buffer and a short write timeout.
 fn stubborn(hub: &Hub, n: u32) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(hub.address).ok()?;
     stream.set_write_timeout(Some(Duration::from_millis(20))).ok()?;
@@ -42,13 +42,13 @@ fn a_hub_with_little_memory_refuses_work_during_a_flood() {
             peer.hear_type("peer-discovered");
         }
         let mut kept = Vec::new();
-        // Messages that are never complete: one gigabyte in total.
+        // These clients send messages that are never complete: one gigabyte in total.
         for n in 1000..1900 {
             let Some(mut stream) = stubborn(&hub, n) else { continue };
             _ = stream.write_all(&begun);
             kept.push(stream);
         }
-        // Readers that do not read, and senders that fill their queues.
+        // Some clients never read, and others send enough to fill their queues.
         let offer = |target: u32| {
             let data = "x".repeat(200_000);
             let target = id(target);
@@ -65,7 +65,7 @@ fn a_hub_with_little_memory_refuses_work_during_a_flood() {
             }
             kept.push(stream);
         }
-        // Announcements in many networks.
+        // These clients announce large data in many networks.
         let data = "x".repeat(16_000);
         for n in 300..340 {
             let Some(mut stream) = stubborn(&hub, n) else { continue };

@@ -34,7 +34,7 @@ fn outcome(from: &mut Client, to: &str) -> String {
 
 #[test]
 fn the_later_of_two_hubs_with_one_id_takes_a_new_id() {
-    // The hubs are linked only through a third hub, or also directly.
+    // The two hubs are linked through a third hub, and if `direct` is true, also directly.
     for direct in [false, true] {
         let ports = [free_port(), free_port(), free_port()];
         let third = start(ports[2], &[], &[]);
@@ -48,7 +48,7 @@ fn the_later_of_two_hubs_with_one_id_takes_a_new_id() {
         let began = Instant::now();
         let mut b = Client::join(&second, 3, "n");
         assert_eq!(discovered(&mut watcher), id(3));
-        println!("direct: {direct}: the later one's peer is seen after {:?}", began.elapsed());
+        println!("direct: {direct}: the peer of the later hub is discovered after {:?}", began.elapsed());
         assert_eq!(third.metric("peerpigeon_mesh_hubs_lost_total"), 0.0, "no lease has expired");
         second.logged("hub_id_changed");
         if !direct {
@@ -86,8 +86,8 @@ fn a_restarted_hub_keeps_its_id() {
         let began = Instant::now();
         let _back = Client::join(&hub, 3, "n");
         assert_eq!(discovered(&mut watcher), id(3));
-        println!("{signal}: its new peer is seen after {:?}", began.elapsed());
-        // A false alarm would occur within this time.
+        println!("{signal}: the new peer of the restarted hub is discovered after {:?}", began.elapsed());
+        // If the hub mistook its own earlier run for another hub, it would change its id within this time.
         eventually("the time of a lease has passed", || began.elapsed() > LEASE);
         assert_eq!((hub_id(&hub).as_str(), hub.metric("peerpigeon_mesh_ids_given_up_total")), (ID, 0.0));
         drop(middle);

@@ -1,4 +1,4 @@
-//! Tests of operators' orders to a running hub.
+//! Tests of the orders that operators give to a running hub, such as kick and drain.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ use crate::wire::over_tls;
 
 const TOKEN: &str = "orders-of-operators";
 
-/// A POST with these header lines and this form.
+/// Posts a form with these header lines. Returns the answer.
 fn post(hub: &Hub, path: &str, headers: &str, form: &str) -> String {
     let length = form.len();
     hub.http(&format!(
@@ -23,7 +23,7 @@ fn post(hub: &Hub, path: &str, headers: &str, form: &str) -> String {
     ))
 }
 
-/// The status and the JSON of an order.
+/// Posts an order. Returns the status and the JSON of the answer.
 fn order(hub: &Hub, name: &str, form: &str) -> (String, Value) {
     let answer = post(hub, &format!("/admin/{name}"), &format!("Authorization: Bearer {TOKEN}\r\n"), form);
     let json = serde_json::from_str(body(&answer)).unwrap_or_else(|_| panic!("{answer}"));
@@ -110,7 +110,7 @@ fn the_answer_names_the_hub_of_a_peer_at_another_hub() {
     let mut witness = Client::join(&here, 2, "n");
     let mut peer = Client::join(&there, 1, "n");
     witness.hear_type("peer-discovered");
-    // The pages show a new link after a tick.
+    // The answer names the hub only after the next tick, so this loop repeats the order.
     let form = format!("peer={}", id(1));
     eventually("the hub of the peer is known", || !order(&here, "kick", &form).1["url"].is_null());
     let (status, answer) = order(&here, "kick", &form);
@@ -151,17 +151,17 @@ fn orders_need_the_token() {
 }
 
 #[test]
-fn a_wrong_token_is_answered_late_and_keeps_no_right_one_out() {
+fn a_wrong_token_is_answered_late_and_does_not_block_the_right_one() {
     let hub = hub(&[("SHARDS", "1")]);
     let wrong = "Authorization: Bearer guess\r\n";
     let right = format!("Authorization: Bearer {TOKEN}\r\n");
     let began = Instant::now();
-    // A connection that guesses once is closed: the second request on it gets no answer.
+    // The hub closes a connection after one wrong token, so the second request gets no answer.
     let request = format!("POST /admin/undrain HTTP/1.1\r\nHost: hub\r\nContent-Length: 0\r\n{wrong}\r\n");
     let answers = hub.http(&request.repeat(2));
     assert_eq!((status(&answers), answers.matches("HTTP/1.1").count()), ("401", 1), "{answers}");
-    assert!(began.elapsed() >= WRONG_TOKEN_DELAY, "it was answered at once");
-    // From the same address, as behind a proxy, others guess.
+    assert!(began.elapsed() >= WRONG_TOKEN_DELAY, "the wrong token was answered too early");
+    // Other clients with the same address guess tokens, as clients behind one proxy could.
     let mut guessing: Vec<TcpStream> = Vec::new();
     for _ in 0..50 {
         let mut stream = TcpStream::connect(hub.address).unwrap();
@@ -169,8 +169,8 @@ fn a_wrong_token_is_answered_late_and_keeps_no_right_one_out() {
         guessing.push(stream);
     }
     assert_eq!(status(&post(&hub, "/admin/undrain", &right, "")), "200");
-    // They also use up the rate limit of pages of their address, and the common one of all strangers. A slow machine
-    // needs more than one attempt, since the limits recover meanwhile.
+    // They also exhaust the rate limit for pages of their address, and the common rate limit of all clients without a
+    // token. A slow machine needs more than one attempt, because the limits recover between the requests.
     let mut flood = |requests: u32| {
         for _ in 0..requests {
             let mut stream = TcpStream::connect(hub.address).unwrap();
@@ -178,7 +178,7 @@ fn a_wrong_token_is_answered_late_and_keeps_no_right_one_out() {
             guessing.push(stream);
         }
     };
-    eventually("strangers are refused", || {
+    eventually("clients without a token are refused", || {
         flood(3 * PAGE_RATE);
         status(&hub.get("/health")) == "429"
     });
@@ -224,7 +224,7 @@ fn a_drained_hub_sends_its_peers_away_and_takes_them_back_after_undrain() {
 }
 
 #[test]
-fn peers_whose_slot_has_not_come_stay_when_the_drain_ends() {
+fn peers_that_are_not_yet_closed_stay_when_the_drain_ends() {
     let mut hub = hub(&[("SHARDS", "1"), ("DRAIN_SECS", "600")]);
     let mut peers: Vec<Client> = (1..=4).map(|n| Client::join(&hub, n, "n")).collect();
     let slots = |peers: &mut [Client]| -> Vec<u64> {
@@ -234,7 +234,7 @@ fn peers_whose_slot_has_not_come_stay_when_the_drain_ends() {
     order(&hub, "drain", "secs=2");
     let first = slots(&mut peers);
     order(&hub, "undrain", "");
-    // A second drain gives each session a new time. At the times of the first drain, no session may be closed.
+    // A second drain gives each session a new time for its close. The hub must forget the times of the first drain.
     order(&hub, "drain", "secs=600");
     let second = slots(&mut peers[2..]);
     assert!(first.iter().all(|slot| *slot < 2000) && second.iter().all(|slot| *slot > 200_000), "{first:?} {second:?}");
@@ -245,7 +245,7 @@ fn peers_whose_slot_has_not_come_stay_when_the_drain_ends() {
         peer.say(r#"{"type":"ping"}"#);
         peer.hear_type("pong");
     }
-    // A hub that an operator drains stops like any other.
+    // A signal stops a hub during an operator's drain just as it stops any other hub.
     order(&hub, "drain", "secs=600");
     hub.signal("-TERM");
     hub.logged("server_draining");
@@ -313,17 +313,17 @@ fn a_browser_logs_in_with_a_form_and_orders_with_its_cookie() {
     for foreign in ["", "Origin: http://evil\r\n"] {
         let out = post(&hub, "/admin/logout", &format!("Cookie: {cookie}\r\n{foreign}"), "");
         assert_eq!(header(&out, "set-cookie"), None, "{foreign}");
-        assert_eq!(status(&browse("/stats", cookie)), "200", "another page has ended the login");
+        assert_eq!(status(&browse("/stats", cookie)), "200", "another site's page must not end the login");
     }
     let out = post(&hub, "/admin/logout", &format!("Cookie: {cookie}\r\n{own}"), "");
     assert!(header(&out, "set-cookie").unwrap().contains("Max-Age=0"), "{out}");
-    assert_eq!(status(&browse("/stats", cookie)), "401", "a copy of the cookie is valid after the logout");
+    assert_eq!(status(&browse("/stats", cookie)), "401", "a copy of the cookie must be invalid after the logout");
     let changed = cookie.replace('=', "=9");
     assert_eq!(status(&browse("/stats", &changed)), "401");
 }
 
 #[test]
-fn without_its_token_health_shows_only_that_the_hub_runs() {
+fn health_without_the_token_shows_only_that_the_hub_runs() {
     let hub = hub(&[]);
     let _peer = Client::join(&hub, 1, "n");
     let get = |headers: &str| -> Value {
@@ -338,7 +338,8 @@ fn without_its_token_health_shows_only_that_the_hub_runs() {
     assert_eq!(brief["memory"]["heapUsed"], 0);
     assert_eq!((&full["connections"], &full["peers"], &brief["status"]), (&1.into(), &1.into(), &"healthy".into()));
 
-    // The short answer says that a token is wrong, so it costs as much as a refusal.
+    // The short answer reveals that a token is wrong. Therefore it is delayed like a refusal, and the connection
+    // closes.
     let began = Instant::now();
     let request = "GET /health HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer guess\r\n\r\n";
     let answers = hub.http(&request.repeat(2));
@@ -494,7 +495,7 @@ fn logins_logouts_and_refusals_are_logged() {
     }
 }
 
-/// Exit code, stdout and stderr of `peerpigeon admin`.
+/// Runs `peerpigeon admin`. Returns its exit code, stdout and stderr.
 fn admin(args: &[&str], token: &str) -> (Option<i32>, String, String) {
     let output = crate::hub::command(&[("ADMIN_TOKEN", token)]).arg("admin").args(args).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -549,13 +550,13 @@ fn the_operators_port_can_listen_at_a_separate_address() {
     let port = crate::admin::free_port();
     let mut hub = Hub::start(&[("ADMIN_PORT", &port), ("ADMIN_HOST", "127.0.0.2")]);
     let port: u16 = port.parse().unwrap();
-    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "it must not listen at HOST");
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "the operators' port must not listen at HOST");
     hub.address = std::net::SocketAddr::from(([127, 0, 0, 2], port));
     assert_eq!(status(&hub.get("/metrics")), "200");
 }
 
 #[test]
-fn the_port_of_peers_has_no_operators_page_if_operators_have_their_own() {
+fn the_peers_port_has_no_operators_page_if_admin_port_is_set() {
     let port = crate::admin::free_port();
     let hub = hub(&[("ADMIN_PORT", &port)]);
     let right = format!("Authorization: Bearer {TOKEN}\r\n");
@@ -565,5 +566,5 @@ fn the_port_of_peers_has_no_operators_page_if_operators_have_their_own() {
         let answer = post(&hub, path, &right, &format!("token={TOKEN}"));
         assert_eq!((status(&answer), header(&answer, "set-cookie")), ("404", None), "POST {path}");
     }
-    assert_eq!(status(&hub.get("/readyz")), "200", "an order was executed");
+    assert_eq!(status(&hub.get("/readyz")), "200", "a drain was executed");
 }

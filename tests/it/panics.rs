@@ -12,13 +12,13 @@ use crate::hub::{DEADLINE, Hub, command};
 use crate::mesh::free_port;
 use crate::redis::Redis;
 
-/// Exit code after a bug of the hub.
+/// Exit code of a hub that ends because of a bug.
 const EX_SOFTWARE: i32 = 70;
 
-/// A bridge that never connects.
+/// Settings of a Redis bridge that never connects.
 const NO_REDIS: &[(&str, &str)] = &[("REDIS_URL", "redis://127.0.0.1:1"), ("DRAIN_SECS", "0")];
 
-/// Starts a hub with a panic at that place. It has a mesh thread, but no other hub.
+/// Starts a hub that panics at this place of its code. The hub has a mesh thread, but no links.
 fn planted(place: &str, env: &[(&str, &str)]) -> Hub {
     let own = [("PEERPIGEON_PLANTED_PANIC", place), ("IS_HUB", "true"), ("MESH_TOKEN", "secret")];
     Hub::start(&[&own, env].concat())
@@ -33,7 +33,7 @@ fn joins(address: SocketAddr, n: u32) -> Option<TcpStream> {
 }
 
 /// Checks that the planted panic at `place` ends the hub, and that the log names the thread and the turn. `turn` is
-/// `None` for a loop without turns, which has no guard.
+/// `None` for code that does not run in turns: no guard logs a turn there.
 fn ends(mut hub: Hub, place: &str, thread: &str, turn: Option<&str>) {
     let (last, before) = hub.logged_after("\"hub_failed\"");
     // The hub may panic while it still logs its start.
@@ -48,11 +48,11 @@ fn ends(mut hub: Hub, place: &str, thread: &str, turn: Option<&str>) {
     assert!(last.contains(".rs:") && last.contains(&format!("{thread}_failed")), "{place}: {last}");
 }
 
-/// Each turn has a guard, which names the turn in the log. A loop without turns has no guard, but a panic in it also
-/// ends the process.
+/// Each turn has a guard, which names the turn in the log. Code that does not run in turns has no guard, but a panic
+/// there also ends the process.
 #[test]
 fn a_panic_in_any_turn_ends_the_process() {
-    // Each hub has a link to this one, whose peer is in a snapshot.
+    // Each hub below links to this hub and receives its peer in a snapshot.
     let other = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", "secret")]);
     let _peer = Client::join(&other, 99, "n");
     let bootstrap = format!("ws://{}", other.address);
@@ -75,7 +75,7 @@ fn a_panic_in_any_turn_ends_the_process() {
     ] {
         let dials = ("BOOTSTRAP_HUBS", bootstrap.as_str());
         let hub = planted(place, &[NO_REDIS, &[dials]].concat());
-        // These peers cause work at every place, including the one for letters between shards.
+        // With eight peers, the code at every place runs, also the code that reads letters between shards.
         let _peers: Vec<_> = (1..=8).map(|n| joins(hub.address, n)).collect();
         ends(hub, place, thread, turn);
     }
@@ -95,10 +95,10 @@ fn a_panic_in_an_operators_order_ends_the_process() {
 }
 
 #[test]
-fn a_panic_in_work_that_continues_ends_the_process() {
+fn a_panic_in_a_later_slice_of_work_ends_the_process() {
     let hub = planted("continue", &[("SHARDS", "32"), ("MAX_NETWORKS_PER_PEER", "200")]);
     let mut client = Client::open(hub.address, 1, b"");
-    // 150 leaves are 4,650 letters to the other shards, more than a turn puts out.
+    // 150 leaves cause 4,650 letters to the other shards, which is more than one turn posts.
     for n in 0..150 {
         client.say(&format!(r#"{{"type":"announce","networkName":"n{n}"}}"#));
     }

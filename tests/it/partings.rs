@@ -1,4 +1,4 @@
-//! Tests with peers that join, signal a peer of another hub, and leave, all in one write.
+//! Tests with peers that join, signal a peer of another hub, and leave. A peer sends all these messages in one write.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ use crate::mesh::{chain, discovered, mesh};
 pub enum Leave {
     Goodbye,
     CloseFrame,
-    /// With the end of the stream.
+    /// The peer ends its stream.
     End,
-    /// With a reset. The hub loses the data that its kernel has received and that it has not read.
+    /// The peer resets its connection. The hub loses the data that it has not yet read from its kernel.
     Reset,
 }
 
@@ -30,7 +30,7 @@ fn offer(data: u32) -> Vec<u8> {
     frame(1, text.as_bytes())
 }
 
-/// Joins, sends its offers and leaves in one write. Returns the client while its connection is still open.
+/// Peer `n` joins, sends its offers and leaves in one write. Returns the client if its connection is still open.
 fn pass_by(hub: &Hub, n: u32, leave: Leave) -> Option<Client> {
     let mut client = Client::connect(hub, n);
     let mut said = frame(1, br#"{"type":"announce","networkName":"n"}"#);
@@ -98,14 +98,14 @@ fn outcomes(hub: &Hub) -> f64 {
     of_signals.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
-/// Peers join, signal and leave at one hub; an observer at another hub must receive no signal before the discovery or
-/// after the leave of its sender.
+/// Peers join, signal and leave at hub `here`. An observer at hub `there` must receive each signal between the
+/// discovery and the leave of its sender.
 pub fn nothing_is_heard_too_late(here: &Hub, there: &Hub, every_signal_arrives: bool) {
     let mut observer = Client::join(there, OBSERVER, "n");
     let mut told = Vec::new();
     let mut sent = 0;
     for n in 100..132 {
-        // After this, the home shard of this id knows the observer.
+        // When this first session of the id has discovered the observer, the id's home shard knows the observer.
         let mut before = Client::join(here, n, "n");
         while discovered(&mut before) != id(OBSERVER) {}
         drop(before);
@@ -123,7 +123,7 @@ pub fn nothing_is_heard_too_late(here: &Hub, there: &Hub, every_signal_arrives: 
         }
         drop(client);
     }
-    // When every signal that was read has its outcome, no signal is in flight.
+    // No signal is in flight when each signal that the hub has read has its outcome.
     let series = r#"peerpigeon_messages_total{direction="in",type="offer"}"#;
     let read = here.metric_becomes(series, |read| read >= sent as f64 && outcomes(here) == read);
     observer.say(r#"{"type":"ping"}"#);

@@ -1,4 +1,4 @@
-//! Tests of ids with proof: the id is the hash of a public key, and the client signs the hub's nonce.
+//! Tests of proofs of ids: a client's id is the hash of its public key, and the client signs a nonce of the hub.
 
 use std::net::TcpStream;
 
@@ -20,7 +20,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A client that has the key of its id.
+/// A client that has the private key of its id.
 struct Owner {
     signer: EncodingKey,
     key: String,
@@ -62,7 +62,7 @@ impl Owner {
     /// Connects, and proves the id.
     fn connect(&self, hub: &Hub) -> Client {
         let (mut client, nonce) = self.challenged(hub);
-        // The next message may follow at once.
+        // The client may send further messages without waiting for the answer to its proof.
         let both = [frame(1, self.proof(HOST, &nonce).as_bytes()), frame(1, br#"{"type":"ping"}"#)].concat();
         client.raw(&both);
         let connected = client.hear();
@@ -78,9 +78,9 @@ fn hub(mode: &str, more: &[(&str, &str)]) -> Hub {
 }
 
 #[test]
-fn the_holder_of_the_key_takes_the_id_over_from_a_client_without_it_and_from_its_own_page() {
+fn the_owner_of_a_key_takes_its_id_over_from_strangers_and_from_its_own_old_page() {
     let (hub, owner) = (hub("offered", &[]), Owner::new());
-    // Someone uses the id, and answers pings.
+    // A client without the key uses the id.
     let path = format!("/ws?peerId={}", owner.id);
     let mut squatter = Client::open_by(TcpStream::connect(hub.address).unwrap(), &path, 0, b"");
     assert_eq!(squatter.hear()["type"], "connected");
@@ -89,14 +89,14 @@ fn the_holder_of_the_key_takes_the_id_over_from_a_client_without_it_and_from_its
     let mut second = owner.connect(&hub);
     assert_eq!(first.closed_without_ping(), (4001, "replaced".to_owned()));
     assert_eq!(hub.metric_becomes("peerpigeon_ids_proven_total", |n| n > 1.0), 2.0);
-    // Nobody else gets it while the owner answers.
+    // No other client gets the id while the owner answers pings.
     let mut other = Client::open_by(TcpStream::connect(hub.address).unwrap(), &path, 0, b"");
     let Heard::Ping(payload) = second.frame() else { panic!("no ping") };
     second.raw(&frame(10, &payload));
     assert_eq!(other.closed(), (4009, "peer id in use".to_owned()));
 }
 
-/// Makes the first message of a client, from the keys of the owner of an id and of another client, and the nonce.
+/// Makes the first message of a client. The arguments are the owner of the id, another client, and the nonce.
 type Proof = fn(&Owner, &Owner, &str) -> String;
 
 #[test]
@@ -123,7 +123,7 @@ fn a_wrong_proof_is_refused_and_counted() {
         assert_eq!(counted, at as f64 + 1.0);
     }
     assert!(hub.logged("id_proof_refused").contains("\"wrong\""));
-    // A recorded proof is worthless for the next connection.
+    // A recorded proof is not valid on another connection.
     let (mut client, nonce) = owner.challenged(&hub);
     let recorded = owner.proof(HOST, &nonce);
     client.say(&recorded);
@@ -141,7 +141,7 @@ fn only_the_id_of_the_key_can_be_proven() {
         let answer = ask(&hub, &path, "");
         assert!(answer.starts_with("http/1.1 403"), "{answer}");
     }
-    // Without an id, the key names it.
+    // If the request contains no id, the hub derives the id from the key.
     let path = format!("/ws?key={}", owner.key);
     let mut client = Client::open_by(TcpStream::connect(hub.address).unwrap(), &path, 0, b"");
     assert_eq!(client.hear()["targetPeerId"], owner.id.as_str());
@@ -153,7 +153,7 @@ fn a_hub_that_requires_proofs_refuses_clients_without_one() {
     let path = |n: u32, token: &str| format!("/ws?peerId={}&token={token}", id(n));
     assert!(ask(&hub, &path(1, "for-all"), "").starts_with("http/1.1 403"));
     assert!(ask(&hub, &path(1, &token(&json!({}))), "").starts_with("http/1.1 403"));
-    // The `sub` of a token is a proof as well.
+    // A token with the id in `sub` also counts as a proof.
     let own = token(&json!({ "sub": id(1) }));
     let mut client = Client::open_by(TcpStream::connect(hub.address).unwrap(), &path(1, &own), 1, b"");
     assert_eq!(client.hear()["type"], "connected");

@@ -1,4 +1,4 @@
-//! Tests of clients behind proxies: trust in proxies, and use of the client addresses.
+//! Tests of clients behind proxies: which proxies the hub trusts, and which client address it uses.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,7 +7,7 @@ use crate::client::{Client, id, upgrade};
 use crate::door::status;
 use crate::hub::{DEADLINE, Hub, command};
 
-/// A connection from another address of this machine. Not every system has more than one.
+/// Connects from this address of the machine. Returns `None` if the machine has no such address.
 pub fn connect_from(address: [u8; 4], hub: SocketAddr) -> Option<TcpStream> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((address, 0)).into()).ok()?;
@@ -62,7 +62,11 @@ fn only_trusted_proxies_can_name_their_clients() {
     }
     let unclear = format!("{}Forwarded: for=1.2.3.4\r\nConnection: close\r\n", "X-Forwarded-For: 203.0.113.9\r\n");
     assert_eq!(status(&asks(connect_from(PROXY, hub.address).unwrap(), b"", &unclear)), "400");
-    assert_eq!(status(&asks(connect_from([127, 0, 0, 3], hub.address).unwrap(), b"", &unclear)), "101", "not believed");
+    assert_eq!(
+        status(&asks(connect_from([127, 0, 0, 3], hub.address).unwrap(), b"", &unclear)),
+        "101",
+        "only a trusted proxy's headers count"
+    );
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="forwarded"}"#, |n| n == 1.0);
     assert!(hub.logged("proxy_refused").contains("the proxy must delete the header"));
 }
@@ -89,7 +93,8 @@ fn only_trusted_proxies_send_proxy_heads() {
         let logged = logged_address(&hub);
         assert!(logged.starts_with(address), "{head:?}: {logged}");
     }
-    // A connection of a trusted proxy without a head is closed. A head from another address is not read.
+    // The hub closes a connection of a trusted proxy without a complete PROXY head. It does not accept a PROXY head
+    // from another address.
     assert_eq!(asks(connect_from(PROXY, hub.address).unwrap(), b"", ""), "");
     assert_eq!(asks(connect_from(PROXY, hub.address).unwrap(), b"PROXY TCP4 203.0.113.9\r\n", ""), "");
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="proxy-head"}"#, |n| n == 2.0);
@@ -111,7 +116,7 @@ fn the_health_command_works_at_a_port_that_expects_a_proxy_head() {
     let env = [&[("HOST", "127.0.0.1"), ("PORT", &*port)][..], &trust].concat();
     let out = command(&env).arg("health").output().unwrap();
     assert!(out.status.success(), "{out:?}");
-    // From an address that does not belong to a proxy, a head would be refused.
+    // Here the command's own address is not a trusted proxy, so the hub would refuse a PROXY head.
     let trust = [("PROXY_PROTOCOL", "PORT"), ("TRUSTED_PROXIES", "10.0.0.1")];
     let hub = Hub::start(&trust);
     let port = hub.address.port().to_string();

@@ -1,4 +1,4 @@
-//! Tests of hubs that Redis connects, and of hubs that can work without it.
+//! Tests of hubs that are connected by Redis, and of hubs that lose Redis but still have links.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -37,7 +37,7 @@ impl Redis {
         Some(answer)
     }
 
-    /// Records everything that is published.
+    /// Records all messages that are published from now on.
     fn record(&self) -> Recording {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connected");
         stream.write_all(b"PSUBSCRIBE *\r\n").expect("subscribed");
@@ -164,7 +164,7 @@ fn signals_over_redis_arrive_within_the_stay_of_their_sender() {
 fn a_lost_redis_affects_only_traffic_that_needs_it() {
     let redis = Redis::start(free_port());
     let url = redis.url();
-    // Two linked hubs, and a third that only Redis connects with them.
+    // Two hubs are linked. Only Redis connects the third hub to them.
     let mut hubs = mesh(2, &[("REDIS_URL", &url)]);
     hubs.push(bridged(&url));
     settled(&hubs);
@@ -230,7 +230,7 @@ fn replayed_frames_do_not_revive_a_hub() {
     ended.signal("-KILL");
     assert_eq!(a.hear()["data"]["reason"], "hub-lost");
     drop(b);
-    // The first hub has received all these frames before. The second one is new.
+    // The first hub has received all these frames before. The hub started here has not.
     let recorded = recording.stop(&redis);
     hubs.push(bridged(&redis.url()));
     settled(&hubs);
@@ -238,9 +238,9 @@ fn replayed_frames_do_not_revive_a_hub() {
     assert_eq!((discovered(&mut a), discovered(&mut c)), (id(3), id(1)));
     let began = Instant::now();
     let metric = |hub: &Hub| hub.metric("peerpigeon_redis_one_way_hubs");
-    // Frames are published until the hubs report a hub that sends and does not answer.
+    // The frames are published again until both hubs report a hub that sends frames and answers none.
     while hubs.iter().any(|hub| metric(hub) == 0.0) {
-        assert!(began.elapsed() < DEADLINE, "no hub reported it");
+        assert!(began.elapsed() < DEADLINE, "the hubs did not report the silent hub");
         redis.publish(&recorded);
     }
     for hub in &hubs {
@@ -256,11 +256,13 @@ fn replayed_frames_do_not_revive_a_hub() {
 }
 
 #[test]
-fn a_hub_at_a_replica_reports_it_and_joins_after_the_promotion() {
+fn a_hub_reports_that_its_redis_is_a_replica_and_joins_after_the_promotion() {
     let (master, replica) = (Redis::start(free_port()), Redis::start(free_port()));
     _ = replica.try_ask(&format!("REPLICAOF 127.0.0.1 {}", master.port));
     let hub = bridged(&replica.url());
-    eventually("it is said", || json(&hub, "/hubstats")["redis"]["lastError"].to_string().contains("is a replica"));
+    eventually("the hub reports it", || {
+        json(&hub, "/hubstats")["redis"]["lastError"].to_string().contains("is a replica")
+    });
     assert_eq!(json(&hub, "/hubstats")["redis"]["connected"], false);
     _ = replica.try_ask("REPLICAOF NO ONE");
     let hubs = [hub, bridged(&replica.url())];
@@ -268,6 +270,6 @@ fn a_hub_at_a_replica_reports_it_and_joins_after_the_promotion() {
     // The server becomes a replica again while its connections stay open.
     _ = replica.try_ask(&format!("REPLICAOF 127.0.0.1 {}", master.port));
     for hub in &hubs {
-        eventually("it is said", || json(hub, "/hubstats")["redis"]["connected"] == false);
+        eventually("the hub reports it", || json(hub, "/hubstats")["redis"]["connected"] == false);
     }
 }

@@ -32,7 +32,7 @@ fn secret_of(connected: &Value) -> String {
 }
 
 fn answers(client: &mut Client) {
-    let Heard::Ping(nonce) = client.frame() else { panic!("not asked") };
+    let Heard::Ping(nonce) = client.frame() else { panic!("no ping") };
     client.raw(&frame(10, &nonce));
 }
 
@@ -52,7 +52,7 @@ fn a_client_with_its_secret_takes_its_id_over_at_once() {
     first.hear_type("peer-discovered");
     let (mut second, next) = connect(&hub, 2, Some(&secret));
     assert_ne!(secret, next);
-    // The hub did not ping the first connection before it replaced it.
+    // The hub replaced the first connection without a ping.
     assert_eq!(first.frame(), Heard::Close(4001, "replaced".to_owned()));
     second.announce("n");
     assert_eq!(watcher.hear()["data"]["reason"], "replaced");
@@ -60,12 +60,13 @@ fn a_client_with_its_secret_takes_its_id_over_at_once() {
     watcher.hears_nothing();
     assert_resumes(&hub, "resumed", 1.0);
     assert_eq!(hub.metric("peerpigeon_takeovers_total{outcome=\"replaced\"}"), 0.0);
-    // The third takeover uses the second secret, in upper case, which ids allow as well.
+    // The third session takes over with the secret of the second, in upper case. Ids may be in upper case, too.
     let (_third, _) = connect(&hub, 2, Some(&next.to_uppercase()));
     assert_eq!(second.closed(), (4001, "replaced".to_owned()));
 }
 
-/// A browser copies sessionStorage into a duplicated tab. Both tabs reconnect as soon as they are closed.
+/// A browser copies sessionStorage into a duplicated tab, so both tabs have the same secret. Each tab reconnects as
+/// soon as the hub closes its connection.
 #[test]
 fn two_tabs_with_one_secret_do_not_replace_each_other_in_a_loop() {
     let hub = Hub::start(&[]);
@@ -113,8 +114,8 @@ fn a_wrong_secret_counts_as_no_secret() {
         // If the id is free, a wrong secret does no harm.
         connect(&hub, n, Some(shown));
     }
-    // An empty secret counts as none: a client may always send `&resume=`. All other secrets belong to another id, or
-    // are not secrets at all.
+    // An empty secret counts as no secret, so clients may always send `&resume=`. The other wrong secrets are
+    // malformed, or count as secrets of another id.
     assert_resumes(&hub, "malformed", 8.0);
     assert_resumes(&hub, "foreign", 4.0);
     assert_eq!(hub.metric("peerpigeon_resumes_total{outcome=\"resumed\"}"), 0.0);
@@ -136,7 +137,7 @@ fn secrets_never_appear_in_logs_pages_or_answers() {
     assert_eq!(third.closed().0, 4009);
     let secrets = [secret, next, wrong];
     for shown in &secrets {
-        // Handshakes that are refused for other reasons, with a secret in the query.
+        // The hub refuses these handshakes for other reasons. Their queries contain a secret.
         for path in [
             format!("/ws?resume={shown}"),
             format!("/ws?peerId=x&token=let-me-in&resume={shown}"),
@@ -184,7 +185,8 @@ fn a_secret_is_valid_at_every_hub_of_the_mesh() {
     assert_eq!(second.frame(), Heard::Close(4001, "replaced".to_owned()));
 }
 
-/// A short token could be guessed from a secret, so each hub uses its own random key.
+/// An attacker with a secret could guess a short token from it. With a short token, each hub therefore uses its own
+/// random key.
 #[test]
 fn with_a_short_token_a_secret_is_valid_only_at_its_own_hub() {
     let hubs = mesh::mesh(2, &[("MESH_TOKEN", "short")]);

@@ -37,7 +37,7 @@ pub fn a_message_sent_with_the_request_is_processed_first() {
         for n in 0..16 {
             let mut early = frame(1, br#"{"type":"announce","networkName":"n"}"#);
             early.extend(frame(1, br#"{"type":"ping"}"#));
-            // The last bytes arrive late, so that the hand-off to the home shard cuts a frame in two.
+            // The last bytes arrive later. So a frame is incomplete when the connection moves to its home shard.
             let late = early.split_off(early.len() - usize::try_from(n).unwrap() % 7);
             let mut client = Client::open(hub.address, n, &early);
             client.raw(&late);
@@ -60,7 +60,8 @@ pub fn a_message_may_arrive_byte_by_byte() {
 
 #[test]
 pub fn signals_of_two_fast_senders_arrive_in_order_and_once() {
-    // Less data than a sender's share of the target's queue, so nothing is dropped if the target reads late.
+    // This is less data than a sender's share of the target's queue. So nothing is dropped even if the target reads
+    // late.
     const EACH: usize = 2_000;
     with_shards(|hub| {
         let mut target = Client::join(hub, 9, "n");

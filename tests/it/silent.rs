@@ -1,4 +1,4 @@
-//! Tests of links that stay open but carry nothing, and of the recovery after a cut.
+//! Tests of links that stay open but carry no data, and of the recovery after such a failure.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -68,7 +68,7 @@ fn signals_avoid_a_link_that_drops_data() {
         let hubs = [start(ports[0], &[path.port, ports[2]]), start(ports[1], &[ports[2]]), start(ports[2], &[])];
         settled(&hubs);
         eventually("all are linked", || hubs[2].metric("peerpigeon_links{direction=\"in\"}") == 2.0);
-        eventually("by the path", || hubs[0].metric("peerpigeon_links{direction=\"out\"}") == 2.0);
+        eventually("the first hub has both links", || hubs[0].metric("peerpigeon_links{direction=\"out\"}") == 2.0);
         let (mut a, mut b) = (Client::join(&hubs[0], 1, "n"), Client::join(&hubs[1], 2, "n"));
         assert_eq!((discovered(&mut a), discovered(&mut b)), (id(2), id(1)));
         assert_eq!(outcome(&mut a, &id(2)), "delivered");
@@ -76,10 +76,12 @@ fn signals_avoid_a_link_that_drops_data() {
             path.swallows[direction].store(true, Ordering::Relaxed);
         }
         let dead = Instant::now();
-        eventually("it is noticed", || hubs[..2].iter().all(|hub| hub.metric("peerpigeon_links_silent") == 1.0));
+        eventually("both ends report a silent link", || {
+            hubs[..2].iter().all(|hub| hub.metric("peerpigeon_links_silent") == 1.0)
+        });
         let noticed = dead.elapsed();
         println!("dropped {swallowed:?}: detected at both ends after {noticed:?}");
-        // A busy machine may add up to a lease. Without the detection, no hub would notice the silence at all.
+        // On a busy machine, the detection may take up to one lease longer. Nothing else would reveal the silence.
         assert!(noticed < LINK_SILENCE + LEASE, "{noticed:?}");
         assert_eq!((outcome(&mut a, &id(2)), outcome(&mut b, &id(1))), ("delivered".into(), "delivered".into()));
         // Announcements avoid the silent link, too, and no hub is considered lost.
@@ -104,7 +106,7 @@ fn a_chain_recovers_after_a_cut() {
         }
         peers.push(peer);
     }
-    // The frozen hub keeps its sockets, and the others receive nothing from it for longer than its lease.
+    // The stopped hub keeps its sockets open. The other hubs receive nothing from it until its lease expires.
     hubs[0].signal("-STOP");
     for n in [1, 2] {
         assert_eq!(peers[n].hear_type("peer-disconnected")["data"]["reason"], "hub-lost");

@@ -1,4 +1,4 @@
-//! Tests of sockets that a supervisor has opened for the hub, as systemd does, and of the port that redirects.
+//! Tests of sockets that a supervisor such as systemd has opened for the hub, and of HTTP_REDIRECT_PORT.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -11,7 +11,8 @@ use crate::hub::{DEFAULTS, Hub, command};
 use crate::mesh::eventually;
 use crate::wire::{self, Certificate};
 
-/// A hub whose supervisor hands in one or two sockets. They are its standard input and output, which the shell moves.
+/// The command for a hub that inherits one or two sockets from its supervisor. The shell receives them as its standard
+/// input and output, and passes them to the hub as file descriptors 3 and 4.
 fn handed(sockets: &[&TcpListener]) -> Command {
     let file = |socket: &TcpListener| Stdio::from(OwnedFd::from(socket.try_clone().unwrap()));
     let mut shell = Command::new("sh");
@@ -35,7 +36,7 @@ fn socket() -> (TcpListener, String) {
 fn a_hub_uses_the_sockets_of_its_supervisor() {
     for shards in ["1", "3"] {
         let ((peers, port), (admin, admin_port)) = (socket(), socket());
-        // The hub itself could not listen at this address.
+        // The hub itself could not listen at HOST, which is not an address of this machine.
         let mut command = handed(&[&peers, &admin]);
         command.envs([("HOST", "192.0.2.1"), ("PORT", &*port), ("ADMIN_PORT", &admin_port), ("SHARDS", shards)]);
         let mut hub = Hub::run(&mut command, [127, 0, 0, 1]);
@@ -71,7 +72,7 @@ fn a_socket_that_no_setting_names_ends_the_hub_with_64() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{said}");
     assert!(said.contains(&format!("a socket at 127.0.0.1:{other_port}")) && said.contains("socket unit"), "{said}");
-    // A socket that does not listen: systemd hands in connections with Accept=yes.
+    // With Accept=yes, systemd passes connections instead of listening sockets.
     let connection = TcpStream::connect(peers.local_addr().unwrap()).unwrap();
     let connection = TcpListener::from(OwnedFd::from(connection));
     let output = handed(&[&connection]).env("PORT", &port).output().unwrap();
@@ -87,7 +88,7 @@ fn header<'a>(answer: &'a str, name: &str) -> &'a str {
 }
 
 #[test]
-fn a_port_without_tls_redirects_to_the_one_with_it() {
+fn the_redirect_port_redirects_to_the_port_with_tls() {
     let Certificate { certificate, key, .. } = wire::common();
     let (port, redirect) = (free_port(), free_port());
     let tls = [("PORT", &*port), ("TLS_CERT", certificate), ("TLS_KEY", key), ("HTTP_REDIRECT_PORT", &redirect)];
@@ -104,7 +105,7 @@ fn a_port_without_tls_redirects_to_the_one_with_it() {
             ("no-store", "nosniff")
         );
     }
-    // A client without TLS does not become a peer, and its connection closes.
+    // A client without TLS gets a redirect and does not become a peer.
     let answer = hub.http(&upgrade(&format!("/ws?peerId={}&token=t", id(1))));
     let location = header(&answer, "location");
     assert!(status(&answer) == "308" && location.starts_with(&format!("wss://hub:{port}/ws?peerId=")), "{answer}");

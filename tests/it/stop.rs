@@ -29,8 +29,8 @@ pub fn a_drain_notifies_every_peer_and_exits_with_0() {
             .collect();
         peers.sort_by_key(|(slot, _)| *slot);
         let (last_slot, mut last) = peers.pop().unwrap();
-        assert!(last_slot > peers[0].0, "all at once");
-        // The last peer to leave is notified of each earlier one.
+        assert!(last_slot > peers[0].0, "all peers have the same slot");
+        // The last peer to leave receives the leave of each earlier peer.
         for (slot, peer) in &mut peers {
             loop {
                 match peer.next() {
@@ -40,7 +40,7 @@ pub fn a_drain_notifies_every_peer_and_exits_with_0() {
                 }
             }
             if last_slot - *slot < 700 {
-                // This peer leaves so shortly before the last one that the last one is not notified.
+                // The last peer leaves so shortly after this one that it may not receive this leave.
                 continue;
             }
             // The hub still relays messages that the peer sends after the close frame.
@@ -71,7 +71,8 @@ fn a_drain_is_spread_over_its_whole_time() {
             .map(|peer| {
                 let go_away = peer.hear_type("go-away");
                 let [slot, back] = ["closeInMs", "reconnectInMs"].map(|field| go_away["data"][field].as_u64().unwrap());
-                // The only hub is back about a second after its drain, at the earliest.
+                // A hub without other hubs asks its peers to reconnect half a second or more after the end of its
+                // drain.
                 assert!((secs * 1000 + 500..=secs * 1500 + 1001).contains(&(slot + back)), "{slot} + {back}");
                 assert_eq!(peer.closed().0, 1012);
                 slot
@@ -82,7 +83,7 @@ fn a_drain_is_spread_over_its_whole_time() {
         assert_eq!(hub.wait().code(), Some(0));
         let all = secs * 1000;
         assert!(slots.iter().all(|slot| *slot < all.max(1)), "{secs} s: {slots:?}");
-        // Each shard spreads its own peers, and the fullest shard has at least five.
+        // Each shard spreads its own peers over the whole time, and the fullest of four shards has at least five peers.
         assert!(slots.last().unwrap() * 5 >= all * 4, "{secs} s: {slots:?}");
         let most_at_once = slots.windows(4).all(|four| four[3] > four[0] || all == 0);
         assert!(most_at_once, "{secs} s: {slots:?}");
@@ -95,7 +96,7 @@ pub fn a_second_signal_ends_the_hub_at_once() {
     let _peer = Client::join(&hub, 1, "n");
     hub.signal("-TERM");
     hub.logged("server_draining");
-    // A second signal right after the first counts as the same one.
+    // The hub ignores a second signal that arrives right after the first.
     let deadline = Instant::now() + DEADLINE;
     let asked = Instant::now();
     while hub.ended().is_none() {
@@ -116,7 +117,7 @@ fn a_drain_without_peers_ends_at_once() {
 #[test]
 fn every_stop_signal_starts_a_drain() {
     for (signal, number) in [("-TERM", 15), ("-INT", 2), ("-QUIT", 3), ("-HUP", 1)] {
-        // Hubs inherit ignored signals, and keep ignoring SIGQUIT and SIGHUP: nohup(1) may run these tests.
+        // A hub inherits ignored signals, and keeps ignoring SIGQUIT and SIGHUP. These tests may run under nohup(1).
         if peerpigeon::telemetry::process::ignores(number) && number != 2 {
             continue;
         }

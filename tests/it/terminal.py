@@ -1,9 +1,10 @@
-"""Runs a program in a pseudo-terminal of 40 lines and 120 columns, and plays a dialogue with it.
+"""Runs a program in a pseudo-terminal of 40 lines and 120 columns, sends it keys and checks what it shows.
 
     terminal.py STEPS PROGRAM ARGUMENT…
 
-STEPS is a JSON list of [kind, text]: `see` waits until the screen shows the text, `type` sends keys, `end` waits for the
-end of the program and expects this exit code. Prints the last screen. Fails after 20 seconds without what is expected.
+STEPS is a JSON list of [kind, text]: `see` waits until the screen shows the text, `type` sends the text as keys, `end`
+waits until the program ends and expects the text as its exit code. Prints the last screen. Fails if a step takes more
+than 20 seconds.
 """
 
 import fcntl
@@ -35,7 +36,7 @@ def shown():
 
 
 def draw(data):
-    """As much of a terminal as the program uses: positions, clearing, text."""
+    """Updates `screen`. Handles only the escape sequences that the program uses: positions and clearing."""
     global waiting, restored
     data = waiting + data
     waiting = b""
@@ -66,7 +67,7 @@ def draw(data):
 
 
 def read(deadline):
-    """Reads once. False at the end of the program."""
+    """Reads once. Returns False when the program has ended."""
     left = deadline - time.monotonic()
     if left <= 0 or not select.select([terminal], [], [], left)[0]:
         sys.exit(f"timeout: the screen is\n{shown()}")

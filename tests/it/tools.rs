@@ -1,4 +1,4 @@
-//! The program's own help: completions and manual pages.
+//! Tests of the program's shell completions and manual pages.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ fn printed(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What bash completes after these words.
+/// The completions that bash offers after these words.
 fn completed(words: &str) -> String {
     let script = r#"
         eval "$(peerpigeon completions bash)"
@@ -64,7 +64,7 @@ fn every_command_has_a_manual_page() {
     let groff = |page: &Path| Command::new("groff").args(["-man", "-Tutf8", "-ww", "-z"]).arg(page).output();
     for entry in std::fs::read_dir(&place).unwrap() {
         let path = entry.unwrap().path();
-        // Without groff, the pages are not rendered.
+        // This check is skipped where groff is not installed.
         if let Ok(output) = groff(&path) {
             assert!(output.status.success() && output.stderr.is_empty(), "{}: {output:?}", path.display());
         }

@@ -1,4 +1,4 @@
-//! `peerpigeon top`: as text, and in a pseudo-terminal.
+//! Tests of `peerpigeon top`: its text output for scripts, and its screens in a pseudo-terminal.
 
 use std::path::Path;
 use std::process::Command;
@@ -46,7 +46,7 @@ fn a_hub_with_a_token_requires_it() {
     assert_eq!(once(&[&url(&hub), "--token-file", "/no/such/file"], &[]).0, Some(64));
     let (code, text) = once(&["--interval", "0", &url(&hub)], &[("ADMIN_TOKEN", "of-the-operators")]);
     assert_eq!(code, Some(64), "a flag was given twice: {text}");
-    // Without a terminal, the error names the alternative.
+    // Without a terminal, the error suggests `--once`.
     let output = command(&[]).args(["top", &url(&hub)]).output().unwrap();
     assert!(
         output.status.code() == Some(1) && String::from_utf8_lossy(&output.stderr).contains("--once"),
@@ -55,7 +55,7 @@ fn a_hub_with_a_token_requires_it() {
 }
 
 #[test]
-fn keys_lead_through_the_screens() {
+fn keys_move_between_the_screens() {
     let hubs = mesh(2, &[]);
     let mut peers = [Client::join(&hubs[0], 1, "lobby"), Client::join(&hubs[0], 2, "lobby")];
     let target = peers[1].id.clone();

@@ -1,5 +1,5 @@
-//! A TLS proxy between the tests' clients, which use plain TCP, and a hub with TLS. It repeats a client's half close,
-//! reset or pause of reading on the connection to the hub.
+//! A TLS proxy between the tests' clients, which use plain TCP, and a hub with TLS. If a client closes one direction,
+//! resets its connection or stops reading, the proxy does the same on its connection to the hub.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ thread_local! {
     static OVER_TLS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `test` with TLS: for the hubs that it starts on this thread, and for their clients.
+/// Runs `test` with TLS between clients and all hubs that the test starts on this thread.
 pub fn over_tls(test: impl FnOnce()) {
     OVER_TLS.set(true);
     test();
@@ -32,7 +32,7 @@ pub fn is_over_tls() -> bool {
     OVER_TLS.get()
 }
 
-/// Files of a certificate and its key, and the authority that signed it.
+/// A certificate and its key in files, and the certificate of the authority that signed it.
 pub struct Certificate {
     pub authority: Vec<u8>,
     pub authority_file: String,
@@ -59,7 +59,8 @@ impl Authority {
         Self { issuer, place }
     }
 
-    /// Issues a certificate into files of that name.
+    /// Issues a certificate that expires in `days` days, in files with this name. A negative number means an expired
+    /// certificate.
     pub fn issue(&self, name: &str, days: i64) -> Certificate {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
@@ -91,7 +92,7 @@ impl Drop for Authority {
     }
 }
 
-/// The certificate of all hubs of tests that run over TLS.
+/// The certificate of all hubs that run with [`over_tls`].
 pub fn common() -> &'static Certificate {
     static COMMON: OnceLock<(Authority, Certificate)> = OnceLock::new();
     &COMMON
@@ -131,7 +132,7 @@ fn runtime() -> &'static Handle {
 /// Returns an address whose connections are forwarded with TLS to the hub at `to`.
 pub fn lay(to: SocketAddr) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // Its buffers are small, so that data that a client does not read stays in the hub.
+    // The proxy's buffers are small. So unread data stays in the hub instead of in the proxy.
     SockRef::from(&listener).set_send_buffer_size(4096).unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
