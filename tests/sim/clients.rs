@@ -68,8 +68,8 @@ impl World {
         })
     }
 
-    /// The resume secret that a client sends: mostly none, or the last secret of its id; sometimes an earlier secret,
-    /// or a secret of another id.
+    /// The lineage of the resume secret that a client sends. Most clients send no secret or the last secret of their
+    /// id. Some send an earlier secret, or a secret of another id.
     fn resume(&mut self, peer: &PeerId) -> Option<Lineage> {
         if self.rng.one_in(2) {
             return None;
@@ -129,7 +129,7 @@ impl World {
         let (name, only) = match self.rng.below(6) {
             0 | 1 => (format!(r#","networkName":{network}"#), Some(Some(net))),
             2 => (r#","networkName":"nowhere""#.to_owned(), Some(None)),
-            // The network is chosen as in an announcement.
+            // A blank name means `global`, as in an announcement.
             3 => {
                 let global = self.plan.networks.iter().position(|&name| name == "global");
                 (r#","networkName":" ""#.to_owned(), Some(global))
@@ -149,7 +149,7 @@ impl World {
         let sender = self.socket(sid).expect("only connected clients send").peer;
         let mut target = *self.rng.pick(&self.plan.peers);
         let (mut net, mut network) = self.network();
-        // The target is mostly a discovered peer, because signals to others rarely arrive.
+        // Most targets are peers that the sender has discovered, because signals to other peers rarely arrive.
         let acquaintances = self.oracle.acquaintances(sid);
         if !acquaintances.is_empty() && !self.rng.one_in(4) {
             (net, target) = *self.rng.pick(&acquaintances);
@@ -258,7 +258,7 @@ impl World {
         self.input(sid.shard, Input::Retire { session }, Cause::default());
     }
 
-    /// Inputs that correct I/O code never gives. They must not harm a router.
+    /// Gives a router an input that correct I/O code never gives. Such inputs must not harm the router.
     pub(crate) fn oddity(&mut self) {
         let shard = self.rng.below(self.shards.len()) as u16;
         let session = SessionId { slot: self.rng.below(6) as u32, generation: self.rng.below(50) as u32 };

@@ -1,4 +1,4 @@
-//! Messages of the hub, as the oracles parse them.
+//! Parses the hub's messages for the oracles.
 
 use proto::PeerId;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use serde_json::Value;
 pub(crate) enum Heard {
     Connected {
         peer: PeerId,
-        /// Its resume secret.
+        /// The resume secret in the message.
         secret: String,
     },
     Discovered {
@@ -37,9 +37,9 @@ pub(crate) enum Heard {
     },
     Pong,
     GoAway,
-    /// Its token expires soon.
+    /// The client's token expires soon.
     TokenExpires,
-    /// Its new token was accepted.
+    /// The client's new token was accepted.
     Authorized,
     /// The answer to `discover`.
     Page {
@@ -48,7 +48,7 @@ pub(crate) enum Heard {
     },
 }
 
-/// Parses a message to `to`. The error says what is wrong with it.
+/// Parses a message to the peer `to`. The error says what is wrong with the message.
 pub(crate) fn read(text: &str, to: &PeerId) -> Result<Heard, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
     let field = |name: &str| value[name].as_str().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! The environment of the routers: sockets, mailboxes and timers, in every order that `proto`'s contract allows.
+//! The environment of the routers: sockets, mailboxes and timers. Their events come in any order that `proto`'s
+//! contract allows.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -22,7 +23,7 @@ use crate::world::World;
 pub(crate) struct Shard {
     pub(crate) router: Router,
     pub(crate) slots: Vec<Option<Socket>>,
-    /// Inputs from the sockets, to be given after the outputs of the current input.
+    /// Inputs that the router gets when all outputs of the current input are done.
     followups: VecDeque<Followup>,
 }
 
@@ -31,7 +32,7 @@ enum Followup {
     Closed(Sid, CloseReason),
     /// The router has more work than fits into one turn.
     Continue,
-    /// A new token of a session was checked.
+    /// The check of a session's new token is complete.
     Checked(Sid),
     Undelivered(Signalled, PeerId, CloseReason),
 }
@@ -72,14 +73,14 @@ pub(crate) enum Queued {
     Ping([u8; 8]),
 }
 
-/// A signal in a queue: its origin, and its number.
+/// A signal in a queue: its origin and its number among the signals of the run.
 #[derive(Clone, Debug)]
 pub(crate) struct Signalled {
     origin: Origin,
     number: usize,
 }
 
-/// An item that a client has sent.
+/// A message, a pong or a close that a client has sent.
 #[derive(Debug)]
 pub(crate) enum Up {
     Announce { text: String, net: Net, version: u64, valid: bool },
@@ -92,7 +93,7 @@ pub(crate) enum Up {
     TooLarge,
 }
 
-/// Letters in flight, each with the event that it reports.
+/// Letters in flight from one shard to another, each with the event that it reports.
 #[derive(Debug, Default)]
 pub(crate) struct Post {
     letters: Mailbox<ToShard>,
@@ -113,7 +114,7 @@ enum News {
     Signal(usize),
 }
 
-/// The cause of an input.
+/// The announcement or signal that an input contains.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cause {
     pub(crate) version: u64,
@@ -168,7 +169,7 @@ impl World {
         }
     }
 
-    /// A new token of a session was checked: it is refused, or has other rights.
+    /// Completes the check of a session's new token: the token is refused, or has other rights.
     fn checked(&mut self, sid: Sid) {
         let rights = (!self.rng.one_in(3)).then(|| self.rights());
         let grant = rights.as_ref().map(|rights| self.grant(rights)).ok_or("the token is bad: send another one");
@@ -238,7 +239,7 @@ impl World {
                 Output::Acted(_) | Output::Event(PeerEvent::TakeoverAsked { .. }) => {}
                 Output::Bug(note) => self.oracle.complain(format!("{note:?}")),
                 Output::Unfinished => {
-                    // The next slice follows at once, because all due outputs must exist when no work is left.
+                    // The next slice follows at once. The oracle checks the outputs when no slice is left.
                     self.shards[usize::from(shard)].followups.push_front(Followup::Continue);
                 }
             }
@@ -362,7 +363,8 @@ impl World {
             Frame::Arena(range) => parse(&router.arena()[range.clone()]),
             Frame::Owned(bytes) => parse(bytes),
             Frame::Template(template) => {
-                // Each template is parsed once. The patches for its recipients are checked at random.
+                // Each template is parsed for its first recipient. After that, one frame in 16 is parsed, to check that
+                // the template is filled in correctly for each recipient.
                 let key = Arc::as_ptr(template) as usize;
                 self.templates_sent += 1;
                 if let Some((_, heard)) = self.templates.get(&key)
@@ -500,7 +502,7 @@ impl World {
         true
     }
 
-    /// Notifies the router that there is room for more of the roster.
+    /// Notifies the router that a session's queue has room for more of the roster.
     pub(crate) fn room(&mut self, sid: Sid) {
         let forgets = self.saboteur.strikes(Fault::ForgetsRoom);
         if let Some(socket) = self.socket(sid) {

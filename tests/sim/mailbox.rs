@@ -1,10 +1,10 @@
-//! Letters in flight from one machine to another, in the outbox of real hubs.
+//! Letters in flight from one machine (a shard or the relay) to another. They pass through the `Outbox` of real hubs.
 
 use std::collections::VecDeque;
 
 use proto::{Letter, Outbox};
 
-/// First in, first out. Letters leave the outbox in batches and arrive one by one.
+/// A queue of letters. Letters leave the outbox in batches, and arrive one by one in their order.
 #[derive(Debug)]
 pub(crate) struct Mailbox<L> {
     outbox: Outbox<L>,

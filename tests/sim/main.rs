@@ -2,8 +2,8 @@
 //!
 //! Two drivers use the same router. *Transcripts* are conversations in files. Each file tests one behaviour, and does
 //! not depend on the router's interface. The *simulator* generates thousands of conversations from seeds. It loses,
-//! delays and interrupts everything that a network can, and checks every output against the promises. A second
-//! simulator, in `mesh`, has many hubs.
+//! delays and interrupts whatever a network can lose, delay or interrupt, and checks every output against the
+//! invariants. A second simulator, in `mesh`, runs many hubs.
 
 mod clients;
 mod heard;
@@ -32,7 +32,7 @@ macro_rules! transcripts {
                 }
             )*
 
-            /// Without this check, a file that no test names would look like one that passes.
+            /// Without this check, nobody would notice a transcript that no test plays.
             #[test]
             fn every_file_is_played() {
                 let here = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sim/transcripts");

@@ -1,8 +1,8 @@
-//! The oracle of one hub: which peers may and must know which others, and when.
+//! The oracle of one hub. It checks which peers know each other, and when they discover each other.
 //!
-//! The oracle keeps its own rosters, one per shard, as they must be after the shard's inputs, and checks the router's
-//! outputs against them. Calls of its methods report all inputs to it. It shares no code with the router. It records
-//! errors. The first complaint ends the run.
+//! The simulator reports each input to the oracle before the router gets it. From these inputs, the oracle computes the
+//! roster that each shard must have, and compares the router's outputs with it. The oracle shares no code with the
+//! router. It records errors as complaints, and the first complaint ends the run.
 
 mod router;
 mod signals;
@@ -16,7 +16,7 @@ use crate::heard::Heard;
 use signals::Signals;
 pub(crate) use signals::{Fate, Signal};
 
-/// A session of some shard.
+/// A session, with its shard.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Sid {
     pub(crate) shard: u16,
@@ -26,8 +26,8 @@ pub(crate) struct Sid {
 /// A network by its number in the plan.
 pub(crate) type Net = usize;
 
-/// What the token of a client allows: its rights in these networks, and when they end. It has no rights in other
-/// networks.
+/// The rights that a client's token gives it in each network of the plan, and the time at which the token expires. The
+/// client has no rights in other networks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Granted {
     pub(crate) rights: Vec<Rights>,
@@ -44,20 +44,20 @@ pub(crate) struct Oracle {
     sessions: BTreeMap<Sid, Client>,
     live: BTreeMap<PeerId, Sid>,
     waiting: BTreeMap<PeerId, Waiting>,
-    /// The greatest number that a session of the peer has had.
+    /// The greatest session number of each peer so far.
     latest: BTreeMap<PeerId, u64>,
     rosters: Vec<BTreeMap<(Net, PeerId), u64>>,
     epochs: u64,
     pub(crate) signals: Signals,
-    /// Takeovers: the second connection took over; the first answered.
+    /// Number of takeovers in which the second connection got the id, and in which the first kept it.
     pub(crate) takeovers: [u64; 2],
-    /// Number of resume secrets, by their outcome.
+    /// Number of resume secrets that clients have sent, by outcome.
     pub(crate) resumes: [u64; ResumeOutcome::ALL.len()],
     /// Number of sessions whose id an owner has taken over.
     pub(crate) owners: u64,
     /// Number of `error` messages.
     pub(crate) errors: u64,
-    /// Outputs that the current input makes due.
+    /// Outputs that the router must produce because of the current input.
     due: Due,
 }
 
@@ -69,7 +69,7 @@ struct Due {
     opened: Option<Opened>,
     too_large: bool,
     retire: Option<Sid>,
-    /// The peer that an operator removes, and its session.
+    /// The peer that an operator kicks, and its session.
     kick: Option<PeerId>,
     kicked: Option<Sid>,
     room: Option<Sid>,
@@ -84,12 +84,12 @@ struct Opened {
     peer: PeerId,
     seat: bool,
     resume: Option<Lineage>,
-    /// It has proven that the id is its own.
+    /// Whether the client has proven that the id is its own.
     owner: bool,
     granted: Option<Granted>,
-    /// Its secret gives it the immediate right to the id, before the current session.
+    /// Whether the session takes the id over at once, because of its secret or its proof.
     at_once: bool,
-    /// No other session waits for the id, or only one with a weaker secret.
+    /// Whether no other session waits for the id, or only a session with a weaker secret.
     first: bool,
 }
 
@@ -97,11 +97,11 @@ struct Opened {
 struct Client {
     peer: PeerId,
     began: Duration,
-    /// The lineage of its secret when it connected.
+    /// The lineage of the secret that the client sent when it connected.
     resume: Option<Lineage>,
     owner: bool,
     granted: Option<Granted>,
-    /// The lineage of its own secret.
+    /// The lineage of the secret that the client has received.
     lineage: Option<Lineage>,
     retiring: bool,
     connected: bool,
@@ -114,13 +114,13 @@ struct Client {
 #[derive(Debug, Default)]
 struct View {
     epoch: u64,
-    /// It discovers the members without being one.
+    /// Whether the client is an observer: it discovers the members, but is not a member.
     observes: bool,
-    /// Announced peers, in the order of the hub's messages.
+    /// Peers that the router has announced to this client.
     told: BTreeMap<PeerId, u64>,
-    /// Peers that must be announced, at once or while the roster is read.
+    /// Peers that the router must still announce to this client, now or while it reads the roster.
     owed: BTreeSet<PeerId>,
-    /// Announced peers whose message has arrived.
+    /// Announced peers whose message has reached the client.
     heard: BTreeMap<PeerId, u64>,
 }
 
@@ -162,7 +162,7 @@ impl Oracle {
         self.complaints.push(what);
     }
 
-    // --- inputs, before the router gets them --------------------------------------------------------------------
+    // --- inputs (called before the router gets the input) -------------------------------------------------------
 
     pub(crate) fn opened(
         &mut self,
@@ -180,14 +180,15 @@ impl Oracle {
             self.resumes[outcome as usize] += 1;
         }
         let at_once = takes || outcome == Some(ResumeOutcome::Resumed);
-        // The order of secrets: older roots first, then later sessions; no secret is last.
+        // A secret is stronger if its root is older. With equal roots, the later session is stronger. A client without
+        // a secret comes last.
         let rank = |resume: Option<Lineage>| resume.map(|l| (std::cmp::Reverse(l.root), l.session));
         let goes_before = |waiting: &Waiting| !waiting.owner && rank(resume) > rank(waiting.resume);
         let first = owner || self.waiting.get(&peer).is_none_or(goes_before);
         self.due.opened = Some(Opened { sid, peer, seat, resume, owner, granted, at_once, first });
     }
 
-    /// The rule of docs/protocol.md, "Resuming".
+    /// The outcome of a secret, by the rule in docs/protocol.md, "Resuming".
     fn worth(&self, resume: Lineage, holder: &Client) -> ResumeOutcome {
         if holder.owner {
             return ResumeOutcome::Owned;
@@ -279,7 +280,7 @@ impl Oracle {
         self.leaves(sid, peer, nets);
     }
 
-    /// Records that a client has left networks. The members know nothing of an observer.
+    /// Records that a client has left networks. Members do not receive the leave of an observer.
     fn leaves(&mut self, sid: Sid, peer: PeerId, nets: Vec<(Net, bool)>) {
         for (net, observed) in nets {
             client_left(&mut self.sessions, sid, net);
@@ -318,7 +319,7 @@ impl Oracle {
         self.due.room = Some(sid);
     }
 
-    /// Processes the end of a session, admitted or waiting.
+    /// Processes the end of a session that was admitted or still waited for its id.
     pub(crate) fn ended(&mut self, sid: Sid, reason: CloseReason) {
         if let Some(peer) = self.waiting.iter().find(|(_, waiting)| waiting.sid == sid).map(|(peer, _)| *peer) {
             self.waiting.remove(&peer);
@@ -330,7 +331,7 @@ impl Oracle {
         }
     }
 
-    /// The reason for which a peer has just left a network; `None` after `goodbye`.
+    /// The reason for which a peer has just left a network, or `None` after a `goodbye`.
     pub(crate) fn how_left(&self, net: Net, peer: PeerId) -> Option<CloseReason> {
         self.due.how_left.get(&(net, peer)).copied().flatten()
     }
@@ -345,7 +346,7 @@ impl Oracle {
             self.complain(format!("{sid:?} {what}: signal {number}"));
         }
         let Some(client) = self.sessions.get_mut(&sid) else { return };
-        // A message from before the peer's leave and return belongs to a view that no longer exists.
+        // If the client has left and rejoined the network meanwhile, the message belongs to its earlier view.
         let Some(view) = client.views.values_mut().find(|view| view.epoch == epoch) else { return };
         if let Heard::Discovered { subject, version, .. } = heard {
             view.heard.insert(*subject, *version);
@@ -358,7 +359,7 @@ impl Oracle {
 
     // --- at rest -----------------------------------------------------------------------------------------------
 
-    /// Checks that at rest all peers know all other members.
+    /// Checks that all peers know exactly the other members. Called when the run is at rest.
     pub(crate) fn at_rest(&mut self) {
         let mut wrong = Vec::new();
         let mut members: BTreeMap<(Net, PeerId), ()> = BTreeMap::new();
@@ -392,7 +393,8 @@ impl Oracle {
         self.complaints.extend(wrong);
     }
 
-    /// Checks outcomes while nothing is in flight. Without this check, a lost outcome would pass as `unknown` later.
+    /// Checks that each sender has its outcome. Called when nothing is in flight. Without this check, a lost outcome
+    /// would go unnoticed, because the router later reports it as `unknown`.
     pub(crate) fn nothing_moves(&mut self) {
         let here = |sid: Sid| self.sessions.get(&sid).is_some_and(|client| !client.retiring);
         self.complaints.extend(self.signals.nothing_moves(here));
@@ -412,7 +414,7 @@ impl Oracle {
         self.rosters[0].len()
     }
 
-    /// Networks with members, by name, with their numbers of members.
+    /// The number of members of each network that has members, by the network's name.
     pub(crate) fn inhabited(&self) -> BTreeMap<&'static str, usize> {
         let mut inhabited = BTreeMap::new();
         for (net, _) in self.rosters[0].keys() {
@@ -455,14 +457,15 @@ impl Oracle {
     }
 }
 
-/// Whether the client counts as a member. A client in no network counts as a member of `global`, if it may join that.
+/// Whether the client counts as a member of the network. A client without networks counts as a member of `global`, if
+/// it may join `global`.
 fn shares(client: &Client, net: Option<Net>, name: &str, global: Option<Net>) -> bool {
     let joined = net.and_then(|net| client.views.get(&net)).is_some_and(|view| !view.observes);
     joined || (client.views.is_empty() && name == "global" && client.rights(global).join)
 }
 
 impl Client {
-    /// Its rights in a network. `None` is a network that the plan does not have.
+    /// The client's rights in a network. `None` stands for all networks that are not in the plan.
     fn rights(&self, net: Option<Net>) -> Rights {
         let none = Rights::default();
         let in_net = |granted: &Granted| net.and_then(|net| granted.rights.get(net).copied()).unwrap_or(none);

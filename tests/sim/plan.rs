@@ -43,7 +43,7 @@ impl Deed {
         Self::Flood,
     ];
 
-    /// Weight of a step in an ordinary run.
+    /// Weight of a step before the plan changes the weights at random.
     const fn weight(self) -> usize {
         match self {
             Self::Open => 6,
@@ -79,7 +79,8 @@ pub(crate) struct Plan {
     pub(crate) low_water: usize,
     pub(crate) seats: usize,
     pub(crate) steps: usize,
-    /// Maximum number of messages of a session. It keeps random sessions below MESSAGE_RATE.
+    /// Maximum number of messages that a session sends at random. It keeps sessions that do not flood below the rate
+    /// limit.
     pub(crate) sayings_per_session: usize,
     /// Whether some sessions have grants.
     pub(crate) has_grants: bool,
@@ -91,7 +92,7 @@ const NETWORKS: [&str; 5] = ["global", "n", "N", "a network with \"quotes\" \\ a
 
 impl Plan {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
-        // A crowd is larger than one chunk of a roster.
+        // In a few runs, networks are so large that a roster does not fit into one chunk.
         let crowd = rng.one_in(100);
         let peers = match rng.below(8) {
             _ if crowd => rng.between(140, 280),

@@ -1,6 +1,6 @@
 //! Pseudorandom numbers from a seed.
 
-/// SplitMix64: eight bytes of state are enough here.
+/// The generator SplitMix64, which has eight bytes of state.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 

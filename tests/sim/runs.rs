@@ -1,4 +1,4 @@
-//! Many runs of a simulator, each from its seed. Both simulators share this.
+//! Runs a simulator with many seeds. Both simulators use this code.
 #![expect(clippy::print_stdout, reason = "tests print which seed failed, and how to run it again")]
 
 use std::fmt::Debug;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-/// A world after its run.
+/// The result of a run.
 pub(crate) struct Ended {
     /// The first complaint of an oracle, if there is one.
     pub(crate) complaint: Option<String>,
@@ -18,21 +18,21 @@ pub(crate) struct Ended {
 
 /// A simulator, and the number of seeds that its tests run.
 pub(crate) struct Simulator<F: 'static> {
-    /// Runs a seed: with a planted bug or none, traced or not. A panic in it is caught, and `Ended` keeps the trace.
+    /// Runs a seed, with or without a planted bug and a trace. A panic counts as a complaint.
     pub(crate) play: fn(u64, Option<F>, bool) -> Ended,
     /// All planted bugs.
     pub(crate) faults: &'static [F],
-    /// Seeds of the test, unless `SIM_SEEDS` is set.
+    /// Number of seeds to run, unless `SIM_SEEDS` is set.
     pub(crate) seeds: u64,
-    /// Seeds within which a planted bug must be found.
+    /// Number of seeds within which a planted bug must be found.
     pub(crate) seeds_of_a_fault: u64,
-    /// Seeds that are run twice.
+    /// Number of seeds that are run twice, to compare the runs.
     pub(crate) repeated: u64,
-    /// Name of the tests, to run one of them again.
+    /// Module of the tests, for the command that repeats a failed run.
     pub(crate) name: &'static str,
 }
 
-/// Runs a world, and returns whether it panicked.
+/// Runs a world. Returns a complaint if it panicked.
 pub(crate) fn panics(run: impl FnOnce()) -> Option<String> {
     catch_unwind(AssertUnwindSafe(run)).is_err().then(|| "a panic: see above".to_owned())
 }
@@ -43,8 +43,8 @@ pub(crate) fn told_to(name: &str) -> Option<u64> {
 }
 
 impl<F: Copy + Debug + Send + Sync> Simulator<F> {
-    /// Runs the seeds from 0 to `SIM_SEEDS`, or from `SIM_FROM`, or only `SIM_SEED`, with the planted bug that
-    /// `SIM_FAULT` names. With `SIM_ALL`, it continues after the first failure.
+    /// Runs `SIM_SEEDS` seeds, from `SIM_FROM` or 0 on. If `SIM_SEED` is set, runs only this seed, with the planted bug
+    /// that `SIM_FAULT` names. If `SIM_ALL` is set, continues after the first failure.
     pub(crate) fn no_seed_breaks_a_promise(&self) {
         if let Some(seed) = told_to("SIM_SEED") {
             let fault = std::env::var("SIM_FAULT").ok().map(|name| {
@@ -125,6 +125,6 @@ impl<F: Copy + Debug + Send + Sync> Simulator<F> {
             let searches: Vec<_> = (0..2).map(|_| scope.spawn(search)).collect();
             searches.into_iter().flat_map(|search| search.join().expect("a search does not panic")).collect()
         });
-        assert!(unseen.is_empty(), "{unseen:?} go unseen");
+        assert!(unseen.is_empty(), "these planted bugs were not found: {unseen:?}");
     }
 }

@@ -4,7 +4,7 @@ use proto::ToShard;
 
 use crate::rng::Rng;
 
-/// A bug between the routers and their world.
+/// A bug in the code around the routers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
     LosesJoined,
@@ -47,7 +47,7 @@ impl Fault {
     ];
 }
 
-/// Plants its one bug at random, or none.
+/// Plants one kind of bug, at random opportunities, or none.
 #[derive(Debug)]
 pub(crate) struct Saboteur {
     fault: Option<Fault>,
@@ -55,7 +55,7 @@ pub(crate) struct Saboteur {
     held: Vec<(u16, u16, ToShard)>,
 }
 
-/// The bug occurs at one of this many opportunities.
+/// On average, the bug occurs at one in this many opportunities.
 const ODDS: usize = 20;
 
 impl Saboteur {

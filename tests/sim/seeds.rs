@@ -1,4 +1,4 @@
-//! The simulator of one hub.
+//! Runs the simulator of one hub with many seeds.
 
 use crate::runs::{Ended, Simulator, panics};
 use crate::saboteur::Fault;

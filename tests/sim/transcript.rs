@@ -1,53 +1,53 @@
-//! Conversations as data: the messages that each client sends and receives.
+//! Runs transcripts: files with the messages that each client sends and receives.
 //!
 //! A file contains scenes. `# title` begins a scene, with a new hub. Each scene runs with one shard and with eight,
-//! under several hash keys, so that its peers meet on one shard and on different ones. Everything that a peer receives
-//! must be in the scene. Any unexpected message at its end is a failure.
+//! under several hash keys, so that its peers are on the same shard in some runs and on different shards in others. The
+//! scene must list every message that a peer receives. A message that is not listed makes the test fail.
 //!
 //! | line | |
 //! |---|---|
 //! | `a opens` | opens a connection with the id `aaaa…` (40 digits); `a2` is another connection of the same peer |
-//! | `a opens without a seat` | the same, to a hub that is full |
+//! | `a opens without a seat` | the same, at a hub that is full |
 //! | `a2 resumes a`, `a2 resumes a without a seat` | opens with the secret of the last `connected` of `a` |
-//! | `a opens as the owner` | the same, after it has proven that the id is its own |
-//! | `a opens with n=join,signal m*=observe` | the same, with a token that allows this; then perhaps ` for 90 s` |
-//! | `the token of a is good with n=join` | the token that `a` has sent with `auth` was checked, and allows this |
-//! | `the token of a is bad` | it was checked, and is refused |
+//! | `a opens as the owner` | opens a connection, and has proven that the id is its own |
+//! | `a opens with n=join,signal m*=observe` | opens with a token that has these rights, optionally ` for 90 s` |
+//! | `the token of a is good with n=join` | the check of the token that `a` sent with `auth` ends: it has these rights
+//! | | `the token of a is bad` | the check of the token that `a` sent with `auth` ends: it is refused |
 //! | `a b c connect` | each opens a connection and receives `connected`, and nothing else |
 //! | `a > {"type":…}` | sends this message; `3 x a > …` sends it three times |
 //! | `a < {"type":…}` | receives this message next; `3 x a < …` three times |
-//! | `a receives nothing` | has nothing more to receive |
+//! | `a receives nothing` | no message for `a` is left |
 //! | `a sends invalid UTF-8` | a binary message that is not UTF-8 |
 //! | `a sends an oversized message` | a message above MAX_MESSAGE_BYTES |
-//! | `a stops reading`, `a reads again` | its socket accepts nothing; accepts everything queued |
-//! | `a is too slow` | its queue has overflowed |
+//! | `a stops reading`, `a reads again` | the socket of `a` accepts no more data; it accepts all queued data |
+//! | `a is too slow` | the queue of `a` has overflowed, and its connection ends |
 //! | `a closes`, `a is lost` | its connection ends with a close frame, or without |
 //! | `a closes 1001` | the same, and its close frame has this code |
-//! | `a reads a part` | its socket accepts a part of the bytes up to the ping |
+//! | `a reads a part` | the socket of `a` accepts a part of the bytes before a queued ping |
 //! | `a is pinged` | the hub sends a ping, to find out whether `a` is alive |
-//! | `a answers`, `a answers wrongly` | sends the pong, or a pong with another payload |
-//! | `a answers the previous ping` | sends the pong to the ping before the last |
+//! | `a answers`, `a answers wrongly` | sends a pong for the last ping, or a pong with another payload |
+//! | `a answers the previous ping` | sends a pong for the last ping but one |
 //! | `a is closed 4001 replaced` | the hub closes it with this code and text |
-//! | `a is to go in 500 ms and back after 9 ms`, `… to wss://b wss://c` | the hub drains, and sends `a` this `go-away` |
-//! | `a is due for new credentials` | the credentials of `a` for TURN expire soon |
+//! | `a is to go in 500 ms and back after 9 ms`, `… to wss://b wss://c` | the hub drains, and sends this `go-away` |
+//! | `a is due for new credentials` | the TURN credentials of `a` expire soon |
 //! | `a is retired` | the hub drains, and closes `a` now |
 //! | `a is kicked`, `a is kicked from n` | an operator removes `a` from the hub, or from a network |
-//! | `a is kicked for 60 s`, `a is kicked from n for 60 s` | the same, and keeps `a` out |
-//! | `network n is closed`, `network n is closed for 60 s` | an operator ends all memberships and excludes everyone |
-//! | `the answer is Hub`, `the answer is 3 members` | the answer that the operator receives |
+//! | `a is kicked for 60 s`, `a is kicked from n for 60 s` | the same, and `a` is excluded for 60 s |
+//! | `network n is closed`, `network n is closed for 60 s` | an operator removes all members; joins fail for 60 s |
+//! | `the answer is Hub`, `the answer is 3 members` | the operator receives this answer |
 //! | `2 s pass`, `50 ms pass` | the clock advances |
 //! | `given 2 networks per peer`, `given 2 peers per network` | configures the hub, before the first connection |
-//! | `given 10 messages per second`, `given 1000 bytes per second` | the same |
-//! | `given 1000 bytes of events per second`, `given 1 pages per second` | the same |
+//! | `given 10 messages per second`, `given 1000 bytes per second` | configures the hub |
+//! | `given 1000 bytes of events per second`, `given 1 pages per second` | configures the hub |
 //! | `given 10 messages per second and network`, `given 1000 bytes of events per second and network` | the same |
-//! | `given 1000 bytes per message` | the same |
-//! | `given DISCOVERY closest:1`, `given 2 acquaintances` | the same; no member is picked at random |
-//! | `given ICE_SERVERS {"urls":"stun:s"}`, `given 60 seconds of TURN` | the same: servers, validity of credentials |
+//! | `given 1000 bytes per message` | configures the hub |
+//! | `given DISCOVERY closest:1`, `given 2 acquaintances` | configures the hub; it picks no members at random |
+//! | `given ICE_SERVERS {"urls":"stun:s"}`, `given 60 seconds of TURN` | configures servers, validity of credentials |
 //! | `-- remark` | a comment |
 //!
-//! In messages, `"a*"` is peer a's id and `"A*"` the same in upper case; `<<3 xy>>` is `xyxyxy`. In received messages,
-//! any other `*` stands for a number, a word or the inside of a string, and `...` for anything. Everything else is
-//! compared byte for byte, so the order of keys counts.
+//! In messages, `"a*"` stands for the id of peer `a`, `"A*"` for the same id in upper case, and `<<3 xy>>` for
+//! `xyxyxy`. In received messages, any other `*` stands for a number, a word or the inside of a string, and `...` for
+//! any text. All other text is compared byte for byte, so the order of keys counts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -94,13 +94,13 @@ fn scenes(text: &str) -> Vec<Scene<'_>> {
 
 type Told = Result<(), String>;
 
-/// One hub and its connections. Letters arrive at once, and a line ends when nothing more happens.
+/// One hub and its connections. Letters arrive without delay. After each line, the hub runs until it has no work left.
 struct Stage {
     config: RouterConfig,
     rates: BudgetRates,
     routers: Vec<Router>,
     conns: BTreeMap<String, Conn>,
-    /// The resume secret in each connection's last `connected`, by its name.
+    /// The resume secret in the last `connected` of each connection, by the connection's name.
     secrets: BTreeMap<String, String>,
     letters: VecDeque<(ShardId, ToShard)>,
     answers: VecDeque<Acted>,
@@ -108,10 +108,11 @@ struct Stage {
     now: Duration,
     opened: u32,
     played: usize,
-    /// Whether the next session to open is the owner of its id, and what its token allows.
+    /// Whether the next session to open is the owner of its id.
     owner: bool,
+    /// The rights in the token of the next session to open.
     grant: Option<Box<Grant>>,
-    /// Connections whose new token is to be checked.
+    /// Sessions that have sent a token that is not checked yet.
     tokens: Vec<(ShardId, SessionId)>,
 }
 
@@ -330,7 +331,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Messages that were not expected, and events that the scene does not mention.
+    /// Checks the end of a scene: no message, ping or close may be left that the scene does not mention.
     fn end(&mut self) -> Told {
         let silent = self.conns.values().all(|c| c.heard.is_empty() && c.unseen_questions == 0);
         let closes_seen = self.conns.values().all(|c| c.closed.is_none() || c.close_seen);
@@ -362,7 +363,7 @@ impl Stage {
         let peer: PeerId = who[..1].repeat(40).parse().map_err(|_| format!("  {who} is not a name of a connection"))?;
         let shard = ShardId::home(&peer, self.config.shards, self.config.keys);
         let session = SessionId { slot: self.opened % 3, generation: self.opened };
-        // There are three slots, each used by one connection at a time: a router must not confuse the sessions of a
+        // A free slot is used again by a later session, as in a shard. A router must not confuse the sessions of a
         // slot.
         let taken =
             |slot| self.conns.values().any(|c| c.shard == shard && c.session.slot == slot && c.closed.is_none());
@@ -373,7 +374,7 @@ impl Stage {
             Some(secret) => Some(secret?),
             None => None,
         };
-        // A hub that ignores a secret admits the client without it.
+        // A hub treats a client with an invalid secret like a client without one.
         let resume = secret.and_then(|secret| self.config.resume_keys.check(&peer, secret).ok());
         let conn = Conn {
             peer,
@@ -398,7 +399,7 @@ impl Stage {
         Ok(())
     }
 
-    /// `n=join,signal m*=observe for 90 s`.
+    /// Parses rights and their validity, such as `n=join,signal m*=observe for 90 s`.
     fn grant_of(&self, words: &[&str]) -> Result<Grant, String> {
         let (rules, end) = match words {
             [rules @ .., "for", n, "s"] => (rules, Some(Duration::from_secs(number(n)?))),
@@ -417,7 +418,7 @@ impl Stage {
         })
     }
 
-    /// The token that a connection has sent was checked.
+    /// Completes the check of the token that a connection has sent.
     fn authorize(&mut self, who: &str, grant: Result<Box<Grant>, &'static str>) -> Told {
         let conn = self.conn(who)?;
         let (shard, session) = (conn.shard, conn.session);
@@ -430,7 +431,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Gives an input about `who`.
+    /// Gives the router of `who` an input about its session.
     fn tell<'a>(&mut self, who: &str, input: impl FnOnce(SessionId) -> Input<'a>) -> Told {
         let conn = self.conn(who)?;
         let (shard, session) = (conn.shard, conn.session);
@@ -439,7 +440,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Executes `is kicked` with the rest of the line.
+    /// Executes a line `… is kicked`, with the rest of the line.
     fn kick(&mut self, who: &str, rest: &[&str]) -> Told {
         let (network, rest) = match rest {
             ["from", name, rest @ ..] => (Some(NetworkName::new(name)), rest),
@@ -517,7 +518,8 @@ impl Stage {
         self.drain(usize::from(shard.0));
     }
 
-    /// Runs until all letters have arrived, everything readable is read, and no new member waits for more of a roster.
+    /// Runs the routers until all letters have arrived, all deliveries are reported, and no client that reads waits for
+    /// more of a roster.
     fn settle(&mut self) {
         loop {
             if let Some((to, letter)) = self.letters.pop_front() {
@@ -604,7 +606,7 @@ impl Stage {
     }
 }
 
-/// Parses `for 60 s`, or nothing.
+/// Parses the end of a line: `for 60 s`, or no words.
 fn time_out(words: &[&str]) -> Result<Option<Duration>, String> {
     match words {
         [] => Ok(None),
@@ -617,7 +619,7 @@ fn number<T: std::str::FromStr>(word: &str) -> Result<T, String> {
     word.parse().map_err(|_| format!("  {word} is not a number"))
 }
 
-/// The text of an unmasked, unfragmented text frame with a correct length.
+/// The text in a frame. Asserts that the frame is a whole, unmasked text frame with a correct length.
 pub(crate) fn payload(frame: &[u8]) -> &str {
     assert_eq!(frame[0], 0x81, "one whole text frame");
     let (header, len) = match frame[1] {
@@ -647,7 +649,8 @@ fn expand(text: &str) -> String {
     out
 }
 
-/// Whether `text` matches `pattern`, where `*` is a run without JSON's punctuation and `...` is any run.
+/// Whether `text` matches `pattern`. In a pattern, `*` stands for any characters except JSON's punctuation, and `...`
+/// for any characters.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     match pattern {
         [] => text.is_empty(),

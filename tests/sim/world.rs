@@ -1,4 +1,5 @@
-//! One hub and its clients. The run takes a number of random steps, and then lets everything come to rest.
+//! One hub and its clients. A run takes a number of random steps. Then it goes on without new messages until nothing is
+//! in flight.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -23,7 +24,7 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) now: Duration,
     pub(crate) shards: Vec<Shard>,
-    /// Letters in flight between shards, first in first out per pair.
+    /// Letters in flight, one queue for each pair of shards.
     pub(crate) mail: Vec<Post>,
     pub(crate) oracle: Oracle,
     pub(crate) saboteur: Saboteur,
@@ -36,7 +37,7 @@ pub(crate) struct World {
     pub(crate) versions: u64,
 }
 
-/// A world with more rounds would never come to rest.
+/// Maximum number of rounds in which a run must come to rest.
 const MOST_ROUNDS: usize = 10_000;
 
 impl World {
@@ -66,7 +67,7 @@ impl World {
         }
     }
 
-    /// Runs the simulation. Afterwards the oracle has a complaint, if it found a fault.
+    /// Runs the simulation. If the oracle finds a fault, it has a complaint afterwards.
     pub(crate) fn run(&mut self) {
         self.oracle.now = self.now;
         for _ in 0..self.plan.peers.len() * 3 / 4 {
@@ -189,7 +190,7 @@ impl World {
         self.now += span;
         self.oracle.now = self.now;
         for shard in 0..self.shards.len() {
-            // A timer may be late by a tick.
+            // A timer may fire up to one tick late.
             let late = Duration::from_millis(self.rng.below(100) as u64).min(limits::TICK);
             if self.shards[shard].router.poll_timeout().is_some_and(|at| at + late <= self.now) {
                 self.timeout(shard as u16);
@@ -210,7 +211,7 @@ impl World {
         }
     }
 
-    /// Lets everything in flight arrive, without new messages.
+    /// Delivers all messages and letters in flight, without new actions of clients.
     fn rest(&mut self) {
         self.note(|| "rest".to_owned());
         for _ in 0..MOST_ROUNDS {

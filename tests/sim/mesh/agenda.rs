@@ -15,17 +15,17 @@ pub(crate) enum Event {
     Timer { hub: usize, life: usize, machine: usize },
     /// Two hubs that should be linked try to link.
     Dial { a: usize, b: usize },
-    /// One end of a link becomes ready.
+    /// One side of a link becomes ready.
     EndUp { link: usize, side: usize },
-    /// One end of a link notices its end.
+    /// One side of a link notices that the link has ended.
     EndDown { link: usize, side: usize },
     /// The first frame in a link's pipe arrives at this side.
     Frame { link: usize, side: usize },
-    /// The queue of this side of a link may have crossed a mark.
+    /// The queue of this side of a link may have crossed its high or low mark.
     Pressure { link: usize, side: usize },
     /// A link ends.
     Cut { link: usize },
-    /// The first frame of a publisher arrives at a subscriber.
+    /// The first frame in flight from a publisher arrives at a subscriber.
     Bridged(Subscription),
     /// The bridge of a hub starts to work, or has failed.
     Bridge { hub: usize, life: usize, up: bool },
@@ -43,25 +43,25 @@ pub(crate) enum Event {
     Room { client: usize },
     /// A client's connection is lost.
     Lose { client: usize },
-    /// The slot of a draining session has come.
+    /// The hub drains, and this session is due to close.
     Retire { client: usize },
     /// The hub has waited long enough for a client's close frame.
     Linger { client: usize },
-    /// A second connection has waited for the maximum time.
+    /// A connection has waited for its id for the maximum time.
     Waited { client: usize },
-    /// From now on, no peer may consider this client present.
+    /// The client ended long ago: from now on, no peer may consider it present.
     Forgotten { client: usize },
-    /// A relay or a shard continues its long work.
+    /// A relay or a shard does the next slice of long work.
     Continue { hub: usize, life: usize, machine: usize },
-    /// A hub that drains ends.
+    /// The drain of a hub is complete, and the hub ends.
     End { hub: usize, life: usize },
     /// The process of a hub disappears.
     Gone { hub: usize, life: usize },
     /// A hub starts again.
     Start { hub: usize },
-    /// Clients act.
+    /// A random client acts.
     Deed,
-    /// A fault occurs.
+    /// A random fault occurs.
     Trouble,
 }
 

@@ -1,4 +1,4 @@
-//! The bridge: the other hubs on it receive the frames that one hub publishes, unless they are lost.
+//! The bridge. A frame that one hub publishes reaches all other hubs on the bridge, unless the frame is lost.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,10 +17,10 @@ pub(crate) enum Channel {
     One,
 }
 
-/// The frames of one publisher in one channel of a subscriber, in order.
+/// Identifies the frames of one publisher in one channel of a subscriber. They arrive in their order.
 ///
-/// A subscriber is a process: the next process of a hub receives nothing that was published before it subscribed
-/// itself.
+/// A subscriber is one process of a hub. When the hub starts again, its new process does not receive frames that were
+/// published before that.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Subscription {
     from: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Subscription {
 /// Frames in flight to a subscriber.
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
-    /// The frames with their senders. A sender that has restarted can have another id.
+    /// The frames, each with the id of its sender. A hub can have another id after a restart.
     frames: VecDeque<(HubId, Box<[u8]>)>,
     last: Duration,
 }
@@ -94,7 +94,7 @@ impl World {
         }
     }
 
-    /// The bridge's queue is above its mark for a while.
+    /// Fills the bridge's queue above its high mark for a while.
     pub(crate) fn fill_bridge(&mut self, hub: usize) {
         if self.hubs[hub].lives() && self.hubs[hub].bridge_told && !self.hubs[hub].bridge_full {
             self.hubs[hub].bridge_full = true;
@@ -122,7 +122,8 @@ mod tests {
             world.hubs[1].relay.stats(now).received.iter().sum::<u64>()
         };
         assert!(received(&mut world) > 0);
-        // A process that was stopped with unread frames is killed. While the next process starts, no hub publishes.
+        // The process of hub 1 is stopped, so frames for it remain unread. Then it is killed. No hub publishes while
+        // its next process starts.
         let long = world.now + Duration::from_secs(60);
         world.hubs[1].frozen_until = Some(world.now + Duration::from_secs(5));
         world.pass(Duration::from_secs(3));

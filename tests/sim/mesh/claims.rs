@@ -1,8 +1,10 @@
 //! The oracle of claims: a shard's knowledge of a peer at another shard or hub must follow from the letters about it.
 //!
-//! A roster has the greatest claim among those whose `Joined` has arrived and whose `Left` has not. A home shard knows
-//! the claim of the last `Elsewhere` until its `Nowhere` arrives. A forgotten claim breaks a promise to clients only
-//! much later, and often another letter repairs it before.
+//! A roster shows the greatest claim among those whose `Joined` has arrived and whose `Left` has not. A home shard
+//! knows the claim of the last `Elsewhere` until the matching `Nowhere` arrives.
+//!
+//! This oracle is needed although other oracles check the messages to clients: if a shard forgets a claim, clients
+//! notice it much later, or not at all if another letter repairs the state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,8 +72,8 @@ impl Claims {
         };
         let claims = self.joined.entry((place, peer, network.clone())).or_default();
         if joins {
-            // The leave of a member that a greater claim replaces is still in transit, from its own shard or from the
-            // relay.
+            // The greater claim replaces the shown claim. The `Left` of the replaced claim is still in transit, from
+            // the peer's own shard or from the relay.
             if claims.last().is_some_and(|shown| *shown < claim) {
                 claims.pop_last();
             }

@@ -11,7 +11,7 @@ use super::world::World;
 use crate::heard::{self, Heard};
 use crate::oracle::Net;
 
-/// A session of a client, both ends of its connection.
+/// A session of a client, with both ends of its connection.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) peer: PeerId,
@@ -27,15 +27,15 @@ pub(crate) struct Client {
     queue: VecDeque<Queued>,
     backlog: bool,
     pub(crate) opened: Duration,
-    /// The lineage of the resume secret that it sent to its hub.
+    /// The lineage of the resume secret that the client sent when it connected.
     pub(crate) resume: Option<Lineage>,
-    /// The lineage of its own resume secret, once it has received one.
+    /// The lineage of the resume secret that the client has received.
     pub(crate) lineage: Option<Lineage>,
-    /// Time of its end, and time until which others may consider it present.
+    /// Time at which the session ended, and time until which other peers may still consider the client present.
     pub(crate) ended: Option<(Duration, Duration)>,
-    /// Its view of the networks that it is in.
+    /// The client's view of each network of which it is a member.
     pub(crate) views: BTreeMap<Net, View>,
-    /// Its latest announcement in each network.
+    /// The client's latest announcement in each network.
     pub(crate) said: BTreeMap<Net, u64>,
 }
 
@@ -66,23 +66,23 @@ pub(crate) enum Saying {
     Burst,
     /// A signal, immediately followed by the sender's leave.
     Parting,
-    /// A `discover`.
+    /// A `discover` message.
     Discover,
     Close,
 }
 
-/// Signals whose frames the target's socket did not accept, to be returned to the router.
+/// Signals whose frames the target's socket did not accept. The router gets them back.
 pub(crate) type Undelivered = Vec<(Origin, PeerId, usize, CloseReason)>;
 
 impl Client {
-    /// Its number among all clients of the run.
+    /// The number of this client among all clients of the run.
     pub(crate) fn number(&self) -> usize {
         self.session.generation as usize
     }
 }
 
 impl World {
-    /// The client of a router's session.
+    /// The client that has this session.
     fn client(&self, session: SessionId) -> usize {
         session.generation as usize
     }
@@ -140,8 +140,8 @@ impl World {
         }
     }
 
-    /// Connects a client. Half of the clients send a secret of their id. Mostly it is the last one, which another
-    /// client may have received meanwhile.
+    /// Connects a client. Half of the clients send a secret of their id. Most of these send the latest secret, which
+    /// may belong to another client with the same id.
     pub(crate) fn open(&mut self, hub: usize, peer: usize) {
         let secrets = self.those(|client| client.peer == self.plan.peers[peer] && client.lineage.is_some());
         let shown = match self.rng.below(6) {
@@ -187,7 +187,8 @@ impl World {
             said: BTreeMap::new(),
         });
         let late = Duration::from_micros(4 * self.plan.letter_us as u64) + 2 * limits::TICK;
-        // The session here is pinged. If it has lost its id meanwhile, the session that took it may be pinged too.
+        // The hub pings the session that has the id. If another session has taken the id meanwhile, the hub may also
+        // ping that session.
         let patience = 2 * limits::TAKEOVER_GRACE + limits::TAKEOVER_MARGIN + late;
         self.agenda.put(self.now + patience, Event::Waited { client });
         self.tell_router(hub, shard, Input::Opened { session, peer, seat: true, resume, owner: false, grant: None });
@@ -232,7 +233,7 @@ impl World {
         debug_assert!(self.hubs[hub].routers.len() > shard && session.generation as usize == client);
     }
 
-    /// Joins if necessary, sends signals, and leaves, all at once.
+    /// Joins if necessary, sends signals and leaves, all at the same moment.
     fn part(&mut self, client: usize) {
         let (net, target) = self.addressee(client);
         if !self.clients[client].views.contains_key(&net) {
@@ -249,7 +250,8 @@ impl World {
         }
     }
 
-    /// The target is mostly a discovered peer, because signals to others rarely arrive.
+    /// Picks the target of a signal. Most targets are peers that the client has discovered, because signals to other
+    /// peers rarely arrive.
     fn addressee(&mut self, client: usize) -> (Net, PeerId) {
         let views = self.clients[client].views.iter();
         let known: Vec<_> = views.flat_map(|(&net, view)| view.told.keys().map(move |&peer| (net, peer))).collect();
@@ -314,7 +316,7 @@ impl World {
         if std::mem::replace(&mut self.clients[client].phase, Phase::Open) != Phase::Pending {
             self.complain(format!("{} is admitted twice", self.name(client)));
         }
-        // Reconnects at once, as a browser does.
+        // Half of the clients announce themselves as soon as they are connected, as browsers do.
         if !self.resting && self.rng.one_in(2) {
             self.agenda.put(self.now, Event::Say { client, saying: Saying::Announce });
         }
@@ -414,7 +416,7 @@ impl World {
         }
     }
 
-    /// Lets the socket accept its queue.
+    /// Lets the socket accept the next frame.
     pub(crate) fn write(&mut self, client: usize) {
         let Client { hub, shard, peer, lost, answers, .. } = self.clients[client];
         // A lost connection accepts nothing.

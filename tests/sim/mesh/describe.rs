@@ -1,4 +1,4 @@
-//! Descriptions for traces, one line each.
+//! Describes inputs, letters and envelopes for traces, in one line each.
 #![expect(clippy::wildcard_enum_match_arm, reason = "other values are printed with Debug")]
 
 use proto::envelope::{ChangeKind, Envelope, Routed};

@@ -1,4 +1,5 @@
-//! Checks after the rest: the cost of one change, and of one signal.
+//! Checks in a quiet mesh, after the rest: how many envelopes a single change and a single signal cause, and what
+//! follows from a single fault.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -66,7 +67,7 @@ impl World {
         self.one_resumes();
     }
 
-    /// A peer that is connected nowhere is admitted at once.
+    /// Checks that a peer without another session is admitted at once.
     fn one_newcomer(&mut self) {
         let hub = self.rng.below(self.hubs.len());
         let gone = |peer: &PeerId| !self.clients.iter().any(|c| c.phase != Phase::Ended && c.peer == *peer);
@@ -82,8 +83,8 @@ impl World {
         self.pass(Duration::from_secs(2) + 2 * self.transit());
     }
 
-    /// A client with the last secret of an id takes the id over at once, at any hub. The replaced client does not get
-    /// it back.
+    /// Checks that a client with the latest secret of an id takes the id over at once, at any hub, and that the
+    /// replaced client cannot take the id back.
     fn one_resumes(&mut self) {
         let up: Vec<usize> = (0..self.hubs.len()).filter(|&hub| self.hubs[hub].is_up()).collect();
         let Some(first) = self.any(|client| client.phase == Phase::Open && client.lineage.is_some()) else { return };
@@ -109,7 +110,7 @@ impl World {
             self.complain(format!("{} was replaced by {}", self.name(second), self.name(third)));
         }
         if self.is_bounded() {
-            // Peers that knew the leaver look for replacements, one after another.
+            // Peers that knew the replaced client now look for other acquaintances, one after another.
             self.pass(limits::MEETING_AGAIN);
         }
     }
@@ -133,8 +134,8 @@ impl World {
         }
     }
 
-    /// A link silently drops all data, in one direction or both, and stays open. If there is another route, signals use
-    /// it after three seconds, and no hub counts as lost.
+    /// Makes a link drop all data, in one direction or both, while it stays open. Checks that after three seconds
+    /// signals use another route, if there is one, and that no hub counts as lost.
     fn one_silent_link(&mut self) {
         if !self.complaints.is_empty() {
             return;
@@ -159,7 +160,8 @@ impl World {
         self.pass(Duration::from_secs(1) + 4 * self.transit());
         for number in sent {
             let signal = &self.signals.all[number];
-            // Under bounded discovery, the target may decline the sender, whatever the links do.
+            // Under bounded discovery, the target's hub may refuse to introduce the sender. That does not depend on
+            // links.
             if signal.receipt.as_deref() == Some("network-full") {
                 continue;
             }
@@ -175,7 +177,7 @@ impl World {
         self.pass(Duration::from_secs(20));
     }
 
-    /// A client and a peer that it knows.
+    /// Picks a client, one of its networks, and a peer that it knows there.
     fn any_pair(&mut self) -> Option<(usize, usize, PeerId)> {
         let client = self.any(|client| client.phase == Phase::Open && !client.views.is_empty())?;
         let views = self.clients[client].views.iter();
@@ -184,7 +186,7 @@ impl World {
         Some((client, net, target))
     }
 
-    /// One leave costs only heartbeats and changes: no hub needs a repair.
+    /// Checks that one leave causes no envelopes except heartbeats and changes: no hub needs a repair.
     fn one_leave(&mut self) {
         let Some(client) = self.any(|client| client.phase == Phase::Open && !client.views.is_empty()) else { return };
         if !self.complaints.is_empty() {

@@ -1,4 +1,4 @@
-//! One hub: its routers, its relay, and the letters between them, under `proto`'s contract.
+//! One hub: its routers, its relay, and the letters between them. A *machine* is a router or the relay.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::world::World;
 use crate::mailbox::Mailbox;
 use crate::rng::Rng;
 
-/// A process.
+/// One process of a hub.
 #[derive(Debug)]
 pub(crate) struct Hub {
     pub(crate) place: usize,
@@ -81,7 +81,7 @@ pub(crate) enum Told<'a> {
     Timeout(usize),
 }
 
-/// Maximum number of successive timer calls without effect. A machine that exceeds it would never stop calling.
+/// Maximum number of successive timer calls without effect. A machine that needs more calls would never stop.
 const MOST_IDLE_TIMEOUTS: usize = 50;
 
 impl Hub {
@@ -128,7 +128,7 @@ impl Hub {
             tuning: plan.relay,
         };
         let machines = usize::from(shards) + 1;
-        // The clock of a process begins at its start.
+        // A process measures time from its own start.
         let born = now - Duration::from_millis(rng.below(1_000) as u64);
         Self {
             place,
@@ -320,8 +320,8 @@ impl World {
         }
     }
 
-    /// Handles a machine's report that work is left. The machine continues when there is room for letters, at the
-    /// latest after the transit time of a letter.
+    /// Handles a machine's report that it has more work. The machine continues after a random delay, at the latest
+    /// after the maximum transit time of a letter.
     fn is_unfinished(&mut self, hub: usize, machine: usize) {
         let (at, life) = (self.now + self.up_to(self.plan.letter_us), self.hubs[hub].life);
         if self.saboteur.loses_continue() {
@@ -362,7 +362,7 @@ impl World {
             return;
         }
         let now = self.time(hub).at;
-        // The timer was set to an earlier time since, and has already fired.
+        // The timer has meanwhile been set to an earlier time, and has already fired.
         if self.hubs[hub].timers[machine].is_none_or(|set| set > now) {
             return;
         }

@@ -1,4 +1,4 @@
-//! Links: two pipes of bytes between two hubs, which open, transfer, stall and are cut.
+//! Links. A link has a pipe for each direction. It opens, transfers frames, stalls and is cut.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(crate) struct End {
     pub(crate) told: Told,
     /// Whether the relay knows that the pipe is full.
     full: bool,
-    /// Whether the relay has more to send.
+    /// Whether the relay has more envelopes to send.
     backlog: bool,
 }
 
@@ -60,7 +60,7 @@ impl World {
 
     pub(crate) fn dial(&mut self, a: usize, b: usize) {
         let both = self.hubs[a].is_up() && self.hubs[b].is_up();
-        // A hub that starts dials all hubs that it should be linked with.
+        // If one of the hubs is down, it dials when it starts again.
         if !both || !self.plan.edges.contains(&(a, b)) || self.link_between((a, b)).is_some() {
             return;
         }
@@ -87,7 +87,7 @@ impl World {
         }
     }
 
-    /// The hub at this end, if it is still the process that opened the link.
+    /// The hub at this end, if the process that opened the link still runs.
     fn end(&self, link: usize, side: usize) -> Option<usize> {
         let End { hub, life, .. } = self.links[link].ends[side];
         (self.hubs[hub].life == life && self.hubs[hub].lives()).then_some(hub)
@@ -116,7 +116,7 @@ impl World {
         }
     }
 
-    /// Makes a link drop everything in these directions while it stays open.
+    /// Makes a link drop all data from these sides while the link stays open.
     pub(crate) fn swallow(&mut self, link: usize, sides: [bool; 2]) {
         self.note(|| format!("link {link} drops everything sent by {sides:?}"));
         for (pipe, swallows) in self.links[link].pipes.iter_mut().zip(sides) {
@@ -127,7 +127,7 @@ impl World {
         }
     }
 
-    /// Ends a link: frames in flight are lost, and each side notices later.
+    /// Ends a link. Frames in flight are lost, and each side notices the end after a delay.
     pub(crate) fn cut(&mut self, link: usize) {
         if std::mem::replace(&mut self.links[link].cut, true) {
             return;
@@ -177,12 +177,13 @@ impl World {
         }
     }
 
-    /// Checks the age in a forwarded heartbeat.
+    /// Checks that a forwarded heartbeat does not claim to be younger than it is.
     fn is_as_old_as_it_says(&mut self, hub: usize, beat: &Heartbeat) {
         let said = *self.beats.entry((beat.hub, beat.incarnation, beat.number)).or_insert(self.now);
         let unknown = self.transit() + Duration::from_millis(300);
         let age = Duration::from_millis(u64::from(beat.age_ms));
-        // The hubs do not know the age of a frame in a stalled pipe. A frame older than a lease has no effect.
+        // Hubs cannot know how long a frame was in a stalled pipe. The age of a heartbeat beyond a lease does not
+        // matter, because it has no effect any more.
         let known = !self.plan.has(Trouble::Stall) && !self.plan.has(Trouble::Stop);
         if known && age < LEASE && age + unknown < self.now - said {
             let old = self.now - said;

@@ -1,9 +1,10 @@
-//! Many hubs, each with several routers and one relay. Links and a bridge connect them, and are randomly cut, slow or
-//! lossy.
+//! A simulator of many hubs, each with several routers and one relay. The hubs are connected by links and a bridge,
+//! which are randomly cut, slow or lossy.
 //!
-//! Time is virtual: future events are in the [agenda](agenda), and the earliest one comes next. Clients connect, move,
-//! send and fall silent; hubs are killed, stopped, drained and restarted. The clients' views are checked against the
-//! promises all the time, and completely when all faults have ended.
+//! Time is virtual: future events are in the [agenda](agenda), and the earliest event comes next. Clients connect, send
+//! messages, change hubs and stop answering. Hubs are killed, stopped, drained and restarted. Oracles check each
+//! message to a client when it is sent. When all faults have ended, they also check that each client knows exactly the
+//! other members.
 
 mod agenda;
 mod bridge;

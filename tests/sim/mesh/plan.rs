@@ -27,17 +27,17 @@ enum Topology {
 pub(crate) struct Plan {
     pub(crate) hubs: usize,
     pub(crate) shards: Vec<u16>,
-    /// Which hubs are of version 2.0.0, which has no resume secrets.
+    /// Which hubs behave like version 2.0.0, which has no resume secrets.
     pub(crate) old: Vec<bool>,
     pub(crate) ids: Vec<HubId>,
     pub(crate) edges: BTreeSet<(usize, usize)>,
     /// Which hubs are on the bridge.
     pub(crate) bridged: Vec<bool>,
-    /// The bridge loses one message of this many; 0 means none.
+    /// The bridge loses one in this many messages. 0 means that it loses none.
     pub(crate) bridge_loses: usize,
     pub(crate) peers: Vec<PeerId>,
     pub(crate) networks: Vec<&'static str>,
-    /// Limits of the shards, small enough for small networks to reach them.
+    /// Limits of the shards. They are so small that small networks reach them.
     pub(crate) router: RouterTuning,
     /// Limits of the relays.
     pub(crate) relay: RelayTuning,
@@ -109,7 +109,7 @@ impl Plan {
         };
         let id = |rng: &mut Rng| PeerId::from_bytes(std::array::from_fn(|_| rng.next() as u8));
         let first = rng.below(2);
-        // The farthest hubs are on other continents, with transit times longer than the patience for a gap.
+        // In some runs, hubs are on different continents: transit times between them exceed GAP_PATIENCE.
         let far = !calm && rng.one_in(6);
         let discovery = if rng.one_in(3) { Discovery::Closest(*rng.pick(&[1, 2, 3, 5])) } else { Discovery::All };
         let mut plan = Self {
@@ -137,13 +137,13 @@ impl Plan {
                 ..RelayTuning::default()
             },
             presence_bytes: limits::DEFAULT_MESH_PRESENCE_BYTES,
-            // A busy shard is late.
+            // A letter to a busy shard takes longer.
             letter_us: if !calm && rng.one_in(8) { 150_000 } else { *rng.pick(&[10, 1_000, 20_000]) },
             link_us: if far { 400_000 } else { *rng.pick(&[200, 5_000, 50_000]) },
             write_us: *rng.pick(&[100, 5_000, 30_000]),
-            // Without faults no queue is ever full.
+            // In a run without faults, no queue is ever full.
             high: if calm { usize::MAX } else { *rng.pick(if far { &[1_000; 4] } else { &[8, 64, 1_000, 1_000] }) },
-            // On a long route, some heartbeats are always in flight.
+            // Between distant hubs, some heartbeats are always in flight, so the queue never becomes empty.
             low: if far { 64 } else { *rng.pick(&[0, 2, 6]) },
             skews: (0..hubs).map(|_| skew(rng)).collect(),
             calm,
@@ -154,8 +154,8 @@ impl Plan {
             trouble_ms: *rng.pick(&[800, 3_000, 8_000]),
             half_dead: *rng.pick(&[2, 4, 1_000]),
         };
-        // An id decides whether there are operators. No random number is drawn for it, so runs without operators are
-        // the same as before operators were added.
+        // The first hub's id decides whether operators act in this run. Drawing a random number instead would have
+        // changed the runs of all seeds when operators were added.
         if plan.ids[0].0.as_bytes()[0].is_multiple_of(4) {
             plan.troubles[Trouble::FAULTS.len()..].copy_from_slice(&[4, 1]);
         }
@@ -166,14 +166,14 @@ impl Plan {
         !self.calm && self.troubles[trouble as usize] > 0
     }
 
-    /// Time in which a hub forwards the end of other hubs to its shards. It forwards one slice at a time, of each hub
-    /// in turn, and each slice waits for as long as a letter.
+    /// Maximum time that a hub needs to post the leaves of all peers of lost hubs to its shards. It posts one slice at
+    /// a time, and waits between slices for up to the transit time of a letter.
     pub(crate) fn slices(&self) -> Duration {
         let slices = self.hubs * self.peers.len().div_ceil(self.relay.slices.peers);
         Duration::from_micros((slices * self.letter_us) as u64)
     }
 
-    /// Whether peers can reach their maximum of acquaintances.
+    /// Whether peers can reach their maximum number of acquaintances.
     pub(crate) fn is_crowded(&self) -> bool {
         self.router.max_acquaintances < limits::MAX_ACQUAINTANCES
     }
@@ -184,7 +184,7 @@ impl Plan {
     }
 }
 
-/// Each slice has this many peers.
+/// Slices of this many peers each.
 fn tiny(peers: usize) -> Slices {
     Slices { letters: 1, peers, changes: peers, discarded: peers, kept: 4 * peers }
 }

@@ -17,37 +17,37 @@ use crate::oracle::Net;
 pub(crate) struct View {
     /// Discovered peers that have not left, with their announcements.
     pub(crate) told: BTreeMap<PeerId, u64>,
-    /// Number of times each announcement was received.
+    /// Number of times the current announcement of each peer was received.
     times: BTreeMap<PeerId, u32>,
-    /// Peers that may be announced again unchanged, because the member announced itself again.
+    /// Peers whose announcement may arrive again unchanged, because this member has announced itself again.
     again: BTreeSet<PeerId>,
-    /// Number of closest members it wants to know; 0 means all.
+    /// Number of closest members that this member wants to know. 0 means all members.
     pub(crate) closest: u8,
-    /// The number of this stay.
+    /// The number of this member's stay.
     pub(crate) stay: usize,
-    /// Its own latest announcement.
+    /// The latest announcement of this member.
     pub(crate) said: u64,
 }
 
-/// An announcement, by its number in the data.
+/// An announcement. Its data contains its number in `World::versions`.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
     pub(crate) client: usize,
     pub(crate) net: Net,
-    /// The clients' stays in that network in which they sent this announcement. A returning client may repeat it.
+    /// The stays in which the client sent this announcement. A client that joins again may repeat its announcement.
     pub(crate) stays: Vec<usize>,
-    /// Number of times it was sent.
+    /// Number of times the announcement was sent.
     said: u32,
 }
 
-/// Time in which a replica is repaired while the hub of its peers is alive. The leave of a client, and the snapshots
-/// that replace it, may be lost several times.
+/// Time in which hubs repair their replicas of a hub that is alive. The change that reports a leave may be lost, and so
+/// may several of the snapshots that replace it.
 const REPAIRS: Duration = Duration::from_secs(20);
 
 impl World {
     pub(crate) fn announce(&mut self, client: usize, net: Net) {
         self.announced += 1;
-        // The first announcement of a stay counts.
+        // A stay has the number of its first announcement.
         let stay = self.clients[client].views.get(&net).map_or(self.announced, |view| view.stay);
         let before = self.clients[client].said.get(&net).copied();
         let version = match before.filter(|_| self.rng.one_in(4)) {
@@ -84,7 +84,7 @@ impl World {
         );
     }
 
-    /// Whether a peer is bounded.
+    /// Whether some peers may use bounded discovery.
     pub(crate) fn is_bounded(&self) -> bool {
         self.plan.mixed || self.plan.discovery != Discovery::All
     }
@@ -148,7 +148,7 @@ impl World {
                 return Err("receives an unchanged announcement again");
             }
         }
-        // Some clients call every peer that they discover, as browsers do.
+        // Some clients send a signal to each peer that they discover, as browsers do.
         if !self.resting && self.rng.one_in(3) {
             self.agenda.put(self.now, Event::Say { client, saying: Saying::Greeting(subject, net) });
         }
@@ -173,7 +173,7 @@ impl World {
         view.told.remove(&subject).map(|_| ()).ok_or("receives the leave of a peer that it does not know")
     }
 
-    /// An operator has removed a client from a network.
+    /// Checks an error that tells a client that an operator has removed it from a network.
     fn is_kicked(&mut self, client: usize, network: &str) -> Result<(), &'static str> {
         let (net, Client { hub, life, .. }) = (self.net(network), &self.clients[client]);
         let kicked = self.kicks || self.closed.contains(&(*hub, *life, net));
@@ -185,23 +185,23 @@ impl World {
         }
     }
 
-    /// Maximum time for which others may consider a client present after its end.
+    /// Maximum time for which other peers may consider a client present after its session has ended.
     pub(crate) fn longest_memory(&self, client: usize) -> Duration {
         let gone = !self.hubs[self.clients[client].hub].lives();
         let mut longest = limits::LEASE + limits::HEARTBEAT + self.transit() + self.plan.slices() + 2 * limits::TICK;
         if !gone {
             longest += if self.plan.calm { Duration::ZERO } else { REPAIRS };
         }
-        // The hubs do not know the age of a frame in an unread pipe.
+        // Hubs cannot know how long a frame was in a pipe that was not read.
         for (trouble, most) in [(Trouble::Stall, 6), (Trouble::Stop, 20)] {
             longest += Duration::from_secs(if self.plan.has(trouble) { 2 * most } else { 0 });
         }
         longest
     }
 
-    /// Time until which repairs of presence may fail repeatedly. A repair takes three transits of each link on its
-    /// route: a heartbeat, a request, a snapshot. With more frequent faults, its success depends on chance until the
-    /// run is at rest.
+    /// Time until which repairs of presence may fail repeatedly, or `None` if they need not fail. A repair takes three
+    /// transits over its route: for a heartbeat, a request and a snapshot. If faults are more frequent than that,
+    /// repairs may fail until the run is at rest.
     fn repairs_fail_until(&self) -> Option<Duration> {
         let is_hopeless = !self.plan.calm && Duration::from_millis(self.plan.trouble_ms as u64) < 3 * self.transit();
         let until = self.rested_at.map_or(self.now + Duration::from_secs(1), |rested_at| rested_at + REPAIRS);
@@ -215,7 +215,7 @@ impl World {
             return self.agenda.put(until, Event::Forgotten { client: gone });
         }
         let peer = self.clients[gone].peer;
-        // A retiring client receives nothing.
+        // A retiring client receives no events, so its view is outdated.
         let believers = self.those(|client| {
             let mut views = client.views.values().filter(|_| client.phase != Phase::Retiring);
             views
@@ -234,12 +234,12 @@ impl World {
     /// Checks that a router has a reason to close a session.
     pub(crate) fn is_closed(&mut self, client: usize, reason: CloseReason) {
         let Client { peer, answers, lost, phase, lineage, .. } = self.clients[client];
-        // A disconnected client counts too if others may still consider it present.
+        // A client that has ended still counts while other peers may consider it present.
         let others = self.those(|other| {
             let known = other.ended.is_none_or(|(_, forgotten)| forgotten >= self.now);
             other.peer == peer && known && other.number() != client
         });
-        // If all hubs are connected, a session that answers is not replaced.
+        // In a run without faults, a session that answers pings may not be replaced.
         let pushed = self.plan.calm && answers && !lost && phase == Phase::Open;
         let at_once = |lineage, resume: Lineage| resume.against(lineage, Duration::ZERO) == Right::AtOnce;
         let resumed = |&other: &usize| lineage.zip(self.clients[other].resume).is_some_and(|(l, r)| at_once(l, r));
@@ -255,13 +255,14 @@ impl World {
         }
     }
 
-    /// Whether one of these connected while the hubs could not know the client yet.
+    /// Whether one of these clients connected at nearly the same time, so that hubs could not know of both sessions
+    /// yet.
     fn at_the_same_moment(&self, client: usize, others: &[usize]) -> bool {
         let near = Duration::from_millis(3_500) + self.transit();
         others.iter().any(|&other| self.clients[other].opened.abs_diff(self.clients[client].opened) < near)
     }
 
-    /// Time in which a change reaches every hub if nothing is lost.
+    /// Maximum time that a change needs to reach every hub if nothing is lost.
     pub(crate) fn transit(&self) -> Duration {
         Duration::from_micros((self.hubs.len() * self.plan.link_us + 4 * self.plan.letter_us) as u64)
     }

@@ -1,4 +1,5 @@
-//! Ends all faults and lets the run come to rest. Then all peers must know each other, and no work may be left.
+//! Ends all faults and lets the run come to rest. Then each peer must know the other members, and no hub may have work
+//! left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,11 +13,11 @@ use super::presence::View;
 use super::world::World;
 use crate::oracle::Net;
 
-/// Time in which a lease expires and links, requests and notifications end. Some links and requests are repeated.
+/// Time in which leases expire, links open again, and requests and their repetitions are answered.
 const REST: Duration = Duration::from_secs(25);
 
-/// Maximum time that a meeting takes. It is repeated until it is answered, and one side may receive only a late
-/// repetition.
+/// Maximum time that a meeting takes. A hub repeats a meeting until it is answered, and the other hub may receive only
+/// a late repetition.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 
 impl World {
@@ -28,7 +29,7 @@ impl World {
         self.come_back();
         self.pass(REST + self.plan.slices());
         if self.is_bounded() {
-            // By then, hubs have restored every acquaintance that only one of two hubs had forgotten.
+            // In this time, hubs restore acquaintances that one hub has and the other has forgotten.
             self.pass(limits::MEETING_AGAIN + 10 * limits::MEETING_SWEEP);
         }
         self.at_rest();
@@ -40,7 +41,7 @@ impl World {
     fn mend(&mut self) {
         let thaw = self.hubs.iter().filter_map(|hub| hub.frozen_until).max();
         self.pass(thaw.unwrap_or_default().saturating_sub(self.now));
-        // By then every leaving client has left.
+        // In this time, all clients that were leaving have left.
         self.pass(Duration::from_secs(6));
         self.blocked.clear();
         let up = self.hubs.iter().filter(|hub| hub.is_up()).count();
@@ -65,7 +66,7 @@ impl World {
         }
     }
 
-    /// Reconnects clients that lost their hubs, so that there are members.
+    /// Connects clients in place of those that lost their hubs, so that networks have members.
     fn come_back(&mut self) {
         let up: Vec<usize> = (0..self.hubs.len()).filter(|&hub| self.hubs[hub].is_up()).collect();
         for peer in 0..self.plan.peers.len() {
@@ -126,7 +127,7 @@ impl World {
         }
     }
 
-    /// Pairs in which one peer knows the other, and the other does not know it.
+    /// The pairs of peers of which only the first knows the other.
     fn one_sided(&self) -> BTreeSet<(Net, PeerId, PeerId)> {
         let open = || self.clients.iter().filter(|client| client.phase == Phase::Open);
         let views: BTreeMap<(Net, PeerId), &View> =
@@ -141,8 +142,8 @@ impl World {
         views.iter().flat_map(knows).filter(is_one_sided).collect()
     }
 
-    /// The pairs that are and remain one-sided. In a crowded network, hubs may be repeating and declining a meeting at
-    /// any moment.
+    /// The pairs that stay one-sided. If peers are at their maximum of acquaintances, a pair may be one-sided for a
+    /// moment, while a meeting is repeated and declined.
     fn one_sided_for_good(&mut self) -> BTreeSet<(Net, PeerId, PeerId)> {
         let mut pairs = self.one_sided();
         if !pairs.is_empty() && self.plan.is_crowded() {
@@ -154,8 +155,9 @@ impl World {
         pairs
     }
 
-    /// An unbounded member knows all unbounded others. If one of two peers is bounded, both know each other, or neither
-    /// does. A bounded peer knows as many members as it wants, if there are that many.
+    /// Checks what a member knows. Two members without bounds must know each other. If one of two members has a bound,
+    /// either both know each other or neither does. A member with a bound must know as many members as it wants, if
+    /// there are so many.
     fn knows_whom_it_should(
         &self,
         peer: PeerId,
@@ -183,7 +185,7 @@ impl World {
         if known > most {
             return Err(format!("knows {known}, more than {most}"));
         }
-        // If peers are at their maximum, wanted members may have declined.
+        // Members that are at their maximum of acquaintances may have declined.
         if view.told.len() < wanted && !self.plan.is_crowded() {
             Err(format!("knows fewer than {wanted}"))
         } else {
@@ -191,7 +193,7 @@ impl World {
         }
     }
 
-    /// Number of known peers that are acquaintances.
+    /// Number of acquaintances in a view: known peers, without the pairs in which neither member has a bound.
     fn acquaintances(&self, net: Net, view: &View) -> usize {
         let by_right = |peer: &PeerId| {
             let theirs = self.clients.iter().filter(|client| client.phase == Phase::Open && client.peer == *peer);
@@ -261,7 +263,7 @@ impl World {
                 wrong.push(format!("h{place} finds {peer:?} at {found:?}, but it is at {there:?}"));
             }
         }
-        // Periodic work never ends, so it does not count.
+        // Under bounded discovery, periodic work causes letters at any time.
         if !bounded && hub.has_mail() {
             wrong.push(format!("h{place} has letters in transit"));
         }
@@ -280,8 +282,8 @@ impl World {
     pub(crate) fn only(&mut self, kinds: &[EnvelopeKind], when: &str) {
         for kind in EnvelopeKind::ALL {
             let sent = self.sent[kind as usize];
-            // If the transit time exceeds the patience for a gap, a faster heartbeat arrives before its change, and
-            // causes an unnecessary request for a snapshot.
+            // If the transit time exceeds GAP_PATIENCE, a heartbeat may arrive on a faster route, long before the
+            // change that it counts. Then the hub requests a snapshot that it does not need.
             let far = Duration::from_micros(self.plan.link_us as u64) > limits::GAP_PATIENCE;
             if kind == EnvelopeKind::Meeting && self.is_bounded() {
                 continue;

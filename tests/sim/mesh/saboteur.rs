@@ -12,7 +12,7 @@ use crate::rng::Rng;
 /// A bug between a relay and its shards, or between a relay and its links.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
-    /// The age of heartbeats is not increased.
+    /// A hub forwards heartbeats without increasing their age.
     AgesWrongly,
     /// A slice of long work skips a peer: none of its letters arrive.
     SkipsInSlice,
@@ -20,15 +20,15 @@ pub(crate) enum Fault {
     OvertakesSlice,
     /// The relay or a router never receives `Continue` for its long work.
     LosesContinue,
-    /// Signals are delivered before the presence of their sender is known.
+    /// A hub delivers signals before it knows the presence of their sender.
     DoesNotHold,
     /// A shard forgets a membership whose claim is not the greatest.
     ForgetsHidden,
-    /// Signals lose their sender's standing.
+    /// A signal no longer says that its sender is a member.
     ForgetsStanding,
     /// A home shard ignores that another hub's claim has ended.
     IgnoresEndElsewhere,
-    /// A leave names another session than the one that ended.
+    /// A leave names the wrong session.
     LeavesWrongSession,
     LosesChange,
     LosesClosed,
@@ -38,11 +38,11 @@ pub(crate) enum Fault {
     LosesJoined,
     LosesLastPart,
     LosesLeft,
-    /// A takeover loses the lineage that the secret proves.
+    /// An envelope about a takeover loses the lineage of the client's secret.
     LosesLineage,
     /// Meetings between shards are lost.
     LosesMeetings,
-    /// Meetings of another hub are not repeated.
+    /// All meetings from other hubs are lost, with their repetitions.
     LosesMeetingsForEver,
     LosesNowhere,
     LosesOpened,
@@ -53,7 +53,7 @@ pub(crate) enum Fault {
     NoSplitHorizon,
     RepeatsSignal,
     RepeatsSignalLetter,
-    /// Snapshots are requested without need.
+    /// A hub requests snapshots without need.
     StormsForSnapshots,
     SwapsSignals,
 }
@@ -91,7 +91,7 @@ impl Fault {
         Self::SwapsSignals,
     ];
 
-    /// The bug occurs once in this number of opportunities.
+    /// On average, the bug occurs at one in this many opportunities.
     const fn odds(self) -> usize {
         if matches!(
             self,
@@ -114,7 +114,7 @@ impl Fault {
     }
 }
 
-/// Plants its one bug at random, or none.
+/// Plants one kind of bug, at random opportunities, or none.
 #[derive(Debug)]
 pub(crate) struct Saboteur {
     fault: Option<Fault>,
@@ -137,7 +137,7 @@ impl Saboteur {
         self.fault == Some(fault) && self.rng.one_in(fault.odds())
     }
 
-    /// Whether the planted bug makes a shard ignore the letter with this knowledge.
+    /// Whether the planted bug makes a shard ignore the letter from which this knowledge follows.
     pub(crate) fn ignores(&mut self, known: &Known) -> bool {
         match known {
             Known::Member { is_hidden: true, .. } => self.strikes(Fault::ForgetsHidden),
@@ -156,7 +156,7 @@ impl Saboteur {
         self.strikes(Fault::LosesContinue)
     }
 
-    /// The letters that a relay posts to a shard in place of this one, because of bugs in slices.
+    /// The letters that a relay posts to a shard in place of this letter, if the planted bug concerns slices.
     fn letter_of_slice(&mut self, hub: usize, shard: usize, letter: ToShard) -> Vec<ToShard> {
         let Some(peer) = about(&letter) else { return vec![letter] };
         if let Some((.., late)) = self.late.take_if(|(h, s, p, _)| (*h, *s, *p) == (hub, shard, peer)) {

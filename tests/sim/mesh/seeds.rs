@@ -1,4 +1,4 @@
-//! The simulator of a mesh.
+//! Runs the simulator of a mesh with many seeds.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::runs::{Ended, Simulator, panics, told_to};
 const MESH: Simulator<Fault> =
     Simulator { play, faults: &Fault::ALL, seeds: 400, seeds_of_a_fault: 300, repeated: 8, name: "mesh::seeds" };
 
-/// Runs a seed. SIM_SECONDS shortens the run, to find out how early it fails.
+/// Runs a seed. SIM_SECONDS shortens the run, which helps to find the time at which the run goes wrong.
 fn play(seed: u64, fault: Option<Fault>, traced: bool) -> Ended {
     let mut world = World::new(seed, fault, traced);
     let length = told_to("SIM_SECONDS").map(Duration::from_secs);

@@ -1,4 +1,5 @@
-//! The oracle of signals: delivered unchanged, at most once, in order, with exactly one correct outcome each.
+//! The oracle of signals. Each signal must be delivered unchanged, at most once and in order, and have exactly one
+//! correct outcome.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,11 +19,11 @@ pub(crate) struct Signal {
     kind: &'static str,
     wants_receipt: bool,
     read: Duration,
-    /// The frame for its target, byte for byte.
+    /// The message that the target must receive, byte for byte.
     text: String,
-    /// The sender's first announcement in its stay, if it was a member.
+    /// The sender's stay in the network, if it was a member.
     member: Option<usize>,
-    /// The session of its target that the sender knew when it sent the signal.
+    /// The session of the target that the sender knew when it sent the signal.
     knew: Option<usize>,
     pub(crate) handed: Option<usize>,
     written: bool,
@@ -100,7 +101,8 @@ impl World {
         if self.signals.last.insert((from, client), number).is_some_and(|last| last > number) {
             return Err("receives signals out of order");
         }
-        // Members know a sender that was a member in that stay, and receive its leave.
+        // If sender and target are members, the target must have discovered the sender in the stay in which it sent the
+        // signal, and not have received its leave.
         if let (Some(view), Some(stay)) = (self.clients[client].views.get(&net), member)
             && self.clients[from].peer != self.clients[client].peer
         {
@@ -119,7 +121,7 @@ impl World {
         };
         let signal = &mut self.signals.all[number];
         if signal.from != client || !signal.wants_receipt {
-            return Err("has another's receipt");
+            return Err("receives the receipt of another sender");
         }
         if signal.receipt.replace(outcome.to_owned()).is_some() {
             return Err("receives a second receipt");
@@ -153,7 +155,7 @@ impl World {
         }
     }
 
-    /// Whether a signal's sender has left the network since it sent the signal, or may have lost its id to another
+    /// Whether a signal's sender has left the network after it sent the signal, or may have lost its id to another
     /// session.
     fn has_left(&self, number: usize) -> bool {
         let Signal { from, net, member, .. } = self.signals.all[number];
@@ -163,7 +165,7 @@ impl World {
             || self.clients.iter().any(|c| c.peer == sender.peer && c.number() != from && remembered(c))
     }
 
-    /// Whether this session is open, and has been the only one of its peer since then.
+    /// Whether this session is open and has been the only session of its peer since that time.
     fn is_still_there(&self, session: usize, since: Duration) -> bool {
         let here = &self.clients[session];
         let gone = |other: &super::clients::Client| other.ended.is_some_and(|(_, forgotten)| forgotten < since);
@@ -177,7 +179,7 @@ impl World {
             return if may_be_full { Ok(()) } else { Err("receives an error without a failure") };
         };
         *self.signals.errors.entry((client, kind.clone(), *target)).or_default() += 1;
-        // The error does not say to which of the signals to that target it belongs.
+        // The error names the target, but not the signal. It may concern any signal of this kind to that target.
         let mut sent = (0..self.signals.all.len()).filter(|&number| {
             let signal = &self.signals.all[number];
             (signal.from, signal.kind, signal.target) == (client, kind.as_str(), *target)
@@ -189,11 +191,11 @@ impl World {
             }
             "peer-not-found" | "wrong-network" | "slow-peer" | "unreachable" | "unknown" => Ok(()),
             "network-full" if self.plan.is_crowded() => Ok(()),
-            _ => Err("receives an error that signals do not have"),
+            _ => Err("receives an error that is not an outcome of signals"),
         }
     }
 
-    /// Checks that every sender that is still connected knows the outcomes of its signals.
+    /// Checks that each sender that is still connected has received the outcomes of its signals.
     pub(crate) fn senders_know(&mut self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut failed: BTreeMap<_, usize> = BTreeMap::new();
@@ -206,7 +208,7 @@ impl World {
                 *failed.entry((signal.from, signal.kind.to_owned(), signal.target)).or_default() += 1;
             }
             if !signal.wants_receipt && signal.written && !self.plan.calm {
-                // In these cases it is undecidable whether its hub could learn the outcome.
+                // In a run with faults, the sender's hub may not have learned that the signal was delivered.
                 *failed.entry((signal.from, signal.kind.to_owned(), signal.target)).or_default() += 1;
             }
         }

@@ -1,4 +1,4 @@
-//! Random faults.
+//! Random faults of links, the bridge, processes and clocks, and orders of operators.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use super::world::World;
 pub(crate) enum Trouble {
     /// The bridge fails for one hub, or for all.
     Bridge,
-    /// A wall clock is set.
+    /// The wall clock of a hub jumps.
     Clock,
     /// A link ends.
     Cut,
-    /// A second link opens between two linked hubs, and the first ends.
+    /// A second link opens between two linked hubs, and the first link ends later.
     Double,
     /// A hub drains.
     Drain,
@@ -54,7 +54,7 @@ impl Trouble {
         Self::Swallow,
     ];
 
-    /// What operators do.
+    /// The orders of operators.
     const ORDERS: [Self; 2] = [Self::Kick, Self::Close];
 
     /// The trouble with this number. Numbers first count [`Self::FAULTS`], then [`Self::ORDERS`].
@@ -62,14 +62,14 @@ impl Trouble {
         Self::FAULTS.get(number).copied().unwrap_or_else(|| Self::ORDERS[number - Self::FAULTS.len()])
     }
 
-    /// Weight of a fault in an ordinary run.
+    /// Weight of a fault before the plan changes the weights at random.
     pub(crate) const fn weight(self) -> usize {
         match self {
             Self::Cut => 6,
             Self::Double | Self::Kill | Self::Stall => 3,
             Self::Bridge | Self::Drain | Self::Fill | Self::Partition | Self::Stop | Self::Swallow => 2,
             Self::Clock => 1,
-            // Plans have weights of their own for operators.
+            // The plan sets the weights of operators' orders.
             Self::Close | Self::Kick => 0,
         }
     }
@@ -127,7 +127,7 @@ impl World {
         }
     }
 
-    /// Whether a hub takes orders.
+    /// Whether a hub can execute orders.
     fn is_ordered(&self, hub: usize) -> bool {
         self.hubs[hub].lives() && self.hubs[hub].frozen_until.is_none_or(|thaw| thaw < self.now)
     }
@@ -148,11 +148,12 @@ impl World {
             Some(net) => self.clients[client].views.contains_key(&net),
         };
         if stays {
-            self.complain(format!("{} was kicked, and stays", self.name(client)));
+            self.complain(format!("{} was kicked, but is still there", self.name(client)));
         }
     }
 
-    /// A hub closes the network in slices, so its members learn it one after the other.
+    /// Closes a network at a hub. The hub removes the members in slices, so they do not all receive the error at the
+    /// same time.
     fn close_network(&mut self, hub: usize) {
         if !self.is_ordered(hub) {
             return;
@@ -227,7 +228,7 @@ impl World {
         for client in self.those(|c| (c.hub, c.life) == (hub, life) && c.phase != Phase::Ended) {
             self.forget(client);
         }
-        // Either its neighbours' sockets end at once, or its neighbours receive no notice.
+        // Either the neighbours' sockets end soon, or the neighbours receive no notice until a timeout.
         let silent = self.rng.one_in(4);
         for link in 0..self.links.len() {
             let there =

@@ -1,4 +1,4 @@
-//! The mesh and its clients, and the passing of time.
+//! The simulated mesh with its clients, its faults and its clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -32,30 +32,30 @@ pub(crate) struct World {
     /// Time until which two hubs cannot be linked.
     pub(crate) blocked: BTreeMap<(usize, usize), Duration>,
     pub(crate) channels: BTreeMap<Subscription, Channels>,
-    /// All clients of the run, by the generation in their session's id.
+    /// All clients of the run. The index of a client is the generation in its session's id.
     pub(crate) clients: Vec<Client>,
     pub(crate) versions: Vec<Version>,
-    /// Number of announcements.
+    /// Number of announcements that clients have sent.
     pub(crate) announced: usize,
     pub(crate) signals: Signals,
-    /// The shards' knowledge of claims that follows from the received letters.
+    /// The claims that each shard must know, because of the letters that it has received.
     pub(crate) claims: Claims,
     pub(crate) saboteur: Saboteur,
     /// Time at which each heartbeat was first sent.
     pub(crate) beats: BTreeMap<(HubId, HubIncarnation, u64), Duration>,
-    /// Envelopes put out by hubs, by kind.
+    /// Number of envelopes that hubs have sent, by kind.
     pub(crate) sent: [u64; EnvelopeKind::ALL.len()],
-    /// Number of these envelopes that ask another hub about an acquaintance.
+    /// Number of sent envelopes that ask another hub about an acquaintance.
     pub(crate) asked: u64,
-    /// Whether an operator removes somebody in this step.
+    /// Whether an operator removes a peer in this step.
     pub(crate) kicks: bool,
-    /// The networks that operators have closed, each at one life of a hub. A hub closes them in slices.
+    /// The networks that operators have closed: the hub, the number of its process, and the network.
     pub(crate) closed: BTreeSet<(usize, usize, Net)>,
     /// Whether the run is at rest, without new actions or faults.
     pub(crate) resting: bool,
-    /// Since when.
+    /// Time at which the rest began.
     pub(crate) rested_at: Option<Duration>,
-    /// Complaints of the oracles; the first one ends the run.
+    /// Complaints of the oracles. The first complaint ends the run.
     pub(crate) complaints: Vec<String>,
     pub(crate) trace: Option<String>,
     events: usize,
@@ -127,7 +127,7 @@ impl World {
         self.rest();
     }
 
-    /// Lets time pass, with all due events.
+    /// Lets time pass, and handles all events that become due.
     pub(crate) fn pass(&mut self, span: Duration) {
         let until = self.now + span;
         while self.complaints.is_empty() {

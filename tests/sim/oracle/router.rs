@@ -1,4 +1,4 @@
-//! Compares the router's outputs with the expected ones.
+//! Compares the router's outputs with the outputs that the oracle expects.
 
 use std::collections::BTreeMap;
 
@@ -129,7 +129,7 @@ impl Oracle {
     }
 
     /// Checks a message that the router sends to a session. Returns the epoch of the session's view. The caller passes
-    /// it back when the message arrives.
+    /// this epoch to `heard` when the message arrives.
     pub(crate) fn said(&mut self, sid: Sid, heard: &Heard) -> u64 {
         let Some(client) = self.sessions.get_mut(&sid) else {
             // `connected` precedes the admission.
@@ -214,8 +214,8 @@ impl Oracle {
         let before = lineage.and_then(|lineage| self.latest.insert(*peer, lineage.session.0));
         let client = self.sessions.get_mut(&sid);
         let resume = client.as_ref().and_then(|client| client.resume);
-        // The session continues the lineage of its secret, or begins a new one. Its number is greater than all earlier
-        // ones.
+        // The session must continue the lineage of its secret, or begin a new lineage if it has no secret. Its number
+        // must be greater than all earlier numbers.
         let right = lineage.is_some_and(|lineage| {
             lineage.root == resume.map_or(lineage.session, |resume| resume.root) && before < Some(lineage.session.0)
         });
@@ -231,7 +231,7 @@ impl Oracle {
         }
     }
 
-    /// Checks that the router has put out everything for one input.
+    /// Checks that the router has produced all outputs that the last input requires.
     pub(crate) fn carried_out(&mut self, shard: u16, roster_chunk: usize) {
         let due = std::mem::take(&mut self.due);
         let mut wrong = Vec::new();
@@ -242,7 +242,7 @@ impl Oracle {
             && !self.sessions.contains_key(&sid)
             && self.waiting.get(&peer).is_none_or(|waiting| waiting.sid != sid)
         {
-            wrong.push(format!("{sid:?} has opened, and the router has not reacted"));
+            wrong.push(format!("{sid:?} was opened, but the router neither admitted it nor closed it"));
         }
         for (peer, waiting) in &self.waiting {
             if !self.live.contains_key(peer) {
@@ -252,19 +252,19 @@ impl Oracle {
         if let Some(sid) = due.retire {
             let goes = self.sessions.get(&sid).is_none_or(|client| client.retiring);
             if !goes || self.waiting.values().any(|waiting| waiting.sid == sid) {
-                wrong.push(format!("{sid:?} was retired, and stays open"));
+                wrong.push(format!("{sid:?} was retired, but stays open"));
             }
         }
         if let Some((peer, session)) = due.kick.map(|peer| (peer, due.kicked))
             && session.is_some_and(|sid| self.live.get(&peer) == Some(&sid))
         {
-            wrong.push(format!("{peer:?} was kicked, and is still a member"));
+            wrong.push(format!("{peer:?} was kicked, but is still connected"));
         }
         if let Some(sid) = due.room
             && !due.room_answered
             && self.sessions.get(&sid).is_some_and(|client| client.reading)
         {
-            wrong.push(format!("{sid:?} has room, but is still reported with a backlog"));
+            wrong.push(format!("{sid:?} has room, but the router has not sent it more of the roster"));
         }
         if due.told_to_reader > roster_chunk {
             wrong.push(format!("{} members of the roster were sent in one turn", due.told_to_reader));
@@ -283,10 +283,10 @@ impl Oracle {
             }
             let ends = client.granted.as_ref().and_then(|granted| granted.ends);
             if ends.is_some_and(|ends| ends + 3 * limits::TICK < self.now) && !client.retiring {
-                wrong.push(format!("{sid:?} stays after the end of its token"));
+                wrong.push(format!("{sid:?} is still open after its token has expired"));
             }
             if !client.connected {
-                wrong.push(format!("{sid:?} was admitted without connected"));
+                wrong.push(format!("{sid:?} was admitted without a `connected` message"));
             }
         }
         if let Some(number) = self.signals.carried_out() {

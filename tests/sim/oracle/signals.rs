@@ -1,4 +1,5 @@
-//! The oracle of signals: delivered unchanged, at most once, in order, with exactly one correct outcome each.
+//! The oracle of signals. Each signal must be delivered unchanged, at most once and in order, and have exactly one
+//! correct outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use proto::{CloseReason, PeerId, limits};
 
 use super::{Net, Sid};
 
-/// A signal, from the client's intent to its outcome.
+/// A signal, from its creation to its outcome.
 #[derive(Debug)]
 pub(crate) struct Signal {
     pub(crate) from: Sid,
@@ -28,7 +29,7 @@ pub(crate) struct Signal {
 struct Read {
     at: Duration,
     wall_ms: u64,
-    /// Whether its sender was a member of its network.
+    /// Whether the sender was a member of the signal's network.
     member: bool,
 }
 
@@ -36,14 +37,14 @@ struct Read {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     Said,
-    /// The sender is above its rate: the signal may be relayed or refused.
+    /// The sender is flooding: the router may relay the signal or refuse it because of the rate limit.
     AtMercy,
     Travelling,
     Handed(Fate),
     Failed(&'static str),
 }
 
-/// The end of a signal in its target's queue.
+/// The state of a signal that has reached its target's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fate {
     Queued,
@@ -80,7 +81,7 @@ impl Signal {
         }
     }
 
-    /// The frame for its target, byte for byte.
+    /// The message that the target must receive, byte for byte.
     fn expected(&self) -> String {
         format!(
             r#"{{"type":"{}","data":{},"fromPeerId":"{}","targetPeerId":"{}","networkName":{},"timestamp":{}}}"#,
@@ -93,7 +94,7 @@ impl Signal {
         )
     }
 
-    /// The outcome for its sender, if it is known.
+    /// The outcome that the sender must receive, if it is known yet.
     fn outcome(&self) -> Option<&'static str> {
         match self.stage {
             Stage::Handed(fate) => Some(fate.outcome()),
@@ -230,12 +231,12 @@ impl Signals {
     pub(super) fn receipt(&mut self, sid: Sid, id: &str, outcome: &str, now: Duration) -> Verdict {
         let number = id.strip_prefix('r').and_then(|number| number.parse::<usize>().ok());
         let Some(signal) = number.and_then(|number| self.all.get_mut(number)) else {
-            // The client sent an invalid signal, which is not recorded.
+            // The receipt is for an invalid signal of the client. Invalid signals are not recorded.
             let right = outcome == "invalid-message" || (outcome == "rate-limited" && self.flooders.contains(&sid));
             return if right { Ok(()) } else { Err("receives a receipt without a signal") };
         };
         if signal.from != sid {
-            return Err("has another's receipt");
+            return Err("receives the receipt of another sender");
         }
         if signal.receipt.replace(outcome.to_owned()).is_some() {
             return Err("receives a second receipt");
@@ -261,7 +262,8 @@ impl Signals {
         }
     }
 
-    /// Checks that a sender with a known outcome has its receipt. Valid only while nothing is in flight.
+    /// Checks that each sender has the receipt of every signal whose outcome is known. Must be called only while
+    /// nothing is in flight.
     pub(super) fn nothing_moves(&self, here: impl Fn(Sid) -> bool) -> Vec<String> {
         let is_owed = |signal: &Signal| {
             let is_known = signal.outcome().is_some() && signal.stage != Stage::Handed(Fate::Queued);
@@ -304,7 +306,8 @@ impl Signals {
         wrong
     }
 
-    /// Checks that each failure without a receipt was reported. The check is valid only if no error was withheld.
+    /// Checks that senders received an error for each failed signal without a receipt. Must be called only if the
+    /// router has withheld no error.
     pub(crate) fn senders_know(&self) -> Option<String> {
         let (told, expected) = (&self.refusals, &self.refusals_expected);
         (told != expected).then(|| format!("senders received {told:?}; expected {expected:?}"))
