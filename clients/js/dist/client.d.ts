@@ -1,13 +1,13 @@
 /** The kinds of errors, for programs. */
 export type ErrorCode = "hub-unreachable" | "hub-full" | "hub-leaving" | "unauthorized" | "forbidden" | "kicked" | "bad-url" | "id-in-use" | "protocol" | "unsupported" | "peer-gone" | "ice-failed" | "negotiation" | "passphrase" | "too-large" | "queue-full" | "not-serializable" | "refused" | "timeout" | "left";
-/** Every error of this client. `message` has the code and what happened. `hint` is the URL of the section that says what to do. */
+/** An error of this client. `message` contains the code and what happened. `hint` is the URL of an explanation that says what to do. */
 export declare class PigeonError extends Error {
 	readonly name = "PigeonError";
 	/** For programs; see {@link ErrorCode}. */
 	readonly code: ErrorCode;
-	/** Whether the error is final: the client makes no further attempt. */
+	/** Whether the error is final, so that the client makes no further attempt. */
 	readonly final: boolean;
-	/** URL of the section that says what to do. */
+	/** URL of an explanation of the error, which says what to do. */
 	readonly hint: string;
 	/** The peer that the error concerns, if any. */
 	readonly peer?: Peer;
@@ -18,13 +18,13 @@ export declare class PigeonError extends Error {
 }
 /** Ends a subscription. */
 export type Off = () => void;
-/** 40 hexadecimal digits: one page in one room. */
+/** The id of a page in a room: 40 hexadecimal digits. */
 export type PeerId = string;
 /** A JSON value. */
 export type Json = null | boolean | number | string | readonly Json[] | {
 	readonly [key: string]: Json | undefined;
 };
-/** A value that can be sent. Bytes arrive as an ArrayBuffer, every other value as JSON preserves it. */
+/** A value that can be sent. Bytes arrive as an ArrayBuffer. Any other value is sent as JSON, and arrives as JSON.parse() returns it. */
 export type Sendable = Json | ArrayBuffer | ArrayBufferView;
 /** An object with events. */
 export interface Events<E extends {
@@ -41,17 +41,17 @@ export interface Options<D extends object = Record<string, Json>> {
 	data?: D;
 	/** The hub's AUTH_TOKEN, or a JWT. A function is called for each connection, and shortly before a JWT expires, so that the page stays connected. */
 	token?: string | (() => string | Promise<string>);
-	/** Your id: 40 hexadecimal digits, or empty for that of the JWT's `sub`. Default: a random id, kept over a reload. */
+	/** Your id: 40 hexadecimal digits, or an empty string to use the id in the JWT's `sub`. Default: a random id, which stays the same when the page is reloaded. */
 	id?: PeerId;
-	/** STUN and TURN servers. A function is called for each new link and each ICE restart, so that credentials can expire. Default: the hub's servers, if it names any. */
+	/** STUN and TURN servers. A function is called for each new link and each ICE restart, so that it can return fresh credentials. Default: the servers that the hub sends, if any. */
 	iceServers?: RTCIceServer[] | (() => RTCIceServer[] | Promise<RTCIceServer[]>);
 	/** Further configuration of each RTCPeerConnection, such as `iceTransportPolicy: 'relay'`. */
 	rtc?: Omit<RTCConfiguration, "iceServers">;
-	/** Peers to connect to: all (default), or those on which `peer.connect()` is called. Others may connect to you in either case. */
+	/** Peers to which this page connects: all (default), or only those on which you call `peer.connect()`. In both cases, other peers may connect to this page. */
 	link?: "all" | "on-demand";
-	/** Maximum number of links that this page opens. Further peers stay 'seen'. Other peers may open links to this page, up to twice as many in all. Default 32. */
+	/** Maximum number of links that this page opens by itself. Further peers stay 'seen'. Other peers can open more links to this page, until it has twice this number of links. Default 32. */
 	maxLinks?: number;
-	/** In large rooms: discover the K members whose ids are closest, and a few at random. */
+	/** For large rooms: discover only this number of members (those with the ids closest to yours) and a few random members. */
 	discover?: {
 		closest: number;
 	};
@@ -59,7 +59,7 @@ export interface Options<D extends object = Record<string, Json>> {
 	maxMessageBytes?: number;
 	/** Maximum number of bytes queued for one peer on one channel. At the limit, send() fails with 'queue-full'. Default 32 MiB. */
 	maxQueueBytes?: number;
-	/** Pauses between attempts to reach the hub grow from `minMs` (default 500) to `maxMs` (default 15,000). */
+	/** Bounds of the pauses between attempts to reach the hub. They grow from `minMs` (default 500) to `maxMs` (default 15,000). */
 	retry?: {
 		minMs?: number;
 		maxMs?: number;
@@ -68,11 +68,11 @@ export interface Options<D extends object = Record<string, Json>> {
 	seal?: (network: string) => Sealer;
 	/** Aborting this signal calls leave(). */
 	signal?: AbortSignal;
-	/** A WebSocket implementation, if the runtime has none or to replace its own. */
+	/** A WebSocket implementation to use instead of the runtime's own. */
 	WebSocket?: typeof WebSocket;
 	RTCPeerConnection?: typeof RTCPeerConnection;
 }
-/** Encrypts (seals) signals, so that only peers that can open them can connect. `context` is the hub's description of a signal: a signal sealed in another context does not open. */
+/** Encrypts (seals) and decrypts (opens) signals, so that only peers that can open each other's signals can connect. `context` contains the type, the sender and the target of a signal, as the hub reports them. A signal that was sealed with another context cannot be opened. */
 export interface Sealer {
 	seal(signal: object, context: string): Promise<{
 		sealed: string;
@@ -86,30 +86,30 @@ export type HubState = {
 } | {
 	readonly is: "online";
 }
-/** Not connected; the next attempt is at `retryAt` (as Date.now()). */
+/** Not connected. The next attempt is at the time `retryAt`, in milliseconds like Date.now(). */
  | {
 	readonly is: "waiting";
 	readonly retryAt: number;
 	readonly because: PigeonError;
 }
-/** Closed for good: the room was left, or the hub refused the page finally. */
+/** Closed for good: you have left the room, or the hub has refused the page with a final error. */
  | {
 	readonly is: "closed";
 	readonly because?: PigeonError;
 };
 /**
- * The link to a peer. 'seen': in the room, not connected. 'interrupted': the open link was lost and is being restored;
- * messages sent meanwhile wait. 'gone': the peer has left.
+ * The state of the link to a peer. 'seen': the peer is in the room, without a link. 'interrupted': the link was open and
+ * is being restored; messages sent meanwhile wait. 'gone': the peer has left.
  */
 export type LinkState = "seen" | "connecting" | "open" | "interrupted" | "gone";
 /**
- * Why a peer is gone: it said goodbye or closed its page, it was lost, another page has taken its id (a reload), or an
- * operator removed it.
+ * Why a peer is gone. 'left': it left the room or closed its page. 'lost': its connection was lost. 'replaced': another
+ * page has its id, for example after a reload. 'kicked': an operator removed it.
  */
 export type GoneReason = "left" | "lost" | "replaced" | "kicked";
 /** The recipients of a message. */
 export type Target<D extends object> = Peer<D> | Iterable<Peer<D>>;
-/** The result of a message: it was handed to the transport of each peer in `to`, and not to those in `failed`. */
+/** The result of send(). `to` has the peers whose transport has accepted the message, and `failed` the other recipients. */
 export interface Sent<D extends object> {
 	readonly to: readonly Peer<D>[];
 	readonly failed: ReadonlyMap<Peer<D>, PigeonError>;
@@ -141,7 +141,7 @@ export type RoomEvents<D extends object> = {
 		value: any,
 		from: Peer<D>
 	];
-	/** A new RTCPeerConnection to a peer, before it is negotiated: add tracks or channels for every connection here, as `publish` of extras does. */
+	/** Emitted for each new RTCPeerConnection to a peer, before its negotiation. A listener can add tracks or channels to each connection, as `publish` of extras does. */
 	connection: [
 		pc: RTCPeerConnection,
 		peer: Peer<D>
@@ -153,42 +153,42 @@ export type RoomEvents<D extends object> = {
 };
 /** A room of peers. */
 export interface Room<D extends object = Record<string, Json>> extends Events<RoomEvents<D>> {
-	/** Your id, which changes only if another page takes it. */
+	/** Your id. It changes only if another page takes it over. */
 	readonly id: PeerId;
 	readonly network: string;
 	readonly hub: HubState;
-	/** The other members. They stay while the hub is unreachable. */
+	/** The other members. They remain in this map while the hub is unreachable. */
 	readonly peers: ReadonlyMap<PeerId, Peer<D>>;
 	/** Your data, which the other members see. */
 	readonly data: D;
-	/** Resolves when `peers` has all members that were in the room when you joined. Rejects if that is impossible. */
+	/** Resolves when `peers` has all members that were in the room when you joined. Rejects if you cannot join. */
 	readonly ready: Promise<void>;
-	/** Changes your data. Calls within 100 ms are sent as one. */
+	/** Changes your data. Of several calls within 100 ms, only the last data is sent. */
 	update(data: D): void;
 	/**
-	 * Sends to all peers, or to some. Each peer receives its messages in order. A message can have any size up to
-	 * `maxMessageBytes`. It waits while a link is not open. Resolves when every transport has accepted the message:
-	 * `await` it to send no faster than the network.
+	 * Sends a message to all peers, or to the peers in `to`. Each peer receives its messages in order. A message can have
+	 * any size up to `maxMessageBytes`. It waits while a link is not open. Resolves when each transport has accepted the
+	 * message, or the message has failed. So a page that awaits the promise sends no faster than the network.
 	 */
 	send(value: Sendable, to?: Target<D>): Promise<Sent<D>>;
 	/** A separate stream of messages: a large message on one channel does not delay another channel. Both sides use the same name. */
 	channel(name: string, options?: ChannelOptions): Channel<D>;
 	/** Connects to the hub at once, instead of at `retryAt`. */
 	retry(): void;
-	/** Says goodbye and closes everything. No events follow. */
+	/** Leaves the room and closes all connections. No events follow. */
 	leave(): void;
 }
-/** Another page in the room. It stays the same object over all reconnects, until the peer leaves. */
+/** Another page in the room. A peer is the same object until it leaves, also when its link or connection is restored. */
 export interface Peer<D extends object = any> {
 	readonly id: PeerId;
 	readonly data: D;
 	readonly state: LinkState;
-	/** Connects, unless the link is open. Resolves when it is open. */
+	/** Opens the link, unless it is open already. Resolves when the link is open. */
 	connect(): Promise<void>;
 	/** Closes the link. The peer stays in the room as 'seen'. */
 	disconnect(): void;
 	send(value: Sendable): Promise<void>;
-	/** The current connection, for functions that this API lacks. Do not negotiate on it yourself. */
+	/** The current connection, for features that this API lacks. Do not call its methods for offers and answers. */
 	readonly pc: RTCPeerConnection | undefined;
 }
 export interface ChannelOptions {
@@ -208,10 +208,11 @@ export interface Channel<D extends object> extends Events<{
 	send(value: Sendable, to?: Target<D>): Promise<Sent<D>>;
 }
 /**
- * Joins a network at a hub, and connects to the others there.
+ * Joins a network at a hub, and connects to the other members.
  *
- * `hub` is `wss://host`, or an array of hubs of one mesh. Returns at once, and does not throw for errors of the
- * network: `room.hub` is the state of the connection, and `room.ready` resolves when all members are known.
+ * `hub` is `wss://host`, or an array of hubs of one mesh. Returns immediately, before the connection to the hub is open.
+ * Network errors do not throw: `room.hub` is the state of the connection, and `room.ready` resolves when all members are
+ * known.
  */
 export declare function join<D extends object = Record<string, Json>>(hub: string | readonly string[], network: string, options?: Options<D>): Room<D>;
 

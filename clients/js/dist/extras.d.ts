@@ -3,9 +3,9 @@ declare class PigeonError extends Error {
 	readonly name = "PigeonError";
 	/** For programs; see {@link ErrorCode}. */
 	readonly code: ErrorCode;
-	/** Whether the error is final: the client makes no further attempt. */
+	/** Whether the error is final, so that the client makes no further attempt. */
 	readonly final: boolean;
-	/** URL of the section that says what to do. */
+	/** URL of an explanation of the error, which says what to do. */
 	readonly hint: string;
 	/** The peer that the error concerns, if any. */
 	readonly peer?: Peer;
@@ -40,13 +40,13 @@ type HubState = {
 } | {
 	readonly is: "online";
 }
-/** Not connected; the next attempt is at `retryAt` (as Date.now()). */
+/** Not connected. The next attempt is at the time `retryAt`, in milliseconds like Date.now(). */
  | {
 	readonly is: "waiting";
 	readonly retryAt: number;
 	readonly because: PigeonError;
 }
-/** Closed for good: the room was left, or the hub refused the page finally. */
+/** Closed for good: you have left the room, or the hub has refused the page with a final error. */
  | {
 	readonly is: "closed";
 	readonly because?: PigeonError;
@@ -85,7 +85,7 @@ type RoomEvents<D extends object> = {
 		value: any,
 		from: Peer<D>
 	];
-	/** A new RTCPeerConnection to a peer, before it is negotiated: add tracks or channels for every connection here, as `publish` of extras does. */
+	/** Emitted for each new RTCPeerConnection to a peer, before its negotiation. A listener can add tracks or channels to each connection, as `publish` of extras does. */
 	connection: [
 		pc: RTCPeerConnection,
 		peer: Peer<D>
@@ -96,41 +96,41 @@ type RoomEvents<D extends object> = {
 	];
 };
 interface Room<D extends object = Record<string, Json>> extends Events<RoomEvents<D>> {
-	/** Your id, which changes only if another page takes it. */
+	/** Your id. It changes only if another page takes it over. */
 	readonly id: PeerId;
 	readonly network: string;
 	readonly hub: HubState;
-	/** The other members. They stay while the hub is unreachable. */
+	/** The other members. They remain in this map while the hub is unreachable. */
 	readonly peers: ReadonlyMap<PeerId, Peer<D>>;
 	/** Your data, which the other members see. */
 	readonly data: D;
-	/** Resolves when `peers` has all members that were in the room when you joined. Rejects if that is impossible. */
+	/** Resolves when `peers` has all members that were in the room when you joined. Rejects if you cannot join. */
 	readonly ready: Promise<void>;
-	/** Changes your data. Calls within 100 ms are sent as one. */
+	/** Changes your data. Of several calls within 100 ms, only the last data is sent. */
 	update(data: D): void;
 	/**
-	 * Sends to all peers, or to some. Each peer receives its messages in order. A message can have any size up to
-	 * `maxMessageBytes`. It waits while a link is not open. Resolves when every transport has accepted the message:
-	 * `await` it to send no faster than the network.
+	 * Sends a message to all peers, or to the peers in `to`. Each peer receives its messages in order. A message can have
+	 * any size up to `maxMessageBytes`. It waits while a link is not open. Resolves when each transport has accepted the
+	 * message, or the message has failed. So a page that awaits the promise sends no faster than the network.
 	 */
 	send(value: Sendable, to?: Target<D>): Promise<Sent<D>>;
 	/** A separate stream of messages: a large message on one channel does not delay another channel. Both sides use the same name. */
 	channel(name: string, options?: ChannelOptions): Channel<D>;
 	/** Connects to the hub at once, instead of at `retryAt`. */
 	retry(): void;
-	/** Says goodbye and closes everything. No events follow. */
+	/** Leaves the room and closes all connections. No events follow. */
 	leave(): void;
 }
 interface Peer<D extends object = any> {
 	readonly id: PeerId;
 	readonly data: D;
 	readonly state: LinkState;
-	/** Connects, unless the link is open. Resolves when it is open. */
+	/** Opens the link, unless it is open already. Resolves when the link is open. */
 	connect(): Promise<void>;
 	/** Closes the link. The peer stays in the room as 'seen'. */
 	disconnect(): void;
 	send(value: Sendable): Promise<void>;
-	/** The current connection, for functions that this API lacks. Do not negotiate on it yourself. */
+	/** The current connection, for features that this API lacks. Do not call its methods for offers and answers. */
 	readonly pc: RTCPeerConnection | undefined;
 }
 interface ChannelOptions {
@@ -149,19 +149,19 @@ interface Channel<D extends object> extends Events<{
 	send(value: Sendable, to?: Target<D>): Promise<Sent<D>>;
 }
 export interface PublishOptions<D extends object> {
-	/** Selects the peers that receive the media. Default: all. Called for each new connection. */
+	/** Returns whether a peer receives the media. Called for each new connection. Default: all peers receive it. */
 	to?: (peer: Peer<D>) => boolean;
-	/** Maximum bitrate of the video to each peer, in bits per second. */
+	/** Maximum bitrate of the video to each peer, in bits per second. Default: no maximum. */
 	maxBitrate?: number;
 }
 export interface Publication {
 	readonly stream: MediaStream;
-	/** Replaces the track of the same kind, for example by another camera, without a negotiation. */
+	/** Replaces the track of the same kind, for example by the track of another camera. Needs no negotiation. */
 	replace(track: MediaStreamTrack): Promise<void>;
 	/** Stops sending to all peers. The tracks themselves continue. */
 	stop(): void;
 }
-/** Sends media to all peers, including later ones, until stop(). */
+/** Sends media to all peers, including peers that connect later, until stop() is called. */
 export declare function publish<D extends object>(room: Room<D>, media: MediaStream | MediaStreamTrack, { to, maxBitrate }?: PublishOptions<D>): Publication;
 export type StreamEvents<D extends object> = {
 	/** A peer publishes a stream. Later changes of its tracks appear in the stream object. */
@@ -176,30 +176,30 @@ export type StreamEvents<D extends object> = {
 };
 /** The streams that peers publish. */
 export interface Streams<D extends object> extends Events<StreamEvents<D>> {
-	/** The current streams. */
+	/** Returns the streams that a peer publishes now. */
 	of(peer: Peer<D>): MediaStream[];
 }
-/** The streams that peers of a room publish. Call it before peers connect, best right after join(). */
+/** Returns the streams that peers of a room publish. Call this function before peers connect, best right after join(). */
 export declare function streams<D extends object>(room: Room<D>): Streams<D>;
 /**
- * Value for the option `seal`: only peers with the same passphrase can connect, and the hub cannot read or change their
- * signals.
+ * Returns a value for the option `seal`. With it, only peers with the same passphrase can connect, and the hub cannot
+ * read or change their signals.
  *
  * The hub still sees the room's name, its members and their data. A peer with another passphrase causes an error with
- * the code 'passphrase'. Needs a secure context (HTTPS, or localhost).
+ * the code 'passphrase'. The page needs a secure context (HTTPS, or localhost).
  */
 export declare function passphrase(secret: string): (network: string) => Sealer;
 export interface Route {
-	/** Directly in one network, through NATs, or by a TURN server. */
+	/** 'host': directly in one network. 'nat': directly, through NATs. 'relay': over a TURN server. */
 	path: "host" | "nat" | "relay";
 	/** The round-trip time in milliseconds, once it has been measured. */
 	rttMs: number | undefined;
 }
-/** Returns how a peer is reached now, or undefined while there is no path. */
+/** Returns the current path to a peer, or undefined while there is no path. */
 export declare function route(peer: Peer): Promise<Route | undefined>;
 type Port = Pick<MessagePort, "postMessage" | "addEventListener">;
 /**
- * Returns a class for the option `WebSocket` of join(): its WebSockets run in this worker, or in this SharedWorker by its
+ * Returns a class for the option `WebSocket` of join(). Its WebSockets run in this worker. For a SharedWorker, give its
  * `port`. The worker must call {@link serveSockets}.
  */
 export declare function workerSocket(port: Worker | MessagePort): typeof WebSocket;

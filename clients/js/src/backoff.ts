@@ -1,4 +1,4 @@
-/** The pause before attempt `attempt` (0, 1, …): full jitter below a bound that doubles up to `maxMs`, and never less than `floorMs`. */
+/** The pause before attempt `attempt` (0, 1, …). It is random between `floorMs` and a bound that doubles with each attempt, and at most `maxMs`. */
 export function pause (attempt: number, minMs: number, maxMs: number, floorMs = 0): number {
   const bound = Math.min(maxMs, minMs * 2 ** attempt)
   return Math.min(maxMs, floorMs + Math.random() * bound)

@@ -20,7 +20,7 @@ export class Emitter<E extends { [K in keyof E]: unknown[] }> {
     })
   }
 
-  /** @internal Calls the listeners. False if there are none. */
+  /** @internal Calls the listeners. Returns false if there are none. */
   emit<K extends keyof E> (name: K, ...args: E[K]): boolean {
     const listeners = [...this.#listeners.get(name) ?? []]
     for (const listener of listeners) {
@@ -34,7 +34,7 @@ export class Emitter<E extends { [K in keyof E]: unknown[] }> {
     return listeners.length > 0
   }
 
-  /** @internal No event after this. */
+  /** @internal Removes all listeners, so that none receives a further event. */
   silence (): void {
     this.#listeners.clear()
   }

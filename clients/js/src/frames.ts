@@ -1,7 +1,7 @@
 // The format of messages on a data channel.
 //
 // A short JSON value is one text frame. Any other message is one or more binary frames of at most 16 KiB, the size that
-// every browser and SCTP stack accepts. Their first byte is the type of the frame.
+// every browser and SCTP stack accepts. The first byte of a binary frame is its type.
 import { PigeonError } from './errors.js'
 import type { Sendable } from './api.js'
 
@@ -38,7 +38,7 @@ function check (bytes: number, maxBytes: number): void {
 
 function packBytes (value: ArrayBuffer | ArrayBufferView): Packed {
   const { buffer = value, byteOffset, byteLength } = value as ArrayBufferView & { buffer?: ArrayBuffer }
-  // A copy: the sender may change its own bytes while the message waits.
+  // The bytes are copied, because the page may change its own bytes while the message waits.
   return { line: undefined, bytes: new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength).slice(), mark: BYTES }
 }
 
@@ -61,8 +61,8 @@ export function frame ({ bytes, mark }: Packed, offset: number): Uint8Array<Arra
 }
 
 /**
- * Returns a function that puts the frames of one data channel together again. It returns the value that a frame
- * completes, in a box, and throws if the frame is invalid or the message too long.
+ * Returns a function that takes the frames of one data channel, one after another. For the last frame of a message, it
+ * returns an object with the message's `value`. It throws if a frame is invalid or a message is too long.
  */
 export function unpacker (maxBytes: number): (data: unknown) => { value: unknown } | undefined {
   let parts: Uint8Array[] = []

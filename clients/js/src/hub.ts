@@ -3,14 +3,14 @@ import { pause } from './backoff.js'
 import { PigeonError, type ErrorCode } from './errors.js'
 import type { HubMessage, HubState, Options, PeerId } from './api.js'
 
-/** Maximum time of an attempt. A hub that first pings the previous connection answers within ten seconds. */
+/** Maximum time of an attempt. A hub may need up to ten seconds for its answer, if it first pings a previous connection. */
 const CONNECT_MS = 15_000
-/** Time is counted in ticks, so that the time during which a page slept does not count as silence. */
+/** Silence is measured in ticks of a timer. So the time during which a page slept does not count as silence. */
 const TICK_MS = 5_000
-/** Ticks without a message after which the client sends a ping, and after which the hub counts as lost. */
+/** Number of ticks without a message after which the client sends a ping (ASK) or considers the hub lost (LOST). */
 const ASK_TICKS = 5
 const LOST_TICKS = 8
-/** A connection that lasts this long counts as good: the pause after it is short again. */
+/** After a connection that lasted at least this long, the pauses between attempts begin short again. */
 const GOOD_MS = 10_000
 /** Minimum pause before the next attempt at a full or overloaded hub. */
 const BUSY_MS = 2_000
@@ -21,7 +21,7 @@ const CODES: Record<number, ErrorCode> = {
   1008: 'hub-full', 1012: 'hub-leaving', 1013: 'hub-full', 4001: 'id-in-use', 4009: 'id-in-use',
   4011: 'kicked', 4012: 'unauthorized', 4401: 'unauthorized', 4403: 'forbidden'
 }
-/** The client does not try again after these codes and greater ones. */
+/** After this close code and greater known codes, the client makes no further attempt. */
 const FINAL = 4011
 /** The longest pause that a hub can ask for. */
 const MAX_PAUSE_MS = 60_000
@@ -32,12 +32,12 @@ export interface HubOptions extends Pick<Options, 'token' | 'retry'> {
 
 /** The functions of the room that its connection uses. */
 export interface HubHost {
-  /** The page's id, and the secret that proves that it had the id before. Read at each attempt. */
+  /** The page's id, and its resume secret, which proves that the page had the id before. Read at each attempt. */
   readonly identity: { id: PeerId, resume?: string | undefined }
-  /** Another page has the id. */
+  /** Called when another page has the id. */
   refused (): void
   hubChanged (state: HubState): void
-  /** The hub has sent `connected`. */
+  /** Called when the hub has sent `connected`. */
   welcomed (data: any): void
   receive (message: HubMessage): void
 }
@@ -48,24 +48,24 @@ export class Hub {
   readonly #options: HubOptions
   readonly #host: HubHost
   #socket: WebSocket | undefined
-  /** Number of the current attempt: late events of earlier attempts are ignored. */
+  /** Number of the current attempt. Events of earlier attempts are ignored. */
   #turn = 0
   /** Failures since the last good connection. */
   #failures = 0
   #refusals = 0
   #inUse = 0
   #next = 0
-  /** A hub to try first, named by a hub that is about to stop. */
+  /** The hub for the next attempt, if a hub that is about to stop has named one. */
   #named: string | undefined
   #onlineSince = 0
   #quiet = 0
-  /** Whether only a pong counts as a sign of life. Other messages may have been sent before the network was lost. */
+  /** Whether only a pong ends the silence. Other messages may have been sent before the network was lost. */
   #checking = false
   #timer: ReturnType<typeof setTimeout> | undefined
   #ticker: ReturnType<typeof setTimeout> | undefined
-  /** Pause that a draining hub wants after it has closed the connection. */
+  /** Minimum pause that a draining hub has asked for, after it closes the connection. */
   #awayMs = 0
-  /** Whether the next attempt offers no subprotocol. Hubs before 2.1 know none, and browsers then fail the connection. */
+  /** Whether the next attempt offers no subprotocol. Hubs before 2.1 select no subprotocol, and browsers then refuse the connection. */
   #plain = false
 
   constructor (urls: readonly string[], options: HubOptions, host: HubHost) {
@@ -95,7 +95,7 @@ export class Hub {
   /** Sends a ping, because the network may have changed. */
   check (): void {
     if (!this.online) return this.retry()
-    // The next tick comes after a full interval, and is the last one to wait for.
+    // If no pong arrives before the next tick, the hub counts as lost.
     this.#checking = true
     this.#tick(LOST_TICKS - 1)
     this.send({ type: 'ping' })
@@ -112,7 +112,7 @@ export class Hub {
     this.#become({ is: 'closed', because } as HubState)
   }
 
-  /** Closes the connection until connect() is called. */
+  /** Closes the connection, without further attempts until connect() is called. */
   suspend (): void {
     this.#leave()
     this.state = { is: 'connecting' }
@@ -126,7 +126,7 @@ export class Hub {
       url = new URL(base)
       let { token } = this.#options
       if (typeof token === 'function') token = await token()
-      // Proxies log URLs, so a token is in the URL only if it cannot be a subprotocol.
+      // Proxies log URLs. Therefore a token is sent as a subprotocol, unless it has characters that subprotocols cannot have.
       const hides = !this.#plain && /^[\w.-]+$/.test(token ?? '')
       for (const [name, value] of Object.entries({ peerId: id, resume, token: hides ? '' : token })) if (value) url.searchParams.set(name, value)
       if (turn !== this.#turn) return
@@ -166,7 +166,7 @@ export class Hub {
     this.#host.hubChanged(this.state)
   }
 
-  /** The token expires soon: sends a new one. If that fails, the hub closes the connection in time, and the function is called again. */
+  /** Sends a new token, because the current one expires soon. If that fails, the hub closes the connection when the token expires, and the next attempt calls the function again. */
   async #renew (): Promise<void> {
     const { token } = this.#options
     try {
@@ -174,7 +174,7 @@ export class Hub {
     } catch {}
   }
 
-  /** The hub stops. (Hubs before 2.1 send no `closeInMs`, and its value as `reconnectInMs`.) Each peer reconnects at a random moment, so that not all peers do so at once. */
+  /** Handles the message of a hub that stops. The client connects to another hub at a random moment before the hub closes the connection, so that not all peers do so together. (Hubs before 2.1 send the time until the close as `reconnectInMs`.) */
   #goAway ({ reconnectInMs = 0, closeInMs = reconnectInMs, hubs = [] }: { reconnectInMs?: number, closeInMs?: number, hubs?: string[] }, base: string): void {
     this.#awayMs = reconnectInMs
     // The client never moves from an encrypted hub to an unencrypted one.
@@ -201,20 +201,20 @@ export class Hub {
 
   #judge (code: number, reason: string): void {
     const kind = CODES[code] ?? 'hub-unreachable'
-    // The first time, the hub may not have noticed that this page's previous connection is dead. The second time,
-    // another page has the id.
+    // After the first 4009, the id may still belong to a dead connection of this page that the hub has not noticed yet.
+    // After the second 4009, another page has the id.
     if (code === 4001 || code === 4009 && ++this.#inUse > 1) {
       this.#inUse = 0
       this.#host.refused()
     }
-    // A token from a function may have expired meanwhile, so the function is called again.
+    // If the token came from a function, the next attempt calls the function again, because the token may have expired.
     const renews = kind === 'unauthorized' && typeof this.#options.token === 'function' && ++this.#refusals < MAX_REFUSALS
-    // The text of 1013 can begin with `retry after <n> s`.
+    // The reason of code 1013 can begin with `retry after <n> s`.
     const floorMs = kind === 'hub-full' ? Math.max(BUSY_MS, 1000 * parseInt(reason.slice(12)) || 0) : this.#awayMs
     this.#ended(kind, `${reason} (${code})`, { final: code >= FINAL && code in CODES && !renews }, floorMs)
   }
 
-  /** The connection, or an attempt, has ended. `floorMs` is the minimum pause before the next one. */
+  /** Handles the end of a connection or an attempt. `floorMs` is the minimum pause before the next attempt. */
   #ended (code: ErrorCode, detail: string, more?: { final?: boolean, cause?: unknown }, floorMs = 0): void {
     const because = new PigeonError(code, detail, more)
     if (because.final) return this.close(because)
@@ -223,13 +223,13 @@ export class Hub {
     this.#leave()
     this.#onlineSince = this.#awayMs = 0
     const { minMs = 500, maxMs = 15_000 } = this.#options.retry ?? {}
-    // The first attempt after a good connection follows at once, and further ones at most twice a second.
+    // The first attempt after a good connection may follow immediately. Further attempts are at least `minMs` apart.
     const ms = Math.max(floorMs, pause(this.#failures++, minMs, maxMs, first ? 0 : minMs)) + (floorMs && Math.random() * minMs)
     this.#later(ms, () => this.connect())
     this.#become({ is: 'waiting', retryAt: Date.now() + ms, because })
   }
 
-  /** Ends this turn and its connection. */
+  /** Ends the current attempt and its connection. Returns the number of the next attempt. */
   #leave (): number {
     clearTimeout(this.#timer)
     clearTimeout(this.#ticker)
@@ -251,7 +251,7 @@ export class Hub {
   }
 }
 
-/** The WebSocket address of a hub: `wss://host`, `https://host`, or relative to the page. Throws if it is invalid. */
+/** Returns the WebSocket address of a hub from `wss://host`, `https://host`, or a URL relative to the page. Throws if the URL is invalid. */
 export function address (hub: string): string {
   try {
     const url = new URL(hub, globalThis.location?.href)

@@ -14,10 +14,11 @@ export type {
 } from './api.js'
 
 /**
- * Joins a network at a hub, and connects to the others there.
+ * Joins a network at a hub, and connects to the other members.
  *
- * `hub` is `wss://host`, or an array of hubs of one mesh. Returns at once, and does not throw for errors of the
- * network: `room.hub` is the state of the connection, and `room.ready` resolves when all members are known.
+ * `hub` is `wss://host`, or an array of hubs of one mesh. Returns immediately, before the connection to the hub is open.
+ * Network errors do not throw: `room.hub` is the state of the connection, and `room.ready` resolves when all members are
+ * known.
  */
 export function join<D extends object = Record<string, Json>> (hub: string | readonly string[], network: string, options: Options<D> = {}): Room<D> {
   return new RoomImpl<D>(typeof hub === 'string' ? [hub] : hub, network, options)

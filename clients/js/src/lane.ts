@@ -1,9 +1,9 @@
 import { PigeonError } from './errors.js'
 import { frame, type Packed } from './frames.js'
 
-/** Bytes in the transport above which a lane waits. Enough for a fast network, and far below the size at which browsers close a channel. */
+/** Number of buffered bytes in the transport at which a lane stops sending. This is enough for a fast network, and far below the number at which browsers close a channel. */
 const HIGH_WATER = 1024 * 1024
-/** Bytes in the transport at which a lane continues. */
+/** Number of buffered bytes in the transport at which a lane continues. */
 const LOW_WATER = 256 * 1024
 
 interface Waiting {
@@ -19,7 +19,7 @@ interface Waiting {
 export class Lane {
   #queue: Waiting[] = []
   #queued = 0
-  /** Bytes of the first message that the transport has accepted. */
+  /** Number of bytes of the first message that the transport has accepted. */
   #offset = 0
   #channel: RTCDataChannel | undefined
   readonly #maxBytes: number
@@ -38,7 +38,7 @@ export class Lane {
     })
   }
 
-  /** Sends on this data channel from now on. A message that was sent in part on the last channel is sent again. */
+  /** Uses this data channel from now on. If a message was sent in part on the previous channel, it is sent again from its start. */
   attach (channel: RTCDataChannel): void {
     this.#channel = channel
     this.#offset = 0
@@ -49,7 +49,7 @@ export class Lane {
     this.#pump()
   }
 
-  /** Ends the queue: nothing more will be sent. */
+  /** Fails all queued messages. */
   fail (error: PigeonError): void {
     this.#channel = undefined
     this.#queued = this.#offset = 0

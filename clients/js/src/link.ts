@@ -1,4 +1,4 @@
-// The link to one peer: a sequence of RTCPeerConnections, until the peer leaves.
+// The link to one peer. It uses one RTCPeerConnection after another until the peer leaves.
 import { pause } from './backoff.js'
 import { PigeonError } from './errors.js'
 import { BYE, PING, PONG, unpacker, type Packed } from './frames.js'
@@ -6,25 +6,25 @@ import { Lane } from './lane.js'
 import { Negotiation, type Signal, type SignalType } from './negotiation.js'
 import type { ChannelOptions, LinkState } from './api.js'
 
-/** Time after which an unfinished connection is replaced by a new one: a little longer than browsers try. */
+/** Time after which a connection that has not opened is replaced by a new one. It is a little longer than browsers look for a path. */
 const CONNECT_MS = 20_000
-/** Time after which an interrupted link tries another path. Most links recover by themselves before. */
+/** Time after which an interrupted link looks for another path. Most links recover by themselves before that. */
 const RESTART_MS = 2_500
 /** Time after which an interrupted link gets a new connection. */
 const REBUILD_MS = 12_000
-/** Minimum time between two connections, however often the other side asks for one. */
+/** Minimum time between two connections that the other side asks for. */
 const FLOOD_MS = 100
-/** Time for which a closed connection is kept, so that its last message is sent. */
+/** Time for which the connection of a closed link is kept open, so that its last message is sent. */
 const LINGER_MS = 500
 /** Maximum number of channels that the other side may open. */
 const MAX_CHANNELS = 64
 
-/** The channel that every link has; messages without a name travel on it. */
+/** The name of the channel that every link has. Messages that are sent without a channel use it. */
 const MAIN = ''
 
 const NO_PATH = () => new PigeonError('ice-failed', 'no path')
 
-/** The functions of the room that a link uses, for its peer. */
+/** The functions of the room that a link uses. */
 export interface LinkHost<P> {
   readonly options: { readonly maxMessageBytes: number, readonly maxQueueBytes: number }
   /** Whether signals can be sent now. */
@@ -33,15 +33,15 @@ export interface LinkHost<P> {
   readonly crowded: boolean
   isPolite (peer: P): boolean
   connection (): Promise<RTCPeerConnection>
-  /** Gives a connection the servers of now, before it looks for another path. */
+  /** Gives a connection the current ICE servers, before it looks for another path. */
   renew (pc: RTCPeerConnection): Promise<void>
   channelOptions (name: string): ChannelOptions
   relay (peer: P, type: SignalType, data: Signal): void
   linkChanged (peer: P, state: LinkState): void
-  /** The other side has closed the link on purpose. */
+  /** Called when the other side has closed the link on purpose. */
   closed (peer: P): void
   arrived (peer: P, channel: string, value: unknown): void
-  /** A connection has been made. */
+  /** Called when a connection was created. */
   made (peer: P, pc: RTCPeerConnection): void
   broken (error: PigeonError, peer: P): void
 }
@@ -59,14 +59,14 @@ export class Link<P> {
   readonly #peer: P
   readonly #lanes = new Map<string, Lane>()
   #connection: Connection | undefined
-  /** Aborts work for an earlier connection. */
+  /** Changes with each connection, so that asynchronous work for an earlier connection can be dropped. */
   #generation = 0
   #tag = 0
-  /** The greatest tag that the other side has named. */
+  /** The greatest tag of a connection of the other side. */
   #newest = 0
   #failures = 0
   #timer: ReturnType<typeof setTimeout> | undefined
-  /** Processes incoming signals in order. Creating a connection takes time, and signals that arrive meanwhile belong to it. */
+  /** Processes incoming signals in order. Signals that arrive while a connection is being created wait for it. */
   #signals: Promise<void> = Promise.resolve()
   #pongs: (() => void)[] = []
 
@@ -79,20 +79,20 @@ export class Link<P> {
     return this.#connection?.pc
   }
 
-  /** Connects, unless a connection exists. With `first`, this side must offer, because the other side may wait for it. */
+  /** Connects, unless a connection exists. With `first`, this side offers without waiting for an offer of the other side. */
   open (first: boolean): void {
     if (this.state !== 'seen') return
     this.#become('connecting')
     this.#enqueue(() => this.#connection ? undefined : this.#build(!first))
   }
 
-  /** Closes the link and notifies the other side, so that it does not reconnect. */
+  /** Closes the link and notifies the other side, so that the other side does not connect again. */
   close (): void {
     this.#control(BYE)
     this.#rest(LINGER_MS)
   }
 
-  /** Closes for good. */
+  /** Closes the link for good, because the peer has left. */
   end (error: PigeonError): void {
     this.#drop()
     this.#become('gone')
@@ -100,14 +100,14 @@ export class Link<P> {
     this.#lanes.clear()
   }
 
-  /** Retries a link that is not open: the hub or the peer has returned, or a signal was lost. */
+  /** Continues to connect if the link is not open. Called when the hub or the peer has returned, or when a signal was lost. */
   nudge (): void {
     const negotiation = this.#connection?.negotiation
     if (negotiation?.pending) negotiation.repeat()
     else if (this.state === 'interrupted') this.#restart()
   }
 
-  /** Processes a signal of the other side. An unreadable signal is `undefined`. */
+  /** Processes a signal of the other side. `read` resolves with `undefined` if the signal cannot be decrypted. */
   take (type: SignalType, read: Promise<Signal | undefined>): void {
     this.#enqueue(async () => {
       const signal = await read
@@ -119,7 +119,7 @@ export class Link<P> {
       if (signal.full && signal.to === negotiation.tag) return this.#rest(0, true)
       // The other side's connection is identified by its first offer, or by its answer to an offer of this side.
       if (type === 'answer' && from >= this.#newest && from !== negotiation.remote) {
-        // The other side has lost its connection, so this side needs a new one too.
+        // The other side has made a new connection, so this side needs a new connection, too.
         if (negotiation.remote !== undefined) return this.#again()
         negotiation.remote = this.#newest = from
       }
@@ -132,7 +132,7 @@ export class Link<P> {
     return this.#lane(channel).send(packed)
   }
 
-  /** Whether the other side answers on this link now. */
+  /** Sends a PING on the link. Resolves with whether the other side answers within `ms`. */
   probe (ms: number): Promise<boolean> {
     return new Promise(resolve => {
       if (this.#connection?.main.readyState !== 'open') return resolve(false)
@@ -152,7 +152,7 @@ export class Link<P> {
     return lane
   }
 
-  /** Makes the connection that an offer of this tag is for. Returns false if the offer is outdated. */
+  /** Makes a connection for an offer with this tag, if there is none yet. Returns false if the offer must be ignored, for example because it is outdated. */
   async #meet (from: number): Promise<boolean> {
     if (from < this.#newest) return false
     if (from === this.#newest && from > 0) return this.#connection?.negotiation.remote === from
@@ -193,7 +193,7 @@ export class Link<P> {
       send: (type, data) => this.#host.relay(this.#peer, type, data),
       fail: cause => this.#broken(cause)
     })
-    // Both sides make this channel, with the same number, so that it is part of the first offer.
+    // Both sides create this channel with the same number before the first offer. So it needs no further negotiation.
     const main = pc.createDataChannel('peerpigeon', { negotiated: true, id: 0 })
     const connection: Connection = { pc, negotiation, main }
     let channels = 0
@@ -211,7 +211,7 @@ export class Link<P> {
     this.#later(CONNECT_MS, () => this.#failed(NO_PATH()))
   }
 
-  /** Each side opens the channels on which it sends, so that both sides never open the same channel. */
+  /** Gives a lane its data channel. Each side opens the channels on which it sends, so two sides never open the same channel. */
   #attach (connection: Connection, name: string, lane: Lane): void {
     const channel = name === MAIN ? connection.main : connection.pc.createDataChannel(name, this.#host.channelOptions(name) as RTCDataChannelInit)
     lane.attach(channel)
@@ -240,7 +240,7 @@ export class Link<P> {
     return true
   }
 
-  /** Back to 'seen'. */
+  /** Closes the connection and returns the link to the state 'seen'. `told` means that the other side has closed the link. */
   #rest (lingerMs: number, told = false): void {
     this.#drop(lingerMs)
     this.#failures = 0
@@ -254,7 +254,7 @@ export class Link<P> {
     if (main?.readyState === 'open') main.send(new Uint8Array([kind]))
   }
 
-  /** Determines the state of the link from those of its connection. */
+  /** Updates the state of the link after a change of its connection. */
   #settle (connection: Connection): void {
     if (connection !== this.#connection) return
     const { pc, main } = connection
@@ -272,9 +272,9 @@ export class Link<P> {
     }
   }
 
-  /** Restarts ICE: searches another path for the same connection. */
+  /** Restarts ICE, which looks for another path for the same connection. */
   #restart (): void {
-    // The polite side waits a moment, so that both sides rarely offer at once.
+    // The polite side waits a moment, so that the two sides rarely offer at the same time.
     this.#later(this.#host.isPolite(this.#peer) ? 1000 : 0, async () => {
       const { pc } = this
       this.#later(REBUILD_MS + pause(0, 2000, 2000), () => this.#again())
@@ -298,13 +298,13 @@ export class Link<P> {
     if (this.state === 'open') this.#become('interrupted')
   }
 
-  /** Replaces the connection. Waits for the hub if it is unreachable, since a new connection needs it. */
+  /** Replaces the connection. While the hub is unreachable, it waits, because a new connection needs the hub for its signals. */
   #again (): void {
     if (this.state === 'gone' || this.state === 'seen') return
     this.#interrupt()
     if (!this.#host.online) return this.#later(1000, () => this.#again())
     this.#failures++
-    // The other side may have made a new connection meanwhile.
+    // The connection may have been replaced meanwhile, because of an offer of the other side.
     const last = this.#connection
     this.#enqueue(() => last === this.#connection ? this.#build(false) : undefined)
   }

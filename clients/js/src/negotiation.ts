@@ -1,13 +1,14 @@
-// Perfect negotiation (W3C WebRTC, section 10.7) for one RTCPeerConnection. Both sides may offer at any time. If both
-// do so at once, the polite side withdraws its offer.
+// Perfect negotiation (W3C WebRTC, section 10.7) for one RTCPeerConnection. Both sides may offer at any time. If two
+// offers collide, the polite side withdraws its own.
 
-/** A session description or candidate, with the tags of its connections. */
+/** A session description or a candidate. Its tags name the connections that it is from and for. */
 export interface Signal {
   type?: RTCSdpType
   sdp?: string
   candidate?: string
-  /** The tag of the sender's connection, and of the receiver's where the sender knows it. */
+  /** The tag of the sender's connection. */
   from?: number
+  /** The tag of the receiver's connection, if the sender knows it. */
   to?: number
   /** The sender has its maximum number of links, and does not answer this offer. */
   full?: true
@@ -20,7 +21,7 @@ const OFFER_MS = 3_000
 
 export interface NegotiationOptions {
   polite: boolean
-  /** Distinguishes this connection from others that its side has made for this peer. Later ones have greater tags. */
+  /** Distinguishes this connection from others of this side to the same peer. Later connections have greater tags. */
   tag: number
   /** Whether to wait for the other side's offer first. */
   wait: boolean
@@ -41,7 +42,7 @@ export class Negotiation {
   #ignoring = false
   #answering = false
   #stop!: () => void
-  /** The promises of a closed connection never settle. */
+  /** Settles when the connection is closed. Promises of a closed RTCPeerConnection never settle, so tasks also wait for this one. */
   readonly #stopped = new Promise<void>(resolve => { this.#stop = resolve })
 
   constructor (pc: RTCPeerConnection, options: NegotiationOptions) {
@@ -54,7 +55,7 @@ export class Negotiation {
     pc.onicecandidate = ({ candidate }) => { if (candidate) this.#send('ice-candidate', candidate.toJSON() as Signal) }
   }
 
-  /** Offers now, if there is something to offer, and no longer waits for the other side. */
+  /** Stops waiting for an offer of the other side, and offers if there is something to negotiate. */
   #start (): void {
     this.#waiting = false
     if (this.#wanted) void this.#offer()
@@ -65,19 +66,19 @@ export class Negotiation {
     return this.#pc.signalingState === 'have-local-offer'
   }
 
-  /** Sends the last description again, which may have been lost. */
+  /** Sends the last description again, because it may have been lost. */
   repeat (): void {
     if (this.#open) this.#describe()
   }
 
-  /** Takes a signal of the other side. Resolves when the next signal can be processed. */
+  /** Processes a signal of the other side. Resolves when the next signal can be processed. */
   take (type: SignalType, signal: Signal): Promise<void> {
     if (!this.#open) return Promise.resolve()
     const taken = type === 'ice-candidate' ? this.#candidate(signal) : this.#description({ type, sdp: signal.sdp ?? '' })
     return Promise.race([this.#stopped, taken.catch(cause => this.#failed(cause))])
   }
 
-  /** The connection is being closed. */
+  /** Ends the negotiation, because the connection is about to be closed. */
   stop (): void {
     clearTimeout(this.#patience)
     this.#pc.onnegotiationneeded = this.#pc.onicecandidate = null
@@ -91,7 +92,7 @@ export class Negotiation {
     try {
       this.#offering = true
       await this.#pc.setLocalDescription()
-      // The description is an answer if an offer of the other side has just arrived.
+      // If an offer of the other side has just arrived, this description is an answer.
       if (this.#open) this.#describe()
     } catch (cause) {
       this.#failed(cause)
@@ -106,7 +107,7 @@ export class Negotiation {
     const collision = description.type === 'offer' && !ready
     this.#ignoring = collision && !this.#options.polite
     if (this.#ignoring) return
-    // An answer to a withdrawn offer.
+    // This is an answer to an offer that was withdrawn.
     if (description.type === 'answer' && pc.signalingState === 'stable') return
     this.#answering = description.type === 'answer'
     try {
@@ -114,7 +115,7 @@ export class Negotiation {
     } finally {
       this.#answering = false
     }
-    // The browser fires `negotiationneeded` again for everything that is still to be negotiated.
+    // If anything is still to be negotiated, the browser fires `negotiationneeded` again.
     this.#waiting = this.#wanted = false
     if (description.type !== 'offer') return
     await pc.setLocalDescription()
@@ -122,12 +123,12 @@ export class Negotiation {
   }
 
   async #candidate (candidate: Signal): Promise<void> {
-    // The value is read now, because the description of this candidate may be refused during the wait.
+    // The value is read before the wait, because it may change when the next description arrives.
     const ignoring = this.#ignoring
     try {
       await this.#pc.addIceCandidate(candidate as RTCIceCandidateInit)
     } catch (error) {
-      // An invalid candidate is not a failure: ICE uses the others.
+      // An invalid candidate is not a failure, because ICE can use the other candidates.
       if (!ignoring && (error as Error).name !== 'OperationError') throw error
     }
   }

@@ -1,14 +1,14 @@
-// Events and storage of the page that contains the room, if there is one.
+// Events and storage of the page that contains the room. Outside a browser there is no page.
 export interface PageHost {
-  /** The page is left. A browser may keep it, and show it again. */
+  /** Called when the user leaves the page. The browser may keep the page, and show it again later. */
   hide (): void
-  /** A page that was kept is shown again. */
+  /** Called when a page that the browser has kept is shown again. */
   show (): void
-  /** The network may have changed. */
+  /** Called when the network may have changed. */
   wake (): void
 }
 
-/** Watches until `signal` aborts. */
+/** Watches the page until `signal` aborts. */
 export function watchPage (host: PageHost, signal: AbortSignal): void {
   if (!globalThis.document) return
   const on = (name: string, listener: (event: any) => void) => addEventListener(name, listener, { signal })
@@ -16,17 +16,17 @@ export function watchPage (host: PageHost, signal: AbortSignal): void {
   on('pageshow', ({ persisted }: PageTransitionEvent) => { if (persisted) host.show() })
   on('online', () => host.wake())
   on('visibilitychange', () => { if (!document.hidden) host.wake() })
-  // The page was frozen. This event can occur while the page stays hidden.
+  // The browser fires `resume` after it has frozen the page. The page can still be hidden then.
   document.addEventListener('resume', () => host.wake(), { signal })
 }
 
-/** The identity of this page before a reload. */
+/** The identity that a page keeps over a reload: its id and its resume secret. */
 export interface Identity { id: string, resume?: string | undefined }
 
 /**
- * Removes and returns the identity that the previous page of this tab has stored. A page stores its identity when the
- * user leaves it, and removes the stored one when it loads. While the page is open nothing is stored, so a duplicated
- * tab, which gets a copy of the storage, finds no identity.
+ * Removes and returns the identity that the previous page of this tab has stored. A page stores its identity only when
+ * the user leaves it. While a page is open, nothing is stored. Therefore a duplicated tab, which gets a copy of the
+ * storage, finds no identity there.
  */
 export function pickUp (room: string): Identity | undefined {
   try {
@@ -34,12 +34,12 @@ export function pickUp (room: string): Identity | undefined {
     sessionStorage.removeItem(room)
     return identity
   } catch {
-    // There is no storage, or the page may not use it.
+    // The runtime has no storage, or the page may not use it.
     return undefined
   }
 }
 
-/** Keeps an identity for the next load of this tab, if the hub has given a proof of it. */
+/** Stores an identity for the next page of this tab, if the hub has sent a resume secret for it. */
 export function putDown (room: string, identity: Identity): void {
   try {
     if (identity.resume) sessionStorage.setItem(room, JSON.stringify(identity))

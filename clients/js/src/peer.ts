@@ -6,11 +6,11 @@ import type { LinkState, Peer, Sendable } from './api.js'
 export class PeerImpl<D extends object> implements Peer<D> {
   declare readonly id: string
   declare data: D
-  /** Distinguishes the page from others that had its id; `undefined` if its client does not send it. */
+  /** Distinguishes the page from other pages that had the same id. `undefined` if the peer's client does not send it. */
   declare readonly page: string | undefined
-  /** Whether the hub lists the peer as a member of the room. A link can be open to a peer that the hub has lost. */
+  /** Whether the peer is a member according to the hub. A link can be open to a peer that the hub has lost. */
   present = true
-  /** The peer has closed the link on purpose, so this side makes none. */
+  /** Whether one of the two sides has closed the link on purpose. Then this page does not open a link by itself. */
   declined = false
   /** Whether listeners have received its `join`. */
   joined = false
@@ -52,7 +52,7 @@ export class PeerImpl<D extends object> implements Peer<D> {
     return Object.assign(new PigeonError('peer-gone', 'it left, or closed the link'), { peer: this })
   }
 
-  /** Settles the promises that wait for the link, once it is open or has failed. */
+  /** Settles the promises of connect(), if the link is open, or cannot open because it was closed or the peer has left. */
   settle (): void {
     const open = this.state === 'open'
     if (!open && !this.declined && this.state !== 'gone') return
@@ -63,7 +63,7 @@ export class PeerImpl<D extends object> implements Peer<D> {
 /** The announcement of a member of the room. */
 export interface Announced<D> { page: string | undefined, data: D }
 
-/** Parses the announcement of a member. Other clients send no `page`: their whole announcement is data. */
+/** Parses the announcement of a member. Clients of other kinds send no `page`. All fields of their announcement are data. */
 export function announced<D> ({ peerId, isHub, discover, page, data, ...rest }: any): Announced<D> {
   return typeof page === 'string' && typeof data === 'object' ? { page, data: data ?? {} } : { page: undefined, data: rest }
 }

@@ -14,20 +14,20 @@ import type {
 const DEFAULT_LINKS = 32
 const DEFAULT_MESSAGE_BYTES = 16 * 1024 * 1024
 const DEFAULT_QUEUE_BYTES = 32 * 1024 * 1024
-/** Updates of this page's data within this time are sent as one. */
+/** Several updates of this page's data within this time cause only one announcement. */
 const UPDATE_MS = 100
-/** Time for a peer that the hub has lost to answer on its link, or to return. */
+/** Time in which a peer that the hub has lost must answer on its link, or return to the hub. */
 const GRACE_MS = 3_000
-/** Time for other peers to return after this page's connection was lost: they pause between attempts too. */
+/** Time in which other peers must return after this page's connection to the hub was lost. They may have lost the hub, too, and also pause between attempts. */
 const RETURN_MS = 20_000
-/** Pause after an undelivered signal before the next attempt. */
+/** Pause before the next attempt after a signal was not delivered. */
 const RESEND_MS = 1_000
 /** Maximum time to obtain the ICE servers. */
 const SERVERS_MS = 10_000
 
 const SIGNALS = new Set(['offer', 'answer', 'ice-candidate'])
 
-/** The room. What is neither private nor in {@link Room} is for its own parts. */
+/** The room. Members that are neither private nor part of {@link Room} are used by other modules of this client. */
 export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implements Room<D>, HubHost, PageHost, LinkHost<PeerImpl<D>> {
   declare readonly network: string
   readonly peers = new Map<string, PeerImpl<D>>()
@@ -46,13 +46,13 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   #hidden = false
   #isReady!: () => void
   #neverReady!: (error: PigeonError) => void
-  /** The type of the message that ends the roster; `undefined` once it has arrived. */
+  /** The type of the message that ends the roster, or an empty string when it has arrived. */
   #ends = ''
-  /** Peers that have no link and want one. */
+  /** Peers for which this page has not opened a link yet, for example because of `maxLinks`. */
   readonly #unlinked = new Set<PeerImpl<D>>()
   readonly #linked = new Set<PeerImpl<D>>()
   readonly #sealer: Sealer | undefined
-  /** Resolves when all signals so far have been sealed and sent: they stay in order. */
+  /** Resolves when all signals so far have been sealed and sent. The next signal waits for it, so that signals stay in order. */
   #sealed = Promise.resolve()
   #servers: RTCIceServer[] = []
   #update: ReturnType<typeof setTimeout> | undefined
@@ -70,7 +70,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
       this.#isReady = done
       this.#neverReady = failed
     })
-    // Programs need not await `ready`, so its rejection must not count as unhandled.
+    // A program may ignore `ready`. Then its rejection must not be reported as unhandled.
     this.ready.catch(() => {})
     this.#key = `peerpigeon ${hubs[0]} ${network}`
     this.identity = pickUp(this.#key) ?? { id: options.id ?? randomId() }
@@ -142,7 +142,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     this.peers.clear()
   }
 
-  /** The user leaves the page, perhaps for good. Open links would prevent the browser from keeping the page. */
+  /** Closes all connections when the user leaves the page. With open connections, the browser could not keep the page. */
   hide (): void {
     putDown(this.#key, this.identity)
     this.#hidden = true
@@ -160,8 +160,8 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   welcomed (data: { peerId: string, resume?: string, iceServers?: RTCIceServer[], session?: number }): void {
     this.identity = { id: data.peerId, resume: data.resume }
     this.#serve(data)
-    // Hubs before 2.1 do not report the end of the roster. They answer in order, so a pong marks the end of the roster,
-    // except in large rooms.
+    // Hubs before 2.1 do not report the end of the roster. They answer messages in order, so there a pong marks the end
+    // of the roster, except in large rooms.
     this.#ends = data.session ? 'announced' : 'pong'
     for (const peer of this.peers.values()) peer.present = false
     this.#announce()
@@ -174,7 +174,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   #announce (): void {
     const { discover } = this.options
-    // The user's data has its own field, since the hub adds fields beside it.
+    // The page's data has its own field, because the hub adds other fields to the announcement.
     const data = { page: this.#page, data: this.#data, discover }
     this.#hub.send({ type: 'announce', networkName: this.network, data, ack: true })
   }
@@ -196,7 +196,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     if (!peer) return
     if (SIGNALS.has(type)) peer.link.take(type as SignalType, this.#unseal(peer, type, data))
     else if (data.reason === 'kicked') this.#remove(peer, 'kicked')
-    // 1001: its page was closed.
+    // Browsers close a connection with 1001 when its page is closed.
     else if (type === 'goodbye' || data.closeCode === 1001) this.#remove(peer, 'left')
     else if (type === 'peer-disconnected') {
       peer.present = false
@@ -229,7 +229,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     peer.link = new Link<PeerImpl<D>>(this, peer)
     this.peers.set(peer.id, peer)
     this.#unlinked.add(peer)
-    // The link starts first, so that messages sent in a 'join' listener wait for it.
+    // The link starts before the event, so that messages that a 'join' listener sends wait for the link.
     this.#connectMore()
     peer.joined = true
     this.emit('join', peer)
@@ -259,7 +259,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     peer.settle()
   }
 
-  /** The hub does not have this peer. The peer stays if it answers on its link, or if it returns in time. */
+  /** Decides about a peer that is not a member according to the hub. The peer stays if it answers on its link, or if it returns to the hub within `graceMs`. */
   async #doubt (peer: PeerImpl<D>, graceMs: number): Promise<void> {
     if (peer.state === 'open' && await peer.link.probe(GRACE_MS)) return
     if (peer.state !== 'open') await new Promise(resolve => setTimeout(resolve, graceMs))
@@ -274,7 +274,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     }
   }
 
-  /** The hub's ICE servers. Open connections use them when they look for another path. */
+  /** Stores the hub's ICE servers. Open connections use them when they look for another path. */
   #serve ({ iceServers }: { iceServers?: RTCIceServer[] | undefined }): void {
     if (!iceServers) return
     this.#servers = iceServers
@@ -287,20 +287,21 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   }
 
   relay (peer: PeerImpl<D>, type: SignalType, data: Signal): void {
-    // A lost candidate matters little, since there are many. Receipts show whether the other signals have arrived.
+    // Offers and answers have an id, so that the hub reports their outcome in a receipt. Candidates have none: a lost
+    // candidate matters little, because there are many.
     const id = type === 'ice-candidate' ? undefined : type
     const send = (data: object) => { this.#hub.send({ type, targetPeerId: peer.id, networkName: this.network, data, id } as HubMessage) }
     if (this.#sealer) this.#sealed = this.#sealed.then(async () => send(await this.#sealer!.seal(data, `${type} ${this.id} ${peer.id}`)))
     else send(data)
   }
 
-  /** Reads a signal. Without the same passphrase there can be no link. */
+  /** Decrypts a signal if the room has a passphrase. If it cannot be decrypted, there can be no link, and the result is `undefined`. */
   async #unseal (peer: PeerImpl<D>, type: string, data: any): Promise<Signal | undefined> {
     try {
       if (this.#sealer) return await this.#sealer.open(data, `${type} ${peer.id} ${this.id}`)
       if (!data.sealed) return data
     } catch {}
-    // The other side cannot read this answer either, so it also reports the error.
+    // The other side cannot read this answer either. It is sent so that the other side also reports the error.
     if (type === 'offer') this.relay(peer, 'answer', {})
     if (!peer.declined && peer.state !== 'open') {
       this.broken(new PigeonError('passphrase', 'not the same'), peer)
@@ -311,7 +312,8 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   #declined (data: { code?: string, message?: string, inReplyTo?: string, targetPeerId?: string, retryInMs?: number }): void {
     const { code, message, inReplyTo, retryInMs } = data
-    // Signals have receipts, except candidates, which an offer contains too.
+    // Failed offers and answers are handled by their receipts. Failed candidates do not matter, because a repeated
+    // description contains them.
     if (SIGNALS.has(inReplyTo!)) return code === 'rate-limited' ? this.#receipt(data) : undefined
     if (code === 'kicked') return this.#hub.close(new PigeonError('kicked', message!, { final: true }))
     const error = new PigeonError('refused', `${inReplyTo ?? code}: ${message}`)
@@ -322,7 +324,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     this.broken(error)
   }
 
-  /** Another page has this id. All links under that id end. */
+  /** Takes a new random id, because another page has the current one. All links of the current id end. */
   refused (): void {
     this.#forget()
     this.identity = { id: randomId() }
@@ -332,7 +334,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     this.#hub.send({ type: 'goodbye', networkName: this.network })
   }
 
-  /** All links belong to the former identity. */
+  /** Removes all peers, because their links belong to an identity that ends. */
   #forget (): void {
     for (const peer of this.peers.values()) this.#remove(peer, 'lost')
   }
@@ -341,7 +343,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     return this.#hub.online
   }
 
-  /** Links that other peers open count as well. Their limit is twice as high, since both pages decide about each link. */
+  /** Whether the room accepts no more links. This limit also counts the links that other peers have opened, so it is twice `maxLinks`. */
   get crowded (): boolean {
     return this.#linked.size >= 2 * this.options.maxLinks
   }
@@ -394,7 +396,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
         const late = new Promise<never>((_resolve, reject) => setTimeout(reject, SERVERS_MS))
         this.#servers = await Promise.race([iceServers(), late])
       } catch (cause) {
-        // The previous servers may still work.
+        // The connection uses the previous servers, which may still work.
         this.broken(new PigeonError('timeout', 'iceServers()', { cause }))
       }
     }
@@ -420,11 +422,12 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   #pack (channel: string, value: Sendable): Packed {
     const { ordered = true, maxRetransmits } = this.#channels.get(channel)?.options ?? {}
-    // The parts of a message could arrive in the wrong order, or be lost.
+    // On an unordered or unreliable channel, parts of a message could arrive in the wrong order or be lost. So a message
+    // must fit into one frame there.
     return pack(value, ordered && maxRetransmits === undefined ? this.options.maxMessageBytes : FRAME_BYTES - 1)
   }
 
-  /** Reports an error that no promise does. */
+  /** Reports an error that no promise reports. */
   broken (error: PigeonError, peer?: PeerImpl<D>): void {
     if (peer) Object.assign(error, { peer })
     if (!this.#left && !this.emit('error', error)) console.warn(error, error.hint)

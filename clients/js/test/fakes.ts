@@ -7,7 +7,7 @@ export async function settle (): Promise<void> {
   for (let turn = 0; turn < 30; turn++) await new Promise(resolve => setImmediate(resolve))
 }
 
-/** Moves the clock in small steps, and lets promises settle after each. */
+/** Moves the clock in small steps, and lets pending promises settle after each step. */
 export async function pass (ms: number, step = 100): Promise<void> {
   for (let left = ms; left > 0; left -= step) {
     mock.timers.tick(Math.min(left, step))
@@ -52,7 +52,7 @@ export class FakeSocket {
     return this.url.searchParams.get('peerId')!
   }
 
-  /** The hub accepts the connection. */
+  /** Acts as a hub that accepts the connection. */
   welcome (data: object = {}): void {
     this.readyState = 1
     this.onopen?.()
@@ -63,14 +63,14 @@ export class FakeSocket {
     this.onmessage?.({ data: JSON.stringify({ type, data, networkName: 'lobby', ...more }) })
   }
 
-  /** The hub or the network ends the connection. */
+  /** Ends the connection, as a hub or a network failure does. */
   end (code = 1006, reason = ''): void {
     if (this.readyState === 3) return
     this.readyState = 3
     this.onclose?.({ code, reason })
   }
 
-  /** The hub refuses the connection after the upgrade. */
+  /** Acts as a hub that refuses the connection after the upgrade. */
   refuse (code: number, reason = ''): void {
     this.readyState = 1
     this.onopen?.()
@@ -90,7 +90,7 @@ export class FakeSocket {
   }
 }
 
-/** Lets peers find each other, as a hub does. */
+/** A hub that lets peers discover each other and forwards their signals. */
 export class FakeHub {
   readonly members = new Map<FakeSocket, any>()
   /** Signals that the hub has forwarded. */
@@ -99,13 +99,13 @@ export class FakeHub {
   hello: { session?: number } = { session: 1_700_000_000_000 }
   /** Whether the hub delays the end of the roster. */
   slow = false
-  /** The close code with which the hub refuses connections, if it does. */
+  /** The close code with which the hub refuses connections. 0 means that it accepts them. */
   refuses = 0
   /** Whether the hub accepts connections. */
   up = true
-  /** Signals for which this is true are lost. */
+  /** Returns whether the hub loses a signal. */
   loses: (signal: any) => boolean = () => false
-  /** Signals for which this is true wait until `deliver`. */
+  /** Returns whether the hub holds a signal back until `deliver` is called. */
   delays: (signal: any) => boolean = () => false
   #delayed: (() => void)[] = []
 
@@ -118,7 +118,7 @@ export class FakeHub {
     }
   }
 
-  /** A room at this hub. */
+  /** Joins a room at this hub. */
   room (options: Options<any> = {}): Room<any> {
     return join('ws://hub', 'lobby', {
       WebSocket: FakeSocket as any, RTCPeerConnection: FakeConnection as any, ...options
@@ -137,12 +137,12 @@ export class FakeHub {
     for (const socket of members) socket.end()
   }
 
-  /** Accepts the waiting connections. */
+  /** Forwards the signals that were held back. */
   deliver (): void {
     this.#delayed.splice(0).forEach(deliver => deliver())
   }
 
-  /** A member leaves without a goodbye. */
+  /** Removes a member that has not sent a goodbye. */
   lose (socket: FakeSocket, reason = 'connection-lost', code = 1006): void {
     if (!this.members.delete(socket)) return
     for (const other of this.members.keys()) other.say('peer-disconnected', { peerId: socket.id, reason, closeCode: code })
@@ -186,7 +186,7 @@ class FakeChannel extends EventTarget {
   onclose: (() => void) | null = null
   onmessage: ((event: { data: unknown }) => void) | null = null
   other: FakeChannel | undefined
-  /** Whether sent data stays in the transport. */
+  /** Whether sent data stays in the transport's buffer. */
   static stuck = false
 
   constructor (readonly label: string, readonly negotiated: boolean) {
@@ -221,8 +221,8 @@ class FakeChannel extends EventTarget {
 }
 
 /**
- * The parts of an RTCPeerConnection that links depend on. A description contains the number of its connection and the
- * number of its turn.
+ * The parts of an RTCPeerConnection that links depend on. The `sdp` of a description contains the number of its connection
+ * and a number that counts the descriptions of this connection.
  */
 export class FakeConnection {
   static all: FakeConnection[] = []
@@ -289,7 +289,7 @@ export class FakeConnection {
     await undefined
     if (this.signalingState === 'closed') return new Promise(() => {})
     if (type === 'answer' && this.signalingState !== 'have-local-offer') throw new Error(`an answer in ${this.signalingState}`)
-    // The offer was withdrawn, so its changes still have to be negotiated.
+    // The own offer is withdrawn, so its changes must still be negotiated.
     if (type === 'offer' && this.signalingState === 'have-local-offer') this.#needed = true
     this.remote = FakeConnection.all[Number(sdp.split(' ')[0])]
     this.#state(type === 'offer' ? 'have-remote-offer' : 'stable')
@@ -301,7 +301,7 @@ export class FakeConnection {
     this.candidates.push(candidate.candidate)
   }
 
-  /** The network finds no path, or loses it. */
+  /** Changes the state of the connection, as the loss of its path does. */
   become (state: string): void {
     if (this.connectionState === 'closed') return
     this.connectionState = state

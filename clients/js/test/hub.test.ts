@@ -79,7 +79,7 @@ test('an attempt without an answer ends after its time limit', async () => {
   assert.equal(hub.state.is, 'waiting')
 })
 
-test('a hub that stops and names another one: the client connects to that one after a random pause', async () => {
+test('if a hub stops and names another hub, the client connects to the other hub after a random pause', async () => {
   const { hub } = connect()
   await settle()
   FakeSocket.last.welcome()
@@ -94,7 +94,7 @@ test('a hub that stops and names another one: the client connects to that one af
   assert.equal(FakeSocket.last.url.host, 'a')
 })
 
-test('a hub that stops and names no other: the client waits as long as the hub asks', async () => {
+test('if a hub stops and names no other hub, the client waits as long as the hub asks', async () => {
   // A hub before 2.1 sends no closeInMs.
   for (const times of [{ closeInMs: 3000, reconnectInMs: 4000 }, { reconnectInMs: 4000 }]) {
     const { hub } = connect()
@@ -110,7 +110,7 @@ test('a hub that stops and names no other: the client waits as long as the hub a
     assert.equal((hub.state as any).because.code, 'hub-leaving')
     await pass(1_000)
     assert.equal(FakeSocket.all.length, attempts + 1)
-    // The hub's time applies to one attempt only.
+    // The pause that the hub asked for applies to one attempt only.
     FakeSocket.last.end()
     await pass(2_000)
     assert.equal(FakeSocket.all.length, attempts + 2)
@@ -145,7 +145,7 @@ test('after hub-full the client waits at least as long as the hub asks', async (
   }
 })
 
-/** The token of the last attempt, and where it was sent. */
+/** The subprotocols of the last attempt, and the token in its URL. */
 const shown = () => {
   const { url, protocols } = FakeSocket.last
   return [[protocols].flat().join(), url.searchParams.get('token')]
@@ -155,7 +155,7 @@ test('a token is not sent in the URL, which proxies log, if it can be sent as a 
   connect({ token: 'a.b-c_D9' })
   await settle()
   assert.deepEqual(shown(), ['peerpigeon,bearer.a.b-c_D9', null])
-  // A hub before 2.1 knows no subprotocol, and then the connection fails.
+  // At a hub before 2.1, which selects no subprotocol, this attempt fails.
   FakeSocket.last.end()
   await pass(1_500)
   assert.deepEqual(shown(), ['', 'a.b-c_D9'])
@@ -207,7 +207,7 @@ test('a token that expires soon is renewed by the function, and a token that is 
   socket.say('token-expires', { expiresInMs: 60_000 })
   await settle()
   assert.deepEqual(socket.sent, [{ type: 'auth', data: { token: 'second' } }])
-  // The function fails: the connection stays until the hub closes it.
+  // If the function fails, the connection stays open until the hub closes it.
   socket.say('token-expires', { expiresInMs: 60_000 })
   await settle()
   assert.equal(socket.sent.length, 1)
@@ -222,7 +222,7 @@ test('a token that expires soon is renewed by the function, and a token that is 
   assert.deepEqual(FakeSocket.last.sent, [])
 })
 
-test('after the end of a token, a client with a function for tokens connects again, and others give up', async () => {
+test('when its token has expired, a client with a token function connects again, and a client with a fixed token gives up', async () => {
   const tokens = ['first', 'second']
   const { hub, log } = connect({ token: () => tokens.shift() })
   await settle()
@@ -248,12 +248,12 @@ test('an unknown close code is not final', async () => {
   const { hub } = connect()
   await settle()
   FakeSocket.last.welcome()
-  FakeSocket.last.end(4999, 'of a later version')
+  FakeSocket.last.end(4999, 'a code of a later version')
   await settle()
   assert.equal(hub.state.is, 'waiting')
 })
 
-test('a client that is forbidden or kicked does not reconnect, even with a function for tokens', async () => {
+test('a client that is forbidden or kicked does not reconnect, even if it has a token function', async () => {
   for (const [code, name] of [[4403, 'forbidden'], [4011, 'kicked']] as const) {
     const { hub } = connect({ token: () => 'any' })
     await settle()
@@ -267,7 +267,7 @@ test('a client that is forbidden or kicked does not reconnect, even with a funct
   }
 })
 
-test('the next attempt offers no subprotocol if a handshake has failed, since old hubs do not know it', async () => {
+test('after a failed handshake, the next attempt offers no subprotocol, because old hubs do not support it', async () => {
   const { hub } = connect()
   await settle()
   assert.equal(FakeSocket.last.protocols, 'peerpigeon')
@@ -305,7 +305,7 @@ test('the time during which a page slept does not count as silence', async () =>
   await settle()
   FakeSocket.last.welcome()
   await pass(20_000)
-  // Timers do not run meanwhile. Each runs once afterwards.
+  // The page sleeps: no timer runs meanwhile, and each timer runs once afterwards.
   mock.timers.setTime(Date.now() + 300_000)
   await pass(10_000)
   assert.equal(hub.state.is, 'online')

@@ -15,7 +15,7 @@ beforeEach(() => {
 const named = (name: string, options = {}): Room<any> => hub.room({ data: { name }, ...options })
 const only = (room: Room<any>) => { assert.equal(room.peers.size, 1); return [...room.peers.values()][0]! }
 
-/** Two rooms with a link. */
+/** Joins with two pages, and waits until the link between them is open. */
 async function pair (options = {}): Promise<{ ann: Room<any>, bob: Room<any>, atAnn: string[], atBob: string[] }> {
   const [ann, bob] = [named('ann', options), named('bob', options)]
   const [atAnn, atBob] = [events(ann), events(bob)]
@@ -25,7 +25,7 @@ async function pair (options = {}): Promise<{ ann: Room<any>, bob: Room<any>, at
   return { ann, bob, atAnn, atBob }
 }
 
-/** Waits until the condition is true. Key derivation takes real time, not that of the fake clock. */
+/** Waits until the condition is true. This takes real time, because the derivation of a key does not use the fake clock. */
 async function until (done: () => boolean): Promise<void> {
   for (const end = performance.now() + 20_000; !done() && performance.now() < end;) await pass(1)
   assert.ok(done())
@@ -71,7 +71,7 @@ test('messages sent before the link is open arrive in order', async () => {
   assert.deepEqual(log.filter(entry => entry.startsWith('message')).map(entry => entry.length), [13, 40_014, 13])
 })
 
-test('channels are separate, and unreliable ones refuse messages that need several frames', async () => {
+test('channels are separate, and unreliable channels refuse messages that need several frames', async () => {
   const { ann, bob, atBob } = await pair()
   const got: unknown[] = []
   bob.channel('game').on('message', (value, { id }) => got.push([value, id]))
@@ -145,7 +145,7 @@ test('a reloaded page with the same id is a new peer', async () => {
   assert.deepEqual(atAnn.slice(0, 2), ['leave bob replaced', 'join bob again'])
 })
 
-test('a new announcement of the same page is a change, and none if the data is equal', async () => {
+test('a new announcement of the same page is a change, unless its data is equal', async () => {
   const { ann, bob, atAnn } = await pair()
   for (let count = 0; count <= 50; count++) bob.update({ name: `bob ${count}` })
   await pass(500)
@@ -156,7 +156,7 @@ test('a new announcement of the same page is a change, and none if the data is e
   assert.equal(FakeConnection.all.length, 2)
 })
 
-test('a lost path is searched again, and then the connection is replaced', async () => {
+test('when its path is lost, a link looks for another path, and later replaces the connection', async () => {
   const { ann, bob, atAnn } = await pair()
   const [first] = [connection(ann)]
   for (const room of [ann, bob]) connection(room).become('disconnected')
@@ -165,7 +165,7 @@ test('a lost path is searched again, and then the connection is replaced', async
   assert.deepEqual(atAnn, ['link bob interrupted', 'link bob open'])
   FakeConnection.severed = true
   for (const room of [ann, bob]) connection(room).become('failed')
-  await ann.peers.get(bob.id)!.send('later').catch(() => assert.fail('it waits')) // The fake transport accepts the message.
+  await ann.peers.get(bob.id)!.send('later').catch(() => assert.fail('the message must wait')) // The fake transport accepts the message.
   await pass(10_000)
   FakeConnection.severed = false
   await pass(20_000)
@@ -180,7 +180,7 @@ test('either side replaces a connection that the other side has lost', async () 
   for (const which of [0, 1]) {
     const { ann, bob } = await pair()
     const rooms = [ann, bob].sort((one, other) => one.id < other.id ? -1 : 1)
-    // The connection is closed without the client's knowledge.
+    // The connection is closed from outside, so the client of this side receives no event.
     connection(rooms[which]!).close()
     await pass(25_000)
     assert.deepEqual([only(ann).state, only(bob).state], ['open', 'open'])
@@ -218,7 +218,7 @@ test('a lost answer only delays the link', async () => {
   assert.equal(FakeConnection.open.length, 2)
 })
 
-test('both sides negotiate at once, many times, and all changes arrive', async () => {
+test('if both sides often negotiate at the same time, all changes arrive', async () => {
   const { ann, bob } = await pair()
   for (let time = 0; time < 50; time++) {
     connection(ann).addTransceiver({ kind: 'audio' }, {})
@@ -248,7 +248,7 @@ test('with link: on-demand, links open only on request, and a closed link stays 
   assert.equal(only(ann).state, 'open')
 })
 
-test('the number of links is bounded, and a free place is reused', async () => {
+test('the number of links is bounded, and when a link ends, another peer gets one', async () => {
   const all = Array.from({ length: 6 }, (_, index) => named(`peer ${index}`, index === 0 ? { maxLinks: 3 } : { link: 'on-demand' }))
   await pass(5_000)
   const [first, ...others] = all as [Room<any>, ...Room<any>[]]
@@ -259,7 +259,7 @@ test('the number of links is bounded, and a free place is reused', async () => {
   assert.equal(linked().length, 3)
 })
 
-test('links that other peers open are bounded, and a refused peer does not ask again', async () => {
+test('links that other peers open are bounded, and a refused peer does not try again by itself', async () => {
   const first = named('first', { link: 'on-demand', maxLinks: 1 })
   const others = Array.from({ length: 4 }, (_, index) => named(`peer ${index}`, { link: 'on-demand' }))
   await pass(1_000)
@@ -268,14 +268,14 @@ test('links that other peers open are bounded, and a refused peer does not ask a
   assert.deepEqual((await Promise.all(asked)).sort(), ['open', 'open', 'peer-gone', 'peer-gone'])
   assert.equal([...first.peers.values()].filter(({ state }) => state === 'open').length, 2)
   assert.equal(FakeConnection.open.length, 4)
-  // A refused peer is accepted when it asks again and there is room.
+  // When another link has ended, a refused peer is accepted if its program calls connect() again.
   const refused = others.find(room => room.peers.get(first.id)!.state === 'seen')!
   others.find(room => room.peers.get(first.id)!.state === 'open')!.leave()
   await pass(1_000)
   await refused.peers.get(first.id)!.connect()
 })
 
-test('a join costs the same in a room of thousands', async () => {
+test('the cost of a join does not grow with the size of the room', async () => {
   const ann = named('ann', { maxLinks: 2 })
   await settle()
   const socket = hub.socket(ann)
@@ -342,7 +342,7 @@ test('with a passphrase the hub sees no description, and peers with the same pas
   assert.deepEqual(log, [])
 })
 
-test('another passphrase, or none, is one error with its own code on each side', async () => {
+test('if two peers have different passphrases, or only one has any, each side reports one error', async () => {
   const here = { seal: passphrase('one') }
   for (const there of [{ seal: passphrase('another') }, {}]) {
     const [ann, bob] = [named('ann', here), named('bob', there)]
@@ -351,7 +351,7 @@ test('another passphrase, or none, is one error with its own code on each side',
     await until(() => errors.length >= 2)
     await pass(60_000)
     assert.deepEqual(new Set(errors.map(([{ code }]) => code)), new Set(['passphrase']))
-    assert.equal(errors.length, new Set(errors.map(([, id]) => id)).size, 'once each')
+    assert.equal(errors.length, new Set(errors.map(([, id]) => id)).size, 'each side must report one error')
     for (const [{ peer }, id] of errors) assert.equal(peer!.id, id === ann.id ? bob.id : ann.id)
     assert.deepEqual([only(ann).data.name, only(bob).data.name], ['bob', 'ann'], 'they still discover each other')
     assert.equal(FakeConnection.open.filter(({ connectionState }) => connectionState === 'connected').length, 0)
@@ -370,7 +370,7 @@ test('a signal that cannot be opened does not affect an open link', async () => 
   assert.equal(only(ann).state, 'open')
 })
 
-test('a peer that never answers is an error', async () => {
+test('a peer that never answers causes an error', async () => {
   const ann = named('ann', { rtc: { iceTransportPolicy: 'relay' } })
   const errors = events(ann)
   await settle()
@@ -379,7 +379,7 @@ test('a peer that never answers is an error', async () => {
   assert.deepEqual(errors.filter(entry => entry.startsWith('error')), ['error ice-failed'])
 })
 
-test('a missing path is an error with a hint, and is tried again', async () => {
+test('a missing path causes an error with a hint, and the link is tried again', async () => {
   FakeConnection.severed = true
   const [ann, bob] = [named('ann'), named('bob')]
   const errors: PigeonError[] = []
@@ -443,7 +443,7 @@ test('a peer that an operator removes leaves as kicked, and does not return', as
   assert.deepEqual(atAnn, ['leave bob kicked'])
   assert.equal(ann.peers.size, 0)
   assert.deepEqual([bob.hub.is, (bob.hub as any).because.code], ['closed', 'kicked'])
-  // From one network.
+  // Here the operator removes a peer from one network only.
   const carl = named('carl')
   await pass(200)
   hub.socket(carl).say('error', { code: 'kicked', message: 'an operator removed you' })
@@ -454,11 +454,11 @@ test('a peer that an operator removes leaves as kicked, and does not return', as
   assert.ok(atBob.includes('hub closed'))
 })
 
-test('a peer that closed its page leaves at once, and one whose connection was closed is given time', async () => {
+test('a peer that closed its page leaves at once, but a peer whose connection was closed may return', async () => {
   const { bob, atAnn } = await pair()
   hub.lose(hub.socket(bob), 'client-closed', 1000)
   await pass(5_000)
-  assert.deepEqual(atAnn, [], 'its link answers')
+  assert.deepEqual(atAnn, [], 'bob must stay, because the link answers')
   hub = new FakeHub()
   const other = await pair()
   hub.lose(hub.socket(other.bob), 'client-closed', 1001)
@@ -466,7 +466,7 @@ test('a peer that closed its page leaves at once, and one whose connection was c
   assert.deepEqual(other.atAnn.at(-1), 'leave bob left')
 })
 
-test('the client waits as long as a hub asks it to before it repeats a limited message', async () => {
+test('after rate-limited, the client waits as long as the hub asks before it repeats the message', async () => {
   const ann = named('ann')
   await pass(200)
   const socket = hub.socket(ann)
@@ -477,13 +477,13 @@ test('the client waits as long as a hub asks it to before it repeats a limited m
   assert.equal(sent('announce'), announcements)
   await pass(200)
   assert.equal(sent('announce'), announcements + 1)
-  // The hub sends no receipts of its own.
+  // From now on, only this test sends receipts.
   socket.heard = () => {}
   for (const [type, data] of [
     ['receipt', { id: 'offer', outcome: 'rate-limited', retryInMs: 5_000, targetPeerId: '0'.repeat(40) }],
     ['error', { code: 'rate-limited', inReplyTo: 'ice-candidate', retryInMs: 5_000, targetPeerId: '0'.repeat(40) }]
   ] as const) {
-    // A peer that does not answer.
+    // This peer never answers.
     socket.say('peer-discovered', { peerId: '0'.repeat(40), isHub: false })
     await pass(200)
     const offers = sent('offer')
@@ -497,7 +497,7 @@ test('the client waits as long as a hub asks it to before it repeats a limited m
   }
 })
 
-test('a peer with another client is a peer with all its data', async () => {
+test('a peer that uses another client has all fields of its announcement as data', async () => {
   const ann = named('ann')
   await settle()
   hub.socket(ann).say('peer-discovered', { peerId: 'f'.repeat(40), isHub: false, name: 'guest', colour: 'red' })
@@ -509,7 +509,7 @@ test('a peer with another client is a peer with all its data', async () => {
   assert.equal(connection(ann).localDescription?.type, 'answer')
 })
 
-test('a peer with another client can answer', async () => {
+test('a peer that uses another client can answer an offer', async () => {
   const ann = named('ann')
   await settle()
   const id = '0'.repeat(40)
@@ -557,7 +557,7 @@ test('signals of strangers and invalid signals have no effect', async () => {
   assert.equal(only(ann).state, 'open')
 })
 
-test('a peer that makes connections without end causes few connections on this side', async () => {
+test('a peer that sends offers of ever new connections causes few connections on this side', async () => {
   const { ann, bob } = await pair()
   const socket = hub.socket(ann)
   for (let time = 0; time < 1_000; time++) {
@@ -582,7 +582,7 @@ test('a thousand joins and leaves leave nothing behind', async () => {
   assert.deepEqual(FakeSocket.all.filter(({ readyState }) => readyState < 2).length, 1)
 })
 
-test('an AbortSignal calls leave(), also if it was aborted before', async () => {
+test('an AbortSignal calls leave(), also if it was aborted before join()', async () => {
   const abort = new AbortController()
   const room = named('ann', { signal: abort.signal })
   await room.ready
@@ -592,7 +592,7 @@ test('an AbortSignal calls leave(), also if it was aborted before', async () => 
   await assert.rejects(second.ready, { code: 'left' })
 })
 
-test('impossible options throw at once, or reject ready', async () => {
+test('invalid options make join() throw, and a refused token rejects ready', async () => {
   assert.throws(() => join('nonsense', 'lobby', { WebSocket: FakeSocket as any, RTCPeerConnection: FakeConnection as any }), { code: 'bad-url' })
   assert.throws(() => join([], 'lobby', { WebSocket: FakeSocket as any, RTCPeerConnection: FakeConnection as any }), { code: 'bad-url' })
   assert.throws(() => join('ws://hub', 'lobby'), { code: 'unsupported', final: true })

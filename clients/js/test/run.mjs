@@ -1,4 +1,4 @@
-// Bundles the tests, which are TypeScript, and runs them.
+// Bundles the TypeScript tests and runs them.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

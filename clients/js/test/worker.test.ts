@@ -10,7 +10,7 @@ beforeEach(() => {
   globalThis.WebSocket = FakeSocket as any
 })
 
-/** A class whose WebSockets run at the other end of a channel. */
+/** Returns a WebSocket class whose connections run at the other end of a message channel. */
 function remote (): typeof WebSocket {
   const { port1, port2 } = new MessageChannel()
   serveSockets(port2 as any)
@@ -39,7 +39,7 @@ test('a WebSocket in a worker behaves like one in the page', async () => {
   assert.deepEqual(log, ['open', 'connected', [4011, 'kicked', 3]])
 })
 
-test('several WebSockets share a worker, and each closes alone', async () => {
+test('several WebSockets share a worker, and closing one does not affect the others', async () => {
   const Remote = remote()
   const [one, other] = [new Remote('ws://hub/ws?peerId=a'), new Remote('ws://hub/ws?peerId=b')]
   await settle()

@@ -1,32 +1,33 @@
 // Sends media over the connections of a room.
 //
-// Each track has its own send-only transceiver in each connection. So a change on one side never affects the tracks of
-// the other side, and descriptions reuse the sections of stopped transceivers.
+// Each track has its own send-only transceiver in each connection. Therefore a change on one side never affects the
+// tracks of the other side. Session descriptions do not grow without end, because they reuse the sections of stopped
+// transceivers.
 import { Emitter } from '../emitter.js'
 import type { Events, Peer, Room } from '../api.js'
 
 export interface PublishOptions<D extends object> {
-  /** Selects the peers that receive the media. Default: all. Called for each new connection. */
+  /** Returns whether a peer receives the media. Called for each new connection. Default: all peers receive it. */
   to?: (peer: Peer<D>) => boolean
-  /** Maximum bitrate of the video to each peer, in bits per second. */
+  /** Maximum bitrate of the video to each peer, in bits per second. Default: no maximum. */
   maxBitrate?: number
 }
 
 export interface Publication {
   readonly stream: MediaStream
-  /** Replaces the track of the same kind, for example by another camera, without a negotiation. */
+  /** Replaces the track of the same kind, for example by the track of another camera. Needs no negotiation. */
   replace (track: MediaStreamTrack): Promise<void>
   /** Stops sending to all peers. The tracks themselves continue. */
   stop (): void
 }
 
-/** Sends media to all peers, including later ones, until stop(). */
+/** Sends media to all peers, including peers that connect later, until stop() is called. */
 export function publish<D extends object> (
   room: Room<D>, media: MediaStream | MediaStreamTrack, { to = () => true, maxBitrate }: PublishOptions<D> = {}
 ): Publication {
   const tracks = 'getTracks' in media ? media.getTracks() : [media]
   const stream = 'getTracks' in media ? media : new MediaStream([media])
-  /** The transceivers of each track. Those of a closed connection are removed with it. */
+  /** The transceivers of all tracks, by connection. */
   const sent = new Map<RTCPeerConnection, RTCRtpTransceiver[]>()
   const add = (pc: RTCPeerConnection, peer: Peer<D>) => {
     for (const old of sent.keys()) if (old.connectionState === 'closed') sent.delete(old)
@@ -55,9 +56,9 @@ export function publish<D extends object> (
 }
 
 /**
- * Stops a transceiver after its negotiation. If it is stopped earlier, no description ever contains it, and Chromium
- * offers again and again. (Transceivers that are kept for the next track by changing their direction crash Chromium 148
- * when both sides do so at once.)
+ * Stops a transceiver after its negotiation. If a transceiver is stopped earlier, no description ever contains it, and
+ * Chromium sends one offer after another. (Keeping a transceiver for the next track, by a change of its direction, would
+ * be simpler. But Chromium 148 crashes if both sides change a direction at the same time.)
  */
 function retire (pc: RTCPeerConnection, transceiver: RTCRtpTransceiver): void {
   if (pc.signalingState === 'closed') return
@@ -74,13 +75,13 @@ export type StreamEvents<D extends object> = {
 
 /** The streams that peers publish. */
 export interface Streams<D extends object> extends Events<StreamEvents<D>> {
-  /** The current streams. */
+  /** Returns the streams that a peer publishes now. */
   of (peer: Peer<D>): MediaStream[]
 }
 
 const known = new WeakMap<Room<any>, Streams<any>>()
 
-/** The streams that peers of a room publish. Call it before peers connect, best right after join(). */
+/** Returns the streams that peers of a room publish. Call this function before peers connect, best right after join(). */
 export function streams<D extends object> (room: Room<D>): Streams<D> {
   let found = known.get(room) as Streams<D> | undefined
   if (!found) known.set(room, found = watch(room))
@@ -93,7 +94,7 @@ function watch<D extends object> (room: Room<D>): Streams<D> {
   const live = new Map<MediaStream, { peer: Peer<D>, pc: RTCPeerConnection }>()
   const end = (stream: MediaStream, peer: Peer<D>) => { if (live.delete(stream)) emitter.emit('streamend', stream, peer) }
   const listen = (pc: RTCPeerConnection, peer: Peer<D>) => {
-    // The streams of the last connection ended with it.
+    // The streams of the peer's previous connection ended with that connection.
     for (const [stream, from] of live) if (from.peer === peer && from.pc !== pc) end(stream, peer)
     pc.addEventListener('track', ({ track, streams: [stream] }) => {
       if (!stream) return

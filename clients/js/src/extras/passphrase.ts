@@ -2,8 +2,8 @@
 import type { Sealer } from '../api.js'
 
 /**
- * Number of PBKDF2 iterations (OWASP's figure for SHA-256). They take some tenths of a second, once. A hub that guesses
- * the passphrase from the signals that it has relayed needs this time for each guess.
+ * Number of PBKDF2 iterations, as OWASP recommends for SHA-256. A page computes them once, which takes some tenths of a
+ * second. A hub that tries to guess the passphrase of relayed signals must compute them for each guess.
  */
 const ITERATIONS = 600_000
 const IV_BYTES = 12
@@ -11,11 +11,11 @@ const IV_BYTES = 12
 const encode = (text: string) => new TextEncoder().encode(text)
 
 /**
- * Value for the option `seal`: only peers with the same passphrase can connect, and the hub cannot read or change their
- * signals.
+ * Returns a value for the option `seal`. With it, only peers with the same passphrase can connect, and the hub cannot
+ * read or change their signals.
  *
  * The hub still sees the room's name, its members and their data. A peer with another passphrase causes an error with
- * the code 'passphrase'. Needs a secure context (HTTPS, or localhost).
+ * the code 'passphrase'. The page needs a secure context (HTTPS, or localhost).
  */
 export function passphrase (secret: string): (network: string) => Sealer {
   const { subtle } = crypto

@@ -1,13 +1,13 @@
 import type { Peer } from '../api.js'
 
 export interface Route {
-  /** Directly in one network, through NATs, or by a TURN server. */
+  /** 'host': directly in one network. 'nat': directly, through NATs. 'relay': over a TURN server. */
   path: 'host' | 'nat' | 'relay'
   /** The round-trip time in milliseconds, once it has been measured. */
   rttMs: number | undefined
 }
 
-/** Returns how a peer is reached now, or undefined while there is no path. */
+/** Returns the current path to a peer, or undefined while there is no path. */
 export async function route (peer: Peer): Promise<Route | undefined> {
   const stats = await peer.pc?.getStats()
   const reports = new Map<string, any>()

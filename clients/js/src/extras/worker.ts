@@ -1,9 +1,10 @@
-// The WebSocket to the hub in a worker: a page that is busy, or whose timers the browser slows down, does not delay it.
+// Runs the WebSocket to the hub in a worker. There, it is not delayed by a busy page, or by a browser that slows down the
+// timers of hidden pages.
 
 /** A worker, or the port of a SharedWorker. */
 type Port = Pick<MessagePort, 'postMessage' | 'addEventListener'>
 
-/** What a page and its worker tell each other about the WebSocket with this number. */
+/** A message between a page and its worker about the WebSocket with the number `id`. */
 type Note =
   | { id: number, open: [url: string, protocols: string | string[]], lock: string | undefined }
   | { id: number, send: string }
@@ -11,13 +12,14 @@ type Note =
   | { id: number, state: number, event: 'open' | 'message' | 'close', data?: unknown, code?: number, reason?: string }
 
 /**
- * Returns a class for the option `WebSocket` of join(): its WebSockets run in this worker, or in this SharedWorker by its
+ * Returns a class for the option `WebSocket` of join(). Its WebSockets run in this worker. For a SharedWorker, give its
  * `port`. The worker must call {@link serveSockets}.
  */
 export function workerSocket (port: Worker | MessagePort): typeof WebSocket {
   const sockets = new Map<number, WorkerSocket>()
   const post = (note: Note) => port.postMessage(note)
-  // The worker waits for this lock, which the page holds while it lives: a page can end without an event.
+  // The page holds this lock while it exists, and the worker waits for it. So the worker notices the end of the page,
+  // for which there is no reliable event.
   const lock = globalThis.navigator?.locks && crypto.randomUUID?.()
   if (lock) void navigator.locks.request(lock, () => new Promise(() => {}))
   let last = 0
@@ -75,7 +77,7 @@ export function serveSockets (port: Port): void {
       }
       if (note.lock && !watched) {
         watched = true
-        // The page is gone.
+        // The worker gets the lock when the page has ended.
         void navigator.locks.request(note.lock, () => sockets.forEach(socket => socket.close()))
       }
     } else if ('send' in note) sockets.get(note.id)?.send(note.send)
