@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Provides the base images that Dockerfile and docker-compose.yml name: builds stand-ins from Debian packages, or pulls
-# the images with PULL=1. There is no stand-in for Grafana, because Debian has no package of it. Prints the available
-# images. Needs root, podman and debootstrap.
+# Provides the base images that Dockerfile and docker-compose.yml name. Builds stand-ins from Debian packages, or pulls
+# the images if PULL=1 is set. Cannot build Grafana, because Debian has no package of it. Prints the available images.
+# Needs root, podman and debootstrap.
 #
-#   tests/bases.sh [beginning of a name…]     gcr.io/distroless docker.io/library/haproxy …; default: all
+#   tests/bases.sh [beginning of a name…]     for example gcr.io/distroless; default: all images
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ images=$(sed -n 's/^ *image: \(docker\.io[^ ]*\)$/\1/p' docker-compose.yml)
 work=${TMPDIR:-/tmp}/peerpigeon-bases
 mkdir -p "$work"
 
-rootfs() { # builds the root file system of all stand-ins, once
+rootfs() { # builds the root file system that all stand-ins share, unless it exists
   podman image exists localhost/peerpigeon-stand-in:trixie && return
   debootstrap --variant=minbase --include=haproxy,prometheus,redis-server,wget trixie "$work/rootfs" >"$work/debootstrap.log" 2>&1 ||
     { tail "$work/debootstrap.log" >&2; return 1; }
@@ -23,7 +23,7 @@ rootfs() { # builds the root file system of all stand-ins, once
   rm -rf "$work/rootfs" "$work/rootfs.tar"
 }
 
-stand_in() { # name, further lines of its Dockerfile
+stand_in() { # name of the image, further lines of its Dockerfile
   rootfs
   mkdir -p "$work/empty"
   printf 'FROM localhost/peerpigeon-stand-in:trixie\n%b' "$2" | podman build -q --isolation=chroot -t "$1" -f - "$work/empty" >/dev/null
@@ -47,6 +47,6 @@ for image in $runtime $images; do
     */haproxy:*) stand_in "$image" 'USER 106:111\nSTOPSIGNAL SIGUSR1\nCMD ["haproxy", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]\n' ;;
     */prometheus:*) stand_in "$image" 'RUN mkdir -p /prometheus && chown 65534:65534 /prometheus\nUSER 65534:65534\nVOLUME /prometheus\nENTRYPOINT ["/usr/bin/prometheus"]\n' ;;
     */redis:*) stand_in "$image" '' ;;
-    *) echo "cannot have $image" ;;
+    *) echo "cannot build $image" ;;
   esac
 done

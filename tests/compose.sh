@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Starts docker-compose.yml and checks it. The mesh starts; two peers on two hubs discover each other, also through the
-# balancer and while hubs drain; two browsers on two hubs connect; Prometheus has all targets and valid rules. Then it
-# checks the profiles redis-only and load.
+# Starts the services of docker-compose.yml and checks them. In the profile mesh, two peers on two hubs discover each
+# other, also through the balancer and while a hub drains. Two browsers on two hubs connect. Prometheus has all targets
+# and valid rules. Then the script checks the profiles redis-only and load.
 #
 #   tests/compose.sh [mesh] [redis-only] [load]
 #
-# Uses the image localhost/peerpigeon:latest that tests/container.sh has built. Publishes only free ports. Needs root,
-# podman, docker-compose and base images (tests/bases.sh). Prints SKIPPED and the reason if it cannot run.
+# Uses the image localhost/peerpigeon:latest that tests/container.sh has built. Publishes the services at free ports.
+# Needs root, podman, docker-compose and base images (tests/bases.sh). Prints SKIPPED and the reason if it cannot run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,7 +23,7 @@ trap 'rm -rf "$work"' EXIT
 . tests/engine.sh
 tests/bases.sh || skip "no base images"
 
-# Other programs may use the default ports.
+# Sets free ports, because other programs may use the default ports.
 ports() {
   python3 -c 'import socket, sys
 sockets = [socket.socket() for name in sys.argv[1:]]
@@ -71,7 +71,7 @@ soon() { # seconds, what, command: waits until the command succeeds
 }
 ready() { curl -fsS -m 2 "http://127.0.0.1:$1/readyz"; }
 peer() { podman run --rm --no-healthcheck --network=host --read-only localhost/peerpigeon:latest peer "$@"; }
-meet() { # ports at which the two peers connect
+meet() { # the ports at which the two peers connect
   local first second
   first=$(printf %040d "$RANDOM$RANDOM") second=$(printf %040d "1$RANDOM$RANDOM")
   peer --hub "ws://127.0.0.1:$1" --peer-id "$first" --network trial --listen 8s --json >"$work/first" &
@@ -132,8 +132,8 @@ for profile in ${*:-mesh redis-only load}; do
       for port in "$PUBLISH_REDIS_HUB_1" "$PUBLISH_REDIS_HUB_2"; do soon 30 "the hub at $port is ready" ready $port; done
       soon 30 "the balancer has hubs" ready "$PUBLISH_REDIS_BALANCER"
       soon 60 "both hubs know each other" says 'peerpigeon_mesh_hubs{job="peerpigeon-redis-only"}' 1
-      soon 30 "by Redis" says 'peerpigeon_redis_connected{job="peerpigeon-redis-only"}' 1
-      soon 30 "without links" says 'sum(peerpigeon_links{job="peerpigeon-redis-only"})' 0
+      soon 30 "both hubs are connected to Redis" says 'peerpigeon_redis_connected{job="peerpigeon-redis-only"}' 1
+      soon 30 "the hubs have no links" says 'sum(peerpigeon_links{job="peerpigeon-redis-only"})' 0
       meet "$PUBLISH_REDIS_HUB_1" "$PUBLISH_REDIS_HUB_2"
       ;;
     load)

@@ -2,8 +2,8 @@
 # Builds the image with the Dockerfile and runs it without root, capabilities or a writable file system. Checks that it
 # becomes healthy, that two peers discover each other, and that SIGTERM ends it with 0.
 #
-#   tests/container.sh            builds the program inside, on a base with the Rust toolchain of this machine
-#   BINARY=FILE tests/container.sh    uses this program instead of building one, and tests the rest
+#   tests/container.sh                builds the program in the image, with the Rust toolchain of this machine
+#   BINARY=FILE tests/container.sh    copies this program into the image instead of building it
 #
 # Needs root, podman and, unless base images are pulled (PULL=1), debootstrap. Prints SKIPPED and the reason if it
 # cannot run.
@@ -25,14 +25,14 @@ commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 . tests/engine.sh
 tests/bases.sh gcr.io/distroless || skip "no base image"
 
-podman_build() { # Debian's podman can use the network only with --network=host
+podman_build() { # Debian's podman can use the network during a build only with --network=host
   timeout 2400 podman build --isolation=chroot --network=host --format docker --build-arg PEERPIGEON_COMMIT="$commit" -t "$image" "$@"
 }
 if [ -n "${BINARY:-}" ]; then
   mkdir -p "$work/context/bin"
   cp "$BINARY" "$work/context/bin/peerpigeon"
   cp LICENSE "$work/context/"
-  # This stage replaces the Dockerfile's stage `build`, from which the binary is copied.
+  # This stage replaces the stage `build` of the Dockerfile, from which the Dockerfile copies the binary.
   printf 'FROM scratch AS build\nCOPY bin/peerpigeon /build/target/release/peerpigeon\n' >"$work/context/Dockerfile"
   sed -n '/^ARG RUNTIME_IMAGE/p' Dockerfile | cat - "$work/context/Dockerfile" >"$work/context/Dockerfile.all"
   sed -n '/^FROM \${RUNTIME_IMAGE}/,$p' Dockerfile >>"$work/context/Dockerfile.all"
@@ -55,20 +55,20 @@ inspect() { podman inspect --format "$1" "$name"; }
 
 podman run -d --name "$name" --read-only --read-only-tmpfs=false --cap-drop=ALL --security-opt=no-new-privileges -p 127.0.0.1::8080 \
   -e DRAIN_SECS=1 "$image" >/dev/null 2>"$work/run" || { cat "$work/run"; exit 1; }
-[ "$(podman image inspect --format '{{.Config.User}}' "$image")" = 65532:65532 ] || fail "its user"
-[ "$(podman image inspect --format '{{index .Config.Labels "org.opencontainers.image.revision"}}' "$image")" = "$commit" ] || fail "its label"
+[ "$(podman image inspect --format '{{.Config.User}}' "$image")" = 65532:65532 ] || fail "the image has another user than 65532"
+[ "$(podman image inspect --format '{{index .Config.Labels "org.opencontainers.image.revision"}}' "$image")" = "$commit" ] || fail "the label of the image has another commit"
 process=$(inspect '{{.State.Pid}}')
-grep -qP '^Uid:\t65532\t65532' "/proc/$process/status" || fail "it does not run as 65532"
-grep -qP '^CapEff:\t0+$' "/proc/$process/status" || fail "it has capabilities"
-grep -q ' / .* ro,' "/proc/$process/mountinfo" || grep -qE ' / / ro' "/proc/$process/mountinfo" || fail "its root file system is writable"
+grep -qP '^Uid:\t65532\t65532' "/proc/$process/status" || fail "the hub does not run as user 65532"
+grep -qP '^CapEff:\t0+$' "/proc/$process/status" || fail "the hub has capabilities"
+grep -q ' / .* ro,' "/proc/$process/mountinfo" || grep -qE ' / / ro' "/proc/$process/mountinfo" || fail "the root file system is writable"
 
 # Without systemd, podman does not run health checks by itself.
 for _ in $(seq 30); do
   podman healthcheck run "$name" >/dev/null 2>&1 && break
   sleep 0.2
 done
-podman healthcheck run "$name" >/dev/null 2>&1 || fail "it is not healthy"
-[ "$(podman inspect --format '{{.State.Health.Status}}' "$name")" = healthy ] || fail "it does not say that it is healthy"
+podman healthcheck run "$name" >/dev/null 2>&1 || fail "the health check fails"
+[ "$(podman inspect --format '{{.State.Health.Status}}' "$name")" = healthy ] || fail "podman does not report the container as healthy"
 echo "healthy, as 65532, read-only, without capabilities"
 
 at=ws://$(podman port "$name" 8080 | head -1)
@@ -83,7 +83,7 @@ echo "two peers have met"
 
 podman stop -t 20 "$name" >/dev/null 2>&1
 code=$(inspect '{{.State.ExitCode}}')
-[ "$code" = 0 ] || fail "SIGTERM ends it with $code"
-podman logs "$name" 2>&1 | grep -q server_drained || fail "it did not drain"
+[ "$code" = 0 ] || fail "after SIGTERM the hub exits with $code"
+podman logs "$name" 2>&1 | grep -q server_drained || fail "the hub did not drain"
 echo "SIGTERM: drained, exit 0"
 echo "tests/container.sh passed: $(podman image inspect --format '{{.Size}}' "$image") bytes with its base"

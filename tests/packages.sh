@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Builds the packages of a release around a program, installs them, and runs the installed programs: the archive, the
-# npm packages, the Debian package.
+# Builds the packages of a release from a program, installs them, and runs the installed programs. The packages are the
+# archive, the npm packages and the Debian package.
 #
 #   tests/packages.sh PROGRAM
 #
-# debootstrap installs the Debian package into a separate file system, as root. Without root, its content is checked. A
-# static program (target/x86_64-unknown-linux-musl/…) also runs in an empty container.
+# The content of the Debian package is always checked. It is also installed if the script runs as root and ROOTFS is a
+# Debian file system with systemd. A static program (target/x86_64-unknown-linux-musl/…) also runs in an empty
+# container.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 program=$(realpath "$1")
@@ -21,7 +22,7 @@ fail() {
 }
 
 # Starts a hub with a command and stops it, as a service manager does.
-runs() { # what, command
+runs() { # description, command
   local what=$1 address= code=0
   shift
   HOST=127.0.0.1 PORT=0 DRAIN_SECS=0 LOG_FORMAT=json "$@" 2>"$work/log" &
@@ -42,7 +43,7 @@ runs() { # what, command
 }
 
 archive=$(packaging/tarball.sh "$program" test-target "$work/dist")
-[ "$archive" = "$work/dist/peerpigeon-$version-test-target.tar.gz" ] || fail "the name of $archive"
+[ "$archive" = "$work/dist/peerpigeon-$version-test-target.tar.gz" ] || fail "the archive has the wrong name $archive"
 tar -C "$work" -xzf "$archive"
 in=$work/peerpigeon-$version-test-target
 for file in LICENSE README.md peerpigeon.service man/peerpigeon-serve.1.gz completions/zsh; do
@@ -53,7 +54,7 @@ runs "the program of the archive" "$in/peerpigeon"
 if command -v node >/dev/null && command -v npm >/dev/null; then
   platform=$(node -p '`${process.platform}-${process.arch}`')
   node packaging/npm/layout.mjs "$version" "$work/npm" "$platform=$program"
-  # `npm pack` is not used, because it would compress for minutes.
+  # tar and gzip build the packages here, because `npm pack` would compress for minutes.
   for package in "$work"/npm/*; do tar -C "$package" --transform 's,^\.,package,' -cf - . | gzip -1 >"$package.tgz"; done
   mkdir "$work/app"
   (cd "$work/app" && npm init -y >/dev/null && npm install --silent --no-audit --no-fund --offline "$work/npm/hub-$platform.tgz" "$work/npm/peerpigeon-hub.tgz")
@@ -78,18 +79,18 @@ if command -v dpkg-deb >/dev/null; then
   done
   dpkg-deb --extract "$deb" "$work/deb"
   if command -v systemd-analyze >/dev/null; then
-    # systemd checks that the program exists.
+    # systemd checks that the program exists, so the unit gets the path of the extracted program.
     mkdir "$work/unit"
     sed "s#/usr/bin/peerpigeon#$work/deb/usr/bin/peerpigeon#" "$work/deb/usr/lib/systemd/system/peerpigeon.service" >"$work/unit/peerpigeon.service"
-    systemd-analyze verify --man=no "$work/unit/peerpigeon.service" || fail "the service"
+    systemd-analyze verify --man=no "$work/unit/peerpigeon.service" || fail "systemd rejects the service"
   fi
   for script in postinst prerm postrm; do sh -n "packaging/deb/$script"; done
   runs "the program of the Debian package" "$work/deb/usr/bin/peerpigeon"
   if [ "$(id -u)" = 0 ] && command -v debootstrap >/dev/null && [ -n "${ROOTFS:-}" ]; then
     cp "$deb" "$ROOTFS/tmp/peerpigeon.deb"
     chroot "$ROOTFS" dpkg --install /tmp/peerpigeon.deb >"$work/log" 2>&1 || { cat "$work/log"; fail "dpkg --install"; }
-    [ "$(chroot "$ROOTFS" peerpigeon --version)" = "$("$program" --version)" ] || fail "the installed program"
-    [ "$(stat -c %a "$ROOTFS/etc/peerpigeon.env")" = 640 ] || fail "everybody may read the settings"
+    [ "$(chroot "$ROOTFS" peerpigeon --version)" = "$("$program" --version)" ] || fail "the installed program does not run, or has another version"
+    [ "$(stat -c %a "$ROOTFS/etc/peerpigeon.env")" = 640 ] || fail "other users may read the settings"
     chroot "$ROOTFS" systemctl is-enabled peerpigeon >/dev/null || fail "the service is not enabled"
     chroot "$ROOTFS" dpkg --purge peerpigeon >"$work/log" 2>&1 || { cat "$work/log"; fail "dpkg --purge"; }
     [ ! -e "$ROOTFS/etc/peerpigeon.env" ] || fail "dpkg --purge leaves the settings"

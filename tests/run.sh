@@ -3,16 +3,16 @@
 #
 #   tests/run.sh            all suites except fuzz and container
 #   tests/run.sh rust       unit, transcript, simulator and socket tests
-#   tests/run.sh fuzz       the fuzz targets, with changes of their kept inputs that differ every day: two minutes
+#   tests/run.sh fuzz       the fuzz targets, for two minutes, with random changes of their stored inputs
 #   tests/run.sh interop    our client and others: npm ws, Python websockets, browsers
 #   tests/run.sh autobahn   WebSocket conformance (RFC 6455), by the Autobahn suite
 #   tests/run.sh deploy     manifests, the Helm chart, alert rules, Compose and workflows, without deploying them
 #   tests/run.sh packages   the archive, npm packages and Debian package of a release, around a debug build
 #   tests/run.sh container  the image and docker-compose.yml, started with podman
 #
-# The suites rust and fuzz run alone, since they use all cores, and so does autobahn, which allows a server one second
-# to close a connection. Then the others run in parallel, since they mostly wait. The output of each suite is printed
-# when it ends, and the end of each failed suite's output again at the very end.
+# The suites rust and fuzz run alone, because they use all cores. autobahn runs alone, because a server must close a
+# connection within one second there. Then the other suites run in parallel, because they mostly wait. The output of
+# each suite is printed when it ends. At the end of the run, the last lines of each failed suite are printed again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -45,7 +45,7 @@ install() { # command, Debian packages
   fi
 }
 
-provide() { # suite: installs the programs it needs. The suite names those still missing, and skips their tests.
+provide() { # suite: installs the programs that it needs. The suite names missing programs, and skips their tests.
   case $1 in
     rust) install redis-server redis-server && install redis-cli redis-tools && install ps procps && install pebble pebble && install turnserver coturn ;;
     interop)
@@ -69,7 +69,7 @@ provide() { # suite: installs the programs it needs. The suite names those still
 build() { # suite
   case $1 in
     interop) cargo build --release --locked ;;
-    # `cargo test` has built it already.
+    # With the test profile, this uses what `cargo test` has already built.
     autobahn) cargo build --profile test --locked --package peerpigeon-shard --example echo ;;
     packages) cargo build --profile test --locked --bin peerpigeon ;;
   esac
@@ -85,7 +85,7 @@ run() { # suite
       cargo test --workspace $linux_only --locked --no-fail-fast
       ;;
     fuzz)
-      # Two targets of one test program run at the same time, so 15 s for each are less than two minutes in all.
+      # Two targets of a test program run at the same time, so 15 s for each target take less than two minutes in all.
       FUZZ_SECONDS=${FUZZ_SECONDS:-15} cargo test --workspace --exclude peerpigeon-bench --locked --no-fail-fast \
         --test fuzz --test it -- --nocapture --test-threads=2 the_corpus_of
       ;;

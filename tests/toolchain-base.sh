@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the build image of the Dockerfile from Debian packages and this machine's Rust toolchain, without a registry.
+# Builds the build image of the Dockerfile from Debian packages and this machine's Rust toolchain, without a registry.
 #
 #   tests/toolchain-base.sh NAME
 set -euo pipefail
@@ -9,8 +9,9 @@ mkdir -p "$work"
 debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev,make trixie "$work/rootfs" >"$work/log" 2>&1 || { tail "$work/log" >&2; exit 1; }
 mkdir -p "$work/rootfs/usr/local/rust" "$work/rootfs/usr/local/cargo"
 cp -r "$(rustc --print sysroot)"/{bin,lib} "$work/rootfs/usr/local/rust/"
-# Cargo may need this machine's configuration, and its trusted certificates, to download crates.
+# The configuration of this machine's cargo is copied, because it may be needed to download crates.
 [ ! -f "${CARGO_HOME:-$HOME/.cargo}/config.toml" ] || cp "${CARGO_HOME:-$HOME/.cargo}/config.toml" "$work/rootfs/usr/local/cargo/"
+# The trusted certificates of this machine are copied for the same reason.
 cp /etc/ssl/certs/ca-certificates.crt "$work/rootfs/etc/ssl/certs/"
 rm -rf "$work/rootfs"/var/{cache/apt,lib/apt/lists}/*
 tar -C "$work/rootfs" -cf "$work/rootfs.tar" .

@@ -2,10 +2,10 @@
 # Runs the Autobahn test suite (RFC 6455, cases 1 to 7 and 10) against an echo server that uses the sessions of a shard:
 # `cargo run -p peerpigeon-shard --example echo`.
 #
-# It runs twice, without and with TLS. With TLS, cases 6 and 10 are left out, because they vary texts and lengths and
-# not frames.
+# The suite runs twice, without and with TLS. With TLS, cases 6 and 10 are left out, because they vary only the texts
+# and lengths of messages, not their frames.
 #
-# AUTOBAHN_URL=ws://host:port  test that server instead
+# AUTOBAHN_URL=ws://host:port  test this server instead
 # AUTOBAHN_CASES='"6.*"'       run only these cases
 #
 # The suite needs Python 2.7. It writes reports to target/autobahn/reports/index.html
@@ -29,7 +29,8 @@ find_python() {
     return 1
 }
 
-# A package index that answers slowly or not at all for a minute must not fail the suite.
+# Installs packages with many retries, so that the suite does not fail if the package index is slow or down for a
+# minute.
 fetch() { # python, arguments of `pip install`
     PYTHONWARNINGS=ignore "$1" -m pip install --quiet --disable-pip-version-check --timeout 60 --retries 10 "${@:2}"
 }
@@ -66,7 +67,7 @@ start_server() { # scheme, options of the server
         kill -0 "$server" 2>/dev/null || break
         sleep 0.1
     done
-    echo "autobahn: the echo server did not say where it listens" >&2
+    echo "autobahn: the echo server did not print its address" >&2
     return 1
 }
 
@@ -103,8 +104,7 @@ cases = json.load(open(sys.argv[1])).get("peerpigeon", {})
 counts = {"OK": 0, "NON-STRICT": 0, "INFORMATIONAL": 0, "FAILED": 0}
 for name in sorted(cases, key=lambda name: [int(part) for part in name.split(".")]):
     behavior, close = cases[name]["behavior"], cases[name]["behaviorClose"]
-    # Any other result (FAILED, UNCLEAN, WRONG CODE, UNIMPLEMENTED, ...) is a failure, and so is any other result of the
-    # close.
+    # Any other result of the case or of its close (FAILED, UNCLEAN, WRONG CODE, UNIMPLEMENTED, ...) is a failure.
     good = behavior in ("OK", "NON-STRICT", "INFORMATIONAL") and close in ("OK", "INFORMATIONAL")
     counts[behavior if good else "FAILED"] += 1
     if not good or behavior == "NON-STRICT":

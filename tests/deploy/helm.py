@@ -1,11 +1,11 @@
-"""Makes the Helm chart deploy/helm/peerpigeon from the manifests in k8s/, and checks it.
+"""Generates the Helm chart deploy/helm/peerpigeon from the manifests in k8s/, and checks it.
 
     helm.py             writes the chart: run it after a change in k8s/base or k8s/components/monitoring
-    helm.py --check     fails if the chart is not what it would write. With helm, it also lints the chart, and compares
-                        what the chart renders with what kustomize builds
+    helm.py --check     fails if the chart is outdated. If helm is installed, also lints the chart, and compares the
+                        objects that the chart renders with the objects that kustomize builds
 
-The chart and the manifests have one source, so that both ways of installation get every correction.
-`bare` lists the allowed differences.
+The chart and the manifests have one source, so that both ways of installation get every correction. The function `bare`
+lists the differences.
 """
 
 import copy
@@ -76,7 +76,7 @@ If the pods wait for a Secret, create it:
   kubectl -n {{ .Release.Namespace }} create secret generic {{ .Values.existingSecret }} --from-literal=MESH_TOKEN="$(openssl rand -hex 32)"
 """
 
-# Labels that the chart adds, and kustomize does not.
+# Labels that only the chart adds.
 LABELS = {
     "app.kubernetes.io/instance": "{{ .Release.Name }}",
     "app.kubernetes.io/managed-by": "{{ .Release.Service }}",
@@ -99,7 +99,8 @@ def version():
         return re.search(r'^version = "(.*)"', file.read(), re.M)[1]
 
 
-# Values that replace those of the base: `@@name@@` becomes a template.
+# The chart replaces some values of the base by templates. A value is first replaced by a mark `@@name@@`, and the mark
+# by its template.
 TEMPLATES = {
     "image": '"{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"',
     "pull": "{{ .Values.image.pullPolicy }}",
@@ -123,7 +124,7 @@ def templated(text):
 
 def labelled(thing):
     thing["metadata"]["namespace"] = "@@namespace@@"
-    # The labels are last, so that text for them can be appended.
+    # The labels are the last field of the metadata, so that text for more labels can be appended.
     thing["metadata"]["labels"] = {**thing["metadata"].pop("labels", {}), **LABELS}
     return thing
 
@@ -141,7 +142,7 @@ def deployment(thing):
             reference["name"] = "@@secret@@"
     container["envFrom"][0]["configMapRef"]["name"] = "peerpigeon"
     text = templated(dump(labelled(thing)))
-    # Parts of the chart that the base does not have.
+    # These templates have no counterpart in the base.
     text = text.replace(
         "  template:\n    metadata:\n",
         "  template:\n    metadata:\n      annotations:\n        checksum/settings: {{ toYaml .Values.settings | sha256sum }}\n"
@@ -169,7 +170,7 @@ def with_extra_env(text):
 
 
 def chart():
-    """All files of the chart, by their path in it."""
+    """Returns all files of the chart, by their path in the chart."""
     base = built("k8s/base")
     of = lambda kind: [copy.deepcopy(thing) for thing in base if thing["kind"] == kind]
     [config], [work] = of("ConfigMap"), of("Deployment")
@@ -232,7 +233,7 @@ def chart():
 
 
 def bare(things):
-    """The objects, by kind and name, without the parts that may differ between the chart and kustomize."""
+    """Returns the objects by kind and name, without the fields that may differ between the chart and kustomize."""
     found = {}
     for thing in things:
         if thing["kind"] == "Namespace":
@@ -285,7 +286,7 @@ def check(files):
     try:
         subprocess.run(["helm", "version"], check=True, capture_output=True)
     except (FileNotFoundError, subprocess.CalledProcessError):
-        print("  the chart was not rendered: there is no helm")
+        print("  the chart was not rendered: helm is not installed")
         return problems
     linted = subprocess.run(["helm", "lint", "--strict", CHART], capture_output=True, text=True)
     if linted.returncode != 0:
@@ -293,7 +294,7 @@ def check(files):
     problems += compare(bare(render()), bare(built("k8s/base")))
     monitored = ["--set", "monitoring.podMonitor=true,monitoring.rules=true"]
     problems += compare(bare(render(*monitored)), bare(built("k8s/base") + built("tests/deploy/monitoring")))
-    # Values for parts that the base does not have.
+    # Checks the values that have no counterpart in the base.
     more = ["--set", "extraEnv[0].name=PUBLIC_URL,extraEnv[0].value=wss://hub.example.com,nodeSelector.pool=network,image.tag=1.2.3"]
     more += ["--set", "networkPolicy.enabled=false,service.type=LoadBalancer,priorityClassName=high,podAnnotations.a=b"]
     things = bare(render(*more))
@@ -308,7 +309,7 @@ def check(files):
         not any(kind == "NetworkPolicy" for kind, _ in things),
     ]
     if not all(shown):
-        problems.append(f"values have no effect: {shown}")
+        problems.append(f"some values have no effect (False): {shown}")
     return problems
 
 

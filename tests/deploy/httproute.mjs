@@ -1,5 +1,8 @@
-// Checks an HTTPRoute (JSON on standard input) against the types of the Gateway API: httproute.mjs FOLDER, where FOLDER
-// has @kubernetes-models/gateway-api in its node_modules. It ignores unknown fields; manifests.py checks those.
+// Checks an HTTPRoute (JSON on standard input) against the types of the Gateway API.
+//
+//   httproute.mjs FOLDER     FOLDER has @kubernetes-models/gateway-api in its node_modules
+//
+// Unknown fields are ignored here. manifests.py checks them.
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { resolve } from 'node:path'

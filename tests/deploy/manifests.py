@@ -1,11 +1,11 @@
-"""Checks the output of `kustomize build` for an overlay against the schemas of the Kubernetes API and the restricted
-Pod Security Standard, and checks that its objects agree with each other.
+"""Checks the objects that `kustomize build` makes of an overlay: against the API's schemas, against the restricted Pod
+Security Standard, and against each other.
 
     manifests.py KUBERNETES_VERSION… < built.yaml
 
-GATEWAY_MODELS is a folder with the npm package @kubernetes-models/gateway-api. If it is set, the values of an HTTPRoute
-are also checked against the Gateway API. The checks of HTTPRoute, PodMonitor and PrometheusRule cover only the names
-and types of fields: they do not evaluate CEL rules of CRDs, and do not find values that only a controller refuses.
+If GATEWAY_MODELS is a folder with the npm package @kubernetes-models/gateway-api, the script also checks the values of
+HTTPRoutes. Of HTTPRoutes, PodMonitors and PrometheusRules it checks only the names and types of fields. It cannot check
+the CEL rules of their CRDs, nor what a controller would refuse.
 """
 
 import json
@@ -38,7 +38,7 @@ HTTP_ROUTE = {
 # Label and port of the pods that cert-manager starts for HTTP-01 challenges.
 SOLVER, SOLVER_PORT = {"acme.cert-manager.io/http01-solver": "true"}, 8089
 
-# Time from the last goodbye to the end of a hub: see the base's deployment.yaml.
+# Time in seconds that a hub needs to stop after its drain: see the base's deployment.yaml.
 HUB_END_SECS = 4
 
 problems = []
@@ -119,7 +119,7 @@ def restricted(thing, pod):
         check(set(capabilities.get("add", [])) <= {"NET_BIND_SERVICE"}, f"{at_container}: capabilities are added")
         check(own.get("procMount", "Default") == "Default", f"{at_container}: procMount")
         check(not any(port.get("hostPort") for port in container.get("ports", [])), f"{at_container}: hostPort")
-        # This is stricter than the standard.
+        # The following checks are stricter than the standard.
         check(own.get("readOnlyRootFilesystem") is True, f"{at_container}: readOnlyRootFilesystem")
         check(spec.get("automountServiceAccountToken") is False, f"{at_container}: automountServiceAccountToken")
         resources = container.get("resources", {})
@@ -133,7 +133,7 @@ def matches(selector, labels):
 
 
 def itself(things):
-    """Checks that every name refers to an existing object."""
+    """Checks that objects fit together: each name, label and port that one object uses belongs to another object."""
     of = lambda *kinds: [thing for thing in things if thing["kind"] in kinds]
     workloads = of("Deployment", "StatefulSet")
     namespaces = {thing["metadata"].get("namespace") for thing in things} - {None}
@@ -173,7 +173,8 @@ def itself(things):
     selected = lambda selector: [at for at, pod in pods.items() if matches(selector, pod["metadata"]["labels"])]
     for service in of("Service"):
         chosen = selected(service["spec"]["selector"])
-        # A headless Service selects all hubs. A Service with an address selects the hubs that serve peers, or Redis.
+        # A headless Service may select the pods of several workloads. A Service with an address must select exactly one
+        # workload: the hubs that serve peers, or Redis.
         check(len(chosen) == 1 or (chosen and service["spec"].get("clusterIP") == "None"), f"{name(service)} selects {chosen}")
         for port in service["spec"]["ports"]:
             check(all((at, port["targetPort"]) in ports for at in chosen), f"{name(service)}: port {port}")
@@ -214,7 +215,7 @@ def itself(things):
 
 
 def policies(policies, pods, ports):
-    """Checks that policies allow only existing ports, and that everything else is denied."""
+    """Checks that policies allow traffic only to existing ports, and that one policy denies all other traffic."""
     shut = [p for p in policies if p["spec"]["podSelector"] == {} and not p["spec"].get("ingress") and not p["spec"].get("egress")]
     check(any(set(p["spec"]["policyTypes"]) == {"Ingress", "Egress"} for p in shut), "no policy denies all other traffic in the namespace")
     for policy in policies:
@@ -237,7 +238,7 @@ def is_hub(work):
 
 
 def env(work):
-    """The environment of a hub besides the ConfigMap; None stands for a value from a Secret."""
+    """Returns the variables of a hub that are not in the ConfigMap. A value from a Secret is None."""
     return {said["name"]: said.get("value") for said in work["spec"]["template"]["spec"]["containers"][0]["env"]}
 
 
@@ -254,17 +255,18 @@ def hub(work, told, ports, services):
     check(mesh and mesh[0]["spec"]["ports"][0]["port"] == int(port), f"MESH_DNS: {host} has no port {port}")
     leaving = container["lifecycle"]["preStop"]["sleep"]["seconds"] + int(told["DRAIN_SECS"]) + HUB_END_SECS
     grace = spec["terminationGracePeriodSeconds"]
-    check(grace > leaving, f"{name(work)}: it takes {leaving} s to leave, and {grace} s are given")
+    check(grace > leaving, f"{name(work)}: a hub needs {leaving} s to stop, but terminationGracePeriodSeconds is {grace}")
     if work["spec"]["strategy"]["type"] == "RollingUpdate":
-        check(work["spec"]["minReadySeconds"] >= leaving, f"the next hub stops before the last one has ended: {leaving} s")
+        check(work["spec"]["minReadySeconds"] >= leaving, f"minReadySeconds is less than the {leaving} s that a hub needs to stop, so two hubs would stop at once")
     check("HUB_ID" not in told, "HUB_ID must not be the same for all pods")
     for service in services:
         families = service["spec"].get("ipFamilies", ["IPv4"])
         single = service["spec"].get("ipFamilyPolicy", "SingleStack") == "SingleStack" and families == ["IPv4"]
         check(single or told["HOST"] != "0.0.0.0", f"{name(service)} has IPv6 addresses, at which HOST={told['HOST']} does not listen")
     for url in (env(work).get("MESH_LEGACY") or "").split(","):
-        # Behind a proxy, every peer has the proxy's address, so an address range would treat peers as hubs.
-        check(not url or url.startswith(("ws://", "wss://")), f"{name(work)}: MESH_LEGACY lets {url} in")
+        # Behind a proxy, all peers have the proxy's address. If MESH_LEGACY contained an address range, the hub would
+        # treat these peers as hubs.
+        check(not url or url.startswith(("ws://", "wss://")), f"{name(work)}: MESH_LEGACY contains {url}, which is not the URL of a hub")
 
 
 def bridge(work, policies):
@@ -276,9 +278,9 @@ def bridge(work, policies):
 
 
 def room(work, told, hubs):
-    """Checks that the memory is enough for what the settings allow: see memory.py."""
+    """Checks that the memory limit is enough for the maximum load that the settings allow: see memory.py."""
     if "REDIS_URL" in env(work):
-        # A second cluster has the same size.
+        # Redis connects a second cluster, which has the same number of hubs.
         hubs *= 2
     limit = work["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
     size = int(limit[:-2]) * {"Mi": 1 << 20, "Gi": 1 << 30}[limit[-2:]]

@@ -1,34 +1,37 @@
-"""Computes the memory that a hub may need with its settings, and checks that deploy/fly.toml provides it: memory.py FLY_TOML
+"""Computes how much memory a hub can need with its settings, and checks that deploy/fly.toml provides it.
 
-The figures are those of docs/operations.md#how-much-a-hub-needs. They are for peers in one network each, with little
-announced data beyond ANNOUNCE_BUDGET_BYTES."""
+    memory.py FLY_TOML
+
+The figures are from docs/operations.md#how-much-a-hub-needs. They assume that each peer is in one network, and that
+peers announce little data beyond what ANNOUNCE_BUDGET_BYTES counts."""
 
 import sys
 import tomllib
 
-# Memory in bytes: the program; a local peer, with two shards; the kernel's buffers of its connection; a peer of another
-# hub.
+# Memory in bytes of: the program; a peer of this hub, with two shards; the kernel's buffers for its connection; a peer
+# of another hub.
 PROGRAM, PEER, SOCKET, REMOTE_PEER = 10e6, 2.8e3, 4e3, 1.5e3
-# Factor for unknowns, such as fragmentation and connections that overlap.
+# Safety factor, for example for fragmentation and for new connections that overlap with old ones.
 ROOM = 1.25
 
 
 def needed(told, hubs):
-    """Memory that a hub needs, with a reserve, if all hubs of the mesh are full."""
+    """Returns the memory in bytes that a hub needs if all hubs of the mesh are full, with a reserve."""
     connections = int(told["MAX_CONNECTIONS"])
     here = PROGRAM + connections * (PEER + SOCKET) + int(told["SEND_BUDGET_BYTES"])
     return ROOM * (here + (hubs - 1) * connections * REMOTE_PEER + hubs * int(told["ANNOUNCE_BUDGET_BYTES"]))
 
 
 def presence(told, hubs):
-    """Least MESH_PRESENCE_BYTES that has room for the peers of all other hubs when they are full. One hub can use half of it.
+    """Returns the smallest MESH_PRESENCE_BYTES that is enough for the peers of all other hubs when they are full.
 
-    A peer counts 512 B, its membership 256 B, and its message 300 B: proto/src/limits/relay.rs."""
+    One other hub may use at most half of it. The hub counts 512 B for a peer, 256 B for its membership, and 300 B for
+    its message (proto/src/limits/relay.rs)."""
     hub = int(told["MAX_CONNECTIONS"]) * (512 + 256 + 300) + int(told["ANNOUNCE_BUDGET_BYTES"])
     return hub * max(hubs - 1, 2) if hubs > 1 else 0
 
 
-# Maximum number of machines of the app on Fly.io that the check assumes.
+# Maximum number of machines that the check assumes for the app on Fly.io.
 FLY_MACHINES = 6
 
 
@@ -51,7 +54,7 @@ def fly(file):
     if int(told["MAX_CONNECTIONS"]) < said["http_service"]["concurrency"]["hard_limit"]:
         problems.append("the proxy allows more connections than MAX_CONNECTIONS")
     if said["http_service"]["internal_port"] != int(told["PORT"]) or said["metrics"]["port"] != int(told["ADMIN_PORT"]):
-        problems.append("ports")
+        problems.append("internal_port must be PORT, and the port of the metrics must be ADMIN_PORT")
     for problem in problems:
         print(f"  {problem}")
     print(f"  {needs / 1e6:.0f} of {size / 1e6:.0f} MB with {FLY_MACHINES} machines, {len(problems)} problems")

