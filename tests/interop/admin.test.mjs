@@ -1,4 +1,4 @@
-// The operators' page at /admin in Chromium: the login, orders, requests that other pages send, and the logout.
+// Tests of the operators' page at /admin in Chromium: login, orders, requests of other sites' pages, and logout.
 import assert from 'node:assert/strict'
 import { launch, serve } from './browser.mjs'
 import { Client } from './client.mjs'
@@ -7,7 +7,9 @@ import { HUBS_AT, hubTest } from './hub.mjs'
 const TOKEN = 'a-token-of-the-operators'
 const options = { env: { ADMIN_TOKEN: TOKEN }, timeout: 60_000, skip: HUBS_AT && 'these hubs have other tokens' }
 
-/** A page of an operator. `violations` are the messages of its Content-Security-Policy. */
+/**
+ * Opens a tab of an operator. `violations` are the browser's messages about violations of the Content-Security-Policy.
+ */
 async function operator (browser) {
   const context = await browser.newContext()
   const page = await context.newPage()
@@ -31,7 +33,7 @@ hubTest('an operator logs in with the form, kicks a peer, and logs out', options
     assert.equal(await page.getByRole('alert').textContent(), 'the token is wrong: send ADMIN_TOKEN of this hub')
     assert.deepEqual(await context.cookies(), [])
 
-    // After the login, the browser shows the page that was requested at first.
+    // After the login, the browser shows the page that it requested before the login.
     assert.equal(await logIn(page, TOKEN), 200)
     assert.equal(page.url(), `${hub.url}/stats`)
     assert.equal(JSON.parse(await page.locator('body').innerText()).isRunning, true)
@@ -50,11 +52,11 @@ hubTest('an operator logs in with the form, kicks a peer, and logs out', options
     await page.getByRole('link', { name: 'Back' }).click()
 
     const styled = await page.evaluate(() => getComputedStyle(document.body).maxWidth)
-    assert.notEqual(styled, 'none', 'the policy blocks the style')
+    assert.notEqual(styled, 'none', 'the policy must allow the style')
     await page.getByRole('button', { name: 'Log out' }).click()
     await page.getByLabel('ADMIN_TOKEN').waitFor()
     assert.deepEqual(await context.cookies(), [])
-    // A copy of the cookie is invalid, too.
+    // After the logout, a copy of the cookie is invalid, too.
     await context.addCookies([cookie])
     assert.equal((await page.goto(`${hub.url}/stats`)).status(), 401)
     assert.deepEqual(violations, [])
@@ -63,7 +65,7 @@ hubTest('an operator logs in with the form, kicks a peer, and logs out', options
   }
 })
 
-hubTest('pages of others cannot use the login of an operator', options, async hub => {
+hubTest('pages of other sites cannot use the login of an operator', options, async hub => {
   const form = `<!doctype html><form method="post" action="${hub.url}/admin/undrain"><button>Win a prize</button></form>`
   const web = await serve({ '/': form })
   const browser = await launch()
@@ -76,10 +78,11 @@ hubTest('pages of others cannot use the login of an operator', options, async hu
       const [answer] = await Promise.all([page.waitForNavigation(), page.getByRole('button').click()])
       return { status: answer.status(), text: await page.locator('body').innerText() }
     }
-    // Another site: the browser does not send the cookie.
+    // localhost is another site than 127.0.0.1, so the browser does not send the cookie.
     const strange = await send(web.origin.replace('127.0.0.1', 'localhost'))
     assert.equal(strange.status, 401)
-    // Another port of the same host is the same site, so the browser sends the cookie, and the hub looks at Origin.
+    // Another port of the same host is the same site, so the browser sends the cookie. The hub refuses the request
+    // because of its Origin header.
     const near = await send(web.origin)
     if (hub.url.startsWith('https')) {
       assert.equal(near.status, 401, 'http and https are different sites')
@@ -87,10 +90,10 @@ hubTest('pages of others cannot use the login of an operator', options, async hu
       assert.equal(near.status, 403)
       assert.match(near.text, /Origin/)
     }
-    // No page may show the operators' page in a frame, where a user could be led to click.
+    // No page may show the operators' page in a frame, where it could trick the user into clicking.
     await page.goto(`${hub.url}/admin`)
     assert.equal((await page.reload()).headers()['x-frame-options'], 'DENY')
-    assert.equal(await page.getByRole('button', { name: 'Undrain' }).count(), 1, 'the operator is still logged in')
+    assert.equal(await page.getByRole('button', { name: 'Undrain' }).count(), 1, 'the operator must still be logged in')
   } finally {
     await browser.close()
     web.close()

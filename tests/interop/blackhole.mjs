@@ -1,4 +1,4 @@
-// A proxy in front of a hub. It can silently drop all data, like a network that has failed.
+// A proxy in front of a hub, which can silently drop all data, like a network that has failed.
 import { connect, createServer } from 'node:net'
 import { once } from 'node:events'
 import { urlOf } from './hub.mjs'
@@ -20,7 +20,7 @@ export async function blackHole (port) {
     ws: urlOf(server.address().port),
     /** Drops all data in both directions from now on. New connections get no answer. */
     open () { swallowing = true },
-    /** Lets new connections pass again. Earlier connections stay dead: a network that failed has also lost their state. */
+    /** Forwards the data of new connections again. Earlier connections stay dead, as after the failure of a network. */
     close () {
       for (const sockets of pairs) sockets.forEach(socket => { socket.removeAllListeners('data'); socket.resume() })
       pairs.clear()

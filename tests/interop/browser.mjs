@@ -19,19 +19,20 @@ const FLAGS = [
   '--disable-background-networking',
   '--disable-component-update',
   '--disable-sync',
-  // Without a network, mDNS names of local addresses cannot be resolved, and loopback is the only address.
+  // A test machine may have no network. Then loopback is the only address, and the mDNS names of local addresses cannot
+  // be resolved.
   '--disable-features=WebRtcHideLocalIpsWithMdns',
   '--allow-loopback-in-peer-connection',
   // npm peerpigeon requests a microphone when its page is on localhost.
   '--use-fake-ui-for-media-stream',
   '--use-fake-device-for-media-stream',
-  // All tabs of a test except one are in the background; their timers must not be throttled.
+  // All tabs of a test except one are in the background. Their timers must not be slowed down.
   '--disable-background-timer-throttling',
   '--disable-backgrounding-occluded-windows',
   '--disable-renderer-backgrounding'
 ]
 
-// The hub of the pages uses a certificate of an authority that only this test knows.
+// With TLS, the hub has a certificate of an authority that the browser does not know.
 if (process.env.TLS_CERT) FLAGS.push('--ignore-certificate-errors')
 
 export const launch = options => chromium.launch({ executablePath: EXECUTABLE, args: FLAGS, ...options })
@@ -51,9 +52,9 @@ export async function launchStoppable () {
 }
 
 /**
- * Leaves a page for the one at `url`, and returns to it after `meanwhile`. Returns whether the browser has kept the
- * page. If not, the page is loaded again: a browser may discard a kept page at any time. Fails if the reason is the
- * page's open connections.
+ * Leaves a page for the page at `url`, calls `meanwhile`, and goes back to the first page. Returns whether the browser
+ * has kept the first page in its cache. Otherwise it loads the page again, which is allowed, because a browser may
+ * discard a page at any time. Fails if the browser discarded the page because of open connections.
  */
 export async function awayAndBack (page, url, meanwhile) {
   const { kept, reasons } = await leaveAndReturn(page, url, meanwhile)
@@ -61,7 +62,10 @@ export async function awayAndBack (page, url, meanwhile) {
   return kept
 }
 
-/** Like `awayAndBack`, for a page that may have open connections. `reasons` are those of Chromium against keeping it. */
+/**
+ * Like `awayAndBack`, for a page that may have open connections. `reasons` are Chromium's reasons for not keeping the
+ * page.
+ */
 export async function leaveAndReturn (page, url, meanwhile) {
   await page.evaluate(() => { globalThis.before = true })
   await page.goto(url)
@@ -91,7 +95,7 @@ function parentOf (pid) {
   }
 }
 
-/** Serves `{ '/path': text or URL of a file }` on loopback, and returns the origin. */
+/** Serves pages on loopback, and returns the origin. `pages` maps each path to a text or to the URL of a file. */
 export async function serve (pages) {
   const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url, 'http://localhost')
@@ -106,7 +110,7 @@ export async function serve (pages) {
 
 const SIGNALS = new Set(['offer', 'answer', 'ice-candidate'])
 
-/** Everything that a page's WebSockets to the hub have sent and received, in order. */
+/** All messages that a page's WebSockets to the hub have sent and received, in order. */
 export class Wire {
   constructor (page) {
     this.sent = []
@@ -119,7 +123,7 @@ export class Wire {
     })
   }
 
-  /** Waits until `look` returns a value; calls it again after every frame. */
+  /** Waits until `look` returns a true value, and returns it. Calls `look` after each frame. */
   async until (look, what, ms = 10_000) {
     const deadline = Date.now() + ms
     for (;;) {
@@ -156,7 +160,7 @@ export async function checkSignals (from, to) {
     .filter(({ type, targetPeerId }) => SIGNALS.has(type) && targetPeerId === to.id).map(fingerprint)
   const received = () => to.wire.received.map(({ message }) => message)
     .filter(({ type, fromPeerId }) => SIGNALS.has(type) && fromPeerId === from.id).map(fingerprint)
-  // A page may be about to send another signal, so both sides are compared at one moment.
+  // A page may send another signal at any time, so the lists of both sides are read at the same moment.
   const match = () => {
     const [said, heard] = [sent(), received()]
     const differs = heard.findIndex((signal, index) => signal !== said[index])

@@ -1,4 +1,5 @@
-// Tests of pages that make their own RTCPeerConnections: the README's example, verbatim, and perfect negotiation.
+// Tests of pages that create their own RTCPeerConnections: the README's example, unchanged, and a page with perfect
+// negotiation.
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
@@ -55,8 +56,8 @@ test('a page proves its id as docs/security.md shows', { timeout: 60_000, skip: 
 
 const perfect = await readFile(new URL('perfect.html', import.meta.url), 'utf8')
 
-// After two simultaneous offers, Chromium sometimes gathers no candidates for the offer that stays. Then the test tries
-// again.
+// `most` is the maximum number of attempts. After two simultaneous offers, Chromium sometimes gathers no candidates for
+// the offer that is not withdrawn.
 const CASES = [
   { name: '2 pages with the example', html: printed ?? example, count: 2, most: 2 },
   { name: '4 pages with the example', html: printed ?? example, count: 4, most: 2 },
@@ -71,7 +72,8 @@ for (const { name, html, count, most, hubs = 1 } of CASES) {
     const browser = await launch()
     try {
       const url = index => `${web.origin}/?hub=${all[index % hubs].ws}`
-      // On a busy machine, a page sometimes gathers no candidates. The hub's messages must be correct in each attempt.
+      // On a busy machine, a page sometimes gathers no candidates. Then the attempt is repeated. The hub's messages
+      // must be correct in each attempt.
       for (let tries = 1; ; tries++) {
         const pages = await Promise.all(Array.from({ length: count }, (_, index) => openPage(browser, url(index))))
         const failure = await Promise.all(pages.map(page => hearsAll(page, pages))).then(() => null, error => error)
@@ -125,14 +127,17 @@ hubTest('a page in the back/forward cache leaves its room, and joins again when 
       assert.equal(await next('peer-disconnected'), id)
       assert.notEqual(await next('peer-discovered'), id)
     })
-    assert.equal(await next('peer-discovered') === id, kept, 'the kept page has its id again, and the new page has another one')
+    assert.equal(await next('peer-discovered') === id, kept, 'a kept page must return with its id, and a page that was loaded again must have a new id')
   } finally {
     await browser.close()
     web.close()
   }
 })
 
-/** A page that keeps its WebSocket open when the user leaves it, and stores its secret for the next page of the tab. */
+/**
+ * A page that does not close its WebSocket when the user leaves it. It stores its resume secret for the next page of
+ * the tab.
+ */
 const keeper = id => `<!doctype html><script>
   let hub
   const codes = []
@@ -149,7 +154,7 @@ const keeper = id => `<!doctype html><script>
   connect()
 </script>`
 
-/** Waits until `wanted` accepts the hub's metrics, which it gets by name. */
+/** Waits until `wanted` accepts the hub's metrics. It gets an object with their values by name. */
 async function metrics (hub, what, wanted) {
   const deadline = Date.now() + 20_000
   for (;;) {
@@ -161,13 +166,16 @@ async function metrics (hub, what, wanted) {
   }
 }
 
-/** Waits until this number of WebSockets have been opened at the hub, and one of them is open and in the room. */
+/**
+ * Waits until this number of WebSockets have been opened at the hub, and exactly one of them is still open and in the
+ * room.
+ */
 const joined = (hub, opened) => metrics(hub, `${opened} opened and one in the room`, found => found.handshakes_total === opened && found.connections === 1 && found.members === 1)
 
-/** Waits until this number of clients have sent a valid secret. */
+/** Waits until this number of clients have sent a valid resume secret. */
 const resumed = (hub, count) => metrics(hub, `${count} resumed`, found => found['resumes_total{outcome="resumed"}'] + found['resumes_total{outcome="continued"}'] === count)
 
-hubTest('a page in the back/forward cache that kept its WebSocket gives its id to the next page, and gets it back when it returns', { skip: HUBS_AT && 'asks one hub', timeout: 60_000 }, async hub => {
+hubTest('a page in the back/forward cache with an open WebSocket loses its id to the next page, and gets the id back when it returns', { skip: HUBS_AT && 'asks one hub', timeout: 60_000 }, async hub => {
   const html = keeper('cd'.repeat(20))
   const web = await serve({ '/a': html, '/b': html })
   const browser = await launch(CACHING)
@@ -180,13 +188,14 @@ hubTest('a page in the back/forward cache that kept its WebSocket gives its id t
       await resumed(hub, 1)
       assert.deepEqual(await page.evaluate('codes'), [])
     })
-    // A browser either keeps the page whose WebSocket was closed, or discards it and loads it again. Chromium 148 discards it.
+    // When the hub closes the WebSocket of a kept page, a browser may discard the page and load it again later.
+    // Chromium 148 does so.
     if (kept) {
       await page.waitForFunction('codes.length > 0')
       assert.deepEqual(await page.evaluate('codes'), [4001])
       await page.evaluate('connect()')
     }
-    // Now the user has left the second page, which the browser keeps or discards.
+    // The user has now left the second page. It does not matter whether the browser keeps it.
     await joined(hub, 3)
   } finally {
     await browser.close()

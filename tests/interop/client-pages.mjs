@@ -6,7 +6,7 @@ const CLIENT = new URL('../../clients/js/dist/client.js', import.meta.url)
 const EXTRAS = new URL('../../clients/js/dist/extras.js', import.meta.url)
 const PAGE = '<!doctype html><meta charset="utf-8"><title>test</title><script type="module" src="/test.js"></script>'
 
-/** The script of each page: it joins and records all events. */
+/** The script of each page. It joins a room and records all events. */
 const SCRIPT = `
 import { join, PigeonError } from './client.js'
 import * as extras from './extras.js'
@@ -32,7 +32,7 @@ globalThis.start = (options = {}) => {
   room.on('error', error => note('error', error.code, error.message + ' ' + (error.cause ?? '')))
   return room
 }
-/** Waits until \`look\` returns a value; calls it again after each event of the room. */
+/** Waits until \`look\` returns a true value, and returns it. Calls \`look\` after each event of the room. */
 globalThis.until = look => new Promise(resolve => {
   const check = () => { const found = look(); if (found) { removeEventListener('noted', check); resolve(found) } }
   addEventListener('noted', check)
@@ -84,7 +84,7 @@ export class Tab {
     })
   }
 
-  /** Waits until links to that many others are open. */
+  /** Waits until this number of links to other peers are open. */
   linked (count, ms) {
     return this.until(`[...room.peers.values()].filter(peer => peer.state === 'open').length === ${count}`, `${count} links`, ms)
   }

@@ -1,4 +1,4 @@
-// A client of the hub: npm `ws`, and a list of the received messages.
+// A client of the hub, based on npm `ws`. It keeps a list of the received messages.
 import { readFileSync } from 'node:fs'
 import Ajv from 'ajv/dist/2020.js'
 import WebSocket from 'ws'
@@ -9,7 +9,7 @@ const DEADLINE_MS = 5_000
 const schema = name => JSON.parse(readFileSync(new URL(`../../docs/schema/${name}.schema.json`, import.meta.url), 'utf8'))
 const ajv = new Ajv({ strict: false })
 
-/** Validators of docs/schema for messages of a hub and of a client. */
+/** Functions that return whether a message of a hub or of a client is valid according to docs/schema. */
 export const isFromHub = ajv.compile(schema('hub'))
 export const isFromClient = ajv.compile(schema('client'))
 
@@ -39,7 +39,10 @@ export class Client {
     return client
   }
 
-  /** Connects and announces. The ping makes sure that the hub has processed the announcement. */
+  /**
+   * Connects and announces. When it returns, the hub has processed the announcement, because it has answered a later
+   * ping.
+   */
   static async join (hub, networkName, data, options) {
     const client = await Client.connect(hub, options)
     client.announce(networkName, data)
@@ -57,8 +60,8 @@ export class Client {
     socket.on('message', (bytes, binary) => {
       const raw = bytes.toString()
       const message = JSON.parse(raw)
-      // Validates every message of every test. The next read of the test throws the error.
-      if (!isFromHub(message)) this.strange ??= new Error(`not valid by the schema: ${raw}: ${ajv.errorsText(isFromHub.errors)}`)
+      // Each message of each test is validated. The test's next read throws the error.
+      if (!isFromHub(message)) this.strange ??= new Error(`the schema does not allow ${raw}: ${ajv.errorsText(isFromHub.errors)}`)
       this.frames.push({ raw, binary, message, at: Date.now() })
       this.waiting.splice(0).forEach(wake => wake())
     })
@@ -80,7 +83,7 @@ export class Client {
   /** The first frame that `wanted` accepts. Earlier frames stay queued. */
   find (wanted, what, ms = DEADLINE_MS) { return this.#take(wanted, what, ms) }
 
-  /** All frames that arrive before the answer to a ping sent now. */
+  /** Sends a ping, and returns all frames that arrive before its answer. */
   async fence () {
     this.send({ type: 'ping' })
     await this.#until(() => this.frames.some(frame => frame.message.type === 'pong'), 'pong', DEADLINE_MS)
@@ -89,8 +92,8 @@ export class Client {
   }
 
   /**
-   * All frames that arrive before a signal that `other` sends now. By then the effects of earlier messages of `other`
-   * have arrived, because messages of one sender keep their order.
+   * Lets `other` send a signal to this client, and returns all frames that arrive before the signal. These include the
+   * effects of all earlier messages of `other`, because messages of one sender keep their order.
    */
   async hearUntil (other, networkName) {
     const mark = peerId()

@@ -20,7 +20,7 @@ const turn = findTurn()
 before(async () => { [browser, web] = [await launch({ ignoreDefaultArgs: ['--disable-back-forward-cache'] }), await site()] })
 after(async () => { await browser?.close(); web?.close() })
 
-/** A test with a hub, in its own browser context. Pages must not have had an error. */
+/** Defines a test with its own hub and browser context. The test fails if one of its pages has had an error. */
 function tabs (name, options, body) {
   hubTest(name, { timeout: 90_000, skip: HUBS_AT && 'starts its own hubs', ...options }, async (...hubs) => {
     const context = await browser.newContext()
@@ -41,7 +41,7 @@ function tabs (name, options, body) {
   })
 }
 
-/** Events of a kind in the log of a tab. */
+/** The events of these kinds in the log of a tab. */
 const of = (log, ...kinds) => log.filter(([kind]) => kinds.includes(kind))
 
 tabs('two tabs meet and chat', {}, async ({ open }) => {
@@ -88,7 +88,7 @@ tabs('a megabyte arrives as text and as bytes, and small messages on another cha
   assert.equal(ticks.length, 20)
 })
 
-tabs('a hub that crashes: links stay open, no peer leaves, and a new peer connects to all when it is back', { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
+tabs('a hub that crashes does not close links, and when it runs again, a new peer connects to all others', { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
   const all = await Promise.all(Array.from({ length: 4 }, (_, index) => open({ name: `${index}` })))
   await Promise.all(all.map(tab => tab.linked(3)))
   const made = await Promise.all(all.map(tab => tab.run(() => rtc.made)))
@@ -102,14 +102,14 @@ tabs('a hub that crashes: links stay open, no peer leaves, and a new peer connec
     await Promise.all([...all, late].map(tab => tab.linked(4, 30_000)))
     for (const [index, tab] of all.entries()) {
       assert.deepEqual(of(await tab.log(), 'leave'), [])
-      assert.equal(await tab.run(() => rtc.made), made[index] + 1, 'one more connection, to the new peer')
+      assert.equal(await tab.run(() => rtc.made), made[index] + 1, 'only the new peer may cause a new connection')
     }
   } finally {
     await again.kill()
   }
 })
 
-tabs('a hub that drains: its tabs connect to the other hub, and no peer leaves', { timeout: 120_000 }, async ({ open }) => {
+tabs('a hub that drains makes its tabs connect to the other hub, and no peer leaves', { timeout: 120_000 }, async ({ open }) => {
   const port = await freePort()
   const stays = await startHub({ port, env: { IS_HUB: 'true', MESH_TOKEN: 't', PUBLIC_URL: urlOf(port) } })
   const drained = await startHub({ env: { MESH_TOKEN: 't', BOOTSTRAP_HUBS: stays.ws, DRAIN_SECS: '3' } })
@@ -131,7 +131,7 @@ tabs('a hub that drains: its tabs connect to the other hub, and no peer leaves',
 })
 
 const BLOCKED_SECS = process.env.SLOW ? 300 : 20
-tabs(`a page whose scripts are blocked for ${BLOCKED_SECS} s: no peer leaves`, { timeout: (BLOCKED_SECS + 100) * 1_000 }, async ({ open, context }) => {
+tabs(`when the scripts of a page are blocked for ${BLOCKED_SECS} s, no peer leaves`, { timeout: (BLOCKED_SECS + 100) * 1_000 }, async ({ open, context }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   await Promise.all([ann.linked(1), bob.linked(1)])
   const [before, made] = [await bob.log(), await ann.run(() => rtc.made)]
@@ -153,7 +153,7 @@ tabs(`a page whose scripts are blocked for ${BLOCKED_SECS} s: no peer leaves`, {
 
 const STOPPED_SECS = process.env.SLOW ? 75 : 20
 for (const greater of [true, false]) {
-  tabs(`a browser that is stopped for ${STOPPED_SECS} s reconnects at once, with the ${greater ? 'smaller' : 'greater'} id`, { timeout: (STOPPED_SECS + 100) * 1_000 }, async ({ open, hubs: [hub] }) => {
+  tabs(`a browser that is stopped for ${STOPPED_SECS} s reconnects at once, if its peer has the ${greater ? 'smaller' : 'greater'} id`, { timeout: (STOPPED_SECS + 100) * 1_000 }, async ({ open, hubs: [hub] }) => {
     const other = await launchStoppable()
     try {
       const bob = await Tab.open(await other.browser.newContext(), web, hub.ws, { name: 'bob' })
@@ -180,7 +180,7 @@ for (const greater of [true, false]) {
   })
 }
 
-tabs('a reloaded page is one peer, and the others see a new page', {}, async ({ open }) => {
+tabs('a reloaded page replaces its peer in the room', {}, async ({ open }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   await Promise.all([ann.linked(1), bob.linked(1)])
   for (let time = 1; time <= 3; time++) {
@@ -192,7 +192,7 @@ tabs('a reloaded page is one peer, and the others see a new page', {}, async ({ 
   }
 })
 
-tabs('a reload keeps the id, and a duplicated tab gets its own', {}, async ({ open, tabs }) => {
+tabs('a reloaded page keeps its id, and a duplicated tab gets another id', {}, async ({ open, tabs }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   await Promise.all([ann.linked(1), bob.linked(1)])
   const id = await bob.id()
@@ -225,8 +225,8 @@ tabs('a page in the back/forward cache leaves, and joins again when it returns',
   if (kept) assert.deepEqual(of(await bob.log(), 'join', 'leave').map(([kind]) => kind), ['join', 'leave', 'join'])
 })
 
-tabs('both publish and stop at once, a hundred times: the remaining streams work, and no transceiver is left over', { timeout: 240_000 }, async ({ open, hubs: [hub], cleanup }) => {
-  // Each signal is delayed by another time, in its order, so that the two sides meet in every state.
+tabs('when both sides publish and stop streams a hundred times, the last streams work, and no old transceiver remains', { timeout: 240_000 }, async ({ open, hubs: [hub], cleanup }) => {
+  // Signals keep their order, but each has another delay, so that offers collide in many different states.
   const chance = chances(3)
   const order = new Map()
   const proxy = cleanup(await late(hub.port, ({ type, targetPeerId }) => {
@@ -241,7 +241,7 @@ tabs('both publish and stop at once, a hundred times: the remaining streams work
     let state = seed
     const chance = () => (state = (state * 1103515245 + 12345) % 2147483648) / 2147483648
     const picture = () => {
-      // The video is small and slow: the test is about negotiation, and encoders would take most of the time.
+      // The video is small and slow, because this test is about negotiation, and encoders would take most of the time.
       const canvas = Object.assign(document.createElement('canvas'), { width: 16, height: 16 })
       const draw = canvas.getContext('2d')
       setInterval(() => draw.fillRect(0, 0, Math.random() * 16, 16), 250)
@@ -254,7 +254,7 @@ tabs('both publish and stop at once, a hundred times: the remaining streams work
       if (description.type === 'offer' && pc.signalingState !== 'stable') collisions++
       return RTCPeerConnection.prototype.setRemoteDescription.call(pc, description)
     }
-    // Sound, because its sections of a description are five times shorter than those of video.
+    // The streams have sound, because its sections in a description are five times shorter than those of video.
     const sound = () => new AudioContext().createMediaStreamDestination().stream
     const streams = [sound(), sound()]
     for (let time = 0; time < 100; time++) {
@@ -262,8 +262,8 @@ tabs('both publish and stop at once, a hundred times: the remaining streams work
       if (chance() < 0.2) pc.restartIce()
       await new Promise(resolve => setTimeout(resolve, chance() * 60))
       publications.forEach(publication => publication.stop())
-      // Negotiations take longer than the pauses. Without this wait, transceivers accumulate, and descriptions of 200 KB
-      // make each negotiation take a second.
+      // Negotiations take longer than the pauses. Without this wait, transceivers would accumulate, and each
+      // negotiation would take a second, with descriptions of 200 KB.
       while (pc.signalingState !== 'stable' || pc.getTransceivers().length > 12) {
         await new Promise(resolve => pc.addEventListener('signalingstatechange', resolve, { once: true }))
       }
@@ -271,7 +271,7 @@ tabs('both publish and stop at once, a hundred times: the remaining streams work
     globalThis.last = extras.publish(room, picture())
   }
   await Promise.all([ann.page.evaluate(`(${churn})(1)`), bob.page.evaluate(`(${churn})(2)`)])
-  assert.ok(await ann.run(() => collisions) + await bob.run(() => collisions) > 0, 'both sides have offered at once')
+  assert.ok(await ann.run(() => collisions) + await bob.run(() => collisions) > 0, 'both sides must have offered at the same time')
   for (const tab of [ann, bob]) {
     await tab.page.waitForFunction(() => {
       const [peer] = room.peers.values()
@@ -285,28 +285,28 @@ tabs('both publish and stop at once, a hundred times: the remaining streams work
       video.requestVideoFrameCallback(resolve)
       video.play()
     }))
-    assert.equal(await tab.run(() => rtc.made), 1, 'the connection was not replaced')
+    assert.equal(await tab.run(() => rtc.made), 1, 'the connection must not be replaced')
     const sections = await tab.run(() => [...room.peers.values()][0].pc.localDescription.sdp.split('\nm=').length - 1)
-    assert.ok(sections <= 40, `${sections} sections: those of ended tracks are used again`)
+    assert.ok(sections <= 40, `${sections} sections: sections of ended tracks must be used again`)
     assert.deepEqual(of(await tab.log(), 'error', 'leave'), [])
   }
 })
 
-tabs('the network to the hub drops all data: links stay open, and the client reconnects', { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
+tabs('when the network to the hub drops all data, links stay open, and the client reconnects', { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
   const hole = await blackHole(hub.port)
   try {
     const [ann, bob] = [await open({ name: 'ann' }, [hole.ws]), await open({ name: 'bob' })]
     await Promise.all([ann.linked(1), bob.linked(1)])
     hole.open()
-    // Only a pong counts as an answer, so one tick of five seconds is enough, even if other messages are still in
-    // flight. Without the event, the client would wait for eight ticks, which is longer than until() does.
+    // After the event `online`, the client sends a ping, and considers the hub lost if no pong arrives within one tick
+    // of five seconds. Without the event, it would wait for eight ticks, which is longer than until() waits.
     await ann.run(() => { dispatchEvent(new Event('online')) })
     await ann.until('room.hub.is === "waiting"')
     await ann.run(() => room.send('by the link'))
     await bob.until('messages.length === 1')
     hole.close()
     await ann.run(() => room.retry())
-    // The hub pings the previous connection, which does not answer, and admits the new one.
+    // The hub pings the previous connection, which does not answer, and then admits the new connection.
     await ann.until('room.hub.is === "online"')
     await ann.run(() => room.send('through the same connection'))
     await bob.until('messages.length === 2')
@@ -319,7 +319,7 @@ tabs('the network to the hub drops all data: links stay open, and the client rec
   }
 })
 
-tabs('a hub that declares a peer dead whose link still answers: no peer leaves', { env: { PEER_TIMEOUT_MS: '6000' }, timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
+tabs('a hub that considers a peer dead does not make it leave while its link answers', { env: { PEER_TIMEOUT_MS: '6000' }, timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
   const hole = await blackHole(hub.port)
   try {
     const [ann, bob] = [await open({ name: 'ann' }, [hole.ws]), await open({ name: 'bob' })]
@@ -330,8 +330,8 @@ tabs('a hub that declares a peer dead whose link still answers: no peer leaves',
       return connections === 1
     }
     const deadline = Date.now() + 60_000
-    while (!await dead()) if (Date.now() > deadline) throw new Error('the hub did not reply')
-    // The other page sends a question over the link, and receives an answer within three seconds.
+    while (!await dead()) if (Date.now() > deadline) throw new Error('the hub has not closed the dead connection')
+    // The other page's client checks the link with a ping, which may take three seconds. Wait until this check is over.
     await bob.run(() => new Promise(resolve => setTimeout(resolve, 4_000)))
     await bob.run(() => room.send('are you there?'))
     await ann.until('messages.length === 1')
@@ -347,7 +347,7 @@ tabs('a hub that declares a peer dead whose link still answers: no peer leaves',
   }
 })
 
-tabs('each side replaces a connection that was closed without the client\'s knowledge', { timeout: 120_000 }, async ({ open }) => {
+tabs('each side replaces a connection that was closed from outside the client', { timeout: 120_000 }, async ({ open }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   for (const tab of [ann, bob]) {
     await Promise.all([ann.linked(1), bob.linked(1)])
@@ -365,10 +365,10 @@ tabs('each side replaces a connection that was closed without the client\'s know
   }
 })
 
-tabs('answers and candidates that arrive after those of a newer connection have no effect', { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
+tabs('late answers and candidates of an earlier connection have no effect', { timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
   const chance = chances(7)
   let overtaken = 0
-  // Offers arrive at once, so they overtake the answers and candidates of earlier offers.
+  // Offers are not delayed, so they overtake the answers and candidates of earlier offers.
   const proxy = await late(hub.port, ({ type }) => {
     if (type !== 'answer' && type !== 'ice-candidate') return 0
     overtaken++
@@ -396,14 +396,14 @@ tabs('answers and candidates that arrive after those of a newer connection have 
   }
 })
 
-tabs('a hub with a token: a wrong token is a final error', { env: { AUTH_TOKEN: 'secret' } }, async ({ open }) => {
+tabs('a wrong token causes a final error', { env: { AUTH_TOKEN: 'secret' } }, async ({ open }) => {
   const tab = await open({ later: '' })
   const error = await tab.run(() => start({ token: 'wrong' }).ready.catch(({ code, final, hint }) => ({ code, final, hint })))
   assert.deepEqual([error.code, error.final, error.hint.endsWith('#unauthorized')], ['unauthorized', true, true])
   await tab.run(() => start({ token: async () => 'secret' }).ready)
 })
 
-tabs('a token expires while the hub is down: the token function is called again', { env: { AUTH_TOKEN: 'monday' }, timeout: 60_000 }, async ({ open, hubs: [hub] }) => {
+tabs('when a token becomes invalid while the hub is down, the token function is called again', { env: { AUTH_TOKEN: 'monday' }, timeout: 60_000 }, async ({ open, hubs: [hub] }) => {
   const tab = await open({ later: '' })
   await tab.run(async () => {
     globalThis.tokens = ['monday', 'monday', 'tuesday']
@@ -421,7 +421,7 @@ tabs('a token expires while the hub is down: the token function is called again'
   }
 })
 
-tabs('tabs with the same passphrase connect; another passphrase is an error on both sides, and opens no link', {}, async ({ open, hubs: [hub] }) => {
+tabs('tabs with the same passphrase connect, and different passphrases cause an error on both sides and no link', {}, async ({ open, hubs: [hub] }) => {
   const [ann, bob, eve] = [await open({ later: '' }), await open({ later: '' }), await open({ later: '' })]
   const join = secret => { start({ seal: extras.passphrase(secret), data: { name: secret } }) }
   await Promise.all([ann.run(join, 'our secret'), bob.run(join, 'our secret'), eve.run(join, 'a guess')])
@@ -431,12 +431,12 @@ tabs('tabs with the same passphrase connect; another passphrase is an error on b
   await bob.until('messages.length === 1')
   for (const tab of [ann, bob, eve]) {
     assert.deepEqual(new Set(of(await tab.log(), 'error').map(([, code]) => code)), new Set(['passphrase']))
-    assert.equal(await tab.run(() => room.peers.size), 2, 'presence is not encrypted')
+    assert.equal(await tab.run(() => room.peers.size), 2, 'all pages must discover each other, because presence is not encrypted')
   }
   assert.equal(await eve.run(() => [...room.peers.values()].every(({ state }) => state === 'seen')), true)
 })
 
-tabs('relay-only without a TURN server is an error', { timeout: 60_000 }, async ({ open }) => {
+tabs('relay-only without a TURN server causes an error', { timeout: 60_000 }, async ({ open }) => {
   const [ann, bob] = [await open({ later: '' }), await open({ later: '' })]
   for (const tab of [ann, bob]) await tab.run(() => { start({ rtc: { iceTransportPolicy: 'relay' } }) })
   await Promise.all([ann, bob].map(tab => tab.until('log.some(([kind, code]) => kind === "error" && code === "ice-failed")', 'ice-failed', 40_000)))
@@ -464,7 +464,10 @@ tabs('relay-only works through a TURN server with requested credentials', { time
   }
 })
 
-/** The route of the only link of a tab. The browser's statistics show it some time after the link opens, without an event. */
+/**
+ * The route of the only link of a tab. It is polled, because the browser's statistics show it only after a while,
+ * without an event.
+ */
 const routeOf = tab => within(20_000, 'the route', tab.run(async () => {
   for (;;) {
     const route = await extras.route([...room.peers.values()][0])
@@ -474,8 +477,8 @@ const routeOf = tab => within(20_000, 'the route', tab.run(async () => {
 }))
 
 for (const [title, secrets] of [
-  ['the credentials of a hub that shares a secret with coturn', { TURN_SECRET: 'shared' }],
-  ['the credential for the second secret, while the first one is replaced', { TURN_SECRET: 'new', TURN_SECRET_ALSO: 'shared' }]
+  ['credentials from a hub that shares its secret with coturn', { TURN_SECRET: 'shared' }],
+  ['the credential made with TURN_SECRET_ALSO while the secret is being replaced', { TURN_SECRET: 'new', TURN_SECRET_ALSO: 'shared' }]
 ]) {
   test(`relay-only works with ${title}`, { timeout: 60_000, skip: (HUBS_AT && 'starts its own hub') || (!turn && 'coturn is not installed') }, async () => {
     const server = await turn({ secret: 'shared' })
@@ -505,7 +508,7 @@ for (const [title, secrets] of [
   })
 }
 
-test('a page that stays gets new TURN credentials before the former expire, and uses them for the next connection', { timeout: 400_000, skip: (HUBS_AT && 'starts its own hub') || (!turn && 'coturn is not installed') || (!process.env.SLOW && 'takes four minutes: SLOW=1') }, async () => {
+test('an open page gets new TURN credentials before the old ones expire, and uses them for the next connection', { timeout: 400_000, skip: (HUBS_AT && 'starts its own hub') || (!turn && 'coturn is not installed') || (!process.env.SLOW && 'takes four minutes: SLOW=1') }, async () => {
   const server = await turn({ secret: 'shared' })
   const hub = await startHub({ env: { TURN_URLS: server.url, TURN_SECRET: 'shared', TURN_TTL: '300' } })
   const context = await browser.newContext()
@@ -515,7 +518,7 @@ test('a page that stays gets new TURN credentials before the former expire, and 
     await Promise.all([ann.linked(1, 30_000), bob.linked(1, 30_000)])
     const expiry = tab => tab.run(() => Number([...room.peers.values()][0].pc.getConfiguration().iceServers[0].username.split(':')[0]))
     const before = await Promise.all([ann, bob].map(expiry))
-    // The hub sends them after three quarters of their validity, without a request.
+    // The hub sends new credentials, without a request, when three quarters of the validity are over.
     await setTimeout(240_000)
     await ann.run(() => { [...room.peers.values()][0].pc.close() })
     await bob.until('log.some(([, , state]) => state === "interrupted")')
@@ -532,7 +535,7 @@ test('a page that stays gets new TURN credentials before the former expire, and 
   }
 })
 
-tabs('the path between two pages drops all data while the hub works: the link is restored, and no peer leaves', { timeout: 120_000, skip: !turn && 'coturn is not installed' }, async ({ open }) => {
+tabs('when the path between two pages drops all data and the hub works, the link is restored, and no peer leaves', { timeout: 120_000, skip: !turn && 'coturn is not installed' }, async ({ open }) => {
   const server = await turn()
   try {
     const [ann, bob] = [await open({ later: '' }), await open({ later: '' })]
@@ -554,7 +557,7 @@ tabs('the path between two pages drops all data while the hub works: the link is
   }
 })
 
-tabs('a page changes its data fifty times in a second: the others receive few changes, and no link is replaced', {}, async ({ open }) => {
+tabs('when a page changes its data fifty times in a second, the others receive few changes, and no link is replaced', {}, async ({ open }) => {
   const all = [await open({ name: 'ann' }), await open({ name: 'bob' }), await open({ name: 'carl' })]
   await Promise.all(all.map(tab => tab.linked(2)))
   const [ann, ...others] = all
@@ -605,7 +608,7 @@ for (const kind of ['Worker', 'SharedWorker']) {
     await bob.run(() => room.send('from a worker'))
     await ann.until('messages.length === 1')
     assert.equal(await bob.run(() => plain), 0)
-    // A page that ends without an event: the worker closes its WebSocket.
+    // The page crashes, which causes no event. The worker must still notice it and close the WebSocket.
     const debug = await bob.page.context().newCDPSession(bob.page)
     debug.send('Page.crash').catch(() => {})
     await ann.until('room.peers.size === 0', 'the leave')
@@ -617,7 +620,7 @@ for (const kind of ['Worker', 'SharedWorker']) {
   })
 }
 
-tabs('three tabs send much data at once: one leaves, one reloads, and the third receives all of it and a chat', { timeout: 120_000 }, async ({ open }) => {
+tabs('while a tab sends much data to three others, one leaves and one reloads, and the third receives all data and chat messages', { timeout: 120_000 }, async ({ open }) => {
   const [ann, ...others] = [await open({ name: 'ann' }), await open({ name: 'stays' }), await open({ name: 'leaves' }), await open({ name: 'reloads' })]
   await Promise.all([ann, ...others].map(tab => tab.linked(3)))
   const [stays, leaves, reloads] = others
@@ -674,8 +677,8 @@ tabs('a hundred joins and leaves leave nothing behind', {}, async ({ open, hubs:
 for (const [name, body] of [
   ['the playground works on small and large screens, light and dark, and is accessible', playground],
   ['the playground works by keyboard, under its policy, and sends requests only to the hub', byKeyboard],
-  ['the playground shows the signaling of a link in its order', diagram],
-  ['the code that the playground offers works', takenHome],
+  ['the playground shows the signaling of a link in the right order', diagram],
+  ['the code that the playground offers to copy works', takenHome],
   ['the examples work', examples],
   ['the page of README.md works', (...with_) => printed(...with_, 'README.md')],
   ['the page of README.zh-CN.md works', (...with_) => printed(...with_, 'README.zh-CN.md')]
@@ -714,7 +717,7 @@ tabs('two tabs of Firefox and one of Chromium form one mesh', { timeout: 120_000
       await tab.until('messages.length === 2')
       assert.deepEqual(of(await tab.log(), 'error', 'leave'), [])
     }
-    // A lost connection is replaced, whichever browser sends the offer.
+    // A lost connection is replaced, whether Firefox or Chromium sends the offer.
     await bob.run(() => { [...room.peers.values()].forEach(peer => peer.pc.close()) })
     await ann.until('log.some(([kind, , state]) => kind === "link" && state === "interrupted")')
     await Promise.all(all.map(tab => tab.linked(2, 60_000)))
@@ -725,7 +728,7 @@ tabs('two tabs of Firefox and one of Chromium form one mesh', { timeout: 120_000
   }
 })
 
-// WebRTC for these runtimes is a native module. Bun and Deno are tested where they are installed.
+// In these runtimes, a native module provides WebRTC. Bun and Deno are tested only if they are installed.
 for (const [command, ...flags] of [['node'], ['bun'], ['deno', 'run', '--allow-all']]) {
   const missing = spawnSync(command, ['--version']).error && `${command} is not installed`
   hubTest(`the client runs in ${command}`, { timeout: 60_000, skip: (HUBS_AT && 'asks one hub') || missing }, async hub => {
@@ -735,4 +738,4 @@ for (const [command, ...flags] of [['node'], ['bun'], ['deno', 'run', '--allow-a
   })
 }
 
-test('QR codes equal those of another encoder, in every version', vectors)
+test('QR codes of every version equal the codes of another encoder', vectors)

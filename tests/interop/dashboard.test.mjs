@@ -22,7 +22,7 @@ after(() => browser.close())
 
 // ---- findings
 
-// The hub serves the files under other names than they have here.
+// The hub serves these files under other names than they have in the source directory.
 const source = name => readFile(new URL(`../../src/dashboard/${name}.js`, import.meta.url), 'utf8')
 const module = text => `data:text/javascript;base64,${Buffer.from(text).toString('base64')}`
 const charts = module(await source('charts'))
@@ -45,27 +45,27 @@ const calm = (changes = {}) => ({
 const link = { hub: 'ab'.repeat(20), address: '192.0.2.1:5', rttMs: 2, ready: true, saturated: false }
 
 const figures = { version: '2.1.0', connections: 1, maxConnections: 100, cpu: 10, busiestShard: 10, signals: 0, memory: 1 }
-/** The state of a calm hub that has received these figures of another hub. */
+/** The state of a hub without problems that has received these figures of another hub. */
 const elsewhere = changes => calm({ status: figures, mesh: { ...calm().mesh, hubs: [{ id: link.hub, state: 'live', status: { ...figures, ...changes } }] } })
 
-test('a calm hub has no findings', () => {
+test('a hub without problems has no findings', () => {
   assert.deepEqual(findings(minute(), calm()), [])
   assert.deepEqual(findings(minute(), elsewhere({})), [])
 })
 
 for (const [what, alert, says, samples, state] of [
   ['a slow link', 'PeerPigeonSignalsSlow', /hub abababab is slow: a round trip takes 300 ms/, minute(), calm({ mesh: { ...calm().mesh, links: [{ ...link, rttMs: 300 }] } })],
-  ['a hub that starves', 'PeerPigeonTurnsLong', /awake for 180 % of a core, and ran for 50 %/, minute({ busy: [900, 900], cpu: 500 }), calm()],
-  ['a full hub elsewhere', 'PeerPigeonNearlyFull', /Hub abababab has 90 of 100 connections/, minute(), elsewhere({ connections: 90 })],
-  ['a busy hub elsewhere', 'PeerPigeonShardBusy', /shard of hub abababab was busy for 95 %/, minute(), elsewhere({ busiestShard: 950 })],
+  ['a hub that gets too little processor time', 'PeerPigeonTurnsLong', /awake for 180 % of a core, and ran for 50 %/, minute({ busy: [900, 900], cpu: 500 }), calm()],
+  ['another hub that is nearly full', 'PeerPigeonNearlyFull', /Hub abababab has 90 of 100 connections/, minute(), elsewhere({ connections: 90 })],
+  ['another hub that is busy', 'PeerPigeonShardBusy', /shard of hub abababab was busy for 95 %/, minute(), elsewhere({ busiestShard: 950 })],
   ['a hub of another version', 'PeerPigeonMixedVersions', /Hub abababab has version 2\.2\.0, and this hub 2\.1\.0/, minute(), elsewhere({ version: '2.2.0' })],
   ['a busy shard', 'PeerPigeonShardBusy', /Shard 1 is busy for 95 %/, minute({ busy: [100, 950], cpu: 1000 }), calm()],
   ['a flood', 'PeerPigeonRateLimited', /600 messages above MESSAGE_RATE/, minute({ errors: { 'rate-limited': 10 } }), calm()],
   ['a Redis replica', 'PeerPigeonRedisDown', /127\.0\.0\.1:6379 is not connected: it is a replica/, minute(), calm({ mesh: { ...calm().mesh, redis: { connected: false, address: '127.0.0.1:6379', lastError: 'it is a replica', oneWay: [] } } })],
   ['an expiring certificate', 'PeerPigeonCertificateExpires', /of a\.example in a\.pem expires in 5 days/, minute(), calm({ tls: { ...calm().tls, certificates: [{ file: 'a.pem', names: ['a.example'], daysLeft: 5.5 }] } })],
   ['an expired certificate', 'PeerPigeonCertificateExpiresNow', /has expired/, minute(), calm({ tls: { ...calm().tls, certificates: [{ file: 'a.pem', names: [], daysLeft: -1 }] } })],
-  ['a proxy that cuts', 'PeerPigeonPeersLost', /60 connections of 60 ended without a close frame/, minute({ closes: { 'connection-lost': 1 } }), calm()],
-  ['a limit that is near', 'PeerPigeonNearlyFull', /Connections: 900 of 1k \(MAX_CONNECTIONS\)/, minute(), calm({ budgets: [{ name: 'connections', used: 900, max: 1000, setting: 'MAX_CONNECTIONS' }] })],
+  ['a proxy that cuts connections', 'PeerPigeonPeersLost', /60 connections of 60 ended without a close frame/, minute({ closes: { 'connection-lost': 1 } }), calm()],
+  ['a limit that is nearly reached', 'PeerPigeonNearlyFull', /Connections: 900 of 1k \(MAX_CONNECTIONS\)/, minute(), calm({ budgets: [{ name: 'connections', used: 900, max: 1000, setting: 'MAX_CONNECTIONS' }] })],
   ['a lost hub', 'PeerPigeonHubLost', /Hub abababab is lost/, minute(), calm({ mesh: { ...calm().mesh, hubs: [{ id: link.hub, state: 'lost' }] } })],
   ['a thread that hangs', 'PeerPigeonThreadStuck', /shard-0 has made no progress for 12 s/, minute(), calm({ oldestTurn: ['shard-0', 12_000] })],
   ['lost signals', 'PeerPigeonSignalsLost', /50 % of the signals/, minute({ outcomes: { delivered: 5, 'slow-peer': 5 } }), calm()]
@@ -81,7 +81,7 @@ for (const [what, alert, says, samples, state] of [
 
 // ---- the page
 
-/** A peer in the network `n`. */
+/** Connects a peer and announces it in the network `n`. */
 async function join (hub, id) {
   const socket = new WebSocket(`${hub.ws}/ws?peerId=${id}`)
   await within(5000, 'a connection', new Promise((resolve, reject) => { socket.once('open', resolve); socket.once('error', reject) }))
@@ -96,7 +96,7 @@ function watch (page) {
   return errors
 }
 
-/** Logs in and waits for the first figures. */
+/** Opens the live view, logs in if there is a token, and waits until the first figures are drawn. */
 async function open (context, hub, token = TOKEN) {
   const page = await context.newPage()
   const errors = watch(page)
@@ -117,7 +117,7 @@ hubTest('the live view works on small and large screens, light and dark, without
   const sockets = [await join(hub, peerId()), await join(hub, peerId())]
   for (const colorScheme of ['light', 'dark']) {
     for (const width of [360, 1280]) {
-      // The page's own policy forbids the injected script of axe.
+      // The page's own policy would forbid the script of axe that the test injects.
       const context = await browser.newContext({ colorScheme, viewport: { width, height: 800 }, reducedMotion: 'reduce', bypassCSP: true })
       const { page, errors } = await open(context, hub)
       await page.locator('#tiles', { hasText: 'Peers2' }).waitFor()
@@ -139,7 +139,7 @@ hubTest('the live view works on small and large screens, light and dark, without
   sockets.forEach(socket => socket.close())
 })
 
-hubTest('the live view shows what happened before, under its policy, and asks nobody but the hub', { timeout: 60_000, skip, env: { ADMIN_TOKEN: TOKEN } }, async hub => {
+hubTest('the live view shows earlier events, obeys its policy, and sends requests only to the hub', { timeout: 60_000, skip, env: { ADMIN_TOKEN: TOKEN } }, async hub => {
   const ids = [peerId(), peerId()]
   const sockets = [await join(hub, ids[0]), await join(hub, ids[1])]
   sockets[0].send(JSON.stringify({ type: 'offer', networkName: 'n', targetPeerId: ids[1], data: '<img src=x onerror=alert(1)> very-secret' }))
@@ -151,7 +151,7 @@ hubTest('the live view shows what happened before, under its policy, and asks no
   await page.locator('#tiles', { hasText: '100 % delivered' }).waitFor()
   const points = () => page.evaluate(() => document.querySelector('[data-chart=peers] path.line').getAttribute('d').match(/[ML]/g).length)
   await page.waitForFunction(() => document.querySelector('[data-chart=peers] path.line').getAttribute('d').match(/[ML]/g).length >= 4)
-  // A page that is opened anew begins with the same history.
+  // After a reload, the page begins with the same history.
   await page.reload()
   await page.waitForFunction(() => globalThis.isDrawn?.())
   assert.ok(await points() >= 4)
@@ -162,7 +162,7 @@ hubTest('the live view shows what happened before, under its policy, and asks no
   sockets.forEach(socket => socket.close())
 })
 
-hubTest('an operator kicks a peer after a question, by keyboard', { timeout: 60_000, skip, env: { ADMIN_TOKEN: TOKEN } }, async hub => {
+hubTest('an operator kicks a peer with the keyboard, and must confirm it', { timeout: 60_000, skip, env: { ADMIN_TOKEN: TOKEN } }, async hub => {
   const id = peerId()
   const socket = await join(hub, id)
   const closed = new Promise(resolve => socket.once('close', resolve))
@@ -171,11 +171,11 @@ hubTest('an operator kicks a peer after a question, by keyboard', { timeout: 60_
   await page.locator('form[data-act=kick] [name=peer]').fill(id)
   await page.keyboard.press('Enter')
   await page.getByRole('dialog').getByText(`Remove peer ${id} from this hub?`).waitFor()
-  // Cancel has the focus.
+  // In the dialog, the button for cancelling has the focus.
   await page.keyboard.press('Enter')
   await page.getByRole('dialog').waitFor({ state: 'hidden' })
   assert.equal(socket.readyState, WebSocket.OPEN)
-  // The same by the lists of networks and members.
+  // The lists of networks and members open the same dialog.
   await page.getByRole('button', { name: 'Show' }).click()
   await page.getByRole('button', { name: 'Members of n', exact: true }).click()
   await page.getByRole('button', { name: `Kick ${id}` }).click()
@@ -198,13 +198,13 @@ hubTest('without ADMIN_TOKEN the live view shows no orders and no log', { timeou
   await page.locator('#strangers').waitFor()
   for (const part of ['#orders', '#log-part', '#logout']) assert.equal(await page.locator(part).isVisible(), false)
   assert.deepEqual(errors, [])
-  // When the hub is gone, the page says so.
+  // When the hub has ended, the page shows that it has lost the hub.
   await hub.kill()
   await page.locator('#stream[data-is=lost]').waitFor()
   await context.close()
 })
 
-// The pairs send as fast as they can, which on a fast machine exceeds the default budgets.
+// The pairs of peers send as fast as they can. On a fast machine, that would exceed the default budgets.
 const unlimited = { MESSAGE_RATE: '1000000', MESSAGE_RATE_BYTES: '1000000000', NETWORK_BUDGETS: '0' }
 hubTest('the report of a load test is drawn under its own policy, without a violation of accessibility', { timeout: 90_000, skip, env: unlimited }, async hub => {
   const folder = await mkdtemp(path(tmpdir(), 'report-'))

@@ -1,4 +1,4 @@
-// Tests of the pages of examples/, each with the number of tabs that it is made for.
+// Tests of the pages in examples/. Each page is opened in several tabs.
 import assert from 'node:assert/strict'
 import { readdir } from 'node:fs/promises'
 import { build } from '../../clients/js/node_modules/esbuild/lib/main.js'
@@ -19,7 +19,7 @@ const EXAMPLES = {
   },
   async 'cursors.html' ([ann, bob]) {
     await bob.locator('.cursor').waitFor({ state: 'attached' })
-    // Messages may be sent before the link is open, and may be lost.
+    // The mouse moves until a message arrives, because messages of this channel may be lost.
     for (let x = 10; !await bob.locator('.cursor').isVisible(); x += 1) await ann.mouse.move(x % 300, 100)
     await ann.close()
     await bob.locator('.cursor').waitFor({ state: 'detached' })
@@ -45,7 +45,7 @@ const EXAMPLES = {
     for (const tab of tabs) await tab.getByText('2 others are here.').waitFor()
     await ann.locator('#editor').pressSequentially('The pigeon flies.')
     await all('The pigeon flies.')
-    // Three tabs write at once: each keeps its own place in the text, and nothing is lost.
+    // Three tabs write at the same time. Each keeps its own position in the text, and no text is lost.
     await bob.locator('#editor').evaluate(area => area.setSelectionRange(4, 4))
     await Promise.all([
       bob.locator('#editor').pressSequentially('quick grey '),
@@ -71,7 +71,7 @@ const EXAMPLES = {
 
 const TABS = { 'camera.html': 3, 'text.html': 3 }
 
-/** Yjs as one local file, instead of the remote one that the example loads. */
+/** Bundles Yjs as a local file, which replaces the remote file that the example loads. */
 async function yjs () {
   const { outputFiles: [{ text }] } = await build({ entryPoints: ['yjs'], absWorkingDir: import.meta.dirname, bundle: true, format: 'esm', write: false })
   return text

@@ -1,4 +1,5 @@
-// Headless Firefox, if the machine has it, controlled by WebDriver BiDi (https://w3c.github.io/webdriver-bidi).
+// Runs headless Firefox, if it is installed, and controls it with WebDriver BiDi
+// (https://w3c.github.io/webdriver-bidi).
 import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { once } from 'node:events'
@@ -10,7 +11,7 @@ import { within } from './hub.mjs'
 
 const FIREFOX = process.env.FIREFOX ?? '/usr/bin/firefox-esr'
 
-// Without a network, loopback is the only address, and nothing resolves mDNS names.
+// A test machine may have no network. Then loopback is the only address, and mDNS names cannot be resolved.
 const PREFERENCES = { 'media.peerconnection.ice.loopback': true, 'media.peerconnection.ice.obfuscate_host_addresses': false, 'browser.shell.checkDefaultBrowser': false }
 
 export const hasFirefox = existsSync(FIREFOX)
@@ -43,7 +44,7 @@ export async function launchFirefox () {
   }))
   await call('session.new', { capabilities: {} })
   return {
-    /** Opens a tab. The returned page has those functions of a Playwright page that `Tab` uses. */
+    /** Opens a tab. The returned page has the functions of a Playwright page that the class `Tab` needs. */
     async open (url) {
       const { context } = await call('browsingContext.create', { type: 'tab' })
       await call('browsingContext.navigate', { context, url, wait: 'complete' })

@@ -1,9 +1,10 @@
-// Milliseconds from a tab's navigation to its first message of another tab: the median and the 95th percentile of 50.
+// Measures the time from the navigation of a tab to the first message that it receives from another tab. Prints the
+// median and the 95th percentile of 50 runs, in milliseconds.
 //
 //   HUB_BIN=../../target/release/peerpigeon node first-message.mjs
 //
-// After `npm install --no-save peer@1.0.2 peerjs@1.5.5` in this directory, PeerJS with its own server is measured in
-// turn.
+// After `npm install --no-save peer@1.0.2 peerjs@1.5.5` in this directory, PeerJS with its own server is also measured,
+// in alternating runs.
 import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
 import { launch, serve } from './browser.mjs'
@@ -14,10 +15,10 @@ const RUNS = Number(process.env.RUNS ?? 50)
 /** The first runs warm up the browser and are not counted. */
 const FIRST = 2
 
-/** A tab that has received nothing after this time counts as failed. */
+/** A tab that has received no message after this time counts as failed. */
 const LATE_MS = 20_000
 
-/** Runs in each tab before its page: records the time of the first message. */
+/** Runs in each tab before the page's own scripts, and records the time of the first message. */
 const CLOCK = () => {
   addEventListener('noted', () => { if (globalThis.messages?.length) globalThis.took ??= performance.now() })
 }
@@ -37,7 +38,7 @@ async function ours () {
   }
 }
 
-/** PeerJS, if it is installed: one tab has an id that the others know. */
+/** PeerJS, if it is installed. The first tab has a fixed id, to which the other tabs connect. */
 async function peerjs () {
   const require = createRequire(import.meta.url)
   let bundle

@@ -1,4 +1,4 @@
-// One hub process per test, with its own port. Its stderr is shown if the test fails.
+// Starts a hub process for each test, with its own port. If the test fails, the hub's stderr is shown.
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
@@ -9,7 +9,7 @@ const BINARY = process.env.HUB_BIN
 
 /** Hubs that already run and form one mesh. If set, tests use these and start none. */
 export const HUBS_AT = process.env.HUBS_AT?.split(',')
-if (!BINARY && !HUBS_AT) throw new Error('HUB_BIN names the hub binary; run.sh sets it')
+if (!BINARY && !HUBS_AT) throw new Error('set HUB_BIN to the path of the hub binary, as run.sh does')
 
 /** Whether hubs use TLS: run.sh sets the certificate and makes node trust its authority. */
 const SECURE = Boolean(process.env.TLS_CERT)
@@ -20,7 +20,7 @@ const STDERR_KEPT = 16 * 1024
 /** The URL of a hub, or of its proxy, at this port. */
 export const urlOf = port => `${SECURE ? 'wss' : 'ws'}://127.0.0.1:${port}`
 
-/** All clients of a test have one address. */
+/** Disables the limits per address, because all clients of a test have the same address. */
 const UNLIMITED = { MAX_CONNECTIONS_PER_ADDRESS: '0', MAX_UNFINISHED_PER_ADDRESS: '0', CONNECT_RATE_PER_ADDRESS: '0', CONNECT_RATE: '0' }
 
 const running = new Set()
@@ -63,7 +63,7 @@ export async function startHub ({ env = {}, args = ['serve'], port } = {}) {
 
 const MESH_TOKEN = 'of-the-mesh'
 
-/** Starts hubs that form one mesh, and waits until each is linked with every other. */
+/** Starts hubs that form one mesh, and waits until each hub knows all others. */
 export async function startMesh (count, options = {}) {
   const hubs = []
   try {
@@ -80,20 +80,23 @@ export async function startMesh (count, options = {}) {
   }
 }
 
-/** Waits until a hub knows this many others. With ADMIN_TOKEN, it tells only operators. */
+/**
+ * Waits until a hub knows this number of others. If the hub has an ADMIN_TOKEN, it shows the number only with this
+ * token.
+ */
 async function linked (hub, others, token = '') {
   const deadline = Date.now() + READY_MS
   for (;;) {
     const { hubs } = await (await fetch(`${hub.url}/health`, { headers: { Authorization: `Bearer ${token}` } })).json()
     if (hubs === others) return
-    if (Date.now() > deadline) throw new Error(`linked with ${hubs} of ${others} hubs within ${READY_MS} ms`)
+    if (Date.now() > deadline) throw new Error(`a hub knows ${hubs} of ${others} other hubs after ${READY_MS} ms`)
     await new Promise(resolve => setTimeout(resolve, 20))
   }
 }
 
 const elsewhere = ws => ({ ws, stderr: () => '', kill: async () => {} })
 
-/** A test with its own hub, or with several if `hubs` is set. */
+/** Defines a test with its own hub, or with a mesh if the option `hubs` is greater than 1. */
 export function hubTest (name, options, body) {
   test(name, { timeout: options.timeout ?? 30_000, skip: options.skip }, async t => {
     const hubs = HUBS_AT?.map(elsewhere) ?? (options.hubs > 1 ? await startMesh(options.hubs, options) : [await startHub(options)])
@@ -111,7 +114,7 @@ export function hubTest (name, options, body) {
 /** A random peer id that begins with `prefix`. */
 export const peerId = (prefix = '') => prefix + randomBytes(20).toString('hex').slice(prefix.length)
 
-/** The result of `promise`, or an error that names what did not happen in time. */
+/** Returns the result of `promise`. Throws an error that contains `what` if the promise does not settle within `ms`. */
 export function within (ms, what, promise) {
   let timer
   const late = new Promise((resolve, reject) => {
@@ -132,7 +135,7 @@ async function ready (hub) {
   throw new Error(`no answer from GET /health within ${READY_MS} ms`)
 }
 
-/** A port that was free a moment ago. */
+/** Finds a free port. Another program could still take it before the hub does. */
 export async function freePort () {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')

@@ -1,4 +1,4 @@
-"""One hub process per test: the Python version of hub.mjs."""
+"""Starts a hub process for each test. This is the Python version of hub.mjs."""
 
 import asyncio
 import atexit
@@ -17,7 +17,7 @@ _running = set()
 atexit.register(lambda: [hub.process.kill() for hub in _running if hub.process.returncode is None])
 
 
-# All clients of a test have one address.
+# Disables the limits per address, because all clients of a test have the same address.
 UNLIMITED = {
     name: "0"
     for name in ("MAX_CONNECTIONS_PER_ADDRESS", "MAX_UNFINISHED_PER_ADDRESS", "CONNECT_RATE_PER_ADDRESS", "CONNECT_RATE")
@@ -30,7 +30,7 @@ class Hub:
     def __init__(self, port=None, **env):
         self.port = port or free_port()
         self.env = {**os.environ, **UNLIMITED, "HOST": "127.0.0.1", "PORT": str(self.port), **env}
-        # run.sh sets a certificate if hubs use TLS, and makes Python trust its authority.
+        # If hubs use TLS, run.sh sets TLS_CERT, and makes Python trust the authority of the certificate.
         secure = "s" if os.environ.get("TLS_CERT") else ""
         self.ws = f"ws{secure}://127.0.0.1:{self.port}"
         self.http = f"http{secure}://127.0.0.1:{self.port}"
@@ -77,7 +77,7 @@ class Hub:
 
 
 def answers(url):
-    """Whether a GET of the URL succeeds. Uses no proxy, since the hub is on this machine."""
+    """Returns whether a GET of the URL succeeds. Uses no proxy, because the hub is on this machine."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=1) as answer:

@@ -1,14 +1,14 @@
-// A proxy in front of a hub that delays messages.
+// A proxy in front of a hub. It delays the hub's messages.
 import { once } from 'node:events'
 import { WebSocket, WebSocketServer } from 'ws'
 import { urlOf } from './hub.mjs'
 
 /**
- * `delay` gets each message of the hub and returns its delay in milliseconds. A message may overtake another one that
- * has a longer delay. Messages of clients are not delayed.
+ * `delay` gets each message of the hub and returns its delay in milliseconds. A message can overtake an earlier message
+ * with a longer delay. Messages of clients are not delayed.
  */
 export async function late (port, delay) {
-  // A client that offers a subprotocol expects the hub's choice.
+  // A client that offers subprotocols expects the server to select one. Like the hub, this proxy selects the first.
   const server = new WebSocketServer({ host: '127.0.0.1', port: 0, handleProtocols: offered => [...offered][0] })
   server.on('connection', (near, { url }) => {
     const far = new WebSocket(new URL(url, urlOf(port)), near.protocol ? [near.protocol] : [])
@@ -36,7 +36,7 @@ export async function late (port, delay) {
   }
 }
 
-/** Random numbers from 0 to 1, the same for the same seed. */
+/** Returns a function that generates random numbers from 0 to 1. The same seed gives the same numbers. */
 export function chances (seed) {
   let state = seed
   return () => (state = (state * 1103515245 + 12345) % 2147483648) / 2147483648

@@ -1,4 +1,4 @@
-// Tests of existing clients: the unmodified browser bundles of npm peerpigeon, in tabs of a real browser.
+// Tests of existing clients: unmodified browser bundles of npm peerpigeon run in tabs of a real browser.
 //
 // For a long run, set PAIRS=100 and TABS=16.
 import assert from 'node:assert/strict'
@@ -9,11 +9,11 @@ import { hubTest, peerId, startHub } from './hub.mjs'
 const PAIRS = Number(process.env.PAIRS ?? 6)
 const TABS = Number(process.env.TABS ?? 5)
 
-// In a pair, two tabs compute keys and gather candidates. With many more tabs than cores, the clients exceed their own
-// time limits.
+// Number of pairs that connect at the same time. Each tab computes keys and gathers candidates. With many more tabs
+// than cores, the clients would exceed their own time limits.
 const PAIRS_AT_ONCE = 3
 
-// The hub notices a closed tab at once; the rest is a reserve for busy machines.
+// Maximum time until a leave arrives. The hub notices a closed tab at once, so this is a reserve for busy machines.
 const NOTICED_MS = 5_000
 
 const VERSIONS = ['1.1.3', '1.0.6']
@@ -25,8 +25,8 @@ const pages = Object.fromEntries(VERSIONS.flatMap(version => [
   [`/${version}/peerpigeon-browser.js`, new URL(`node_modules/peerpigeon-${version.replaceAll('.', '-')}/dist/peerpigeon-browser.js`, import.meta.url)]
 ]))
 
-// Some pairs fail because of races in the clients, or because the browser runs out of sockets. The messages of the hub
-// must be right for all of them.
+// Some links fail because of races in the clients, or because the browser runs out of sockets. But the messages of the
+// hub must be correct in all cases.
 const enough = (count, of) => count >= (of >= 25 ? of * 0.92 : of - 1)
 
 let browser, web
@@ -35,7 +35,10 @@ after(async () => { await browser?.close(); web?.close() })
 
 let tabs = []
 
-/** A test with its own hub, whose tabs are closed at the end. If it fails, their messages are shown. */
+/**
+ * Defines a test with its own hub. Closes all tabs at the end. If the test fails, the messages of the open tabs are
+ * shown.
+ */
 function tabTest (name, options, body) {
   hubTest(name, options, async (...hubs) => {
     tabs = []
@@ -54,13 +57,13 @@ const show = tabs => tabs.forEach(({ id, wire }) => console.error(`--- tab ${id}
 
 const closeAll = tabs => Promise.all(tabs.map(each => each.vanish()))
 
-/** A tab with a mesh, not connected yet. */
+/** Opens a tab with a `PeerPigeonMesh` that is not connected yet. */
 async function tab (version, options) {
   const page = await browser.newPage()
   const wire = new Wire(page)
   await page.goto(`${web.origin}/${version}/`)
   const id = await page.evaluate(async options => {
-    // Used as in its README.
+    // The client is used as its README shows.
     const mesh = new window.PeerPigeonMesh(options)
     window.mesh = mesh
     window.events = []
@@ -95,14 +98,14 @@ class Tab {
 
   async say (content) { await this.page.evaluate(content => window.mesh.sendMessage(content), content) }
 
-  /** Ends like a tab that its user closes. */
+  /** Closes the tab as its user would. The page's handlers for leaving run. */
   async leave () {
     const closed = this.page.waitForEvent('close')
     await this.page.close({ runBeforeUnload: true })
     await closed
   }
 
-  /** Ends like a tab that crashes. */
+  /** Ends the tab like a crash. No handlers of the page run. */
   async vanish () { await this.page.close() }
 
   /** The leaves of this peer that this tab received from the hub. */
@@ -114,7 +117,7 @@ class Tab {
   discoveriesOf (id) { return this.wire.heard('peer-discovered').filter(({ message }) => message.data.peerId === id) }
 }
 
-/** Waits for the link of two tabs, and for a message each way. */
+/** Waits until the link between two tabs is open, and sends a message in each direction. */
 async function checkLink (a, b) {
   await Promise.all([a.sees('peerConnected', b.id), b.sees('peerConnected', a.id)])
   const [toB, toA] = [`to ${b.id}`, `to ${a.id}`]
@@ -124,19 +127,19 @@ async function checkLink (a, b) {
   await a.sees('messageReceived', b.id, toA)
 }
 
-/** Checks the messages of the hub, whether or not the link opened. */
+/** Checks the hub's messages to two tabs. They must be correct even if the link between the tabs has not opened. */
 async function checkWire (a, b) {
   for (const [one, other] of [[a, b], [b, a]]) {
     assert.ok(await checkSignals(one, other) >= 1, 'an offer or an answer')
-    assert.equal(one.discoveriesOf(other.id).length, 1, 'discovered the other exactly once')
-    assert.equal(one.discoveriesOf(one.id).length, 0, 'never of itself')
+    assert.equal(one.discoveriesOf(other.id).length, 1, 'each tab must discover the other exactly once')
+    assert.equal(one.discoveriesOf(one.id).length, 0, 'a tab must not discover itself')
   }
 }
 
 /**
- * Two tabs with a link. On a busy machine about one tab in a hundred gathers no candidates, and its client does not
- * recover. So the test makes up to three attempts. The hub's messages must be right in each.
- */
+ * Opens two tabs and waits for the link between them. On a busy machine, about one tab in a hundred gathers no
+ * candidates, and its client does not recover. So there are up to three attempts. The hub's messages must be correct in
+ * each attempt. /
 async function linkedPair (hub, [first, second], networkName, query) {
   for (let tries = 1; ; tries++) {
     const [a, b] = [await tab(first, { networkName }), await tab(second, { networkName })]
@@ -146,7 +149,7 @@ async function linkedPair (hub, [first, second], networkName, query) {
     await checkWire(a, b)
     if (!failure) return [a, b]
     if (tries === 3) throw failure
-    console.error(`# once more: ${failure.message.split('\n')[0]}`)
+    console.error(`# one more attempt, because: ${failure.message.split('\n')[0]}`)
     await closeAll([a, b])
   }
 }
@@ -158,10 +161,10 @@ for (const [first, second] of [['1.1.3', '1.1.3'], ['1.0.6', '1.0.6'], ['1.0.6',
       await b.leave()
       const left = await a.wire.until(() => a.leavesOf(b.id)[0], 'the leave', NOTICED_MS)
       assert.equal(left.message.networkName, networkName)
-      // When the next tab is discovered, all earlier leaves have arrived.
+      // When `a` discovers the next tab, all earlier leaves have arrived.
       await (await tab(second, { networkName, peerId: b.id })).connect(hub)
       await a.wire.until(() => a.discoveriesOf(b.id).length === 2, 'its successor')
-      assert.equal(a.leavesOf(b.id).length, 1, 'one leave, however many goodbyes it sent')
+      assert.equal(a.leavesOf(b.id).length, 1, 'there must be one leave, even if the tab sent several goodbyes')
     })
   }
 }
@@ -179,7 +182,7 @@ tabTest('a crash of a tab is noticed at once', { timeout: 90_000 }, async hub =>
 tabTest('peers of two networks do not discover each other', { timeout: 120_000 }, async hub => {
   const stranger = await (await tab('1.1.3', { networkName: 'y' })).connect(hub)
   const [a, b] = await linkedPair(hub, ['1.1.3', '1.0.6'], 'x')
-  // When this tab is discovered, all earlier events have arrived.
+  // When the stranger discovers this tab, all earlier events have arrived.
   await (await tab('1.1.3', { networkName: 'y' })).connect(hub)
   await stranger.wire.until(wire => wire.heard('peer-discovered').length, 'company')
   for (const each of [a, b]) assert.equal(stranger.discoveriesOf(each.id).length + each.discoveriesOf(stranger.id).length, 0)
@@ -189,14 +192,14 @@ tabTest('a token in the URL admits the clients', { timeout: 120_000, env: { AUTH
   await linkedPair(hub, ['1.1.3', '1.0.6'], 'n', '?token=sesame')
 })
 
-tabTest('links stay open without the hub, and clients reconnect to the next one', { timeout: 150_000 }, async hub => {
+tabTest('links stay open without the hub, and clients reconnect to its successor', { timeout: 150_000 }, async hub => {
   const [a, b] = await linkedPair(hub, ['1.1.3', '1.1.3'], 'n')
   await hub.kill()
   await a.say('without a hub')
   await b.sees('messageReceived', a.id, 'without a hub')
   const next = await startHub({ port: hub.port })
   try {
-    // With a working link, the clients retry after 3 s, and again after 6 s more.
+    // While a link works, the clients retry after 3 s and after another 6 s.
     for (const each of [a, b]) await each.wire.until(wire => wire.heard('connected').length === 2, 'a second connected', 30_000)
     for (const [one, other] of [[a, b], [b, a]]) await one.wire.until(() => one.discoveriesOf(other.id).length === 2, 'the other again', 10_000)
     await b.say('still')
@@ -207,16 +210,16 @@ tabTest('links stay open without the hub, and clients reconnect to the next one'
 })
 
 for (const [version, hubs] of [...VERSIONS.map(version => [version, 1]), ['1.1.3', 2]]) {
-  const where = hubs > 1 ? `, the two ends on ${hubs} hubs` : ''
-  tabTest(`${PAIRS} pairs of ${version}, each in a network of its own${where}`, { hubs, timeout: 60_000 + PAIRS * 20_000, env: { MAX_CONNECTIONS: '2000' } }, async (...all) => {
+  const where = hubs > 1 ? `, on ${hubs} hubs` : ''
+  tabTest(`${PAIRS} pairs of tabs of ${version} connect, each pair in its own network${where}`, { hubs, timeout: 60_000 + PAIRS * 20_000, env: { MAX_CONNECTIONS: '2000' } }, async (...all) => {
     const [hub, other] = hubs > 1 ? all : [all[0], all[0]]
     const failures = []
     const waiting = Array.from({ length: PAIRS }, (_, index) => `pair-${index}`)
     const worker = async () => {
       for (let networkName = waiting.pop(); networkName; networkName = waiting.pop()) {
         const [a, b] = [await tab(version, { networkName }), await tab(version, { networkName })]
-        // Both connect at once, as after a restart of the hub. In either order, the client with the larger id must
-        // discover the one with the smaller.
+        // Both tabs connect at the same time, as after a restart of the hub. In either order, the client with the
+        // greater id must discover the client with the smaller id.
         await Promise.all([a.connect(hub), b.connect(other)])
         await checkLink(a, b).catch(error => {
           failures.push(`${networkName}: ${error.message.split('\n')[0]}`)
@@ -238,30 +241,30 @@ for (const [version, hubs] of [...VERSIONS.map(version => [version, 1]), ['1.1.3
   tabTest(`${TABS} tabs of ${version}${where} become one mesh`, { hubs, timeout: 60_000 + TABS * 20_000 }, async (...all) => {
     const hubOf = index => all[index % hubs]
     const networkName = 'mesh'
-    // With the default of 3, four tabs can be full with each other, and the fifth stays alone.
+    // With the default maxPeers of 3, four tabs could all be linked with each other, and the fifth would stay alone.
     for (let count = 0; count < TABS; count++) await tab(version, { networkName, maxPeers: TABS })
     const first = [...tabs]
     await Promise.all(first.map((each, index) => each.connect(hubOf(index))))
     await Promise.all(first.map(each => each.wire.until(wire => wire.heard('peer-discovered').length >= TABS - 1, 'the others')))
     const linked = await those(first, each => each.sees('peerConnected', undefined, undefined, 60_000))
-    // Gossip reaches all tabs, whichever links exist.
+    // A gossip message reaches all tabs of the mesh, even if some links are missing.
     const heard = await gossip(linked)
     console.error(`# ${version}${where}: linked ${linked.length} of ${TABS}, ${heard} heard the gossip of one`)
     const [leaver, ...rest] = first
     await leaver.leave()
     await Promise.all(rest.map(each => each.wire.until(() => each.leavesOf(leaver.id).length, 'the leave', NOTICED_MS)))
-    // A new member, whose discovery shows that all earlier events have arrived.
+    // When the other tabs have discovered this new tab, all earlier events have arrived.
     const late = await (await tab(version, { networkName, maxPeers: TABS })).connect(hubOf(1))
     await Promise.all(rest.map(each => each.wire.until(() => each.discoveriesOf(late.id).length, 'the newcomer')))
     await late.wire.until(wire => wire.heard('peer-discovered').length >= rest.length, 'the remaining tabs')
     const told = each => each.wire.heard('peer-discovered').map(({ message }) => message.data.peerId).sort()
     const others = (all, each) => all.filter(other => other !== each).map(other => other.id).sort()
     for (const each of rest) {
-      assert.deepEqual(told(each), others([...first, late], each), 'each other one exactly once, never itself')
+      assert.deepEqual(told(each), others([...first, late], each), 'a tab must discover each other tab exactly once, and never itself')
       assert.equal(each.leavesOf(leaver.id).length, 1)
-      for (const other of [...rest, late]) assert.equal(each.leavesOf(other.id).length, 0, 'nobody else has left')
+      for (const other of [...rest, late]) assert.equal(each.leavesOf(other.id).length, 0, 'no other tab has left')
     }
-    assert.deepEqual(told(late), others(rest, late), 'no ghost')
+    assert.deepEqual(told(late), others(rest, late), 'a new tab must not discover a tab that has left')
     for (const from of rest) for (const to of rest) if (from !== to) await checkSignals(from, to)
     assert.ok(enough(linked.length, TABS), `linked ${linked.length} of ${TABS}`)
     assert.ok(enough(heard + 1, TABS), `${heard} of ${TABS - 1} heard the gossip`)
@@ -274,8 +277,10 @@ async function those (tabs, comesTrue) {
   return tabs.filter((_, index) => outcomes[index].status === 'fulfilled')
 }
 
-/** One tab repeats its message until every other tab has received it, because a mesh that is still forming may lose
-/** messages. */
+/**
+ * Lets one tab repeat a message until all other tabs have received it. Returns the number of tabs that have received
+ * it. A mesh that is still forming may lose messages.
+ */
 async function gossip ([speaker, ...listeners]) {
   const content = `gossip ${peerId()}`
   const deadline = Date.now() + 60_000
@@ -300,8 +305,8 @@ tabTest('a new peer does not discover peers that have left another hub', { hubs:
   }
   const late = await (await tab('1.1.3', { networkName })).connect(other)
   await late.wire.until(() => late.discoveriesOf(watcher.id).length, 'the watcher')
-  // When the last member is discovered, all earlier events have arrived.
+  // When `late` discovers the last member, all earlier events have arrived.
   const last = await (await tab('1.1.3', { networkName })).connect(hub)
   await late.wire.until(() => late.discoveriesOf(last.id).length, 'the last')
-  assert.equal(late.wire.heard('peer-discovered').length, 2, 'no ghost')
+  assert.equal(late.wire.heard('peer-discovered').length, 2, 'a new tab must not discover tabs that have left')
 })

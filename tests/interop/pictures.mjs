@@ -1,6 +1,6 @@
-// Draws the pictures of the README from a real run: three hubs, a load test, and the playground.
+// Takes the screenshots for the README from a real run with three hubs, load tests and the playground. Needs Chromium.
 //
-//   HUB_BIN=target/release/peerpigeon node tests/interop/pictures.mjs [SECONDS]     needs Chromium; 240 s by default
+//   HUB_BIN=target/release/peerpigeon node tests/interop/pictures.mjs [SECONDS]     default: 240 s of load
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
@@ -16,7 +16,7 @@ const hubs = await startMesh(3, { env: { ADMIN_TOKEN: TOKEN, SHARDS: '2' } })
 const browser = await launch()
 const load = (...args) => spawn(process.env.HUB_BIN, ['load-test', ...hubs.flatMap(({ ws }) => ['--hub', ws]), ...args], { stdio: 'inherit' })
 
-// Two members of a room, who talk.
+// Two people chat in a room of the playground.
 const people = await browser.newContext({ viewport: { width: 1120, height: 760 }, colorScheme: 'light' })
 const [ann, bob] = [await people.newPage(), await people.newPage()]
 for (const page of [ann, bob]) await page.goto(`${hubs[0].url}/#lobby`)
@@ -30,7 +30,7 @@ await ann.locator('#findings .ok').first().waitFor()
 await wait(2000)
 await ann.screenshot({ path: docs('playground.png') })
 
-// Peers come and go, and others send offers.
+// During the load tests, peers join and leave, and send offers.
 const loads = [load('--scenario', 'churn', '--peers', '150', '--duration', `${seconds}s`, '--interval', '20s'), load('--scenario', 'join', '--peers', '300', '--networks', '20', '--duration', `${seconds}s`, '--interval', '4s', '--ramp', '20')]
 await wait(seconds * 900)
 const operator = await browser.newContext({ viewport: { width: 1120, height: 1620 }, colorScheme: 'light' })

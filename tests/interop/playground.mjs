@@ -9,13 +9,13 @@ export const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js')
 export async function playground (browser, hub) {
   for (const colorScheme of ['light', 'dark']) {
     for (const width of [360, 1280]) {
-      // The page's own policy forbids the injected script of axe.
+      // The page's own policy would forbid the script of axe that the test injects.
       const context = await browser.newContext({ colorScheme, viewport: { width, height: 800 }, reducedMotion: 'reduce', bypassCSP: true })
       const [ann, bob] = [await open(context, hub, `room-${colorScheme}-${width}`), await open(context, hub, `room-${colorScheme}-${width}`)]
       await chat(ann.page, bob.page)
       await ann.page.click('#share summary')
       await ann.page.locator('#qr svg').waitFor()
-      // The self-test has reached the hub, and has found addresses for links.
+      // The self-test reports that the hub answers, and that it has found addresses for links.
       for (const finding of ['The hub answers', 'Peers in the same network connect']) await ann.page.locator('#findings .ok', { hasText: finding }).waitFor()
       assert.ok(await ann.page.evaluate(still), 'nothing moves')
       await ann.page.addScriptTag({ path: AXE })
@@ -28,11 +28,11 @@ export async function playground (browser, hub) {
   }
 }
 
-/** Whether no element of the page moves, as a user with reduced motion expects. */
+/** Returns whether the page has no animations and transitions, as a user with reduced motion expects. */
 const still = () => [...document.querySelectorAll('*')].map(element => getComputedStyle(element))
   .every(({ animationName, transitionProperty, transitionDuration }) => animationName === 'none' && (transitionProperty === 'none' || /^0s(, 0s)*$/.test(transitionDuration)))
 
-/** Uses only the keyboard, keeps the page's policy, and allows no request to any other host. */
+/** Uses the page only with the keyboard and under its own policy. Checks that it sends requests only to the hub. */
 export async function byKeyboard (browser, hub) {
   const context = await browser.newContext()
   const asked = new Set()
@@ -68,7 +68,7 @@ export async function byKeyboard (browser, hub) {
   await context.close()
 }
 
-/** The diagram shows the signaling of a link in its order, and each row its message. */
+/** Checks that the diagram shows the signaling of a link in the right order, and that a row shows its message. */
 export async function diagram (browser, hub) {
   const context = await browser.newContext()
   const [ann, bob] = [await open(context, hub, 'diagram'), await open(context, hub, 'diagram')]
@@ -94,7 +94,7 @@ export async function diagram (browser, hub) {
   await context.close()
 }
 
-/** The self-test reports whether the hub's STUN and TURN servers answer. */
+/** Checks that the self-test reports these findings about the hub's STUN and TURN servers. */
 export async function serversFound (browser, hub, findings) {
   const context = await browser.newContext()
   const { page, errors } = await open(context, hub, 'servers')
@@ -103,7 +103,7 @@ export async function serversFound (browser, hub, findings) {
   await context.close()
 }
 
-/** The code that the playground offers to copy works unchanged, from a page of any origin. */
+/** Checks that the code that the playground offers to copy works unchanged in a page of another origin. */
 export async function takenHome (browser, hub) {
   const context = await browser.newContext()
   const { page } = await open(context, hub, 'it\'s "<b>a room</b>"')
@@ -121,7 +121,7 @@ export async function takenHome (browser, hub) {
   await context.close()
 }
 
-/** The README's page, exactly as printed. */
+/** Checks that the page in a README works exactly as it is printed there. */
 export async function printed (browser, hub, name) {
   const readme = await readFile(new URL(`../../${name}`, import.meta.url), 'utf8')
   const html = /<!-- example:client -->\s*```html\n(.*?)```/s.exec(readme)[1].replaceAll('localhost:8080', new URL(hub.url).host)

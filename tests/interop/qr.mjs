@@ -1,11 +1,12 @@
-// Compares QR codes of the playground with those of another encoder.
+// Compares the playground's QR codes with the codes of another encoder.
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { encode } from '../../src/playground/playground-qr.js'
 
 /**
- * The longest text of each version, and its codes by npm qrcode 1.5.4 (byte mode, level M) with each of the eight masks:
- * the first half of the SHA-256 of the rows, as 0 and 1. Encoders may choose any mask, so each of the codes is correct.
+ * For each version of QR codes: the length of the longest text, and digests of its code by npm qrcode 1.5.4 (byte mode,
+ * level M), one for each of the eight masks. A digest is the first eight bytes of the SHA-256 of the rows, as 0 and 1.
+ * An encoder may choose any mask, so each of the eight codes is correct.
  */
 const VECTORS = [
   [14, 'aad8462a40222385 b2494a7ace76f0d9 dda249b1d66574c9 b9f50253a635f1c1 4bd6545ba18c2bb2 3e7e01c9537dc56c 7aedf6ed350c068e 9ecf211673b3afac'],
@@ -27,13 +28,14 @@ export function vectors () {
     assert.equal(modules.length, 21 + 4 * index, `version ${index + 1} for ${bytes} bytes`)
     const rows = modules.map(row => row.map(dark => dark ? 1 : 0).join('')).join('\n')
     const digest = createHash('sha256').update(rows).digest('hex').slice(0, 16)
-    // The mask is in the format information beside the upper left finder, itself masked by 101.
+    // The number of the mask is in the format information beside the upper left finder pattern. These bits are XORed
+    // with 101.
     const [, , ...mask] = modules[8].slice(0, 5).map(Number)
     const number = (mask[0] << 2 | mask[1] << 1 | mask[2]) ^ 0b101
     assert.equal(digest, digests.split(' ')[number], `${bytes} bytes, mask ${number}`)
   }
   assert.equal(encode('x'.repeat(214)), undefined)
-  // A letter of two bytes counts as two characters.
+  // The length counts bytes: é has two.
   assert.equal(encode('é'.repeat(107)), undefined)
   assert.equal(encode('é'.repeat(106)).length, 57)
 }

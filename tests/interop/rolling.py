@@ -1,9 +1,11 @@
-"""A rolling restart as an orchestrator does it: three hubs behind a balancer, replaced one by one under load.
+"""Tests a rolling restart as an orchestrator does it: three hubs behind a balancer are replaced one by one under load.
 
     HUB_BIN=target/release/peerpigeon PEERS=600 DRAIN_SECS=10 .venv/bin/python rolling.py
 
-What has to hold: peers move in slots that are spread over the drain; of every signal that a hub has read its sender learns what became
-of it, or its target has it; nobody hears of anybody twice or of a leave that was none; afterwards all know all. Prints what it cost.
+The test checks that the hub closes its peers at moments that are spread over the drain. Each signal that a hub has read
+is delivered, or its sender receives its outcome. No peer receives a discovery twice, or a leave of a peer that it does
+not know. At the end, all peers know each other. The test prints how long peers were disconnected, and the outcomes of
+signals.
 """
 
 import asyncio
@@ -28,7 +30,7 @@ DRAIN_SECS = int(os.environ.get("DRAIN_SECS", "3"))
 # Signals per second, of all peers together.
 RATE = float(os.environ.get("RATE", "200"))
 NETWORK = 10
-# Maximum time until a receipt (docs/protocol.md), with a reserve for busy machines.
+# Maximum time until a receipt arrives (docs/protocol.md), with a reserve for busy machines.
 RECEIPT_SECS = 6
 # A signal sent while the hub's close frame is in flight is still routed, but its sender gets no receipt.
 LAST_WORDS_SECS = 0.5
@@ -89,7 +91,7 @@ class Story:
         self.receipts = {}
         self.heard = Counter()
         self.wrong = []
-        self.moves = []  # when a peer was disconnected, and for how long
+        self.moves = []  # for each move of a peer: the time of its disconnection, and how long it was disconnected
         self.closes = Counter()
 
 
@@ -134,7 +136,7 @@ class Member:
             kind, data = message["type"], message["data"]
             if kind == "peer-discovered":
                 if data["peerId"] in self.known:
-                    self.story.wrong.append(f"{self.id} hears of {data['peerId']} again")
+                    self.story.wrong.append(f"{self.id} discovered {data['peerId']} twice")
                 self.known.add(data["peerId"])
             elif kind == "peer-disconnected":
                 if data["peerId"] not in self.known:
@@ -161,7 +163,7 @@ class Member:
         try:
             await self.socket.send(json.dumps(message))
         except ConnectionClosed:
-            # Not sent: the library had already noticed the close.
+            # The library did not send the signal, because it had already noticed the close.
             del self.story.sent[number]
 
 
@@ -207,7 +209,7 @@ async def main():
         await balancer.start()
         members = [Member(story, balancer, f"n{place // NETWORK}") for place in range(PEERS)]
         tasks += [asyncio.create_task(member.live()) for member in members]
-        await eventually(lambda: complete(members), "all peers know each other before it begins", REST_SECS)
+        await eventually(lambda: complete(members), "all peers know each other before the restart", REST_SECS)
         tasks.append(asyncio.create_task(load(members)))
         await asyncio.sleep(1)
 
@@ -222,10 +224,10 @@ async def main():
             hubs[place] = hub(place)
             await hubs[place].__aenter__()
             balancer.backends[hubs[place]] = False
-            # Waits like an orchestrator: the next hub is stopped only when the new one is ready and all peers are
+            # The next hub is stopped only when the new hub is ready, as an orchestrator does it, and when all peers are
             # connected.
             await eventually(lambda: balancer.backends[hubs[place]], "the new hub is ready", 10)
-            await eventually(lambda: all(member.socket is not None for member in members), "all are back", 20)
+            await eventually(lambda: all(member.socket is not None for member in members), "all peers are connected again", 20)
             await asyncio.sleep(1)
         tasks.pop().cancel()
         await asyncio.sleep(RECEIPT_SECS)
@@ -249,19 +251,19 @@ async def main():
     delivered_unheard = [n for n, outcome in story.receipts.items() if outcome == "delivered" and not story.heard[n]]
     # `delivered` means that the socket accepted the signal. The socket may close before its client has read it.
     if len(delivered_unheard) > max(5, len(story.sent) // 100):
-        wrong.append(f"{len(delivered_unheard)} signals have the outcome delivered, but did not arrive")
+        wrong.append(f"{len(delivered_unheard)} signals have the outcome `delivered`, but did not arrive")
     gaps = sorted(gap for _, gap in story.moves)
     for began, took, first, last in drains:
         at = sorted(closed - began for closed, _ in story.moves[first:last])
         busiest = max((sum(1 for other in at if when <= other < when + 0.2) for when in at), default=0)
         share = len(at) * min(1, 0.2 / max(DRAIN_SECS, 0.1))
-        print(f"# a hub of {len(at)} peers was gone after {took:.1f} s; the busiest 200 ms had {busiest} of them ({share:.1f} if they were spread evenly)")
+        print(f"# a hub with {len(at)} peers ended after {took:.1f} s; {busiest} peers moved in the busiest 200 ms ({share:.1f} if spread evenly)")
         if busiest > 4 * share + 10:
             wrong.append(f"{busiest} of {len(at)} peers moved within 200 ms")
     if gaps:
         p99 = gaps[int(len(gaps) * 0.99)]
         print(f"# {len(gaps)} moves; without a hub for {statistics.median(gaps) * 1000:.0f} ms at the median, {p99 * 1000:.0f} ms at p99")
-    print(f"# {len(story.sent)} signals: {dict(outcomes)}; {silent} sent within {LAST_WORDS_SECS} s of the close without an answer; closes {dict(story.closes)}")
+    print(f"# {len(story.sent)} signals: {dict(outcomes)}; {silent} without an outcome, sent within {LAST_WORDS_SECS} s of the close; closes {dict(story.closes)}")
     if len(story.moves) < PEERS:
         wrong.append(f"only {len(story.moves)} moves: peers did not leave every hub")
     if outcomes["delivered"] < len(story.sent) * 0.8:

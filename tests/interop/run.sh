@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# Tests our client and third-party clients with a hub process.
+# Tests a hub process with clients of third parties and with this repository's client.
 #
-#   tests/interop/run.sh [HUB_BINARY [SUITE...]]      suites: ws websockets rolling browser admin peerpigeon client dashboard
-#                                                   and wss: these, except rolling, with hubs that speak TLS
+#   tests/interop/run.sh [HUB_BINARY [SUITE...]]      suites: ws websockets rolling browser admin peerpigeon client
+#                                                   dashboard
+#                                                   and wss: the suites ws, websockets, browser, admin and peerpigeon,
+#                                                   and a part of client, with hubs that use TLS
 #
-# STORM=1000  peers of the large crowd (0: none)       PAIRS=6  pairs of npm peerpigeon, each in a network of its own
-# SLOW=1      adds tests that take minutes             TABS=5   tabs of one mesh
-# HUBS_AT=ws://…,ws://…  for `browser` only: uses these hubs, which form one mesh, instead of its own
-# PEERS=60    peers of the rolling restart             DRAIN_SECS=3  for each of its hubs
+# STORM=1000  peers that join at once (0: no storm)    PAIRS=6  pairs of npm peerpigeon, each in its own network
+# SLOW=1      adds tests that take minutes             TABS=5   tabs of npm peerpigeon that form one mesh
+# HUBS_AT=ws://…,ws://…  only for `browser`: uses these running hubs, which form one mesh, and starts none
+# PEERS=60    peers of the rolling restart             DRAIN_SECS=3  drain of each hub in the rolling restart
 #
-# If a required program is missing and cannot be installed, the suite prints SKIP. Ends with `N passed, N failed, N
-# skipped`. The suite client also uses coturn, Firefox (firefox-esr), Bun and Deno where they are installed, and skips
-# the tests of missing ones.
+# If a program that a suite requires is missing and cannot be installed, the script prints SKIP. At the end it prints `N
+# passed, N failed, N skipped`. The suite client also uses coturn, Firefox (firefox-esr), Bun and Deno if they are
+# installed, and otherwise skips the tests that need them.
 set -euo pipefail
 
 hub=$(realpath "${1:-target/release/peerpigeon}")
@@ -43,10 +45,10 @@ main() {
   [[ $failed -eq 0 ]]
 }
 
-# Repeats the most important suites with TLS, with a certificate of a private authority.
+# Repeats the most important suites with hubs that use TLS, with a certificate of a private authority.
 over_tls() {
   command -v openssl >/dev/null || skip "openssl is missing" || return 1
-  # Packages are installed now, because node and Python then trust only the tests' authority.
+  # Packages are installed before the suites run with TLS, because node and Python then trust only the tests' authority.
   { needs_node && needs_python && needs_chromium; } || true
   local at=$logs/tls
   mkdir -p "$at"
@@ -63,7 +65,8 @@ over_tls() {
   { needs_node && needs_chromium && run_node browser; } || true
   { needs_node && needs_chromium && run_node admin; } || true
   { needs_node && needs_chromium && run_node peerpigeon; } || true
-  # The other tests of the client do not depend on the hub's scheme, and Firefox trusts no authority of the tests.
+  # Only a part of the client's tests is repeated. The others do not depend on TLS, or need Firefox, which does not
+  # trust the authority of the tests.
   { needs_node && needs_chromium && run_node client --test-name-pattern 'two tabs meet|twelve tabs|megabyte|hub that'; } || true
 }
 
@@ -110,7 +113,7 @@ run_node() {
   count "$ended" "$(sum pass "$report")" "$(sum fail "$report")" "$(sum cancelled "$report")" "$(sum skipped "$report")"
 }
 
-# Checks of the client alone: its types, its tests, and that dist/ is built from the source.
+# Checks the client without a hub: its types, its unit tests, and that dist/ is built from the source.
 run_units() {
   local report=$logs/units.tap ended=0
   (cd ../../clients/js && npx tsc && node build.mjs --check && node test/run.mjs --test-reporter=tap --test-reporter-destination="$report" \
@@ -126,7 +129,7 @@ run_python() {
   local report=$logs/websockets ended=0
   .venv/bin/python websockets_test.py --counts "$report" || ended=$?
   touch "$report"
-  # shellcheck disable=SC2046 # Three numbers, or nothing if the test ended too early.
+  # shellcheck disable=SC2046 # The report has three numbers, or is empty if the tests ended early.
   set -- $(cat "$report")
   count "$ended" "${1:-}" "${2:-}" 0 "${3:-}"
 }

@@ -1,4 +1,4 @@
-// A TURN server on loopback: coturn, if the machine has it.
+// Runs a TURN server on loopback: coturn, if it is installed.
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { once } from 'node:events'
@@ -7,10 +7,13 @@ import { freePort } from './hub.mjs'
 
 const COTURN = process.env.TURNSERVER ?? '/usr/bin/turnserver'
 
-/** Starts a server, if coturn is installed. */
+/** Returns a function that starts a server, or undefined if coturn is not installed. */
 export const findTurn = () => existsSync(COTURN) ? start : undefined
 
-/** With `secret`, the server accepts time-limited credentials of a hub with this secret; otherwise one user. */
+/**
+ * Starts a server. With `secret`, it accepts temporary credentials of a hub with this secret. Otherwise it has one
+ * user.
+ */
 async function start ({ secret } = {}) {
   const port = await freePort()
   const url = `turn:127.0.0.1:${port}`
@@ -33,7 +36,7 @@ async function start ({ secret } = {}) {
   return server
 }
 
-/** Asks for a binding (RFC 8489) until there is an answer. */
+/** Sends binding requests (RFC 8489) until the server answers. */
 async function answers (port) {
   const socket = createSocket('udp4')
   const request = Buffer.from('000100002112a442' + '00'.repeat(12), 'hex')

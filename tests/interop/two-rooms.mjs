@@ -1,12 +1,13 @@
-// Two rooms of the client in one process without a browser, as docs/client.md says: they meet, and one sends to the other.
+// Joins a room twice with the client in one process without a browser, as docs/client.md shows. One member sends
+// messages to the other.
 //
-//   node two-rooms.mjs ws://127.0.0.1:8080        or bun, or deno run -A
+//   node two-rooms.mjs ws://127.0.0.1:8080        or with bun, or with deno run -A
 import assert from 'node:assert/strict'
 import wrtc from '@roamhq/wrtc'
 import ws from 'ws'
 import { join } from '../../clients/js/dist/client.js'
 
-// This module knows only the older form, which has an argument.
+// In the native module, setLocalDescription() needs an argument. Browsers also support the form without an argument.
 class RTCPeerConnection extends wrtc.RTCPeerConnection {
   async setLocalDescription (description) {
     description ??= this.signalingState === 'have-remote-offer' ? await this.createAnswer() : await this.createOffer()

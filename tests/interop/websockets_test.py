@@ -1,6 +1,6 @@
-"""Python `websockets` against a hub: crowds, and every way in which a client or the hub can go.
+"""Tests a hub with Python `websockets`: many peers that join at once, and all ways in which a client or the hub can end.
 
-STORM=1000 is the size of the large crowd (0: leave it out); SLOW=1 adds what takes minutes.
+STORM=1000 sets the number of peers in the largest test (0 skips it). SLOW=1 adds tests that take minutes.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ from hub import Hub
 
 DEADLINE_SECS = 10
 TAKEOVER_GRACE_SECS = 2
-# A hub notices a closed socket at once; the rest is a reserve for busy machines.
+# Maximum time until a leave arrives. A hub notices a closed socket at once, so this is a reserve for busy machines.
 NOTICED_SECS = 5
 STORM = int(os.environ.get("STORM", "1000"))
 SLOW = os.environ.get("SLOW") == "1"
 
-# Enough for the largest crowd of these tests; the default is 1,000.
+# The default MAX_CONNECTIONS of 1,000 is too low for the largest test.
 CROWD = {"MAX_CONNECTIONS": "20000"}
 
 
@@ -53,8 +53,8 @@ class Peer:
         self.reader = None
 
     async def open(self):
-        # No proxy, since the hub is on this machine. Any number of frames may be queued: no client here is slow on
-        # purpose.
+        # No proxy is used, because the hub is on this machine. The queue of received frames is not limited, because a
+        # limit would make clients read slowly.
         self.socket = await connect(
             f"{self.hub.ws}/ws?peerId={self.id}",
             compression=None, max_queue=None, max_size=None, open_timeout=60, ping_interval=None, proxy=None,
@@ -75,7 +75,7 @@ class Peer:
     async def read(self):
         try:
             async for text in self.socket:
-                # A storm brings a million of these messages, so the id is cut out instead of parsed.
+                # The largest test causes a million of these messages, so the id is cut out without parsing the JSON.
                 if text.startswith('{"type":"peer-discovered"'):
                     at = text.index('"peerId":"') + 10
                     subject = text[at:at + 40]
@@ -93,7 +93,7 @@ class Peer:
         self.changed.set()
 
     async def until(self, done, what, secs=DEADLINE_SECS):
-        """Waits until `done()` is true; checks it after every message."""
+        """Waits until `done()` returns true. Calls it after each message."""
         async def look():
             while not done():
                 self.changed.clear()
@@ -113,7 +113,7 @@ class Peer:
         await self.until(lambda: peer_id in self.left, f"leave of {peer_id}", secs)
 
     def vanish(self):
-        """Resets the TCP connection: no close frame, no FIN."""
+        """Resets the TCP connection, without a close frame and without a FIN."""
         linger_zero(self.socket.transport.get_extra_info("socket"))
         self.socket.transport.abort()
 
@@ -127,7 +127,7 @@ def linger_zero(sock):
 
 
 class HalfOpen:
-    """A hand-written WebSocket that connects and then neither reads nor answers, like a peer whose network is gone."""
+    """A hand-written WebSocket that connects and then neither reads nor answers, like a peer whose network has failed."""
 
     def __init__(self, hub, network="n"):
         self.id = new_id()
@@ -154,7 +154,7 @@ class HalfOpen:
         )
 
     def close_code(self):
-        """Reads the backlog up to the hub's close frame."""
+        """Reads all unread data up to the hub's close frame. Returns its code."""
         data = self.unread
         while True:
             more = self.socket.recv(65536)
@@ -175,7 +175,7 @@ class HalfOpen:
 
 
 async def crowd(hub, size):
-    """This number of peers join one network as fast as possible, and each discovers each other exactly once."""
+    """Lets this number of peers join one network as fast as possible. Waits until each has discovered all others."""
     peers = await asyncio.gather(*(Peer(hub).open() for _ in range(size)))
     started = time.monotonic()
     await asyncio.gather(*(peer.say("announce") for peer in peers))
@@ -201,7 +201,7 @@ def check_everyone_once(peers, *others):
 async def join_and_vanish(size):
     async with Hub(**CROWD) as hub:
         peers = await crowd(hub, size)
-        # The observer joins last, so any duplicate has arrived before its discovery.
+        # The observer joins last. When the peers have discovered it, any duplicate discoveries have arrived, too.
         observer = await Peer(hub).join()
         await asyncio.gather(*(peer.hears(observer.id, 60) for peer in peers))
         await observer.until(lambda: len(observer.discovered) >= size, f"{size} discoveries", 60)
@@ -212,7 +212,7 @@ async def join_and_vanish(size):
         await observer.until(lambda: len(observer.left) >= size, f"{size} leaves", 60)
         print(f"# {size} leaves in {time.monotonic() - started:.1f} s", file=sys.stderr)
         await asyncio.gather(*(peer.reader for peer in peers))
-        # The last four peers, one on every shard, join last for the same reason.
+        # When the observer has discovered four more peers, any duplicate leaves have arrived, too.
         late = [await Peer(hub).join() for _ in range(4)]
         for peer in late:
             await observer.hears(peer.id)
@@ -223,7 +223,7 @@ async def join_and_vanish(size):
 
 class AsyncTest(IsolatedAsyncioTestCase):
     async def asyncSetUp(self):
-        # unittest enables asyncio's debug mode, which takes half the time of a storm.
+        # unittest enables asyncio's debug mode, which would double the time of the largest test.
         asyncio.get_running_loop().set_debug(False)
 
 
@@ -277,7 +277,7 @@ class Ends(AsyncTest):
                 await back.hears(observer.id)
                 self.assertEqual(observer.left, {silent.id: 1})
                 self.assertEqual(await asyncio.to_thread(silent.close_code), 4001)
-                # The late end of the old connection is not the end of the new one.
+                # The old connection ends only now. That must not end the new connection.
                 silent.socket.shutdown(socket.SHUT_RDWR)
             other = await Peer(hub).join()
             await other.hears(back.id)
@@ -298,7 +298,7 @@ class Ends(AsyncTest):
             self.assertEqual(observer.left, {})
 
     @unittest.skipUnless(SLOW, "takes about a minute; SLOW=1 runs it")
-    async def test_a_half_open_connection_that_nobody_asks_for_is_found_dead(self):
+    async def test_a_half_open_connection_is_closed_as_dead(self):
         async with Hub() as hub:
             observer = await Peer(hub).join()
             silent = HalfOpen(hub)
@@ -325,15 +325,15 @@ class HubEnds(AsyncTest):
                 self.assertEqual(go_away["targetPeerId"], peer.id)
                 self.assertEqual(go_away["data"]["reason"], "draining")
                 self.assertIsInstance(go_away["data"]["closeInMs"], int)
-                # The only hub: its clients come back after the drain and the restart.
+                # There is no other hub, so clients must wait for the end of the drain and the restart.
                 self.assertGreaterEqual(go_away["data"]["reconnectInMs"], 1000)
-                self.assertNotIn("hubs", go_away["data"], "there are no others")
+                self.assertNotIn("hubs", go_away["data"], "there are no other hubs")
             for peer in peers:
                 await asyncio.wait_for(peer.reader, 60)
                 self.assertEqual(peer.socket.close_code, 1012)
             self.assertEqual(await asyncio.wait_for(hub.process.wait(), 60), 0)
 
-    async def test_what_is_said_after_go_away_still_arrives(self):
+    async def test_messages_sent_after_go_away_still_arrive(self):
         async with Hub() as hub:
             peers = [await Peer(hub).join() for _ in range(2)]
             for peer in peers:
@@ -345,7 +345,7 @@ class HubEnds(AsyncTest):
             await asyncio.wait_for(b.reader, 60)
             self.assertIn("last words", [message["data"] for message in b.others])
 
-    async def test_after_a_crash_and_a_restart_at_once_all_come_back(self):
+    async def test_all_peers_reconnect_after_a_crash_and_an_immediate_restart(self):
         size = 100
         async with AsyncExitStack() as stack:
             hub = await stack.enter_async_context(Hub(**CROWD))
@@ -362,7 +362,7 @@ class HubEnds(AsyncTest):
 
 
 async def come_back(peer):
-    """Reconnects like an application: after the end of the socket it retries with the same id until it works."""
+    """Reconnects as applications do: when the socket has ended, retries with the same id until it succeeds."""
     await peer.reader
     while True:
         try:
@@ -372,7 +372,7 @@ async def come_back(peer):
 
 
 async def client(url):
-    """A peer in a separate process that the test kills."""
+    """Runs a peer in a separate process, which the test kills."""
     async with connect(f"{url}/ws?peerId={new_id()}", proxy=None) as ws:
         connected = json.loads(await ws.recv())
         await ws.send(json.dumps({"type": "announce", "networkName": "n"}))
@@ -381,7 +381,7 @@ async def client(url):
 
 
 def main(arguments):
-    # A storm needs a thousand sockets in this process and a thousand in the hub, which inherits the limit.
+    # The largest test needs a thousand sockets in this process, and a thousand in the hub, which inherits the limit.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     counts = arguments.pop(arguments.index("--counts") + 1) if "--counts" in arguments else os.devnull

@@ -1,7 +1,7 @@
 // Tests of the whole client protocol with npm `ws` and one hub.
 //
-// Messages from one peer to another keep their order. So to check that nothing arrives, no test waits: the peer that
-// would have caused it sends one more message, which must be the next to arrive.
+// Messages from one peer to another keep their order. Therefore a test does not need to wait for a while to check that
+// no message arrives. Instead, the sender sends one more message, and this message must be the next to arrive.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
@@ -13,10 +13,10 @@ import { HUBS_AT, freePort, hubTest, peerId, startHub, within } from './hub.mjs'
 const HUB_KEYS = ['type', 'data', 'fromPeerId', 'targetPeerId', 'networkName', 'timestamp']
 const TAKEOVER_GRACE_MS = 2_000
 
-// Contains the characters that a URL escapes.
+// This token contains characters that must be escaped in a URL.
 const TOKEN = 'open/sesame+&more=%41?#'
 
-/** Two peers of one network that have discovered each other, with no unread messages. */
+/** Connects two peers to one network, and waits until they have discovered each other. No message is left unread. */
 async function pair (hub, networkName, options = {}) {
   const a = await Client.connect(hub, options.a)
   const b = await Client.connect(hub, options.b)
@@ -30,10 +30,10 @@ async function pair (hub, networkName, options = {}) {
 function checkFromHub (frame, target, networkName) {
   const { raw, message, binary } = frame
   assert.equal(binary, false)
-  // The fields that distinguish sessions of a peer follow the Go hub's fields.
+  // The fields `session` and `again` come after the fields that the Go hub also sends.
   const more = message.type.startsWith('peer-') ? ['session', ...'again' in message ? ['again'] : []] : []
   assert.deepEqual(Object.keys(message), [...HUB_KEYS, ...more])
-  assert.equal(raw, JSON.stringify(message), 'compact')
+  assert.equal(raw, JSON.stringify(message), 'the JSON must be compact')
   assert.equal(message.fromPeerId, 'system')
   assert.equal(message.targetPeerId, target)
   assert.equal(message.networkName, networkName)
@@ -50,16 +50,16 @@ async function eventually (check, ms = 5_000) {
   }
 }
 
-// --- ids with proof: the example of docs/security.md, as it is printed there
+// --- ids with proof: runs the example of docs/security.md exactly as it is printed there
 
 const proofExample = readFileSync(new URL('../../docs/security.md', import.meta.url), 'utf8')
   .split('<!-- example:proof -->')[1].match(/^\s*```js\n(.*?)```/s)[1]
 
-test('ids with proof: the example of the documentation proves its id', { skip: HUBS_AT && 'it needs its own hub' }, async () => {
+test('ids with proof: the example in the documentation works', { skip: HUBS_AT && 'it needs its own hub' }, async () => {
   assert.ok(proofExample.trimEnd().split('\n').length <= 15, 'the example is short')
   const port = await freePort()
   const hub = await startHub({ port, env: { PEER_ID_PROOF: 'required', PEER_ID_HOSTS: `127.0.0.1:${port}` } })
-  // This hub has another name than its clients use.
+  // This hub expects another host name in proofs than its clients use.
   const other = await startHub({ env: { PEER_ID_PROOF: 'offered', PEER_ID_HOSTS: 'hub.example' } })
   try {
     const connect = new Function('WebSocket', `${proofExample}\nreturn connect`)(WebSocket)
@@ -90,9 +90,9 @@ test('ids with proof: the example of the documentation proves its id', { skip: H
   }
 })
 
-// --- the schemas; every message of these tests is validated
+// --- schemas (each message of these tests is also validated)
 
-hubTest('schema: valid messages pass and invalid ones fail', {}, async hub => {
+hubTest('schema: valid messages pass, and invalid messages fail', {}, async hub => {
   const [a, b] = [peerId(), peerId()]
   for (const message of [
     { type: 'announce', networkName: 'n', data: { info: 'hi', discover: { closest: 8 } } }, { type: 'announce' }, { type: 'ping' },
@@ -116,13 +116,12 @@ hubTest('schema: valid messages pass and invalid ones fail', {}, async hub => {
   assert.ok(isFromHub(code) && !isFromHub({ ...code, data: { code: 'nope', message: 'no' } }))
 })
 
-// The schemas contain all reasons and codes of the program.
-hubTest('schema: its reasons and codes are those of the metrics', {}, async hub => {
+hubTest('schema: it contains the same reasons and codes as the metrics', {}, async hub => {
   const page = readFileSync(new URL('../../docs/metrics.md', import.meta.url), 'utf8')
   const listed = (series, label) => page.match(new RegExp(`\\| \`${series}\` \\| \`${label}\` \\| (.*) \\|`))[1].match(/[a-z0-9-]+/g)
   const said = JSON.parse(readFileSync(new URL('../../docs/schema/hub.schema.json', import.meta.url), 'utf8'))
   const disconnected = said.oneOf.find(one => one.title === 'peer-disconnected').properties.data.properties.reason.enum
-  // Clients get client-closed for a closed page, with another close code.
+  // For a closed page, clients receive the reason client-closed with another close code.
   const reasons = listed('peerpigeon_closes_total', 'reason').filter(reason => reason !== 'page-closed')
   assert.deepEqual([...reasons, 'hub-lost', 'moved', 'crowded'].sort(), [...disconnected].sort())
   assert.deepEqual(listed('peerpigeon_errors_total', 'code').sort(), [...said.$defs.code.enum].sort())
@@ -131,7 +130,7 @@ hubTest('schema: its reasons and codes are those of the metrics', {}, async hub 
 // --- connecting
 
 for (const path of ['/ws', '/', '/ws/']) {
-  hubTest(`connect: ${path} says connected first`, {}, async hub => {
+  hubTest(`connect: at ${path}, the first message is connected`, {}, async hub => {
     const a = await Client.open(hub, { path })
     const { raw, message } = await a.next('connected')
     assert.deepEqual(Object.keys(message), ['type', 'data', 'fromPeerId', 'networkName', 'timestamp'])
@@ -146,7 +145,7 @@ for (const path of ['/ws', '/', '/ws/']) {
   })
 }
 
-hubTest('connect: an id in upper case is the same peer in lower case', {}, async hub => {
+hubTest('connect: an id in upper case means the same peer as in lower case', {}, async hub => {
   const id = peerId('ab')
   const a = await Client.connect(hub, { id: id.toUpperCase() })
   assert.equal(a.connected.message.data.peerId, id)
@@ -190,11 +189,11 @@ hubTest('connect: a peer beyond MAX_CONNECTIONS is closed with 1008 without a me
 
 // --- announce and discover
 
-hubTest('announce: both peers discover each other and not themselves, with the bytes of the Go hub and a session', {}, async hub => {
+hubTest('announce: both peers discover each other and not themselves, in the format of the Go hub with a session number', {}, async hub => {
   const a = await Client.connect(hub, { id: peerId('a') })
   const b = await Client.connect(hub, { id: peerId('b') })
   a.announce('n', { info: 'hello' })
-  assert.deepEqual(await a.fence(), [], 'no acknowledgement')
+  assert.deepEqual(await a.fence(), [], 'an announcement without `ack` has no answer')
   b.announce('n', { info: 'hi' })
   const told = await a.next('peer-discovered')
   checkFromHub(told, a.id, 'n')
@@ -225,7 +224,7 @@ hubTest('announce: a new member discovers all others with their data, in ascendi
   assert.deepEqual(await newcomer.hearUntil(members[0], 'n'), [])
 })
 
-hubTest('announce: another announcement repeats all discoveries, with the new data', {}, async hub => {
+hubTest('announce: a repeated announcement sends the new data and repeats all discoveries', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   b.announce('n', { mood: 'new' })
   const renewed = (await a.next('peer-discovered')).message
@@ -244,10 +243,10 @@ hubTest('announce: the hub sets peerId and isHub', {}, async hub => {
   assert.deepEqual((await a.next('peer-discovered')).message.data, { more: [1, { two: null }], isHub: false, peerId: b.id })
   a.signal('offer', peerId(), 1, { networkName: 'n' })
   await a.find(frame => frame.message.type === 'error', 'an error')
-  assert.deepEqual((await b.hearUntil(a, 'n')).filter(frame => frame.message.type === 'offer'), [], 'isHub causes no signals for unknown peers')
+  assert.deepEqual((await b.hearUntil(a, 'n')).filter(frame => frame.message.type === 'offer'), [], 'a peer with isHub must not receive signals for unknown peers')
 })
 
-hubTest('announce: data other than an object counts as empty', {}, async hub => {
+hubTest('announce: data that is not an object counts as an empty object', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   for (const data of [null, 'text', 7, true, ['x'], undefined]) {
     b.announce('n', data)
@@ -255,7 +254,7 @@ hubTest('announce: data other than an object counts as empty', {}, async hub => 
   }
 })
 
-hubTest('announce: text of any script and with any escape arrives unchanged', {}, async hub => {
+hubTest('announce: text in any script and with any escape sequence arrives unchanged', {}, async hub => {
   const [a, b] = await pair(hub, 'nätwörk 🐦 "quoted" \\ \u0001')
   const data = { 'ключ "x"': 'värde \\ \u0000 \u2028 🕊', nested: { deep: [[[['x']]]] } }
   b.announce('nätwörk 🐦 "quoted" \\ \u0001', data)
@@ -266,7 +265,7 @@ hubTest('announce: text of any script and with any escape arrives unchanged', {}
 
 // --- networks
 
-hubTest('networks: missing, null and blank mean global', {}, async hub => {
+hubTest('networks: a missing, null or blank name means global', {}, async hub => {
   const a = await Client.join(hub, 'global')
   for (const networkName of [undefined, null, '', '   ', 'global']) {
     const b = await Client.connect(hub)
@@ -331,7 +330,7 @@ hubTest('signals: data passes through byte for byte', {}, async hub => {
   }
 })
 
-hubTest('signals: missing data is null', {}, async hub => {
+hubTest('signals: missing data arrives as null', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   a.send({ type: 'offer', targetPeerId: b.id, networkName: 'n' })
   const { raw, message } = await b.next('offer')
@@ -372,7 +371,7 @@ hubTest('signals: a peer without an announcement is in global', {}, async hub =>
   assert.equal((await a.next('error')).message.data.code, 'wrong-network')
 })
 
-hubTest('signals: a thousand in each direction arrive in order and exactly once', {}, async hub => {
+hubTest('signals: a thousand signals in each direction arrive in order and exactly once', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   for (let index = 0; index < 1000; index++) {
     a.signal('ice-candidate', b.id, index, { networkName: 'n' })
@@ -394,7 +393,7 @@ hubTest('signals: types that would disturb existing clients are dropped without 
 
 // --- ping
 
-hubTest('ping: the message and the frame are answered', {}, async hub => {
+hubTest('ping: the hub answers ping messages and ping frames', {}, async hub => {
   const a = await Client.connect(hub)
   a.send({ type: 'ping' })
   const pong = await a.next('pong')
@@ -426,8 +425,8 @@ hubTest('leave: a closed socket causes one peer-disconnected', {}, async hub => 
     assert.equal(typeof data.timestamp, 'number')
     const again = await Client.join(hub, 'n', {}, { id: b.id })
     const back = (await a.next('peer-discovered')).message
-    assert.equal(back.data.peerId, again.id, 'back, and no second leave before that')
-    assert.ok(back.session > left.message.session, 'a later connection has a greater number')
+    assert.equal(back.data.peerId, again.id, 'no second leave may arrive before the peer is discovered again')
+    assert.ok(back.session > left.message.session, 'a later session must have a greater number')
     await Promise.all([a.close(), again.close()])
     await eventually(async () => assert.equal((await (await fetch(`${hub.url}/health`)).json()).connections, 0))
   }
@@ -450,12 +449,12 @@ hubTest('goodbye: the other members receive it instead of peer-disconnected', {}
   assert.equal((await a.next('peer-discovered')).message.data.peerId, b.id)
 })
 
-hubTest('goodbye: missing data is null', {}, async hub => {
+hubTest('goodbye: missing data arrives as null', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   b.send({ type: 'goodbye' })
   const { message } = await a.next('goodbye')
   assert.equal(message.data, null)
-  assert.equal(message.networkName, 'n', 'under the name of the network that is left')
+  assert.equal(message.networkName, 'n', 'a goodbye must name the network that the peer leaves')
 })
 
 hubTest('goodbye: the session stays open and may announce again', {}, async hub => {
@@ -469,7 +468,7 @@ hubTest('goodbye: the session stays open and may announce again', {}, async hub 
   assert.equal((await a.next('peer-disconnected')).message.data.peerId, b.id)
 })
 
-hubTest('goodbye: with a name the peer leaves only that network; without, each of its networks once', {}, async hub => {
+hubTest('goodbye: with a network name, the peer leaves only this network, and without one, each of its networks', {}, async hub => {
   const a = await Client.connect(hub)
   const b = await Client.connect(hub)
   for (const networkName of ['x', 'y', 'z']) { a.announce(networkName); b.announce(networkName) }
@@ -485,7 +484,7 @@ hubTest('goodbye: with a name the peer leaves only that network; without, each o
   assert.equal((await a.next('peer-discovered')).message.networkName, 'x')
 })
 
-hubTest('goodbye: only members of the networks left receive it', {}, async hub => {
+hubTest('goodbye: only members of the networks that the peer leaves receive it', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   const c = await Client.join(hub, 'other')
   b.send({ type: 'goodbye' })
@@ -520,11 +519,11 @@ for (const [code, text] of MALFORMED) {
     checkFromHub(error, a.id, error.message.networkName)
     assert.equal(error.message.data.code, code, error.raw)
     assert.equal(typeof error.message.data.message, 'string')
-    assert.deepEqual(await a.fence(), [], 'one error, and the session goes on')
+    assert.deepEqual(await a.fence(), [], 'there must be one error, and the session must stay open')
   })
 }
 
-hubTest('errors: JSON other than an object is invalid', {}, async hub => {
+hubTest('errors: JSON that is not an object is invalid', {}, async hub => {
   const a = await Client.connect(hub)
   for (const text of ['[]', '"offer"', '7', 'null']) {
     a.send(text)
@@ -532,7 +531,7 @@ hubTest('errors: JSON other than an object is invalid', {}, async hub => {
   }
 })
 
-hubTest('errors: they contain inReplyTo, target, network and, last, the id', {}, async hub => {
+hubTest('errors: an error contains inReplyTo, target and network, and its last field is the id', {}, async hub => {
   const a = await Client.join(hub, 'n')
   const nobody = peerId()
   a.signal('offer', nobody, 1, { networkName: 'n' })
@@ -546,7 +545,7 @@ hubTest('errors: they contain inReplyTo, target, network and, last, the id', {},
   assert.equal(Object.keys(other.message.data).at(-1), 'id')
 })
 
-hubTest('errors: a target in another network is wrong-network', {}, async hub => {
+hubTest('errors: a signal to a peer in another network gets wrong-network', {}, async hub => {
   const a = await Client.join(hub, 'x')
   const b = await Client.join(hub, 'y')
   for (const networkName of ['x', 'y', 'global', undefined]) {
@@ -555,7 +554,7 @@ hubTest('errors: a target in another network is wrong-network', {}, async hub =>
   }
   b.announce('x')
   assert.equal((await b.find(frame => frame.message.type === 'peer-discovered', 'a')).message.data.peerId, a.id)
-  assert.deepEqual(await b.hearUntil(a, 'x'), [], 'none of them arrived')
+  assert.deepEqual(await b.hearUntil(a, 'x'), [], 'none of the signals may arrive')
 })
 
 hubTest('errors: a peer cannot join more networks than the maximum', {}, async hub => {
@@ -565,7 +564,7 @@ hubTest('errors: a peer cannot join more networks than the maximum', {}, async h
   a.announce('n33')
   assert.equal((await a.next('error')).message.data.code, 'too-many-networks')
   a.announce('n1')
-  assert.deepEqual(await a.fence(), [], 'it may announce again in its networks')
+  assert.deepEqual(await a.fence(), [], 'a peer may announce again in its networks')
 })
 
 hubTest('receipts: a signal with an id has one outcome and no error', {}, async hub => {
@@ -593,7 +592,7 @@ hubTest('receipts: an id of 65 bytes is invalid', {}, async hub => {
   assert.equal((await a.next('error')).message.data.code, 'invalid-message')
 })
 
-hubTest('receipts: each of five hundred signals in flight gets one', {}, async hub => {
+hubTest('receipts: each of five hundred signals in flight gets one receipt', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   const ids = Array.from({ length: 500 }, (_, index) => `signal-${index}`)
   for (const id of ids) a.signal('ice-candidate', b.id, id, { networkName: 'n', id })
@@ -616,7 +615,7 @@ hubTest('frames: JSON in a binary frame is accepted and relayed as text', {}, as
   assert.equal(message.data, 'é🐦')
 })
 
-hubTest('frames: a binary frame that is not UTF-8 is an error and is not relayed', {}, async hub => {
+hubTest('frames: a binary frame that is not UTF-8 gets an error and is not relayed', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   const [head, tail] = JSON.stringify({ type: 'offer', targetPeerId: b.id, networkName: 'n', data: '|' }).split('|')
   a.socket.send(Buffer.concat([Buffer.from(head), Buffer.from([0xff, 0xfe]), Buffer.from(tail)]), { binary: true })
@@ -635,7 +634,7 @@ hubTest('frames: fragments form one message', {}, async hub => {
   assert.equal((await b.next('offer')).message.data, 'é🐦'.repeat(50))
 })
 
-hubTest('frames: a message of the maximum length passes; one byte more ends with 1009', {}, async hub => {
+hubTest('frames: a message of the maximum length is relayed, and one more byte closes the session with 1009', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   const limit = a.connected.message.data.maxMessageBytes
   const [head, tail] = JSON.stringify({ type: 'offer', targetPeerId: b.id, networkName: 'n', data: '|' }).split('|')
@@ -648,7 +647,7 @@ hubTest('frames: a message of the maximum length passes; one byte more ends with
   assert.equal((await b.next('peer-disconnected')).message.data.peerId, a.id)
 })
 
-hubTest('frames: fragments cannot exceed the limit', {}, async hub => {
+hubTest('frames: the maximum length also applies to a message in fragments', {}, async hub => {
   const a = await Client.connect(hub)
   const part = Buffer.alloc(64 * 1024, 0x20)
   const limit = a.connected.message.data.maxMessageBytes
@@ -658,13 +657,13 @@ hubTest('frames: fragments cannot exceed the limit', {}, async hub => {
 
 // --- takeover
 
-hubTest('takeover: a live session keeps its id, the second one is closed with 4009', {}, async hub => {
+hubTest('takeover: a session that answers keeps its id, and the second session is closed with 4009', {}, async hub => {
   const [a, b] = await pair(hub, 'n')
   const second = await Client.open(hub, { id: a.id })
   second.announce('n')
   assert.deepEqual(await second.end(), { code: 4009, reason: 'peer id in use' })
-  assert.deepEqual(second.frames, [], 'no connected')
-  assert.deepEqual(await b.hearUntil(a, 'n'), [], 'nobody else notices')
+  assert.deepEqual(second.frames, [], 'the second session must not receive `connected`')
+  assert.deepEqual(await b.hearUntil(a, 'n'), [], 'other peers must not notice the second session')
   assert.deepEqual(await a.hearUntil(b, 'n'), [])
 })
 
@@ -674,14 +673,14 @@ hubTest('takeover: a session that does not answer is replaced after two seconds'
   const second = await Client.open(hub, { id: a.id })
   second.announce('n', { second: true })
   b.signal('offer', a.id, 'while pending', { networkName: 'n' })
-  assert.equal((await a.next('offer')).message.data, 'while pending', 'signals still go to the old session')
+  assert.equal((await a.next('offer')).message.data, 'while pending', 'signals must still reach the old session')
   assert.deepEqual(await a.end(), { code: 4001, reason: 'replaced' })
   const took = Date.now() - started
   assert.ok(took > TAKEOVER_GRACE_MS - 200 && took < TAKEOVER_GRACE_MS + 3_000, `replaced after ${took} ms`)
   assert.equal((await b.next('peer-disconnected')).message.data.peerId, a.id)
   assert.deepEqual((await b.next('peer-discovered')).message.data, { second: true, isHub: false, peerId: a.id })
   await second.next('connected')
-  assert.equal((await second.next('peer-discovered')).message.data.peerId, b.id, 'its first frames were kept')
+  assert.equal((await second.next('peer-discovered')).message.data.peerId, b.id, 'the hub must process the frames that arrived before the takeover')
   b.signal('offer', a.id, 'after', { networkName: 'n' })
   assert.equal((await second.next('offer')).message.data, 'after')
 })
@@ -699,7 +698,7 @@ hubTest('takeover: of two connections that wait for one id, one is closed with 4
   assert.equal((await old.end()).code, 4001)
 })
 
-hubTest('takeover: when the old session ends by itself, the new one is admitted at once', {}, async hub => {
+hubTest('takeover: when the old session ends by itself, the new session is admitted at once', {}, async hub => {
   const [a, b] = await pair(hub, 'n', { a: { options: { autoPong: false } } })
   const second = await Client.open(hub, { id: a.id })
   const started = Date.now()
@@ -733,7 +732,7 @@ for (const [path, keys] of Object.entries(PAGES)) {
   })
 }
 
-hubTest('pages: their values are right', { env: { MAX_CONNECTIONS: '77', FLY_REGION: 'ams', FLY_APP_NAME: 'pigeons', HUB_MESH_NAMESPACE: 'elsewhere' } }, async hub => {
+hubTest('pages: the values are correct', { env: { MAX_CONNECTIONS: '77', FLY_REGION: 'ams', FLY_APP_NAME: 'pigeons', HUB_MESH_NAMESPACE: 'elsewhere' } }, async hub => {
   await pair(hub, 'n')
   await Client.connect(hub)
   const health = await eventually(async () => {
@@ -759,7 +758,7 @@ hubTest('pages: their values are right', { env: { MAX_CONNECTIONS: '77', FLY_REG
   assert.deepEqual(await getJson(hub, '/hubstats'), { bootstrapHubs: [], connectedHubs: 0, hubs: [], totalHubs: 0 })
 })
 
-hubTest('pages: /metrics is Prometheus text and names neither peer nor network', {}, async hub => {
+hubTest('pages: /metrics is Prometheus text and contains no names of peers and networks', {}, async hub => {
   const [a, b] = await pair(hub, 'secret-network')
   a.signal('offer', b.id, 1, { networkName: 'secret-network' })
   await b.next('offer')
