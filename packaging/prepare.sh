@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Prepares the other contents of packages: manual pages, completions, the service, and a file for its settings.
+# Prepares the files that packages contain besides the program: manual pages, completions, the service, and a file for
+# the settings of the service.
 #
 #   packaging/prepare.sh PROGRAM OUT
 #
@@ -11,7 +12,7 @@ program=$(realpath "$1") out=$2
 rm -rf "$out"
 mkdir -p "$out/man" "$out/completions"
 "$program" man "$out/man"
-# The compressed pages contain no time, so that the same page always gives the same file.
+# Without -n, gzip would write the time into the file, and the same page would give different files.
 gzip -9 -n "$out"/man/*.1
 for shell in bash zsh fish; do "$program" completions $shell >"$out/completions/$shell"; done
 # Packages install programs to /usr/bin. /usr/local/bin belongs to the machine's administrator.
@@ -20,7 +21,10 @@ sed '1,/^$/d; s#/usr/local/bin/#/usr/bin/#' deploy/systemd/peerpigeon.service >"
 cat >"$out/peerpigeon.env" <<'ENV'
 # Settings of the hub, one NAME=value a line: see peerpigeon-serve(1). After a change: systemctl restart peerpigeon
 #
-# HOST=:: also serves other machines, over IPv4 and IPv6. HOST=localhost PORT=8080 AUTH_TOKEN=
+# HOST=:: also serves other machines, over IPv4 and IPv6.
+#HOST=localhost
+#PORT=8080
+#AUTH_TOKEN=
 #ALLOWED_ORIGINS=https://app.example.com
 ENV
 cat >"$out/copyright" <<COPYRIGHT

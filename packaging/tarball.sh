@@ -3,7 +3,7 @@
 #
 #   packaging/tarball.sh PROGRAM TARGET OUT       such as target/…/peerpigeon x86_64-unknown-linux-musl dist
 #
-# Cargo.toml ([package.metadata.binstall]) expects this name and this folder.
+# [package.metadata.binstall] in Cargo.toml expects the name of this archive and the folder in it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 program=$1 target=$2 out=$3
@@ -17,8 +17,8 @@ rm "$work/$name"/{copyright,peerpigeon.env,peerpigeon.service}
 cp deploy/systemd/peerpigeon.service LICENSE README.md "$work/$name/"
 install -m 755 "$program" "$work/$name/peerpigeon"
 mkdir -p "$out"
-# The same program always gives the same archive: names are sorted, and times and owners are left out. BSD tar does not
-# have these options.
+# The same program always gives the same archive, because names are sorted and the archive contains no times and owners.
+# BSD tar has no options for this.
 if tar --version | grep -q GNU; then
   tar -C "$work" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - "$name" | gzip -9 -n >"$out/$name.tar.gz"
 else

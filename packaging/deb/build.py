@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Builds the .deb with dpkg-deb from [package.metadata.deb] in Cargo.toml, as cargo-deb would: without Rust.
+"""Builds the .deb from [package.metadata.deb] in Cargo.toml with dpkg-deb. Unlike cargo-deb, it does not need Rust.
 
     packaging/deb/build.py PROGRAM ARCHITECTURE OUT     such as target/…/peerpigeon amd64 dist
 
-Run packaging/prepare.sh first: the assets name what it has made in target/package.
+Run packaging/prepare.sh first, with target/package as OUT: the list of assets names its files.
 """
 
 import glob

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Starts the hub: the program is in the package for this platform, which npm has installed as an optional dependency.
+// Starts the hub. The program is in the package for this platform, which npm installs as an optional dependency.
 import { spawn } from 'node:child_process'
 import { createRequire } from 'node:module'
 
@@ -21,7 +21,7 @@ hub.on('error', error => {
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT']) process.on(signal, () => hub.kill(signal))
 hub.on('exit', (code, signal) => {
   if (!signal) process.exit(code)
-  // Ends with the same signal, as the hub itself would.
+  // Ends this process with the signal that ended the hub, so that its parent sees the same exit status.
   process.removeAllListeners(signal)
   process.kill(process.pid, signal)
 })

@@ -1,9 +1,10 @@
-// Lays out the npm packages: peerpigeon-hub, which starts the hub, and one package for each platform with the program.
+// Writes the folders of the npm packages: peerpigeon-hub, which starts the program, and for each platform one package
+// that contains the program.
 //
 //   node packaging/npm/layout.mjs VERSION OUT PLATFORM=FILE…     such as linux-x64=target/…/peerpigeon
 //
-// Platforms are Node's process.platform and process.arch. Publish the packages of the platforms first: npm publish
-// OUT/hub-linux-x64, … and then npm publish OUT/peerpigeon-hub.
+// The name of a platform consists of Node's process.platform and process.arch. Publish the packages of all platforms
+// first (npm publish OUT/hub-linux-x64, …), and then peerpigeon-hub (npm publish OUT/peerpigeon-hub).
 import { chmodSync, copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -46,7 +47,7 @@ for (const program of programs) {
     files: ['peerpigeon', 'LICENSE'],
     preferUnplugged: true
   }, { peerpigeon: file })
-  // The packages of a release require each other's version.
+  // peerpigeon-hub requires exactly the version of this release.
   optionalDependencies[name] = version
 }
 put('peerpigeon-hub', {

@@ -12,7 +12,7 @@ export function draw (name, attributes = {}, ...children) {
   return element
 }
 
-/** A number for people: 1234567 is "1.2M". */
+/** A number in a short form for people: 1234567 becomes "1.2M". */
 export function short (value) {
   if (value === undefined || value === null || Number.isNaN(value)) return '–'
   const size = Math.abs(value)
@@ -20,14 +20,14 @@ export function short (value) {
   return trim(value)
 }
 
-/** Bytes for people. */
+/** A number of bytes in a short form for people. */
 export function bytes (value) {
   if (value === undefined || value === null) return '–'
   for (const [unit, of] of [['GiB', 2 ** 30], ['MiB', 2 ** 20], ['KiB', 2 ** 10]]) if (value >= of) return `${trim(value / of)} ${unit}`
   return `${trim(value)} B`
 }
 
-/** A duration in milliseconds for people. */
+/** A duration (given in milliseconds) in a short form for people. */
 export function duration (ms) {
   if (ms === undefined || ms === null) return '–'
   if (ms < 1) return `${trim(ms * 1000)} µs`
@@ -50,7 +50,7 @@ export function ceiling (value) {
   return [1, 2, 5, 10].map(step => step * power).find(step => step >= value * 0.999999)
 }
 
-/** The same for bytes: a power of two. */
+/** The least power of two that is not below a number of bytes. */
 export const ceilingOfBytes = value => value > 0 ? 2 ** Math.ceil(Math.log2(value)) : 1
 
 /** The width of the drawing area of a chart, in pixels. */
@@ -62,8 +62,9 @@ const TOP = 8
 const BOTTOM = 18
 
 /**
- * Draws lines over time. series: [{ name, values }], each with one value (or null: a gap) for each of `times` (ms).
- * from and to: the shown time. format: a value as text. area: fills below the first line.
+ * Draws lines over time. series: [{ name, values }], where values has one value for each of `times` (in ms); null is a
+ * gap in the line. from and to: the first and the last time of the axis. format: returns a value as text. area: whether
+ * to fill the area below the first line.
  */
 export function lines (svg, { times, series, from, to, format = short, height = 150, labels = agoLabels, max, area = false }) {
   const width = widthOf(svg)
@@ -92,14 +93,14 @@ export function lines (svg, { times, series, from, to, format = short, height = 
   svg.scale = { times, series, from, to, width, height, x }
 }
 
-/** Labels of an axis of time that ends now. */
+/** Labels of a time axis whose end is the current time. */
 const agoLabels = (from, to) => {
   const span = to - from
   const count = 5
   return Array.from({ length: count + 1 }, (_, at) => [from + span * at / count, at === count ? 'now' : `−${duration(span - span * at / count)}`])
 }
 
-/** Labels of an axis of time that begins at 0. */
+/** Labels of a time axis that begins at 0. */
 export const sinceLabels = (from, to) => Array.from({ length: 6 }, (_, at) => [from + (to - from) * at / 5, duration((to - from) * at / 5)])
 
 function frame ({ width, height, highest, format, y, from, to, x, labels }) {
@@ -125,8 +126,9 @@ function show (svg, width, height, parts) {
 }
 
 /**
- * Draws a heat map over time. columns: [{ at, over, counts }] with one count for each of `rows` (names, from below).
- * The darker a cell, the larger its part of its column's sum.
+ * Draws a heat map over time. columns: [{ at, over, counts }], where a column begins at `at`, lasts `over` ms, and has
+ * one count for each of `rows` (the names of the rows, the lowest first). A darker cell has a larger share of the sum
+ * of its column.
  */
 export function heat (svg, { columns, rows, from, to, height = 190, labels = agoLabels }) {
   const width = widthOf(svg)
@@ -148,7 +150,7 @@ export function heat (svg, { columns, rows, from, to, height = 190, labels = ago
     if (!sum || right <= left) continue
     counts.forEach((count, index) => {
       if (!count || index < low || index > high) return
-      // A rare value must also be visible.
+      // Even the cell of a rare value must be visible.
       const shade = 0.18 + 0.82 * Math.sqrt(count / sum)
       parts.push(draw('rect', { class: 'cell', x: left.toFixed(1), y: y(index).toFixed(1), width: Math.max(0.8, right - left).toFixed(1), height: (row - 0.5).toFixed(1), 'fill-opacity': shade.toFixed(2) }))
     })
@@ -163,7 +165,7 @@ export function heat (svg, { columns, rows, from, to, height = 190, labels = ago
   show(svg, width, height, parts)
 }
 
-/** Vertical bars: [{ name, value }]. */
+/** Draws vertical bars. values: [{ name, value }]. */
 export function bars (svg, { values, format = short, height = 150, max }) {
   const width = widthOf(svg)
   const highest = max ?? ceiling(Math.max(0, ...values.map(({ value }) => value)))
@@ -186,8 +188,9 @@ export function bars (svg, { values, format = short, height = 150, max }) {
 }
 
 /**
- * Draws hubs and their links. nodes: [{ id, name, detail, state, own }]; edges: [{ from, to, label, state, weight }] by
- * id. The first node is in the middle, unless every node has an edge to most others: then all are on one circle.
+ * Draws hubs and their links. nodes: [{ id, name, detail, state, own }]; edges: [{ from, to, label, state, weight }],
+ * where from and to are ids of nodes. The first node is in the middle. But if each node has edges to most other nodes,
+ * all nodes are on one circle.
  */
 export function graph (svg, { nodes, edges, height = 320 }) {
   const width = widthOf(svg)
@@ -218,7 +221,10 @@ export function graph (svg, { nodes, edges, height = 320 }) {
   show(svg, width, height, parts)
 }
 
-/** The value below which a part of all counts in buckets lies: the upper bound of its bucket. Infinity above the last. */
+/**
+ * The quantile `part` (0 to 1) of values that are counted in buckets, rounded up to the upper bound of its bucket. It
+ * is Infinity if the bucket has no upper bound.
+ */
 export function quantile (counts, bounds, part) {
   const all = counts.reduce((sum, count) => sum + count, 0)
   if (!all) return undefined
@@ -230,12 +236,12 @@ export function quantile (counts, bounds, part) {
   return Infinity
 }
 
-/** Names of the buckets with these upper bounds in microseconds. */
+/** Names of buckets. bounds: their upper bounds in microseconds. */
 export const bucketNames = bounds => [...bounds.map(bound => duration(bound / 1000).replace(' ', '')), `>${duration(bounds.at(-1) / 1000).replace(' ', '')}`]
 
 /**
- * Fills a table: its caption, its heads and its rows of texts, numbers or nodes. It replaces only changed cells, so
- * that it does not disturb a reader of the table.
+ * Fills a table with a caption, heads, and rows of texts, numbers or nodes. It replaces only changed cells, so that
+ * selections and screen readers keep their place.
  */
 export function table (element, caption, heads, rows) {
   element.caption ?? element.createCaption()

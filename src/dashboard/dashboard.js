@@ -51,8 +51,8 @@ source.onerror = async () => {
     if (hello && !hello.stays) connected('live', 'Live, every few seconds')
     return
   }
-  // The browser gives up after an answer such as 401: the login has expired, or the hub refuses the request for some
-  // time.
+  // The browser does not reconnect by itself after an answer such as 401. Either the login has expired, or the hub
+  // refuses the request for some time.
   const answer = await fetch('dashboard', { method: 'HEAD' }).catch(() => undefined)
   if (answer?.status === 401) location.reload()
   else setTimeout(() => location.reload(), 5000)
@@ -79,7 +79,7 @@ const total = counts => Object.values(counts ?? {}).reduce((sum, count) => sum +
 const percent = value => `${short(value)} %`
 const lost = ({ outcomes = {} }) => total(outcomes) - (outcomes.delivered ?? 0) - (outcomes.forwarded ?? 0)
 
-/** Lines of each chart: the name and the value of a sample. */
+/** The lines of each chart: the name of a line, and a function that returns its value in a sample. */
 const CHARTS = {
   peers: { title: 'Peers', series: () => [['Peers', s => s.peers], ['Connections', s => s.connections], ...(state.mesh ? [['Peers of other hubs', s => s.remotePeers]] : [])] },
   joins: { title: 'Joins and leaves per second', series: () => [['Connected', s => per(s, s.opened)], ['Joined a network', s => per(s, s.announces)], ['Left a network', s => per(s, s.goodbyes)], ['Closed', s => per(s, total(s.closes))], ['Refused', s => per(s, total(s.refused))]] },
@@ -90,7 +90,7 @@ const CHARTS = {
   turns: { title: 'Turns by length', heat: s => s.turns, bounds: () => hello.turnBounds }
 }
 
-/** A line for each of few shards; of many the busiest and the mean. */
+/** Up to three shards have a line each. More shards have one line for the busiest shard and one for their mean. */
 function load () {
   const shards = state.shards.length
   if (shards <= 3) return Array.from({ length: shards }, (_, shard) => [`Shard ${shard}`, s => s.busy[shard] / 10])
@@ -120,7 +120,7 @@ function point (shown, event) {
   schedule()
 }
 
-/** Means of parts of the last ten minutes: [{ at, of samples }], oldest first. */
+/** Divides the last ten minutes into `count` parts of equal length: [{ at, over, of: samples }], the oldest first. */
 function parts (count) {
   const to = samples.at(-1).at
   const span = SPAN_MS / count
@@ -176,7 +176,7 @@ function showChart (shown) {
   }
 }
 
-const bound = micros => micros === Infinity ? 'more than all bounds' : duration(micros / 1000)
+const bound = micros => micros === Infinity ? 'more than the largest bound' : duration(micros / 1000)
 
 // ---- the rest of the page
 
@@ -200,8 +200,8 @@ let foundBefore = ''
 function showFindings () {
   const found = findings(samples, state)
   const key = JSON.stringify(found.map(({ level, text }) => level + text.replace(/\d[\d.,kMG]*/g, '#')))
-  // Screen readers read a live region again when its elements change. If only numbers have changed, the elements stay
-  // and only their text is updated.
+  // Screen readers read a live region again when its elements change. If only numbers have changed, this function
+  // therefore keeps the elements and updates only their text.
   if (key === foundBefore) {
     found.forEach(({ text: says }, index) => text($('findings').children[index].firstChild, says))
     return
@@ -240,7 +240,7 @@ const mark = (says, level = '') => make('span', { className: `mark ${level}`, te
 const markOf = state => mark(state, { live: '', ready: '', draining: 'warn', opening: 'warn', lost: 'bad' }[state])
 const ms = value => value === null || value === undefined ? '–' : duration(value)
 
-/** Bytes per second of a link, from its counts in two states. */
+/** The bytes per second of a link in each direction, from its counts in the current state and in the state before. */
 function traffic ({ link, bytes }) {
   const known = before?.mesh?.links.find(other => other.link === link)
   const secs = (state.at - (before?.at ?? 0)) / 1000
@@ -265,7 +265,7 @@ function showMesh ({ hubs, links, dials, more }) {
     [own.name, ...statusCells(state.status)],
     ...hubs.filter(({ state }) => state !== 'lost').map(({ id, status }) => [status?.adminUrl ? pageOf(id, name(id), status.adminUrl) : name(id), ...statusCells(status)])
   ])
-  table($('hubs'), 'Other hubs', ['Hub', 'State', 'Way', 'Peers', 'Round trip', 'Changes missing', 'Heard', 'URL'], hubs.map(hub => [name(hub.id), reuse(`hub ${hub.id} ${hub.state}`, () => markOf(hub.state)), hub.legacy ? `${hub.way ?? 'none'}, Go hub` : hub.way ?? 'none', hub.peers, ms(hub.rttMs), hub.lag, `${ms(hub.heardMs)} ago`, hub.url]))
+  table($('hubs'), 'Other hubs', ['Hub', 'State', 'Path', 'Peers', 'Round trip', 'Missing changes', 'Last heard', 'URL'], hubs.map(hub => [name(hub.id), reuse(`hub ${hub.id} ${hub.state}`, () => markOf(hub.state)), hub.legacy ? `${hub.way ?? 'none'}, Go hub` : hub.way ?? 'none', hub.peers, ms(hub.rttMs), hub.lag, `${ms(hub.heardMs)} ago`, hub.url]))
   table($('links'), 'Links', ['Hub', 'State', 'Direction', 'Round trip', 'In per s', 'Out per s', 'Queued', 'Address'], links.map(link => {
     const [incoming, outgoing] = traffic(link)
     const is = link.ready ? link.saturated ? 'full' : 'ready' : 'opening'
@@ -273,11 +273,11 @@ function showMesh ({ hubs, links, dials, more }) {
   }))
   const missing = dials.filter(({ connected, own }) => !connected && !own)
   $('dials-part').hidden = !missing.length
-  table($('dials'), 'Addresses that are dialed and not linked', ['Address', 'Source', 'Attempts', 'Last error'], missing.map(dial => [dial.address, dial.source, dial.attempts, dial.error]))
+  table($('dials'), 'Dialed addresses without a link', ['Address', 'Source', 'Attempts', 'Last error'], missing.map(dial => [dial.address, dial.source, dial.attempts, dial.error]))
   text($('mesh-more'), more.some(Boolean) ? `And ${more[0]} more hubs, ${more[1]} links, ${more[2]} addresses.` : '')
 }
 
-/** The figures of a hub in its last heartbeat. Hubs before 2.1 and Go hubs send none. */
+/** The cells with the figures from the last heartbeat of a hub. Hubs before 2.1 and Go hubs send no figures. */
 function statusCells (status) {
   if (!status) return ['–', '–', '–', '–', '–', '–']
   const { version, connections, maxConnections, cpu, busiestShard, signals, memory } = status
@@ -287,7 +287,7 @@ function statusCells (status) {
 /** A link to the live view of another hub. */
 const pageOf = (id, name, adminUrl) => reuse(`page ${id} ${adminUrl}`, () => make('a', { href: `${adminUrl}/dashboard`, rel: 'noreferrer', textContent: name, ariaLabel: `Live view of hub ${name}` }))
 
-/** The same element for the same key, so that tables change only where something is new. */
+/** Returns the same element each time for the same key, so that tables replace only cells whose content has changed. */
 const elements = new Map()
 function reuse (key, create) {
   if (!elements.has(key)) {
@@ -308,7 +308,7 @@ function showShards () {
 }
 
 function showLimits () {
-  table($('budgets'), 'Bounded resources', ['Resource', 'In use', 'Limit', 'Part', 'Setting'], state.budgets.map(({ name, used, max, setting }) => {
+  table($('budgets'), 'Bounded resources', ['Resource', 'In use', 'Limit', 'Share', 'Setting'], state.budgets.map(({ name, used, max, setting }) => {
     const amount = name === 'connections' || name === 'open files' ? short : bytes
     const meter = reuse(`meter ${name}`, () => make('meter', { min: 0, max: 1, low: 0.8, high: 0.95, optimum: 0, ariaLabel: name }))
     meter.value = used / Math.max(1, max)
@@ -348,7 +348,7 @@ function showRedis () {
 function showCertificates () {
   $('tls-part').hidden = !state.tls
   if (!state.tls) return
-  table($('certificates'), state.tls.stale ? 'The latest files are not valid: the previous certificates are in use' : 'In use', ['Names', 'File', 'Days left'], state.tls.certificates.map(({ names, file, daysLeft }) => {
+  table($('certificates'), state.tls.stale ? 'The latest files are not valid. The hub uses the previous certificates' : 'In use', ['Names', 'File', 'Days left'], state.tls.certificates.map(({ names, file, daysLeft }) => {
     const level = daysLeft < 3 ? 'bad' : daysLeft < 21 ? 'warn' : ''
     return [names.join(', ') || file, file, reuse(`certificate ${file} ${daysLeft}`, () => mark(short(daysLeft), level))]
   }))
@@ -361,7 +361,7 @@ function showLog () {
   table($('log'), 'Latest first', ['Time', 'Level', 'Event', 'Fields'], rows)
 }
 
-// ---- networks, which are read only when somebody asks
+// ---- networks, which the page reads only when the operator clicks a button
 
 const small = (says, label, act) => {
   const button = make('button', { type: 'button', className: 'small quiet', textContent: says, ariaLabel: label })
@@ -413,7 +413,7 @@ for (const form of document.querySelectorAll('form[data-act]')) {
   })
 }
 
-/** Asks, and then gives an order. */
+/** Asks the operator to confirm an order, and then sends it to the hub. */
 async function order (act, fields) {
   if (!await confirmed(QUESTIONS[act](fields))) return
   const answer = await fetch(`admin/${act}`, { method: 'POST', headers: { Accept: 'application/json' }, body: new URLSearchParams(fields) }).catch(() => undefined)

@@ -1,13 +1,13 @@
-// The problems that an operator should know of, from the samples of the last ten minutes and the current state.
+// Finds the problems that an operator should know, in the samples of the last ten minutes and in the current state.
 import { bytes, duration, short } from './dashboard-charts.js'
 
 const RUNBOOK = 'https://github.com/PeerPigeon/PeerPigeon-Rust/blob/main/docs/runbook.md'
 
-/** A round trip to another hub that is unusual, in milliseconds. */
+/** A longer round trip to another hub, in milliseconds, is a finding. */
 const SLOW_LINK_MS = 150
-/** Use of a limit that is near it. */
+/** If the hub uses this share of a limit, this is a finding. */
 const NEAR = 0.8
-/** Days before a certificate's expiry from which it is shown. */
+/** A certificate with fewer days left is a finding. */
 const EXPIRES_DAYS = 21
 /** Index of the first bucket of turns longer than 25 ms. */
 const LONG_TURN = 8
@@ -18,14 +18,17 @@ const many = (count, one, more = `${one}s`) => `${short(count)} ${count === 1 ? 
 /** The sum of what `of` returns for each sample of the last `secs` seconds. */
 const sum = (samples, secs, of) => samples.slice(-secs).reduce((sum, sample) => sum + (of(sample) ?? 0), 0)
 
-/** The counts of all samples by label. */
+/** The sum of the counts in all samples for each label: [label, count], the largest count first. */
 export function byLabel (samples, field) {
   const all = {}
   for (const sample of samples) for (const [label, count] of Object.entries(sample[field] ?? {})) all[label] = (all[label] ?? 0) + count
   return Object.entries(all).sort(([, one], [, other]) => other - one)
 }
 
-/** Findings: { level: 'bad' or 'warn', text, alert, link }, the worst first. `alert` is the paragraph of the runbook. */
+/**
+ * The findings: [{ level: 'bad' or 'warn', text, alert, link }], the worst first. `alert` is the heading of a paragraph
+ * in the runbook.
+ */
 export function findings (samples, state) {
   const found = []
   const add = (level, text, alert) => found.push({ level, text, alert, link: alert && `${RUNBOOK}#${alert.toLowerCase()}` })
@@ -81,7 +84,7 @@ function peers (add, minute, samples, state) {
   const failed = outcomes.filter(([label]) => label !== 'delivered' && label !== 'forwarded')
   const lost = failed.reduce((sum, [, count]) => sum + count, 0)
   if (signals > 20 && lost > signals / 10) add('warn', `${Math.round(100 * lost / signals)} % of the signals of the last minute were not delivered: ${failed.map(([label, count]) => `${label} ${short(count)}`).join(', ')}.`, 'PeerPigeonSignalsLost')
-  // A proxy that cuts idle connections ends them without a close frame.
+  // A proxy sends no close frame when it cuts an idle connection.
   const closes = byLabel(samples, 'closes')
   const ended = closes.reduce((sum, [, count]) => sum + count, 0)
   const vanished = closes.filter(([label]) => label === 'connection-lost' || label === 'dead-peer').reduce((sum, [, count]) => sum + count, 0)

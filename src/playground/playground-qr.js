@@ -1,15 +1,16 @@
-// QR codes (ISO/IEC 18004): bytes, error correction level M, versions 1 to 10, which is 213 bytes.
+// QR codes (ISO/IEC 18004) in byte mode, with error correction level M and versions 1 to 10. They hold at most 213
+// bytes.
 
-/** Codewords of data, of correction per block, and blocks, for each version at level M. */
+/** For each version at level M: the number of data codewords, of correction codewords per block, and of blocks. */
 const VERSIONS = [[16, 10, 1], [28, 16, 1], [44, 26, 1], [64, 18, 2], [86, 24, 2], [108, 16, 4], [124, 18, 4], [154, 22, 4], [182, 22, 5], [216, 26, 5]]
 const ALIGNMENT = [[], [6, 18], [6, 22], [6, 26], [6, 30], [6, 34], [6, 22, 38], [6, 24, 42], [6, 26, 46], [6, 28, 50]]
-/** Whether a mask inverts the module at (x, y). */
+/** The masks. A mask inverts the module at (x, y) if its function returns 0. */
 const MASKS = [
   (x, y) => (x + y) % 2, (_x, y) => y % 2, x => x % 3, (x, y) => (x + y) % 3, (x, y) => (Math.floor(x / 3) + Math.floor(y / 2)) % 2,
   (x, y) => (x * y) % 2 + (x * y) % 3, (x, y) => ((x * y) % 2 + (x * y) % 3) % 2, (x, y) => ((x + y) % 2 + (x * y) % 3) % 2
 ]
 
-/** The modules of a code as rows of booleans, or undefined if the text is too long. */
+/** The modules of a QR code for `text` as rows of booleans, or undefined if `text` is too long. */
 export function encode (text) {
   const bytes = new TextEncoder().encode(text)
   const version = VERSIONS.findIndex(([data], index) => bytes.length + (index < 9 ? 2 : 3) <= data) + 1
@@ -20,7 +21,7 @@ export function encode (text) {
   return codes[penalties.indexOf(Math.min(...penalties))]
 }
 
-/** A code as an SVG element, with the quiet zone that scanners need. */
+/** A QR code as an SVG element, with the empty margin (quiet zone) that scanners need. */
 export function svg (text) {
   const modules = encode(text)
   if (!modules) return undefined
@@ -36,7 +37,7 @@ export function svg (text) {
   return image
 }
 
-/** The data codewords: mode, length, bytes, end, padding. */
+/** The data codewords: the mode, the length, the bytes, the end mark and the padding. */
 function fill (bytes, version) {
   const [size] = VERSIONS[version - 1]
   const bits = []
@@ -61,7 +62,7 @@ function multiply (a, b) {
   return product
 }
 
-/** The remainder of the Reed-Solomon division. */
+/** The correction codewords of a block: the remainder of the Reed-Solomon division. */
 function correction (data, length) {
   let divisor = [...Array(length - 1).fill(0), 1]
   for (let index = 0, root = 1; index < length; index++, root = multiply(root, 2)) {
@@ -76,7 +77,7 @@ function correction (data, length) {
 function interleave (data, version) {
   const [size, length, count] = VERSIONS[version - 1]
   const short = Math.floor(size / count)
-  // If the data do not divide evenly, the last blocks are longer by one.
+  // If the number of codewords is no multiple of the number of blocks, each of the last blocks has one codeword more.
   const longer = size % count
   const blocks = []
   for (let block = 0, at = 0; block < count; block++) {
@@ -152,7 +153,7 @@ function draw (version, codewords, mask, number) {
   return modules
 }
 
-/** Penalty of a code: the higher, the harder it is to read. */
+/** The penalty of a QR code. A code with a higher penalty is harder to scan. */
 function penalty (modules) {
   const size = modules.length
   const lines = [...modules, ...modules.map((_, x) => modules.map(row => row[x]))].map(line => line.map(Number).join(''))

@@ -1,5 +1,5 @@
-// The page that a hub shows to browsers. It uses client.js like any page, and passes it a WebSocket class that also
-// shows the messages.
+// The script of the page that a hub shows to browsers. It uses client.js as any other page would, but gives it a
+// WebSocket class that also shows the messages.
 import { join } from './client.js'
 import { svg } from './playground-qr.js'
 
@@ -15,12 +15,12 @@ const BIRDS = ['Dove', 'Finch', 'Heron', 'Ibis', 'Jay', 'Kestrel', 'Lark', 'Mart
 const pick = list => list[crypto.getRandomValues(new Uint32Array(1))[0] % list.length]
 const MAX_ROWS = 200
 
-/** The address of the hub, which serves this page, perhaps under a path of a proxy. */
+/** The address of the hub. The hub serves this page; a proxy may put it under a path. */
 const base = new URL('.', location.href)
 const hubAddress = base.href.replace(/^http/, 'ws').replace(/\/$/, '')
 const network = decodeURIComponent(location.hash.slice(1)) || new URLSearchParams(location.search).get('room') || 'lobby'
 
-/** Values kept for the lifetime of the tab: the name and the token. */
+/** Stores the name and the token until the tab is closed. */
 const kept = {
   get: key => { try { return sessionStorage.getItem(`playground ${key}`) } catch { return null } },
   set: (key, value) => { try { sessionStorage.setItem(`playground ${key}`, value) } catch {} }
@@ -32,7 +32,10 @@ let last = { key: '', count: 0, item: undefined }
 
 // The wire
 
-/** A row of the diagram: an arrow from a sender to a receiver. Equal rows in sequence become one with a count. */
+/**
+ * Adds a row to the diagram: an arrow from a sender to a receiver. A row with the same `key` as the row before it is
+ * not added. Instead, the row before it shows a count.
+ */
 function row (kind, label, detail, key = '') {
   const list = $('wire')
   const followed = list.scrollTop + list.clientHeight >= list.scrollHeight - 30
@@ -133,10 +136,10 @@ function enter () {
 
 const REASONS = {
   'hub-unreachable': 'it does not answer',
-  'hub-full': 'it has no room for more',
+  'hub-full': 'it is full',
   'hub-leaving': 'it is restarting',
   'id-in-use': 'another page has taken this page’s id',
-  unauthorized: 'it wants another token',
+  unauthorized: 'it requires a valid token',
   forbidden: 'it does not accept pages from this address (ALLOWED_ORIGINS)',
   kicked: 'an operator has removed you'
 }
@@ -159,7 +162,7 @@ function showHub (state) {
 
 // The graph
 
-/** More members than this are not drawn. */
+/** The graph shows at most this number of members. */
 const MAX_DRAWN = 24
 const SVG = 'http://www.w3.org/2000/svg'
 const shape = (name, attributes, text = '') => {
@@ -169,7 +172,7 @@ const shape = (name, attributes, text = '') => {
   return element
 }
 
-/** The links that each peer reports: this page knows only its own links. */
+/** The links that each other peer reports, because this page itself knows only its own links. */
 const linksOf = new WeakMap()
 
 /** Announces the links of this page to the other peers. */
@@ -185,7 +188,8 @@ function heardLinks (ids, peer) {
 }
 
 /**
- * Draws all peers on a circle, with a line for each link. Links between two other peers are drawn if both report them.
+ * Draws all peers on a circle, with a line for each link. A link between two other peers is drawn if both peers report
+ * it.
  */
 function showGraph () {
   const peers = [...room.peers.values()].slice(0, MAX_DRAWN - 1)
@@ -252,7 +256,7 @@ async function copy (text, what) {
     await navigator.clipboard.writeText(text)
     toast(`${what} copied`)
   } catch {
-    toast('This browser does not let pages copy here')
+    toast('This browser does not let this page copy')
   }
 }
 
@@ -298,21 +302,21 @@ async function selfTest () {
     finding('bad', `The hub does not answer: ${error.message}`)
   }
   const local = ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname)
-  if (local) finding('warn', 'This address is only for this machine. For others, start the hub with HOST=0.0.0.0 and open this page by the machine’s address.')
-  if (!isSecureContext) finding('warn', 'Pages on http:// get no camera or microphone. Put the hub behind TLS: then https:// and wss://.')
+  if (local) finding('warn', 'This address is only for this machine. For others, start the hub with HOST=0.0.0.0 and open this page at the machine’s address.')
+  if (!isSecureContext) finding('warn', 'Browsers give pages on http:// no camera or microphone. Serve the hub with TLS, and use https:// and wss://.')
   const busy = make('li', { className: 'busy', textContent: 'Looking for paths…' })
   list.append(busy)
   const found = await paths(servers)
   busy.remove()
   if (found.has('host')) finding('ok', 'Peers in the same network connect.')
-  else finding('bad', 'This browser offers no address: WebRTC may be switched off, or blocked by a policy.')
+  else finding('bad', 'This browser finds no address for WebRTC: WebRTC may be switched off, or a policy may block it.')
   if (found.has('srflx')) finding('ok', 'STUN answers: peers behind most home routers connect.')
-  else finding('warn', servers.length > 0 ? 'STUN does not answer: peers behind routers may not connect.' : 'The hub names no STUN or TURN server. Peers behind routers need one: iceServers in join().')
+  else finding('warn', servers.length > 0 ? 'STUN does not answer: peers behind routers may not connect.' : 'The hub names no STUN or TURN server. Peers behind routers need one: set iceServers in join().')
   if (found.has('relay')) finding('ok', 'TURN answers: peers behind strict firewalls connect, too.')
   else if (servers.some(({ urls }) => String(urls).includes('turn'))) finding('bad', 'TURN does not answer: peers behind strict firewalls do not connect.')
 }
 
-/** The types of ICE candidates that this browser gathers with these servers within three seconds. */
+/** Gathers ICE candidates with these servers for at most three seconds, and returns their types. */
 async function paths (iceServers) {
   const kinds = new Set()
   let pc
@@ -360,7 +364,7 @@ $('say').addEventListener('submit', async event => {
   say(text, $('name').value, true)
   if (room.peers.size === 0) return note('Nobody else is here yet')
   const { failed } = await room.send(text)
-  for (const peer of failed.keys()) note(`${peer.data.name} did not get it`)
+  for (const peer of failed.keys()) note(`${peer.data.name} did not receive the message`)
 })
 $('token').addEventListener('submit', event => {
   event.preventDefault()
@@ -371,10 +375,10 @@ $('share').addEventListener('toggle', () => {
   const image = svg(link())
   $('qr').replaceChildren(image ?? 'This link is too long for a QR code.')
   $('reach').textContent = ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname)
-    ? 'A phone cannot reach localhost: start the hub with HOST=0.0.0.0, and open this page by the machine’s address.'
+    ? 'A phone cannot reach localhost: start the hub with HOST=0.0.0.0, and open this page at the machine’s address.'
     : ''
 })
-// The part behind # is the room's name, so this link cannot use it.
+// On this page, the part of the URL after # is the name of the room, so a link to #text would open another room.
 $('skip').addEventListener('click', event => {
   event.preventDefault()
   $('text').focus()

@@ -1,4 +1,4 @@
-// The report of a load test. It follows the charts in the same script.
+// Draws the report of a load test. The page has charts.js before this file, in the same script element.
 const data = JSON.parse(document.getElementById('data').textContent)
 const { report, rows, points, latencyBounds } = data
 const at = id => document.getElementById(id)
@@ -18,7 +18,7 @@ const latency = report.latencyMicros
 at('quantiles').textContent = latency ? `half within ${duration(latency.p50 / 1000)}, 99 % within ${duration(latency.p99 / 1000)}, all within ${duration(latency.max / 1000)}` : 'none was sent'
 table(at('latencies'), 'Signals by latency', ['At most', 'Signals'], shown.map(({ name, value }) => [name, value]))
 
-/** What a count grew by per second between two points. */
+/** How much a count grew per second, between each point and the point before it. */
 const rate = name => points.map((point, index) => index ? Math.max(0, (point[name] - points[index - 1][name]) * 1000 / Math.max(1, point.at - points[index - 1].at)) : 0)
 const times = points.map(point => point.at)
 const range = { from: 0, to: Math.max(1, times.at(-1)), labels: sinceLabels }

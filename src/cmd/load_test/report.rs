@@ -1,4 +1,4 @@
-//! The report at the end of a run: a table for people, JSON for programs.
+//! The report at the end of a run, as a table for people or as JSON for programs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::scenario::{Outcome, Storm};
 use super::tally::{Check, Counts, Latency, Tally, Violations};
 
-/// All results of a run. The field names are those of `--json`.
+/// All results of a run. `--json` prints the fields with the same names in camel case.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Report {
@@ -43,7 +43,7 @@ pub(super) struct Report {
     violations: BTreeMap<Check, Violations>,
 }
 
-/// The arguments that belong into a report.
+/// The arguments of the run that the report repeats.
 #[derive(Clone, Debug)]
 pub(super) struct ReportedArgs {
     pub(super) scenario: &'static str,
@@ -101,7 +101,7 @@ impl Report {
     /// The names and values of the table.
     pub(super) fn rows(&self) -> Vec<(&'static str, String)> {
         let count = |n: u64| HumanCount(n).to_string();
-        // An interrupted run reports no times.
+        // After an interrupted run, the time until the roster was exact is not known.
         let interrupted = self.violations.contains_key(&Check::Interrupted);
         let (connected, exact_after) = match (interrupted, self.exact_ms) {
             (true, _) => (self.connected.to_string(), "not known".to_owned()),
