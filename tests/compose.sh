@@ -116,7 +116,7 @@ for profile in ${*:-mesh redis-only load}; do
       meet "$PUBLISH_BALANCER" "$PUBLISH_HUB_3"
       HUBS_AT=ws://localhost:$PUBLISH_HUB_1,ws://localhost:$PUBLISH_HUB_3 tests/interop/run.sh none browser >"$work/browsers" 2>&1 || { tail -40 "$work/browsers"; fail "two browsers on two hubs"; }
       grep -E '^SKIP|talk to each other' "$work/browsers" | sort -u
-      soon 60 "rules are evaluated, and none fires" rules
+      soon 60 "Prometheus evaluates the rules, and no alert fires" rules
       if [ -n "${DRAW:-}" ]; then "$DRAW" || fail "$DRAW"; fi
       COMPOSE_PROFILES=mesh docker-compose --no-ansi stop hub-1 >>"$work/compose.log" 2>&1 &
       stopping=$!

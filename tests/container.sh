@@ -56,7 +56,7 @@ inspect() { podman inspect --format "$1" "$name"; }
 podman run -d --name "$name" --read-only --read-only-tmpfs=false --cap-drop=ALL --security-opt=no-new-privileges -p 127.0.0.1::8080 \
   -e DRAIN_SECS=1 "$image" >/dev/null 2>"$work/run" || { cat "$work/run"; exit 1; }
 [ "$(podman image inspect --format '{{.Config.User}}' "$image")" = 65532:65532 ] || fail "the image has another user than 65532"
-[ "$(podman image inspect --format '{{index .Config.Labels "org.opencontainers.image.revision"}}' "$image")" = "$commit" ] || fail "the label of the image has another commit"
+[ "$(podman image inspect --format '{{index .Config.Labels "org.opencontainers.image.revision"}}' "$image")" = "$commit" ] || fail "the label of the image names another commit"
 process=$(inspect '{{.State.Pid}}')
 grep -qP '^Uid:\t65532\t65532' "/proc/$process/status" || fail "the hub does not run as user 65532"
 grep -qP '^CapEff:\t0+$' "/proc/$process/status" || fail "the hub has capabilities"

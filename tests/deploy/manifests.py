@@ -138,10 +138,10 @@ def itself(things):
     workloads = of("Deployment", "StatefulSet")
     namespaces = {thing["metadata"].get("namespace") for thing in things} - {None}
     check(len(namespaces) == 1, f"namespaces: {namespaces}")
-    check({thing["metadata"]["name"] for thing in of("Namespace")} == namespaces, f"the namespace of {namespaces}")
+    check({thing["metadata"]["name"] for thing in of("Namespace")} == namespaces, f"there must be exactly one Namespace object, for the namespace of all other objects: {namespaces}")
     for space in of("Namespace"):
         labels = space["metadata"]["labels"]
-        check(labels.get("pod-security.kubernetes.io/enforce") == "restricted", "the namespace does not enforce the standard")
+        check(labels.get("pod-security.kubernetes.io/enforce") == "restricted", "the namespace does not enforce the restricted Pod Security Standard")
     for thing in things:
         labels = thing["metadata"].get("labels", {})
         check({"app.kubernetes.io/name", "app.kubernetes.io/part-of"} <= set(labels), f"{name(thing)} lacks the labels of its application")

@@ -26,7 +26,7 @@ test('the example is short', () => {
 const security = await readFile(new URL('../../docs/security.md', import.meta.url), 'utf8')
 const [, proof] = security.split('<!-- example:proof -->')[1].match(/^\s*```js\n(.*?)```/s)
 
-test('a page proves its id as docs/security.md shows', { timeout: 60_000, skip: HUBS_AT && 'it needs its own hub' }, async () => {
+test('a page proves its id as docs/security.md shows', { timeout: 60_000, skip: HUBS_AT && 'needs its own hub' }, async () => {
   const port = await freePort()
   const hub = await startHub({ port, env: { PEER_ID_PROOF: 'required', PEER_ID_HOSTS: `127.0.0.1:${port}` } })
   const web = await serve({ '/': '<!doctype html>' })
@@ -114,7 +114,7 @@ async function hearsAll ({ page, id }, pages) {
 /** Options of Chromium with a back/forward cache, which Playwright turns off. */
 const CACHING = { ignoreDefaultArgs: ['--disable-back-forward-cache'] }
 
-hubTest('a page in the back/forward cache leaves its room, and joins again when it returns', { skip: HUBS_AT && 'asks one hub', timeout: 60_000 }, async hub => {
+hubTest('a page in the back/forward cache leaves its room, and joins again when it returns', { skip: HUBS_AT && 'needs a single hub', timeout: 60_000 }, async hub => {
   const web = await serve({ '/a': example, '/b': example })
   const browser = await launch(CACHING)
   try {
@@ -175,7 +175,7 @@ const joined = (hub, opened) => metrics(hub, `${opened} opened and one in the ro
 /** Waits until this number of clients have sent a valid resume secret. */
 const resumed = (hub, count) => metrics(hub, `${count} resumed`, found => found['resumes_total{outcome="resumed"}'] + found['resumes_total{outcome="continued"}'] === count)
 
-hubTest('a page in the back/forward cache with an open WebSocket loses its id to the next page, and gets the id back when it returns', { skip: HUBS_AT && 'asks one hub', timeout: 60_000 }, async hub => {
+hubTest('a page in the back/forward cache with an open WebSocket loses its id to the next page, and gets the id back when it returns', { skip: HUBS_AT && 'needs a single hub', timeout: 60_000 }, async hub => {
   const html = keeper('cd'.repeat(20))
   const web = await serve({ '/a': html, '/b': html })
   const browser = await launch(CACHING)

@@ -654,7 +654,7 @@ tabs('while a tab sends much data to three others, one leaves and one reloads, a
   assert.deepEqual(await ann.run(() => [...failed].sort()), ['leaves', 'reloads'])
 })
 
-tabs('a hundred joins and leaves leave nothing behind', {}, async ({ open, hubs: [hub] }) => {
+tabs('after a hundred joins and leaves, no connection of them remains', {}, async ({ open, hubs: [hub] }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ later: '' })]
   await bob.run(async () => {
     for (let time = 0; time < 100; time++) {
@@ -683,7 +683,7 @@ for (const [name, body] of [
   ['the page of README.md works', (...with_) => printed(...with_, 'README.md')],
   ['the page of README.zh-CN.md works', (...with_) => printed(...with_, 'README.zh-CN.md')]
 ]) {
-  hubTest(name, { timeout: 90_000, skip: HUBS_AT && 'asks one hub' }, hub => body(browser, hub))
+  hubTest(name, { timeout: 90_000, skip: HUBS_AT && 'needs a single hub' }, hub => body(browser, hub))
 }
 
 for (const [title, answers, findings] of [
@@ -731,7 +731,7 @@ tabs('two tabs of Firefox and one of Chromium form one mesh', { timeout: 120_000
 // In these runtimes, a native module provides WebRTC. Bun and Deno are tested only if they are installed.
 for (const [command, ...flags] of [['node'], ['bun'], ['deno', 'run', '--allow-all']]) {
   const missing = spawnSync(command, ['--version']).error && `${command} is not installed`
-  hubTest(`the client runs in ${command}`, { timeout: 60_000, skip: (HUBS_AT && 'asks one hub') || missing }, async hub => {
+  hubTest(`the client runs in ${command}`, { timeout: 60_000, skip: (HUBS_AT && 'needs a single hub') || missing }, async hub => {
     const child = spawn(command, [...flags, new URL('two-rooms.mjs', import.meta.url).pathname, hub.ws], { stdio: ['ignore', 'inherit', 'inherit'] })
     const [code] = await once(child, 'exit')
     assert.equal(code, 0)

@@ -14,7 +14,7 @@ import { HUBS_AT, hubTest, peerId, within } from './hub.mjs'
 
 const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js')
 const TOKEN = 'token-of-the-live-view'
-const skip = HUBS_AT && 'asks one hub'
+const skip = HUBS_AT && 'needs a single hub'
 
 let browser
 before(async () => { browser = await launch() })

@@ -201,7 +201,7 @@ tabTest('links stay open without the hub, and clients reconnect to its successor
   try {
     // While a link works, the clients retry after 3 s and after another 6 s.
     for (const each of [a, b]) await each.wire.until(wire => wire.heard('connected').length === 2, 'a second connected', 30_000)
-    for (const [one, other] of [[a, b], [b, a]]) await one.wire.until(() => one.discoveriesOf(other.id).length === 2, 'the other again', 10_000)
+    for (const [one, other] of [[a, b], [b, a]]) await one.wire.until(() => one.discoveriesOf(other.id).length === 2, 'a second discovery of the other tab', 10_000)
     await b.say('still')
     await a.sees('messageReceived', b.id, 'still')
   } finally {

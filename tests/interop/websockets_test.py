@@ -217,7 +217,7 @@ async def join_and_vanish(size):
         for peer in late:
             await observer.hears(peer.id)
             await peer.until(lambda peer=peer: len(peer.discovered) >= 4, "the observer and the other three")
-        assert observer.left == {peer.id: 1 for peer in peers}, "each leave exactly once"
+        assert observer.left == {peer.id: 1 for peer in peers}, "the observer must receive exactly one leave of each peer"
         check_everyone_once(late, observer)
 
 

@@ -55,7 +55,7 @@ async function eventually (check, ms = 5_000) {
 const proofExample = readFileSync(new URL('../../docs/security.md', import.meta.url), 'utf8')
   .split('<!-- example:proof -->')[1].match(/^\s*```js\n(.*?)```/s)[1]
 
-test('ids with proof: the example in the documentation works', { skip: HUBS_AT && 'it needs its own hub' }, async () => {
+test('ids with proof: the example in the documentation works', { skip: HUBS_AT && 'needs its own hub' }, async () => {
   assert.ok(proofExample.trimEnd().split('\n').length <= 15, 'the example is short')
   const port = await freePort()
   const hub = await startHub({ port, env: { PEER_ID_PROOF: 'required', PEER_ID_HOSTS: `127.0.0.1:${port}` } })

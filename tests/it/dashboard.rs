@@ -165,7 +165,10 @@ fn the_live_view_is_for_operators() {
     assert!(!page.contains("access-control"), "{page}");
     let policy = page.lines().find(|line| line.starts_with("content-security-policy")).unwrap();
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-    assert!(!page.contains("<style") && !page.contains(" style=") && !page.contains("onclick"), "nothing is inline");
+    assert!(
+        !page.contains("<style") && !page.contains(" style=") && !page.contains("onclick"),
+        "the page has inline code"
+    );
     assert_eq!(status(&get(&hub, "/dashboard.js", "")), "200");
     assert_eq!(status(&get(&hub, "/dashboard.html", &own)), "404");
     let slash = get(&hub, "/dashboard/", &own).to_ascii_lowercase();

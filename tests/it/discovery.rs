@@ -49,7 +49,7 @@ const DISCOVERED: &str = r#"peerpigeon_messages_total{direction="out",type="peer
 /// Waits until all acquaintances are mutual and the hubs' counters match. Returns the number of acquaintances.
 fn settled(hubs: &[Hub], peers: &mut [Peer]) -> usize {
     let mut known = 0;
-    eventually("knowing is mutual", || {
+    eventually("all acquaintances are mutual", || {
         peers.iter_mut().for_each(Peer::listen);
         let pairs: BTreeSet<(&str, &str)> = peers
             .iter()

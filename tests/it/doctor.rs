@@ -226,7 +226,7 @@ fn a_healthy_hub_has_no_problems() {
 }
 
 #[test]
-fn proxies_that_lose_headers_are_named() {
+fn proxies_that_lose_headers_are_reported() {
     let hub = Hub::start(&[("AUTH_TOKEN", "secret")]);
     for lost in [&["upgrade"][..], &["connection"], &["upgrade", "connection"], &["sec-websocket-key"]] {
         let at = proxy(hub.address, Fault::Loses(lost));
@@ -240,14 +240,14 @@ fn proxies_that_lose_headers_are_named() {
 }
 
 #[test]
-fn a_proxy_that_buffers_is_named() {
+fn a_proxy_that_buffers_is_reported() {
     let hub = Hub::start(&[]);
     let said = quickly(&[&url(proxy(hub.address, Fault::Buffers(4096)))]);
     said.only("upgrade: buffered");
 }
 
 #[test]
-fn a_proxy_that_cuts_idle_connections_is_named() {
+fn a_proxy_that_cuts_idle_connections_is_reported() {
     let hub = Hub::start(&[]);
     let at = proxy(hub.address, Fault::CutsIdle(Duration::from_secs(3)));
     let said = doctor(&["--patience", "20s", &url(at)]);
@@ -256,14 +256,14 @@ fn a_proxy_that_cuts_idle_connections_is_named() {
 }
 
 #[test]
-fn a_proxy_that_drops_pings_is_named() {
+fn a_proxy_that_drops_pings_is_reported() {
     let hub = Hub::start(&[("PEER_TIMEOUT_MS", "4000")]);
     let said = doctor(&["--patience", "20s", &url(proxy(hub.address, Fault::DropsPings))]);
     said.only("idle: pings-lost");
 }
 
 #[test]
-fn a_proxy_that_delays_is_named() {
+fn a_proxy_that_delays_is_reported() {
     let hub = Hub::start(&[]);
     let said = quickly(&[&url(proxy(hub.address, Fault::Delays(Duration::from_millis(150))))]);
     assert_eq!((said.code, said.found("problem")), (Some(2), Vec::new()), "{:#}", said.report);
@@ -272,7 +272,7 @@ fn a_proxy_that_delays_is_named() {
 }
 
 #[test]
-fn a_proxy_that_cuts_large_messages_is_named() {
+fn a_proxy_that_cuts_large_messages_is_reported() {
     let hub = Hub::start(&[]);
     let said = quickly(&[&url(proxy(hub.address, Fault::CutsLong(200_000)))]);
     let found = said.only("size: large-lost");
@@ -287,7 +287,7 @@ fn secure(certificate: &Certificate) -> (Hub, String) {
 }
 
 #[test]
-fn faults_of_certificates_are_named() {
+fn faults_of_certificates_are_reported() {
     let authority = Authority::new();
     let ca = &authority.issue("any", 90).authority_file;
     // The hub listens only on 127.0.0.1, but `localhost` can also mean ::1.
@@ -322,7 +322,7 @@ fn faults_of_certificates_are_named() {
 }
 
 #[test]
-fn refusals_of_the_hub_are_named() {
+fn refusals_of_the_hub_are_reported() {
     let hub = Hub::start(&[("AUTH_TOKEN", "secret"), ("ALLOWED_ORIGINS", "https://app.example.com")]);
     let at = url(hub.address);
     quickly(&[&at]).only("auth: token-wanted");
@@ -338,7 +338,7 @@ fn refusals_of_the_hub_are_named() {
 }
 
 #[test]
-fn a_hub_that_is_full_or_drains_is_named() {
+fn a_hub_that_is_full_or_drains_is_reported() {
     let hub = Hub::start(&[("MAX_CONNECTIONS", "2"), ("ADMIN_TOKEN", "of-the-operators")]);
     let at = url(hub.address);
     let _peers = [Client::connect(&hub, 1), Client::connect(&hub, 2)];
@@ -366,7 +366,7 @@ fn answering(answer: &'static str) -> SocketAddr {
 }
 
 #[test]
-fn a_server_that_is_not_a_hub_is_named() {
+fn a_server_that_is_not_a_hub_is_reported() {
     let said = quickly(&[&url(answering("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"))]);
     assert_eq!(said.found("problem"), ["pages: gateway", "upgrade: gateway"], "{:#}", said.report);
     let said = quickly(&[&url(answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))]);
@@ -377,7 +377,7 @@ fn a_server_that_is_not_a_hub_is_named() {
 }
 
 #[test]
-fn hubs_of_different_meshes_are_named() {
+fn hubs_of_different_meshes_are_reported() {
     let hubs = mesh(2, &[]);
     let (here, there) = (url(hubs[0].address), url(hubs[1].address));
     let said = quickly(&["--other", &there, &here]);
@@ -408,7 +408,7 @@ fn stun(request: &[u8], kind: u16, attributes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn dead_and_refusing_ice_servers_are_named() {
+fn dead_and_refusing_ice_servers_are_reported() {
     let hub = Hub::start(&[]);
     let at = url(hub.address);
     let with = |servers: Value| quickly(&["--ice-servers", &servers.to_string(), &at]);
@@ -497,7 +497,7 @@ fn coturn_reserves_an_address() {
 }
 
 #[test]
-fn the_credential_that_the_hub_hands_out_is_tried() {
+fn the_doctor_tries_the_turn_credential_of_the_hub() {
     let Some((_coturn, port)) = coturn(&["--use-auth-secret", "--static-auth-secret", "of-both"]) else { return };
     let urls = format!("turn:127.0.0.1:{port}");
     let hub = Hub::start(&[("TURN_URLS", &urls), ("TURN_SECRET", "of-both")]);

@@ -174,7 +174,7 @@ fn dropped_log_lines_are_counted_and_queued_ones_arrive_later() {
 }
 
 #[test]
-fn a_stopping_hub_waits_for_its_last_lines_for_a_bounded_time() {
+fn a_stopping_hub_waits_a_bounded_time_for_its_last_log_lines() {
     let mut hub = Hub::start(&[("LOG_LEVEL", "info"), ("DRAIN_SECS", "0")]);
     assert_eq!(hub.metric("peerpigeon_log_lines_dropped_total"), 0.0);
     assert_eq!(hub.metric("peerpigeon_log_stalled_seconds"), 0.0);

@@ -39,7 +39,7 @@ fn the_later_of_two_hubs_with_one_id_takes_a_new_id() {
         let ports = [free_port(), free_port(), free_port()];
         let third = start(ports[2], &[], &[]);
         let first = start(ports[0], &ports[2..], &[("HUB_ID", ID)]);
-        eventually("the first is linked", || json(&third, "/health")["hubs"] == 1);
+        eventually("the first hub is linked", || json(&third, "/health")["hubs"] == 1);
         let mut watcher = Client::join(&third, 1, "n");
         let mut a = Client::join(&first, 2, "n");
         assert_eq!(discovered(&mut watcher), id(2));
@@ -54,7 +54,9 @@ fn the_later_of_two_hubs_with_one_id_takes_a_new_id() {
         if !direct {
             third.logged("hub_id_twice");
         }
-        eventually("all know all", || [&first, &second, &third].iter().all(|hub| json(hub, "/health")["hubs"] == 2));
+        eventually("each hub knows both others", || {
+            [&first, &second, &third].iter().all(|hub| json(hub, "/health")["hubs"] == 2)
+        });
         assert_eq!(outcome(&mut watcher, &id(2)), "delivered");
         assert_eq!(outcome(&mut watcher, &id(3)), "delivered");
         assert_eq!(outcome(&mut a, &id(3)), "delivered");
@@ -76,7 +78,7 @@ fn a_restarted_hub_keeps_its_id() {
         let middle = start(ports[1], &ports[2..], &[]);
         let env = [("HUB_ID", ID), ("DRAIN_SECS", drain)];
         let mut hub = start(ports[0], &ports[1..2], &env);
-        eventually("all are there", || json(&third, "/health")["hubs"] == 2);
+        eventually("the third hub knows both others", || json(&third, "/health")["hubs"] == 2);
         let mut watcher = Client::join(&third, 1, "n");
         let _lost = Client::join(&hub, 2, "n");
         assert_eq!(discovered(&mut watcher), id(2));

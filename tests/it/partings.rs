@@ -83,7 +83,11 @@ fn in_between(told: &[serde_json::Value]) -> usize {
             Some("offer") => {
                 signals += 1;
                 let from = message["fromPeerId"].as_str().unwrap();
-                assert_eq!(present.get(from), Some(&true), "a signal arrived outside its sender's stay: {told:#?}");
+                assert_eq!(
+                    present.get(from),
+                    Some(&true),
+                    "a sender's signal arrived when it was not present: {told:#?}"
+                );
             }
             other => panic!("{other:?}"),
         }
@@ -100,7 +104,7 @@ fn outcomes(hub: &Hub) -> f64 {
 
 /// Peers join, signal and leave at hub `here`. An observer at hub `there` must receive each signal between the
 /// discovery and the leave of its sender.
-pub fn nothing_is_heard_too_late(here: &Hub, there: &Hub, every_signal_arrives: bool) {
+pub fn signals_arrive_while_their_sender_is_present(here: &Hub, there: &Hub, every_signal_arrives: bool) {
     let mut observer = Client::join(there, OBSERVER, "n");
     let mut told = Vec::new();
     let mut sent = 0;
@@ -143,21 +147,21 @@ pub fn nothing_is_heard_too_late(here: &Hub, there: &Hub, every_signal_arrives: 
 }
 
 #[test]
-fn signals_over_links_arrive_within_the_stay_of_their_sender() {
+fn signals_over_links_arrive_while_their_sender_is_present() {
     for shards in ["1", "2", "4", "8"] {
         let hubs = mesh(2, &[("SHARDS", shards)]);
-        nothing_is_heard_too_late(&hubs[0], &hubs[1], true);
+        signals_arrive_while_their_sender_is_present(&hubs[0], &hubs[1], true);
     }
 }
 
 #[test]
-fn signals_under_bounded_discovery_arrive_within_the_stay_of_their_sender() {
+fn signals_under_bounded_discovery_arrive_while_their_sender_is_present() {
     let hubs = mesh(2, &[("SHARDS", "8"), ("DISCOVERY", "closest:2")]);
-    nothing_is_heard_too_late(&hubs[0], &hubs[1], true);
+    signals_arrive_while_their_sender_is_present(&hubs[0], &hubs[1], true);
 }
 
 #[test]
-fn signals_over_a_third_hub_arrive_within_the_stay_of_their_sender() {
+fn signals_over_a_third_hub_arrive_while_their_sender_is_present() {
     let hubs = chain(3, &[("SHARDS", "4")]);
-    nothing_is_heard_too_late(&hubs[0], &hubs[2], true);
+    signals_arrive_while_their_sender_is_present(&hubs[0], &hubs[2], true);
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::client::{Client, id};
 use crate::hub::{DEADLINE, Hub};
 use crate::mesh::{TOKEN, discovered, eventually, free_port, json, mesh, settled};
-use crate::partings::nothing_is_heard_too_late;
+use crate::partings::signals_arrive_while_their_sender_is_present;
 
 /// A Redis server for one test. Dropping it kills the server.
 pub struct Redis {
@@ -149,14 +149,14 @@ fn hubs_with_one_redis_and_no_links_form_one_mesh() {
 
 /// Presence and signals use different channels. A leave must wait for the signals before it.
 #[test]
-fn signals_over_redis_arrive_within_the_stay_of_their_sender() {
+fn signals_over_redis_arrive_while_their_sender_is_present() {
     let redis = Redis::start(free_port());
     for shards in ["1", "4"] {
         let url = redis.url();
         let start = || Hub::start(&[("REDIS_URL", &url), ("MESH_TOKEN", TOKEN), ("SHARDS", shards)]);
         let hubs = [start(), start()];
         settled(&hubs);
-        nothing_is_heard_too_late(&hubs[0], &hubs[1], true);
+        signals_arrive_while_their_sender_is_present(&hubs[0], &hubs[1], true);
     }
 }
 
@@ -260,7 +260,7 @@ fn a_hub_reports_that_its_redis_is_a_replica_and_joins_after_the_promotion() {
     let (master, replica) = (Redis::start(free_port()), Redis::start(free_port()));
     _ = replica.try_ask(&format!("REPLICAOF 127.0.0.1 {}", master.port));
     let hub = bridged(&replica.url());
-    eventually("the hub reports it", || {
+    eventually("the hub reports the replica", || {
         json(&hub, "/hubstats")["redis"]["lastError"].to_string().contains("is a replica")
     });
     assert_eq!(json(&hub, "/hubstats")["redis"]["connected"], false);
@@ -270,6 +270,6 @@ fn a_hub_reports_that_its_redis_is_a_replica_and_joins_after_the_promotion() {
     // The server becomes a replica again while its connections stay open.
     _ = replica.try_ask(&format!("REPLICAOF 127.0.0.1 {}", master.port));
     for hub in &hubs {
-        eventually("the hub reports it", || json(hub, "/hubstats")["redis"]["connected"] == false);
+        eventually("the hub reports the replica again", || json(hub, "/hubstats")["redis"]["connected"] == false);
     }
 }

@@ -67,7 +67,9 @@ fn signals_avoid_a_link_that_drops_data() {
         let path = Path::to(ports[1]);
         let hubs = [start(ports[0], &[path.port, ports[2]]), start(ports[1], &[ports[2]]), start(ports[2], &[])];
         settled(&hubs);
-        eventually("all are linked", || hubs[2].metric("peerpigeon_links{direction=\"in\"}") == 2.0);
+        eventually("the third hub is linked with both others", || {
+            hubs[2].metric("peerpigeon_links{direction=\"in\"}") == 2.0
+        });
         eventually("the first hub has both links", || hubs[0].metric("peerpigeon_links{direction=\"out\"}") == 2.0);
         let (mut a, mut b) = (Client::join(&hubs[0], 1, "n"), Client::join(&hubs[1], 2, "n"));
         assert_eq!((discovered(&mut a), discovered(&mut b)), (id(2), id(1)));
@@ -81,7 +83,8 @@ fn signals_avoid_a_link_that_drops_data() {
         });
         let noticed = dead.elapsed();
         println!("dropped {swallowed:?}: detected at both ends after {noticed:?}");
-        // On a busy machine, the detection may take up to one lease longer. Nothing else would reveal the silence.
+        // On a busy machine, the detection may take up to one lease longer. Without it, no hub would notice the
+        // silence.
         assert!(noticed < LINK_SILENCE + LEASE, "{noticed:?}");
         assert_eq!((outcome(&mut a, &id(2)), outcome(&mut b, &id(1))), ("delivered".into(), "delivered".into()));
         // Announcements avoid the silent link, too, and no hub is considered lost.

@@ -71,7 +71,7 @@ pub(crate) fn read(text: &str, to: &PeerId) -> Result<Heard, String> {
         }
         "peer-discovered" => {
             if data["isHub"] != Value::Bool(false) {
-                return Err("a client became a hub".to_owned());
+                return Err("a client is announced as a hub".to_owned());
             }
             let subject = peer(&data["peerId"]).ok_or("no peerId")?;
             Heard::Discovered { subject, network, version: data["v"].as_u64().ok_or("no version")? }

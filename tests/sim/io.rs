@@ -232,7 +232,7 @@ impl World {
                 Output::Authorize { session, .. } => {
                     self.shards[usize::from(shard)].followups.push_back(Followup::Checked(sid(session)));
                 }
-                Output::ToMesh(_) => self.oracle.complain("a letter to a mesh that does not exist".to_owned()),
+                Output::ToMesh(_) => self.oracle.complain("a hub without a mesh sends a letter to the mesh".to_owned()),
                 Output::Event(PeerEvent::Announced { peer, network, .. }) => {
                     self.oracle.event_announced(peer, network.as_str());
                 }

@@ -21,7 +21,7 @@ const CODES: Record<number, ErrorCode> = {
   1008: 'hub-full', 1012: 'hub-leaving', 1013: 'hub-full', 4001: 'id-in-use', 4009: 'id-in-use',
   4011: 'kicked', 4012: 'unauthorized', 4401: 'unauthorized', 4403: 'forbidden'
 }
-/** After this close code and greater known codes, the client makes no further attempt. */
+/** The client makes no further attempt after a known close code that is not less than this code. */
 const FINAL = 4011
 /** The longest pause that a hub can ask for. */
 const MAX_PAUSE_MS = 60_000
@@ -126,7 +126,8 @@ export class Hub {
       url = new URL(base)
       let { token } = this.#options
       if (typeof token === 'function') token = await token()
-      // Proxies log URLs. Therefore a token is sent as a subprotocol, unless it has characters that subprotocols cannot have.
+      // Proxies log URLs. Therefore a token is sent as a subprotocol, unless it has characters that subprotocols cannot
+      // have.
       const hides = !this.#plain && /^[\w.-]+$/.test(token ?? '')
       for (const [name, value] of Object.entries({ peerId: id, resume, token: hides ? '' : token })) if (value) url.searchParams.set(name, value)
       if (turn !== this.#turn) return

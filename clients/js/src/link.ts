@@ -240,7 +240,7 @@ export class Link<P> {
     return true
   }
 
-  /** Closes the connection and returns the link to the state 'seen'. `told` means that the other side has closed the link. */
+  /** Closes the connection and returns the link to the state 'seen'. `told` is true if the other side has closed the link. */
   #rest (lingerMs: number, told = false): void {
     this.#drop(lingerMs)
     this.#failures = 0
@@ -298,7 +298,7 @@ export class Link<P> {
     if (this.state === 'open') this.#become('interrupted')
   }
 
-  /** Replaces the connection. While the hub is unreachable, it waits, because a new connection needs the hub for its signals. */
+  /** Replaces the connection. If the hub is unreachable, the link waits for the hub, because the new connection needs it for signals. */
   #again (): void {
     if (this.state === 'gone' || this.state === 'seen') return
     this.#interrupt()

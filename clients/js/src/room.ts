@@ -259,7 +259,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     peer.settle()
   }
 
-  /** Decides about a peer that is not a member according to the hub. The peer stays if it answers on its link, or if it returns to the hub within `graceMs`. */
+  /** Removes a peer that the hub no longer lists as a member, unless it answers on its link or returns to the hub within `graceMs`. */
   async #doubt (peer: PeerImpl<D>, graceMs: number): Promise<void> {
     if (peer.state === 'open' && await peer.link.probe(GRACE_MS)) return
     if (peer.state !== 'open') await new Promise(resolve => setTimeout(resolve, graceMs))
@@ -422,8 +422,8 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   #pack (channel: string, value: Sendable): Packed {
     const { ordered = true, maxRetransmits } = this.#channels.get(channel)?.options ?? {}
-    // On an unordered or unreliable channel, parts of a message could arrive in the wrong order or be lost. So a message
-    // must fit into one frame there.
+    // On an unordered or unreliable channel, parts of a message could arrive in the wrong order or be lost. So a
+    // message must fit into one frame there.
     return pack(value, ordered && maxRetransmits === undefined ? this.options.maxMessageBytes : FRAME_BYTES - 1)
   }
 

@@ -567,7 +567,7 @@ test('a peer that sends offers of ever new connections causes few connections on
   assert.ok(FakeConnection.all.length < 15, `${FakeConnection.all.length} connections`)
 })
 
-test('a thousand joins and leaves leave nothing behind', async () => {
+test('after a thousand joins and leaves, nothing of them remains', async () => {
   const stays = named('stays')
   for (let time = 0; time < 1_000; time++) {
     const room = named('comes and goes')

@@ -270,7 +270,7 @@ impl World {
                 RelayOutput::Send { to, envelope } => self.put_out(hub, to, envelope),
                 RelayOutput::Renamed { hub: id } => self.complain(format!("h{hub} takes the id {id}")),
                 RelayOutput::SendText { link: LinkId(link), .. } => {
-                    self.complain(format!("h{hub} speaks the Go hub's protocol on link {link}"));
+                    self.complain(format!("h{hub} uses the Go hub's protocol on link {link}"));
                 }
             }
         }

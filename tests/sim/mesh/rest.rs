@@ -183,11 +183,11 @@ impl World {
         let wanted = usize::from(view.closest).min(others.len());
         let (most, known) = (self.plan.router.max_acquaintances, self.acquaintances(net, view));
         if known > most {
-            return Err(format!("knows {known}, more than {most}"));
+            return Err(format!("knows {known} peers, which is more than {most}"));
         }
         // Members that are at their maximum of acquaintances may have declined.
         if view.told.len() < wanted && !self.plan.is_crowded() {
-            Err(format!("knows fewer than {wanted}"))
+            Err(format!("knows fewer peers than {wanted}"))
         } else {
             Ok(())
         }
@@ -223,7 +223,7 @@ impl World {
                 wrong.push(format!("h{place}: {} receipts are open", stats.open_receipts));
             }
             if stats.members != members as u64 {
-                wrong.push(format!("h{place}: a roster has {} members, and there are {members}", stats.members));
+                wrong.push(format!("h{place}: a roster has {} members instead of {members}", stats.members));
             }
         }
         if known != acquaintances as u64 {

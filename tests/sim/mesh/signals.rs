@@ -151,7 +151,7 @@ impl World {
             }
             ("delivered" | "peer-not-found" | "wrong-network" | "slow-peer" | "unreachable" | "unknown", _) => Ok(()),
             ("network-full", false) if crowded => Ok(()),
-            _ => Err("receives an outcome that does not exist"),
+            _ => Err("receives an undefined outcome"),
         }
     }
 
