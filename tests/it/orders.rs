@@ -348,7 +348,7 @@ fn health_without_the_token_shows_only_that_the_hub_runs() {
     assert!(hub.logged("admin_refused").contains("wrong-token"));
 }
 
-/// The cookies that a login and a logout set.
+/// Logs in and out, and returns the cookies that the hub sets each time.
 fn cookies(hub: &Hub, headers: &str) -> [String; 2] {
     let set = |path: &str, headers: &str, form: &str| {
         let answer = post(hub, path, headers, form);
@@ -368,12 +368,12 @@ fn a_cookie_over_tls_is_secure() {
         login
     };
     let https = "X-Forwarded-Proto: https\r\n";
-    // A proxy ends TLS. Only a trusted one is believed.
+    // A proxy ends TLS. The hub believes X-Forwarded-Proto only from a trusted proxy.
     let behind = hub(&[("TRUSTED_PROXIES", "127.0.0.1")]);
     assert!(is_secure(&behind, https) && is_secure(&behind, "X-Forwarded-Proto: HTTPS\r\n"));
     assert!(!is_secure(&behind, "") && !is_secure(&behind, "X-Forwarded-Proto: http\r\n"));
     assert!(!is_secure(&hub(&[]), https) && !is_secure(&hub(&[("TRUSTED_PROXIES", "192.0.2.1")]), https));
-    // The hub ends TLS, at PORT only. A browser would refuse a secure cookie at ADMIN_PORT.
+    // The hub itself ends TLS, but only at PORT. At ADMIN_PORT without TLS, a browser would refuse a secure cookie.
     let port = crate::admin::free_port();
     over_tls(|| {
         let mut own = hub(&[]);
@@ -387,7 +387,7 @@ fn a_cookie_over_tls_is_secure() {
 }
 
 #[test]
-fn no_answer_for_operators_is_stored_framed_or_guessed() {
+fn browsers_must_not_store_or_frame_answers_for_operators_or_guess_their_type() {
     let hub = hub(&[("AUTH_TOKEN", "t")]);
     let right = format!("Authorization: Bearer {TOKEN}\r\n");
     let browser = "Accept: text/html\r\n";
@@ -412,7 +412,7 @@ fn no_answer_for_operators_is_stored_framed_or_guessed() {
         for proof in ["", &right, &format!("{right}{browser}"), &format!("{right}If-None-Match: *\r\n"), browser] {
             let request = |method| format!("{method} {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n{proof}\r\n");
             statuses.push(check(&hub.http(&request("HEAD")), path));
-            // The body of a stream does not end.
+            // A stream never ends, so its body is not requested.
             if path != "/dashboard/events" {
                 statuses.push(check(&hub.http(&request("GET")), path));
             }
@@ -439,7 +439,7 @@ fn no_answer_for_operators_is_stored_framed_or_guessed() {
     statuses.sort();
     statuses.dedup();
     assert_eq!(statuses, ["200", "303", "304", "308", "400", "401", "403", "404", "405"]);
-    // A hub without ADMIN_TOKEN, too.
+    // The same headers are in the answers of a hub without ADMIN_TOKEN.
     let open = Hub::start(&[]);
     for path in pages {
         assert_eq!(check(&open.get(path), path), "200");
@@ -450,7 +450,8 @@ fn no_answer_for_operators_is_stored_framed_or_guessed() {
 #[test]
 fn logins_logouts_and_refusals_are_logged() {
     let hub = hub(&[("AUTH_TOKEN", "t")]);
-    // These requests are no attempts to guess, so they are answered at once and not logged.
+    // These requests contain no operator's token. They are not attempts to guess it, so the hub answers at once and logs
+    // nothing.
     let peers = "Authorization: Bearer t\r\n";
     for proof in ["", peers, "Authorization: Basic dTpw\r\n"] {
         let request = format!("GET /stats HTTP/1.1\r\nHost: hub\r\n{proof}\r\n");
@@ -462,7 +463,7 @@ fn logins_logouts_and_refusals_are_logged() {
     let cookie = header(&login, "set-cookie").unwrap().split(';').next().unwrap();
     let line = hub.logged("admin_login");
     assert!(line.contains(r#""address":"127.0.0.1:"#) && !line.contains(TOKEN), "{line}");
-    // The cookie with another page's request: the first refusal is logged at once.
+    // The hub refuses a request of another site's page with the cookie, and logs the first refusal at once.
     let refused = post(&hub, "/admin/undrain", &format!("Cookie: {cookie}\r\nOrigin: http://evil\r\n"), "");
     assert_eq!(status(&refused), "403");
     let line = hub.logged("admin_refused");
@@ -485,7 +486,7 @@ fn logins_logouts_and_refusals_are_logged() {
     let line = hub.logged("admin_logout");
     assert!(line.contains(r#""address":"127.0.0.1:"#), "{line}");
 
-    // The same for a login of another page, and for a wrong token in the form.
+    // The hub also refuses and logs a login by another site's page, and a login with a wrong token.
     for (token, origin, reason) in [(TOKEN, "http://evil", "foreign-page"), ("wrong", "http://hub", "wrong-token")] {
         let hub = self::hub(&[]);
         post(&hub, "/admin", &format!("Origin: {origin}\r\n"), &format!("token={token}"));

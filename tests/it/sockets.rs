@@ -123,7 +123,7 @@ fn the_redirect_port_redirects_to_the_port_with_tls() {
     });
 }
 
-/// The environment in a Compose file, with this name of the hub.
+/// The environment variables of the hub in a Compose file, with `name` as the name of the hub.
 fn compose(file: &str, name: &str) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(format!("{}/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let lines = text.lines().skip_while(|line| line.trim() != "environment:").skip(1);
@@ -164,7 +164,7 @@ fn a_port_that_redirects_has_the_limits_of_other_ports() {
     let refused = hub.get("/");
     assert!(status(&refused) == "503" && refused.contains("MAX_UNFINISHED_PER_ADDRESS"), "{refused}");
     drop(silent);
-    eventually("there is room again", || status(&hub.get("/")) == "308");
+    eventually("the port accepts connections again", || status(&hub.get("/")) == "308");
 }
 
 #[test]
