@@ -107,14 +107,14 @@ function mesh (add, own, { hubs, links, dials, redis, lagMs }) {
     const to = hub ? name(hub) : address
     if (rttMs > SLOW_LINK_MS) add('warn', `The link to hub ${to} is slow: a round trip takes ${duration(rttMs)}.`, 'PeerPigeonSignalsSlow')
     if (saturated) add('warn', `The queue of the link to hub ${to} is full.`, 'PeerPigeonLinksFull')
-    if (!ready && !hub) add('warn', `The link to ${to} has not begun.`, 'PeerPigeonLinksFlap')
+    if (!ready && !hub) add('warn', `The link to ${to} is not open yet.`, 'PeerPigeonLinksFlap')
   }
   for (const { address, connected, own, attempts, error } of dials) {
     if (!connected && !own && attempts > 1) add('warn', `${address} is not linked${error ? `: ${error}` : ''}.`, 'PeerPigeonMeshIncomplete')
   }
   if (lagMs > 5000) add('warn', `This hub is ${duration(lagMs)} behind another hub's presence.`, 'PeerPigeonPresenceLate')
   if (redis && !redis.connected) add('bad', `Redis at ${redis.address} is not connected${redis.lastError ? `: ${redis.lastError}` : ''}.`, 'PeerPigeonRedisDown')
-  if (redis?.oneWay.length) add('warn', `${many(redis.oneWay.length, 'hub')} on Redis send and do not answer: ${redis.oneWay.slice(0, 4).map(name).join(', ')}.`, 'PeerPigeonRedisOneWay')
+  if (redis?.oneWay.length) add('warn', `${many(redis.oneWay.length, 'hub')} on Redis send frames, but do not answer: ${redis.oneWay.slice(0, 4).map(name).join(', ')}.`, 'PeerPigeonRedisOneWay')
 }
 
 function certificates (add, { certificates, stale, missing, problem }) {

@@ -450,8 +450,8 @@ fn browsers_must_not_store_or_frame_answers_for_operators_or_guess_their_type() 
 #[test]
 fn logins_logouts_and_refusals_are_logged() {
     let hub = hub(&[("AUTH_TOKEN", "t")]);
-    // These requests contain no operator's token. They are not attempts to guess it, so the hub answers at once and logs
-    // nothing.
+    // These requests do not contain a wrong ADMIN_TOKEN, so they are not attempts to guess it. The hub answers at once,
+    // and logs nothing.
     let peers = "Authorization: Bearer t\r\n";
     for proof in ["", peers, "Authorization: Basic dTpw\r\n"] {
         let request = format!("GET /stats HTTP/1.1\r\nHost: hub\r\n{proof}\r\n");
