@@ -13,7 +13,7 @@ pub fn client_message(bytes: &[u8]) {
     }
     match (serde_json::from_str::<Value>(text), serde_json::from_str::<IgnoredAny>(text)) {
         (_, Err(_)) => assert_eq!(code(&got), Some(ErrorCode::InvalidJson), "of {text}"),
-        // serde's Value does not support all JSON that may be relayed: numbers beyond an f64, halves of surrogates and
+        // serde's Value refuses some JSON that the hub relays: numbers beyond the range of f64, single surrogates, and
         // deep nesting.
         (Err(_), Ok(_)) => {}
         (Ok(_), Ok(_)) => match serde_json::from_str(text) {
@@ -118,7 +118,7 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
             assert!(discover.limit.is_none() || discover.limit == limit, "of {text}");
         }
         ClientMessage::Goodbye(goodbye) => {
-            // Without a name it leaves all networks. A blank name means the global one.
+            // A goodbye without a name leaves all networks. A blank name means the network `global`.
             let leaves = string("networkName").map(|_| network);
             assert_eq!((kind, goodbye.network.as_deref()), ("goodbye", leaves), "of {text}");
             if field("data").is_some() {

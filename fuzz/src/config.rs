@@ -5,10 +5,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use peerpigeon::config::{Config, Flags};
 
-/// Any settings and any file that they name must be refused with a sentence, or be a configuration. Its
-/// `--print-config` must be an env file of the same configuration. Nothing that is printed contains a secret.
+/// The hub must refuse the given settings and file with an error, or accept them as a configuration. In the second
+/// case, `--print-config` must print an env file of the same configuration. No printed text may contain a secret.
 ///
-/// The bytes are lines of an env file. After a zero byte follows the content of the file that the value `@` names.
+/// The bytes are the lines of an env file. After a zero byte follows the content of a file, whose path replaces `@` in
+/// the values.
 pub fn config(bytes: &[u8]) {
     /// Two tests of one process use the same file.
     static FILE_IN_USE: Mutex<()> = Mutex::new(());
@@ -20,7 +21,7 @@ pub fn config(bytes: &[u8]) {
     for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
         let is_file = names_a_file(name) || value.contains("file:");
         let value = if is_file { value.replace('@', &file.display().to_string()) } else { value.to_owned() };
-        // No file but this one is read, and no name of a host is resolved.
+        // The target must not read other files and must not look up host names.
         let is_other = |path: &str| Path::new(path.trim().trim_start_matches("file:")) != file;
         let is_elsewhere = is_file && value.split(',').any(is_other);
         let is_resolved = name.ends_with("HOST") && value.contains(|c: char| c.is_alphabetic()) && !value.contains(':');
@@ -52,7 +53,7 @@ pub fn config(bytes: &[u8]) {
     }
     match resolve(&again) {
         Ok(config) => assert_eq!(lines(&config.describe()), shown, "from {given:?}"),
-        Err(refusals) => panic!("what {given:?} prints is refused: {refusals:?}"),
+        Err(refusals) => panic!("--print-config of {given:?} prints settings that are refused: {refusals:?}"),
     }
 }
 
@@ -80,18 +81,18 @@ const SECRETS: [&str; 11] = [
     "TURN_SECRET_ALSO",
 ];
 
-/// Secrets of the corpus contain this word.
+/// Each secret in the corpus contains this word.
 const MARK: &str = "hunter2";
 
 fn keeps_secrets(given: &BTreeMap<String, String>, printed: &str) {
     let is_secret = |name: &String| SECRETS.contains(&name.as_str());
     let elsewhere = given.iter().any(|(name, value)| !is_secret(name) && (name.contains(MARK) || value.contains(MARK)));
     if !elsewhere && printed.contains(MARK) {
-        panic!("a secret of {given:?} is in {printed}");
+        panic!("this text contains a secret of {given:?}: {printed}");
     }
 }
 
-/// Writes the file that settings name.
+/// Writes the file whose path replaces `@`.
 fn file(content: &[u8]) -> PathBuf {
     static PLACE: OnceLock<PathBuf> = OnceLock::new();
     let file = PLACE.get_or_init(|| std::env::temp_dir().join(format!("peerpigeon-fuzz-{}.pem", std::process::id())));

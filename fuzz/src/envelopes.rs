@@ -1,7 +1,7 @@
 use proto::envelope::Envelope;
 
-/// Any bytes in a frame of a link must be refused or be a sequence of envelopes. An envelope must have the same
-/// meaning after it is encoded and decoded again, and must not become larger than the bytes that it came from.
+/// The decoder must refuse the bytes of a link's frame, or read a sequence of envelopes from them. If an envelope is
+/// encoded and decoded again, it must have the same meaning, and it must not become larger than its original bytes.
 pub fn envelopes(bytes: &[u8]) {
     let mut rest = bytes;
     loop {
@@ -16,11 +16,11 @@ pub fn envelopes(bytes: &[u8]) {
         };
         assert!(rest.len() < before, "an envelope without bytes");
         let once = encoded(&envelope);
-        // The fields that earlier releases do not send, and names of their successors.
+        // An envelope of an earlier release lacks some fields, so it becomes larger by at most this number of bytes.
         const ADDED: usize = 128;
         assert!(
             once.len() <= before - rest.len() + ADDED,
-            "{} bytes of {}: {envelope:?}",
+            "{} bytes, encoded from {} bytes: {envelope:?}",
             once.len(),
             before - rest.len()
         );

@@ -7,10 +7,12 @@ use std::time::Duration;
 use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig};
 use shard::{DoorConfig, HubConfig, Proxies, ShardReading};
 
-/// Any bytes at a hub's port must get an HTTP answer or none, and the connection must end with its client.
+/// Whatever bytes a client sends, the hub must answer nothing or with HTTP, and must close the connection after the
+/// client has closed it.
 ///
-/// The first byte selects the port (plain, or with a PROXY head) and a prefix: nothing, a request line, or a handshake
-/// up to the middle of its last header. The second byte selects where the rest is divided into two writes.
+/// The first byte selects the port (plain, or with a PROXY head) and the start of the request: nothing, a request line,
+/// a request up to the value of `X-Forwarded-For`, or a handshake without the empty line at its end. The second byte
+/// selects where the other bytes are divided into two writes.
 pub fn http_head(bytes: &[u8]) {
     static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
     let [how, cut, rest @ ..] = bytes else { return };
@@ -24,7 +26,7 @@ pub fn http_head(bytes: &[u8]) {
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         }
     };
-    // Each connection has another address, because recently used ports stay reserved.
+    // Each connection comes from another address, because the system reserves recently used ports for some time.
     let [_, a, b, c] = CONNECTIONS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
     let port = if how & 4 == 0 { plain } else { proxied };
     let mut client = TcpStream::connect((Ipv4Addr::new(127, a, b, c.max(1)), port)).expect("the hub accepts");
@@ -35,7 +37,7 @@ pub fn http_head(bytes: &[u8]) {
     };
     let (first, second) = rest.split_at(usize::from(*cut).min(rest.len()));
     for piece in [head, before.as_bytes(), first, second] {
-        // The hub may have refused the rest.
+        // The write fails if the hub has already refused the request.
         _ = client.write_all(piece);
     }
     _ = client.shutdown(Shutdown::Write);
@@ -53,7 +55,7 @@ pub fn http_head(bytes: &[u8]) {
 
 static PANICS: AtomicU32 = AtomicU32::new(0);
 
-/// The plain port and the port with PROXY heads of a hub with one shard, which echoes.
+/// Starts a hub with one shard that echoes messages. Returns its plain port, and its port with PROXY heads.
 fn hub() -> &'static (u16, u16) {
     static HUB: OnceLock<(u16, u16)> = OnceLock::new();
     HUB.get_or_init(|| {
@@ -69,7 +71,7 @@ fn hub() -> &'static (u16, u16) {
         let (publish, readings) = tokio::sync::watch::channel(Arc::<ShardReading>::default());
         let (ended, end) = tokio::sync::mpsc::channel(1);
         let shards = shard::start(&config, vec![listeners.into()], vec![publish], None, &ended).expect("started");
-        // It runs until the process ends.
+        // The hub runs until the process ends.
         std::mem::forget((shards, readings, end, ended));
         (plain, proxied)
     })

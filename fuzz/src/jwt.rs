@@ -11,11 +11,11 @@ const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 /// The time of the check, in seconds since 1970.
 const NOW: u64 = 1_800_000_000;
 
-/// A text without the signature of a known key must be refused. A signed token may be
-/// accepted only if the rules allow its claims. With one bit changed, it must be refused. A set of keys must be
-/// refused, or give a bounded number of keys.
+/// A text without the signature of a known key must be refused. A signed token may be accepted only if the rules allow
+/// its claims, and must be refused after one of its characters is changed. A set of keys must be refused, or give a
+/// bounded number of keys.
 ///
-/// The first byte selects the meaning of the others: a token, claims to be signed, a set of keys, or keys in PEM.
+/// The first byte selects the meaning of the other bytes: a token, claims to be signed, a set of keys, or keys in PEM.
 pub fn jwt(bytes: &[u8]) {
     let Some((how, rest)) = bytes.split_first() else { return };
     let text = String::from_utf8_lossy(rest);
@@ -27,14 +27,14 @@ pub fn jwt(bytes: &[u8]) {
     }
 }
 
-/// `is_strict`: with an audience and an issuer.
+/// If `is_strict`, tokens must have an audience and an issuer.
 fn tokens(is_strict: bool) -> Tokens {
     let names = |name: &str| if is_strict { vec![name.to_owned()] } else { Vec::new() };
     let rules = TokenRules { audiences: names("a"), issuers: names("i") };
     Tokens::new(rules, vec![TokenKey::of_secret(SECRET).expect("it is long enough")])
 }
 
-/// The end of an accepted token: the time, or `None` if it has none. `None` if the token is refused.
+/// Returns `None` if the token is refused. For an accepted token, returns the time at which it expires, if it expires.
 fn check(tokens: &Tokens, token: &str) -> Option<Option<u64>> {
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
     tokens.check(token, at).ok().map(|allowed| allowed.grant.expires_ms())
@@ -49,7 +49,7 @@ fn claims(claims: &[u8], is_strict: bool) {
     let tokens = tokens(is_strict);
     let Some(end) = check(&tokens, &token) else { return };
     assert!(end.is_none_or(|end| end > NOW * 1_000), "accepted after its end");
-    // Claims that the hub does not read may contain half of a surrogate pair, which `Value` refuses.
+    // Claims that the hub does not read may contain a single surrogate, which `Value` refuses.
     let Ok(value) = serde_json::from_slice::<Value>(claims) else { return };
     assert_eq!(value["exp"].is_number(), end.is_some(), "the end of {value}");
     let has = |claim: &Value, name: &str| {
@@ -62,7 +62,7 @@ fn claims(claims: &[u8], is_strict: bool) {
     }
     let mut changed = token.into_bytes();
     let at = claims.iter().map(|byte| usize::from(*byte)).sum::<usize>() % changed.len();
-    // The last character of a part has bits without meaning.
+    // Some bits of the last character of a part have no meaning, so a change of this character may have no effect.
     let is_last = changed.get(at + 1).is_none_or(|next| *next == b'.');
     changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
     let changed = String::from_utf8(changed).expect("ASCII");

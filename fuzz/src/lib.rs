@@ -1,4 +1,4 @@
-//! The bodies of the fuzz targets. `proto/tests/fuzz.rs` runs them in every test run.
+//! The functions of the fuzz targets. `proto/tests/fuzz.rs` runs them with their corpora in every test run.
 
 mod client_message;
 mod envelopes;

@@ -1,9 +1,9 @@
 use proto::limits::MAX_PROXY_HEAD_BYTES;
 use proto::proxied::{ProxyHead, forwarded, forwarded_for, proxy_head};
 
-/// The parser must read a head of the PROXY protocol with the same result in one piece and byte by byte. It must
-/// request neither more bytes than a head can have nor bytes after it. The same bytes are also parsed as headers of
-/// proxies.
+/// The parser must give the same result for a PROXY head in one piece and byte by byte. It must not request more bytes
+/// than a head can have, and no bytes after the head. The target also parses the bytes as `Forwarded` and
+/// `X-Forwarded-For`.
 pub fn proxied(bytes: &[u8]) {
     let whole = proxy_head(bytes);
     let mut end = None;

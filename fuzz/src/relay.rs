@@ -12,17 +12,18 @@ use proto::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Two hubs must survive a third one that has their token and sends anything, in other hubs' names too.
+/// Two honest hubs must not panic or break an invariant, whatever a rogue hub with their token sends. The rogue hub can
+/// also send in the name of other hubs.
 ///
-/// The bytes are a script of steps of equal length, so that removing a step does not change the others.
+/// The bytes are a script of steps of equal length, so that the removal of a step does not change the other steps.
 pub fn relay(bytes: &[u8]) {
     run(bytes);
 }
 
-/// After the rogue hub of a script has gone, every peer must know exactly the other live members of its networks again.
-/// This does not hold for all scripts yet.
+/// After the rogue hub of a script has left, every peer must again know exactly the other live members of its networks.
+/// This is not yet true for all scripts.
 pub fn relay_heals(bytes: &[u8]) {
-    assert_eq!(run(bytes).is_whole(), Ok(()), "{REST_SECS} s after the rogue hub has gone");
+    assert_eq!(run(bytes).is_whole(), Ok(()), "{REST_SECS} s after the rogue hub has left");
 }
 
 fn run(bytes: &[u8]) -> Mesh {
@@ -41,9 +42,9 @@ type Step = [u8; 5];
 
 const NETWORKS: [&str; 2] = ["n", "global"];
 const START_MS: u64 = 1_700_000_000_000;
-/// Time after which nobody may remember the rogue hub: its lease, and a few heartbeats.
+/// Time after which no hub may know the rogue hub any more: its lease and a few heartbeats.
 const FORGOTTEN_SECS: u64 = 12;
-/// Time after which the mesh must be whole again.
+/// Time after which every peer must know all other members again.
 const REST_SECS: u64 = 120;
 /// Maximum number of recorded frames of the honest hubs.
 const RECORDED: usize = 64;
@@ -55,7 +56,7 @@ struct Mesh {
     links: u64,
     /// The ends of the link between the honest hubs while it is up.
     link: Option<[LinkId; 2]>,
-    /// Frames on the way to each hub over that link.
+    /// The frames in flight to each hub over that link.
     wires: [VecDeque<Vec<u8>>; 2],
     /// Frames that honest hubs have sent. The rogue hub can read and repeat them.
     recorded: Vec<Vec<u8>>,
@@ -70,10 +71,10 @@ struct Hub {
     to_shard: VecDeque<ToShard>,
     sessions: BTreeMap<SessionId, Client>,
     opened: u32,
-    /// The rogue hub's links, and the hub that it says it is.
+    /// The rogue hub's link to this hub, and the id that the rogue hub uses on it.
     rogue: Option<(LinkId, HubId)>,
     legacy: Option<LinkId>,
-    /// Transports for which the relay waits.
+    /// Transports whose queues are full. The relay waits for room in them.
     backlogs: Vec<Transport>,
     is_bridged: bool,
 }
@@ -84,7 +85,7 @@ struct Client {
     retiring: bool,
     backlog: bool,
     ping: Option<[u8; 8]>,
-    /// The networks that it has announced itself in, with the peers that it knows there.
+    /// The networks in which the client has announced itself, with the peers that it knows there.
     networks: BTreeMap<String, BTreeSet<PeerId>>,
 }
 
@@ -205,7 +206,7 @@ impl Mesh {
         }
     }
 
-    /// What the rogue hub says, in whose name.
+    /// The content of an envelope of the rogue hub. The first two bits of `x` and of `y` select the hubs that it names.
     fn parts(&self, x: u8, y: u8, z: u8) -> rogue::Parts {
         let hub = |n: u8| {
             let later = u64::from(n >> 2 & 1);
@@ -332,7 +333,7 @@ impl Mesh {
         }
     }
 
-    /// A queue to other hubs becomes full or empty, or the bridge fails or works.
+    /// A queue to another hub becomes full or empty, or the bridge fails or works again.
     fn transport(&mut self, hub: usize, who: u8, y: u8, z: u8) {
         let link = match who % 4 {
             0 => self.link.map(|ends| ends[hub]),
@@ -545,7 +546,8 @@ impl Mesh {
         }
     }
 
-    /// The rogue hub goes, and time passes until nobody remembers it.
+    /// The rogue hub leaves. Then time passes until no hub knows it any more and every peer knows the other
+    /// members of its networks.
     fn come_to_rest(&mut self) {
         for hub in 0..2 {
             if let Some((link, _)) = self.hubs[hub].rogue.take() {
@@ -561,7 +563,7 @@ impl Mesh {
                 self.tell_relay(hub, RelayInput::Room { transport });
             }
         }
-        // A link between hubs that have been renamed or have begun another life is dialed again.
+        // Hubs that have a new id or a new incarnation dial their links again.
         self.disconnect();
         self.connect();
         for second in 0..REST_SECS {
@@ -601,7 +603,7 @@ impl Mesh {
             }
             for network in client.networks.keys() {
                 if !members.entry(network).or_default().insert(client.peer) {
-                    return Err(format!("{} is in {network} twice", client.peer));
+                    return Err(format!("{} is connected twice with {network}", client.peer));
                 }
             }
         }
@@ -610,7 +612,7 @@ impl Mesh {
                 let mut others = members[network.as_str()].clone();
                 others.remove(&client.peer);
                 if *known != others {
-                    return Err(format!("{} knows {known:?} in {network}, and not {others:?}", client.peer));
+                    return Err(format!("{} knows {known:?} in {network}, but should know {others:?}", client.peer));
                 }
             }
         }
@@ -627,17 +629,17 @@ impl Client {
         let start = frame.iter().position(|&byte| byte == b'{').expect("an object");
         let heard: Heard<'_> = serde_json::from_slice(&frame[start..]).expect("a message");
         let Some(known) = self.networks.get_mut(heard.network_name) else {
-            panic!("{} hears of {}, where it is not", self.peer, heard.network_name);
+            panic!("{} received a message of {}, but is not a member", self.peer, heard.network_name);
         };
         let named = match heard.kind {
             "goodbye" => heard.from_peer_id.parse().ok(),
             _ => named(heard.data.get().as_bytes()),
         };
-        let peer = named.unwrap_or_else(|| panic!("{} names nobody", frame.escape_ascii()));
+        let peer = named.unwrap_or_else(|| panic!("this message names no peer: {}", frame.escape_ascii()));
         if heard.kind == "peer-discovered" {
             known.insert(peer);
         } else {
-            assert!(known.remove(&peer), "{} hears that {peer} leaves, and does not know it", self.peer);
+            assert!(known.remove(&peer), "{} received a leave of {peer}, but does not know that peer", self.peer);
         }
     }
 }
@@ -665,8 +667,8 @@ fn named(data: &[u8]) -> Option<PeerId> {
     serde_json::from_slice::<About<'_>>(data).ok()?.peer_id.parse().ok()
 }
 
-/// Whether announced data describes the peers that the envelope is about. A hub of the mesh can send other data, and
-/// its own peers suffer.
+/// Whether announced data in the envelope describes the peers of the envelope. If a hub of the mesh sends other data,
+/// the harm is limited to its own peers, so this target skips such envelopes.
 fn names_its_peers(envelope: &Envelope) -> bool {
     let is_named = |announced: &Announcement| named(announced.discovered.data()) == Some(announced.peer);
     match envelope {

@@ -1,4 +1,5 @@
-//! Runs a fuzz target in ordinary tests: with its kept corpus, and with random changes of it while FUZZ_SECONDS last.
+//! Runs a fuzz target in ordinary tests: with the inputs of its corpus, and then for FUZZ_SECONDS with random changes
+//! of these inputs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -8,11 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 const LONGEST: usize = 4_096;
 
 /// Runs the target with every input in `fuzz/corpus/<target>`, and then for FUZZ_SECONDS (0 by default) with changed
-/// ones. FUZZ_SEED, by default the number of the day, selects the changes. A failing input is printed.
+/// inputs. FUZZ_SEED selects the changes; its default is the number of days since 1970. Prints an input that fails.
 ///
 /// # Panics
 ///
-/// If the target does, or if its corpus is empty.
+/// If the target panics, or if its corpus is empty.
 pub fn replay(target: &str, run: impl Fn(&[u8])) {
     let corpus = corpus(target);
     assert!(!corpus.is_empty(), "fuzz/corpus/{target} has no input");

@@ -10,9 +10,10 @@ use proto::{
 
 use client::Client;
 
-/// A hub of up to three shards must keep its promises, whatever its peers send and however its letters are delayed.
+/// A hub with up to three shards must keep its guarantees, whatever its peers send and however long the letters between
+/// its shards take.
 ///
-/// The bytes are a script of steps of equal length, so that removing a step does not change the others.
+/// The bytes are a script of steps of equal length, so that the removal of a step does not change the other steps.
 pub fn router(bytes: &[u8]) {
     let Some((setting, script)) = bytes.split_first() else { return };
     let (shards, roster_chunk) = (1 + setting % 3, 1 + setting / 3 % 4);
@@ -43,7 +44,7 @@ struct Hub {
     sessions: BTreeMap<Name, Session>,
     opened: u32,
     at: Duration,
-    /// Times at which signals of members were read. No two signals have the same time.
+    /// The times at which the hub read signals of members. No two signals have the same time.
     from_members: BTreeSet<Duration>,
 }
 
@@ -61,10 +62,10 @@ struct Session {
 
 const NETWORKS: [&str; 5] =
     ["", r#","networkName":"global""#, r#","networkName":"a""#, r#","networkName":"b\n""#, r#","networkName":" ""#];
-/// The names of these networks, as operators write them.
+/// The names of networks that an operator closes or removes a peer from.
 const CLOSED: [&str; 3] = ["global", "a", "b\n"];
 
-/// For how long an operator keeps somebody out.
+/// How long an operator keeps peers out.
 const OUT_FOR: [Option<Duration>; 4] =
     [None, Some(Duration::ZERO), Some(Duration::from_secs(5)), Some(Duration::from_secs(1_000))];
 
@@ -158,7 +159,7 @@ impl Hub {
         }
     }
 
-    /// An operator removes the peer of a session, from the hub or from a network.
+    /// An operator removes the peer of a session from the hub or from a network.
     fn kick(&mut self, name: Name, network: Option<&str>, out_for: Option<Duration>) {
         let peer = self.session(name).client.peer;
         let was_member = network.map(|network| self.session(name).client.is_member(network));
@@ -172,10 +173,10 @@ impl Hub {
         match (network, was_member) {
             (Some(network), Some(true)) => {
                 let still = session.is_some_and(|session| session.client.is_member(network));
-                assert!(!still, "{peer} was kicked from {network:?}, and was not told");
+                assert!(!still, "{peer} was kicked from {network:?}, but did not receive the error");
             }
             (Some(_), _) => {}
-            (None, _) => assert!(session.is_none(), "{peer} was kicked, and stays"),
+            (None, _) => assert!(session.is_none(), "{peer} was kicked, but is still connected"),
         }
     }
 
@@ -188,7 +189,7 @@ impl Hub {
         }
     }
 
-    /// An operator closes a network: each shard removes its own peers.
+    /// An operator closes a network. Each shard removes its own peers from it.
     fn close_network(&mut self, network: &str, out_for: Option<Duration>) {
         for shard in 0..self.shards.len() {
             self.input(
@@ -198,12 +199,12 @@ impl Hub {
         }
         self.removed_while_closing(network, |_| true);
         let member = self.sessions.values().find(|session| session.client.is_member(network));
-        assert!(member.is_none(), "a closed network has a member that was not told");
+        assert!(member.is_none(), "a member of a closed network did not receive the error");
     }
 
     fn open(&mut self, peer: PeerId, seat: bool) {
         let shard = ShardId::home(&peer, self.shards.len() as u16, KEYS);
-        // Slots are reused, as in a slab.
+        // A new session uses the first free slot.
         let used = |slot| self.sessions.keys().any(|(s, id)| *s == shard && id.slot == slot);
         let Some(slot) = (0..).find(|&slot| !used(slot)) else { return };
         self.opened += 1;
@@ -244,7 +245,7 @@ impl Hub {
         stats.errors.iter().sum::<u64>() + stats.errors_withheld
     }
 
-    /// The session's socket accepts the written data, or the queue has room again.
+    /// The session's socket accepts a queued signal, or its queue has room again.
     fn socket(&mut self, name: Name, choice: u8) {
         let Some(session) = self.sessions.get_mut(&name) else { return };
         let target = session.client.peer;
@@ -266,7 +267,7 @@ impl Hub {
         assert!(!(right && waits), "{peer} has answered, but another session still waits for its id");
     }
 
-    /// Ends the connection, from either side.
+    /// The connection ends.
     fn end(&mut self, name: Name, reason: CloseReason) {
         let Some(session) = self.sessions.remove(&name) else { return };
         self.input(name.0, Input::Closed { session: name.1, reason });
@@ -331,14 +332,14 @@ impl Hub {
                     }
                 }
                 Output::ToShard { to, letter } => {
-                    assert_ne!(to, shard, "writes to itself");
+                    assert_ne!(to, shard, "a shard sends a letter to itself");
                     self.post.entry((shard, to)).or_default().push_back(letter);
                 }
                 Output::Event(PeerEvent::Announced { peer, network, .. }) => {
                     self.announced(shard, peer, network.as_str())
                 }
                 Output::Unfinished => unfinished = true,
-                // No session of this driver has a token.
+                // No session in this target has a token.
                 Output::Authorize { session, .. } => panic!("checks a token of {session:?}"),
                 Output::ToMesh(_) | Output::Acted(_) | Output::Event(PeerEvent::TakeoverAsked { .. }) => {}
                 Output::Bug(note) => panic!("{note:?}"),
@@ -396,7 +397,7 @@ impl Hub {
         session.unsent.extend(origin);
     }
 
-    /// Completes everything: letters arrive, sockets accept their data, and closed clients leave.
+    /// Runs the hub until it is idle: letters arrive, sockets accept their data, and closed sessions end.
     fn come_to_rest(&mut self) {
         for _ in 0..4 {
             self.at += Duration::from_secs(6);
@@ -454,7 +455,10 @@ impl Hub {
             let told = pairs.remove(network).unwrap_or_default();
             assert_eq!(told, members * (members - 1), "pairs of {members} members of {network}");
         }
-        assert!(pairs.values().all(|&pairs| pairs == 0), "members of forgotten networks: {pairs:?}");
+        assert!(
+            pairs.values().all(|&pairs| pairs == 0),
+            "peers know members of networks that the hub has forgotten: {pairs:?}"
+        );
     }
 
     fn check_every_signal_has_an_outcome(&mut self) {
@@ -466,7 +470,7 @@ impl Hub {
             read += signals.map(|kind| stats.messages_in[kind.index()]).sum::<u64>();
             ended += stats.outcomes();
         }
-        assert_eq!(ended, read, "outcomes and signals");
+        assert_eq!(ended, read, "the number of outcomes differs from the number of signals");
         for session in self.sessions.values() {
             session.client.check_has_its_receipts();
         }

@@ -7,10 +7,11 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tls::{Acceptor, Certificates, Connection, PairFiles, Received};
 
-/// Any bytes, in any pieces, at a port with TLS must cause neither a panic nor memory use above the bounds.
+/// Whatever bytes arrive at a TLS port, and in whatever pieces, the hub must not panic or use more memory than its
+/// bounds allow.
 ///
-/// The first byte selects the start of a connection: the bytes themselves; a client's first flight, damaged by the
-/// bytes; or a complete handshake, followed by the bytes as ciphertext or as plaintext. The second byte determines the
+/// The first byte selects what the client sends: the other bytes; the start of a handshake, damaged as the other bytes
+/// say; or a complete handshake, and then the other bytes as ciphertext or as plaintext. The second byte determines the
 /// sizes of the pieces.
 pub fn tls_door(bytes: &[u8]) {
     let [how, seed, rest @ ..] = bytes else { return };
@@ -50,7 +51,7 @@ pub fn tls_door(bytes: &[u8]) {
     server.close(|bytes| Ok(bytes.len()));
 }
 
-/// The data that the client must send.
+/// Returns the data that the client has to send now.
 fn flight(client: &mut ClientConnection) -> Vec<u8> {
     let mut flight = Vec::new();
     while client.wants_write() {
@@ -59,7 +60,7 @@ fn flight(client: &mut ClientConnection) -> Vec<u8> {
     flight
 }
 
-/// Overwrites, repeats and cuts the data, controlled by the bytes.
+/// Overwrites, repeats and cuts parts of the data. `how` determines the changes.
 fn damage(flight: &mut Vec<u8>, how: &[u8]) {
     for step in how.chunks_exact(3) {
         let at = usize::from(u16::from_be_bytes([step[0], step[1]])) % (flight.len() + 1);

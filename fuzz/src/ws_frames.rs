@@ -2,10 +2,10 @@ use std::ops::ControlFlow;
 
 use proto::ws::{Decoder, Event, FrameReader, MAX_CLIENT_HEADER, MAX_CONTROL_PAYLOAD, Progress, Speaker};
 
-/// The parser must read a stream of frames with the same result in one piece and in many. It must never request more
-/// bytes than a frame can have.
+/// The parser must give the same result for a stream of frames in one piece and in many pieces. It must never request
+/// more bytes than a frame can have.
 ///
-/// The first byte sets the limit of a message, and the second the places where the stream is divided.
+/// The first byte sets the maximum size of a message. The second byte determines where the stream is divided.
 pub fn ws_frames(bytes: &[u8]) {
     let [limit, seed, stream @ ..] = bytes else { return };
     let max_message = usize::from(*limit) * 300;
@@ -19,7 +19,7 @@ pub fn ws_frames(bytes: &[u8]) {
 fn cut(mut stream: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
     let mut state = u32::from(seed);
     std::iter::from_fn(move || {
-        // Mostly small pieces, because the first bytes of a frame matter most.
+        // Most pieces are small, so that many divisions are in the headers of frames.
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let size = 1 + (state >> 16 & 7) as usize * (state >> 24 & 7) as usize;
         let (piece, rest) = stream.split_at(size.min(stream.len()));

@@ -25,7 +25,7 @@ use crate::wire::{Authority, Certificate, client_config};
 
 const NAME: &str = "hub.example";
 
-/// pebble, with a name server for which every name is 127.0.0.1.
+/// pebble, and a name server that resolves every name to 127.0.0.1.
 struct Pebble {
     authority: Authority,
     server: Certificate,
@@ -39,8 +39,8 @@ struct Pebble {
 const BINDING: (&str, &str) = ("kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W");
 
 impl Pebble {
-    /// Returns `None`, with a message, if pebble is not installed. It verifies names at port `verified`. Its
-    /// certificates are valid for `seconds`.
+    /// pebble will verify names at port `verified`, and its certificates are valid for `seconds`. If pebble is not
+    /// installed, this function prints a message and returns `None`.
     fn new(verified: &str, seconds: u32) -> Option<Self> {
         if Command::new("pebble").arg("-h").stderr(Stdio::null()).status().is_err() {
             eprintln!("SKIPPED: pebble is not installed");
@@ -87,7 +87,7 @@ impl Pebble {
         names.args(["-dns01", &format!("127.0.0.1:{dns}"), "-management", &format!("127.0.0.1:{management}")]);
         let mut pebble = Command::new("pebble");
         pebble.arg("-config").arg(self.settings()).args(["-dnsserver", &format!("127.0.0.1:{dns}")]);
-        // By default, pebble refuses some nonces, and waits, both by chance.
+        // By default, pebble randomly refuses nonces and delays verifications. These variables prevent both.
         pebble.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "0");
         for command in [&mut names, &mut pebble] {
             self.running.push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
@@ -162,7 +162,7 @@ fn metric(port: &str, series: &str) -> f64 {
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(f64::NAN)
 }
 
-/// A WebSocket to the hub, opened under its name.
+/// Opens a WebSocket to the hub as peer `n`, with [`NAME`] as the name in the TLS handshake.
 fn peer(port: &str, config: &Arc<ClientConfig>, n: u32) -> TlsStream {
     let tcp = TcpStream::connect(at(port)).unwrap();
     tcp.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -183,16 +183,18 @@ fn a_certificate_is_ordered_served_and_kept_over_a_restart() {
     let Some(mut pebble) = Pebble::new(&port, 90 * 86_400) else { return };
     let directory = pebble.directory();
     let mut hub = pebble.hub(&port, &admin, &directory);
-    // The authority cannot be reached.
+    // pebble does not run yet, so the hub cannot reach the authority.
     let line = hub.logged("acme_order_failed");
     assert!(line.contains("cannot be reached") && line.contains("TLS_ACME_CA"), "{line}");
-    eventually("probes get the reason", || {
+    eventually("/readyz gives the reason", || {
         let ready = page(&admin, "/readyz");
         ready.starts_with("HTTP/1.1 503") && ready.contains("no certificate yet: hub.example: ")
     });
     let missing = || metric(&admin, "peerpigeon_acme_names_missing");
-    eventually("both are counted", || (missing(), metric(&admin, "peerpigeon_acme_names_failing")) == (1.0, 1.0));
-    // Probes, which verify nothing, get the same answer at the port of TLS.
+    eventually("the missing and the failed name are counted", || {
+        (missing(), metric(&admin, "peerpigeon_acme_names_failing")) == (1.0, 1.0)
+    });
+    // `peerpigeon health` verifies no certificate, and gets the same answer at the TLS port.
     let probe = command(&[("HOST", "127.0.0.1"), ("PORT", &port), ("TLS_ACME", NAME)]).arg("health").output().unwrap();
     assert!(String::from_utf8_lossy(&probe.stdout).contains("no certificate yet"), "{probe:?}");
 
@@ -203,7 +205,7 @@ fn a_certificate_is_ordered_served_and_kept_over_a_restart() {
     let config = pebble.trusting();
     let first = shown(&peer(&port, &config, 1));
     eventually("the hub is ready", || page(&admin, "/readyz").starts_with("HTTP/1.1 200"));
-    eventually("nothing is missing", || missing() == 0.0);
+    eventually("no certificate is missing", || missing() == 0.0);
     assert_eq!(metric(&admin, "peerpigeon_acme_names_failing"), 0.0);
     let orders = |outcome: &str| metric(&admin, &format!("peerpigeon_acme_orders_total{{outcome=\"{outcome}\"}}"));
     assert_eq!((orders("issued"), orders("failed")), (1.0, 1.0));
@@ -215,7 +217,7 @@ fn a_certificate_is_ordered_served_and_kept_over_a_restart() {
     hub.signal("-TERM");
     assert_eq!(hub.wait().code(), Some(0));
 
-    // The stored certificate needs neither an order nor an authority.
+    // With the stored certificate, the hub starts without an order and without the authority.
     pebble.stop();
     let hub = pebble.hub(&port, &admin, &directory);
     assert!(shown(&peer(&port, &config, 1)) == first && page(&admin, "/readyz").starts_with("HTTP/1.1 200"));
@@ -225,7 +227,7 @@ fn a_certificate_is_ordered_served_and_kept_over_a_restart() {
 }
 
 #[test]
-fn a_certificate_is_renewed_in_time_and_stays_when_that_fails() {
+fn a_certificate_is_renewed_and_stays_in_use_if_a_renewal_fails() {
     let (port, admin) = (free_port(), free_port());
     let Some(mut pebble) = Pebble::new(&port, 15) else { return };
     pebble.start();
@@ -234,7 +236,7 @@ fn a_certificate_is_renewed_in_time_and_stays_when_that_fails() {
     hub.logged("tls_certificates_read");
     let config = pebble.trusting();
     let mut open = peer(&port, &config, 1);
-    // After two thirds of 15 s.
+    // The hub renews the certificate after two thirds of its 15 s.
     hub.logged("acme_certificate_issued");
     hub.logged("tls_certificates_read");
     let renewed = shown(&peer(&port, &config, 2));
@@ -242,11 +244,11 @@ fn a_certificate_is_renewed_in_time_and_stays_when_that_fails() {
     pebble.stop();
     hub.logged("acme_order_failed");
     assert_eq!(shown(&peer(&port, &config, 3)), renewed);
-    eventually("it is counted", || metric(&admin, "peerpigeon_acme_names_failing") == 1.0);
+    eventually("the failed renewal is counted", || metric(&admin, "peerpigeon_acme_names_failing") == 1.0);
     assert!(page(&admin, "/readyz").starts_with("HTTP/1.1 200"));
     open.write_all(&frame(1, br#"{"type":"ping"}"#)).unwrap();
     read_until(&mut open, &mut Vec::new(), b"pong");
-    // The authority starts again, and has forgotten the account.
+    // A new pebble process does not know the account of the hub.
     pebble.start();
     hub.signal("-HUP");
     let line = hub.logged("acme_order_failed");
@@ -256,14 +258,14 @@ fn a_certificate_is_renewed_in_time_and_stays_when_that_fails() {
 }
 
 #[test]
-fn a_name_that_leads_elsewhere_is_logged_with_advice() {
+fn a_name_that_leads_to_another_port_is_logged_with_advice() {
     let (port, admin, elsewhere) = (free_port(), free_port(), free_port());
     let Some(mut pebble) = Pebble::new(&elsewhere, 90 * 86_400) else { return };
     pebble.start();
     let hub = pebble.hub(&port, &admin, &pebble.directory());
     let line = hub.logged("acme_order_failed");
     assert!(line.contains("cannot verify the name") && line.contains("port 443 there leads to PORT"), "{line}");
-    eventually("probes get the reason", || page(&admin, "/readyz").contains("cannot verify the name"));
+    eventually("/readyz gives the reason", || page(&admin, "/readyz").contains("cannot verify the name"));
     let pause = line.split("\"again_in_secs\":").nth(1).unwrap();
     let pause: u64 = pause.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap();
     assert!((120..=150).contains(&pause), "{line}");
@@ -284,7 +286,7 @@ fn hubs_with_one_directory_order_one_at_a_time_and_share_the_result() {
     let Some(mut pebble) = Pebble::new(&ports[0], 90 * 86_400) else { return };
     pebble.start();
     let directory = pebble.directory();
-    // This test holds the lock of the directory, so the hubs behave as if another process ordered.
+    // This test holds the lock of the directory, so the hubs behave as if another hub were ordering a certificate.
     let store = PathBuf::from(format!("{directory}/localhost:{}", pebble.port));
     std::fs::create_dir_all(&store).unwrap();
     let lock = std::fs::File::create(store.join("lock")).unwrap();
@@ -295,7 +297,7 @@ fn hubs_with_one_directory_order_one_at_a_time_and_share_the_result() {
         assert!(!before.iter().any(|line| line.contains("acme_order_begins")), "{before:#?}");
     }
     drop(lock);
-    // The authority reaches only the first hub.
+    // The authority verifies the name at the port of the first hub, so only the first hub can order.
     hubs[0].signal("-HUP");
     hubs[0].logged("acme_certificate_issued");
     hubs[0].logged("tls_certificates_read");
@@ -304,7 +306,7 @@ fn hubs_with_one_directory_order_one_at_a_time_and_share_the_result() {
     assert!(!before.iter().any(|line| line.contains("acme_order_begins")), "{before:#?}");
     let config = pebble.trusting();
     assert_eq!(shown(&peer(&ports[0], &config, 1)), shown(&peer(&ports[2], &config, 2)));
-    eventually("the other hub misses nothing", || metric(&ports[3], "peerpigeon_acme_names_missing") == 0.0);
+    eventually("the other hub has its certificate", || metric(&ports[3], "peerpigeon_acme_names_missing") == 0.0);
     let issued = |admin: &str| metric(admin, "peerpigeon_acme_orders_total{outcome=\"issued\"}");
     assert_eq!((issued(&ports[1]), issued(&ports[3])), (1.0, 0.0));
 }
@@ -326,9 +328,9 @@ fn an_acme_account_is_bound_to_an_existing_account() {
     assert!(!before.iter().any(|line| line.contains(BINDING.1)), "the key is logged: {before:#?}");
 }
 
-/// Serves pebble's directory with renewal information (RFC 9773), which Debian's pebble lacks. Returns the URL of the
-/// directory, and the ids of the certificates that are asked about. The first one is to be renewed at once, the others
-/// never.
+/// Serves pebble's directory together with renewal information (RFC 9773), which Debian's pebble does not serve. It
+/// advises the hub to renew the first certificate at once, and the other certificates never. Returns the URL of the
+/// directory, and the ids of the certificates for which hubs request this information.
 fn with_renewal_information(pebble: &Pebble) -> (String, mpsc::Receiver<String>) {
     let chain = CertificateDer::pem_file_iter(&pebble.server.certificate).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(&pebble.server.key).unwrap();
@@ -391,11 +393,11 @@ fn a_certificate_is_renewed_when_the_authority_advises_it() {
     let hub = pebble.hub_with(&port, &admin, &[("TLS_ACME_DIR", &directory), ("TLS_ACME_URL", &url)]);
     hub.logged("acme_certificate_issued");
     let first = asked.recv_timeout(DEADLINE).unwrap();
-    // pebble does not know the certificate to replace, so the hub orders without naming it.
+    // pebble refuses an order that names the certificate that it replaces. The hub then orders without this name.
     hub.logged("acme_replacement_refused");
     hub.logged("acme_certificate_issued");
     let mut second = first.clone();
-    eventually("the authority is asked about the new certificate", || {
+    eventually("the hub requests the renewal information of the new certificate", || {
         second = asked.try_recv().unwrap_or_else(|_| second.clone());
         second != first
     });
@@ -405,5 +407,9 @@ fn a_certificate_is_renewed_when_the_authority_advises_it() {
     let id = loaded.facts()[0].id.clone().unwrap();
     let expected = [&id.authority_key, &id.serial].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
     assert_eq!(second, expected);
-    assert_eq!(metric(&admin, "peerpigeon_acme_orders_total{outcome=\"issued\"}"), 2.0, "the new one is not due");
+    assert_eq!(
+        metric(&admin, "peerpigeon_acme_orders_total{outcome=\"issued\"}"),
+        2.0,
+        "the new certificate must not be renewed"
+    );
 }

@@ -68,7 +68,11 @@ fn pages_of_operators_require_their_token_at_any_port() {
             }
             assert_eq!(status(&get(path, "Authorization: bearer o\r\n")), "200", "{path}");
         }
-        assert_eq!(status(&get("/metrics?token=o", "")), "401", "a token in a URL would get into the logs of proxies");
+        assert_eq!(
+            status(&get("/metrics?token=o", "")),
+            "401",
+            "proxies log URLs, so a token in a URL must be refused"
+        );
         for path in ["/health", "/livez", "/readyz", "/"] {
             assert_eq!(status(&get(path, "")), "200", "{path}");
         }
@@ -138,7 +142,7 @@ fn a_full_hub_is_healthy_but_not_ready() {
     let (a, b) = (Client::connect(&hub, 1), Client::connect(&hub, 2));
     assert_eq!((status(&hub.get("/readyz")), body(&hub.get("/readyz"))), ("503", "full\n"));
     assert_eq!(status(&hub.get("/livez")), "200");
-    // Otherwise a container runtime would replace a full hub.
+    // If `health` failed for a full hub, a container runtime would replace the hub.
     assert_eq!(health(&at), (Some(0), "full\n".to_owned()));
     assert_eq!(health(&["--url", &url]), (Some(1), "full\n".to_owned()));
     drop(a);
@@ -148,12 +152,12 @@ fn a_full_hub_is_healthy_but_not_ready() {
 }
 
 #[test]
-fn version_names_the_commit() {
+fn the_version_contains_the_commit() {
     let output = command(&[]).arg("--version").output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with(&format!("peerpigeon {}", env!("CARGO_PKG_VERSION"))), "{said}");
     let git = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
-    // Without a repository there is no commit to name.
+    // A program that is built outside a repository has no commit.
     if git.is_ok_and(|output| output.status.success()) {
         let commit =
             said.trim_end().rsplit_once('(').map(|(_, commit)| commit.trim_end_matches(')')).unwrap_or_default();

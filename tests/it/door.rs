@@ -13,14 +13,15 @@ pub fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").unwrap().1
 }
 
-/// The value of a header of an answer.
+/// The value of this header in an answer.
 fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
     let head = answer.split_once("\r\n\r\n").unwrap().0;
     let mut lines = head.lines().skip(1).filter_map(|line| line.split_once(": "));
     lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
-/// A handshake of peer 1 with some lines replaced or added. If it is refused, the connection closes.
+/// Builds a handshake of peer 1 in which these lines are replaced or added. The hub closes the connection if it refuses
+/// the handshake.
 fn handshake(changes: &[(&str, &str)]) -> String {
     let mut request = upgrade(&format!("/ws?peerId={}", id(1)));
     for (name, line) in changes {
@@ -52,7 +53,7 @@ fn refusal(hub: &Hub, query: &str, more: &str) -> (String, (u16, String)) {
 }
 
 #[test]
-fn a_client_that_offers_the_subprotocol_is_refused_by_a_close_frame() {
+fn clients_with_the_subprotocol_are_refused_by_a_close_frame() {
     let hub =
         Hub::start(&[("AUTH_TOKEN", "secret"), ("ALLOWED_ORIGINS", "https://good.example"), ("MAX_CONNECTIONS", "1")]);
     let me = format!("peerId={}", id(1));
@@ -68,7 +69,7 @@ fn a_client_that_offers_the_subprotocol_is_refused_by_a_close_frame() {
     let (code, text) = close(&format!("{me}&token=secret"), &origin("bad"));
     assert_eq!(code, 4403);
     assert!(text.contains("https://bad.example") && text.contains("ALLOWED_ORIGINS"), "{text}");
-    // The text of a close frame is short.
+    // The text of a close frame has at most 123 bytes, so the hub shortens the message.
     let (code, text) = close(&me, &origin(&"é".repeat(60)));
     assert!(code == 4403 && (122..=123).contains(&text.len()), "{} {text}", text.len());
     assert_eq!(close("peerId=x&token=secret", ""), (4403, "invalid peerId".into()));
@@ -88,7 +89,7 @@ fn a_client_that_offers_the_subprotocol_is_refused_by_a_close_frame() {
 }
 
 #[test]
-fn a_client_that_offers_the_subprotocol_and_no_upgrade_is_refused_by_http() {
+fn a_request_with_the_subprotocol_but_without_an_upgrade_is_refused_by_http() {
     let hub = Hub::start(&[("AUTH_TOKEN", "secret")]);
     let protocol = ("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: peerpigeon\r\n");
     let refused = hub.http(&handshake(&[protocol, ("Upgrade", "")]));
@@ -102,7 +103,7 @@ fn json(answer: &str) -> Value {
 }
 
 #[test]
-pub fn a_handshake_checks_token_then_id_then_upgrade() {
+pub fn the_token_is_checked_before_the_id_and_the_id_before_the_upgrade() {
     let hub = Hub::start(&[("AUTH_TOKEN", "se%cret&"), ("CORS_ORIGIN", "https://app.example")]);
     let plain = |path: &str| hub.get(path);
     for path in ["/ws", "/ws?peerId=zz", &format!("/?peerId={}", id(1)), "/ws?token=wrong", "/ws?token=se%25cret%2"] {
@@ -127,7 +128,7 @@ pub fn a_handshake_checks_token_then_id_then_upgrade() {
 }
 
 #[test]
-fn a_page_of_another_origin_is_refused_and_named() {
+fn a_page_of_another_origin_is_refused_with_its_origin_in_the_answer() {
     let hub = Hub::start(&[("AUTH_TOKEN", "t"), ("ALLOWED_ORIGINS", "https://app.example,https://*.sub.example,null")]);
     let with = |path: &str, origin: &str| {
         let host = format!("Host: hub\r\nConnection: close\r\n{origin}");
@@ -141,7 +142,8 @@ fn a_page_of_another_origin_is_refused_and_named() {
             assert_eq!(status(&with(path, &format!("Origin: {origin}\r\n"))), "403", "{origin}");
         }
     }
-    // A request that is also invalid for another reason gets this refusal, too, and so does a hub's request for a link.
+    // The hub checks the origin first: a request that also has no token, and a request for a link, get the same
+    // refusal.
     let refused = handshake(&[("Origin", "Origin: https://evil.example\r\n")]);
     assert_eq!(status(&hub.http(&refused)), "403");
     let answer = hub.http(&refused.replace("Host: hub", "Host: hub\r\nSec-WebSocket-Protocol: peerpigeon-mesh.1"));
@@ -190,7 +192,7 @@ pub fn pages_count_connections_peers_and_networks() {
     );
     assert!(health["memory"]["heapUsed"].as_u64().unwrap() > 0);
     hub.metric_becomes("peerpigeon_peers", |n| n == 5.0);
-    // Each shard has its own copy of the rosters, and any shard may answer.
+    // Each shard has its own copy of the rosters, and any shard may answer, so 20 right answers are required in a row.
     let end = std::time::Instant::now() + DEADLINE;
     let mut right = 0;
     while right < 20 {
@@ -225,7 +227,8 @@ pub fn request_heads_are_bounded() {
     let begin = "GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nCookie: ";
     let whole = format!("{begin}{}\r\n\r\n", "x".repeat(12 * 1024));
     assert_eq!(status(&hub.http(&whole)), "200");
-    // This is exactly the maximum. Unread bytes would cause a reset, which could discard the answer.
+    // This unfinished head has exactly the maximum size. If it were longer, the hub would leave bytes unread. The
+    // connection would then be reset, which could discard the answer.
     let endless = format!("{begin}{}", "x".repeat(16 * 1024 - begin.len()));
     assert_eq!(status(&hub.http(&endless)), "431");
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="bad-request"}"#, |n| n == 1.0);
@@ -238,8 +241,7 @@ fn an_unsupported_websocket_version_is_refused_with_the_supported_one() {
     let refused = hub.http(&handshake(&[token, ("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8\r\n")]));
     assert_eq!((status(&refused), header(&refused, "sec-websocket-version")), ("426", Some("13")), "{refused}");
     assert_eq!(header(&refused, "upgrade"), Some("websocket"), "{refused}");
-    // The order of the checks is token, id, upgrade. A request without a complete handshake gets 400, as from the Go
-    // hub.
+    // The hub checks the token before the version. Like the Go hub, it answers 400 to an incomplete handshake.
     let refused = hub.http(&handshake(&[("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8\r\n")]));
     assert_eq!(status(&refused), "401");
     for missing in ["Sec-WebSocket-Version", "Sec-WebSocket-Key", "Upgrade"] {
@@ -273,7 +275,7 @@ fn a_refusal_for_a_missing_token_says_how_to_send_it() {
 }
 
 #[test]
-fn a_token_is_accepted_in_header_and_query() {
+fn a_token_is_accepted_in_the_header_and_in_the_query() {
     let hub = Hub::start(&[("AUTH_TOKEN", "t")]);
     let with = |query: &str, authorization: &str| {
         let request = upgrade(&format!("/ws?peerId={}{query}", id(1)));
@@ -303,7 +305,7 @@ fn an_upgrade_to_another_protocol_is_ignored() {
     for path in ["/", "/health", "/livez"] {
         assert_eq!(status(&get(path, "1.1", "h2c")), "200", "{path}");
     }
-    // HTTP/1.0 has no upgrades.
+    // The hub ignores an upgrade in a request with HTTP/1.0, because this version has no upgrades.
     assert_eq!(status(&get("/", "1.0", "websocket")), "200");
     assert_eq!(status(&get(&format!("/?peerId={}", id(1)), "1.1", "h2c")), "400");
     assert_eq!(status(&get(&format!("/ws?peerId={}", id(1)), "1.1", "h2c")), "400");
@@ -319,7 +321,8 @@ fn requests_must_have_exactly_one_host() {
         ("Host: hub\r\nHost: hub\r\n", "400"),
         ("Host: a b\r\n", "400"),
     ] {
-        // The hub closes the connection by itself: bytes after such a request may belong to another client.
+        // After an invalid request, the hub closes the connection without being asked, because a proxy may send the
+        // bytes of another client after it.
         let connection = if expected == "200" { "Connection: close\r\n" } else { "" };
         let answer = hub.http(&format!("GET /livez HTTP/1.1\r\n{lines}{connection}\r\n"));
         assert_eq!(status(&answer), expected, "{lines}");
@@ -343,7 +346,7 @@ fn requests_have_at_most_a_hundred_headers() {
 }
 
 #[test]
-fn programs_can_read_names_of_networks_and_web_pages_cannot() {
+fn programs_can_read_the_names_of_networks_but_web_pages_cannot() {
     let hub = Hub::start(&[]);
     let _peer = Client::join(&hub, 1, "secret-room");
     let names = |headers: &str| {
@@ -373,7 +376,7 @@ fn the_token_gives_access_to_names_of_networks() {
     assert!(names("", "") && names("&token=t", "") && names("", "Authorization: bearer t\r\n"));
 }
 
-/// A connection that pipelines page requests delays itself, but no peer.
+/// A connection that sends many page requests at once waits for its own answers, but it does not delay any peer.
 #[test]
 pub fn pipelined_page_requests_delay_only_their_connection() {
     use std::io::{Read, Write};
@@ -404,10 +407,10 @@ pub fn pipelined_page_requests_delay_only_their_connection() {
     assert_eq!((status(&hub.get("/livez")), status(&hub.get("/readyz"))), ("200", "200"));
     flood.shutdown(std::net::Shutdown::Both).unwrap();
     let (answered, renders) = (reader.join().unwrap(), hub.metric(r#"peerpigeon_page_renders_total{page="metrics"}"#));
-    // A burst and then 20 requests per second are answered. The hub does not even read the others.
+    // The hub answers a burst of requests, and then 20 per second. It does not even read the other requests.
     assert!((20..=150).contains(&answered), "{answered} answers");
     assert!((1.0..=50.0).contains(&renders), "{renders} renders");
-    // If a signal waited for all 200 requests, it would wait nine seconds.
+    // A signal that waited for the answers to all 200 requests would take nine seconds.
     assert!(slowest < std::time::Duration::from_secs(5), "{slowest:?}");
 }
 
@@ -416,13 +419,13 @@ fn a_flood_of_page_requests_is_refused_with_429() {
     use std::io::{Read, Write};
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let mut hub = Hub::start(&[("SHARDS", "1"), ("ADMIN_PORT", &port)]);
-    // The hub answers a burst at once, lets as many requests wait for up to a second, and refuses the others.
+    // The hub answers PAGE_RATE requests at once, answers the same number within the next second, and refuses the rest.
     let connections = 4 * proto::limits::PAGE_RATE;
     let mut flood: Vec<_> = (0..connections).map(|_| std::net::TcpStream::connect(hub.address).unwrap()).collect();
     for stream in &mut flood {
         stream.write_all(b"GET /health HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n").unwrap();
     }
-    // Meanwhile probes are answered, and requests at ADMIN_PORT do not wait for those at PORT.
+    // During the flood, the hub answers probes, and requests at ADMIN_PORT do not wait for the requests at PORT.
     assert_eq!((status(&hub.get("/livez")), status(&hub.get("/readyz"))), ("200", "200"));
     let public = hub.address.port();
     hub.address.set_port(port.parse().unwrap());

@@ -1,4 +1,4 @@
-//! Tests of floods from one address, and of their effect on others.
+//! Tests of floods from one address, and of their effect on other clients.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -23,7 +23,7 @@ const LIMITS: [(&str, &str); 4] = [
     ("CONNECT_RATE", ""),
 ];
 
-/// All data until the end of the connection.
+/// Reads all data until the connection ends.
 fn answer(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
     _ = stream.read_to_end(&mut answer);
@@ -34,7 +34,7 @@ fn handshake(n: u32) -> String {
     upgrade(&format!("/ws?peerId={}", id(n)))
 }
 
-/// Opens a WebSocket, if the hub admits it. Otherwise reads and drops the hub's answer.
+/// Opens a WebSocket. Returns `None` if the hub refuses it.
 fn try_open(from: [u8; 4], hub: &Hub, n: u32) -> Option<TcpStream> {
     let mut stream = connect_from(from, hub.address)?;
     _ = stream.write_all(handshake(n).as_bytes());
@@ -60,7 +60,7 @@ fn one_address_cannot_use_the_connections_of_others() {
     let line = hub.logged("connections_refused");
     assert!(line.contains(r#""address":"127.0.0.2","reason":"address-connections""#), "{line}");
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="address-connections"}"#, |n| n == 1.0);
-    // A place is free again when the hub has noticed that a connection ended.
+    // When the hub has noticed that a connection ended, it admits another one from the same address.
     drop(first);
     let end = Instant::now() + DEADLINE;
     while try_open(FLOOD, &hub, 11).is_none() {
@@ -87,7 +87,7 @@ fn connections_without_a_request_are_bounded_per_address() {
     let mut silent: Vec<_> =
         [first].into_iter().chain((0..2).map(|_| connect_from(FLOOD, hub.address).unwrap())).collect();
     assert_eq!(status(&answer(connect_from(FLOOD, hub.address).unwrap())), "503");
-    // Connections that send their request no longer count as unfinished, and stay open.
+    // After a connection has sent its request, it stays open and no longer counts as unfinished.
     for (n, stream) in silent.iter_mut().enumerate() {
         stream.write_all(handshake(n as u32).as_bytes()).unwrap();
         let mut first = [0; 12];
@@ -100,7 +100,8 @@ fn connections_without_a_request_are_bounded_per_address() {
 
 #[test]
 fn connections_have_a_rate_per_address_and_in_total() {
-    // In the second case the address has its own rate, and soon no longer counts as quiet.
+    // In the second case, the rate of the address is high. But after a few connections the address is no longer quiet,
+    // so the total rate applies to it.
     let limits = [
         (("CONNECT_RATE_PER_ADDRESS", "2"), ("CONNECT_RATE", "0"), "address-rate"),
         (("CONNECT_RATE", "2"), ("CONNECT_RATE_PER_ADDRESS", "10"), "busy"),
@@ -110,8 +111,8 @@ fn connections_have_a_rate_per_address_and_in_total() {
         let mut hub = Hub::start(&[setting, other, ("SHARDS", "1"), ("ADMIN_PORT", &port)]);
         let Some(stream) = connect_from(FLOOD, hub.address) else { return };
         drop(stream);
-        // Even a slow machine opens more than 2 connections per second. This exceeds any burst and the reserve for
-        // quiet addresses.
+        // Even a slow machine opens these 60 connections faster than 2 per second. 60 is more than any burst plus the
+        // reserve for quiet addresses.
         let opened = (0..60).filter(|n| try_open(FLOOD, &hub, *n).is_some()).count();
         assert!((1..60).contains(&opened), "{opened} with {setting:?}");
         // An address that rarely connects is admitted in both cases.
@@ -122,9 +123,10 @@ fn connections_have_a_rate_per_address_and_in_total() {
     }
 }
 
-/// Behind a proxy that is not configured, a hub admits as many clients as before it had limits per address.
+/// A hub does not apply the limits per address to a proxy that is missing in TRUSTED_PROXIES, because the proxy stands
+/// for many clients.
 #[test]
-fn a_proxy_that_is_not_configured_is_not_limited() {
+fn an_unconfigured_proxy_is_not_limited() {
     let env = [("MAX_CONNECTIONS_PER_ADDRESS", "2"), ("CONNECT_RATE_PER_ADDRESS", "")];
     let hub = Hub::start(&env);
     let opens = |n: u32, header: &str| {
@@ -143,12 +145,12 @@ fn a_proxy_that_is_not_configured_is_not_limited() {
     }
     let line = hub.logged("proxy_not_named");
     assert!(line.contains("127.0.0.3") && line.contains("TRUSTED_PROXIES"), "{line}");
-    // Another address that names no client has its limits.
+    // The limits apply to another address whose requests have no X-Forwarded-For.
     let admitted = (0..5).filter_map(|n| try_open(FLOOD, &hub, 100 + n)).collect::<Vec<_>>();
     assert_eq!(admitted.len(), 2);
 }
 
-/// Clients behind a trusted proxy are counted separately, and the proxy itself is not counted.
+/// The hub counts each client behind a trusted proxy by its own address, and does not count the proxy's address.
 #[test]
 fn clients_of_a_proxy_have_their_own_limits() {
     let env =
@@ -191,15 +193,15 @@ fn one_address_cannot_fill_the_hub() {
     let Some(first) = try_open(FLOOD, &hub, 0) else { return };
     let mut inside = vec![first];
     inside.extend((1..1100).filter_map(|n| try_open(FLOOD, &hub, n)));
-    // This is the number of peers of a school.
+    // The default limit admits the peers of a school behind one address.
     assert_eq!(inside.len(), 512);
     let mut stranger = Client::over(connect_from(STRANGER, hub.address).unwrap(), 2000, b"");
     assert_eq!(stranger.hear()["type"], "connected");
 }
 
-/// During an endless flood of half-open sockets, the hub serves new peers, probes and connected peers.
+/// During a flood of connections whose requests never end, the hub serves new peers, probes and connected peers.
 #[test]
-fn a_flood_of_half_requests_does_not_affect_others() {
+fn a_flood_of_unfinished_requests_does_not_affect_others() {
     const LASTS: Duration = Duration::from_secs(3);
     let hub = Hub::start(&LIMITS);
     if connect_from(FLOOD, hub.address).is_none() {
@@ -252,8 +254,8 @@ fn a_flood_of_half_requests_does_not_affect_others() {
     });
     let opened = opened.into_inner();
     assert!(opened > 1500, "{opened} connections are not a flood");
-    // The hub has refused most of the connections that the flood still holds. None of them is old enough to be closed
-    // for its silence.
+    // The hub has refused most of the connections that the flood still holds. It has not closed any for its silence
+    // yet, because all of them are too young.
     let end = Instant::now() + proto::limits::REQUEST_HEAD_TIMEOUT / 2;
     loop {
         let is_open = |stream: &mut TcpStream| {
@@ -268,14 +270,14 @@ fn a_flood_of_half_requests_does_not_affect_others() {
     }
     let line = hub.logged("connections_refused");
     assert!(line.contains("127.0.0.2"), "{line}");
-    // One line per ten seconds is allowed, however many connections are refused, and by whichever shard.
+    // All shards together may log one line per ten seconds, regardless of the number of refused connections.
     let most = start.elapsed().as_secs() / 10;
     hub.signal("-KILL");
     let more = hub.rest_of_the_log().iter().filter(|line| line.contains("connections_refused")).count();
     assert!(more as u64 <= most, "{more} more lines, of at most {most}");
 }
 
-/// Ends a flood.
+/// Ends the flood when it is dropped.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -285,8 +287,8 @@ impl Drop for Stop<'_> {
 }
 
 #[test]
-fn pairs_are_served_in_time_during_all_attacks() {
-    // The attackers write to plain sockets.
+fn pairs_are_served_during_all_attacks() {
+    // The attackers of load-test write to sockets without TLS.
     if wire::is_over_tls() {
         return;
     }
@@ -306,7 +308,7 @@ fn pairs_are_served_in_time_during_all_attacks() {
         {
             assert!(said.contains(&format!("{attack}: ")), "{said}");
         }
-        // The attacks have reached the hub.
+        // These metrics show that the attacks have reached the hub.
         for reason in ["protocol-error", "message-too-large", "connection-lost", "id-in-use"] {
             hub.metric_becomes(&format!(r#"peerpigeon_closes_total{{reason="{reason}"}}"#), |n| n > 0.0);
         }

@@ -1,14 +1,14 @@
-//! Runs the fuzz target `config` with its kept inputs and with random settings. `just fuzz config` reaches more states.
+//! Runs the fuzz target `config` with its corpus and with random settings. `just fuzz config` reaches more states.
 
 #[path = "../../fuzz/src/config.rs"]
 #[allow(
     clippy::disallowed_types,
     unreachable_pub,
-    reason = "in that crate, it is public, and one lock is held by one test at a time"
+    reason = "the module is public in the fuzz crate, and only one test at a time holds its lock"
 )]
 mod config_target;
 #[path = "../../fuzz/src/replay.rs"]
-#[allow(clippy::print_stdout, unreachable_pub, reason = "several tests share it")]
+#[allow(clippy::print_stdout, unreachable_pub, reason = "several tests share this module")]
 mod replay;
 
 use proptest::prelude::*;
@@ -42,7 +42,7 @@ proptest! {
     #![proptest_config(ProptestConfig { rng_seed: proptest::test_runner::RngSeed::Fixed(1), ..ProptestConfig::default() })]
 
     #[test]
-    fn random_settings_are_refused_or_a_configuration(
+    fn random_settings_are_refused_or_give_a_configuration(
         lines in prop::collection::vec((prop::sample::select(NAMES.to_vec()), "[ -~]{0,12}"), 0..4),
     ) {
         let text: String = lines.iter().map(|(name, value)| format!("{name}={value}\n")).collect();

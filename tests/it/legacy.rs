@@ -1,4 +1,4 @@
-//! Links with Go hubs: the literal frames of their protocol, sent by hand.
+//! Tests of links with Go hubs. Some use real Go hubs; in the others, the test itself sends the frames of a Go hub.
 
 mod go_hub;
 
@@ -16,7 +16,7 @@ use crate::mesh::{TOKEN, eventually, free_port, json as page};
 
 use go_hub::{GoHub, connect, is_signal, upgraded};
 
-/// JSON data that would change if it were parsed and written again.
+/// JSON data that would change if a hub parsed it and wrote it again.
 const DATA: &str = r#"{"sdp" : "v=0\r\n\u00e9",  "b":1.10, "a":12345678901234567890123}"#;
 
 /// Expects this signal as the client's next message, with unchanged data.
@@ -56,17 +56,17 @@ fn hub(bootstrap: &str, legacy: &str) -> Hub {
     Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", TOKEN), ("BOOTSTRAP_HUBS", bootstrap), ("MESH_LEGACY", legacy)])
 }
 
-/// Connects a peer from an address that is not in MESH_LEGACY.
+/// Connects a peer from 127.0.0.9, which is not in MESH_LEGACY.
 fn peer(hub: &Hub, n: u32) -> Client {
     let mut client = Client::over(connect(hub.address, [127, 0, 0, 9]), n, b"");
     assert_eq!(client.hear()["type"], "connected");
     client
 }
 
-/// A conversation between peers of a hub and of a Go hub. The Go hub already knows peer 1. In the end the hub has peers
-/// 1 and 2, and the Go hub has peer 7.
+/// A conversation between peers of a hub and of a Go hub. At the start, the Go hub knows peer 1. At the end, the hub
+/// has peers 1 and 2, and the Go hub has peer 7.
 fn conversation(hub: &Hub, go: &mut GoHub, a: &mut Client) -> Client {
-    // Announcements reach the other side in both directions, repeated ones as well.
+    // Announcements from each hub reach the other hub. Repeated announcements of peer 2 reach it as well.
     let mut b = Client::connect(hub, 2);
     b.say(r#"{"type":"announce","networkName":"n","data":{"info":"hi","isHub":true}}"#);
     go.hears_of(2, "n", Some("hi"));
@@ -75,14 +75,14 @@ fn conversation(hub: &Hub, go: &mut GoHub, a: &mut Client) -> Client {
     go.has(7, "n");
     hears_of(a, 7, Some("go"));
     hears_of(&mut b, 7, Some("go"));
-    // A repeated announcement of the same peer has no effect.
+    // A repeated announcement by the Go hub has no effect.
     go.has(7, "n");
     b.say(r#"{"type":"announce","networkName":"n","data":{"info":"again"}}"#);
     go.hears_of(2, "n", Some("again"));
     hears_of(a, 2, Some("again"));
     hears_of(&mut b, 1, None);
     hears_of(&mut b, 7, Some("go"));
-    // Signals arrive in order, with no message between them.
+    // Signals arrive in order, and no other message arrives between them.
     for kind in ["offer", "answer", "ice-candidate"] {
         go.passes(kind, 7, 1, DATA);
         hears_signal(a, kind, 7, 1, DATA);
@@ -90,7 +90,7 @@ fn conversation(hub: &Hub, go: &mut GoHub, a: &mut Client) -> Client {
         go.hears_signal(kind, 1, 7, DATA);
         assert_eq!(a.hear()["data"]["outcome"], "forwarded");
     }
-    // The Go hub may send messages only for its own peers.
+    // The Go hub may send messages only for its own peers, so the hub ignores its messages for peer 2.
     go.passes("offer", 2, 1, "1");
     go.say(&format!(r#"{{"type":"peer-disconnected","data":{{"peerId":"{}"}}}}"#, id(2)));
     go.passes("offer", 7, 1, "2");
@@ -127,7 +127,7 @@ fn a_hub_and_a_go_hub_that_it_dials_exchange_peers() {
     go.has(7, "n");
     hears_of(&mut a, 7, Some("go"));
     hears_of(&mut b, 7, Some("go"));
-    // A Go hub notifies the hub that dialed it when one of its peers is gone.
+    // When a peer of a Go hub leaves, the Go hub notifies the hub that dialed it.
     let data = format!(r#"{{"isHub":false,"peerId":"{}","reason":"x","timestamp":1}}"#, id(7));
     let from = format!(r#""fromPeerId":"system","targetPeerId":"{own}","networkName":"n","timestamp":1"#);
     go.say(&format!(r#"{{"type":"peer-disconnected","data":{data},{from}}}"#));
@@ -164,7 +164,7 @@ fn peers_of_a_go_hub_are_known_in_the_whole_mesh() {
     go.hears_signal("offer", 3, 7, DATA);
     go.passes("answer", 7, 3, DATA);
     hears_signal(&mut c, "answer", 7, 3, DATA);
-    // A peer that moves from the Go hub to this mesh without a goodbye, and then leaves, is gone.
+    // A peer can move from the Go hub to this mesh without a goodbye. When it then leaves, nobody knows it any more.
     let moved = Client::join(&two, 7, "n");
     hears_leave(&mut c, 7, "moved");
     hears_of(&mut c, 7, None);
@@ -175,7 +175,7 @@ fn peers_of_a_go_hub_are_known_in_the_whole_mesh() {
     hears_of(&mut c, 4, None);
     drop(moved);
     hears_leave(&mut c, 7, "connection-lost");
-    // It can move back once the hub with the link has processed its leave.
+    // The peer can move back to the Go hub after the hub that is linked with the Go hub has processed its leave.
     hears_leave(&mut d, 7, "connection-lost");
     go.has(7, "n");
     hears_of(&mut c, 7, Some("go"));
@@ -214,7 +214,7 @@ fn messages_of_a_go_hub_on_two_links_count_once() {
             let heard: Value = serde_json::from_str(&go.hear()).unwrap();
             match (heard["type"].as_str().unwrap(), heard["data"]["peerId"].as_str()) {
                 ("offer", _) => offers += 1,
-                // The peer of the first link is announced on the second link.
+                // The hub announces the peer of the first link on the second link.
                 ("peer-discovered", Some(peer)) if peer == id(7) => {}
                 _ => return offers,
             }
@@ -249,8 +249,8 @@ fn a_peer_leaves_with_its_go_hub_although_another_go_hub_echoed_it() {
 #[test]
 fn a_slow_go_hub_receives_everything_within_a_bounded_queue() {
     let hub = hub("", "127.0.0.2/32");
-    // This is 24 MB in total. Sent at once, they would exceed the link's queue, and the hub would close the link at
-    // each attempt.
+    // All announcements together have 24 MB. If the hub sent them all at once, they would exceed the queue of the link,
+    // and the hub would close the link each time.
     let data = "x".repeat(16_000);
     let (peers, networks) = (50, 30);
     let mut here: Vec<Client> = (0..peers).map(|n| Client::connect(&hub, 100 + n)).collect();
@@ -263,7 +263,7 @@ fn a_slow_go_hub_receives_everything_within_a_bounded_queue() {
         peer.hears_nothing();
     }
     let mut go = GoHub::dial(hub.address, 50);
-    eventually("the link is there", || page(&hub, "/health")["hubs"] == 1);
+    eventually("the hub and the Go hub are linked", || page(&hub, "/health")["hubs"] == 1);
     go.has(7, "0-0");
     let mut told = BTreeSet::new();
     while told.len() < peers as usize * networks {
@@ -295,7 +295,7 @@ fn without_mesh_legacy_a_go_hub_is_a_peer() {
     assert_eq!(hub.metric("peerpigeon_peers"), 2.0);
 }
 
-/// The next message of this type, from or about that peer, that a Go hub's peer receives. Skips other messages.
+/// Waits until a peer of a Go hub receives a message of this type from or about peer `n`. Skips all other messages.
 fn hears_from(client: &mut Client, kind: &str, n: u32) -> Value {
     loop {
         let heard = client.hear_type(kind);
@@ -316,7 +316,7 @@ fn exchange(there: &mut Client, b: u32, here: &mut Client, a: u32) {
 }
 
 #[test]
-fn a_peer_older_than_the_link_becomes_known_by_its_first_signal() {
+fn a_peer_that_joined_before_the_link_becomes_known_by_its_first_signal() {
     with_each(|kind| {
         let go = Go::start(kind, "");
         let mut b = go.join(7, "n");
@@ -329,8 +329,8 @@ fn a_peer_older_than_the_link_becomes_known_by_its_first_signal() {
         assert_eq!(a.hear()["fromPeerId"], id(7));
         exchange(&mut b, 7, &mut a, 1);
         hub.metric_becomes("peerpigeon_link_legacy_introduced_total", |n| n == 1.0);
-        eventually("the page has it", || page(&hub, "/hubs")["hubs"][0]["peers"] == 1);
-        // A later peer is announced, and a Go hub that was dialed sends leaves.
+        eventually("the page shows the peer", || page(&hub, "/hubs")["hubs"][0]["peers"] == 1);
+        // The Go hub announces peers that join later. Because the hub has dialed it, it also sends their leaves.
         let c = go.join(8, "n");
         hears_of(&mut a, 8, Some("go"));
         drop(c);
@@ -360,7 +360,7 @@ fn a_go_hub_that_dials_announces_its_peers() {
 #[test]
 fn a_signal_between_peers_of_go_hubs_arrives_once() {
     with_each(|kind| {
-        // The first Go hub is linked with the second, and with this hub.
+        // The first Go hub is linked with the second Go hub and with this hub.
         let one = Go::start(kind, "");
         let two = Go::start(kind, &one.url());
         let (mut b, mut c) = (one.join(7, "n"), two.join(8, "n"));
@@ -454,7 +454,7 @@ fn a_restarted_hub_learns_the_peers_of_its_go_hub_again() {
     });
 }
 
-/// A listener that records each request head and sends this answer.
+/// Starts a listener that sends this answer to each request. Returns its URL, and the heads of the requests.
 fn listener(answer: fn(&str) -> String) -> (String, std::sync::mpsc::Receiver<String>) {
     let (door, url) = door();
     let (asked, heard) = std::sync::mpsc::sync_channel(16);
@@ -479,7 +479,7 @@ fn listener(answer: fn(&str) -> String) -> (String, std::sync::mpsc::Receiver<St
 fn with_mesh_legacy_no_token_is_sent_to_an_unknown_kind_of_hub() {
     let unauthorized = |_: &str| "HTTP/1.1 401 Unauthorized\r\nContent-Length: 13\r\n\r\nunauthorized\n".to_owned();
     for answer in [upgraded, unauthorized] {
-        // MESH_LEGACY contains a different URL for the same hub, which no check of settings can detect.
+        // MESH_LEGACY names the same hub by a different URL. The hub cannot detect this when it checks its settings.
         let (url, heard) = listener(answer);
         let hub = hub(&url, "ws://go.invalid:3000");
         for _ in 0..2 {
@@ -490,7 +490,7 @@ fn with_mesh_legacy_no_token_is_sent_to_an_unknown_kind_of_hub() {
         }
         // Hubs of the current version still link.
         let other = self::hub(&format!("ws://{}", hub.address), "10.9.9.9");
-        eventually("they are linked", || page(&other, "/health")["hubs"] == 1);
+        eventually("the two hubs are linked", || page(&other, "/health")["hubs"] == 1);
     }
 }
 

@@ -8,14 +8,14 @@ use crate::door::{body, status};
 use crate::hub::{DEADLINE, Hub};
 use crate::mesh::{eventually, json};
 
-/// Requests a link as hub `n`, with a subprotocol and a token. Returns the socket and the head of the answer, or the
-/// whole answer if the link is refused.
+/// Requests a link with this path, subprotocol and token. Returns the socket and the answer, without the frames that
+/// follow it.
 fn ask(address: SocketAddr, path: &str, subprotocol: &str, token: &str) -> (TcpStream, String) {
     let bearer = if token.is_empty() { String::new() } else { format!("Bearer {token}") };
     ask_with(address, path, subprotocol, &bearer)
 }
 
-/// Like [`ask`], with a value of `Authorization`.
+/// Like [`ask`], with this value of the header `Authorization`.
 fn ask_with(address: SocketAddr, path: &str, subprotocol: &str, authorization: &str) -> (TcpStream, String) {
     let mut request = upgrade(path);
     for (name, value) in [("Sec-WebSocket-Protocol: ", subprotocol), ("Authorization: ", authorization)] {
@@ -44,7 +44,7 @@ fn is_whole(answer: &[u8]) -> bool {
 
 const MESH: &str = "peerpigeon-mesh.1";
 
-/// The answer to a link of hub 7.
+/// The answer to hub 7 when it requests a link.
 fn answer(hub: &Hub, subprotocol: &str, token: &str) -> String {
     ask(hub.address, &format!("/?peerId={}", id(7)), subprotocol, token).1
 }
@@ -125,7 +125,8 @@ fn a_websocket_without_subprotocol_from_a_legacy_range_is_a_link() {
     assert!(!taken.to_ascii_lowercase().contains("sec-websocket-protocol"), "{taken}");
     assert_eq!(status(&ask(hub.address, "/?peerId=x", "", "").1), "403");
     assert_eq!(status(&answer(&hub, MESH, "t")), "403", "the address alone must not allow a link of version 1");
-    // A WebSocket with a subprotocol is not a Go hub, and a request without an upgrade is not one either.
+    // A Go hub sends an upgrade without a subprotocol. The hub treats all other requests from this address as requests
+    // of clients.
     assert_eq!(status(&answer(&hub, "chat", "")), "401");
     assert_eq!(status(&hub.get(&format!("/ws?peerId={}", id(1)))), "401");
     let (_peer, taken) = ask(hub.address, &format!("/?peerId={}", id(8)), "chat", "t");
@@ -165,7 +166,7 @@ fn mesh_port_accepts_only_links() {
 /// `/hubstats` and the log of the dialing hub show why a link was refused, and docs/troubleshooting.md has an action
 /// for each reason.
 #[test]
-fn the_dialing_hub_shows_why_its_link_was_refused() {
+fn a_dialing_hub_shows_why_its_link_was_refused() {
     let help = include_str!("../../docs/troubleshooting.md");
     let mesh_port = free_port();
     for (there, said) in [
@@ -200,13 +201,13 @@ fn mesh_token_can_be_replaced_hub_by_hub() {
             let other = Hub::start(&[&[("IS_HUB", "true")], there].concat());
             let url = format!("ws://{}", other.address);
             let hub = Hub::start(&[&[("BOOTSTRAP_HUBS", url.as_str())], here].concat());
-            eventually("they link", || json(&hub, "/hubstats")["totalHubs"] == 1);
+            eventually("the two hubs are linked", || json(&hub, "/hubstats")["totalHubs"] == 1);
         }
     }
     assert_eq!(status(&answer(&Hub::start(&[&[("IS_HUB", "true")], steps[2]].concat()), MESH, "older")), "401");
 }
 
-/// The value of a header in an answer.
+/// The first value of this header in an answer that does not begin with `Bearer`.
 fn header<'a>(answer: &'a str, name: &str) -> &'a str {
     let lines = answer.lines().filter_map(|line| line.split_once(": "));
     let mut values = lines.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value);
@@ -232,14 +233,14 @@ fn a_recorded_or_foreign_proof_opens_no_link() {
     let repeated = request(7, &credentials.header()).1;
     assert!(status(&repeated) == "401" && body(&repeated).contains("answered before"), "{repeated}");
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-challenge"}"#, |n| n == 1.0);
-    // Another hub uses it, or a stranger guesses the token.
+    // The hub also refuses a proof that another hub sends, and a proof that was made with another token.
     let of_another = answered(7, "of-the-mesh").header();
     for (n, credentials) in [(8, of_another), (7, answered(7, "a-guess").header())] {
         let refused = request(n, &credentials).1;
         assert!(status(&refused) == "401" && body(&refused).contains("another MESH_TOKEN"), "{refused}");
     }
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-proof"}"#, |n| n == 2.0);
-    // Questions for a challenge are not failures.
+    // A request for a challenge does not count as a failure.
     assert_eq!(hub.metric(r#"peerpigeon_handshake_failures_total{reason="link-unauthorized"}"#), 0.0);
 }
 
@@ -247,13 +248,13 @@ fn a_recorded_or_foreign_proof_opens_no_link() {
 fn hubs_of_version_2_0_0_link_while_mesh_auth_is_both() {
     let env = |auth| [("IS_HUB", "true"), ("MESH_TOKEN", "of-the-mesh"), ("MESH_AUTH", auth)];
     for (auth, links) in [("both", true), ("challenge", false)] {
-        // They dial with the token itself.
+        // Hubs of version 2.0.0 dial with the token itself.
         let hub = Hub::start(&env(auth));
         let (_link, taken) = ask(hub.address, &format!("/?peerId={}", id(7)), MESH, "of-the-mesh");
         assert_eq!(is_link(&taken), links, "{taken}");
         let refused = if links { 0.0 } else { 1.0 };
         hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-bearer"}"#, |n| n == refused);
-        // They ask a dialing hub for the token itself.
+        // Hubs of version 2.0.0 ask a hub that dials them for the token itself.
         let old = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("ws://{}", old.local_addr().unwrap());
         let dialing = Hub::start(&[&env(auth)[..], &[("BOOTSTRAP_HUBS", &url)]].concat());
@@ -266,8 +267,8 @@ fn hubs_of_version_2_0_0_link_while_mesh_auth_is_both() {
             }
             String::from_utf8(head).unwrap()
         };
-        assert!(!read_head().contains("of-the-mesh"), "before it is asked");
-        // These bytes are those of version 2.0.0.
+        assert!(!read_head().contains("of-the-mesh"), "the hub must not send the token before it is asked");
+        // Version 2.0.0 sends exactly these bytes.
         let wanted = "unauthorized: a link takes this hub's MESH_TOKEN, as a bearer token";
         let answer = format!("HTTP/1.1 401 Unauthorized\r\nContent-Length: {}\r\n\r\n{wanted}", wanted.len());
         (&stream).write_all(answer.as_bytes()).unwrap();
@@ -285,7 +286,10 @@ fn hubs_of_version_2_0_0_link_while_mesh_auth_is_both() {
                  Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {MESH}\r\n\r\n"
             );
             (&stream).write_all(answer.as_bytes()).unwrap();
-            assert!(dialing.logged("link_unproven").contains(&url), "the operator learns who received the token");
+            assert!(
+                dialing.logged("link_unproven").contains(&url),
+                "the log must name the hub that received the token"
+            );
         } else {
             // The hub ends the connection, and shows why.
             (&stream).read_to_end(&mut again).unwrap();
@@ -299,7 +303,7 @@ fn hubs_of_version_2_0_0_link_while_mesh_auth_is_both() {
 }
 
 #[test]
-fn hubs_link_whichever_mesh_auth_they_have() {
+fn hubs_link_with_each_combination_of_mesh_auth() {
     for (here, there) in [("challenge", "challenge"), ("both", "challenge"), ("challenge", "both")] {
         let env = |auth| [("IS_HUB", "true"), ("MESH_TOKEN", "of-the-mesh"), ("MESH_AUTH", auth)];
         let other = Hub::start(&env(there));
@@ -308,12 +312,12 @@ fn hubs_link_whichever_mesh_auth_they_have() {
         eventually("they link", || json(&hub, "/hubstats")["totalHubs"] == 1);
         assert_eq!(other.metric(r#"peerpigeon_handshake_failures_total{reason="link-unauthorized"}"#), 0.0);
     }
-    // A hub that proves nothing is not part of the mesh.
+    // A hub with `challenge` refuses a hub that does not prove that it knows MESH_TOKEN.
     let open = Hub::start(&[("IS_HUB", "true"), ("MESH_INSECURE", "true")]);
     let url = format!("ws://{}", open.address);
     let env = [("BOOTSTRAP_HUBS", url.as_str()), ("MESH_TOKEN", "of-the-mesh"), ("MESH_AUTH", "challenge")];
     let hub = Hub::start(&env);
-    eventually("it is refused", || {
+    eventually("the hub without a token is refused", || {
         let error = json(&hub, "/hubstats")["bootstrapHubs"][0]["lastError"].to_string();
         error.contains("did not prove that it knows MESH_TOKEN")
     });
@@ -329,7 +333,7 @@ fn an_unknown_host_name_is_shown_with_its_error() {
 }
 
 #[test]
-fn a_hub_with_links_drains_like_one_without() {
+fn a_hub_with_links_drains_like_a_hub_without_links() {
     let mut hub = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", "t"), ("DRAIN_SECS", "1")]);
     let mut peer = Client::join(&hub, 1, "n");
     let (_link, taken) = ask(hub.address, &format!("/?peerId={}", id(7)), MESH, "t");

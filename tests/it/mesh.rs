@@ -1,4 +1,4 @@
-//! Tests of several hubs, linked over loopback, through kills, stops and partitions.
+//! Tests of several linked hubs on one machine, some of which are killed, stopped or partitioned.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -38,7 +38,7 @@ pub fn json(hub: &Hub, path: &str) -> Value {
     serde_json::from_str(body).unwrap()
 }
 
-/// Waits until a condition is true.
+/// Waits until `is_so` returns true. `what` describes the condition in the error message.
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !is_so() {
@@ -78,7 +78,7 @@ pub fn discovered(client: &mut Client) -> String {
 }
 
 #[test]
-fn peers_on_two_hubs_see_each_other_as_if_on_one() {
+fn peers_of_two_hubs_see_each_other_like_peers_of_one_hub() {
     let hubs = mesh(2, &[]);
     let mut a = Client::join(&hubs[0], 1, "n");
     let mut b = Client::connect(&hubs[1], 2);
@@ -138,7 +138,7 @@ fn a_thousand_joins_on_two_hubs_are_announced_exactly_once() {
         .unwrap();
     let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{out}{err}");
-    assert!(hubs[0].metric("peerpigeon_mesh_relayed_total") > 0.0, "nothing crossed");
+    assert!(hubs[0].metric("peerpigeon_mesh_relayed_total") > 0.0, "no signal went from one hub to the other");
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn peers_of_a_killed_hub_leave_and_return_with_it() {
         }
     }
     hubs[2].signal("-KILL");
-    // Signals that do not need the killed hub are still delivered, and the others get an outcome.
+    // Signals to peers of other hubs are still delivered. A signal to a peer of the killed hub gets an outcome.
     let [a, b] = &mut watchers;
     a.offer(&id(2), "n", "1", r#","id":"alive""#);
     assert_eq!(b.hear()["type"], "offer");
@@ -170,7 +170,7 @@ fn peers_of_a_killed_hub_leave_and_return_with_it() {
         assert!(left.iter().all(|data| data["reason"] == "hub-lost"), "{left:?}");
         left.sort_by_key(|data| data["peerId"].as_str().unwrap().to_owned());
         left.dedup_by_key(|data| data["peerId"].clone());
-        assert_eq!(left.len(), 50, "each once");
+        assert_eq!(left.len(), 50, "each peer must leave exactly once");
         watcher.hears_nothing();
     }
     drop(lost);
@@ -196,7 +196,7 @@ fn a_frozen_hub_does_not_disturb_the_others_and_recovers() {
     let mut c = Client::join(&hubs[2], 3, "n");
     assert_eq!((discovered(&mut a), discovered(&mut b)), (id(3), id(3)));
     hubs[2].signal("-STOP");
-    // The data fills all buffers between the hubs. Signals to the third hub must not delay signals to the second.
+    // The signals to the third hub fill all buffers between the hubs. They must not delay signals to the second hub.
     let data = format!("{:?}", "x".repeat(60_000));
     for round in 0..400 {
         a.offer(&id(3), "n", &data, "");
@@ -210,7 +210,7 @@ fn a_frozen_hub_does_not_disturb_the_others_and_recovers() {
     assert_eq!((&left["data"]["peerId"], &left["data"]["reason"]), (&id(3).into(), &"hub-lost".into()));
     a.hear_type("peer-disconnected");
     hubs[2].signal("-CONT");
-    // Each hub detects the return by itself.
+    // Each of the other hubs detects by itself that the third hub is back.
     assert_eq!((discovered(&mut a), discovered(&mut b)), (id(3), id(3)));
     a.offer(&id(3), "n", "\"after\"", r#","id":"after""#);
     loop {
@@ -227,17 +227,18 @@ fn an_id_is_connected_to_one_hub_at_a_time() {
     let mut watcher = Client::join(&hubs[1], 1, "n");
     discovered(&mut watcher);
     discovered(&mut a);
-    // While the first connection answers, a second one with its id is refused.
+    // While the first connection answers pings, the hub refuses a second connection with the same id.
     let mut second = Client::open(hubs[1].address, 7, b"");
     let Heard::Ping(nonce) = a.frame() else { panic!("no ping") };
     a.raw(&frame(10, &nonce));
     assert_eq!(second.closed(), (4009, "peer id in use".to_owned()));
     watcher.hears_nothing();
-    // When it does not answer, the new connection replaces it, and the peer is announced as moved.
+    // If the first connection does not answer the ping, a new connection replaces it. Other peers receive a leave and a
+    // discovery.
     let mut third = Client::open(hubs[1].address, 7, b"");
     let asked = Instant::now();
     assert_eq!(third.hear()["type"], "connected");
-    assert!(asked.elapsed() > Duration::from_millis(1500), "replaced without a ping");
+    assert!(asked.elapsed() > Duration::from_millis(1500), "replaced before the timeout of a ping");
     third.announce("n");
     assert_eq!(watcher.hear()["type"], "peer-disconnected");
     assert_eq!(discovered(&mut watcher), id(7));
@@ -247,7 +248,7 @@ fn an_id_is_connected_to_one_hub_at_a_time() {
 }
 
 #[test]
-fn a_draining_hub_sends_the_other_urls_and_leaves_the_mesh_at_once() {
+fn a_draining_hub_sends_the_urls_of_other_hubs_and_leaves_the_mesh_at_once() {
     let ports = [free_port(), free_port()];
     let mut one = start(ports[0], "", &[("PUBLIC_URL", "wss://one.example"), ("DRAIN_SECS", "3")]);
     let two = start(ports[1], &urls(&ports[..1]), &[("PUBLIC_URL", "wss://two.example")]);
@@ -262,8 +263,12 @@ fn a_draining_hub_sends_the_other_urls_and_leaves_the_mesh_at_once() {
     a.raw(&frame(8, &[0x03, 0xf4]));
     assert_eq!(b.hear()["data"]["reason"], "draining");
     assert_eq!(one.wait().code(), Some(0));
-    eventually("the hub is gone", || live_hubs(&two) == 0);
-    assert_eq!(two.metric("peerpigeon_mesh_hubs_lost_total"), 0.0, "the hub must not wait for the lease");
+    eventually("the other hub has forgotten the drained hub", || live_hubs(&two) == 0);
+    assert_eq!(
+        two.metric("peerpigeon_mesh_hubs_lost_total"),
+        0.0,
+        "the other hub must not wait for the end of the lease"
+    );
     b.hears_nothing();
 }
 
@@ -308,15 +313,15 @@ fn hubs_in_a_chain_form_one_mesh() {
     b.hears_nothing();
 }
 
-/// Network namespaces, one per hub. A bridge connects the hubs; clients use separate interfaces.
+/// Network namespaces, one per hub. A bridge connects the hubs. Clients connect through separate interfaces.
 struct Namespaces {
     names: Vec<String>,
-    /// Second byte of all addresses.
+    /// The second byte of all addresses.
     net: u8,
 }
 
 impl Namespaces {
-    /// `None`, with a message, if the system does not allow them.
+    /// If the system does not allow network namespaces, prints a message and returns `None`.
     fn make(count: usize) -> Option<Self> {
         let pid = std::process::id();
         let made = Self { names: (0..count).map(|n| format!("pp{pid}x{n}")).collect(), net: 100 + (pid % 150) as u8 };
@@ -356,7 +361,8 @@ impl Namespaces {
         [10, self.net, n as u8 + 1, 2]
     }
 
-    /// Disconnects a hub from the bridge, or connects it again. Packets are lost without an error.
+    /// Disconnects a hub from the bridge, or connects it again. While the hub is disconnected, packets are lost without
+    /// an error.
     fn connect(&self, n: usize, on: bool) {
         let device = format!("{}h{n}", self.bridge());
         let state = if on { "up" } else { "down" };
@@ -374,7 +380,7 @@ impl Drop for Namespaces {
 }
 
 #[test]
-fn a_partition_heals() {
+fn a_mesh_recovers_from_a_partition() {
     let Some(spaces) = Namespaces::make(3) else { return };
     let bootstrap = (0..3).map(|n| spaces.url(n)).collect::<Vec<_>>().join(",");
     let env = [("HOST", "0.0.0.0"), ("PORT", "8080"), ("MESH_TOKEN", TOKEN), ("BOOTSTRAP_HUBS", &bootstrap)];
@@ -392,12 +398,16 @@ fn a_partition_heals() {
         assert_eq!((&left["data"]["peerId"], &left["data"]["reason"]), (&id(3).into(), &"hub-lost".into()));
     }
     for _ in 0..2 {
-        assert_eq!(c.hear()["data"]["reason"], "hub-lost", "the other side must see the same");
+        assert_eq!(
+            c.hear()["data"]["reason"],
+            "hub-lost",
+            "the peer of the separated hub must receive the same leaves"
+        );
     }
-    // During the partition one id connects on both sides.
+    // During the partition, a client with the same id connects to a hub on each side.
     let mut a_late = Client::join(&hubs[0], 9, "n");
     assert_eq!((discovered(&mut a), discovered(&mut b)), (id(9), id(9)));
-    // Sessions are ordered by milliseconds, so the second one must begin in a later millisecond.
+    // The hubs order sessions by milliseconds, so the second session must begin in a later millisecond.
     let joined = SystemTime::now();
     while joined.elapsed().unwrap() < Duration::from_millis(2) {
         std::thread::yield_now();

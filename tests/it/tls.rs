@@ -1,5 +1,5 @@
-//! Tests of TLS: handshakes, connections without TLS, reloads of certificates, and the message exchanges of the other
-//! tests.
+//! Tests of TLS: handshakes, connections without TLS, and reloads of certificates. Some tests of other modules also run
+//! over TLS.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -32,7 +32,7 @@ fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> TlsStream {
     StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), tcp)
 }
 
-/// The answer to a request after which the connection closes.
+/// Sends a request, and reads the answer until the hub closes the connection.
 pub fn ask(address: SocketAddr, config: &Arc<ClientConfig>, request: &str) -> String {
     let mut stream = connect(address, config);
     stream.write_all(request.as_bytes()).expect("written");
@@ -53,13 +53,13 @@ fn failures(hub: SocketAddr, config: &Arc<ClientConfig>, reason: &str) -> f64 {
     metric(hub, config, &format!("peerpigeon_handshake_failures_total{{reason=\"{reason}\"}}"))
 }
 
-/// Waits until this number of failures of that kind has been counted.
+/// Waits until the hub has counted `n` failed handshakes with this reason.
 fn counted(hub: SocketAddr, config: &Arc<ClientConfig>, reason: &str, n: f64) {
-    eventually(&format!("{n} are {reason}"), || failures(hub, config, reason) == n);
+    eventually(&format!("{n} failed handshakes with the reason {reason}"), || failures(hub, config, reason) == n);
 }
 
 #[test]
-fn messages_are_exchanged_over_tls_as_without() {
+fn signaling_also_works_over_tls() {
     over_tls(|| {
         signaling::two_peers_discover_each_other_and_exchange_signals();
         signaling::a_message_sent_with_the_request_is_processed_first();
@@ -70,7 +70,7 @@ fn messages_are_exchanged_over_tls_as_without() {
 }
 
 #[test]
-fn sessions_end_over_tls_as_without() {
+fn sessions_over_tls_end_like_other_sessions() {
     over_tls(|| {
         ends::a_reset_is_announced_at_once();
         ends::a_silent_peer_is_pinged_twice_and_then_closed();
@@ -82,7 +82,7 @@ fn sessions_end_over_tls_as_without() {
 }
 
 #[test]
-fn violations_over_tls_are_answered_as_without() {
+fn violations_over_tls_get_the_same_answers() {
     over_tls(|| {
         limits::violations_of_rfc_6455_are_closed_with_their_code();
         limits::a_message_over_the_limit_gets_an_error_and_a_close();
@@ -92,9 +92,9 @@ fn violations_over_tls_are_answered_as_without() {
 }
 
 #[test]
-fn admission_and_drain_work_over_tls_as_without() {
+fn admission_and_drain_also_work_over_tls() {
     over_tls(|| {
-        door::a_handshake_checks_token_then_id_then_upgrade();
+        door::the_token_is_checked_before_the_id_and_the_id_before_the_upgrade();
         door::pages_count_connections_peers_and_networks();
         door::an_http_connection_serves_many_requests();
         door::request_heads_are_bounded();
@@ -105,7 +105,7 @@ fn admission_and_drain_work_over_tls_as_without() {
 }
 
 #[test]
-fn pings_work_over_tls_as_without() {
+fn pings_also_work_over_tls() {
     over_tls(|| {
         alive::a_client_that_sends_constantly_still_receives_pings();
         alive::pings_overtake_queued_messages();
@@ -213,7 +213,7 @@ fn a_handshake_has_a_deadline() {
     counted(hub.address, &config, "tls-timeout", 2.0);
 }
 
-/// Sessions move to their home shards with partially received records.
+/// Sessions move to their home shards together with the TLS records that have been received only in part.
 #[test]
 fn a_session_moves_to_its_shard_in_the_middle_of_a_record() {
     for shards in ["1", "8"] {
@@ -229,7 +229,7 @@ fn a_session_moves_to_its_shard_in_the_middle_of_a_record() {
             stream.conn.write_tls(&mut records).unwrap();
             stream.conn.writer().write_all(&frame(1, br#"{"type":"ping"}"#)).unwrap();
             stream.conn.write_tls(&mut records).unwrap();
-            // The remaining bytes arrive when the socket is at its home shard.
+            // The remaining bytes arrive after the socket has moved to its home shard.
             let late = records.split_off(records.len() - 1 - n as usize);
             stream.sock.write_all(&records).unwrap();
             let mut answer = Vec::new();
@@ -254,7 +254,7 @@ fn a_session_moves_to_its_shard_in_the_middle_of_a_record() {
     }
 }
 
-/// A WebSocket with all bytes read from it.
+/// Opens a WebSocket as peer `n`. Returns it with all bytes that were read from it.
 fn websocket(address: SocketAddr, config: &Arc<ClientConfig>, n: u32) -> (TlsStream, Vec<u8>) {
     let mut stream = connect(address, config);
     stream.write_all(upgrade(&format!("/ws?peerId={}", id(n))).as_bytes()).unwrap();
@@ -272,7 +272,7 @@ pub fn read_until(stream: &mut TlsStream, heard: &mut Vec<u8>, word: &[u8]) {
     }
 }
 
-/// Without close_notify, anybody could have cut the stream, and clients report an error.
+/// A stream without close_notify may have been cut by an attacker, so clients report an error.
 #[test]
 fn every_session_ends_with_close_notify() {
     let mut hub = secure(common(), &[("DRAIN_SECS", "1")]);
@@ -300,7 +300,7 @@ fn a_panic_in_tls_ends_only_its_session() {
     for n in 1..=3 {
         let mut stream = connect(hub.address, &config);
         stream.write_all(upgrade(&format!("/ws?peerId={}", id(n))).as_bytes()).unwrap();
-        // The session's TLS is not used any more, not even for close_notify.
+        // The hub does not use the TLS state of the session after the panic, so it does not send close_notify.
         stream.read_to_end(&mut Vec::new()).unwrap_err();
     }
     let closes = "peerpigeon_closes_total{reason=\"internal\"}";
@@ -321,7 +321,7 @@ fn a_client_that_sends_only_close_notify_has_left() {
     half.conn.send_close_notify();
     half.conn.write_tls(&mut half.sock).unwrap();
     read_until(&mut watcher, &mut heard, b"connection-lost");
-    half.read_to_end(&mut Vec::new()).expect("close_notify in turn");
+    half.read_to_end(&mut Vec::new()).expect("the hub must also send close_notify");
 }
 
 #[test]
@@ -329,14 +329,14 @@ fn admin_and_mesh_ports_can_use_tls() {
     let (certificate, admin, links) = (common(), free_port(), free_port());
     let meshed = [("ADMIN_PORT", &*admin), ("MESH_PORT", &links), ("MESH_INSECURE", "true"), ("IS_HUB", "true")];
     let hub = secure(certificate, &[&meshed[..], &[("TLS_PORTS", "ADMIN_PORT, MESH_PORT")]].concat());
-    assert!(hub.get("/livez").starts_with("HTTP/1.1 200"), "PORT is not named");
+    assert!(hub.get("/livez").starts_with("HTTP/1.1 200"), "TLS_PORTS does not name PORT, so PORT must not use TLS");
     let config = Arc::new(client_config(certificate));
     let at = |port: &str| SocketAddr::new(hub.address.ip(), port.parse().unwrap());
     let days = format!("peerpigeon_tls_certificate_days_left{{file=\"{}\"}}", certificate.certificate);
     assert!(metric(at(&admin), &config, &days) > 89.0);
     let answer = ask(at(&links), &config, &upgrade("/ws").replace("Connection: Upgrade", "Connection: Upgrade, close"));
     assert!(door::body(&answer).contains("MESH_PORT"), "{answer}");
-    // Another hub can link there.
+    // Another hub can link to MESH_PORT.
     let url = format!("wss://localhost:{links}");
     let other = [("IS_HUB", "true"), ("MESH_INSECURE", "true"), ("BOOTSTRAP_HUBS", &url)];
     let other = Hub::start(&[&other[..], &[("MESH_CA", &certificate.authority_file)]].concat());
@@ -371,7 +371,7 @@ fn hubs_link_over_tls_with_a_private_ca() {
     let doubting = Hub::start(&[&meshed[..], &[("BOOTSTRAP_HUBS", &url)]].concat());
     let config = Arc::new(client_config(certificate));
     eventually("a link to an untrusted certificate is refused", || failures(a.address, &config, "tls-refused") > 0.0);
-    eventually("it says why", || doubting.get("/hubstats").contains("UnknownIssuer"));
+    eventually("the dialing hub shows the reason", || doubting.get("/hubstats").contains("UnknownIssuer"));
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn invalid_certificate_files_exit_with_64_and_a_reason() {
 }
 
 #[test]
-fn a_proxy_names_its_client_before_tls_begins() {
+fn a_proxy_can_send_the_client_address_before_tls_begins() {
     let proxies = [("TRUSTED_PROXIES", "127.0.0.1"), ("PROXY_PROTOCOL", "PORT"), ("LOG_LEVEL", "shard=debug,info")];
     let hub = secure(common(), &proxies);
     let mut stream = connect(hub.address, &Arc::new(client_config(common())));
@@ -417,7 +417,7 @@ fn health_command_works_over_tls() {
     let out = command(&env).arg("health").output().unwrap();
     assert!(out.status.success(), "{out:?}");
     let out = command(&env[..2]).arg("health").output().unwrap();
-    assert!(!out.status.success(), "without TLS: {out:?}");
+    assert!(!out.status.success(), "`health` without TLS must fail at a TLS port: {out:?}");
 }
 
 #[test]
@@ -459,7 +459,9 @@ fn certificates_can_be_replaced_without_losing_a_connection() {
             std::fs::write(&served.certificate, "nothing").unwrap();
             hub.signal("-HUP");
             hub.logged("tls_certificates_refused");
-            eventually("they are stale", || metric(hub.address, &config, "peerpigeon_tls_certificates_stale") == 1.0);
+            eventually("the certificates in use are counted as stale", || {
+                metric(hub.address, &config, "peerpigeon_tls_certificates_stale") == 1.0
+            });
             let days = format!("peerpigeon_tls_certificate_days_left{{file=\"{}\"}}", served.certificate);
             let left = metric(hub.address, &config, &days);
             assert!((left - (30 + round) as f64).abs() < 0.1, "{left}");
@@ -495,7 +497,7 @@ fn certificates_can_be_replaced_without_losing_a_connection() {
 }
 
 #[test]
-fn a_crowd_of_handshakes_does_not_delay_peers() {
+fn many_handshakes_at_once_do_not_delay_peers() {
     let hub = secure(common(), &[("SHARDS", "1")]);
     let address = lay(hub.address);
     let a = Client::open(address, 1, b"");
@@ -516,12 +518,12 @@ fn a_crowd_of_handshakes_does_not_delay_peers() {
     for (stream, hello) in crowd.iter_mut().zip(&hellos) {
         stream.write_all(hello).unwrap();
     }
-    // The hub has 400 handshakes to do. Peers are served at the same time.
+    // The hub must process 400 handshakes, and serves peers at the same time.
     for _ in 0..20 {
         a.hears_nothing();
     }
     for stream in &mut crowd {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        assert!(stream.read(&mut [0; 100]).unwrap() > 0, "each is answered");
+        assert!(stream.read(&mut [0; 100]).unwrap() > 0, "each handshake must get an answer");
     }
 }

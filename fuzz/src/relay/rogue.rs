@@ -1,8 +1,8 @@
-//! The envelopes and messages of a hub that keeps no rules.
+//! The envelopes and messages of a hub that does not follow the protocol.
 
 use proto::{HubId, PeerId};
 
-/// The body of an envelope while it is written.
+/// Writes the body of an envelope.
 pub(super) struct Body(Vec<u8>);
 
 impl Body {
@@ -48,9 +48,9 @@ impl Body {
     }
 }
 
-/// What an envelope is made of.
+/// The values that an envelope can contain.
 pub(super) struct Parts {
-    /// Two hubs with their incarnations.
+    /// The ids of two hubs, with their incarnations.
     pub(super) hubs: [(HubId, u64); 2],
     pub(super) peers: [PeerId; 2],
     /// The incarnation of a session.

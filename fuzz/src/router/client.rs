@@ -8,14 +8,15 @@ use serde_json::value::RawValue;
 pub(super) struct Client {
     pub(super) peer: PeerId,
     networks: BTreeMap<String, Network>,
-    /// Requested receipts minus received ones.
+    /// For each id: the number of requested receipts minus the number of received receipts.
     receipts: BTreeMap<String, i32>,
 }
 
 /// A network that the client is in.
 #[derive(Default)]
 struct Network {
-    /// Number of its announcements there. After each, every member may be announced to it again.
+    /// The number of announcements of this client in the network. After each of them, the hub may announce every member
+    /// to this client again.
     announced: i32,
     others: BTreeMap<PeerId, Other>,
 }
@@ -23,7 +24,7 @@ struct Network {
 #[derive(Default)]
 struct Other {
     known: bool,
-    /// Number of its announcements minus the number that the client has received.
+    /// The number of announcements of the other peer, minus the number of its discoveries that the client has received.
     due: i32,
 }
 
@@ -57,7 +58,8 @@ impl Client {
         }
     }
 
-    /// Records that its announcement was processed while these announcements were in flight to its shard.
+    /// Records that the hub has processed an announcement of this client while the announcements of these peers were in
+    /// flight to its shard.
     pub(super) fn announced(&mut self, network: &str, on_their_way: &[PeerId]) {
         let network = self.networks.entry(network.to_owned()).or_default();
         network.announced += 1;
@@ -75,7 +77,8 @@ impl Client {
         }
     }
 
-    /// Records that its goodbye was processed, so it may receive nothing more about that network.
+    /// Records that the hub has processed a goodbye of this client. From now on, the client may receive no message of
+    /// that network.
     pub(super) fn left(&mut self, network: Option<&str>) {
         self.check_was_told_once();
         self.networks.retain(|name, _| network.is_some_and(|network| network != name));
@@ -90,7 +93,7 @@ impl Client {
         match heard.kind {
             "peer-discovered" => {
                 let peer = named(heard.about().peer_id);
-                assert_ne!(peer, self.peer, "told of itself");
+                assert_ne!(peer, self.peer, "a peer discovered itself");
                 let network = self.networks.get_mut(&heard.network_name);
                 let network = network.unwrap_or_else(|| {
                     panic!("{} received a message of a network that it is not in: {text}", self.peer)
@@ -111,7 +114,8 @@ impl Client {
                 *open -= 1;
                 assert!(*open >= 0, "unexpected receipt: {text}");
             }
-            // An operator has removed it from this network. As the answer to an announcement, the error refuses it.
+            // An operator has removed this client from the network. (With `inReplyTo`, the same error only refuses an
+            // announcement.)
             "error" if heard.about().code == "kicked" && heard.about().in_reply_to.is_none() => {
                 self.left(Some(&heard.network_name));
             }
@@ -125,7 +129,7 @@ impl Client {
         }
     }
 
-    /// Checks that each peer was discovered at most once for each announcement of either side.
+    /// Checks that the client has discovered each peer at most once per announcement of the client or of that peer.
     pub(super) fn check_was_told_once(&self) {
         for (name, network) in &self.networks {
             for (peer, other) in &network.others {
@@ -172,7 +176,7 @@ impl Heard<'_> {
     }
 }
 
-/// The text of a server's frame: unmasked, in one piece, its length in the shortest form.
+/// The text of a frame from the hub. The frame must be unmasked and unfragmented, with its length in the shortest form.
 fn payload(frame: &[u8]) -> &str {
     let (length, payload) = match frame {
         [0x81, 126, high, low, payload @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), payload),

@@ -1,4 +1,4 @@
-//! The Go hub's end of a link, by hand.
+//! The Go hub's end of a link, which a test controls message by message.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -26,7 +26,7 @@ pub(super) struct GoHub {
 }
 
 impl GoHub {
-    /// Accepts the hub that dials. Returns the id in its request.
+    /// Accepts the connection of a hub. Returns the id of that hub from its request.
     pub(super) fn accept(door: &TcpListener) -> (Self, String) {
         door.set_nonblocking(true).unwrap();
         let mut accepted = None;
@@ -125,7 +125,7 @@ impl GoHub {
         self.stream.write_all(&frame).unwrap();
     }
 
-    /// The next message. Answers pings meanwhile, which do not extend the deadline.
+    /// Waits for the next message. Answers pings until then; they do not extend the deadline.
     pub(super) fn hear(&mut self) -> String {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -154,7 +154,8 @@ impl GoHub {
         }
     }
 
-    /// Expects `peer-discovered`. Like a Go hub that dialed, the Go hub echoes the first one for each peer.
+    /// Expects `peer-discovered` of peer `n`. If this Go hub has dialed, it echoes the first such message for each peer
+    /// and network, as real Go hubs do.
     pub(super) fn hears_of(&mut self, n: u32, network: &str, info: Option<&str>) {
         let text = self.hear();
         let heard: Value = serde_json::from_str(&text).unwrap();
