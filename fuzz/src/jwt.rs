@@ -48,10 +48,10 @@ fn claims(claims: &[u8], is_strict: bool) {
     let token = format!("{message}.{signature}");
     let tokens = tokens(is_strict);
     let Some(end) = check(&tokens, &token) else { return };
-    assert!(end.is_none_or(|end| end > NOW * 1_000), "accepted after its end");
+    assert!(end.is_none_or(|end| end > NOW * 1_000), "accepted after its expiry");
     // Claims that the hub does not read may contain a single surrogate, which `Value` refuses.
     let Ok(value) = serde_json::from_slice::<Value>(claims) else { return };
-    assert_eq!(value["exp"].is_number(), end.is_some(), "the end of {value}");
+    assert_eq!(value["exp"].is_number(), end.is_some(), "the expiry of {value}");
     let has = |claim: &Value, name: &str| {
         claim == name || claim.as_array().is_some_and(|names| names.iter().any(|each| each == name))
     };

@@ -242,7 +242,7 @@ fn operators_see_networks_and_members() {
     let mut peers: Vec<_> = (1..=3).map(|n| Client::join(&hub, n, "a room & more")).collect();
     peers.extend((0..LIVE_NAMES as u32 + 5).map(|n| Client::join(&hub, 100 + n, "large")));
     peers.push(Client::join(&hub, 9, "small"));
-    crate::mesh::eventually("all are listed", || {
+    crate::mesh::eventually("all members are listed", || {
         json("/dashboard/networks")["networks"]
             == serde_json::json!([["large", LIVE_NAMES + 5], ["a room & more", 3], ["small", 1]])
     });

@@ -285,7 +285,7 @@ fn a_token_is_accepted_in_the_header_and_in_the_query() {
     {
         assert_eq!(status(&with("", authorization)), "101", "{authorization}");
     }
-    // A proxy may add its own `Authorization` header to the client's query parameter.
+    // A proxy may add its own `Authorization` header to a request whose token is in the query.
     assert_eq!(status(&with("&token=t", "Authorization: Bearer a.proxys.jwt\r\n")), "101");
     assert_eq!(status(&with("&token=t", "Authorization: Basic dTpw\r\n")), "101");
     assert_eq!(status(&with("&token=x", "Authorization: Bearer t\r\n")), "101");

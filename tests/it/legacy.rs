@@ -392,7 +392,7 @@ fn go_hubs_linked_only_through_this_hub_reach_each_other() {
         let one = Go::start(kind, "");
         let hub = hub(&one.url(), &format!("{},127.0.0.1/32", one.url()));
         let two = Go::start(kind, &format!("ws://{}", hub.address));
-        eventually("both are linked", || page(&hub, "/health")["hubs"] == 2);
+        eventually("both Go hubs are linked", || page(&hub, "/health")["hubs"] == 2);
         let (mut b, mut c) = (one.join(7, "n"), two.join(8, "n"));
         hears_from(&mut b, "peer-discovered", 8);
         hears_from(&mut c, "peer-discovered", 7);
@@ -421,7 +421,7 @@ fn a_restarted_hub_learns_the_peers_of_its_go_hub_again() {
         let first = Hub::start(&env);
         let go = Go::start(kind, &format!("ws://127.0.0.1:{port}"));
         // The hubs are linked one by one, because the Go hub crashes if it writes to one socket from two goroutines.
-        eventually("both are linked", || page(&first, "/health")["hubs"] == 2);
+        eventually("the other hub and the Go hub are linked", || page(&first, "/health")["hubs"] == 2);
         let join = |n| {
             let mut peer = go.join(n, "n");
             peer.say(r#"{"type":"ping"}"#);

@@ -229,7 +229,7 @@ fn a_recorded_or_foreign_proof_opens_no_link() {
     let (_link, taken) = request(7, &credentials.header());
     assert!(is_link(&taken), "{taken}");
     assert!(credentials.is_reply(header(&taken, "Authentication-Info"), b"of-the-mesh", dialer(7)), "{taken}");
-    // A recorded handshake is repeated, with its challenge and with a new one.
+    // The hub refuses a recorded handshake, because its challenge has been answered before.
     let repeated = request(7, &credentials.header()).1;
     assert!(status(&repeated) == "401" && body(&repeated).contains("answered before"), "{repeated}");
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="link-challenge"}"#, |n| n == 1.0);

@@ -287,7 +287,7 @@ fn a_hub_shows_the_figures_of_hubs_without_a_link_to_it() {
         let all = json(&hubs[0], "/hubstats")["hubs"].as_array().unwrap().clone();
         all.into_iter().find(|hub| hub["linked"] == "relayed").map(|hub| hub["status"].clone()).unwrap_or_default()
     };
-    eventually("its figures have arrived", || last(&hubs)["connections"] == 1);
+    eventually("the figures of the hub have arrived", || last(&hubs)["connections"] == 1);
     let status = last(&hubs);
     assert_eq!(status["adminUrl"], format!("http://127.0.0.1:{}", ports[2]));
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
