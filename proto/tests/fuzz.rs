@@ -186,13 +186,8 @@ fn the_corpus_of_ws_frames_passes() {
 }
 
 proptest! {
-    // If a target fails, add the printed input as a test here. The seed is fixed, so that a test run fails only because of
-    // a change. `tests/run.sh fuzz` and `just fuzz` try other inputs.
-    #![proptest_config(ProptestConfig {
-        failure_persistence: None,
-        rng_seed: proptest::test_runner::RngSeed::Fixed(1),
-        ..ProptestConfig::default()
-    })]
+    // Each run has other inputs. If a target fails, keep the printed input in `fuzz/corpus`.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn client_message(text in prop_oneof![json(), message(), "\\PC*"]) {
@@ -219,6 +214,11 @@ proptest! {
     #[test]
     fn relay(steps in prop::collection::vec(any::<[u8; 5]>(), 0..120)) {
         targets::relay(steps.as_flattened());
+    }
+
+    #[test]
+    fn relay_heals(steps in prop::collection::vec(any::<[u8; 5]>(), 0..120)) {
+        targets::relay_heals(steps.as_flattened());
     }
 
     #[test]
