@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs all tests from a fresh clone. Installs the required programs if possible, and names those it cannot install.
 #
-#   tests/run.sh            all suites except fuzz and container
+#   tests/run.sh            all suites except container
 #   tests/run.sh rust       unit, transcript, simulator and socket tests
 #   tests/run.sh fuzz       the fuzz targets, for two minutes, with random changes of their stored inputs
 #   tests/run.sh interop    our client and others: npm ws, Python websockets, browsers
@@ -10,13 +10,14 @@
 #   tests/run.sh packages   the archive, npm packages and Debian package of a release, around a debug build
 #   tests/run.sh container  the image and docker-compose.yml, started with podman
 #
-# The suites rust and fuzz run alone, because they use all cores. autobahn runs alone, because a server must close a
-# connection within one second there. Then the other suites run in parallel, because they mostly wait. The output of
-# each suite is printed when it ends. At the end of the run, the last lines of each failed suite are printed again.
+# The suite rust runs alone, because it uses all cores. autobahn runs alone, because a server must close a connection
+# within one second there. Then the other suites run in parallel, because they mostly wait. fuzz has the lowest priority
+# and takes the time that they leave. The output of each suite is printed when it ends. At the end of the run, the last
+# lines of each failed suite are printed again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-suites=${*:-rust autobahn interop deploy packages}
+suites=${*:-rust autobahn interop deploy packages fuzz}
 for suite in $suites; do
   case $suite in
     rust | fuzz | interop | autobahn | deploy | packages | container) ;;
@@ -26,6 +27,10 @@ for suite in $suites; do
       ;;
   esac
 done
+# The bench suite needs epoll and CPU affinity, which other systems do not have. The suites that test the workspace
+# select the same packages, so that the second one finds everything built.
+workspace=--workspace
+[ "$(uname)" = Linux ] || workspace="--workspace --exclude peerpigeon-bench"
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 target=${CARGO_TARGET_DIR:-target}
@@ -70,6 +75,8 @@ build() { # suite
   case $1 in
     interop) cargo build --release --locked ;;
     # With the test profile, this uses what `cargo test` has already built.
+    # shellcheck disable=SC2086
+    fuzz) cargo test $workspace --locked --no-run --test fuzz --test it ;;
     autobahn) cargo build --profile test --locked --package peerpigeon-shard --example echo ;;
     packages) cargo build --profile test --locked --bin peerpigeon ;;
   esac
@@ -78,15 +85,13 @@ build() { # suite
 run() { # suite
   case $1 in
     rust)
-      # The bench suite needs epoll and CPU affinity, which other systems do not have.
-      local linux_only=
-      [ "$(uname)" = Linux ] || linux_only="--exclude peerpigeon-bench"
       # shellcheck disable=SC2086
-      cargo test --workspace $linux_only --locked --no-fail-fast
+      cargo test $workspace --locked --no-fail-fast
       ;;
     fuzz)
       # Two targets of a test program run at the same time, so 15 s for each target take less than two minutes in all.
-      FUZZ_SECONDS=${FUZZ_SECONDS:-15} cargo test --workspace --exclude peerpigeon-bench --locked --no-fail-fast \
+      # shellcheck disable=SC2086
+      FUZZ_SECONDS=${FUZZ_SECONDS:-15} nice -n 19 cargo test $workspace --locked --no-fail-fast \
         --test fuzz --test it -- --nocapture --test-threads=2 the_corpus_of
       ;;
     interop) tests/interop/run.sh "$target/release/peerpigeon" ;;
@@ -128,7 +133,7 @@ for suite in $suites; do
     echo "=== rust"
     run rust || failed+=(rust)
     echo "rust: $((SECONDS - began)) s"
-  elif [ "$suite" = autobahn ] || [ "$suite" = fuzz ]; then
+  elif [ "$suite" = autobahn ]; then
     alone "$suite"
   elif build "$suite"; then
     beside+=("$suite")
