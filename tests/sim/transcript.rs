@@ -215,6 +215,10 @@ impl Stage {
                 self.owner = true;
                 self.open(who, true, None)?;
             }
+            [who, "opens", "as", "the", "owner", "without", "a", "seat"] => {
+                self.owner = true;
+                self.open(who, false, None)?;
+            }
             [who, "opens", "with", ref rules @ ..] => {
                 self.grant = Some(Box::new(self.grant_of(rules)?));
                 self.open(who, true, None)?;
