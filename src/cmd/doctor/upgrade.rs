@@ -211,7 +211,13 @@ pub(super) async fn admission(entry: &Entry<'_>, report: &mut Report) {
             Err(refusal) => refusal.finding(CHECK, &stranger),
         });
     } else {
-        report.add(Finding::note(CHECK, Topic::OpenHub, "the hub requires no token: everyone may connect"));
+        let elsewhere = Entry { origin: Some("https://another-site.invalid"), ..*entry };
+        report.add(match elsewhere.connect().await {
+            Err(refusal) if refusal.status() == Some(StatusCode::FORBIDDEN) => {
+                Finding::ok(CHECK, "the hub requires no token, and refuses pages of other sites")
+            }
+            _ => Finding::note(CHECK, Topic::OpenHub, "the hub requires no token: everyone may connect"),
+        });
     }
     if let Some(origin) = entry.origin {
         report.add(Finding::ok("origin", format!("pages of {origin} may connect")));
