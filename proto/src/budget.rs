@@ -30,7 +30,7 @@ impl BudgetItem {
     pub const ALL: [Self; 6] =
         [Self::Messages, Self::Bytes, Self::Announcements, Self::Events, Self::Pages, Self::Errors];
 
-    /// Whether the budgets of this owner limit it.
+    /// Whether budgets of this owner limit this item.
     pub const fn is_of(self, owner: BudgetOwner) -> bool {
         matches!(owner, BudgetOwner::Session) || !matches!(self, Self::Announcements | Self::Errors)
     }
@@ -164,13 +164,15 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Binary digits of [`Self::unit`] after the point: units of 1 GiB per second take less than a nanosecond.
+    /// Number of binary digits of [`Self::unit`] after the point. They are necessary because at 1 GiB per second a byte
+    /// refills in less than a nanosecond.
     const FRACTION: u32 = 20;
 
     /// An allowance without a limit.
     pub const UNLIMITED: Self = Self { unit: 0, burst: u64::MAX / 4 };
 
-    /// An average of `rate` units per second, and at most `burst` units at once. Zero counts as one.
+    /// Allows `rate` units per second on average, and at most `burst` units at once. A rate or burst of zero counts as
+    /// one.
     pub fn new(rate: u64, burst: u64) -> Self {
         let unit = (1_000_000_000 << Self::FRACTION) / rate.max(1);
         let mut allowance = Self { unit, burst: u64::MAX / 4 };
@@ -191,7 +193,7 @@ pub(crate) struct Used {
 }
 
 impl Used {
-    /// Takes `n` units. More than a burst counts as a burst.
+    /// Takes `n` units. If `n` is more than a burst, it counts as a burst.
     ///
     /// # Errors
     ///
@@ -208,11 +210,11 @@ impl Used {
         }
     }
 
-    /// Takes `n` units if any are left, and up to a burst more than are left.
+    /// Takes `n` units if at least one is left. The bucket can go into debt by this, by at most one burst.
     ///
     /// # Errors
     ///
-    /// The time until any are left, in nanoseconds. Nothing is taken.
+    /// The time until a unit is left, in nanoseconds. Nothing is taken.
     pub(crate) fn take_if_any(&mut self, n: u64, allowance: Allowance, now: u64) -> Result<(), u64> {
         match self.full_at.saturating_sub(now).checked_sub(allowance.burst) {
             None => {
@@ -229,7 +231,7 @@ impl Used {
         self.full_at = self.full_at.max(now).saturating_add(cost).min(now.saturating_add(2 * allowance.burst));
     }
 
-    /// The time until at most one `part`th of the burst is in use, in nanoseconds.
+    /// The time until at most 1/`part` of the burst is in use, in nanoseconds.
     pub(crate) fn until_light(self, part: u64, allowance: Allowance, now: u64) -> u64 {
         self.full_at.saturating_sub(now).saturating_sub(allowance.burst / part)
     }

@@ -1,17 +1,19 @@
-//! Impossible states: states that the rules exclude, and their handling if one is found anyway.
+//! Impossible states: states that the rules exclude. This module records an impossible state if the code finds one
+//! anyway.
 //!
-//! Code that finds such a state continues as well as it can, because the hub serves thousands of other peers. It is
-//! never silent: [`bug!`](crate::bug) panics in builds with debug assertions (tests, simulators, fuzz targets). In
-//! release builds it counts the [`BugSite`] and returns one [`BugNote`] per site for the log.
+//! Code that finds such a state continues as well as it can, because the hub serves thousands of other peers. The
+//! finding is never silent: [`bug!`](crate::bug) panics in builds with debug assertions (tests, simulators, fuzz
+//! targets). In release builds, [`bug!`](crate::bug) counts the [`BugSite`] and keeps one [`BugNote`] per site for the
+//! log.
 //!
-//! A state that others can cause is not a bug. Stale handles, late letters and wrong data of other hubs are expected,
-//! and are ignored or answered where they arrive.
+//! A state that clients or other hubs can cause is not a bug. Stale handles, late letters and wrong data of other hubs
+//! are expected, and are ignored or answered where they arrive.
 
 use std::fmt;
 
 macro_rules! sites {
     ($($id:ident $label:literal $means:literal)*) => {
-        /// A place in the code that found an impossible state. The values of the label `site` of
+        /// A place in the code that can find an impossible state. Its name is a value of the label `site` of
         /// `peerpigeon_bugs_total`.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum BugSite {
@@ -29,7 +31,7 @@ macro_rules! sites {
                 }
             }
 
-            /// The excluded state.
+            /// A description of the impossible state.
             pub const fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$id => $means,)*
@@ -46,7 +48,7 @@ sites! {
     LetterToNobody "letter-to-nobody" "A letter is addressed to a shard or a mesh that the hub does not have."
     MessageSession "message-session" "The session of a message ended while the message was processed."
     SpeakerReplaced "speaker-replaced" "An admitted session ended, and another session was the current one of its peer."
-    SessionLife "session-life" "A session went from one phase of its life to one that cannot follow."
+    SessionLife "session-life" "A session entered a phase that cannot follow its last phase."
     PeerSession "peer-session" "A connected peer had a session that did not exist."
     MembershipNetwork "membership-network" "A session was in a network that did not exist."
     PendingSession "pending-session" "A takeover ended, and the session that waited for it did not exist."
@@ -64,13 +66,13 @@ sites! {
         network."
     CircleNetwork "circle-network" "Peers met in a network that did not exist."
     CircleMember "circle-member" "A session knew, or should meet, a peer that was not in the roster."
-    KnowerSession "knower-session" "A member was known to a session that did not exist, or did not know it."
+    KnowerSession "knower-session" "The session recorded as knowing a member did not exist or did not know it."
     ResidentSession "resident-session" "The roster had a member of this shard without a session here."
-    SignalFrame "signal-frame" "A signal was sent with a frame for many peers."
-    Hello "relay-hello" "The relay received a hello, which is only for links."
+    SignalFrame "signal-frame" "A signal had a frame of the form that many peers share."
+    Hello "relay-hello" "The relay received a hello. Only the code of links may receive one."
     HubMissing "hub-missing" "The relay processed an event of a hub that it did not know."
     HubNumber "hub-number" "The number that shards use for a hub belonged to another hub."
-    HubLink "hub-link" "A hub's link did not exist."
+    HubLink "hub-link" "The link recorded for a hub did not exist."
     SnapshotState "snapshot-state" "A snapshot that was being received did not exist."
     OutcomeSender "outcome-sender" "The outcome of a signal of this hub was addressed to another hub."
     LegacyLink "legacy-link" "The relay processed an event of a legacy link that did not exist."
@@ -156,7 +158,7 @@ pub(crate) fn ensure(holds: bool, else_what: impl FnOnce() -> String) -> Result<
 }
 
 /// Reports an impossible state: `bug!(self.bugs, LeaveNetwork, "{peer:?} leaves {ix:?}")`. The first argument is a
-/// place of type [`Bugs`], and the second a variant of [`BugSite`]. The value is `()`.
+/// variable or field of type [`Bugs`]. The second argument is a variant of [`BugSite`].
 ///
 /// # Panics
 ///

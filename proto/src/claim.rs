@@ -1,4 +1,4 @@
-//! Claims: which hub, and which session, has a peer's id.
+//! Claims: statements about which hub, and which session there, has a peer's id.
 
 use crate::id::{HubId, PeerIncarnation};
 
@@ -7,7 +7,7 @@ use crate::id::{HubId, PeerIncarnation};
 /// Several hubs can claim one peer for a moment: while the peer moves, or when a partition between hubs ends. This is
 /// the only rule that decides between claims, on shards and between hubs: **the greater claim wins**. A later session
 /// (a greater incarnation) is greater. If two sessions have the same incarnation, the one at the hub with the greater
-/// id is greater. All hubs apply the same rule, so they decide alike, in whatever order claims arrive.
+/// id is greater. All hubs apply the same rule, so they reach the same decision, in whatever order claims arrive.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Claim {
     // The order of the fields is the order of the rule.

@@ -32,7 +32,7 @@ pub enum ClientMessage<'a> {
     Discover(Discover<'a>),
     /// Leave one network, or all.
     Goodbye(Goodbye<'a>),
-    /// A type that is dropped on purpose, such as `cleanup`.
+    /// A message of a type that the hub drops on purpose, such as `cleanup`.
     Ignored,
     /// Answer with `pong`.
     Ping,
@@ -58,8 +58,8 @@ pub struct Announce<'a> {
 pub struct Discover<'a> {
     /// The network's name, as in [`Announce`].
     pub network: Cow<'a, str>,
-    /// The requested number of members, without a bound. `None` if there is none. The router answers with at most
-    /// [`MAX_CLOSEST`](crate::limits::MAX_CLOSEST) at once.
+    /// The requested number of members, not bounded yet. `None` if the client requests no number. The router answers
+    /// with at most [`MAX_CLOSEST`](crate::limits::MAX_CLOSEST) at once.
     pub limit: Option<u64>,
 }
 
@@ -68,7 +68,8 @@ pub struct Discover<'a> {
 pub struct Goodbye<'a> {
     /// The network to leave. `None` means all networks of the sender.
     pub network: Option<Cow<'a, str>>,
-    /// The client's JSON for the members, byte for byte, or `null`. Limited like the data of [`Announce`].
+    /// The JSON that the client sends to the members, byte for byte, or `null`. It has the same limits as the data of
+    /// [`Announce`].
     pub data: &'a str,
 }
 
@@ -77,7 +78,8 @@ pub struct Goodbye<'a> {
 pub struct Signal<'a> {
     /// The kind of signal.
     pub kind: SignalKind,
-    /// The peer to relay it to. It may be unknown, or in another network: the outcome says so.
+    /// The peer to relay the signal to. The peer may be unknown, or in another network. The outcome of the signal says
+    /// so.
     pub target: PeerId,
     /// The network's name, as in [`Announce`].
     pub network: Cow<'a, str>,
@@ -91,10 +93,10 @@ pub struct Signal<'a> {
     pub has_unfit_id: bool,
 }
 
-/// A refused message, with everything that the answer needs.
+/// A refused message, with all data that the `error` message needs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RefusedMessage<'a> {
-    /// The code of the answer.
+    /// The code of the `error` message.
     pub code: ErrorCode,
     /// A sentence for people: what is wrong and what to do.
     pub message: &'static str,
@@ -147,7 +149,7 @@ struct Raw<'a> {
     ack: Option<&'a RawValue>,
 }
 
-/// The fields of a message before its type is known. JSON, byte for byte.
+/// The fields of a message before its type is known.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Fields<'a> {
     kind: Option<Cow<'a, str>>,
@@ -178,11 +180,12 @@ impl<'a> From<Raw<'a>> for Fields<'a> {
 
 /// Parses the fields of any message.
 fn read(text: &str) -> Result<Fields<'_>, Box<RefusedMessage<'_>>> {
-    // serde would also accept an array, as the struct's fields in their order. But an array is not a message.
+    // serde would also accept an array: it would take the elements as the struct's fields. But an array is not a
+    // message.
     let object = text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{');
     let raw = if object { serde_json::from_str::<Raw<'_>>(text) } else { Err(de::Error::custom("not an object")) };
     raw.map(Fields::from).map_err(|_| {
-        // A text that fails here can still be valid JSON.
+        // A text that is not a message can still be valid JSON.
         if serde_json::from_str::<IgnoredAny>(text).is_err() {
             return RefusedMessage::plain(ErrorCode::InvalidJson, ErrorCode::InvalidJson.explain());
         }
@@ -214,8 +217,8 @@ fn misfit(text: &str) -> &'static str {
 #[cfg(test)]
 pub(crate) const PLANTED_PANIC: &str = "a text that the parser does not survive";
 
-/// Parses one text message of a client. The caller bounds the length of the text. The time is linear in this length.
-/// Only strings with escapes and refusals are allocated.
+/// Parses one text message of a client. The caller bounds the length of the text. The time is linear in this length. It
+/// allocates memory only for strings with escapes and for refusals.
 ///
 /// # Errors
 ///
@@ -338,7 +341,7 @@ fn classify(kind: &str) -> Class {
         "discover" => MessageKind::Discover,
         "ping" => MessageKind::Ping,
         "goodbye" => MessageKind::Goodbye,
-        // Relaying connection-rejected would break two of three connections.
+        // Some clients send `connection-rejected` through the hub. Relaying it would break two of three connections.
         "cleanup" | "cleanup-all" | "connection-rejected" | "recovery-offer" => MessageKind::Ignored,
         "announced" | "authorized" | "challenge" | "connected" | "discovered" | "error" | "go-away" | "ice-servers"
         | "peer-disconnected" | "peer-discovered" | "pong" | "receipt" | "token-expires" => {
@@ -348,7 +351,8 @@ fn classify(kind: &str) -> Class {
     })
 }
 
-/// Parses `data` if it is an object. Serde would also take the elements of an array as the fields.
+/// Parses `data` if it is an object. The check is necessary because serde would also take the elements of an array as
+/// the fields.
 fn fields_of<'a, T: Deserialize<'a>>(data: Option<&'a str>) -> Option<T> {
     serde_json::from_str(data.filter(|data| data.starts_with('{'))?).ok()
 }

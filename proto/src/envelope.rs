@@ -14,14 +14,14 @@ use crate::resume::Lineage;
 use crate::router::{Announcement, Discovery, Meeting, Standing};
 use crate::wire::{SignalKind, Template};
 
-/// Version of the form of envelopes, named in the subprotocol and in [`Hello`].
+/// Version of the binary form of envelopes. It is part of the subprotocol's name and of [`Hello`].
 pub const VERSION: u16 = 1;
 
 /// The subprotocol of links (RFC 6455 section 1.9).
 pub const SUBPROTOCOL: &str = "peerpigeon-mesh.1";
 
-/// The body of the 401 that refuses a link with a missing or wrong token. No other program answers with it, so a hub
-/// dials without its token first. It is part of the protocol: hubs of version 2.0.0 send these exact bytes.
+/// The body of the 401 that refuses a link with a missing or wrong token. No other program answers with this text. So a
+/// hub can first dial without its token. The text is part of the protocol: hubs of version 2.0.0 send these exact bytes.
 pub const TOKEN_WANTED: &str = "unauthorized: a link takes this hub's MESH_TOKEN, as a bearer token";
 
 /// A message from one hub to another.
@@ -29,7 +29,7 @@ pub const TOKEN_WANTED: &str = "unauthorized: a link takes this hub's MESH_TOKEN
 pub enum Envelope {
     /// The first envelope on every link, in both directions: the sender's identity.
     Hello(Box<Hello>),
-    /// A hub is alive, with the number of its last change.
+    /// States that a hub is alive, and the number of its last change.
     Heartbeat(Arc<Heartbeat>),
     /// One change of a hub's presence.
     Change(Arc<Change>),
@@ -112,7 +112,7 @@ pub struct Hello {
     pub namespace: String,
     /// DISCOVERY. Hubs with different values do not link.
     pub discovery: Discovery,
-    /// As in [`Heartbeat::process`].
+    /// A random number of the process, as in [`Heartbeat::process`].
     pub process: u64,
 }
 
@@ -150,21 +150,21 @@ pub struct Heartbeat {
     pub seq: u64,
     /// Digest of its presence after that change.
     pub digest: u64,
-    /// Age in milliseconds, as far as the hubs on its route know.
+    /// Age of this heartbeat in milliseconds, as far as the hubs on its route know.
     pub age_ms: u32,
     /// The hub is draining: do not dial it.
     pub draining: bool,
-    /// Hubs to which it has a link that works in both directions and is not full.
+    /// Hubs to which the sender has a link that works in both directions and is not full.
     pub neighbours: Vec<HubId>,
-    /// URL at which hubs can dial it (MESH_ADVERTISE).
+    /// URL at which other hubs can dial the sender (MESH_ADVERTISE).
     pub advertise: Option<Arc<str>>,
-    /// URL at which clients reach it (PUBLIC_URL).
+    /// URL at which clients reach the sender (PUBLIC_URL).
     pub public_url: Option<Arc<str>>,
     /// A random number of the process, which distinguishes two processes with one id. 0 from hubs before 2.1, which do
     /// not send it.
     pub process: u64,
-    /// Hubs to which it has links, but from which it receives nothing on any link. No route to the sender leads through
-    /// these hubs.
+    /// Hubs to which the sender has links, but from which it receives nothing on any link. No route to the sender leads
+    /// through these hubs.
     pub unheard: Vec<HubId>,
     /// Whether the sender receives nothing on the link over which it sends this heartbeat. It has no meaning in a
     /// forwarded heartbeat.
@@ -226,9 +226,9 @@ pub struct SnapshotRequest {
     pub hub: HubId,
     /// Its incarnation.
     pub incarnation: HubIncarnation,
-    /// Number of the last change that the requesting hub has. A neighbour that is behind itself, and whose replica is
-    /// not newer than this change, declines. 0 from hubs before 2.1, and if the requesting hub doubts its own replica.
-    /// Meaningless in a decline.
+    /// Number of the last change that the requesting hub has. A neighbour declines the request if its own replica is
+    /// incomplete and not newer than this change. The number is 0 from hubs before 2.1, and if the requesting hub
+    /// doubts its own replica. It has no meaning in a decline.
     pub have: u64,
 }
 
@@ -273,7 +273,7 @@ pub enum Routed {
     Signal(SignalEnvelope),
     /// Outcomes of signals, by their counters.
     Outcomes(Vec<(u64, Outcome)>),
-    /// Asks whether an id that connects at the sender may be used there.
+    /// Asks whether a new session with this id may be admitted at the sender's hub.
     Takeover {
         /// The id.
         peer: PeerId,
@@ -281,7 +281,7 @@ pub enum Routed {
         ticket: u64,
         /// The lineage that the resume secret of the asking session proves. Hubs before 2.1 do not send it.
         resume: Option<Lineage>,
-        /// Whether the session there has proven that the id is its own. Hubs before 2.1 do not send it.
+        /// Whether the new session has proven that the id is its own. Hubs before 2.1 do not send it.
         owner: bool,
     },
     /// Answers a takeover.
@@ -290,7 +290,7 @@ pub enum Routed {
         peer: PeerId,
         /// The ticket of the question.
         ticket: u64,
-        /// Whether its session is alive. If not, it was closed and the id is free.
+        /// Whether the asked hub's session with this id is alive. If not, that session was closed and the id is free.
         in_use: bool,
     },
     /// Introduces peers of the two hubs to each other.

@@ -1,7 +1,7 @@
 //! Grants: what a session may do, and in which networks.
 //!
-//! A token is checked before the session begins. The router receives the grant with the session, and is the only part
-//! that applies it. A session without a grant may do everything.
+//! A token is checked before the session begins. The router receives the grant with the session, and no other code
+//! applies grants. A session without a grant may do everything.
 
 use std::fmt;
 
@@ -11,11 +11,11 @@ use crate::limits::{MAX_GRANT_CLASS_BYTES, MAX_GRANT_RULES, MAX_NETWORK_NAME_BYT
 /// What a session may do in one network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Rights {
-    /// Be a member: it discovers the other members, and they discover it.
+    /// Be a member: the session discovers the other members, and they discover it.
     pub join: bool,
-    /// Discover the members without being discovered. A session that may also join is a member.
+    /// Discover the members without being discovered. A session that may join and observe is a member.
     pub observe: bool,
-    /// Send signals to the other members. Only members can use it.
+    /// Send signals to the other members. Only members can use this right.
     pub signal: bool,
 }
 
@@ -63,13 +63,13 @@ impl Rule {
 /// What the token of a session allows. At most [`MAX_GRANT_RULES`] rules.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Grant {
-    /// `None`: the rights of a member in every network.
+    /// `None` gives the rights of a member in every network.
     rules: Option<Vec<Rule>>,
     expires_ms: Option<u64>,
     class: Option<Box<str>>,
 }
 
-/// For people: `room-*=join,signal n=observe`, or `any`.
+/// The form for people, such as `room-*=join,signal n=observe`, or `any`.
 impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(rules) = &self.rules else { return f.write_str("any") };
@@ -88,7 +88,7 @@ impl fmt::Display for Grant {
 pub struct GrantTooLarge;
 
 impl Grant {
-    /// The rights of a member in every network, for ever.
+    /// The rights of a member in every network, without an end.
     pub fn everywhere() -> Self {
         Self::default()
     }
@@ -103,7 +103,7 @@ impl Grant {
     ///
     /// # Errors
     ///
-    /// If there are [`MAX_GRANT_RULES`] rules, or the name is longer than that of a network.
+    /// If there are [`MAX_GRANT_RULES`] rules already, or the name is longer than a network's name may be.
     pub fn allow(&mut self, pattern: &str, rights: Rights) -> Result<(), GrantTooLarge> {
         let rules = self.rules.get_or_insert_default();
         let (name, is_prefix) = match pattern.strip_suffix('*') {

@@ -25,8 +25,8 @@ pub struct IceServers {
 pub struct Turn {
     /// Their URLs, as a JSON array of strings.
     pub urls: Box<str>,
-    /// The secrets. Clients get one credential for each, so that the old and the new secret both work while one is
-    /// replaced.
+    /// The secrets. Clients get one credential for each secret, so that both the old and the new secret work while an
+    /// operator replaces one.
     pub secrets: Vec<Box<str>>,
     /// Validity of a credential.
     pub ttl: Duration,
@@ -34,7 +34,7 @@ pub struct Turn {
 
 impl fmt::Debug for IceServers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither the secrets nor the credentials in ICE_SERVERS.
+        // Shows neither the secrets nor the credentials in ICE_SERVERS.
         let turn = self.turn.as_ref().map(|turn| (&turn.urls, turn.ttl));
         f.debug_struct("IceServers").field("turn", &turn).finish_non_exhaustive()
     }
@@ -67,7 +67,7 @@ impl IceServers {
                     out.push(b',');
                 }
                 let password = password(secret, &user);
-                // Neither of the two has a character that JSON escapes.
+                // Neither the user name nor the password has a character that JSON escapes.
                 let server = format!(r#"{{"urls":{},"username":"{user}","credential":"{password}"}}"#, turn.urls);
                 out.extend_from_slice(server.as_bytes());
             }
@@ -77,7 +77,7 @@ impl IceServers {
 }
 
 fn password(secret: &str, user: &str) -> String {
-    // A key of HMAC has any length, so this never fails.
+    // HMAC accepts a key of any length, so this never fails.
     let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(secret.as_bytes()) else { return String::new() };
     mac.update(user.as_bytes());
     BASE64.encode(mac.finalize().into_bytes())

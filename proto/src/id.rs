@@ -1,4 +1,4 @@
-//! Ids and names. They are parsed once, at the edge.
+//! Ids and names. They are parsed once, where they enter the hub.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use crate::limits::MAX_NETWORK_NAME_BYTES;
 
 /// The id of a client: 40 hexadecimal digits in text, 20 bytes in memory.
 ///
-/// Upper and lower case are accepted; it is written in lower case.
+/// The parser accepts upper and lower case. The written form has lower case.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId([u8; 20]);
 
@@ -45,8 +45,8 @@ impl PeerId {
         Self::of_hash(Sha256::new().chain_update(key))
     }
 
-    /// The id of a user whose name at the identity provider is not an id: the first 20 bytes of the SHA-256 of `sub:`
-    /// and the name.
+    /// The id of a user whose name at the identity provider does not have the form of an id: the first 20 bytes of the
+    /// SHA-256 of `sub:` and the name.
     pub fn of_subject(name: &str) -> Self {
         Self::of_hash(Sha256::new().chain_update("sub:").chain_update(name))
     }
@@ -82,7 +82,7 @@ impl PeerId {
         (u128::from_be_bytes(high), u32::from_be_bytes(low))
     }
 
-    /// The id that is `by` greater in the last eight bytes, which wrap around.
+    /// The id whose last eight bytes, as a number, are greater by `by`. The number wraps around.
     pub(crate) fn shifted(mut self, by: u64) -> Self {
         if let Some(last) = self.0.last_chunk_mut::<8>() {
             *last = u64::from_be_bytes(*last).wrapping_add(by).to_be_bytes();
@@ -90,7 +90,7 @@ impl PeerId {
         self
     }
 
-    /// This id with one bit flipped, counted from the first.
+    /// This id with one bit flipped. Bit 0 is the first.
     pub(crate) fn flipped(mut self, bit: u32) -> Self {
         self.0[(bit / 8) as usize] ^= 0x80 >> (bit % 8);
         self
@@ -179,7 +179,7 @@ impl fmt::Display for HubId {
 
 /// The name of a network, in which peers discover each other. Clones share one allocation.
 ///
-/// Two names are equal if their bytes are. Names are compared byte by byte.
+/// Names are compared byte by byte: there is no normalization, and case matters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct NetworkName(Arc<str>);
 
@@ -199,7 +199,7 @@ impl NetworkName {
         }
     }
 
-    /// The length is not checked again. Allocates; the length is not checked again.
+    /// Allocates a name. The length is not checked: the caller has resolved or decoded the name.
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
     }
@@ -224,8 +224,8 @@ impl fmt::Display for NetworkName {
 
 /// The handle of one open WebSocket on its shard.
 ///
-/// A slot is reused after its session ends. The generation differs each time, so that a late letter cannot reach the
-/// slot's next session.
+/// A slot is reused after its session ends. Each session of a slot has another generation, so that a late letter cannot
+/// reach the slot's next session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SessionId {
     /// Index into the shard's table of sessions.
@@ -244,7 +244,7 @@ pub struct ShardId(pub u16);
 pub struct HubIncarnation(pub u64);
 
 /// One session of a peer among all sessions of its id: the wall clock in milliseconds at its admission, or one more
-/// than the latest known session.
+/// than the incarnation of the latest known session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct PeerIncarnation(pub u64);
 

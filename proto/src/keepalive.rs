@@ -1,4 +1,4 @@
-//! Keepalive: when a session is pinged and when it counts as dead, and a timer wheel for the checks.
+//! Keepalive decides when a session is pinged and when it counts as dead. A timer wheel schedules the checks.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub struct Life {
 /// The result of a check of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// There is nothing to do until the next check at this time.
+    /// Do nothing until the next check at this time.
     Wait(Duration),
     /// Send a ping, and check again at this time.
     Ping(Duration),
@@ -39,7 +39,7 @@ impl Life {
         Self { alive: millis(now), wrote: millis(now), pings: 0 }
     }
 
-    /// Records a sign of life: bytes arrived from the client, or its full socket accepted some.
+    /// Records a sign of life: bytes arrived from the client, or its full socket accepted some bytes.
     pub fn shown(&mut self, now: Duration) {
         (self.alive, self.pings) = (millis(now), 0);
     }
@@ -61,9 +61,9 @@ fn millis(at: Duration) -> u64 {
 }
 
 impl Patience {
-    /// The times that follow from `peer_timeout` (PEER_TIMEOUT_MS). Pings are sent every min(25 s, a third of it), but
-    /// at most once per [`TICK`]. A session is dead ten seconds after two unanswered pings, at the latest after
-    /// `peer_timeout`.
+    /// Computes the times from `peer_timeout` (PEER_TIMEOUT_MS). The ping interval is 25 s or a third of
+    /// `peer_timeout`, whichever is less, but at least one [`TICK`]. A session is dead ten seconds after two unanswered
+    /// pings, and at the latest after `peer_timeout`.
     pub fn new(peer_timeout: Duration) -> Self {
         let interval = PING_INTERVAL.min(peer_timeout / 3).max(TICK);
         let dead_after = (2 * interval + PONG_GRACE).min(peer_timeout.max(TICK));
@@ -82,7 +82,7 @@ impl Patience {
     }
 
     /// Checks a session at `now`. `behind` means that its socket does not accept queued bytes. Time before
-    /// `listening_since` does not count as silence, because the hub did not read then.
+    /// `listening_since` does not count as silence, because the hub did not read during that time.
     ///
     /// A session is pinged after [`Self::interval`] of silence and again after twice that time. It is also pinged when
     /// nothing has been sent to it for [`Self::interval`], so that the client can distinguish a quiet hub from a dead
@@ -99,7 +99,7 @@ impl Patience {
         // The client will receive its queued messages before a ping.
         let speaks = !behind && now.saturating_sub(at(life.wrote)) >= self.interval;
         let ping = asks || speaks;
-        // A ping that is sent because the hub was quiet must be answered, too.
+        // If the hub pings because it was quiet itself, the client must answer that ping, too.
         if asks || speaks && silence >= self.interval / 2 {
             life.pings = (life.pings + 1).min(2);
         }
@@ -146,7 +146,7 @@ impl<T> Wheel<T> {
         self.place(tick, item);
     }
 
-    /// Removes everything that is due at `now`, and adds it to `due`.
+    /// Moves all items that are due at `now` to `due`.
     pub fn expire(&mut self, now: Duration, due: &mut impl Extend<T>) {
         let now = (now.as_millis() / TICK.as_millis()) as u64;
         // After a long pause every slot is due once. A second round would find nothing new.
@@ -253,7 +253,7 @@ mod tests {
         }
     }
 
-    /// Each session is checked in time: no silence and no full socket stays unnoticed, and checks are rare.
+    /// Each silent session and each full socket is noticed in time.
     #[test]
     fn every_session_is_checked_in_time() {
         let patience = Patience::new(secs(300));

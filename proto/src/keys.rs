@@ -6,8 +6,8 @@ use siphasher::sip::SipHasher13;
 
 use crate::id::{PeerId, ShardId};
 
-/// Secret keys of all hashes of client-chosen values: hash maps, [`ShardId::home`], payloads of pings, and random
-/// draws. They are two arbitrary numbers.
+/// The secret keys with which the hub hashes values that clients choose: two arbitrary numbers. Hash maps,
+/// [`ShardId::home`], payloads of pings and random draws use them.
 ///
 /// The caller draws them once per process from the system's random numbers. The relay and all shards of a hub must have
 /// the same keys: otherwise they would disagree about the homes of peers, and letters would be lost. They never leave
@@ -38,7 +38,7 @@ impl BuildHasher for Keys {
 impl ShardId {
     /// The home shard of a peer in a hub with `shards` shards. 0 counts as 1.
     ///
-    /// The hash is keyed because peers choose their ids: they must not be able to put many peers on one core.
+    /// The hash is keyed because clients choose their ids. Without a key, they could put many peers on one core.
     pub fn home(peer: &PeerId, shards: u16, keys: Keys) -> Self {
         if shards <= 1 {
             return Self(0);

@@ -1,9 +1,9 @@
-//! The rules of a hub, as values.
+//! The rules of a hub, without I/O: callers pass inputs in and take outputs out.
 //!
 //! # Contract
 //!
-//! [`Router`] holds the rules of one shard. It is a value: no sockets, no clock, no randomness, no tasks.
-//! Drive it like this:
+//! [`Router`] holds the rules of one shard. It has no sockets, no clock, no randomness and no tasks. Drive it like
+//! this:
 //!
 //! 1. Call [`Router::handle_input`] with one [`Input`], or [`Router::handle_timeout`].
 //! 2. Call [`Router::poll_output`] until it returns `None`, and perform each [`Output`] in order.
@@ -17,7 +17,7 @@
 //! use std::time::Duration;
 //! use proto::{HubId, Input, Keys, MessageKind, Now, Output, PeerId, ResumeKeys, Router, RouterConfig, SessionId};
 //!
-//! // The caller has drawn the id and the keys, read the clock and opened the socket.
+//! // A real caller draws the id and the keys at random, reads the clock and opens the socket.
 //! let hub = HubId(PeerId::from_bytes([9; 20]));
 //! let resume_keys = ResumeKeys::new("mesh", b"secret", None);
 //! let mut router = Router::new(RouterConfig::single(hub, Keys(1, 2), resume_keys));

@@ -1,6 +1,6 @@
-//! Every bound, with its arithmetic and its effect.
+//! Every bound of the hub. Its comment says how the number was computed and what happens at the bound.
 //!
-//! The constants are in modules by the part that enforces them. All are used as `limits::NAME`.
+//! Each module has the bounds that one part of the hub enforces. Code uses all of them as `limits::NAME`.
 
 mod admission;
 mod bridge;
@@ -44,7 +44,7 @@ mod tests {
     /// The documented protocol.
     const DOC: &str = include_str!("../../docs/protocol.md");
 
-    /// The rows of the table of bounds: the bound, and the rest of the row.
+    /// The rows of the table of bounds. Each has the name of the bound, and the rest of the row.
     fn rows() -> Vec<(&'static str, &'static str)> {
         let (_, section) = DOC.split_once("### Bounds\n").unwrap();
         let table = section.lines().skip_while(|line| !line.starts_with("|---"));

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use crate::limits::{LETTER_BATCH, LETTER_BATCH_BYTES, OUTBOX_HIGH_WATER, OUTBOX_HIGH_WATER_BYTES};
 use crate::router::Letter;
 
-/// Letters for one receiver, in the order in which they were posted. No letter is dropped: the sender stops reading its
-/// sessions while an outbox [is over](Self::is_over) its mark. The outbox itself is unbounded.
+/// Letters for one receiver, in the order in which they were posted. No letter is dropped. The outbox itself is
+/// unbounded: its owner stops reading sessions while the outbox [is over](Self::is_over) its mark.
 #[derive(Debug)]
 pub struct Outbox<L> {
     letters: VecDeque<L>,
@@ -23,16 +23,16 @@ impl<L> Default for Outbox<L> {
 }
 
 impl<L: Letter> Outbox<L> {
-    /// Appends a letter. It is never refused. The caller stops its inputs when the outbox [is over](Self::is_over) its
-    /// mark, so it exceeds the mark by the letters of one turn at most.
+    /// Appends a letter, which is never refused. The caller takes no new inputs while the outbox [is
+    /// over](Self::is_over) its mark, so the outbox exceeds the mark by at most the letters of one turn.
     pub fn push(&mut self, letter: L) {
         self.bytes += letter.owned_bytes();
         self.posted += 1;
         self.letters.push_back(letter);
     }
 
-    /// Removes and returns the next batch: at most [`LETTER_BATCH`] letters, and no further letter once their frames
-    /// have [`LETTER_BATCH_BYTES`]. The batch is empty if the outbox is.
+    /// Removes and returns the next batch: at most [`LETTER_BATCH`] letters, and no further letter once the frames of
+    /// the batch have [`LETTER_BATCH_BYTES`]. The batch of an empty outbox is empty.
     pub fn take_batch(&mut self) -> Vec<L> {
         let mut batch = Vec::with_capacity(self.letters.len().min(LETTER_BATCH));
         let mut bytes = 0;
@@ -46,7 +46,7 @@ impl<L: Letter> Outbox<L> {
         batch
     }
 
-    /// Number of letters that were posted and are neither taken nor queued. Any such letter is a bug.
+    /// Number of letters that were posted, but are now neither taken nor queued. Any such letter is a bug.
     pub fn lost(&self) -> u64 {
         let expected = self.posted - self.taken;
         let here = self.letters.len() as u64;
@@ -63,8 +63,8 @@ impl<L: Letter> Outbox<L> {
         self.letters.is_empty()
     }
 
-    /// Whether more than 1/`part` of the high-water mark is queued: [`OUTBOX_HIGH_WATER`] letters, or
-    /// [`OUTBOX_HIGH_WATER_BYTES`] of their frames.
+    /// Whether the outbox holds more than 1/`part` of the high-water mark. The mark is [`OUTBOX_HIGH_WATER`] letters,
+    /// or [`OUTBOX_HIGH_WATER_BYTES`] in their frames.
     ///
     /// # Panics
     ///

@@ -39,7 +39,7 @@ impl<T> Outputs<T> {
         self.queue.clear();
     }
 
-    /// Number of outputs that were removed without being taken, since the last call.
+    /// Number of outputs that were removed without being taken since the last call of this function.
     pub(crate) fn take_lost(&mut self) -> u64 {
         let lost = self.put - self.taken - self.queue.len() as u64;
         self.taken += lost;

@@ -16,9 +16,9 @@ use crate::id::SessionId;
 /// ```
 ///
 /// The [`Router`](crate::Router) removes a session when it reaches [`Closing`](Self::Closing). The shard keeps the
-/// socket longer, until its queue is written and the client has closed. The phases of the rules and of the shard may
-/// differ for a moment: between an output and its execution, or between a socket's end and its input. Inputs and
-/// outputs of a session that has ended on one side are ignored.
+/// socket longer, until its queue is written and the client has closed the connection. The phases of the rules and of
+/// the shard may differ for a moment: between an output and its execution, or between a socket's end and its input. If
+/// a session has ended in the rules or in the shard, its later inputs and outputs are ignored there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SessionPhase {
     /// The session is not admitted: it waits until another session with its id has ended. Nothing is read from its
@@ -26,8 +26,8 @@ pub enum SessionPhase {
     Pending,
     /// The session is admitted: it receives messages, and its messages are processed.
     Open,
-    /// The session must leave, because the hub drains or its socket accepts nothing any more. It receives nothing, but
-    /// its messages are still processed.
+    /// The session is about to end, because the hub drains or its socket accepts nothing any more. It receives nothing,
+    /// but its messages are still processed.
     Retiring,
     /// The session has ended.
     Closing,

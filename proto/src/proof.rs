@@ -1,9 +1,11 @@
-//! Proofs that a peer id is a client's own: the id is the hash of a public key, and the client signs a nonce of the hub.
+//! Proofs that a peer id is a client's own. The id is the hash of a public key, and the client signs a nonce of the hub
+//! with the private key.
 //!
-//! The caller checks the signature, and makes the nonce. This module has the messages and the text that is signed.
+//! This module defines the messages and the text that is signed. The caller makes the nonce and checks the signature.
 //!
-//! The text names the host to which the client has connected. A hub accepts only its own names, so a hostile hub cannot
-//! pass the nonce of another hub to a client, and the signature of the client to that hub.
+//! The text names the host to which the client has connected, and a hub accepts only its own host names. So a hostile
+//! hub cannot act as the client at another hub: if it passes that hub's nonce to the client, the client signs the
+//! hostile hub's name.
 
 use serde::Deserialize;
 
@@ -46,7 +48,8 @@ pub fn challenge(peer: &PeerId, nonce: &[u8; NONCE_BYTES], wall_ms: u64) -> Vec<
     frame
 }
 
-/// The text that the client signs: the context, the host, the nonce in hexadecimal digits, and its id, one a line.
+/// The text that the client signs: the context, the host, the nonce in hexadecimal digits, and the client's id, each on
+/// its own line.
 pub fn signed_text(host: &str, nonce: &[u8; NONCE_BYTES], peer: &PeerId) -> String {
     format!("{CONTEXT}\n{host}\n{}\n{peer}", hex(nonce))
 }

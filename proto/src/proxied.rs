@@ -21,12 +21,13 @@ const FIXED: usize = 16;
 /// The progress of reading the PROXY head of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProxyHead {
-    /// The head is incomplete. The head has at least this number of bytes. Bytes after them may not belong to it.
+    /// The head is incomplete. It has at least this number of bytes. Do not read more: later bytes may not belong to
+    /// the head.
     Needs(usize),
     /// The head ends with the next end of line (`\r\n`), which has not arrived.
     NeedsLine,
-    /// The head has arrived. Contains the client's address; `None` if the proxy connects on its own behalf, as in
-    /// health checks, or does not know the client.
+    /// The head is complete. The value is the client's address. It is `None` if the proxy connects on its own behalf,
+    /// as in health checks, or does not know the client.
     Whole(Option<SocketAddr>),
 }
 
@@ -35,7 +36,7 @@ pub enum ProxyHead {
 pub enum BadProxyHead {
     /// The bytes do not begin like a head: the proxy does not use the protocol.
     Missing,
-    /// It is longer than [`MAX_PROXY_HEAD_BYTES`] (version 2) or [`MAX_PROXY_LINE`] (version 1).
+    /// The head is longer than [`MAX_PROXY_HEAD_BYTES`] (version 2) or [`MAX_PROXY_LINE`] (version 1).
     TooLong,
     /// The head violates the protocol.
     Malformed,
@@ -60,7 +61,7 @@ impl BadProxyHead {
 ///
 /// # Errors
 ///
-/// If the bytes cannot be the beginning of a head, whatever follows.
+/// If the bytes cannot be the beginning of a valid head.
 pub fn proxy_head(bytes: &[u8]) -> Result<ProxyHead, BadProxyHead> {
     if bytes.is_empty() {
         return Ok(ProxyHead::Needs(FIRST_WORD.len()));
@@ -120,7 +121,8 @@ fn version_2(command: u8, family: u8, addresses: &[u8]) -> Result<Option<SocketA
     if !matches!(family >> 4, 0..=3) || !matches!(family & 0xf, 0..=2) {
         return Err(BadProxyHead::Malformed);
     }
-    // The source and the destination, then their ports. Datagrams and UNIX sockets have no client address.
+    // The addresses are the source, the destination, and their ports. Datagrams and UNIX sockets have no client
+    // address.
     let (source, port) = match (is_proxied, family) {
         (true, 0x11) => {
             let Some(&[a, b, c, d, _, _, _, _, high, low, _, _]) = addresses.first_chunk() else {
@@ -149,8 +151,8 @@ fn port(text: &str) -> Option<u16> {
     text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// The clients in a value of `X-Forwarded-For`, the last one first: each proxy adds the address that it sees at the
-/// end. An entry without an address is `None`.
+/// The clients in a value of `X-Forwarded-For`, the last one first, because each proxy appends the address that it
+/// sees. An entry without an address is `None`.
 pub fn forwarded_for(value: &[u8]) -> impl Iterator<Item = Option<SocketAddr>> {
     value.rsplit(|c| *c == b',').map(|entry| node(entry.trim_ascii(), false))
 }
@@ -158,8 +160,8 @@ pub fn forwarded_for(value: &[u8]) -> impl Iterator<Item = Option<SocketAddr>> {
 /// The clients in a value of `Forwarded` (RFC 7239), the last one first. An entry without an address is `None`: the
 /// client is unknown or obfuscated, or there is no `for`.
 ///
-/// Returns `None` if the value violates the grammar. So a quotation mark that a client leaves open cannot hide the
-/// entries of the proxy.
+/// Returns `None` if the value violates the grammar. So a client cannot hide the proxy's entries behind a quotation
+/// mark that it leaves open.
 pub fn forwarded(value: &[u8]) -> Option<impl Iterator<Item = Option<SocketAddr>>> {
     let mut clients = Vec::new();
     for element in split(value, b',')? {

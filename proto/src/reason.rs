@@ -1,21 +1,21 @@
 //! Named results: why a session was closed, and the outcome of a signal.
 
-/// Why a session ended. The close frame, the log field and the metric label come from it.
+/// Why a session ended. The reason determines the close frame, the log field and the metric label.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum CloseReason {
     /// The client sent a close frame.
     ClientClosed,
     /// The TCP connection ended without a close frame.
     ConnectionLost,
-    /// The session showed no sign of life for ten seconds after two pings, or for PEER_TIMEOUT_MS; or its socket
-    /// accepted none of its queued bytes for that time.
+    /// The session showed no sign of life for ten seconds after two pings, or for PEER_TIMEOUT_MS. The reason is the
+    /// same if its socket accepted none of its queued bytes for that time.
     DeadPeer,
     /// The hub is stopping.
     Draining,
-    /// The hub's parser panicked on a message of the client. An alert watches its counter.
+    /// The hub's parser panicked on a message of the client. An alert fires if this reason is counted.
     Internal,
-    /// Another session with this id is alive: it answered a ping, or its socket still accepts bytes. Or another session
-    /// already waits for the id.
+    /// Another session with this id is alive: it answered a ping, or its socket still accepts bytes. The reason is the
+    /// same if another session already waits for the id.
     IdInUse,
     /// The hub has MAX_CONNECTIONS sessions.
     MaxConnections,
@@ -35,7 +35,7 @@ pub enum CloseReason {
     SlowConsumer,
     /// No shard accepted the socket of a new session within ten seconds.
     TryAgainLater,
-    /// An operator removed the peer, or excludes it.
+    /// An operator removed the peer, or has excluded it for a time.
     Kicked,
     /// The client sent a close frame with 1001: browsers do so when a page is closed or left.
     PageClosed,
@@ -122,8 +122,8 @@ impl CloseReason {
         })
     }
 
-    /// The close frame for a client. If the client offers [`CLIENT_SUBPROTOCOL`](crate::CLIENT_SUBPROTOCOL), the code
-    /// alone shows whether another attempt can succeed.
+    /// The close frame for a client. If the client offers [`CLIENT_SUBPROTOCOL`](crate::CLIENT_SUBPROTOCOL), `max
+    /// connections` gets the code 1013, which tells the client to try again later.
     pub const fn close_frame_for(self, names_protocol: bool) -> Option<(u16, &'static str)> {
         match (self, self.close_frame()) {
             (Self::MaxConnections, Some((_, text))) if names_protocol => Some((1013, text)),
@@ -131,7 +131,7 @@ impl CloseReason {
         }
     }
 
-    /// Whether the close frame overtakes the queued messages, which are then dropped.
+    /// Whether the close frame is sent before the queued messages, which are then dropped.
     pub const fn overtakes_queue(self) -> bool {
         matches!(self, Self::DeadPeer | Self::Kicked | Self::Replaced | Self::SlowConsumer)
     }
@@ -147,9 +147,9 @@ impl CloseReason {
 pub enum LeaveReason {
     /// Its session ended.
     Closed(CloseReason),
-    /// Its hub sent no heartbeat for the time of a lease.
+    /// No heartbeat of the peer's hub arrived for the time of a lease.
     HubLost,
-    /// It is connected to another hub, and is discovered there again.
+    /// The peer has connected to another hub, and is discovered there again.
     Moved,
     /// The peer is still connected but already knows MAX_ACQUAINTANCES others, so its hub declined the introduction.
     Crowded,
@@ -160,7 +160,8 @@ impl LeaveReason {
     const HUB_LOST: u8 = 254;
     const MOVED: u8 = 255;
 
-    /// The name in `peer-disconnected`. Clients of version 2.0.0 know one name for all closes by the client.
+    /// The name in `peer-disconnected`. It is the same for every close by the client, because clients of version 2.0.0
+    /// know only one name.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Closed(CloseReason::PageClosed) => CloseReason::ClientClosed.label(),
@@ -228,7 +229,7 @@ pub enum ErrorCode {
     InvalidMessage,
     /// The message is longer than MAX_MESSAGE_BYTES.
     MessageTooLarge,
-    /// The network has MAX_PEERS_PER_NETWORK members, or a member knows its maximum of others.
+    /// The network has MAX_PEERS_PER_NETWORK members, or a member knows its maximum number of other members.
     NetworkFull,
     /// Only hubs send this type of message.
     NotAllowed,
@@ -248,11 +249,11 @@ pub enum ErrorCode {
     Unreachable,
     /// Sender and target are not both members of the network.
     WrongNetwork,
-    /// An operator removed the peer from the network, or closed it.
+    /// An operator removed the peer from the network, or closed the network.
     Kicked,
-    /// The session's token does not allow it in this network.
+    /// The session's token does not allow this message in this network.
     Forbidden,
-    /// A new token was refused. The session keeps its present one.
+    /// A new token was refused. The session keeps its present token.
     Unauthorized,
 }
 
@@ -342,9 +343,9 @@ impl ErrorCode {
 pub enum Outcome {
     /// The target's socket accepted the last byte of the frame.
     Delivered,
-    /// It was sent to a Go hub, whose protocol does not report the result.
+    /// The signal was sent to a Go hub, whose protocol does not report the result.
     Forwarded,
-    /// It was not delivered, or the result is unknown.
+    /// The signal was not delivered, or the result is unknown.
     Failed(ErrorCode),
 }
 
@@ -358,8 +359,8 @@ impl Outcome {
         }
     }
 
-    /// Whether the signal may not have arrived. Its sender is then notified at once, by an `error` message if it
-    /// requested no receipt.
+    /// Whether the signal may not have arrived. The sender is then notified immediately: by the receipt, or by an
+    /// `error` message if it requested no receipt.
     pub(crate) const fn is_failure(self) -> bool {
         matches!(self, Self::Failed(_))
     }

@@ -18,13 +18,13 @@ const SCHEMES: [&str; 12] = [
     "wss",
 ];
 
-/// A URL, or text meant as one, without its secrets: its `Display` shows the scheme and the part after the last `@`,
-/// without query and fragment.
+/// A URL, or text that should be a URL. Its `Display` hides the secrets: it shows the scheme and the part after the
+/// last `@`, without query and fragment.
 ///
 /// Every URL in an error, a log line or a page is shown through this type.
 ///
-/// The last `@` of the whole text counts, not the one that ends the user information in the grammar of URLs, because
-/// people write passwords that contain `/`, `?` or `#`.
+/// The last `@` of the whole text ends the hidden part, even where the grammar of URLs ends the user information
+/// earlier. People write passwords that contain `/`, `?` or `#`.
 #[derive(Clone, Copy, Debug)]
 pub struct Redacted<'a>(pub &'a str);
 

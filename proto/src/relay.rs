@@ -65,8 +65,8 @@ use slices::Discarded;
 pub struct RelayConfig {
     /// This hub's first id. [`Relay::hub`] returns the current one.
     pub hub: HubId,
-    /// The wall clock at its start, in milliseconds since 1970. Times after [`GREATEST_TIME_FOLLOWED`] count as that
-    /// one.
+    /// The wall clock at this hub's start, in milliseconds since 1970. A time after [`GREATEST_TIME_FOLLOWED`] is
+    /// replaced by [`GREATEST_TIME_FOLLOWED`].
     pub incarnation: HubIncarnation,
     /// Number of shards of the hub, at least 1.
     pub shards: u16,
@@ -83,9 +83,9 @@ pub struct RelayConfig {
     /// [`MAX_HUB_URL_BYTES`](crate::limits::MAX_HUB_URL_BYTES).
     pub public_url: Option<Arc<str>>,
     /// Maximum size of the presence of all other hubs together, in bytes (MESH_PRESENCE_BYTES). One hub can use half of
-    /// it. Peers and networks beyond it are counted but not stored.
+    /// this size. Peers and networks beyond it are counted but not stored.
     pub presence_bytes: usize,
-    /// Limits that tests make small.
+    /// Limits that tests set to small values.
     pub tuning: RelayTuning,
 }
 
@@ -99,8 +99,8 @@ pub struct Relay {
     budgets: Budgets,
     /// Number of hubs that each neighbour introduced.
     introducers: BTreeMap<HubId, usize>,
-    /// Hubs by the numbers that shards use for them. Each incarnation has its own number, because outcomes for one must
-    /// not be taken for those of the next.
+    /// Hubs by the numbers that shards use for them. Each incarnation of a hub has its own number, so that outcomes for
+    /// one incarnation are never taken for outcomes for the next.
     numbers: BTreeMap<u32, HubId>,
     last_number: u32,
     directory: Directory,
@@ -117,18 +117,19 @@ pub struct Relay {
     beats: u64,
     last_beat: Duration,
     next_beat: Duration,
-    /// Leases do not expire before this time. Data that arrived while the process was stopped must be read first.
+    /// Leases do not expire before this time. After a stop of the process, the data that arrived meanwhile must be read
+    /// first.
     judge_from: Duration,
     last_timeout: Duration,
     draining: bool,
     /// Its figures for heartbeats.
     status: Option<Arc<HubStatus>>,
     ended: bool,
-    /// Derived from the neighbours in the heartbeats; `None` after these have changed.
+    /// The routes to other hubs, derived from the neighbours in heartbeats. `None` after neighbours have changed.
     reach: Option<Reach>,
-    /// Hubs with work left for later turns.
+    /// Hubs for which work is left for later turns.
     busy: BTreeSet<HubId>,
-    /// The hub that had the last slice.
+    /// The hub for which the last slice was done.
     last_worked_on: Option<HubId>,
     /// Whether [`RelayOutput::Unfinished`] was put out and has not been answered.
     unfinished: bool,
@@ -248,11 +249,11 @@ impl Relay {
             return None;
         }
         let hubs = self.hubs.values().filter_map(Remote::due).min();
-        // At most a heartbeat after the last timeout, even if extra heartbeats have postponed the next one: a longer
-        // gap would look like a stop of the process.
+        // The next timeout is at most one heartbeat interval after the last one, even if extra heartbeats have
+        // postponed the next heartbeat. A longer gap would look like a stop of the process.
         let next_look = self.next_beat.min(self.last_timeout + HEARTBEAT);
         let next_look = self.links.next_silence().map_or(next_look, |at| at.min(next_look));
-        // A lease that must not expire yet is not due.
+        // No lease is due before `judge_from`.
         let hubs = hubs.map(|at| if at <= self.last_timeout { at.max(self.judge_from) } else { at });
         Some(hubs.map_or(next_look, |at| at.min(next_look)))
     }
@@ -262,13 +263,13 @@ impl Relay {
         self.names.outside()
     }
 
-    /// The current incarnation of this hub. It can be later than the configured one, if other hubs remembered a later
-    /// one.
+    /// The current incarnation of this hub. It is later than the configured one if other hubs remembered a later
+    /// incarnation of this id.
     pub fn incarnation(&self) -> HubIncarnation {
         self.config.incarnation
     }
 
-    /// The hub that holds a peer, possibly this one.
+    /// The hub to which a peer is connected, possibly this hub.
     pub fn locate(&self, peer: &PeerId) -> Option<HubId> {
         self.directory.holder(peer).map(|claim| self.names.outward(claim.hub))
     }

@@ -1,12 +1,13 @@
-//! The resume secret: a client that sends it takes over its id at once (docs/protocol.md, "Resuming").
+//! The resume secret. A client that sends it takes over its id immediately (docs/protocol.md, "Resuming").
 //!
-//! A hub sends a secret with `connected` and stores nothing of it. The secret is `root, session, tag`, in hexadecimal
+//! A hub sends a secret with `connected` and does not store it. The secret is `root, session, tag`, in hexadecimal
 //! digits. `root` and `session` are a [`Lineage`], and `tag` is an HMAC-SHA256 over the peer's id and both. So every
 //! hub with the key can verify it.
 //!
-//! Two clients cannot replace each other in a loop. An immediate takeover has one of two forms. Either it keeps the
-//! root: its secret is at least as late as the session that it ends, and the new session is later than both. Or its
-//! root is older. In both cases the secret of the replaced client does not replace the new session.
+//! Two clients cannot replace each other in a loop. An immediate takeover has one of two forms. In the first form, both
+//! clients have the same root, and the new client's secret is at least as late as the session that it ends; the new
+//! session is later than both. In the second form, the new client has an older root. In both forms, the replaced client
+//! cannot use its own secret to replace the new session.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use sha2::Sha256;
 use crate::id::{PeerId, PeerIncarnation, read_hex, write_hex};
 use crate::limits::RESUME_PRECEDENCE;
 
-/// A session and its lineage: the successive sessions of one id, each of which sent the secret of an earlier one.
+/// A session and its lineage. A lineage is a series of sessions of one id, each of which sent the secret of an earlier
+/// one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lineage {
     /// The first session, which identifies the lineage. If an id has two lineages, the older one has precedence.
@@ -29,7 +31,7 @@ pub struct Lineage {
 /// The right of a client with a valid secret to an id that another session holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Right {
-    /// The client takes over the id at once.
+    /// The client takes over the id immediately.
     AtOnce,
     /// The holder is a later session of the same lineage.
     Outdated,
@@ -64,7 +66,7 @@ impl Lineage {
 /// The result of a resume secret that a client sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ResumeOutcome {
-    /// The client took over its id at once.
+    /// The client took over its id immediately.
     Resumed,
     /// No session had the id. The client continues its lineage.
     Continued,
@@ -163,8 +165,8 @@ impl fmt::Debug for ResumeKeys {
 impl ResumeKeys {
     /// Derives two keys. The one from `key` issues and checks secrets. The one from `also` only checks them.
     ///
-    /// Every client receives tags made with `key`, and can try to guess it offline: `key` must be unguessable. It may
-    /// also be used elsewhere: the derived key is only for resume secrets of the mesh with this name.
+    /// Every client receives tags made with `key`, and can try to guess it offline: `key` must be unguessable. `key`
+    /// may also be used elsewhere, because the derived key is only for resume secrets of the mesh with this name.
     pub fn new(mesh: &str, key: &[u8], also: Option<&[u8]>) -> Self {
         let keyed = |key: &[u8]| {
             let mut derived = hmac(key);
@@ -187,12 +189,12 @@ impl ResumeKeys {
     /// Verifies a client's secret. Returns the lineage that it proves for this id. `shown` is the text that the client
     /// sent.
     ///
-    /// The comparison takes the same time wherever a wrong tag differs.
+    /// The comparison takes constant time: its duration does not show where a wrong tag differs.
     ///
     /// # Errors
     ///
     /// [`ResumeOutcome::Malformed`] if the text is not a secret, and [`ResumeOutcome::Foreign`] if it was issued with
-    /// another key or for another id. The client is then admitted like one without a secret.
+    /// another key or for another id. The client is then admitted like a client without a secret.
     pub fn check(&self, peer: &PeerId, shown: &str) -> Result<Lineage, ResumeOutcome> {
         let mut bytes = [0; BYTES];
         read_hex(&mut bytes, shown).ok_or(ResumeOutcome::Malformed)?;

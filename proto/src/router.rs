@@ -81,8 +81,8 @@ use session::{Session, Sessions};
 use takeovers::Takeovers;
 use tickets::Tickets;
 
-/// Configuration of a router. Its caller sets it once, and it does not change. No value is checked here: the hub's
-/// settings are checked where they are parsed.
+/// Configuration of a router. It does not change. The router checks no value: the hub checks its settings when it
+/// parses them.
 #[derive(Clone, Debug)]
 pub struct RouterConfig {
     /// The router's own shard, less than `shards`.
@@ -93,29 +93,30 @@ pub struct RouterConfig {
     pub keys: Keys,
     /// Keys that issue and verify resume secrets.
     pub resume_keys: ResumeKeys,
-    /// Id of the hub, in claims. Clients see it in `connected` until [`ToShard::Renamed`].
+    /// Id of the hub in claims. `connected` also contains it until [`ToShard::Renamed`] arrives.
     pub hub: HubId,
     /// Interval between two pings, for `heartbeatMs` of `connected`. The router itself sends no regular pings.
     pub heartbeat: Duration,
     /// Maximum length of a message in bytes (MAX_MESSAGE_BYTES), for `maxMessageBytes` of `connected`. The caller
-    /// enforces it, with [`Input::TooLarge`].
+    /// enforces this limit, and reports a longer message with [`Input::TooLarge`].
     pub max_message_bytes: usize,
     /// Maximum number of networks of a peer (MAX_NETWORKS_PER_PEER). A further announcement is refused as
     /// `too-many-networks`.
     pub max_networks_per_peer: usize,
     /// Maximum number of members of a network (MAX_PEERS_PER_NETWORK), as far as this shard knows. A further
-    /// announcement is refused as `network-full`. Peers that join at the same moment on other shards or hubs can exceed
-    /// it.
+    /// announcement is refused as `network-full`. The limit can be exceeded if peers join at the same moment on other
+    /// shards or hubs.
     pub max_peers_per_network: usize,
-    /// Maximum number of bytes of announcements of this shard's sessions: its share of ANNOUNCE_BUDGET_BYTES. Further
-    /// ones are refused as `hub-full`, except the first [`ANNOUNCE_FLOOR_BYTES`](crate::limits::ANNOUNCE_FLOOR_BYTES)
-    /// of each session.
+    /// Maximum number of bytes of announcements of this shard's sessions: the shard's part of ANNOUNCE_BUDGET_BYTES.
+    /// Further announcements are refused as `hub-full`, except the first
+    /// [`ANNOUNCE_FLOOR_BYTES`](crate::limits::ANNOUNCE_FLOOR_BYTES) of each session.
     pub announce_budget_bytes: usize,
     /// Budget of each session. A message that exceeds it is refused as `rate-limited`, and the session is closed after
     /// [`RATE_LIMIT_PATIENCE`](crate::limits::RATE_LIMIT_PATIENCE).
     pub budget: Budget,
-    /// Budget of each network on this shard, which its members share. While it is exhausted, members that have used
-    /// more than the [`LIGHT_PART`](crate::limits::LIGHT_PART) of their own are refused in the same way.
+    /// Budget of each network on this shard, which its members share. While it is exhausted, messages of members that
+    /// have used more than an eighth ([`LIGHT_PART`](crate::limits::LIGHT_PART)) of their own burst are refused in the
+    /// same way.
     pub network_budget: Budget,
     /// Discovery mode of peers whose announcement does not request another one (DISCOVERY).
     pub discovery: Discovery,
@@ -125,7 +126,7 @@ pub struct RouterConfig {
     pub meshed: bool,
     /// Whether to put out [`PeerEvent`]s for the log. Each costs an allocation.
     pub events: bool,
-    /// Limits that tests make small.
+    /// Limits that tests set to small values.
     pub tuning: RouterTuning,
 }
 
@@ -161,7 +162,7 @@ impl RouterConfig {
 #[derive(Debug)]
 pub struct Router {
     config: RouterConfig,
-    /// The hub's current id for others. Claims keep its first id.
+    /// The hub's current id, which clients and other hubs see. Claims keep its first id.
     shown_hub: HubId,
     sessions: Sessions,
     /// The session of each connected peer of this shard.
@@ -217,12 +218,12 @@ impl Router {
     }
 
     /// Processes one input. `now` must not be earlier than at the last call. The caller then drains all outputs with
-    /// [`Self::poll_output`]. Each variant of [`Input`] says when it may come.
+    /// [`Self::poll_output`]. The documentation of each variant of [`Input`] says when it may be passed.
     ///
     /// # Panics
     ///
-    /// It never panics on messages of clients or hubs. In builds with debug assertions it panics if it finds an
-    /// impossible state, and if outputs of the last input have not been drained.
+    /// It never panics on messages of clients or hubs. In builds with debug assertions, it panics if it finds an
+    /// impossible state, or if outputs of the last input have not been drained.
     pub fn handle_input(&mut self, input: Input<'_>, now: Now) {
         self.begin();
         match input {
@@ -253,8 +254,8 @@ impl Router {
         }
     }
 
-    /// Processes everything that is due at `now`, as far as it fits into a turn. [`Self::poll_timeout`] tells whether
-    /// more is due. The caller then drains all outputs. Panics like [`Self::handle_input`].
+    /// Processes everything that is due at `now`, as far as it fits into a turn. [`Self::poll_timeout`] shows whether
+    /// more is due. The caller then drains all outputs. Panics in the same cases as [`Self::handle_input`].
     pub fn handle_timeout(&mut self, now: Now) {
         self.begin();
         self.expire_takeovers(now);
@@ -303,8 +304,8 @@ impl Router {
         self.rosters.iter()
     }
 
-    /// The [`Self::networks`] in a range of slots, for a reader that reads in parts. `None` after the last slot.
-    /// Networks that are added or removed between two parts may be missed.
+    /// The [`Self::networks`] in a range of slots, for a caller that reads the list in parts. `None` after the last
+    /// slot. Networks that are added or removed between two parts may be missed.
     pub fn networks_in(&self, slots: Range<usize>) -> Option<impl Iterator<Item = (&NetworkName, usize)>> {
         self.rosters.iter_in(slots)
     }

@@ -1,7 +1,8 @@
-//! Sentences of `error` messages, each for one kind of mistake. General sentences for each code are in
-//! [`ErrorCode::explain`].
+//! Sentences of `error` messages, each for one kind of mistake. [`ErrorCode::explain`] has a general sentence for each
+//! code.
 //!
-//! Each says what is wrong, then what to do. Clients may show them to people. Programs should use the code.
+//! Each sentence says what is wrong, then what to do. Clients may show the sentence to people. Programs should use the
+//! code.
 //!
 //! [`ErrorCode::explain`]: crate::ErrorCode::explain
 

@@ -1,4 +1,4 @@
-//! Limits that tests make small.
+//! Limits that tests set to small values.
 
 use crate::limits::{
     MAX_ACQUAINTANCES, MAX_AHEAD_BYTES, MAX_HELD_BYTES, MAX_LEGACY_OWED, MAX_PEERS_PER_HUB, MAX_PEERS_PER_LEGACY_LINK,
@@ -9,13 +9,13 @@ use crate::limits::{
 /// Limits of a [`Router`](crate::Router) that tests reach with few peers. Hubs use the default.
 #[derive(Clone, Copy, Debug)]
 pub struct RouterTuning {
-    /// Outputs after which a turn of long work ends: [`TURN_OUTPUTS`].
+    /// Number of outputs after which a turn of long work ends: [`TURN_OUTPUTS`].
     pub turn_outputs: usize,
     /// Members in a chunk of a roster: [`ROSTER_CHUNK`].
     pub roster_chunk: usize,
     /// Maximum number of acquaintances of a peer in a network: [`MAX_ACQUAINTANCES`].
     pub max_acquaintances: usize,
-    /// Random members that a new member meets: [`RANDOM_PICKS`].
+    /// Number of random members that a new member meets: [`RANDOM_PICKS`].
     pub random_picks: usize,
 }
 
@@ -66,15 +66,15 @@ impl Default for RelayTuning {
 /// Amount of long work that a [`Relay`](crate::Relay) does in one turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Slices {
-    /// Letters after which a slice ends. The peer that exceeds them is completed.
+    /// Number of letters after which a slice ends. The slice still completes the peer whose letters exceed this number.
     pub letters: usize,
-    /// Peers and lost signals that a slice examines.
+    /// Number of peers and lost signals that a slice examines.
     pub peers: usize,
-    /// Held changes of one hub that are applied in one turn.
+    /// Number of held changes of one hub that are applied in one turn.
     pub changes: usize,
-    /// Peers of discarded replicas that are freed in one turn.
+    /// Number of peers of discarded replicas that are freed in one turn.
     pub discarded: usize,
-    /// Peers that may change while one snapshot is sent.
+    /// Maximum number of peers that may change while one snapshot is sent.
     pub kept: usize,
 }
 

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-/// The turns of one thread by length, and the start of the current turn.
+/// Counts the turns of one thread by length, and keeps the start of the current turn.
 ///
 /// A turn is the work that a thread does before other ready tasks run: a batch of letters, the bytes of one read, a
 /// chunk of writes, or a slice of long work. Its length is the time until the next turn begins, minus the time for
-/// which the thread waited. So no additional reading of the clock is needed.
+/// which the thread waited. So the clock is read only once per turn.
 #[derive(Clone, Debug, Default)]
 pub struct TurnLengths {
     /// Start of the current turn.
     began: Option<Duration>,
-    /// Number of turns in each bucket: up to each of [`Self::BOUNDS`], and longer.
+    /// Number of turns in each bucket. The last bucket has the turns longer than all [`Self::BOUNDS`].
     pub counts: [u64; Self::BOUNDS.len() + 1],
     /// Sum of all lengths.
     pub sum: Duration,

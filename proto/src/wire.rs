@@ -1,6 +1,7 @@
 //! Encodes every outgoing message as bytes ready for the socket.
 //!
-//! Keys have the order of the Go hub: `type, data, fromPeerId, targetPeerId, networkName, timestamp`.
+//! The keys of a message have the same order as at the Go hub: `type, data, fromPeerId, targetPeerId, networkName,
+//! timestamp`.
 
 mod frame;
 mod json;

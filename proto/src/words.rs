@@ -1,4 +1,4 @@
-//! Tests of words and sentences that clients, operators or logs get.
+//! Tests of words and sentences in messages to clients, in pages for operators and in logs.
 
 use crate::budget::{BudgetItem, BudgetOwner};
 use crate::envelope::Malformed;
@@ -7,7 +7,7 @@ use crate::proxied::BadProxyHead;
 use crate::reason::{CloseReason, LeaveReason};
 use crate::{Discovery, ErrorCode, MessageKind, Outcome, PeerId, PresenceRefusal, ResumeOutcome, SignalKind};
 
-/// The table in docs/protocol.md, and the reasons that version 2.0.0 knows.
+/// The reasons and close codes are those of the table in docs/protocol.md.
 #[test]
 fn a_leave_has_the_reason_and_close_code_of_its_cause() {
     use CloseReason::{ClientClosed, ConnectionLost, DeadPeer, Draining, Kicked, PageClosed, Replaced};
@@ -117,7 +117,7 @@ fn a_client_that_names_the_protocol_learns_from_the_code_that_it_may_try_again()
     assert_eq!(CloseReason::MaxConnections.close_frame(), Some((1008, "max connections")));
 }
 
-/// Dashboards and alerts select by these words.
+/// Dashboards and alerts select metrics by these words.
 #[test]
 fn words_of_metrics_are_stable() {
     assert_eq!(

@@ -5,8 +5,8 @@
 //! functions `put_*` append frames of the hub. This module does no I/O: the caller owns the buffer, and must send a
 //! close frame with [`Violation::close_code`] after a violation.
 //!
-//! A message in one frame, as nearly every one is, is unmasked and validated in place, without a copy or an allocation.
-//! Only fragments are collected, in a buffer that exists while their message is incomplete.
+//! Nearly every message has one frame. Such a message is unmasked and validated in place, without a copy or an
+//! allocation. Fragments are collected in a buffer that exists while their message is incomplete.
 
 use std::fmt;
 
@@ -42,10 +42,11 @@ pub struct Decoder {
 /// The result of one call of [`Decoder::decode`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress<'a> {
-    /// The input has no complete frame yet, and was not changed.
+    /// The input has no complete frame yet. It was not changed.
     ///
-    /// The number is the frame's length in bytes once its header is complete, and a lower bound before. It is always
-    /// greater than the input, and at most `max(max_message, `[`MAX_CONTROL_PAYLOAD`]`) + `[`MAX_CLIENT_HEADER`].
+    /// The number is the frame's length in bytes if its header is complete, and a lower bound of that length otherwise.
+    /// It is always greater than the length of the input, and at most `max(max_message, `[`MAX_CONTROL_PAYLOAD`]`) +
+    /// `[`MAX_CLIENT_HEADER`].
     Need(usize),
     /// One frame was consumed.
     Took {
@@ -67,7 +68,7 @@ pub enum Event<'a> {
     Ping(&'a [u8]),
     /// A pong, requested or not.
     Pong(&'a [u8]),
-    /// The client closes, with or without a code.
+    /// The client sent a close frame, with or without a code.
     Close(Option<CloseFrame<'a>>),
 }
 
@@ -134,10 +135,10 @@ impl Decoder {
 
     /// Decodes the next frame at the front of `input`, and unmasks it in place.
     ///
-    /// Call it with the remaining input until it returns [`Progress::Need`]. The result depends only on the bytes, not
-    /// on how reads have divided them. The limit applies to the length in the header, before the payload arrives. The
-    /// memory for fragments never exceeds the limit either. It is freed by the next call after the last fragment, even
-    /// if the input is empty.
+    /// Call it with the remaining input until it returns [`Progress::Need`]. The result depends only on the bytes, and
+    /// not on how reads have divided them. The limit applies to the length in the header, before the payload arrives.
+    /// The memory for fragments never exceeds the limit either. It is freed by the next call after the last fragment,
+    /// even if the input is empty.
     ///
     /// # Errors
     ///
@@ -218,7 +219,7 @@ impl Decoder {
 
 const NOTHING_TO_CONTINUE: Violation = Violation::Protocol("continuation without a message to continue");
 
-/// The side whose frames are parsed.
+/// The end of the connection that sent the frames to parse.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Speaker {
     /// A client, which masks its frames (RFC 6455 section 5.1).
@@ -228,7 +229,7 @@ pub enum Speaker {
     Server,
 }
 
-/// The header of a frame. Its own violations are detected while it is parsed, in the order of its bytes.
+/// The header of a frame. Violations in the header are detected while it is parsed, in the order of its bytes.
 struct Head {
     fin: bool,
     opcode: Opcode,
@@ -321,7 +322,8 @@ impl Fragments {
         Self { text, complete: false, checked: 0, bytes: Vec::new() }
     }
 
-    /// Doubles the buffer, but never beyond the limit. A Vec alone would take up to twice the limit.
+    /// Appends a fragment. The buffer doubles when it is full, but never exceeds the limit. A `Vec` alone would take up
+    /// to twice the limit.
     fn push(&mut self, payload: &[u8], max_message: usize) {
         let wanted = self.bytes.len() + payload.len();
         if wanted > self.bytes.capacity() {
@@ -331,7 +333,7 @@ impl Fragments {
         self.bytes.extend_from_slice(payload);
     }
 
-    /// Refuses text at its first invalid byte, even if the message is far from complete.
+    /// Refuses text at its first invalid byte, even if the message is not complete.
     fn check_so_far(&mut self) -> Result<(), Violation> {
         if self.text {
             self.checked += match simdutf8::compat::from_utf8(&self.bytes[self.checked..]) {
@@ -389,7 +391,7 @@ pub enum Opcode {
     Text = 0x1,
     /// A binary message, or its first fragment.
     Binary = 0x2,
-    /// The last frame of a side.
+    /// Closes the connection: its sender sends no further frame.
     Close = 0x8,
     /// Asks for a pong.
     Ping = 0x9,
@@ -451,7 +453,7 @@ pub fn put_masked_header(out: &mut Vec<u8>, opcode: Opcode, len: usize, mask: [u
     out.extend_from_slice(&mask);
 }
 
-/// Returns the payload of a complete frame that [`put_header`] began. Empty if it is not such a frame.
+/// Returns the payload of a complete frame that begins with a header of [`put_header`]. Empty for other bytes.
 pub fn payload(frame: &[u8]) -> &[u8] {
     let header = match frame.get(1) {
         Some(&LENGTH_IS_U16) => 4,
@@ -495,7 +497,7 @@ pub fn put_ping(out: &mut Vec<u8>, payload: &[u8]) {
     put_control(out, Opcode::Ping, payload);
 }
 
-/// Appends a pong. Only the first 125 bytes of a longer payload are sent (no [`Event::Ping`] has one).
+/// Appends a pong. Only the first 125 bytes of a longer payload are sent (no [`Event::Ping`] has a longer one).
 pub fn put_pong(out: &mut Vec<u8>, payload: &[u8]) {
     put_control(out, Opcode::Pong, payload);
 }

@@ -13,8 +13,8 @@ use crate::reason::ErrorCode;
 use crate::sentences;
 use crate::wire::put_string;
 
-/// Returns the data of `peer-discovered`: the announced object with the hub's own `peerId` and `isHub`, keys sorted as
-/// by the Go hub. Values stay byte for byte. Data that is not an object counts as an empty object.
+/// Returns the data of `peer-discovered`: the announced object, in which the hub sets `peerId` and `isHub`. Keys are
+/// sorted as at the Go hub. Values are copied byte for byte. Data that is not an object counts as an empty object.
 ///
 /// # Errors
 ///
@@ -71,7 +71,7 @@ pub(crate) fn closest_wanted(data: &str) -> Option<u64> {
     struct Wish {
         closest: u64,
     }
-    // Most data does not contain the word, and is not parsed a second time.
+    // Most data does not contain the word `discover`, and is therefore not parsed a second time.
     data.contains("discover").then(|| serde_json::from_str::<Announced>(data).ok()).flatten().and_then(|announced| {
         let closest = announced.discover.closest;
         (closest > 0).then_some(closest)
@@ -106,7 +106,7 @@ impl Unfit {
     }
 }
 
-/// Checks that JSON for a whole network is small and flat enough.
+/// Checks the size and depth of JSON for a whole network.
 pub(crate) fn check_public(data: &str) -> Result<(), Unfit> {
     if data.len() > MAX_ANNOUNCE_DATA_BYTES {
         return Err(Unfit::TooLarge);
@@ -116,7 +116,8 @@ pub(crate) fn check_public(data: &str) -> Result<(), Unfit> {
 
 /// Whether JSON has more than `most` levels of nesting.
 pub(crate) fn is_deeper_than(data: &[u8], most: usize) -> bool {
-    // Nearly all data has fewer brackets than allowed levels. This check does not examine single bytes.
+    // Nearly all data has fewer brackets than allowed levels. Counting brackets first is faster than examining each
+    // byte.
     if memchr::memchr2_iter(b'[', b'{', data).nth(most).is_none() {
         return false;
     }

@@ -2,8 +2,8 @@
 //!
 //! Nearly every message is an object without line breaks, and its only escapes are those of an SDP: `\r`, `\n` and
 //! `\"`. One pass without branches proves two things about such text: every string in it is valid, and a quote ends a
-//! string unless a backslash precedes it. The rest is a walk from token to token. Everything else, including errors, is
-//! left to the full parser: this parser returns the same result as that one, or nothing.
+//! string unless a backslash precedes it. A second pass then walks from token to token. All other text, including
+//! invalid messages, is left to the full parser. This parser returns the same result as the full parser, or `None`.
 
 use std::borrow::Cow;
 
@@ -47,8 +47,9 @@ pub(super) fn scan(text: &str) -> Option<Fields<'_>> {
     (cursor.at == text.len()).then_some(fields)
 }
 
-/// Whether the text has no control characters, and each backslash is followed by `n`, `r` or `"`. Then no backslash
-/// follows another, so each one begins an escape. The check has no branches, so that the compiler uses SIMD.
+/// Whether the text has no control characters, and each backslash is followed by `n`, `r` or `"`. In such text no
+/// backslash follows another, so each backslash begins an escape. The check has no branches, so that the compiler uses
+/// SIMD.
 fn is_plain(text: &[u8]) -> bool {
     let behind = text.get(1..).unwrap_or_default();
     let odd = text.iter().zip(behind).fold(0, |odd, (&c, &next)| {
@@ -79,7 +80,7 @@ impl<'a> Cursor<'a> {
         (self.next()? == c).then_some(())
     }
 
-    /// The other three kinds of white space are control characters.
+    /// Skips spaces. The other three kinds of white space are control characters, which plain text does not have.
     fn space(&mut self) {
         while self.peek() == Some(b' ') {
             self.at += 1;
@@ -98,7 +99,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Parses a name and its colon. Escapes need not be resolved: no known name contains one of these.
+    /// Parses a name and its colon. Escapes need not be resolved: no known name contains `"`, a line feed or a carriage
+    /// return.
     fn name(&mut self) -> Option<&'a str> {
         self.expect(b'"')?;
         let name = self.string()?;
@@ -136,7 +138,7 @@ impl<'a> Cursor<'a> {
 
     fn value(&mut self) -> Option<()> {
         let mut depth = 0;
-        // One bit per open array (0) or object (1), the innermost lowest.
+        // One bit for each open array (0) or object (1). The lowest bit is the innermost one.
         let mut objects = 0u64;
         loop {
             match self.next()? {
@@ -163,7 +165,7 @@ impl<'a> Cursor<'a> {
                 b'n' => self.rest("ull")?,
                 first => self.number(first)?,
             }
-            // A value ends here, and possibly the arrays and objects around it.
+            // A value has ended. Arrays and objects around it can end here, too.
             loop {
                 if depth == 0 {
                     return Some(());

@@ -1,4 +1,4 @@
-//! The codec parses any input of a client exactly as a full parser does.
+//! Tests that the codec parses any input of a client exactly as the reference parser does.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,7 +48,7 @@ fn space() -> impl Strategy<Value = String> {
     prop_oneof![6 => Just(String::new()), 1 => "[ \t\n\r]{1,3}"]
 }
 
-/// JSON text of every shape: with white space, repetitions, unusual escapes and numbers.
+/// JSON text of every form: with white space, repeated keys, unusual escapes and numbers.
 fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),
@@ -167,7 +167,7 @@ fn soup() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(tokens), 0..24).prop_map(|tokens| tokens.concat())
 }
 
-/// The text with spaces for every other kind of white space, and line breaks for every other escape.
+/// Replaces white space by spaces, and escapes other than `\"` by `\n`, so that the scanner accepts the text.
 fn plain(text: String) -> String {
     let mut chars = text.chars();
     let mut plain = String::new();
@@ -233,7 +233,7 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<IgnoredAny>(&text).is_ok(), is_json(&text));
     }
 
-    /// Data is not copied: it is a slice of the message's text, without surrounding white space.
+    /// The data of a message is not copied: it is a slice of the message's text, without surrounding white space.
     #[test]
     fn data_is_a_part_of_the_text(text in message()) {
         let data = match parse(&text) {
@@ -250,7 +250,7 @@ proptest! {
     #[test]
     fn a_description_is_the_data_with_our_two_fields(data in json(), peer in peer()) {
         let Ok(description) = describe(&peer, Some(&data)) else {
-            // A key with half of a surrogate pair cannot be sorted.
+            // Data is refused if a key has half of a surrogate pair.
             prop_assert!(data.contains("\\u"));
             return Ok(());
         };

@@ -7,8 +7,8 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
-/// A string that borrows if possible. (`Option<Cow<str>>` never borrows: serde's `borrow` applies only to a bare
-/// `Cow`.)
+/// A string that borrows from the message if possible. `Option<Cow<str>>` would never borrow, because serde's `borrow`
+/// applies only to a bare `Cow`.
 pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
@@ -35,7 +35,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// An object with its values unparsed, by key. Of equal keys, the last one counts.
+/// An object as a map from keys to unparsed values. If a key appears twice, the last value counts.
 pub(super) struct Object<'a>(pub(super) BTreeMap<Cow<'a, str>, &'a RawValue>);
 
 impl<'de> Deserialize<'de> for Object<'de> {

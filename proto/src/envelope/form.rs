@@ -60,7 +60,7 @@ impl Envelope {
             let kind = body.u8()?;
             let Some(kind) = EnvelopeKind::ALL.get(usize::from(kind)) else { continue };
             let envelope = read_envelope(*kind, &mut body)?;
-            // Later hubs of the same version may have added the rest.
+            // The body can have more bytes: fields that later releases of this version have added.
             return Ok(Some(envelope));
         }
     }

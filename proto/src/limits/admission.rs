@@ -1,23 +1,23 @@
-//! Bounds of connections that are refused before anything is read.
+//! Bounds of the admission of connections. The hub refuses a connection above them before it reads anything.
 
 use std::time::Duration;
 
 /// Number of rows of the table that counts the connections of each address (each /64 of IPv6). Each address is counted
-/// in two rows, and is refused if both are above a limit. With a hundred addresses at their limit, one in 6,700 other
-/// addresses is refused as well; with ten, one in 670,000.
+/// in two rows, and is refused if both rows are above a limit. So an address can be refused because of others: one in
+/// 6,700 while a hundred addresses are at their limit, and one in 670,000 while ten are.
 ///
-/// 16 B each: 256 KiB for a hub.
+/// A row takes 16 B: 256 KiB for a hub.
 pub const ADDRESS_ROWS: usize = 16 * 1024;
 
 /// Default of MAX_CONNECTIONS_PER_ADDRESS, unless two thirds of MAX_CONNECTIONS are less. Further connections are
-/// refused. A school behind one address can have this many peers, and other addresses keep the other places.
+/// refused. A school behind one address can have this many peers, while the other places remain for other addresses.
 pub const DEFAULT_ADDRESS_CONNECTIONS: u32 = 512;
 
 /// Minimum of the default of MAX_CONNECTIONS_PER_ADDRESS, however small MAX_CONNECTIONS is.
 pub const LEAST_ADDRESS_CONNECTIONS: u32 = 64;
 
 /// Default of MAX_UNFINISHED_PER_ADDRESS: connections of an address whose first request has not arrived. Further
-/// connections are refused. It is enough for a school whose peers all reconnect at the same moment.
+/// connections are refused. This is enough for a school whose peers all reconnect at the same moment.
 pub const DEFAULT_ADDRESS_UNFINISHED: u32 = 512;
 
 /// Default of CONNECT_RATE_PER_ADDRESS, in connections per second. Faster connections are refused.
@@ -26,38 +26,38 @@ pub const DEFAULT_ADDRESS_CONNECT_RATE: u32 = 64;
 /// Burst of connections of an address, in seconds of its rate: 8 x 64 = 512.
 pub const ADDRESS_BURST_SECS: u64 = 8;
 
-/// Number of recent connections up to which an address counts as quiet: a probe, a scrape, a peer that has lost its
-/// connection. A shard that has reached CONNECT_RATE admits quiet addresses from a reserve ([`QUIET_RATE`]).
+/// Number of recent connections up to which an address counts as quiet. Probes, scrapes and single peers that reconnect
+/// have quiet addresses. A shard that has reached CONNECT_RATE admits quiet addresses from a reserve ([`QUIET_RATE`]).
 pub const QUIET_CONNECTS: u64 = 8;
 
-/// Default of CONNECT_RATE: connections per second that each shard admits. Further ones get 503, or are closed if the
-/// port speaks TLS.
+/// Default of CONNECT_RATE: connections per second that each shard admits. Further connections get 503. If the port
+/// speaks TLS, they are closed without an answer.
 ///
-/// A connection with an upgrade costs 60 us of CPU, and 180 us with a full TLS handshake: 2,000 are 12 % and 36 % of a
-/// core. A hub with 2 cores admits 8,000 returning clients within 2 s.
+/// A connection with an upgrade costs 60 us of CPU, and 180 us with a full TLS handshake: 2,000 per second take 12 %
+/// and 36 % of a core. A hub with 2 cores admits 8,000 returning clients within 2 s.
 pub const DEFAULT_CONNECT_RATE: u32 = 2_000;
 
 /// Burst of connections of a shard, in seconds of CONNECT_RATE.
 pub const CONNECT_BURST_SECS: u32 = 2;
 
-/// Additional connections per second that a shard admits from quiet addresses beyond CONNECT_RATE, or although the hub
-/// is full: for probes, scrapes and links.
+/// Additional connections per second that a shard admits from quiet addresses when CONNECT_RATE is reached or the hub
+/// is full. They are for probes, scrapes and links.
 pub const QUIET_RATE: u32 = 100;
 
-/// Connections per second that a shard of a full hub admits. They get `max connections`, unless they replace a session
-/// with their id. Further ones get 503 before anything is read.
+/// Connections per second that a shard of a full hub admits. They are closed as `max connections`, unless they replace
+/// a session with the same id. Further connections get 503 before anything is read.
 pub const FULL_RATE: u32 = 100;
 
-/// Refused connections per second that a shard answers with 503. Further ones are closed without an answer, because a
-/// flood must not cost more than its sockets.
+/// Refused connections per second that a shard answers with 503. Further connections are closed without an answer, so
+/// that a flood costs the hub nothing but sockets.
 pub const REFUSALS_ANSWERED: u32 = 100;
 
-/// Number of refused connections after which a listener lets all other work have a turn. Each takes up to 10 us: 0.3
-/// ms.
+/// Number of refused connections after which a listener lets other tasks run. A refusal takes up to 10 us, so this
+/// number takes 0.3 ms.
 pub const REFUSALS_PER_TURN: u32 = 32;
 
-/// Maximum of `Retry-After` in a refusal before anything is read, in seconds. Each refusal gets a random value of at
-/// least 1, so that clients do not all return at the same time.
+/// Maximum of `Retry-After`, in seconds, in the 503 of a connection that is refused before anything is read. Each
+/// refusal gets a random value of at least 1, so that clients do not all return at the same time.
 pub const RETRY_SPREAD_SECS: u64 = 10;
 
 /// Minimum time between two log lines about refused addresses.

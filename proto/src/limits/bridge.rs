@@ -2,41 +2,42 @@
 
 use std::time::Duration;
 
-/// Bytes at which a frame of the Redis bridge is full. One envelope can exceed it.
+/// Bytes at which a frame of the Redis bridge is full. The last envelope of a frame can exceed this number.
 ///
 /// Redis copies each frame once per hub: 64 KiB fits its caches, and 200 envelopes share one command.
 pub const BRIDGE_FRAME_BYTES: usize = 64 * 1024;
 
-/// Maximum number of bytes to Redis that it has not accepted, queued or in flight. Further envelopes are dropped and
-/// counted as lost: digests repair presence, and the outcome of a signal is `unknown`.
+/// Maximum number of bytes that are queued for Redis or in flight to it. Further envelopes are dropped and counted as
+/// lost: digests repair presence, and the outcome of a signal is `unknown`.
 ///
 /// Writing them takes 1.6 s at 10 MB/s, less than the lease.
 pub const BRIDGE_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bytes of frames at which a pipeline to Redis is full. One frame can exceed it.
+/// Bytes of frames at which a pipeline to Redis is full. The last frame of a pipeline can exceed this number.
 pub const BRIDGE_PIPELINE_BYTES: usize = 256 * 1024;
 
-/// Maximum number of pipelines to Redis in flight. Other frames wait, and are sent together.
+/// Maximum number of pipelines to Redis in flight. Further frames wait, and are then sent together in one pipeline.
 ///
-/// 8 x (256 + 64 KiB) = 2.5 MiB precede a probe in the socket: at 1.25 MB/s it is still answered in time.
+/// At most 8 x (256 + 64 KiB) = 2.5 MiB precede a probe in the socket. At 1.25 MB/s, the probe is still answered in
+/// time.
 pub const BRIDGE_PIPELINES: usize = 8;
 
 /// Maximum number of messages from Redis that the bridge has not processed. Further messages are dropped and counted as
-/// lost. The connection itself never waits for the bridge, because it would then miss answers, too.
+/// lost. The connection to Redis never waits for the bridge, because the answers of Redis arrive on it, too.
 ///
 /// A runtime reads about 1 MiB of one socket in one turn. The smallest frame has about 150 B including the name of its
 /// channel, so a turn reads 7,000 frames; the bound is twice that.
 pub const BRIDGE_INBOX: usize = 16 * 1024;
 
 /// Maximum number of bytes of the messages in [`BRIDGE_INBOX`]. Further messages are dropped and counted as lost. A
-/// frame longer than this is never accepted.
+/// frame longer than this number is never accepted.
 pub const BRIDGE_INBOX_BYTES: usize = 32 * 1024 * 1024;
 
 /// Number of messages of [`BRIDGE_INBOX`] that are processed before anything else runs.
 pub const BRIDGE_BATCH: usize = 256;
 
-/// Interval between two probes: empty frames that a bridge publishes and must receive back within this time. So an
-/// unresponsive Redis is noticed within twice this time.
+/// Interval between two probes: empty frames that a bridge publishes and must receive back within this time. So the
+/// bridge notices an unresponsive Redis within twice this time.
 pub const BRIDGE_PROBE: Duration = Duration::from_secs(2);
 
 /// Interval between two challenges of a hub on the bridge. A challenge is a random number that other hubs echo, which
@@ -46,33 +47,36 @@ pub const BRIDGE_PROBE: Duration = Duration::from_secs(2);
 /// the 100,000 that Redis can process.
 pub const BRIDGE_CHALLENGE: Duration = Duration::from_secs(4);
 
-/// Number of recent challenges. A hub's frames are dropped unless it has answered one of them.
+/// Number of recent challenges that are remembered. A hub's frames are dropped unless the hub has answered one of these
+/// challenges.
 ///
 /// With three challenges, two successive answers may be lost. A hub that stops receiving counts as lost after 8 to 12 s
 /// (three challenges of 4 s) and a lease.
 pub const BRIDGE_CHALLENGES: usize = 3;
 
-/// Maximum number of sessions of one hub id whose answers are accepted. Frames of a further session are dropped until
-/// the oldest answers expire.
+/// Maximum number of bridge sessions of one hub id whose answers are accepted. Frames of a further session are dropped
+/// until the oldest answers expire.
 ///
-/// A reconnecting hub begins a new session; the pauses between its attempts allow fewer than 16 in 12 s. 48 B each.
+/// A hub begins a new session when it reconnects to Redis. The pauses between its attempts allow fewer than 16 sessions
+/// in 12 s. A session takes 48 B.
 pub const BRIDGE_SESSIONS: usize = 16;
 
-/// Maximum number of hubs that the bridge lists as one-way. Further hubs are left out: 64 x 40 B on a page.
+/// Maximum number of hubs that a page lists as one-way on the bridge: 64 x 40 B. Further hubs are left out.
 pub const MAX_ONE_WAY: usize = 64;
 
-/// Time in which Redis must accept a connection, including TLS and authentication, and then both subscriptions.
+/// Time in which Redis must accept a connection, including TLS and authentication. Redis has the same time again to
+/// accept both subscriptions.
 pub const BRIDGE_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Time in which a node of a Redis Cluster must answer one pipeline: twice [`BRIDGE_PROBE`], after which a lost probe
-/// is noticed, too.
+/// Time in which a node of a Redis Cluster must answer one pipeline: twice [`BRIDGE_PROBE`], the time within which a
+/// lost probe is noticed.
 pub const BRIDGE_NODE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Minimum pause before the bridge reconnects to Redis.
 pub const BRIDGE_BACKOFF_MIN: Duration = Duration::from_millis(100);
 
-/// Maximum pause before the bridge reconnects to Redis, and so the maximum delay after Redis has returned. 1,000 hubs
-/// make 300 attempts per second.
+/// Maximum pause before the bridge reconnects to Redis. It is also the maximum delay of the bridge after Redis has
+/// returned. 1,000 hubs make 300 attempts per second.
 pub const BRIDGE_BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// Maximum number of frames from the bridge that are queued for the mesh: 64 x 64 KiB = 4 MiB in practice.

@@ -1,4 +1,5 @@
-//! Budgets of sessions and networks: rates, bursts, and the times after which a session that exceeds them is closed.
+//! Bounds of the budgets of sessions and networks: rates, bursts, and the time after which a session above its budget
+//! is closed.
 
 use std::time::Duration;
 
@@ -6,9 +7,9 @@ use super::*;
 
 /// Default of MESSAGE_RATE: average number of messages per second and session. Further messages get `rate-limited`.
 ///
-/// A peer that joins a mesh of 16 peers sends about 150 messages in its first second. Later, 50 per second are many: a
-/// new connection takes about 10 messages of each side, and a page opens few connections at a time. The rate is four
-/// times as high. A message costs about 5 us, so a peer at this rate uses a thousandth of a core.
+/// A peer that joins a mesh of 16 peers sends about 150 messages in its first second. Later, 50 messages per second are
+/// many: a new connection takes about 10 messages in each direction, and a page opens few connections at a time. The
+/// default is four times as high. A message costs about 5 us, so a peer at this rate uses a thousandth of a core.
 pub const DEFAULT_MESSAGE_RATE: u32 = 200;
 
 /// Default of MESSAGE_RATE_BYTES: average number of bytes of messages per second and session. Further messages get
@@ -21,13 +22,13 @@ pub const DEFAULT_MESSAGE_RATE_BYTES: u64 = 1024 * 1024;
 /// Default of ANNOUNCE_RATE_BYTES: average number of bytes of announcements per second and session, each plus
 /// [`ANNOUNCE_COST_BYTES`]. Further announcements get `rate-limited`.
 ///
-/// Each announcement is queued for every member, also in the quarter of its queue that signals may not fill. The rate
-/// allows 3 of the largest per second, or 15 of 100 B.
+/// Each announcement is queued for every member, even in the quarter of a member's queue that signals may not fill. The
+/// rate allows 3 announcements of the maximum size per second, or 15 of 100 B.
 pub const DEFAULT_ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
 
-/// Default of EVENT_RATE_BYTES: average number of bytes per second that the mesh sends because of a session: its
-/// announcements and goodbyes to other peers, and the rosters of the networks that it joins to the session itself.
-/// Further announcements get `rate-limited`.
+/// Default of EVENT_RATE_BYTES: average number of bytes per second that the mesh sends because of a session. These
+/// bytes are the session's announcements and goodbyes to other peers, and the rosters that the session receives when it
+/// joins networks. Further announcements get `rate-limited`.
 ///
 /// A join of a network of 2,000 members costs 2 x 2,000 x 300 B = 1.2 MB, and a change of 16 KiB in a network of 500
 /// costs 8 MB: the rate allows 3 such joins, or half such a change, per second. 4 MiB take about 10 ms of a core.
@@ -36,12 +37,12 @@ pub const DEFAULT_EVENT_RATE_BYTES: u64 = 4 * 1024 * 1024;
 /// Default of DISCOVER_RATE: average number of `discover` messages per second and session. Further ones get
 /// `rate-limited`.
 ///
-/// A page introduces up to [`MAX_CLOSEST`] members, with an event for each side. A peer that wants to know
-/// [`MAX_ACQUAINTANCES`] members needs 16 of the largest pages, and 64 pages of 16.
+/// A `discover` introduces a page of up to [`MAX_CLOSEST`] members, with an event for both peers of each pair. A peer
+/// that wants to know [`MAX_ACQUAINTANCES`] members needs 16 of the largest pages, and 64 pages of 16.
 pub const DEFAULT_DISCOVER_RATE: u32 = 4;
 
-/// Default of ERROR_RATE: average number of `error` messages per second and session. Further ones are counted and not
-/// sent; receipts are always sent.
+/// Default of ERROR_RATE: average number of `error` messages per second and session. Further errors are counted and not
+/// sent. Receipts are always sent.
 pub const DEFAULT_ERROR_RATE: u32 = 20;
 
 /// Default of NETWORK_BUDGETS: the members of a network at one hub may together use as much as this number of sessions.
@@ -55,9 +56,9 @@ pub const LARGEST_MESSAGE_RATE_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Length of a session's burst, in seconds of its rates of messages, bytes, events and pages.
 ///
-/// 25 s of [`DEFAULT_MESSAGE_RATE`] are 5,000 messages: those of a page that opens 500 connections at once, as many as
-/// browsers allow. A peer that joins a network of 16 uses 3 % of it. A burst of events is 100 MiB: a join of a network
-/// of 100,000 members takes 60 MB. A burst of pages is 100.
+/// 25 s of [`DEFAULT_MESSAGE_RATE`] are 5,000 messages: a page that opens 500 connections at once, as many as browsers
+/// allow, sends so many. A peer that joins a network of 16 uses 3 % of this burst. A burst of events is 100 MiB: a join
+/// of a network of 100,000 members takes 60 MB. A burst of pages is 100 `discover` messages.
 pub const BURST_SECS: u64 = 25;
 
 /// Length of a burst of announcements, in seconds of their rate: 1 MiB, a sixteenth of [`DEFAULT_SEND_QUEUE_BYTES`]. It
@@ -71,18 +72,18 @@ pub const ERROR_BURST_SECS: u64 = 5;
 /// that use their bursts at the same time are a load for the hub.
 pub const NETWORK_BURST_SECS: u64 = 5;
 
-/// Number of messages of the maximum length that a session may send in one burst, however low MESSAGE_RATE_BYTES is.
+/// Number of messages of the maximum length that a session may send in one burst, even if MESSAGE_RATE_BYTES is low.
 pub const MESSAGE_BURST_LARGEST: u64 = 4;
 
-/// Bytes that each announcement counts in addition to its length, so that the rate also limits small announcements.
+/// Bytes that are added to the length of each announcement, so that the rate also limits small announcements.
 pub const ANNOUNCE_COST_BYTES: u64 = 4 * 1024;
 
-/// Part of a burst, as a divisor: 8 means an eighth, which is 625 messages. When the budget of a network is used up,
-/// sessions that have used at most this part of their own burst are still not refused. So a flood in a network does not
-/// stop peers that send little.
+/// Divisor of a burst: 8 means an eighth of the burst, which is 625 messages. When the budget of a network is
+/// exhausted, messages of sessions that have used at most this part of their own burst are still accepted. So a flood
+/// in a network does not stop peers that send little.
 pub const LIGHT_PART: u64 = 8;
 
-/// Time above a budget without a pause after which a session is closed (1008).
+/// Time for which a session may exceed a budget without a pause. After that, it is closed (1008).
 pub const RATE_LIMIT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Time without a refused message that counts as a pause. It is the minimum of `retryInMs`, so a client that waits for

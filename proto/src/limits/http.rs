@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use super::ACT_TIMEOUT;
 
-/// Maximum number of connections of one listener that are not WebSockets (yet). A further one replaces the oldest. A
-/// shard has one listener per address of HOST: two for `localhost`.
+/// Maximum number of connections of one listener that are not WebSockets, or not yet. A further connection replaces the
+/// oldest. A shard has one listener per address of HOST: two for `localhost`.
 ///
-/// Each takes about 20 KiB while hyper reads a request ([`MAX_REQUEST_HEAD_BYTES`] and its own buffers): 4,096 x 20 KiB
-/// = 80 MiB.
+/// A connection takes about 20 KiB while hyper reads a request ([`MAX_REQUEST_HEAD_BYTES`] and the buffers of hyper):
+/// 4,096 x 20 KiB = 80 MiB.
 pub const MAX_HTTP_CONNECTIONS: usize = 4_096;
 
-/// Maximum length of the head of a request, in bytes, including bytes read after it. Longer heads get 431.
+/// Maximum length of the head of a request, in bytes. Bytes that are read after the head count, too. Longer heads get
+/// 431.
 pub const MAX_REQUEST_HEAD_BYTES: usize = 16 * 1024;
 
-/// Maximum number of headers of a request. More get 431.
+/// Maximum number of headers of a request. Requests with more headers get 431.
 pub const MAX_REQUEST_HEADERS: usize = 100;
 
 /// Time in which the first request of a connection must arrive. After that, the connection is closed without an answer.
@@ -24,49 +25,53 @@ pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// for which load balancers keep idle connections, so that the balancer closes first and never sends a request into a
 /// closing connection.
 ///
-/// If its place is needed for another connection, the oldest connection of its listener is closed earlier.
+/// The oldest connection of a listener is closed earlier if its place is needed for another connection.
 pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// Time in which an answer must be made and read. After that, the connection is closed.
+/// Time in which the hub must produce an answer and the client must read it. After that, the connection is closed.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Number of requests that one connection may send in a burst. Further ones are delayed to [`REQUEST_RATE`].
+/// Number of requests that one connection may send in a burst. Further requests are delayed to [`REQUEST_RATE`].
 pub const REQUEST_BURST: u32 = 20;
 
 /// Average number of answers per second for one connection. Requests are delayed and never refused: a client that
 /// pipelines slows down only itself.
 pub const REQUEST_RATE: u32 = 20;
 
-/// Number of pages per second that a shard answers beyond each address's own share ([`PAGE_RESERVE_RATE`]). Operators
-/// with ADMIN_TOKEN, others at ADMIN_PORT, and others at the other ports have separate limits. Pages are all answers
-/// but /livez, /readyz, /, files such as /client.js, and errors. Further ones wait for their turn.
+/// Number of pages per second that a shard answers in addition to each address's own share ([`PAGE_RESERVE_RATE`]).
+/// Three groups of readers have separate limits: operators with ADMIN_TOKEN, others at ADMIN_PORT, and others at the
+/// other ports. All answers except /livez, /readyz, /, files such as /client.js, and errors are pages. Further requests
+/// wait for their turn.
 ///
-/// An answer is shared bytes, 60 KB for /metrics, and takes about 20 us of the shard, so 100 take 0.2 %. This is enough
-/// for a balancer with 50 nodes behind one address that all request /health each second.
+/// All requests for a page share its bytes, 60 KB for /metrics. An answer takes about 20 us of the shard, so 100
+/// answers per second take 0.2 %. This is enough for a balancer with 50 nodes behind one address that all request
+/// /health each second.
 pub const PAGE_RATE: u32 = 100;
 
-/// Number of pages per second that are reserved for each address (each /64 of IPv6) at a shard: for a balancer's
-/// /health each second and a scrape.
+/// Number of pages per second that are reserved for each address (each /64 of IPv6) at a shard: enough for a balancer
+/// that requests /health each second, and a scrape.
 pub const PAGE_RESERVE_RATE: u32 = 2;
 
 /// Number of reserved pages in a burst.
 pub const PAGE_RESERVE_BURST: u32 = 10;
 
-/// Number of slots for the shares of addresses. Addresses with the same keyed hash share a slot: with a flood from 5
-/// addresses, one other in 100 has only the common share.
+/// Number of slots for the shares of addresses. Addresses with the same keyed hash share a slot: during a flood from 5
+/// addresses, one in 100 other addresses has only the common share.
 ///
-/// 48 B each, 24 KiB for each of the three groups of readers. If all are used, they are 1,024 pages per second: 2 % of
-/// the shard.
+/// A slot takes 48 B: 24 KiB for each of the three groups of readers. If all slots are used, their shares allow 1,024
+/// pages per second, which take 2 % of the shard.
 pub const PAGE_RESERVES: usize = 512;
 
-/// Maximum delay of a page by [`PAGE_RATE`]. A page that would be delayed longer gets 429 with `Retry-After` at once.
+/// Maximum delay of a page by [`PAGE_RATE`]. A request that would be delayed longer immediately gets 429 with
+/// `Retry-After`.
 pub const PAGE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Number of renderings of a page in a burst. Within it, each request gets a page that was rendered after it arrived.
+/// Number of renderings of a page in a burst. During the burst, each request gets a page that was rendered after the
+/// request arrived.
 pub const RENDER_BURST: u32 = 10;
 
-/// Average number of renderings per second of a page. Further requests get the last one, so no page is older than a
-/// quarter of a second.
+/// Average number of renderings of a page per second. Further requests get the last rendering, so no page is older than
+/// a quarter of a second.
 ///
 /// /metrics takes 1.2 ms: 4 per second of each of the 7 pages take at most 3 % of a core.
 pub const RENDER_RATE: u32 = 4;
@@ -80,8 +85,8 @@ pub const NETWORKS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of networks in `/metrics?format=json`, largest first. Further networks are only counted.
 pub const MAX_LISTED_NETWORKS: usize = 1_000;
 
-/// Maximum length of the body of a form, in bytes. A longer one gets 413. An order has a peer's id, a network's name of
-/// 256 bytes (three times as long when encoded), and a number.
+/// Maximum length of the body of a form, in bytes. A longer form gets 413. An order has a peer's id, a network's name
+/// of 256 bytes (three times as long when encoded), and a number.
 pub const MAX_FORM_BYTES: usize = 4 * 1024;
 
 /// Maximum number of operators' orders that are queued for the hub's main thread. A further order gets 503.
@@ -90,11 +95,11 @@ pub const MAX_ORDERS: usize = 3;
 /// Validity of an operator's login in a browser.
 pub const LOGIN_TIME: Duration = Duration::from_secs(8 * 60 * 60);
 
-/// Time after which a request with a wrong ADMIN_TOKEN is answered, and its connection closed. A right one is answered
-/// at once, whoever else sends wrong ones from the same address.
+/// Time after which a request with a wrong ADMIN_TOKEN is answered, and its connection closed. A request with the right
+/// token is answered without this delay, even if others send wrong tokens from the same address.
 ///
-/// Clients can guess over many connections. So the protection is the length of the token ([`LEAST_ADMIN_TOKEN_BYTES`]),
-/// and not this pause.
+/// This pause does not protect the token, because clients can guess over many connections. The length of the token
+/// protects it ([`LEAST_ADMIN_TOKEN_BYTES`]).
 pub const WRONG_TOKEN_DELAY: Duration = Duration::from_secs(1);
 
 /// Length of ADMIN_TOKEN, in bytes, below which the hub warns at the start. With 16 hexadecimal digits, 20,000 guesses

@@ -7,8 +7,8 @@ use super::*;
 
 /// Maximum number of peers that one legacy link may announce, each in [`DEFAULT_MAX_NETWORKS_PER_PEER`] networks.
 /// Announcements of more peers are refused and counted. When the link ends, its peers leave in slices: 100,000 peers on
-/// 16 shards are 1,700,000 letters, 830 slices of [`SLICE_LETTERS`]. Peers that have not left yet are kept in the
-/// link's own set, which is not copied.
+/// 16 shards are 1,700,000 letters, 830 slices of [`SLICE_LETTERS`]. Until a slice processes a peer, the peer stays in
+/// the link's own set, so the end of a link copies nothing.
 pub const MAX_PEERS_PER_LEGACY_LINK: usize = 100_000;
 
 /// Time within which a Go hub may echo a message. A Go hub's first message about a departed peer after this time counts
@@ -16,30 +16,32 @@ pub const MAX_PEERS_PER_LEGACY_LINK: usize = 100_000;
 pub const LEGACY_ECHO: Duration = Duration::from_secs(5);
 
 /// Maximum number of events of each kind within [`LEGACY_ECHO`] that are remembered to recognize the echoes of a Go
-/// hub. An event takes 24 B. Each legacy link has three kinds: events sent to it, signals received from it, senders of
-/// signals sent to it. The mesh has one kind: departed peers. At the bound the oldest entry is dropped. A peer that
-/// leaves before its echo arrives then stays until the link ends.
+/// hub. An event takes 24 B. Each legacy link remembers three kinds: events sent to it, signals received from it, and
+/// senders of signals sent to it. The mesh remembers one kind: departed peers. At the bound the oldest entry is
+/// dropped. If a departed peer's entry is dropped, a late echo announces the peer again until the link ends.
 pub const MAX_LEGACY_ECHOES: usize = 8192;
 
-/// Time for which a Go hub's announcement is kept for a peer with another claim. It exceeds the time that a dead claim
-/// can last: a lease takes 8 s, and a lost connection is noticed ten seconds after two pings.
+/// Time for which a Go hub's announcement is kept for a peer with another claim. This time is longer than the claim of
+/// a dead peer or hub can last: a lease takes 8 s, and a lost connection is noticed ten seconds after two pings.
 pub const LEGACY_WAIT: Duration = Duration::from_secs(120);
 
 /// Maximum number of a Go hub's announcements kept for [`LEGACY_WAIT`], at most [`DEFAULT_MAX_NETWORKS_PER_PEER`] per
-/// peer. Further ones are refused and counted. Each takes about 200 B in addition to names and data: 20 MB.
+/// peer. Further announcements are refused and counted. An announcement takes about 200 B in addition to names and
+/// data: 20 MB.
 pub const MAX_LEGACY_WAITING: usize = MAX_PEERS_PER_LEGACY_LINK;
 
-/// Maximum size of the names and data of these announcements, in bytes: about 160 B each. A Go hub that dials announces
-/// 70 B per peer. Further announcements are refused and counted.
+/// Maximum size of the names and data of the announcements in [`MAX_LEGACY_WAITING`], in bytes: about 160 B for each. A
+/// Go hub that dials announces 70 B per peer. Further announcements are refused and counted.
 pub const MAX_LEGACY_WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// Time in which a Go hub that dialed must answer the first ping. After that, peers are announced to it in any case. A
-/// hub that answers no pings is linked, too, until [`LINK_PATIENCE`] has passed without a message.
+/// Go hub that answers no ping also gets its peers announced, but its link ends after [`LINK_PATIENCE`] without a
+/// message.
 pub const LEGACY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Maximum number of announcements queued for one legacy link: about 60 B each. Further ones reach that hub only after
-/// it is linked again.
+/// Maximum number of announcements queued for one legacy link: about 60 B each. Further announcements reach that Go hub
+/// only after it is linked again.
 ///
-/// Peers older than the link do not count: the relay reads them from the presence of all hubs as the link has room,
-/// [`SNAPSHOT_PEERS`] or [`SLICE_PEERS`] at a time.
+/// Peers that were there before the link do not count. When the link has room, the relay reads them from the presence
+/// of all hubs, [`SNAPSHOT_PEERS`] or [`SLICE_PEERS`] at a time.
 pub const MAX_LEGACY_OWED: usize = 1_000_000;

@@ -4,28 +4,29 @@ use std::time::Duration;
 
 use super::*;
 
-/// Maximum number of upgraded sockets of hubs that are queued for the mesh. A further one is closed with `try again
+/// Maximum number of upgraded sockets of hubs that are queued for the mesh. A further socket is closed with `try again
 /// later`.
 pub const LINK_SOCKET_QUEUE: usize = 256;
 
 /// Maximum number of other hubs in `go-away`. Further hubs are left out: 16 x 512 B = 8 KiB per peer.
 pub const MAX_GO_AWAY_HUBS: usize = 16;
 
-/// Payload at which a frame of a link is full, in bytes. Queued envelopes are sent together in such frames; one
-/// envelope can exceed it.
+/// Payload at which a frame of a link is full, in bytes. Queued envelopes are sent together in such frames. The last
+/// envelope of a frame can exceed this number.
 ///
-/// It is a quarter of [`READ_BUFFER_BYTES`], so that three quarters of a read are parsed in place, and only the
-/// beginning of a frame is kept. A header has 4 to 8 B, which is negligible.
+/// It is a quarter of [`READ_BUFFER_BYTES`]. So at least three quarters of a full read are whole frames, which are
+/// parsed in place, and only the beginning of the last frame must be copied. A header has 4 to 8 B, which is
+/// negligible.
 pub const LINK_FRAME_BYTES: usize = 16 * 1024;
 
-/// Bytes that an envelope adds to its longest content: its header, a route header, ids and a network's name, about 450
-/// B.
+/// Room for the parts of an envelope around its longest content: header, route header, ids and a network's name. They
+/// take about 450 B.
 pub const ENVELOPE_ROOM: usize = 4 * 1024;
 
-/// Maximum length of a message on a link. The longest signal that any hub's settings allow must still fit behind other
-/// envelopes that almost fill a frame. The maximum does not depend on this hub's settings, since hubs of one mesh can
-/// differ, at least during an upgrade. The longest part of a snapshot takes 17 MiB: one peer in 1,024 networks. A
-/// longer message closes the link.
+/// Maximum length of a message on a link. A message longer than this closes the link. The longest signal that any hub's
+/// settings allow must still fit behind other envelopes that almost fill a frame. The maximum does not depend on this
+/// hub's settings, since the hubs of a mesh can have different settings, at least during an upgrade. The longest part
+/// of a snapshot takes 17 MiB: one peer in 1,024 networks.
 pub const LINK_MESSAGE_BYTES: usize = LARGEST_MAX_MESSAGE_BYTES + LINK_FRAME_BYTES + ENVELOPE_ROOM;
 
 /// Number of bytes queued for one link (or for the bridge) at which the relay sends only heartbeats and outcomes.
@@ -34,51 +35,53 @@ pub const LINK_MESSAGE_BYTES: usize = LARGEST_MAX_MESSAGE_BYTES + LINK_FRAME_BYT
 /// tenth of a second.
 pub const LINK_QUEUE_HIGH: usize = 8 * 1024 * 1024;
 
-/// Number of bytes queued for one link below which the relay sends everything again. A socket accepts this many in a
-/// few writes.
+/// Number of bytes queued for one link below which the relay sends everything again. A socket accepts this number of
+/// bytes in a few writes.
 pub const LINK_QUEUE_LOW: usize = 1024 * 1024;
 
 /// Number of bytes queued for one link at which it is closed. Above [`LINK_QUEUE_HIGH`], a queue gets only the message
-/// that exceeded it, heartbeats and short answers. 24 MiB hold 200,000 of these, so the other side has stopped reading
-/// long before.
+/// that exceeded that mark, heartbeats and short answers. The remaining 24 MiB hold 200,000 heartbeats and answers, so
+/// the other hub has stopped reading long before the cap is reached.
 pub const LINK_QUEUE_CAP: usize = 4 * LINK_QUEUE_HIGH + LINK_MESSAGE_BYTES;
 
-/// Maximum number of links of a hub, including those that are not ready. A further one is refused.
+/// Maximum number of links of a hub, including links that are not ready. A further link is refused.
 ///
-/// An idle link takes about 2 KiB. [`LINK_QUEUES_BYTES`] and [`LINK_PARTIAL_BYTES`] bound the others.
+/// An idle link takes about 2 KiB. [`LINK_QUEUES_BYTES`] and [`LINK_PARTIAL_BYTES`] bound the memory of the other links.
 pub const MAX_LINKS: usize = 256;
 
-/// Maximum number of bytes queued for all links together. Above half of it, the relay sends only heartbeats and
-/// outcomes to links with more than their equal share of that half. Above it, the link with the longest queue is closed.
+/// Maximum number of bytes queued for all links together. When half of this maximum is queued, a link with more than its
+/// equal share of that half gets only heartbeats and outcomes. Above the maximum, the link with the longest queue is
+/// closed.
 ///
-/// It is 32 full queues of 8 MiB. Without it, 256 hubs that do not read could make a hub queue 256 x 8 MiB = 2 GiB, and
-/// 256 x 96 MiB = 24 GiB at the caps, until [`LINK_PATIENCE`] closes the links.
+/// The maximum is 32 full queues of 8 MiB. Without this bound, 256 hubs that do not read could make a hub queue
+/// 256 x 8 MiB = 2 GiB, and 256 x 96 MiB = 24 GiB at the caps, until [`LINK_PATIENCE`] closes the links.
 pub const LINK_QUEUES_BYTES: usize = 32 * LINK_QUEUE_HIGH;
 
-/// Minimum of that maximum on a hub with little memory: four queues in which the relay sends everything.
+/// Minimum of [`LINK_QUEUES_BYTES`] on a hub with little memory: four queues in which the relay sends everything.
 pub const LEAST_LINK_QUEUES_BYTES: usize = 4 * LINK_QUEUE_LOW;
 
-/// Maximum memory for messages of all links that have not arrived or been processed completely. Above it, the link with
-/// the longest one is closed.
+/// Maximum memory, over all links, for messages that have not arrived or been processed completely. Above this maximum,
+/// the link with the longest such message is closed.
 ///
-/// A link can keep [`LINK_MESSAGE_BYTES`] without ever completing a message, in a buffer of up to twice its size: 256
+/// A link can keep [`LINK_MESSAGE_BYTES`] without ever completing a message, in a buffer of up to twice this size: 256
 /// links would take 32 GiB. The maximum has room for two such messages. Ordinary frames are below 32 KiB.
 pub const LINK_PARTIAL_BYTES: usize = 256 * 1024 * 1024;
 
-/// Number of bytes by which the queue or the message of a link grows before both sums are compared with their maximum.
+/// Number of bytes by which the queue or the message of a link grows before the sums over all links are compared with
+/// [`LINK_QUEUES_BYTES`] and [`LINK_PARTIAL_BYTES`].
 ///
 /// A comparison takes 256 x 1 ns, and 64 KiB take at least 10 us to read. So the sums can exceed their maximum by 256 x
 /// 64 KiB = 16 MiB, and by one message.
 pub const LINK_COUNT_STEP: usize = 64 * 1024;
 
-/// Time without a received byte, or without an accepted queued byte, after which a link is dead. It exceeds [`LEASE`],
-/// so that a hub that resumes within its lease still has its links.
+/// Time after which a link is dead if no byte has been received on it, or if its socket has accepted no queued byte. It
+/// exceeds [`LEASE`], so that a hub that resumes within its lease still has its links.
 pub const LINK_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Interval between two pings on a link: four are unanswered before it is dead.
+/// Interval between two pings on a link. A link is dead after four unanswered pings.
 pub const LINK_PING_INTERVAL: Duration = Duration::from_millis(2_500);
 
-/// Time in which both ends of a link must exchange hellos, from the upgrade.
+/// Time from the upgrade in which both ends of a link must exchange hellos.
 pub const LINK_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time for which a dialer may answer an acceptor's challenge. Later answers are refused, and the dialer tries again.
@@ -93,10 +96,10 @@ pub const MAX_LINK_CHALLENGES_USED: usize = 4 * MAX_LINKS;
 /// Time for which a stopping hub waits until its links have accepted its last envelopes.
 pub const LINK_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time after a pause of the whole process in which links are read before any timeout is checked.
+/// Time for which links are only read, and no timeout is checked, after the whole process was paused.
 pub const THAW: Duration = Duration::from_millis(300);
 
-/// Time limit for a complete dial: name, TCP, TLS and upgrade, over all addresses of the name.
+/// Time limit for a complete dial over all addresses of a name: look-up of the name, TCP, TLS and upgrade.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time for which an attempt to connect to one address runs alone, before an attempt to the next address of the same
@@ -105,18 +108,20 @@ pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
 
 /// Maximum number of parallel attempts to connect to addresses of one name. A further attempt ends the oldest one.
 ///
-/// By then the oldest has run for 6 x 250 ms = 1.5 s, enough for a lost SYN to be sent again after 1 s.
+/// When it ends, the oldest attempt has run for 6 x 250 ms = 1.5 s. This is enough for a lost SYN to be sent again
+/// after 1 s.
 pub const MAX_CONNECT_ATTEMPTS: usize = 6;
 
-/// Maximum number of addresses of one name that one dial tries. The next dial starts further down the list.
+/// Maximum number of addresses of one name that one dial tries. The next dial of the name starts after the last address
+/// that was tried.
 ///
-/// 5 s are enough for 20 attempts; 16 addresses take 32 bytes each.
+/// The 5 s of a dial are enough for 20 attempts. An address takes 32 bytes.
 pub const MAX_DIAL_ADDRESSES: usize = 16;
 
-/// Minimum time that an address has to answer the upgrade request while other addresses of the name are left. The
-/// maximum is half of [`DIAL_TIMEOUT`].
+/// Minimum time that an address has to answer the upgrade request if other addresses of the name have not been tried.
+/// The maximum is half of [`DIAL_TIMEOUT`].
 ///
-/// It is four round trips of 250 ms. Five silent addresses use up a dial.
+/// The minimum is four round trips of 250 ms. A dial has time for five addresses that do not answer.
 pub const UPGRADE_SHARE: Duration = Duration::from_secs(1);
 
 /// First pause after a failed dial. It doubles with each successive failure, up to [`DIAL_BACKOFF_MAX`]. The second
@@ -126,30 +131,30 @@ pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// Maximum pause between two dials to a hub that has been missing for a minute.
 pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(15);
 
-/// Maximum pause between two dials to a hub whose link was lost, or that became known, less than a lease ago. Later, it
-/// is a quarter of that time, up to [`DIAL_BACKOFF_MAX`].
+/// Maximum pause between two dials to a hub whose link was lost, or that became known, less than a lease ago. After a
+/// lease, the maximum is a quarter of the time since then, up to [`DIAL_BACKOFF_MAX`].
 ///
-/// It is a quarter of [`LEASE`]: a link that is lost repeatedly returns three times before presence would be lost. A
-/// hub that returns after a minute costs about 20 dials.
+/// This is a quarter of [`LEASE`], so that a hub dials at least three times before the lease of the other hub expires.
+/// A hub that returns after a minute costs about 20 dials.
 pub const DIAL_BACKOFF_NEAR: Duration = Duration::from_secs(2);
 
 const _: () = assert!(DIAL_BACKOFF_NEAR.as_millis() * 4 <= LEASE.as_millis());
 
-/// Time in use after which a link counts as having worked. The next pause is then the shortest one. It is half a
-/// [`HEARTBEAT`], so that a link that is lost every second is missing for at most a fifth of the time.
+/// Time for which a link must be in use to count as having worked. The pause after such a link is the shortest one.
+/// This is half a [`HEARTBEAT`], so that a link that is lost every second is missing for at most a fifth of the time.
 pub const DIAL_PROVEN: Duration = Duration::from_millis(500);
 
 /// First pause after a dial that reached the dialing hub itself. It doubles up to [`DIAL_OWN_BACKOFF_MAX`].
 pub const DIAL_OWN_BACKOFF_MIN: Duration = Duration::from_secs(1);
 
-/// Maximum pause between two dials to an address that reaches the dialing hub itself. Behind a balancer, another hub
-/// may answer one day; this hub's own address costs one dial per minute.
+/// Maximum pause between two dials to an address that reaches the dialing hub itself. Dials continue because another
+/// hub may answer at the same address later, behind a balancer. They cost one dial per minute.
 pub const DIAL_OWN_BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 /// Time for which the hub with the greater id lets the other one dial, after both have learned of each other.
 pub const DIAL_COURTESY: Duration = Duration::from_secs(1);
 
-/// Maximum number of addresses to dial, from all sources. A further one is not dialed.
+/// Maximum number of addresses to dial, from all sources. A further address is not dialed.
 pub const MAX_DIALS: usize = 1024;
 
 /// Age at which a dial no longer delays others.
@@ -157,21 +162,21 @@ pub const DIAL_YOUNG: Duration = Duration::from_millis(500);
 
 /// Maximum number of dials younger than [`DIAL_YOUNG`]. Other targets wait.
 ///
-/// 100 unresponsive addresses are dialed within 1.5 s, and delay a responsive one by at most this time.
+/// 100 unresponsive addresses are dialed within 1.5 s, and delay a responsive address by at most 1.5 s.
 pub const MAX_YOUNG_DIALS: usize = 32;
 
 /// Maximum number of dials in progress. Other targets wait.
 ///
 /// If no target answers, 128 dials end in each [`DIAL_TIMEOUT`], so [`MAX_DIALS`] targets are dialed within 40 s. With
-/// [`MAX_EXTRA_ATTEMPTS`] they use 160 sockets.
+/// [`MAX_EXTRA_ATTEMPTS`], all dials together use at most 160 sockets.
 pub const MAX_DIALS_AT_ONCE: usize = 128;
 
-/// Maximum number of additional attempts to connect (all but the first of each dial), over all dials. A dial without an
-/// additional attempt replaces its attempt by one to the next address after 1.5 s, the age of the oldest of
-/// [`MAX_CONNECT_ATTEMPTS`].
+/// Maximum number of additional attempts to connect, over all dials. An additional attempt is any parallel attempt of a
+/// dial but the first. A dial that gets no additional attempt ends its only attempt after 1.5 s and tries the next
+/// address: 1.5 s is the age that the oldest of [`MAX_CONNECT_ATTEMPTS`] reaches.
 ///
-/// A hub that may make fewer dials at once has a quarter of that number. A dial to a name whose first address answers
-/// needs no additional attempt.
+/// If a hub may make fewer dials at once, this maximum is a quarter of that number. A dial to a name whose first
+/// address answers needs no additional attempt.
 pub const MAX_EXTRA_ATTEMPTS: usize = MAX_DIALS_AT_ONCE / 4;
 
 /// Interval between two look-ups of MESH_DNS.

@@ -11,48 +11,51 @@ pub const LIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of samples in the history: ten minutes. A new sample replaces the oldest.
 pub const LIVE_SAMPLES: usize = 600;
 
-/// Maximum number of bytes of all samples. Above it, the oldest samples are dropped early, so the history gets shorter.
+/// Maximum number of bytes of all samples. Above this number, the oldest samples are dropped early, so the history gets
+/// shorter.
 ///
 /// A sample has 400 to 700 B, and 2.4 KB with 32 busy shards and every reason in one second: 600 x 2.5 KB = 1.5 MB.
-/// With 256 shards of that kind, seven minutes are left. With [`LIVE_LINES`] (2 x 100 KiB) and [`LIVE_LISTED`] (140 KB),
-/// everything together is less than 2 MiB.
+/// With 256 such shards, the history has only seven minutes. With [`LIVE_LINES`] (2 x 100 KiB) and [`LIVE_LISTED`] (140
+/// KB), the live view takes less than 2 MiB.
 pub const LIVE_RING_BYTES: usize = 1_536 * 1024;
 
-/// Maximum number of log lines at WARN and ERROR that are kept, twice: at the log, and in the history. A new line
-/// replaces the oldest.
+/// Maximum number of log lines at WARN and ERROR that are kept. They are kept twice: by the log, and by the history. A
+/// new line replaces the oldest.
 ///
-/// [`LIVE_LINE_BYTES`] each: 2 x 100 KiB.
+/// A line has at most [`LIVE_LINE_BYTES`]: 2 x 100 KiB.
 pub const LIVE_LINES: usize = 100;
 
-/// Maximum length of such a line, in bytes. Fields that do not fit are left out, and the line says so.
+/// Maximum length of a log line in the live view, in bytes. Fields that do not fit are left out, and the line says so.
 pub const LIVE_LINE_BYTES: usize = 1024;
 
-/// Maximum number of hubs, of links and of dialed addresses in the current state. All others are only counted.
+/// Maximum number of hubs, of links, and of dialed addresses in the state that the live view shows. Further ones are
+/// only counted.
 ///
-/// At most 350 B each: 128 x 3 x 350 B = 134 KB.
+/// An entry takes at most 350 B: 128 x 3 x 350 B = 134 KB.
 pub const LIVE_LISTED: usize = 128;
 
-/// Maximum number of networks, and of members of one network, in the lists of the live view, largest networks and
-/// smallest ids first. The rest are only counted.
+/// Maximum number of networks, and of members of one network, in the lists of the live view. The largest networks and
+/// the members with the smallest ids are listed; others are only counted.
 ///
 /// A list is one answer: 200 x 350 B = 70 KB, since a network's name has at most 256 B. Members are read in one turn of a
 /// shard, which takes 20 us.
 pub const LIVE_NAMES: usize = 200;
 
 /// Maximum number of streams of `/dashboard/events` that stay open. A further stream sends the history and then ends;
-/// its browser requests it again after [`LIVE_RETRY`]. So no reader is locked out, and a reader that opens many streams
-/// has no advantage.
+/// its browser requests it again after [`LIVE_RETRY`]. So every reader gets the history, and a reader that opens many
+/// streams has no advantage.
 ///
-/// A stream costs its shard a copy of [`LIVE_CHUNK_BYTES`] at most in a turn, and 32 streams about 0.1 % of a core.
+/// In a turn, a stream makes its shard copy at most [`LIVE_CHUNK_BYTES`]. 32 streams take about 0.1 % of a core.
 pub const LIVE_STREAMS: usize = 32;
 
 /// Maximum number of bytes of events that a stream writes in a turn. The history keeps the events that a reader has not
-/// read yet, so a slow reader costs one such chunk, and misses the samples that leave the history in the meantime.
+/// read yet, so a slow reader takes the memory of one chunk, and misses the samples that leave the history in the
+/// meantime.
 ///
-/// A longer event is alone in its chunk.
+/// An event that is longer than this is sent alone.
 pub const LIVE_CHUNK_BYTES: usize = 16 * 1024;
 
-/// Maximum duration of a stream. Its browser then requests a new one, and shows its login again.
+/// Maximum duration of a stream. Its browser then requests a new stream, which checks the login again.
 pub const LIVE_STREAM_TIME: Duration = Duration::from_secs(60 * 60);
 
 /// Time after which a browser requests an ended stream again.

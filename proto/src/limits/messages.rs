@@ -12,28 +12,29 @@ pub const MAX_MESSAGE_ID_BYTES: usize = 64;
 /// Maximum length of announced `data`, in bytes of JSON. Longer data gets `data-too-large`.
 ///
 /// An announcement is stored once per hub while its peer is in the network. [`DEFAULT_ANNOUNCE_BUDGET_BYTES`] bounds
-/// their sum.
+/// the sum of all announcements.
 pub const MAX_ANNOUNCE_DATA_BYTES: usize = 16 * 1024;
 
 /// Maximum nesting of announced `data`, in levels. Deeper data gets `invalid-message`.
 ///
-/// Members receive announcements that they did not request, so this protects their parsers.
+/// This protects the parsers of members, which receive announcements that they did not request.
 pub const MAX_ANNOUNCE_DEPTH: usize = 64;
 
 /// Maximum nesting of a signal's `data`, in levels. Deeper data gets `invalid-message`.
 ///
-/// A deeper signal would make a recursive parser of the target fail on the whole message: Python's at about 1,000
-/// levels. Offers have two levels. A deeper signal that another hub has relayed, as hubs of version 2.0.0 do, has the
-/// outcome `invalid-message`.
+/// At the target, a recursive parser would fail on a message with deeper data: Python's fails at about 1,000 levels.
+/// Offers have two levels. Hubs of version 2.0.0 relay deeper signals. At this hub, such a signal has the outcome
+/// `invalid-message`.
 pub const MAX_SIGNAL_DEPTH: usize = 512;
 
-/// Maximum length of a client's `type` in `inReplyTo`, in bytes. Longer types are truncated.
+/// Maximum length of `inReplyTo`, which repeats the `type` of the client's message, in bytes. Longer types are
+/// truncated.
 pub const MAX_ECHOED_TYPE_BYTES: usize = 64;
 
-/// Default of MAX_MESSAGE_BYTES: maximum length of a client's message, in bytes, all fragments together. Longer
-/// messages get `message-too-large`, then close 1009.
+/// Default of MAX_MESSAGE_BYTES: maximum length of a client's message, in bytes, all fragments together. A longer
+/// message gets `message-too-large`, and then its session is closed with 1009.
 ///
-/// Offers have 7 KB in practice. 1 MiB leaves room for applications that send more than signals.
+/// Offers have 7 KB in practice. 1 MiB leaves room for applications that send other data in signals.
 pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// Maximum of the setting MAX_MESSAGE_BYTES.

@@ -7,16 +7,16 @@ use super::*;
 /// Maximum number of bytes of log lines queued for stderr. Further lines are dropped and counted
 /// (`peerpigeon_log_lines_dropped_total`).
 ///
-/// A line has about 200 B, so this is 20,000 lines: as many as 5,000 peers log at `debug` when they all reconnect. The
-/// same number of bytes can be in flight to stderr: 2 x 4 MiB = 8 MiB at worst.
+/// A line has about 200 B, so this is 20,000 lines: as many as 5,000 peers log at `debug` when they all reconnect.
+/// While lines are written to stderr, the queue can fill again, so the log takes at most 2 x 4 MiB = 8 MiB.
 pub const LOG_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Maximum number of bytes of log lines in one write to stderr. The kernel does not mix writes of this size by several
-/// processes to one pipe (`PIPE_BUF`).
+/// Maximum number of bytes of log lines in one write to stderr. If several processes write to one pipe, the kernel does
+/// not mix writes up to this size (`PIPE_BUF`).
 pub const LOG_CHUNK_BYTES: usize = 4096;
 
-/// Additional bytes for the last lines of a process that fails, so that they are kept even if the buffer is full. They
-/// are two or three lines of a few hundred bytes.
+/// Additional bytes for the last lines of a process that fails, so that these lines are kept even if the buffer is
+/// full. There are two or three lines of a few hundred bytes.
 pub const LOG_LAST_BYTES: usize = 16 * 1024;
 
 /// Pause after stderr has refused a write, before the next attempt.
@@ -25,49 +25,49 @@ pub const LOG_RETRY: Duration = Duration::from_millis(200);
 /// Time for which a stopping process waits for stderr to accept the last lines. Unwritten lines are lost.
 pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Memory reserved for everything that no budget counts, in bytes, up to half of the process's limit: stacks of
-/// threads, letters between them, the state of connections (4 KB each) and of TLS.
+/// Memory reserved for everything that no budget counts, in bytes: stacks of threads, letters between threads, the
+/// state of connections (4 KB each) and of TLS. The reserve is at most half of the process's memory limit.
 pub const MEMORY_RESERVE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Number of files of the process besides sockets: the standard streams, the pipe for signals, and files that jemalloc
 /// or the resolver opens.
 pub const STANDARD_FILES: usize = 8;
 
-/// Number of files of one runtime: its poll instance, its waker and its copy of the pipe for signals.
+/// Number of files that one runtime opens: its poll instance, its waker and its copy of the pipe for signals.
 pub const RUNTIME_FILES: usize = 3;
 
 /// Files that are reserved for links and dials: [`MAX_LINKS`], [`MAX_DIALS_AT_ONCE`] and [`MAX_EXTRA_ATTEMPTS`]. Peers
-/// do not use them. If the process may open only few files, it is a sixteenth of their number.
+/// do not use them. If the process may open only few files, a sixteenth of these files is reserved instead.
 pub const LINK_FILES: usize = MAX_LINKS + MAX_DIALS_AT_ONCE + MAX_EXTRA_ATTEMPTS;
 
-/// Maximum number of connections to ADMIN_PORT. A further one replaces the oldest. If the process may open only few
-/// files, it is a thirty-second of their number.
+/// Maximum number of connections to ADMIN_PORT. A further connection replaces the oldest. If the process may open only
+/// few files, the maximum is a thirty-second of these files.
 pub const ADMIN_FILES: usize = 256;
 
 /// Number of files reserved for connections to PORT that are not peers yet: requests for pages, and peers that are
-/// refused. If the process may open only few files, it is a thirty-second of their number.
+/// refused. If the process may open only few files, a thirty-second of these files is reserved instead.
 pub const REQUEST_FILES: usize = 256;
 
 /// Number of files reserved for everything else: connections to Redis, name lookups, reads of `/proc`. If the process
-/// may open only few files, it is a sixty-fourth of their number.
+/// may open only few files, a sixty-fourth of these files is reserved instead.
 pub const OTHER_FILES: usize = 64;
 
-/// Minimum of each of these shares.
+/// Minimum number of files for each of these four purposes: links, ADMIN_PORT, requests, everything else.
 pub const SMALLEST_FILE_SHARE: usize = 8;
 
-/// Time in which a stopped hub should accept connections again. A hub that stops adds it to the time after which its
-/// clients should reconnect.
+/// Expected time from the stop of a hub until the restarted hub accepts connections. A hub that stops adds this time to
+/// the delay after which its clients should reconnect.
 ///
-/// The process starts in some tens of milliseconds; the rest is for its supervisor (systemd: 100 ms, a container: less
-/// than a second). Clients that reconnect too early try again with growing pauses.
+/// The process starts in some tens of milliseconds. The rest of the time is for its supervisor (systemd: 100 ms, a
+/// container: less than a second). Clients that reconnect too early try again with growing pauses.
 pub const RESTART_TIME: Duration = Duration::from_secs(1);
 
-/// Time without a turn of its loop after which `/livez` and `/readyz` report a thread of the hub.
+/// Time after which `/livez` and `/readyz` report a thread of the hub whose loop has not begun a new turn.
 ///
 /// A thread records a turn each [`TICK`]. Turns are designed to end within 5 ms. They take longer on a machine that is
 /// short of CPU.
 pub const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Maximum time between two turns, of whichever threads, that counts as running time. A longer gap means that the whole
-/// process was stopped.
+/// Maximum time between two successive turns of any threads. If no thread begins a turn for longer, the whole process
+/// was stopped, and the gap does not count as running time.
 pub const WATCHDOG_STEP: Duration = Duration::from_secs(1);

@@ -10,14 +10,14 @@ pub const MAX_PROXY_HEAD_BYTES: usize = 4 * 1024;
 /// protocol requires at least 3 s, which allows one retransmission.
 pub const PROXY_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Maximum number of successive proxies in `X-Forwarded-For` and `Forwarded`. Only the last 32 addresses are read,
-/// because each is compared with all ranges of TRUSTED_PROXIES.
+/// Maximum number of successive proxies in `X-Forwarded-For` and `Forwarded`. Only the last 32 addresses of a header
+/// are read, because each address is compared with all ranges of TRUSTED_PROXIES.
 pub const MAX_FORWARDED_HOPS: usize = 32;
 
-/// Maximum number of ranges in TRUSTED_PROXIES. More are refused at start. 32 hops x 64 ranges = 2,048 comparisons for
-/// a request.
+/// Maximum number of ranges in TRUSTED_PROXIES. A longer list is refused at the start. A request needs at most 32
+/// addresses x 64 ranges = 2,048 comparisons.
 pub const MAX_PROXY_RANGES: usize = 64;
 
 /// Maximum number of proxies that are exempt from the limits per address although TRUSTED_PROXIES does not name them.
-/// Further ones have the limits of an address. 8 B each: 512 B per hub.
+/// Further proxies get the limits of any other address. A proxy takes 8 B: 512 B per hub.
 pub const MAX_UNNAMED_PROXIES: usize = 64;

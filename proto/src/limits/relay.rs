@@ -7,46 +7,48 @@ use super::*;
 /// Interval between two heartbeats of a hub.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Minimum time between two heartbeats that are sent because links became full or free, since each goes to every hub.
+/// Minimum time between two extra heartbeats that are sent because links became full or free. The rate is limited
+/// because each heartbeat goes to every hub.
 pub const EXTRA_BEAT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Time without a received byte on a link after which signals use another route: two heartbeats, plus the delay of a
 /// timer or a busy socket.
 ///
-/// The link stays open as a spare, and is used again when data arrives on it. If it never recovers, the envelopes sent
-/// over it are lost. Presence is repaired through other hubs, and the signals of this time get `unknown` after
+/// The link stays open, and is used again when data arrives on it. If it never recovers, the envelopes that were sent
+/// over it are lost. Presence is then repaired through other hubs, and the lost signals get `unknown` after
 /// [`RECEIPT_TIMEOUT`].
 pub const LINK_SILENCE: Duration = Duration::from_millis(2_200);
 
-/// Time without an answer to any signal over one route after which another route is tried.
+/// Time after which another route is tried if no signal over a route has been answered.
 pub const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Time for which this hub's own signals avoid an unanswered route if there is another one. It ends early if one of its
-/// signals is answered.
+/// Time for which this hub's own signals avoid an unanswered route if there is another one. The time ends early if a
+/// signal over the unanswered route is answered.
 pub const ROUTE_AVOIDED: Duration = Duration::from_secs(10);
 
 /// Maximum number of unanswered signals examined per second and hub, to find two with different targets.
 pub const MAX_UNANSWERED_LOOKED_AT: usize = 1024;
 
-/// Time without a heartbeat after which a hub's peers leave. It is eight heartbeats, so that a lost link or a pause of
-/// a few seconds does not look like the end of a hub. A ghost stays at most for this time, plus one heartbeat and its
-/// transit.
+/// Time without a heartbeat of a hub after which its peers leave. It is eight heartbeats, so that a lost link or a
+/// pause of a few seconds does not look like the end of a hub. A peer of a dead hub stays visible for at most this
+/// time, plus one heartbeat and its transit.
 pub const LEASE: Duration = Duration::from_secs(8);
 
 /// Time for which another incarnation of a hub's id must send heartbeats before it counts as another live hub. It
 /// exceeds the time for which third hubs forward the last heartbeat of an ended incarnation ([`LINK_SILENCE`]).
 pub const RIVAL_EVIDENCE: Duration = Duration::from_millis(2_500);
 
-/// Maximum age of the last heartbeat of such an incarnation at which it counts as alive.
+/// Maximum age of the last heartbeat of another incarnation of a hub's id. With an older heartbeat, that incarnation
+/// does not count as alive.
 pub const RIVAL_MEMORY: Duration = Duration::from_secs(4);
 
 /// Time for which a hub with a fixed HUB_ID observes whether a later incarnation of its id is alive, before it begins
-/// an even later incarnation. A hub that has just started does not wait, because that incarnation is its own previous
-/// process.
+/// an even later incarnation. A hub that has just started does not wait, because the later incarnation is its own
+/// previous process.
 pub const RIVAL_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Time for which the earlier of two live hubs with one id waits for the later one to take a new id. After that it
-/// takes a new id itself. Hubs before 2.1 never take one.
+/// Time for which the earlier of two live hubs with one id waits for the later one to take a new id. After that, the
+/// earlier hub takes a new id itself. Hubs before 2.1 never take a new id.
 pub const RIVAL_YIELD: Duration = Duration::from_secs(10);
 
 /// Minimum time between two heartbeats of one incarnation that a hub sends to the same neighbour because a heartbeat of
@@ -65,34 +67,35 @@ pub const MAX_CONTEST_HEARTBEATS: usize = 64;
 /// Latest accepted start of a hub's incarnation or of a session, in milliseconds since 1970: the year 2527.
 ///
 /// Heartbeats of later incarnations, and sessions with later starts, are ignored and counted. They are not compared
-/// with a clock, so clocks of hubs may differ by any amount. A hub must always be able to choose a number that is
-/// greater than an accepted one and is accepted as well. Therefore no hub chooses a number above
-/// [`GREATEST_TIME_FOLLOWED`] to exceed another one.
+/// with a clock, so clocks of hubs may differ by any amount. A hub must be able to choose a number that is greater than
+/// an accepted number and is accepted itself. Therefore no hub exceeds an accepted number above
+/// [`GREATEST_TIME_FOLLOWED`].
 pub const GREATEST_TIME: u64 = 1 << 44;
 
 /// Latest incarnation or session of another hub for which a hub chooses a later one: the year 2248. If another
-/// incarnation of its id is later than that, the hub takes a new id. If a session at another hub is later than that, it
-/// keeps its peer's id until it ends.
+/// incarnation of its own id is later than this year, the hub takes a new id. If a session at another hub is later than
+/// this year, that session keeps its peer's id until it ends.
 pub const GREATEST_TIME_FOLLOWED: u64 = GREATEST_TIME / 2;
 
-/// Maximum number of hubs that a hub remembers, dead ones included. Heartbeats of further hubs are ignored and counted,
-/// unless another neighbour has introduced more hubs than the neighbour from which the heartbeat arrived. Then a hub
-/// that the other neighbour introduced is forgotten.
+/// Maximum number of hubs that a hub remembers, including dead hubs. Heartbeats of further hubs are ignored and
+/// counted, with one exception: if another neighbour has introduced more hubs than the neighbour from which the
+/// heartbeat arrived, a hub that the other neighbour introduced is forgotten instead.
 ///
-/// Each takes about 1 KiB without its peers, and at most 43 KiB: two lists of [`MAX_NEIGHBOURS`] ids, and two URLs. In
-/// practice the load sets a lower bound: hubs of a full mesh send hubs x (hubs - 1)^2 heartbeats per second.
+/// A hub takes about 1 KiB without its peers, and at most 43 KiB: two lists of [`MAX_NEIGHBOURS`] ids, and two URLs. In
+/// practice, the load of heartbeats limits a mesh to fewer hubs: the hubs of a full mesh send hubs x (hubs - 1)^2
+/// heartbeats per second.
 pub const MAX_HUBS: usize = 1024;
 
-/// Maximum number of neighbours in a heartbeat. Further ones are left out, which causes duplicate envelopes and loses
-/// nothing.
+/// Maximum number of neighbours in a heartbeat. Further neighbours are left out. This causes duplicate envelopes, but
+/// loses none.
 pub const MAX_NEIGHBOURS: usize = 1024;
 
 /// Time for which a stopped hub is remembered, so that its late envelopes are not accepted as new.
 pub const HUB_MEMORY: Duration = Duration::from_secs(600);
 
 /// Maximum number of incarnations of one hub that are remembered after their farewell, until the hub is forgotten. A
-/// further one replaces the oldest. A hub reaches it if it is restarted four times while a heartbeat travels around the
-/// mesh (seconds).
+/// further incarnation replaces the oldest. A hub has more only if it is restarted more than four times while a
+/// heartbeat travels around the mesh, which takes seconds.
 pub const MAX_ENDED_LIVES: usize = 4;
 
 /// Maximum length of a hub's URL, in bytes.
@@ -106,12 +109,12 @@ pub const MAX_VERSION_BYTES: usize = 32;
 pub const MAX_HOPS: u8 = 16;
 
 /// Largest default of MESH_PRESENCE_BYTES: maximum size of the presence of all other hubs together, in bytes. One hub
-/// can use half of it. Peers and networks beyond it are not known on this hub, and are counted. Peers that are known
-/// stay.
+/// can use half of this size. Peers and networks beyond it are counted and not stored. Stored peers stay.
 ///
-/// A peer counts [`REMOTE_PEER_BYTES`], and a membership its `peer-discovered` message and [`MEMBER_BYTES`]. So 1 GiB
-/// holds the 1,000,000 peers of other hubs that are in one network each and announce 50 B: 1,000,000 x (512 B + 300 B +
-/// 256 B) = 1.07 GB. While a snapshot arrives, the replica and the snapshot are both stored, and the larger one counts.
+/// A peer counts [`REMOTE_PEER_BYTES`]. A membership counts its `peer-discovered` message and [`MEMBER_BYTES`]. So 1
+/// GiB is enough for 1,000,000 peers of other hubs that are in one network each and announce 50 B: 1,000,000 x (512 B +
+/// 300 B + 256 B) = 1.07 GB. While a snapshot arrives, both the replica and the snapshot are stored, but only the
+/// larger of the two counts.
 pub const DEFAULT_MESH_PRESENCE_BYTES: usize = 1024 * 1024 * 1024;
 
 /// Default of MESH_PRESENCE_BYTES for each connection that MAX_CONNECTIONS allows, up to
@@ -133,14 +136,14 @@ pub const LEAST_PRESENCE_BYTES: usize = 1024 * 1024;
 /// in the directory, among the claims of its hub, and at its home shard.
 pub const REMOTE_PEER_BYTES: usize = 512;
 
-/// Maximum number of changes of one hub that are held while an earlier one is missing. Further ones are dropped and
-/// counted, and a snapshot repairs the loss.
+/// Maximum number of changes of one hub that are held while an earlier change is missing. Further changes are dropped
+/// and counted, and a snapshot repairs the loss.
 ///
-/// Each takes about 500 B: 8,192 x 500 B = 4 MB for each hub that is behind.
+/// A change takes about 500 B: 8,192 x 500 B = 4 MB for each hub with a missing change.
 pub const MAX_CHANGES_AHEAD: usize = 8 * 1024;
 
-/// Maximum size of such changes of all hubs together, in bytes. One hub can use half of it: 8,192 changes of 4 KB.
-/// Further ones are dropped and counted, as above.
+/// Maximum size of the changes in [`MAX_CHANGES_AHEAD`] of all hubs together, in bytes. One hub can use half of this
+/// size: 8,192 changes of 4 KB. Further changes are dropped and counted.
 ///
 /// Without this bound, 1,024 hubs could make a hub hold 8,192 changes of 17 KB each: 146 GB.
 pub const MAX_AHEAD_BYTES: usize = 64 * 1024 * 1024;
@@ -156,25 +159,28 @@ pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3);
 /// A hub of 1,000,000 peers has about 300 MB, so 1 MB/s is enough.
 pub const SNAPSHOT_LIMIT: Duration = Duration::from_secs(300);
 
-/// Maximum time for which a snapshot may arrive more slowly than at [`SNAPSHOT_RATE_BYTES`]. After that it is refused.
+/// Time from the request for which a snapshot may arrive more slowly than at [`SNAPSHOT_RATE_BYTES`]. A snapshot that
+/// is too slow after this time is refused.
 pub const SNAPSHOT_SLACK: Duration = Duration::from_secs(12);
 
-/// Minimum average rate of a snapshot since its request, in bytes per second. Each of 64 simultaneous snapshots has
-/// this rate on a link of 20 Mbit/s.
+/// Minimum average rate of a snapshot since its request, in bytes per second. A link of 20 Mbit/s gives each of 64
+/// simultaneous snapshots this rate.
 ///
-/// A neighbour can therefore keep a repair open only while it sends distinct peers, at most [`MAX_PEERS_PER_HUB`].
+/// So a neighbour can keep a repair open only while it sends distinct peers, of which there are at most
+/// [`MAX_PEERS_PER_HUB`].
 pub const SNAPSHOT_RATE_BYTES: u64 = 32 * 1024;
 
-/// If this number of heartbeats of a hub have a lower change number than this hub knows, this hub doubts its own
-/// number. It then drops changes with numbers greater than those in the heartbeats, and accepts a snapshot whose number
-/// is lower than its own.
+/// Number of heartbeats of another hub after which this hub doubts its replica of that hub. The heartbeats must have a
+/// lower change number than the replica. This hub then drops changes with numbers greater than those in the heartbeats,
+/// and accepts a snapshot whose number is lower than the replica's.
 ///
-/// Heartbeats and changes can use different routes, one of which is seconds slower. So a forged change or snapshot
-/// lasts for 4 to 8 heartbeats at each hub on its route, and is then repaired.
+/// More than one heartbeat is necessary, because heartbeats and changes can use different routes, and one route can be
+/// seconds slower. A forged change or snapshot lasts for 4 to 8 heartbeats at each hub on its route, and is then
+/// repaired.
 pub const DOUBT_BEATS: u64 = 4;
 
-/// Maximum number of doublings of the pause before a request for a snapshot. The pause doubles while snapshots do not
-/// reach the state in their hub's heartbeats: from [`GAP_PATIENCE`] to 300 ms x 2^5 = 9.6 s after the last snapshot. A
+/// Maximum number of doublings of the pause before a request for a snapshot. The pause doubles each time a snapshot
+/// does not match the heartbeats of its hub: from [`GAP_PATIENCE`] to 300 ms x 2^5 = 9.6 s after the last snapshot. A
 /// neighbour that sends wrong snapshots is asked six times in 20 s, and then every ten seconds. A request that is lost
 /// or declined is repeated after [`GAP_PATIENCE`].
 pub const MAX_VAIN_REPAIRS: u32 = 5;
@@ -182,47 +188,48 @@ pub const MAX_VAIN_REPAIRS: u32 = 5;
 /// Maximum number of peers in one part of a snapshot: 64 x 300 B = 20 KB in practice.
 pub const SNAPSHOT_PEERS: usize = 64;
 
-/// Bytes of announced data at which a part of a snapshot is full. One peer can exceed it.
+/// Bytes of announced data at which a part of a snapshot is full. The last peer of a part can exceed this number.
 pub const SNAPSHOT_BYTES: usize = 64 * 1024;
 
 /// Maximum number of neighbours whose requests for a snapshot of one hub wait until this hub has received that snapshot
-/// itself. A further request is declined, and the neighbour asks another hub, or again after [`GAP_PATIENCE`].
+/// itself. A further request is declined. The neighbour then asks another hub, or asks again after [`GAP_PATIENCE`].
 ///
-/// Each takes 16 B, for at most one repair: [`SNAPSHOT_PATIENCE`] per part.
+/// A waiting request takes 16 B, until the repair of this hub ends.
 pub const MAX_SNAPSHOT_WAITERS: usize = 64;
 
-/// Maximum number of peers whose old state is kept because they changed while a snapshot is being sent. A further
-/// change ends the snapshot with a decline, and the neighbour asks again.
+/// Maximum number of peers whose old state is kept because they changed while a snapshot is being sent. If a further
+/// peer changes, the snapshot ends with a decline, and the neighbour asks again.
 ///
-/// Each takes about 400 B: 16 Ki x 400 B = 6.5 MB per snapshot. A snapshot of 100,000 peers takes some seconds, and
-/// 1,000 peers per second may join and leave meanwhile.
+/// A peer takes about 400 B: 16 Ki x 400 B = 6.5 MB per snapshot. This is enough for a snapshot of 100,000 peers, which
+/// takes some seconds, while 1,000 peers per second join and leave.
 pub const MAX_SNAPSHOT_CHANGES: usize = 16 * 1024;
 
-/// Maximum number of snapshots that are being sent to one neighbour. A further request is declined; the neighbour asks
-/// again.
+/// Maximum number of snapshots that are being sent to one neighbour. A further request is declined, and the neighbour
+/// asks again.
 pub const MAX_SNAPSHOTS_OUT: usize = 64;
 
-/// Maximum number of peers in a snapshot of one hub. A larger snapshot is dropped, and this hub does not know that
-/// hub's peers.
+/// Maximum number of peers in a snapshot of one hub. A larger snapshot is dropped, so the peers of its hub stay
+/// unknown.
 pub const MAX_PEERS_PER_HUB: usize = 1_000_000;
 
 /// Maximum number of networks of one peer of another hub: the maximum of the setting MAX_NETWORKS_PER_PEER. A snapshot
-/// with more networks for a peer is refused, and a change that adds one more is left out.
+/// that has a peer with more networks is refused, and a change that adds one more network is left out.
 pub const MAX_MEMBERSHIPS: usize = 1024;
 
-/// Number of segments of the directory of all peers of the mesh. Each segment is a separate hash map. A map that grows
-/// moves all of its entries in one turn. With 100,000 peers in one map, this takes 57,000 x 0.25 us = 14 ms; in one of
-/// 256 maps, it takes 0.06 ms. With [`MAX_PEERS_PER_HUB`] peers, 0.6 ms. An empty map takes 64 B: 16 KB in all.
+/// Number of segments of the directory of all peers of the mesh. Each segment is a separate hash map, because a map
+/// that grows moves all its entries in one turn. With 100,000 peers in a single map, this takes 57,000 x 0.25 us = 14
+/// ms. In one of 256 maps it takes 0.06 ms, and 0.6 ms with [`MAX_PEERS_PER_HUB`] peers. An empty map takes 64 B, and
+/// 256 of them 16 KB.
 pub const DIRECTORY_SEGMENTS: usize = 256;
 
-/// Number of letters to shards after which a slice of the relay's long work ends. The peer that exceeds it is still
-/// completed. The next slice follows after everything else that is ready has had its turn, when no more than
-/// [`SLICE_ROOM`] letters are queued for any shard.
+/// Number of letters to shards after which a slice of the relay's long work ends. The slice still completes the peer
+/// that exceeds this number. The next slice begins after all other ready tasks have had a turn, if no shard has more
+/// than [`SLICE_ROOM`] letters queued.
 ///
 /// The end of a hub with 100,000 peers and 16 shards is 1,700,000 letters: 830 slices of at most 2.2 ms. A letter takes
-/// 0.9 us, with its share of the work for the peer. The longest slice has one peer in 1,024 networks, the maximum of
-/// MAX_NETWORKS_PER_PEER. It has 2,048 + 16,400 letters, and takes 5.3 ms when a snapshot is installed. With the
-/// default of 32 networks it has 2,048 + 528 letters.
+/// 0.9 us, including its share of the work for the peer. The longest slice has one peer in 1,024 networks, the maximum
+/// of MAX_NETWORKS_PER_PEER. This slice has 2,048 + 16,400 letters, and takes 5.3 ms when a snapshot is installed. With
+/// the default of 32 networks, the longest slice has 2,048 + 528 letters.
 pub const SLICE_LETTERS: usize = 2048;
 
 /// Maximum number of peers and lost signals that a slice of the relay's long work examines, even if they need fewer
@@ -230,54 +237,56 @@ pub const SLICE_LETTERS: usize = 2048;
 pub const SLICE_PEERS: usize = 1024;
 
 /// Maximum number of changes of one hub that are applied in one turn after the change that they waited for has arrived.
-/// The rest, at most [`MAX_CHANGES_AHEAD`], is applied in slices, and with each received change.
+/// The remaining changes, at most [`MAX_CHANGES_AHEAD`], are applied in slices, and whenever a further change arrives.
 pub const SLICE_CHANGES: usize = 64;
 
-/// Maximum number of peers of discarded replicas whose memory is freed in one turn: 1,024 x 0.3 us.
+/// Maximum number of peers of discarded replicas whose memory is freed in one turn, which takes 1,024 x 0.3 us.
 ///
 /// Discarded replicas hold at most as many peers as the replicas in use. So they take at most the same amount of memory
-/// again, for the second that their slices take. A part of a snapshot adds [`SNAPSHOT_PEERS`] and frees as many.
+/// again, for the second in which slices free them. A part of a snapshot discards up to [`SNAPSHOT_PEERS`] peers, and
+/// frees the same number.
 pub const SLICE_DISCARDED: usize = 1024;
 
 /// Maximum number of letters queued for one shard, besides those in its mailbox, at which a slice of long work begins.
-/// With more letters, the slice begins later. Events of links and peers stop only at [`OUTBOX_HIGH_WATER`], so they do
-/// not wait behind long work.
+/// While more letters are queued, the slice is delayed. Events of links and peers are delayed only at
+/// [`OUTBOX_HIGH_WATER`], so they do not wait for long work.
 ///
-/// With a full mailbox this is 16,384 + 2,048 letters of 136 B = 2.5 MB per shard, however much work is left.
+/// With a full mailbox, long work has at most 16,384 + 2,048 letters of 136 B = 2.5 MB queued for a shard.
 pub const SLICE_ROOM: usize = OUTBOX_HIGH_WATER / 4;
 
 /// Maximum number of signals to one hub without an outcome. A further signal is answered `unreachable`.
 ///
-/// Each takes about 150 B: 256 Ki x 150 B = 39 MB per hub. They end within [`RECEIPT_TIMEOUT`].
+/// A signal without an outcome takes about 150 B: 256 Ki x 150 B = 39 MB per hub. Each signal has an outcome within
+/// [`RECEIPT_TIMEOUT`].
 pub const MAX_SIGNALS_IN_FLIGHT: usize = 256 * 1024;
 
 /// Maximum number of signals from one hub that wait for an earlier signal, or for the presence of their sender. Further
-/// ones get `unreachable`, and are counted.
+/// signals get `unreachable`, and are counted.
 pub const MAX_SIGNALS_HELD: usize = 1024;
 
-/// Maximum size of such signals of all hubs together, in bytes. Further ones get `unreachable`, and are counted. One
-/// hub can use half of it: 1,024 signals of 32 KB. A browser's offer for a video call has about 8 KB.
+/// Maximum size of the signals in [`MAX_SIGNALS_HELD`] of all hubs together, in bytes. Further signals get
+/// `unreachable`, and are counted. One hub can use half of this size: 1,024 signals of 32 KB. A browser's offer for a
+/// video call has about 8 KB.
 pub const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
 
-/// Time for which a signal waits for an earlier one, or for the presence of its sender.
+/// Maximum time for which a signal waits for an earlier signal, or for the presence of its sender.
 pub const HOLD: Duration = Duration::from_millis(500);
 
-/// Maximum by which the counter of a signal may exceed that of the last delivered signal of its hub: no hub has more in
-/// flight. A signal beyond it gets `unreachable` and does not advance the counter, unless this lasts for
-/// [`COUNT_PATIENCE`].
+/// Maximum difference between the counter of a signal and the counter of the last delivered signal of its hub. No hub
+/// has more signals in flight. A signal with a greater counter gets `unreachable` and does not advance the receiver's
+/// counter, unless this lasts for [`COUNT_PATIENCE`].
 pub const MAX_COUNTER_STEP: u64 = MAX_SIGNALS_IN_FLIGHT as u64;
 
-/// Time for which all signals of a hub must have counters in the past, or too far ahead, before the receiver adopts
-/// these counters: its own counter must have been wrong. Until then such signals get `unreachable`.
+/// Time after which the receiver adopts the counters of a hub's signals, if all of them are lower than its own counter
+/// or too far ahead of it: its own counter must then be wrong. Until then, such signals get `unreachable`.
 ///
-/// It equals [`LINK_PATIENCE`], after which a link that delivers nothing is closed, so a delayed signal cannot arrive
-/// later.
+/// A link that delivers nothing is closed after [`LINK_PATIENCE`], so no delayed signal can arrive after the same time.
 pub const COUNT_PATIENCE: Duration = LINK_PATIENCE;
 
 /// Time for which outcomes without a receipt are collected before they are sent together.
 pub const OUTCOME_DELAY: Duration = Duration::from_millis(20);
 
-/// Maximum number of outcomes in one envelope: 9 B each.
+/// Maximum number of outcomes in one envelope. An outcome takes 9 B.
 pub const MAX_OUTCOMES: usize = 1024;
 
 /// Number of successive heartbeats that must arrive faster over another route before signals use it.

@@ -6,13 +6,13 @@ use std::time::Duration;
 /// exceeds its share refuses further announcements with `hub-full`, except from peers with at most
 /// [`ANNOUNCE_FLOOR_BYTES`] in total.
 ///
-/// An announcement is stored as its `peer-discovered` message, 250 B longer than its data, plus [`MEMBER_BYTES`], on
-/// each hub of the mesh. The worst case of a hub is hubs x (budget + MAX_CONNECTIONS x floor) = 3 x (256 MiB + 1,000 x
+/// Each hub of the mesh stores an announcement as its `peer-discovered` message, which is 250 B longer than the data,
+/// plus [`MEMBER_BYTES`]. The worst case of a hub is hubs x (budget + MAX_CONNECTIONS x floor) = 3 x (256 MiB + 1,000 x
 /// 2 KiB) = 774 MiB.
 pub const DEFAULT_ANNOUNCE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 
-/// Bytes that a membership counts in ANNOUNCE_BUDGET_BYTES: about 100 B per shard and hub for its entries in the
-/// rosters, and the announcement's own fields.
+/// Bytes that a membership counts in ANNOUNCE_BUDGET_BYTES in addition to its message. They stand for its entries in
+/// the rosters, about 100 B per shard and hub, and for the announcement's own fields.
 pub const MEMBER_BYTES: usize = 256;
 
 /// Bytes that a peer may announce in all its networks together, even if the budget is exhausted.
@@ -34,41 +34,43 @@ pub const DEFAULT_MAX_PEERS_PER_NETWORK: usize = 100_000;
 
 /// Maximum number of outstanding receipts of a session. The receipt of a further signal has the outcome `rate-limited`.
 ///
-/// A ticket takes about 150 B: 8,192 take 1.2 MB. They end within [`RECEIPT_TIMEOUT`].
+/// The ticket of a receipt takes about 150 B: 8,192 tickets take 1.2 MB. A ticket ends within [`RECEIPT_TIMEOUT`].
 pub const MAX_OPEN_RECEIPTS: u32 = 8_192;
 
 /// Time after which a receipt without an outcome gets `unknown`.
 pub const RECEIPT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time in which a session must answer the ping that a second connection with its id has caused. It starts when the
-/// socket accepts the ping. A socket that accepts nothing for this time counts as no answer.
+/// Time in which a session must answer the ping that the hub sends because a second connection has the same id. The
+/// time starts when the socket accepts the ping. If the socket accepts nothing for this time, the session counts as
+/// dead, too.
 pub const TAKEOVER_GRACE: Duration = Duration::from_secs(2);
 
-/// Maximum time for which the second connection waits. If the first session's socket still accepts bytes queued before
-/// the ping, or accepted some less than [`TAKEOVER_GRACE`] ago, that session keeps the id. A message of 1 MiB that is
+/// Maximum time for which the second connection waits. After that, the first session keeps the id if its socket still
+/// accepts bytes queued before the ping, or accepted some less than [`TAKEOVER_GRACE`] ago. A message of 1 MiB that is
 /// partly written takes 8 s at 1 Mbit/s.
 pub const TAKEOVER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Time in which another hub must answer a takeover, in addition to its own [`TAKEOVER_GRACE`]. It decides within half
-/// of this; the rest is for the network.
+/// Time in which another hub must answer a takeover, in addition to its own [`TAKEOVER_GRACE`]. The other hub decides
+/// within half of this time. The other half is for the network.
 pub const TAKEOVER_MARGIN: Duration = Duration::from_secs(1);
 
-/// Maximum number of unanswered takeovers that other hubs have asked for. A further one is answered "in use".
+/// Maximum number of unanswered takeovers that other hubs have asked for. A further request is answered with "in use".
 pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
 
-/// For this time after the start of a session, a client with the secret of an older [`Lineage`](crate::Lineage) takes
-/// the id back at once: the session then belongs to a stranger who took the id while the client was disconnected.
-/// Later, the liveness check decides.
+/// Time after the start of a session in which a client with the secret of an older [`Lineage`](crate::Lineage) takes
+/// the id back immediately. In this case, the session belongs to a stranger who took the id while the client was
+/// disconnected. After this time, the liveness check decides.
 ///
 /// A hub needs 60 s to notice a dead connection, and a client needs 30 s to return with backoff, so 120 s are enough.
 pub const RESUME_PRECEDENCE: Duration = Duration::from_secs(120);
 
 /// Minimum length of a MESH_TOKEN, in bytes, at which the keys of resume secrets are derived from it. With a shorter
-/// token each hub draws its own key, because every client could try to guess the token. 32 random hexadecimal digits
-/// are 128 bits.
+/// token, each hub draws its own random key, because every client could try to guess the token. 32 random hexadecimal
+/// digits are 128 bits.
 pub const LEAST_RESUME_TOKEN_BYTES: usize = 32;
 
-/// Number of members of the roster that a new member receives at a time, before its socket is checked for room again.
+/// Number of members of the roster that a new member receives at a time. Before the next members, its queue is checked
+/// for room again.
 ///
 /// 128 x 250 B = 32 KB, about half of a default socket send buffer.
 pub const ROSTER_CHUNK: usize = 128;
@@ -79,16 +81,16 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 /// Time from the second unanswered ping until a silent session is dead.
 pub const PONG_GRACE: Duration = Duration::from_secs(10);
 
-/// Number of outputs of a router after which a turn of its shard ends. The letter, message or network that exceeds it
-/// is still completed. The rest of a batch of letters, of the bytes read from a socket, or of the networks that a
-/// session leaves is processed after everything else that is ready.
+/// Number of outputs of a router after which a turn of its shard ends. The letter, message or network that exceeds this
+/// number is still completed. The rest of a batch of letters, of the bytes read from a socket, or of the networks that
+/// a session leaves is processed after all other ready tasks.
 ///
-/// 4,096 x 0.25 us = 1 ms. One event in a network can exceed it, because each member on this shard gets a frame: 6,250
-/// members (of 100,000 on 16 shards) take 1.6 ms.
+/// 4,096 x 0.25 us = 1 ms. One event in a network can exceed this number, because each member on this shard gets a
+/// frame: 6,250 members (of 100,000 on 16 shards) take 1.6 ms.
 pub const TURN_OUTPUTS: usize = 4096;
 
-/// Maximum number of peers and networks that a shard excludes at one time because of an operator's order. A further
-/// kick still removes its peer, and reports that the peer is not excluded.
+/// Maximum number of exclusions of peers and networks that operators have ordered and a shard enforces at the same
+/// time. A further kick still removes its peer, and reports that the peer is not excluded.
 ///
 /// An entry takes 48 B, and up to 256 B for the name of its network.
 pub const MAX_EXCLUSIONS: usize = 1024;
@@ -96,8 +98,8 @@ pub const MAX_EXCLUSIONS: usize = 1024;
 /// Maximum time for which an operator can exclude a peer or a network: 30 days. Exclusions end with the process.
 pub const LONGEST_EXCLUSION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Number of sessions that a turn examines for the members of a network that an operator closes. With a cache miss of
-/// 100 ns each, 4,096 take 0.4 ms.
+/// Number of sessions that one turn examines when an operator closes a network, to find the network's members. With a
+/// cache miss of 100 ns for each session, 4,096 sessions take 0.4 ms.
 pub const SLOTS_PER_SLICE: usize = 4096;
 
 // The figures and orderings in the comments above.

@@ -4,126 +4,132 @@ use std::time::Duration;
 
 use super::*;
 
-/// Default of SEND_QUEUE_FRAMES: maximum number of frames queued for one session. A session with more is closed with
-/// 4003.
+/// Default of SEND_QUEUE_FRAMES: maximum number of frames queued for one session. A session with more frames is closed
+/// with 4003.
 ///
 /// When 10,000 members of a network leave at once, a member receives 10,000 frames in one turn.
 pub const DEFAULT_SEND_QUEUE_FRAMES: usize = 32 * 1024;
 
-/// Default of SEND_QUEUE_BYTES: maximum number of bytes queued for one session. A session with more is closed with
-/// 4003.
+/// Default of SEND_QUEUE_BYTES: maximum number of bytes queued for one session. A session with more bytes is closed
+/// with 4003.
 ///
 /// 10,000 leaves take 10,000 x 300 B = 3 MB. The rest is for large messages.
 pub const DEFAULT_SEND_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Default of SEND_BUDGET_BYTES: maximum number of bytes queued for all sessions of the hub together. Above its share,
-/// a shard closes (4003) each session that would queue more than [`SEND_FLOOR_BYTES`].
+/// Default of SEND_BUDGET_BYTES: maximum number of bytes queued for all sessions of the hub together. While a shard
+/// exceeds its share of the budget, it closes (4003) each session that would queue more than [`SEND_FLOOR_BYTES`].
 ///
-/// With the floor, the worst case is budget + connections x floor: 512 MiB + 1,000 x 256 KiB = 768 MiB.
+/// The worst case is budget + connections x [`SEND_FLOOR_BYTES`]: 512 MiB + 1,000 x 256 KiB = 768 MiB.
 pub const DEFAULT_SEND_BUDGET_BYTES: usize = 512 * 1024 * 1024;
 
-/// Bytes that a session may queue even if the budget is exhausted.
+/// Bytes that may be queued for a session even if SEND_BUDGET_BYTES is exhausted.
 pub const SEND_FLOOR_BYTES: usize = 256 * 1024;
 
-/// Minimum of the bytes that a session may queue while the budget is exhausted, on a hub with little memory.
+/// Minimum of [`SEND_FLOOR_BYTES`] on a hub with little memory, which lowers it.
 pub const LEAST_SEND_FLOOR_BYTES: usize = 32 * 1024;
 
-/// Default of RECEIVE_BUDGET_BYTES: maximum memory for incomplete messages of all sessions of the hub together. Above
-/// its share, a shard closes (1013) each session whose incomplete message takes more than [`RECEIVE_FLOOR_BYTES`].
+/// Default of RECEIVE_BUDGET_BYTES: maximum memory for incomplete messages of all sessions of the hub together. While a
+/// shard exceeds its share of the budget, it closes (1013) each session whose incomplete message takes more than
+/// [`RECEIVE_FLOOR_BYTES`].
 ///
-/// A session can keep [`DEFAULT_MAX_MESSAGE_BYTES`] without ever completing a message: 1,000 of them would take 1 GiB.
-/// With the floor, the worst case is budget + connections x floor: 256 MiB + 1,000 x 64 KiB = 320 MiB.
+/// A session can fill [`DEFAULT_MAX_MESSAGE_BYTES`] without ever completing a message. Without the budget, 1,000 such
+/// sessions would take 1 GiB. With it, the worst case is budget + connections x [`RECEIVE_FLOOR_BYTES`]: 256 MiB +
+/// 1,000 x 64 KiB = 320 MiB.
 pub const DEFAULT_RECEIVE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 
 /// Memory for an incomplete message that a session may use even if the budget is exhausted: several offers of 7 KB.
 pub const RECEIVE_FLOOR_BYTES: usize = 64 * 1024;
 
-/// Maximum number of bytes of one read while the budget is exhausted, so that the incomplete message after a turn is
-/// below the floor.
+/// Maximum number of bytes of one read while RECEIVE_BUDGET_BYTES is exhausted, so that the incomplete message after a
+/// turn is below [`RECEIVE_FLOOR_BYTES`].
 pub const SHORT_READ_BYTES: usize = 16 * 1024;
 
-/// Share of a session's queue that signals may fill, in quarters of its frames and bytes. The rest is reserved for the
-/// hub's own messages about presence.
+/// Share of a session's queue that signals may fill, in quarters of its frames and bytes. The other quarter is reserved
+/// for the hub's own messages about presence.
 pub const SIGNAL_QUARTERS: usize = 3;
 
-/// Bytes that each sender's signals may fill in a queue while there is any room for signals. Beyond that, a sender may
-/// have half of the remaining room, so one sender fills at most a quarter of it. Further signals get `slow-peer`, and
-/// the target stays connected.
+/// Bytes that the signals of each sender may fill in a target's queue while there is any room for signals. Beyond these
+/// bytes, a sender may fill at most half of the room that other senders leave, and at most a quarter of all room for
+/// signals. Further signals get `slow-peer`, and the target stays connected.
 ///
-/// Of the 12 MiB for signals, one sender fills at most 3 MiB, the next one 1.5 MiB, and so on. 6 MiB remain for small
-/// shares: 384 senders with two offers each. To block another sender's signals, an attacker needs more senders than
-/// that at once.
+/// Of the 12 MiB for signals, one sender fills at most 3 MiB, the next one 1.5 MiB, and so on. 6 MiB remain for the
+/// small shares of this size: 384 senders with two offers each. To block another sender's signals, an attacker needs
+/// more than 384 senders at the same time.
 pub const SENDER_SMALL_BYTES: usize = 16 * 1024;
 
-/// Number of signals that each sender may have in a queue while there is any room for signals, like
-/// [`SENDER_SMALL_BYTES`] for bytes. 384 senders have 12,288 signals, half of those that [`DEFAULT_SEND_QUEUE_FRAMES`]
-/// leaves for signals.
+/// Number of signals that each sender may have in a target's queue while there is any room for signals. It corresponds
+/// to [`SENDER_SMALL_BYTES`] for bytes. 384 senders have 12,288 signals, half of the frames of
+/// [`DEFAULT_SEND_QUEUE_FRAMES`] that signals may use.
 pub const SENDER_SMALL_FRAMES: usize = 32;
 
-/// Bytes of signals in a queue below which their senders are not counted, so signals to peers that read quickly have no
-/// extra cost.
+/// Bytes of signals in a queue below which the queue does not count bytes per sender, so that signals to peers that
+/// read quickly have no extra cost.
 pub const SENDER_FLOOR_BYTES: usize = 64 * 1024;
 
-/// Number of signals in a queue below which their senders are not counted.
+/// Number of signals in a queue below which the queue does not count signals per sender.
 pub const SENDER_FLOOR_FRAMES: usize = 256;
 
 /// Maximum number of chunks of a roster that a new member receives in one turn while its socket accepts them: 8 x 32
-/// KB. With one chunk per turn, a new member among 2,000 busy sockets would wait for sixteen rounds of all of them.
+/// KB. With one chunk per turn, a new member of a network of 2,000 would need sixteen rounds over all busy sockets of
+/// the shard.
 pub const ROSTER_CHUNKS: usize = 8;
 
-/// Number of queued bytes of a session below which it gets the next chunk of the roster.
+/// Number of queued bytes of a session below which the session gets the next chunk of the roster.
 pub const ROSTER_LOW_WATER_BYTES: usize = 64 * 1024;
 
 /// Maximum number of bytes of pings and pongs queued ahead of a session's messages. At the limit, a new pong replaces
 /// the last one (RFC 6455 section 5.5.3).
 ///
-/// This is enough for 32 of the longest. They accumulate only if the client does not read.
+/// This is enough for 32 pings or pongs of the maximum length. They accumulate only if the client does not read.
 pub const CONTROL_LANE_BYTES: usize = 4 * 1024;
 
-/// Bytes that a peer's socket accepts beyond those on the wire (TCP_NOTSENT_LOWAT). A ping waits for these bytes, a
-/// segment of 64 KiB and the rest of one message: 0.7 s at 1 Mbit/s.
+/// Bytes that a peer's socket accepts in addition to those on the wire (TCP_NOTSENT_LOWAT). A ping waits for these
+/// bytes, for a segment of 64 KiB and for the rest of one message: 0.7 s at 1 Mbit/s.
 ///
-/// So a socket that accepts bytes shows that the client's TCP has acknowledged earlier ones.
+/// With this limit, a socket that accepts bytes shows that the client's TCP has acknowledged earlier bytes.
 pub const SOCKET_UNSENT_BYTES: u32 = 16 * 1024;
 
-/// Length of a frame for many sessions, in bytes, from which a queue holds a reference to it instead of a copy. A copy
-/// of a shorter one takes less than a tenth of a microsecond, and frames that are copied leave in one write.
+/// Length of a frame for many sessions, in bytes, from which a queue holds a reference to it instead of a copy. Shorter
+/// frames are copied: a copy takes less than a tenth of a microsecond, and all copied frames of a queue leave in one
+/// write.
 pub const SHARED_FRAME_BYTES: usize = 1024;
 
-/// Time for which the hub waits for a client's close frame after its own.
+/// Time for which the hub waits for a client's close frame after it has sent its own.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
 
 /// Number of letters queued for one shard at which the posting shard stops reading frames.
 ///
-/// Above the mark, one turn of the loop can still add the letters of its reads, and those of one mass close: sessions
-/// of the shard x networks per peer.
+/// One turn of the loop can exceed this number by the letters of its reads, and by the letters of one mass close:
+/// sessions of the shard x networks per peer.
 pub const OUTBOX_HIGH_WATER: usize = 8 * 1024;
 
 /// Bytes of frames in letters queued for one shard at which the posting shard stops reading frames.
 ///
-/// One read can exceed it by [`READ_BUFFER_BYTES`] for each session whose turn precedes the check, or by one message of
-/// the maximum length.
+/// Reads can exceed this number by [`READ_BUFFER_BYTES`] for each session whose turn precedes the check, or by one
+/// message of the maximum length.
 pub const OUTBOX_HIGH_WATER_BYTES: usize = 16 * 1024 * 1024;
 
-/// Letters in one batch: at 136 B per letter, 35 KB besides their frames, about the size of a core's first cache.
+/// Maximum number of letters in one batch. At 136 B per letter, a batch takes 35 KB in addition to the frames, about
+/// the size of a core's first-level cache.
 pub const LETTER_BATCH: usize = 256;
 
-/// Bytes of frames at which a batch is full. One message of the maximum length can exceed it.
+/// Bytes of frames at which a batch of letters is full. The last message of a batch can exceed this number.
 pub const LETTER_BATCH_BYTES: usize = 256 * 1024;
 
-/// Maximum number of batches in the mailbox of a shard, and in that of the mesh: 64 x 256 letters = 16,384 letters, and
-/// at worst 64 x (256 KiB + a message of 1 MiB) = 80 MiB.
+/// Maximum number of batches in the mailbox of a shard, and in the mailbox of the mesh: 64 x 256 letters = 16,384
+/// letters, and at worst 64 x (256 KiB + a message of 1 MiB) = 80 MiB.
 pub const MAILBOX_BATCHES: usize = 64;
 
-/// Maximum number of upgraded sockets that are queued for their home shard. The acceptor of a further one waits.
+/// Maximum number of upgraded sockets that are queued for their home shard. If the queue is full, the accepting shard
+/// waits with its socket.
 pub const HANDOFF_QUEUE: usize = 256;
 
-/// Number of sessions with queued bytes at which a shard stops reading letters, and sessions with expensive turns,
-/// until half of them are left. [`FLUSH_BACKLOG_BYTES`] is a second such bound. Further presence would only wait behind
-/// these bytes, and would lengthen the queues of peers that read quickly.
+/// Number of sessions with queued bytes at which a shard stops reading letters, and stops reading sessions with
+/// expensive turns. It continues when half of this number is left. [`FLUSH_BACKLOG_BYTES`] is a second such bound.
+/// Further presence would only wait behind the queued bytes, and would lengthen the queues of peers that read quickly.
 ///
-/// There are two bounds, because many peers can receive many announcements in one write. One announcement in a network
-/// of 2,000 concerns 2,000 sessions and 600 KB; 16 MiB are 27 announcements per write.
+/// Both bounds are necessary, because one write to a session can contain many announcements. One announcement in a
+/// network of 2,000 adds bytes to 2,000 sessions, 600 KB in total. 16 MiB are 27 such announcements.
 pub const FLUSH_BACKLOG: usize = 4 * FLUSH_CHUNK;
 
 /// Number of queued bytes with the same effect as [`FLUSH_BACKLOG`].
@@ -135,57 +141,59 @@ pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Number of sessions that are written before other tasks of the shard run: 64 x about 8 us = half a millisecond.
 pub const FLUSH_CHUNK: usize = 64;
 
-/// Number of written bytes after which other tasks of the shard run. The session that reaches it is still written. Both
-/// together take at most half a millisecond.
+/// Number of written bytes after which other tasks of the shard run. The session that reaches this number is still
+/// written completely. This takes at most half a millisecond.
 pub const FLUSH_CHUNK_BYTES: u64 = 256 * 1024;
 
-/// Number of bytes that are written to one session before others have their turn.
+/// Number of bytes that are written to one session before other sessions have their turn.
 pub const WRITE_CHUNK_BYTES: usize = 256 * 1024;
 
 /// Cost at which a turn of a session ends, in nanoseconds. The rest of the received bytes is processed in another turn.
 ///
 /// A turn costs its time, plus [`WRITE_NANOS`] and [`BYTE_NANOS`] for the writes that it causes. One message can exceed
-/// it: an announcement of 16 KiB in a network of 500 makes the shard write 8 MB.
+/// this cost: an announcement of 16 KiB in a network of 500 makes the shard write 8 MB.
 pub const TURN_NANOS: u64 = 250_000;
 
-/// Maximum cost of any other turn of a shard, in nanoseconds: a batch of [`LETTER_BATCH`] letters with a signal each.
+/// Maximum cost of a turn of a shard that is not a session's turn, in nanoseconds. It is the cost of a batch of
+/// [`LETTER_BATCH`] letters with a signal each.
 pub const SHARD_TURN_NANOS: u64 = 2_000_000;
 
-/// Cost of writing to one more session: a system call.
+/// Cost of a write to one more session, in nanoseconds: a system call.
 pub const WRITE_NANOS: u64 = 5_000;
 
-/// Cost of writing one byte: two copies.
+/// Cost of writing one byte, in nanoseconds: the byte is copied twice.
 pub const BYTE_NANOS: u64 = 1;
 
-/// Expected cost of a turn up to which a session counts as cheap and is read at once: 5 messages to 5 peers.
+/// Expected cost of a turn up to which a session counts as cheap, in nanoseconds. Cheap sessions are read first in each
+/// round. 5 messages to 5 peers have this cost.
 pub const CHEAP_TURN_NANOS: u32 = 50_000;
 
-/// Maximum expected cost of a session's next turn, and the expected cost of a new session's first turn. The expected
-/// cost falls by half with each cheaper turn. After 5 cheap turns it is below [`CHEAP_TURN_NANOS`].
+/// Maximum expected cost of a session's next turn, in nanoseconds. The first turn of a new session has this expected
+/// cost. The expected cost is halved by each cheaper turn. After 5 cheap turns it is below [`CHEAP_TURN_NANOS`].
 pub const DEAREST_TURN_NANOS: u32 = 1_000_000;
 
-/// Minimum cost of a turn, so that an empty turn is not free.
+/// Minimum cost of a turn, in nanoseconds, so that an empty turn is not free.
 pub const LEAST_TURN_NANOS: u64 = 1_000;
 
-/// Maximum cost of all expensive turns of one round together. Further ones wait for the next round.
+/// Maximum cost of all expensive turns of one round together, in nanoseconds. Further turns wait for the next round.
 ///
-/// A round lasts 1 to 2 ms, including one turn that exceeds the maximum and the turn of the flusher. A quiet session
-/// waits for that time.
+/// A round lasts 1 to 2 ms, including one turn that exceeds the maximum and the turn of the flusher. So a quiet session
+/// waits for at most this time.
 pub const ROUND_DEAR_NANOS: i64 = 500_000;
 
-/// Cost of a round's turns above which sessions with cheap turns also wait for the next round.
+/// Cost of a round's turns above which sessions with cheap turns also wait for the next round, in nanoseconds.
 pub const ROUND_CHEAP_NANOS: u64 = 4_000_000;
 
-/// Maximum cost by which a round's expensive turns delay those of the next rounds. The writes that a longer turn causes
-/// delay them in any case: see [`FLUSH_BACKLOG`].
+/// Maximum cost of a round's expensive turns that is charged to the next rounds, in nanoseconds. A turn that costs more
+/// delays later expensive turns by its writes: see [`FLUSH_BACKLOG`].
 pub const ROUND_DEBT_NANOS: i64 = 4 * ROUND_DEAR_NANOS;
 
-/// Maximum number of waiting sessions that one round calls.
+/// Maximum number of waiting sessions that get a turn in one round.
 pub const ROUND_CALLS: usize = 16;
 
-/// Number of rounds after which one session with expensive turns is read, however much output is queued. Otherwise,
-/// sessions with cheap turns could delay it without end. Meanwhile the shard has written at least 1024 x
-/// [`FLUSH_CHUNK`] queues, or 256 MiB.
+/// Number of rounds after which one session with expensive turns is read even if too much output is queued. Otherwise,
+/// sessions with cheap turns could delay that session without end. During these rounds, the shard has written at least
+/// 1024 x [`FLUSH_CHUNK`] queues, or 256 MiB.
 pub const HELD_ROUNDS: u32 = 1024;
 
 /// Number of networks that one turn of a shard examines for the list of the largest: 4,096 x 20 ns = 80 us.
@@ -194,17 +202,19 @@ pub const NETWORKS_CHUNK: usize = 4_096;
 /// Resolution of a shard's timers: keepalive, receipts, takeovers and drain slots are at most this late.
 pub const TICK: Duration = Duration::from_millis(100);
 
-/// Time without a [`TICK`] after which a thread assumes that the process was stopped. Bytes that arrived meanwhile are
-/// read before silence counts.
+/// Time without a [`TICK`] after which a thread assumes that the process was stopped. Bytes that arrived during the
+/// stop are read before silence counts.
 pub const NOTICED_STOP: Duration = Duration::from_secs(1);
 
 const _: () = assert!(NOTICED_STOP.as_millis() == 10 * TICK.as_millis());
 
 /// Maximum number of commands queued for a shard: a drain, its end, and an operator's order. The hub gives a shard an
-/// operator's order only after the previous one. A further command is not executed, and the answer says so.
+/// operator's order only after the previous one. A further command is not executed, and its answer says that the shard
+/// is busy.
 pub const SHARD_COMMANDS: usize = 4;
 
-/// Time in which the shards must execute an operator's order. After that, the answer says that the outcome is unknown.
+/// Time in which the shards must execute an operator's order. After that, the answer to the operator says that the
+/// outcome is unknown.
 pub const ACT_TIMEOUT: Duration = Duration::from_secs(5);
 
 // The figures and orderings in the comments above.
@@ -214,17 +224,17 @@ const _: () = assert!(CONTROL_LANE_BYTES / (2 + 125) == 32);
 const _: () = assert!(MAILBOX_BATCHES * LETTER_BATCH == 16_384);
 const _: () = assert!(ROSTER_CHUNK * 250 < ROSTER_LOW_WATER_BYTES);
 
-/// Maximum time between two checks whether a session needs new credentials for TURN. An entry of the timer wheel
-/// outlives its session by at most this long.
+/// Maximum time between two checks whether a session needs new credentials for TURN. The session's entry in the timer
+/// wheel outlives the session by at most this time.
 ///
-/// With 2,000 new connections per second that end at once, 120,000 entries of 56 B: 7 MB.
+/// With 2,000 new connections per second that end immediately, there are 120,000 entries of 56 B: 7 MB.
 pub const ICE_LOOK: Duration = Duration::from_secs(60);
 
 /// Maximum length of ICE_SERVERS in bytes. A longer value is refused. Every client receives it in `connected`.
 ///
-/// A server has about 100 B, so the limit is about forty servers. Browsers warn above four.
+/// A server has about 100 B, so the limit allows about forty servers. Browsers warn if there are more than four.
 pub const MAX_ICE_SERVERS_BYTES: usize = 4096;
 
-/// Maximum number of TURN_URLS. A longer list is refused. Every client receives them, and for each of two secrets if
-/// TURN_SECRET_ALSO is set.
+/// Maximum number of TURN_URLS. A longer list is refused. Every client receives all of them, and receives them twice if
+/// TURN_SECRET_ALSO is set: once for each secret.
 pub const MAX_TURN_URLS: usize = 8;

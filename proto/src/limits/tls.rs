@@ -4,69 +4,70 @@ use std::time::Duration;
 
 use super::*;
 
-/// Maximum number of TLS handshakes that wait for their next step on a shard. The connection of a further one is closed
-/// at once.
+/// Maximum number of TLS handshakes that wait for their next step on a shard. The connection of a further handshake is
+/// closed immediately.
 ///
 /// A step takes up to 130 us of CPU, and one step runs between any two turns of other work. 1,024 steps take 0.13 s of
 /// an otherwise idle shard. Handshakes that wait for their clients count in [`MAX_HTTP_CONNECTIONS`].
 pub const TLS_TURNS: usize = 1_024;
 
-/// Time limit for the TLS handshake and the first request together: one [`REQUEST_HEAD_TIMEOUT`], not two. After that,
-/// the connection is closed.
+/// Time limit for the TLS handshake and the first request together. It equals [`REQUEST_HEAD_TIMEOUT`], so TLS gives a
+/// client no additional time. After that, the connection is closed.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = REQUEST_HEAD_TIMEOUT;
 
 /// Time for which a connection refused before its TLS handshake stays open, so that the client can read the reason and
-/// close it.
+/// close the connection.
 pub const TLS_REFUSAL_LINGER: Duration = Duration::from_secs(1);
 
 /// Maximum length of a TLS record, in bytes: 16 KiB of plaintext, the growth that TLS 1.2 allows, and the header. A
-/// connection keeps at most this much of an incomplete record. A longer record violates the protocol and ends the
-/// connection.
+/// connection keeps at most this number of bytes of an incomplete record. A longer record violates the protocol and
+/// ends the connection.
 pub const TLS_RECORD_BYTES: usize = 16 * 1024 + 2048 + 5;
 
-/// Maximum plaintext that is encrypted at a time, in bytes: two records. Unwritten bytes are kept, encrypted, in
-/// addition to the session's queue: 1,000 sessions whose clients do not read keep 33 MB.
+/// Maximum plaintext that is encrypted at a time, in bytes: two records. If the socket does not accept the ciphertext,
+/// it is kept in addition to the session's queue: 1,000 sessions whose clients do not read keep 33 MB.
 pub const TLS_WRITE_BYTES: usize = 32 * 1024;
 
 /// Maximum ciphertext of TLS itself (handshake, answers to KeyUpdate) that is queued for a socket in addition to
-/// [`TLS_WRITE_BYTES`], in bytes. A connection with more is closed, because its client does not read. A handshake with
-/// a long chain of certificates takes 16 KiB.
+/// [`TLS_WRITE_BYTES`], in bytes. A connection with more ciphertext is closed, because its client does not read. A
+/// handshake with a long chain of certificates takes 16 KiB.
 pub const TLS_PENDING_BYTES: usize = 128 * 1024;
 
 /// Maximum ciphertext that is read at a time from links, and from connections that are not WebSockets yet, in bytes.
 ///
-/// Together with [`TLS_RECORD_BYTES`] and the buffers of hyper, such a connection has up to 72 KiB: 4,096 x 72 KiB =
-/// 288 MiB at worst. With requests of browsers, it has 20 KiB.
+/// Together with [`TLS_RECORD_BYTES`] and the buffers of hyper, a connection that is not a WebSocket takes up to 72
+/// KiB: 4,096 x 72 KiB = 288 MiB at most. With requests of browsers, it takes 20 KiB.
 pub const TLS_STREAM_READ_BYTES: usize = 16 * 1024;
 
-/// Maximum number of certificates in TLS_CERT, and of names in TLS_ACME. More are refused at start. Each costs a check
-/// of its files every [`TLS_RELOAD_INTERVAL`].
+/// Maximum number of certificates in TLS_CERT, and of names in TLS_ACME. A longer list is refused at the start. The
+/// files of each certificate are checked every [`TLS_RELOAD_INTERVAL`].
 pub const MAX_TLS_PAIRS: usize = 64;
 
-/// Maximum length of a file of certificates or of a key, in bytes. Longer files are refused. A chain is 4 to 8 KiB.
+/// Maximum length of a file of certificates or of a key, in bytes. Longer files are refused. A chain of certificates
+/// takes 4 to 8 KiB.
 pub const MAX_TLS_FILE_BYTES: usize = 256 * 1024;
 
 /// Interval between two checks of the certificate files for changes.
 pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Pauses after failed orders of a certificate: the first one, and the longest one. Each is twice the previous one.
+/// The first and the longest pause after failed orders of a certificate. Each pause is twice the previous one.
 ///
 /// Five orders fail in the first hour. Let's Encrypt refuses further orders for a name after five failures in an hour.
 pub const ACME_PAUSES: [Duration; 2] = [Duration::from_secs(2 * 60), Duration::from_secs(4 * 3600)];
 
-/// Time limit for one request to an ACME authority. A request that takes longer fails, and with it the order.
+/// Time limit for one request to an ACME authority. If a request takes longer, the request and its order fail.
 pub const ACME_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time limit for an order of a certificate. An order that takes longer fails.
 pub const ACME_ORDER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// Maximum length of an answer of an ACME authority, in bytes. A longer answer makes the order fail. A chain is 4 to 8
-/// KiB.
+/// Maximum length of an answer of an ACME authority, in bytes. A longer answer makes the order fail. A chain of
+/// certificates takes 4 to 8 KiB.
 pub const MAX_ACME_ANSWER_BYTES: usize = 256 * 1024;
 
 /// Maximum time between two checks whether a certificate must be renewed.
 pub const ACME_LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Minimum and maximum time between two questions to an authority about when it wants a certificate renewed. The
-/// interval that the authority names is kept within these bounds.
+/// Minimum and maximum time between two requests that ask an authority when to renew a certificate. The interval that
+/// the authority names is clamped to these bounds.
 pub const ACME_ASK_INTERVALS: [Duration; 2] = [Duration::from_secs(3600), Duration::from_secs(24 * 3600)];

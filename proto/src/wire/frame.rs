@@ -21,7 +21,8 @@ pub(crate) struct Welcome {
     pub(crate) ice: Option<Arc<IceServers>>,
 }
 
-/// Version of the wire protocol in `connected`. The Go hub speaks version 1 and sends none.
+/// Version of the wire protocol, which `connected` contains. The Go hub speaks version 1, and its `connected` contains
+/// no version.
 const PROTOCOL: u64 = 2;
 
 /// Encodes `connected`, the first message of a session.
@@ -86,7 +87,8 @@ pub(crate) fn pong(out: &mut Vec<u8>, peer: &PeerId, wall_ms: u64) -> Range<usiz
     })
 }
 
-/// Encodes the answer to `discover`: the number of introduced members, and whether there are more.
+/// Encodes the answer to `discover`: the number of introduced members, and whether the network has further members to
+/// discover.
 pub(crate) fn discovered(
     out: &mut Vec<u8>,
     to: &PeerId,
@@ -115,7 +117,8 @@ pub(crate) fn announced(out: &mut Vec<u8>, to: &PeerId, count: usize, network: &
     })
 }
 
-/// Encodes `token-expires`, or `authorized` as the answer to `auth`: the time left. `None` if the token does not expire.
+/// Encodes `token-expires`, or `authorized` as the answer to `auth`. `expires_in_ms` is the time until the token
+/// expires, or `None` if it does not expire.
 pub(crate) fn token_state(
     out: &mut Vec<u8>,
     to: &PeerId,

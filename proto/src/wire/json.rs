@@ -8,7 +8,8 @@ use crate::ws::{self, MAX_SERVER_HEADER, Opcode};
 /// Number of digits of a timestamp.
 pub(super) const TIMESTAMP_LEN: usize = 13;
 
-/// Milliseconds as 13 digits, the width from 2001 to 2286. Other times are clamped to keep the width.
+/// Milliseconds as 13 digits, which is the width from 2001 to 2286. Times outside these years are clamped to keep the
+/// width.
 pub(super) fn timestamp(wall_ms: u64) -> [u8; TIMESTAMP_LEN] {
     let mut digits = [b'0'; TIMESTAMP_LEN];
     let mut buffer = itoa::Buffer::new();
@@ -16,8 +17,8 @@ pub(super) fn timestamp(wall_ms: u64) -> [u8; TIMESTAMP_LEN] {
     digits
 }
 
-/// Appends the output of `body` as one text frame. Returns the range of the frame: a few unused bytes may precede it,
-/// reserved for a longer header.
+/// Appends the output of `body` as one text frame. Returns the range of the frame in `out`. A few unused bytes can
+/// precede the frame, because room for the longest header is reserved.
 pub(super) fn framed(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
     let base = out.len();
     out.extend_from_slice(&[0; MAX_SERVER_HEADER]);
@@ -47,7 +48,7 @@ pub(crate) fn put_string(out: &mut Vec<u8>, s: &str) {
         out.extend_from_slice(&rest[..at]);
         match rest[at] {
             c @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', c]),
-            // Short escapes are used where they exist, so that text is never longer than the client wrote it.
+            // Short escapes are used where they exist, so that the text is never longer than the client's own form.
             0x08 => put(out, "\\b"),
             0x0c => put(out, "\\f"),
             b'\n' => put(out, "\\n"),

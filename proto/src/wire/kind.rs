@@ -11,11 +11,11 @@ pub enum SignalKind {
     IceCandidate,
     /// `renegotiation-offer`: a new description of an open connection.
     RenegotiationOffer,
-    /// `renegotiation-answer`: the reply to it.
+    /// `renegotiation-answer`: the reply to a `renegotiation-offer`.
     RenegotiationAnswer,
     /// `ice-restart-offer`: a description with new credentials for ICE.
     IceRestartOffer,
-    /// `ice-restart-answer`: the reply to it.
+    /// `ice-restart-answer`: the reply to an `ice-restart-offer`.
     IceRestartAnswer,
     /// `signal`: anything else that an application sends to one peer through the hub.
     Signal,
@@ -49,8 +49,8 @@ impl SignalKind {
         }
     }
 
-    /// A kind that hubs of version 2.0.0 know. Such a hub closes a link on which an unknown kind arrives. It uses a
-    /// known kind only for counting.
+    /// The kind under which this signal is sent to hubs of version 2.0.0. Such a hub closes a link on which an unknown
+    /// kind arrives. It uses the kind only for counting, so a wrong kind has no other effect.
     pub(crate) const fn as_of_2_0_0(self) -> Self {
         if matches!(self, Self::Signal) { Self::IceCandidate } else { self }
     }
@@ -166,7 +166,7 @@ impl MessageKind {
         }
     }
 
-    /// The name in metrics; for kinds that are sent or received, their `type`.
+    /// The name in metrics. For kinds that appear on the wire, it is also the `type` of the message.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Announce => "announce",

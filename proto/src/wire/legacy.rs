@@ -4,8 +4,8 @@ use crate::id::{HubId, NetworkName, PeerId};
 
 use super::json::{SYSTEM, put, put_string, put_tail, put_u64, timestamp};
 
-/// Encodes the hub's introduction on a legacy link that it dialed. Go hubs also send `host` and `port`, and use
-/// neither.
+/// Encodes this hub's introduction on a legacy link that it dialed. It contains `host` and `port` because Go hubs also
+/// send both, although they use neither.
 pub(crate) fn legacy_announce(namespace: &str, advertise: Option<&str>, wall_ms: u64) -> String {
     let authority = advertise.and_then(|url| url.split_once("://")).map_or("", |(_, rest)| rest);
     let authority = authority.split('/').next().unwrap_or_default();
@@ -23,7 +23,7 @@ pub(crate) fn legacy_announce(namespace: &str, advertise: Option<&str>, wall_ms:
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// Encodes the Go hub's first message to a client or hub.
+/// Encodes `connected` in the form that a Go hub sends to clients and hubs.
 pub(crate) fn legacy_connected(to: &PeerId, own: &HubId, wall_ms: u64) -> String {
     let mut out = Vec::new();
     put(&mut out, "{\"type\":\"connected\",\"data\":{\"peerId\":\"");

@@ -80,7 +80,7 @@ fn template(
         out.extend_from_slice(data);
         target_at = put_tail(out, from, Some(&NOBODY), network, wall_ms);
         timestamp_at = out.len() - 1 - TIMESTAMP_LEN;
-        // All peers behind a legacy link have the same number, which has no meaning.
+        // All peers behind a legacy link have the same session number, which has no meaning for clients.
         if let Some(session) = session.filter(|session| *session > PeerIncarnation::LEGACY) {
             out.pop();
             put(out, ",\"session\":");
@@ -125,7 +125,7 @@ pub(crate) fn peer_disconnected(
     template(MessageKind::PeerDisconnected.label(), &data, SYSTEM, Some(session), network, wall_ms)
 }
 
-/// Encodes `goodbye` for the members of a network. `data` is the leaver's JSON.
+/// Encodes `goodbye` for the members of a network. `data` is the JSON of the leaving peer.
 pub(crate) fn goodbye(peer: &PeerId, data: &str, network: &str, wall_ms: u64) -> Template {
     let hex = peer.to_hex();
     let from = std::str::from_utf8(&hex).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Outgoing messages are JSON with the Go hub's order of keys, whatever clients put into them.
+//! Tests that outgoing messages are JSON with the Go hub's order of keys, whatever clients put into them.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn payload(frame: &[u8]) -> &str {
     std::str::from_utf8(&frame[header..]).unwrap()
 }
 
-/// The keys of an object, in order. There is no white space.
+/// The keys of an object, in order. Panics if the object contains white space.
 fn keys(object: &str) -> Vec<String> {
     let mut keys = Vec::new();
     let mut depth = 0;
@@ -265,7 +265,7 @@ proptest! {
     }
 }
 
-/// `again` moves the patched places if its own length makes the header longer.
+/// `again` makes a message longer. If the header gets longer, too, the positions to patch must move.
 #[test]
 fn a_repeated_discovery_is_patched_in_its_two_places() {
     let to = PeerId::from_bytes([7; 20]);

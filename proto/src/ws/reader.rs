@@ -18,7 +18,8 @@ pub struct FrameReader {
 
 impl FrameReader {
     /// Makes a reader for frames of `speaker`, with messages of at most `max_message` bytes. `leftover` are bytes that
-    /// were read already: they precede the input of the first [`Self::read`], which may be empty.
+    /// were read from the stream already. They precede the input of the first [`Self::read`], and that input may be
+    /// empty.
     pub const fn new(speaker: Speaker, max_message: usize, leftover: Vec<u8>) -> Self {
         Self { decoder: Decoder::new(max_message), speaker, partial: leftover }
     }
@@ -33,9 +34,9 @@ impl FrameReader {
         self.partial.capacity() + self.decoder.kept_bytes()
     }
 
-    /// Parses the next bytes of the stream, which are changed in place, and calls `received` with each complete message
-    /// and control frame, until it breaks off. The rest is kept for the next call, whose `bytes` may be empty. Do not
-    /// call it again after [`Event::Close`] or an error.
+    /// Parses the next bytes of the stream, and unmasks them in place. Calls `received` with each complete message and
+    /// control frame, until `received` breaks off. The remaining bytes are kept for the next call, whose `bytes` may be
+    /// empty. Do not call this function again after [`Event::Close`] or an error.
     ///
     /// # Errors
     ///
@@ -67,7 +68,7 @@ impl FrameReader {
     }
 
     /// Parses frames at the front of `bytes` until `received` breaks off. Returns the length of the parsed frames, and
-    /// the length of the next one as far as it is known.
+    /// the length of the next frame as far as it is known.
     fn decode(
         &mut self,
         bytes: &mut [u8],

@@ -29,7 +29,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame_with_length(first, &length, payload)
 }
 
-/// A client's frame with the given length, right or wrong.
+/// A client's frame whose header declares the given length, which may be wrong.
 fn frame_with_length(first: u8, length: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut out = vec![first, length[0] | MASKED];
     out.extend_from_slice(&length[1..]);
@@ -42,9 +42,9 @@ fn close(code: u16, reason: &[u8]) -> Vec<u8> {
     frame(FIN | CLOSE, &[&code.to_be_bytes(), reason].concat())
 }
 
-/// Feeds `chunks` to a decoder. Incomplete frames wait for more; bytes after a close frame are not read.
+/// Feeds `chunks` to a decoder. An incomplete frame waits for the next chunk. Bytes after a close frame are not read.
 ///
-/// Returns the number of bytes left over.
+/// Returns the number of bytes of the last, incomplete frame.
 fn read<'c>(
     max: usize,
     chunks: impl Iterator<Item = &'c [u8]>,
@@ -105,8 +105,8 @@ fn read_pieces<'c>(
     Ok(reader.waiting_bytes())
 }
 
-/// Checks that the frames, complete and in small pieces, yield `events` and then `end`: the bytes left over, or a
-/// violation.
+/// Checks that the frames yield `events` and then `end`, both as a whole and in small pieces. `end` is the number of
+/// bytes of an incomplete frame, or a violation.
 #[track_caller]
 fn check(max: usize, frames: &[Vec<u8>], events: &[Event<'_>], end: Result<usize, Violation>) {
     let stream = frames.concat();
@@ -565,7 +565,7 @@ fn text_too_long_for_a_control_frame_is_truncated() {
     put_ping(&mut out, &[1; 126]);
     assert_eq!((out.len(), out[1]), (127, 125));
 
-    // 41 characters of three bytes are 123 bytes; one more would be split.
+    // 41 characters of three bytes are 123 bytes. A further character would be split.
     for (reason, fits) in [("€".repeat(50), 123), (format!("x{}", "€".repeat(50)), 121)] {
         let mut out = Vec::new();
         put_close(&mut out, 1000, &reason);

@@ -1,4 +1,4 @@
-//! Tests of the depth of data, and of the number of acquaintances that data requests.
+//! Tests of the depth of data, of the number of acquaintances that data requests, and of the echoed type.
 
 use super::*;
 

@@ -70,7 +70,7 @@ pub(super) fn is_json(text: &str) -> bool {
     value(space(text.as_bytes())).is_some_and(|rest| space(rest).is_empty())
 }
 
-/// The meaning of a message, parsed the slow way.
+/// The meaning of a message as the reference parser finds it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     NotJson,

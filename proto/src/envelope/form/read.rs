@@ -1,4 +1,4 @@
-//! Reads the bodies of envelopes, which are not trusted: every length, count and text is checked.
+//! Reads the bodies of envelopes. Other hubs are not trusted: every length, count and text is checked.
 
 use std::sync::Arc;
 
@@ -57,13 +57,14 @@ impl<'a> BodyReader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// Reads a counter. Numbers so great that adding to them could overflow are malformed.
+    /// Reads a counter. A number above [`GREATEST_COUNT`] is malformed, because later additions to it could overflow.
     fn count(&mut self) -> Result<u64, Malformed> {
         let n = self.u64()?;
         if n > GREATEST_COUNT { Err(Malformed("a number is too great for a counter")) } else { Ok(n) }
     }
 
-    /// Reads a field that earlier releases of this version do not send. Returns its default if the body has ended.
+    /// Reads a field that earlier releases of this version do not send. Returns the field's default if the body has
+    /// ended.
     fn added<T: Default>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<T, Malformed> {
         if self.0.is_empty() { Ok(T::default()) } else { read(self) }
     }

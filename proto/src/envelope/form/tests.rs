@@ -225,7 +225,7 @@ fn encoded(envelopes: &[Envelope]) -> Vec<u8> {
     bytes
 }
 
-/// All envelopes that a frame decodes to, and the error after them, if any.
+/// Decodes a frame. Returns its envelopes, and the error that ended the decoding, if there was one.
 fn decoded(mut frame: &[u8]) -> (Vec<Envelope>, Result<(), Malformed>) {
     let mut envelopes = Vec::new();
     loop {
@@ -472,7 +472,7 @@ fn a_signal_of_version_2_0_0_ends_before_its_senders_standing() {
     let hub = HubId(PeerId::from_bytes([1; 20]));
     let incarnation = HubIncarnation(1);
     let route = RouteHeader { to: hub, to_incarnation: incarnation, from: hub, from_incarnation: incarnation, hops: 0 };
-    // The standing, and the kind as hubs since 2.1 know it.
+    // The trailing fields are the standing and the exact kind, which hubs before 2.1 do not send.
     let standings = [(Standing::Unknown, 2), (Standing::Outsider, 2), (Standing::Member(7), 10)];
     for (standing, field) in standings {
         let signal = SignalEnvelope {
@@ -538,7 +538,7 @@ fn a_reason_is_also_sent_as_version_2_0_0_knows_it() {
     for reason in CloseReason::ALL.map(closed).into_iter().chain([LeaveReason::HubLost, LeaveReason::Moved]) {
         let mut bytes = down(reason);
         assert_eq!(read(&bytes), reason);
-        // A hub of a later version sends a reason that this one does not know.
+        // A hub of a later version sends a reason that this version does not know.
         let last = bytes.len() - 1;
         bytes[last] = 200;
         let known = match reason {
@@ -561,7 +561,7 @@ fn a_takeover_of_version_2_0_0_ends_before_the_lineage() {
     let route = RouteHeader { to: hub, to_incarnation: incarnation, from: hub, from_incarnation: incarnation, hops: 0 };
     let lineage = Lineage { root: PeerIncarnation(3), session: PeerIncarnation(4) };
     let asked = Routed::Takeover { peer: hub.0, ticket: 5, resume: Some(lineage), owner: true };
-    // Without the owner, and without the lineage and the owner.
+    // The first body lacks the owner, the second one the lineage and the owner.
     for (missing, resume) in [(1, Some(lineage)), (17, None)] {
         let mut bytes = encoded(&[Envelope::Routed(route, Box::new(asked.clone()))]);
         bytes.truncate(bytes.len() - missing);

@@ -8,8 +8,9 @@ use crate::ws;
 
 use super::super::{Change, ChangeKind, Heartbeat, HubStatus, Routed, SnapshotPart};
 
-/// Outcomes that are not errors. Other numbers are the index of an [`ErrorCode`] in [`ErrorCode::ALL`]. Unknown numbers
-/// mean [`ErrorCode::Unknown`]. Hubs of 2.0.0 therefore read `FORWARDED` as unknown.
+/// The numbers of outcomes that are not errors. Any other number is the index of an [`ErrorCode`] in
+/// [`ErrorCode::ALL`]. A hub reads a number that it does not know as [`ErrorCode::Unknown`], so hubs of 2.0.0 read
+/// `FORWARDED` as `Unknown`.
 pub(super) const DELIVERED: u8 = u8::MAX;
 pub(super) const FORWARDED: u8 = DELIVERED - 1;
 const _: () = assert!(ErrorCode::ALL.len() <= FORWARDED as usize);
@@ -137,7 +138,7 @@ pub(super) fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
             put_peer(out, &signal.sender);
             put_peer(out, &signal.target);
             put_text(out, signal.network.as_str());
-            // The WebSocket header of the frame is not sent; its length determines it.
+            // The WebSocket header of the frame is not sent: the receiver computes it from the length.
             put_bytes(out, ws::payload(&signal.frame));
             put_standing(out, signal.standing);
             out.push(signal.kind as u8);

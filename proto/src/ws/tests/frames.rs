@@ -1,4 +1,4 @@
-//! Tests of frames that this side writes.
+//! Tests of frames that the hub writes.
 
 use super::*;
 
