@@ -310,8 +310,8 @@ impl Router {
         self.rosters.iter_in(slots)
     }
 
-    /// The first `most` members of a network, in ascending order of ids, each with the other hub that it is connected to
-    /// (`None`: this hub), and the number of all members.
+    /// The first `most` members of a network, in ascending order of ids, and the number of all members. Each listed
+    /// member has the other hub to which it is connected, or `None` for this hub.
     pub fn members_of(&self, network: &str, most: usize) -> (Vec<(PeerId, Option<HubId>)>, usize) {
         let found = self.rosters.find(network).and_then(|ix| self.rosters.network(ix));
         let Some(network) = found else { return (Vec::new(), 0) };

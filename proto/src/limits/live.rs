@@ -37,8 +37,8 @@ pub const LIVE_LISTED: usize = 128;
 /// Maximum number of networks, and of members of one network, in the lists of the live view. The largest networks and
 /// the members with the smallest ids are listed; others are only counted.
 ///
-/// A list is one answer: 200 x 350 B = 70 KB, since a network's name has at most 256 B. Members are read in one turn of a
-/// shard, which takes 20 us.
+/// A list is one answer of 200 x 350 B = 70 KB, since a network's name has at most 256 B. A shard reads the members in
+/// one turn, which takes 20 us.
 pub const LIVE_NAMES: usize = 200;
 
 /// Maximum number of streams of `/dashboard/events` that stay open. A further stream sends the history and then ends;

@@ -49,8 +49,8 @@ pub const SHORT_READ_BYTES: usize = 16 * 1024;
 pub const SIGNAL_QUARTERS: usize = 3;
 
 /// Bytes that the signals of each sender may fill in a target's queue while there is any room for signals. Beyond these
-/// bytes, a sender may fill at most half of the room that other senders leave, and at most a quarter of all room for
-/// signals. Further signals get `slow-peer`, and the target stays connected.
+/// bytes, senders share half of the room for signals, and each may fill at most half of what the others leave of it. So
+/// one sender fills at most a quarter of the room. Further signals get `slow-peer`, and the target stays connected.
 ///
 /// Of the 12 MiB for signals, one sender fills at most 3 MiB, the next one 1.5 MiB, and so on. 6 MiB remain for the
 /// small shares of this size: 384 senders with two offers each. To block another sender's signals, an attacker needs

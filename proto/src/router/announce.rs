@@ -97,7 +97,8 @@ impl Router {
         }
     }
 
-    /// Sends `announced` now, or after the last member of the roster that the session is still reading.
+    /// Sends `announced` now. If the session is still receiving the roster, `announced` follows the last member
+    /// instead.
     pub(super) fn acknowledge(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
         match self.sessions.membership_mut(id, ix) {
             Some(membership) => match membership.cursor() {
@@ -108,14 +109,14 @@ impl Router {
         }
     }
 
-    /// Sends `announced` to a session: the number of members of a network that it has discovered.
+    /// Sends `announced` to a session, with the number of members of a network that the session has discovered.
     pub(super) fn send_announced(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
         let membership = self.sessions.get(id).and_then(|session| Some((session.peer(), session.membership(ix)?)));
         let (Some((peer, membership)), Some(network)) = (membership, self.rosters.network(ix)) else {
             return bug!(self.bugs, RosterCursor, "{id:?} in {ix:?}");
         };
         let acquaintances = membership.circle().map_or(0, |circle| circle.announced() as usize);
-        // A bounded member knows only its circle. Others know their circle and all unbounded members except themselves.
+        // A bounded member knows only its circle. An unbounded member knows its circle and all other unbounded members.
         let others = if membership.observes() {
             network.len() - usize::from(network.member(&peer).is_some())
         } else if membership.is_bounded() {
@@ -128,8 +129,8 @@ impl Router {
         self.send(id, Frame::Arena(frame), MessageKind::Announced);
     }
 
-    /// Finishes leaves before a join: the leave of this network, if the session joins it again, and one other, so that
-    /// few unfinished leaves accumulate.
+    /// Finishes up to two unfinished leaves before a join: the leave from the network that the session joins again, and
+    /// one other, so that few unfinished leaves accumulate.
     pub(super) fn leave_before_joining(&mut self, id: SessionId, network: &str, now: Now) {
         if self.leaving.is_empty() {
             return;
@@ -140,7 +141,7 @@ impl Router {
         self.finish_leaving(id, None, now);
     }
 
-    /// Whether a session may join another network. `known` is the network, if it exists.
+    /// Whether a session may join one more network. `known` is that network, if it exists.
     fn may_join(&self, session: &Session, known: Option<NetworkIx>) -> Result<(), ErrorCode> {
         let size = known.and_then(|ix| self.rosters.network(ix)).map_or(0, |network| network.len());
         if session.memberships().len() >= self.config.max_networks_per_peer {
@@ -152,18 +153,19 @@ impl Router {
         }
     }
 
-    /// Whether the budget has room for this many more bytes of a session.
+    /// Whether the budget for announcements has room for `more` bytes of a session.
     pub(super) fn has_room_for(&self, session: &Session, more: u32) -> bool {
         self.stats.announced_bytes + u64::from(more) <= self.config.announce_budget_bytes as u64
             || session.announced_bytes() + more as usize <= ANNOUNCE_FLOOR_BYTES
     }
 
-    /// Estimated number of peers that receive an event about a member or a new member of a network, on all hubs.
+    /// Estimated number of peers, on all hubs, that receive an event about this peer in a network. The peer can be a
+    /// member already, or be about to join.
     pub(super) fn receivers(&self, network: Option<NetworkIx>, peer: PeerId, discovery: Discovery) -> u64 {
         let network = network.and_then(|ix| self.rosters.network(ix));
         let knowers = network.and_then(|network| network.member(&peer)).map_or(0, |member| member.knowers().len());
         let others = match (discovery.is_bounded(), network) {
-            // It meets its picks, and each of them discovers it.
+            // A bounded member and each of its picks discover each other, which is two events for each pick.
             (true, _) => 2 * (usize::from(discovery.closest()) + self.config.tuning.random_picks),
             (false, Some(network)) => network.unbounded(),
             (false, None) => 0,
@@ -172,7 +174,8 @@ impl Router {
     }
 
     /// Takes the bytes of the events that an announcement causes from the session's budget, and from the budget of the
-    /// network if the session is already a member. A join is never refused because of the messages of others.
+    /// network if the session is already a member. A join takes nothing from the network's budget here, so that
+    /// messages of other members never cause its refusal.
     fn take_events(&mut self, id: SessionId, renewed: Option<NetworkIx>, bytes: u64, now: Now) -> Result<(), Exceeded> {
         if let Some(ix) = renewed {
             self.take_of_network(id, ix, (BudgetItem::Events, bytes), now)?;
@@ -186,7 +189,7 @@ impl Router {
         }
     }
 
-    /// Makes a session a member of a network whose roster its peer has entered, and introduces it.
+    /// Makes a session a member of a network, and introduces its peer, which is already in the network's roster.
     fn join(&mut self, id: SessionId, ix: NetworkIx, stay: Stay, now: Now) {
         let (Some(network), Some(session)) = (self.rosters.network_mut(ix), self.sessions.get_mut(id)) else {
             return bug!(self.bugs, JoinState, "{id:?} in {ix:?}");
@@ -200,7 +203,7 @@ impl Router {
         self.propose_from_here(ix, peer, now);
     }
 
-    /// Handles a member's repeated announcement: it receives the roster and its circle again.
+    /// Handles a member's repeated announcement: the member receives the roster and its circle again.
     pub(super) fn renew(&mut self, id: SessionId, ix: NetworkIx) {
         let (Some(network), Some(membership)) = (self.rosters.network(ix), self.sessions.membership_mut(id, ix)) else {
             return bug!(self.bugs, JoinState, "{id:?} in {ix:?}");
@@ -211,7 +214,7 @@ impl Router {
         self.announce_circle_again(id, ix);
     }
 
-    /// Counts the bytes of an announcement in place of those of the previous one.
+    /// Counts the bytes of an announcement in place of the bytes of the member's previous announcement.
     pub(super) fn count_announced(&mut self, id: SessionId, ix: NetworkIx, bytes: u32) {
         match self.sessions.membership_mut(id, ix) {
             Some(membership) => {

@@ -15,7 +15,7 @@ use super::takeovers::Parties;
 
 impl Router {
     /// Compares all records of this shard with each other, and reports a contradiction as an impossible state. Call it
-    /// between two inputs. It takes time in proportion to the state, so only tests call it.
+    /// between two inputs. The comparison takes time in proportion to the state, so only tests call this function.
     ///
     /// # Panics
     ///
@@ -52,7 +52,8 @@ impl Router {
         self.home.claim_elsewhere(peer)
     }
 
-    /// Checks that each admitted session is the current one of its peer, and that each other one waits for a takeover.
+    /// Checks that each admitted session is the current session of its peer, and that each other session waits for a
+    /// takeover.
     fn audit_sessions(&self) -> Result<(), String> {
         self.takeovers.audit()?;
         let mut admitted = 0;
@@ -68,7 +69,9 @@ impl Router {
             } else {
                 admitted += 1;
                 let speaks = self.by_peer.get(&peer);
-                ensure(speaks == Some(&id), || format!("{speaks:?} speaks for {peer:?} of session {id:?}"))?;
+                ensure(speaks == Some(&id), || {
+                    format!("session {id:?} of {peer:?} is admitted, but the current session is {speaks:?}")
+                })?;
             }
         }
         ensure(admitted == self.by_peer.len(), || {
@@ -101,18 +104,18 @@ impl Router {
                 *bounded += 1;
                 ensure(membership.circle().is_some(), || format!("{peer:?} has no circle in {ix:?}"))?;
             }
-            // The winning claim may be that of another hub.
+            // The claim in the roster may be greater, if the peer is also connected to another hub.
             let Some(member) = network.member(&peer) else {
-                return Err(format!("{peer:?} is in {ix:?}, and not in its roster"));
+                return Err(format!("{peer:?} has a membership in {ix:?}, but is not in the roster"));
             };
             ensure(session.claim().against(member.announcement().claim) != Precedence::Wins, || {
-                format!("roster of {ix:?} has {peer:?} by a smaller claim than that of its session")
+                format!("in the roster of {ix:?}, {peer:?} has a smaller claim than its session")
             })?;
         }
         for (ix, network) in self.rosters.all() {
             let are: (usize, usize, usize) = lists.get(&ix).copied().unwrap_or_default();
             let listed = (network.locals().len(), network.bounded_locals(), network.observers().len());
-            ensure(listed == are, || format!("{ix:?} lists {listed:?} sessions, and has {are:?}"))?;
+            ensure(listed == are, || format!("{ix:?} lists {listed:?} sessions, but {are:?} have a membership"))?;
         }
         Ok(())
     }
@@ -145,7 +148,7 @@ impl Router {
             for other in circle.all() {
                 let member = self.rosters.member(ix, &other);
                 ensure(member.is_some_and(|member| member.knowers().contains(&id)), || {
-                    format!("{peer:?} knows {other:?} in {ix:?}, which does not know that")
+                    format!("{peer:?} knows {other:?} in {ix:?}, but is not in the member's list of knowers")
                 })?;
             }
         }
@@ -157,7 +160,7 @@ impl Router {
                 for &id in member.knowers() {
                     let circle = self.sessions.membership(id, ix).and_then(Membership::circle);
                     ensure(circle.is_some_and(|circle| circle.contains(peer)), || {
-                        format!("{id:?} should know {peer:?} in {ix:?}, and does not")
+                        format!("{id:?} is listed as knowing {peer:?} in {ix:?}, but does not know that peer")
                     })?;
                 }
             }

@@ -17,8 +17,8 @@ use super::session::Session;
 const FORBIDDEN: &str = r#"{"reason":"forbidden"}"#;
 
 impl Router {
-    /// Begins to watch the grant of a session: when the session begins, and again when it is admitted, because a
-    /// waiting session receives no warning.
+    /// Begins to watch the expiry of a session's grant. This is done when the session begins, and again when it is
+    /// admitted, because a waiting session receives no warning.
     pub(super) fn watch_grant(&mut self, id: SessionId, now: Now) {
         if let Some(held) = self.sessions.get_mut(id).and_then(Session::held_mut) {
             self.expiries.watch(id, held, now);
@@ -41,7 +41,7 @@ impl Router {
 
     /// Processes the result of the check of a new token.
     pub(super) fn authorized(&mut self, id: SessionId, grant: Result<Box<Grant>, &'static str>, now: Now) {
-        // The session may have ended meanwhile.
+        // The session may have ended during the check.
         let Some(session) = self.sessions.get_mut(id) else { return };
         let peer = session.peer();
         let Some(held) = session.held_mut().filter(|held| held.is_renewing()) else {
@@ -91,7 +91,8 @@ impl Router {
         }
     }
 
-    /// Warns sessions whose grants end soon, and closes those whose grants have ended, as many as fit into this turn.
+    /// Warns sessions whose grants end soon, and closes sessions whose grants have ended, as many as fit into this
+    /// turn.
     pub(super) fn expire_grants(&mut self, now: Now) {
         while self.outputs.len() < TURN_OUTPUTS
             && let Some(id) = self.expiries.next_due(now.at)

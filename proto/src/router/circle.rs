@@ -4,10 +4,10 @@ use crate::bugs::ensure;
 use crate::id::PeerId;
 use crate::limits::MAX_DECLINED;
 
-/// The acquaintances of a peer in a network, except those that it knows without stored state.
+/// The acquaintances of a peer in a network. Unbounded members know each other without an entry here.
 ///
-/// It has at most [`MAX_ACQUAINTANCES`](crate::limits::MAX_ACQUAINTANCES) that were announced to the peer, and
-/// [`MAX_DECLINED`] that declined.
+/// A circle has at most [`MAX_ACQUAINTANCES`](crate::limits::MAX_ACQUAINTANCES) acquaintances that were announced to
+/// the peer, and at most [`MAX_DECLINED`] that declined.
 #[derive(Debug, Default)]
 pub(super) struct Circle {
     /// Acquaintances in ascending order of ids.
@@ -18,7 +18,7 @@ pub(super) struct Circle {
     queued: bool,
 }
 
-/// 21 bytes, because a peer can have a thousand acquaintances.
+/// One acquaintance. It takes only 21 bytes, because a peer can have a thousand acquaintances.
 #[derive(Clone, Copy, Debug)]
 struct Acquaintance {
     peer: PeerId,
@@ -30,18 +30,19 @@ const CLOSE: u8 = 1;
 const RANDOM: u8 = 2;
 /// A peer of another hub that has not confirmed the meeting yet.
 const UNANSWERED: u8 = 4;
-/// A peer that declined because its circle is full. It was announced as left, and is not picked again.
+/// A peer that declined because its circle is full. It was reported to the owner of this circle as left, and is not
+/// picked again.
 const DECLINED: u8 = 8;
 
-/// Why a peer is in a circle. This decides whether it is replaced when it leaves.
+/// Why an acquaintance is in a circle. This decides whether another member replaces the acquaintance when it leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Bond {
     /// One of the peer's closest picks. It is replaced.
     Close,
     /// One of the peer's random picks. It is replaced.
     Random,
-    /// The other peer picked or signaled this peer, or `discover` found it. It is replaced only if fewer acquaintances
-    /// are left than the peer wants.
+    /// The other peer picked or signaled this peer, or `discover` found it. It is replaced only if the peer then has
+    /// fewer acquaintances than it requested.
     Met,
 }
 
@@ -50,9 +51,9 @@ pub(super) enum Bond {
 pub(super) enum Met {
     /// The other peer was added.
     Now,
-    /// It was added after it had declined.
+    /// The other peer was added after it had declined.
     AtLast,
-    /// It was already in the circle.
+    /// The other peer was already in the circle.
     Before,
     /// The circle is full.
     Not,
@@ -63,11 +64,11 @@ pub(super) enum Met {
 pub(super) enum Declined {
     /// The other peer is not in the circle.
     Unknown,
-    /// It had declined before.
+    /// The other peer had declined before.
     Before,
-    /// It is remembered, so that it is not picked again.
+    /// The other peer stays in the circle as declined, so that it is not picked again.
     Remembered(Bond),
-    /// It was removed, because [`MAX_DECLINED`] others are remembered.
+    /// The other peer was removed, because the circle already has [`MAX_DECLINED`] peers that declined.
     Forgotten,
 }
 
@@ -112,7 +113,7 @@ impl Circle {
         self.find(peer).is_ok_and(|at| !self.all[at].has_declined())
     }
 
-    /// Whether a peer has answered and not declined. `None` if it is not in the circle.
+    /// Whether a peer has confirmed the meeting. `None` if the peer is not in the circle.
     pub(super) fn is_confirmed(&self, peer: &PeerId) -> Option<bool> {
         self.find(peer).ok().map(|at| self.all[at].marks & (UNANSWERED | DECLINED) == 0)
     }
@@ -142,7 +143,7 @@ impl Circle {
         self.all.iter().map(|other| other.peer)
     }
 
-    /// Adds a peer, unless `most` others have been announced.
+    /// Adds a peer, unless `most` other peers have been announced.
     pub(super) fn meet(&mut self, peer: PeerId, bond: Bond, most: usize) -> Met {
         match self.find(&peer) {
             Ok(at) if !self.all[at].has_declined() => {
@@ -158,7 +159,8 @@ impl Circle {
             }
             Err(at) => {
                 if self.all.len() == self.all.capacity() {
-                    // The capacity grows by a half instead of doubling, because most circles have reached their size.
+                    // The capacity grows by a half instead of doubling, because most circles that are full grow little
+                    // more.
                     self.all.reserve_exact(8 + self.all.len() / 2);
                 }
                 self.all.insert(at, Acquaintance { peer, marks: bond.marks() });
@@ -168,7 +170,7 @@ impl Circle {
         Met::Now
     }
 
-    /// Removes a peer that has left. Returns its bond, if it was announced to the peer.
+    /// Removes an acquaintance that has left. Returns its bond, unless it had declined.
     pub(super) fn part(&mut self, peer: &PeerId) -> Option<Bond> {
         let gone = self.all.remove(self.find(peer).ok()?);
         if gone.has_declined() {
@@ -196,7 +198,7 @@ impl Circle {
         }
     }
 
-    /// Marks a peer whose answer is awaited. Returns false if it is not in the circle.
+    /// Marks an acquaintance whose answer is awaited. Returns false if it is not in the circle.
     pub(super) fn await_answer(&mut self, peer: &PeerId) -> bool {
         let found = self.find(peer);
         if let Ok(at) = found {

@@ -1,4 +1,4 @@
-//! Finds the closest members of a network, by the exclusive or of ids, without visiting the others.
+//! Finds the closest members of a network, by the exclusive or of ids, without visiting all members.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Range;
@@ -7,19 +7,19 @@ use std::ops::{Bound, ControlFlow};
 
 use crate::id::PeerId;
 
-/// Number of members in one distance class up to which they are sorted. In a larger class only the requested ones are
-/// visited.
+/// Maximum number of members with the same number of shared bits that are collected and sorted. If there are more, only
+/// the requested members among them are visited.
 const SORTED: usize = 64;
 
 /// Calls `visit` with members in ascending distance from `center`, `center` itself first, until `visit` breaks off.
 ///
 /// The closest ids share the most leading bits with `center`. In the sorted order, all ids that share at least n bits
-/// with it lie in one range around it. The ids that share exactly n bits are one half of that range: those with the
-/// other value of the next bit. So the search starts at `center` and adds half after half, outwards. A large half is
-/// searched in the same way, from its point closest to `center`.
+/// with `center` lie in one range around `center`. The ids that share exactly n bits are one half of that range: the
+/// half in which the next bit differs from `center`. So the search starts at `center` and adds half after half,
+/// outwards. A large half is searched in the same way, starting at the id in that half that is closest to `center`.
 ///
-/// With random ids this visits about twice the requested number of members, whatever the size of the network. Chosen
-/// ids can make it descend through all 160 bits, with two lookups each.
+/// With random ids this visits about twice the requested number of members, whatever the size of the network. If ids
+/// are chosen by an attacker, the search can descend through all 160 bits, with two lookups for each bit.
 pub(super) fn visit_closest<'a, V>(
     members: &'a BTreeMap<PeerId, V>,
     center: PeerId,
@@ -44,7 +44,8 @@ fn visit_run<'a, V>(
     let shared = |next: Option<&(&PeerId, &V)>| next.map(|(peer, _)| center.shared_bits(peer));
     loop {
         let (up, down) = (shared(above.peek()), shared(below.peek()));
-        // A bit of `center` is 0 or 1, so members on different sides never share the same number of bits.
+        // Members above `center` first differ from it in a bit that is 0 in `center`, and members below in a bit that
+        // is 1. So `up` and `down` are never equal.
         let Some(bits) = up.max(down) else { return ControlFlow::Continue(()) };
         let mut half = Vec::new();
         let complete = if up == Some(bits) {
@@ -79,8 +80,8 @@ fn before<V>(members: &BTreeMap<PeerId, V>, from: PeerId, to: PeerId) -> Peekabl
     members.range((Bound::Included(to), Bound::Excluded(from))).rev().peekable()
 }
 
-/// Removes the members at the front of `run` that share `bits` bits with `center`. Returns false if there are more than
-/// [`SORTED`].
+/// Moves the members at the front of `run` that share `bits` bits with `center` to `into`. Returns false if there are
+/// more than [`SORTED`].
 fn gather<'a, V: 'a>(
     run: &mut Peekable<impl Iterator<Item = (&'a PeerId, &'a V)>>,
     center: &PeerId,
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn few_members_are_visited_in_a_large_network() {
-        // The worst case of chosen ids: at each bit, many ids on the other side.
+        // The worst case of chosen ids: many ids share exactly n bits with the center, for each n.
         let mut members = BTreeMap::new();
         let center = PeerId::from_bytes([0; 20]);
         for bit in 0..120 {

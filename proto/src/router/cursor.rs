@@ -8,19 +8,21 @@ use super::network::Rank;
 
 /// The progress of a new member through a roster, at the speed of its socket.
 ///
-/// Members after the cursor have not had their turn in this pass. Changes of such members are left to their turn,
-/// unless the new member already knows them: they were announced early, or in an earlier pass.
+/// The turn of a member comes when the cursor reaches its rank and the member is announced. Changes of members after
+/// the cursor need no event, because the later announcement covers them. An exception are members that the new member
+/// already knows, because they were announced early or in an earlier pass.
 #[derive(Debug, Default)]
 pub(super) struct RosterCursor {
     /// Members up to this rank have had their turn in this pass.
     after: Option<Rank>,
-    /// Rank that earlier passes reached: members up to it are known. It is set when a peer announces itself again.
+    /// Rank that earlier passes reached: the peer knows all members up to this rank. Set when the peer announces itself
+    /// again.
     known: Option<Rank>,
     /// Members announced before their turn in this pass.
     early: BTreeSet<PeerId>,
     /// Members announced before their turn in an interrupted pass.
     known_early: BTreeSet<PeerId>,
-    /// Whether `announced` follows the last member.
+    /// Whether `announced` must be sent after the last member.
     ack: bool,
 }
 
@@ -38,7 +40,7 @@ impl RosterCursor {
         Self { known, ..Self::default() }
     }
 
-    /// The cursor of the next pass, if the peer announces itself again before this one has ended.
+    /// The cursor of the next pass, if the peer announces itself again before this pass has ended.
     pub(super) fn interrupted(mut self) -> Self {
         self.known_early.append(&mut self.early);
         let known = self.after.max(self.known);
@@ -50,12 +52,12 @@ impl RosterCursor {
         self.ack = true;
     }
 
-    /// Whether `announced` follows the last member.
+    /// Whether `announced` must be sent after the last member.
     pub(super) fn is_acknowledged(&self) -> bool {
         self.ack
     }
 
-    /// Members up to this rank have had their turn.
+    /// The rank up to which members have had their turn.
     pub(super) fn after(&self) -> Option<Rank> {
         self.after
     }
@@ -65,18 +67,18 @@ impl RosterCursor {
         self.after = Some(rank);
     }
 
-    /// Gives a member its turn. Returns whether it must be announced now, because it was not announced early.
+    /// Gives a member its turn. Returns whether the member must be announced now, because it was not announced early.
     pub(super) fn turn(&mut self, peer: &PeerId) -> bool {
         !self.early.remove(peer)
     }
 
-    /// Announces a member before its turn. Returns whether the new member did not know it.
+    /// Records that a member is announced before its turn. Returns false if the new member knew that member already.
     pub(super) fn introduce(&mut self, rank: Rank, peer: &PeerId) -> bool {
         !self.knows(rank, peer) && self.early.insert(*peer)
     }
 
-    /// Processes a change of a member. Returns whether the new member must be notified of it at once. Otherwise the
-    /// member's turn covers it.
+    /// Processes a change of a member. Returns whether the new member must be notified now. Otherwise, the later
+    /// announcement of the changed member covers the change.
     pub(super) fn notify(&mut self, rank: Rank, peer: &PeerId, event: MemberEvent) -> bool {
         match event {
             MemberEvent::Left => {
@@ -87,7 +89,8 @@ impl RosterCursor {
             }
             MemberEvent::Joined | MemberEvent::Renewed if !self.awaits(rank, peer) => true,
             MemberEvent::Joined | MemberEvent::Renewed => {
-                // Known from an earlier pass: it will receive the next leave, so it must also receive this event.
+                // If the new member knows the changed member from an earlier pass, it will receive that member's leave,
+                // so it must also receive this event.
                 let known = self.knows(rank, peer);
                 if known {
                     self.early.insert(*peer);
@@ -97,7 +100,7 @@ impl RosterCursor {
         }
     }
 
-    /// Whether the member has been announced to the new member.
+    /// Whether this member has been announced to the new member.
     fn knows(&self, rank: Rank, peer: &PeerId) -> bool {
         self.after.is_some_and(|after| rank <= after)
             || self.known.is_some_and(|known| rank <= known)
@@ -105,7 +108,7 @@ impl RosterCursor {
             || self.known_early.contains(peer)
     }
 
-    /// Whether the member's turn in this pass is still to come.
+    /// Whether this member has not had its turn in this pass and was not announced early.
     fn awaits(&self, rank: Rank, peer: &PeerId) -> bool {
         self.after.is_none_or(|after| rank > after) && !self.early.contains(peer)
     }
@@ -174,7 +177,7 @@ mod tests {
         cursor.introduce(rank, &early);
         let mut cursor = cursor.interrupted();
         assert_eq!(cursor.after(), None);
-        // Known from the first pass, or announced now: their turn is over.
+        // Both members were announced in the first pass, so they have no further turn.
         for (rank, peer) in [member(3), (rank, early)] {
             assert!(cursor.notify(rank, &peer, MemberEvent::Renewed) && !cursor.turn(&peer));
         }

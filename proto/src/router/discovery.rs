@@ -17,7 +17,7 @@ pub enum Discovery {
 }
 
 impl Discovery {
-    /// Whether a peer knows only some members.
+    /// Whether a peer in this mode knows only some members.
     pub const fn is_bounded(self) -> bool {
         matches!(self, Self::Closest(_))
     }

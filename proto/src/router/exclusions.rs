@@ -30,8 +30,8 @@ impl Exclusions {
         Self { until: HashMap::with_hasher(keys) }
     }
 
-    /// Excludes `what` for this time from now on. Replaces an earlier exclusion of it. Zero ends that exclusion.
-    /// Returns false, without effect, if [`MAX_EXCLUSIONS`] others are in force.
+    /// Excludes `what` for `out_for` from now on, and replaces an earlier exclusion of the same subject. Zero ends the
+    /// earlier exclusion. Returns false, without effect, if [`MAX_EXCLUSIONS`] others are in force.
     pub(super) fn set(&mut self, what: Excluded, out_for: Duration, now: Duration) -> bool {
         self.until.retain(|_, until| *until > now);
         if out_for.is_zero() {

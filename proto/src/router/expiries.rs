@@ -30,7 +30,8 @@ impl Held {
         &self.grant
     }
 
-    /// Records that a new token is being checked. Returns false if another one is.
+    /// Records that a new token is being checked. Returns false if another token of the session is being checked
+    /// already.
     pub(super) fn begin_renewal(&mut self) -> bool {
         !std::mem::replace(&mut self.is_renewing, true)
     }
@@ -50,22 +51,22 @@ impl Held {
         self.ends <= now
     }
 
-    /// The time left.
+    /// The time until the grant ends. `None` if it does not end.
     pub(super) fn left(&self, now: Duration) -> Option<Duration> {
         self.due.map(|_| self.ends.saturating_sub(now))
     }
 }
 
-/// What is due for a session.
+/// The event of a grant that is due for a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Expiry {
-    /// Its grant ends in this time.
+    /// The grant ends after this time.
     Soon(Duration),
-    /// Its grant has ended.
+    /// The grant has ended.
     Now,
 }
 
-/// The next warning, or the end, of each grant that ends: one entry for each such session.
+/// The time of the next warning, or of the end, of each grant that ends. Each session with such a grant has one entry.
 #[derive(Debug, Default)]
 pub(super) struct Expiries {
     due: BTreeSet<(Duration, SessionId)>,
@@ -77,8 +78,7 @@ impl Expiries {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Begins to watch a session's grant: its first one, or a new one. Later jumps of the wall clock do not move its
-    /// end.
+    /// Begins to watch a session's first or new grant. Later jumps of the wall clock do not move the end of the grant.
     pub(super) fn watch(&mut self, id: SessionId, held: &mut Held, now: Now) {
         self.forget(id, Some(held));
         held.is_warned = false;
@@ -103,13 +103,14 @@ impl Expiries {
         }
     }
 
-    /// Removes the next session that is due at `now`. The caller then calls [`Self::judge`] with its grant.
+    /// Removes the next session that is due at `now`. The caller then calls [`Self::judge`] with the grant of this
+    /// session.
     pub(super) fn next_due(&mut self, now: Duration) -> Option<SessionId> {
         let (at, _) = self.due.first()?;
         if *at > now { None } else { self.due.pop_first().map(|(_, id)| id) }
     }
 
-    /// Decides what is due for a session.
+    /// Decides whether a session is warned or its grant has ended.
     pub(super) fn judge(&mut self, id: SessionId, held: &mut Held, now: Duration) -> Expiry {
         let left = held.ends.saturating_sub(now);
         if held.is_warned || left.is_zero() {

@@ -1,4 +1,4 @@
-//! The claims to the ids of a home shard's peers, as far as it knows them.
+//! The claims to the ids of a home shard's peers, as far as this shard knows them.
 
 use std::collections::HashMap;
 
@@ -9,11 +9,11 @@ use crate::limits::GREATEST_TIME_FOLLOWED;
 
 /// The latest incarnation of any session, and the peers of this home shard that are connected to another hub.
 ///
-/// Each new session gets a greater incarnation than every earlier one that this shard knows, so its claim wins (see
-/// [`Claim`]), whatever the clocks of the hubs.
+/// Each new session gets a greater incarnation than every earlier session that this shard knows. So its claim wins (see
+/// [`Claim`]), even if the clocks of the hubs differ.
 #[derive(Debug)]
 pub(super) struct Home {
-    /// The latest incarnation that was given to a session or received from another hub. It only grows.
+    /// The latest incarnation that this shard gave to a session or received from another hub. It only grows.
     latest: PeerIncarnation,
     /// The claims of other hubs. The relay reports at most `MAX_PEERS_PER_HUB` for each of `MAX_HUBS` hubs.
     elsewhere: HashMap<PeerId, Claim, Keys>,
@@ -24,8 +24,8 @@ impl Home {
         Self { latest: PeerIncarnation::default(), elsewhere: HashMap::with_hasher(keys) }
     }
 
-    /// Makes later sessions follow an incarnation that another hub has assigned. Incarnations above
-    /// [`GREATEST_TIME_FOLLOWED`] count as that one. Otherwise one hub with a wrong clock could exhaust the numbers of
+    /// Makes later sessions get a greater incarnation than one that another hub has assigned. Incarnations above
+    /// [`GREATEST_TIME_FOLLOWED`] are not exceeded. Otherwise one hub with a wrong clock could exhaust the numbers of
     /// all hubs.
     pub(super) fn follow(&mut self, incarnation: PeerIncarnation) {
         self.latest = self.latest.max(incarnation.min(PeerIncarnation(GREATEST_TIME_FOLLOWED)));
@@ -48,14 +48,14 @@ impl Home {
         self.elsewhere.get(peer).copied()
     }
 
-    /// Records that a peer is connected to another hub. Later sessions here need a greater claim even after it has
-    /// left, because its leave may reach other shards after their announcements.
+    /// Records that a peer is connected to another hub. Later sessions here need a greater claim even after the peer
+    /// has left the other hub, because that leave may reach other shards after the announcements of the later sessions.
     pub(super) fn connected_elsewhere(&mut self, peer: PeerId, claim: Claim) {
         self.follow(claim.incarnation);
         self.elsewhere.insert(peer, claim);
     }
 
-    /// Records that a claim of another hub has ended. Returns whether it was the current one.
+    /// Records that a claim of another hub has ended. Returns whether it was the current claim to this peer.
     pub(super) fn ended_elsewhere(&mut self, peer: &PeerId, claim: Claim) -> bool {
         let is_current = self.elsewhere.get(peer) == Some(&claim);
         if is_current {

@@ -39,18 +39,18 @@ impl Router {
         self.leave_all(id, leaver, left, now);
     }
 
-    /// Makes a session leave networks. Notifies in this turn the members of as many networks as fit into it.
+    /// Makes a session leave networks. Notifies the members of as many of these networks as fit into this turn.
     pub(super) fn leave_all(&mut self, id: SessionId, leaver: Leaver, memberships: Vec<Membership>, now: Now) {
         for membership in &memberships {
             self.detach(id, leaver.peer, membership);
         }
-        // Nobody knows of observers.
+        // Members do not know of observers, so the leave of an observer needs no event.
         let known = memberships.iter().filter(|membership| !membership.observes());
         self.leave_detached(id, leaver, known.map(Membership::network).collect(), now);
     }
 
-    /// Notifies the members of networks from which a session is [detached](Self::detach), of as many networks as fit
-    /// into this turn.
+    /// Notifies the members of the networks from which a session was [detached](Self::detach). Networks that do not fit
+    /// into this turn are left for later turns.
     pub(super) fn leave_detached(&mut self, id: SessionId, leaver: Leaver, networks: Vec<NetworkIx>, now: Now) {
         let mut networks = networks.into_iter();
         while !self.is_turn_over()
@@ -62,8 +62,8 @@ impl Router {
         self.ask_to_continue();
     }
 
-    /// Removes a session from a network, so that it receives no more events of it. [`Self::leave`] notifies the
-    /// members.
+    /// Removes a session from a network, so that the session receives no more events of that network. [`Self::leave`]
+    /// notifies the members.
     pub(super) fn detach(&mut self, id: SessionId, peer: PeerId, membership: &Membership) {
         let ix = membership.network();
         self.stats.announced_bytes -= u64::from(membership.announced_bytes());
@@ -91,7 +91,7 @@ impl Router {
         }
     }
 
-    /// Removes a session that has left a network from its roster, on all shards.
+    /// Removes a peer whose session has left a network from the network's roster, on all shards.
     fn leave(&mut self, leaver: &Leaver, ix: NetworkIx, now: Now) {
         let Leaver { peer, claim, ref how } = *leaver;
         let Some(network) = self.rosters.network_mut(ix) else {
@@ -101,10 +101,11 @@ impl Router {
         let name = network.name().clone();
         let (frame, kind) = (Arc::new(how.frame(&peer, claim.incarnation, name.as_str(), now)), how.kind());
         let leave = Arc::new(Leave { peer, network: name, claim, frame, kind });
-        // This comes first, because replacements are introduced after the leave.
+        // The leave is posted first, because the letters that introduce replacements must follow it.
         self.post_to_shards(&ToShard::Left(Arc::clone(&leave)));
         if kind == MessageKind::Goodbye {
-            // The mesh receives one letter for the end of a session, not one per network.
+            // At the end of a session, the mesh receives one letter for the session instead of one letter for each
+            // network.
             self.post_to_mesh(|| ToMesh::Left(Arc::clone(&leave)));
         }
         if let Some(network) = self.rosters.network_mut(ix) {
@@ -114,14 +115,14 @@ impl Router {
         self.member_left_in(ix, &leave, now);
     }
 
-    /// Finishes one leave that a session has begun: of this network, or of any.
+    /// Finishes one leave that a session has begun: the leave from this network, or from any network if `ix` is `None`.
     pub(super) fn finish_leaving(&mut self, id: SessionId, ix: Option<NetworkIx>, now: Now) {
         if let Some((ix, leaver)) = self.leaving.take(Some(id), ix) {
             self.leave(&leaver, ix, now);
         }
     }
 
-    /// Does the next slice.
+    /// Does the next slice of long work.
     pub(super) fn continue_work(&mut self, now: Now) {
         self.unfinished = false;
         self.work(now);
@@ -139,8 +140,8 @@ impl Router {
         }
     }
 
-    /// Whether a roster entry of this shard may belong to a peer whose leave is unfinished. `id` is the peer's current
-    /// session, if it has one.
+    /// Whether a roster entry of this shard may belong to a peer whose members have not been notified of its leave yet.
+    /// `id` is the peer's current session, if it has one.
     pub(super) fn is_leaving(&self, id: Option<SessionId>, ix: NetworkIx) -> bool {
         !self.leaving.is_empty() && id.is_none_or(|id| self.sessions.membership(id, ix).is_none())
     }

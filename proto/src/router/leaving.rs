@@ -1,9 +1,9 @@
-//! Leaves whose members have not been notified yet.
+//! Unfinished leaves: the members of the network have not been notified yet.
 //!
-//! When a session in a thousand networks ends, or leaves all of them, a thousand rosters change. The session leaves
-//! them at once: it receives no more events of them, and may join each again. The members are notified in slices.
-//! Leaves without notifications are kept here, with the session's claim, so that a later session of the peer is not
-//! confused with the leaver.
+//! When a session in a thousand networks ends, or leaves all of them, a thousand rosters change. The session leaves all
+//! these networks immediately: it receives no more events of them, and may join them again. The members are notified in
+//! slices. Until then, a leave is kept here with the session's claim, so that a later session of the peer is not
+//! confused with the session that leaves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use super::roster::NetworkIx;
 /// Networks that sessions have left and whose members have not been notified.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
-    /// Ordered by session, and by the order in which it left. A session has at most MAX_NETWORKS_PER_PEER plus one
-    /// networks, here and in its memberships together.
+    /// Ordered by session, and then by the order of its leaves. The networks of a session here and in its memberships
+    /// together are at most MAX_NETWORKS_PER_PEER plus one.
     parts: BTreeMap<(SessionId, u64), Part>,
     last: u64,
 }
 
-/// The networks that a session left with one message, or with its end.
+/// The networks that a session left by one message, or by its end.
 #[derive(Debug)]
 struct Part {
     leaver: Leaver,
@@ -74,7 +74,8 @@ impl Leaving {
         }
     }
 
-    /// Removes and returns the next network, of this session and with this place if they are given.
+    /// Removes and returns the next network with its leaver. If `id` or `ix` is given, only a leave of this session or
+    /// from this network is returned.
     pub(super) fn take(&mut self, id: Option<SessionId>, ix: Option<NetworkIx>) -> Option<(NetworkIx, Leaver)> {
         let from = id.map_or((SessionId { slot: 0, generation: 0 }, 0), |id| (id, 0));
         let parts = self.parts.range_mut(from..).take_while(|((of, _), _)| id.is_none_or(|id| id == *of));
@@ -94,7 +95,7 @@ impl Leaving {
         Some((network, leaver))
     }
 
-    /// Whether members of a network have not been notified yet of this peer's leave, by this claim.
+    /// Whether the leave of this peer with this claim from a network is still unfinished.
     pub(super) fn has(&self, peer: &PeerId, claim: Claim, ix: NetworkIx) -> bool {
         let is_it = |part: &Part| part.leaver.peer == *peer && part.leaver.claim == claim;
         self.parts.values().any(|part| is_it(part) && part.networks.contains(&ix))

@@ -16,9 +16,9 @@ use crate::wire::{MessageKind, SignalKind, Template};
 use super::Discovery;
 use super::order::{Acted, Order};
 
-/// Inputs of a router. Each variant says when it may come. Inputs of one session arrive in order: `Opened`, then
-/// everything else, then `Closed`. An input of a session that has ended is ignored, because it can already be in
-/// transit when the router closes the session.
+/// Inputs of a router. The documentation of each variant says when it may be passed. The inputs of one session have
+/// this order: `Opened`, all others, `Closed`. The router ignores an input of a session that has ended, because the
+/// input can be in transit when the router closes the session.
 #[derive(Debug)]
 pub enum Input<'a> {
     /// A WebSocket of `peer` was opened on its home shard. First input of a session; the session id must not be in use.
@@ -32,65 +32,65 @@ pub enum Input<'a> {
         seat: bool,
         /// The lineage that the client's resume secret proves, if the client sent a valid one.
         resume: Option<Lineage>,
-        /// Whether the client has proven that the id is its own: by a token for this id, or by the key of the id. It
-        /// takes the id over at once.
+        /// Whether the client has proven that the id is its own, by a token for this id or by the key of the id. Such a
+        /// client takes over the id immediately.
         owner: bool,
-        /// What its token allows. `None`: everything.
+        /// What the client's token allows. `None` if the session may do everything.
         grant: Option<Box<Grant>>,
     },
-    /// A new token was checked. Once for each [`Output::Authorize`].
+    /// A new token was checked. This input must be passed once for each [`Output::Authorize`].
     Authorized {
         /// The session.
         session: SessionId,
         /// What the new token allows, or a sentence about why it is refused.
         grant: Result<Box<Grant>, &'static str>,
     },
-    /// The client sent a message. Only after [`Output::Admit`].
+    /// The client sent a message. This input may be passed only after [`Output::Admit`].
     Message {
         /// The sender's session.
         session: SessionId,
         /// The message, all fragments together.
         text: &'a str,
     },
-    /// The client sent a binary message that is not UTF-8. Only after [`Output::Admit`].
+    /// The client sent a binary message that is not UTF-8. This input may be passed only after [`Output::Admit`].
     NotText {
         /// The sender's session.
         session: SessionId,
     },
-    /// The client sent a message longer than the limit. Only after [`Output::Admit`]. The router answers and closes the
-    /// session.
+    /// The client sent a message longer than the limit. The router sends an error and closes the session. This input
+    /// may be passed only after [`Output::Admit`].
     TooLarge {
         /// The sender's session.
         session: SessionId,
     },
-    /// The client answered a ping. At any time while the session is open.
+    /// The client answered a ping. This input may be passed at any time while the session is open.
     Pong {
         /// The sender's session.
         session: SessionId,
         /// The payload of the pong.
         payload: &'a [u8],
     },
-    /// The socket of a session accepted bytes that were queued before an [`Output::Ping`], or the ping itself. Only
-    /// after [`Output::Ping`], until its last byte is written.
+    /// The socket of a session accepted bytes that were queued before an [`Output::Ping`], or the ping itself. This
+    /// input may be passed only after [`Output::Ping`], until the last byte of the ping is written.
     AskedOn {
         /// The session.
         session: SessionId,
     },
-    /// The queue of a session has room again. Only after [`Output::Backlog`] with `more`, once for each.
+    /// The queue of a session has room again. This input must be passed once for each [`Output::Backlog`] with `more`.
     Room {
         /// The session.
         session: SessionId,
     },
-    /// The target's socket accepted the last byte of a signal's frame. Exactly one of this and [`Self::Undelivered`]
-    /// for each [`Output::Send`] with an origin.
+    /// The target's socket accepted the last byte of a signal's frame. For each [`Output::Send`] with an origin, either
+    /// this input or [`Self::Undelivered`] must be passed once.
     Delivered {
         /// The origin of the frame.
         origin: Origin,
         /// The target.
         target: PeerId,
     },
-    /// A signal's frame cannot be delivered because its target's session ended, or its sender's share of the queue is
-    /// full.
+    /// A signal's frame cannot be delivered, because the target's session has ended, or because the sender's share of
+    /// the target's queue is full.
     Undelivered {
         /// The origin of the frame.
         origin: Origin,
@@ -99,8 +99,8 @@ pub enum Input<'a> {
         /// Why it could not be delivered.
         reason: CloseReason,
     },
-    /// The socket of a session has closed. Last input of a session. Not after an [`Output::Close`] that has already
-    /// ended it.
+    /// The socket of a session has closed. This is the last input of a session. It is not passed if an
+    /// [`Output::Close`] has already ended the session.
     Closed {
         /// The session.
         session: SessionId,
@@ -112,30 +112,31 @@ pub enum Input<'a> {
     Letter(ToShard),
     /// The answer to [`Output::Unfinished`].
     Continue,
-    /// The hub drains. The session will be closed in its slot. Before [`Self::Retire`], and once for each drain: an
-    /// operator can end a drain and begin another one.
+    /// The hub drains, and will close the session in the session's slot. This input is passed once for each drain,
+    /// before [`Self::Retire`]. An operator can end a drain and begin another one.
     GoAway {
         /// The session.
         session: SessionId,
-        /// Time until its slot, when the hub closes it.
+        /// Time until the hub closes the session.
         close_in: Duration,
-        /// Time from then until the client should reconnect to this hub, if it knows no other.
+        /// Time from the close until the client should reconnect to this hub, if the client knows no other hub.
         reconnect_in: Duration,
         /// PUBLIC_URLs of the other hubs.
         hubs: &'a [String],
     },
-    /// The credentials of a session's TURN servers expire soon: [`IceServers::renewal`](crate::IceServers::renewal) after
-    /// [`Output::Admit`], and again after each such time.
+    /// The credentials of a session's TURN servers expire soon. This input is passed
+    /// [`IceServers::renewal`](crate::IceServers::renewal) after [`Output::Admit`], and repeatedly after the same time.
     RenewIce {
         /// The session.
         session: SessionId,
     },
-    /// The slot of a draining session has come: close it.
+    /// The slot of a session on a draining hub has come: the router closes the session.
     Retire {
         /// The session.
         session: SessionId,
     },
-    /// An operator's order. [`Order`] says which shards get it, and when. [`Output::Acted`] is the answer.
+    /// An operator's order. The documentation of [`Order`] says which shards get the order, and when. [`Output::Acted`]
+    /// is the answer.
     Order(Order),
 }
 
@@ -152,43 +153,46 @@ pub enum Output {
         kind: MessageKind,
         /// For signals: the token to return with [`Input::Delivered`] or [`Input::Undelivered`].
         origin: Option<Origin>,
-        /// For signals: the sender, which may fill only its share of the queue. A signal beyond that share is
-        /// undelivered with [`CloseReason::SlowConsumer`], and the session stays open.
+        /// For signals: the sender, which may fill only its share of the queue. A signal beyond that share must be
+        /// returned as [`Input::Undelivered`] with [`CloseReason::SlowConsumer`], and the session stays open.
         from: Option<PeerId>,
     },
-    /// Send a ping ahead of the queued messages, with a payload that only this session can return. Until its last byte
-    /// is written, give [`Input::AskedOn`] whenever the socket accepts bytes. It replaces an earlier queued ping.
+    /// Send a ping ahead of the queued messages, with a payload that only this session can return. Until the last byte
+    /// of the ping is written, pass [`Input::AskedOn`] whenever the socket accepts bytes. This ping replaces an earlier
+    /// queued ping.
     Ping {
         /// The session.
         session: SessionId,
         /// The ping's payload.
         payload: [u8; 8],
     },
-    /// Start to read the session's messages. Before this, it was uncertain whether the peer may use its id.
+    /// Start to read the session's messages. Before this output, the router had not decided whether the session may use
+    /// its id.
     Admit {
         /// The session.
         session: SessionId,
     },
-    /// If `more`, give [`Input::Room`] when the session's queue is short. The answer to each is another `Backlog`, and
-    /// perhaps nothing else: the session may already know the next members of the roster.
+    /// If `more`, pass [`Input::Room`] when the session's queue is short. The router answers each [`Input::Room`] with
+    /// the next members of the roster and another `Backlog`. If the session already knows these members, the `Backlog`
+    /// is the whole answer.
     Backlog {
         /// The session.
         session: SessionId,
         /// Whether there is more of the roster to send.
         more: bool,
     },
-    /// Send a close frame and close. If the reason
+    /// Send a close frame and close the connection. If the reason
     /// [`routes_messages_in_flight`](CloseReason::routes_messages_in_flight), continue to read until the client's own
-    /// close frame or [`CLOSE_LINGER`](crate::limits::CLOSE_LINGER), then give [`Input::Closed`]. For all other reasons
-    /// the router has already removed the session.
+    /// close frame, for at most [`CLOSE_LINGER`](crate::limits::CLOSE_LINGER), and then pass [`Input::Closed`]. For all
+    /// other reasons, the router has already removed the session.
     Close {
         /// The session.
         session: SessionId,
         /// The reason, which also determines the close frame.
         reason: CloseReason,
     },
-    /// Check this token, which a session sent to replace its present one, and give [`Input::Authorized`]. The token
-    /// must be for the session's peer, or for any.
+    /// Check this token, which a session sent to replace its present token, and pass [`Input::Authorized`]. The token
+    /// must be valid for the session's peer, or for any peer.
     Authorize {
         /// The session.
         session: SessionId,
@@ -197,25 +201,26 @@ pub enum Output {
         /// The token, at most [`MAX_TOKEN_BYTES`](crate::limits::MAX_TOKEN_BYTES).
         token: Box<str>,
     },
-    /// Post this letter to another shard. Letters to one shard must arrive in this order; none may be dropped.
+    /// Post this letter to another shard. Letters to one shard must arrive in the order of the outputs, and none may be
+    /// dropped.
     ToShard {
         /// The shard.
         to: ShardId,
         /// The letter.
         letter: ToShard,
     },
-    /// Post this letter to the mesh. Letters must arrive in this order; none may be dropped. Only if
-    /// [`RouterConfig::meshed`](crate::RouterConfig::meshed).
+    /// Post this letter to the mesh. Letters must arrive in the order of the outputs, and none may be dropped. Only a
+    /// router with [`RouterConfig::meshed`](crate::RouterConfig::meshed) has this output.
     ToMesh(ToMesh),
     /// The result of an operator's order.
     Acted(Acted),
-    /// There is more to do than fits into one turn. Give [`Input::Continue`] after everything else that is ready has
-    /// had its turn, when few letters are queued for each receiver.
+    /// There is more work than fits into one turn. Pass [`Input::Continue`] after all other ready tasks have had a
+    /// turn, when few letters are queued for each receiver.
     Unfinished,
-    /// For the log.
+    /// An event for the log.
     Event(PeerEvent),
-    /// For the log: an impossible state was found, for the first time at its site. Only in builds without debug
-    /// assertions.
+    /// A note for the log: this site found an impossible state for the first time. Only builds without debug assertions
+    /// have this output.
     Bug(BugNote),
 }
 
@@ -233,12 +238,12 @@ pub enum Frame {
 /// A letter to a shard, from another shard of the hub or from the mesh.
 #[derive(Clone, Debug)]
 pub enum ToShard {
-    /// To a peer's home: the peer is connected to another hub. A later letter replaces an earlier one. A session here
-    /// with the smaller claim is closed.
+    /// To a peer's home: the peer is connected to another hub. A later letter of this kind replaces an earlier one. If
+    /// a session here has the smaller claim, it is closed.
     Elsewhere {
         /// The peer.
         peer: PeerId,
-        /// Its claim.
+        /// The claim of the other hub.
         claim: Claim,
     },
     /// To a peer's home: the peer is no longer connected to another hub.
@@ -248,7 +253,7 @@ pub enum ToShard {
         /// The claim that ended.
         claim: Claim,
     },
-    /// To the shard that asked: the answer about the other session.
+    /// To the shard that sent [`ToMesh::AskTakeover`]: the answer about the session at the other hub.
     TakeoverAnswered {
         /// The id.
         peer: PeerId,
@@ -268,7 +273,7 @@ pub enum ToShard {
         /// As in [`Input::Opened`].
         owner: bool,
     },
-    /// The hub has a new id for other hubs and for clients. Claims keep the first id.
+    /// This hub has taken a new id, which other hubs and clients see. Claims keep the first id.
     Renamed {
         /// The new id.
         hub: HubId,
@@ -277,7 +282,7 @@ pub enum ToShard {
     Joined(Arc<Announcement>),
     /// A peer left a network.
     Left(Arc<Leave>),
-    /// Peers know each other, and the home of some of them is this shard.
+    /// Peers know each other under bounded discovery, and this shard is the home of some of them.
     Meeting(Arc<Meeting>),
     /// To the target's home: a signal.
     Signal(SignalLetter),
@@ -292,7 +297,7 @@ pub enum ToMesh {
     Opened {
         /// The peer.
         peer: PeerId,
-        /// Its claim.
+        /// The claim of the session.
         claim: Claim,
     },
     /// A peer's session ended, and with it all its memberships.
@@ -304,7 +309,7 @@ pub enum ToMesh {
         /// The reason.
         reason: CloseReason,
     },
-    /// Asks whether a session here may use this id, which is connected to another hub.
+    /// Asks whether a session here may use this id. A session at another hub holds the id.
     AskTakeover {
         /// The id.
         peer: PeerId,
@@ -330,7 +335,7 @@ pub enum ToMesh {
     Joined(Arc<Announcement>),
     /// A peer of this hub left a network, and its session is still open.
     Left(Arc<Leave>),
-    /// Peers know each other, and the home of some of them is another hub.
+    /// Peers know each other under bounded discovery, and some of them are connected to another hub.
     Meeting {
         /// The hub.
         hub: HubId,
@@ -346,7 +351,7 @@ pub enum ToMesh {
 /// A signal on its way to its target's shard, or to the mesh.
 #[derive(Clone, Debug)]
 pub struct SignalLetter {
-    /// The place to which its outcome is reported.
+    /// The place to which the outcome of the signal is reported.
     pub origin: Origin,
     /// The sender.
     pub from: PeerId,
@@ -367,12 +372,12 @@ pub struct OutcomeLetter {
     pub outcome: Outcome,
 }
 
-// `limits.rs` calculates with this size.
+// Comments in `limits` calculate with this size of a letter.
 const _: () = assert!(size_of::<ToShard>() <= 136 && size_of::<ToMesh>() <= 136);
 
 /// A letter to a shard or to the mesh.
 pub trait Letter {
-    /// Bytes that only this letter owns, in addition to its own size. Shared data is not counted.
+    /// Bytes that only this letter owns, in addition to the size of its type. Shared data is not counted.
     fn owned_bytes(&self) -> usize;
 }
 
@@ -414,7 +419,7 @@ impl Letter for ToMesh {
 pub struct Asker {
     /// The hub.
     pub hub: HubId,
-    /// The hub's incarnation. The answer is not sent to a later one.
+    /// The hub's incarnation. The answer is not sent to a later incarnation.
     pub incarnation: HubIncarnation,
     /// The number of the question at the asking hub, which chose it.
     pub ticket: u64,
@@ -431,8 +436,8 @@ pub enum Sender {
         session: SessionId,
         /// The number of the outstanding receipt at the sender's shard. `None` if no receipt was requested.
         ticket: Option<NonZeroU64>,
-        /// Whether the sender's shard knew the target neither as its own peer nor as a member. Only such a signal is
-        /// forwarded to the mesh by the target's home.
+        /// Whether the sender's shard did not know where the target is. Only then may the target's home shard forward
+        /// the signal to the mesh.
         detour: bool,
     },
     /// Another hub, through the mesh.
@@ -449,12 +454,13 @@ pub enum Sender {
 /// The sender's standing in the signal's network when its hub read the signal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
-    /// A member, in the stay with this number ([`Stay::number`]). Members receive the signal only during this stay:
-    /// after they discover the sender and before it leaves.
+    /// The sender was a member, in the stay with this number ([`Stay::number`]). Members receive the signal only during
+    /// this stay: after they have discovered the sender, and before its leave.
     Member(u64),
-    /// In no network, which counts as a member of `global`. Nobody discovers such a sender or sees it leave.
+    /// The sender was in no network, which counts as a member of `global`. No peer discovers such a sender or receives
+    /// its leave.
     Outsider,
-    /// Unknown, because the sender's hub runs version 2.0.0 and does not send it.
+    /// The standing is unknown, because the sender's hub runs version 2.0.0 and does not send it.
     Unknown,
 }
 
@@ -479,9 +485,9 @@ pub struct Origin {
     pub kind: SignalKind,
     /// The network of the signal.
     pub network: NetworkName,
-    /// The sender's standing there.
+    /// The sender's standing in that network.
     pub standing: Standing,
-    /// Time at which this hub read it.
+    /// Time at which this hub read the signal.
     pub read_at: Duration,
 }
 
@@ -496,7 +502,7 @@ pub struct Announcement {
     pub claim: Claim,
     /// Whether the peer is connected to another hub.
     pub remote: bool,
-    /// The stay it belongs to.
+    /// The stay to which the announcement belongs.
     pub stay: Stay,
     /// The `peer-discovered` message for members.
     pub discovered: Arc<Template>,
@@ -505,26 +511,27 @@ pub struct Announcement {
 /// A peer's time in a network, from join to leave, over all its announcements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stay {
-    /// It distinguishes stays of a peer in a network: a later stay has a greater number. The peer's home shard sets it
-    /// to the wall clock in milliseconds at the join, or to one more than its last one.
+    /// A number that distinguishes the stays of a peer in a network: a later stay has a greater number. The peer's home
+    /// shard sets it to the wall clock in milliseconds at the join, or to one more than the last number of any stay
+    /// there.
     pub number: u64,
     /// Which members the peer discovers, and which of them discover it.
     pub discovery: Discovery,
 }
 
-/// A statement that a peer and some others know each other under bounded discovery. The receiving shard announces them
-/// to its own peers, unless it has already done so.
+/// A statement that the peer `about` and each of `others` know each other under bounded discovery. The receiving shard
+/// announces them to its own peers, unless it has already done so.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Meeting {
     /// The network.
     pub network: NetworkName,
     /// The peer.
     pub about: PeerId,
-    /// The number of its stay. The meeting has no effect on other stays.
+    /// The number of the stay of `about`. The meeting has no effect on other stays.
     pub stay: u64,
     /// The other peers, with the numbers of their stays.
     pub others: Vec<(PeerId, u64)>,
-    /// Which of the peers have their home at the receiver.
+    /// Which of the peers are connected to the receiver.
     pub to: MeetingEnd,
     /// The kind of statement.
     pub kind: MeetingKind,
@@ -536,26 +543,26 @@ impl Meeting {
     }
 }
 
-/// The peers of a [`Meeting`] whose home is the receiver.
+/// The peers of a [`Meeting`] that are connected to the receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MeetingEnd {
-    /// The one peer.
+    /// The peer [`Meeting::about`].
     About,
-    /// The others, or some of them.
+    /// Some or all of [`Meeting::others`].
     Others,
 }
 
 /// The kind of a [`Meeting`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MeetingKind {
-    /// They know each other from now on. Another hub must answer.
+    /// The peers know each other from now on. If the receiver is another hub, it must answer.
     Met,
-    /// Like [`Self::Met`], for a peer that has just joined: `others` are all its picks at this hub. Only between shards
-    /// of one hub.
+    /// Like [`Self::Met`], for a peer that has just joined. `others` are all its picks at this hub. Used only between
+    /// shards of one hub.
     Joined,
     /// Confirms a meeting. It has no answer.
     Agreed,
-    /// Declines a meeting: the sender's peer knows its maximum of others.
+    /// Declines a meeting, because the sender's peer already knows its maximum number of other peers.
     Declined,
 }
 
@@ -566,11 +573,11 @@ pub struct Leave {
     pub peer: PeerId,
     /// The network.
     pub network: NetworkName,
-    /// The claim that ends. A membership with another claim stays.
+    /// The claim of the membership that ends. A membership with another claim stays.
     pub claim: Claim,
     /// The message for members.
     pub frame: Arc<Template>,
-    /// Its kind: `goodbye` or `peer-disconnected`.
+    /// The kind of that message: `goodbye` or `peer-disconnected`.
     pub kind: MessageKind,
 }
 

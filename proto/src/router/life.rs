@@ -1,4 +1,4 @@
-//! The life of a session in the rules: it waits or is admitted, retires, and ends.
+//! The phases of a session in the rules: a session waits, is admitted, retires, and ends.
 
 use crate::bug;
 use crate::claim::Claim;
@@ -16,14 +16,14 @@ use super::letter::{Frame, Output, ToMesh};
 use super::session::Session;
 
 impl Router {
-    /// Adds a session that waits for its id. `owner` says that it has proven the id to be its own.
+    /// Adds a session that waits for its id. `owner` says whether its client has proven that the id is its own.
     pub(super) fn wait(&mut self, id: SessionId, peer: PeerId, owner: bool, grant: Option<Box<Grant>>, now: Now) {
         self.sessions.insert(id, Session::pending(peer, self.config.hub).with(owner, grant));
         self.watch_grant(id, now);
     }
 
-    /// Admits a waiting session, which then owns the id of `peer`. Closes it if an operator excludes the peer, or if its
-    /// grant has ended.
+    /// Admits a waiting session, which then owns the id of `peer`. Closes the session instead if an operator has
+    /// excluded the peer, or if the session's grant has ended.
     pub(super) fn admit(&mut self, id: SessionId, peer: PeerId, resume: Option<Lineage>, now: Now) {
         if self.exclusions.has_peer(&peer, now.at) {
             return self.close(id, CloseReason::Kicked, now);
@@ -67,7 +67,8 @@ impl Router {
                 self.sessions.retire(id, &mut self.bugs);
                 self.outputs.push_back(Output::Close { session: id, reason: CloseReason::Draining });
             }
-            // It has sent nothing yet. If it stayed, it would be admitted after the drain began.
+            // A waiting session has sent no messages yet. If it stayed open, it could be admitted after the drain
+            // began.
             Some(SessionPhase::Pending) => self.close(id, CloseReason::Draining, now),
             Some(SessionPhase::Retiring | SessionPhase::Closing) | None => {}
         }

@@ -104,14 +104,14 @@ impl Router {
         session.peer() != *other && (membership.is_bounded() || member.is_bounded())
     }
 
-    /// Proposes a new member of another hub, or an unbounded one of another shard, to the bounded peers of this shard
-    /// that are close to it.
+    /// Proposes a new member to the bounded peers of this shard that are close to it. The new member is connected to
+    /// another hub, or is an unbounded member of another shard.
     pub(super) fn propose_from_here(&mut self, ix: NetworkIx, newcomer: PeerId, now: Now) {
         for (id, ..) in self.propose(ix, newcomer) {
             let member = self.rosters.member(ix, &newcomer);
             if member.is_some_and(|member| member.address() == Address::Mesh && member.is_bounded()) {
-                // Usually the new member's hub has already sent the meeting. If it does not arrive in time, this hub
-                // sends one.
+                // Usually the new member's hub has already sent a meeting. If that meeting does not arrive within
+                // [`MEETING_PATIENCE`](crate::limits::MEETING_PATIENCE), this hub sends one.
                 self.await_answers(id, ix, std::iter::once(newcomer), now);
             } else {
                 self.send_meetings(id, ix, &[newcomer], MeetingKind::Met, now);
@@ -122,7 +122,7 @@ impl Router {
     /// Introduces a session and a member before a signal between them. Returns false if the circle of one of them is
     /// full.
     pub(super) fn introduce_stranger(&mut self, id: SessionId, ix: NetworkIx, from: PeerId, now: Now) -> bool {
-        // Every signal passes here, and hardly any network has bounded members.
+        // This check is first, because every signal calls this function, and hardly any network has bounded members.
         if self.rosters.network(ix).is_none_or(|network| !network.has_bounded()) || !self.may_meet(id, ix, &from) {
             return true;
         }
@@ -144,20 +144,21 @@ impl Router {
         true
     }
 
-    /// Whether a session's circle is full, and this peer is not in it.
+    /// Whether a session's circle is full and does not contain this peer, and the two know each other only if they have
+    /// met.
     pub(super) fn is_too_crowded_for(&self, id: SessionId, ix: NetworkIx, target: &PeerId) -> bool {
         let circle = self.sessions.membership(id, ix).and_then(|membership| membership.circle());
         circle.is_some_and(|circle| circle.is_full(self.config.tuning.max_acquaintances) && !circle.knows(target))
             && self.may_meet(id, ix, target)
     }
 
-    /// Handles a decline by an acquaintance's home, because its circle is full.
+    /// Handles the decline of an acquaintance's home shard or hub: the acquaintance's circle is full.
     fn declined(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, address: Address, now: Now) {
         let circle = self.sessions.membership(id, ix).and_then(|membership| membership.circle());
-        // The two may no longer know each other.
+        // The session and the other peer may no longer know each other.
         let Some(is_confirmed) = circle.and_then(|circle| circle.is_confirmed(&other)) else { return };
         // The decline may be outdated: the other peer has confirmed a later meeting, or its hub had forgotten the
-        // acquaintance and received a repeated meeting. So this hub asks again.
+        // acquaintance and received a repeated meeting. So this hub sends the meeting again.
         if address == Address::Mesh && is_confirmed {
             return self.send_meetings(id, ix, &[other], MeetingKind::Met, now);
         }

@@ -22,7 +22,7 @@ use super::roster::NetworkIx;
 use super::{Discovery, Router};
 
 impl Router {
-    /// The discovery mode that an announcement requests, or else that of the hub.
+    /// The discovery mode that an announcement requests, or the hub's mode if it requests none.
     pub(super) fn discovery_wanted(&self, data: Option<&str>) -> Discovery {
         let wanted = data.and_then(codec::closest_wanted).map(|k| k.min(u64::from(MAX_CLOSEST)) as u8);
         wanted.map_or(self.config.discovery, Discovery::from_closest)
@@ -69,7 +69,7 @@ impl Router {
         };
         let met = membership.make_circle().meet(other, bond, self.config.tuning.max_acquaintances);
         if met == Met::Now {
-            // A peer that declines later stays recorded, so that its leave is not missed.
+            // If the member declines later, this entry stays, so that the session is notified of the member's leave.
             member.note_knower(id);
         }
         if matches!(met, Met::Now | Met::AtLast) {
@@ -81,7 +81,7 @@ impl Router {
         met
     }
 
-    /// Notifies the homes of `others` that they and a session's peer know each other.
+    /// Notifies the home shards and hubs of `others` that these peers and a session's peer know each other.
     pub(super) fn send_meetings(
         &mut self,
         id: SessionId,
@@ -111,7 +111,7 @@ impl Router {
                     here.push(other);
                     continue;
                 }
-                // A new member is proposed to all shards: one letter contains all its picks.
+                // A new member is proposed to all shards, with one letter that contains all its picks on shards.
                 Address::Shard(_) if kind == MeetingKind::Joined => Homes::Shards,
                 Address::Shard(shard) => Homes::Shard(shard),
                 Address::Mesh => Homes::Hub(member.announcement().claim.hub),
@@ -153,7 +153,7 @@ impl Router {
     /// Lets a member of this shard meet the peer of a session that knows it.
     fn meet_here(&mut self, id: SessionId, ix: NetworkIx, peer: PeerId, other: PeerId, now: Now) {
         match self.by_peer.get(&other).copied() {
-            // The other peer has left, and this peer is notified of that in a later turn.
+            // The other peer has left, and the session's peer is notified of the leave in a later turn.
             other_id if self.is_leaving(other_id, ix) => {}
             Some(other_id) if self.meet(other_id, ix, peer, Bond::Met) == Met::Not => {
                 self.part_as_crowded(id, ix, other, now);
@@ -180,7 +180,7 @@ impl Router {
         }
     }
 
-    /// Handles an acquaintance's decline, because its circle is full.
+    /// Handles a decline: an acquaintance's circle is full, so a session and that acquaintance stop knowing each other.
     pub(super) fn part_as_crowded(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, now: Now) {
         let session = self.sessions.get_mut(id).map(|session| (session.is_open(), session));
         let circle = session.and_then(|(open, session)| Some((open, session.membership_mut(ix)?.circle_mut()?)));
@@ -237,7 +237,7 @@ impl Router {
                 MemberEvent::Left => circle.part(&subject),
                 MemberEvent::Joined | MemberEvent::Renewed => circle.knows(&subject).then_some(Bond::Met),
             };
-            // A peer that has declined is recorded, but was announced as left.
+            // A peer that has declined is still in the circle, but was already reported as left.
             let Some(bond) = bond else { continue };
             if open {
                 let frame = Frame::Template(Arc::clone(frame));
@@ -254,7 +254,8 @@ impl Router {
         }
     }
 
-    /// Picks a replacement for a lost acquaintance, if that was a pick, or if fewer are left than wanted.
+    /// Picks a replacement for a lost acquaintance, if that acquaintance was a pick, or if fewer acquaintances are left
+    /// than the peer requested.
     fn replace_pick(&mut self, id: SessionId, ix: NetworkIx, bond: Bond, now: Now) {
         let Some(session) = self.sessions.get(id).filter(|session| session.is_open()) else { return };
         let Some(membership) = session.membership(ix) else {
@@ -367,8 +368,8 @@ impl Router {
         }
     }
 
-    /// Sends again the acquaintances at other hubs of the session in a slot. If one hub has forgotten an acquaintance
-    /// in a partition and the other has not, both know it again within [`MEETING_AGAIN`](crate::limits::MEETING_AGAIN).
+    /// Sends the acquaintances of the session in a slot to their hubs again. If one of two hubs has forgotten an
+    /// acquaintance in a partition, both hubs know it again within [`MEETING_AGAIN`](crate::limits::MEETING_AGAIN).
     fn recall_circles(&mut self, slot: u32, now: Now) {
         let Some((id, session)) = self.sessions.at(slot) else { return };
         let circles: Vec<(NetworkIx, Vec<PeerId>)> = session
@@ -391,10 +392,10 @@ impl Router {
     }
 }
 
-/// The home of the other peers of a meeting.
+/// The place where the other peers of a meeting are connected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Homes {
-    /// Any shards of this hub.
+    /// All other shards of this hub.
     Shards,
     Shard(ShardId),
     Hub(HubId),

@@ -1,15 +1,15 @@
-//! Bounded discovery (DISCOVERY=closest:K): which peers know each other when a peer knows only some members.
+//! Bounded discovery (DISCOVERY=closest:K) decides which peers know each other when a peer knows only some members.
 //!
 //! A peer that wants to know K others picks the K closest members and a few random ones when it joins. Two peers *meet*
-//! when one of them picks the other, signals the other, or asks for more members. From then on each is notified of the
-//! other's changes. The acquaintances of a peer are its [`Circle`](super::circle::Circle); only its home shard writes
-//! it. One home notifies the other with a [`Meeting`](super::letter::Meeting). Inside a hub the meeting always arrives.
-//! Between hubs it is repeated until it is answered.
+//! when one of them picks the other, signals the other, or asks for more members. From then on, each of the two is
+//! notified of the other's changes. The acquaintances of a peer are its [`Circle`](super::circle::Circle), which only
+//! the peer's home shard changes. The home of one peer notifies the home of the other with a
+//! [`Meeting`](super::letter::Meeting). Inside a hub, the meeting always arrives. Between hubs, it is repeated until it
+//! is answered.
 //!
 //! Two peers that join at the same moment do not find each other in their own shards' rosters. Therefore every shard
 //! repeats the pick for a new member with its own roster. If this shard picks a peer that has not met the new member,
-//! the member's home did not know that peer. The two meet now. If no other peer joins at the same moment, there is no
-//! such peer.
+//! that peer joined at the same moment, and the home of the new member did not know it. The two peers meet now.
 //!
 //! This file has the meetings that must be sent again. `meeting_out.rs` sends meetings, `meeting_in.rs` processes
 //! received ones, and `picks.rs` picks.
@@ -26,10 +26,12 @@ use super::roster::NetworkIx;
 /// Meetings that must be sent again.
 #[derive(Debug, Default)]
 pub(super) struct Meetings {
-    /// Circles with unconfirmed acquaintances, in the order of their times, each once. Entries of ended stays remain
-    /// until they are due: at most as many as stays can begin within [`MEETING_PATIENCE`].
+    /// Circles with unconfirmed acquaintances, in the order in which they are due, each once. The entry of an ended
+    /// stay remains until it is due. So there are at most as many such entries as stays can begin within
+    /// [`MEETING_PATIENCE`].
     due: VecDeque<Due>,
-    /// Time of the next sweep, and its first slot. A sweep sends sessions' acquaintances at other hubs again.
+    /// Time and first slot of the next part of the sweep, which sends the acquaintances of all sessions to other hubs
+    /// again.
     sweep_at: Duration,
     sweep_from: u32,
     draws: u64,
@@ -86,18 +88,18 @@ impl Meetings {
         [self.due.front().map(|due| due.at), sweep].into_iter().flatten().min()
     }
 
-    /// Records that a circle waits for answers, for [`MEETING_PATIENCE`].
+    /// Records that a circle waits for answers. It is due after [`MEETING_PATIENCE`].
     pub(super) fn wait(&mut self, circle: Waiting, now: Duration) {
         self.due.push_back(Due { at: now + MEETING_PATIENCE, circle });
     }
 
-    /// Removes and returns the next circle that has waited for that time.
+    /// Removes and returns the next circle that is due at `now`.
     pub(super) fn next_due(&mut self, now: Duration) -> Option<Waiting> {
         self.due.pop_front_if(|due| due.at <= now).map(|due| due.circle)
     }
 
-    /// The slots of sessions whose acquaintances at other hubs must be sent again now. Each of `slots` slots has its
-    /// turn within [`MEETING_AGAIN`].
+    /// The slots of sessions whose acquaintances at other hubs must be sent again now. All `slots` slots are returned
+    /// once within [`MEETING_AGAIN`].
     pub(super) fn sweep(&mut self, slots: u32, now: Duration) -> Option<Range<u32>> {
         if self.known == 0 || self.sweep_at > now {
             return None;

@@ -1,4 +1,4 @@
-//! Messages of clients: their budgets, their dispatch, and the answers to refused ones.
+//! Messages of clients: their budgets, their dispatch, and the answers to refused messages.
 
 use std::time::Duration;
 
@@ -74,7 +74,8 @@ impl Router {
             Err(refusal) => {
                 let withheld = self.stats.errors_withheld;
                 self.refuse(id, &refusal, now);
-                // A client that still sends invalid messages when its budget of errors is used up ignores the errors.
+                // A client that still sends invalid messages after its budget of errors is exhausted ignores the
+                // errors, so the message counts like one above a budget.
                 if self.stats.errors_withheld > withheld {
                     self.note_refused(id, now);
                 }
@@ -82,7 +83,7 @@ impl Router {
         }
     }
 
-    /// Answers a signal whose `id` is not a string. It is relayed as one without an id.
+    /// Sends an error about a signal whose `id` is not a string. The caller relays the signal as one without an id.
     fn refuse_id(&mut self, id: SessionId, signal: &Signal<'_>, now: Now) {
         let report = ErrorReport {
             code: ErrorCode::InvalidMessage,
@@ -143,7 +144,7 @@ impl Router {
         self.answer(id, refusal, None, now);
     }
 
-    /// Answers a message that exceeds a budget, and closes a session that has ignored such answers.
+    /// Refuses a message that exceeds a budget. Closes the session if it has ignored such refusals for too long.
     pub(super) fn refuse_exceeding(
         &mut self,
         id: SessionId,
@@ -163,11 +164,11 @@ impl Router {
         }
     }
 
-    /// Takes `n` of an item from the budget of a network of a session.
+    /// Takes `n` of an item from the budget of one of a session's networks.
     ///
     /// # Errors
     ///
-    /// If the network's budget is exhausted, and the session has used much of its own.
+    /// If the network's budget is exhausted, and the session has used more than the light part of its own budget.
     pub(super) fn take_of_network(
         &mut self,
         id: SessionId,
@@ -210,7 +211,7 @@ impl Router {
         self.send_error(id, &report, now);
     }
 
-    /// Refuses a valid message that exceeds a limit or does not fit its network.
+    /// Refuses a valid message with the general sentence of `code`.
     pub(super) fn refuse_public(&mut self, id: SessionId, code: ErrorCode, kind: MessageKind, network: &str, now: Now) {
         self.refuse_because(id, code, code.explain(), kind, network, now);
     }
@@ -247,14 +248,15 @@ impl Router {
         }
     }
 
-    /// The network named in messages about the peer itself: clients ignore messages of other networks than their own.
+    /// The network that messages about the peer itself name. It is the peer's first network, because clients ignore
+    /// messages of networks that are not their own.
     pub(super) fn spoken_network(&self, session: &Session) -> NetworkName {
         let first = session.memberships().first().and_then(|membership| self.rosters.network(membership.network()));
         first.map_or_else(|| NetworkName::new(NetworkName::GLOBAL), |network| network.name().clone())
     }
 }
 
-/// The refusal of a message that exceeds a budget, with the fields of its answer.
+/// The refusal of a message that exceeds a budget, with the fields of the message that the answer repeats.
 fn over_budget<'a>(
     parsed: Result<ClientMessage<'a>, Box<RefusedMessage<'a>>>,
     exceeded: &Exceeded,

@@ -1,4 +1,4 @@
-//! One network: its members, its sessions on this shard, and who knows whom under bounded discovery.
+//! One network: its members, its sessions on this shard, and the sessions that know a member under bounded discovery.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
@@ -17,13 +17,13 @@ use super::usage::Usage;
 /// A member of a network.
 #[derive(Debug)]
 pub(super) struct Member {
-    /// The place of its connection: a shard of this hub, or another hub.
+    /// The place where the member is connected: a shard of this hub, or another hub.
     address: Address,
-    /// Its index in [`Network::lots`], while there are lots.
+    /// Index of the member in [`Network::lots`], if that list exists.
     lot: u32,
-    /// Its latest announcement.
+    /// The member's latest announcement.
     announcement: Arc<Announcement>,
-    /// Bounded sessions of this shard that know it.
+    /// Bounded sessions of this shard that know the member.
     #[expect(clippy::box_collection, reason = "most members have none: eight bytes for each instead of 24")]
     knowers: Option<Box<Vec<SessionId>>>,
 }
@@ -33,38 +33,38 @@ impl Member {
         Self { address, lot: 0, announcement, knowers: None }
     }
 
-    /// The place of its connection: a shard of this hub, or another hub.
+    /// The place where the member is connected: a shard of this hub, or another hub.
     pub(super) fn address(&self) -> Address {
         self.address
     }
 
-    /// Its latest announcement.
+    /// The member's latest announcement.
     pub(super) fn announcement(&self) -> &Announcement {
         &self.announcement
     }
 
-    /// Whether its discovery is bounded.
+    /// Whether the member's discovery is bounded.
     pub(super) fn is_bounded(&self) -> bool {
         self.announcement.is_bounded()
     }
 
-    /// Bounded sessions of this shard that know it.
+    /// Bounded sessions of this shard that know the member.
     pub(super) fn knowers(&self) -> &[SessionId] {
         self.knowers.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// The output that announces it to a session.
+    /// The output that announces the member to a session.
     pub(super) fn discovered_by(&self, session: SessionId) -> Output {
         let frame = Frame::Template(Arc::clone(&self.announcement.discovered));
         Output::Send { session, frame, kind: MessageKind::PeerDiscovered, origin: None, from: None }
     }
 
-    /// Records that a bounded session of this shard knows it.
+    /// Records that a bounded session of this shard knows the member.
     pub(super) fn note_knower(&mut self, id: SessionId) {
         self.knowers.get_or_insert_default().push(id);
     }
 
-    /// Returns false if the session did not know it.
+    /// Records that a session no longer knows the member. Returns false if the session did not know it.
     fn forget_knower(&mut self, id: SessionId) -> bool {
         let Some(knowers) = &mut self.knowers else { return false };
         let Some(at) = knowers.iter().position(|knower| *knower == id) else { return false };
@@ -76,8 +76,8 @@ impl Member {
     }
 }
 
-/// Position of a cursor in a roster: members of this hub come first, then those of other hubs, each in ascending order
-/// of ids.
+/// Position in a roster. Members of this hub precede members of other hubs. Within each of the two groups, members are
+/// in ascending order of ids.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Rank {
     remote: bool,
@@ -108,15 +108,16 @@ pub(super) struct Network {
     bounded: u32,
     /// Number of bounded members with sessions on this shard.
     bounded_locals: u32,
-    /// Number of sessions of this shard that have left, and whose members have not been notified of it.
+    /// Number of sessions of this shard that have left, but of whose leave the members have not been notified yet.
     leavers: u32,
-    /// The members in arbitrary order, to draw from. `None` until the first draw, which most networks never have.
+    /// The members in arbitrary order, from which random members are drawn. `None` until the first draw, which most
+    /// networks never have.
     lots: Option<Vec<PeerId>>,
-    /// The used part of its budget, by its members on this shard.
+    /// The part of the network's budget that its members on this shard have used.
     usage: Usage,
 }
 
-/// Error: the list of unbounded sessions of a network has another session in a leaver's place.
+/// Error: the list of sessions of a network has another session at the index of the session to remove.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct WrongLocal;
 
@@ -154,7 +155,7 @@ impl Network {
         self.members.iter()
     }
 
-    /// Calls `visit` with members in ascending distance from `center`, until it breaks off.
+    /// Calls `visit` with members in ascending distance from `center`, until `visit` breaks off.
     pub(super) fn visit_closest<'a>(
         &'a self,
         center: PeerId,
@@ -180,11 +181,11 @@ impl Network {
         observers.len() as u32 - 1
     }
 
-    /// Removes an observer. Returns the session that takes its index, if another one does.
+    /// Removes an observer. Returns the session that moves to its index, if there is one.
     ///
     /// # Errors
     ///
-    /// [`WrongLocal`] if the list has another session in its place.
+    /// [`WrongLocal`] if the list has another session at this index.
     pub(super) fn remove_observer(&mut self, id: SessionId, at: u32) -> Result<Option<SessionId>, WrongLocal> {
         let observers = self.observers.get_or_insert_default();
         if observers.get(at as usize) != Some(&id) {
@@ -218,7 +219,8 @@ impl Network {
         self.members.last_key_value().map(|(peer, _)| Rank::of(*peer, Address::Mesh))
     }
 
-    /// Adds a session of this shard. Returns its index in the list of unbounded sessions; `None` if it is bounded.
+    /// Adds a session of this shard. Returns its index in the list of unbounded sessions, or `None` if the session is
+    /// bounded.
     pub(super) fn add_local(&mut self, id: SessionId, discovery: Discovery) -> Option<u32> {
         if discovery.is_bounded() {
             self.bounded_locals += 1;
@@ -229,15 +231,15 @@ impl Network {
         Some(local)
     }
 
-    /// Removes a session of this shard that leaves. Its entry in the roster may remain until
+    /// Removes a session of this shard that leaves. The peer's entry in the roster may remain until
     /// [`Self::notified_of_leave`].
     ///
-    /// The last session of the list takes the place of the removed one. Returns it, unless it is the removed one
-    /// itself.
+    /// The last session of the list moves to the index of the removed session. Returns the moved session, if there is
+    /// one.
     ///
     /// # Errors
     ///
-    /// [`WrongLocal`] if the list has another session in its place.
+    /// [`WrongLocal`] if the list has another session at this index.
     pub(super) fn remove_local(&mut self, id: SessionId, local: Option<u32>) -> Result<Option<SessionId>, WrongLocal> {
         self.leavers += 1;
         let Some(local) = local else {
@@ -257,7 +259,7 @@ impl Network {
         self.leavers -= 1;
     }
 
-    /// The used part of its budget, by its members on this shard.
+    /// The part of the network's budget that its members on this shard have used.
     pub(super) fn usage_mut(&mut self) -> &mut Usage {
         &mut self.usage
     }
@@ -266,13 +268,12 @@ impl Network {
         self.members.get_mut(peer)
     }
 
-    /// The reverse of [`Member::note_knower`]. Returns false if there is no such member, or the session did not know
-    /// it.
+    /// Reverses [`Member::note_knower`]. Returns false if there is no such member, or if the session did not know it.
     pub(super) fn forget_knower(&mut self, peer: &PeerId, id: SessionId) -> bool {
         self.members.get_mut(peer).is_some_and(|member| member.forget_knower(id))
     }
 
-    /// Prepares [`Self::draw`].
+    /// Creates the list from which [`Self::draw`] draws.
     pub(super) fn make_lots(&mut self) {
         if self.lots.is_none() {
             let mut lots = Vec::with_capacity(self.members.len());
@@ -291,7 +292,7 @@ impl Network {
         lots.get(at as usize).copied()
     }
 
-    /// All members in turn, starting with the one selected by a random number.
+    /// All members in turn, starting with the member selected by a random number.
     pub(super) fn draw_in_turn(&self, random: u64) -> impl Iterator<Item = PeerId> {
         let lots = self.lots.as_deref().unwrap_or_default();
         let at = (u128::from(random) * lots.len() as u128) >> 64;
@@ -340,8 +341,8 @@ impl Network {
         Some(struck)
     }
 
-    /// Examines up to `steps` members ranked after `after` and calls `tell` for each. Returns the rank of the last, or
-    /// `None` at the end.
+    /// Examines up to `steps` members with ranks after `after`, and calls `tell` for each of them in the order of
+    /// ranks. Returns the rank of the last examined member, or `None` at the end of the roster.
     pub(super) fn read(
         &self,
         after: Option<Rank>,
@@ -364,7 +365,8 @@ impl Network {
                 if rank.remote == remote {
                     tell(rank, member);
                 }
-                // Members of the other kind are skipped but count as steps: a chunk bounds the work.
+                // In each of the two rounds, members of the other group are skipped, but count as steps, so that a
+                // chunk bounds the work.
                 last = Some(Rank { remote, peer: *peer });
             }
         }
@@ -374,10 +376,14 @@ impl Network {
     /// Checks that counters and lots agree with the members.
     pub(super) fn audit(&self) -> Result<(), String> {
         let bounded = self.members.values().filter(|member| member.is_bounded()).count();
-        ensure(bounded == self.bounded as usize, || format!("{bounded} members know some only"))?;
+        ensure(bounded == self.bounded as usize, || {
+            format!("{bounded} members are bounded, {} counted", self.bounded)
+        })?;
         let lots = self.lots.as_ref();
         let drawn = |(peer, member): (&PeerId, &Member)| lots.is_none_or(|l| l.get(member.lot as usize) == Some(peer));
-        ensure(self.members.iter().all(drawn), || "a member has another's lot".to_owned())?;
-        ensure(lots.is_none_or(|lots| lots.len() == self.members.len()), || "a lot too many".to_owned())
+        ensure(self.members.iter().all(drawn), || "a member's index in the lots is wrong".to_owned())?;
+        ensure(lots.is_none_or(|lots| lots.len() == self.members.len()), || {
+            "there are more lots than members".to_owned()
+        })
     }
 }

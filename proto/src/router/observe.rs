@@ -1,8 +1,8 @@
-//! Observers: sessions that discover the members of a network and are not discovered.
+//! Observers: sessions that discover the members of a network without being discovered.
 //!
-//! A session observes if its grant lets it observe a network and not join it. It is in the list of the network on this
-//! shard and in no roster. So no shard, hub or peer receives anything about it, and no signal of the network reaches it.
-//! An observer discovers every member, under bounded discovery too.
+//! A session is an observer of a network if its grant allows it to observe that network, but not to join. It is in the
+//! list of the network on this shard and in no roster. So no shard, hub or peer receives anything about it, and no
+//! signal of the network reaches it. An observer discovers every member, even under bounded discovery.
 
 use crate::bug;
 use crate::codec::{self, Announce};
@@ -17,7 +17,7 @@ use super::session::Membership;
 use super::{Discovery, Router};
 
 impl Router {
-    /// Processes `announce` of an observer. Its data is checked as that of a member, and then ignored.
+    /// Processes `announce` of an observer. The announced data is checked like a member's data, and then ignored.
     pub(super) fn observe(&mut self, id: SessionId, announce: &Announce<'_>, now: Now) {
         let network = announce.network.as_ref();
         if let Err(unfit) = codec::check_public(announce.data.unwrap_or("null")) {

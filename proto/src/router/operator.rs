@@ -1,4 +1,4 @@
-//! Carries out operators' orders: removes a peer, or closes a network.
+//! Executes operators' orders, which remove a peer or close a network.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const KICKED: &str = r#"{"reason":"kicked"}"#;
 #[derive(Debug)]
 pub(super) struct Closing {
     network: NetworkName,
-    /// Later stays began after the order, and remain.
+    /// Number of the last stay that began before the order. Later stays remain.
     last_stay: u64,
     next_slot: u32,
     members: usize,
@@ -38,7 +38,7 @@ impl Router {
         }
     }
 
-    /// Removes a peer from one network, or from the hub, and excludes it.
+    /// Removes a peer from one network, or from the hub, and excludes it if the order says so.
     fn kick(&mut self, peer: PeerId, network: Option<&NetworkName>, out_for: Option<Duration>, now: Now) {
         let what = network.map_or(Excluded::Peer(peer), |network| Excluded::Member(peer, network.clone()));
         let excluded = self.exclude(what, out_for, now);
@@ -67,7 +67,7 @@ impl Router {
         self.outputs.push_back(Output::Acted(Acted::Kicked { from, excluded }));
     }
 
-    /// Ends the memberships of this shard's sessions in a network, and excludes all peers from it.
+    /// Ends the memberships of this shard's sessions in a network, and excludes all peers from it if the order says so.
     fn close_network(&mut self, network: NetworkName, out_for: Option<Duration>, now: Now) {
         // The caller waits for the end of one order before it gives the next.
         while self.closing.is_some() {
@@ -103,8 +103,8 @@ impl Router {
             };
             let Some(id) = self.sessions.at(slot).map(|(id, _)| id).filter(is_older) else { continue };
             if let Some((leaver, networks)) = self.detach_removed(id, ix, KICKED) {
-                // The members are notified after all sessions are out, so those of this shard do not receive each
-                // other's leave.
+                // Members are notified after all sessions of this shard have been removed, so these sessions do not
+                // receive each other's leave.
                 self.leaving.add(id, leaver, networks);
                 let network = closing.network.clone();
                 self.notify_kicked(id, &network, now);
@@ -115,14 +115,15 @@ impl Router {
         self.outputs.push_back(Output::Acted(Acted::Closed { members, excluded }));
     }
 
-    /// Carries out a requested exclusion. Returns whether it is in force. Without a request, an earlier exclusion
-    /// stays.
+    /// Executes a requested exclusion. Returns false if there is no room for it. If `out_for` is `None`, an earlier
+    /// exclusion stays.
     fn exclude(&mut self, what: Excluded, out_for: Option<Duration>, now: Now) -> bool {
         out_for.is_none_or(|out_for| self.exclusions.set(what, out_for, now.at))
     }
 
-    /// Makes a session leave a network, so that it receives no more events of it. The second value is the network, unless
-    /// the session was an observer, of which the members know nothing. `data` is that of the `goodbye`.
+    /// Makes a session leave a network, so that it receives no more events of that network. `data` is the `data` of the
+    /// `goodbye` for the members. Returns the networks whose members must be notified: this network, or none if the
+    /// session was an observer.
     pub(super) fn detach_removed(
         &mut self,
         id: SessionId,

@@ -7,18 +7,18 @@ use crate::id::{HubId, NetworkName, PeerId};
 /// An operator's order. [`Output::Acted`](crate::Output::Acted) is the answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// Remove a peer, at the peer's home shard.
+    /// Remove a peer. Only the peer's home shard gets this order.
     Kick {
         /// The peer.
         peer: PeerId,
         /// The network to remove the peer from. `None` closes its session.
         network: Option<NetworkName>,
-        /// Time for which the peer may not return: to the network, or to the hub. Zero ends an earlier exclusion, and
+        /// Time for which the peer may not return to the network, or to the hub. Zero ends an earlier exclusion, and
         /// `None` leaves it unchanged.
         out_for: Option<Duration>,
     },
-    /// Close a network, on each shard: the memberships of the shard's own sessions end. Not before
-    /// [`Output::Acted`](crate::Output::Acted) has answered the previous one.
+    /// Close a network: the memberships of the shard's own sessions end. Each shard gets this order, but only after
+    /// [`Output::Acted`](crate::Output::Acted) has answered the previous order.
     CloseNetwork {
         /// The network.
         network: NetworkName,
@@ -44,22 +44,22 @@ pub enum Acted {
     Kicked {
         /// Whether the peer was removed from the hub or from the network.
         from: KickedFrom,
-        /// False if the peer should be excluded and is not, because [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS)
-        /// others are.
+        /// False if the order requested an exclusion of the peer, but [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS)
+        /// others are in force.
         excluded: bool,
     },
     /// The answer to [`Order::CloseNetwork`].
     Closed {
         /// Number of sessions that were members.
         members: usize,
-        /// False if the network should be closed for a time and is not, because
-        /// [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS) others are.
+        /// False if the order requested an exclusion from the network, but
+        /// [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS) others are in force.
         excluded: bool,
     },
 }
 
 impl Acted {
-    /// Whether this is an answer to such an order.
+    /// Whether this is an answer to an order of this kind.
     pub const fn answers(&self, order: &Order) -> bool {
         match order {
             Order::Kick { .. } => matches!(self, Self::Kicked { .. }),
@@ -68,17 +68,17 @@ impl Acted {
     }
 }
 
-/// The place that a kicked peer was removed from.
+/// The place from which a kicked peer was removed, or the reason why it was not removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KickedFrom {
-    /// Its session was closed.
+    /// The peer's session was closed.
     Hub,
-    /// It left the network.
+    /// The peer was removed from the network.
     Network,
-    /// Nothing: it is connected here, but is not a member of the network.
+    /// The peer was not removed: it is connected here, but is not a member of the network.
     NotAMember,
-    /// Nothing: it is connected to this other hub.
+    /// The peer was not removed: it is connected to this other hub.
     Elsewhere(HubId),
-    /// Nothing: it is not connected, as far as this hub knows.
+    /// The peer was not removed: it is not connected, as far as this hub knows.
     Nowhere,
 }

@@ -1,4 +1,4 @@
-//! Picks of a new member: the closest members, and random ones.
+//! Picks of a peer: the closest members, and random members.
 
 use std::hash::BuildHasher;
 use std::ops::ControlFlow;
@@ -12,12 +12,12 @@ use super::circle::{Bond, Met};
 use super::network::Member;
 use super::roster::NetworkIx;
 
-/// Maximum number of members examined for one pick: as many as the peer may already know, and the same number that
-/// cannot be picked.
+/// Maximum number of members that one search for close members examines: as many as the peer may already know, plus a
+/// reserve for members that cannot be picked.
 const STEPS: usize = MAX_ACQUAINTANCES + 4 * MAX_CLOSEST as usize;
 
 impl Router {
-    /// Chooses members that a session does not know.
+    /// Chooses members that a session does not know: the `closest` closest members, and `random` random ones.
     pub(super) fn pick(&mut self, id: SessionId, ix: NetworkIx, closest: usize, random: usize) -> Vec<(PeerId, Bond)> {
         let mut picks = Vec::with_capacity(closest + random);
         if random > 0
@@ -68,7 +68,8 @@ impl Router {
             }
         }
         if picks.len() < wanted {
-            // Most random draws found known members: the network is small, or this peer knows nearly all of it.
+            // Most random draws found known members, because the network is small, or because this peer knows nearly
+            // all members.
             draws += 1;
             let from = self.config.keys.hash_one((peer, draws));
             for other in network.draw_in_turn(from).take(PICKS_IN_TURN) {
@@ -85,7 +86,8 @@ impl Router {
         picks
     }
 
-    /// Whether a member of this shard knows its maximum of others. Only the home of a member knows this.
+    /// Whether a member of this shard already knows its maximum number of other peers. False for members elsewhere,
+    /// because only a member's home shard has this information.
     pub(super) fn is_full_here(&self, ix: NetworkIx, peer: &PeerId, member: &Member) -> bool {
         member.address() == self.here()
             && self
@@ -95,12 +97,12 @@ impl Router {
                 .is_some_and(|membership| membership.is_crowded(self.config.tuning.max_acquaintances))
     }
 
-    /// Introduces a new member to those peers of this shard that would pick it from this shard's roster. Returns the
-    /// peers that it has met now.
+    /// Introduces a new member to the peers of this shard that are its picks by this shard's roster. Returns the peers
+    /// that have met the new member now.
     ///
-    /// A peer that knows fewer members than it wants also meets members that would not pick it. This happens only in a
-    /// network with fewer members than some peer wants. It is therefore checked while the network is small, or if the
-    /// new member is unbounded and picks nobody.
+    /// A peer that knows fewer members than it requested also meets a new member that does not pick it. This is
+    /// possible only in a network with few members. So the search covers more than the picks only while the network is
+    /// small, or if the new member is unbounded and has no picks.
     pub(super) fn propose(&mut self, ix: NetworkIx, newcomer: PeerId) -> Vec<(SessionId, PeerId, u64)> {
         let network = self.rosters.network(ix);
         let Some((network, member)) = network.and_then(|network| Some((network, network.member(&newcomer)?))) else {
@@ -118,7 +120,7 @@ impl Router {
         let small = network.len() <= usize::from(MAX_CLOSEST) + 1;
         let here = self.here();
         if bounded && !small && member.address() == here {
-            // It has just picked them itself.
+            // The new member has just chosen its picks from the same roster.
             return Vec::new();
         }
         let looked_at = if bounded && !small { closest } else { usize::from(MAX_CLOSEST) };
@@ -129,7 +131,7 @@ impl Router {
             if steps == 0 {
                 return ControlFlow::Break(());
             }
-            // A member does not count if the new member's home could not have picked it.
+            // Members that the new member's home could not have picked are skipped.
             if other == newcomer || member.announcement().claim.is_legacy() {
                 return ControlFlow::Continue(());
             }

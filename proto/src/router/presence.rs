@@ -1,8 +1,8 @@
 //! Presence inside a hub: the members of networks, and their notifications.
 //!
 //! Every shard has complete rosters. A new member discovers the members in its own shard's roster when it joins, and
-//! later members as they join. So each pair discovers each other once, in whatever order their letters arrive, and no
-//! state per pair is needed.
+//! later members as they join. So each pair of members discovers each other once, in whatever order the letters about
+//! them arrive, and no state per pair is needed.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl Router {
             Address::Shard(ShardId::home(&announcement.peer, self.config.shards, self.config.keys))
         };
         let (ix, new) = self.enter(announcement, address, now);
-        // A local bounded member is proposed by its own shard.
+        // A bounded member of this hub is proposed by its own home shard.
         if new && (announcement.remote || !announcement.is_bounded()) {
             self.propose_from_here(ix, announcement.peer, now);
         }
@@ -37,8 +37,8 @@ impl Router {
 
     /// Processes the leave of a peer of another shard or hub.
     pub(super) fn member_left(&mut self, leave: &Arc<Leave>, now: Now) {
-        // When a late leave arrives, its network may no longer exist: the peer had moved, and left under its later
-        // claim.
+        // The network of a late leave may no longer exist: the peer has moved to another hub, and has left the network
+        // there, too.
         if let Some(ix) = self.rosters.find(leave.network.as_str()) {
             self.member_left_in(ix, leave, now);
         }
@@ -48,7 +48,7 @@ impl Router {
     /// the roster.
     ///
     /// [`Rosters::arrive`](super::roster::Rosters::arrive) decides between claims. A peer that moves is announced as
-    /// left and discovered again when its join arrives. Its own leave arrives later with the old claim, and is ignored.
+    /// left and discovered again when its join arrives. The leave with the old claim arrives later, and is ignored.
     pub(super) fn enter(&mut self, announcement: &Arc<Announcement>, address: Address, now: Now) -> (NetworkIx, bool) {
         let ix = self.rosters.find_or_create(&announcement.network);
         let peer = announcement.peer;
@@ -72,7 +72,7 @@ impl Router {
         (ix, new)
     }
 
-    /// Removes the member with an earlier claim or stay that an announcement replaces.
+    /// Removes the member whose claim or stay an announcement replaces.
     fn strike_moved(&mut self, ix: NetworkIx, announcement: &Announcement, claim: Claim, now: Now) {
         let (peer, network) = (announcement.peer, announcement.network.clone());
         let session = claim.incarnation;
@@ -82,7 +82,7 @@ impl Router {
     }
 
     /// Removes a member from the roster if its membership has this claim, and notifies the members on this shard. If
-    /// that claim hid another one, the hidden membership is entered.
+    /// this claim had hidden a smaller one, the hidden membership is entered.
     pub(super) fn member_left_in(&mut self, ix: NetworkIx, leave: &Arc<Leave>, now: Now) {
         self.strike(ix, leave, now);
         match self.rosters.reveal(ix, leave.peer, leave.claim) {

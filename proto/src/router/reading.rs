@@ -1,4 +1,4 @@
-//! The roster of a network on its way to a new member, in chunks.
+//! Sends the roster of a network to a new member, in chunks.
 
 use crate::budget::BudgetItem;
 use crate::bug;
@@ -13,11 +13,11 @@ use super::roster::NetworkIx;
 impl Router {
     /// Sends a new member the next chunk of its networks' rosters.
     pub(super) fn read_roster(&mut self, id: SessionId, now: Now) {
-        // The session may have ended after its queue had room.
+        // The session may have ended since its queue had room.
         let Some(session) = self.sessions.get_mut(id) else { return };
         let (peer, open) = (session.peer(), session.is_open());
         let Some(membership) = session.reading_mut() else {
-            // It has left the network whose roster it was reading.
+            // The session has left the network whose roster it was receiving.
             return self.outputs.push_back(Output::Backlog { session: id, more: false });
         };
         let (ix, observes) = (membership.network(), membership.observes());
@@ -56,9 +56,9 @@ impl Router {
         if session.peer() == *subject {
             return;
         }
-        // It has received the whole roster, like most sessions.
+        // A session without a cursor has received the whole roster, as most sessions have.
         let Some(cursor) = session.membership_mut(ix).and_then(|membership| membership.cursor()) else { return };
-        // In `global`, the sender may be in no network.
+        // A sender in `global` may be in no network, and has then no entry to announce.
         let Some(member) = self.rosters.member(ix, subject) else { return };
         if !member.is_bounded() && cursor.introduce(Rank::of(*subject, member.address()), subject) {
             self.outputs.push_back(member.discovered_by(id));

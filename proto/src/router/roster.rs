@@ -1,4 +1,5 @@
-//! Rosters: the members of each network. Every shard has complete rosters. Only the notifications can be bounded.
+//! Rosters: the members of each network. Every shard has complete rosters. Bounded discovery limits only the
+//! notifications.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -13,7 +14,8 @@ use crate::route::Address;
 use super::letter::Announcement;
 use super::network::{Member, Network};
 
-/// A network's index in [`Rosters`]. It is valid while the network has a member, a session, or a leaving session.
+/// A network's index in [`Rosters`]. The index is valid while the network has a member, a session, or a leaving
+/// session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct NetworkIx(u32);
 
@@ -23,20 +25,20 @@ pub(super) struct Rosters {
     by_name: HashMap<NetworkName, NetworkIx, Keys>,
     slots: Vec<Option<Network>>,
     free: Vec<NetworkIx>,
-    /// Announcements whose claims lost against those in the rosters: at most one for each member there.
+    /// Announcements whose claims are smaller than the claim in the roster: at most one for each member.
     hidden: BTreeMap<(NetworkIx, PeerId), Arc<Announcement>>,
     members: usize,
-    /// Number of networks with members. All other networks have only observers, or sessions that leave.
+    /// Number of networks with members. The other networks have only observers, or sessions that leave.
     inhabited: usize,
 }
 
 /// The decision about an announcement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum MemberArrival {
-    /// [Enter](Rosters::enter) it.
+    /// [Enter](Rosters::enter) the announcement.
     Enters,
-    /// First [strike](Rosters::strike) the member with this claim, then enter it: the announcement is of another
-    /// session of the peer, or of another stay.
+    /// First [strike](Rosters::strike) the member with this claim, then enter the announcement, which belongs to
+    /// another session or another stay of the peer.
     Replaces(Claim),
     /// Do nothing: a greater claim wins. The announcement is kept until that claim ends.
     Hidden,
@@ -77,10 +79,10 @@ impl Rosters {
 
     /// Decides about an announcement.
     ///
-    /// If a peer is briefly at two hubs, the greater claim wins, in whatever order the two arrive. The smaller claim is
-    /// kept until it ends, because it wins if the greater one ends first. A different stay means that the peer left and
-    /// returned unnoticed, during a partition. It matters only to members that must meet again: bounded members, and
-    /// those that know one.
+    /// If a peer is connected to two hubs for a moment, the greater claim wins, in whatever order the two announcements
+    /// arrive. The smaller claim is kept until it ends, because it wins if the greater claim ends first. A different
+    /// stay means that the peer left and returned unnoticed, during a partition. A different stay matters only to
+    /// members that must meet again: bounded members, and members that know a bounded one.
     pub(super) fn arrive(&mut self, ix: NetworkIx, announcement: &Arc<Announcement>) -> MemberArrival {
         let (peer, claim) = (announcement.peer, announcement.claim);
         let Some(member) = self.member(ix, &peer) else { return MemberArrival::Enters };
@@ -102,8 +104,9 @@ impl Rosters {
         }
     }
 
-    /// Handles the end of a membership with this claim. If the roster had the member with this claim, the
-    /// caller must have removed it before. Returns a hidden announcement that now wins and must be entered.
+    /// Handles the end of a membership with this claim. If the roster has the member with this claim, the caller must
+    /// remove the member first. Returns the hidden announcement that now wins, if there is one. The caller must enter
+    /// it.
     ///
     /// # Errors
     ///
@@ -133,7 +136,8 @@ impl Rosters {
         self.slots.get_mut(ix.0 as usize)?.as_mut()
     }
 
-    /// Enters a member, or updates its announcement. Returns whether it is new. `None` if there is no such network.
+    /// Enters a member, or updates its announcement. Returns whether the member is new. `None` if there is no such
+    /// network.
     pub(super) fn enter(&mut self, ix: NetworkIx, address: Address, announcement: Arc<Announcement>) -> Option<bool> {
         let network = self.slots.get_mut(ix.0 as usize)?.as_mut()?;
         let was_empty = network.len() == 0;
@@ -143,7 +147,7 @@ impl Rosters {
         Some(new)
     }
 
-    /// Removes a member if it is entered with this claim.
+    /// Removes a member if its entry has this claim.
     pub(super) fn strike(&mut self, ix: NetworkIx, peer: &PeerId, claim: Claim) -> Option<Member> {
         let network = self.slots.get_mut(ix.0 as usize)?.as_mut()?;
         if network.member(peer)?.announcement().claim != claim {
@@ -155,8 +159,8 @@ impl Rosters {
         struck
     }
 
-    /// Removes the network if it has no members and no local sessions. A local session may remain although its id now
-    /// belongs to a member at another hub.
+    /// Removes the network if it has no members and no sessions on this shard. A session can remain here without an
+    /// entry in the roster, if its id now belongs to a member at another hub.
     pub(super) fn tidy(&mut self, ix: NetworkIx) {
         let Some(slot) = self.slots.get_mut(ix.0 as usize) else { return };
         if let Some(network) = slot.take_if(|network| network.is_deserted()) {
@@ -197,19 +201,23 @@ impl Rosters {
             members += network.len();
             let found = self.find(network.name().as_str());
             ensure(found == Some(ix), || format!("the name of {ix:?} finds {found:?}"))?;
-            ensure(!network.is_deserted(), || format!("nobody is in {ix:?}"))?;
+            ensure(!network.is_deserted(), || format!("{ix:?} has no members and no sessions"))?;
             network.audit().map_err(|wrong| format!("{ix:?}: {wrong}"))?;
         }
         for ((ix, peer), hidden) in &self.hidden {
             let held = self.member(*ix, peer).map(|member| member.announcement().claim);
             ensure(held.is_some_and(|held| hidden.claim.against(held) == Precedence::Loses), || {
-                format!("{peer:?} of {ix:?} is hidden by no greater claim")
+                format!("an announcement of {peer:?} in {ix:?} is hidden without a greater claim")
             })?;
         }
         let inhabited = self.all().filter(|(_, network)| network.len() > 0).count();
-        ensure(inhabited == self.inhabited, || format!("{inhabited} networks have members, {} do", self.inhabited))?;
+        ensure(inhabited == self.inhabited, || {
+            format!("{inhabited} networks have members, {} counted", self.inhabited)
+        })?;
         ensure(networks == self.by_name.len(), || format!("{networks} networks have {} names", self.by_name.len()))?;
-        ensure(networks + self.free.len() == self.slots.len(), || format!("{} places are free", self.free.len()))?;
+        ensure(networks + self.free.len() == self.slots.len(), || {
+            format!("{} slots are listed as free", self.free.len())
+        })?;
         ensure(members == self.members, || format!("{members} members, {} counted", self.members))
     }
 
@@ -343,7 +351,7 @@ mod tests {
         ) {
             let (mut rosters, ix) = rosters();
             let mut locals = BTreeMap::new();
-            // One member stays, so that the network is kept.
+            // One member stays in the network, so that the network is kept.
             rosters.enter(ix, HERE, announcement(PeerId::from_bytes([255; 20]), 1, 1, Discovery::All));
             for (n, joins, bounded, draws) in steps {
                 let (peer, id) = (PeerId::from_bytes([n; 20]), SessionId { slot: n.into(), generation: 0 });

@@ -1,4 +1,4 @@
-//! The sessions of a shard, in the view of the rules.
+//! The state of a shard's sessions that the rules keep.
 
 use std::time::Duration;
 
@@ -27,20 +27,21 @@ pub(super) struct Session {
     claim: Claim,
     /// The first session of its lineage.
     root: PeerIncarnation,
-    /// Time of its admission, in seconds of the hub's clock.
+    /// Time of the session's admission, in seconds of the hub's clock.
     began_s: u32,
     phase: SessionPhase,
     memberships: SmallVec<[Membership; 1]>,
     usage: SessionUsage,
     open_receipts: u32,
-    /// Whether its client has proven that the id is its own.
+    /// Whether the client has proven that the id is its own.
     owner: bool,
-    /// What its token allows. `None`: everything.
+    /// The grant of the session's token. `None` if the session may do everything.
     held: Option<Box<Held>>,
 }
 
 impl Session {
-    /// A session that waits for its id. It has no claim yet. The smallest claim of this hub is a placeholder.
+    /// A session that waits for its id. It has no claim yet: its claim is a placeholder, the smallest claim of this
+    /// hub.
     pub(super) fn pending(peer: PeerId, hub: HubId) -> Self {
         Self {
             peer,
@@ -56,8 +57,8 @@ impl Session {
         }
     }
 
-    /// The session of a client. `owner` says whether the client has proven that the id is its own, and `grant` what its
-    /// token allows.
+    /// This session for a client with these properties. `owner` says whether the client has proven that the id is its
+    /// own. `grant` is what the client's token allows.
     pub(super) fn with(self, owner: bool, grant: Option<Box<Grant>>) -> Self {
         Self { owner, held: grant.map(|grant| Box::new(Held::new(*grant))), ..self }
     }
@@ -66,7 +67,7 @@ impl Session {
         self.owner
     }
 
-    /// Its grant. `None` if it may do everything.
+    /// The session's grant. `None` if the session may do everything.
     pub(super) fn held(&self) -> Option<&Held> {
         self.held.as_deref()
     }
@@ -75,12 +76,12 @@ impl Session {
         self.held.as_deref_mut()
     }
 
-    /// What it may do in a network.
+    /// What the session may do in a network.
     pub(super) fn rights(&self, network: &str) -> Rights {
         self.held.as_ref().map_or(Rights::MEMBER, |held| held.grant().rights(network))
     }
 
-    /// Whether it counts as a member of `global`, because it is in no network and may join that one.
+    /// Whether the session counts as a member of `global`, because it is in no network and may join `global`.
     pub(super) fn is_outsider(&self) -> bool {
         self.memberships.is_empty() && self.rights(NetworkName::GLOBAL).join
     }
@@ -97,7 +98,7 @@ impl Session {
         self.phase
     }
 
-    /// Whether it receives messages.
+    /// Whether the session receives messages.
     pub(super) fn is_open(&self) -> bool {
         self.phase == SessionPhase::Open
     }
@@ -106,7 +107,7 @@ impl Session {
         Lineage { root: self.root, session: self.claim.incarnation }
     }
 
-    /// Time since its admission, up to a second too long.
+    /// Time since the session's admission. It can be up to a second too long.
     pub(super) fn age(&self, now: Duration) -> Duration {
         now.saturating_sub(Duration::from_secs(self.began_s.into()))
     }
@@ -127,7 +128,7 @@ impl Session {
         self.membership(network).is_some_and(|membership| !membership.observes())
     }
 
-    /// Bytes of its announcements in all its networks.
+    /// Bytes of the session's announcements in all its networks.
     pub(super) fn announced_bytes(&self) -> usize {
         self.memberships.iter().map(|membership| membership.announced_bytes as usize).sum()
     }
@@ -144,17 +145,17 @@ impl Session {
         left
     }
 
-    /// The first membership whose roster is being sent to it.
+    /// The first membership whose roster is still being sent to the session.
     pub(super) fn reading_mut(&mut self) -> Option<&mut Membership> {
         self.memberships.iter_mut().find(|membership| membership.cursor.is_some())
     }
 
-    /// Whether it is still receiving the roster of one of its networks.
+    /// Whether the session is still receiving the roster of one of its networks.
     pub(super) fn is_reading(&self) -> bool {
         self.memberships.iter().any(|membership| membership.cursor.is_some())
     }
 
-    /// The used part of its budget.
+    /// The used part of the session's budget.
     pub(super) fn usage(&self) -> &SessionUsage {
         &self.usage
     }
@@ -163,7 +164,7 @@ impl Session {
         &mut self.usage
     }
 
-    /// Counts one more outstanding receipt. Returns false if it has [`MAX_OPEN_RECEIPTS`].
+    /// Counts one more outstanding receipt. Returns false if the session has [`MAX_OPEN_RECEIPTS`] already.
     pub(super) fn open_receipt(&mut self) -> bool {
         let opens = self.open_receipts < MAX_OPEN_RECEIPTS;
         self.open_receipts += u32::from(opens);
@@ -186,7 +187,8 @@ pub(super) struct Membership {
     stay: Stay,
     /// Bytes that its announcement and its membership count in the budget.
     announced_bytes: u32,
-    /// Index in the network's list of unbounded sessions, or of observers; [`Self::UNLISTED`] if it is bounded.
+    /// Index in the network's list of unbounded sessions, or of observers. [`Self::UNLISTED`] if the membership is
+    /// bounded.
     local: u32,
     /// Whether it is an observer: it discovers the members without being one.
     observes: bool,
@@ -197,8 +199,9 @@ pub(super) struct Membership {
 impl Membership {
     const UNLISTED: u32 = u32::MAX;
 
-    /// A new membership. `local` is its index in the network's list of unbounded sessions, or `None` if it is bounded.
-    /// A bounded membership has an empty circle. Any other one is at the beginning of the roster.
+    /// A new membership. `local` is its index in the network's list of unbounded sessions, or `None` if the membership
+    /// is bounded. A bounded membership gets an empty circle, and an unbounded one a cursor at the beginning of the
+    /// roster.
     pub(super) fn new(network: NetworkIx, stay: Stay, local: Option<u32>) -> Self {
         let (cursor, circle) =
             if local.is_some() { (Some(Box::default()), None) } else { (None, Some(Box::default())) };
@@ -206,7 +209,8 @@ impl Membership {
         Self { network, stay, announced_bytes: 0, local, observes: false, cursor, circle }
     }
 
-    /// A new membership of an observer, at the beginning of the roster. `local` is its index in the list of observers.
+    /// A new membership of an observer, with a cursor at the beginning of the roster. `local` is its index in the list
+    /// of observers.
     pub(super) fn of_observer(network: NetworkIx, stay: Stay, local: u32) -> Self {
         Self { observes: true, ..Self::new(network, stay, Some(local)) }
     }
@@ -238,34 +242,34 @@ impl Membership {
         self.announced_bytes = bytes;
     }
 
-    /// Index in the network's list of unbounded sessions. `None` if it is bounded.
+    /// Index in the network's list of unbounded sessions, or of observers. `None` if the membership is bounded.
     pub(super) fn local(&self) -> Option<u32> {
         (self.local != Self::UNLISTED).then_some(self.local)
     }
 
-    /// Updates its index.
+    /// Updates the index that [`Self::local`] returns.
     pub(super) fn set_local(&mut self, local: u32) {
         self.local = local;
     }
 
-    /// The cursor of the roster. `None` after it has discovered all members.
+    /// The cursor of the roster. `None` after all members have been sent.
     pub(super) fn cursor(&mut self) -> Option<&mut RosterCursor> {
         self.cursor.as_deref_mut()
     }
 
-    /// Begins another pass through the roster, whose last rank is `last`. After an interrupted pass, the members of its
-    /// part are known. After a finished pass, all are.
+    /// Begins another pass through the roster, whose last rank is `last`. After a finished pass, all members are known.
+    /// After an interrupted pass, only the members that it reached are known.
     pub(super) fn read_again(&mut self, last: Option<Rank>) {
         let cursor = self.cursor.take();
         self.cursor = Some(Box::new(cursor.map_or_else(|| RosterCursor::again(last), |cursor| cursor.interrupted())));
     }
 
-    /// Ends the pass through the roster. Returns whether `announced` follows.
+    /// Ends the pass through the roster. Returns whether `announced` must be sent now.
     pub(super) fn finish_reading(&mut self) -> bool {
         self.cursor.take().is_some_and(|cursor| cursor.is_acknowledged())
     }
 
-    /// Its acquaintances. `Some` if it is bounded, or has met a bounded member.
+    /// The acquaintances of the member. `Some` if the member is bounded, or has met a bounded member.
     pub(super) fn circle(&self) -> Option<&Circle> {
         self.circle.as_deref()
     }
@@ -274,12 +278,12 @@ impl Membership {
         self.circle.as_deref_mut()
     }
 
-    /// Its circle, which is created if there is none.
+    /// The circle, which is created if there is none.
     pub(super) fn make_circle(&mut self) -> &mut Circle {
         self.circle.get_or_insert_default()
     }
 
-    /// Whether its circle has `most` members.
+    /// Whether the circle has `most` acquaintances.
     pub(super) fn is_crowded(&self, most: usize) -> bool {
         self.circle().is_some_and(|circle| circle.is_full(most))
     }

@@ -35,7 +35,8 @@ impl Router {
         let own = membership_in(&self.rosters, &mut self.bugs, session, &signal.network)
             .map(|membership| (membership.network(), membership.stay()));
         if let Some((ix, _)) = own {
-            // This precedes the receipt, so that the answer can be a receipt with the time to wait.
+            // The budget is checked before a receipt is opened, so that the refusal can be a receipt with the time to
+            // wait.
             let bytes = signal.data.len() as u64;
             let taken = self
                 .take_of_network(id, ix, (BudgetItem::Messages, 1), now)
@@ -122,8 +123,8 @@ impl Router {
     /// The address of a signal's target, as far as this shard knows. A shard knows its own peers and the members of
     /// every network.
     ///
-    /// A signal for a member at another hub goes straight to the mesh, through the same mailbox as the sender's
-    /// presence. A signal with an unknown target makes a detour through the target's home shard.
+    /// A signal for a member at another hub is posted directly to the mesh, into the same mailbox as the sender's
+    /// presence. A signal with an unknown target is posted to the target's home shard first.
     fn address_of(&self, signal: &Signal<'_>, own: Option<NetworkIx>, home: ShardId) -> Option<Address> {
         if !self.config.meshed || self.by_peer.contains_key(&signal.target) {
             return Some(Address::Shard(home));
@@ -138,8 +139,9 @@ impl Router {
             .session_of(&target)
             .and_then(|id| Some((id, self.sessions.get(id).filter(|session| session.is_open())?)));
         let Some((id, session)) = open else {
-            // The target was known to be here, and has moved or left. The sender's next signals go straight to the
-            // mesh, and this one would arrive after them.
+            // Without a detour, the sender's shard knew the target to be here, and the target has moved or left since.
+            // Such a signal is not forwarded to the mesh, because the sender's next signals are posted directly to the
+            // mesh, and this one could arrive after them.
             let detour = matches!(origin.sender, Sender::Session { detour: true, .. });
             if detour && self.home.is_elsewhere(&target) {
                 let frame = match frame {
@@ -170,7 +172,7 @@ impl Router {
     }
 
     /// Whether the members on this shard have discovered the sender in the stay in which it sent the signal, and have
-    /// not received its leave. Otherwise the signal is late.
+    /// not received its leave. If not, the signal arrived too early or too late.
     fn members_know(&self, ix: NetworkIx, from: &PeerId, origin: &Origin) -> bool {
         let remote = match origin.sender {
             Sender::Session { shard, .. } if shard == self.config.shard => return true,
@@ -229,7 +231,7 @@ impl Router {
     }
 
     pub(super) fn expire_receipts(&mut self, now: Now) {
-        // Work that does not fit into this turn stays due.
+        // Tickets that do not fit into this turn stay due.
         while self.outputs.len() < TURN_OUTPUTS
             && let Some(ticket) = self.tickets.expire(now.at)
         {
@@ -256,10 +258,11 @@ impl Router {
     }
 }
 
-/// Number of networks up to which comparing their names is faster than looking one up. Most peers are in one or two.
+/// Number of networks of a session up to which it is faster to compare their names than to look a name up. Most peers
+/// are in one or two networks.
 const FEW_NETWORKS: usize = 4;
 
-/// The session's membership in the network with this name. An observer has none.
+/// The session's membership in the network with this name. `None` for an observer.
 fn membership_in<'a>(rosters: &Rosters, bugs: &mut Bugs, session: &'a Session, name: &str) -> Option<&'a Membership> {
     let found = if session.memberships().len() > FEW_NETWORKS {
         rosters.find(name).and_then(|ix| session.membership(ix))

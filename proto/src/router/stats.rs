@@ -17,9 +17,9 @@ pub struct RouterStats {
     pub forwarded: u64,
     /// Signals not delivered, by the code's discriminant.
     pub failed: [u64; ErrorCode::ALL.len()],
-    /// Outcomes that arrived after their receipt had been sent as `unknown`.
+    /// Outcomes that arrived after the receipt of their signal had been sent with `unknown`.
     pub late_outcomes: u64,
-    /// Picks declined because a peer of this shard knew its maximum of others.
+    /// Meetings declined because a peer of this shard knew its maximum number of other peers.
     pub meetings_declined: u64,
     /// `error` messages sent, by the code's discriminant.
     pub errors: [u64; ErrorCode::ALL.len()],
@@ -27,27 +27,29 @@ pub struct RouterStats {
     pub turn_credentials: u64,
     /// `error` messages not sent because the session had reached its limit.
     pub errors_withheld: u64,
-    /// Messages refused because they exceeded a budget, by the discriminants of its owner and its item. For errors:
-    /// those withheld.
+    /// Messages refused because they exceeded a budget, by the discriminants of the budget's owner and item. For the
+    /// item `Errors`, the number of withheld errors.
     pub exceeded: [[u64; BudgetItem::ALL.len()]; BudgetOwner::ALL.len()],
-    /// Takeovers by result: the second connection replaced the first; the first answered.
+    /// Takeovers by result. The first number counts takeovers in which the second connection replaced the first, and
+    /// the second number those in which the first connection answered.
     pub takeovers: [u64; 2],
-    /// Sessions whose id was taken over at once by a client that has proven the id to be its own.
+    /// Sessions whose id was taken over immediately by a client that has proven that the id is its own.
     pub owner_takeovers: u64,
-    /// Valid resume secrets, by the outcome's discriminant. If the id is connected to another hub, that hub counts the
-    /// takeover.
+    /// Valid resume secrets, by the outcome's discriminant. If a session at another hub holds the id, that hub counts
+    /// the outcome.
     pub resumes: [u64; ResumeOutcome::ALL.len()],
-    /// Signals by the time from reading to writing, in [`Self::LATENCY_BOUNDS`] and above.
+    /// Delivered signals by the time from reading to writing. Buckets are [`Self::LATENCY_BOUNDS`], and one for longer
+    /// times.
     pub latency: [u64; Self::LATENCY_BOUNDS.len() + 1],
     /// Impossible states that were found.
     pub bugs: BugCounts,
     /// Gauge: admitted sessions.
     pub peers: u64,
-    /// Gauge: networks with at least one member anywhere.
+    /// Gauge: networks with at least one member on any shard or hub.
     pub networks: u64,
-    /// Gauge: members of all networks, wherever they are.
+    /// Gauge: members of all networks, on all shards and hubs.
     pub members: u64,
-    /// Gauge: receipts outstanding.
+    /// Gauge: outstanding receipts.
     pub open_receipts: u64,
     /// Gauge: bytes of announcements stored for sessions of this shard.
     pub announced_bytes: u64,
@@ -62,8 +64,8 @@ impl RouterStats {
         2_500_000, 5_000_000,
     ];
 
-    /// Number of signals with an outcome. Summed over all shards, it is the number of signals read, minus those in
-    /// flight and those that the relay counts.
+    /// Number of signals with an outcome. The sum over all shards is the number of signals read, minus the signals in
+    /// flight and the signals that the relay counts.
     pub fn outcomes(&self) -> u64 {
         self.delivered + self.forwarded + self.failed.iter().sum::<u64>()
     }
@@ -80,7 +82,7 @@ impl RouterStats {
         self.latency[Self::latency_bucket(took)] += 1;
     }
 
-    /// The index of the bucket that counts a signal which took this long.
+    /// The index of the bucket for a signal that took this time.
     pub(crate) fn latency_bucket(took: Duration) -> usize {
         let micros = took.as_micros() as u64;
         Self::LATENCY_BOUNDS.partition_point(|&bound| bound < micros)

@@ -1,5 +1,5 @@
-//! Takeovers: two connections with one id, anywhere in the mesh. The hub of the first connection checks whether it is
-//! still alive.
+//! Takeovers: two connections with one id, anywhere in the mesh. The hub of the first connection checks whether the
+//! first connection is still alive.
 
 use crate::bug;
 use crate::claim::{Claim, Precedence};
@@ -15,8 +15,8 @@ use super::letter::{Asker, Output, PeerEvent, ToMesh};
 use super::takeovers::{Challenged, Expired, Holder, Opened, Parties};
 
 impl Router {
-    /// Handles a new connection that wants the id of `peer`. `resume` is the lineage that its resume secret proves, and
-    /// `owner` whether it has proved that the id is its own.
+    /// Handles a new connection that wants the id of `peer`. `resume` is the lineage that the client's resume secret
+    /// proves. `owner` says whether the client has proven that the id is its own.
     pub(super) fn opened(
         &mut self,
         id: SessionId,
@@ -27,7 +27,8 @@ impl Router {
         now: Now,
     ) {
         if let Some(Lineage { session, .. }) = resume {
-            // The next session of the lineage must be later, whatever the clock of the hub that issued the secret.
+            // The next session of the lineage must have a later incarnation, even if the clock of the hub that issued
+            // the secret is ahead.
             self.home.follow(session);
         }
         if self.exclusions.has_peer(&peer, now.at) {
@@ -62,8 +63,8 @@ impl Router {
         }
     }
 
-    /// Handles another hub's question about an id of this shard, which a session there wants. `proven` is the lineage
-    /// that the resume secret of that session proves, and whether it owns the id.
+    /// Handles the question of another hub about an id of this shard that a session at the other hub wants. `proven` is
+    /// the lineage that the resume secret of that session proves, and whether its client owns the id.
     pub(super) fn challenged(&mut self, peer: PeerId, asker: Asker, proven: (Option<Lineage>, bool), now: Now) {
         let holder = self.holder(&peer, proven, now);
         let (challenged, displaced) = self.takeovers.challenged(asker, peer, holder, proven, now.at);
@@ -80,7 +81,8 @@ impl Router {
         }
     }
 
-    /// The session that holds the id of `peer`. Judges and counts the right of an owner, or of a resume secret, to the id.
+    /// Finds the session that holds the id of `peer`. Determines and counts the right of the new session to the id, by
+    /// its resume secret or as the owner.
     fn holder(&mut self, peer: &PeerId, (resume, owner): (Option<Lineage>, bool), now: Now) -> Holder {
         let Some(&id) = self.by_peer.get(peer) else {
             return if self.home.is_elsewhere(peer) { Holder::Elsewhere } else { Holder::Nobody };
@@ -138,7 +140,7 @@ impl Router {
         }
     }
 
-    /// Refuses the new session of a takeover that has ended.
+    /// Refuses the new session of a takeover that has been decided against it.
     fn refuse_newcomer(&mut self, peer: PeerId, parties: Parties, now: Now) {
         match parties {
             Parties::BothHere(newcomer) | Parties::HolderElsewhere(newcomer) => {
@@ -148,11 +150,11 @@ impl Router {
         }
     }
 
-    /// Handles the result that the holder is alive: the new session is refused.
+    /// Handles a takeover whose holder is alive: the new session is refused.
     fn holder_stays(&mut self, peer: PeerId, parties: Parties, now: Now) {
         match parties {
             Parties::BothHere(_) => self.stats.takeovers[1] += 1,
-            // The hub of the new session counts it.
+            // The hub of the new session counts the takeover.
             Parties::NewcomerElsewhere(_) => {}
             Parties::HolderElsewhere(_) => {
                 bug!(self.bugs, AskedSession, "{peer:?} is here, and waits for another hub");
@@ -161,9 +163,9 @@ impl Router {
         self.refuse_newcomer(peer, parties, now);
     }
 
-    /// Handles the release of an id: its new session continues.
+    /// Handles the release of an id: the session that waits for the id, if there is one, continues.
     pub(super) fn id_released(&mut self, peer: &PeerId, now: Now) {
-        // Most released ids are wanted by no other session.
+        // For most released ids, no session waits.
         let Some((parties, proven)) = self.takeovers.release(peer) else { return };
         match parties {
             // The id now belongs to a session at another hub. That hub has not been asked yet.
@@ -176,7 +178,8 @@ impl Router {
         }
     }
 
-    /// Handles progress of the pinged session's socket: it has accepted bytes queued before the ping, or the ping.
+    /// Handles progress of the pinged session's socket: the socket has accepted bytes queued before the ping, or the
+    /// ping itself.
     pub(super) fn asked_on(&mut self, id: SessionId, now: Now) {
         let Some(session) = self.sessions.get(id) else { return };
         let peer = session.peer();
@@ -226,10 +229,11 @@ impl Router {
         }
     }
 
-    /// Handles the news that a peer of this home shard is connected to another hub.
+    /// Handles a letter that says that a peer of this home shard is connected to another hub.
     ///
-    /// A session here that was admitted in the meantime, with a smaller claim, has lost its id. Other shards may have
-    /// left out its announcement, and would not restore it if the greater claim ended.
+    /// If a session here was admitted in the meantime with a smaller claim, it has lost its id and is closed. It cannot
+    /// stay open, because other shards may have ignored its announcement, and would not restore it when the greater
+    /// claim ends.
     pub(super) fn connected_elsewhere(&mut self, peer: PeerId, claim: Claim, now: Now) {
         self.home.connected_elsewhere(peer, claim);
         let here = self.session_of(&peer);
@@ -240,7 +244,7 @@ impl Router {
         }
     }
 
-    /// Handles the news that a peer of this home shard is no longer connected to another hub.
+    /// Handles a letter that says that a peer of this home shard is no longer connected to another hub.
     pub(super) fn ended_elsewhere(&mut self, peer: PeerId, claim: Claim, now: Now) {
         if self.home.ended_elsewhere(&peer, claim)
             && let Some(Parties::HolderElsewhere(_)) = self.takeovers.parties(&peer)

@@ -17,16 +17,17 @@ use crate::secret::is_secret;
 
 use super::letter::Asker;
 
-/// The takeovers in progress: ids that one session holds and another one wants. There is at most one for each id.
+/// The takeovers in progress: ids that one session holds and another session wants. There is at most one takeover for
+/// each id.
 ///
-/// This type decides; the router closes, admits and asks.
+/// This type only decides. The router closes and admits sessions, sends pings and asks hubs.
 #[derive(Debug)]
 pub(super) struct Takeovers {
     keys: Keys,
     asked: u64,
     pending: HashMap<PeerId, Takeover, Keys>,
-    /// Ordered by time, peer and ticket. Entries of ended takeovers stay until they are due: at most as many as
-    /// connections can be opened, and challenges can arrive, within the grace.
+    /// Ordered by time, peer and ticket. Entries of ended takeovers stay until they are due. So there are at most as
+    /// many as connections can be opened, and challenges can arrive, within [`TAKEOVER_GRACE`].
     deadlines: BTreeSet<(Duration, PeerId, u64)>,
 }
 
@@ -39,17 +40,17 @@ struct Takeover {
     owner: bool,
     /// Identifies the question. The ping's payload is derived from it.
     ticket: u64,
-    /// Time at which the holder counts as dead without an answer. It is postponed while its socket accepts bytes queued
-    /// before the ping.
+    /// Time at which a holder that has not answered counts as dead. It is postponed while the holder's socket accepts
+    /// bytes queued before the ping.
     until: Duration,
-    /// Time at which the takeover is decided at the latest.
+    /// Latest time at which the takeover is decided.
     limit: Duration,
 }
 
 /// The places of the two sessions of a takeover: the holder of the id, and the newcomer that wants it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Parties {
-    /// Both are on this shard. The value is the newcomer.
+    /// Both sessions are on this shard. The value is the newcomer.
     BothHere(SessionId),
     /// The newcomer is on this shard, and the holder at another hub.
     HolderElsewhere(SessionId),
@@ -57,54 +58,55 @@ pub(super) enum Parties {
     NewcomerElsewhere(Asker),
 }
 
-/// The session that holds an id when another one wants it.
+/// The session that holds an id when another session wants it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Holder {
-    /// No session.
+    /// No session holds the id.
     Nobody,
-    /// A session on this shard. The value is the newcomer's right, if it sent a resume secret or is the owner.
+    /// A session on this shard holds the id. The value is the newcomer's right to the id, if the newcomer sent a resume
+    /// secret or is the owner.
     Here(Option<Right>),
-    /// A session at another hub.
+    /// A session at another hub holds the id.
     Elsewhere,
 }
 
 /// The decision about a session that was opened here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Opened {
-    /// Refuse it. Nothing else changes.
+    /// Refuse the newcomer. Nothing else changes.
     Refuse(CloseReason),
-    /// Admit it.
+    /// Admit the newcomer.
     Admit,
-    /// It waits. Close the holder now; the newcomer is admitted when the holder has ended.
+    /// Let the newcomer wait, and close the holder now. The newcomer is admitted when the holder has ended.
     Replace,
-    /// It waits. Ping the holder with this payload.
+    /// Let the newcomer wait, and ping the holder with this payload.
     Ping([u8; 8]),
-    /// It waits. Ask the holder's hub, with this ticket.
+    /// Let the newcomer wait, and ask the holder's hub, with this ticket.
     AskHub(u64),
 }
 
 /// The decision about a session at another hub that wants an id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Challenged {
-    /// Answer its hub at once.
+    /// Answer the newcomer's hub now.
     Answer {
         /// Whether the id stays in use here.
         in_use: bool,
     },
     /// Close the holder now, then answer that the id is free.
     Replace,
-    /// Ping the holder with this payload, and answer when it is decided.
+    /// Ping the holder with this payload, and answer when the takeover is decided.
     Ping([u8; 8]),
 }
 
-/// The decision about a takeover whose time is over.
+/// The decision about a takeover that has expired.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Expired {
-    /// The holder here has not answered. Its end releases the id. The takeover stays until then.
+    /// The holder here has not answered: close it. Its end releases the id, and the takeover stays until then.
     HolderDead,
     /// The holder's hub has not answered, so the holder loses the id. The takeover stays until [`Takeovers::release`].
     HubSilent,
-    /// The holder's socket has accepted bytes until just now, so its client reads. The takeover has ended: refuse the
+    /// The holder's socket has recently accepted bytes, so its client is alive. The takeover has ended: refuse the
     /// newcomer.
     HolderAlive(Parties),
 }
@@ -136,8 +138,8 @@ impl Takeovers {
 
     /// Decides about a session that was opened here. `seat` tells whether the hub has room for one more session.
     ///
-    /// The second value is a newcomer that waited for the same id until now. Its takeover has ended, and it must be
-    /// refused before anything else happens.
+    /// The second value is an earlier newcomer that waited for the same id. Its takeover has ended, and the caller must
+    /// refuse it before anything else happens.
     pub(super) fn opened(
         &mut self,
         newcomer: SessionId,
@@ -169,8 +171,8 @@ impl Takeovers {
     }
 
     /// Decides about a session at another hub that wants an id of this shard. The second value is as in
-    /// [`Self::opened`]. While [`MAX_TAKEOVERS_ASKED`] questions are unanswered, only sessions with the immediate right
-    /// to the id get it.
+    /// [`Self::opened`]. While [`MAX_TAKEOVERS_ASKED`] questions are unanswered, only a session with the immediate
+    /// right to an id gets it.
     pub(super) fn challenged(
         &mut self,
         asker: Asker,
@@ -180,7 +182,7 @@ impl Takeovers {
         now: Duration,
     ) -> (Challenged, Option<Parties>) {
         let Holder::Here(right) = holder else {
-            // A session that waits here came first.
+            // A session that already waits here for the id has precedence.
             return (Challenged::Answer { in_use: self.pending.contains_key(&peer) }, None);
         };
         let at_once = right == Some(Right::AtOnce);
@@ -196,15 +198,16 @@ impl Takeovers {
         (Challenged::Ping(self.nonce(&peer, ticket)), displaced)
     }
 
-    /// Records that the holder's socket has accepted bytes queued before the ping, or the ping: it cannot have answered
-    /// yet.
+    /// Records that the holder's socket has accepted bytes queued before the ping, or the ping itself. This extends the
+    /// time for the answer.
     pub(super) fn asked_on(&mut self, peer: &PeerId, now: Duration) {
         if let Some(takeover) = self.pending.get_mut(peer) {
             takeover.until = takeover.until.max(now + TAKEOVER_GRACE);
         }
     }
 
-    /// Handles a pong of the holder. If it answers the question, the takeover has ended: refuse the returned newcomer.
+    /// Handles a pong of the holder. If the pong has the payload of the ping, the takeover has ended: the caller must
+    /// refuse the returned newcomer.
     pub(super) fn answered(&mut self, peer: &PeerId, payload: &[u8]) -> Option<Parties> {
         let takeover = self.pending.get(peer)?;
         if !is_secret(payload, &self.nonce(peer, takeover.ticket)) {
@@ -213,8 +216,8 @@ impl Takeovers {
         self.pending.remove(peer).map(|takeover| takeover.parties)
     }
 
-    /// The newcomer that waits for the holder's hub, if `ticket` is that of its question. Other hubs can send any
-    /// ticket.
+    /// The newcomer that waits for the answer of the holder's hub with this ticket. The ticket is checked, because
+    /// other hubs can send any ticket.
     pub(super) fn asked_hub(&self, peer: &PeerId, ticket: u64) -> Option<SessionId> {
         match self.pending.get(peer) {
             Some(&Takeover { parties: Parties::HolderElsewhere(newcomer), ticket: asked, .. }) if asked == ticket => {
@@ -224,7 +227,7 @@ impl Takeovers {
         }
     }
 
-    /// Decides about the next takeover whose time is over at `now`. Returns `None` if there is no further one.
+    /// Decides about the next takeover that has expired at `now`. Returns `None` if there is no further one.
     pub(super) fn expire(&mut self, now: Duration) -> Option<(PeerId, Expired)> {
         while self.next_deadline().is_some_and(|at| at <= now) {
             let (_, peer, ticket) = self.deadlines.pop_first()?;
@@ -249,13 +252,14 @@ impl Takeovers {
         None
     }
 
-    /// Handles the release of an id. Ends its takeover, and returns the newcomer with the lineage that its resume
-    /// secret proves, and whether it is the owner.
+    /// Handles the release of an id. Ends the takeover of this id. Returns the newcomer, the lineage that the
+    /// newcomer's resume secret proves, and whether the newcomer is the owner.
     pub(super) fn release(&mut self, peer: &PeerId) -> Option<(Parties, (Option<Lineage>, bool))> {
         self.pending.remove(peer).map(|takeover| (takeover.parties, (takeover.resume, takeover.owner)))
     }
 
-    /// Records that a released newcomer finds its id held at another hub. Returns the ticket of the question.
+    /// Records that a newcomer waits for another hub, because a session at that hub now holds the id. Returns the
+    /// ticket of the question.
     pub(super) fn ask_hub(
         &mut self,
         peer: PeerId,
@@ -266,7 +270,7 @@ impl Takeovers {
         self.ask(peer, Parties::HolderElsewhere(newcomer), proven, now)
     }
 
-    /// Records that a waiting session has ended by itself.
+    /// Records that a waiting session has ended without a decision.
     pub(super) fn withdraw(&mut self, peer: &PeerId, newcomer: SessionId) {
         let waits = self.parties(peer);
         if waits == Some(Parties::BothHere(newcomer)) || waits == Some(Parties::HolderElsewhere(newcomer)) {
@@ -282,8 +286,9 @@ impl Takeovers {
         ensure(forgotten.is_none(), || format!("a takeover has no deadline: {forgotten:?}"))
     }
 
-    /// Whether no other session waits for the id, or only one with a weaker secret. An owner has precedence over all
-    /// others, and the newest owner over earlier ones.
+    /// Whether a new session has precedence over the session that already waits for the id, if there is one. A stronger
+    /// secret has precedence over a weaker one. An owner has precedence over all others, and the newest owner over
+    /// earlier ones.
     fn goes_first(&self, peer: &PeerId, resume: Option<Lineage>, owner: bool) -> bool {
         let waits = self.pending.get(peer);
         owner || waits.is_none_or(|waits| !waits.owner && resume.is_some_and(|resume| resume.outranks(waits.resume)))
@@ -295,7 +300,8 @@ impl Takeovers {
         let (patience, limit) = match parties {
             Parties::BothHere(_) => (TAKEOVER_GRACE, TAKEOVER_LIMIT),
             Parties::HolderElsewhere(_) => (TAKEOVER_GRACE + TAKEOVER_MARGIN, TAKEOVER_GRACE + TAKEOVER_MARGIN),
-            // The asking hub waits no longer than its margin.
+            // The asking hub waits only for [`TAKEOVER_GRACE`] and [`TAKEOVER_MARGIN`], so the answer must be sent
+            // earlier.
             Parties::NewcomerElsewhere(_) => (TAKEOVER_GRACE, TAKEOVER_GRACE + TAKEOVER_MARGIN / 2),
         };
         let (until, limit) = (now + patience, now + limit);
@@ -304,7 +310,8 @@ impl Takeovers {
         ticket
     }
 
-    /// The payload is keyed, so that a client cannot send a valid pong without the ping.
+    /// The payload of the ping. It is a keyed hash, so that a client cannot send a valid pong without having received
+    /// the ping.
     fn nonce(&self, peer: &PeerId, ticket: u64) -> [u8; 8] {
         self.keys.hash_one((peer, ticket)).to_be_bytes()
     }

@@ -1,5 +1,5 @@
-//! Tests of properties that cannot be observed from outside: memory does not grow with the past. Transcripts and the
-//! simulator (`tests/sim`) test everything else.
+//! Tests of properties that cannot be observed from outside the router, such as memory that must not grow with past
+//! sessions. Transcripts and the simulator (`tests/sim`) test everything else.
 
 mod answers;
 mod budgets;
@@ -156,7 +156,8 @@ impl Day {
         self.router.sessions.get(session).unwrap().lineage()
     }
 
-    /// The answer to another hub whose new session has this lineage, and the sessions that are closed.
+    /// Asks for an id as another hub whose new session has this lineage. Returns the answers, and the sessions that are
+    /// closed.
     fn challenged(&mut self, n: u8, ticket: u64, resume: Option<Lineage>) -> (Vec<(u64, bool)>, Closed) {
         let asker = Asker { hub: HubId(peer(9)), incarnation: crate::HubIncarnation(1), ticket };
         let outputs = self.hears(ToShard::Challenge { peer: peer(n), asker, resume, owner: false });
@@ -197,7 +198,8 @@ fn at_hub(n: u8, incarnation: u64) -> Claim {
     Claim { incarnation: PeerIncarnation(incarnation), hub: HubId(peer(n)) }
 }
 
-/// A shard reports the end of the greater claim, and the mesh reports the smaller claim: either may arrive first.
+/// A shard reports the end of the greater claim, and the mesh reports the end of the smaller claim. Either report may
+/// arrive first.
 #[test]
 fn a_smaller_claim_wins_after_the_greater_has_ended() {
     let mut day = Day::new(8);
@@ -217,7 +219,7 @@ fn a_smaller_claim_wins_after_the_greater_has_ended() {
 }
 
 impl Day {
-    /// A bounded peer here, in a hub with a mesh.
+    /// A router with one bounded peer, on a hub with a mesh.
     fn bounded(closest: u8) -> Self {
         let mut day = Self::new(8);
         day.router.config.meshed = true;
@@ -275,8 +277,8 @@ fn an_ended_stay_repeats_no_meeting() {
     assert_eq!((day.router.meetings.known(), day.router.poll_timeout()), (0, None));
 }
 
-/// A hub that forgot a peer in a partition, and whose peer now knows its maximum of others, declines when it is
-/// reminded.
+/// The other hub forgot this peer in a partition, and its own peer now knows its maximum number of others. So the other
+/// hub declines the repeated meeting.
 #[test]
 fn a_member_that_is_asked_again_can_decline() {
     let mut day = Day::bounded(1);
@@ -326,7 +328,8 @@ fn an_unbounded_peer_that_returned_unnoticed_has_no_acquaintances() {
 }
 
 impl Day {
-    /// A shard of a hub with several shards and a mesh. Returns a function that finds peers whose home it is.
+    /// A shard of a hub with four shards and a mesh. Also returns a function that finds a peer whose home is a given
+    /// shard.
     fn meshed(shard: u16) -> (Self, impl Fn(u16, u8) -> u8) {
         let mut day = Self::new(8);
         (day.router.config.shard, day.router.config.shards, day.router.config.meshed) = (ShardId(shard), 4, true);
@@ -336,7 +339,7 @@ impl Day {
     }
 }
 
-/// A signal of peer 9 that another hub, or another shard, has read.
+/// A signal of peer 9, which is connected to another hub or another shard.
 fn signal(sender: Sender, network: &str, standing: Standing, target: u8) -> ToShard {
     let network = NetworkName::new(network);
     let origin = Origin { sender, kind: wire::SignalKind::Offer, network, standing, read_at: Duration::ZERO };

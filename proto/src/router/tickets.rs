@@ -21,10 +21,10 @@ pub(super) struct Tickets {
     deadlines: VecDeque<(Duration, NonZeroU64)>,
 }
 
-/// A promise to send a receipt.
+/// One outstanding receipt.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Ticket {
-    /// The session that requested it.
+    /// The session that requested the receipt.
     pub(super) session: SessionId,
     /// The id that the client chose.
     pub(super) id: Box<str>,

@@ -18,20 +18,21 @@ impl Usage {
     fn take(&mut self, item: BudgetItem, n: u64, budget: &Budget, now: u64) -> Result<(), u64> {
         let (used, allowance) = (&mut self.0[item as usize], budget.allowance(item));
         if item == BudgetItem::Events {
-            // An event is counted afterwards, because one can be larger than a burst.
+            // Events are accepted while any budget is left, and counted afterwards, because one event can cost more
+            // than a burst.
             used.take_if_any(n, allowance, now)
         } else {
             used.take(n, allowance, now)
         }
     }
 
-    /// Takes `n` of an item, even if less is left: for usage that cannot be refused.
+    /// Takes `n` of an item, even if less is left. Used for events that cannot be refused.
     pub(super) fn spend(&mut self, item: BudgetItem, n: u64, budget: &Budget, now: Duration) {
         self.0[item as usize].spend(n, budget.allowance(item), nanos(now));
     }
 
-    /// The time until a session has used at most the [`LIGHT_PART`] of its burst, in nanoseconds. Its network's budget
-    /// then never refuses it.
+    /// The time until a session uses at most 1/[`LIGHT_PART`] of its burst, in nanoseconds. From then on, the budget of
+    /// a network does not refuse its messages.
     fn until_light(&self, item: BudgetItem, budget: &Budget, now: u64) -> u64 {
         self.0[item as usize].until_light(LIGHT_PART, budget.allowance(item), now)
     }
@@ -77,11 +78,12 @@ impl SessionUsage {
     }
 
     /// Takes `n` of an item from the budget of one of the session's networks, which all its members share. A session
-    /// that has used little of its own budget is not refused.
+    /// that has used at most 1/[`LIGHT_PART`] of its own burst is not refused.
     ///
     /// # Errors
     ///
-    /// If the network's budget has less than `n` left, and the session has used more than its [`LIGHT_PART`].
+    /// If the network's budget has less than `n` left, and the session has used more than 1/[`LIGHT_PART`] of its own
+    /// burst.
     pub(super) fn take_of(
         &self,
         network: &mut Usage,
@@ -100,7 +102,7 @@ impl SessionUsage {
         }
     }
 
-    /// Records a message that exceeded a budget. Returns true if such messages have continued for
+    /// Records a message that was refused because of a budget. Returns true if such messages have continued for
     /// [`RATE_LIMIT_PATIENCE`] without a pause of [`RATE_LIMIT_PAUSE`].
     pub(super) fn note_refused(&mut self, now: Duration) -> bool {
         let now = nanos(now);
@@ -166,7 +168,8 @@ mod tests {
         }
         assert_eq!(busy.take_of(&mut network, item, (&own, &shared), START), Ok(()), "the network has one");
         let exceeded = busy.take_of(&mut network, item, (&own, &shared), START).unwrap_err();
-        // 375 messages above the light part of 625, at 200 per second; the network has one after a second.
+        // The session is 375 messages above the light part of 625, and needs 1.875 s at 200 per second. The network has
+        // a message left after one second.
         assert_eq!((exceeded.owner, exceeded.retry_in), (BudgetOwner::Network, Duration::from_secs(1)));
         for _ in 0..100 {
             assert_eq!(quiet.take_of(&mut network, item, (&own, &shared), START), Ok(()));

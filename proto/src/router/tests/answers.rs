@@ -1,4 +1,4 @@
-//! Tests of answers to messages that a router refuses, and of sessions that ignore them.
+//! Tests of the answers to messages that a router refuses, and of sessions that ignore these answers.
 
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ fn field(message: &Value, name: &str) -> String {
     found.map_or(String::new(), |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }
 
-/// A router whose sessions may use one unit of an item, and have used it.
+/// A router with one session, whose budget of an item is one unit and is exhausted.
 fn exhausted(item: BudgetItem) -> Day {
     let mut day = Day::new(8);
     day.now = Duration::from_secs(1_000_000);
@@ -80,7 +80,7 @@ fn the_sentence_about_an_exceeded_budget_names_its_setting() {
     }
 }
 
-/// The time after which a session that sends this text four times per pause is closed.
+/// Sends this text four times per [`RATE_LIMIT_PAUSE`]. Returns the time after which the session is closed.
 fn closed_after(day: &mut Day, text: &str) -> Option<Duration> {
     let began = day.now;
     while day.now < began + 2 * RATE_LIMIT_PATIENCE {
@@ -178,7 +178,7 @@ fn the_answer_to_an_announcement_counts_the_members_that_the_peer_has_discovered
         field(&answers[0], "count")
     };
     assert_eq!([1, 2, 3].map(|n| count(&mut day, n)), ["0", "1", "2"]);
-    // A bounded peer discovers its picks, and each of them discovers it besides the other unbounded members.
+    // A bounded peer discovers its picks. Each pick discovers the bounded peer in addition to the unbounded members.
     day.router.config.discovery = Discovery::Closest(2);
     day.router.config.tuning.random_picks = 0;
     assert_eq!(count(&mut day, 4), "2");

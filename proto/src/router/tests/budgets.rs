@@ -31,7 +31,7 @@ fn a_goodbye_costs_its_data_for_each_member_of_its_networks() {
     let data = r#""so long""#;
     let goodbye = format!(r#"{{"type":"goodbye","networkName":"n","data":{data}}}"#);
     let cost = (data.len() + MEMBER_BYTES) as u64 * members;
-    // After the goodbye, either something is left of the events' burst, or nothing.
+    // After the goodbye, one byte of the events' burst is left in the first case, and nothing in the second.
     for (burst, refused) in [(cost + 1, 0), (cost, 1)] {
         let mut day = Day::new(8);
         day.now = Duration::from_secs(1_000_000);
@@ -59,12 +59,12 @@ fn a_session_announces_a_little_even_if_the_hubs_budget_is_exhausted() {
     assert_eq!(full(&mut day), 0);
     let announced = |day: &mut Day| day.router.stats().announced_bytes as usize;
     let one = announced(&mut day);
-    // The second network makes the floor exactly full, or exceeds it by a byte.
+    // The announcement in the second network first exceeds the floor by a byte, and then fills it exactly.
     day.says(session(0, 0), &announce(1, ANNOUNCE_FLOOR_BYTES - 2 * one + 11));
     assert_eq!((full(&mut day), announced(&mut day)), (1, one));
     day.says(session(0, 0), &announce(1, ANNOUNCE_FLOOR_BYTES - 2 * one + 10));
     assert_eq!((full(&mut day), announced(&mut day)), (1, ANNOUNCE_FLOOR_BYTES));
-    // A hub's budget with room for exactly one more byte.
+    // The hub's budget now has room for an announcement with 10 bytes, but not with 11.
     day.router.config.announce_budget_bytes = ANNOUNCE_FLOOR_BYTES + one;
     day.says(session(0, 0), &announce(2, 11));
     assert_eq!(full(&mut day), 2);

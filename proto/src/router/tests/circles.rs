@@ -1,16 +1,16 @@
-//! Tests of bounded discovery in one shard: picks, `discover`, full circles, and peers that leave meanwhile.
+//! Tests of bounded discovery in one shard: picks, `discover`, full circles, and peers that are leaving.
 
 use super::*;
 use crate::limits::MAX_CLOSEST;
 
-/// The peers that each of these outputs announces to a session (`+`) or reports as left (`-`).
+/// The peers that these outputs announce to a session (`+`) or report to it as left (`-`).
 fn news(outputs: &[Output], to: SessionId) -> Vec<(char, u8)> {
     let line = |output: &Output| {
         let Output::Send { session, frame: Frame::Template(template), kind, .. } = output else { return None };
         let mut bytes = Vec::new();
         template.write_to(&mut bytes, &peer(0), WALL_MS);
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        // The subject: `peerId` or `fromPeerId`. The receiver is peer 0.
+        // The subject is the first id, in `peerId` or `fromPeerId`, that is not the receiver, peer 0.
         let ids = text.split(r#"eerId":""#).skip(1).map(|hex| u8::from_str_radix(&hex[..2], 16).unwrap());
         let subject = ids.into_iter().find(|n| *n > 0)?;
         let sign = if *kind == MessageKind::PeerDiscovered { '+' } else { '-' };
@@ -20,7 +20,7 @@ fn news(outputs: &[Output], to: SessionId) -> Vec<(char, u8)> {
 }
 
 impl Day {
-    /// A hub of one shard whose peers know this number of others, and at most `most`.
+    /// A hub of one shard whose peers request to know `closest` others, and know at most `most`.
     fn of_circles(closest: u8, most: usize) -> Self {
         let mut day = Self::new(8);
         day.router.config.discovery = Discovery::from_closest(closest);
@@ -61,7 +61,7 @@ impl Day {
     }
 }
 
-/// Asks to know two members in a network whose other members discover everyone.
+/// An announcement that requests to know two members. Members that do not request a number discover everyone.
 const BOUNDED: &str = r#"{"type":"announce","networkName":"n","data":{"discover":{"closest":2}}}"#;
 
 #[test]
@@ -109,7 +109,7 @@ fn a_peer_with_a_full_circle_signals_only_its_acquaintances() {
     let more = r#"{"type":"discover","networkName":"n","data":{"limit":5}}"#;
     assert_eq!(told(&day.sends(1, more)), [MessageKind::Error]);
     assert_eq!(day.discovers(4, 5), (0, false));
-    // A peer that leaves makes room.
+    // When a peer leaves, circles have room again.
     day.closes(session(3, 0));
     assert!(told(&day.offers(4, 1)).contains(&signal[0]));
 }
@@ -207,7 +207,7 @@ fn a_pick_skips_acquaintances_and_members_that_cannot_be_picked() {
         day.router.handle_input(Input::Message { session: id, text: ANNOUNCE }, Now { at: day.now, wall_ms: WALL_MS });
         while day.router.poll_output().is_some() {}
     };
-    // The closest members are peers of a Go hub, which cannot be picked. The next ones are those that the seeker
+    // The closest members are peers of a Go hub, which cannot be picked. The next ones are members that the seeker
     // already knows.
     for n in 1..=LEGACY {
         let data = codec::describe(&near(n), None).unwrap();

@@ -55,7 +55,8 @@ fn credentials_are_counted_when_a_peer_connects_and_when_they_are_renewed() {
 
 #[test]
 fn takeovers_are_counted_by_their_result() {
-    // Here: the holder is dead. At another hub: it answers, does not answer, or is gone.
+    // A dead holder on this hub is the first case. Holders at another hub follow: one is alive, one is gone, and the
+    // hub of one does not answer.
     let mut day = Day::new(8);
     day.opens(session(0, 0), 1);
     day.opens(session(1, 0), 1);
@@ -93,7 +94,7 @@ fn takeovers_are_counted_by_their_result() {
     assert!(day.router.by_peer.contains_key(&peer(3)));
 }
 
-/// A bounded member receives its picks, and each pick receives it. An unbounded member concerns all unbounded ones.
+/// A bounded member and each of its picks discover each other. All unbounded members discover an unbounded member.
 #[test]
 fn an_announcement_costs_as_much_as_the_peers_that_receive_it() {
     let mut day = Day::new(8);

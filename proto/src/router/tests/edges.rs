@@ -5,7 +5,7 @@ use crate::limits::{DEFAULT_ERROR_RATE, ERROR_BURST_SECS, MEMBER_BYTES};
 
 const ERROR_BURST: u64 = DEFAULT_ERROR_RATE as u64 * ERROR_BURST_SECS;
 
-/// All outputs of this input.
+/// Passes an input and returns all outputs.
 fn outputs(day: &mut Day, input: Input<'_>) -> Vec<Output> {
     day.router.handle_input(input, Now { at: day.now, wall_ms: WALL_MS });
     std::iter::from_fn(|| day.router.poll_output()).collect()

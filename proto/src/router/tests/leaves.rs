@@ -1,8 +1,8 @@
-//! Leaves in slices.
+//! Tests of leaves in slices.
 
 use super::*;
 
-/// The outputs of this input for sockets, as "session kind network", and whether work remains.
+/// Passes an input. Returns its outputs for sockets, as "session kind network", and whether work remains.
 fn said(day: &mut Day, input: Input<'_>) -> (Vec<String>, bool) {
     let now = Now { at: day.now, wall_ms: WALL_MS };
     day.router.handle_input(input, now);
@@ -20,7 +20,7 @@ fn said(day: &mut Day, input: Input<'_>) -> (Vec<String>, bool) {
     (lines, unfinished)
 }
 
-/// Two peers in networks a to d, whose router notifies the members of one network per turn.
+/// A router with two peers in the networks a to d. It notifies the members of one network per turn.
 fn in_four_networks() -> (Day, SessionId, SessionId) {
     let mut day = Day::new(100);
     day.router.config.tuning.turn_outputs = 1;
@@ -73,7 +73,7 @@ fn a_return_during_a_sliced_leave_is_kept() {
     let (mut day, leaver, other) = in_four_networks();
     let (first, unfinished) = said(&mut day, Input::Message { session: leaver, text: r#"{"type":"goodbye"}"# });
     assert!(unfinished && first == ["1 goodbye a"], "{first:?}");
-    // It receives no more events of networks that it has left.
+    // The leaver receives no more events of networks that it has left.
     let (news, _) = said(&mut day, Input::Message { session: other, text: r#"{"type":"announce","networkName":"c"}"# });
     assert_eq!(news, ["1 peer-discovered c"]);
     let (back, _) =

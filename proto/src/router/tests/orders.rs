@@ -1,4 +1,4 @@
-//! Operators' orders.
+//! Tests of operators' orders.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn a_large_network_is_closed_in_slices() {
     let first = outputs(&mut day.router, close);
     assert!(matches!(first.last(), Some(Output::Unfinished)), "{first:?}");
     assert!(!first.iter().any(|output| matches!(output, Output::Acted(_))));
-    // It had left already, and joins again, in a slot that has not been examined.
+    // Session 1 was removed already, and joins again. Another session joins in a slot that has not been examined.
     says(&mut day, 1, r#"{"type":"announce","networkName":"n"}"#);
     says(&mut day, many - 2, r#"{"type":"announce","networkName":"n"}"#);
     let second = outputs(&mut day.router, Input::Continue);

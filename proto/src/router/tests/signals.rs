@@ -1,4 +1,4 @@
-//! Signals: their route, and the stay in which they are delivered.
+//! Tests of the route of signals, and of the stay in which signals are delivered.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn from_shard(detour: bool) -> Sender {
     Sender::Session { shard: ShardId(3), session: session(0, 0), ticket: Some(NonZeroU64::MIN), detour }
 }
 
-/// The addresses of letters, and the outcomes in them.
+/// The addresses of posted letters, and the outcomes in these letters.
 fn posted(outputs: Vec<Output>) -> Vec<(Address, Option<Outcome>)> {
     let letter = |output| {
         if let Output::ToShard { to, letter: ToShard::Outcome(letter) } = output {
@@ -89,7 +89,7 @@ fn a_signal_goes_straight_to_the_mesh_if_its_target_is_known_to_be_at_another_hu
     }
 }
 
-/// The sender's next signals go straight to the mesh, where this one would arrive after them.
+/// The sender's next signals are posted directly to the mesh, so a forwarded signal could arrive after them.
 #[test]
 fn a_signal_for_a_peer_that_was_here_does_not_follow_it_to_another_hub() {
     let (mut day, at) = Day::meshed(0);

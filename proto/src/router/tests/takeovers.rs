@@ -1,4 +1,4 @@
-//! Takeovers: two sessions that want one id.
+//! Tests of takeovers: two sessions want one id.
 
 use super::*;
 
