@@ -1,15 +1,17 @@
-//! Turns of a hub's threads in events that concern 100,000 peers: another hub dies, its snapshot is installed, all of
-//! its peers leave, a legacy link starts and ends. The last event is the end of a session in 1,024 networks.
+//! Measures the turns of a hub's threads during events that concern 100,000 peers: another hub dies, its snapshot is
+//! installed, all of its peers leave, a legacy link starts and ends. It also measures the end of a session in 1,024
+//! networks, and joins of a large network.
 //!
-//! The hub has 16 shards: a relay and 16 routers with the queues of a real hub between them, without threads and
-//! sockets. In each step every thread has one turn. For each event, the table shows the longest turn of the mesh and of
-//! a shard, the most outputs in one turn, and the number of turns of the mesh. It also shows the most letters queued
-//! for one shard, and the allocated memory before the event, at its maximum after any turn, and after the event. Times
-//! are CPU times of the thread. The allocator is that of the hub. With the allocator of glibc, one turn takes 13 ms,
-//! because it first merges the free memory that the other hub left in this thread.
+//! The hub has 16 shards. It consists of a relay and 16 routers with the queues of a real hub between them, without
+//! threads and sockets. In each step, each of these parts has one turn, as a thread would. For each event, the table
+//! shows the longest turn of the mesh and of a shard, the most outputs in one turn, and the number of turns of the
+//! mesh. It also shows the most letters queued for one shard, and the allocated memory before the event, at its maximum
+//! after any turn, and after the event. Times are CPU times of the benchmark's thread. The allocator is the hub's
+//! allocator. With the allocator of glibc, one turn takes 13 ms, because that allocator first merges the free memory
+//! that the other hub left in this thread.
 //!
-//! `cargo bench -p peerpigeon-proto --bench turns` measures. `cargo test` runs it with few peers and measures no time:
-//! it checks the numbers of outputs and letters against the limits.
+//! `cargo bench -p peerpigeon-proto --bench turns` measures. `cargo test` runs the same events with few peers and
+//! without measuring time. It then checks the numbers of outputs and letters against the limits.
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
 
 use std::cell::Cell;
@@ -39,7 +41,7 @@ thread_local! {
 
 const KEYS: Keys = Keys(1, 2);
 
-/// The link to the other hub, at both ends.
+/// The id of the link between the two hubs, which both ends use.
 const LINK: LinkId = LinkId(1);
 const GO_LINK: LinkId = LinkId(2);
 const SECOND_GO_LINK: LinkId = LinkId(3);
@@ -97,7 +99,7 @@ impl Turns {
 /// Letters queued for a thread.
 struct Mailbox<L> {
     batches: VecDeque<Vec<L>>,
-    /// The rest of the batch of the last turn.
+    /// The letters of the last turn's batch that have not been read.
     rest: VecDeque<L>,
 }
 
@@ -116,14 +118,14 @@ impl<L: Letter> Mailbox<L> {
         self.rest.pop_front()
     }
 
-    /// Moves batches here while there is room.
+    /// Moves batches from an outbox to this mailbox while there is room.
     fn fill(&mut self, from: &mut Outbox<L>) {
         while !from.is_empty() && self.batches.len() < MAILBOX_BATCHES {
             self.batches.push_back(from.take_batch());
         }
     }
 
-    /// Begins a turn: opens the rest of the last batch, or the next batch.
+    /// Begins a turn with the rest of the last batch, or with the next batch. Returns false if there are no letters.
     fn open(&mut self) -> bool {
         if self.rest.is_empty()
             && let Some(batch) = self.batches.pop_front()
@@ -134,12 +136,12 @@ impl<L: Letter> Mailbox<L> {
     }
 }
 
-/// The rules of one thread, which take turns.
+/// The rules of one thread, with its mailbox and its counted turns.
 trait Machine {
     type Letter: Letter;
     type Input<'a>;
 
-    /// Gives the rules one input, and performs their outputs. Returns the number of outputs.
+    /// Passes one input to the rules, and performs their outputs. Returns the number of outputs.
     fn input(&mut self, input: Self::Input<'_>, now: Now) -> usize;
 
     /// The next letter of the open batch.
@@ -244,7 +246,8 @@ impl Shard {
         }
     }
 
-    /// Takes a turn with letters, and one with the work left over by earlier turns.
+    /// Takes a turn with letters, and a turn with unfinished work of earlier turns. Returns whether there was anything
+    /// to do.
     fn step(&mut self, now: Now) -> bool {
         let mut works = self.read_letters(now);
         let has_room =
@@ -281,7 +284,7 @@ struct Mesh {
     unfinished: bool,
     /// Envelopes that the other hub has sent, one per entry.
     socket: VecDeque<Vec<u8>>,
-    /// Envelopes that this hub has sent to it.
+    /// Envelopes that this hub has sent to the other hub.
     sent: VecDeque<Vec<u8>>,
     rooms: VecDeque<Transport>,
     waiting: usize,
@@ -385,9 +388,9 @@ struct Scene {
     mesh: Mesh,
     shards: Vec<Shard>,
     other: Option<Relay>,
-    /// The claims of its peers.
+    /// The claims of the other hub's peers.
     claims: Vec<Claim>,
-    /// Parts of snapshots that the other hub still has to send.
+    /// Number of parts of snapshots that the other hub still has to send.
     other_rooms: usize,
     /// Whether the shards have no turns and accept no letters.
     stopped: bool,
@@ -446,7 +449,7 @@ impl Scene {
             let envelope = Envelope::decode(&mut &bytes[..]).unwrap().unwrap();
             self.other(RelayInput::Received { via: Hop::Link(LINK), envelope });
         }
-        // The queue of a link is never long.
+        // The other hub sends a part only while the queue of its link is short.
         while self.other_rooms > 0 && self.mesh.socket.len() < 16 {
             self.other_rooms -= 1;
             self.other(RelayInput::Room { transport: Transport::Link(LINK) });
@@ -500,7 +503,7 @@ impl Scene {
         }
     }
 
-    /// Each network has as many sessions as there are shards.
+    /// Connects the hub's own peers. Each network gets as many members as there are shards.
     fn fill(&mut self) {
         for number in 0..self.size.networks * u32::from(self.size.shards) {
             let id = peer(number);
@@ -515,7 +518,7 @@ impl Scene {
         self.run();
     }
 
-    /// Starts the other hub with all its peers, in this number of networks.
+    /// Starts the other hub with all its peers, each in one of this number of networks.
     fn start_other(&mut self, networks: u32) {
         let now = self.now;
         self.claims.clear();
@@ -560,7 +563,7 @@ impl Scene {
         self.pass(LEASE + HEARTBEAT * 2);
     }
 
-    /// Each peer of the other hub leaves, as far as this hub knows it.
+    /// Makes each peer of the other hub leave, one by one.
     fn others_leave(&mut self) {
         for (number, claim) in std::mem::take(&mut self.claims).into_iter().enumerate() {
             let (peer, reason) = (peer(OTHER + number as u32), CloseReason::ClientClosed);
@@ -624,7 +627,7 @@ fn go_peer(number: u32, network: &str) -> String {
 }
 
 fn large_networks(size: Size, scene: &mut Scene) {
-    // A network of 100,000 members at another hub, from which the first local member draws its picks.
+    // The network has 100,000 members at another hub, from which the first local member draws its picks.
     scene.start_other(1);
     scene.link();
     scene.pass(HEARTBEAT * 3);
@@ -663,7 +666,8 @@ fn main() {
         println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     }
     let shards = usize::from(size.shards);
-    // A slice, plus the letters of the peer that exceeds its limit: one for each of its networks, at each shard.
+    // The maximum number of outputs of a slice: its limit, plus the letters of the peer that exceeds the limit. That
+    // peer has one letter for each of its networks and shards.
     let slice = SLICE_LETTERS + MAX_MEMBERSHIPS * (shards + 1) + 16;
     let mut scene = Scene::new(size);
     scene.fill();

@@ -1,5 +1,5 @@
-//! Runs the fuzz targets with their kept inputs and with a few random ones, so that every test run builds and executes
-//! them. `just fuzz` tries many more inputs.
+//! Runs the fuzz targets with their kept inputs and with a few random inputs, so that every test run builds and
+//! executes the targets. `just fuzz` tries many more inputs.
 
 #[path = "../../fuzz/src/replay.rs"]
 #[allow(clippy::print_stdout, unreachable_pub, reason = "several tests share it")]
@@ -10,7 +10,7 @@ mod targets;
 
 use proptest::prelude::*;
 
-/// Pieces of messages, because chance alone does not produce `targetPeerId`.
+/// Text built from pieces of messages, because random characters alone would not produce words such as `targetPeerId`.
 fn json() -> impl Strategy<Value = String> {
     let pieces = prop::sample::select(vec![
         "{",
@@ -49,7 +49,7 @@ fn json() -> impl Strategy<Value = String> {
     prop::collection::vec(pieces, 0..14).prop_map(|pieces| pieces.concat())
 }
 
-/// Objects with likely and unlikely members, and now and then plain values.
+/// Objects with likely and unlikely members, and sometimes arrays of values.
 fn message() -> impl Strategy<Value = String> {
     const PEER: &str = "\"0123456789abcdef0123456789ABCDEF01234567\"";
     let kinds = ["announce", "offer", "answer", "ice-restart-answer", "goodbye", "ping", "cleanup", "pong", "nonsense"];
@@ -74,7 +74,7 @@ fn message() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Heads of the PROXY protocol: complete ones, and ones that are truncated, too long, or have a wrong byte.
+/// Heads of the PROXY protocol. They are complete, truncated, too long, or have a wrong byte.
 fn head_of_a_proxy() -> impl Strategy<Value = Vec<u8>> {
     let v1 = prop::sample::select(vec![
         "PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n",
@@ -138,7 +138,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(envelope, 0..4).prop_map(|envelopes| envelopes.concat())
 }
 
-/// A step of a router's script. There are few peers, so that they meet.
+/// A step of a router's script. The number of peers is small, so that they interact often.
 fn step() -> impl Strategy<Value = [u8; 5]> {
     (0..16_u8, 0..8_u8, any::<[u8; 3]>()).prop_map(|(action, who, [x, y, z])| [action, who, x, y, z])
 }

@@ -1,4 +1,4 @@
-//! Changes of one hub that arrived before an earlier one.
+//! Changes of one hub that arrived before an earlier change of the same hub.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use crate::limits::{DOUBT_BEATS, MAX_CHANGES_AHEAD};
 
 use super::budgets::change_bytes;
 
-/// Changes beyond a missing one, or beyond the snapshot that is on its way. At most [`MAX_CHANGES_AHEAD`].
+/// Changes of one hub that wait for a missing earlier change, or for a snapshot that is on its way. There are at most
+/// [`MAX_CHANGES_AHEAD`].
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    /// Each change, by its number, with the number of the last heartbeat that arrived before it.
+    /// The changes by their numbers. Each has the number of the last heartbeat that arrived before the change.
     changes: BTreeMap<u64, (u64, Arc<Change>)>,
     bytes: usize,
 }
@@ -40,8 +41,8 @@ impl Ahead {
         self.changes.first_key_value().map(|(seq, _)| *seq)
     }
 
-    /// Keeps a change that arrived after the heartbeat `beat`. False if there are too many, or if they would have more
-    /// than `most` bytes.
+    /// Keeps a change that arrived after the heartbeat `beat`. Returns false if there is no room: there are already too
+    /// many changes, or all together would take more than `most` bytes.
     pub(super) fn keep(&mut self, change: Arc<Change>, beat: u64, most: usize) -> bool {
         let bytes = self.bytes + change_bytes(&change);
         let fits = self.changes.len() < MAX_CHANGES_AHEAD && bytes <= most;

@@ -12,7 +12,7 @@ use super::{Relay, holding};
 
 impl Relay {
     /// Compares all records of this hub with each other, and reports a contradiction as an impossible state. Call it
-    /// between two inputs. It takes time in proportion to the state, so only tests call it.
+    /// between two inputs. The comparison takes time in proportion to the state, so only tests call this function.
     ///
     /// # Panics
     ///
@@ -33,7 +33,7 @@ impl Relay {
     fn audit_hubs(&self) -> Result<(), String> {
         for (hub, remote) in &self.hubs {
             let called = self.numbers.get(&remote.number);
-            ensure(called == Some(hub), || format!("{} is {called:?}, not {hub:?}", remote.number))?;
+            ensure(called == Some(hub), || format!("number {} is of {called:?}, not of {hub:?}", remote.number))?;
         }
         let (numbers, hubs) = (self.numbers.len(), self.hubs.len());
         ensure(numbers == hubs, || format!("{hubs} hubs have {numbers} numbers"))?;
@@ -42,22 +42,26 @@ impl Relay {
             let (kept, accounted) = (remote.kept(), remote.accounted());
             ensure(kept == accounted, || format!("{kept:?} is kept for {hub:?}, but {accounted:?} is counted"))?;
             let held: usize = remote.holding.peers.values().map(|presence| presence_bytes(presence)).sum();
-            ensure(held == remote.holding.bytes(), || format!("{hub:?} holds {held} bytes, which count otherwise"))?;
+            ensure(held == remote.holding.bytes(), || {
+                format!("{hub:?} holds {held} bytes, but another number is counted")
+            })?;
             counted.presence += kept.presence;
             counted.ahead += kept.ahead;
             counted.held += kept.held;
         }
         let mut introducers = BTreeMap::new();
         self.hubs.values().for_each(|remote| *introducers.entry(remote.introduced_by()).or_default() += 1);
-        ensure(introducers == self.introducers, || format!("{introducers:?} introduced hubs, {:?}", self.introducers))?;
+        ensure(introducers == self.introducers, || {
+            format!("{introducers:?} introduced hubs, {:?} counted", self.introducers)
+        })?;
         let Budgets { presence, ahead, held } = &self.budgets;
         let used = Kept { presence: presence.used(), ahead: ahead.used(), held: held.used() };
-        ensure(counted == used, || format!("{counted:?} is kept for all hubs, and {used:?} counted"))?;
+        ensure(counted == used, || format!("{counted:?} is kept for all hubs, but {used:?} is counted"))?;
         let digest = holding::digest(self.own.peers.values());
-        ensure(digest == self.own.digest, || format!("the digest of {} own peers", self.own.peers.len()))
+        ensure(digest == self.own.digest, || format!("the digest of {} own peers is wrong", self.own.peers.len()))
     }
 
-    /// Checks that each claim belongs to a present peer, and that the shards know the winning claim.
+    /// Checks that each claim belongs to a peer in the presence of its hub, and that each such peer has a claim.
     fn audit_claims(&self) -> Result<(), String> {
         let mut shown = 0;
         for (peer, claim, is_shown) in self.directory.claims() {
@@ -65,7 +69,7 @@ impl Relay {
             let Some(claim) = claim else { continue };
             let remote = self.hubs.get(&claim.hub);
             if remote.is_some_and(|remote| remote.awaits(&peer).is_some()) {
-                // The peer's slice is still to come.
+                // The peer's change of claim will be processed in a later slice.
                 continue;
             }
             let held = if claim.hub == self.config.hub {
@@ -75,7 +79,7 @@ impl Relay {
             };
             let session = held.map(|presence| presence.session);
             ensure(session == Some(claim.incarnation), || {
-                format!("{peer:?} is claimed by {claim:?}, which has {session:?}")
+                format!("the claim to {peer:?} is {claim:?}, but its hub has the session {session:?}")
             })?;
         }
         ensure(shown == self.directory.shown, || format!("{shown} peers are shown, {} counted", self.directory.shown))?;
@@ -84,19 +88,23 @@ impl Relay {
                 (|peer: &PeerId| remote.awaits(peer).is_some(), |session| session <= GREATEST_TIME);
             let held = remote.holding.peers.iter().filter(|(_, presence)| believed(presence.session.0));
             let forgotten = held.map(|(peer, _)| peer).find(|peer| !awaits(peer) && !remote.claims.contains(peer));
-            ensure(forgotten.is_none(), || format!("{forgotten:?} of {hub:?} is present and has no claim"))?;
+            ensure(forgotten.is_none(), || format!("{forgotten:?} of {hub:?} is in the replica, but has no claim"))?;
             let left = remote.claims.iter().find(|peer| !awaits(peer) && !remote.holding.peers.contains_key(peer));
-            ensure(left.is_none(), || format!("{left:?} of {hub:?} has a claim and is not present"))?;
-            ensure(!remote.is_busy() || self.busy.contains(hub), || format!("work on {hub:?} is forgotten"))?;
+            ensure(left.is_none(), || format!("{left:?} of {hub:?} has a claim, but is not in the replica"))?;
+            ensure(!remote.is_busy() || self.busy.contains(hub), || {
+                format!("{hub:?} has unfinished work, but is not in the list of busy hubs")
+            })?;
         }
         let idle = self.busy.is_empty() && self.legacy.ended_links() == 0 || self.unfinished;
-        ensure(idle, || format!("no slice continues for {:?} and {} links", self.busy, self.legacy.ended_links()))?;
+        ensure(idle, || {
+            format!("no slice is requested for {:?} and {} ended links", self.busy, self.legacy.ended_links())
+        })?;
         let unclaimed = |peer: &&PeerId| self.directory.holder(peer).is_none();
         let own = self.own.peers.keys().find(unclaimed);
-        ensure(own.is_none(), || format!("own peer {own:?} is claimed by nobody"))
+        ensure(own.is_none(), || format!("own peer {own:?} has no claim"))
     }
 
-    /// Checks that each Go peer is behind the link that announced it.
+    /// Checks that each peer of a Go hub is recorded at the link that announced it.
     fn audit_legacy(&self) -> Result<(), String> {
         self.legacy.audit()
     }

@@ -1,5 +1,5 @@
-//! Counts the bytes that this hub stores for other hubs: their presence, changes that arrived too early, and signals
-//! that wait.
+//! Counts the bytes that this hub stores for other hubs: their presence, changes that wait for an earlier change, and
+//! signals that wait.
 //!
 //! Each kind has a budget for all hubs together. One hub can use half of it, so that a broken or hostile hub leaves
 //! room for the others.
@@ -14,7 +14,7 @@ use crate::tuning::RelayTuning;
 pub(super) struct Budgets {
     /// Bytes of replicas and snapshots: MESH_PRESENCE_BYTES.
     pub(super) presence: Budget,
-    /// Bytes of changes that wait for a missing one: [`MAX_AHEAD_BYTES`](crate::limits::MAX_AHEAD_BYTES).
+    /// Bytes of changes that wait for an earlier change: [`MAX_AHEAD_BYTES`](crate::limits::MAX_AHEAD_BYTES).
     pub(super) ahead: Budget,
     /// Bytes of signals that wait: [`MAX_HELD_BYTES`](crate::limits::MAX_HELD_BYTES).
     pub(super) held: Budget,
@@ -40,7 +40,7 @@ impl Budget {
         Self { used: 0, most }
     }
 
-    /// Maximum number of bytes for a hub that uses `own` bytes now.
+    /// Maximum number of bytes that a hub which uses `own` bytes now may use.
     pub(super) fn allows(&self, own: usize) -> usize {
         (self.most / 2).min((self.most - self.used.min(self.most)).saturating_add(own))
     }
@@ -64,13 +64,13 @@ impl Budgets {
         }
     }
 
-    /// Makes the budget of signals that wait smaller.
+    /// Sets a smaller budget for signals that wait.
     #[cfg(test)]
     pub(super) fn limit_held(&mut self, most: usize) {
         self.held.most = most;
     }
 
-    /// Records that a hub used the amounts `before`, and uses the amounts `now`.
+    /// Records that the bytes kept for a hub have changed from `before` to `now`.
     pub(super) fn change(&mut self, before: Kept, now: Kept) {
         self.presence.change(before.presence, now.presence);
         self.ahead.change(before.ahead, now.ahead);

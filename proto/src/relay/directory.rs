@@ -1,8 +1,8 @@
-//! The hub of each peer, and the state of peers that the shards of this hub know.
+//! The directory: the hub of each peer in the mesh, and the state of peers that the shards of this hub know.
 //!
 //! Several hubs can claim one peer for a moment: while the peer moves, or when a partition between hubs ends. A hub's
-//! statement that a peer is connected there is a [`Claim`]; the greatest claim wins. Shards receive the peers of other
-//! hubs whose claim is the greatest.
+//! statement that a peer is connected there is a [`Claim`]; the greatest claim wins. The shards receive a peer of
+//! another hub only if that hub's claim is the greatest.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,7 +30,8 @@ pub(super) struct Directory {
     pub(super) shown: usize,
 }
 
-/// Entries in [`DIRECTORY_SEGMENTS`] maps, so that one insertion moves a small part of them when a map grows.
+/// Entries in [`DIRECTORY_SEGMENTS`] maps, so that an insertion that makes a map grow moves only a small part of all
+/// entries.
 #[derive(Debug)]
 struct Entries {
     segments: Box<[HashMap<PeerId, Entry, Keys>]>,
@@ -73,7 +74,7 @@ impl Entries {
 struct Entry {
     claims: SmallVec<[Claim; 1]>,
     shown: Option<(Claim, Arc<Presence>)>,
-    /// Whether the peer is or has been in a network under the claim that the shards know.
+    /// Whether the peer is or was in a network under the claim that the shards know.
     has_been_member: bool,
 }
 
@@ -84,7 +85,8 @@ pub(super) enum LeaveCause {
     Disconnected(LeaveReason),
     /// The peer's own goodbye.
     Goodbye(Arc<Template>),
-    /// `peer-disconnected`, because the hub's lease or incarnation has ended. No leave of the peers was reported.
+    /// `peer-disconnected` with the reason [`LeaveReason::HubLost`], because the hub's lease or incarnation has ended.
+    /// The hub has not reported the leave of the peer.
     HubGone,
 }
 
@@ -128,7 +130,7 @@ impl Directory {
         self.entries.get(peer).is_some_and(|entry| entry.has_been_member)
     }
 
-    /// Records the claim of a hub: its current session of the peer, if any.
+    /// Records the session of a peer that a hub claims now. `None` removes the hub's claim.
     pub(super) fn note(&mut self, peer: PeerId, hub: HubId, session: Option<PeerIncarnation>) {
         let entry = self.entries.get_or_create(peer);
         entry.claims.retain(|claim| claim.hub != hub);
@@ -140,9 +142,9 @@ impl Directory {
 }
 
 impl Relay {
-    /// Processes a change of a hub's claim to a peer, and sends the shards the resulting changes.
+    /// Processes a possible change of a hub's claim to a peer, and posts the resulting changes to the shards.
     ///
-    /// It uses the hub's current state, so late and repeated calls have the same result.
+    /// It reads the claim from the hub's current presence, so late and repeated calls have the same result.
     pub(super) fn reconsider(&mut self, peer: PeerId, hub: HubId, cause: &LeaveCause, now: Now) {
         let holding = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|h| &h.holding) };
         let Some(holding) = holding else {
@@ -150,7 +152,8 @@ impl Relay {
         };
         let session = holding.peers.get(&peer).map(|presence| presence.session);
         let before = self.directory.holder(&peer);
-        // No session could be later than this one, so it is not accepted as a claim to the id.
+        // No session could be later than a session above [`GREATEST_TIME`], so such a session is not accepted as a
+        // claim.
         let believed = session.filter(|session| session.0 <= GREATEST_TIME);
         self.stats.numbers_refused += u64::from(believed != session);
         self.directory.note(peer, hub, believed);
@@ -161,16 +164,17 @@ impl Relay {
         let holder = self.directory.holder(&peer);
         if holder.is_some_and(|holder| holder.hub != self.config.hub && !holder.is_legacy()) && self.legacy.holds(&peer)
         {
-            // The peer has moved away from its Go hub, or was only echoed by it. Go hubs report no leaves, so this
-            // removes its entry there. Otherwise the peer would reappear at the Go hub when it leaves its current hub.
+            // The peer has moved from its Go hub to another hub, or the Go hub only echoed the announcement of that
+            // hub. Go hubs report no leaves, so the peer is removed from its legacy link here. Otherwise the peer would
+            // reappear at the Go hub when it leaves its current hub.
             self.legacy.forget(&peer);
             self.change(peer, LEGACY_SESSION, ChangeKind::Down(LeaveReason::Moved), now);
         }
         self.legacy_reconsiders(peer, [before, holder], cause, now);
     }
 
-    /// A peer, in the state of the hub that holds it. Also `None` if that hub's replica was replaced and the peer is
-    /// not settled yet.
+    /// The presence of a peer at the hub that holds it. Also `None` if that hub's replica was replaced and no slice has
+    /// processed the peer yet.
     pub(super) fn presence(&self, peer: &PeerId) -> Option<&Arc<Presence>> {
         let holder = self.directory.holder(peer)?;
         let own = (holder.hub == self.config.hub).then_some(&self.own);
@@ -203,7 +207,8 @@ impl Relay {
                 self.own.peers.get(&peer).filter(|_| self.legacy.holds(&peer))
             }
             Some(claim) => match self.hubs.get(&claim.hub) {
-                // Its hub's replica may have been replaced before the peer is settled.
+                // `None` is possible: the hub's replica may have been replaced, and no slice has processed the peer
+                // yet.
                 Some(remote) => remote.holding.peers.get(&peer).filter(|held| held.session == claim.incarnation),
                 None => {
                     bug!(self.bugs, HubMissing, "{claim:?} is the claim to {peer:?}");
@@ -212,7 +217,7 @@ impl Relay {
             },
         };
         let desired = holder.zip(held.cloned());
-        // Without an entry, no hub claims the peer, and the shards do not know it.
+        // A peer without an entry has no claim, and the shards do not know it.
         let Some(entry) = self.directory.entries.get_mut(&peer) else { return };
         let shown = std::mem::replace(&mut entry.shown, desired.clone());
         let claim = |shown: &Option<(Claim, Arc<Presence>)>| shown.as_ref().map(|(claim, _)| *claim);

@@ -1,4 +1,4 @@
-//! The presence of one hub, built from its changes.
+//! The presence of one hub, which results from its changes.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -15,11 +15,12 @@ use crate::router::Announcement;
 
 use super::budgets::{membership_bytes, presence_bytes};
 
-/// A hub's presence after the change `seq`. The hub itself writes it. All other hubs hold replicas.
+/// A hub's presence after the change `seq`. At the hub itself, this is the original. All other hubs hold replicas.
 #[derive(Debug)]
 pub(super) struct Holding {
     pub(super) seq: u64,
-    /// Digest of the contents, independent of their order: the exclusive or of their hashes.
+    /// Digest of the contents: the exclusive or of the hashes of all sessions and memberships, so their order does not
+    /// matter.
     pub(super) digest: u64,
     pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
     /// Size of the contents, in bytes.
@@ -28,7 +29,7 @@ pub(super) struct Holding {
     max_peers: usize,
 }
 
-/// A peer of a holding, and the sums of the holding, which change when the peer changes.
+/// A peer of a holding, and the digest and size of the holding, which change together with the peer.
 struct Held<'a> {
     presence: &'a mut Arc<Presence>,
     digest: &'a mut u64,
@@ -44,11 +45,11 @@ pub enum PresenceRefusal {
     Peers,
     /// The peer is in more than [`MAX_MEMBERSHIPS`] networks.
     Networks,
-    /// The presence of other hubs takes more than MESH_PRESENCE_BYTES, or that of one hub more than half of it.
+    /// The presence of all other hubs takes more than MESH_PRESENCE_BYTES, or the presence of one hub takes more than
+    /// half of it.
     Bytes,
-    /// The changes that wait for an earlier one are more than
-    /// [`MAX_CHANGES_AHEAD`](crate::limits::MAX_CHANGES_AHEAD), or take more than
-    /// [`MAX_AHEAD_BYTES`](crate::limits::MAX_AHEAD_BYTES).
+    /// More than [`MAX_CHANGES_AHEAD`](crate::limits::MAX_CHANGES_AHEAD) changes wait for an earlier change, or they
+    /// take more than [`MAX_AHEAD_BYTES`](crate::limits::MAX_AHEAD_BYTES).
     ChangesAhead,
 }
 
@@ -82,12 +83,12 @@ impl Holding {
     ///
     /// # Errors
     ///
-    /// The limit that it would exceed: of peers, of networks, or of `most` bytes. The change is then ignored.
+    /// The limit of peers, of networks or of `most` bytes that the change would exceed. The change is then ignored.
     pub(super) fn apply(&mut self, change: &Change, most: usize) -> Result<(), PresenceRefusal> {
         self.seq = change.seq;
         let held = self.peers.get(&change.peer).map(|presence| presence.session);
         let claim = |incarnation| Claim { incarnation, hub: change.hub };
-        // Ignores changes of a session whose claim has lost.
+        // A change of a session is ignored if a later session of the peer is known.
         if held.is_some_and(|held| claim(change.session).against(claim(held)) == Precedence::Loses) {
             return Ok(());
         }
@@ -96,7 +97,8 @@ impl Holding {
             ChangeKind::Joined(announcement) => return self.enter(announcement, change.session, most),
             ChangeKind::Left { network, .. } if held == Some(change.session) => {
                 if let Some(presence) = self.peers.get_mut(&change.peer)
-                    // If a hub reports a leave from a network that the peer is not in, the digests differ afterwards.
+                    // A leave from a network in which the peer is not present here is ignored. The digests then differ,
+                    // and a snapshot repairs the replica.
                     && let Ok(at) = presence.memberships.binary_search_by(|a| a.network.cmp(network))
                 {
                     let left = Arc::make_mut(presence).memberships.remove(at);
@@ -121,7 +123,7 @@ impl Holding {
         std::mem::replace(self, Self { seq, digest, peers, bytes, ..*self }).peers
     }
 
-    /// The presence of a peer with this session, added if necessary and possible.
+    /// Returns the presence of a peer with this session. Adds it if it is missing and the limits allow it.
     fn begin(&mut self, peer: PeerId, session: PeerIncarnation, most: usize) -> Result<Held<'_>, PresenceRefusal> {
         if self.peers.get(&peer).is_some_and(|presence| presence.session != session) {
             self.end(&peer);
@@ -179,7 +181,7 @@ impl Holding {
     }
 }
 
-/// The digest of a part of a presence. The digest of the whole is the exclusive or of the digests of its parts.
+/// The digest of these peers. The digest of a whole presence is the exclusive or of the digests of its parts.
 pub(super) fn digest<'a>(peers: impl Iterator<Item = &'a Arc<Presence>>) -> u64 {
     peers.fold(0, |digest, presence| digest ^ presence_hash(presence))
 }
@@ -189,7 +191,8 @@ fn presence_hash(presence: &Presence) -> u64 {
     presence.memberships.iter().fold(session, |hash, announcement| hash ^ membership_hash(announcement))
 }
 
-/// All hubs must compute the same hash: the key is fixed, and lengths are written in the same way on every machine.
+/// The hash of a session for digests. All hubs must compute the same hash, so its key is fixed, and numbers are written
+/// in the same way on every machine.
 fn session_hash(peer: &PeerId, session: PeerIncarnation) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(0, 0);
     hasher.write(peer.as_bytes());

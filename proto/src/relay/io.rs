@@ -8,16 +8,16 @@ use crate::id::{HubId, HubIncarnation, LinkId, ShardId};
 use crate::route::Hop;
 use crate::router::{ToMesh, ToShard};
 
-/// Inputs of a relay. Each variant says when it may come. Inputs of one link arrive in order: `LinkUp` or `LegacyUp`,
-/// then everything else, then `LinkDown`. Inputs of an unknown link are ignored.
+/// Inputs of a relay. The documentation of each variant says when it may be passed. The inputs of one link have this
+/// order: `LinkUp` or `LegacyUp`, all others, `LinkDown`. Inputs of an unknown link are ignored.
 #[derive(Debug)]
 pub enum RelayInput<'a> {
-    /// A letter from a shard. At any time. Letters of one shard arrive in the order in which they were posted, and none
-    /// is lost.
+    /// A letter from a shard. It may be passed at any time. Letters of one shard must be passed in the order in which
+    /// they were posted, and none may be lost.
     Letter(ToMesh),
-    /// A link is ready: both ends have exchanged hellos and agreed to keep it. First input of a link. An older link to
-    /// the same hub may still exist for a while; envelopes received on it are still processed. At most
-    /// [`MAX_LINKS`](crate::limits::MAX_LINKS) at a time.
+    /// A link is ready: both ends have exchanged hellos and agreed to keep it. This is the first input of a link. An
+    /// older link to the same hub may still exist for a while, and envelopes received on the older link are still
+    /// processed. At most [`MAX_LINKS`](crate::limits::MAX_LINKS) links may exist at a time.
     LinkUp {
         /// The link. Its id must not have been used before.
         link: LinkId,
@@ -26,27 +26,29 @@ pub enum RelayInput<'a> {
         /// The incarnation in that hub's hello, in milliseconds since 1970.
         incarnation: HubIncarnation,
     },
-    /// Another process sent a hello with this hub's id on a link. At any time.
+    /// Another process sent a hello with this hub's id on a link. This may be passed at any time.
     Namesake {
-        /// Its incarnation.
+        /// The incarnation of the other process.
         incarnation: HubIncarnation,
-        /// Its [`Heartbeat::process`](crate::envelope::Heartbeat::process).
+        /// The [`Heartbeat::process`](crate::envelope::Heartbeat::process) of the other process.
         process: u64,
     },
-    /// A link has closed: a native link or a legacy link. Last input of a link. Messages still in its queue are lost.
+    /// A native link or a legacy link has closed. This is the last input of a link. Messages that are still in the
+    /// link's queue are lost.
     LinkDown {
         /// The link.
         link: LinkId,
     },
-    /// A part of a long message arrived on a link, and the rest has not. Between [`Self::LinkUp`] and
-    /// [`Self::LinkDown`]. It shows that the link is not silent.
+    /// The first part of a long message has arrived on a link. It shows that the link is not silent. This may be passed
+    /// between [`Self::LinkUp`] and [`Self::LinkDown`].
     Heard {
         /// The link.
         link: LinkId,
     },
     /// An envelope arrived from a neighbour: on a link after [`Self::LinkUp`], or on the bridge after
-    /// [`Self::BridgeUp`]. Never [`Envelope::Hello`], which the mesh handles itself. The contents may be wrong in any
-    /// way. Envelopes that a hub may not send are ignored or refused, and counted in [`RelayStats`](super::RelayStats).
+    /// [`Self::BridgeUp`]. It is never [`Envelope::Hello`], which the mesh handles itself. The contents of the envelope
+    /// may be wrong in any way. Envelopes that a hub may not send are ignored or refused, and counted in
+    /// [`RelayStats`](super::RelayStats).
     Received {
         /// The link, or the hub on the bridge.
         via: Hop,
@@ -55,28 +57,30 @@ pub enum RelayInput<'a> {
     },
     /// The queue of a link or of the bridge rose above its high-water mark
     /// ([`LINK_QUEUE_HIGH`](crate::limits::LINK_QUEUE_HIGH)). Until [`Self::Room`], the relay puts out only heartbeats
-    /// and short answers for it.
+    /// and short answers for this queue.
     Saturated {
         /// The link, or [`Transport::Bridge`].
         transport: Transport,
     },
-    /// The queue of a transport is short again: once after [`Self::Saturated`], and once as the answer to
-    /// [`RelayOutput::Backlog`].
+    /// The queue of a transport is short again. This must be passed once after [`Self::Saturated`], and once as the
+    /// answer to each [`RelayOutput::Backlog`].
     Room {
         /// The link, or [`Transport::Bridge`].
         transport: Transport,
     },
-    /// The bridge works: published frames reach all subscribers. Repeated when a new hub subscribes.
+    /// The bridge works: published frames reach all subscribers. This is passed again when a new hub subscribes.
     BridgeUp,
-    /// The bridge has failed. The frames published last may be lost. Only after [`Self::BridgeUp`].
+    /// The bridge has failed. The frames that were published last may be lost. This may be passed only after
+    /// [`Self::BridgeUp`].
     BridgeDown,
-    /// A legacy link is ready: to a Go hub, or to a hub that speaks its protocol. First input of a legacy link.
+    /// A legacy link to a Go hub, or to a program that speaks the Go hub's protocol, is ready. This is the first input
+    /// of a legacy link.
     LegacyUp {
         /// The link. Its id must not have been used before.
         link: LinkId,
         /// The Go hub.
         hub: HubId,
-        /// Whether this hub dialed. The dialing side sends first.
+        /// Whether this hub dialed. The hub that dialed sends the first message.
         dialed: bool,
     },
     /// A text message arrived on a legacy link: after [`Self::LegacyUp`], until [`Self::LinkDown`]. A message that is
@@ -88,13 +92,15 @@ pub enum RelayInput<'a> {
         /// The message, of at most [`LINK_MESSAGE_BYTES`](crate::limits::LINK_MESSAGE_BYTES).
         text: &'a str,
     },
-    /// The answer to [`RelayOutput::Unfinished`]: once for each.
+    /// The answer to [`RelayOutput::Unfinished`]. It must be passed once for each of them.
     Continue,
-    /// The hub begins to drain, so other hubs must not dial it any more; or an operator has ended the drain.
+    /// `true`: this hub begins to drain, so other hubs must not dial it any more. `false`: an operator has ended the
+    /// drain.
     Draining(bool),
-    /// New figures of this hub for its heartbeats. At any time.
+    /// New figures of this hub, for its heartbeats. This input may be passed at any time.
     Status(Arc<HubStatus>),
-    /// The hub stops now: its peers have left. Once; the last input. Other hubs need not wait for its lease.
+    /// This hub stops now, and its peers have left. This is the last input, and is passed once. Other hubs then do not
+    /// have to wait for the end of the lease.
     Ending,
 }
 
@@ -124,32 +130,33 @@ pub enum RelayOutput {
         /// The message.
         text: Box<str>,
     },
-    /// Give [`RelayInput::Room`] when the queue of this transport is short: there is more to send.
+    /// There is more to send on this transport. Pass [`RelayInput::Room`] when its queue is short.
     Backlog {
         /// The link, or [`Transport::Bridge`].
         transport: Transport,
     },
-    /// Post this letter. Letters to one shard must arrive in this order; none may be dropped.
+    /// Post this letter to a shard. Letters to one shard must arrive in the order of the outputs, and none may be
+    /// dropped.
     Letter {
         /// The shard.
         to: ShardId,
         /// The letter.
         letter: ToShard,
     },
-    /// This hub has given up its id and has the new id [`Relay::hub`](super::Relay::hub). End all links except
-    /// legacy links after their queues are written, and dial them again; restart the bridge. The relay has forgotten
-    /// them.
+    /// This hub has given up its id and has the new id [`Relay::hub`](super::Relay::hub). The relay has forgotten all
+    /// links except legacy links. Close these links after their queues are written, dial them again, and restart the
+    /// bridge.
     Renamed {
         /// The new id.
         hub: HubId,
     },
-    /// There is more to do than fits into one turn. Give [`RelayInput::Continue`] after everything else that is ready
-    /// has had its turn, when few letters are queued for each shard.
+    /// There is more work than fits into one turn. Pass [`RelayInput::Continue`] after all other ready tasks have had a
+    /// turn, when few letters are queued for each shard.
     Unfinished,
-    /// For the log.
+    /// An event for the log.
     Event(MeshEvent),
-    /// For the log: an impossible state was found, for the first time at its site. Only in builds without debug
-    /// assertions.
+    /// A note for the log: this site found an impossible state for the first time. Only builds without debug assertions
+    /// have this output.
     Bug(BugNote),
 }
 
@@ -167,27 +174,28 @@ pub enum Destination {
 /// An event about other hubs, for the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MeshEvent {
-    /// The first heartbeat of a hub arrived, or the first after it was lost.
+    /// The first heartbeat of a hub arrived, or the first heartbeat after the hub was lost.
     HubFound(HubId),
     /// A hub's lease has expired, and this number of its peers has left.
     HubLost(HubId, usize),
     /// A hub sent its farewell, and this number of its peers has left.
     HubLeft(HubId, usize),
-    /// Another live hub uses this hub's id. The one that started later takes a new id.
+    /// Another live hub uses this hub's id. The hub that started later takes a new id.
     SameId,
-    /// Other hubs remembered a later incarnation of this hub, which has ended. This hub has begun an even later one.
+    /// Other hubs remembered a later incarnation of this hub's id that has ended. This hub has begun an even later
+    /// incarnation.
     LaterLife,
-    /// This hub gave up its first id to another live hub, and has the second.
+    /// This hub gave up the first of these ids to another live hub, and has taken the second.
     IdGivenUp(HubId, HubId),
     /// Two live hubs have this id.
     TwoHubs(HubId),
     /// A snapshot replaced this hub's replica of another hub.
     Repaired(HubId),
-    /// Nothing arrives on the link to this hub. Signals use another route if there is one.
+    /// Nothing arrives on the link from this other hub. Signals use another route if there is one.
     LinkSilent(HubId),
-    /// This hub reports that it receives nothing on the link from here. Signals use another route if there is one.
+    /// This other hub reports that nothing arrives on the link from here. Signals use another route if there is one.
     LinkUnheard(HubId),
-    /// The link to this hub works in both directions again.
+    /// The link to this other hub works in both directions again.
     LinkWorks(HubId),
 }
 

@@ -1,11 +1,12 @@
-//! Legacy links: to Go hubs, and to any other program that speaks their protocol.
+//! Legacy links: the links to Go hubs, and to any other program that speaks the Go hub's protocol.
 //!
-//! For the rest of the mesh, the peers behind a legacy link belong to this hub. They have the smallest of all claims,
-//! so any other hub's claim to an id wins. Events that the Go protocol does not report, above all leaves, take effect
-//! when the link ends.
+//! For the rest of the mesh, the peers behind a legacy link belong to this hub. Their claims are smaller than all
+//! others, so the claim of any other session to an id wins. The Go protocol does not report some events, above all
+//! leaves. The peers concerned leave when the link ends.
 //!
-//! A Go hub announces a peer to another hub only once. This has two consequences. Peers that are older than the link
-//! become known by their first signal. And an announcement that cannot take effect yet is kept ([`waiting`]).
+//! A Go hub announces a peer to another hub only once. This has two consequences. First, peers that were connected
+//! before the link become known by their first signal. Second, an announcement that cannot take effect yet is kept
+//! ([`waiting`]).
 
 mod announcing;
 mod links;
@@ -24,7 +25,7 @@ use super::{HubView, Relay};
 pub(super) use links::Legacy;
 use links::LinkView;
 
-/// The session incarnation in claims of peers behind legacy links: smaller than the time of any clock.
+/// The incarnation in the claims of peers behind legacy links. It is smaller than the time of any clock.
 pub(super) const LEGACY_SESSION: PeerIncarnation = PeerIncarnation::LEGACY;
 
 impl Relay {

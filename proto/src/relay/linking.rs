@@ -1,4 +1,4 @@
-//! Changes of links and of the bridge: they come up, go down, become full, and have room again.
+//! Events of links and of the bridge: they come up, go down, become full, or have room again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ impl Relay {
         if self.legacy.is_link(link) {
             return self.legacy_down(link, now);
         }
-        // Expected: links of a former id are no longer in the table, and end like the others.
+        // Expected: links of a former id of this hub are no longer in the table when they close.
         let Some(closed) = self.links.close(link) else { return };
         for remote in self.hubs.values_mut() {
             remote.paths.forget(|via| via == Hop::Link(link));
@@ -35,12 +35,12 @@ impl Relay {
         self.cancel_snapshots(|via| via == Hop::Link(link), now);
         if closed.was_used {
             if self.links.used_for(&closed.hub).is_none()
-                // A hub whose first heartbeat has not arrived is unknown.
+                // A hub is unknown here before its first heartbeat has arrived.
                 && let Some(remote) = self.hubs.get_mut(&closed.hub)
             {
                 remote.link_lost_at = Some(now.at);
             }
-            // Other hubs must stop using this hub's link to that one.
+            // The heartbeat tells other hubs that this hub's link to the other hub no longer exists.
             self.beat(now);
         }
     }
@@ -65,7 +65,7 @@ impl Relay {
         match transport {
             Transport::Link(link) if self.legacy.is_link(link) => self.legacy_saturated(link),
             Transport::Link(link) => {
-                // Expected: links of a former id are no longer in the table, but still write their queues.
+                // Expected: links of a former id of this hub are no longer in the table, but still write their queues.
                 let Some(queue) = self.links.queue_mut(link) else { return };
                 queue.saturate();
                 self.reach = None;
@@ -79,7 +79,7 @@ impl Relay {
         let room = match transport {
             Transport::Link(link) if self.legacy.is_link(link) => return self.legacy_room(link, now),
             Transport::Link(link) => {
-                // Expected, for the same reason.
+                // Expected: the link may belong to a former id of this hub.
                 let Some(queue) = self.links.queue_mut(link) else { return };
                 queue.free()
             }
@@ -99,7 +99,7 @@ impl Relay {
 
     pub(super) fn bridge_up(&mut self, now: Now) {
         if !self.bridge.rise() {
-            // A new subscriber needs a heartbeat.
+            // A hub that has just subscribed needs a heartbeat of this hub.
             return self.beat_soon(now);
         }
         self.reach = None;
@@ -113,7 +113,7 @@ impl Relay {
             remote.paths.forget(|via| matches!(via, Hop::Bridge(_)));
             remote.bridged_until = Duration::ZERO;
         }
-        // Snapshots in progress have their own deadline.
+        // Snapshots over the bridge are not cancelled here, because they have their own deadline.
     }
 
     /// The hub at the other end of a hop. `None` if the link has closed.

@@ -1,14 +1,14 @@
-//! Ids of hubs outside and inside this hub.
+//! Translation of hub ids between this hub and the rest of the mesh.
 //!
 //! If two live hubs have one HUB_ID, the one that started later takes a new id while it runs. Its shards have the old
 //! id in every claim, roster and circle, and in letters in transit. Therefore nothing changes inside this hub: it still
-//! uses its first id, and the relay translates ids of outgoing and incoming envelopes. The other hub, which keeps the
-//! id outside, has a stand-in inside.
+//! uses its first id, and the relay translates the ids in outgoing and incoming envelopes. Outside, the other hub keeps
+//! the first id. Inside, the other hub has another id, its stand-in.
 //!
 //! Ids break ties between claims and decide which hub speaks on the bridge, so the translation keeps their order. The
-//! three ids differ only in their last eight bytes. The new id is greater than the first id by a step, and the stand-in
-//! is less than it by the same step. (At the ends of the range these bytes wrap around. Then a tie between these two
-//! hubs in one millisecond is decided wrongly, and both sessions end.)
+//! three ids differ only in their last eight bytes. The new id is greater than the first id by some number, and the
+//! stand-in is less than the first id by the same number. If these bytes wrap around, the order is not kept. A tie
+//! between sessions of the two hubs that began in the same millisecond is then decided wrongly, and both sessions end.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(super) struct Names {
     inside: HubId,
     /// The id of this hub outside.
     outside: HubId,
-    /// The id, inside this hub, of the other hub that has the id `inside` outside.
+    /// The id that this hub uses inside for the other hub, whose id outside equals `inside`.
     stand_in: HubId,
 }
 
@@ -36,7 +36,7 @@ impl Names {
         Self { inside: hub, outside: hub, stand_in: hub }
     }
 
-    /// The id of this hub for others.
+    /// The id of this hub that other hubs and clients see.
     pub(super) fn outside(&self) -> HubId {
         self.outside
     }
@@ -53,7 +53,7 @@ impl Names {
         self.outside = HubId(self.inside.0.shifted(by));
     }
 
-    /// Translates an outside id to the inside. Before the first [`Self::rename`], all three ids are one.
+    /// Translates an id from outside this hub to the id used inside. Before the first [`Self::rename`], no id changes.
     pub(super) fn inward(&self, hub: HubId) -> HubId {
         match hub {
             _ if hub == self.outside => self.inside,
@@ -63,7 +63,7 @@ impl Names {
         }
     }
 
-    /// Translates an inside id to the outside.
+    /// Translates an id used inside this hub to the id used outside.
     pub(super) fn outward(&self, hub: HubId) -> HubId {
         match hub {
             _ if hub == self.inside => self.outside,
@@ -186,7 +186,7 @@ mod tests {
             }
             assert_eq!(names.inward(names.outside()), first);
             assert_ne!(names.outside(), first);
-            // The other hub with the first id has a stand-in, and a third hub may have that id.
+            // The other hub with the first id gets the stand-in. A third hub may already have the id of the stand-in.
             let stand_in = names.inward(first);
             assert!(stand_in != first && stand_in != names.outside());
             assert_eq!([names.outward(stand_in), names.outward(names.outside())], [first, stand_in]);

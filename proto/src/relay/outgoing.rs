@@ -12,32 +12,33 @@ use crate::route::Hop;
 
 use super::holding::Holding;
 
-/// The snapshots that are sent on a link or on the bridge: at most [`MAX_SNAPSHOTS_OUT`], which send their parts in
-/// turn.
+/// The snapshots that are sent on a link or on the bridge. There are at most [`MAX_SNAPSHOTS_OUT`], and their parts are
+/// sent in turn.
 #[derive(Debug, Default)]
 pub(super) struct SnapshotQueue(VecDeque<OutgoingSnapshot>);
 
-/// A snapshot on its way to a neighbour. Its peers are read part by part from the hub's current presence. For peers
-/// that have changed since the snapshot began, their earlier state is kept.
+/// A snapshot on its way to a neighbour. Its peers are read part by part from the hub's current presence. If a peer
+/// changes before it is read, its state at the start of the snapshot is kept.
 #[derive(Debug)]
 struct OutgoingSnapshot {
     via: Hop,
     request: SnapshotRequest,
     seq: u64,
     digest: u64,
-    /// Peers up to this one have been read.
+    /// The last peer that has been read.
     after: Option<PeerId>,
-    /// The peer that has been read and not yet sent.
+    /// A peer that has been read, but not sent yet.
     next: Option<Arc<Presence>>,
-    /// The earlier state of peers behind `after` that have changed. `None` if a peer was not present. At most
-    /// [`MAX_SNAPSHOT_CHANGES`](crate::limits::MAX_SNAPSHOT_CHANGES).
+    /// The state of changed peers after `after` at the start of the snapshot. `None` if a peer was not present. At most
+    /// [`MAX_SNAPSHOT_CHANGES`](crate::limits::MAX_SNAPSHOT_CHANGES) peers are kept.
     before: BTreeMap<PeerId, Option<Arc<Presence>>>,
     parts: u32,
-    /// Time until which the neighbour waits for the next part.
+    /// Time at which the neighbour stops waiting for the next part.
     deadline: Duration,
 }
 
-/// A snapshot that cannot be completed: the neighbour that receives the decline, and its request.
+/// A snapshot that cannot be completed: the hop to the neighbour that must receive a decline, and the neighbour's
+/// request.
 pub(super) type GivenUp = (Hop, SnapshotRequest);
 
 impl OutgoingSnapshot {
@@ -49,7 +50,7 @@ impl OutgoingSnapshot {
         self.before.len() <= most
     }
 
-    /// Reads the next peer of the snapshot into [`Self::next`], unless it already has one. Returns false at the end.
+    /// Reads the next peer of the snapshot into [`Self::next`], unless there is one already. Returns false at the end.
     fn read(&mut self, held: &BTreeMap<PeerId, Arc<Presence>>) -> bool {
         while self.next.is_none() {
             let from = self.after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -91,8 +92,8 @@ impl SnapshotQueue {
         self.0.len()
     }
 
-    /// Begins to send a snapshot of a hub's current presence. An earlier request of the same neighbour for that hub is
-    /// abandoned. Returns false if [`MAX_SNAPSHOTS_OUT`] others are in progress.
+    /// Begins to send a snapshot of a hub's current presence. An earlier snapshot of the same hub for the same
+    /// neighbour is abandoned. Returns false if [`MAX_SNAPSHOTS_OUT`] other snapshots are in progress.
     pub(super) fn begin(&mut self, via: Hop, request: SnapshotRequest, held: &Holding, now: Duration) -> bool {
         self.0.retain(|other| other.via != via || other.request.hub != request.hub);
         let has_room = self.0.len() < MAX_SNAPSHOTS_OUT;
@@ -112,15 +113,15 @@ impl SnapshotQueue {
         has_room
     }
 
-    /// The hub of the next part. Drops snapshots for which the neighbour no longer waits. Returns `None` if none is
-    /// left.
+    /// The hub whose snapshot sends the next part. Drops snapshots for which the neighbour no longer waits. Returns
+    /// `None` if no snapshot is left.
     pub(super) fn next_hub(&mut self, now: Duration) -> Option<HubId> {
         self.0.retain(|outgoing| outgoing.deadline > now);
         self.0.front().map(|next| next.request.hub)
     }
 
-    /// Takes the next part of the snapshot of the hub returned by [`Self::next_hub`]. `held` has its peers. Returns
-    /// `None` if there is none.
+    /// Takes the next part of the snapshot of the hub that [`Self::next_hub`] returned. `held` has the current peers of
+    /// that hub. Returns `None` if there is no snapshot.
     pub(super) fn next_part(
         &mut self,
         held: &BTreeMap<PeerId, Arc<Presence>>,
@@ -147,7 +148,7 @@ impl SnapshotQueue {
         self.take_out(|outgoing| outgoing.request.hub == hub && !outgoing.keep(peer, held, most))
     }
 
-    /// Handles the replacement of a hub's whole presence. Removes and returns its snapshots.
+    /// Handles the replacement of a hub's whole presence. Removes and returns the snapshots of that hub.
     pub(super) fn give_up(&mut self, hub: HubId) -> Vec<GivenUp> {
         self.take_out(|outgoing| outgoing.request.hub == hub)
     }

@@ -1,5 +1,5 @@
-//! Presence between hubs: each hub writes its own, and all others hold replicas. Changes are flooded, and snapshots
-//! repair gaps.
+//! Presence between hubs. Each hub writes its own presence, and all other hubs hold replicas. Changes are flooded, and
+//! snapshots repair gaps.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ impl Relay {
     pub(super) fn own_peer_changed(&mut self, peer: PeerId, claim: Claim, kind: ChangeKind, now: Now) {
         self.settle(&peer, now);
         if matches!(kind, ChangeKind::Up) {
-            // A hub behind a legacy link may have claimed the id. A session here has precedence.
+            // A Go hub may have announced a peer with the same id. A session of this hub has precedence.
             self.legacy.forget(&peer);
         }
         self.change(peer, claim.incarnation, kind, now);
@@ -67,7 +67,7 @@ impl Relay {
             self.account(change.hub);
             self.flood(&change, Some(via), now);
             if is_catching_up {
-                // One received change leads to the application of several held changes.
+                // Each received change also continues the application of held changes, so that they do not accumulate.
                 self.catch_up(change.hub, now);
             }
         } else {
@@ -75,7 +75,7 @@ impl Relay {
         }
     }
 
-    /// Records what is kept for a hub now.
+    /// Counts the bytes that are kept for a hub now in the budgets.
     pub(super) fn account(&mut self, hub: HubId) {
         match self.hubs.get_mut(&hub) {
             Some(remote) => {
@@ -102,8 +102,8 @@ impl Relay {
         }
     }
 
-    /// Applies held changes whose missing predecessor has arrived: a bounded number in this turn, the rest in later
-    /// turns.
+    /// Applies held changes whose missing predecessor has arrived. A bounded number is applied in this turn, and the
+    /// rest in later turns.
     pub(super) fn catch_up(&mut self, hub: HubId, now: Now) {
         for _ in 0..self.config.tuning.slices.changes {
             let Some(remote) = self.hubs.get_mut(&hub) else {
@@ -133,8 +133,8 @@ impl Relay {
         self.release_signals(hub, now);
     }
 
-    /// Forwards a change to all neighbours, with three exceptions: the hub whose change it is, the neighbour that sent
-    /// it, and the neighbours that receive it from this sender as well.
+    /// Forwards a change to all neighbours, with three exceptions: the hub that made the change, the neighbour that
+    /// sent it, and neighbours that receive the change from the same sender.
     fn flood(&mut self, change: &Arc<Change>, from: Option<Hop>, now: Now) {
         let sender = from.and_then(|via| self.neighbour(via));
         let over_bridge = matches!(from, Some(Hop::Bridge(_)));
@@ -176,12 +176,14 @@ fn leave_cause(change: &Change) -> LeaveCause {
     }
 }
 
-/// Replaces announcements by known ones with the same contents, so that they are not sent again.
+/// Replaces announcements by already known announcements with the same contents, so that members do not receive them
+/// again.
 pub(super) fn keep_what_is_known(presence: &mut Arc<Presence>, known: &Arc<Presence>) {
     if Arc::ptr_eq(presence, known) {
         return;
     }
-    // A peer that left and returned is in a new stay, and has lost the acquaintances of its previous stay.
+    // The stay is compared, too: a peer that left and returned has lost the acquaintances of its previous stay, so it
+    // must be announced again.
     let same = |a: &Announcement, b: &Announcement| {
         a.claim == b.claim && a.stay == b.stay && a.discovered.data() == b.discovered.data()
     };

@@ -1,4 +1,4 @@
-//! The topology of the mesh, from the neighbours in heartbeats, and the route to each hub.
+//! The topology of the mesh, which is derived from the neighbours in heartbeats, and the route to each hub.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,27 +12,29 @@ use super::Relay;
 /// The reachable hubs, derived from the neighbours that hubs report. It is rebuilt when a hub reports other neighbours.
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
-    /// The hubs that are linked with this one, directly or through others.
+    /// The hubs that are linked with this hub, directly or through other hubs.
     linked: BTreeSet<HubId>,
-    /// The first hop of a shortest route to each hub. All hubs see the same links, so each hop brings a signal nearer
-    /// to its target, and no hop is used twice.
+    /// The first hop of a shortest route to each hub. All hubs know the same links, so each hop brings a signal nearer
+    /// to its target, and a signal passes no hub twice.
     steps: BTreeMap<HubId, Hop>,
     /// The hubs that can be reached over the bridge.
     bridged: BTreeSet<HubId>,
 }
 
 impl Relay {
-    /// The first hop to a hub: the direct link, or else the bridge, or else another hub.
+    /// The first hop to a hub: the direct link, the bridge if there is no direct link, or another hub if there is
+    /// neither.
     ///
     /// A link that does not work in both directions is used only if there is no other route.
     pub(super) fn route(&mut self, hub: &HubId, now: Now) -> Option<Hop> {
         self.find_route(hub, None, now)
     }
 
-    /// The first hop for signals of this hub's own peers. A route without answers is used only if there is no other.
+    /// The first hop for signals of this hub's own peers. A route on which signals get no answers is used only if there
+    /// is no other route.
     ///
-    /// Only the sender's hub chooses differently from [`Self::route`]. If the next hub also avoided its route, it could
-    /// only send the signal back, although both could reach the target.
+    /// Only the sender's hub avoids such routes. A hub that forwards the signal uses [`Self::route`]: if it also
+    /// avoided its route, it could send the signal back, although it could reach the target.
     pub(super) fn signal_route(&mut self, hub: &HubId, now: Now) -> Option<Hop> {
         self.find_route(hub, self.avoided(hub, now), now)
     }
@@ -67,8 +69,8 @@ impl Relay {
         // Expected: no heartbeat of the linked hub has arrived yet.
         let Some(remote) = self.hubs.get(hub) else { return spare };
         let bridged = Some(Hop::Bridge(*hub)).filter(|_| self.bridge.is_up() && remote.is_bridged(now.at));
-        // Only a hub on the bridge knows which others are there. Any other hub is reached by the hops over which its
-        // heartbeats arrive.
+        // Only hubs on the bridge know which hubs are on it. If the topology has no step to a hub, the hops over which
+        // that hub's heartbeats arrive are used.
         let hops = [bridged, reach.steps.get(hub).copied(), remote.paths.best()];
         let hops = || hops.into_iter().flatten().chain(remote.paths.newest_first());
         let works = |via: &Hop| !self.is_spare(*via) && Some(*via) != avoided;
@@ -81,8 +83,8 @@ impl Relay {
         direct.filter(|&via| !self.is_spare(via) && Some(via) != avoided)
     }
 
-    /// Whether this hub speaks on the bridge for a hub that is not on it. Among the hubs on the bridge that are linked
-    /// with that hub, the one with the smallest id does.
+    /// Whether this hub forwards envelopes of a hub that is not on the bridge to the bridge. Among the hubs on the
+    /// bridge that are linked with that hub, the hub with the smallest id does this.
     pub(super) fn speaks_for(&mut self, hub: &HubId, now: Now) -> bool {
         if self.hubs.get(hub).is_none_or(|remote| remote.is_bridged(now.at)) {
             return false;
@@ -130,7 +132,7 @@ impl Relay {
         }
         let mut nearest: VecDeque<HubId> = steps.keys().copied().collect();
         while let Some(hub) = nearest.pop_front() {
-            // A linked hub leads to no other hub before its first heartbeat has arrived.
+            // Before the first heartbeat of a linked hub has arrived, its neighbours are unknown.
             let (Some(remote), Some(&step)) = (live(&hub), steps.get(&hub)) else { continue };
             for &next in &remote.beat.neighbours {
                 let is_heard = live(&next).is_none_or(|next| !next.beat.unheard.contains(&hub));

@@ -20,54 +20,55 @@ use super::slices::Unsettled;
 
 #[derive(Debug)]
 pub(super) struct Remote {
-    /// The number that shards use for it, in [`Sender::Hub`](crate::Sender::Hub).
+    /// The number that shards use for this hub, in [`Sender::Hub`](crate::Sender::Hub).
     pub(super) number: u32,
     pub(super) incarnation: HubIncarnation,
     pub(super) state: Liveness,
-    /// Its last heartbeat.
+    /// The hub's last heartbeat.
     pub(super) beat: Arc<Heartbeat>,
     /// Time at which `beat` arrived.
     pub(super) beat_at: Duration,
-    /// Time at which the last link to it ended, if there is none.
+    /// Time at which the last link to the hub ended, if there is no link now.
     pub(super) link_lost_at: Option<Duration>,
-    /// Another incarnation of this id, which is not accepted while this one is alive; the time at which it appeared;
-    /// and whether that was reported.
+    /// Another incarnation of this hub's id, the time at which that incarnation appeared, and whether it was reported.
+    /// It is not accepted while the known incarnation is alive.
     pub(super) contest: Option<((HubIncarnation, u64), Duration, bool)>,
     pub(super) answers: Answers,
-    /// Incarnations that have sent a farewell, the latest last. At most [`MAX_ENDED_LIVES`].
+    /// Incarnations that have sent a farewell, in the order of their farewells. At most [`MAX_ENDED_LIVES`] are kept.
     ended: VecDeque<HubIncarnation>,
-    /// Time at which the lease from the last heartbeat expires. The start is not stored, because it can lie before this
-    /// process's time zero.
+    /// Time at which the lease from the last heartbeat expires. The start of the lease is not stored, because it can be
+    /// before the start of this process.
     pub(super) lease_ends: Duration,
     pub(super) holding: Holding,
-    /// Peers for which the directory has a claim of this hub: those in `holding` that are settled.
+    /// Peers for which the directory has a claim of this hub.
     pub(super) claims: BTreeSet<PeerId>,
     pub(super) unsettled: Option<Unsettled>,
     pub(super) ahead: Ahead,
-    /// The bytes that are counted in the budgets for it.
+    /// The bytes of this hub that the budgets count.
     accounted: Kept,
-    /// The neighbour on whose link its first heartbeat arrived: itself, if it is linked.
+    /// The neighbour from which the hub's first heartbeat arrived. It is the hub itself if the hub is a neighbour.
     introduced_by: HubId,
-    /// The number of a heartbeat that was behind this replica, and the last change of the replica at that time.
+    /// The number of a heartbeat whose change number was lower than the replica's, and the last change of the replica
+    /// at that time.
     pub(super) mark: Option<(u64, u64)>,
     /// Whether this replica is ahead of the hub's later heartbeats. A snapshot with a lower number is then accepted,
-    /// and requests for one are declined.
+    /// and neighbours' requests for a snapshot of this hub are declined.
     pub(super) doubted: bool,
     pub(super) repair: Repair,
     pub(super) paths: Paths,
-    /// The hop for signals to it, and the counter of the last signal over another hop.
+    /// The hop for signals to the hub, and the counter of the last signal that used another hop.
     pub(super) sent_by: Option<(Hop, u64)>,
-    /// The last counter that was assigned before its latest outcome arrived.
+    /// The counter of the last signal that was sent before the latest outcome arrived.
     pub(super) answered: u64,
     /// A hop whose signals were not answered.
     pub(super) avoided: Option<Avoided>,
-    /// Until this time, the hub counts as reachable over the bridge.
+    /// Time until which the hub counts as reachable over the bridge.
     pub(super) bridged_until: Duration,
     pub(super) outbound: Outbound,
     /// Signals whose outcome will not arrive. Their senders are notified in slices.
     pub(super) lost: VecDeque<Outbound>,
     pub(super) inbound: Inbound,
-    /// Outcomes that must be sent back to it.
+    /// Outcomes that must be sent to the hub.
     pub(super) outcomes: Vec<(u64, Outcome)>,
     pub(super) outcomes_due: Option<Duration>,
 }
@@ -75,11 +76,11 @@ pub(super) struct Remote {
 /// Whether another hub's current incarnation is alive, as far as this hub knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Liveness {
-    /// Its lease is valid.
+    /// The hub's lease is valid.
     Live,
-    /// Its lease has expired. A newer heartbeat of the same incarnation brings it back.
+    /// The hub's lease has expired. After a newer heartbeat of the same incarnation, the hub is live again.
     Lost,
-    /// It has sent a farewell. Only a new incarnation brings it back.
+    /// The hub has sent a farewell. Only a new incarnation is live again.
     Ended,
 }
 
@@ -87,9 +88,9 @@ pub(super) enum Liveness {
 #[derive(Debug)]
 pub(super) struct Avoided {
     pub(super) via: Hop,
-    /// One less than the counter of the first unanswered signal over it.
+    /// One less than the counter of the first unanswered signal over this hop.
     pub(super) after: u64,
-    /// The counter of the last signal over it.
+    /// The counter of the last signal over this hop.
     pub(super) last: u64,
     pub(super) until: Duration,
 }
@@ -159,7 +160,7 @@ impl Remote {
         self.state == Liveness::Live
     }
 
-    /// Age of the last heartbeat, as far as is known.
+    /// Age of the last heartbeat, as far as this hub knows it.
     pub(super) fn age(&self, now: Duration) -> Duration {
         (now + LEASE).saturating_sub(self.lease_ends)
     }
@@ -175,47 +176,47 @@ impl Remote {
         }
     }
 
-    /// Records that an outcome arrived. If that signal used the avoided hop, the hop works after all.
+    /// Records that the outcome of a signal arrived. If the signal used the avoided hop, that hop works and is no
+    /// longer avoided.
     pub(super) fn note_answered(&mut self, counter: u64) {
         self.answered = self.outbound.counter();
         self.avoided.take_if(|avoided| avoided.after < counter && counter <= avoided.last);
     }
 
-    /// Number of its changes that are missing here.
+    /// Number of the hub's changes that are missing in the replica.
     pub(super) fn lag(&self) -> u64 {
         self.beat.seq.saturating_sub(self.holding.seq)
     }
 
-    /// Keeps a change that arrived before an earlier one. False if there is no room for it.
+    /// Keeps a change that arrived before an earlier change. Returns false if there is no room.
     pub(super) fn keep_ahead(&mut self, change: &Arc<Change>, budget: Budget) -> bool {
         self.ahead.keep(Arc::clone(change), self.beat.number, budget.allows(self.accounted.ahead))
     }
 
-    /// The neighbour on whose link its first heartbeat arrived.
+    /// The neighbour from which the hub's first heartbeat arrived.
     pub(super) fn introduced_by(&self) -> HubId {
         self.introduced_by
     }
 
-    /// The bytes that were kept for it at the last [`Self::account`].
+    /// The bytes that were kept for the hub at the last [`Self::account`].
     pub(super) fn accounted(&self) -> Kept {
         self.accounted
     }
 
-    /// The bytes that are kept for it. While a snapshot arrives, the replica and the snapshot are both there, and the
-    /// larger one counts.
+    /// The bytes that are kept for the hub. While a snapshot arrives, both the replica and the snapshot are stored, but
+    /// only the larger of the two counts.
     pub(super) fn kept(&self) -> Kept {
         let presence = self.holding.bytes().max(self.repair.bytes());
         Kept { presence, ahead: self.ahead.bytes(), held: self.inbound.bytes() }
     }
 
-    /// Records the bytes that are kept for it now. Returns those before and now.
+    /// Records the bytes that are kept for the hub now. Returns the previously recorded bytes and the new ones.
     pub(super) fn account(&mut self) -> (Kept, Kept) {
         let now = self.kept();
         (std::mem::replace(&mut self.accounted, now), now)
     }
 
-    /// Compares the last heartbeat with an earlier one, to detect a replica that is ahead of everything the hub has
-    /// sent.
+    /// Compares the last heartbeat with an earlier one, to detect a replica with changes that the hub has never made.
     pub(super) fn doubt(&mut self) {
         let (number, seq) = (self.beat.number, self.beat.seq);
         if self.holding.seq <= seq {
@@ -229,12 +230,12 @@ impl Remote {
         }
     }
 
-    /// Number of signals to it whose senders have not received an outcome.
+    /// Number of signals to the hub whose senders have not received an outcome.
     pub(super) fn in_flight(&self) -> usize {
         self.outbound.len() + self.lost.iter().map(Outbound::len).sum::<usize>()
     }
 
-    /// The time of its next timeout.
+    /// The time of the hub's next timeout.
     pub(super) fn due(&self) -> Option<Duration> {
         let lease = self.is_live().then_some(self.lease_ends);
         let due = [lease, self.repair.due(), self.outcomes_due, self.inbound.due(), self.outbound.due()];
@@ -255,7 +256,8 @@ impl Paths {
     /// Maximum number of heartbeats by which a hop may be behind and still be used.
     const SLACK: u64 = 2 * LEASE.as_secs() / HEARTBEAT.as_secs();
 
-    /// Records a heartbeat. `first` means that it had not arrived over another hop before.
+    /// Records that a heartbeat arrived over a hop. `first` means that this heartbeat had not arrived over another hop
+    /// before.
     pub(super) fn note(&mut self, via: Hop, number: u64, first: bool) {
         self.heard.retain(|(hop, last)| *hop != via && last + Self::SLACK >= number);
         self.heard.push((via, number));
@@ -336,7 +338,7 @@ mod tests {
         remote.beat = beat(15, 8);
         remote.doubt();
         assert!(!remote.doubted && remote.mark.is_none(), "a heartbeat has the same number");
-        // Changes that overtook their heartbeats are no reason.
+        // Changes that arrive before the heartbeat that counts them do not cause doubt.
         for number in 16..30 {
             remote.holding.seq += 1;
             remote.beat = beat(number, remote.holding.seq - 1);

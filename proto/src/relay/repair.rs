@@ -1,5 +1,5 @@
-//! The repair of a hub's replica: the time since which changes are missing, the time and the hop of the next request
-//! for a snapshot, and the snapshot that is arriving.
+//! The repair of a hub's replica: when changes began to be missing, when and over which hop the next snapshot is
+//! requested, and the parts of the snapshot that have arrived.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::{budgets, holding};
 /// The repair of one hub's replica. At most one snapshot is requested at a time.
 #[derive(Debug, Default)]
 pub(super) struct Repair {
-    /// Time since which changes are known to be missing, if any are.
+    /// Time since which changes are known to be missing. `None` if none are missing.
     behind_since: Option<Duration>,
     /// Time at which a snapshot is requested.
     ask_at: Option<Duration>,
@@ -31,7 +31,7 @@ pub(super) struct Repair {
     vain: u32,
     /// Time at which the last of these snapshots arrived.
     vain_at: Duration,
-    /// The hop over which the last installed one of these snapshots arrived, until it is known to be wrong.
+    /// The hop over which the last of these snapshots arrived, until this hub detects that the snapshot was wrong.
     repaired_by: Option<Hop>,
 }
 
@@ -50,7 +50,7 @@ struct Sync {
     /// The digest of the parts received so far.
     found: u64,
     peers: BTreeMap<PeerId, Arc<Presence>>,
-    /// Size of these peers here, in bytes.
+    /// Size of `peers` in the memory of this hub, in bytes.
     kept: usize,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Snapshot {
     pub(super) digest: u64,
     /// The peers.
     pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
-    /// Their size here, in bytes.
+    /// Size of the peers in the memory of this hub, in bytes.
     pub(super) bytes: usize,
 }
 
@@ -78,24 +78,24 @@ pub(super) struct Most {
     pub(super) bytes: usize,
 }
 
-/// The remains of a request that is over.
+/// The state of a request that has ended without a snapshot.
 #[derive(Debug, Default)]
 pub(super) struct Abandoned {
     /// The peers that have arrived.
     pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
-    /// Neighbours whose requests waited for this one.
+    /// Neighbours whose requests waited for this request.
     pub(super) waiters: Vec<Hop>,
 }
 
 /// The answer to a neighbour that requests a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wait {
-    /// No snapshot is requested here: the replica can be sent as it is.
+    /// This hub waits for no snapshot, so the replica can be sent as it is.
     NotNeeded,
     /// The neighbour waits.
     Waits,
-    /// Too many neighbours wait already; or this hub has asked the same neighbour, so that the two would wait for each
-    /// other.
+    /// The request is declined. Either too many neighbours wait already, or this hub has asked the same neighbour, so
+    /// that the two would wait for each other.
     Declined,
 }
 
@@ -116,7 +116,7 @@ impl Sync {
         }
     }
 
-    /// Adds the next part, if it is in order and well-formed and the peers are within these limits.
+    /// Adds the next part if it is in order, well-formed, and within the limits.
     fn take(&mut self, part: SnapshotPart, most: Most, now: Duration) -> bool {
         if part.part == 0 && self.parts == 0 {
             (self.seq, self.digest) = (part.seq, part.digest);
@@ -125,7 +125,7 @@ impl Sync {
         let kept = self.kept + part.peers.iter().map(|peer| budgets::presence_bytes(peer)).sum::<usize>();
         let fits = self.peers.len() + part.peers.len() <= most.peers && kept <= most.bytes;
         let brings_something = part.last || !part.peers.is_empty();
-        // So no peer of an earlier part appears again.
+        // Ids must ascend over all parts, so that no peer of an earlier part appears again.
         let last = self.peers.last_key_value().map(|(&peer, _)| peer);
         let peers = || last.into_iter().chain(part.peers.iter().map(|presence| presence.peer));
         let ascends = peers().zip(peers().skip(1)).all(|(a, b)| a < b);
@@ -159,7 +159,7 @@ fn presence_bytes(presence: &Presence) -> u64 {
 }
 
 impl Repair {
-    /// Time since which changes are known to be missing, if any are.
+    /// Time since which changes are known to be missing. `None` if none are missing.
     pub(super) fn behind_since(&self) -> Option<Duration> {
         self.behind_since
     }
@@ -184,19 +184,19 @@ impl Repair {
         self.sync.as_ref().is_some_and(|sync| sync.deadline <= now)
     }
 
-    /// Whether a snapshot has to be requested now.
+    /// Whether a snapshot must be requested now.
     pub(super) fn is_asking(&self, now: Duration) -> bool {
         self.ask_at.is_some_and(|at| at <= now)
     }
 
-    /// Records that a change is missing. This hub waits for it, and then requests a snapshot.
+    /// Records that a change is missing. This hub waits for the change for a while, and then requests a snapshot.
     pub(super) fn note_behind(&mut self, now: Duration) {
         self.behind_since.get_or_insert(now);
         let at = self.next_ask(now);
         self.ask_at.get_or_insert(at);
     }
 
-    /// Records that changes are missing which no envelope in flight contains. A snapshot is requested at once.
+    /// Records that changes are missing that no envelope in flight contains. A snapshot is requested immediately.
     pub(super) fn note_far_behind(&mut self, now: Duration) {
         self.behind_since.get_or_insert(now);
         self.ask_at = Some(now);
@@ -215,8 +215,8 @@ impl Repair {
         }
     }
 
-    /// Records that the replica has no gap before the changes of a heartbeat. `is_complete` is true if it has no later
-    /// changes either.
+    /// Records that the replica has all changes that a heartbeat counts. `is_complete` is true if it has no later
+    /// changes.
     pub(super) fn note_agrees(&mut self, is_complete: bool) {
         self.vain = 0;
         if is_complete {
@@ -229,22 +229,22 @@ impl Repair {
         (self.behind_since, self.ask_at) = (None, None);
     }
 
-    /// Whether snapshots have arrived without bringing the replica to the state in the hub's heartbeats.
+    /// Whether snapshots have arrived, but the replica has not matched a heartbeat of its hub since.
     pub(super) fn is_vain(&self) -> bool {
         self.vain > 0
     }
 
-    /// Time of the next request, if the reason for it is found now.
+    /// Time of the next request, if the reason for the request is detected now.
     ///
-    /// The pause counts from the last snapshot without a result: it limits how many snapshots neighbours send, and a
-    /// lost request is repeated soon.
+    /// The pause begins at the last snapshot that did not repair the replica. It limits how many snapshots neighbours
+    /// send. A request that was lost is repeated soon, because it brought no snapshot.
     fn next_ask(&self, now: Duration) -> Duration {
         let pause = GAP_PATIENCE * (1 << self.vain.min(MAX_VAIN_REPAIRS));
         (now + GAP_PATIENCE).max(if self.vain > 0 { self.vain_at + pause } else { Duration::ZERO })
     }
 
-    /// Begins a request over the first of these hops that is not the one that failed last. Returns the hop. If there is
-    /// none, the request is repeated soon.
+    /// Begins a request over the first of these hops that did not fail last. Returns the hop. If there are no hops, the
+    /// request is repeated soon.
     pub(super) fn ask(&mut self, hops: impl Iterator<Item = Hop>, now: Duration) -> Option<Hop> {
         let failed = self.failed.take();
         let mut hops = hops.peekable();
@@ -260,8 +260,8 @@ impl Repair {
         self.ask_at = None;
     }
 
-    /// Handles a neighbour's request for a snapshot of the hub. `is_asked` is true if this hub has asked the same
-    /// neighbour.
+    /// Handles a neighbour's request for a snapshot of the hub. `is_asked` is true if this hub has requested a snapshot
+    /// from the same neighbour.
     pub(super) fn wait(&mut self, via: Hop, is_asked: bool) -> Wait {
         if self.sync.is_none() {
             return Wait::NotNeeded;
@@ -296,7 +296,7 @@ impl Repair {
         self.sync.as_ref().map_or(0, |sync| sync.kept)
     }
 
-    /// Completes the snapshot, which must include the change `least`. Returns `None` if it is wrong.
+    /// Completes the snapshot. Returns `None` if its digest is wrong, or if it does not include the change `least`.
     pub(super) fn complete(&mut self, least: u64, now: Duration) -> Option<Snapshot> {
         let Sync { via, seq, digest, peers, kept: bytes, .. } =
             self.sync.take_if(|sync| sync.found == sync.digest && sync.seq >= least)?;
@@ -306,13 +306,14 @@ impl Repair {
         Some(Snapshot { via, seq, digest, peers, bytes })
     }
 
-    /// Records that the snapshot over this hop is behind the hub's heartbeats. The next request uses another hop.
+    /// Records that the snapshot over this hop lacks changes that the hub's heartbeats count. The next request uses
+    /// another hop.
     pub(super) fn note_stale(&mut self, via: Hop) {
         self.failed = Some(via);
     }
 
-    /// Records that a snapshot has arrived. Unless the replica then agrees with a heartbeat, the next snapshot is
-    /// requested later.
+    /// Records that a snapshot has arrived. Unless the replica then matches a heartbeat, the pause before the next
+    /// request gets longer.
     pub(super) fn note_vain(&mut self, now: Duration) {
         self.vain = self.vain.saturating_add(1);
         self.vain_at = now;
@@ -323,8 +324,8 @@ impl Repair {
         std::mem::take(&mut self.waiters)
     }
 
-    /// Stops waiting for the snapshot. Another one is requested soon over another hop. Returns `None` if none is
-    /// requested.
+    /// Stops waiting for the snapshot. Another snapshot is requested soon over another hop. Returns `None` if no
+    /// snapshot was requested.
     pub(super) fn give_up(&mut self, now: Duration) -> Option<Abandoned> {
         let sync = self.sync.take()?;
         self.failed = Some(sync.via);
@@ -354,7 +355,7 @@ mod tests {
     const A: Hop = Hop::Link(LinkId(1));
     const B: Hop = Hop::Link(LinkId(2));
 
-    /// A repair after this number of snapshots without a result, the last of them now.
+    /// A repair after this number of snapshots that did not repair the replica. The last of them arrived now.
     fn after(vain: u32) -> Repair {
         let mut repair = Repair::default();
         (0..vain).for_each(|_| repair.note_vain(NOW));

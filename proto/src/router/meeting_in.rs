@@ -111,7 +111,7 @@ impl Router {
             let member = self.rosters.member(ix, &newcomer);
             if member.is_some_and(|member| member.address() == Address::Mesh && member.is_bounded()) {
                 // Usually the new member's hub has already sent a meeting. If that meeting does not arrive within
-                // [`MEETING_PATIENCE`](crate::limits::MEETING_PATIENCE), this hub sends one.
+                // MEETING_PATIENCE, this hub sends one.
                 self.await_answers(id, ix, std::iter::once(newcomer), now);
             } else {
                 self.send_meetings(id, ix, &[newcomer], MeetingKind::Met, now);

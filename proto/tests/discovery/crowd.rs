@@ -1,5 +1,5 @@
-//! The peers of one network of a hub, whose letters arrive at once. Counts events, and records which peers know each
-//! other.
+//! A hub without threads, and the peers of one of its networks. Letters between its shards arrive without delay. Counts
+//! events, and records which peers know each other.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -23,11 +23,11 @@ pub(crate) struct Crowd {
     slots: Vec<Vec<Option<PeerId>>>,
     free: Vec<Vec<u32>>,
     generation: u32,
-    /// Discoveries and leaves that were sent since the last call.
+    /// Number of discoveries and leaves that peers received since the last action of a peer began.
     events: usize,
     /// The peers that each peer knows, if acquaintances are tracked.
     known: Option<BTreeMap<PeerId, BTreeSet<PeerId>>>,
-    /// Other messages to peers since the last call.
+    /// Other messages to peers, until the test clears them.
     pub(crate) said: Vec<(PeerId, String)>,
 }
 
@@ -74,7 +74,7 @@ impl Crowd {
         }
     }
 
-    /// Does not track acquaintances, which would cost more than the measured work.
+    /// The same crowd without tracking of acquaintances, because tracking would cost more than the measured work.
     #[allow(dead_code, reason = "for the benchmark")]
     pub(crate) fn forgetful(self) -> Self {
         Self { known: None, ..self }
@@ -104,7 +104,7 @@ impl Crowd {
         std::mem::take(&mut self.events)
     }
 
-    /// Joins a peer. Returns the number of events that this causes.
+    /// Connects a peer and announces it. Returns the number of events that the announcement causes.
     pub(crate) fn joins(&mut self, peer: PeerId) -> usize {
         self.opens(peer);
         self.announces(peer)
@@ -142,7 +142,7 @@ impl Crowd {
         let known = self.known.as_ref().unwrap();
         for (peer, others) in known {
             for other in others {
-                assert!(known[other].contains(peer), "{peer:?} knows {other:?}, which does not know it");
+                assert!(known[other].contains(peer), "{peer:?} knows {other:?}, but not the other way round");
             }
         }
         let told = known.values().map(BTreeSet::len).sum::<usize>() as u64;

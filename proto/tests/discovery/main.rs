@@ -1,4 +1,4 @@
-//! Tests of the cost of bounded discovery, and of which peers know each other, with hubs of one, two and three shards.
+//! Tests of bounded discovery, on hubs of one, two and three shards: its cost, and which peers know each other.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod crowd;
@@ -74,7 +74,7 @@ fn two_thousand_peers_discover_within_the_bounds() {
     }
 }
 
-/// All ids share 150 bits.
+/// An id with the number `n` in its last ten bits. All these ids share the other 150 bits.
 fn neighbour(n: u32) -> PeerId {
     assert!(n < 1024);
     let mut id = [0xa5; 20];
@@ -97,7 +97,7 @@ fn ids_that_share_a_prefix_have_the_same_cost() {
     }
 }
 
-/// Every peer signals the same peer, and has an id as close to it as possible.
+/// Every peer signals the same victim, and has an id as close to the victim's id as possible.
 #[test]
 fn a_crowd_around_one_peer_is_declined_with_errors() {
     const MOST: usize = 40;
@@ -120,7 +120,7 @@ fn a_crowd_around_one_peer_is_declined_with_errors() {
         assert!(refused > 200, "{refused} of 300 received network-full");
         crowd.is_symmetric();
         assert!(crowd.members().iter().all(|peer| crowd.knows(*peer).len() <= MOST));
-        // Peers that leave make room.
+        // When acquaintances of the victim leave, its circle has room again.
         while crowd.knows(victim).len() == MOST {
             let leaver = *crowd.knows(victim).last().unwrap();
             crowd.leaves(leaver);
@@ -135,7 +135,7 @@ fn a_crowd_around_one_peer_is_declined_with_errors() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Acquaintance is mutual and bounded, whatever peers send, and in whatever order.
+    /// Acquaintance is mutual and bounded, whatever peers send, in whatever order.
     #[test]
     fn acquaintance_is_mutual(
         shards in 1u16..=3,

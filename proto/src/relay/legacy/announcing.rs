@@ -1,4 +1,4 @@
-//! Messages to a Go hub on a legacy link: signals, and announcements as fast as the link has room.
+//! Messages to a Go hub on a legacy link: signals, and announcements, which are sent when the link has room.
 
 use std::ops::Bound;
 
@@ -33,7 +33,7 @@ impl Relay {
         }
     }
 
-    /// Announces a peer to the Go hubs on legacy links, as soon as there is room.
+    /// Queues the announcement of a peer for the Go hubs on legacy links. It is sent when a link has room.
     pub(in crate::relay) fn tell_legacy(&mut self, announcement: &Announcement) {
         if self.legacy.is_empty() {
             return;
@@ -57,7 +57,8 @@ impl Relay {
         }
     }
 
-    /// The peer after a position in the presence of all hubs, with the other hub that holds it.
+    /// The next peer after a position in the presence of all hubs, and the hub in whose presence it is. `None` stands
+    /// for this hub.
     fn next_earlier(&self, Position { mut hub, after }: Position) -> Option<(Option<HubId>, PeerId)> {
         let mut from = after.map_or(Bound::Unbounded, Bound::Excluded);
         loop {
@@ -71,10 +72,10 @@ impl Relay {
         }
     }
 
-    /// Adds a peer's announcements to the queue of a link, if the peer is older than the link and its turn has not
-    /// come.
+    /// Adds a peer's announcements to the queue of a link before the peer's turn, if the peer was connected before the
+    /// link and has not been announced on it.
     pub(super) fn owe_earlier(&mut self, link: LinkId, peer: &PeerId) {
-        // A peer that no hub holds has nothing to announce.
+        // A peer that is connected to no hub has nothing to announce.
         if self.directory.holder(peer).is_some() && self.legacy.hasten(link, self.other_holder(peer), peer) {
             self.owe_all(link, peer);
         }
@@ -88,16 +89,17 @@ impl Relay {
         }
     }
 
-    /// Reads the next peers that are older than a link: as many as one turn announces.
+    /// Reads the next peers that were connected before the link, as many as one turn can announce.
     fn read_earlier(&mut self, link: LinkId) {
         for _ in 0..self.config.tuning.slices.peers {
-            // Expected: all have been read, or the link must first send its queue.
+            // Expected: all these peers have been read, or the link must first send its queue.
             let Some(position) = self.legacy.earlier(link) else { return };
             let Some((hub, peer)) = self.next_earlier(position) else { return self.legacy.end_earlier(link) };
             let Some(is_announced) = self.legacy.read_earlier(link, hub, peer) else {
                 return bug!(self.bugs, LegacyLink, "{link:?} reads {peer:?}");
             };
-            // A peer that another hub holds now is announced in that hub's turn, or was announced when it moved there.
+            // A peer that is now held by another hub than `hub` is announced when that hub's peers are read, or was
+            // announced when it moved.
             let holder = self.directory.holder(&peer).map(|claim| claim.hub);
             if is_announced && holder == Some(hub.unwrap_or(self.config.hub)) {
                 self.owe_all(link, &peer);
@@ -129,12 +131,12 @@ impl Relay {
         }
     }
 
-    /// Sends a link the current announcement of a peer. Returns its length in bytes.
+    /// Sends the current announcement of a peer on a link. Returns its length in bytes.
     fn pay(&mut self, link: LinkId, peer: &PeerId, network: &NetworkName, now: Now) -> usize {
         self.settle(peer, now);
         // The peer may have left in the meantime.
         let Some(announcement) = self.membership(peer, network).cloned() else { return 0 };
-        // A Go hub would announce a bounded peer to all its peers.
+        // A bounded peer is not announced, because a Go hub would announce it to all its own peers.
         if self.legacy.has_announced(link, peer) || announcement.is_bounded() {
             return 0;
         }
@@ -149,7 +151,7 @@ impl Relay {
         bytes
     }
 
-    /// Sends a signal to a peer behind a legacy link. The protocol does not report whether it arrives.
+    /// Sends a signal to a peer behind a legacy link. The Go protocol does not report whether the signal arrives.
     pub(in crate::relay) fn signal_legacy(
         &mut self,
         origin: &Origin,
@@ -160,23 +162,25 @@ impl Relay {
     ) -> Outcome {
         let stay = self.membership(from, &origin.network).map(|announcement| announcement.stay.number);
         if !origin.standing.fits(stay, &origin.network) {
-            // Its sender has left, and the Go hub would receive the signal before the leave.
+            // The sender has left. Its signal is not sent, because the Go hub would receive the signal before the
+            // leave.
             return Outcome::Failed(ErrorCode::Unreachable);
         }
         if origin.kind == SignalKind::Signal {
-            // Go hubs do not relay it.
+            // Go hubs do not relay signals of this kind.
             return Outcome::Failed(ErrorCode::UnknownType);
         }
         let Some(link) = self.legacy.link_of(target) else {
             bug!(self.bugs, LegacyLink, "{target:?} is behind no link");
             return Outcome::Failed(ErrorCode::PeerNotFound);
         };
-        // Another hub may have sent any bytes.
+        // The frame may not be UTF-8, because another hub can send any bytes.
         let Ok(text) = std::str::from_utf8(ws::payload(frame)) else {
             return Outcome::Failed(ErrorCode::PeerNotFound);
         };
         if self.is_go_peer(from) && self.has_said(link, from, text, now) {
-            // The Go hub has delivered the signal itself. The target would receive it twice.
+            // The Go hub has delivered this signal itself. If it were sent back, the target would receive the signal
+            // twice.
             return Outcome::Forwarded;
         }
         self.owe_earlier(link, from);
@@ -196,8 +200,8 @@ impl Relay {
         self.directory.holder(peer).is_some_and(|holder| holder.is_legacy())
     }
 
-    /// Whether a Go peer's signal came over this link, so that its Go hub does not need it back. A Go hub that is
-    /// linked with several hubs of this mesh sends it to each of them.
+    /// Whether the Go hub at this link sent this signal of a Go peer itself, so that the signal must not be sent back.
+    /// A Go hub that is linked with several hubs of this mesh sends the signal to each of them.
     fn has_said(&mut self, link: LinkId, from: &PeerId, text: &str, now: Now) -> bool {
         if self.legacy.has_announced(link, from) {
             return true;

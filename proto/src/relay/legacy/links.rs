@@ -15,20 +15,21 @@ use crate::wire::SignalKind;
 use super::recent::Recent;
 use super::waiting::Waiting;
 
-/// The legacy links of this hub, and which link each Go peer is behind.
+/// The legacy links of this hub, and the link through which each peer of a Go hub is reached.
 ///
-/// This type keeps the state and decides. The relay sends, and changes this hub's presence. Methods with a link that
-/// return an `Option` return `None` if there is no such link.
+/// This type only keeps the state and decides. The relay sends messages and changes this hub's presence. Methods that
+/// take a link and return an `Option` return `None` if there is no such link.
 #[derive(Debug)]
 pub(in crate::relay) struct Legacy {
     links: BTreeMap<LinkId, LegacyLink>,
     /// Links that have ended, each with its peers that have not left yet. They leave in slices.
     ended: BTreeMap<LinkId, BTreeSet<PeerId>>,
-    /// The link of each peer: the first one that announced it. A Go hub echoes messages, so an announcement of a known
-    /// peer on another link may be an echo. If it counted, the peer would stay after its own link has ended.
+    /// The link of each peer is the first link that announced the peer. An announcement of the same peer on another
+    /// link may be an echo, because Go hubs echo messages. If an echo counted, the peer would stay after its own link
+    /// has ended.
     peers: HashMap<PeerId, LinkId, Keys>,
-    /// Peers that have left the mesh, and Go peers that have left a network, while there were legacy links. A late
-    /// signal of such a peer does not announce it.
+    /// Peers that have recently left the mesh, and Go peers that have recently left a network. A late signal of such a
+    /// peer does not announce the peer again.
     left: Recent,
     keys: Keys,
 }
@@ -40,39 +41,40 @@ struct LegacyLink {
     dialed: bool,
     peers: BTreeSet<PeerId>,
     heard_at: Duration,
-    /// Whether its queue is above the high-water mark.
+    /// Whether the link's queue is above the high-water mark.
     saturated: bool,
-    /// Whether nothing has been announced on it yet, so that nothing received can be an echo.
+    /// Whether this hub has announced nothing on the link yet. Then nothing that arrives on the link can be an echo.
     fresh: bool,
     /// Announcements to send when there is room.
     owed: BTreeSet<(PeerId, NetworkName)>,
-    /// The progress of announcing the peers that are older than the link. `None` when all have been announced.
+    /// The progress of announcing the peers that were connected before the link. `None` when all of them have been
+    /// read.
     earlier: Option<Earlier>,
-    /// Events that were recently sent to it and have not been echoed yet. If the peer leaves meanwhile, an echo must
-    /// not bring it back.
+    /// Announcements that were recently sent on the link and have not been echoed yet. They are remembered so that an
+    /// echo is not taken for an announcement after the peer has left.
     told: Recent,
-    /// Signals between Go peers that the Go hub has recently sent on it.
+    /// Signals between Go peers that the Go hub has recently sent on this link.
     said: Recent,
-    /// Go peers behind other links whose signals were recently sent on it. A Go hub sends a signal for an unknown
-    /// target to all its hubs, including the one it came from.
+    /// Go peers behind other links whose signals were recently sent on this link. They are remembered because a Go hub
+    /// sends a signal with an unknown target to all its hubs, including the hub from which the signal arrived.
     passed: Recent,
-    /// Announcements of the Go hub for peers with a greater or equal claim.
+    /// Announcements of the Go hub for peers to which a greater or equal claim exists.
     waiting: Waiting,
 }
 
-/// A position in the presence of all hubs: first that of this hub, then that of each other hub, in ascending order of
-/// ids.
+/// A position in the presence of all hubs. The presence of this hub is first. The other hubs follow in ascending order
+/// of ids.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub(super) struct Position {
     /// The hub whose peers are read. `None` means this hub.
     pub(super) hub: Option<HubId>,
-    /// The hub's peers up to this one have been read.
+    /// The last peer of the hub that has been read.
     pub(super) after: Option<PeerId>,
 }
 
 /// The progress of a new legacy link in announcing the peers that were connected before it.
 ///
-/// They are read in slices when the link has room, and each is announced in its state at that time.
+/// These peers are read in slices when the link has room. Each is announced with the data that it has at that time.
 #[derive(Debug, Default)]
 struct Earlier {
     read: Position,
@@ -80,12 +82,12 @@ struct Earlier {
     done: BTreeSet<PeerId>,
 }
 
-/// An open link, for the pages.
+/// The values of an open legacy link that pages show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LinkView {
     pub(super) link: LinkId,
     pub(super) hub: HubId,
-    /// Number of peers behind it.
+    /// Number of peers behind the link.
     pub(super) peers: usize,
     pub(super) heard_at: Duration,
 }
@@ -93,25 +95,25 @@ pub(super) struct LinkView {
 /// The result of queueing an announcement for a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owed {
-    /// It was added to an empty queue: ask for room.
+    /// The announcement was added to an empty queue. The caller asks for room on the link.
     First,
-    /// It was added to a queue with others.
+    /// The announcement was added to a queue with other announcements.
     Added,
-    /// It was dropped, because the queue of the link is full.
+    /// The announcement was dropped, because the queue of the link is full.
     Dropped,
 }
 
-/// The result of putting a Go peer behind a link.
+/// The result of recording a Go peer at a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Entry {
-    /// It is behind the link.
+    /// The peer is recorded at the link.
     Behind,
     /// The link has the maximum number of peers.
     Full,
 }
 
 impl Earlier {
-    /// Whether the turn of a peer of this hub is still to come.
+    /// Whether a peer in the presence of this hub has not been announced yet.
     fn awaits(&self, hub: Option<HubId>, peer: &PeerId) -> bool {
         Position { hub, after: Some(*peer) } > self.read && !self.done.contains(peer)
     }
@@ -131,8 +133,8 @@ impl Legacy {
 
     // --- links ---------------------------------------------------------------------------------------------------
 
-    /// Adds a link. `has_earlier` is true if any peer is already connected. Then ask for room, and
-    /// [read](Self::read_earlier) those peers.
+    /// Adds a link. `has_earlier` is true if any peer is already connected. The caller then asks for room on the link,
+    /// and [reads](Self::read_earlier) these peers.
     pub(super) fn open(&mut self, link: LinkId, hub: HubId, dialed: bool, has_earlier: bool, now: Duration) {
         let open = LegacyLink {
             hub,
@@ -151,7 +153,7 @@ impl Legacy {
         self.links.insert(link, open);
     }
 
-    /// Removes a link. Its peers leave in slices. Returns false if it is not a legacy link.
+    /// Removes a link, whose peers then leave in slices. Returns false if there is no such legacy link.
     pub(super) fn end(&mut self, link: LinkId) -> bool {
         let Some(ended) = self.links.remove(&link) else { return false };
         if !ended.peers.is_empty() {
@@ -184,7 +186,7 @@ impl Legacy {
         self.links.iter().map(view)
     }
 
-    /// Records that a message arrived.
+    /// Records that a message arrived on a link.
     pub(super) fn hear(&mut self, link: LinkId, now: Duration) -> Option<()> {
         self.links.get_mut(&link).map(|open| open.heard_at = now)
     }
@@ -201,17 +203,18 @@ impl Legacy {
         self.peers.contains_key(peer)
     }
 
-    /// The link that a peer is behind. It may have ended.
+    /// The link through which a peer is reached. The link may have ended.
     pub(super) fn link_of(&self, peer: &PeerId) -> Option<LinkId> {
         self.peers.get(peer).copied()
     }
 
-    /// Whether a peer is behind this link.
+    /// Whether a peer is recorded at this link.
     pub(super) fn has_announced(&self, link: LinkId, peer: &PeerId) -> bool {
         self.peers.get(peer) == Some(&link)
     }
 
-    /// Records that a Go hub has announced a peer in a network, unless `most` others are already behind its link.
+    /// Records that a Go hub has announced a peer in a network, unless `most` other peers are already recorded at its
+    /// link.
     pub(super) fn enter(&mut self, link: LinkId, peer: PeerId, network: &NetworkName, most: usize) -> Option<Entry> {
         let open = self.links.get_mut(&link)?;
         if open.peers.len() >= most && !open.peers.contains(&peer) {
@@ -237,7 +240,7 @@ impl Legacy {
         }
     }
 
-    /// Number of links that have ended and have peers that have not left yet.
+    /// Number of ended links with peers that have not left yet.
     pub(in crate::relay) fn ended_links(&self) -> usize {
         self.ended.len()
     }
@@ -247,15 +250,15 @@ impl Legacy {
         !self.ended.is_empty() && self.peers.get(peer).is_some_and(|link| !self.links.contains_key(link))
     }
 
-    /// The next peer whose link has ended.
+    /// The next peer that must leave because its link has ended.
     pub(super) fn next_leaver(&self) -> Option<PeerId> {
         self.ended.values().find_map(|peers| peers.first()).copied()
     }
 
     // --- announcements to Go hubs --------------------------------------------------------------------------------
 
-    /// The links that announce a change of a peer now. Excluded are links that the peer is behind, and links that have
-    /// not yet announced this older peer. `hub` is the other hub that holds it.
+    /// The links on which a change of a peer is announced now. Two links are excluded: the peer's own link, and a link
+    /// on which the peer is announced later in its turn. `hub` is the other hub to which the peer is connected.
     pub(super) fn to_announce(&self, hub: Option<HubId>, peer: &PeerId) -> SmallVec<[LinkId; 4]> {
         let awaits = |open: &LegacyLink| open.earlier.as_ref().is_some_and(|earlier| earlier.awaits(hub, peer));
         let links = self.links.iter().filter(|(link, open)| !awaits(open) && !self.has_announced(**link, peer));
@@ -296,15 +299,16 @@ impl Legacy {
         self.links.get(&link).is_some_and(|open| !open.saturated)
     }
 
-    /// The position from which the next older peer of a link is read. Returns `None` if all have been read, or if the
-    /// link must first send its queue, which fills one turn.
+    /// The position after which the next peer that was connected before the link is read. Returns `None` if all such
+    /// peers have been read, or if the link must first send its queue, which fills one turn.
     pub(super) fn earlier(&self, link: LinkId) -> Option<Position> {
         let open = self.links.get(&link).filter(|open| open.owed.len() < SNAPSHOT_PEERS)?;
         open.earlier.as_ref().map(|earlier| earlier.read)
     }
 
-    /// Records that an older peer has been read. Returns whether it must be announced now: not if it was announced
-    /// before its turn, is behind the link, or is leaving. Also `None` if the link reads no older peers.
+    /// Records that a peer that was connected before the link has been read. Returns whether the peer must be announced
+    /// now. It must not if it was announced before its turn, is behind the link itself, or is leaving. Also `None` if
+    /// all such peers have been read already.
     pub(super) fn read_earlier(&mut self, link: LinkId, hub: Option<HubId>, peer: PeerId) -> Option<bool> {
         let is_behind = self.has_announced(link, &peer) || self.is_leaving(&peer);
         let earlier = self.links.get_mut(&link)?.earlier.as_mut()?;
@@ -312,14 +316,14 @@ impl Legacy {
         Some(!earlier.done.remove(&peer) && !is_behind)
     }
 
-    /// Records that all older peers of a link have been read.
+    /// Records that all peers that were connected before the link have been read.
     pub(super) fn end_earlier(&mut self, link: LinkId) {
         if let Some(open) = self.links.get_mut(&link) {
             open.earlier = None;
         }
     }
 
-    /// Whether an older peer must be announced before its turn. It is then not announced in its turn.
+    /// Decides whether a peer must be announced before its turn. If so, it will not be announced again in its turn.
     pub(super) fn hasten(&mut self, link: LinkId, hub: Option<HubId>, peer: &PeerId) -> bool {
         let earlier = self.links.get_mut(&link).and_then(|open| open.earlier.as_mut());
         earlier.is_some_and(|earlier| earlier.awaits(hub, peer) && earlier.done.insert(*peer))
@@ -336,20 +340,21 @@ impl Legacy {
 
     // --- announcements of Go hubs --------------------------------------------------------------------------------
 
-    /// Whether a message echoes an event that was recently sent on that link. Each sent event has one echo. A dialed Go
-    /// hub does not echo by itself. An echo from it has passed through another Go hub.
+    /// Whether a message echoes an announcement that was recently sent on the same link. Each announcement has one
+    /// echo. A Go hub that this hub dialed does not echo by itself, so an echo from it has passed through another Go
+    /// hub.
     pub(super) fn is_echo(&mut self, link: LinkId, peer: &PeerId, network: &str, now: Duration) -> bool {
         let hash = self.keys.hash_one((peer, network));
         let is_only_one = self.links.len() == 1;
         self.links.get_mut(&link).is_some_and(|open| open.told.take(hash, now) && !(open.dialed && is_only_one))
     }
 
-    /// Whether a Go hub's announcement of a peer with another claim may be news, because that claim may belong to a
-    /// dead hub or connection. Otherwise it echoes an announcement that this hub, or an earlier one, has sent to Go
-    /// hubs.
+    /// Whether a Go hub's announcement of a peer to which another claim exists may be new information, because the
+    /// other claim may belong to a dead hub or connection. If not, the announcement echoes one that a hub of this mesh
+    /// has sent to Go hubs.
     ///
-    /// `is_go_peer` is true if that claim belongs to a peer behind a legacy link of another hub. The peer is no longer
-    /// announced on this link, because the Go hub knows it.
+    /// `is_go_peer` is true if the other claim belongs to a peer behind a legacy link of another hub. The queued
+    /// announcement of the peer on this link is removed, because the Go hub knows the peer already.
     pub(super) fn may_be_news(
         &mut self,
         link: LinkId,
@@ -360,17 +365,18 @@ impl Legacy {
     ) -> Option<bool> {
         let open = self.links.get_mut(&link)?;
         let is_owed = open.owed.remove(&(peer, NetworkName::new(network)));
-        // A dialed Go hub echoes nothing.
+        // A Go hub that this hub dialed does not echo by itself.
         Some(if is_go_peer { !is_echo || open.dialed } else { !is_echo && (!is_owed || open.fresh) })
     }
 
-    /// Keeps an announcement until the claim that holds the peer ends. Returns false if there is no room.
+    /// Keeps an announcement of a peer until the existing claim to the peer ends. Returns false if there is no room.
     pub(super) fn wait(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Duration) -> bool {
         let open = self.links.get_mut(&link);
         open.is_some_and(|open| open.waiting.keep(peer, NetworkName::new(network), data, now))
     }
 
-    /// Drops the kept announcements of a link for a peer, in one network or in all. Returns true if there were any.
+    /// Drops the kept announcements of a link for a peer, in one network or in all networks. Returns true if there were
+    /// any.
     pub(super) fn forget_waiting(&mut self, link: LinkId, peer: &PeerId, network: Option<NetworkName>) -> bool {
         self.links.get_mut(&link).is_some_and(|open| open.waiting.forget(peer, network))
     }
@@ -381,7 +387,7 @@ impl Legacy {
         kept.flat_map(|(link, kept)| kept.into_iter().map(move |(network, data)| (link, network, data))).collect()
     }
 
-    /// Records that a peer has left this network. The name "" means the whole mesh.
+    /// Records that a peer has left a network. The name "" stands for the whole mesh.
     pub(super) fn note_left(&mut self, peer: &PeerId, network: &str, now: Duration) {
         if !self.links.is_empty() {
             self.left.note(self.keys.hash_one((peer, network)), now);
@@ -413,8 +419,8 @@ impl Legacy {
         }
     }
 
-    /// Whether the Go hub itself has sent this signal on the link, so that it must not be sent back. If not, records
-    /// that a signal of its sender is sent on the link.
+    /// Whether the Go hub itself has sent this signal on the link, so that the signal must not be sent back. If not,
+    /// records that a signal of this sender is sent on the link.
     pub(super) fn has_said(&mut self, link: LinkId, from: &PeerId, signal: u64, now: Duration) -> Option<bool> {
         let sender = self.keys.hash_one(from);
         let open = self.links.get_mut(&link)?;
@@ -425,7 +431,8 @@ impl Legacy {
         Some(has_said)
     }
 
-    /// Whether a signal of this peer was recently sent on the link, so that one received there may be an echo.
+    /// Whether a signal of this peer was recently sent on the link. A signal of the same peer that arrives on the link
+    /// may then be an echo.
     pub(super) fn has_passed(&mut self, link: LinkId, from: &PeerId, now: Duration) -> bool {
         let sender = self.keys.hash_one(from);
         self.links.get_mut(&link).is_some_and(|open| open.passed.holds(sender, now))

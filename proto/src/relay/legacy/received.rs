@@ -52,7 +52,8 @@ impl Relay {
                 let hash = self.legacy.signal_hash(kind, &from, &target, &network, data);
                 self.legacy.note_said(link, hash, now.at);
                 let known = self.may_signal(link, from, &network, now);
-                // A Go hub sends it to every hub that it is linked with. The hub that holds the sender forwards it.
+                // A Go hub sends the signal to every hub with which it is linked. Only the hub that holds the sender
+                // forwards the signal.
                 if known && self.directory.holder(&from).is_some_and(|holder| holder.hub == self.config.hub) {
                     let mut frame = Vec::new();
                     let range = wire::signal(&mut frame, kind, data, &from, &target, &network, now.wall_ms);
@@ -73,9 +74,9 @@ impl Relay {
 
     /// Whether this link may send signals for a peer in this network.
     ///
-    /// Peers older than the link have never been announced on it. A peer's first signal in a network therefore counts
-    /// as its announcement there, with empty data. Exceptions are a peer of another hub, and a signal that may be an
-    /// echo of this mesh.
+    /// A Go hub does not announce the peers that were connected to it before the link. A peer's first signal in a
+    /// network therefore counts as its announcement in that network, with empty data. There are two exceptions: a peer
+    /// that another hub holds, and a signal that may be an echo.
     fn may_signal(&mut self, link: LinkId, peer: PeerId, network: &str, now: Now) -> bool {
         let known = self.is_behind(link, &peer);
         if known && self.is_in(&peer, network) {
@@ -89,8 +90,8 @@ impl Relay {
         }
         if !known && let Some(holder) = self.directory.holder(&peer) {
             if holder.is_legacy() && holder.hub != self.config.hub {
-                // If the holder's hub is dead, the peer is accepted when that hub's lease expires. Until then, the
-                // signal is dropped, because its sender is unknown here.
+                // The hub that holds the peer may be dead. Then the peer is accepted when the lease of that hub
+                // expires. Until then, the signal is dropped, because this hub does not hold its sender.
                 self.wait_for(link, peer, network, "null", now);
             }
             return false;
@@ -110,7 +111,8 @@ impl Relay {
         hub == self.config.hub || self.hubs.contains_key(&hub) || self.legacy.is_hub(hub)
     }
 
-    /// Whether this link may speak for a peer: it has announced the peer, and no greater claim exists.
+    /// Whether messages of a peer are accepted on this link: the link has announced the peer, and no greater claim
+    /// exists.
     fn is_behind(&self, link: LinkId, peer: &PeerId) -> bool {
         self.legacy.has_announced(link, peer) && self.directory.holder(peer).is_some_and(|holder| holder.is_legacy())
     }
@@ -124,7 +126,7 @@ impl Relay {
             return !is_echo && !self.is_a_hub(&peer) && self.legacy_joins(link, peer, network, data, now);
         };
         if self.legacy.holds(&peer) {
-            // Another link of this hub announced it first.
+            // Another link of this hub has announced the peer first.
             return false;
         }
         self.owe_earlier(link, &peer);
@@ -161,8 +163,9 @@ impl Relay {
             return;
         }
         let waiting = self.legacy.take_waiting(&peer, now.at);
-        // The claim that has ended may have been outdated for long, as that of a dead connection or of a lost hub is.
-        // But if a hub reports that a Go peer has left, other Go hubs announced that peer before its leave.
+        // The kept announcements count if the ended claim may have been dead for some time: it belonged to a dead
+        // connection or a lost hub. They do not count if a hub has reported the leave of a Go peer, because other Go
+        // hubs announced that peer before its leave.
         let counts = after.is_none()
             && (before.is_some_and(|before| !before.is_legacy()) || matches!(cause, LeaveCause::HubGone));
         for (link, network, data) in waiting {
@@ -194,7 +197,7 @@ impl Relay {
         }
         let claim = Claim { incarnation: LEGACY_SESSION, hub: self.config.hub };
         if known == Some(true) {
-            // This is a repetition, so nobody is notified again.
+            // The announcement repeats a known one, so no peer is notified.
             return true;
         }
         let discovered = Arc::new(wire::peer_discovered(&data, PeerIncarnation::LEGACY, network, now.wall_ms));
@@ -207,8 +210,8 @@ impl Relay {
         true
     }
 
-    /// Handles a Go peer's goodbye to a network. A goodbye without a name, which the Go hub writes as `global`, is to
-    /// all networks.
+    /// Handles a Go peer's goodbye to a network. A goodbye to all networks has no name, which the Go hub sends as
+    /// `global`. So `global` means all networks if the peer is not in `global`.
     fn legacy_goodbye(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
         if codec::check_public(data).is_err() {
             return false;

@@ -1,4 +1,4 @@
-//! A bounded memory of recent events.
+//! A bounded memory of recent events on legacy links.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,7 +21,7 @@ impl Recent {
         self.find(hash, now).is_some()
     }
 
-    /// Like [`Self::holds`], but true only once per recording of the event.
+    /// Like [`Self::holds`], but also removes the event, so it returns true only once for each recorded event.
     pub(super) fn take(&mut self, hash: u64, now: Duration) -> bool {
         self.find(hash, now).and_then(|at| self.0.remove(at)).is_some()
     }

@@ -1,7 +1,8 @@
-//! Announcements of Go hubs that cannot take effect yet, because their peer has another claim.
+//! Announcements of Go hubs that cannot take effect yet, because another claim to the peer exists.
 //!
-//! That claim may be dead: its hub was killed and its lease lasts for another eight seconds, or its connection was lost
-//! unnoticed. A Go hub does not repeat an announcement, so it is kept until the claim has ended.
+//! The other claim may be dead: its hub was killed and the lease has not expired yet, or its connection was lost and
+//! the hub has not noticed. A Go hub does not repeat an announcement, so the announcement is kept until the other claim
+//! ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use crate::id::{NetworkName, PeerId};
 use crate::limits::{DEFAULT_MAX_NETWORKS_PER_PEER, LEGACY_WAIT, MAX_LEGACY_WAITING, MAX_LEGACY_WAITING_BYTES};
 
-/// Announcements of one Go hub for peers with other claims, kept for [`LEGACY_WAIT`].
+/// Announcements of one Go hub for peers to which other claims exist. They are kept for [`LEGACY_WAIT`].
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     words: BTreeMap<(PeerId, NetworkName), Word>,
@@ -43,7 +44,7 @@ impl Waiting {
         has_room
     }
 
-    /// Removes expired entries, and examines no others.
+    /// Removes expired entries. Examines no other entries, except the first one.
     fn expire(&mut self, now: Duration) {
         while let Some((at, ..)) = self.by_age.first()
             && *at + LEGACY_WAIT <= now
@@ -78,7 +79,7 @@ impl Waiting {
         words.collect()
     }
 
-    /// Removes the announcements of a peer, in one network or in all. Returns true if there were any.
+    /// Removes the announcements of a peer, in one network or in all networks. Returns true if there were any.
     pub(super) fn forget(&mut self, peer: &PeerId, network: Option<NetworkName>) -> bool {
         let networks = network.map_or_else(|| self.networks(peer), |network| vec![network]);
         networks.into_iter().filter(|network| self.remove(&(*peer, network.clone())).is_some()).count() > 0
@@ -130,7 +131,7 @@ mod tests {
         let millis = |n: usize| Duration::from_millis(n as u64);
         let mut keeps = |n: usize, now| waiting.keep(peer(n), NetworkName::new("n"), "null", now);
         assert!((0..MAX_LEGACY_WAITING).all(|n| keeps(n, millis(n))));
-        // Each call would examine all entries if it examined more than the oldest.
+        // This would take very long if each call examined all entries instead of the oldest.
         let full = millis(MAX_LEGACY_WAITING);
         assert!((0..MAX_LEGACY_WAITING).all(|n| !keeps(MAX_LEGACY_WAITING + n, full)));
         assert!(keeps(1, full), "a known announcement is replaced");
