@@ -143,9 +143,9 @@ pub enum RelayOutput {
         /// The letter.
         letter: ToShard,
     },
-    /// This hub has given up its id and has the new id [`Relay::hub`](super::Relay::hub). The relay has forgotten all
-    /// links except legacy links. Close these links after their queues are written, dial them again, and restart the
-    /// bridge.
+    /// This hub has given up its id and has the new id [`Relay::hub`](super::Relay::hub). The relay has forgotten its
+    /// links, except legacy links. Close each forgotten link after its queue is written, dial its hub again, and
+    /// restart the bridge.
     Renamed {
         /// The new id.
         hub: HubId,

@@ -66,29 +66,29 @@ impl Relay {
         self.send(Destination::from(via), Envelope::Routed(route, Box::new(Routed::Signal(signal))));
     }
 
-    /// Whether a signal keeps its order among those to the same session of its target.
+    /// Whether a signal keeps its order among the signals to the same session of its target.
     ///
-    /// Signals to members come directly from their senders' shards. Other signals make a detour through the target's
-    /// home shard. For each session of the target, detoured signals are sent first. After the target's first join, only
-    /// direct ones are sent.
+    /// The shard of the sender posts signals to members directly to the mesh. All other signals make a detour through
+    /// the target's home shard. To each session of the target, only detoured signals are sent before its first join,
+    /// and only direct signals after it.
     fn is_in_order(&self, origin: &Origin, from: &PeerId, target: &PeerId) -> Result<(), ErrorCode> {
-        // All signals of a Go peer come over one link.
+        // All signals of a Go peer arrive over one link, so they are always in order.
         let Sender::Session { detour, .. } = origin.sender else { return Ok(()) };
         let has_been_member = self.directory.has_been_member(target);
         if detour && has_been_member {
             let elsewhere = self.is_in_a_network(target) && self.membership(target, &origin.network).is_none();
             return Err(if elsewhere { ErrorCode::WrongNetwork } else { ErrorCode::PeerNotFound });
         }
-        // Its sender's announcement may still be in transit, or its leave may have arrived.
+        // The sender's announcement may still be in transit, or the sender's leave may have arrived already.
         let stay = || self.membership(from, &origin.network).map(|announcement| announcement.stay.number);
         let is_late = || detour && !origin.standing.fits(stay(), &origin.network);
-        // A signal to a member belongs to an earlier session of its target if this session has never been in a network.
+        // If the target's session has never been in a network, a direct signal was meant for an earlier session.
         if detour == has_been_member || is_late() { Err(ErrorCode::PeerNotFound) } else { Ok(()) }
     }
 
     /// Reports an outcome to a sender of this hub.
     fn resolve(&mut self, origin: Origin, target: PeerId, outcome: Outcome) {
-        // Signals from a Go hub have no receipt.
+        // Signals from a Go hub have no sender that could receive an outcome.
         let Sender::Session { shard, ticket, .. } = origin.sender else { return };
         match outcome {
             Outcome::Delivered if ticket.is_none() => self.stats.delivered += 1,
@@ -105,7 +105,7 @@ impl Relay {
             return self.forward(via, route, routed, now);
         }
         if route.to_incarnation != self.config.incarnation {
-            // It was for an incarnation that has ended.
+            // The envelope is addressed to an earlier incarnation of this hub.
             return self.bounce(route, &routed, now);
         }
         let of_this_life = self.hubs.get(&route.from).is_some_and(|r| r.incarnation == route.from_incarnation);
@@ -119,18 +119,19 @@ impl Relay {
             }
             Routed::TakeoverAnswer { peer, ticket, in_use } => self.takeover_answered(peer, ticket, in_use),
             Routed::Meeting(meeting) if of_this_life => self.meeting_received(route.from, &meeting),
-            // The sender repeats it for the hub's current incarnation.
+            // The sending hub repeats the meeting in its current incarnation.
             Routed::Meeting(_) => {}
         }
     }
 
     fn forward(&mut self, via: Hop, route: RouteHeader, routed: Routed, now: Now) {
-        // Answers and questions have a few bytes. A question that is not forwarded would be answered as if its hub were
-        // gone.
+        // Outcomes and takeovers have a few bytes, so they are forwarded even over full links. A takeover that is not
+        // forwarded would be answered as if its destination were gone.
         let large = matches!(routed, Routed::Signal(_) | Routed::Meeting(_));
         let waits = |relay: &Self, next| large && relay.is_saturated(next);
         let next = self.route(&route.to, now).filter(|&next| next != via);
-        // The previous hub has no better route than this hub's link to the target, even if this hub avoids that link.
+        // If there is no other route, this hub's direct link to the destination is used even if it does not work in
+        // both directions: the previous hub has no better route.
         let direct = || self.links.used_for(&route.to).map(Hop::Link).filter(|&direct| direct != via);
         let next = next.or_else(direct).filter(|&next| !waits(self, next));
         let Some(next) = next.filter(|_| route.hops.saturating_add(1) < MAX_HOPS) else {
@@ -158,7 +159,8 @@ impl Relay {
             to_incarnation: route.from_incarnation,
             from: route.to,
             from_incarnation: route.to_incarnation,
-            // The route back may be as long. Answers are never bounced, so they do not circulate.
+            // The count starts again at 0, because the route back can have the same length. Answers are never bounced,
+            // so they do not circulate.
             hops: 0,
         };
         if let Some(via) = self.route(&back.to, now) {
@@ -227,14 +229,16 @@ impl Relay {
         let origin = Origin { sender: Sender::Hub { hub, counter, receipt }, kind, network, standing, read_at: now.at };
         let gone = match self.directory.holder(&sender) {
             Some(holder) => holder.hub != from,
-            // A sender in no network needs no presence.
+            // A sender that is in no network needs no presence here.
             None => standing != Standing::Outsider,
         };
-        // Hubs of version 2.0.0 accept any depth. The link has done nothing wrong, and carries other peers' signals.
+        // Hubs of version 2.0.0 accept data of any depth. Only the signal is refused: the link stays, because it
+        // carries signals of other peers.
         if is_deeper_than(ws::payload(&frame), MAX_SIGNAL_DEPTH + 1) {
             self.answer(from, counter, Outcome::Failed(ErrorCode::InvalidMessage), receipt, now);
         } else if gone {
-            // Its sender has left, or has lost its id to another session, and the peers here know that.
+            // The sender has left, or has lost its id to another session, and the peers here have been notified of
+            // that.
             self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), receipt, now);
         } else if self.legacy.holds(&target) {
             let outcome = self.signal_legacy(&origin, &sender, &target, &frame, now);
@@ -247,7 +251,7 @@ impl Relay {
         }
     }
 
-    /// Gives up waiting for signals or senders that do not arrive.
+    /// Stops waiting for missing signals, and for senders whose presence does not arrive.
     pub(super) fn expire_held(&mut self, from: HubId, now: Now) {
         while let Some(remote) = self.hubs.get_mut(&from)
             && remote.inbound.due().is_some_and(|at| at <= now.at)
@@ -275,14 +279,15 @@ impl Relay {
         let Sender::Hub { hub, counter, receipt } = origin.sender else {
             return bug!(self.bugs, OutcomeSender, "{:?}", origin.sender);
         };
-        // A hub that was lost, or has begun another incarnation, has another number. A signal of a Go hub has no
-        // number.
+        // No hub has this number if the hub was forgotten or has begun another incarnation, or if the signal came from
+        // a Go hub.
         if let Some(&from) = self.numbers.get(&hub) {
             self.answer(from, counter, outcome, receipt, now);
         }
     }
 
-    /// Stores an outcome for the hub of the signal. Outcomes with a receipt are sent at once, the others together.
+    /// Stores an outcome for the hub of the signal. Failures and outcomes for a receipt are sent immediately. Other
+    /// outcomes are collected and sent together.
     fn answer(&mut self, to: HubId, counter: u64, outcome: Outcome, receipt: bool, now: Now) {
         let Some(remote) = self.hubs.get_mut(&to) else {
             return bug!(self.bugs, HubMissing, "outcome for {to:?}");
@@ -343,7 +348,7 @@ impl Relay {
         }
     }
 
-    /// Gives up signals to a lost hub: they may have been delivered, and no outcome will arrive.
+    /// Gives up the signals to a lost hub: some may have been delivered, but no outcomes will arrive.
     pub(super) fn give_up_outbound(&mut self, to: HubId) {
         let Some(remote) = self.hubs.get_mut(&to) else {
             return bug!(self.bugs, HubMissing, "signals to {to:?} are given up");
@@ -373,7 +378,8 @@ impl Relay {
 
     fn write_off(&mut self, Pending { origin, target, .. }: Pending, receipts_are_due: bool) {
         let waited_for = matches!(origin.sender, Sender::Session { ticket: Some(_), .. });
-        // The sender's shard has the same timeout, and has already sent the receipt `unknown`.
+        // If a receipt is due, the sender's shard has already sent it with `unknown`, because the shard has the same
+        // timeout.
         if !(waited_for && receipts_are_due) {
             self.resolve(origin, target, Outcome::Failed(ErrorCode::Unknown));
         }

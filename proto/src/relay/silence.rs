@@ -1,9 +1,9 @@
-//! Detects links that carry nothing, from missing heartbeats and from the other hub's reports.
+//! Detects links that carry no data, by missing heartbeats and by reports of the other hub.
 //!
-//! TCP notices a dead path after ten seconds at the earliest. By then everything sent is lost. But each neighbour sends
-//! a heartbeat per second on every link, however many routes there are. So a link without received data for
-//! [`LINK_SILENCE`](crate::limits::LINK_SILENCE) does not work. It stays open as a spare: it is used if there is no
-//! other route, and again when it works.
+//! TCP notices a dead path after ten seconds at the earliest, and everything sent until then is lost. But each
+//! neighbour sends one heartbeat per second on every link, even if there are other routes. So a link without received
+//! data for [`LINK_SILENCE`](crate::limits::LINK_SILENCE) does not work. It stays open as a spare link: it is used if
+//! there is no other route, and becomes a normal link again when it works.
 
 use crate::envelope::Heartbeat;
 use crate::id::{HubId, LinkId};
@@ -38,7 +38,7 @@ impl Relay {
 
     /// Processes a neighbour's report about the link on which its heartbeat arrived.
     pub(super) fn note_unheard(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
-        // Heartbeats on the bridge report nothing.
+        // Heartbeats on the bridge contain no report about a link.
         let Hop::Link(link) = via else { return };
         let unheard = beat.link_unheard;
         if let Some(Changed { hub, works }) = self.links.report(link, beat.hub, unheard) {
@@ -54,7 +54,7 @@ impl Relay {
         if let Some(event) = event {
             self.event(event);
         }
-        // Other hubs must stop using this link, or may use it again.
+        // The heartbeat tells other hubs to stop using this link, or that they may use it again.
         self.beat_soon(now);
     }
 
@@ -66,7 +66,7 @@ impl Relay {
         self.reach = None;
     }
 
-    /// Finds hops over which no signal is answered, because a hub farther on loses them.
+    /// Finds hops over which signals get no outcomes, because a hub farther along the route loses them.
     pub(super) fn notice_unanswered(&mut self, now: Now) {
         for remote in self.hubs.values_mut().filter(|remote| remote.is_live() && remote.outbound.len() > 0) {
             let Some((via, before)) = remote.sent_by else { continue };

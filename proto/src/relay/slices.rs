@@ -2,9 +2,9 @@
 //!
 //! The end of a hub, the installation of a snapshot, and the application of held changes concern many peers. The
 //! replicas of hubs change at once. The directory and the shards follow peer by peer, in the order of ids, as much in
-//! each turn as [`Slices`](crate::Slices) allows. The remaining work is a position in that order, not a list. Any event
-//! of a peer before its turn first settles the peer ([`Relay::settle`]), so the slices need no order relative to events
-//! between them.
+//! each turn as [`Slices`](crate::Slices) allows. The remaining work is stored as a position in that order, so it needs
+//! no list. If an event concerns a peer that the slices have not reached, the peer is settled first
+//! ([`Relay::settle`]): its pending change is processed. So events between two slices cannot overtake the slices.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -25,7 +25,7 @@ use super::{Relay, RelayOutput};
 /// Peers of a hub whose claims and letters do not match the hub's presence yet.
 #[derive(Debug)]
 pub(super) struct Unsettled {
-    /// Peers up to this one are settled.
+    /// The last peer that a slice has settled.
     after: Option<PeerId>,
     /// The event that networks receive about peers that have left.
     cause: LeaveCause,
@@ -58,21 +58,21 @@ impl Discarded {
 }
 
 impl Remote {
-    /// Records that the directory and the shards are behind for all peers of the hub.
+    /// Records that the directory and the shards must be updated for all peers of the hub.
     pub(super) fn unsettle(&mut self, cause: LeaveCause) {
-        // Peers that were still unsettled when an incarnation ended count as lost with it, even if the hub's next
+        // Peers that were unsettled when an incarnation of the hub ended leave because of that end, even if the next
         // incarnation has already sent changes.
         let is_ending = self.unsettled.as_ref().is_some_and(|unsettled| matches!(unsettled.cause, LeaveCause::HubGone));
         let cause = if is_ending { LeaveCause::HubGone } else { cause };
         self.unsettled = Some(Unsettled { after: None, cause });
     }
 
-    /// The event that the networks of a peer will receive, if its slice is still to come.
+    /// The cause of a peer's pending leave, if no slice has settled the peer yet.
     pub(super) fn awaits(&self, peer: &PeerId) -> Option<&LeaveCause> {
         self.unsettled.as_ref().filter(|unsettled| unsettled.after.is_none_or(|after| *peer > after)).map(|u| &u.cause)
     }
 
-    /// The next peer in turn: one that the directory or the hub itself has.
+    /// The next peer to settle. It is a peer that the directory has for this hub, or a peer in the hub's presence.
     fn next_unsettled(&self) -> Option<PeerId> {
         let from = match self.unsettled.as_ref()?.after {
             Some(after) => Bound::Excluded(after),
@@ -92,7 +92,7 @@ impl Remote {
         }
     }
 
-    /// Whether the next change is here, and no snapshot is in transit that must come first.
+    /// Whether the next missing change has arrived and can be applied, because no snapshot is expected first.
     pub(super) fn is_catching_up(&self) -> bool {
         !self.repair.is_under_way() && self.ahead.first().is_some_and(|seq| seq <= self.holding.seq + 1)
     }
@@ -103,7 +103,7 @@ impl Remote {
 }
 
 impl Relay {
-    /// Continues the long work on a hub, in this turn and in later ones.
+    /// Marks a hub as having long work, which continues in later turns.
     pub(super) fn begin_work(&mut self, hub: HubId) {
         self.busy.insert(hub);
         self.ask_to_continue();
@@ -116,11 +116,11 @@ impl Relay {
         }
     }
 
-    /// Does the next slice.
+    /// Does the next slice of long work.
     pub(super) fn continue_work(&mut self, now: Now) {
         self.unfinished = false;
         self.discarded.free(self.config.tuning.slices.discarded);
-        // Each hub has its turn, and then the ended legacy links.
+        // Busy hubs have their turns in the order of ids, and the ended legacy links follow the last hub.
         let after = self.last_worked_on.map_or(Bound::Unbounded, Bound::Excluded);
         let first = || self.busy.first().filter(|_| self.legacy.ended_links() == 0);
         let next = self.busy.range((after, Bound::Unbounded)).next().or_else(first).copied();
@@ -132,13 +132,13 @@ impl Relay {
         self.ask_to_continue();
     }
 
-    /// Does one slice for a hub.
+    /// Does one slice of the long work for a hub.
     pub(super) fn work_on(&mut self, hub: HubId, now: Now) {
         let before = self.outputs.len();
         for _ in 0..self.config.tuning.slices.peers {
             let is_full = self.outputs.len() - before >= self.config.tuning.slices.letters;
-            // Each step handles one lost signal and one peer, so that peers do not stay visible while many signals are
-            // written off.
+            // Each step handles one lost signal and one peer, so that many lost signals do not delay the leaves of
+            // peers.
             if is_full || !(self.write_off_next(hub) | self.settle_next(hub, now)) {
                 break;
             }
@@ -167,8 +167,8 @@ impl Relay {
         true
     }
 
-    /// Settles a peer whose turn in a slice has not come: one of a lost hub, of an ended legacy link, or of a snapshot.
-    /// Call it before any decision about the peer.
+    /// Processes the pending change of a peer that no slice has reached: a peer of a lost hub, of an ended legacy link,
+    /// or of a snapshot. Call this before any decision about the peer.
     pub(super) fn settle(&mut self, peer: &PeerId, now: Now) {
         if self.legacy.is_leaving(peer) {
             self.leave_legacy(*peer, LeaveReason::HubLost, now);
@@ -192,7 +192,8 @@ impl Relay {
         }
     }
 
-    /// Replaces announcements of a snapshot by equal ones that the shards know, so that they are not sent again.
+    /// Replaces announcements of a snapshot by equal announcements that the shards know, so that members do not receive
+    /// them again.
     pub(super) fn keep_what_is_shown(&mut self, peer: &PeerId, hub: HubId) {
         if let Some(remote) = self.hubs.get_mut(&hub)
             && remote.awaits(peer).is_some()

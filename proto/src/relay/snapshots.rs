@@ -1,4 +1,5 @@
-//! Snapshots: the presence of one hub, requested from a neighbour to repair a replica, sent in parts, and installed.
+//! Snapshots: a hub requests the presence of another hub from a neighbour, receives it in parts, and installs it to
+//! repair its replica.
 
 use crate::bug;
 use crate::envelope::{Envelope, SnapshotPart, SnapshotRequest};
@@ -25,14 +26,15 @@ impl Relay {
         if remote.repair.is_under_way() || !remote.is_live() {
             return remote.repair.do_not_ask();
         }
-        // A neighbour that has sent too little may not reach the hub either.
+        // If a snapshot of a neighbour did not repair the replica, the hub itself is asked over the bridge, because the
+        // neighbour may lack the same changes.
         let itself = Some(Hop::Bridge(hub))
             .filter(|_| self.bridge.is_up() && remote.is_bridged(now.at) && remote.repair.is_vain());
         let usual = [direct, itself, remote.paths.best(), route].into_iter().flatten();
         let hops = usual.chain(remote.paths.newest_first());
-        // Nobody can be asked now: `Repair` tries again after `GAP_PATIENCE`.
+        // Without a hop, `Repair` tries again after `GAP_PATIENCE`.
         let Some(via) = remote.repair.ask(hops, now.at) else { return };
-        // Any correct snapshot replaces a wrong replica.
+        // A doubted replica may have forged changes, so any correct snapshot may replace it.
         let have = if remote.doubted { 0 } else { remote.holding.seq };
         let request = SnapshotRequest { hub, incarnation: remote.incarnation, have };
         self.send(Destination::from(via), Envelope::SnapshotRequest(request));
@@ -53,8 +55,8 @@ impl Relay {
         let is_asked = asked.is_some_and(|asked| self.neighbour(asked) == self.neighbour(via));
         let remote = self.hubs.get_mut(&hub).filter(|r| r.is_live() && r.incarnation == incarnation);
         let Some(remote) = remote else { return self.decline_snapshot(via, request) };
-        // A replica under repair would only forward its own gaps, and one that is behind is useless to a neighbour that
-        // has the same changes.
+        // A doubted replica is of no use. A replica with missing changes is of use only if it has later changes than
+        // the neighbour.
         let is_of_use = !remote.doubted && (remote.lag() == 0 || have < remote.holding.seq);
         match remote.repair.wait(via, is_asked) {
             Wait::Waits => {}
@@ -106,7 +108,7 @@ impl Relay {
         }
     }
 
-    /// Handles a neighbour's decline: another neighbour is asked, or the same one later.
+    /// Handles a neighbour's decline: another neighbour is asked, or the same neighbour later.
     pub(super) fn snapshot_declined(&mut self, via: Hop, request: SnapshotRequest, now: Now) {
         let remote = self.hubs.get(&request.hub).filter(|remote| remote.incarnation == request.incarnation);
         if remote.is_some_and(|remote| remote.repair.asked() == Some(via)) {
@@ -123,7 +125,7 @@ impl Relay {
         let Some(queue) = queue.map(Queue::snapshots_mut) else {
             return bug!(self.bugs, HubLink, "{transport:?} has room");
         };
-        // Expected: a full queue is short again, and no snapshot is sent on it.
+        // Expected: the queue was full and is short again, but has no snapshot.
         let Some(hub) = queue.next_hub(now.at) else { return };
         let held = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|r| &r.holding) };
         let Some(held) = held else {
@@ -177,7 +179,7 @@ impl Relay {
         };
         let remote = self.hubs.get_mut(&hub).filter(|remote| remote.incarnation == part.incarnation);
         let Some(remote) = remote.filter(|remote| remote.repair.asked() == Some(via)) else {
-            // Expected: another neighbour was asked after this one, or the hub has ended.
+            // Expected: this hub has asked another neighbour in the meantime, or the hub of the snapshot has ended.
             self.stats.snapshots_refused += 1;
             return;
         };
@@ -206,7 +208,7 @@ impl Relay {
             remote.repair.note_stale(via);
         }
         let before = remote.holding.replace(seq, digest, peers, bytes);
-        // The reason of these leaves was in a change that did not arrive.
+        // The real reason of a leave was in a change that did not arrive, so `ConnectionLost` stands for all reasons.
         remote.unsettle(LeaveCause::Disconnected(LeaveReason::Closed(crate::CloseReason::ConnectionLost)));
         (remote.mark, remote.doubted) = (None, false);
         self.discarded.add(before);
@@ -235,7 +237,7 @@ impl Relay {
         }
     }
 
-    /// Gives up the requested snapshot. Another one is requested soon.
+    /// Gives up the requested snapshot. Another snapshot is requested soon.
     fn stop_snapshot(&mut self, hub: HubId, now: Now) {
         let remote = self.hubs.get_mut(&hub);
         let Some((abandoned, remote)) = remote.and_then(|remote| Some((remote.repair.give_up(now.at)?, remote))) else {
@@ -246,7 +248,7 @@ impl Relay {
         self.discarded.add(peers);
         self.account(hub);
         for via in waiters {
-            // Another neighbour may have later changes.
+            // The waiting neighbours are declined, so that they can ask other hubs, which may have later changes.
             self.decline_snapshot(via, request);
         }
         self.catch_up(hub, now);

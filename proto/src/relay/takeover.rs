@@ -33,7 +33,7 @@ impl Relay {
             self.send_routed(to, Routed::Takeover { peer, ticket, resume, owner }, now)
         });
         if !asked {
-            // A session at a hub that cannot be reached does not keep its id.
+            // A session at an unreachable hub does not keep its id.
             self.post(shard, ToShard::TakeoverAnswered { peer, ticket, in_use: false });
         }
     }
@@ -57,13 +57,14 @@ impl Relay {
 
     pub(super) fn challenge_answered(&mut self, peer: PeerId, asker: Asker, in_use: bool, now: Now) {
         let answer = Routed::TakeoverAnswer { peer, ticket: asker.ticket, in_use };
-        // Without a route back, the asking hub decides by itself after its timeout.
+        // If there is no route back, the asking hub decides without an answer after its timeout.
         self.send_routed((asker.hub, asker.incarnation), answer, now);
     }
 
     pub(super) fn takeover_answered(&mut self, peer: PeerId, ticket: u64, in_use: bool) {
         let shard = (ticket >> TICKET_BITS) as u16;
-        // Another hub can answer with any ticket. The shard checks its own part.
+        // Another hub can answer with any ticket. The shard's number is checked here, and the rest of the ticket by the
+        // shard.
         if shard < self.config.shards {
             self.stats.takeovers[usize::from(in_use)] += 1;
             let ticket = ticket & ((1 << TICKET_BITS) - 1);

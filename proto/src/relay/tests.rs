@@ -1,4 +1,4 @@
-//! Tests of relays alone, connected by links that deliver at once. The simulator tests them with shards and delays.
+//! Tests of relays without shards, connected by links without delay. The simulator tests relays with shards and delays.
 
 mod bounds;
 mod bytes;
@@ -32,7 +32,7 @@ use crate::wire::{self, MessageKind, SignalKind};
 struct Net {
     now: Now,
     hubs: BTreeMap<u8, Relay>,
-    /// Both ends of each link: (hub, link) to (hub, link).
+    /// The links: each end, as (hub, link), is mapped to the other end.
     wires: BTreeMap<(u8, LinkId), (u8, LinkId)>,
     next_link: u64,
     under_way: VecDeque<(u8, Hop, Envelope)>,
@@ -43,9 +43,9 @@ struct Net {
     changes: usize,
     signals: usize,
     loses: fn(&Envelope) -> bool,
-    /// Transports without room.
+    /// Transports whose queues have no room, as (hub, transport).
     full: Vec<(u8, Transport)>,
-    /// Links that silently drop all data from the first hub to the second.
+    /// Pairs of hubs. Links silently drop all data from the first hub to the second.
     swallows: Vec<(u8, u8)>,
     /// Hubs with a new id whose links must be dialed again.
     relink: Vec<u8>,
@@ -214,7 +214,7 @@ impl Net {
         }
     }
 
-    /// Lets a hub do the next slice of its long work. Returns false if there is none.
+    /// Lets a hub do the next slice of its long work. Returns false if the hub has no long work.
     fn go_on(&mut self, n: u8) -> bool {
         let had = self.unfinished.remove(&n);
         if had {
@@ -273,7 +273,7 @@ impl Net {
             ToShard::Meeting(m) => format!("meeting {} {:?} {:?}", digit(&m.about), m.to, m.kind),
         };
         self.heard.get_mut(&n).unwrap().push(line);
-        // The shard's sockets accept everything at once.
+        // The shard's sockets accept every signal immediately.
         let ToShard::Signal(SignalLetter { origin, target, .. }) = letter else { return None };
         Some(ToMesh::Outcome(OutcomeLetter { origin, target, outcome: Outcome::Delivered }))
     }
@@ -364,7 +364,7 @@ impl Net {
         self.letter(n, letter);
     }
 
-    /// A signal that its sender's shard sent through the target's home shard.
+    /// Posts a signal that has made the detour through the target's home shard.
     fn signals_by_detour(&mut self, n: u8, from: u8, target: u8, ticket: u64) {
         let letter = self.signal(from, target, ticket, true);
         self.letter(n, letter);

@@ -15,36 +15,36 @@ use super::holding::PresenceRefusal;
 use super::reach::Reach;
 use super::remote::Remote;
 
-/// The state of another hub, for the pages.
+/// The state of another hub that pages show.
 #[derive(Clone, Debug)]
 pub struct HubView {
     /// The hub.
     pub hub: HubId,
-    /// Its current incarnation.
+    /// The hub's current incarnation.
     pub incarnation: HubIncarnation,
-    /// Whether its lease is valid. Only while it is valid are its peers in the rosters.
+    /// Whether the hub's lease is valid. Its peers are in the rosters only while the lease is valid.
     pub live: bool,
-    /// Whether it drains.
+    /// Whether the hub drains.
     pub draining: bool,
-    /// The first hop to it; `None` if it is unreachable.
+    /// The first hop to the hub. `None` if the hub is unreachable.
     pub next_hop: Option<Hop>,
-    /// Its direct link, if there is one.
+    /// The direct link to the hub, if there is one.
     pub link: Option<LinkId>,
-    /// Whether it is on the bridge.
+    /// Whether the hub is on the bridge.
     pub bridged: bool,
-    /// Whether it is a Go hub.
+    /// Whether the hub is a Go hub.
     pub legacy: bool,
-    /// Number of its peers.
+    /// Number of the hub's peers.
     pub peers: usize,
-    /// Number of its last change that is known here.
+    /// Number of the last change in this hub's replica.
     pub seq: u64,
-    /// Number of its changes that are missing here.
+    /// Number of the hub's changes that are missing in the replica.
     pub lag: u64,
-    /// Time since its last heartbeat.
+    /// Time since the hub's last heartbeat.
     pub heard: Duration,
-    /// URL at which hubs can dial it.
+    /// URL at which other hubs can dial the hub.
     pub advertise: Option<Arc<str>>,
-    /// URL at which clients reach it.
+    /// URL at which clients reach the hub.
     pub public_url: Option<Arc<str>>,
     /// Its figures in its last heartbeat.
     pub status: Option<Arc<HubStatus>>,
@@ -63,10 +63,10 @@ pub struct RelayStats {
     pub forwarded: u64,
     /// Signals of this hub's peers sent to other hubs.
     pub relayed: u64,
-    /// Signals of this hub's peers that other hubs delivered, and that requested no receipt. They are counted only
-    /// here, because no shard receives their outcome.
+    /// Signals of this hub's peers without a receipt that other hubs delivered. They are counted only here, because no
+    /// shard receives their outcome.
     pub delivered: u64,
-    /// Signals of this hub's peers that were sent to Go hubs, and that requested no receipt.
+    /// Signals of this hub's peers without a receipt that were sent to Go hubs.
     pub forwarded_to_go: u64,
     /// Signals to other hubs by the time from reading to the return of the outcome, in the buckets of
     /// [`RouterStats::latency`].
@@ -75,35 +75,38 @@ pub struct RelayStats {
     pub out_of_order: u64,
     /// Outcomes that arrived after their signal had expired.
     pub late_outcomes: u64,
-    /// Snapshots sent, and installed.
+    /// The number of snapshots sent, and the number of snapshots installed.
     pub snapshots: [u64; 2],
-    /// Snapshots rejected: wrong digest, wrong part number, or late.
+    /// Snapshots that were refused because of a wrong digest, a wrong or malformed part, or because they were late.
     pub snapshots_refused: u64,
     /// Hubs whose lease expired.
     pub hubs_lost: u64,
     /// Peers that left because their hub was lost.
     pub ghosts_evicted: u64,
-    /// Takeovers asked of other hubs, by answer: free, in use.
+    /// Answers of other hubs to takeovers of this hub: the number of answers "free", and of answers "in use".
     pub takeovers: [u64; 2],
     /// Messages of legacy links that were invalid or not allowed.
     pub legacy_refused: u64,
-    /// Peers of Go hubs that became known in a network by a signal, because they are older than the link.
+    /// Peers of Go hubs that became known in a network by their first signal, because they were connected before the
+    /// link.
     pub legacy_introduced: u64,
-    /// Times that a link carried nothing in at least one direction for [`LINK_SILENCE`](crate::limits::LINK_SILENCE).
+    /// Number of times that a link carried no data in at least one direction for
+    /// [`LINK_SILENCE`](crate::limits::LINK_SILENCE).
     pub link_silences: u64,
-    /// Times that no signal over one hop was answered, and another route was used.
+    /// Number of times that signals over one hop got no outcomes, so that another route was used.
     pub routes_avoided: u64,
-    /// Implausible numbers: incarnations and sessions that begin too late, and signals too far ahead in their order.
+    /// Refused numbers that are implausible: incarnations and sessions with a start too far in the future, and counters
+    /// of signals too far ahead.
     pub numbers_refused: u64,
-    /// Changes and heartbeats that this hub ignores, by the limit that they exceed (its discriminant).
+    /// Changes and heartbeats that this hub ignored because of a limit, by the discriminant of the [`PresenceRefusal`].
     pub presence_refused: [u64; PresenceRefusal::ALL.len()],
     /// Signals that got `unreachable` because too many signals, or too many bytes of them, waited for an earlier one.
     pub signals_not_held: u64,
-    /// Times that this hub gave up its id.
+    /// Number of times that this hub gave up its id.
     pub ids_given_up: u64,
     /// Impossible states that were found.
     pub bugs: BugCounts,
-    /// Gauge: links that carry nothing in at least one direction.
+    /// Gauge: links that carry no data in at least one direction.
     pub links_silent: u64,
     /// Gauge: hubs with a valid lease.
     pub hubs: u64,
@@ -111,20 +114,20 @@ pub struct RelayStats {
     pub remote_peers: u64,
     /// Gauge: size of the presence of other hubs, in bytes.
     pub presence_bytes: u64,
-    /// Gauge: signals without an outcome yet.
+    /// Gauge: signals to other hubs without an outcome yet.
     pub in_flight: u64,
-    /// Gauge: signals held until their turn.
+    /// Gauge: signals of other hubs that wait for an earlier signal or for their sender's presence.
     pub held: u64,
-    /// Gauge: longest time for which this hub has been behind another hub's presence, in milliseconds.
+    /// Gauge: longest time for which a replica has lacked changes of its hub, in milliseconds.
     pub presence_lag_ms: u64,
     /// Gauge: longest time since the last heartbeat of a hub whose peers are in the rosters, in milliseconds.
     pub ghost_age_ms: u64,
-    /// Gauge: hubs and legacy links whose end, snapshot or changes are still being forwarded to the shards.
+    /// Gauge: hubs and legacy links for which long work is unfinished, so that the shards do not know all changes yet.
     pub unsettled_hubs: u64,
 }
 
 impl RelayStats {
-    /// Outcomes of this hub's peers' signals that were counted here and by no shard.
+    /// Number of outcomes of signals of this hub's peers that were counted here and by no shard.
     pub fn outcomes(&self) -> u64 {
         self.delivered + self.forwarded_to_go
     }
@@ -151,7 +154,7 @@ impl Relay {
         &self.stats
     }
 
-    /// All other known hubs in ascending order of ids; then the Go hubs behind legacy links.
+    /// All other known hubs in ascending order of ids, followed by the Go hubs behind legacy links.
     pub fn hubs(&self, now: Now) -> Vec<HubView> {
         let reach = self.present_reach(now);
         let native = self.hubs.values().map(|remote| self.view(remote, &reach, now));

@@ -1,4 +1,4 @@
-//! Signals from one hub: the order in which they are delivered, and those that wait for an earlier one.
+//! Signals from one hub: the order in which they are delivered, and the signals that wait for an earlier one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,23 +9,25 @@ use crate::limits::{COUNT_PATIENCE, MAX_COUNTER_STEP, MAX_SIGNALS_HELD, MEMBER_B
 /// The decision about a signal that has just arrived.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Arrival {
-    /// It is the next signal, and it need not wait: it counts as delivered.
+    /// It is the next signal and does not have to wait. From now on, it counts as processed.
     Deliver,
-    /// It must wait for an earlier signal, or for the presence of its sender: give it to [`Inbound::hold`].
+    /// The signal must wait for an earlier signal, or for the presence of its sender. Pass it to [`Inbound::hold`].
     Hold,
-    /// It would have to wait, but [`MAX_SIGNALS_HELD`] signals already do, or the maximum number of bytes.
+    /// The signal would have to wait, but there is no room: [`MAX_SIGNALS_HELD`] signals, or the maximum number of
+    /// bytes, already wait.
     Full,
-    /// A signal with its counter is already waiting.
+    /// A signal with the same counter is already waiting.
     Repeated,
-    /// Its counter has passed.
+    /// The counter of the signal is not greater than the last processed counter.
     Late {
-        /// Whether it was given up before it arrived. Then its hub has no outcome yet, and needs an answer.
+        /// Whether this hub had given up the signal before it arrived. In that case, the sending hub has no outcome
+        /// yet, and needs an answer.
         is_answered: bool,
     },
-    /// Its counter is more than [`MAX_COUNTER_STEP`] ahead.
+    /// The counter of the signal is more than [`MAX_COUNTER_STEP`] ahead of the last processed counter.
     TooFar,
-    /// Only late signals, or ones too far ahead, have arrived for [`COUNT_PATIENCE`]: this counter is now the next one.
-    /// The signal arrives again.
+    /// Only late signals, or signals too far ahead, have arrived for [`COUNT_PATIENCE`], so the counter of this signal
+    /// is now the next one. The caller passes the signal to [`Inbound::arrives`] again.
     Restarted {
         /// Counters of the waiting signals, which are dropped.
         dropped: Vec<u64>,
@@ -45,9 +47,9 @@ pub(in crate::relay) struct Inbound {
     held: BTreeMap<u64, (Duration, SignalEnvelope)>,
     /// Size of the held signals, in bytes.
     bytes: usize,
-    /// Counters for which this hub no longer waits. A signal that arrives with one of them is answered.
+    /// Counters for which this hub no longer waits. If a signal with one of these counters arrives, it is answered.
     skipped: BTreeSet<u64>,
-    /// Time since which only signals with unexpected counters have arrived, and the last of those counters.
+    /// Time since which only signals with unexpected counters have arrived, and the last unexpected counter.
     astray: Option<(Duration, u64)>,
 }
 
@@ -65,8 +67,8 @@ impl Inbound {
         self.held.values().map(|(at, _)| *at).min()
     }
 
-    /// Decides about a signal. `known` is the last change of its hub's presence that is known here. `most` is the
-    /// maximum size of all held signals, in bytes.
+    /// Decides about a signal. `known` is the number of the last change in this hub's replica of the sending hub.
+    /// `most` is the maximum size of all held signals, in bytes.
     pub(super) fn arrives(
         &mut self,
         signal: &SignalEnvelope,
@@ -98,7 +100,7 @@ impl Inbound {
         if has_room { Arrival::Hold } else { Arrival::Full }
     }
 
-    /// Keeps a signal until [`Self::next`] returns it, or until it is overdue at `until`.
+    /// Keeps a signal until [`Self::next`] returns it. The signal is overdue at `until`.
     pub(super) fn hold(&mut self, signal: SignalEnvelope, until: Duration) {
         debug_assert!(self.held.len() < MAX_SIGNALS_HELD);
         self.bytes += bytes(&signal);
@@ -116,14 +118,16 @@ impl Inbound {
         (self.taken, self.held.len())
     }
 
-    /// Whether a signal with this counter can be one of the next.
+    /// Whether a signal with this counter is expected: its counter is greater than the last processed one, but not too
+    /// far ahead.
     fn expects(&self, counter: u64) -> bool {
-        // If none has arrived yet, any counter may be the first: this hub may have forgotten the other one.
+        // If no signal has arrived yet, any counter may be the first, because this hub may have forgotten the other hub
+        // and its counter.
         counter > self.taken && (self.taken == 0 || counter - self.taken <= MAX_COUNTER_STEP)
     }
 
-    /// Records an unexpected counter. Returns true if only such counters have arrived for so long that counting
-    /// restarts from it.
+    /// Records an unexpected counter. Returns true if only unexpected counters have arrived for [`COUNT_PATIENCE`], so
+    /// that counting restarts from this counter.
     fn goes_on_from(&mut self, counter: u64, now: Duration) -> bool {
         let follows = |last: u64| last < counter && counter - last <= MAX_COUNTER_STEP;
         let since = self.astray.filter(|&(_, last)| follows(last)).map_or(now, |(since, _)| since);
@@ -136,7 +140,7 @@ impl Inbound {
         self.astray = None;
     }
 
-    /// Removes the next signal in order, if the presence of its hub is known up to `seq`.
+    /// Removes and returns the next signal in order, if it needs no change of its hub's presence after `seq`.
     pub(super) fn next(&mut self, seq: u64) -> Option<SignalEnvelope> {
         let first = self.held.first_entry()?;
         if *first.key() != self.taken + 1 || first.get().1.seq > seq {
@@ -148,8 +152,8 @@ impl Inbound {
         Some(signal)
     }
 
-    /// Gives up everything that precedes the first overdue signal. Returns that signal if only its sender is still
-    /// unknown.
+    /// Gives up the signals that are missing before the first waiting signal. If none is missing and the first waiting
+    /// signal lacks only its sender's presence, gives up and returns that signal.
     pub(super) fn give_up(&mut self, seq: u64) -> Option<SignalEnvelope> {
         let first = self.held.first_entry()?;
         let counter = *first.key();

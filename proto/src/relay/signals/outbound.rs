@@ -1,4 +1,4 @@
-//! Signals that were sent to one hub and have no outcome yet.
+//! Signals that were sent to one hub and wait for their outcomes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -7,16 +7,17 @@ use crate::id::PeerId;
 use crate::limits::{MAX_UNANSWERED_LOOKED_AT, RECEIPT_TIMEOUT};
 use crate::router::Origin;
 
-/// Signals to one hub without an outcome yet.
+/// The signals to one hub that have no outcome yet.
 ///
 /// Outcomes return in nearly the order of the counters, so most signals are found by their distance from the oldest. A
-/// target that reads slowly delays the outcomes of its own signals for a long time. These signals are put aside, so
-/// that they do not delay others.
+/// target that reads slowly delays the outcomes of its own signals for a long time. These signals are moved to `aside`,
+/// so that `recent` stays short.
 #[derive(Debug, Default)]
 pub(in crate::relay) struct Outbound {
     /// The last counter assigned.
     counter: u64,
-    /// The latest signals, in the order of their counters. The first of them has no outcome yet.
+    /// The latest signals, in the order of their counters. `None` stands for a signal that has its outcome. The first
+    /// element is never `None`.
     recent: VecDeque<Option<Pending>>,
     /// Older signals without an outcome.
     aside: BTreeMap<u64, Pending>,
@@ -33,7 +34,7 @@ pub(super) struct Pending {
 const _: () = assert!(size_of::<Option<Pending>>() <= 136);
 
 impl Outbound {
-    /// Number of signals that are found by their position: 4,096 x 136 B, about half of a core's cache.
+    /// Maximum length of `recent`: 4,096 x 136 B, about half of a core's cache.
     const RECENT: usize = 4096;
 
     pub(in crate::relay) fn len(&self) -> usize {
@@ -51,7 +52,7 @@ impl Outbound {
         self.aside.values().next().or_else(recent).map(|pending| pending.deadline)
     }
 
-    /// Adds signals that were sent and lost, and whose outcomes have expired.
+    /// Advances the counter as if this number of signals had been sent, lost and given up.
     #[cfg(test)]
     pub(in crate::relay) fn lose(&mut self, count: u64) {
         debug_assert!(self.recent.is_empty(), "none is open");
@@ -81,8 +82,8 @@ impl Outbound {
         Some(pending)
     }
 
-    /// Whether signals to at least two targets, sent after this counter and before `before`, have no outcome. A single
-    /// target may only read slowly.
+    /// Whether signals to at least two targets have no outcome. Only signals with counters after `after` that were sent
+    /// before `before` count. Two targets are required, because a single target may only read slowly.
     pub(in crate::relay) fn has_open(&self, after: u64, before: Duration) -> bool {
         let sent = |pending: &Pending| pending.deadline.saturating_sub(RECEIPT_TIMEOUT);
         let aside = self.aside.range(after.saturating_add(1)..).map(|(_, pending)| pending);
@@ -94,7 +95,7 @@ impl Outbound {
         targets.any(|target| first != Some(target))
     }
 
-    /// Removes and returns at most `most` expired signals. The others stay due.
+    /// Removes and returns at most `most` expired signals. Further expired signals stay due.
     pub(super) fn expire(&mut self, most: usize, now: Duration) -> Vec<Pending> {
         let mut expired = Vec::new();
         while expired.len() < most
@@ -106,7 +107,7 @@ impl Outbound {
         expired
     }
 
-    /// Removes and returns all outstanding signals. Counters continue from here.
+    /// Removes and returns all outstanding signals. The counter continues from its current value.
     pub(super) fn give_up(&mut self) -> Self {
         let counter = self.counter;
         std::mem::replace(self, Self { counter, ..Self::default() })
@@ -155,7 +156,7 @@ mod tests {
             }
             outbound.counter()
         };
-        // This number is so great that some signals are put aside.
+        // This number is so great that some signals are moved to `aside`.
         let after = issue(Outbound::RECENT + 2 * MAX_UNANSWERED_LOOKED_AT, 1);
         issue(1, 2);
         issue(1, 3);

@@ -1,4 +1,4 @@
-//! Tests of signals from one hub that wait for earlier ones.
+//! Tests of signals from one hub that wait for earlier signals.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::wire::SignalKind;
 
 const NOW: Duration = Duration::from_secs(1);
 
-/// A signal with a frame of this many bytes.
+/// A signal whose frame has this number of bytes.
 fn signal(counter: u64, seq: u64, bytes: usize) -> SignalEnvelope {
     let (kind, network, frame) = (SignalKind::Offer, NetworkName::new("n"), vec![0; bytes].into());
     let (sender, target) = (PeerId::from_bytes([1; 20]), PeerId::from_bytes([2; 20]));
@@ -22,7 +22,7 @@ fn arrives(inbound: &mut Inbound, counter: u64, now: Duration) -> Arrival {
     inbound.arrives(&signal(counter, 0, 0), 0, true, usize::MAX, now)
 }
 
-/// Signals from a hub whose first one was delivered, and these others, which wait.
+/// The signals from a hub, of which the first was delivered and these others wait.
 fn waiting(others: impl IntoIterator<Item = SignalEnvelope>) -> Inbound {
     let mut inbound = Inbound::default();
     assert_eq!(arrives(&mut inbound, 1, NOW), Arrival::Deliver);
@@ -58,7 +58,7 @@ fn the_latest_signals_that_were_given_up_are_answered_when_they_arrive_and_no_ot
     assert!(inbound.give_up(0).is_none() && inbound.next(0).is_some());
     assert!(!given_up(&mut inbound, last - most - 1) && given_up(&mut inbound, last - most));
     assert!(given_up(&mut inbound, last - 1) && !given_up(&mut inbound, last));
-    // Later ones are given up in their place.
+    // Later signals are given up now. They replace the earlier ones in the bounded list.
     inbound.hold(signal(last + 11, 0, 0), NOW + HOLD);
     assert!(inbound.give_up(0).is_none() && inbound.next(0).is_some());
     assert!((1..=10).all(|n| given_up(&mut inbound, last + n)));

@@ -50,7 +50,7 @@ fn hubs_that_a_neighbour_invents_do_not_displace_real_ones() {
     };
     (0..MAX_HUBS).for_each(|n| invents(&mut net, n));
     assert_eq!(net.hubs[&1].hubs.len(), MAX_HUBS);
-    // One hub is linked with hub 1, and one with hub 2.
+    // Hub 4 is linked with hub 1, and hub 5 with hub 2.
     for (n, neighbour) in [(4, 1), (5, 2)] {
         net.start(n);
         net.link(n, neighbour);
@@ -63,7 +63,7 @@ fn hubs_that_a_neighbour_invents_do_not_displace_real_ones() {
     assert!([2, 3, 4, 5].iter().all(|n| net.hubs[&1].hubs[&hub(*n)].is_live()));
     assert!(net.hubs[&1].hubs.len() <= MAX_HUBS);
     assert!(net.hubs[&1].stats.presence_refused[PresenceRefusal::Hubs as usize] > 0);
-    // The invented ones stop, and make room for as many others.
+    // The invented hubs stop sending, and make room for other hubs.
     net.pass(GONE);
     (0..10).for_each(|n| invents(&mut net, 2 * MAX_HUBS + n));
     assert!(net.hubs[&1].hubs.len() <= MAX_HUBS && net.hubs[&1].hubs[&hub(5)].is_live());
@@ -80,7 +80,7 @@ fn a_hub_that_ended_is_remembered_for_a_time() {
     assert!(!net.hubs[&1].hubs.contains_key(&hub(2)), "{:?}", net.now.at - began);
 }
 
-/// A chain in which a signal crosses `links` links.
+/// Sends a signal along a chain over `links` links. Returns what the shards of the sender and of the target received.
 fn outcome_over(links: u8) -> (Vec<String>, Vec<String>) {
     let mut net = Net::chain(links + 1);
     net.joins(1, 207, 0);
@@ -108,7 +108,7 @@ fn changes_beyond_those_that_are_held_for_a_missing_one_are_dropped_and_repaired
     net.pass(HEARTBEAT);
     let via = Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
     let (seq, incarnation) = (net.hubs[&2].own.seq, net.hubs[&2].incarnation());
-    // All changes except the next one.
+    // All changes arrive except the next one.
     for n in 2..MAX_CHANGES_AHEAD as u64 + 10 {
         let kind = ChangeKind::Up;
         let (peer, session) = (invented(n as usize).0, PeerIncarnation(n));

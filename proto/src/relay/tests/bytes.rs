@@ -6,7 +6,7 @@ use crate::envelope::{Change, ChangeKind};
 use crate::limits::{GAP_PATIENCE, HOLD, MAX_ANNOUNCE_DATA_BYTES, MEMBER_BYTES, REMOTE_PEER_BYTES};
 use crate::relay::holding::PresenceRefusal;
 
-/// Hub 1 stores this many bytes of the presence of others: hubs 2 and 3, to which it is linked.
+/// Three hubs. Hub 1 is linked with hubs 2 and 3, and stores at most this number of bytes of their presence.
 fn small(presence_bytes: usize) -> Net {
     let mut net = Net::new(0);
     net.start(2);
@@ -49,7 +49,7 @@ fn one_hub_uses_at_most_half_of_the_presence_budget() {
     assert!(refused(&net, PresenceRefusal::Bytes) > 0);
     let full = held / (MAX_ANNOUNCE_DATA_BYTES + REMOTE_PEER_BYTES);
     assert_eq!(net.hears(1).iter().filter(|line| line.starts_with("joined")).count(), 1 + full);
-    // Peers that announce little still fit, and the snapshots of that hub do not.
+    // Peers that announce little data still fit. A snapshot of hub 2 does not.
     net.pass(20 * HEARTBEAT);
     assert!(stored(&mut net) <= MOST as u64 / 2 + 2_000);
     assert!(net.hubs[&1].stats.snapshots_refused > 0);
@@ -59,7 +59,7 @@ fn one_hub_uses_at_most_half_of_the_presence_budget() {
     joins_with(&mut net, 3, 202, &large());
     assert_eq!(net.hubs[&1].locate(&id(202)), Some(hub(3)));
     assert!(net.hubs[&1].membership(&id(202), &NetworkName::new("n")).is_some());
-    // When the large peers are gone, the rest is known.
+    // When the peers with large announcements have left, the remaining peer of hub 2 becomes known.
     (10..40).for_each(|peer| net.leaves(2, peer, 0));
     net.joins(2, 50, 0);
     net.pass(20 * HEARTBEAT);
@@ -130,7 +130,7 @@ fn a_change_that_has_arrived_frees_those_that_waited_for_it() {
 fn signals_that_wait_are_held_up_to_a_number_of_bytes() {
     let mut net = triangle();
     net.hubs.get_mut(&2).unwrap().budgets.limit_held(8 * (MEMBER_BYTES + 1_000));
-    // The first counter, 1, never comes.
+    // The first counter, 1, never arrives.
     for counter in 2..20 {
         let forged = forged_signal(&net, counter);
         receives(&mut net, 2, forged);

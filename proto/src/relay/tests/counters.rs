@@ -1,4 +1,4 @@
-//! Tests of what a relay counts, and of envelopes that belong to an ended incarnation.
+//! Tests of the counters of a relay, and of envelopes of an ended incarnation.
 
 use super::legacy::discovered;
 use super::numbers::{forged_signal, receives, triangle};
@@ -73,7 +73,7 @@ fn a_link_that_carries_nothing_in_one_direction_counts_once_at_each_end() {
     assert_eq!([1, 2, 3].map(|n| net.hubs[&n].stats.link_silences), [1, 1, 0]);
 }
 
-/// The answers that the hub has posted for shards, with the shard.
+/// The takeover answers that the relay has posted to shards: the shard, the ticket, and whether the id is in use.
 fn answers(relay: &mut Relay) -> Vec<(ShardId, u64, bool)> {
     let answer = |output| {
         let RelayOutput::Letter { to, letter: ToShard::TakeoverAnswered { ticket, in_use, .. } } = output else {
@@ -252,7 +252,7 @@ fn changes_of_unknown_incarnations_and_repeated_changes_are_duplicates() {
     receives(&mut net, 2, next);
     assert_eq!(net.hubs[&2].locate(&id(40)), Some(hub(1)));
     assert_eq!(net.hubs[&2].stats.duplicates - before, 3);
-    // It waits for one that is missing, and arrives again.
+    // A change that waits for a missing one arrives a second time.
     for _ in 0..2 {
         let ahead = change(&net, 1, 0, known + 3);
         receives(&mut net, 2, ahead);

@@ -1,4 +1,4 @@
-//! Tests of rules at their limits: exact times, and hubs that must not be affected.
+//! Tests of rules at their exact limits, such as times, and of hubs that an event must not affect.
 
 use super::*;
 use crate::envelope::{Change, ChangeKind, Heartbeat};
@@ -10,7 +10,7 @@ fn change(seq: u64, session: u64, kind: ChangeKind) -> Change {
     Change { hub: hub(1), incarnation, seq, peer: id(7), session, kind }
 }
 
-/// A hub that reports the end of a session before its start has broken its own order.
+/// Only a faulty hub reports the end of a session before its start.
 #[test]
 fn the_leave_of_a_session_that_has_not_begun_removes_nothing() {
     let mut holding = Holding::new(10);
@@ -75,7 +75,7 @@ fn nothing_is_sent_to_a_bridge_that_has_failed() {
 
 #[test]
 fn a_change_on_the_bridge_is_forwarded_only_to_hubs_that_are_not_on_it() {
-    // Hubs 1, 2 and 3 are on the bridge; 2 is also linked with 3 and with 4.
+    // Hubs 1, 2 and 3 are on the bridge. Hub 2 is also linked with hubs 3 and 4.
     let mut net = Net::new(4);
     net.bridged = vec![1, 2, 3];
     (1..=3).for_each(|n| net.input(n, RelayInput::BridgeUp));
@@ -96,7 +96,8 @@ fn a_change_on_the_bridge_is_forwarded_only_to_hubs_that_are_not_on_it() {
     assert!((1..=3).all(|n| net.hubs[&n].locate(&id(14)) == Some(hub(4))));
 }
 
-/// The time at which hub 1 gives up the dead hub 2, if hub 1 does nothing for this time at the end of the lease.
+/// Stops hub 1 for `pause` around the end of the lease of the dead hub 2. Returns the time after which hub 1 then gives
+/// up hub 2.
 fn gives_up_after(pause: Duration) -> Duration {
     let mut net = Net::full(2);
     net.hubs.remove(&2);
@@ -146,7 +147,8 @@ fn a_heartbeat_that_was_read_after_a_stop_may_be_as_old_as_the_stop() {
 
 #[test]
 fn an_old_heartbeat_is_sent_back_only_to_its_hub() {
-    // Hub 3 remembers a later incarnation of hub 1. Its heartbeat goes back to hub 1 along the chain.
+    // Hub 3 remembers a later incarnation of hub 1, and sends the heartbeat of that incarnation back to hub 1 along the
+    // chain.
     let mut net = Net::chain(3);
     net.pass(2 * HEARTBEAT);
     let sent = |net: &Net, n: u8| net.hubs[&n].stats.sent[EnvelopeKind::Heartbeat as usize];
@@ -185,7 +187,8 @@ fn a_silent_hub_with_the_same_id_is_forgotten() {
         let incarnation = HubIncarnation(own.0 - 10);
         Envelope::Heartbeat(Arc::new(Heartbeat { hub: hub(1), incarnation, number, process: 77, ..(*known).clone() }))
     };
-    // Heartbeats that arrive together do not show that their hub is alive: they may have waited in a socket.
+    // Heartbeats that arrive together do not show that their hub is alive, because they may have been queued in a
+    // socket.
     for number in 1..20 {
         let envelope = beat(&net, number);
         net.input(1, RelayInput::Received { via: link, envelope });
@@ -194,7 +197,7 @@ fn a_silent_hub_with_the_same_id_is_forgotten() {
     net.pass(crate::limits::RIVAL_YIELD + 2 * HEARTBEAT);
     assert!(net.hubs[&1].rival.is_none());
     assert_eq!(net.hubs[&1].hub(), hub(1));
-    // Heartbeats that continue to arrive show it.
+    // Heartbeats that continue to arrive show that their hub is alive.
     for number in 20..26 {
         let envelope = beat(&net, number);
         net.input(1, RelayInput::Received { via: link, envelope });
@@ -215,7 +218,7 @@ fn a_hub_with_a_new_id_begins_with_no_links_and_no_bridge() {
     (1..=2).for_each(|n| net.input(n, RelayInput::BridgeUp));
     net.pass(2 * HEARTBEAT);
     let life = net.hubs[&1].incarnation();
-    // A snapshot is requested.
+    // Hub 1 requests a snapshot, which does not arrive.
     net.loses = |envelope| matches!(envelope.kind(), EnvelopeKind::Change | EnvelopeKind::Snapshot);
     net.joins(2, 12, 0);
     net.pass(2 * HEARTBEAT);

@@ -1,8 +1,8 @@
-//! Tests of envelopes that a hub with the mesh token forges in the name of another hub.
+//! Tests of envelopes that a hub forges in the name of another hub. The forging hub has the mesh token.
 
 use super::*;
 
-/// A hub that never ends, and still receives heartbeats, would be unknown to the others for good.
+/// Without this rule, the other hubs would never know hub 1 again, because it sends no new incarnation by itself.
 #[test]
 fn a_hub_returns_after_a_forged_farewell() {
     for deceived in [1, 2, 3] {
@@ -11,7 +11,7 @@ fn a_hub_returns_after_a_forged_farewell() {
         net.joins(4, 9, 0);
         net.pass(HEARTBEAT);
         (1..=4).for_each(|n| _ = net.hears(n));
-        // Hub 4 says that hub 1 has ended.
+        // A forged farewell says that hub 1 has ended. It arrives from the direction of hub 4.
         let via = match deceived {
             1 => Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap()),
             n => Hop::Link(net.hubs[&n].links.used_for(&hub(n + 1)).unwrap()),

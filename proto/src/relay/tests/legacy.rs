@@ -52,7 +52,7 @@ fn a_go_hub_takes_part_until_its_link_ends() {
     net.nothing_is_left();
 }
 
-/// A Go hub's announcement of a peer.
+/// The message with which a Go hub announces a peer.
 pub(super) fn discovered(peer: u8, network: &str) -> String {
     let data = format!(r#"{{"isHub":false,"peerId":"{}"}}"#, id(peer));
     let from = format!(r#""networkName":"{network}","fromPeerId":"system","timestamp":1"#);
@@ -65,7 +65,7 @@ impl Net {
         self.run();
     }
 
-    /// The messages sent on a link.
+    /// The announcements sent on a link since the last call. Forgets all other sent messages.
     pub(super) fn told(&mut self, link: LinkId) -> Vec<String> {
         let texts = std::mem::take(&mut self.texts);
         let of_link = texts.into_iter().filter(|(_, to, _)| *to == link);
@@ -113,7 +113,7 @@ fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
     for echo in net.told(one) {
         net.go_hub_says(1, one, &echo);
     }
-    // The announcement arrives once more, late.
+    // The announcement is echoed a second time, late.
     net.joins(1, 9, 0);
     net.pass(crate::limits::LEGACY_ECHO);
     net.texts.clear();
@@ -126,7 +126,7 @@ fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
     net.joins(2, 8, 0);
     net.signals(2, 8, 9, 0);
     assert_eq!(net.hears(1).last().unwrap(), "signal 8 9");
-    // The same with a Go hub at another hub of the mesh.
+    // The same must be true for a Go hub that is linked with another hub of the mesh.
     net.texts.clear();
     net.go_hub(2, one);
     assert_eq!(net.told(one).len(), 3);
@@ -139,7 +139,7 @@ fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
         assert_eq!(net.hears(n), ["left 7 n peer-disconnected", "nowhere 7"], "hub {n}");
         assert_eq!(net.hubs[&n].locate(&id(7)), None);
     }
-    // The peer returns behind the other Go hub.
+    // The peer returns, announced by the other Go hub.
     net.go_hub_says(1, one, &discovered(7, "n"));
     assert_eq!(net.hears(1), ["elsewhere 7", "joined 7 n"]);
     net.input(1, RelayInput::LinkDown { link: one });
@@ -163,7 +163,7 @@ fn an_echo_after_the_leave_brings_no_peer_back() {
         net.go_hub_says(1, link, &echo);
     }
     assert_eq!(net.hears(2), [""; 0]);
-    // A repetition, or a first announcement, is the Go hub's own.
+    // Each sent announcement has one echo. A second announcement of the same peer comes from the Go hub itself.
     net.go_hub_says(1, link, &discovered(7, "n"));
     assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
     net.joins(1, 9, 0);
@@ -172,7 +172,7 @@ fn an_echo_after_the_leave_brings_no_peer_back() {
     net.hears(2);
     net.go_hub_says(1, link, &discovered(9, "n"));
     assert_eq!(net.hears(2), ["elsewhere 9", "joined 9 n"]);
-    // A dialed Go hub does not echo, so a peer that moves there is accepted at once.
+    // A dialed Go hub does not echo, so a peer that moves to it is accepted immediately.
     let mut net = Net::full(2);
     net.go_hub(1, link);
     net.joins(1, 7, 0);
@@ -232,7 +232,7 @@ fn disconnected(peer: u8) -> String {
 }
 
 impl Net {
-    /// A Go hub has dialed hub `n`, and has not answered its first ping yet.
+    /// A Go hub dials hub `n`, and has not answered the first ping yet.
     fn go_hub_dials(&mut self, n: u8, link: LinkId) {
         self.full.push((n, Transport::Link(link)));
         self.input(n, RelayInput::LegacyUp { link, hub: hub(50), dialed: false });
@@ -246,14 +246,15 @@ impl Net {
         self.run();
     }
 
-    /// The signals that have been sent to Go hubs, by link.
+    /// The links on which signals have been sent to Go hubs since the last call.
     fn sent_to_go(&mut self) -> Vec<LinkId> {
         let texts = std::mem::take(&mut self.texts);
         texts.into_iter().filter(|(_, _, text)| text.contains("offer")).map(|(_, link, _)| link).collect()
     }
 }
 
-/// The Go hub is linked with hub 1, which is killed. Hub 3 starts at once, and hub 2 still knows the peers of hub 1.
+/// A Go hub is linked with hub 1, which is killed. Hub 3 starts immediately, while hub 2 still knows the peers of hub
+/// 1.
 fn restarted(peers: std::ops::Range<u8>) -> Net {
     let mut net = Net::full(2);
     net.go_hub(1, LinkId(98));
@@ -314,7 +315,7 @@ fn a_hub_that_restarts_learns_the_peers_of_its_go_hub_again() {
         assert_eq!(is_there(&mut net, 7), (Some(hub(3)), 1, 1), "{word}");
     }
 
-    // The peer leaves meanwhile.
+    // The peer leaves before the lease expires.
     let mut net = restarted(7..8);
     net.go_hub_dials(3, link);
     net.go_hub_says(3, link, &discovered(7, "n"));
@@ -322,7 +323,7 @@ fn a_hub_that_restarts_learns_the_peers_of_its_go_hub_again() {
     net.pass(GONE);
     assert_eq!(is_there(&mut net, 7), (None, 1, 0));
 
-    // Another Go hub echoes its messages.
+    // The Go hub only echoes the announcement of this hub.
     let mut net = restarted(7..8);
     net.go_hub_dials(3, link);
     net.go_hub_answers(3, link);

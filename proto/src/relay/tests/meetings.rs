@@ -1,4 +1,4 @@
-//! Tests of meetings of peers of two hubs: a hub speaks only for its own peers.
+//! Tests of meetings between peers of two hubs. A hub may send meetings only for its own peers.
 
 use super::numbers::{receives, triangle};
 use super::*;
@@ -10,8 +10,8 @@ fn meeting(about: u8, others: &[u8], to: MeetingEnd) -> Arc<Meeting> {
     Arc::new(Meeting { network: NetworkName::new("n"), about: id(about), stay: 1, others, to, kind: MeetingKind::Met })
 }
 
-/// Gives hub 2 a meeting in the name of hub 1, and returns the peers of the meetings that its shard receives: the
-/// subject and the others.
+/// Passes a meeting in the name of hub 1 to hub 2. Returns the peers of the meetings that the shard of hub 2 receives:
+/// `about` and `others`.
 fn met(net: &mut Net, life: HubIncarnation, meeting: Arc<Meeting>) -> Vec<(u8, Vec<u8>)> {
     let to_incarnation = net.hubs[&2].incarnation();
     let route = RouteHeader { to: hub(2), to_incarnation, from: hub(1), from_incarnation: life, hops: 1 };
@@ -69,7 +69,7 @@ fn a_meeting_is_sent_to_a_live_hub_over_a_hop_with_room() {
     assert_eq!((sent(&net), net.hears(2)), (1, vec![]), "its sender repeats it");
 }
 
-/// A hub's answer to a forged envelope arrives nowhere.
+/// Such outcomes arrive if a hub answers a forged signal.
 #[test]
 fn outcomes_that_nobody_waits_for_are_counted() {
     let mut net = triangle();

@@ -1,4 +1,4 @@
-//! Tests of two live hubs with one id, and of numbers that no hub can exceed.
+//! Tests of two live hubs with one id, and of numbers so great that no hub may exceed them.
 
 use super::*;
 use crate::limits::{GREATEST_TIME, GREATEST_TIME_FOLLOWED, MAX_ENDED_LIVES, RIVAL_PATIENCE, RIVAL_YIELD};
@@ -6,8 +6,8 @@ use crate::limits::{GREATEST_TIME, GREATEST_TIME_FOLLOWED, MAX_ENDED_LIVES, RIVA
 /// Time after which one of two hubs with one id has taken a new id.
 const PARTED: Duration = Duration::from_secs(8);
 
-/// Hubs 1 and 9 have the id of 1, and 9 is the later one. Each is linked with 3, where a peer watches. 3 may be linked
-/// with 4.
+/// Hubs 1 and 9 both have the id of hub 1. Hub 9 starts later, with a clock that differs by `later_by` milliseconds.
+/// Both are linked with hub 3, which has a peer.
 fn namesakes(later_by: i64) -> Net {
     let mut net = Net::new(0);
     net.start(1);
@@ -61,7 +61,7 @@ fn the_later_of_two_live_hubs_with_one_id_takes_a_new_one_and_each_peer_is_seen_
         assert_eq!(told, [&(9, MeshEvent::IdGivenUp(hub(1), new))]);
         assert!(net.events.contains(&(3, MeshEvent::TwoHubs(hub(1)))), "third hubs report it");
         assert_eq!(net.hears(9).iter().filter(|line| **line == "renamed").count(), 1);
-        // From now on they are two hubs, also for each other.
+        // From now on they are two different hubs, also for each other.
         assert_eq!(net.hubs[&9].locate(&id(11)), Some(hub(1)));
         assert_eq!(net.hubs[&9].locate(&id(19)), Some(new));
         assert_eq!(net.hubs[&1].locate(&id(19)), Some(new));
@@ -115,7 +115,7 @@ fn a_hub_with_the_same_id_and_millisecond_is_another_hub() {
 
 #[test]
 fn a_restarted_hub_keeps_its_id() {
-    // Its previous process sent a farewell, or was just killed, and its clock may have been ahead.
+    // The previous process of hub 1 sent a farewell or was killed, and its clock may have been ahead.
     for (polite, back) in [(true, 0), (false, 0), (true, 60_000), (false, 60_000)] {
         let mut net = Net::chain(4);
         net.pass(3 * RIVAL_PATIENCE);
@@ -185,7 +185,7 @@ fn two_ended_incarnations_that_are_recalled_in_turn_do_not_hide_a_hub_forever() 
     assert_eq!(net.hubs[&1].hub(), hub(1));
 }
 
-/// Sends hub 2 a forged heartbeat of hub 1.
+/// Passes a forged heartbeat of hub 1 to hub 2.
 fn lies(net: &mut Net, change: impl FnOnce(&mut crate::envelope::Heartbeat)) {
     let mut beat = (*net.hubs[&2].hubs[&hub(1)].beat).clone();
     change(&mut beat);
@@ -252,7 +252,7 @@ fn no_ended_incarnation_returns() {
     let mut net = Net::full(2);
     net.pass(HEARTBEAT);
     let via = Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
-    // Hub 7 is known only by the envelopes that hub 2 forwards. Its incarnations end one after another.
+    // Hub 7 is known only by envelopes that hub 2 forwards. The incarnations of hub 7 end one after another.
     let beat = |life: u64| {
         let known = net.hubs[&1].hubs[&hub(2)].beat.as_ref().clone();
         let incarnation = HubIncarnation(known.incarnation.0 + life);
@@ -276,7 +276,7 @@ fn no_ended_incarnation_returns() {
         hears(&mut net, Envelope::Heartbeat(Arc::new(late)));
         assert!(!known(&net), "{beat:?}");
     }
-    // The oldest incarnation is beyond the bound, and not remembered.
+    // The oldest incarnation is beyond the bound, and is no longer remembered.
     let oldest = crate::envelope::Heartbeat { number: 9, ..lives[0].clone() };
     hears(&mut net, Envelope::Heartbeat(Arc::new(oldest)));
     assert!(known(&net));

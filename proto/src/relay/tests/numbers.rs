@@ -1,5 +1,5 @@
-//! Tests of numbers, snapshots and orders that no working hub sends. Their effect on other hubs ends after a bounded
-//! time.
+//! Tests of wrong numbers, snapshots and orders of envelopes, which only faulty or hostile hubs send. Their effect on
+//! other hubs must end after a bounded time.
 
 use super::*;
 use crate::envelope::{Change, ChangeKind, Presence, RouteHeader, Routed, SignalEnvelope, SnapshotPart};
@@ -22,7 +22,7 @@ pub(super) fn triangle() -> Net {
     net
 }
 
-/// Hub `n` receives an envelope from hub 3.
+/// Passes an envelope from hub 3 to hub `n`.
 pub(super) fn receives(net: &mut Net, n: u8, envelope: Envelope) {
     let via = Hop::Link(net.hubs[&n].links.used_for(&hub(3)).unwrap());
     net.input(n, RelayInput::Received { via, envelope });
@@ -40,7 +40,7 @@ pub(super) fn forged_signal(net: &Net, counter: u64) -> Envelope {
     Envelope::Routed(route, Box::new(Routed::Signal(signal)))
 }
 
-/// Sends a signal from hub 1 to hub 2, and returns its outcome.
+/// Sends a signal from hub 1 to hub 2. Returns its outcome.
 fn outcome(net: &mut Net) -> String {
     net.hears(1);
     net.signals(1, 11, 12, 1);
@@ -208,7 +208,8 @@ fn along_a_chain_forged_changes_are_removed_hub_by_hub() {
     net.nothing_is_left();
 }
 
-/// Hub 2 has lost a change of hub 1 and requests a snapshot. The asked hub answers with these parts.
+/// Lets hub 2 miss a change of hub 1, so that it requests a snapshot. The asked hub answers with the parts that `part`
+/// returns.
 fn repairs(net: &mut Net, part: impl FnOnce(&SnapshotPart) -> Vec<SnapshotPart>) {
     net.loses = |envelope| matches!(envelope.kind(), EnvelopeKind::Change | EnvelopeKind::Snapshot);
     net.joins(1, 20, 0);
@@ -256,7 +257,7 @@ fn a_sender_of_wrong_snapshots_is_asked_less_often_and_others_are_asked() {
         net.run();
         Some(sync)
     };
-    // One change is missing, and every asked hub answers with an empty snapshot.
+    // One change is missing at hub 2, and every asked hub answers with an empty snapshot.
     let own = net.hubs[&1].own.seq;
     let forged = change(&net, own + 1, 99, ChangeKind::Up);
     receives(&mut net, 2, forged);
@@ -280,7 +281,7 @@ fn a_sender_of_wrong_snapshots_is_asked_less_often_and_others_are_asked() {
 
 #[test]
 fn a_snapshot_without_an_end_is_refused() {
-    // Empty parts, or the same peer in each part.
+    // The parts are empty, or all have the same peer.
     for bytes in [0, 1] {
         let mut net = triangle();
         repairs(&mut net, |whole| {
@@ -289,14 +290,15 @@ fn a_snapshot_without_an_end_is_refused() {
         });
         let relay = &net.hubs[&2];
         assert!(!relay.hubs[&hub(1)].repair.is_under_way() && relay.stats.snapshots_refused > 0);
-        // The other hubs have lost the same change, and first wait for their own snapshots.
+        // Hub 3 has lost the same change, and first waits for its own snapshot.
         net.pass(3 * SNAPSHOT_PATIENCE);
         assert!(agree(&net, 2));
         net.nothing_is_left();
     }
 }
 
-/// Sends a snapshot of many peers, part by part. Returns the time for which hub 2 waited for it.
+/// Sends an endless snapshot to hub 2: a part with this number of peers, `every` so often. Returns the time after which
+/// hub 2 gives it up.
 fn trickles(peers: usize, every: Duration) -> Duration {
     let mut net = triangle();
     let mut parts = Vec::new();

@@ -1,4 +1,4 @@
-//! Presence of hubs and peers.
+//! Tests of the presence of hubs and peers.
 
 use super::*;
 
@@ -225,7 +225,7 @@ fn frequent_heartbeats_do_not_delay_the_expiry_of_leases() {
     let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();
     net.hubs.remove(&2);
     let killed = net.now.at;
-    // Its link to 2 alternates between full and free, and it sends a heartbeat each time.
+    // Hub 1's link to hub 2 alternates between full and free, and hub 1 sends a heartbeat each time.
     while net.hubs[&1].hubs[&hub(2)].is_live() {
         net.input(1, RelayInput::Saturated { transport: Transport::Link(link) });
         net.input(1, RelayInput::Room { transport: Transport::Link(link) });

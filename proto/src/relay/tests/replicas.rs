@@ -1,4 +1,4 @@
-//! Tests of the replica of one hub's presence: its size, and its digest.
+//! Tests of the size and the digest of the replica of a hub's presence.
 
 use super::*;
 use crate::envelope::{Change, ChangeKind};

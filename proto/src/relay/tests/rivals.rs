@@ -1,5 +1,4 @@
-//! Tests of what one hub says and does about heartbeats of another incarnation: of its own id, or of the id of a known
-//! hub.
+//! Tests of a hub that receives heartbeats of another incarnation of its own id, or of the id of a known hub.
 
 use super::*;
 use crate::envelope::Heartbeat;
@@ -8,18 +7,18 @@ use crate::limits::{
     RIVAL_YIELD,
 };
 
-/// Number of milliseconds by which an incarnation may be later than the ended one that it follows.
+/// Maximum number of milliseconds by which an incarnation is later than the ended incarnation that it follows.
 const ABOUT_A_MINUTE: u64 = 1 << 16;
 
-/// Gives a hub a heartbeat over its link with another hub, and returns the heartbeats that it sends at once: the
-/// receiver and the heartbeat.
+/// Passes a heartbeat to hub `n` over its link with hub `from`. Returns the heartbeats that hub `n` then sends, each
+/// with its receiver.
 fn hears_beat(net: &mut Net, n: u8, from: u8, beat: Heartbeat) -> Vec<(u8, Heartbeat)> {
     let sent = beats_after(net, n, from, beat);
     net.run();
     sent
 }
 
-/// Like [`hears_beat`], but these heartbeats do not arrive yet.
+/// Like [`hears_beat`], but the sent heartbeats do not arrive at their receivers yet.
 fn beats_after(net: &mut Net, n: u8, from: u8, beat: Heartbeat) -> Vec<(u8, Heartbeat)> {
     let via = Hop::Link(net.hubs[&n].links.used_for(&hub(from)).unwrap());
     net.input(n, RelayInput::Received { via, envelope: Envelope::Heartbeat(Arc::new(beat)) });
@@ -34,7 +33,7 @@ fn last_beat(net: &Net, of: u8) -> Heartbeat {
     (*net.hubs[&2].hubs[&hub(of)].beat).clone()
 }
 
-/// Makes hub 1 learn from hub 2 that others remember a later incarnation of its own process.
+/// Hub 2 reports to hub 1 that other hubs remember a later incarnation of hub 1's own process.
 fn is_recalled(net: &mut Net, life: u64) {
     let process = net.hubs[&1].process();
     let beat = Heartbeat { incarnation: HubIncarnation(life), process, number: 1, ..last_beat(net, 1) };
@@ -60,7 +59,7 @@ fn processes_that_follow_the_same_incarnation_begin_different_ones() {
 
 #[test]
 fn a_hub_follows_incarnations_up_to_the_greatest_time_and_then_takes_a_new_id() {
-    // With key 1, the next incarnation is two milliseconds later.
+    // With key 1, a hub begins an incarnation two milliseconds after the one that it follows.
     for (recalled, keeps_id) in [(GREATEST_TIME_FOLLOWED - 2, true), (GREATEST_TIME_FOLLOWED - 1, false)] {
         let mut net = Net::full(2);
         is_recalled(&mut net, recalled);
@@ -98,7 +97,7 @@ fn a_hub_takes_a_different_id_each_time() {
     assert_eq!(net.hubs[&1].stats.ids_given_up, 3);
 }
 
-/// A heartbeat of another process with the id of hub 1, `later` milliseconds later.
+/// A heartbeat of another process with the id of hub 1, whose incarnation is `later` milliseconds later.
 fn namesake(net: &Net, later: i64, process: u64, number: u64) -> Heartbeat {
     let known = last_beat(net, 1);
     let incarnation = HubIncarnation(known.incarnation.0.saturating_add_signed(later));
@@ -124,7 +123,7 @@ fn the_heartbeat_that_a_second_hub_with_one_id_receives_has_its_age() {
 fn two_hubs_with_one_id_are_reported_when_the_same_two_have_sent_heartbeats_for_a_while() {
     let mut net = Net::full(3);
     let reported = |net: &Net| net.events.contains(&(2, MeshEvent::TwoHubs(hub(1))));
-    // Three processes each send one heartbeat: they may have been restarted one after another.
+    // Three processes send one heartbeat each. They may be restarts of one hub, so they are not reported.
     for process in 7..10 {
         let second = namesake(&net, 1_000, process, 1);
         hears_beat(&mut net, 2, 3, second);
@@ -156,7 +155,8 @@ fn a_heartbeat_of_an_earlier_incarnation_is_answered_and_forwarded_to_the_later_
     assert_eq!(sorted(sent), [(3, known.process, age_of_the_ended)], "the process knows that it began a later one");
 }
 
-/// Hub 1 hears heartbeats of another process with its id at these times after its start, in milliseconds.
+/// Hub 1 receives heartbeats of another process with its id. `at` are the times after the start of hub 1, in
+/// milliseconds.
 fn hears_rival(net: &mut Net, later: i64, at: &[u64]) {
     let began = net.hubs[&1].started;
     for (number, ms) in (1..).zip(at) {
@@ -232,7 +232,7 @@ fn a_hub_follows_an_ended_incarnation_at_once_if_it_is_young_and_otherwise_after
         assert_eq!(net.hubs[&1].incarnation() > ended.incarnation, follows, "{at:?}");
         assert_eq!(net.hubs[&1].hub(), hub(1));
     }
-    // A heartbeat that is younger than a lease is not one of an ended incarnation.
+    // A heartbeat that is younger than a lease does not belong to an ended incarnation.
     let mut net = linked();
     let beat = namesake(&net, 5_000, 7, 1);
     hears_beat(&mut net, 1, 2, Heartbeat { age_ms: lease - 1, ..beat.clone() });
@@ -275,7 +275,7 @@ fn two_hubs_with_one_id_are_reported_once() {
             at = net.now.at;
         }
         net.now.at = at + evidence;
-        // Both have just sent a heartbeat.
+        // Both hubs have just sent a heartbeat.
         let known = last_beat(&net, 1);
         hears_beat(&mut net, 2, 1, Heartbeat { number: known.number + 1, ..known });
         let second = namesake(&net, 1_000, 7, number);

@@ -1,4 +1,4 @@
-//! Signals, outcomes and takeovers between hubs.
+//! Tests of signals, outcomes and takeovers between hubs.
 
 use super::*;
 
@@ -55,7 +55,7 @@ fn a_takeover_asks_the_hub_that_holds_the_id() {
     assert_eq!(net.hears(1), ["answered 6 false"], "a session at an unreachable hub does not keep its id");
 }
 
-/// Its sender may have sent later signals straight to the mesh.
+/// The sender's shard may have posted later signals directly to the mesh.
 #[test]
 fn a_detoured_signal_is_not_delivered_after_its_target_has_joined() {
     let mut net = Net::chain(2);
@@ -74,14 +74,14 @@ fn a_detoured_signal_is_not_delivered_after_its_target_has_joined() {
     net.hears(2);
     net.signals_by_detour(2, 8, 7, 3);
     assert_eq!(net.hears(2), ["outcome 7 peer-not-found"], "nor when it has left again");
-    // In another session, the target counts as one that has never joined.
+    // A new session of the target counts as never having joined a network.
     net.leaves(1, 7, 0);
     net.opens(1, 7, 1);
     net.hears(2);
     net.signals_by_detour(2, 8, 7, 4);
     net.pass(HEARTBEAT);
     assert_eq!(net.hears(2), ["outcome 7 delivered"]);
-    // A sender that announced itself after its signal, or whose announcement has not arrived yet.
+    // The announcement of the next sender has not arrived yet, or follows its signal.
     net.opens(2, 9, 0);
     net.signals_by_detour(2, 9, 7, 5);
     assert_eq!(net.hears(2), ["outcome 7 peer-not-found"]);
@@ -97,7 +97,7 @@ fn a_signal_of_a_departed_sender_is_not_delivered() {
     net.pass(HEARTBEAT);
     assert_eq!(net.hears(2).pop().unwrap(), "signal 7 8");
     net.hears(1);
-    // Its leave arrives over a shorter route.
+    // The sender's leave arrives over a shorter route than its signal.
     let signal = net.signal(7, 8, 2, false);
     net.input(1, RelayInput::Letter(signal));
     let late = net.under_way.pop_back();

@@ -1,4 +1,4 @@
-//! Tests of links that stay open but carry nothing, and of routes that lose signals.
+//! Tests of links that stay open but carry no data, and of routes that lose signals.
 
 use super::*;
 use crate::limits::{HOLD, LINK_SILENCE, OUTCOME_PATIENCE, ROUTE_AVOIDED};
@@ -32,7 +32,7 @@ fn signals_avoid_a_link_that_drops_them_in_either_direction() {
         assert!(!reaches(&mut net, 1, 11, 12), "no hub can know yet: {swallows:?}");
         net.pass(NOTICED);
         assert!(reaches(&mut net, 1, 11, 12) && reaches(&mut net, 2, 12, 11), "{swallows:?}");
-        // Changes do not rely on that link either.
+        // Changes avoid that link, too.
         let now = net.now;
         let snapshots = |net: &mut Net| net.hubs.get_mut(&2).unwrap().stats(now).snapshots[1];
         let before = snapshots(&mut net);
@@ -81,7 +81,7 @@ fn a_long_message_in_parts_is_not_silence() {
 #[test]
 fn a_stopped_hub_finds_its_links_unchanged() {
     let mut net = triangle();
-    // Hub 1 is stopped; no other hub runs meanwhile.
+    // All hubs are stopped. Hub 1 continues first.
     let now = Now { at: net.now.at + LEASE / 2, wall_ms: net.now.wall_ms + 4_000 };
     net.now = now;
     let stopped = net.hubs.get_mut(&1).unwrap();
@@ -141,7 +141,7 @@ fn a_working_link_is_preferred_to_a_silent_one_of_any_incarnation() {
     let (link, incarnation) = (LinkId(99), HubIncarnation(net.hubs[&2].incarnation().0 + 1));
     net.input(1, RelayInput::LinkUp { link, hub: hub(2), incarnation });
     assert_eq!(net.hubs[&1].links.used_for(&hub(2)).unwrap(), link);
-    // If that incarnation belongs to another live hub, the link to it must not be used.
+    // If the incarnation of the new link belongs to another live hub, that link must not be used.
     let now = net.now.at;
     net.hubs.get_mut(&1).unwrap().hubs.get_mut(&hub(2)).unwrap().contest = Some(((incarnation, 7), now, true));
     net.hubs.get_mut(&1).unwrap().choose_link(hub(2));

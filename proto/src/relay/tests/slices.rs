@@ -7,7 +7,7 @@ use crate::limits::{GAP_PATIENCE, SLICE_PEERS};
 /// Number of peers that a slice of these tests examines.
 const SLICE: usize = 4;
 
-/// Three linked hubs with small slices. The third one has peers 10 up to `last`.
+/// Three linked hubs with small slices. Hub 3 has the peers 10 to `last`.
 fn crowded(last: u8) -> Net {
     let mut net = Net::new(0);
     net.tuning.slices = Slices { letters: usize::MAX, peers: SLICE, changes: SLICE, discarded: SLICE, kept: 8 };
@@ -26,7 +26,8 @@ fn crowded(last: u8) -> Net {
 }
 
 impl Net {
-    /// Runs slices until no work is left, and checks that each has at most `most` letters.
+    /// Runs the slices of hub `n` until no work is left. Checks that each slice has at most `most` letters, and returns
+    /// all letters.
     fn finish(&mut self, n: u8, most: usize) -> Vec<String> {
         let mut heard = Vec::new();
         while self.go_on(n) {
@@ -48,7 +49,7 @@ impl Net {
     }
 }
 
-/// The events that a shard receives, in order for each peer.
+/// The events that a shard received, by peer and in order.
 fn by_peer(heard: &[String]) -> BTreeMap<u8, Vec<&str>> {
     let mut by_peer = BTreeMap::new();
     for line in heard {
@@ -69,7 +70,7 @@ fn the_end_of_a_hub_reaches_the_shards_in_slices() {
     let stats = net.hubs.get_mut(&1).unwrap().stats(net.now).clone();
     assert_eq!((stats.unsettled_hubs, stats.remote_peers, stats.ghosts_evicted), (1, 50 - SLICE as u64, 50));
     assert!(stats.ghost_age_ms >= LEASE.as_millis() as u64, "they are still visible");
-    // Heartbeats are received and sent between two slices.
+    // Between two slices, heartbeats are still received and sent.
     net.pass(HEARTBEAT * 2);
     assert!(net.hubs.get_mut(&1).unwrap().stats(net.now).hubs == 1 && net.hears(1).is_empty());
     let mut heard = begun;
@@ -91,10 +92,10 @@ fn questions_about_a_peer_of_a_lost_hub_do_not_wait_for_its_slice() {
     net.joins(2, 59, 2);
     net.run();
     assert_eq!(net.hears(1), ["left 59 n peer-disconnected", "nowhere 59", "elsewhere 59", "joined 59 n"]);
-    // One peer connects here.
+    // Another peer of the lost hub connects to hub 1.
     net.letter(1, ToMesh::AskTakeover { peer: id(58), shard: ShardId(0), ticket: 7, resume: None, owner: false });
     assert_eq!(net.hears(1), ["left 58 n peer-disconnected", "nowhere 58", "answered 7 false"]);
-    // One of the peers receives a signal.
+    // A third peer of the lost hub is the target of a signal.
     net.opens(1, 5, 1);
     net.joins(1, 5, 1);
     net.signals(1, 5, 57, 1);
@@ -108,7 +109,7 @@ fn questions_about_a_peer_of_a_lost_hub_do_not_wait_for_its_slice() {
 fn a_hub_that_returns_during_its_sliced_end_causes_no_repeated_event() {
     let mut net = crowded(59);
     net.pauses = vec![1];
-    // The hub is cut off for longer than its lease, and one of its peers leaves meanwhile.
+    // Hub 3 is stopped for longer than its lease, and one of its peers leaves.
     net.stopped = Some(3);
     net.pass(LEASE + HEARTBEAT);
     let left = net.hears(1);
@@ -131,7 +132,7 @@ fn a_hub_that_returns_during_its_sliced_end_causes_no_repeated_event() {
     assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).remote_peers, 49);
 }
 
-/// A hub that has missed changes of the third hub, and has just repaired its replica. The first slice is done.
+/// Hub 1 misses the changes of hub 3 that `meanwhile` makes, and then installs a snapshot. The first slice is done.
 fn repaired(last: u8, meanwhile: impl FnOnce(&mut Net)) -> Net {
     let mut net = crowded(last);
     net.pauses = vec![1];
@@ -154,7 +155,7 @@ fn a_snapshot_is_installed_in_slices_with_changes_between_them() {
     });
     let mut heard = net.hears(1);
     assert!(heard.is_empty(), "further events about the first ones: {heard:?}");
-    // Changes of peers whose turn has not come: a goodbye, a leave, a return.
+    // Peers that no slice has reached change: one says goodbye, one leaves, and one leaves and returns.
     net.says_goodbye(3, 60, 1);
     net.leaves(3, 59, 1);
     net.leaves(3, 38, 1);
@@ -162,7 +163,7 @@ fn a_snapshot_is_installed_in_slices_with_changes_between_them() {
     net.joins(3, 38, 2);
     net.run();
     heard.extend(net.hears(1));
-    // A signal of a peer that the shards do not know yet.
+    // A peer that the shards do not know yet sends a signal.
     net.opens(1, 5, 1);
     net.joins(1, 5, 1);
     net.run();
@@ -197,7 +198,7 @@ fn changes_that_were_held_are_applied_in_slices() {
     let waiting = net.hubs[&1].hubs[&hub(3)].ahead.len();
     assert!(waiting > 70 && net.hears(1).is_empty(), "{waiting}");
     net.loses = |_| false;
-    // The snapshot has the state at its request, and changes continue meanwhile.
+    // The snapshot has the state at its request. Later changes are held and applied after it.
     net.pass(GAP_PATIENCE * 2);
     let mut heard = net.hears(1);
     heard.extend(net.finish(1, 4 * SLICE));
@@ -276,7 +277,7 @@ fn a_snapshot_has_the_state_at_its_start() {
     net.input(3, RelayInput::Room { transport: to_new });
     net.run();
     assert_eq!(net.hubs[&3].stats.sent[EnvelopeKind::Snapshot as usize], 1);
-    // Peers that have been read leave. Among the others, some leave, some join, and some return.
+    // One peer that has been read leaves. Of the other peers, one leaves, one joins, and one returns in a new session.
     net.leaves(3, 11, 1);
     net.leaves(3, 249, 1);
     net.leaves(3, 200, 1);
@@ -315,7 +316,7 @@ fn a_snapshot_during_which_too_many_peers_change_is_declined() {
 }
 
 impl Net {
-    /// Links a fourth hub with the third. The third hub has no room in its queue for the snapshot that the fourth
+    /// Links a fourth hub with the third. The queue of the third hub has no room for the snapshot that the fourth hub
     /// requests.
     fn link_without_room(&mut self) -> Transport {
         self.start(4);
@@ -344,7 +345,7 @@ fn the_end_of_a_legacy_link_reaches_the_shards_in_slices() {
     let begun = net.hears(1);
     assert_eq!(begun.len(), 2 * SLICE, "the first slice: {begun:?}");
     assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).unsettled_hubs, 1);
-    // A signal to a peer of that link fails, from this hub and from another one.
+    // A signal to a peer of that link fails, whether it is sent by a peer of hub 1 or of hub 3.
     net.opens(1, 5, 1);
     net.joins(1, 5, 1);
     net.signals(1, 5, 149, 1);
@@ -353,7 +354,7 @@ fn the_end_of_a_legacy_link_reaches_the_shards_in_slices() {
     net.pass(HEARTBEAT);
     assert_eq!(net.hears(3).last().unwrap(), "outcome 148 peer-not-found");
     assert_eq!(net.hears(1), ["left 148 n peer-disconnected", "nowhere 148"]);
-    // One peer returns on a new link, another peer at another hub: each leaves first.
+    // One peer returns on a new link, and another peer at another hub. Members receive the leave of each first.
     net.input(1, RelayInput::LegacyUp { link: next, hub: hub(50), dialed: true });
     net.input(1, RelayInput::LegacyText { link: next, text: &super::legacy::discovered(147, "n") });
     assert_eq!(net.hears(1), ["left 147 n peer-disconnected", "nowhere 147", "elsewhere 147", "joined 147 n"]);
@@ -378,7 +379,8 @@ fn a_new_legacy_link_announces_older_peers_in_slices() {
     assert_eq!(net.announced(link), [0; 0], "there is no room yet");
     net.input(1, RelayInput::LegacyText { link, text: &super::legacy::discovered(100, "n") });
     net.run();
-    // Before a peer's signal, the peer itself is announced. A peer that has left is not announced, and a later one is.
+    // Peer 58 is announced before its signal is sent. Peer 57 has left and is not announced. Peer 60 joins now and is
+    // announced.
     net.signals(3, 58, 100, 1);
     net.leaves(3, 57, 1);
     net.opens(2, 60, 1);

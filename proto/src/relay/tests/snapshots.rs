@@ -1,4 +1,4 @@
-//! Tests of requests for snapshots that arrive while the asked hub cannot serve them.
+//! Tests of requests for snapshots that the asked hub cannot serve at that time.
 
 use super::*;
 use crate::envelope::{Heartbeat, SnapshotRequest};
@@ -21,7 +21,7 @@ fn a_chain_is_complete_again_as_soon_as_its_cut_heals() {
     net.full.clear();
     net.input(1, RelayInput::Room { transport: slow });
     net.run();
-    // The repair needs no timeout of any of the three hubs.
+    // No timeout of the three hubs is necessary for the repair.
     for n in 2..=4 {
         assert_eq!(net.hears(n), ["elsewhere 7", "joined 7 n"], "hub {n}");
     }
@@ -29,7 +29,8 @@ fn a_chain_is_complete_again_as_soon_as_its_cut_heals() {
     net.nothing_is_left();
 }
 
-/// The middle hub of a chain of three requests a snapshot from hub 1 that does not arrive, so its repair takes long.
+/// A chain of three hubs. Hub 2 has requested a snapshot from hub 1 that does not arrive, so its repair is still in
+/// progress.
 fn repairing() -> (Net, HubIncarnation) {
     let mut net = Net::chain(3);
     net.joins(1, 7, 0);
@@ -75,7 +76,8 @@ fn a_bounded_number_of_requests_waits_for_a_repair() {
     assert_eq!(declined(&net), 0);
     asks(&mut net, 250);
     assert_eq!(declined(&net), 1);
-    // A hub that itself requests this snapshot from another hub must not make that hub wait.
+    // Hub 2 has asked hub 1 for this snapshot. A request of hub 1 for the same snapshot is declined, so that the two do
+    // not wait for each other.
     asks(&mut net, 1);
     assert_eq!(declined(&net), 2);
 }
@@ -114,7 +116,7 @@ fn snapshots_beyond_the_maximum_of_a_link_are_declined() {
     assert_eq!(net.hubs[&2].stats.sent[EnvelopeKind::SnapshotDeclined as usize], 1);
 }
 
-/// Hub 1 changes, and hub 2 receives its heartbeat, but not the change.
+/// Makes a change at hub 1 that no other hub receives.
 fn misses_a_change(net: &mut Net) {
     net.loses = |envelope| envelope.kind() == EnvelopeKind::Change;
     net.joins(1, 20, 0);
@@ -130,7 +132,7 @@ fn a_replica_that_is_behind_is_useless_to_a_neighbour_with_the_same_changes() {
     net.hubs.get_mut(&1).unwrap().beat(net.now);
     net.drain(1);
     net.run();
-    // Hub 2 waits for the missing change, and has not yet asked hub 1.
+    // Hub 2 waits for the missing change, and has not requested a snapshot from hub 1 yet.
     let relay = &net.hubs[&2];
     let (lag, have) = (relay.hubs[&hub(1)].lag(), relay.hubs[&hub(1)].holding.seq);
     assert!(lag > 0 && have > 0 && !relay.hubs[&hub(1)].repair.is_under_way());
@@ -175,7 +177,8 @@ fn a_hub_itself_is_asked_after_a_neighbour_has_sent_too_little() {
     net.joins(1, 7, 0);
     net.pass(2 * HEARTBEAT);
     misses_a_change(&mut net);
-    // Hub 1's heartbeats arrive earlier over the link, and hub 3 there lacks the change as well.
+    // The heartbeats of hub 1 arrive earlier over the link with hub 3. So hub 2 asks hub 3, which lacks the change as
+    // well.
     let link = net.hubs[&2].links.used_for(&hub(3)).unwrap();
     let asked = |net: &Net, n: u8| net.hubs[&n].stats.received[EnvelopeKind::SnapshotRequest as usize];
     let before = [asked(&net, 1), asked(&net, 3)];

@@ -1,4 +1,4 @@
-//! Signals between Go hubs and others.
+//! Tests of signals between Go hubs and other hubs.
 
 use super::*;
 
@@ -82,7 +82,7 @@ fn an_echoed_signal_makes_no_peer_known() {
     net.go_hub_says(1, link, &offer(7, 8, "n"));
     net.go_hub_says(1, link, &offer(50, 8, "n"));
     assert_eq!(net.hears(2), [""; 0], "hubs are not peers");
-    // After that time its messages count again.
+    // After LEGACY_ECHO, messages of the peer count again.
     net.pass(crate::limits::LEGACY_ECHO);
     net.go_hub_says(1, link, &offer(7, 8, "n"));
     assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
@@ -105,8 +105,8 @@ fn a_signal_between_go_hubs_does_not_come_back() {
     net.go_hub_says(1, one, &offer(7, 8, "n"));
     net.pass(HEARTBEAT);
     assert_eq!(net.sent_to_go(), [two]);
-    // The Go hub there no longer has the target, and sends the signal back. If the first hub is dead, this signal does
-    // not announce peer 7.
+    // The Go hub at hub 2 no longer has the target, and sends the signal back to hub 2. Even if hub 1 is dead, this
+    // signal does not announce peer 7.
     net.kill(1);
     net.hears(2);
     net.go_hub_says(2, two, &offer(7, 8, "n"));
@@ -120,7 +120,7 @@ fn if_two_hubs_are_linked_to_one_go_hub_neither_sends_its_signal_back() {
     let mut net = Net::full(2);
     let link = LinkId(99);
     net.go_hub(2, link);
-    // Peer 8 is behind a Go hub that hub 2 is linked with.
+    // Peer 8 is connected to the Go hub with which hub 2 is linked.
     net.go_hub_says(2, link, &discovered(8, "n"));
     net.go_hub(1, link);
     net.go_hub_says(1, link, &discovered(7, "n"));
@@ -176,7 +176,7 @@ fn signals_are_received_between_discovery_and_leave_at_a_go_hub_and_here() {
     }
     net.run();
     assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n", "signal 7 8", "left 7 n goodbye"]);
-    // The same in the other direction: for a peer of hub 1, and for a peer of hub 2.
+    // The same must be true in the other direction, for a peer of hub 1 and for a peer of hub 2.
     net.go_hub_says(1, link, &discovered(7, "n"));
     net.texts.clear();
     for hub in [1, 2] {
