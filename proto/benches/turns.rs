@@ -632,7 +632,7 @@ fn large_networks(size: Size, scene: &mut Scene) {
     scene.link();
     scene.pass(HEARTBEAT * 3);
     let now = scene.now;
-    assert_eq!(scene.mesh.relay.stats(now).remote_peers, u64::from(size.peers), "they are known");
+    assert_eq!(scene.mesh.relay.stats(now).remote_peers, u64::from(size.peers), "all peers of the other hub are known");
     let number = OTHER * 3;
     let at = usize::from(ShardId::home(&peer(number), size.shards, KEYS).0);
     let session = scene.shards[at].opens(peer(number), now);
@@ -688,14 +688,14 @@ fn main() {
     scene.other = None;
     scene.measure("the hub dies", Scene::kill_other);
     scene.check("death", slice);
-    assert_eq!(scene.mesh.relay.stats(scene.now).remote_peers, 0, "its peers have left");
+    assert_eq!(scene.mesh.relay.stats(scene.now).remote_peers, 0, "the peers of the dead hub have left");
 
     scene.start_other(size.networks);
     scene.link();
     scene.pass(HEARTBEAT * 3);
     scene.measure("its peers leave one by one", Scene::others_leave);
     scene.check("leaves", TURN_OUTPUTS + slice);
-    assert_eq!(scene.mesh.relay.stats(scene.now).remote_peers, 0, "they have left");
+    assert_eq!(scene.mesh.relay.stats(scene.now).remote_peers, 0, "all peers of the other hub have left");
     scene.kill_other();
 
     let hub = HubId(peer(u32::MAX - 3));
@@ -734,9 +734,9 @@ fn main() {
     scene.measure("the hub dies while the shards are stopped", |scene| {
         scene.stopped = true;
         scene.kill_other();
-        assert!(scene.mesh.unfinished && scene.mesh.waiting > SLICE_ROOM, "{} letters wait", scene.mesh.waiting);
-        assert!(scene.mesh.waiting <= SLICE_ROOM + slice, "{} letters wait", scene.mesh.waiting);
+        assert!(scene.mesh.unfinished && scene.mesh.waiting > SLICE_ROOM, "{} letters are queued", scene.mesh.waiting);
+        assert!(scene.mesh.waiting <= SLICE_ROOM + slice, "{} letters are queued", scene.mesh.waiting);
         scene.stopped = false;
     });
-    assert_eq!(scene.mesh.relay.stats(scene.now).remote_peers, 0, "its peers have left");
+    assert_eq!(scene.mesh.relay.stats(scene.now).remote_peers, 0, "the peers of the dead hub have left");
 }

@@ -261,7 +261,7 @@ mod tests {
         let later = START + SECOND / 2;
         assert!((0..5).all(|_| used.take(1, allowance, later).is_ok()));
         assert_eq!(used.take(3, allowance, later), Err(3 * SECOND / 10));
-        assert!(used.take(20, allowance, later + 60 * SECOND).is_ok(), "it was full again");
+        assert!(used.take(20, allowance, later + 60 * SECOND).is_ok(), "the bucket has refilled");
         assert!(Used::default().take(100, allowance, START).is_ok(), "more than a burst counts as a burst");
     }
 
@@ -282,7 +282,11 @@ mod tests {
         let (mut used, allowance) = (Used::default(), Allowance::new(10, 100));
         assert!(used.take_if_any(99, allowance, START).is_ok());
         assert!(used.take_if_any(500, allowance, START).is_ok(), "one unit is left");
-        assert_eq!(used.take_if_any(1, allowance, START), Err(99 * SECOND / 10 + 1), "the debt is at most a burst");
+        assert_eq!(
+            used.take_if_any(1, allowance, START),
+            Err(99 * SECOND / 10 + 1),
+            "the bucket owes at most one burst"
+        );
         assert!(used.take_if_any(1, allowance, START + 10 * SECOND).is_ok());
     }
 
@@ -308,9 +312,9 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_beyond_all_numbers_is_no_small_burst() {
+    fn a_burst_too_great_to_represent_is_still_a_great_burst() {
         let (mut used, allowance) = (Used::default(), Allowance::new(1, u64::MAX));
         assert!(used.take(1_000_000_000, allowance, START).is_ok());
-        assert!(used.take(u64::MAX, allowance, START).is_err(), "it counts as a whole burst");
+        assert!(used.take(u64::MAX, allowance, START).is_err(), "the great cost counts as a whole burst");
     }
 }

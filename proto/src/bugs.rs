@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_find_is_counted_and_the_first_of_each_site_is_noted() {
+    fn every_impossible_state_is_counted_and_the_first_of_each_site_is_noted() {
         let mut bugs = Bugs::default();
         for n in 0..3 {
             bugs.count(BugSite::LeaveNetwork, format_args!("the {n}th"));

@@ -100,7 +100,7 @@ mod tests {
 
     /// `printf %s 1700003600:abab… | openssl dgst -sha1 -hmac secret -binary | base64`
     #[test]
-    fn a_credential_is_that_of_coturn() {
+    fn credentials_have_the_form_that_coturn_expects() {
         let user = format!("1700003600:{}", "ab".repeat(20));
         assert_eq!(password("secret", &user), "XKMFn5NvyGDZWMvdEH4BNsD98wY=");
         let servers = IceServers::new("", turn(&["secret"]));

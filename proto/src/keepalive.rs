@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn with_the_go_hubs_timeout_a_session_gets_two_pings_and_a_minute() {
+    fn with_the_go_hubs_timeout_a_silent_session_gets_two_pings_and_is_dead_after_a_minute() {
         let patience = Patience::new(secs(300));
         let told = |silence, quiet, pings| {
             let life = Life { wrote: millis(NOW - secs(quiet)), ..silent_for(secs(silence), pings) };
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_for_the_client_needs_an_answer_too() {
+    fn a_ping_of_a_quiet_hub_must_be_answered_too() {
         let patience = Patience::new(secs(300));
         let life = Life { wrote: millis(NOW - secs(25)), ..silent_for(secs(24), 0) };
         assert_eq!(judge(patience, life, false), (Verdict::Ping(NOW + secs(25)), 1), "the next ping is too early");
@@ -330,10 +330,10 @@ mod tests {
             let now = Duration::from_millis(step * 100);
             wheel.expire(now, &mut due);
             for i in due.drain(..) {
-                assert!(seen[i].replace(now).is_none(), "{i} came twice");
+                assert!(seen[i].replace(now).is_none(), "timer {i} expired twice");
                 assert!(
                     now >= ats[i] && now < ats[i] + 2 * TICK,
-                    "{i} was due at {:?} and returned at \
+                    "timer {i} was due at {:?} and expired at \
                     {now:?}",
                     ats[i]
                 );

@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_bounds_are_the_ones_here() {
+    fn the_documented_bounds_equal_the_constants() {
         let bounds = [
             ("bytes of a message, all fragments together", DEFAULT_MAX_MESSAGE_BYTES),
             ("bytes of a `networkName`", MAX_NETWORK_NAME_BYTES),

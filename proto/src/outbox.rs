@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outbox_is_over_its_mark_only_above_it() {
+    fn an_outbox_at_its_mark_is_not_over_it() {
         let mut outbox = Outbox::default();
         assert_eq!(outbox.lost(), 0);
         (1..=OUTBOX_HIGH_WATER as u64).for_each(|n| outbox.push(signal(0, n)));

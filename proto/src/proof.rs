@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_proof_with_a_signature_and_a_host_is_read() {
+    fn only_a_proof_with_a_signature_and_a_host_is_accepted() {
         let digits = "ab".repeat(SIGNATURE_BYTES);
         let right = format!(r#"{{"type":"proof","data":{{"host":"h","signature":"{digits}"}}}}"#);
         assert_eq!(parse(&right), Some(Proof { host: "h".to_owned(), signature: [0xab; SIGNATURE_BYTES] }));

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_proxy_comes_first() {
+    fn the_address_of_the_last_proxy_is_first() {
         let clients = |value: &str| forwarded_for(value.as_bytes()).collect::<Vec<_>>();
         assert_eq!(
             clients("evil, 203.0.113.9:1234 ,2001:db8::1, [2001:db8::2]:80,::ffff:10.0.0.1"),

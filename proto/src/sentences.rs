@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_of_close_frames_are_short_and_fit_into_one() {
+    fn reasons_of_close_frames_are_short() {
         for (code, text) in CloseReason::ALL.iter().filter_map(|reason| reason.close_frame()) {
             assert!(text.len() <= 40 && !text.ends_with('.'), "{code} {text}");
         }

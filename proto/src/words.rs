@@ -54,7 +54,7 @@ fn only_a_draining_hub_processes_messages_that_arrive_after_its_close() {
 }
 
 #[test]
-fn a_client_that_reads_nothing_or_must_go_gets_the_close_before_its_queue() {
+fn a_client_that_does_not_read_or_was_removed_gets_its_close_frame_before_its_queue() {
     use CloseReason::{DeadPeer, Kicked, Replaced, SlowConsumer};
     for reason in CloseReason::ALL {
         let overtakes = [DeadPeer, Kicked, Replaced, SlowConsumer].contains(&reason);

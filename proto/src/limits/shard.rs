@@ -25,7 +25,7 @@ pub const DEFAULT_SEND_BUDGET_BYTES: usize = 512 * 1024 * 1024;
 /// Bytes that may be queued for a session even if SEND_BUDGET_BYTES is exhausted.
 pub const SEND_FLOOR_BYTES: usize = 256 * 1024;
 
-/// Minimum of [`SEND_FLOOR_BYTES`] on a hub with little memory, which lowers it.
+/// A hub with little memory lowers [`SEND_FLOOR_BYTES`], but not below this number of bytes.
 pub const LEAST_SEND_FLOOR_BYTES: usize = 32 * 1024;
 
 /// Default of RECEIVE_BUDGET_BYTES: maximum memory for incomplete messages of all sessions of the hub together. While a
@@ -209,8 +209,8 @@ pub const NOTICED_STOP: Duration = Duration::from_secs(1);
 const _: () = assert!(NOTICED_STOP.as_millis() == 10 * TICK.as_millis());
 
 /// Maximum number of commands queued for a shard: a drain, its end, and an operator's order. The hub gives a shard an
-/// operator's order only after the previous one. A further command is not executed, and its answer says that the shard
-/// is busy.
+/// operator's order only after the previous one. A further command is not executed. If it is an order, the operator
+/// gets the answer that the outcome is unknown.
 pub const SHARD_COMMANDS: usize = 4;
 
 /// Time in which the shards must execute an operator's order. After that, the answer to the operator says that the

@@ -202,7 +202,7 @@ mod tests {
         let changed = [1, SNAPSHOT_PEERS as u16 * 2, SNAPSHOT_PEERS as u16 * 2 + 1, SNAPSHOT_PEERS as u16 * 2 + 2];
         for (n, stays) in changed.into_iter().zip([true, false, true, true]) {
             assert_eq!(queue.keep(request(7).hub, &peer(n), held.get(&peer(n)), 8), []);
-            assert_eq!(queue.keep(request(8).hub, &peer(n), None, 0), [], "another hub's peer");
+            assert_eq!(queue.keep(request(8).hub, &peer(n), None, 0), [], "the peer belongs to another hub");
             held.remove(&peer(n));
             held.extend(stays.then(|| (peer(n), presence(n, 2))));
         }
@@ -217,7 +217,7 @@ mod tests {
     fn a_snapshot_that_keeps_too_many_peers_is_given_up() {
         let (held, mut queue) = begun(2 * SNAPSHOT_PEERS);
         let of_second_part = |n: u16| peer(2 * SNAPSHOT_PEERS as u16 + n);
-        assert_eq!(queue.keep(request(7).hub, &peer(0), None, 1), [], "it has been sent");
+        assert_eq!(queue.keep(request(7).hub, &peer(0), None, 1), [], "the peer has been sent already");
         assert_eq!(queue.keep(request(7).hub, &of_second_part(2), held.get(&of_second_part(2)), 1), []);
         let given_up = queue.keep(request(7).hub, &of_second_part(4), held.get(&of_second_part(4)), 1);
         assert_eq!(given_up, [(VIA, request(7))]);

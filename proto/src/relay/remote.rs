@@ -337,7 +337,7 @@ mod tests {
         }
         remote.beat = beat(15, 8);
         remote.doubt();
-        assert!(!remote.doubted && remote.mark.is_none(), "a heartbeat has the same number");
+        assert!(!remote.doubted && remote.mark.is_none(), "a heartbeat has confirmed the replica's number");
         // Changes that arrive before the heartbeat that counts them do not cause doubt.
         for number in 16..30 {
             remote.holding.seq += 1;
@@ -351,7 +351,7 @@ mod tests {
     fn the_age_of_a_heartbeat_is_the_used_part_of_its_lease() {
         let remote = remote(1, 0);
         assert_eq!((remote.age(NOW), remote.age(NOW + HEARTBEAT)), (Duration::ZERO, HEARTBEAT));
-        assert!(!remote.is_bridged(NOW), "it has sent nothing on the bridge");
+        assert!(!remote.is_bridged(NOW), "the hub has sent nothing on the bridge");
     }
 
     #[test]

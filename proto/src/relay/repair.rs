@@ -401,7 +401,7 @@ mod tests {
     fn a_wrong_snapshot_is_replaced_over_another_hop_after_a_pause() {
         let mut repair = Repair::default();
         repair.note_wrong(NOW);
-        assert!(repair.is_asking(NOW), "it is the first request");
+        assert!(repair.is_asking(NOW), "the first request has no pause");
         repair.ask([A, B].into_iter(), NOW);
         assert!(repair.complete(1, NOW).is_none(), "the snapshot lacks a known change");
         let Snapshot { via, seq, .. } = repair.complete(0, NOW).unwrap();
@@ -416,7 +416,7 @@ mod tests {
         let mut repair = after(3);
         repair.note_behind(NOW);
         repair.note_agrees(false);
-        assert!(!repair.is_vain() && repair.behind_since() == Some(NOW), "later changes have arrived, with a gap");
+        assert!(!repair.is_vain() && repair.behind_since() == Some(NOW), "a gap before later changes remains");
         repair.note_agrees(true);
         assert_eq!((repair.behind_since(), repair.due()), (None, None));
     }

@@ -88,7 +88,7 @@ impl Relay {
 
     /// Reports an outcome to a sender of this hub.
     fn resolve(&mut self, origin: Origin, target: PeerId, outcome: Outcome) {
-        // Signals from a Go hub have no sender that could receive an outcome.
+        // The sender of a signal from a Go hub receives no outcome.
         let Sender::Session { shard, ticket, .. } = origin.sender else { return };
         match outcome {
             Outcome::Delivered if ticket.is_none() => self.stats.delivered += 1,

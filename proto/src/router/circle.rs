@@ -159,8 +159,7 @@ impl Circle {
             }
             Err(at) => {
                 if self.all.len() == self.all.capacity() {
-                    // The capacity grows by a half instead of doubling, because most circles that are full grow little
-                    // more.
+                    // The capacity grows by a half instead of doubling, because most circles grow little after that.
                     self.all.reserve_exact(8 + self.all.len() / 2);
                 }
                 self.all.insert(at, Acquaintance { peer, marks: bond.marks() });
@@ -317,7 +316,7 @@ mod tests {
         circle.decline(&peers[1]);
         circle.part(&peers[2]);
         assert_eq!(circle.dequeue(), [peers[3]]);
-        assert!(circle.enqueue(), "it is no longer queued");
+        assert!(circle.enqueue(), "the circle is no longer queued");
         let confirmed = |at: usize| circle.is_confirmed(&peers[at]);
         assert_eq!([0, 1, 2, 3].map(confirmed), [Some(true), Some(false), None, Some(false)]);
     }

@@ -155,8 +155,11 @@ mod tests {
     #[test]
     fn a_member_announced_early_has_no_turn() {
         let (mut cursor, (rank, peer)) = (at(5), member(7));
-        assert!(cursor.introduce(rank, &peer) && !cursor.introduce(rank, &peer), "once");
-        assert!(cursor.notify(rank, &peer, MemberEvent::Renewed), "it is known");
+        assert!(
+            cursor.introduce(rank, &peer) && !cursor.introduce(rank, &peer),
+            "a member is announced early at most once"
+        );
+        assert!(cursor.notify(rank, &peer, MemberEvent::Renewed), "the new member knows this member");
         assert!(!cursor.turn(&peer) && cursor.turn(&peer));
         assert_eq!(cursor.early(), 0);
     }
@@ -166,7 +169,7 @@ mod tests {
         let (mut cursor, (rank, peer)) = (at(5), member(7));
         cursor.introduce(rank, &peer);
         assert!(cursor.notify(rank, &peer, MemberEvent::Left));
-        assert!(!cursor.notify(rank, &peer, MemberEvent::Left), "it has left");
+        assert!(!cursor.notify(rank, &peer, MemberEvent::Left), "the member has left already");
         assert_eq!(cursor.early(), 0);
     }
 
@@ -186,6 +189,6 @@ mod tests {
         cursor.acknowledge();
         assert!(cursor.interrupted().is_acknowledged(), "the answer is still pending");
         let mut all = RosterCursor::again(Some(member(255).0));
-        assert!(all.notify(later_rank, &later, MemberEvent::Left), "everybody is known");
+        assert!(all.notify(later_rank, &later, MemberEvent::Left), "all members are known after a complete pass");
     }
 }

@@ -99,12 +99,12 @@ mod tests {
     }
 
     #[test]
-    fn exclusions_are_bounded_and_make_room_when_they_are_over() {
+    fn exclusions_are_bounded_and_expired_ones_make_room() {
         let mut out = Exclusions::new(Keys(1, 2));
         assert!((0..MAX_EXCLUSIONS as u32).all(|n| out.set(Excluded::Peer(peer(n)), MINUTE, START)));
         let one_more = Excluded::Peer(peer(u32::MAX));
         assert!(!out.set(one_more.clone(), MINUTE, START));
-        assert!(out.set(Excluded::Peer(peer(0)), MINUTE * 2, START), "it already has an entry");
+        assert!(out.set(Excluded::Peer(peer(0)), MINUTE * 2, START), "the peer already has an entry");
         assert!(out.set(one_more, MINUTE, START + MINUTE));
         assert_eq!(out.until.len(), 2);
     }

@@ -154,7 +154,7 @@ mod tests {
         let (mut expiries, mut held) = (Expiries::default(), Held::new(Grant::everywhere().until(1_030_000)));
         expiries.watch(id(1), &mut held, at(10));
         assert_eq!(expiries.next_due(at(19).at), None);
-        assert_eq!(expiries.next_due(at(20).at), Some(id(1)), "of the 20 s that were left, half is over");
+        assert_eq!(expiries.next_due(at(20).at), Some(id(1)), "half of the remaining 20 s has passed");
         expiries.judge(id(1), &mut held, at(20).at);
         expiries.replace(id(1), &mut held, Grant::everywhere().until(1_500_000), at(21));
         assert_eq!(expiries.next_deadline(), Some(Duration::from_secs(440)));

@@ -149,7 +149,7 @@ mod tests {
         leaving.add(session(2), leaver(2), vec![a, d]);
         let at = |taken: Option<(NetworkIx, Leaver)>| taken.map(|(ix, leaver)| (ix, leaver.peer));
         let (one, two) = (leaver(1).peer, leaver(2).peer);
-        assert_eq!(at(leaving.take(Some(session(1)), Some(d))), None, "another session left it");
+        assert_eq!(at(leaving.take(Some(session(1)), Some(d))), None, "another session has left this network");
         assert_eq!(at(leaving.take(Some(session(1)), Some(c))), Some((c, one)));
         assert_eq!(at(leaving.take(Some(session(2)), Some(a))), Some((a, two)));
         assert!(leaving.has(&one, leaver(1).claim, a) && !leaving.has(&two, leaver(2).claim, a));

@@ -215,7 +215,7 @@ impl Router {
         }
     }
 
-    /// Notifies the bounded sessions that know a member of its change.
+    /// Notifies the bounded sessions that know a member when this member changes.
     pub(super) fn notify_knowers(
         &mut self,
         ix: NetworkIx,

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn circles_are_due_in_their_order_after_the_patience() {
+    fn circles_are_due_in_order_after_the_meeting_patience() {
         let mut meetings = Meetings::default();
         meetings.wait(circle(1), START);
         meetings.wait(circle(2), START + Duration::from_millis(1));

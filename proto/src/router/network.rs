@@ -383,7 +383,7 @@ impl Network {
         let drawn = |(peer, member): (&PeerId, &Member)| lots.is_none_or(|l| l.get(member.lot as usize) == Some(peer));
         ensure(self.members.iter().all(drawn), || "a member's index in the lots is wrong".to_owned())?;
         ensure(lots.is_none_or(|lots| lots.len() == self.members.len()), || {
-            "there are more lots than members".to_owned()
+            "the number of lots is not the number of members".to_owned()
         })
     }
 }

@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn bounded_members_are_counted_apart() {
+    fn bounded_members_are_counted_separately() {
         let (mut rosters, ix) = rosters();
         let bounded = Discovery::Closest(2);
         for (n, discovery) in
@@ -324,7 +324,7 @@ mod tests {
         for hidden in [3, 5, 4] {
             assert_eq!(rosters.arrive(ix, &announcement(PEER, hidden, 1, Discovery::All)), MemberArrival::Hidden);
         }
-        assert!(rosters.reveal(ix, PEER, claim(9)).is_err(), "it has not been struck");
+        assert!(rosters.reveal(ix, PEER, claim(9)).is_err(), "the member is still in the roster");
         assert!(rosters.strike(ix, &PEER, claim(8)).is_none() && rosters.strike(ix, &PEER, claim(9)).is_some());
         let revealed = rosters.reveal(ix, PEER, claim(9)).unwrap();
         assert_eq!(revealed.map(|announcement| announcement.claim), Some(claim(5)));
@@ -339,7 +339,7 @@ mod tests {
         assert!(rosters.reveal(ix, PEER, claim(5)).unwrap().is_none());
         rosters.strike(ix, &PEER, claim(9));
         assert!(rosters.reveal(ix, PEER, claim(9)).unwrap().is_none());
-        assert!(rosters.audit().is_err(), "nobody is in it");
+        assert!(rosters.audit().is_err(), "an empty network must not remain");
         rosters.tidy(ix);
         assert_eq!((rosters.len(), rosters.audit()), (0, Ok(())));
     }

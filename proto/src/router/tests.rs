@@ -94,7 +94,7 @@ const fn session(slot: u32, generation: u32) -> SessionId {
 }
 
 #[test]
-fn peers_that_left_leave_no_state() {
+fn sessions_that_have_ended_leave_no_state() {
     let mut day = Day::new(128);
     for i in 0..1000 {
         let (a, b, newcomer) = (session(0, i), session(1, i), session(2, i));
@@ -113,7 +113,7 @@ fn peers_that_left_leave_no_state() {
             day.closes(session);
         }
     }
-    assert!(day.router.takeovers.deadlines() <= 4, "only those of the last two seconds");
+    assert!(day.router.takeovers.deadlines() <= 4, "only deadlines of the last two seconds remain");
     day.pass(RECEIPT_TIMEOUT);
     let Router { sessions, by_peer, rosters, takeovers, tickets, .. } = &day.router;
     assert_eq!((sessions.len(), by_peer.len(), rosters.len(), rosters.members()), (0, 0, 0, 0));
@@ -319,7 +319,7 @@ fn an_unbounded_peer_that_returned_unnoticed_has_no_acquaintances() {
     assert_eq!(
         told(&day.hears(joined(9, claim, stay(1)))),
         [MessageKind::PeerDiscovered],
-        "the peer wants to know one other"
+        "the peer requests to know one other peer"
     );
     assert_eq!(told(&day.hears(joined(9, claim, stay(1)))), [MessageKind::PeerDiscovered], "announced again");
     let returned = day.hears(joined(9, claim, stay(2)));

@@ -130,7 +130,7 @@ mod tests {
     const START: Duration = Duration::from_secs(100);
 
     #[test]
-    fn refusals_without_a_pause_exhaust_patience() {
+    fn refusals_that_continue_without_a_pause_close_the_session() {
         let mut usage = SessionUsage::default();
         let step = RATE_LIMIT_PAUSE / 2;
         let mut now = START;
@@ -166,7 +166,11 @@ mod tests {
         for _ in 0..1000 {
             busy.take(BudgetItem::Messages, 1, &own, START).unwrap();
         }
-        assert_eq!(busy.take_of(&mut network, item, (&own, &shared), START), Ok(()), "the network has one");
+        assert_eq!(
+            busy.take_of(&mut network, item, (&own, &shared), START),
+            Ok(()),
+            "the network's budget has one message"
+        );
         let exceeded = busy.take_of(&mut network, item, (&own, &shared), START).unwrap_err();
         // The session is 375 messages above the light part of 625, and needs 1.875 s at 200 per second. The network has
         // a message left after one second.
@@ -175,7 +179,11 @@ mod tests {
             assert_eq!(quiet.take_of(&mut network, item, (&own, &shared), START), Ok(()));
         }
         let later = START + Duration::from_millis(1_875);
-        assert_eq!(busy.take_of(&mut network, item, (&own, &shared), later), Ok(()), "it is light again");
+        assert_eq!(
+            busy.take_of(&mut network, item, (&own, &shared), later),
+            Ok(()),
+            "the session has used little of its burst again"
+        );
     }
 
     #[test]

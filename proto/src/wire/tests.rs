@@ -37,7 +37,7 @@ fn keys(object: &str) -> Vec<String> {
             }
             continue;
         }
-        assert!(!c.is_whitespace(), "not compact: {object}");
+        assert!(!c.is_whitespace(), "the object has white space: {object}");
         match c {
             '{' | '[' => depth += 1,
             '}' | ']' => depth -= 1,
@@ -116,7 +116,7 @@ proptest! {
     }
 
     #[test]
-    fn a_signal_frame_wraps_its_data(from in peer(), to in peer(), network: String, raw: String, at in millis()) {
+    fn a_signal_frame_contains_its_data(from in peer(), to in peer(), network: String, raw: String, at in millis()) {
         let data = serde_json::to_string(&raw).unwrap();
         for kind in MessageKind::ALL {
             let MessageKind::Signal(kind) = kind else { continue };
@@ -258,7 +258,7 @@ proptest! {
     }
 
     #[test]
-    fn a_pong_has_the_time(to in peer(), at in millis()) {
+    fn a_pong_contains_the_time(to in peer(), at in millis()) {
         let mut out = Vec::new();
         let frame = pong(&mut out, &to, at);
         prop_assert_eq!(&data_of(payload(&out[frame]), "pong", "system", &to, "global", at)["timestamp"], at);

@@ -58,9 +58,9 @@ fn read<'c>(
             let had = waiting.clone();
             match decoder.decode(&mut waiting)? {
                 Progress::Need(bytes) => {
-                    assert!(bytes > had.len(), "asks for {bytes}, has {}", had.len());
+                    assert!(bytes > had.len(), "the decoder asks for {bytes} bytes, but has {}", had.len());
                     let most = max.max(MAX_CONTROL_PAYLOAD).saturating_add(MAX_CLIENT_HEADER);
-                    assert!(bytes <= most, "asks for {bytes} at {max}");
+                    assert!(bytes <= most, "the decoder asks for {bytes} bytes with a limit of {max}");
                     assert_eq!(waiting, had, "the reader changed bytes that it did not accept");
                     break;
                 }
@@ -114,7 +114,7 @@ fn check(max: usize, frames: &[Vec<u8>], events: &[Event<'_>], end: Result<usize
     for size in [stream.len().max(1), small] {
         let mut expected = events.iter();
         let got = read(max, stream.chunks(size), |event| assert_eq!(Some(&event), expected.next(), "{size} at a time"));
-        assert_eq!(expected.as_slice(), [], "not received, {size} bytes at a time");
+        assert_eq!(expected.as_slice(), [], "events are missing, with {size} bytes at a time");
         assert_eq!(got, end, "{size} at a time");
         let mut expected = events.iter();
         let got = read_pieces(max, stream.chunks(size), |event| assert_eq!(Some(&event), expected.next()));
@@ -285,7 +285,7 @@ fn a_client_writes_what_a_server_reads() {
 }
 
 #[test]
-fn a_mask_of_zeros_is_a_mask() {
+fn a_mask_of_zeros_is_accepted() {
     accepts(&[vec![FIN | TEXT, MASKED | 2, 0, 0, 0, 0, b'h', b'i']], &[Event::Text("hi")]);
 }
 
@@ -446,7 +446,7 @@ fn empty_fragments_hold_no_memory() {
 }
 
 #[test]
-fn text_is_utf8() {
+fn text_that_is_not_utf8_is_refused() {
     for bad in [
         &b"\x80"[..],
         b"ab\xff",
@@ -527,7 +527,7 @@ fn the_reason_of_a_close_is_utf8() {
 }
 
 #[test]
-fn a_violation_has_its_close_code() {
+fn each_violation_has_the_close_code_of_its_close_reason() {
     for violation in [Violation::Protocol("rule"), Violation::NotUtf8, Violation::TooLarge] {
         let (code, _) = CloseReason::from(violation).close_frame().unwrap();
         assert_eq!(code, violation.close_code());

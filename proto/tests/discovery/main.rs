@@ -28,7 +28,7 @@ fn filled(shards: u16, k: u8, n: u64) -> Crowd {
         let events = crowd.joins(peer);
         assert_eq!(events, 2 * wanted.min(others.len()), "{shards} shards, K = {k}, peer number {i}");
         let knows = crowd.knows(peer);
-        assert!(knows.is_superset(&closest(&others, peer, k.into())), "{peer:?} does not know its closest");
+        assert!(knows.is_superset(&closest(&others, peer, k.into())), "{peer:?} does not know its closest members");
     }
     crowd.is_symmetric();
     crowd

@@ -31,7 +31,7 @@ fn a_requested_number_of_acquaintances_is_above_zero() {
 }
 
 #[test]
-fn a_type_is_echoed_up_to_a_number_of_bytes_and_in_whole_characters() {
+fn an_echoed_type_is_truncated_between_characters() {
     let most = limits::MAX_ECHOED_TYPE_BYTES;
     for (kind, echoed) in [
         ("x".repeat(most - 1), most - 1),

@@ -104,14 +104,17 @@ mod tests {
         let name = NetworkName::new;
         let half = "x".repeat(MAX_LEGACY_WAITING_BYTES / 2 - "a".len());
         assert!(waiting.keep(peer(1), name("a"), &half, Duration::ZERO));
-        assert!(waiting.keep(peer(1), name("a"), &half, Duration::from_secs(1)), "in the place of the first");
+        assert!(
+            waiting.keep(peer(1), name("a"), &half, Duration::from_secs(1)),
+            "the repeated announcement replaces the first"
+        );
         assert!(waiting.keep(peer(2), name("a"), &half, Duration::from_secs(2)));
         assert!(!waiting.keep(peer(3), name("a"), "x", Duration::from_secs(2)));
         let late = LEGACY_WAIT + Duration::from_secs(1);
-        assert!(waiting.keep(peer(3), name("a"), "x", late), "the first has waited for too long");
+        assert!(waiting.keep(peer(3), name("a"), "x", late), "the first announcement has expired");
         assert_eq!(waiting.bytes, size(&name("a"), &half) + size(&name("a"), "x"));
         assert!(waiting.take(&peer(1), late).is_empty());
-        assert_eq!(waiting.take(&peer(2), late + Duration::from_secs(1)), [], "too late");
+        assert_eq!(waiting.take(&peer(2), late + Duration::from_secs(1)), [], "the announcement has expired");
         assert!(!waiting.forget(&peer(3), Some(name("b"))));
         assert!(waiting.forget(&peer(3), None) && is_empty(&waiting));
     }
@@ -137,7 +140,7 @@ mod tests {
         assert!(keeps(1, full), "a known announcement is replaced");
         let late = LEGACY_WAIT + millis(2);
         let kept = (0..4).map(|n| keeps(MAX_LEGACY_WAITING + n, late)).collect::<Vec<_>>();
-        assert_eq!(kept, [true, true, false, false], "in the places of 0 and 2");
+        assert_eq!(kept, [true, true, false, false], "the expired announcements 0 and 2 make room");
         assert_eq!((waiting.words.len(), waiting.by_age.len()), (MAX_LEGACY_WAITING, MAX_LEGACY_WAITING));
         waiting.expire(Duration::MAX - LEGACY_WAIT);
         assert!(is_empty(&waiting));
@@ -154,8 +157,14 @@ mod tests {
             assert_eq!(waiting.bytes, bytes);
         }
         assert!(!waiting.keep(peer(1), NetworkName::new("one more"), "{}", Duration::ZERO));
-        assert!(waiting.keep(peer(1), NetworkName::new(&format!("{:0256}", 0)), "{}", Duration::ZERO), "again");
-        assert!(waiting.keep(peer(2), NetworkName::new("one more"), "{}", Duration::ZERO), "of another peer");
+        assert!(
+            waiting.keep(peer(1), NetworkName::new(&format!("{:0256}", 0)), "{}", Duration::ZERO),
+            "a repeated announcement needs no more room"
+        );
+        assert!(
+            waiting.keep(peer(2), NetworkName::new("one more"), "{}", Duration::ZERO),
+            "another peer has its own bound"
+        );
         assert_eq!(waiting.take(&peer(1), Duration::ZERO).len(), DEFAULT_MAX_NETWORKS_PER_PEER);
         assert!(waiting.forget(&peer(2), None) && is_empty(&waiting));
     }

@@ -207,11 +207,15 @@ mod tests {
     #[test]
     fn signals_are_delivered_in_order_and_once() {
         let mut inbound = after_the_first();
-        assert_eq!(inbound.arrives(&signal(2, 0), 0, false, usize::MAX, NOW), Arrival::Hold, "its hub is lost");
+        assert_eq!(
+            inbound.arrives(&signal(2, 0), 0, false, usize::MAX, NOW),
+            Arrival::Hold,
+            "the hub of the signal is lost"
+        );
         hold(&mut inbound, 3, 0);
         assert_eq!(inbound.arrives(&signal(3, 0), 0, true, usize::MAX, NOW), Arrival::Repeated);
         assert!(inbound.next(0).is_none(), "2 is missing");
-        assert_eq!(inbound.arrives(&signal(2, 0), 0, true, usize::MAX, NOW), Arrival::Hold, "3 follows it");
+        assert_eq!(inbound.arrives(&signal(2, 0), 0, true, usize::MAX, NOW), Arrival::Hold, "signal 3 already waits");
         hold(&mut inbound, 2, 7);
         assert!(inbound.next(6).is_none(), "the sender of 2 is not known yet");
         assert_eq!(inbound.next(7).map(|signal| signal.counter), Some(2));
@@ -244,7 +248,7 @@ mod tests {
         let mut inbound = after_the_first();
         hold(&mut inbound, 2, 7);
         hold(&mut inbound, 3, 0);
-        assert!(inbound.give_up(7).is_none(), "it is known");
+        assert!(inbound.give_up(7).is_none(), "the sender is known");
         assert_eq!(inbound.give_up(6).map(|signal| signal.counter), Some(2));
         assert_eq!(inbound.next(6).map(|signal| signal.counter), Some(3));
     }

@@ -55,7 +55,7 @@ impl Outbound {
     /// Advances the counter as if this number of signals had been sent, lost and given up.
     #[cfg(test)]
     pub(in crate::relay) fn lose(&mut self, count: u64) {
-        debug_assert!(self.recent.is_empty(), "none is open");
+        debug_assert!(self.recent.is_empty(), "no signal is outstanding");
         self.counter += count;
     }
 
@@ -196,7 +196,7 @@ mod tests {
         }
         assert!(
             outbound.take(1).is_none() && outbound.take(count + 1).is_none(),
-            "each once, and no signal that was not sent"
+            "a signal is taken once, and only if it was sent"
         );
         let slow_ones: Vec<u64> = (1..=count - 20).filter(|&n| slow(n)).collect();
         assert_eq!(outbound.len(), slow_ones.len() + 20);

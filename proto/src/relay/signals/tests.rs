@@ -35,7 +35,7 @@ fn the_size_of_waiting_signals_is_that_of_those_that_still_wait() {
     let size = |bytes: &[usize]| bytes.iter().map(|frame| frame + MEMBER_BYTES).sum::<usize>();
     let mut inbound = waiting([signal(2, 9, 100), signal(3, 0, 20), signal(4, 0, 3), signal(6, 0, 50)]);
     assert_eq!(inbound.bytes(), size(&[100, 20, 3, 50]));
-    assert_eq!(inbound.give_up(0).map(|signal| signal.counter), Some(2), "its sender stays unknown");
+    assert_eq!(inbound.give_up(0).map(|signal| signal.counter), Some(2), "the sender of signal 2 stays unknown");
     assert_eq!(inbound.bytes(), size(&[20, 3, 50]));
     assert_eq!(inbound.next(0).map(|signal| signal.counter), Some(3));
     assert_eq!(inbound.bytes(), size(&[3, 50]));

@@ -31,7 +31,10 @@ fn heartbeats_of_more_hubs_than_a_hub_remembers_are_ignored() {
     net.run();
     let is_known = |net: &Net, n| net.hubs[&1].hubs.contains_key(&invented(n));
     assert_eq!(net.hubs[&1].hubs.len(), MAX_HUBS);
-    assert!(is_known(&net, MAX_HUBS - 2) && !is_known(&net, MAX_HUBS - 1), "the first ones, besides hub 2");
+    assert!(
+        is_known(&net, MAX_HUBS - 2) && !is_known(&net, MAX_HUBS - 1),
+        "hub 2 and the first invented hubs are remembered"
+    );
     assert_eq!(net.hubs[&1].stats.presence_refused, [11, 0, 0, 0, 0]);
     net.pass(GONE);
     assert_eq!(net.hubs[&1].locate(&id(8)), Some(hub(2)), "a known hub stays");
@@ -157,7 +160,7 @@ fn signals_beyond_those_that_may_be_in_flight_are_unreachable() {
     net.hears(1);
     net.loses = |envelope| envelope.kind() == EnvelopeKind::Signal;
     (1..=4).for_each(|ticket| net.signals(1, 7, 8, ticket));
-    assert_eq!(net.hears(1), ["outcome 8 unreachable"], "the fourth gets it at once");
+    assert_eq!(net.hears(1), ["outcome 8 unreachable"], "the fourth signal fails immediately");
     net.pass(RECEIPT_TIMEOUT + HEARTBEAT);
     assert_eq!(net.hears(1), [""; 0], "their senders' shards have reported them as unknown");
     net.loses = |_| false;
@@ -184,7 +187,7 @@ fn signals_beyond_those_that_are_held_for_an_earlier_one_are_unreachable() {
     assert!(matches!(remote.outcomes[..], [(_, Outcome::Failed(ErrorCode::Unreachable))]));
     net.hears(2);
     net.pass(HOLD + HEARTBEAT);
-    assert_eq!(net.hears(2).len(), MAX_SIGNALS_HELD, "the others are delivered after the hold time");
+    assert_eq!(net.hears(2).len(), MAX_SIGNALS_HELD, "the held signals are delivered after the hold time");
     assert_eq!(net.hubs[&2].hubs[&hub(1)].inbound.len(), 0);
 }
 
@@ -248,7 +251,7 @@ fn signals_use_another_route_when_it_has_been_faster_for_some_heartbeats() {
     beat(&mut paths, slow, fast);
     for _ in 1..ROUTE_PATIENCE {
         beat(&mut paths, fast, slow);
-        assert_eq!(paths.best(), Some(slow), "in a row");
+        assert_eq!(paths.best(), Some(slow), "the faster heartbeats must be successive");
     }
     beat(&mut paths, fast, slow);
     assert_eq!(paths.best(), Some(fast));
@@ -267,7 +270,7 @@ fn a_part_of_a_snapshot_is_full_by_its_bytes() {
         if let Envelope::Snapshot(part) = envelope {
             let bytes = |peer: &Arc<crate::envelope::Presence>| peer.memberships[0].discovered.frame_len();
             let before: usize = part.peers.iter().rev().skip(1).map(bytes).sum();
-            assert!(before < SNAPSHOT_BYTES, "only the last peer exceeds it");
+            assert!(before < SNAPSHOT_BYTES, "only the last peer exceeds the limit");
             assert!(part.last || before + bytes(&part.peers[0]) >= SNAPSHOT_BYTES);
         }
         false

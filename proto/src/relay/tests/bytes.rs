@@ -82,7 +82,7 @@ fn a_larger_announcement_does_not_replace_a_smaller_one_beyond_the_bytes() {
     let before = stored(&mut net);
     net.announces_data(2, 10, 0, Stay::default(), Some(&large()));
     assert_eq!((stored(&mut net), refused(&net, PresenceRefusal::Bytes)), (before, 1));
-    assert!(net.hubs[&1].membership(&id(10), &NetworkName::new("n")).is_some(), "the earlier one stays");
+    assert!(net.hubs[&1].membership(&id(10), &NetworkName::new("n")).is_some(), "the earlier announcement stays");
 }
 
 #[test]

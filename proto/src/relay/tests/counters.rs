@@ -145,7 +145,7 @@ fn messages_of_a_go_hub_that_are_refused_are_counted() {
     }
     net.input(1, RelayInput::LegacyText { link, text: &discovered(7, "n") });
     assert_eq!(net.hubs[&1].stats.legacy_refused, 3);
-    assert_eq!(net.hubs[&1].locate(&id(7)), Some(hub(1)), "valid ones are processed");
+    assert_eq!(net.hubs[&1].locate(&id(7)), Some(hub(1)), "valid messages are processed");
 }
 
 #[test]
@@ -185,12 +185,12 @@ fn late_heartbeats_and_repeated_changes_are_duplicates() {
     let beat = Arc::clone(&net.hubs[&2].hubs[&hub(1)].beat);
     let before = duplicates(&net);
     receives(&mut net, 2, Envelope::Heartbeat(Arc::clone(&beat)));
-    assert_eq!(duplicates(&net) - before, 1, "it is known");
+    assert_eq!(duplicates(&net) - before, 1, "the heartbeat is known");
     net.input(1, RelayInput::Ending);
     net.run();
     let before = duplicates(&net);
     receives(&mut net, 2, Envelope::Heartbeat(beat));
-    assert_eq!(duplicates(&net) - before, 1, "its incarnation has ended");
+    assert_eq!(duplicates(&net) - before, 1, "the incarnation of the heartbeat has ended");
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn nothing_is_sent_to_a_bridge_that_has_failed() {
     assert!(view.live && !view.bridged && view.next_hop.is_none(), "{view:?}");
     net.hears(1);
     net.signals(1, 11, 12, 1);
-    assert_eq!(net.hears(1), ["outcome 12 unreachable"], "at once");
+    assert_eq!(net.hears(1), ["outcome 12 unreachable"], "a signal over a failed bridge fails immediately");
     let sent = net.hubs[&1].stats.sent;
     net.joins(1, 13, 0);
     net.pass(2 * HEARTBEAT);

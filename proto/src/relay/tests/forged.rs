@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Without this rule, the other hubs would never know hub 1 again, because it sends no new incarnation by itself.
+/// Without this rule, the other hubs would never know hub 1 again, because hub 1 begins no new incarnation by itself.
 #[test]
 fn a_hub_returns_after_a_forged_farewell() {
     for deceived in [1, 2, 3] {

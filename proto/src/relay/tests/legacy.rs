@@ -5,7 +5,7 @@ mod signals;
 use super::*;
 
 #[test]
-fn a_go_hub_takes_part_until_its_link_ends() {
+fn peers_of_a_go_hub_are_members_until_its_link_ends() {
     let mut net = Net::full(2);
     net.joins(2, 8, 0);
     let link = LinkId(99);
@@ -23,9 +23,9 @@ fn a_go_hub_takes_part_until_its_link_ends() {
         net.input(1, RelayInput::LegacyText { link, text: &text });
         net.run();
     }
-    assert_eq!(net.hears(1), ["elsewhere 7", "joined 7 n"], "once");
+    assert_eq!(net.hears(1), ["elsewhere 7", "joined 7 n"], "a repeated announcement has no effect");
     assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n"]);
-    assert!(net.texts.is_empty(), "its own peers are not announced to it");
+    assert!(net.texts.is_empty(), "a Go hub's own peers are not announced to it");
     net.signals(2, 8, 7, 1);
     net.pass(HEARTBEAT);
     assert!(net.texts[0].2.starts_with(r#"{"type":"offer","data":null,"fromPeerId""#), "{:?}", net.texts);
@@ -41,7 +41,7 @@ fn a_go_hub_takes_part_until_its_link_ends() {
     let echo = text.replace(&peer.to_string(), &target.to_string());
     net.input(1, RelayInput::LegacyText { link, text: &echo });
     net.run();
-    assert_eq!(net.hears(2), [""; 0], "it speaks only for its own peers");
+    assert_eq!(net.hears(2), [""; 0], "a Go hub may send messages only for its own peers");
     net.pass(HEARTBEAT);
     net.hears(1);
     net.input(1, RelayInput::LinkDown { link });
@@ -396,7 +396,7 @@ fn a_go_hub_announces_at_most_the_maximum_number_of_peers() {
     assert_eq!(net.hubs[&1].stats.legacy_refused, 2);
     net.go_hub_says(1, link, &disconnected(7));
     net.go_hub_says(1, link, &discovered(11, "n"));
-    assert!(net.hears(1).contains(&"joined 11 n".to_owned()), "one has left");
+    assert!(net.hears(1).contains(&"joined 11 n".to_owned()), "one peer has left, so another is accepted");
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn a_meeting_is_sent_to_a_live_hub_over_a_hop_with_room() {
         net.input(1, RelayInput::Saturated { transport: Transport::Link(link) });
     }
     post(&mut net, hub(2));
-    assert_eq!((sent(&net), net.hears(2)), (1, vec![]), "its sender repeats it");
+    assert_eq!((sent(&net), net.hears(2)), (1, vec![]), "the meeting is dropped, and its sender repeats it");
 }
 
 /// Such outcomes arrive if a hub answers a forged signal.

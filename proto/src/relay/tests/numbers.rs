@@ -208,8 +208,8 @@ fn along_a_chain_forged_changes_are_removed_hub_by_hub() {
     net.nothing_is_left();
 }
 
-/// Lets hub 2 miss a change of hub 1, so that it requests a snapshot. The asked hub answers with the parts that `part`
-/// returns.
+/// Lets hub 2 miss a change of hub 1, so that hub 2 requests a snapshot. The asked hub answers with the parts that
+/// `part` returns.
 fn repairs(net: &mut Net, part: impl FnOnce(&SnapshotPart) -> Vec<SnapshotPart>) {
     net.loses = |envelope| matches!(envelope.kind(), EnvelopeKind::Change | EnvelopeKind::Snapshot);
     net.joins(1, 20, 0);
@@ -227,7 +227,7 @@ fn repairs(net: &mut Net, part: impl FnOnce(&SnapshotPart) -> Vec<SnapshotPart>)
 }
 
 #[test]
-fn a_snapshot_with_too_great_a_count_is_replaced() {
+fn a_snapshot_with_too_great_a_change_number_is_replaced() {
     for beyond in [1, 50, 1 << 40] {
         let mut net = triangle();
         let asked = |net: &Net| net.hubs[&2].stats.sent[EnvelopeKind::SnapshotRequest as usize];
@@ -297,8 +297,8 @@ fn a_snapshot_without_an_end_is_refused() {
     }
 }
 
-/// Sends an endless snapshot to hub 2: a part with this number of peers, `every` so often. Returns the time after which
-/// hub 2 gives it up.
+/// Sends an endless snapshot to hub 2, in parts of `peers` peers at the interval `every`. Returns the time after which
+/// hub 2 gives up the snapshot.
 fn trickles(peers: usize, every: Duration) -> Duration {
     let mut net = triangle();
     let mut parts = Vec::new();

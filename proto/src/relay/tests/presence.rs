@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_peer_is_known_along_a_chain_and_leaves_it() {
+fn the_join_and_leave_of_a_peer_reach_every_hub_of_a_chain() {
     let mut net = Net::chain(4);
     net.joins(1, 7, 0);
     assert_eq!(net.hears(4), ["elsewhere 7", "joined 7 n"]);
@@ -116,7 +116,7 @@ fn a_peer_that_returned_unnoticed_is_known_in_its_new_stay() {
 }
 
 #[test]
-fn a_full_link_answers_at_once_and_is_repaired_later() {
+fn signals_over_a_full_link_fail_immediately_and_presence_is_repaired_later() {
     let mut net = Net::full(2);
     net.joins(2, 8, 0);
     let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();
@@ -196,11 +196,11 @@ fn a_goodbye_is_received_as_a_goodbye() {
     assert_eq!(net.hears(3), ["left 7 n goodbye"]);
     net.signals(3, 9, 7, 0);
     net.pass(HEARTBEAT);
-    assert_eq!(net.hears(1), ["signal 9 7"], "it is still connected");
+    assert_eq!(net.hears(1), ["signal 9 7"], "the peer is still connected after its goodbye");
 }
 
 #[test]
-fn a_stopping_hub_leaves_at_once() {
+fn the_peers_of_a_stopping_hub_leave_immediately() {
     let mut net = Net::full(3);
     net.joins(1, 7, 0);
     net.hears(2);
@@ -230,6 +230,6 @@ fn frequent_heartbeats_do_not_delay_the_expiry_of_leases() {
         net.input(1, RelayInput::Saturated { transport: Transport::Link(link) });
         net.input(1, RelayInput::Room { transport: Transport::Link(link) });
         net.pass(HEARTBEAT / 2);
-        assert!(net.now.at <= killed + LEASE + HEARTBEAT / 2, "no stop was assumed");
+        assert!(net.now.at <= killed + LEASE + HEARTBEAT / 2, "the hub must not assume a stop of its process");
     }
 }

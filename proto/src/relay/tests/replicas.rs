@@ -29,7 +29,7 @@ fn joined(announcement: &Arc<Announcement>) -> Holding {
 }
 
 #[test]
-fn presences_that_differ_in_anything_have_other_digests() {
+fn different_presences_have_different_digests() {
     let same = joined(&membership(5, "n", 1, r#"{"a":1}"#)).digest;
     assert_eq!(joined(&membership(5, "n", 1, r#"{"a":1}"#)).digest, same);
     let mut digests = BTreeSet::from([0, same]);
@@ -74,7 +74,7 @@ fn a_replica_is_filled_to_its_last_byte_and_not_beyond() {
 }
 
 #[test]
-fn a_renewed_membership_leaves_nothing_of_the_one_before() {
+fn a_renewed_membership_replaces_the_previous_one_completely() {
     let (short, long) = (membership(5, "n", 1, r#"{"a":1}"#), membership(5, "n", 1, r#"{"a":"a longer description"}"#));
     let other = membership(5, "m", 1, r#"{"a":1}"#);
     for (first, second) in [(&short, &long), (&long, &short)] {

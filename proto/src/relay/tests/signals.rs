@@ -15,7 +15,11 @@ fn a_signal_goes_hop_by_hop_and_its_outcome_comes_back() {
     }
     net.pass(HEARTBEAT);
     assert_eq!(net.hears(4), ["signal 7 8", "signal 7 8", "signal 7 8"]);
-    assert_eq!(net.hears(1), ["outcome 8 delivered", "outcome 8 delivered"], "of those with a receipt");
+    assert_eq!(
+        net.hears(1),
+        ["outcome 8 delivered", "outcome 8 delivered"],
+        "only signals with a receipt have an outcome letter"
+    );
     let now = net.now;
     let stats = net.hubs.get_mut(&1).unwrap().stats(now).clone();
     assert_eq!((stats.relayed, stats.delivered, stats.latency.iter().sum::<u64>()), (3, 1, 3));
@@ -73,7 +77,7 @@ fn a_detoured_signal_is_not_delivered_after_its_target_has_joined() {
     net.says_goodbye(1, 7, 0);
     net.hears(2);
     net.signals_by_detour(2, 8, 7, 3);
-    assert_eq!(net.hears(2), ["outcome 7 peer-not-found"], "nor when it has left again");
+    assert_eq!(net.hears(2), ["outcome 7 peer-not-found"], "the target has left the network again");
     // A new session of the target counts as never having joined a network.
     net.leaves(1, 7, 0);
     net.opens(1, 7, 1);
@@ -111,7 +115,7 @@ fn a_signal_of_a_departed_sender_is_not_delivered() {
 }
 
 #[test]
-fn a_question_is_forwarded_over_a_full_link() {
+fn a_takeover_is_forwarded_over_a_full_link() {
     let mut net = Net::chain(3);
     net.joins(3, 7, 0);
     net.pass(HEARTBEAT);
@@ -121,7 +125,7 @@ fn a_question_is_forwarded_over_a_full_link() {
     net.hears(3);
     net.letter(1, ToMesh::AskTakeover { peer: id(7), shard: ShardId(0), ticket: 5, resume: None, owner: false });
     assert_eq!(net.hears(3), ["challenge 7"]);
-    assert_eq!(net.hears(1), [""; 0], "the session there must answer");
+    assert_eq!(net.hears(1), [""; 0], "only the session at hub 3 may answer");
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn an_unanswered_route_is_replaced_by_another() {
     net.loses_signals = None;
     net.pass(ROUTE_AVOIDED + HEARTBEAT);
     net.signals(1, 11, 14, 6);
-    assert_eq!(taken(&net), first, "and tried again");
+    assert_eq!(taken(&net), first, "the route is tried again");
 }
 
 /// Hubs 1 and 3 avoid their links to hub 2, which was slow to answer.
@@ -262,6 +262,6 @@ fn a_route_is_used_again_when_its_signals_are_answered_after_all() {
     net.pass(2 * HEARTBEAT);
     let signals = net.signals;
     assert!(reaches(&mut net, 1, 11, 12) && reaches(&mut net, 3, 13, 14));
-    assert_eq!(net.signals - signals, 2, "directly");
+    assert_eq!(net.signals - signals, 2, "both signals use the direct link");
     net.nothing_is_left();
 }

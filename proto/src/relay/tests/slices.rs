@@ -69,7 +69,7 @@ fn the_end_of_a_hub_reaches_the_shards_in_slices() {
     assert!(net.events.contains(&(1, MeshEvent::HubLost(hub(3), 50))));
     let stats = net.hubs.get_mut(&1).unwrap().stats(net.now).clone();
     assert_eq!((stats.unsettled_hubs, stats.remote_peers, stats.ghosts_evicted), (1, 50 - SLICE as u64, 50));
-    assert!(stats.ghost_age_ms >= LEASE.as_millis() as u64, "they are still visible");
+    assert!(stats.ghost_age_ms >= LEASE.as_millis() as u64, "the peers are still visible");
     // Between two slices, heartbeats are still received and sent.
     net.pass(HEARTBEAT * 2);
     assert!(net.hubs.get_mut(&1).unwrap().stats(net.now).hubs == 1 && net.hears(1).is_empty());
@@ -83,7 +83,7 @@ fn the_end_of_a_hub_reaches_the_shards_in_slices() {
 }
 
 #[test]
-fn questions_about_a_peer_of_a_lost_hub_do_not_wait_for_its_slice() {
+fn decisions_about_a_peer_of_a_lost_hub_do_not_wait_for_its_slice() {
     let mut net = crowded(59);
     net.loses_the_third();
     net.hears(1);
@@ -154,7 +154,7 @@ fn a_snapshot_is_installed_in_slices_with_changes_between_them() {
         net.leaves(3, 39, 1);
     });
     let mut heard = net.hears(1);
-    assert!(heard.is_empty(), "further events about the first ones: {heard:?}");
+    assert!(heard.is_empty(), "the first slice repeats events about known peers: {heard:?}");
     // Peers that no slice has reached change: one says goodbye, one leaves, and one leaves and returns.
     net.says_goodbye(3, 60, 1);
     net.leaves(3, 59, 1);
@@ -398,7 +398,7 @@ fn a_new_legacy_link_announces_older_peers_in_slices() {
         announced.extend(slice);
     }
     announced.sort_unstable();
-    assert!(announced.into_iter().eq((10..=60).filter(|peer| ![57, 58].contains(peer))), "once each");
+    assert!(announced.into_iter().eq((10..=60).filter(|peer| ![57, 58].contains(peer))), "each peer is announced once");
     // Later peers are announced as usual.
     net.full.clear();
     net.input(1, RelayInput::Room { transport });

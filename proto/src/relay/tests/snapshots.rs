@@ -5,7 +5,7 @@ use crate::envelope::{Heartbeat, SnapshotRequest};
 use crate::limits::{GAP_PATIENCE, MAX_SNAPSHOT_WAITERS, MAX_SNAPSHOTS_OUT, SNAPSHOT_PATIENCE};
 
 #[test]
-fn a_chain_is_complete_again_as_soon_as_its_cut_heals() {
+fn a_chain_of_hubs_is_repaired_as_soon_as_its_missing_link_returns() {
     let mut net = Net::chain(4);
     net.joins(1, 7, 0);
     net.joins(4, 8, 0);
@@ -124,7 +124,7 @@ fn misses_a_change(net: &mut Net) {
 }
 
 #[test]
-fn a_replica_that_is_behind_is_useless_to_a_neighbour_with_the_same_changes() {
+fn a_replica_with_missing_changes_is_not_sent_to_a_neighbour_with_the_same_changes() {
     let mut net = Net::chain(3);
     net.joins(1, 7, 0);
     net.pass(2 * HEARTBEAT);

@@ -134,7 +134,7 @@ fn only_the_pong_to_the_question_keeps_the_holder() {
     assert_eq!(takeovers.answered(&PEER, &question[..7]), None);
     assert_eq!(takeovers.answered(&PeerId::from_bytes([2; 20]), &question), None);
     assert_eq!(takeovers.answered(&PEER, &question), Some(Parties::BothHere(session(1))));
-    assert_eq!(takeovers.answered(&PEER, &question), None, "it has ended");
+    assert_eq!(takeovers.answered(&PEER, &question), None, "the takeover has ended");
     // The next question has another payload.
     let (Opened::Ping(next), _) = takeovers.here(2, Holder::Here(None), None) else { panic!("it is asked") };
     assert_ne!(next, question);

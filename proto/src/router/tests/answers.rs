@@ -141,7 +141,7 @@ fn data_for_a_network_that_is_nested_too_deep_is_refused() {
         let named = ["code", "message", "inReplyTo", "networkName"].map(|name| field(error, name));
         assert_eq!(named, ["invalid-message", sentences::PUBLIC_DATA_TOO_DEEP, kind, "n"]);
     }
-    assert_eq!(day.router.rosters.members(), 1, "it has not left");
+    assert_eq!(day.router.rosters.members(), 1, "the peer has not left");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_peer_joins_at_most_its_number_of_networks_and_only_those_with_room() {
     assert_eq!(announce(&mut day, 2, "a"), refused("network-full"));
     assert_eq!(announce(&mut day, 1, "b"), joined);
     assert_eq!(announce(&mut day, 1, "c"), refused("too-many-networks"));
-    assert_eq!(announce(&mut day, 1, "a"), joined, "it is there already");
+    assert_eq!(announce(&mut day, 1, "a"), joined, "the peer is a member already");
     assert_eq!(announce(&mut day, 2, "c"), joined);
 }
 
@@ -293,7 +293,7 @@ fn a_signal_over_the_budget_of_its_network_is_answered_with_its_target_and_id() 
     let offer = |id: &str| format!(r#"{{"type":"offer","targetPeerId":"{}","networkName":"n"{id}}}"#, peer(9));
     let exceeded = |day: &mut Day| day.router.stats().exceeded[BudgetOwner::Network as usize][0];
     day.says(session(0, 0), &offer(""));
-    assert_eq!(exceeded(&mut day), 0, "the network has one");
+    assert_eq!(exceeded(&mut day), 0, "the network's budget has one message");
     for (id, kind) in [("", "error"), (r#","id":"x""#, "receipt")] {
         let [answer] = &answers(&mut day, session(0, 0), &offer(id))[..] else { panic!("{id}") };
         assert_eq!(field(answer, "type"), kind, "{answer}");

@@ -47,7 +47,7 @@ fn a_goodbye_costs_its_data_for_each_member_of_its_networks() {
 }
 
 #[test]
-fn a_session_announces_a_little_even_if_the_hubs_budget_is_exhausted() {
+fn a_session_may_announce_little_data_even_if_the_hubs_budget_is_exhausted() {
     let announce = |network: usize, bytes: usize| {
         format!(r#"{{"type":"announce","networkName":"{network}","data":{{"a":"{}"}}}}"#, "x".repeat(bytes))
     };

@@ -103,8 +103,8 @@ fn a_peer_with_a_full_circle_signals_only_its_acquaintances() {
     assert_eq!(news(&day.joins_as(4, ANNOUNCE), session(4, 0)), []);
     let signal = [MessageKind::Signal(wire::SignalKind::Offer)];
     assert_eq!(told(&day.offers(1, 3)), signal);
-    assert_eq!(told(&day.offers(1, 4)), [MessageKind::Error], "its own circle is full");
-    assert_eq!(told(&day.offers(4, 1)), [MessageKind::Error], "the other's is");
+    assert_eq!(told(&day.offers(1, 4)), [MessageKind::Error], "the sender's circle is full");
+    assert_eq!(told(&day.offers(4, 1)), [MessageKind::Error], "the target's circle is full");
     assert_eq!(day.failures(ErrorCode::NetworkFull), 2);
     let more = r#"{"type":"discover","networkName":"n","data":{"limit":5}}"#;
     assert_eq!(told(&day.sends(1, more)), [MessageKind::Error]);

@@ -114,8 +114,12 @@ fn an_announcement_costs_as_much_as_the_peers_that_receive_it() {
     day.says(session(4, 0), ANNOUNCE);
     let ix = day.router.rosters.find("n").unwrap();
     let knowers = |n| day.router.rosters.member(ix, &peer(n)).unwrap().knowers().len() as u64;
-    assert_eq!(knowers(3), 1, "4 has picked it");
-    assert_eq!(receivers(&day, 3, Discovery::All), 3 + knowers(3), "unbounded members, and bounded ones that know it");
+    assert_eq!(knowers(3), 1, "peer 4 has picked peer 3");
+    assert_eq!(
+        receivers(&day, 3, Discovery::All),
+        3 + knowers(3),
+        "unbounded members, and bounded members that know peer 3"
+    );
     assert_eq!(receivers(&day, 4, Discovery::Closest(2)), 12 + knowers(4));
 }
 

@@ -34,7 +34,7 @@ fn draws_select_all_members_evenly_whatever_the_random_number() {
     for (random, first) in [(0, 1), (ALL / 2 + 1, 5), (ALL, 8)] {
         let turn: Vec<PeerId> = network.draw_in_turn(random).collect();
         assert_eq!((turn[0], turn.len()), (peer(first), 8));
-        assert_eq!(turn.into_iter().collect::<BTreeSet<_>>().len(), 8, "each once");
+        assert_eq!(turn.into_iter().collect::<BTreeSet<_>>().len(), 8, "each member is returned once");
     }
 }
 
@@ -56,7 +56,7 @@ fn bounded_members_are_counted_whatever_they_were_before() {
     let mut network = network(&[(1, false, true)]);
     assert!(!network.has_bounded() && network.unbounded() == 1);
     for (bounded, unbounded) in [(true, 0), (true, 0), (false, 1), (true, 0)] {
-        assert!(!network.enter(peer(1), member(1, bounded, true)), "it is a member already");
+        assert!(!network.enter(peer(1), member(1, bounded, true)), "the peer is a member already");
         assert_eq!((network.has_bounded(), network.unbounded()), (bounded, unbounded));
     }
     network.enter(peer(2), member(2, false, true));
@@ -100,7 +100,7 @@ fn members_of_a_network_are_listed_in_order_with_their_hubs() {
     day.hears(joined(2, at_hub(9, 10), Stay { number: 1, discovery: Discovery::All }));
     let all = [(peer(1), None), (peer(2), Some(HubId(peer(9)))), (peer(3), None)];
     assert_eq!(day.router.members_of("n", 10), (all.to_vec(), 3));
-    assert_eq!(day.router.members_of("n", 2), (all[..2].to_vec(), 3), "with the number of all");
+    assert_eq!(day.router.members_of("n", 2), (all[..2].to_vec(), 3), "the number counts all members");
     assert_eq!(day.router.members_of("m", 2), (vec![], 0));
 }
 

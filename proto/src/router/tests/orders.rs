@@ -52,6 +52,10 @@ fn a_large_network_is_closed_in_slices() {
         outputs(&mut day.router, Input::Continue);
     }
     let ix = day.router.rosters.find("n").unwrap();
-    assert_eq!(day.router.rosters.network(ix).map(|network| network.len()), Some(2), "sessions that joined since stay");
+    assert_eq!(
+        day.router.rosters.network(ix).map(|network| network.len()),
+        Some(2),
+        "sessions that joined after the order stay"
+    );
     day.router.audit();
 }

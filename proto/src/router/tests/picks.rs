@@ -36,7 +36,7 @@ fn picks_are_the_closest_members_and_random_others_each_once() {
         assert_eq!((close.len(), drawn.len()), (closest, random));
         let mut nearest: Vec<u8> = (0..40).map(|n| 3 * n + 1).filter(|n| *n != 100).collect();
         nearest.sort_by_key(|n| n ^ 100);
-        assert_eq!(close, nearest[..closest], "the closest ones by the exclusive or");
+        assert_eq!(close, nearest[..closest], "the close picks are the closest members");
         let all: BTreeSet<u8> = close.iter().chain(&drawn).copied().collect();
         assert!(all.len() == closest + random && !all.contains(&100), "{close:?} and {drawn:?}");
     }
@@ -53,7 +53,7 @@ fn all_members_of_a_small_network_are_found() {
             assert_eq!(close.into_iter().chain(drawn).collect::<BTreeSet<_>>(), all, "{others}, {closest}, {random}");
         }
     }
-    assert_eq!(picks(&mut crowd([]), 3, 3), (vec![], vec![]), "it is alone");
+    assert_eq!(picks(&mut crowd([]), 3, 3), (vec![], vec![]), "the peer is the only member");
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn a_signal_reaches_members_in_the_stay_in_which_it_was_sent() {
     let (claim, stay) = (at_hub(9, 10), |number| Stay { number, discovery: Discovery::All });
     let late = (Address::Mesh, Some(Outcome::Failed(ErrorCode::Unreachable)));
     let of_stay = |number| signal(FROM_HUB, "n", Standing::Member(number), 1);
-    assert_eq!(posted(day.hears(of_stay(5))), [late], "not before its discovery");
+    assert_eq!(posted(day.hears(of_stay(5))), [late], "the sender has not been discovered yet");
     day.hears(joined(9, claim, stay(5)));
     assert_eq!(told(&day.hears(of_stay(5))), [MessageKind::Signal(wire::SignalKind::Offer)]);
     assert_eq!(
@@ -42,9 +42,9 @@ fn a_signal_reaches_members_in_the_stay_in_which_it_was_sent() {
         "the sender is at another hub"
     );
     day.hears(left(9, claim));
-    assert_eq!(posted(day.hears(of_stay(5))), [late], "nor after its leave");
+    assert_eq!(posted(day.hears(of_stay(5))), [late], "the sender has left");
     day.hears(joined(9, claim, stay(6)));
-    assert_eq!(posted(day.hears(of_stay(5))), [late], "nor in its next stay");
+    assert_eq!(posted(day.hears(of_stay(5))), [late], "the sender is in its next stay");
     assert_eq!(told(&day.hears(of_stay(6))).len(), 1);
 }
 

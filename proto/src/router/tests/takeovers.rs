@@ -20,7 +20,7 @@ fn a_session_admitted_before_a_greater_claim_arrives_loses_its_id() {
     day.opens(second, 1);
     assert!(
         day.router.sessions.get(second).is_some_and(|session| session.phase() == SessionPhase::Pending),
-        "the next session asks"
+        "the next session must wait"
     );
 }
 
@@ -82,9 +82,13 @@ fn the_hub_with_the_stronger_secret_gets_the_id() {
     day.opens(holder, 1);
     let root = day.lineage_of(holder).root.0;
     let outdated = |ago| Some(lineage(root, root - ago));
-    assert_eq!(day.challenged(1, 1, None), (vec![], vec![]), "the holder is asked");
+    assert_eq!(day.challenged(1, 1, None), (vec![], vec![]), "the holder is pinged");
     assert_eq!(day.challenged(1, 2, None), (vec![(2, true)], vec![]));
-    assert_eq!(day.challenged(1, 3, outdated(2)), (vec![(1, true)], vec![]), "it replaces the other one");
+    assert_eq!(
+        day.challenged(1, 3, outdated(2)),
+        (vec![(1, true)], vec![]),
+        "the stronger secret replaces the waiting one"
+    );
     assert_eq!(day.challenged(1, 4, outdated(2)), (vec![(4, true)], vec![]));
     assert_eq!(day.challenged(1, 5, outdated(1)), (vec![(3, true)], vec![]));
     day.now += TAKEOVER_GRACE;

@@ -29,7 +29,7 @@ fn peers_of_an_ended_link_leave_one_by_one() {
         assert_eq!(legacy.enter(LINK, peer(n), &name(), 3), Some(Entry::Behind));
     }
     assert_eq!(legacy.enter(LINK, peer(4), &name(), 3), Some(Entry::Full));
-    assert_eq!(legacy.enter(LINK, peer(3), &name(), 3), Some(Entry::Behind), "again");
+    assert_eq!(legacy.enter(LINK, peer(3), &name(), 3), Some(Entry::Behind), "a repeated announcement is accepted");
     assert_eq!(legacy.enter(OTHER, peer(5), &name(), 3), Some(Entry::Behind));
     assert!(legacy.end(LINK) && !legacy.end(LINK) && legacy.is_leaving(&peer(1)) && !legacy.is_leaving(&peer(5)));
     assert_eq!(legacy.enter(LINK, peer(6), &name(), 3), None);
@@ -54,7 +54,7 @@ fn a_link_asks_for_room_once_and_its_queue_is_bounded() {
     assert_eq!(legacy.next_owed_of(LINK, &peer(2)), None);
     legacy.set_saturated(LINK, true);
     assert!(legacy.next_owed_of(LINK, &peer(1)).is_none() && !legacy.has_room(LINK) && legacy.has_backlog(LINK));
-    assert_eq!(legacy.next_owed(LINK), Some((peer(1), name())), "the relay calls it when there is room");
+    assert_eq!(legacy.next_owed(LINK), Some((peer(1), name())), "only the relay checks for room");
     assert!(!legacy.has_backlog(LINK));
 }
 
@@ -62,17 +62,20 @@ fn a_link_asks_for_room_once_and_its_queue_is_bounded() {
 fn an_older_peer_is_announced_once_in_its_turn_or_before() {
     let mut legacy = legacy(true);
     let hub = Some(HubId(peer(50)));
-    assert_eq!(legacy.to_announce(None, &peer(1))[..], [OTHER], "its turn is still to come at the first link");
+    assert_eq!(legacy.to_announce(None, &peer(1))[..], [OTHER], "the first link announces the peer in its turn");
     assert_eq!(legacy.earlier(OTHER), None);
     assert_eq!(legacy.earlier(LINK), Some(Position::default()));
     assert_eq!(legacy.read_earlier(LINK, None, peer(1)), Some(true));
     assert_eq!(legacy.to_announce(None, &peer(1))[..], [LINK, OTHER]);
-    assert!(legacy.hasten(LINK, hub, &peer(1)) && !legacy.hasten(LINK, hub, &peer(1)), "of another hub");
-    assert!(!legacy.hasten(LINK, None, &peer(1)), "its turn is over");
+    assert!(
+        legacy.hasten(LINK, hub, &peer(1)) && !legacy.hasten(LINK, hub, &peer(1)),
+        "the peer has moved to another hub"
+    );
+    assert!(!legacy.hasten(LINK, None, &peer(1)), "the peer has had its turn");
     assert_eq!(legacy.to_announce(hub, &peer(1))[..], [LINK, OTHER]);
-    assert_eq!(legacy.read_earlier(LINK, hub, peer(1)), Some(false), "it has been announced");
+    assert_eq!(legacy.read_earlier(LINK, hub, peer(1)), Some(false), "the peer has been announced before its turn");
     assert_eq!(legacy.enter(LINK, peer(2), &name(), 9), Some(Entry::Behind));
-    assert_eq!(legacy.read_earlier(LINK, hub, peer(2)), Some(false), "the Go hub has announced it itself");
+    assert_eq!(legacy.read_earlier(LINK, hub, peer(2)), Some(false), "the Go hub has announced the peer itself");
     assert_eq!(legacy.read_earlier(OTHER, hub, peer(2)), None);
     assert!(legacy.has_backlog(LINK));
     legacy.end_earlier(LINK);
@@ -106,11 +109,15 @@ fn an_announcement_of_a_known_peer_is_news_or_an_echo() {
         }
         let found = legacy.may_be_news(link, peer(1), "n", is_echo, is_go_peer);
         assert_eq!(found, Some(news), "{link:?} {is_go_peer} {is_echo} {is_owed}");
-        assert!(!legacy.has_backlog(link), "the Go hub knows it");
+        assert!(!legacy.has_backlog(link), "the Go hub already knows the peer");
     }
     let mut legacy = legacy(false);
     legacy.owe(LINK, peer(1), name(), 9);
-    assert_eq!(legacy.may_be_news(LINK, peer(1), "n", false, false), Some(true), "nothing was announced there yet");
+    assert_eq!(
+        legacy.may_be_news(LINK, peer(1), "n", false, false),
+        Some(true),
+        "nothing was announced on the link, so nothing can be an echo"
+    );
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn signals_are_received_between_discovery_and_leave_at_a_go_hub_and_here() {
         assert_eq!(kinds, ["peer-discovered", "offer"], "of hub {hub}");
         net.signals(hub, sender, 7, 1);
         net.pass(HEARTBEAT);
-        assert!(net.texts.is_empty(), "it has left: {:?}", net.texts);
+        assert!(net.texts.is_empty(), "the sender has left: {:?}", net.texts);
         assert_eq!(net.hears(hub).last().unwrap(), "outcome 7 unreachable");
     }
 }
