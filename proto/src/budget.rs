@@ -13,7 +13,7 @@ use crate::limits::{
 pub enum BudgetItem {
     /// Messages.
     Messages,
-    /// Their bytes.
+    /// Bytes of messages.
     Bytes,
     /// Bytes of announcements.
     Announcements,

@@ -106,7 +106,7 @@ pub struct Hello {
     pub version: u16,
     /// The sender.
     pub hub: HubId,
-    /// Its current incarnation.
+    /// The hub's current incarnation.
     pub incarnation: HubIncarnation,
     /// HUB_MESH_NAMESPACE. Hubs with different values do not link.
     pub namespace: String,
@@ -142,13 +142,13 @@ pub struct HubStatus {
 pub struct Heartbeat {
     /// The hub.
     pub hub: HubId,
-    /// Its current incarnation.
+    /// The hub's current incarnation.
     pub incarnation: HubIncarnation,
     /// Number of this heartbeat in the incarnation, from 1.
     pub number: u64,
-    /// Number of the last change of its presence.
+    /// Number of the last change of the hub's presence.
     pub seq: u64,
-    /// Digest of its presence after that change.
+    /// Digest of the hub's presence after that change.
     pub digest: u64,
     /// Age of this heartbeat in milliseconds, as far as the hubs on its route know.
     pub age_ms: u32,
@@ -193,18 +193,18 @@ pub struct Change {
 /// An event of a peer's presence.
 #[derive(Clone, Debug)]
 pub enum ChangeKind {
-    /// Its session began.
+    /// The peer's session began.
     Up,
-    /// It announced itself in a network, for the first time or again.
+    /// The peer announced itself in a network, for the first time or again.
     Joined(Arc<Announcement>),
-    /// It left a network on purpose.
+    /// The peer left a network on purpose.
     Left {
         /// The network.
         network: NetworkName,
         /// The `goodbye` message for the members.
         frame: Arc<Template>,
     },
-    /// Its session ended, and with it all its memberships.
+    /// The peer's session ended, and with it all memberships of the peer.
     Down(LeaveReason),
 }
 
@@ -213,9 +213,9 @@ pub enum ChangeKind {
 pub struct Presence {
     /// The peer.
     pub peer: PeerId,
-    /// Its session.
+    /// The peer's session.
     pub session: PeerIncarnation,
-    /// Its memberships.
+    /// The memberships of the session.
     pub memberships: Vec<Arc<Announcement>>,
 }
 
@@ -224,7 +224,7 @@ pub struct Presence {
 pub struct SnapshotRequest {
     /// The hub.
     pub hub: HubId,
-    /// Its incarnation.
+    /// The hub's incarnation.
     pub incarnation: HubIncarnation,
     /// Number of the last change that the requesting hub has. A neighbour declines the request if its own replica is
     /// incomplete and not newer than this change. The number is 0 from hubs before 2.1, and if the requesting hub
@@ -237,9 +237,9 @@ pub struct SnapshotRequest {
 pub struct SnapshotPart {
     /// The hub.
     pub hub: HubId,
-    /// Its incarnation.
+    /// The hub's incarnation.
     pub incarnation: HubIncarnation,
-    /// Number of the last change that is included.
+    /// Number of the last change that the parts include.
     pub seq: u64,
     /// Digest of all parts together.
     pub digest: u64,
@@ -262,7 +262,7 @@ pub struct RouteHeader {
     pub from: HubId,
     /// The source's incarnation.
     pub from_incarnation: HubIncarnation,
-    /// Number of hubs that have forwarded it, at most [`MAX_HOPS`](crate::limits::MAX_HOPS).
+    /// Number of hubs that have forwarded the envelope, at most [`MAX_HOPS`](crate::limits::MAX_HOPS).
     pub hops: u8,
 }
 

@@ -14,7 +14,7 @@ use sha1::Sha1;
 
 use crate::id::PeerId;
 
-/// The servers that a hub sends to its clients. All shards share one.
+/// The servers that a hub sends to its clients. All shards share one value.
 pub struct IceServers {
     /// The elements of a JSON array of `RTCIceServer`, with commas between them.
     fixed: Box<str>,
@@ -23,7 +23,7 @@ pub struct IceServers {
 
 /// TURN servers that share secrets with the hub.
 pub struct Turn {
-    /// Their URLs, as a JSON array of strings.
+    /// URLs of the servers, as a JSON array of strings.
     pub urls: Box<str>,
     /// The secrets. Clients get one credential for each secret, so that both the old and the new secret work while an
     /// operator replaces one.

@@ -27,7 +27,7 @@ pub enum CloseReason {
     ProtocolError,
     /// Messages exceeded MESSAGE_RATE or MESSAGE_RATE_BYTES for ten seconds without a pause.
     RateLimited,
-    /// A newer connection with the same id replaced it.
+    /// A newer connection with the same id replaced this one.
     Replaced,
     /// The client reads more slowly than messages arrive for it: its queue exceeds SEND_QUEUE_BYTES or
     /// SEND_QUEUE_FRAMES, or [`SEND_FLOOR_BYTES`](crate::limits::SEND_FLOOR_BYTES) while SEND_BUDGET_BYTES is
@@ -145,7 +145,7 @@ impl CloseReason {
 /// Why a peer left its networks: the `reason` of `peer-disconnected`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum LeaveReason {
-    /// Its session ended.
+    /// The peer's session ended.
     Closed(CloseReason),
     /// No heartbeat of the peer's hub arrived for the time of a lease.
     HubLost,

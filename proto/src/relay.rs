@@ -70,7 +70,7 @@ pub struct RelayConfig {
     pub incarnation: HubIncarnation,
     /// Number of shards of the hub, at least 1.
     pub shards: u16,
-    /// Random secret of this process, which its shards also have.
+    /// Random secret of this process. The shards of this process have it, too.
     pub keys: Keys,
     /// HUB_MESH_NAMESPACE. Only legacy links send it.
     pub namespace: String,

@@ -319,7 +319,7 @@ mod tests {
         }
     }
 
-    /// A replaced client cannot replace the new session at once.
+    /// A replaced client cannot immediately replace the new session.
     #[test]
     fn a_replaced_client_cannot_undo_an_immediate_takeover() {
         for shown in (1..5).flat_map(|root| (root..6).map(move |session| lineage(root, session))) {

@@ -57,11 +57,11 @@ struct Sync {
 /// A complete snapshot, which replaces a replica.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    /// The hop over which it arrived.
+    /// The hop over which the snapshot arrived.
     pub(super) via: Hop,
-    /// The last change that it includes.
+    /// The last change that the snapshot includes.
     pub(super) seq: u64,
-    /// The digest of its peers.
+    /// The digest of the peers.
     pub(super) digest: u64,
     /// The peers.
     pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,

@@ -9,8 +9,8 @@ use super::network::Rank;
 /// The progress of a new member through a roster, at the speed of its socket.
 ///
 /// The turn of a member comes when the cursor reaches its rank and the member is announced. Changes of members after
-/// the cursor need no event, because the later announcement covers them. An exception are members that the new member
-/// already knows, because they were announced early or in an earlier pass.
+/// the cursor need no event, because the later announcement covers them. The exception is a member that
+/// the new member already knows, because that member was announced early or in an earlier pass.
 #[derive(Debug, Default)]
 pub(super) struct RosterCursor {
     /// Members up to this rank have had their turn in this pass.

@@ -35,9 +35,9 @@ struct Part {
 /// How a session leaves.
 #[derive(Clone, Debug)]
 pub(super) enum Parting {
-    /// Its connection has ended.
+    /// The session's connection has ended.
     Ended(CloseReason),
-    /// It sent `goodbye` with this data.
+    /// The client sent `goodbye` with this data.
     Goodbye(Arc<str>),
 }
 
@@ -114,7 +114,7 @@ pub(super) struct Leaver {
     pub(super) peer: PeerId,
     /// The claim of the session that leaves.
     pub(super) claim: Claim,
-    /// How it leaves.
+    /// How the session leaves.
     pub(super) how: Parting,
 }
 

@@ -185,12 +185,12 @@ impl Session {
 pub(super) struct Membership {
     network: NetworkIx,
     stay: Stay,
-    /// Bytes that its announcement and its membership count in the budget.
+    /// Bytes that the announcement and the membership count in the budget.
     announced_bytes: u32,
     /// Index in the network's list of unbounded sessions, or of observers. [`Self::UNLISTED`] if the membership is
     /// bounded.
     local: u32,
-    /// Whether it is an observer: it discovers the members without being one.
+    /// Whether the session is an observer: it discovers the members without being one.
     observes: bool,
     cursor: Option<Box<RosterCursor>>,
     circle: Option<Box<Circle>>,
@@ -215,7 +215,7 @@ impl Membership {
         Self { observes: true, ..Self::new(network, stay, Some(local)) }
     }
 
-    /// Whether it is an observer: it discovers the members without being one.
+    /// Whether the session is an observer: it discovers the members without being one.
     pub(super) fn observes(&self) -> bool {
         self.observes
     }
@@ -233,7 +233,7 @@ impl Membership {
         self.stay.discovery.is_bounded()
     }
 
-    /// Bytes that its announcement and its membership count in the budget.
+    /// Bytes that the announcement and the membership count in the budget.
     pub(super) fn announced_bytes(&self) -> u32 {
         self.announced_bytes
     }

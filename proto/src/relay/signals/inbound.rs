@@ -9,7 +9,7 @@ use crate::limits::{COUNT_PATIENCE, MAX_COUNTER_STEP, MAX_SIGNALS_HELD, MEMBER_B
 /// The decision about a signal that has just arrived.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Arrival {
-    /// It is the next signal and does not have to wait. From now on, it counts as processed.
+    /// The signal is the next one and does not have to wait. From now on, it counts as processed.
     Deliver,
     /// The signal must wait for an earlier signal, or for the presence of its sender. Pass it to [`Inbound::hold`].
     Hold,
