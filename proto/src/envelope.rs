@@ -116,22 +116,24 @@ pub struct Hello {
     pub process: u64,
 }
 
-/// Figures of a hub for operators, who see them on the pages of every hub of the mesh. No rule depends on them.
+/// Figures of a hub for operators, who see them on the pages of every hub of the mesh. The protocol does not depend on
+/// these figures.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HubStatus {
-    /// URL of its operators' pages (MESH_ADMIN_URL), of at most [`MAX_HUB_URL_BYTES`](crate::limits::MAX_HUB_URL_BYTES).
+    /// URL of the hub's pages for operators (MESH_ADMIN_URL), of at most
+    /// [`MAX_HUB_URL_BYTES`](crate::limits::MAX_HUB_URL_BYTES).
     pub admin_url: Option<Arc<str>>,
-    /// Its version, of at most [`MAX_VERSION_BYTES`](crate::limits::MAX_VERSION_BYTES).
+    /// Version of the hub, of at most [`MAX_VERSION_BYTES`](crate::limits::MAX_VERSION_BYTES).
     pub version: Arc<str>,
-    /// Number of its WebSockets of peers.
+    /// Number of the hub's WebSockets of peers.
     pub connections: u32,
-    /// Maximum number of them.
+    /// Maximum number of the hub's WebSockets of peers.
     pub max_connections: u32,
     /// CPU time that the process used in the last second, in thousandths of a core.
     pub cpu: u32,
-    /// The same for its busiest shard.
+    /// CPU time that the busiest shard used in the last second, in thousandths of a core.
     pub busiest_shard: u32,
-    /// Signals of its peers that were delivered in the last second.
+    /// Number of signals from the hub's peers that were delivered in the last second.
     pub signals: u32,
     /// Resident memory of the process, in bytes.
     pub memory: u64,
@@ -169,7 +171,7 @@ pub struct Heartbeat {
     /// Whether the sender receives nothing on the link over which it sends this heartbeat. It has no meaning in a
     /// forwarded heartbeat.
     pub link_unheard: bool,
-    /// Its figures. `None` if the hub has none yet, and from hubs before 2.1.
+    /// The hub's figures. `None` if the hub has none yet, and from hubs before 2.1.
     pub status: Option<Arc<HubStatus>>,
 }
 

@@ -122,7 +122,7 @@ pub struct Relay {
     judge_from: Duration,
     last_timeout: Duration,
     draining: bool,
-    /// Its figures for heartbeats.
+    /// This hub's figures for its heartbeats.
     status: Option<Arc<HubStatus>>,
     ended: bool,
     /// The routes to other hubs, derived from the neighbours in heartbeats. `None` after neighbours have changed.

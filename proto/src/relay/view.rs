@@ -46,7 +46,7 @@ pub struct HubView {
     pub advertise: Option<Arc<str>>,
     /// URL at which clients reach the hub.
     pub public_url: Option<Arc<str>>,
-    /// Its figures in its last heartbeat.
+    /// The figures in the hub's last heartbeat.
     pub status: Option<Arc<HubStatus>>,
 }
 

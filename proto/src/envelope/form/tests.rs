@@ -451,7 +451,7 @@ fn a_heartbeat_of_an_earlier_release_is_understood() {
         status: None,
     };
     let whole = encoded(&[Envelope::Heartbeat(Arc::new(beat(9, vec![HubId(PeerId::from_bytes([8; 20]))], true)))]);
-    // Each cut removes one of the fields that were added later.
+    // Each cut removes fields from the end of the heartbeat, because earlier versions do not send these fields.
     const STATUS: usize = 1;
     let cut = |added: usize| {
         let mut bytes = whole[..whole.len() - added].to_vec();
