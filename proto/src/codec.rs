@@ -1,4 +1,4 @@
-//! Parses messages of clients. Only this module knows that they are JSON.
+//! Parses messages of clients. Only this module knows that messages are JSON.
 
 mod legacy;
 mod public;

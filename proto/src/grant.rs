@@ -147,7 +147,7 @@ impl Grant {
         }
     }
 
-    /// The end of the grant: the wall clock in milliseconds since 1970. `None` if it does not end.
+    /// The end of the grant: the wall clock in milliseconds since 1970. `None` if the grant does not end.
     pub fn expires_ms(&self) -> Option<u64> {
         self.expires_ms
     }

@@ -4,7 +4,7 @@ use crate::bug;
 use crate::bugs::Bugs;
 use crate::id::SessionId;
 
-/// The phase of a session's life. The rules and the shard use the same phases:
+/// The phase of a session's life. The router and the shard use the same phases:
 ///
 /// ```text
 ///    opened          the id is free         the hub drains
@@ -16,9 +16,9 @@ use crate::id::SessionId;
 /// ```
 ///
 /// The [`Router`](crate::Router) removes a session when it reaches [`Closing`](Self::Closing). The shard keeps the
-/// socket longer, until its queue is written and the client has closed the connection. The phases of the rules and of
-/// the shard may differ for a moment: between an output and its execution, or between a socket's end and its input. If
-/// a session has ended in the rules or in the shard, its later inputs and outputs are ignored there.
+/// socket longer, until its queue is written and the client has closed the connection. The phases of a session in the
+/// router and in the shard may differ for a moment: between an output and its execution, or between a socket's end and
+/// its input. If a session has ended in one of the two, its later inputs or outputs are ignored there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SessionPhase {
     /// The session is not admitted: it waits until another session with its id has ended. Nothing is read from its

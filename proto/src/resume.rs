@@ -1,8 +1,8 @@
 //! The resume secret. A client that sends it takes over its id immediately (docs/protocol.md, "Resuming").
 //!
 //! A hub sends a secret with `connected` and does not store it. The secret is `root, session, tag`, in hexadecimal
-//! digits. `root` and `session` are a [`Lineage`], and `tag` is an HMAC-SHA256 over the peer's id and both. So every
-//! hub with the key can verify it.
+//! digits. `root` and `session` are a [`Lineage`], and `tag` is an HMAC-SHA256 over the peer's id, `root` and
+//! `session`. So every hub with the key can verify the secret.
 //!
 //! Two clients cannot replace each other in a loop. An immediate takeover has one of two forms. In the first form, both
 //! clients have the same root, and the new client's secret is at least as late as the session that it ends; the new

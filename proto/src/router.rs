@@ -162,7 +162,7 @@ impl RouterConfig {
 #[derive(Debug)]
 pub struct Router {
     config: RouterConfig,
-    /// The hub's current id, which clients and other hubs see. Claims keep its first id.
+    /// The hub's current id, which clients and other hubs see. Claims keep the hub's first id.
     shown_hub: HubId,
     sessions: Sessions,
     /// The session of each connected peer of this shard.

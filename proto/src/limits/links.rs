@@ -173,7 +173,7 @@ pub const MAX_DIALS_AT_ONCE: usize = 128;
 
 /// Maximum number of additional attempts to connect, over all dials. An additional attempt is any parallel attempt of a
 /// dial but the first. A dial that gets no additional attempt ends its only attempt after 1.5 s and tries the next
-/// address: 1.5 s is the age that the oldest of [`MAX_CONNECT_ATTEMPTS`] reaches.
+/// address. With additional attempts, the oldest of [`MAX_CONNECT_ATTEMPTS`] ends at the same age.
 ///
 /// If a hub may make fewer dials at once, this maximum is a quarter of that number. A dial to a name whose first
 /// address answers needs no additional attempt.

@@ -33,8 +33,8 @@ pub const TOKEN_CLOCK_SKEW: Duration = Duration::from_secs(30);
 /// 64 tokens of [`MAX_TOKEN_BYTES`] take 512 KiB.
 pub const MAX_TOKENS_WAITING: usize = 64;
 
-/// Number of messages that an `auth` counts as in the budget of its session. While the budget is exhausted, no token is
-/// checked.
+/// In the budget of its session, an `auth` counts as this number of messages. While the budget is exhausted, no token
+/// is checked.
 ///
 /// A check of EdDSA or ES256 takes 0.1 ms, the time of about 50 small messages. By default a session can send 4 tokens
 /// a second, and 100 in a burst.
@@ -66,8 +66,7 @@ pub const ID_PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 /// hexadecimal digits, and a host at most 253 characters.
 pub const MAX_ID_PROOF_BYTES: usize = 1024;
 
-/// Maximum number of hosts in PEER_ID_HOSTS. A longer list is an error. Each proof is checked against one of these
-/// hosts.
+/// Maximum number of hosts in PEER_ID_HOSTS. A longer list is an error. The host in a proof must be one of these hosts.
 pub const MAX_ID_HOSTS: usize = 16;
 
 // Checks of the figures and orderings in the comments above.

@@ -144,7 +144,7 @@ impl Directory {
 impl Relay {
     /// Processes a possible change of a hub's claim to a peer, and posts the resulting changes to the shards.
     ///
-    /// It reads the claim from the hub's current presence, so late and repeated calls have the same result.
+    /// This function reads the claim from the hub's current presence, so late and repeated calls have the same result.
     pub(super) fn reconsider(&mut self, peer: PeerId, hub: HubId, cause: &LeaveCause, now: Now) {
         let holding = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|h| &h.holding) };
         let Some(holding) = holding else {

@@ -29,8 +29,8 @@ struct OutgoingSnapshot {
     after: Option<PeerId>,
     /// A peer that has been read, but not sent yet.
     next: Option<Arc<Presence>>,
-    /// The state of changed peers after `after` at the start of the snapshot. `None` if a peer was not present. At most
-    /// [`MAX_SNAPSHOT_CHANGES`](crate::limits::MAX_SNAPSHOT_CHANGES) peers are kept.
+    /// The state at the start of the snapshot of those peers after `after` that have changed since. `None` if a peer
+    /// was not present then. At most [`MAX_SNAPSHOT_CHANGES`](crate::limits::MAX_SNAPSHOT_CHANGES) peers are kept.
     before: BTreeMap<PeerId, Option<Arc<Presence>>>,
     parts: u32,
     /// Time at which the neighbour stops waiting for the next part.

@@ -23,7 +23,8 @@ pub(super) struct Repair {
     /// Time at which a snapshot is requested.
     ask_at: Option<Duration>,
     sync: Option<Sync>,
-    /// Neighbours that requested a snapshot of the hub while `sync` was in progress. They are answered when it ends.
+    /// Neighbours that requested a snapshot of the hub while `sync` was in progress. They are answered when `sync`
+    /// ends.
     waiters: Vec<Hop>,
     /// The hop of the last request without a result.
     failed: Option<Hop>,

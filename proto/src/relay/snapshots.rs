@@ -248,7 +248,8 @@ impl Relay {
         self.discarded.add(peers);
         self.account(hub);
         for via in waiters {
-            // The waiting neighbours are declined, so that they can ask other hubs, which may have later changes.
+            // The requests of the waiting neighbours are declined, so that these neighbours can ask other hubs, which
+            // may have later changes.
             self.decline_snapshot(via, request);
         }
         self.catch_up(hub, now);

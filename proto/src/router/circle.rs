@@ -34,7 +34,8 @@ const UNANSWERED: u8 = 4;
 /// picked again.
 const DECLINED: u8 = 8;
 
-/// Why an acquaintance is in a circle. This decides whether another member replaces the acquaintance when it leaves.
+/// Why an acquaintance is in a circle. This decides whether another member replaces the acquaintance when the
+/// acquaintance leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Bond {
     /// One of the peer's closest picks. It is replaced.

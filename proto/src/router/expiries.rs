@@ -51,7 +51,7 @@ impl Held {
         self.ends <= now
     }
 
-    /// The time until the grant ends. `None` if it does not end.
+    /// The time until the grant ends. `None` if the grant does not end.
     pub(super) fn left(&self, now: Duration) -> Option<Duration> {
         self.due.map(|_| self.ends.saturating_sub(now))
     }

@@ -476,7 +476,7 @@ impl Standing {
     }
 }
 
-/// The origin of a signal. It travels with the signal, and returns with its outcome.
+/// The origin of a signal. It is passed on with the signal, and is returned with the outcome.
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// The place to which the outcome is reported.

@@ -1,4 +1,4 @@
-//! The phases of a session in the rules: a session waits, is admitted, retires, and ends.
+//! The phases of a session in the router: a session waits, is admitted, retires, and ends.
 
 use crate::bug;
 use crate::claim::Claim;

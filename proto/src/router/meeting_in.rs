@@ -13,7 +13,7 @@ use super::letter::{Announcement, Meeting, MeetingEnd, MeetingKind, ToMesh, ToSh
 use super::roster::NetworkIx;
 
 impl Router {
-    /// Processes a meeting between peers of this shard and others.
+    /// Processes a meeting between peers of this shard and other peers.
     pub(super) fn meeting_received(&mut self, meeting: &Meeting, now: Now) {
         let Some(ix) = self.rosters.find(meeting.network.as_str()) else { return };
         let about = (meeting.about, meeting.stay);
@@ -152,7 +152,7 @@ impl Router {
             && self.may_meet(id, ix, target)
     }
 
-    /// Handles the decline of an acquaintance's home shard or hub: the acquaintance's circle is full.
+    /// Handles a decline by the home shard or hub of an acquaintance whose circle is full.
     fn declined(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, address: Address, now: Now) {
         let circle = self.sessions.membership(id, ix).and_then(|membership| membership.circle());
         // The session and the other peer may no longer know each other.

@@ -155,7 +155,7 @@ impl Network {
         self.members.iter()
     }
 
-    /// Calls `visit` with members in ascending distance from `center`, until `visit` breaks off.
+    /// Calls `visit` with members in ascending distance from `center`, until `visit` returns `Break`.
     pub(super) fn visit_closest<'a>(
         &'a self,
         center: PeerId,

@@ -1,4 +1,4 @@
-//! Writing of JSON, and of the frame around it.
+//! Writes JSON, and the frame around it.
 
 use std::ops::Range;
 

@@ -307,8 +307,8 @@ impl Legacy {
     }
 
     /// Records that a peer that was connected before the link has been read. Returns whether the peer must be announced
-    /// now. It must not if it was announced before its turn, is behind the link itself, or is leaving. Also `None` if
-    /// all such peers have been read already.
+    /// now. The peer must not be announced if it was announced before its turn, is behind the link itself, or is
+    /// leaving. Returns `None` if the link is unknown, or if all such peers have been read already.
     pub(super) fn read_earlier(&mut self, link: LinkId, hub: Option<HubId>, peer: PeerId) -> Option<bool> {
         let is_behind = self.has_announced(link, &peer) || self.is_leaving(&peer);
         let earlier = self.links.get_mut(&link)?.earlier.as_mut()?;

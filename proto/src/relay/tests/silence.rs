@@ -173,7 +173,7 @@ fn an_unanswered_route_is_replaced_by_another() {
         },
     )];
     net.loses_signals = Some(through);
-    // A single target may only read slowly.
+    // Unanswered signals to only one target do not discredit the route, because that target may just read slowly.
     net.signals(1, 11, 14, 2);
     net.pass(OUTCOME_PATIENCE + 2 * HEARTBEAT);
     net.signals(1, 11, 15, 3);
