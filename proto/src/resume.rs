@@ -186,8 +186,8 @@ impl ResumeKeys {
         Secret(bytes)
     }
 
-    /// Verifies a client's secret. Returns the lineage that it proves for this id. `shown` is the text that the client
-    /// sent.
+    /// Verifies a client's secret. Returns the lineage that the secret proves for this id. `shown` is the text that the
+    /// client sent.
     ///
     /// The comparison takes constant time: its duration does not show where a wrong tag differs.
     ///

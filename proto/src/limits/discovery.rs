@@ -7,11 +7,12 @@ pub const MAX_CLOSEST: u8 = 64;
 
 /// Number of random members that a new member meets in addition to the closest ones, under bounded discovery. They
 /// connect the neighbourhoods of a network. A random graph with two edges per node is connected except for a few nodes.
-/// With four edges per node, it stays connected while half of the nodes are missing.
+/// With four edges per node, the graph stays connected while half of the nodes are missing.
 pub const RANDOM_PICKS: usize = 4;
 
-/// Maximum number of others that a peer knows in a network under bounded discovery. At this limit, the peer's hub
-/// declines meetings with further members, and signals of strangers and `discover` get `network-full`.
+/// Maximum number of other peers that a peer knows in a network under bounded discovery. At this limit, the peer's hub
+/// declines meetings with further members. Signals between the peer and a member that it does not know get
+/// `network-full`, and so does a `discover` of the peer.
 ///
 /// Clients choose their ids, so many of them can choose ids close to one peer. With random ids and P = K +
 /// [`RANDOM_PICKS`] picks, a peer among 100,000 knows about 2P others: 40 for K = 16, 140 for K = 64. The first peer of

@@ -51,7 +51,7 @@ pub const TAKEOVER_GRACE: Duration = Duration::from_secs(2);
 pub const TAKEOVER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Time in which another hub must answer a takeover, in addition to its own [`TAKEOVER_GRACE`]. The other hub decides
-/// within half of this time. The other half is for the network.
+/// within half of this time. The other half is for the transfer between the hubs.
 pub const TAKEOVER_MARGIN: Duration = Duration::from_secs(1);
 
 /// Maximum number of unanswered takeovers that other hubs have asked for. A further request is answered with "in use".

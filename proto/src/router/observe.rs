@@ -1,8 +1,8 @@
 //! Observers: sessions that discover the members of a network without being discovered.
 //!
-//! A session is an observer of a network if its grant allows it to observe that network, but not to join. It is in the
-//! list of the network on this shard and in no roster. So no shard, hub or peer receives anything about it, and no
-//! signal of the network reaches it. An observer discovers every member, even under bounded discovery.
+//! A session is an observer of a network if its grant allows it to observe that network, but not to join. An observer
+//! is in the network's list on this shard, and in no roster. So no other shard, hub or peer learns of the observer, and
+//! no signal of the network reaches it. An observer discovers every member, even under bounded discovery.
 
 use crate::bug;
 use crate::codec::{self, Announce};
