@@ -21,7 +21,8 @@ pub const VERSION: u16 = 1;
 pub const SUBPROTOCOL: &str = "peerpigeon-mesh.1";
 
 /// The body of the 401 that refuses a link with a missing or wrong token. No other program answers with this text. So a
-/// hub can first dial without its token. The text is part of the protocol: hubs of version 2.0.0 send these exact bytes.
+/// hub can first dial without its token. The text is part of the protocol, because hubs of version 2.0.0 send these
+/// exact bytes.
 pub const TOKEN_WANTED: &str = "unauthorized: a link takes this hub's MESH_TOKEN, as a bearer token";
 
 /// A message from one hub to another.

@@ -1,17 +1,19 @@
-//! Mutual authentication of two hubs that link: each proves that it knows MESH_TOKEN, and neither sends it.
+//! Mutual authentication of two hubs that link. Each hub proves that it knows MESH_TOKEN, and neither hub sends the
+//! token.
 //!
 //! The dialer requests the link, and the acceptor answers 401 with a [challenge](LinkChallenges::issue). The dialer
 //! repeats the request with its [`LinkCredentials`]: a nonce, the challenge, and a proof. The acceptor answers 101 with
-//! a proof of its own. A proof is an HMAC-SHA256 with the token as the key. It covers the end that made it, the
-//! dialer's id, the nonce, and the challenge.
+//! its own proof. A proof is an HMAC-SHA256 with the token as the key. The HMAC covers the end of the link that makes
+//! the proof, the dialer's id, the nonce and the challenge.
 //!
-//! So a proof cannot be reflected (the ends differ), replayed (each challenge is accepted once, and each nonce is new),
-//! or used under another hub id. Whoever receives a proof can test guesses of the token: it must be long and random.
+//! So a proof cannot be sent back to its maker (the two ends make different proofs), replayed (each challenge is
+//! accepted once, and each nonce is new), or used under another hub id. Whoever receives a proof can test guesses of
+//! the token, so the token must be long and random.
 //!
-//! Proofs are not bound to the connection. A server that a hub dials can forward the handshake to a hub of the mesh, and
-//! then read and change what both send, like everybody on the way of a link without TLS. With `wss://`, the dialer has
-//! checked the server's certificate before it sends anything. A binding to the TLS connection would add nothing to that
-//! check, and would prevent links through a proxy that ends TLS.
+//! Proofs are not bound to the connection. A server that a hub dials can forward the handshake to a hub of the mesh,
+//! and then read and change what the two hubs send. On a link without TLS, everybody on the network path can do the
+//! same. With `wss://`, the dialer checks the server's certificate before it sends anything. A binding of proofs to the
+//! TLS connection would add nothing to this check, and would prevent links through a proxy that ends TLS.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,7 +24,7 @@ use sha2::Sha256;
 use crate::id::HubId;
 use crate::limits::{LINK_CHALLENGE_TIME, MAX_LINK_CHALLENGES_USED};
 
-/// The scheme of `WWW-Authenticate` and `Authorization` (RFC 9110, 11.1).
+/// The authentication scheme in `WWW-Authenticate` and `Authorization` (RFC 9110 section 11.1).
 pub const LINK_SCHEME: &str = "PeerPigeon-Link";
 
 const NONCE: usize = 32;
@@ -39,7 +41,7 @@ enum Prover {
     Acceptor,
 }
 
-/// What a dialer sends for a challenge. Its text form is the value of `Authorization`.
+/// The dialer's answer to a challenge. Its text form is the value of the header `Authorization`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LinkCredentials {
     nonce: [u8; NONCE],
@@ -48,7 +50,8 @@ pub struct LinkCredentials {
 }
 
 impl LinkCredentials {
-    /// Answers a challenge, the value of `WWW-Authenticate`. `nonce` is random. `None` if the value has no challenge.
+    /// Answers a challenge: the value of the header `WWW-Authenticate`. `nonce` must be random. Returns `None` if the
+    /// value has no challenge.
     pub fn answer(challenge: &str, token: &[u8], dialer: HubId, nonce: [u8; NONCE]) -> Option<Self> {
         let challenge = bytes(parameter(challenge, "challenge")?)?;
         let mut credentials = Self { nonce, challenge, proof: [0; PROOF] };
@@ -56,7 +59,7 @@ impl LinkCredentials {
         Some(credentials)
     }
 
-    /// Parses a value of `Authorization`. `None` if it has another scheme or is malformed.
+    /// Parses a value of the header `Authorization`. Returns `None` if the value has another scheme or is malformed.
     pub fn parse(value: &str) -> Option<Self> {
         Some(Self {
             nonce: bytes(parameter(value, "nonce")?)?,
@@ -65,23 +68,23 @@ impl LinkCredentials {
         })
     }
 
-    /// The value of `Authorization`.
+    /// The value of the header `Authorization`.
     pub fn header(&self) -> String {
         let (nonce, challenge, proof) = (hex(&self.nonce), hex(&self.challenge), hex(&self.proof));
         format!("{LINK_SCHEME} nonce={nonce}, challenge={challenge}, proof={proof}")
     }
 
-    /// Whether the dialer with this id has made the proof with this token.
+    /// Whether the proof is the one that the dialer with this id makes with this token.
     pub fn are_of(&self, token: &[u8], dialer: HubId) -> bool {
         self.mac(Prover::Dialer, token, dialer).verify_slice(&self.proof).is_ok()
     }
 
-    /// The acceptor's proof, the value of `Authentication-Info` (RFC 9110, 11.6.3).
+    /// The acceptor's proof: the value of the header `Authentication-Info` (RFC 9110 section 11.6.3).
     pub fn reply(&self, token: &[u8], dialer: HubId) -> String {
         format!("proof={}", hex(&self.mac(Prover::Acceptor, token, dialer).finalize().into_bytes()))
     }
 
-    /// Whether a value of `Authentication-Info` is the acceptor's proof.
+    /// Whether a value of the header `Authentication-Info` is the acceptor's proof.
     pub fn is_reply(&self, value: &str, token: &[u8], dialer: HubId) -> bool {
         let proof = value.trim().strip_prefix("proof=").and_then(bytes::<PROOF>);
         proof.is_some_and(|proof| self.mac(Prover::Acceptor, token, dialer).verify_slice(&proof).is_ok())
@@ -89,7 +92,7 @@ impl LinkCredentials {
 
     fn mac(&self, role: Prover, token: &[u8], dialer: HubId) -> Hmac<Sha256> {
         let mut mac = keyed(token);
-        // All parts have fixed lengths.
+        // All parts have fixed lengths, so different parts cannot give the same bytes.
         mac.update(b"peerpigeon link 1 ");
         mac.update(match role {
             Prover::Dialer => b"dialer  ",
@@ -105,20 +108,21 @@ impl LinkCredentials {
 /// Why a challenge is not accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StaleChallenge {
-    /// Another process has issued it, or nobody.
+    /// This process did not issue the challenge.
     Foreign,
-    /// It was issued [`LINK_CHALLENGE_TIME`] ago or earlier.
+    /// The challenge was issued [`LINK_CHALLENGE_TIME`] ago or earlier.
     Expired,
-    /// It was answered before: the answer is a repeated one. Or [`MAX_LINK_CHALLENGES_USED`] others were answered.
+    /// The challenge was answered before, so the answer is a repeated one. Or [`MAX_LINK_CHALLENGES_USED`] other
+    /// challenges were answered.
     Used,
 }
 
-/// The challenges of one process. Issuing one stores nothing, so a stranger cannot fill this.
+/// The challenges of one process. A new challenge is not stored, so clients without the token cannot fill the memory.
 #[derive(Debug)]
 pub struct LinkChallenges {
     key: [u8; 32],
-    /// Challenges that were answered with a valid proof and have not expired: the times of issue, in milliseconds, and
-    /// the random parts.
+    /// Challenges that were answered with a valid proof and have not expired. Each has the time of its issue, in
+    /// milliseconds, and its random part.
     used: BTreeSet<(u64, [u8; RANDOM])>,
 }
 
@@ -128,8 +132,8 @@ impl LinkChallenges {
         Self { key, used: BTreeSet::new() }
     }
 
-    /// A new challenge, as a value of `WWW-Authenticate`. `random` must be new, too. `now` is the time since the
-    /// process began.
+    /// A new challenge, as a value of the header `WWW-Authenticate`. Each call needs a new `random`. `now` is the time
+    /// since the process began.
     pub fn issue(&self, random: [u8; RANDOM], now: Duration) -> String {
         let mut challenge = [0; CHALLENGE];
         challenge[..RANDOM].copy_from_slice(&random);
@@ -139,11 +143,11 @@ impl LinkChallenges {
         format!("{LINK_SCHEME} challenge={}", hex(&challenge))
     }
 
-    /// Accepts a challenge once. Call it after the proof was found to be valid.
+    /// Accepts a challenge once. Call this function after [`LinkCredentials::are_of`] has found the proof to be valid.
     ///
     /// # Errors
     ///
-    /// If the challenge must not be accepted.
+    /// [`StaleChallenge`] if the challenge must not be accepted.
     pub fn redeem(&mut self, credentials: &LinkCredentials, now: Duration) -> Result<(), StaleChallenge> {
         let challenge = &credentials.challenge;
         if self.tag(challenge).verify_truncated_left(&challenge[RANDOM + TIME..]).is_err() {
@@ -177,12 +181,12 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("HMAC accepts keys of any length")
 }
 
-/// The value of a parameter of [`LINK_SCHEME`]. Other schemes may precede it in the same header: a proxy may join
-/// headers of one name.
+/// The value of a parameter of [`LINK_SCHEME`]. Other schemes may precede this scheme in the same header, because a
+/// proxy may join headers of the same name.
 fn parameter<'a>(value: &'a str, name: &str) -> Option<&'a str> {
     let mut is_ours = false;
     value.split(',').map(str::trim).find_map(|part| {
-        // A scheme precedes its first parameter, with a space between them.
+        // A part with a space begins with a scheme, which the scheme's first parameter follows.
         let parameter = match part.split_once(' ') {
             Some((scheme, parameter)) => {
                 is_ours = scheme.eq_ignore_ascii_case(LINK_SCHEME);
@@ -255,7 +259,7 @@ mod tests {
         for changed in changed {
             assert!(!changed.are_of(TOKEN, DIALER) && !changed.is_reply(&reply, TOKEN, DIALER), "{changed:?}");
         }
-        // A stranger at a hub's address returns the dialer's own proof.
+        // A server without the token sends the dialer's own proof back.
         let reflected = format!("proof={}", hex(&credentials.proof));
         assert!(!credentials.is_reply(&reflected, TOKEN, DIALER));
     }
@@ -277,10 +281,10 @@ mod tests {
         assert_eq!(acceptor.redeem(&credentials, NOW), Ok(()));
         let late = NOW + LINK_CHALLENGE_TIME;
         let just_before = late - Duration::from_millis(1);
-        assert_eq!(acceptor.redeem(&credentials, just_before), Err(StaleChallenge::Used), "a recorded answer");
+        assert_eq!(acceptor.redeem(&credentials, just_before), Err(StaleChallenge::Used), "the answer was used before");
         assert_eq!(acceptor.redeem(&credentials, late), Err(StaleChallenge::Expired));
         assert!(acceptor.used.is_empty());
-        // Another process, or one that was restarted, did not issue it.
+        // Another process, or a restarted one, did not issue this challenge.
         assert_eq!(LinkChallenges::new([8; 32]).redeem(&credentials, NOW), Err(StaleChallenge::Foreign));
         let forged = LinkCredentials { challenge: [0; CHALLENGE], ..credentials };
         assert_eq!(acceptor.redeem(&forged, NOW), Err(StaleChallenge::Foreign));

@@ -46,12 +46,13 @@ pub const LINK_QUEUE_CAP: usize = 4 * LINK_QUEUE_HIGH + LINK_MESSAGE_BYTES;
 
 /// Maximum number of links of a hub, including links that are not ready. A further link is refused.
 ///
-/// An idle link takes about 2 KiB. [`LINK_QUEUES_BYTES`] and [`LINK_PARTIAL_BYTES`] bound the memory of the other links.
+/// An idle link takes about 2 KiB. [`LINK_QUEUES_BYTES`] and [`LINK_PARTIAL_BYTES`] bound the memory of links that are
+/// not idle.
 pub const MAX_LINKS: usize = 256;
 
-/// Maximum number of bytes queued for all links together. When half of this maximum is queued, a link with more than its
-/// equal share of that half gets only heartbeats and outcomes. Above the maximum, the link with the longest queue is
-/// closed.
+/// Maximum number of bytes queued for all links together. When half of this maximum is queued, a link with more than
+/// its equal share of that half gets only heartbeats and outcomes. Above the maximum, the link with the longest queue
+/// is closed.
 ///
 /// The maximum is 32 full queues of 8 MiB. Without this bound, 256 hubs that do not read could make a hub queue
 /// 256 x 8 MiB = 2 GiB, and 256 x 96 MiB = 24 GiB at the caps, until [`LINK_PATIENCE`] closes the links.
@@ -84,13 +85,13 @@ pub const LINK_PING_INTERVAL: Duration = Duration::from_millis(2_500);
 /// Time from the upgrade in which both ends of a link must exchange hellos.
 pub const LINK_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time for which a dialer may answer an acceptor's challenge. Later answers are refused, and the dialer tries again.
+/// Time in which a dialer must answer an acceptor's challenge. A later answer is refused, and the dialer tries again.
 /// An answer takes one round trip.
 pub const LINK_CHALLENGE_TIME: Duration = Duration::from_secs(10);
 
-/// Maximum number of answered challenges that a hub remembers until they expire. Further answers are refused as
-/// repeated ones. Only hubs with MESH_TOKEN can cause them: four times [`MAX_LINKS`] in [`LINK_CHALLENGE_TIME`]. Each
-/// takes about 40 B.
+/// Maximum number of answered challenges that a hub remembers until they expire. Answers to further challenges are
+/// refused like repeated answers. Only hubs with MESH_TOKEN can reach this maximum: it is four times [`MAX_LINKS`] in
+/// [`LINK_CHALLENGE_TIME`]. Each remembered challenge takes about 40 B.
 pub const MAX_LINK_CHALLENGES_USED: usize = 4 * MAX_LINKS;
 
 /// Time for which a stopping hub waits until its links have accepted its last envelopes.

@@ -120,16 +120,17 @@ pub const DEFAULT_MESH_PRESENCE_BYTES: usize = 1024 * 1024 * 1024;
 /// Default of MESH_PRESENCE_BYTES for each connection that MAX_CONNECTIONS allows, up to
 /// [`DEFAULT_MESH_PRESENCE_BYTES`], which 8,192 connections reach.
 ///
-/// It is enough for 64 hubs of this size whose peers take 2 KiB each, and for seven whose peers announce 16 KiB in one
-/// network: 16 KiB + 2 x 0.5 KiB = 17 KiB.
+/// This is enough for 64 hubs with as many connections whose peers take 2 KiB each, or for seven such hubs whose peers
+/// announce 16 KiB in one network: 16 KiB + 2 x 0.5 KiB = 17 KiB.
 pub const PRESENCE_BYTES_PER_CONNECTION: usize = 128 * 1024;
 
 /// Smallest default of MESH_PRESENCE_BYTES in a process without a memory limit. A hub with few connections can have
-/// large neighbours: this has room for 64,000 peers of 2 KiB. It is also the default with 1,000 connections. So a hostile
-/// hub that reports 20,000 peers of 16 KiB makes a default hub store 64 MiB, and many invented hubs 128 MiB.
+/// large neighbours: this default has room for 64,000 peers of 2 KiB. It is also the default of a hub with 1,000
+/// connections. So a hostile hub that reports 20,000 peers of 16 KiB makes such a hub store 64 MiB. Many invented hubs
+/// together make it store 128 MiB.
 pub const LEAST_DEFAULT_PRESENCE_BYTES: usize = 128 * 1024 * 1024;
 
-/// Minimum of MESH_PRESENCE_BYTES, and of the budgets of changes and signals that wait: 1,000 peers.
+/// Minimum of MESH_PRESENCE_BYTES, and of the budgets of changes and signals that wait. It has room for 1,000 peers.
 pub const LEAST_PRESENCE_BYTES: usize = 1024 * 1024;
 
 /// Bytes that a peer of another hub counts in MESH_PRESENCE_BYTES, without its memberships: its entry in the replica,

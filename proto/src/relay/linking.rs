@@ -29,7 +29,7 @@ impl Relay {
             remote.paths.forget(|via| via == Hop::Link(link));
         }
         if closed.was_used {
-            // First, because what follows can send envelopes over the links in use.
+            // The next link is chosen first, because the statements below can send envelopes over the links in use.
             self.choose_link(closed.hub);
         }
         self.cancel_snapshots(|via| via == Hop::Link(link), now);

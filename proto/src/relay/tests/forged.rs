@@ -31,8 +31,8 @@ fn a_hub_returns_after_a_forged_farewell() {
     }
 }
 
-/// After a forged farewell, a heartbeat of a later incarnation can be forged, too, and a farewell can precede the
-/// incarnation that it is about.
+/// A forged heartbeat of a later incarnation can follow the forged farewell. A forged farewell can also arrive before
+/// the incarnation that it names begins.
 #[test]
 fn a_hub_returns_after_a_forged_farewell_and_a_forged_incarnation() {
     for (farewell, heartbeat) in [(0, Some(1)), (0, Some(1_000)), (2, None)] {
@@ -52,7 +52,7 @@ fn a_hub_returns_after_a_forged_farewell_and_a_forged_incarnation() {
                 let envelope = Envelope::Heartbeat(Arc::new(beat));
                 net.input(deceived, RelayInput::Received { via, envelope });
             } else {
-                // The hub begins the incarnation that has ended already, because of another forged heartbeat.
+                // Because of a forged heartbeat, hub 1 begins the incarnation for which the farewell was forged.
                 let beat = crate::envelope::Heartbeat { number: known.number + 100, ..known };
                 let via = Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
                 net.input(1, RelayInput::Received { via, envelope: Envelope::Heartbeat(Arc::new(beat)) });

@@ -328,7 +328,8 @@ fn peers_of_a_process_that_was_replaced_are_counted_as_lost() {
     assert_eq!(net.hubs[&2].stats.ghosts_evicted, 3);
 }
 
-/// The number of heartbeats that hubs send each other until none is left on the way. Fails if that takes too many.
+/// The number of heartbeats that hubs send each other until no heartbeat is in flight. Fails if there are 1,000 or
+/// more.
 fn beats_until_quiet(net: &mut Net) -> usize {
     for number in 0..1_000 {
         let Some((n, via, envelope)) = net.under_way.pop_front() else { return number };
@@ -352,9 +353,13 @@ fn hubs_that_know_different_processes_of_one_hub_do_not_answer_each_other_foreve
         }
         for round in 0..4 {
             let sent = beats_until_quiet(&mut net);
-            assert!(sent <= 12 * hubs.len().pow(2), "{sent} by {hubs:?} in round {round}");
+            assert!(sent <= 12 * hubs.len().pow(2), "{sent} heartbeats of hubs {hubs:?} in round {round}");
             for n in hubs.clone() {
-                assert_eq!(net.hubs[&n].hubs[&hub(1)].beat.process, 100 + u64::from(n), "it keeps the one it knows");
+                assert_eq!(
+                    net.hubs[&n].hubs[&hub(1)].beat.process,
+                    100 + u64::from(n),
+                    "hub {n} keeps the process that it knows"
+                );
                 let via = Hop::Bridge(hub(1));
                 let beat = Heartbeat { number: 2 + round, ..of(n) };
                 net.input(n, RelayInput::Received { via, envelope: Envelope::Heartbeat(Arc::new(beat)) });
@@ -383,12 +388,12 @@ fn a_second_hub_with_one_id_is_answered_once_in_a_pause() {
         assert_eq!(beats_after(&mut net, 2, 3, beat).len(), answers, "{number}");
         net.under_way.clear();
     }
-    // Another neighbour, and another process, are answered at once.
+    // Heartbeats from another neighbour, or of another process, are answered during the pause.
     let beat = second(&net, 5);
-    assert_eq!(beats_after(&mut net, 2, 1, beat).len(), 1, "the neighbour is not answered yet");
+    assert_eq!(beats_after(&mut net, 2, 1, beat).len(), 1, "hub 1 has not received an answer yet");
     net.under_way.clear();
     let third = namesake(&net, 1_000, 8, 1);
-    assert_eq!(beats_after(&mut net, 2, 3, third).len(), 1, "the first hub does not know of it yet");
+    assert_eq!(beats_after(&mut net, 2, 3, third).len(), 1, "the first process has not been told of the third one yet");
 }
 
 #[test]
