@@ -51,17 +51,18 @@ pub const RIVAL_PATIENCE: Duration = Duration::from_secs(3);
 /// earlier hub takes a new id itself. Hubs before 2.1 never take a new id.
 pub const RIVAL_YIELD: Duration = Duration::from_secs(10);
 
-/// Minimum time between two heartbeats of one incarnation that a hub sends to the same neighbour because a heartbeat of
-/// another incarnation of that hub has arrived. It is shorter than [`HEARTBEAT`], so that each of two live hubs with one
-/// id receives each heartbeat of the other. Without it, two hubs that know different ones would answer each other's
-/// answers forever.
+/// Minimum time between two heartbeats of one incarnation of a hub that are sent to the same neighbour because
+/// heartbeats of another incarnation of that hub arrive. The pause is shorter than [`HEARTBEAT`], so that each of two
+/// live hubs with one id receives each heartbeat of the other. Without the pause, two hubs that know different
+/// incarnations of this id would answer each other's answers forever.
 pub const CONTEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Maximum number of such heartbeats about one hub in [`CONTEST_PAUSE`], to all neighbours together. Further ones are not
-/// sent. A hub remembers each for this time: 56 B, so 3.5 KiB per hub with a contested id, and 3.5 MiB for [`MAX_HUBS`].
+/// Maximum number of such heartbeats of one hub id in [`CONTEST_PAUSE`], to all neighbours together. Further heartbeats
+/// are not sent. Each sent heartbeat is remembered for this time and takes 56 B: 3.5 KiB for each id of two live hubs,
+/// and 3.5 MiB for [`MAX_HUBS`] such ids.
 ///
-/// In a mesh of n hubs with two live hubs of one id, a hub sends at most n of them. That is more than enough for n > 64,
-/// because the first ones go to the two hubs, or to their neighbours.
+/// In a mesh of n hubs with two live hubs of one id, a hub would send at most n of these heartbeats. The maximum is
+/// enough even for n > 64, because the first heartbeats go to the two hubs, or to their neighbours.
 pub const MAX_CONTEST_HEARTBEATS: usize = 64;
 
 /// Latest accepted start of a hub's incarnation or of a session, in milliseconds since 1970: the year 2527.

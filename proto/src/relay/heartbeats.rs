@@ -1,4 +1,5 @@
-//! Heartbeats: this hub sends its own, and compares those of other hubs with its replicas and forwards them.
+//! Heartbeats. This hub sends its own heartbeats. It compares the heartbeats of other hubs with its replicas, and
+//! forwards them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::holding::PresenceRefusal;
 use super::remote::{Liveness, Remote};
 use super::{Destination, MeshEvent, Relay};
 
-/// Maximum number of heartbeats by which the bridge may be behind the links.
+/// Maximum number of newer heartbeats of a hub that may arrive before an older one, because they took a faster route.
 const LATE_BEATS: u64 = 16;
 
 impl Relay {
@@ -51,7 +52,8 @@ impl Relay {
             link_unheard: false,
             status: self.status.clone(),
         });
-        // Heartbeats go over every link, spare ones included: the other hub judges each link by its heartbeats.
+        // Heartbeats are sent over every link, even over links that are not in use, because the other hub decides from
+        // the heartbeats on a link whether the link works.
         let links: Vec<(LinkId, bool)> = self.links.iter().map(|(link, open)| (link, open.is_silent())).collect();
         for (link, link_unheard) in links {
             let beat =
@@ -82,8 +84,8 @@ impl Relay {
             return self.pass_back(via, beat, now);
         }
         if self.hubs.get(&beat.hub).is_some_and(|remote| remote.has_ended(beat.incarnation)) {
-            // If both incarnations of one hub were accepted, each would replace the other again and again around a ring
-            // of hubs.
+            // If hubs accepted an ended incarnation again, two incarnations of one hub could replace each other without
+            // end in a ring of hubs.
             self.stats.duplicates += 1;
             return self.report_end(via, beat, now);
         }
@@ -93,8 +95,8 @@ impl Relay {
             && remote.incarnation == beat.incarnation
             && remote.beat.number <= beat.number + LATE_BEATS
         {
-            // The hub also receives on the bridge, even if its heartbeat arrived over a link first. Older heartbeats
-            // are not forwarded.
+            // The hub is on the bridge, even if a newer heartbeat of the hub arrived over a link first. The older
+            // heartbeat is not forwarded.
             if !remote.is_bridged(now.at) {
                 self.reach = None;
             }
@@ -165,7 +167,7 @@ impl Relay {
         }
     }
 
-    /// Compares a hub's heartbeat with the replica here.
+    /// Compares a hub's heartbeat with this hub's replica of that hub.
     fn compare(&mut self, beat: &Heartbeat, found: bool, now: Now) {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "heartbeat of {:?}", beat.hub);
@@ -182,7 +184,7 @@ impl Relay {
         let differs = beat.seq == remote.holding.seq && beat.digest != remote.holding.digest;
         if beat.seq > remote.holding.seq {
             if found {
-                // No envelope in flight could fill the gap.
+                // The hub was found just now, so the missing changes are not in transit.
                 remote.repair.note_far_behind(now.at);
             } else {
                 remote.repair.note_behind(now.at);
@@ -197,7 +199,7 @@ impl Relay {
         }
     }
 
-    /// Forwards a heartbeat to all neighbours except the one it came from.
+    /// Forwards a heartbeat to all neighbours except the one that sent it here.
     fn pass_on(&mut self, via: Hop, beat: &Arc<Heartbeat>, now: Now) {
         self.pass_to_neighbours(via, beat.hub, &Envelope::Heartbeat(Arc::clone(beat)), now);
     }
@@ -215,11 +217,12 @@ impl Relay {
     }
 
     /// Tells a hub that its current incarnation counts as ended here. A hub sends nothing after its farewell, so the
-    /// farewell was forged, and the hub begins a later incarnation. If a later one is known, which was forged as well,
-    /// the hub must exceed that one.
+    /// farewell was forged, and the hub must begin a later incarnation. If an even later incarnation is known here, it
+    /// was forged as well. Its heartbeat is sent instead, so that the hub's next incarnation exceeds it.
     ///
-    /// Hubs forward a farewell of the incarnation that they know, so only the hub's neighbours must tell it. A farewell
-    /// that precedes its incarnation is not forwarded, and goes back to where the heartbeat came from.
+    /// If the ended incarnation is the known one, its farewell was forwarded to all hubs, so only the hub's neighbours
+    /// tell the hub. If the ended incarnation is later than the known one, its farewell arrived before its first
+    /// heartbeat, and was not forwarded. Then the farewell is sent back to the neighbour from which the heartbeat came.
     fn report_end(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let Some(known) = self.hubs.get(&beat.hub).map(|remote| remote.incarnation) else {
             return bug!(self.bugs, HubMissing, "the end of {:?}", beat.hub);
@@ -231,8 +234,8 @@ impl Relay {
         }
     }
 
-    /// Forwards an old heartbeat to its hub alone, if its incarnation is later than the hub's current one. Each hub on
-    /// the route adds one heartbeat to the age.
+    /// Forwards an old heartbeat only to the hub that it describes, if its incarnation is later than the incarnation
+    /// known here. Each hub on the route adds [`HEARTBEAT`] to the age.
     fn pass_back(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let furthest = LEASE + HEARTBEAT * u32::from(MAX_HOPS);
         let age = Duration::from_millis(u64::from(beat.age_ms)) + HEARTBEAT;
@@ -243,13 +246,14 @@ impl Relay {
         }
     }
 
-    /// Whether a replaced incarnation is still alive although the later one has ended.
+    /// Whether the heartbeat shows that an earlier incarnation of a hub is still alive, after the later incarnation
+    /// that replaced it here has ended.
     fn goes_on(&self, beat: &Heartbeat, state: Liveness) -> bool {
         let is_fresh = Duration::from_millis(u64::from(beat.age_ms)) < LINK_SILENCE;
         state == Liveness::Ended && beat.process != 0 && is_fresh && self.is_other_process(beat)
     }
 
-    /// Whether a heartbeat comes from another process than the known one with this id.
+    /// Whether a heartbeat comes from a process that is not the known process with this id.
     fn is_other_process(&self, beat: &Heartbeat) -> bool {
         let known = self.hubs.get(&beat.hub).map_or(0, |remote| remote.beat.process);
         known != 0 && beat.process != 0 && known != beat.process

@@ -1,7 +1,7 @@
-//! The links of this hub and its bridge: which link to each hub is used, which links do not work, and which queues are
-//! full.
+//! The links and the bridge of this hub. These types store which link to each hub is in use, which links do not work,
+//! and which queues are full.
 //!
-//! These types keep the state and decide; `linking` and `silence` act on it.
+//! They also decide which link to use. The modules `linking` and `silence` carry the decisions out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,33 +27,33 @@ pub(super) struct LinkState {
     /// The incarnation in that hub's hello.
     incarnation: HubIncarnation,
     queue: Queue,
-    /// Time at which data last arrived on it.
+    /// Time at which data last arrived on the link.
     heard_at: Duration,
-    /// Whether nothing has arrived on it for [`LINK_SILENCE`].
+    /// Whether nothing has arrived on the link for [`LINK_SILENCE`].
     silent: bool,
-    /// Whether the other hub reports that it receives nothing on it.
+    /// Whether the other hub reports that it receives nothing on the link.
     unheard: bool,
 }
 
 /// A link that has closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Closed {
-    /// The hub at its other end.
+    /// The hub at the other end of the link.
     pub(super) hub: HubId,
-    /// Whether it was the link in use. Then [`Links::choose`] another one.
+    /// Whether the link was in use. If so, call [`Links::choose`].
     pub(super) was_used: bool,
 }
 
-/// A link that has become usable or unusable, because data arrives at both ends again or not.
+/// A link that has begun or ceased to work in both directions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Changed {
-    /// The hub at its other end.
+    /// The hub at the other end of the link.
     pub(super) hub: HubId,
-    /// Whether it works in both directions now.
+    /// Whether the link works in both directions now.
     pub(super) works: bool,
 }
 
-/// The queue of a link or of the bridge, as far as the relay knows it, and its outgoing snapshots.
+/// What the relay knows about the queue of a link or of the bridge, and the snapshots that are sent over it.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     saturated: bool,
@@ -65,9 +65,9 @@ pub(super) struct Queue {
 /// A queue that has become short again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Room {
-    /// Whether it was full.
+    /// Whether the queue was full.
     pub(super) was_saturated: bool,
-    /// Whether a change was left out meanwhile, so that the neighbour's replica is behind.
+    /// Whether a change was left out while the queue was full, so that the neighbour's replica lacks this change.
     pub(super) missed: bool,
 }
 
@@ -89,7 +89,7 @@ impl Queue {
         &self.snapshots
     }
 
-    /// The snapshots that are sent on it.
+    /// The snapshots that are sent over this link or bridge.
     pub(super) fn snapshots_mut(&mut self) -> &mut SnapshotQueue {
         &mut self.snapshots
     }
@@ -102,8 +102,8 @@ impl Queue {
         Room { was_saturated: std::mem::take(&mut self.saturated), missed: std::mem::take(&mut self.missed) }
     }
 
-    /// Decides whether a change is sent. If not, the neighbour's replica is behind. Heartbeats show that, and a
-    /// snapshot repairs it.
+    /// Decides whether a change is sent. If not, the neighbour's replica lacks this change. The neighbour notices this
+    /// by the next heartbeat, and requests a snapshot.
     pub(super) fn takes_change(&mut self) -> bool {
         self.missed |= self.saturated;
         !self.saturated
@@ -111,17 +111,17 @@ impl Queue {
 }
 
 impl LinkState {
-    /// The hub at its other end.
+    /// The hub at the other end of the link.
     pub(super) fn hub(&self) -> HubId {
         self.hub
     }
 
-    /// Whether nothing has arrived on it for [`LINK_SILENCE`].
+    /// Whether nothing has arrived on the link for [`LINK_SILENCE`].
     pub(super) fn is_silent(&self) -> bool {
         self.silent
     }
 
-    /// Whether it does not work in both directions, so that it is used only if there is no other route.
+    /// Whether the link fails in at least one direction, so that it is used only if there is no other route.
     pub(super) fn is_spare(&self) -> bool {
         self.silent || self.unheard
     }
@@ -142,7 +142,7 @@ impl Links {
         self.open.insert(link, LinkState { hub, incarnation, queue, heard_at: now, silent: false, unheard: false });
     }
 
-    /// Removes a link. `None` if it is unknown.
+    /// Removes a link. Returns `None` if the link is unknown.
     pub(super) fn close(&mut self, link: LinkId) -> Option<Closed> {
         let hub = self.open.remove(&link)?.hub;
         Some(Closed { hub, was_used: self.used.get(&hub) == Some(&link) })
@@ -153,10 +153,10 @@ impl Links {
         *self = Self::default();
     }
 
-    /// Chooses the link to a hub: the newest working one to its current incarnation (`present`). A link to `rival`,
-    /// another live hub with the same id, comes last.
+    /// Chooses the link to a hub: the newest working link to the hub's current incarnation (`present`). A link to
+    /// `rival`, another live hub with the same id, comes last.
     ///
-    /// If two links are opened at once, their two ends may choose different ones.
+    /// If two links between two hubs are opened at the same moment, the two hubs may choose different ones.
     pub(super) fn choose(&mut self, hub: HubId, present: Option<HubIncarnation>, rival: Option<HubIncarnation>) {
         let links = self.open.iter().filter(|(_, open)| open.hub == hub);
         let is = |open: &LinkState, incarnation| Some(open.incarnation) == incarnation;
@@ -166,7 +166,7 @@ impl Links {
         }
     }
 
-    /// A link. `None` if it is unknown: it has closed, or belongs to a former id of this hub.
+    /// Returns a link, or `None` if the link is unknown: it has closed, or belongs to a former id of this hub.
     pub(super) fn get(&self, link: LinkId) -> Option<&LinkState> {
         self.open.get(&link)
     }
@@ -189,7 +189,7 @@ impl Links {
         self.open.iter().map(|(&link, open)| (link, open))
     }
 
-    /// The link to a hub that is used.
+    /// The link in use for a hub.
     pub(super) fn used_for(&self, hub: &HubId) -> Option<LinkId> {
         self.used.get(hub).copied()
     }
@@ -204,16 +204,16 @@ impl Links {
         self.in_use().filter(|(_, link)| self.get(*link).is_some_and(LinkState::is_silent)).map(|(hub, _)| hub)
     }
 
-    /// Records that data arrived on a link. Returns the change if the link was silent. Links of a former id are
-    /// unknown, but are still read.
+    /// Records that data arrived on a link. If the link was silent, returns the change. Data still arrives on links of
+    /// a former id of this hub, but these links are unknown.
     pub(super) fn hear(&mut self, link: LinkId, now: Duration) -> Option<Changed> {
         let open = self.open.get_mut(&link)?;
         open.heard_at = now;
         std::mem::take(&mut open.silent).then(|| open.changed())
     }
 
-    /// Records a report of the other end about a link, in a heartbeat of `hub`. Returns the change, if there is one.
-    /// Reports of any other hub are ignored.
+    /// Records what a heartbeat of `hub` reports about a link: whether the other end receives nothing on it. Returns
+    /// the change, if there is one. The report is ignored if `hub` is not at the other end of the link.
     pub(super) fn report(&mut self, link: LinkId, hub: HubId, unheard: bool) -> Option<Changed> {
         let open = self.open.get_mut(&link).filter(|open| open.hub == hub)?;
         let before = std::mem::replace(&mut open.unheard, unheard);
@@ -236,7 +236,7 @@ impl Links {
         self.open.values().filter(|open| !open.silent).map(|open| open.heard_at + LINK_SILENCE).min()
     }
 
-    /// Handles a stop of the process: data that arrived on the links meanwhile has not been read.
+    /// Handles a stop of the process: data that arrived on the links during the stop has not been read.
     pub(super) fn thaw(&mut self, now: Duration) {
         self.open.values_mut().for_each(|open| open.heard_at = now);
     }
@@ -253,7 +253,7 @@ impl Links {
 }
 
 impl BridgeState {
-    /// Whether it works.
+    /// Whether the bridge works.
     pub(super) fn is_up(&self) -> bool {
         self.up
     }
@@ -263,7 +263,7 @@ impl BridgeState {
         !std::mem::replace(&mut self.up, true)
     }
 
-    /// Records that the bridge has failed. Its queue is lost.
+    /// Records that the bridge has failed. All messages in its queue are lost.
     pub(super) fn fail(&mut self) {
         *self = Self::default();
     }
@@ -344,9 +344,9 @@ mod tests {
         assert_eq!(links.next_silence(), Some(late));
         assert!(links.find_silent(late - Duration::from_millis(1)).is_empty());
         links.thaw(NOW + Duration::from_secs(1));
-        assert!(links.find_silent(late).is_empty(), "the process was stopped meanwhile");
+        assert!(links.find_silent(late).is_empty(), "the silence during a stop does not count");
         assert_eq!(links.find_silent(late + Duration::from_secs(1)), [(LinkId(1), hub(7))]);
-        assert!(links.find_silent(late + Duration::from_secs(9)).is_empty(), "once");
+        assert!(links.find_silent(late + Duration::from_secs(9)).is_empty(), "a silent link is reported once");
         assert_eq!(links.next_silence(), None);
         let works = |works| Some(Changed { hub: hub(7), works });
         assert_eq!((links.hear(LinkId(1), late), links.hear(LinkId(1), late)), (works(true), None));
@@ -357,7 +357,7 @@ mod tests {
     fn a_link_works_if_both_ends_receive_data() {
         let mut links = links(&[OLD]);
         let works = |works| Some(Changed { hub: hub(7), works });
-        assert_eq!(links.report(LinkId(1), hub(8), true), None, "it is not that hub's link");
+        assert_eq!(links.report(LinkId(1), hub(8), true), None, "hub 8 is not at the other end of the link");
         assert_eq!(links.report(LinkId(1), hub(7), false), None);
         assert_eq!(links.report(LinkId(1), hub(7), true), works(false));
         links.find_silent(NOW + LINK_SILENCE);

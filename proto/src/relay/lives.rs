@@ -1,4 +1,4 @@
-//! The start, restart, expiry and farewell of a hub, and the number by which shards know it.
+//! Handles the start, restart, expiry and farewell of hubs, and the numbers by which the shards know the hubs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Relay {
         }
     }
 
-    /// Handles a restart of a hub: all state of its earlier incarnation is dropped.
+    /// Handles a restart of a hub, and drops all state of the hub's earlier incarnation.
     pub(super) fn begin_life(&mut self, beat: &Arc<Heartbeat>) {
         self.restart_counters(beat.hub);
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
@@ -59,7 +59,7 @@ impl Relay {
         if hub == self.config.hub {
             return self.own_farewell_received(incarnation, now);
         }
-        // Expected: this hub has never received a heartbeat of it, or has forgotten it.
+        // Expected: this hub has never received a heartbeat of that hub, or has forgotten the hub.
         let Some(remote) = self.hubs.get_mut(&hub) else { return };
         remote.note_ended(incarnation);
         let known = self.hubs.get(&hub).filter(|remote| remote.incarnation == incarnation);
@@ -73,16 +73,16 @@ impl Relay {
         self.pass_to_neighbours(via, hub, &Envelope::Farewell(hub, incarnation), now);
     }
 
-    /// Processes a farewell in this hub's own name. Another hub has forged it, or received a forged one. A rival that
-    /// takes a new id may have sent it, too.
+    /// Processes a farewell in this hub's own name. Another hub has forged the farewell, or has forwarded a forged one.
+    /// Another process with this id (`rival`) also sends one when it takes a new id.
     fn own_farewell_received(&mut self, incarnation: HubIncarnation, now: Now) {
         if incarnation == self.config.incarnation && self.rival.is_none() && !self.ended {
             self.begin_later_life(incarnation, now);
         }
     }
 
-    /// Handles a stop of the whole process, after which every lease looks expired. Data that arrived meanwhile is read
-    /// first.
+    /// Handles a stop of the whole process. After the stop, every lease seems to have expired. Data that arrived during
+    /// the stop is read before any lease expires.
     pub(super) fn notice_thaw(&mut self, now: Now) {
         if now.at.saturating_sub(self.last_timeout) > 2 * HEARTBEAT {
             self.judge_from = now.at + HEARTBEAT;
@@ -120,8 +120,8 @@ impl Relay {
         self.expire_outbound(hub, now);
     }
 
-    /// Removes a hub with all its peers. Its replica is empty at once, and the shards are notified in slices. Returns
-    /// how many peers it had.
+    /// Removes a hub with all its peers. The replica is emptied immediately, and the shards are notified in slices.
+    /// Returns the number of peers that the hub had.
     pub(super) fn evict(&mut self, hub: HubId, state: Liveness, now: Now) -> usize {
         let Some(remote) = self.hubs.get_mut(&hub) else {
             bug!(self.bugs, HubMissing, "{hub:?} is evicted");
@@ -180,9 +180,10 @@ impl Relay {
 
     /// Makes room for one more hub, whose heartbeat arrived over this hop. Returns false if there is no room.
     ///
-    /// There is room only if another neighbour introduced more hubs than the neighbour at this hop. Then a hub that has
-    /// stopped is forgotten, or else the latest hub of the neighbour that introduced the most. So a neighbour that
-    /// invents hubs displaces only hubs that it introduced itself.
+    /// There is room only if another neighbour has introduced more hubs than the neighbour at this hop will have
+    /// introduced with the new hub. Then the hub that stopped first is forgotten. If no hub has stopped, a hub is
+    /// forgotten that was introduced by the neighbour with the most introduced hubs: the one with the fewest peers, and
+    /// among several the latest. So a neighbour that invents hubs displaces only hubs that it introduced itself.
     pub(super) fn make_room(&mut self, via: Hop, now: Now) -> bool {
         let introduced = |by: HubId| self.introducers.get(&by).copied().unwrap_or_default();
         let ours = self.neighbour(via).map_or(0, introduced);
@@ -205,7 +206,7 @@ impl Relay {
             self.stats.ghosts_evicted += lost as u64;
             self.event(MeshEvent::HubLost(hub, lost));
         }
-        // A hub with many peers makes room when all of them have left.
+        // A hub with many peers is forgotten later, when the shards have been notified of all its peers.
         let is_free = !self.busy.contains(&hub);
         if is_free {
             self.forget_hub(hub);
@@ -213,7 +214,7 @@ impl Relay {
         is_free
     }
 
-    /// Assigns a number to a hub that shards have not used before.
+    /// Assigns a number to a hub: the next number after the last assigned one that no hub has.
     pub(super) fn number(&mut self, hub: HubId) -> u32 {
         loop {
             self.last_number = self.last_number.wrapping_add(1);
@@ -232,7 +233,8 @@ impl Relay {
         }
     }
 
-    /// Restarts the counters of signals between this hub and another, because one of the two has a new incarnation.
+    /// Restarts the counters of signals between this hub and another hub, because one of the two hubs has a new
+    /// incarnation.
     pub(super) fn restart_counters(&mut self, hub: HubId) {
         let number = self.number(hub);
         let Some(remote) = self.hubs.get_mut(&hub) else {

@@ -1,14 +1,15 @@
-//! Two live hubs with one id: this hub and another one, or two others.
+//! Handles two live hubs with one id: this hub and another hub, or two other hubs.
 //!
-//! A restarted hub with a fixed HUB_ID learns that others remember its last incarnation, possibly with a later clock,
-//! and begins a later one. It must not do so while that incarnation is alive, or each of the two would replace the
-//! other forever. An incarnation is alive if the numbers of its heartbeats grow. If two live hubs have one id, the one
-//! that started later takes a new id (`names`). Third hubs keep the one they know, and forward each one's heartbeats to
-//! the other.
+//! A restarted hub with a fixed HUB_ID learns that other hubs remember its last incarnation, possibly from a later
+//! clock. It then begins an incarnation that is later than the remembered one. It must not do this while another
+//! process still uses the remembered incarnation, or each of the two processes would replace the other forever. An
+//! incarnation is alive if the numbers of its heartbeats grow. If two live hubs have one id, the one that started later
+//! takes a new id (`names`). A third hub keeps the hub that it knows under this id, and forwards the heartbeats of each
+//! of the two hubs to the other.
 //!
-//! Third hubs can know different ones. Each then receives a heartbeat of the one that it does not know, and answers with
-//! the last heartbeat of the other one. So that such answers do not answer each other forever, their rate is limited
-//! ([`Answers`]).
+//! Two third hubs can know different hubs under this id. Then each of the two receives heartbeats of the hub that it
+//! does not know, and answers with the last heartbeat of the hub that it knows. The rate of these answers is limited
+//! ([`Answers`]), because otherwise the two would answer each other's answers forever.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -37,16 +38,18 @@ pub(super) struct Rival {
     life: (HubIncarnation, u64),
     first_at: Duration,
     last_number: u64,
-    /// Number of times that its heartbeat number has grown. Third hubs can remember different last heartbeats of an
-    /// ended incarnation, but only a few.
+    /// Number of times that the heartbeat number of this incarnation has grown. The number can also grow for an ended
+    /// incarnation, because third hubs can remember different last heartbeats of it. But there are only a few such
+    /// heartbeats.
     grew: u32,
-    /// Time at which its number last grew.
+    /// Time at which the heartbeat number last grew.
     last_at: Duration,
     /// Time at which another hub last reported this incarnation as the current one.
     recalled_at: Option<Duration>,
-    /// Time at which this incarnation, or an ended one that it replaced here, was first reported.
+    /// Time at which other hubs first reported this incarnation, or the ended incarnation that this value described
+    /// before.
     since: Duration,
-    /// Whether it has identified itself on a link.
+    /// Whether the other process has identified itself with a hello on a link.
     proven: bool,
     told: bool,
 }
@@ -62,21 +65,22 @@ impl Rival {
     }
 }
 
-/// The heartbeats about one hub that were sent since the current pause began, because a heartbeat of another incarnation
-/// of that hub had arrived. At most [`MAX_CONTEST_HEARTBEATS`].
+/// The heartbeats of one hub that this hub has sent since the current pause began, each because a heartbeat of another
+/// incarnation of that hub had arrived. There are at most [`MAX_CONTEST_HEARTBEATS`].
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     pause_began: Duration,
     sent: Vec<Answer>,
 }
 
-/// The receiver of a heartbeat, its incarnation and process, and whether it is marked as one of an ended incarnation.
+/// The receiver of a heartbeat, the incarnation and process in the heartbeat, and whether its age marks the incarnation
+/// as ended.
 type Answer = (Hop, (HubIncarnation, u64), bool);
 const _: () = assert!(size_of::<Answer>() <= 56);
 
 impl Answers {
-    /// Whether a heartbeat may be sent now: once per receiver and incarnation in [`CONTEST_PAUSE`]. If so, it counts as
-    /// sent.
+    /// Whether a heartbeat may be sent now. Each receiver gets at most one heartbeat of each incarnation in
+    /// [`CONTEST_PAUSE`]. If the heartbeat may be sent, it counts as sent.
     fn admit(&mut self, answer: Answer, now: Duration) -> bool {
         if now >= self.pause_began + CONTEST_PAUSE {
             *self = Self { pause_began: now, sent: Vec::new() };
@@ -103,15 +107,16 @@ impl Relay {
     pub(super) fn heard_of_itself(&mut self, beat: &Heartbeat, now: Now) {
         let life = (beat.incarnation, beat.process);
         if beat.process == self.process() || life == (self.config.incarnation, 0) {
-            // Other hubs remember more changes of this incarnation than it has sent: they have accepted forged numbers,
-            // and would ignore its real changes.
+            // Other hubs remember a later incarnation of this process, or more heartbeats than it has sent. So they
+            // have accepted forged numbers, and would ignore the real heartbeats.
             if beat.incarnation > self.config.incarnation || beat.number > self.beats {
                 self.begin_later_life(beat.incarnation.max(self.config.incarnation), now);
             }
             return;
         }
         let rival = self.rival.take();
-        // Other hubs can recall different ended incarnations in turn. The latest one counts, and the time is not reset.
+        // Other hubs can report different ended incarnations of this id in turn. The latest of these incarnations
+        // counts, and a change of the incarnation does not reset `since`.
         let since = rival.as_ref().filter(|rival| rival.recalled_at.is_some()).map_or(now.at, |rival| rival.since);
         let is_kept = |rival: &Rival| {
             rival.life == life || rival.is_alive(now.at) || rival.life > life && rival.is_recalled(now.at)
@@ -134,7 +139,8 @@ impl Relay {
                 rival.last_at = now.at;
             }
         }
-        // A heartbeat of this age does not extend a lease.
+        // A heartbeat of this age does not extend a lease: another hub sent it to report an incarnation that it
+        // remembers.
         if rival.life == life && Duration::from_millis(u64::from(beat.age_ms)) >= LEASE {
             rival.recalled_at = Some(now.at);
         }
@@ -142,7 +148,7 @@ impl Relay {
         self.judge_rival(now);
     }
 
-    /// Handles a hello of a hub with this hub's id, which shows that it is alive.
+    /// Handles a hello of another hub with this hub's id. The hello shows that the other hub is alive.
     pub(super) fn met_namesake(&mut self, incarnation: HubIncarnation, process: u64, now: Now) {
         let life = (incarnation, process);
         if process == self.process() {
@@ -185,7 +191,8 @@ impl Relay {
                 self.rival = None;
             }
         } else if alive {
-            // The other hub must take a new id. Hubs before 2.1 do not.
+            // The other hub started later, and must take a new id. Hubs before 2.1 do not take a new id. Therefore this
+            // hub takes one after a while.
             if known_for >= RIVAL_YIELD {
                 self.take_new_id(now);
             }
@@ -197,13 +204,14 @@ impl Relay {
         }
     }
 
-    /// Begins an incarnation later than the ended one that others remember.
+    /// Begins an incarnation that is later than `than`, the ended incarnation that other hubs remember.
     pub(super) fn begin_later_life(&mut self, than: HubIncarnation, now: Now) {
-        // The step depends on this process, because another ended incarnation may have followed the same one.
+        // Another process with this id may also have begun an incarnation after `than`. The step depends on this
+        // process, so that the two incarnations differ.
         let step = 1 + self.config.keys.0 % LIFE_STEPS;
         let later = than.0.saturating_add(step);
         if later > GREATEST_TIME_FOLLOWED {
-            // No hub would accept the next incarnation.
+            // No hub would accept an incarnation after this maximum.
             return self.take_new_id(now);
         }
         self.config.incarnation = HubIncarnation(later);
@@ -223,7 +231,7 @@ impl Relay {
     /// Gives up this hub's id for a new one. All links must be dialed again.
     fn take_new_id(&mut self, now: Now) {
         let before = self.names.outside();
-        // Hubs that used this hub under the old id need not wait for its lease.
+        // After the farewell, other hubs do not have to wait for the end of the old id's lease.
         self.send_farewell();
         self.renamed += 1;
         self.names.rename((self.config.keys.hash_one((self.config.hub, self.renamed)) >> 2).max(1));
@@ -248,17 +256,20 @@ impl Relay {
         self.outputs.push_back(RelayOutput::Renamed { hub });
     }
 
-    /// Whether to ignore a heartbeat of another incarnation than the known one, because the known one is alive.
+    /// Whether this hub must ignore the heartbeat of an unknown incarnation, because the known incarnation of the same
+    /// id is still alive.
     pub(super) fn is_contested(&self, beat: &Heartbeat, now: Now) -> bool {
         let Some(remote) = self.hubs.get(&beat.hub).filter(|remote| remote.is_live()) else { return false };
         let same_process = remote.beat.process == beat.process && beat.process != 0;
         let heard_lately = now.at.saturating_sub(remote.beat_at) < LINK_SILENCE || now.at < self.judge_from;
-        // A process that ends closes its links.
+        // When a process ends, its links close. A link that closed after the last heartbeat therefore shows that the
+        // process may have ended.
         let link_ended = remote.link_lost_at.is_some_and(|at| at >= remote.beat_at);
         !same_process && heard_lately && !link_ended
     }
 
-    /// Handles a second live hub with the id of a known one. The known one is kept, and the sender is notified.
+    /// Handles a second live hub with the id of a known hub. The known hub is kept, and the second one is notified of
+    /// it.
     pub(super) fn contest(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "{:?} is contested", beat.hub);
@@ -270,7 +281,7 @@ impl Relay {
             Some(contest) if contest.0 == life => contest,
             _ => (life, now.at, false),
         };
-        // Both have sent heartbeats since.
+        // Both hubs were still sending heartbeats RIVAL_EVIDENCE after the second hub was noticed.
         let both_live = remote.beat_at > contest.1 + RIVAL_EVIDENCE;
         remote.contest = Some((life, contest.1, contest.2 || both_live));
         if both_live && !contest.2 {
@@ -287,7 +298,9 @@ impl Relay {
         }
     }
 
-    /// Handles a heartbeat of an earlier incarnation than the known one. Each of the two is notified of the other.
+    /// Handles a heartbeat of an incarnation that is earlier than the known one. The sender receives the last heartbeat
+    /// of the known incarnation. If the known incarnation belongs to another process, that process receives the
+    /// sender's heartbeat, too.
     pub(super) fn earlier_life(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         self.recall(via, beat.hub, now);
         let is_other = self.hubs.get(&beat.hub).is_some_and(|remote| remote.beat.process != beat.process);
@@ -296,9 +309,9 @@ impl Relay {
         }
     }
 
-    /// Handles a heartbeat that is behind the known incarnation of its hub, because the hub's clock was set back. The
-    /// hub receives the remembered heartbeat, and begins an even later incarnation. The age of that heartbeat keeps
-    /// other hubs from accepting it as new.
+    /// Sends the remembered heartbeat of a hub back to that hub. A heartbeat has arrived from the hub that is behind
+    /// the remembered one, for example because the hub's clock was set back. The hub then begins an incarnation that is
+    /// later than the remembered one. The age of the sent heartbeat keeps other hubs from accepting it as new.
     pub(super) fn recall(&mut self, via: Hop, hub: HubId, now: Now) {
         let Some(remote) = self.hubs.get(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} is recalled");
@@ -307,8 +320,9 @@ impl Relay {
         self.answer_beat(via, beat, now);
     }
 
-    /// Sends a heartbeat of a hub because a heartbeat of another incarnation of it has arrived, unless the same was done
-    /// a moment ago. Every heartbeat is followed by another one, so nothing is lost.
+    /// Sends a heartbeat of one incarnation of a hub, because a heartbeat of another incarnation of that hub has
+    /// arrived. If [`Answers`] does not admit the heartbeat, it is not sent. Nothing is lost then, because another
+    /// heartbeat follows within [`HEARTBEAT`].
     fn answer_beat(&mut self, to: Hop, beat: Arc<Heartbeat>, now: Now) {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "an answer about {:?}", beat.hub);
