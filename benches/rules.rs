@@ -1,5 +1,5 @@
-//! The cost of a shard's rules without sockets. It covers a signal from input to drained outputs, an announcement among
-//! members, letters between shards, and a frame written for one of many recipients.
+//! The cost of a shard's rules without sockets. The benchmark covers a signal from input to drained outputs, an
+//! announcement among members, letters between shards, and a frame written for one of many recipients.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 
 use std::hint::black_box;
@@ -113,7 +113,7 @@ impl Shard {
 
 const ANNOUNCE: &str = r#"{"type":"announce","networkName":"lobby","data":{"name":"Ann","version":"1.2.3"}}"#;
 
-/// K of DISCOVERY=closest:16.
+/// The K of DISCOVERY=closest:K.
 const CLOSEST: u8 = 16;
 
 fn offer(target: u32, size: usize) -> String {
@@ -125,7 +125,7 @@ fn offer(target: u32, size: usize) -> String {
     )
 }
 
-/// The first `count` peers whose home, with two shards, is this one.
+/// The first `count` peers whose home shard, in a hub of two shards, is `shard`.
 fn at_home(shard: u16, count: usize) -> Vec<u32> {
     (0..).filter(|&number| ShardId::home(&peer(number), 2, KEYS) == ShardId(shard)).take(count).collect()
 }
@@ -172,13 +172,13 @@ fn visit(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, members: u32, mut
         let mut generation = 0;
         b.iter(|| {
             generation += 1;
-            // The id changes, because its position determines the peers it meets.
+            // Each visit has another id, because the id determines which peers the visitor meets.
             shard.visit(SessionId { slot: members, generation }, members + generation % 997);
         });
     });
 }
 
-/// The letter to the other shard when a peer of this one announces itself.
+/// The letter that shard 0 posts to shard 1 when one of its peers announces itself.
 fn joined(number: u32) -> ToShard {
     let mut shard = Shard::new(0, 2, Discovery::All);
     shard.input(Input::Opened {

@@ -94,11 +94,12 @@ struct Name {
 enum Attempt {
     /// The certificate has been renewed.
     Issued,
-    /// Another hub is ordering in the same directory, or has just done so.
+    /// Another hub that shares the directory is ordering a certificate, or has just ordered this one.
     Elsewhere,
 }
 
-/// A certificate for the time before the first one is issued. Its name explains the error that clients report.
+/// A self-signed certificate that the hub uses until the first certificate is issued. Its host name explains the error
+/// that clients report.
 ///
 /// # Errors
 ///

@@ -31,7 +31,7 @@ pub struct Request {
     pub answer: oneshot::Sender<Outcome>,
 }
 
-/// The requests, at the hub's main thread.
+/// The receiver of the requests, for the hub's main thread.
 pub type Requests = mpsc::Receiver<Request>;
 
 /// Passes orders to the hub's main thread.
@@ -84,12 +84,12 @@ pub enum Outcome {
     Elsewhere {
         /// That hub.
         hub: HubId,
-        /// Its PUBLIC_URL, or else the URL of its links, if it has either.
+        /// The PUBLIC_URL of that hub, or else the URL of its links. `None` if the hub has neither.
         url: Option<Arc<str>>,
         /// As in [`Self::Closed`], at this hub.
         kept_out: bool,
     },
-    /// No hub known to this one has a peer with this id.
+    /// No hub that this hub knows has a peer with this id.
     NotConnected {
         /// As in [`Self::Closed`].
         kept_out: bool,
@@ -148,7 +148,7 @@ impl Outcome {
             | Self::Draining { .. }
             | Self::Undrained
             | Self::NotDraining => StatusCode::OK,
-            // The peer was not connected, and is excluded.
+            // There was no peer to remove, but the peer is excluded as requested.
             Self::NotAMember { .. } | Self::NotConnected { .. } if keeps_out => StatusCode::OK,
             Self::NotAMember { .. } | Self::NotConnected { .. } => StatusCode::NOT_FOUND,
             Self::Elsewhere { .. } => StatusCode::CONFLICT,

@@ -87,7 +87,7 @@ impl Reloader {
         Ok((Self { sources: Arc::new(settings.sources()), seen, facts, wakes }, acme))
     }
 
-    /// Begins connections.
+    /// The acceptor, which creates TLS connections.
     pub fn acceptor(&self) -> &Acceptor {
         &self.facts.acceptor
     }
@@ -114,7 +114,7 @@ impl Reloader {
                 },
             };
             let (sources, seen) = (Arc::clone(&self.sources), self.seen.clone());
-            // A blocking thread, because a file system can be slow.
+            // A blocking thread reads the files, because a file system can be slow.
             let looked = tokio::task::spawn_blocking(move || {
                 let now = sources.stamps();
                 (is_asked || now != seen).then(|| (now, sources.load()))

@@ -86,12 +86,12 @@ pub enum Task {
     Token(Box<cmd::token::Question>),
 }
 
-/// Why there is no task: `--help` and similar, or an invalid command line.
+/// Why the command line contains no task: it asks for `--help` or similar, or it is invalid.
 #[derive(Debug)]
 pub enum Exit {
     /// A message of clap.
     Clap(clap::Error),
-    /// This text was requested.
+    /// A text that was requested.
     Print(String),
     /// Invalid settings.
     Refused(Vec<SettingError>),
@@ -150,7 +150,8 @@ fn without_empty_variables(command: Command, env: &dyn Fn(&str) -> Option<OsStri
 }
 
 impl Exit {
-    /// clap repeats invalid arguments. The part of a URL before its last `@` is not shown.
+    /// Makes the exit for an error of clap. clap repeats invalid arguments in its message, so the part of each URL
+    /// before its last `@` is removed.
     fn of(error: clap::Error, args: &[OsString]) -> Self {
         let secret = |arg: &&str| arg.contains('@');
         let mut secrets: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).filter(secret).collect();
@@ -180,7 +181,7 @@ impl Exit {
     /// Prints the message: on stdout if it was requested, else on stderr.
     pub fn report(self) -> ExitCode {
         let mut code = ExitCode::from(self.code());
-        // stderr may be closed; the exit code is enough.
+        // If stderr is closed, the exit code is enough.
         let _ = match self {
             Self::Clap(error) => error.print(),
             Self::Usage(text) => std::io::stderr().write_all(text.as_bytes()),

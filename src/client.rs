@@ -2,7 +2,8 @@
 //!
 //! One connection has one [`Receiver`] and any number of [`MessageSender`]s. One task reads the receiver without
 //! cancellation, because a dropped half-read frame would desynchronize the stream. Senders never wait: one writer task
-//! writes all queued frames at once. Both live on one thread, inside a [`tokio::task::LocalSet`].
+//! writes all queued frames at once. The receiver and the senders live on one thread, inside a
+//! [`tokio::task::LocalSet`].
 
 mod connection;
 mod dial;

@@ -1,4 +1,4 @@
-//! The configuration: every setting is read and checked once, before anything binds.
+//! The configuration: every setting is read and checked once, before the hub binds any port.
 
 mod acme;
 #[cfg(test)]
@@ -68,7 +68,7 @@ impl Token {
         parse::token(text.trim())
     }
 
-    /// Compares in constant time.
+    /// Compares a presented token in constant time.
     pub fn matches(&self, presented: &[u8]) -> bool {
         proto::is_secret(presented, self.0.as_bytes())
     }
@@ -93,7 +93,7 @@ impl fmt::Debug for Token {
 /// The format of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {
-    /// Human on a terminal, JSON elsewhere.
+    /// `Human` if the output is a terminal, otherwise `Json`.
     Auto,
     /// Lines for people.
     Human,
@@ -133,7 +133,7 @@ pub struct Config {
     pub cors_private_network: bool,
     /// DISCOVERY.
     pub discovery: Discovery,
-    /// The settings of the door: proxies, and limits of addresses.
+    /// The settings of admission: proxies, and limits of addresses.
     pub door: DoorSettings,
     /// STUN and TURN servers for clients.
     pub ice: IceSettings,
@@ -283,7 +283,8 @@ impl Config {
         let mesh = MeshSettings::read(reader, port, mesh_budgets);
         let in_mesh = is_asked || mesh.as_ref().is_some_and(MeshSettings::finds_hubs);
         let memory = MemoryBudgets::of(room, in_mesh);
-        // The defaults satisfy the other settings, which the operator may have set: see `cross_check`.
+        // The following defaults depend on other settings, so that they pass `cross_check` whatever the operator has
+        // set.
         let message = size(max_message_bytes.unwrap_or_default()) + MAX_ENVELOPE_BYTES;
         let queue = memory.send_queue.max(message.min(DEFAULT_SEND_QUEUE_BYTES));
         let send_queue_bytes = reader.number(&settings::SEND_QUEUE_BYTES, || queue as u64);
@@ -441,7 +442,7 @@ impl Config {
         if refusals.is_empty() { Ok(()) } else { Err(refusals) }
     }
 
-    /// Bytes that a session may queue although SEND_BUDGET_BYTES is exhausted.
+    /// Bytes that a session may queue even if SEND_BUDGET_BYTES is exhausted.
     pub fn send_floor_bytes(&self) -> usize {
         memory::send_floor(self.send_budget_bytes, self.max_connections)
     }
@@ -454,7 +455,7 @@ impl Config {
         }
     }
 
-    /// Whether HTTP_REDIRECT_PORT leads to a port with TLS, and is a port of its own.
+    /// Checks that HTTP_REDIRECT_PORT redirects to a port with TLS, and differs from all other ports.
     fn check_redirect(&self) -> Option<SettingError> {
         let port = self.redirect_port?;
         let refused = |problem: String| Some(SettingError::new(&settings::HTTP_REDIRECT_PORT, problem));
@@ -466,14 +467,14 @@ impl Config {
         refused(format!("{port} is also {name}: use different ports"))
     }
 
-    /// The port at which clients reach PORT by https, if the hub listens at `bound`: a balancer or a container can map
-    /// another port to it.
+    /// The HTTPS port that clients use. It can differ from `bound`, the port at which the hub listens, because a load
+    /// balancer or a container can map another port to it.
     pub fn https_port(&self, bound: u16) -> u16 {
         let public = self.mesh.public_url.as_deref().and_then(|url| url.parse::<Uri>().ok());
         if let Some(url) = public.filter(|url| url.scheme_str() == Some("wss")) {
             return url.port_u16().unwrap_or(443);
         }
-        // The authority connects to this port.
+        // The ACME authority connects to port 443, so that port leads to this hub.
         let is_ordered = self.tls.as_ref().is_some_and(|tls| tls.acme.is_some());
         if is_ordered { 443 } else { bound }
     }
@@ -504,7 +505,7 @@ impl Config {
         self.shown.iter().any(|shown| shown.name == setting.name && shown.source != Source::Default)
     }
 
-    /// Warnings for the operator at the start: valid settings without their apparent effect.
+    /// Warnings for the operator at the start, about valid settings that do not have their apparent effect.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.ignored.clone();
         warnings.extend(self.mesh_warnings(&|setting| self.is_said(setting)));
@@ -513,7 +514,7 @@ impl Config {
             None => {
                 let idle = [&settings::TLS_PORTS, &settings::TLS_TICKET_KEY];
                 for setting in idle.into_iter().filter(|setting| self.is_said(setting)) {
-                    warnings.push(format!("{} without effect: TLS_CERT and TLS_KEY are unset", setting.name));
+                    warnings.push(format!("{} has no effect: TLS_CERT and TLS_KEY are unset", setting.name));
                 }
             }
         }
@@ -527,15 +528,13 @@ impl Config {
                 &settings::TLS_ACME_EAB_HMAC,
             ];
             for setting in idle.into_iter().filter(|setting| self.is_said(setting)) {
-                warnings.push(format!("{} without effect: TLS_ACME is unset", setting.name));
+                warnings.push(format!("{} has no effect: TLS_ACME is unset", setting.name));
             }
         }
         if self.tokens.is_none() {
             for setting in TokenSettings::idle().into_iter().filter(|setting| self.is_said(setting)) {
-                warnings.push(format!(
-                    "{} without effect: JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS are unset",
-                    setting.name
-                ));
+                warnings
+                    .push(format!("{} has no effect: JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS are unset", setting.name));
             }
         }
         warnings.extend(self.door.warnings());
@@ -610,7 +609,8 @@ fn host(text: &str) -> Result<(String, Vec<IpAddr>), String> {
     Ok((text.to_owned(), parse::host(text)?))
 }
 
-/// The standard library respects CPU affinity and the quota of a cgroup, version 1 or 2.
+/// Number of cores that the process may use. The standard library respects CPU affinity and the quota of a cgroup,
+/// version 1 or 2.
 fn available_cores() -> u64 {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
 }
@@ -643,7 +643,7 @@ pub struct Place {
 ///
 /// # Errors
 ///
-/// The errors are those of the hub.
+/// The same errors that a hub reports for these settings.
 pub fn place(flags: &ListenFlags, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Place, Vec<SettingError>> {
     let mut reader = SettingsReader::new(&flags.0, env);
     let is_public = reader.text(&settings::TLS_ACME, || Ok(false), |_| Ok(true)) == Some(true);

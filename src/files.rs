@@ -1,4 +1,5 @@
-//! Divides the process's file descriptors: peers get those that links, operators and the hub itself do not need.
+//! Divides the process's file descriptors: peers get the descriptors that links, operators and the hub itself do not
+//! need.
 
 use proto::limits::{
     ADMIN_FILES, LINK_FILES, MAX_DIALS_AT_ONCE, OTHER_FILES, REQUEST_FILES, RUNTIME_FILES, SMALLEST_FILE_SHARE,
@@ -16,9 +17,9 @@ pub struct Files {
     /// Maximum numbers of sockets of the listeners.
     pub shares: FileShares,
     /// Maximum number of dials to other hubs at a time. Together with parallel attempts of the same dial (a quarter as
-    /// many), they use half of the files reserved for links.
+    /// many), dials use half of the files reserved for links.
     pub dials: usize,
-    /// Number of files reserved from peers.
+    /// Number of files that peers may not use.
     reserve: usize,
     /// Number of files that would be enough for MAX_CONNECTIONS.
     wanted: usize,
@@ -59,7 +60,7 @@ impl Files {
 struct Needs {
     /// Standard streams, runtimes and listeners, which are always open.
     fixed: usize,
-    /// Listeners of peers, and those that redirect. Each holds the file for its next connection.
+    /// Listeners of peers, and those that redirect. Each of these listeners holds a file for its next connection.
     listeners: usize,
     meshed: bool,
     /// Number of hubs that this hub always dials.

@@ -14,7 +14,7 @@ use mesh::{ConnectError, Tls};
 ///
 /// # Errors
 ///
-/// If the server cannot be reached, does not answer within `patience`, or answers with more.
+/// If the server cannot be reached, does not answer within `patience`, or sends a longer answer.
 pub(crate) async fn exchange(
     tls: &Tls,
     request: Request<Bytes>,

@@ -19,10 +19,10 @@ use crate::admin::{self, Act, Outcome, Request, Requests};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::linking::{self, Mesh};
 
-/// Time after the first signal in which further signals count as the same one.
+/// Time after the first signal within which further signals count as repetitions of it.
 const STOP_ECHO: Duration = Duration::from_millis(500);
 
-/// A running hub. Dropping it ends it.
+/// A running hub. Dropping this value ends the hub.
 #[derive(Debug)]
 pub struct Hub {
     shards: Vec<ShardHandle>,
@@ -63,7 +63,7 @@ impl Ends {
 
 /// Binds each address once per shard, and groups the listeners by shard.
 ///
-/// With port 0 the first address gets a free port, and the others use the same.
+/// With port 0, the first address gets a free port, and the others use the same port.
 ///
 /// # Errors
 ///

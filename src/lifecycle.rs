@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// A stage of a hub's life. A hub moves forward through them; only an operator's drain can end.
+/// A stage of a hub's life. A hub only moves to later stages, except that an operator can end a drain.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Stage {
-    /// It does not accept peers yet.
+    /// The hub does not accept peers yet.
     Starting,
-    /// It accepts peers.
+    /// The hub accepts peers.
     Ready,
     /// An operator drains the hub: it closes its connections, but does not stop.
     Draining,
-    /// It closes its connections and stops.
+    /// The hub closes its connections and stops.
     Stopping,
 }
 
@@ -37,12 +37,12 @@ impl Lifecycle {
         Self::default()
     }
 
-    /// Moves to `stage`, unless it is at a later one.
+    /// Moves to `stage`, unless the hub is at a later stage.
     pub fn advance(&self, stage: Stage) {
         self.0.fetch_max(stage as u8, Ordering::Release);
     }
 
-    /// An operator has ended the drain: the hub is ready again. False if it was not draining, or stops.
+    /// Ends a drain, so that the hub is ready again. Returns false if the hub was not draining, or if it is stopping.
     pub fn end_drain(&self) -> bool {
         let (from, to) = (Stage::Draining as u8, Stage::Ready as u8);
         self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()

@@ -12,13 +12,13 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, PortNames, Token};
 
-/// A mesh that is not started yet: it needs the shards' mailboxes.
+/// A mesh that is not started yet, because it needs the shards' mailboxes.
 pub struct Mesh {
-    /// Its configuration.
+    /// The configuration of the mesh.
     pub config: MeshConfig,
     /// Sockets of other hubs, from the shards.
     pub sockets: mpsc::Receiver<LinkSocket>,
-    /// Receives its statistics.
+    /// Receives the statistics of the mesh.
     pub publish: watch::Sender<Arc<MeshReading>>,
 }
 
@@ -27,9 +27,9 @@ pub struct Mesh {
 pub struct Ports {
     /// The port of peers.
     pub peers: u16,
-    /// The port of links, if it differs.
+    /// The port of links, if it differs from `peers`.
     pub links: Option<u16>,
-    /// The port of the operators' pages, if it differs.
+    /// The port of the operators' pages, if it differs from `peers`.
     pub admin: Option<u16>,
     /// The port that redirects to `peers`.
     pub redirect: Option<u16>,
@@ -62,7 +62,7 @@ type Status = watch::Receiver<Option<Arc<HubStatus>>>;
 
 /// The connections of the mesh's thread with the rest of the hub.
 pub struct MeshHooks {
-    /// Called once a tick.
+    /// The mesh calls this function once per tick.
     pub turned: Turned,
     /// Receives the state of the mesh.
     pub publish: watch::Sender<Arc<MeshReading>>,
@@ -71,8 +71,8 @@ pub struct MeshHooks {
 }
 
 /// Prepares the mesh of a hub, and the shards' configuration for links. A hub without a mesh gets neither; a hub that
-/// accepts no links gets a configuration that refuses them. The second key is random, for challenges. `max_dials` is
-/// the maximum number of dials in progress.
+/// accepts no links gets a configuration that refuses them. The second key is random and serves for challenges.
+/// `max_dials` is the maximum number of dials in progress.
 pub fn prepare(
     config: &Config,
     clock: Clock,
@@ -142,8 +142,8 @@ fn mesh_config(
             },
         },
         token: token.clone(),
-        // All URLs: a Go hub that another hub advertises, or that BOOTSTRAP_HUBS spells differently, must not receive
-        // the token.
+        // All URLs of Go hubs, not only those that are dialed. A Go hub that another hub advertises, or that
+        // BOOTSTRAP_HUBS spells differently, must not receive the token either.
         legacy: settings.legacy.urls.iter().map(ToString::to_string).collect(),
         sends_bearer: settings.takes_bearer,
         bootstrap,

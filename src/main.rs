@@ -6,8 +6,8 @@ use peerpigeon::cli::{self, Task};
 use peerpigeon::telemetry::process;
 use peerpigeon::{cmd, serve};
 
-/// Its background thread returns memory to the system while shards are idle: a hub lives for months, and its load comes
-/// in bursts.
+/// jemalloc has a background thread that returns memory to the system while shards are idle. A hub runs for months, and
+/// its load comes in bursts.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -75,7 +75,7 @@ pub struct HubFacts {
     pub watchdog: Watchdog,
     /// The hub's certificates; `None` without TLS.
     pub tls: Option<TlsFacts>,
-    /// The loads of keys of tokens; `None` without any.
+    /// Numbers of loads of the keys of tokens. `None` if the hub checks no JWTs.
     pub token_keys: Option<KeyFacts>,
 }
 
@@ -87,8 +87,8 @@ impl HubFacts {
 }
 
 /// Creates the pages of a hub, and the thread that renders them. `gatekeeper` decides who is an operator, and
-/// operators' orders go to `desk`. The thread calls `turned` once a tick. It ends when the last copy of the pages is
-/// dropped. The sampler fills the history of the live view while it runs.
+/// operators' orders go to `desk`. The thread calls `turned` once a tick. The thread ends when the last copy of the
+/// pages is dropped. The sampler fills the history of the live view while it runs.
 ///
 /// # Errors
 ///
@@ -205,7 +205,7 @@ impl Site {
             Reply::Page(kind, entry) => {
                 let (site, origin) = (Arc::clone(self), origin.cloned());
                 let answer = if entry.is_proved() { Answer::ForOperator } else { Answer::Soon };
-                // The answer shows whether the token is right, so a wrong one has its price here, too.
+                // The answer shows whether the token is right, so the answer to a wrong token is delayed here, too.
                 let is_wrong = entry == Entry::Wrong;
                 if is_wrong {
                     self.gatekeeper.refused(visitor, entry.label());
@@ -335,7 +335,7 @@ impl Site {
         plain(StatusCode::OK, stage.label())
     }
 
-    /// The name of a thread that hangs, if there is one.
+    /// A sentence about a thread that hangs, if there is one.
     fn stuck(&self) -> Option<String> {
         let Stuck { thread, since } = self.facts.watchdog.stuck()?;
         Some(format!("stuck: thread {thread} has made no progress for {} s", since.as_secs()))
@@ -343,11 +343,11 @@ impl Site {
 
     /// Whether a visitor may read the names of networks. Some networks are protected only by a secret name.
     ///
-    /// With AUTH_TOKEN: visitors with the token. Otherwise: only programs, because any web page could send the request
-    /// from its user's browser.
+    /// With AUTH_TOKEN, visitors with the token may read them. Otherwise only programs may, because any web page could
+    /// send the request from its user's browser.
     fn may_read_names(&self, request: &Parts, visitor: Visitor) -> bool {
         let is_open = self.config.auth_token.is_none() || self.config.admin_port.is_some();
-        // If there is an ADMIN_TOKEN, requests without it were refused before.
+        // If there is an ADMIN_TOKEN, requests without it have been refused already.
         visitor.has_token || self.config.admin_token.is_some() || is_open && !self.is_of_a_strange_page(request)
     }
 

@@ -34,13 +34,13 @@ use crate::telemetry;
 use crate::token_keys::KeyLoader;
 use crate::watchdog::{self, Stuck, Watchdog};
 
-/// Exit code for a bug of the hub (`EX_SOFTWARE` of sysexits.h). Presence could be wrong afterwards, so the supervisor
-/// must restart the hub.
+/// Exit code for a bug of the hub (`EX_SOFTWARE` of sysexits.h). After a bug, the hub may report wrong presence, so the
+/// supervisor must restart it.
 pub const EX_SOFTWARE: u8 = 70;
 
 /// Runs a hub until a signal stops it.
 pub fn run(mut config: Config) -> ExitCode {
-    // Before any thread starts.
+    // This must come before any thread starts, because it changes the environment.
     let handed = Handed::from_env();
     let log = match telemetry::log::init(&config.log) {
         Ok(log) => log,
@@ -83,7 +83,7 @@ pub fn run(mut config: Config) -> ExitCode {
             return code;
         }
     };
-    // The thread's name in logs is that of the process.
+    // In logs, the main thread has the name of the process.
     let main = std::thread::current().name().unwrap_or_default().to_owned();
     let served = catch_unwind(AssertUnwindSafe(|| {
         tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
@@ -125,12 +125,12 @@ struct Listeners {
 }
 
 impl Listeners {
-    /// Opens all ports at these hosts. If the supervisor has opened sockets for a port, they are used; `peers` are its
-    /// sockets for PORT.
+    /// Opens all ports at these hosts. If the supervisor has opened sockets for a port, uses those sockets instead.
+    /// `peers` are the supervisor's sockets for PORT.
     ///
     /// # Errors
     ///
-    /// A sentence, and the exit code.
+    /// Returns a sentence and the exit code if a port cannot be opened.
     fn open(
         config: &Config,
         hosts: &[IpAddr],
@@ -169,7 +169,7 @@ impl Listeners {
     }
 }
 
-/// Why an address cannot be bound, and what to do. `port` is the setting.
+/// A sentence that says why an address cannot be bound, and what to do. `port` is the setting.
 fn cannot_listen(address: SocketAddr, error: &std::io::Error, port: &str) -> String {
     let what_to_do = if error.kind() == ErrorKind::AddrNotAvailable {
         "set HOST (--host) to an address of this machine".to_owned()
@@ -208,7 +208,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     let keys = Keys(getrandom::u64()?, getrandom::u64()?);
     let mut challenge_key = [0; 32];
     getrandom::fill(&mut challenge_key)?;
-    // The order of the threads' numbers: shards, main thread, mesh.
+    // Threads are numbered in this order: shards, main thread, mesh.
     let mut threads: Vec<String> = (0..config.shards).map(|shard| format!("shard-{shard}")).collect();
     let (main_thread, mesh_thread) = (threads.len(), threads.len() + 1);
     threads.push("main".to_owned());
@@ -308,7 +308,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         },
         echo: false,
     };
-    // Registered before the hub is reachable, so that no signal is lost.
+    // The handlers are registered before the hub is reachable, so that no signal is lost.
     let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
     // Signals that were ignored at the start stay ignored: nohup(1) keeps a hub running when its terminal closes.
     let mut reloads = reloader.is_some().then(|| signal(SignalKind::hangup())).transpose()?;
@@ -317,7 +317,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     kinds.extend(
         [SignalKind::hangup(), SignalKind::quit()]
             .into_iter()
-            // With TLS, SIGHUP reloads the certificates, and with JWTs their keys.
+            // With TLS, SIGHUP reloads the certificates; with JWTs, it reloads the keys of tokens.
             .filter(|kind| !is_reloaded || *kind != SignalKind::hangup())
             .filter(|kind| !telemetry::process::ignores(kind.as_raw_value())),
     );
@@ -345,7 +345,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
                 if came { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
-            // The channel has room for two signals; further ones have no effect.
+            // The channel has room for two signals; further signals have no effect.
             _ = stop.try_send(());
         }
     };

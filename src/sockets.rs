@@ -13,12 +13,12 @@ use listenfd::ListenFd;
 pub struct Handed(Vec<(SocketAddr, TcpListener)>);
 
 impl Handed {
-    /// The sockets that the environment names (LISTEN_FDS, LISTEN_PID). Must be called before any thread starts, since
-    /// it removes these variables.
+    /// The sockets that the environment names (LISTEN_FDS, LISTEN_PID). Call this function before any thread starts,
+    /// because it removes these variables from the environment.
     ///
     /// # Errors
     ///
-    /// A sentence about a socket that does not listen for TCP.
+    /// Returns a sentence about a socket that does not listen for TCP.
     pub fn from_env() -> Result<Self, String> {
         let mut all = ListenFd::from_env();
         let mut handed = Vec::new();
@@ -34,14 +34,15 @@ impl Handed {
         Ok(Self(handed))
     }
 
-    /// Takes the sockets of this port, and gives each shard one socket per address. `None` if there is none.
+    /// Takes the sockets of this port, and gives each shard one socket per address. Returns `None` if the port has no
+    /// sockets.
     ///
-    /// If an address has fewer sockets than there are shards, several shards accept from the same socket. All of them
-    /// wake up for each connection then, and one gets it.
+    /// If an address has fewer sockets than there are shards, several shards accept from the same socket. For each new
+    /// connection, all these shards wake up, and one of them accepts it.
     ///
     /// # Errors
     ///
-    /// A sentence, if a socket cannot be duplicated.
+    /// Returns a sentence if a socket cannot be duplicated.
     pub fn take(&mut self, port: u16, shards: u16) -> Result<Option<Vec<Vec<TcpListener>>>, String> {
         let (mut taken, rest): (Vec<_>, Vec<_>) = self.0.drain(..).partition(|(at, _)| port != 0 && at.port() == port);
         self.0 = rest;
@@ -87,7 +88,7 @@ mod tests {
         for shards in [1, 2, 5] {
             let mut handed = handed(&["127.0.0.1:0", "127.0.0.1:0"]);
             let port = handed.0[0].0.port();
-            // The second address, at the same port.
+            // Adds a second address at the same port.
             handed.0[1] = {
                 let listener = TcpListener::bind(("127.0.0.2", port)).unwrap();
                 (listener.local_addr().unwrap(), listener)
@@ -107,7 +108,7 @@ mod tests {
     fn several_sockets_of_an_address_are_spread_over_the_shards() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        // In production, each has a queue of its own (ReusePort=yes).
+        // In production, each socket has a queue of its own (ReusePort=yes).
         let same = |n: usize| Handed((0..n).map(|_| (address, listener.try_clone().unwrap())).collect());
         let counts = |sockets: usize, shards: u16| {
             let spread = same(sockets).take(address.port(), shards).unwrap().unwrap();

@@ -1,8 +1,8 @@
 //! Prometheus metrics.
 //!
 //! Shards count in plain fields and publish them once a tick. A scrape adds them up. Each hub has its own recorder, so
-//! two hubs in one process do not share numbers. Nothing is recorded or sampled between two scrapes, so memory does not
-//! grow.
+//! two hubs in one process do not share numbers. The recorder stores no samples between two scrapes, so its memory does
+//! not grow.
 
 mod catalog;
 #[cfg(test)]
@@ -101,7 +101,7 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// Metrics independent of other hubs.
+    /// Makes the metrics of one hub. They are independent of the metrics of other hubs in the process.
     pub fn new() -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || {
@@ -170,7 +170,7 @@ fn publish(scrape: &Scrape) {
     count(&catalog::WRITES, vec![], sum(&|r| r.io.writes));
     count(&catalog::PINGS, vec![], sum(&|r| r.io.pings));
 
-    // Outcomes of signals without a receipt, to peers of other hubs, are counted only by the relay.
+    // If a signal to a peer of another hub requests no receipt, only the relay counts its outcome.
     let delivered = sum(&|r| r.router.delivered) + scrape.mesh.relay.delivered;
     let outcome = |outcome: Outcome| vec![label("outcome", outcome.label())];
     count(&catalog::RELAY_OUTCOMES, outcome(Outcome::Delivered), delivered);
@@ -289,7 +289,7 @@ fn gauge(metric: &Metric, labels: Vec<Label>, value: f64) {
     metrics::gauge!(metric.name, labels).set(value);
 }
 
-/// Whether peers send this kind.
+/// Whether peers send messages of this kind.
 fn is_heard(kind: MessageKind) -> bool {
     match kind {
         MessageKind::Announce
@@ -316,7 +316,7 @@ fn is_heard(kind: MessageKind) -> bool {
     }
 }
 
-/// Whether peers receive this kind.
+/// Whether peers receive messages of this kind.
 fn is_said(kind: MessageKind) -> bool {
     !is_heard(kind) || matches!(kind, MessageKind::Signal(_) | MessageKind::Goodbye)
 }

@@ -1,4 +1,4 @@
-//! Loads the keys of tokens: from files when they change and on SIGHUP, and from the URL of an identity provider.
+//! Loads the keys of tokens: from files, when the files change and on SIGHUP, and from the URL of an identity provider.
 
 use std::io;
 use std::sync::Arc;
@@ -27,13 +27,13 @@ impl KeyFacts {
     }
 }
 
-/// Keeps the keys of [`Tokens`] equal to their sources.
+/// Reloads the keys of [`Tokens`] when their sources change.
 #[derive(Debug)]
 pub struct KeyLoader {
     tokens: Arc<Tokens>,
     sources: TokenSources,
     remote: Option<(Uri, Tls)>,
-    /// The keys on this machine, and those of the URL, as they were loaded last.
+    /// The keys from this machine and the keys from the URL, as they were loaded last.
     local: Vec<TokenKey>,
     fetched: Vec<TokenKey>,
     /// The earliest time of the next request to the URL.
@@ -46,9 +46,9 @@ pub struct KeyLoader {
 pub(crate) enum FetchError {
     /// The server could not be reached.
     Unreachable(ConnectError),
-    /// It answered with this status.
+    /// The server answered with this status.
     Status(StatusCode),
-    /// Its answer is no set of keys.
+    /// The server's answer is not a set of keys.
     Keys(KeyProblem),
 }
 
@@ -74,7 +74,7 @@ pub(crate) async fn fetch(tls: &Tls, url: &Uri) -> Result<Vec<TokenKey>, FetchEr
 }
 
 impl KeyLoader {
-    /// Begins with the keys that were read with the settings. Those of a URL are requested by [`Self::run`].
+    /// Begins with the keys that were read with the settings. [`Self::run`] requests the keys of a URL.
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl KeyLoader {
         })
     }
 
-    /// Checks tokens with the current keys.
+    /// The checker of tokens, which uses the current keys.
     pub fn tokens(&self) -> Arc<Tokens> {
         Arc::clone(&self.tokens)
     }
@@ -109,7 +109,8 @@ impl KeyLoader {
     }
 
     /// Reads files again periodically, and on each message of `asked`. Requests the keys of a URL on such a message,
-    /// periodically, and when a token names an unknown key, but not more often than [`JWKS_FLOOR`]. Never ends.
+    /// periodically, and when a token names an unknown key, but at most once per [`JWKS_FLOOR`]. This function never
+    /// returns.
     pub async fn run(mut self, asked: &mut Signal) {
         let mut next_fetch = Instant::now();
         let mut looks = tokio::time::interval(TLS_RELOAD_INTERVAL);
@@ -147,7 +148,7 @@ impl KeyLoader {
     /// Reads the files again. Unchanged keys are kept, without a log line.
     async fn read_files(&mut self) {
         let sources = self.sources.clone();
-        // A blocking thread, because a file system can be slow.
+        // A blocking thread reads the files, because a file system can be slow.
         let Ok(loaded) = tokio::task::spawn_blocking(move || sources.load()).await else { return };
         match loaded {
             Ok(keys) if keys == self.local => {}
@@ -162,7 +163,7 @@ impl KeyLoader {
         }
     }
 
-    /// Requests the keys of the URL. Returns false if that failed: the previous keys stay.
+    /// Requests the keys of the URL. If the request fails, returns false, and the previous keys stay.
     async fn fetch(&mut self) -> bool {
         let Some((url, tls)) = &self.remote else { return true };
         match Box::pin(fetch(tls, url)).await {

@@ -1,7 +1,8 @@
 //! Detects threads of the hub that hang: a deadlock, an endless loop, a blocking call.
 //!
-//! Each thread records a turn once a tick. Only time in which *some* thread turns counts. So when a whole process was
-//! stopped (SIGSTOP, a frozen container, a suspended machine), none of its threads counts as stuck when it resumes.
+//! Each thread records a turn once a tick. The watchdog counts only time in which at least *one* thread has turns. So
+//! when a whole process was stopped (SIGSTOP, a frozen container, a suspended machine), none of its threads counts as
+//! stuck when it resumes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +29,7 @@ struct Threads {
 #[derive(Debug)]
 struct Thread {
     name: String,
-    /// Time of its last turn, in milliseconds of `awake`.
+    /// Time of the thread's last turn, in milliseconds of `awake`.
     turned: AtomicU64,
 }
 
@@ -37,12 +38,12 @@ struct Thread {
 pub struct Stuck {
     /// The name of the thread in the operating system.
     pub thread: String,
-    /// Time since its last turn.
+    /// Time since the thread's last turn.
     pub since: Duration,
 }
 
 impl Watchdog {
-    /// A watchdog for threads with these names. The last turn of each is now.
+    /// A watchdog for threads with these names. The time of each thread's last turn is now.
     pub fn new(names: impl IntoIterator<Item = String>, patience: Duration) -> Self {
         let threads = names.into_iter().map(|name| Thread { name, turned: AtomicU64::new(0) }).collect();
         Self(Arc::new(Threads { patience, last: AtomicU64::new(0), awake: AtomicU64::new(0), threads }))
@@ -65,13 +66,13 @@ impl Watchdog {
         Some(Stuck { thread: oldest.name.clone(), since: self.0.since(oldest) })
     }
 
-    /// All threads that have exceeded the maximum.
+    /// All threads that have exceeded the maximum time without a turn.
     pub fn all_stuck(&self) -> Vec<Stuck> {
         let stuck = |thread: &Thread| Stuck { thread: thread.name.clone(), since: self.0.since(thread) };
         self.0.threads.iter().map(stuck).filter(|stuck| stuck.since > self.0.patience).collect()
     }
 
-    /// A thread that has exceeded the maximum, if there is one.
+    /// A thread that has exceeded the maximum time without a turn, if there is one.
     pub fn stuck(&self) -> Option<Stuck> {
         self.oldest().filter(|oldest| oldest.since > self.0.patience)
     }
@@ -107,8 +108,8 @@ mod tests {
         Watchdog::new(["main", "shard-0", "shard-1"].map(str::to_owned), PATIENCE)
     }
 
-    /// Lets these threads turn ten times a second between two times. Returns the stuck thread that was detected, if
-    /// any.
+    /// Records a turn of each of these threads ten times a second, from `from` to `to`. Returns the stuck thread that
+    /// was detected, if any.
     fn run(watchdog: &Watchdog, threads: &[usize], from: u64, to: u64) -> Option<Stuck> {
         for tick in from * 10..to * 10 {
             for thread in threads {
@@ -126,7 +127,7 @@ mod tests {
         let stuck = run(&watchdog, &[0, 1], 70, 72).unwrap();
         assert_eq!(stuck.thread, "shard-1");
         assert!(stuck.since > Duration::from_secs(11) && stuck.since < Duration::from_secs(13), "{stuck:?}");
-        // It recovers.
+        // The thread recovers.
         assert_eq!(run(&watchdog, &[0, 1, 2], 72, 73), None);
     }
 
@@ -164,7 +165,7 @@ mod tests {
     fn a_stopped_process_has_no_stuck_thread() {
         let watchdog = watchdog();
         assert_eq!(run(&watchdog, &[0, 1, 2], 0, 60), None);
-        // One hour later the first thread turns before the others, and checks at once.
+        // One hour later, one thread turns before the others, and all threads are checked immediately.
         assert_eq!(run(&watchdog, &[1], 3660, 3661), None);
         assert_eq!(run(&watchdog, &[0, 1, 2], 3661, 3662), None);
         // The process is stopped repeatedly, with a single turn in between.

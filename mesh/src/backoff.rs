@@ -13,9 +13,10 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Counts a failure and returns the pause after it. `chance` is a random number: it selects the random half.
+    /// Counts a failure and returns the pause after it. The random number `chance` determines the length of the random
+    /// half.
     pub(crate) fn failed(&mut self, shortest: Duration, longest: Duration, chance: u32) -> Duration {
-        // 2^16 times the shortest pause exceeds any longest one.
+        // The limit of 16 prevents an overflow. 2^16 times the shortest pause exceeds every `longest` in use.
         let doublings = self.failures.min(16);
         self.failures = self.failures.saturating_add(1);
         spread((shortest * 2_u32.pow(doublings)).min(longest), chance)

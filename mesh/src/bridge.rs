@@ -45,7 +45,7 @@ mod tests;
 /// HUB_MESH_NAMESPACE. HELLO switches to RESP3 and returns the server's role.
 pub const REDIS_ACL: &str = "resetchannels &<namespace>:* -@all +hello +publish +subscribe";
 
-/// The same for a Redis Cluster, where every node needs the user.
+/// The rights that a Redis user of the hubs needs in a Redis Cluster. Every node needs the user.
 pub const REDIS_CLUSTER_ACL: &str = "resetchannels &<namespace>:* -@all +hello +cluster|slots +spublish +ssubscribe";
 
 /// The settings of the bridge.
@@ -57,7 +57,7 @@ pub struct BridgeConfig {
     pub url: String,
     /// HUB_MESH_NAMESPACE: the first part of every channel's name.
     pub namespace: String,
-    /// This hub.
+    /// The id of this hub.
     pub hub: HubId,
     /// MESH_TOKEN, the key that frames are signed with. Without it, everyone who can publish to Redis can act as a hub.
     pub token: Option<Arc<str>>,
@@ -234,8 +234,8 @@ impl Bridge {
         }
     }
 
-    /// A hub has answered, over a link, whether the id is free. It may be the answer to the bridge's question to a hub
-    /// of version 2.0.
+    /// Handles a hub's answer to the question whether an id is free. The answer arrived over a link. The bridge may
+    /// have asked this question, because it serves as the challenge for hubs of version 2.0.
     pub(crate) fn answered(&mut self, hub: HubId, peer: PeerId, ticket: u64) {
         if let Some(fresh) = &*self.state.fresh.borrow() {
             fresh.borrow_mut().answered(hub, &(peer, ticket));
@@ -298,7 +298,7 @@ fn bounded(error: &str) -> &str {
     &error[..error.floor_char_boundary(MAX_ERROR_TEXT_BYTES)]
 }
 
-/// Makes one connection after another. If this function panics, nothing reconnects, so the mesh ends with it.
+/// Makes one connection after another. If this function panics, the mesh ends, because nothing would reconnect.
 async fn keep(state: Rc<BridgeState>, server: Rc<Server>, events: Events) {
     let mut reconnects = std::pin::pin!(reconnect(state, server, events));
     // A guard that lived between two polls would also name this task after a panic elsewhere on the thread.

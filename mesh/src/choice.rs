@@ -1,5 +1,5 @@
-//! Decides whether a link is kept after the other hub has identified itself. Both ends use the same rules, so they
-//! decide alike.
+//! Decides whether a link is kept after the other hub has identified itself. Both ends apply the same rules, so they
+//! keep the same link.
 
 use proto::envelope::{Hello, VERSION};
 use proto::{Discovery, HubId, HubIncarnation, LinkId};
@@ -22,11 +22,11 @@ pub(crate) struct Present {
     pub(crate) link: LinkId,
     /// Whether this hub dialed it.
     pub(crate) dialed: bool,
-    /// The incarnation in the other hub's hello on it.
+    /// The incarnation in the hello that the other hub sent on this link.
     pub(crate) incarnation: HubIncarnation,
-    /// The process in that hello; 0 for hubs before 2.1.
+    /// The process number in that hello; 0 for hubs before 2.1.
     pub(crate) process: u64,
-    /// Whether something arrived on it recently.
+    /// Whether data arrived on this link recently.
     pub(crate) is_heard: bool,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Present {
 pub(crate) enum Choice {
     /// Use the new link.
     Take,
-    /// Use the new link, and close this one.
+    /// Use the new link, and close the existing link with this id.
     Replace(LinkId),
     /// Close the new link.
     Refuse(LinkEnd),
@@ -65,7 +65,7 @@ fn is_same_process((process, incarnation): (u64, HubIncarnation), hello: &Hello)
 }
 
 /// Chooses between two links of two hubs: the one dialed by the hub with the smaller id is kept. The dialer (`dialed`)
-/// calls it when it has received the hello of the acceptor. The acceptor calls it when the dialer is ready.
+/// calls this function after it has received the acceptor's hello. The acceptor calls it when the dialer is ready.
 pub(crate) fn decide(own: HubId, hello: &Hello, dialed: bool, present: Option<Present>) -> Choice {
     let Some(present) = present else { return Choice::Take };
     // Two processes have the same id. Either the older one is dead and its socket does not show that yet, or both are
@@ -79,7 +79,7 @@ pub(crate) fn decide(own: HubId, hello: &Hello, dialed: bool, present: Option<Pr
     match (present.dialed, dialed) {
         // The existing link works, as far as this hub knows.
         (true, true) => Choice::Refuse(LinkEnd::Double),
-        // The dialer had no link, otherwise it would not be ready.
+        // The dialer no longer has the existing link, otherwise it would not have confirmed the new one.
         (false, false) => Choice::Replace(present.link),
         (true, false) | (false, true) => {
             let by_smaller = dialed == (own < hello.hub);

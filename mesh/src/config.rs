@@ -14,21 +14,21 @@ use crate::bridge::BridgeConfig;
 pub struct MeshConfig {
     /// Configuration of the relay.
     pub relay: RelayConfig,
-    /// MESH_TOKEN, which dialed hubs receive a proof of. `None` with MESH_INSECURE.
+    /// MESH_TOKEN. Dialed hubs receive a proof that this hub knows it. `None` with MESH_INSECURE.
     pub token: Option<Arc<str>>,
     /// Whether dialed hubs of version 2.0.0 receive the token itself (MESH_AUTH=both).
     pub sends_bearer: bool,
-    /// BOOTSTRAP_HUBS: `ws://` or `wss://` URLs of hubs that are always dialed. Together with other targets at most
-    /// [`MAX_DIALS`](proto::limits::MAX_DIALS); further ones are ignored.
+    /// BOOTSTRAP_HUBS: `ws://` or `wss://` URLs of hubs that are always dialed. Together with other targets, at most
+    /// [`MAX_DIALS`](proto::limits::MAX_DIALS) hubs are dialed, and further ones are ignored.
     pub bootstrap: Vec<Uri>,
-    /// MESH_DNS: a name and a port. The name is resolved once a [`DNS_INTERVAL`](proto::limits::DNS_INTERVAL), and each
-    /// of its addresses is dialed.
+    /// MESH_DNS: a name and a port. The name is resolved once per [`DNS_INTERVAL`](proto::limits::DNS_INTERVAL), and
+    /// each of its addresses is dialed.
     pub dns: Option<(String, u16)>,
     /// Whether the addresses of that name are dialed with TLS. The certificate must be for the name.
     pub dns_tls: bool,
     /// MESH_CA: additional root certificates (PEM).
     pub extra_roots: Option<Arc<[u8]>>,
-    /// MESH_LEGACY: URLs of Go hubs. The token is not sent there.
+    /// MESH_LEGACY: URLs of Go hubs. The token is not sent to these hubs.
     pub legacy: Vec<String>,
     /// Maximum length of a message of this hub's clients, in bytes (MAX_MESSAGE_BYTES). A legacy link may send messages
     /// of that length plus their envelope. A longer message ends the link.
@@ -39,18 +39,18 @@ pub struct MeshConfig {
     /// Maximum memory for incomplete messages of all links together:
     /// [`LINK_PARTIAL_BYTES`](proto::limits::LINK_PARTIAL_BYTES), or less if the process may use little memory.
     pub link_partial_bytes: usize,
-    /// Maximum number of dials at once: at most [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), fewer if the
-    /// process may open few files. Beyond the first attempt of each dial, all dials together make at most a quarter as
-    /// many attempts at once.
+    /// Maximum number of simultaneous dials: at most [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), fewer if
+    /// the process may open few files. A dial can make several attempts at the same time. Beyond the first attempts,
+    /// all dials together make at most a quarter of this number.
     pub max_dials: usize,
     /// Configuration of the bridge, if there is one.
     pub redis: Option<BridgeConfig>,
     /// The hub's clock, which its shards also use.
     pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
-    /// The figures of this hub for its heartbeats; `None` while there are none. Read once a
+    /// The figures of this hub for its heartbeats; `None` while there are none. The mesh reads them once per
     /// [`TICK`](proto::limits::TICK).
     pub status: watch::Receiver<Option<Arc<HubStatus>>>,
-    /// Called on the mesh's thread once a [`TICK`](proto::limits::TICK): a watchdog detects a mesh that hangs by the
-    /// missing calls. It must not block.
+    /// The mesh calls this function on its thread once per [`TICK`](proto::limits::TICK). When the calls stop, a
+    /// watchdog reports that the mesh hangs. The function must not block.
     pub turned: Arc<dyn Fn() + Send + Sync>,
 }

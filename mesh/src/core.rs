@@ -66,10 +66,10 @@ pub(crate) struct Core {
     make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>,
     /// The previous bridge, which still sends its last frames, and the time at which it is dropped.
     last_bridge: Option<(Bridge, Duration)>,
-    /// The bridge event that the last turn did not finish: its hub, and its remaining bytes.
+    /// The bridge event that the last turn did not finish: the hub that sent it, and the remaining bytes.
     bridge_unread: Option<(HubId, Unread)>,
     bridge_pressure: Pressure,
-    /// Silence counts from this time at the earliest, because the mesh itself did not read before.
+    /// The silence of a link is measured from this time at the earliest, because the mesh did not read before it.
     listening_since: Duration,
     last_tick: Duration,
     /// No timeouts are checked before this time.
@@ -101,7 +101,7 @@ pub(crate) struct NewLink {
     pub(crate) address: SocketAddr,
     /// The dialed target; `None` for an accepted socket.
     pub(crate) target: Option<(TargetId, String)>,
-    /// The id in its request.
+    /// The hub id in the request.
     pub(crate) hub: Option<HubId>,
     pub(crate) legacy: bool,
     pub(crate) leftover: Bytes,
@@ -154,7 +154,7 @@ impl Core {
         message.saturating_add(proto::limits::LINK_FRAME_BYTES + proto::limits::ENVELOPE_ROOM)
     }
 
-    /// Begins a turn: a piece of work before everything else that is ready has its turn.
+    /// Begins a turn: one piece of work, after which the other ready tasks run.
     pub(crate) fn begin_turn(&mut self) {
         self.turn.begin();
     }
@@ -251,7 +251,7 @@ impl Core {
         }
     }
 
-    /// Called when everything that arrived together has been processed.
+    /// Finishes a turn, after all data that arrived together has been processed.
     fn turn_ends(&mut self, now: Now) {
         self.perform_outputs(now);
         self.judge(now);
@@ -300,7 +300,7 @@ impl Core {
         let _turn = TurnGuard::of("bridge-event", ());
         planted("bridge-event");
         match event {
-            // Both make the relay send a heartbeat.
+            // After both events, the relay sends a heartbeat.
             BridgeEvent::Up | BridgeEvent::Met => self.input(RelayInput::BridgeUp, now),
             BridgeEvent::Down => self.input(RelayInput::BridgeDown, now),
             BridgeEvent::Received { from, frame } => {
@@ -321,8 +321,8 @@ impl Core {
         true
     }
 
-    /// Does the next slice of the relay's long work, if there is any and the shards accept letters. Call it after
-    /// everything that is ready has had its turn.
+    /// Does the next slice of the relay's long work. Does nothing if there is no such work, or if the shards accept no
+    /// letters. Call this function when all ready tasks have had their turn.
     pub(crate) fn continue_work(&mut self) -> bool {
         let may = self.unfinished && self.outboxes.has_room_for_a_slice();
         if may {

@@ -24,7 +24,7 @@ pub(crate) use target::{Known, Plan, TargetId, Targets};
 #[derive(Clone)]
 pub(crate) struct Dialer {
     pub(crate) hub: HubId,
-    /// Neither the token nor a proof of it is sent to a Go hub.
+    /// MESH_TOKEN. This hub sends neither the token nor a proof of it to a Go hub.
     pub(crate) token: Option<Arc<str>>,
     /// Whether hubs of version 2.0.0 receive the token itself (MESH_AUTH=both).
     pub(crate) sends_bearer: bool,

@@ -1,13 +1,13 @@
 //! The I/O between hubs: links over WebSockets, an optional Redis bridge, and the [`Relay`](proto::Relay) they drive.
 //!
-//! One thread owns all of it. A link is one task. It borrows the core for one turn, and never across an await. Queued
-//! envelopes are written after all ready tasks have had a turn, so that one write sends many.
+//! One thread owns the whole mesh. A link is one task. It borrows the core for one turn, and never across an await.
+//! Queued envelopes are written after all ready tasks have had a turn, so that one write sends many.
 //!
 //! # What this crate will never do
 //!
 //! The mesh never knows sessions, and shards never know links. Letters go to the shards' mailboxes, which `src/`
-//! connects. The mesh always accepts letters from shards. It never drops a letter, and every link ends with a
-//! [`LinkEnd`]. It never decides what a hub receives: the relay does.
+//! connects. The mesh always accepts letters from shards. The mesh never drops a letter, and every link ends with a
+//! [`LinkEnd`]. The mesh never decides what a hub receives: the relay does.
 
 mod backoff;
 mod bridge;

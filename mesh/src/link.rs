@@ -24,7 +24,7 @@ pub(crate) enum Phase {
     Ready,
     /// The link is being replaced. Envelopes received on it are still processed.
     Retiring,
-    /// The last bytes are written, and the other side's close frame or end is awaited.
+    /// This end writes its last bytes, and waits for the other end's close frame or for the end of the stream.
     Closing,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Unread {
 
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// The other hub. On an accepted link it is first the id in the request.
+    /// The id of the other hub. On an accepted link, this is at first the id in the request.
     pub(crate) hub: Option<HubId>,
     /// The incarnation in the other hub's hello.
     pub(crate) incarnation: HubIncarnation,
@@ -49,9 +49,9 @@ pub(crate) struct Link {
     pub(crate) target: Option<(TargetId, String)>,
     pub(crate) legacy: bool,
     pub(crate) phase: Phase,
-    /// Whether the relay knows the link, and not yet its end.
+    /// Whether the relay has been notified that the link began, but not yet that it ended.
     pub(crate) up: bool,
-    /// Time at which both ends agreed to use it.
+    /// Time at which both ends agreed to use the link.
     pub(crate) ready_at: Option<Duration>,
     /// Why the link ends.
     pub(crate) end: Option<LinkEnd>,
@@ -70,7 +70,7 @@ pub(crate) struct Link {
     pub(crate) unread: Option<Unread>,
     /// Wakes the link's task.
     pub(crate) waker: Option<Waker>,
-    /// Whether it is paused until links are read again.
+    /// Whether the link is paused until links are read again.
     pub(crate) parked: bool,
     pub(crate) last_heard: Duration,
     /// Time at which bytes were last written, or the first byte was queued.
@@ -79,7 +79,7 @@ pub(crate) struct Link {
     pub(crate) rtt: Option<Duration>,
     /// Bytes read, and bytes written.
     pub(crate) bytes: [u64; 2],
-    /// Whether the relay knows that its queue is above the high-water mark.
+    /// Whether the relay knows that the link's queue is above the high-water mark.
     pub(crate) saturated: bool,
     /// Whether the relay has more to send.
     pub(crate) backlog: bool,
@@ -114,8 +114,9 @@ impl Link {
 
     /// Whether everything has been read that a Go hub sends right after it dials.
     ///
-    /// It announces its peers before it reads anything, and so before it answers the first ping. It echoes later
-    /// announcements. After that pong, its own announcements and echoes cannot be distinguished for certain.
+    /// A Go hub announces its peers before it reads anything, and so before it answers the first ping. It echoes
+    /// announcements that it receives later. After the pong, its own announcements cannot be reliably distinguished
+    /// from echoes.
     pub(crate) fn has_been_heard_out(&self, now: Duration) -> bool {
         !self.legacy || self.dialed() || self.rtt.is_some() || now >= self.since + LEGACY_PATIENCE
     }

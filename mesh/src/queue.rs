@@ -21,7 +21,7 @@ impl LinkQueue {
     /// Capacity kept by an empty queue, in bytes.
     const KEPT_BYTES: usize = 8 * LINK_FRAME_BYTES;
 
-    /// A payload whose header has the usual length.
+    /// Length of a payload whose header has the most common length.
     const USUAL_PAYLOAD: usize = 1024;
 
     pub(crate) fn new(masked: bool) -> Self {
@@ -70,7 +70,8 @@ impl LinkQueue {
         let payload = self.bytes.len() - start - room;
         let needed = self.header_len(payload);
         if needed != room {
-            // This is rare: either one short answer, which is cheap to move, or one envelope longer than a frame.
+            // The payload must be moved, because its header is shorter or longer than usual. This is rare: the payload
+            // is one short answer, which is cheap to move, or one envelope longer than a frame.
             self.bytes.splice(start..start + room, std::iter::repeat_n(0, needed));
         }
         let mut header = Vec::with_capacity(needed);
@@ -133,7 +134,8 @@ impl LinkQueue {
     }
 }
 
-/// Without random numbers there would be neither ids nor keys, and the process would not have started.
+/// A random mask. The system has random numbers, because without them the process would not have started: it would have
+/// neither ids nor keys.
 fn mask() -> [u8; 4] {
     getrandom::u32().unwrap_or_default().to_ne_bytes()
 }

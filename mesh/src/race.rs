@@ -69,7 +69,8 @@ pub(crate) struct Race {
     began: Duration,
 }
 
-/// Time that the oldest of many attempts may take.
+/// Minimum time between the starts of two attempts while there is no room for more, so that the oldest attempt is not
+/// given up too early.
 const OLDEST: Duration = CONNECT_STAGGER.saturating_mul(MAX_CONNECT_ATTEMPTS as u32);
 
 /// The result of [`Race::start`].

@@ -35,7 +35,7 @@ use crate::tls::Tls;
 pub struct LinkSocket {
     /// The socket, in non-blocking mode.
     pub stream: std::net::TcpStream,
-    /// Its TLS connection, if it uses TLS.
+    /// The TLS state of the socket, if it uses TLS.
     pub tls: Option<Box<tls::Connection>>,
     /// Bytes that arrived after the request. They precede everything read from the socket.
     pub leftover: Bytes,
@@ -43,7 +43,7 @@ pub struct LinkSocket {
     pub address: SocketAddr,
     /// The id in the request (`peerId`).
     pub hub: HubId,
-    /// Whether it is a legacy link.
+    /// Whether the link is a legacy link.
     pub legacy: bool,
 }
 
@@ -67,16 +67,17 @@ impl MeshHandle {
         _ = self.commands.try_send(Command::Draining(drains));
     }
 
-    /// Sends a farewell to the other hubs, and ends the thread when it is written, after [`LINK_FLUSH_TIMEOUT`] at the
-    /// latest.
+    /// Sends a farewell to the other hubs, and ends the thread when the farewell is written, after
+    /// [`LINK_FLUSH_TIMEOUT`] at the latest.
     pub async fn end(self) -> std::thread::JoinHandle<()> {
         _ = self.commands.send(Command::End).await;
         self.thread
     }
 }
 
-/// Starts the mesh. `shards` are the mailboxes of the hub's shards in order, and `mailbox` is the mesh's own. It
-/// publishes its statistics once a tick. `ended` is called on its thread when the thread ends, expectedly or not.
+/// Starts the mesh. `shards` are the mailboxes of the hub's shards in order, and `mailbox` is the mesh's own. The mesh
+/// publishes its statistics once per tick. `ended` is called on the mesh's thread when the thread ends, whether the
+/// mesh was stopped or has failed.
 ///
 /// # Errors
 ///
@@ -162,7 +163,7 @@ async fn read_mail(core: Rc<RefCell<Core>>, mailbox: mpsc::Receiver<Vec<ToMesh>>
     thread::read_mail(mailbox, |letters| core.borrow_mut().letters(letters), || false).await;
 }
 
-/// Processes events of the bridge, unless the resulting letters could not be posted.
+/// Processes events of the bridge. Pauses while letters cannot be posted.
 async fn read_bridge(core: Rc<RefCell<Core>>, mut events: mpsc::Receiver<(HubId, BridgeEvent)>) {
     while let Some((own, event)) = events.recv().await {
         while core.borrow().is_stalled() {

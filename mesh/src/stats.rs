@@ -13,7 +13,7 @@ use crate::bridge::BridgeView;
 pub struct MeshReading {
     /// Statistics of the relay.
     pub relay: RelayStats,
-    /// The id that this hub has for other hubs, once the mesh runs.
+    /// The id under which other hubs know this hub. `None` before the mesh runs.
     pub hub: Option<HubId>,
     /// All other known hubs, in ascending order of ids.
     pub hubs: Vec<HubView>,
@@ -34,7 +34,7 @@ pub struct MeshReading {
 /// One link.
 #[derive(Clone, Debug)]
 pub struct LinkView {
-    /// Its handle.
+    /// The link's handle.
     pub link: LinkId,
     /// The other hub; `None` before the hello on a dialed link.
     pub hub: Option<HubId>,
@@ -44,19 +44,19 @@ pub struct LinkView {
     pub url: Option<String>,
     /// Whether this hub dialed.
     pub dialed: bool,
-    /// Whether both ends have agreed to use it.
+    /// Whether both ends have agreed to use the link.
     pub ready: bool,
     /// Round-trip time of the last ping.
     pub rtt: Option<Duration>,
-    /// Bytes read from it, and bytes written to it.
+    /// Bytes read from the link, and bytes written to it.
     pub bytes: [u64; 2],
-    /// Bytes queued for it.
+    /// Bytes queued for the link.
     pub queued_bytes: usize,
-    /// Whether its queue is above the high-water mark.
+    /// Whether the link's queue is above the high-water mark.
     pub saturated: bool,
-    /// Whether it is a legacy link.
+    /// Whether the link is a legacy link.
     pub legacy: bool,
-    /// Time of its upgrade, by the hub's monotonic clock.
+    /// Time of the link's upgrade, by the hub's monotonic clock.
     pub since: Duration,
 }
 
@@ -87,9 +87,9 @@ impl DialSource {
 pub struct DialView {
     /// The address, without secrets.
     pub uri: String,
-    /// Where it comes from.
+    /// The source of the address.
     pub source: DialSource,
-    /// Number of dials since the last link there.
+    /// Number of dials since the last link to this address.
     pub attempt_number: u32,
     /// Whether the hub at this address is linked, by this dial or otherwise.
     pub connected: bool,
@@ -113,7 +113,7 @@ pub struct LinkStats {
     pub frames_in: u64,
     /// Data frames queued for links.
     pub frames_out: u64,
-    /// Writes to links. Envelopes sent divided by this shows how well they are batched.
+    /// Writes to links. The number of sent envelopes divided by this number shows how well envelopes are batched.
     pub writes: u64,
     /// Links that became ready.
     pub opened: u64,
@@ -142,7 +142,7 @@ pub struct LinkStats {
 /// Why the socket of a link closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinkEnd {
-    /// The other hub closed it, without an error.
+    /// The other hub closed the link, without an error.
     Closed,
     /// Nothing arrived from the other hub for too long.
     Dead,
@@ -154,11 +154,11 @@ pub enum LinkEnd {
     Lost,
     /// Malformed data arrived.
     Malformed,
-    /// Incomplete messages of all links took too much memory, and this link's was the longest.
+    /// Incomplete messages of all links took too much memory, and the message of this link was the longest.
     Memory,
-    /// The queue reached its cap, or all queues together reached theirs and this was the longest.
+    /// The queue reached its maximum, or all queues together reached theirs and this queue was the longest.
     Overflow,
-    /// The other hub refused it.
+    /// The other hub refused the link.
     Refused,
     /// This hub has taken another id.
     Renamed,
@@ -252,7 +252,7 @@ impl LinkEnd {
             Self::Ending => "hub is stopping",
             Self::Renamed => "hub has changed its id",
             Self::Malformed => "malformed message",
-            Self::Memory => "too much memory for incomplete messages: send shorter ones",
+            Self::Memory => "incomplete messages take too much memory: send shorter messages",
             Self::Silent => "no hello in time",
             Self::SelfLink => "link to itself",
             Self::SameId => "two hubs have the same HUB_ID: unset it on one",
@@ -277,7 +277,7 @@ impl LinkEnd {
     }
 }
 
-/// Code of a close frame that refuses a link. Its reason is a sentence for people.
+/// Code of a close frame that refuses a link. The reason in the frame is a sentence for people.
 pub(crate) const REFUSED_CODE: u16 = 4010;
 
 #[cfg(test)]

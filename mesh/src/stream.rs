@@ -11,11 +11,11 @@ use tokio_rustls::client::TlsStream;
 /// A socket of any kind.
 #[derive(Debug)]
 pub enum MaybeTlsStream {
-    /// Without TLS.
+    /// A socket without TLS.
     Plain(TcpStream),
-    /// With TLS, dialed by this hub.
+    /// A socket with TLS that this hub dialed.
     Tls(Box<TlsStream<TcpStream>>),
-    /// With TLS, accepted by this hub.
+    /// A socket with TLS that this hub accepted.
     Accepted(Box<tls::Stream>),
 }
 

@@ -116,7 +116,7 @@ impl ClientSessionStore for Tickets {
     }
 }
 
-/// Accepts every certificate if the other side has its key.
+/// Accepts every certificate. Verifies only that the other side has the key of its certificate.
 #[derive(Debug)]
 struct Anyone(WebPkiSupportedAlgorithms);
 
@@ -164,7 +164,7 @@ fn connector(extra_roots: Option<&[u8]>) -> io::Result<TlsConnector> {
             roots.add(certificate).map_err(|error| invalid(&error))?;
         }
         if roots.len() == public {
-            return Err(invalid(&"it holds no certificate"));
+            return Err(invalid(&"the file contains no certificate"));
         }
     }
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))

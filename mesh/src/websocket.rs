@@ -52,7 +52,7 @@ pub struct WebSocket {
 /// Why no WebSocket was opened.
 #[derive(Debug)]
 pub enum ConnectError {
-    /// The name could not be resolved, no TCP connection was made, or it failed.
+    /// The name could not be resolved, no TCP connection was made, or the connection failed.
     Tcp(io::Error),
     /// The other side did not prove its identity, or does not use TLS.
     Tls(io::Error),
@@ -74,9 +74,9 @@ pub enum ConnectError {
         /// Whether the request contained a token.
         shown: bool,
     },
-    /// The server asked for a token, and ended the connection before it was sent.
+    /// The server asked for a token, and ended the connection before the token was sent.
     Asked,
-    /// The hub asks for the token itself, as those of version 2.0.0 do, and MESH_AUTH=challenge.
+    /// The hub asks for the token itself, as hubs of version 2.0.0 do, but MESH_AUTH=challenge forbids sending it.
     NoChallenge,
     /// The hub opened a link and did not prove that it knows MESH_TOKEN.
     Unproven,
@@ -142,14 +142,14 @@ impl ConnectError {
 /// only PeerPigeon 2 hubs do ([`TOKEN_WANTED`]).
 ///
 /// The first request has no credentials. The second one follows on the same connection, and answers the other side's
-/// challenge. Hubs of version 2.0.0 have no challenge, and receive the token itself if [`Self::sends_bearer`].
+/// challenge. Hubs of version 2.0.0 send no challenge. They receive the token itself if [`Self::sends_bearer`].
 #[derive(Clone)]
 pub(crate) struct LinkLogin {
     /// MESH_TOKEN.
     pub(crate) token: Arc<str>,
     /// The id of this hub in the request.
     pub(crate) dialer: HubId,
-    /// Whether MESH_AUTH=both. Then anybody at a dialed address can ask for the token, and receives it.
+    /// Whether MESH_AUTH=both is set. If so, anybody at a dialed address can ask for the token, and receives it.
     pub(crate) sends_bearer: bool,
 }
 
@@ -164,10 +164,10 @@ impl fmt::Debug for LinkLogin {
 /// The next address is tried when the previous one has failed, or has not connected within
 /// [`CONNECT_STAGGER`](proto::limits::CONNECT_STAGGER). The first address that completes its TCP and TLS handshakes
 /// gets the upgrade request, and the other attempts end. An upgrade that exceeds its share of the time is abandoned for
-/// the next address. Only one upgrade is in progress at a time, so a hub never receives one peer's request twice at
-/// once.
+/// the next address. Only one upgrade is in progress at a time, so a hub never receives one peer's request twice at the
+/// same time.
 ///
-/// `request` is sent with the headers of WebSockets added. With `tls`, the certificate must be for that name.
+/// The headers of a WebSocket upgrade are added to `request`. With `tls`, the certificate must be for that name.
 ///
 /// # Errors
 ///
@@ -181,7 +181,8 @@ pub async fn open(
     open_beside(addresses, tls, request, patience, &enough()).await
 }
 
-/// [`open`], at the same time as other dials. Each attempt beyond the first takes a permit of `extra` while it runs.
+/// Like [`open`], but for one of several simultaneous dials. Each attempt beyond the first takes a permit of `extra`
+/// while it runs.
 pub(crate) async fn open_beside(
     addresses: VecDeque<SocketAddr>,
     tls: Option<(&Tls, &str)>,
@@ -202,7 +203,7 @@ pub(crate) async fn open_beside(
     Ok(WebSocket { stream, leftover, address, is_proven })
 }
 
-/// Sends a request to a host with one or more addresses: [`open`] for other protocols than WebSocket.
+/// Sends a request to a host with one or more addresses. Like [`open`], but for other protocols than WebSocket.
 ///
 /// # Errors
 ///
@@ -369,7 +370,7 @@ async fn upgrade(
     }
     let mut unanswered = login.clone().zip(first);
     let mut credentials = None;
-    // It owns `requests`, whose end ends the connection.
+    // This future owns `requests`. When it drops them, the connection ends.
     let exchange = async move {
         loop {
             let shown = request.headers().get(AUTHORIZATION).is_some_and(|value| value != LINK_SCHEME);
@@ -409,7 +410,7 @@ async fn upgrade(
     Ok((parts.io.into_inner(), parts.read_buf, is_proven))
 }
 
-/// Answers the other side's challenge. `None` if it has sent none.
+/// Answers the other side's challenge. Returns `None` if the other side has sent no challenge.
 fn answered(login: &LinkLogin, challenges: &[String]) -> Result<Option<LinkCredentials>, ConnectError> {
     let mut nonce = [0; 32];
     fill(&mut nonce)?;
@@ -422,7 +423,8 @@ fn answered(login: &LinkLogin, challenges: &[String]) -> Result<Option<LinkCrede
 ///
 /// # Errors
 ///
-/// [`ConnectError::Unproven`] if its proof is missing or wrong although it had a challenge, or needs one.
+/// [`ConnectError::Unproven`] if the other side's proof is missing or wrong, and the other side has sent a challenge or
+/// [`LinkLogin::sends_bearer`] is false.
 fn is_proven(
     login: Option<&LinkLogin>,
     credentials: Option<&LinkCredentials>,

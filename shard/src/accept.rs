@@ -27,7 +27,7 @@ struct Newcomers(VecDeque<(AbortHandle, Rc<Cell<bool>>)>);
 
 impl Newcomers {
     fn add(&mut self, task: AbortHandle, is_websocket: Rc<Cell<bool>>) {
-        // Ended connections are removed now and then. Each connection is checked at most twice.
+        // Ended connections are removed only when the list is full, so the average cost per connection is constant.
         if self.0.len() == self.0.capacity() {
             self.0.retain(|(task, _)| !task.is_finished());
             self.0.shrink_to(2 * self.0.len());
@@ -108,9 +108,9 @@ pub(crate) async fn accept(
     };
     let failures = Sparse::default();
     let FilePool { files, wanted } = door.files.at(entrance);
-    // An accepted connection that waits for a file of its share.
+    // An accepted connection that waits until this kind of listener may use another file descriptor.
     let mut admitted = None;
-    // Operators observe a hub while it drains.
+    // Operators observe a draining hub at this port.
     let stays_open = entrance == Entrance::Admin;
     while *open.borrow_and_update() || stays_open {
         let has_room = connections.len() < door.tuning.max_requests;
@@ -120,7 +120,7 @@ pub(crate) async fn accept(
                     spawn(&mut connections, &mut newcomers, admitted, file);
                 }
             }
-            // Silent connections must not keep others out.
+            // Clients that send nothing must not keep this connection waiting for ever.
             () = tokio::time::sleep(TICK), if admitted.is_some() => {
                 if !make_room(&mut newcomers) {
                     wanted.ask();
@@ -146,10 +146,11 @@ pub(crate) async fn accept(
                         wanted.ask();
                     }
                 }
-                // That connection has already ended. The next one may work.
+                // The client has already closed this connection. The next `accept` may succeed.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    // The process is probably out of file descriptors: the queue waits until some are closed.
+                    // The process probably has no free file descriptors. Connections wait in the kernel's queue until
+                    // one is free.
                     if let Some(times) = failures.count() {
                         warn!(%error, times, "accept_failed");
                     }

@@ -30,28 +30,31 @@ pub struct HubConfig {
     /// Limits of sessions. `send_budget_bytes` and `receive_budget_bytes` are for the whole hub, and are divided like
     /// the announce budget.
     pub limits: SessionLimits,
-    /// Maximum number of WebSockets of peers, on all shards together (MAX_CONNECTIONS). A further WebSocket is opened
-    /// and closed at once with `max connections`. When many arrive, they get 503 before their request is read.
+    /// Maximum number of WebSockets of peers, on all shards together (MAX_CONNECTIONS). The hub accepts a further
+    /// WebSocket and closes it immediately with `max connections`. If many arrive, the hub answers 503 without reading
+    /// their requests.
     pub max_connections: usize,
     /// Maximum numbers of sockets of the listeners.
     pub files: FileShares,
     /// AUTH_TOKEN: peers without it get 401. `None`: everybody may connect.
     pub auth_token: Option<Arc<str>>,
-    /// Checks the tokens of peers. `None`: no token is accepted but AUTH_TOKEN. With both, one of the two is enough.
+    /// Checks the tokens of peers. `None`: only AUTH_TOKEN is accepted. If both are set, a peer needs only one of the
+    /// two.
     pub tokens: Option<Arc<Tokens>>,
-    /// PEER_ID_PROOF. `None`: keys of ids are ignored.
+    /// PEER_ID_PROOF. `None`: the hub ignores the keys that clients send for their ids.
     pub id_proofs: Option<IdProofs>,
     /// Admission of links. `None` if the hub is not part of a mesh: links then get 403.
     pub links: Option<LinkDoor>,
     /// ADMIN_PORT. It serves pages and no WebSockets; other ports then serve only the public pages.
     pub admin_port: Option<u16>,
-    /// HTTP_REDIRECT_PORT: it leads clients to the port with TLS, and serves nothing else.
+    /// HTTP_REDIRECT_PORT. It redirects clients to the port with TLS, and serves nothing else.
     pub redirect: Option<RedirectDoor>,
-    /// Which listeners speak TLS, if any does.
+    /// The listeners that speak TLS. `None`: no listener does.
     pub tls: Option<TlsDoor>,
     /// Admission of connections.
     pub door: DoorConfig,
-    /// Answers HTTP requests other than WebSocket upgrades. Called on the shards' threads: it must not block.
+    /// Answers HTTP requests other than WebSocket upgrades. This function is called on the shards' threads and must not
+    /// block.
     pub pages: Pages,
     /// The largest networks, for the pages.
     pub networks: Arc<NetworkList>,
@@ -59,8 +62,8 @@ pub struct HubConfig {
     pub gauges: Arc<Gauges>,
     /// The hub's clock.
     pub clock: Clock,
-    /// Each shard calls this on its thread once a [`TICK`](proto::limits::TICK): a watchdog detects a shard that hangs
-    /// by the missing calls. It must not block.
+    /// Each shard calls this function on its thread once per [`TICK`](proto::limits::TICK). When the calls stop, a
+    /// watchdog reports that the shard hangs. The function must not block.
     pub turned: Arc<dyn Fn(ShardId) + Send + Sync>,
     /// Sessions echo messages and route nothing, for conformance tests of the WebSocket implementation.
     #[doc(hidden)]
@@ -124,7 +127,7 @@ pub struct DoorConfig {
     pub proxies: Arc<Proxies>,
     /// Web origins whose pages may open WebSockets (ALLOWED_ORIGINS).
     pub origins: Arc<Origins>,
-    /// Web origins whose pages may read refusals. Pages have their own headers.
+    /// Web origins whose pages may read refusals (CORS). The hub's pages have CORS headers of their own.
     pub cors: Arc<Origins>,
     /// Limits of each address.
     pub addresses: AddressLimits,
@@ -132,28 +135,28 @@ pub struct DoorConfig {
     pub connect_rate: u32,
 }
 
-/// The listener that redirects to the one with TLS.
+/// The listener that redirects clients to the listener with TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RedirectDoor {
-    /// Its port.
+    /// The port of this listener.
     pub port: u16,
-    /// The port of https, as clients reach it.
+    /// The HTTPS port that clients use.
     pub https_port: u16,
 }
 
 /// The listeners that speak TLS.
 #[derive(Clone, Debug)]
 pub struct TlsDoor {
-    /// Creates their TLS connections.
+    /// Creates the TLS connections of these listeners.
     pub acceptor: tls::Acceptor,
-    /// Their ports.
+    /// The ports of these listeners.
     pub ports: Arc<[u16]>,
 }
 
-/// Maximum numbers of sockets of each kind of listener, on all shards together. At its maximum, a listener closes its
-/// oldest connection that is not a WebSocket to make room for a new one, or lets another listener do so. If there is
-/// none, it accepts one connection and then waits until a socket closes. Further connections wait in the kernel's
-/// queue.
+/// Maximum numbers of sockets of each kind of listener, on all shards together. At its maximum, a listener makes room
+/// for a new connection: it closes its oldest connection that is not a WebSocket, or lets another listener do so. If
+/// all connections are WebSockets, the listener accepts one connection and then waits until a socket closes. Further
+/// connections wait in the kernel's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileShares {
     /// Sockets at PORT: peers and HTTP.
@@ -176,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shares_of_all_shards_are_the_budgets_of_the_hub() {
+    fn the_shares_of_all_shards_add_up_to_the_budgets_of_the_hub() {
         let hub = HubId(PeerId::from_bytes([0; 20]));
         let router = RouterConfig::single(hub, Keys(1, 2), ResumeKeys::new("mesh", b"key", None));
         let config = HubConfig::single(RouterConfig { announce_budget_bytes: 1000, ..router });

@@ -56,7 +56,7 @@ pub struct SessionLimits {
     pub send_queue_bytes: usize,
     /// Maximum number of bytes queued for all sessions of this shard: its share of SEND_BUDGET_BYTES.
     pub send_budget_bytes: usize,
-    /// Bytes that a session may queue although that budget is exhausted: at most
+    /// Bytes that a session may queue even if that budget is exhausted: at most
     /// [`SEND_FLOOR_BYTES`](proto::limits::SEND_FLOOR_BYTES).
     pub send_floor_bytes: usize,
     /// Maximum memory for incomplete messages of all sessions of this shard: its share of RECEIVE_BUDGET_BYTES.
@@ -73,8 +73,8 @@ pub(crate) struct Core {
     keys: Keys,
     patience: Patience,
     clock: Clock,
-    /// The time of the hub's start by the wall clock, in milliseconds. It is computed again at each tick, so that each
-    /// message reads only one clock.
+    /// The time of the hub's start by the wall clock, in milliseconds. It is computed again at each tick. The time of a
+    /// message is this time plus the monotonic time, so each message reads only one clock.
     epoch_ms: u64,
     gauges: Arc<Gauges>,
     slots: Vec<Slot>,
@@ -82,8 +82,8 @@ pub(crate) struct Core {
     live: usize,
     /// Inputs for the router, to be processed when its outputs are drained.
     followups: VecDeque<Followup>,
-    /// Sessions that ended while data was written to them. A turn processes few of them, since each concerns all
-    /// networks of its peer.
+    /// Sessions that ended while data was written to them. A turn processes few of them, because the end of a session
+    /// concerns all networks of its peer.
     closed: VecDeque<(SessionId, CloseReason)>,
     /// Whether the router has more work than fits into one turn.
     unfinished: bool,
@@ -97,7 +97,7 @@ pub(crate) struct Core {
     later: VecDeque<SessionId>,
     /// Number of sessions with data to write.
     dirty: usize,
-    /// Bytes queued for them.
+    /// Bytes queued for these sessions.
     dirty_bytes: usize,
     /// Whether so much is queued that sessions with expensive turns are not read until half of it is written.
     behind: bool,
@@ -106,7 +106,7 @@ pub(crate) struct Core {
     flusher: Option<Waker>,
     outboxes: Outboxes,
     parked: Vec<SessionId>,
-    /// Silence counts from this time at the earliest, because the shard itself did not read before.
+    /// The silence of a session is measured from this time at the earliest, because the shard did not read before it.
     listening_since: Duration,
     last_tick: Duration,
     wheel: Wheel<Due>,
@@ -117,25 +117,25 @@ pub(crate) struct Core {
     plaintext: Vec<u8>,
     stats: IoStats,
     bugs: Bugs,
-    /// The drain, while the hub drains.
+    /// The current drain. `None` if the hub does not drain.
     drain: Option<Draining>,
     /// Time after which a session gets new credentials for TURN.
     ice_renewal: Option<Duration>,
     /// Number of drains that have begun or ended, so that slots of earlier drains have no effect.
     drains: u32,
-    /// Operators' orders that are being executed, the oldest first, and the senders for their answers. At most the hub's
-    /// current order and those whose [`ACT_TIMEOUT`](proto::limits::ACT_TIMEOUT) has passed.
+    /// Operators' orders that are being executed, the oldest first, and the senders for their answers. These are at
+    /// most the hub's current order, and earlier orders whose [`ACT_TIMEOUT`](proto::limits::ACT_TIMEOUT) has passed.
     acting: VecDeque<(Order, oneshot::Sender<Acted>)>,
-    /// Takes the new tokens of sessions, to be checked.
+    /// Sends the new tokens of sessions to the task that checks them.
     renewals: Option<mpsc::Sender<Renewal>>,
-    /// Sessions refused because the hub was full.
+    /// Limits the log lines about sessions that are refused because the hub is full.
     pub(crate) turned_away: Sparse,
-    /// Refused links.
+    /// Limits the log lines about refused links.
     pub(crate) links_refused: Sparse,
     pub(crate) origins_refused: Sparse,
     pub(crate) proxies_refused: Sparse,
     pub(crate) tokens_refused: Sparse,
-    /// Peers without a proof of their id.
+    /// Limits the log lines about peers without a proof of their id.
     pub(crate) proofs_refused: Sparse,
     /// Limits the log lines about failed TLS handshakes whose cause an operator can remove.
     pub(crate) tls_refused: Sparse,
@@ -231,7 +231,7 @@ impl Core {
         }
     }
 
-    /// Begins a turn: a piece of work before everything else that is ready has its turn. The turn should cost at most
+    /// Begins a turn: one piece of work, after which the other ready tasks run. The turn should cost at most
     /// `most_nanos` nanoseconds.
     pub(crate) fn begin_turn(&mut self, most_nanos: u64) {
         self.turn.begin_within(most_nanos);
@@ -337,7 +337,7 @@ impl Core {
             arrival;
         let _turn = TurnGuard::of("adopt", (peer, address));
         planted("adopt");
-        // The session that it replaces may have ended meanwhile.
+        // If this session replaces another one, that one may have ended in the meantime and freed its place.
         seat.request_again();
         let seated = seat.is_taken();
         tune(&write.tcp, self.patience.dead_after());
@@ -383,7 +383,7 @@ impl Core {
     fn admitted(&mut self, id: SessionId, now: Now) {
         let counted = Counted::peer(&self.gauges);
         let interval = self.patience.interval();
-        // Its first message may have filled its queue, which closes it.
+        // The hub's first message may have overfilled the session's queue, which closes the session.
         if self.session_mut(id).is_none_or(|session| session.phase == SessionPhase::Closing) {
             return;
         }
@@ -422,8 +422,8 @@ impl Core {
         }
     }
 
-    /// Continues work that did not fit into earlier turns, if there is any and other shards accept letters. Call it
-    /// when everything that is ready has had its turn.
+    /// Continues work that did not fit into earlier turns. Does nothing if there is no such work, or if other shards
+    /// accept no letters. Call this function when all ready tasks have had their turn.
     pub(crate) fn continue_work(&mut self) -> bool {
         let is_left = self.unfinished || self.overdue || !self.closed.is_empty() || !self.due.is_empty();
         if !is_left || self.is_behind() || !self.outboxes.has_room_for_a_slice() {
@@ -510,8 +510,8 @@ impl Core {
     }
 }
 
-/// Limits how much the kernel queues ahead of a ping. Lets the kernel close a socket that accepts nothing, even if only
-/// a few bytes are queued.
+/// Limits how much the kernel queues ahead of a ping. Lets the kernel close a connection whose client acknowledges no
+/// data, even if only a few bytes are queued.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn tune(write: &OwnedWriteHalf, dead_after: Duration) {
     let socket = socket2::SockRef::from(write.as_ref());

@@ -14,11 +14,11 @@ use crate::stats::HandshakeFailure;
 /// Why a connection is refused before anything is read from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoEntry {
-    /// Its address has too many connections.
+    /// The client's address has too many connections.
     AddressConnections,
-    /// Its address has too many connections without a request.
+    /// The client's address has too many connections without a request.
     AddressUnfinished,
-    /// Its address connects too fast.
+    /// The client's address connects too fast.
     AddressRate,
     /// The shard has reached CONNECT_RATE.
     Busy,
@@ -27,7 +27,7 @@ pub(crate) enum NoEntry {
 }
 
 impl NoEntry {
-    /// The reason under which it is counted.
+    /// The label under which the refusal is counted.
     pub(crate) const fn failure(self) -> HandshakeFailure {
         match self {
             Self::AddressConnections => HandshakeFailure::AddressConnections,
@@ -81,7 +81,7 @@ pub(crate) struct Crowd {
     limits: AddressLimits,
     keys: Keys,
     rows: Box<[Row]>,
-    /// Hashes of addresses that have no limits. 0 is a free entry.
+    /// Hashes of addresses that have no limits. 0 marks a free entry.
     unlimited: [AtomicU64; MAX_UNNAMED_PROXIES],
     start: Instant,
     log: Log,
@@ -95,10 +95,10 @@ struct Row {
     due: AtomicU64,
 }
 
-/// Time of the last log line about refused addresses.
+/// The rate limit of log lines about refused addresses.
 #[derive(Default, Debug)]
 struct Log {
-    /// In nanoseconds since the start, plus one.
+    /// Time of the last line, in nanoseconds since the start, plus one.
     last: AtomicU64,
     since: AtomicU64,
 }
@@ -121,7 +121,7 @@ impl Crowd {
         let numbers = numbers(hash);
         let rows = numbers.map(|number| &self.rows[usize::from(number)]);
         let AddressLimits { connections, unfinished, .. } = self.limits;
-        // Dropping it restores the counts, also if the connection is refused.
+        // Dropping the place restores the counts, even if the connection is refused below.
         let mut place = Place { crowd: Arc::clone(self), rows: numbers, is_unfinished: true, is_quiet: false };
         let open = rows.map(|row| row.open.fetch_add(1, Ordering::Relaxed));
         let heads = rows.map(|row| row.unfinished.fetch_add(1, Ordering::Relaxed));
@@ -139,8 +139,8 @@ impl Crowd {
         if self.unlimited.iter().any(|entry| entry.load(Ordering::Relaxed) == hash) { Ok(place) } else { Err(refusal) }
     }
 
-    /// Exempts an address from the limits. Returns whether it had limits: false if it was exempt before, or if
-    /// [`MAX_UNNAMED_PROXIES`] others are.
+    /// Exempts an address from the limits. Returns false if the address was exempt already, or if
+    /// [`MAX_UNNAMED_PROXIES`] other addresses are.
     pub(crate) fn free(&self, address: IpAddr) -> bool {
         let hash = address_hash(self.keys, address);
         for entry in &self.unlimited {
@@ -153,8 +153,8 @@ impl Crowd {
         false
     }
 
-    /// Whether to log now that addresses are refused: at once, and then every [`ADDRESS_LOG_PAUSE`]. Returns the number
-    /// of refusals since the last line.
+    /// Decides whether to log a refusal: the first one is logged, then one every [`ADDRESS_LOG_PAUSE`]. Returns the
+    /// number of refusals since the last line if it is time for a line.
     pub(crate) fn refused(&self, now: Instant) -> Option<u64> {
         let times = self.log.since.fetch_add(1, Ordering::Relaxed) + 1;
         let at = self.nanos(now) + 1;
@@ -218,19 +218,19 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Its first request has arrived.
+    /// Records that the first request of the connection has arrived.
     pub(crate) fn finish(&mut self) {
         if std::mem::take(&mut self.is_unfinished) {
             self.count(|row| &row.unfinished);
         }
     }
 
-    /// Whether its address had connected rarely before.
+    /// Whether the address had connected rarely before this connection.
     pub(crate) fn is_quiet(&self) -> bool {
         self.is_quiet
     }
 
-    /// Counts down.
+    /// Decrements a counter in both rows.
     fn count(&self, counter: impl Fn(&Row) -> &AtomicU32) {
         for number in self.rows {
             counter(&self.crowd.rows[usize::from(number)]).fetch_sub(1, Ordering::Relaxed);

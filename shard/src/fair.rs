@@ -4,11 +4,11 @@
 //! serves. The meter of a session holds the virtual time at which its next turn begins. A session that has used less
 //! has an earlier start. No start lies before the virtual time, so an idle session does not save up time.
 //!
-//! A round is one turn for everything that is ready, and one turn of the flusher. A session with cheap turns is read at
-//! once, once a round. A session with expensive turns is read at once only while the round has budget and no earlier
-//! session waits. Otherwise it enters a line, ordered by the virtual time at which its turn is expected to end. Each
-//! round calls sessions from this line. So a quiet session waits for one round, however many others flood the shard,
-//! and a flood without competitors has the whole core.
+//! A round is one turn for everything that is ready, and one turn of the flusher. A session with cheap turns is read
+//! without waiting, one time per round. A session with expensive turns is read without waiting only while the round has
+//! budget and no session with an earlier end waits. Otherwise it enters a line, ordered by the virtual time at which
+//! its turn is expected to end. Each round calls sessions from this line. So a quiet session waits for at most one
+//! round, however many others flood the shard, and a flood without competitors has the whole core.
 //!
 //! Costs are in nanoseconds. No clock is read here.
 
@@ -29,9 +29,9 @@ pub(crate) struct Meter {
     expected: u32,
     /// Number of its place in the line. It distinguishes equal keys.
     ticket: u32,
-    /// Whether it has not run yet, so that its cost is unknown.
+    /// Whether the session has not run yet, so that the cost of its turns is unknown.
     is_new: bool,
-    /// The last round in which it ran.
+    /// The last round in which the session ran.
     ran_in: u32,
     state: State,
 }
@@ -40,13 +40,13 @@ pub(crate) struct Meter {
 enum State {
     /// The session is in no line. It uses the round's budget when it runs.
     Free,
-    /// It runs without using the round's budget.
+    /// The session runs without using the round's budget.
     Exempt,
-    /// It is in the queue of sessions with cheap turns.
+    /// The session is in the queue of sessions with cheap turns.
     WaitsCheap,
-    /// It is in the line of sessions with expensive turns.
+    /// The session is in the line of sessions with expensive turns.
     WaitsDear,
-    /// It was called from that line and has not run yet.
+    /// The session was called from the line of expensive turns and has not run yet.
     Called,
 }
 
@@ -85,7 +85,7 @@ pub(crate) struct Fair {
     left: i64,
     /// Cost of all turns of this round.
     used: u64,
-    /// Number of sessions called in this round from the line of expensive turns that have not run yet.
+    /// Number of sessions that were called from the line of expensive turns in this round and have not run yet.
     called: usize,
     /// Number of successive rounds in which no session was called because too much output was queued.
     held: u32,
@@ -104,17 +104,18 @@ impl Fair {
             State::WaitsCheap | State::WaitsDear => return false,
             State::Called => {
                 self.called = self.called.saturating_sub(1);
-                // It may have been called although too much output is queued.
+                // Whether too much output is queued does not matter here: [`Self::begin_round`] has decided to call the
+                // session.
                 if self.left > 0 {
                     meter.state = State::Free;
                     return true;
                 }
-                // It keeps its place in the line.
+                // The session keeps its place in the line.
                 meter.state = State::WaitsDear;
             }
             State::Free | State::Exempt => {
                 meter.start = meter.start.max(self.time);
-                // A session with cheap turns is exempt once a round. Its further turns count as expensive.
+                // One cheap turn of a session per round is exempt. Its further turns in the round count as expensive.
                 let is_cheap = meter.expected <= CHEAP_TURN_NANOS && meter.ran_in != self.round;
                 if is_cheap && self.used < ROUND_CHEAP_NANOS {
                     meter.state = State::Exempt;
@@ -180,7 +181,8 @@ impl Fair {
             && let Some(entry) = self.dear.first_entry()
         {
             let start = entry.get().1;
-            // The sessions called so far may enter the line again, before this one's turn.
+            // A session that was called in this round may enter the line again with an earlier end than this session.
+            // So this session waits for a later round.
             if start > latest {
                 break;
             }
@@ -381,8 +383,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// No session waits forever. Before a session's turn, another session has only turns that start before the
-        /// expected end of that turn. Each of these turns causes a debt, which lasts for a bounded number of rounds.
+        /// No session waits forever. While a session waits, other sessions have only turns that start before the
+        /// expected end of its turn. Each of these turns causes a debt, which lasts for a bounded number of rounds.
         #[test]
         fn each_session_is_served_and_charged(costs in proptest::collection::vec(200_000u64..20_000_000, 1..9)) {
             let rounds = (ROUND_DEBT_NANOS / ROUND_DEAR_NANOS) as u64 + 2;

@@ -108,7 +108,7 @@ pub(crate) async fn serve(
     let service = service_fn(|request: Request<Incoming>| {
         let (kept, admitted, place) = (&*kept, &admitted, &place);
         let is_websocket = &is_websocket;
-        // hyper returns a connection only if its answers can be moved to another thread.
+        // The box makes the future `Unpin`, as `poll_without_shutdown` requires.
         Box::pin(async move {
             let mut counted = place.take();
             counted.iter_mut().for_each(Place::finish);
@@ -183,7 +183,7 @@ pub(crate) async fn serve(
             break ended;
         }
     };
-    // The loop above is over, and nothing else takes the connection.
+    // The connection is always present here: only this line takes it.
     let Some(connection) = connection.get_mut().take() else { return };
     let parts = connection.into_parts();
     let socket = parts.io.io.into_inner();
@@ -221,7 +221,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// Lets a peer with a key prove its id. Then it is the owner of the id.
+/// Lets a peer with a key prove its id. After the proof, the peer counts as the owner of the id.
 async fn prove_id(
     door: &Door,
     core: &RefCell<Core>,
@@ -257,7 +257,8 @@ fn turn_away(core: &mut Core, socket: Socket) {
     }
 }
 
-/// Sends a close frame as the first bytes after the 101. They fit into the socket's buffer, unless it is closed.
+/// Sends a close frame as the first bytes after the 101. The frame fits into the socket's buffer, unless the socket is
+/// closed.
 fn close_at_once(mut socket: Socket, code: u16, text: &str) {
     let mut frame = Vec::new();
     ws::put_close(&mut frame, code, text);

@@ -3,8 +3,8 @@
 //! # What this crate will never do
 //!
 //! A shard never talks to another hub: letters go to other shards and to the mesh, and another hub's socket leaves the
-//! shard as a [`LinkHandOff`]. It never decides what a peer receives: the router does. A letter between shards is never
-//! dropped, and every session ends with a [`CloseReason`](proto::CloseReason).
+//! shard as a [`LinkHandOff`]. A shard never decides what a peer receives: the router does. A letter between shards is
+//! never dropped, and every session ends with a [`CloseReason`](proto::CloseReason).
 
 mod accept;
 mod clock;
@@ -68,7 +68,8 @@ pub struct Gauges {
     pub peers: AtomicUsize,
 }
 
-/// Answers HTTP requests other than WebSocket upgrades. It is called on the shard's thread and must not block.
+/// Answers HTTP requests other than WebSocket upgrades. This function is called on the shard's thread and must not
+/// block.
 pub type Pages = Arc<dyn Fn(&request::Parts, Visitor) -> Answer + Send + Sync>;
 
 /// A page that another thread renders.
@@ -109,9 +110,9 @@ impl fmt::Debug for Answer {
 /// The sender of a request for a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Visitor {
-    /// The port of the request.
+    /// The kind of port at which the request arrived.
     pub audience: Audience,
-    /// Whether the request carries AUTH_TOKEN. False if none is set.
+    /// Whether the request carries AUTH_TOKEN. False if AUTH_TOKEN is not set.
     pub has_token: bool,
     /// The address of the client.
     pub address: SocketAddr,
@@ -119,7 +120,7 @@ pub struct Visitor {
     pub is_tls: bool,
 }
 
-/// The audience of a page, determined by the port of the request.
+/// The readers for whom a port serves pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Audience {
     /// The public port, if operators have a separate one. It serves only public pages.

@@ -1,4 +1,4 @@
-//! Recognizes links among WebSocket requests, since other hubs request a WebSocket as peers do.
+//! Distinguishes links from peers: other hubs request a WebSocket in the same way as peers do.
 
 #![expect(
     clippy::disallowed_types,
@@ -70,31 +70,32 @@ pub enum Admission {
 pub struct LinkTokens {
     /// MESH_TOKEN, and MESH_TOKEN_ALSO if it is set.
     pub tokens: Arc<[Arc<str>]>,
-    /// Whether hubs may also send the token itself, as those of version 2.0.0 do (MESH_AUTH=both).
+    /// Whether hubs may also send the token itself, as hubs of version 2.0.0 do (MESH_AUTH=both).
     pub takes_bearer: bool,
-    /// The challenges of all shards: a proxy can bring a dialer's second request to another shard.
+    /// The challenges of all shards. They are shared, because a proxy can send a dialer's second request to another
+    /// shard.
     challenges: Arc<Mutex<LinkChallenges>>,
 }
 
 /// The answer to a request for a link.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum LinkCheck {
-    /// The hub is accepted. With the acceptor's proof, if the hub has sent its own.
+    /// The hub is accepted. Contains the acceptor's proof if the hub has sent a proof.
     Accepted(Option<String>),
     /// The hub wants to prove that it knows the token.
     Asked,
-    /// It has sent neither a proof nor the token.
+    /// The hub has sent neither a proof nor the token.
     NoToken,
-    /// It has sent the token itself, and MESH_AUTH=challenge.
+    /// The hub has sent the token itself, which MESH_AUTH=challenge forbids.
     Bearer,
-    /// Its proof is not of one of the tokens, or not of its id.
+    /// The hub's proof was not made with one of the tokens, or not for the hub's id.
     WrongProof,
-    /// Its proof is valid, but for a challenge that has expired, was answered before, or is of another process.
+    /// The hub's proof is valid, but for a challenge that has expired, was answered before, or is of another process.
     Stale,
 }
 
 impl LinkTokens {
-    /// Begins without challenges. `key` is random.
+    /// Makes the state of a hub that has issued no challenges yet. `key` is random.
     pub fn new(tokens: Arc<[Arc<str>]>, takes_bearer: bool, key: [u8; 32]) -> Self {
         Self { tokens, takes_bearer, challenges: Arc::new(Mutex::new(LinkChallenges::new(key))) }
     }
@@ -113,7 +114,7 @@ impl LinkTokens {
             let Some((token, dialer)) = dialer.and_then(|dialer| Some((proven(dialer)?, dialer))) else {
                 return LinkCheck::WrongProof;
             };
-            // A panic while it is locked cannot leave it half changed.
+            // A panic cannot leave the locked value half changed.
             let mut challenges = self.challenges.lock().unwrap_or_else(PoisonError::into_inner);
             return match challenges.redeem(&credentials, now) {
                 Ok(()) => LinkCheck::Accepted(Some(credentials.reply(token.as_bytes(), dialer))),
@@ -149,7 +150,7 @@ pub struct LinkHandOff {
     pub address: SocketAddr,
     /// The id in the request.
     pub hub: HubId,
-    /// Whether it is a legacy link.
+    /// Whether the link is a legacy link.
     pub legacy: bool,
 }
 

@@ -12,8 +12,8 @@ const BACKLOG: i32 = 4096;
 ///
 /// # Errors
 ///
-/// Errors of bind, including an address in use. SO_REUSEPORT would silently let a second hub share the port, so the
-/// address is first bound without it.
+/// If the address cannot be bound, for example because it is in use. SO_REUSEPORT would silently let a second hub share
+/// the port, so the address is first bound without that option.
 pub fn bind(address: SocketAddr, shards: u16) -> io::Result<Vec<TcpListener>> {
     let exclusive = open(address, false)?;
     let bound = exclusive.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
@@ -31,14 +31,14 @@ pub fn bind(address: SocketAddr, shards: u16) -> io::Result<Vec<TcpListener>> {
         .collect()
 }
 
-/// Prepares a socket that another process has opened, such as systemd.
+/// Prepares a listener that another process, such as systemd, has opened.
 ///
 /// # Errors
 ///
-/// If it does not listen.
+/// If the socket does not listen.
 pub fn take_over(listener: TcpListener) -> io::Result<TcpListener> {
     if !SockRef::from(&listener).is_listener()? {
-        return Err(io::Error::other("it is a connection"));
+        return Err(io::Error::other("the socket is a connection, not a listener"));
     }
     listener.set_nonblocking(true)?;
     Ok(listener)

@@ -70,7 +70,7 @@ impl NetworkList {
                     *question = Question { number: mine, network: Some(network.clone()) };
                 });
                 let answer = answers.wait_for(|(question, _)| question.number >= mine).await.ok()?;
-                // A later question may have taken the place of this one.
+                // The answer may be for a later question that has replaced this one.
                 if answer.0.network.as_ref() == Some(network) {
                     return Some(answer.1.clone());
                 }
@@ -79,11 +79,11 @@ impl NetworkList {
         tokio::time::timeout(NETWORKS_TIMEOUT, asked).await.ok()?
     }
 
-    /// Answers questions for members. `members` returns members, at most as many as its second argument says, and the
-    /// number of all.
+    /// Answers questions for members. `members` returns at most as many members as its second argument says, and the
+    /// number of all members.
     pub async fn answer(&self, members: impl Fn(&NetworkName, usize) -> (Vec<(PeerId, Option<HubId>)>, usize)) {
         let mut questions = self.question.subscribe();
-        // One may have been asked before.
+        // A question may have been asked before this task subscribed.
         questions.mark_changed();
         while questions.changed().await.is_ok() {
             let question = questions.borrow_and_update().clone();
@@ -115,14 +115,14 @@ impl NetworkList {
 /// The largest of the offered networks.
 #[derive(Debug, Default)]
 pub struct Largest {
-    /// Candidates, at most twice as many as are listed.
+    /// The candidates: at most twice as many networks as the list will have.
     networks: Vec<(NetworkName, usize)>,
     /// Networks with fewer members are not among the largest.
     floor: usize,
 }
 
 impl Largest {
-    /// Considers a network.
+    /// Adds a network to the candidates if it can be among the largest.
     pub fn offer(&mut self, name: &NetworkName, members: usize) {
         if members < self.floor {
             return;

@@ -37,7 +37,7 @@ impl Origins {
         self.0.contains(&Rule::Any)
     }
 
-    /// Whether pages of this origin are allowed. Browsers send it in lower case and without a default port.
+    /// Whether pages of this origin are allowed. Browsers send an origin in lower case and without a default port.
     pub fn allow(&self, origin: &HeaderValue) -> bool {
         self.0.iter().any(|rule| match rule {
             Rule::Any => true,
@@ -57,8 +57,8 @@ impl Origins {
 
     /// Adds the CORS headers to an answer for a page of this origin.
     ///
-    /// A list with one origin is sent to every page, since browsers compare it. With other lists, the answer names the
-    /// requesting origin if it is allowed.
+    /// If the list has one origin, the answer names it for every page, because browsers compare it with their page's
+    /// origin. Otherwise the answer names the requesting origin if it is allowed.
     pub fn put(&self, asking: Option<&HeaderValue>, headers: &mut HeaderMap) {
         let allowed = match &self.0[..] {
             _ if self.is_open() => Some(HeaderValue::from_static("*")),
@@ -216,9 +216,9 @@ mod tests {
         }
     }
 
-    /// A cache must not give a page the answer for a page of another origin.
+    /// The answers vary by origin, because a cache must not give a page an answer for a page of another origin.
     #[test]
-    fn cors_headers_name_the_page_that_asks_if_it_is_allowed() {
+    fn cors_headers_name_the_origin_of_the_request_if_it_is_allowed() {
         for (list, asking, allowed, vary) in [
             ("*", None, Some("*"), None),
             ("*", Some("https://a"), Some("*"), None),

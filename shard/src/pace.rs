@@ -24,7 +24,8 @@ impl Pace {
         self.take_within(now, Duration::MAX).unwrap_or(Duration::MAX)
     }
 
-    /// Takes the next turn if it is due within `patience`. Returns the time to wait for it.
+    /// Takes the next turn if it is due within `patience`. Returns the time to wait for the turn. `None` if the turn
+    /// was not taken.
     pub fn take_within(&mut self, now: Instant, patience: Duration) -> Option<Duration> {
         let due = self.due.map_or(now, |due| due.max(now));
         let wait = due.duration_since(now).saturating_sub(self.slack);
@@ -42,7 +43,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_burst_goes_at_once_and_the_rest_at_the_rate() {
+    fn turns_of_a_burst_do_not_wait_and_the_others_follow_at_the_rate() {
         let (mut pace, start) = (Pace::new(10, 3), Instant::now());
         let waits: Vec<_> = (0..6).map(|_| pace.take(start)).collect();
         assert_eq!(waits, [0, 0, 0, 100, 200, 300].map(|ms| ms * MS));

@@ -22,7 +22,7 @@ pub struct Proxies {
     pub ports: Vec<u16>,
 }
 
-/// The error for a trusted proxy that names two clients, in two headers, or sends a malformed one.
+/// The error for a trusted proxy that names two clients in two headers, or that sends a malformed header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Unclear;
 
@@ -36,9 +36,9 @@ impl Unclear {
 #[derive(Debug)]
 pub(crate) enum NoHead {
     Bad(BadProxyHead),
-    /// The head did not arrive in time, or the connection ended within it.
+    /// The head did not arrive in time, or the connection ended before the end of the head.
     Absent,
-    /// The connection ended before any data had arrived, as after a balancer's check.
+    /// The connection ended before any data had arrived, as after the health check of a load balancer.
     Gone,
 }
 
@@ -64,8 +64,8 @@ impl Proxies {
             && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
     }
 
-    /// Whether this seems to be a proxy that the operator has not configured: its address is not on the internet, and
-    /// it names a client. Operators could run such a hub before hubs had limits per address.
+    /// Whether this address seems to belong to a proxy that the operator has not configured: the address is internal,
+    /// and the request names a client. Such configurations were sufficient before hubs had limits per address.
     pub(crate) fn seem_to_miss(&self, hop: IpAddr, headers: &HeaderMap) -> bool {
         self.ranges.is_empty()
             && (headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED))
@@ -101,7 +101,7 @@ impl Proxies {
         }
     }
 
-    /// `named` are the clients that the proxies name. The first of them is named by the last proxy.
+    /// `named` contains the clients that the proxies name, beginning with the client of the last proxy.
     fn first_stranger(&self, hop: SocketAddr, named: impl Iterator<Item = Option<SocketAddr>>) -> SocketAddr {
         let mut client = hop;
         for named in named.take(MAX_FORWARDED_HOPS).map_while(|named| named) {
@@ -127,8 +127,8 @@ fn is_internal(address: IpAddr) -> bool {
     }
 }
 
-/// Reads the PROXY head of a connection that was accepted at `since`, and no byte more. Returns the client's address if
-/// the head has one.
+/// Reads the PROXY head of a connection that was accepted at `since`, and no further bytes. Returns the client's
+/// address if the head has one.
 pub(crate) async fn read_head(stream: &mut TcpStream, since: Instant) -> Result<Option<SocketAddr>, NoHead> {
     let deadline = tokio::time::Instant::from_std(since + PROXY_HEAD_TIMEOUT);
     tokio::time::timeout_at(deadline, read(stream)).await.unwrap_or(Err(NoHead::Absent))
@@ -250,9 +250,9 @@ mod tests {
         assert_eq!(client(&proxies, "10.0.0.1", &[(XFF, &list(MAX_FORWARDED_HOPS))]).as_deref(), Some("10.0.0.2"));
     }
 
-    /// The bytes after the head are left for the next reader, in whatever pieces they arrive.
+    /// The bytes after the head are left for the next reader, no matter how the data is split into packets.
     #[test]
-    fn a_head_is_read_and_no_byte_more() {
+    fn a_head_is_read_and_the_bytes_after_it_are_left() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let v1 = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n".to_vec();
         let v2 =

@@ -26,7 +26,8 @@ pub(crate) struct SendQueue {
     later_bytes: usize,
     /// Number of `bytes` already written.
     written: usize,
-    /// Number of bytes written before `bytes[0]`. Positions relative to it stay valid when `bytes` is shifted.
+    /// Number of bytes written before `bytes[0]`. Positions include this number, so they stay valid when `bytes` is
+    /// shifted.
     base: u64,
     /// Position of the first frame that is not completely written.
     front: u64,
@@ -36,7 +37,8 @@ pub(crate) struct SendQueue {
     signals: VecDeque<Signal>,
     /// Number of bytes in the queued signals.
     signal_bytes: usize,
-    /// Each sender's share of the signals, while there are many. Signals queued before that belong to no share.
+    /// Each sender's share of the signals. Shares are counted while many signals are queued. Signals that were queued
+    /// before belong to no share.
     shares: HashMap<u32, SenderShare, Untouched>,
 }
 
@@ -52,10 +54,10 @@ enum Later {
 /// A queued signal.
 #[derive(Debug)]
 struct Signal {
-    /// Its end position.
+    /// The end position of the signal in the queue.
     end: u64,
     bytes: u32,
-    /// The share that it belongs to.
+    /// The share to which the signal belongs.
     sender: Option<u32>,
     origin: Origin,
 }
@@ -67,7 +69,7 @@ struct SenderShare {
     frames: usize,
 }
 
-/// The limits of a queue, with and without signals.
+/// The limits of a queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
     pub(crate) bytes: usize,
@@ -93,19 +95,20 @@ impl std::hash::Hasher for Hashed {
 }
 
 impl SendQueue {
-    /// Capacity above which an empty queue is freed, in bytes. It has room for the signals of one read.
+    /// Capacity above which an empty queue is freed, in bytes. A buffer of this size has room for the signals of one
+    /// read.
     const KEPT_BYTES: usize = READ_BUFFER_BYTES;
     const KEPT_FRAMES: usize = 256;
-    /// Size that most frames fit in.
+    /// Size of a buffer into which most frames fit.
     const FRAME_BYTES: usize = 512;
     /// Number of bytes that are encoded for one write.
     const BATCH_BYTES: usize = READ_BUFFER_BYTES;
 
-    /// Whether a signal of this length may be queued, and to which share it then belongs. `sender` returns the sender's
-    /// hash.
+    /// Whether a signal of this length may be queued, and the share to which the signal then belongs. `sender` returns
+    /// the sender's hash.
     ///
-    /// Each sender may use a small share of the room for signals. Beyond that, it may use half of the remaining room.
-    /// So there is room for other senders, and for the hub's own messages.
+    /// Each sender may use a small share of the room for signals, and half of the remaining room in addition. So other
+    /// senders and the hub's own messages always find room.
     pub(crate) fn admits(&self, room: Room, bytes: usize, sender: impl FnOnce() -> u64) -> Option<Option<u32>> {
         let whole = self.len_bytes() + bytes <= room.bytes && self.len_frames() < room.frames;
         let (all, frames) = (self.signal_bytes + bytes, self.signals.len() + 1);
@@ -139,7 +142,8 @@ impl SendQueue {
         let before = run.len();
         let room = run.capacity() - run.len();
         if !run.is_empty() && room < Self::FRAME_BYTES && run.capacity() < Self::KEPT_BYTES {
-            // A queue with a second frame often gets many. It grows in few steps, because each step copies it.
+            // A queue with a second frame often gets many more. The buffer grows in large steps, because each step
+            // copies it.
             run.reserve(3 * run.len() + Self::FRAME_BYTES);
         }
         write(run);
@@ -269,8 +273,8 @@ impl SendQueue {
     }
 
     /// Records that the socket accepted `n` bytes of [`Self::next`], and calls `delivered` for each signal that is
-    /// completely written. Returns true if a question ([`Self::push_question`]) was queued, and has now moved forward
-    /// or is written.
+    /// completely written. Returns true if a question ([`Self::push_question`]) was queued and has moved forward or has
+    /// been written by this call.
     pub(crate) fn advance(&mut self, n: usize, delivered: impl FnMut(Origin)) -> bool {
         let asked = self.lane.question_end > 0;
         if self.lane.is_empty() || self.begun().is_some() && !self.lane.is_begun() {
@@ -361,7 +365,7 @@ impl Lane {
         self.written == self.bytes.len()
     }
 
-    /// Whether a frame is partly written. Its rest is then written first.
+    /// Whether a frame is partly written. The rest of this frame is then written first.
     fn is_begun(&self) -> bool {
         self.written > 0
     }
@@ -391,7 +395,7 @@ impl Lane {
         self.frames().any(|(start, _, opcode)| start >= self.written && opcode == Opcode::Ping)
     }
 
-    /// Removes written frames, and unwritten ones that `kept` rejects.
+    /// Removes the written frames, and the unwritten frames for which `kept` returns false.
     fn retain(&mut self, kept: impl Fn(Opcode) -> bool) {
         let mut lane = Self::default();
         for (start, end, opcode) in self.frames().filter(|&(_, end, _)| end > self.written) {
@@ -406,18 +410,18 @@ impl Lane {
     }
 }
 
-/// Empty queues kept for other sessions. At most [`Self::KEPT`], each with at most 64 KiB and 256 frames of 88 bytes:
-/// 11 MB per busy shard, and nothing a second or two later.
+/// Empty queues kept for other sessions: at most [`Self::KEPT`], each with at most 64 KiB and 256 frames of 88 bytes.
+/// So a busy shard keeps 11 MB, and nothing one or two seconds after it was busy.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     #[expect(clippy::vec_box, reason = "sessions hold boxed queues, and the pool passes them on without moving them")]
     queues: Vec<Box<SendQueue>>,
-    /// The smallest size of the pool since it was last tidied: this many queues were not needed.
+    /// The smallest size of the pool since the last call of [`Self::tidy`]. This many queues were not needed.
     idle: usize,
 }
 
 impl Pool {
-    /// As many as a busy turn writes.
+    /// Maximum number of kept queues: as many as a busy turn writes.
     const KEPT: usize = 128;
 
     pub(crate) fn take(&mut self) -> Box<SendQueue> {
@@ -437,7 +441,7 @@ impl Pool {
         self.queues.len()
     }
 
-    /// Frees the queues that were not needed since the last call. The most recently used ones are at the back.
+    /// Frees the queues that were not needed since the last call. The most recently used queues are at the back.
     pub(crate) fn tidy(&mut self) {
         self.queues.drain(..self.idle);
         self.idle = self.queues.len();

@@ -58,15 +58,15 @@ impl ShardHandle {
         _ = self.commands.try_send(Command::Undrain);
     }
 
-    /// Executes an operator's order. The receiver resolves when it is done. It gets an error if the shard has ended, or
-    /// if [`SHARD_COMMANDS`] others are queued.
+    /// Executes an operator's order. The receiver resolves when the order is executed. It gets an error if the shard
+    /// has ended, or if [`SHARD_COMMANDS`] other commands are queued.
     pub fn order(&self, order: Order) -> oneshot::Receiver<Acted> {
         let (done, acted) = oneshot::channel();
         _ = self.commands.try_send(Command::Order { order, done });
         acted
     }
 
-    /// Ends the shard, even if sessions are left. Its thread ends with its current turn.
+    /// Ends the shard, even if sessions are left. The shard's thread ends after its current turn.
     pub fn stop(self) -> std::thread::JoinHandle<()> {
         self.thread
     }
@@ -81,9 +81,9 @@ pub struct Shards {
     pub mailboxes: Vec<mpsc::Sender<Vec<ToShard>>>,
 }
 
-/// Starts one shard for each set of listeners. Each shard publishes its statistics once a tick with its sender in
-/// `publish`. `mesh` receives the letters for the mesh. `ended` receives the number of a shard that ends, expectedly or
-/// not.
+/// Starts one shard for each set of listeners. Once per tick, each shard publishes its statistics through its sender in
+/// `publish`. `mesh` receives the letters for the mesh. `ended` receives the number of each shard that ends, whether it
+/// was stopped or has failed.
 ///
 /// # Errors
 ///
@@ -100,7 +100,7 @@ pub fn start(
     let (posts, mailboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(MAILBOX_BATCHES)).unzip();
     let homes: Arc<[mpsc::Sender<HandOff>]> = homes.into();
     let files = DoorFiles::new(config.files);
-    // All shards share it, because the kernel spreads the connections of one address over them.
+    // All shards share this table, because the kernel spreads the connections of one address over the shards.
     let crowd = Arc::new(Crowd::new(config.door.addresses, config.router.keys));
     let mut handles = Vec::new();
     let receivers = arrivals.into_iter().zip(mailboxes).zip(publish);
@@ -230,14 +230,14 @@ async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>)
     }
 }
 
-/// Processes letters from other shards and from the mesh, unless so much output is queued that presence would only
-/// wait.
+/// Processes letters from other shards and from the mesh. Pauses while so much output is queued that further presence
+/// would only wait behind it.
 async fn read_mail(core: Rc<RefCell<Core>>, mailbox: mpsc::Receiver<Vec<ToShard>>) {
     let is_behind = || core.borrow().is_behind();
     thread::read_mail(mailbox, |letters| core.borrow_mut().letters(letters), is_behind).await;
 }
 
-/// Writes queued data: first letters, because other cores process them, then a chunk of the sessions.
+/// Writes queued data: first the letters, because other cores wait for them, then the queues of some sessions.
 ///
 /// Runs once after all ready tasks have had a turn, so that one write sends many frames.
 pub(crate) async fn flush(core: Rc<RefCell<Core>>, mut mailboxes: Mailboxes) {
@@ -257,7 +257,7 @@ pub(crate) async fn flush(core: Rc<RefCell<Core>>, mut mailboxes: Mailboxes) {
     }
 }
 
-/// Collects the largest networks, and the members of one, when a page requests them.
+/// Collects the largest networks, and the members of a network, when a page requests them.
 async fn list_networks(core: Rc<RefCell<Core>>, networks: Arc<NetworkList>) {
     let part = |slots, largest: &mut Largest| {
         let core = core.borrow();

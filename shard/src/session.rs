@@ -27,7 +27,7 @@ pub(crate) struct HandOff {
 }
 
 impl HandOff {
-    /// Splits into the socket, its TLS, the leftover bytes and the data of the session.
+    /// Returns the socket, the state of its TLS, the leftover bytes and the data of the session.
     pub(crate) fn into_parts(self) -> (TcpStream, Option<Box<tls::Connection>>, Vec<u8>, Arrival) {
         let Self { socket: Socket { stream, tls }, leftover, arrival } = self;
         // The bytes are copied: a conversion in place would keep hyper's whole buffer for the life of the session.
@@ -35,17 +35,17 @@ impl HandOff {
     }
 }
 
-/// A peer with an accepted request and no session yet, and what it has proved.
+/// What a request has shown about its peer, before the peer has a session.
 #[derive(Debug)]
 pub(crate) struct Newcomer {
     pub(crate) peer: PeerId,
-    /// The lineage that its resume secret proves, if it sent a valid one.
+    /// The lineage that the peer's resume secret proves. `None` if the peer sent no valid secret.
     pub(crate) resume: Option<Lineage>,
-    /// Whether it has proven that the id is its own.
+    /// Whether the peer has proven that the id is its own.
     pub(crate) owner: bool,
     /// The key whose hash is the id. Before the session begins, the client must prove that it has the private key.
     pub(crate) key: Option<[u8; 32]>,
-    /// What its token allows. `None`: everything.
+    /// What the peer's token allows. `None`: the peer may do everything.
     pub(crate) grant: Option<Box<Grant>>,
     /// Whether the client offers [`CLIENT_SUBPROTOCOL`](proto::CLIENT_SUBPROTOCOL).
     pub(crate) names_protocol: bool,
@@ -65,7 +65,7 @@ pub(crate) struct Seat {
     gauges: Arc<Gauges>,
     max: usize,
     taken: bool,
-    /// The socket's share of its listener's files, and its place among the connections of its address.
+    /// The socket's permit from its listener's share of files, and its place among the connections of its address.
     held: Option<(OwnedSemaphorePermit, Option<Place>)>,
 }
 
@@ -77,8 +77,8 @@ impl Seat {
         seat
     }
 
-    /// Keeps the socket's share of its listener's files, and its place among the connections of its address, until the
-    /// seat is dropped.
+    /// Keeps two things until the seat is dropped: the socket's permit from its listener's share of files, and its
+    /// place among the connections of its address.
     pub(crate) fn holding(mut self, file: OwnedSemaphorePermit, place: Option<Place>) -> Self {
         self.held = Some((file, place));
         self
@@ -95,7 +95,7 @@ impl Seat {
         self.taken
     }
 
-    /// Takes a place even if none is free: for a session that replaces another.
+    /// Takes a place even if none is free, for a session that replaces another session.
     pub(crate) fn insist(&mut self) {
         if !self.taken {
             self.gauges.connections.fetch_add(1, Ordering::Relaxed);
@@ -136,39 +136,39 @@ pub(crate) struct SocketSession {
     pub(crate) write: Writer,
     /// Wakes the session's task.
     pub(crate) waker: Option<Waker>,
-    /// Only `Core::advance` changes it.
+    /// The phase of the session. Only `Core::advance` changes it.
     pub(crate) phase: SessionPhase,
-    /// Why it ended. While the session retires: why it must leave, unless the hub drains.
+    /// Why the session ended. For a retiring session: why it must leave. `None` then means that the hub drains.
     pub(crate) reason: Option<CloseReason>,
-    /// Its queue; `None` while it is empty.
+    /// The send queue. `None` while it is empty.
     pub(crate) queue: Option<Box<SendQueue>>,
     pub(crate) reader: FrameReader,
-    /// Memory of its incomplete message, as counted in the shard's budget.
+    /// Memory of the session's incomplete message, as counted in the shard's budget.
     pub(crate) kept_bytes: usize,
     /// Whether bytes that arrived with the hand-off have not been read yet.
     pub(crate) replay: bool,
     pub(crate) life: Life,
-    /// Whether the socket accepts nothing at the moment.
+    /// Whether the socket accepts no bytes at the moment.
     pub(crate) blocked: bool,
-    /// Whether data is queued for it.
+    /// Whether data is queued for the session.
     pub(crate) dirty: bool,
-    /// Whether it is in the list of sessions that are written first.
+    /// Whether the session is in the list of sessions that are written first.
     pub(crate) in_first: bool,
-    /// Whether it is in the list of sessions that are written later.
+    /// Whether the session is in the list of sessions that are written later.
     pub(crate) in_later: bool,
-    /// Whether its socket has just accepted bytes again.
+    /// Whether the socket has just accepted bytes again.
     pub(crate) regained: bool,
-    /// Bytes queued for it in those lists.
+    /// Bytes queued for the session, as counted in `Core::dirty_bytes`.
     pub(crate) dirty_bytes: usize,
     /// Whether the router has more of a roster to send.
     pub(crate) backlog: bool,
-    /// Whether it waits until the shard reads frames again.
+    /// Whether the session waits until the shard reads frames again.
     pub(crate) parked: bool,
-    /// Its share of the shard's time.
+    /// The session's use of the shard's time.
     pub(crate) meter: Meter,
     /// Whether received data can no longer be parsed. The session only waits for its end.
     pub(crate) deaf: bool,
-    /// Whether the client's close frame or end has arrived: the socket closes when the queue is empty.
+    /// Whether the client has sent a close frame or has ended its stream. The socket closes when the queue is empty.
     pub(crate) client_done: bool,
     /// As in [`Newcomer`].
     pub(crate) names_protocol: bool,
@@ -204,7 +204,7 @@ impl SocketSession {
 
 /// The close reason of a session whose socket failed.
 pub(crate) fn why_lost(error: &std::io::Error) -> CloseReason {
-    // The kernel has waited as long as the hub would have (TCP_USER_TIMEOUT).
+    // The kernel has waited for an acknowledgement as long as the hub would have (TCP_USER_TIMEOUT).
     let dead = error.kind() == std::io::ErrorKind::TimedOut;
     if dead { CloseReason::DeadPeer } else { CloseReason::ConnectionLost }
 }

@@ -99,7 +99,8 @@ fn decrypt(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Co
         None => Some(Poll::Pending),
     };
     let Some(polled) = polled else {
-        // This connection's bytes have revealed a defect of TLS. The connection cannot carry a close frame any more.
+        // The TLS code has panicked on the bytes of this connection. The connection cannot carry a close frame any
+        // more.
         core.lost(id, CloseReason::Internal);
         core.restore_plaintext(plain);
         return Poll::Ready(());

@@ -1,4 +1,4 @@
-//! Sockets with or without TLS: while requests arrive, and on their way to another runtime.
+//! Sockets with or without TLS: for reading requests, and for the transfer to another runtime.
 
 use std::io::{self, Write};
 use std::net::TcpStream as StdStream;
@@ -13,17 +13,17 @@ use tokio::net::tcp::OwnedWriteHalf;
 /// The first byte of a TLS connection: the type of a record with a handshake message.
 pub(crate) const TLS_HANDSHAKE: u8 = 0x16;
 
-/// A socket on its way to another runtime, with the state of its TLS.
+/// A socket that is being moved to another runtime, with the state of its TLS.
 #[derive(Debug)]
 pub struct Socket {
     /// The TCP connection. It does not block.
     pub stream: StdStream,
-    /// Its TLS, if it speaks TLS.
+    /// The state of TLS, if the connection uses TLS.
     pub tls: Option<Box<tls::Connection>>,
 }
 
 impl Socket {
-    /// Writes a few bytes, if the socket has room for them, and ends the connection's TLS.
+    /// Writes a few bytes if the socket's buffer has room for them, and then ends the connection's TLS.
     pub(crate) fn say_last(&mut self, bytes: &[u8]) {
         let mut stream = &self.stream;
         match &mut self.tls {
@@ -39,9 +39,9 @@ impl Socket {
 /// A socket over which requests arrive.
 #[derive(Debug)]
 pub(crate) enum RequestSocket {
-    /// Without TLS, with its first byte if that has been read.
+    /// A socket without TLS. Contains its first byte if that has been read already.
     Plain(TcpStream, Option<u8>),
-    /// With TLS.
+    /// A socket with TLS.
     Tls(Box<tls::Stream>),
 }
 
@@ -138,7 +138,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Writes a prefix of `bytes`. Returns how many bytes need not be written again.
+    /// Writes a prefix of `bytes`. Returns the length of that prefix, which must not be written again.
     pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let tcp = &self.tcp;
         match &mut self.tls {

@@ -1,4 +1,4 @@
-//! Rate-limited logging: the first time at once, then every ten seconds.
+//! Rate-limited logging: the first event is logged immediately, later ones at most every ten seconds.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// Minimum time between two log lines about the same thing.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Counts an event, and decides when to log it: at once, and then every ten seconds while it continues.
+/// Counts repeated events and decides which of them to log: the first, and then one every ten seconds.
 #[derive(Debug, Default)]
 pub(crate) struct Sparse {
     said: Cell<Option<Instant>>,

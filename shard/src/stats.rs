@@ -21,7 +21,8 @@ pub enum HandshakeFailure {
     Unauthorized,
     /// Missing or invalid `peerId` (403).
     InvalidPeerId,
-    /// A key of an id without its proof, or neither key nor proof although PEER_ID_PROOF requires one (403).
+    /// A client sent the key of its id without a valid proof, or sent no key although PEER_ID_PROOF requires a proof
+    /// (403).
     IdProof,
     /// A web page of an origin outside ALLOWED_ORIGINS (403).
     Origin,
@@ -33,7 +34,7 @@ pub enum HandshakeFailure {
     CrowdedOut,
     /// The home shard, or the mesh, did not accept the socket in time.
     HandOff,
-    /// The hub panicked while it handled the request. It also counts in `closes`.
+    /// The hub panicked while it handled the request. `closes` counts the panic as well.
     Internal,
     /// A hub requested a link, but this hub accepts none (403).
     LinkOff,
@@ -43,7 +44,7 @@ pub enum HandshakeFailure {
     LinkBearer,
     /// A hub answered a challenge that has expired, was answered before, or is of another process (401).
     LinkChallenge,
-    /// A hub sent a proof that is not of this hub's MESH_TOKEN, or not of its id (401).
+    /// A hub sent a proof that was not made with this hub's MESH_TOKEN, or not for the sender's id (401).
     LinkProof,
     /// A hub offered only unsupported versions of the links' protocol (400).
     LinkVersion,
@@ -51,20 +52,20 @@ pub enum HandshakeFailure {
     LinkWrongPort,
     /// A peer connected to a port that accepts no peers (404).
     WrongPort,
-    /// Its address has MAX_CONNECTIONS_PER_ADDRESS connections (503).
+    /// The client's address has MAX_CONNECTIONS_PER_ADDRESS connections (503).
     AddressConnections,
-    /// Its address has MAX_UNFINISHED_PER_ADDRESS connections without a request (503).
+    /// The client's address has MAX_UNFINISHED_PER_ADDRESS connections without a request (503).
     AddressUnfinished,
-    /// Its address connects faster than CONNECT_RATE_PER_ADDRESS (503).
+    /// The client's address connects faster than CONNECT_RATE_PER_ADDRESS (503).
     AddressRate,
-    /// The shard has reached CONNECT_RATE (503). CONNECT_RATE (503).
+    /// The shard has reached CONNECT_RATE (503).
     Busy,
-    /// The hub is full, and so many connections arrive that this one is refused before its request is read (503).
-    /// Others are closed with `max connections`.
+    /// The hub is full, and so many connections arrive that this one is refused before its request is read (503). At
+    /// lower rates, such connections become WebSockets that are closed with `max connections`.
     Full,
     /// An operator drains the hub (503).
     Draining,
-    /// A trusted proxy named two clients in two headers, or sent a malformed one (400).
+    /// A trusted proxy named two clients in two headers, or sent a malformed header (400).
     Forwarded,
     /// A trusted proxy sent no valid head of the PROXY protocol in time.
     ProxyHead,
@@ -121,7 +122,7 @@ impl HandshakeFailure {
         Self::TlsTimeout,
     ];
 
-    /// Whether a link was refused.
+    /// Whether this is the refusal of a link.
     pub(crate) const fn is_of_a_link(self) -> bool {
         matches!(
             self,
@@ -197,7 +198,7 @@ pub struct IoStats {
     pub tokens_accepted: u64,
     /// Tokens that were refused, by the refusal's discriminant.
     pub token_refusals: [u64; TokenRefusal::ALL.len()],
-    /// Peers that have proven that their id is their own, by its key.
+    /// Peers that have proven with a key that their id is their own.
     pub ids_proven: u64,
     /// TLS handshakes that were completed: with a certificate, and by a ticket of an earlier session.
     pub tls_handshakes: [u64; 2],

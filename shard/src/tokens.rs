@@ -1,7 +1,7 @@
 //! Tokens of peers: JWTs (RFC 7519), signed by an identity provider.
 //!
-//! A token is checked where its request arrives. What it allows becomes a [`Grant`], which the router applies. Keys can
-//! be replaced at any time; tokens that were accepted stay valid until they expire.
+//! A token is checked by the shard that receives the request. The rights in the token become a [`Grant`], which the
+//! router applies. Keys can be replaced at any time; tokens that were accepted stay valid until they expire.
 
 mod claims;
 mod keys;
@@ -25,18 +25,18 @@ pub use refusal::TokenRefusal;
 /// What a token must contain besides its signature.
 #[derive(Clone, Default, Debug)]
 pub struct TokenRules {
-    /// JWT_AUDIENCE: one of these must be in `aud`. Empty: a token must have no `aud`.
+    /// JWT_AUDIENCE: one of these must be in `aud`. If empty, a token must have no `aud`.
     pub audiences: Vec<String>,
-    /// JWT_ISSUER: `iss` must be one of these. Empty: any.
+    /// JWT_ISSUER: `iss` must be one of these. If empty, any issuer is accepted.
     pub issuers: Vec<String>,
 }
 
 /// What an accepted token allows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Allowed {
-    /// The only id that its peer may have, from `sub`. `None`: any.
+    /// The only id that the peer may have, from `sub`. `None`: the peer may have any id.
     pub peer: Option<PeerId>,
-    /// What its session may do.
+    /// What the session of the peer may do.
     pub grant: Grant,
 }
 
@@ -50,11 +50,11 @@ struct Known {
     next_load: Option<Instant>,
 }
 
-/// Checks tokens. All shards share it.
+/// The checker of tokens, which all shards share.
 pub struct Tokens {
     rules: TokenRules,
     known: watch::Sender<Arc<Known>>,
-    /// A token names an unknown key.
+    /// Notified when a token names an unknown key.
     wanted: Notify,
 }
 
@@ -65,7 +65,7 @@ impl fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// Begins with these keys.
+    /// Makes a checker of tokens that begins with these keys.
     pub fn new(rules: TokenRules, keys: Vec<TokenKey>) -> Self {
         let known = watch::Sender::new(Arc::new(Known { keys, ..Known::default() }));
         Self { rules, known, wanted: Notify::new() }
@@ -77,7 +77,7 @@ impl Tokens {
         self.known.send_replace(Arc::new(Known { keys, loads, next_load }));
     }
 
-    /// Keeps the keys after an attempt to load others that failed.
+    /// Keeps the current keys, because an attempt to load new keys has failed.
     pub fn keep(&self, next_load: Option<Instant>) {
         let known = Arc::clone(&self.known.borrow());
         let (keys, loads) = (known.keys.clone(), known.loads + 1);
@@ -93,7 +93,8 @@ impl Tokens {
     ///
     /// # Errors
     ///
-    /// Why it is refused. [`TokenRefusal::UnknownKey`] can end with the next load of keys: [`Self::wait_for_keys`].
+    /// The reason for the refusal. After [`TokenRefusal::UnknownKey`], the token may become valid with the next load of
+    /// keys ([`Self::wait_for_keys`]).
     pub fn check(&self, token: &str, at: SystemTime) -> Result<Allowed, TokenRefusal> {
         let known = Arc::clone(&self.known.borrow());
         let parts = Parts::of(token)?;
@@ -113,7 +114,7 @@ impl Tokens {
     fn no_key(&self, known: &Known, parts: &Parts<'_>) -> TokenRefusal {
         let is_named = known.keys.iter().any(|key| key.is_named(parts.kid.as_deref()));
         let has_algorithm = known.keys.iter().any(|key| key.has(parts.algorithm));
-        // Published sets have no secrets.
+        // Published sets of keys contain no secrets, so no load can bring the key of an HMAC.
         let is_hmac = matches!(parts.algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512);
         let may_come = known.next_load.is_some() && !is_hmac;
         if is_named || !has_algorithm && !may_come { TokenRefusal::Algorithm } else { TokenRefusal::UnknownKey }
@@ -160,7 +161,7 @@ impl<'a> Parts<'a> {
         let (header, claims) = message.split_once('.').filter(|(_, claims)| !claims.contains('.')).ok_or(malformed)?;
         let header: claims::Header = claims::decoded(header).ok_or(malformed)?;
         if header.crit.is_some() {
-            // An extension that this hub does not know and must not ignore (RFC 7515, 4.1.11).
+            // The token has an extension (`crit`) that this hub does not know and must not ignore (RFC 7515, 4.1.11).
             return Err(TokenRefusal::Algorithm);
         }
         let algorithm = match header.alg.as_str() {
@@ -170,7 +171,7 @@ impl<'a> Parts<'a> {
             "RS256" => Algorithm::RS256,
             "ES256" => Algorithm::ES256,
             "EdDSA" => Algorithm::EdDSA,
-            // Among them `none`.
+            // All other algorithms are refused, including `none`.
             _ => return Err(TokenRefusal::Algorithm),
         };
         Ok(Self { algorithm, kid: header.kid, message, claims, signature })

@@ -32,7 +32,7 @@ fn is_served(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn a_listener_drops_a_connection_for_one_at_another_listener() {
+fn a_listener_drops_a_connection_to_make_room_at_another_listener() {
     let listeners: Vec<_> = (0..4).map(|_| shard::bind(([127, 0, 0, 1], 0).into(), 1).unwrap().remove(0)).collect();
     let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
     let (publish, readings) = watch::channel(Arc::new(ShardReading::default()));

@@ -1,5 +1,5 @@
-//! Runs the fuzz targets `http_head` and `jwt` with their kept inputs and with some random ones, so that every test run
-//! builds and executes them. `just fuzz jwt` reaches more states.
+//! Runs the fuzz targets `http_head` and `jwt` with their stored inputs and with random inputs, so that every test run
+//! builds and executes the targets. `just fuzz jwt` reaches more states.
 
 #[path = "../../fuzz/src/jwt.rs"]
 #[allow(clippy::expect_used, unreachable_pub, reason = "in that crate, it is public")]
@@ -23,7 +23,7 @@ fn the_corpus_of_jwt_passes() {
     replay::replay("jwt", jwt_target::jwt);
 }
 
-/// Parts of requests, so that random bytes get past the first line.
+/// Parts of requests. Random sequences of them get further than random bytes, which fail in the first line.
 const PARTS: [&[u8]; 12] = [
     b"GET / HTTP/1.1\r\n",
     b"POST /ws HTTP/1.0\r\n",

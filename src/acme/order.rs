@@ -140,7 +140,7 @@ pub(super) async fn order(
     let names = [Identifier::Dns(name.to_owned())];
     let mut order = begin(account, &names, replaced).await?;
     prove(&mut order, acceptor, name).await?;
-    // The caller's deadline is shorter.
+    // This timeout never elapses, because the caller's deadline is shorter.
     let patience = RetryPolicy::new().timeout(2 * ACME_ORDER_TIMEOUT).backoff(1.5);
     match order.poll_ready(&patience).await {
         Ok(OrderStatus::Ready) => {}
@@ -148,7 +148,8 @@ pub(super) async fn order(
             let reason = reason(&mut order).await.unwrap_or_else(|| "no reason was given".to_owned());
             return Err(Failure::Unverified(reason));
         }
-        // The error belongs to the order, or to the request for its state. Only the order's has a failed challenge.
+        // The error comes from the order, or from the request for the order's state. Only an error of the order has a
+        // failed challenge.
         Err(Error::Api(problem)) => {
             let reason = reason(&mut order).await;
             return Err(reason.map_or_else(|| Error::Api(problem).into(), Failure::Unverified));
@@ -256,7 +257,7 @@ impl Line {
         (Http(send), Self { tls, requests })
     }
 
-    /// Never ends while the client exists.
+    /// Serves requests until the client is dropped.
     pub(super) async fn serve(mut self) {
         while let Some((request, answer)) = self.requests.recv().await {
             _ = answer.send(Box::pin(exchange(&self.tls, request)).await);

@@ -17,8 +17,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Renews after two thirds of the certificate's life, or up to a twentieth of it earlier: hubs that started
-    /// together do not renew together. `chance` is a random number.
+    /// Plans the renewal after two thirds of the certificate's life, or up to a twentieth of its life earlier. The time
+    /// is random, so that hubs that started together do not renew together. `chance` is a random number.
     pub(super) fn new(facts: &CertificateFacts, chance: u32) -> Self {
         let life = facts.not_after.duration_since(facts.not_before).unwrap_or_default();
         let earlier = (life / 20).mul_f64(f64::from(chance) / f64::from(u32::MAX));
@@ -50,7 +50,7 @@ impl Plan {
         self.id.is_some() && self.ask_at <= SystemTime::now()
     }
 
-    /// Takes the authority's advice: renew within this window, and ask again after that time (RFC 9773).
+    /// Follows the authority's advice: the hub renews within `window`, and asks again after `ask_after` (RFC 9773).
     pub(super) fn advise(&mut self, window: [SystemTime; 2], ask_after: Duration, chance: u32) {
         let [start, end] = window;
         let length = end.duration_since(start).unwrap_or_default();
@@ -65,7 +65,7 @@ impl Plan {
         self.ask_at = SystemTime::now() + ask_after.clamp(shortest, longest);
     }
 
-    /// The authority gave no advice.
+    /// Schedules the next question, because the authority gave no advice.
     pub(super) fn ask_later(&mut self) {
         self.ask_at = SystemTime::now() + ACME_ASK_INTERVALS[1];
     }

@@ -25,7 +25,7 @@ fn facts(file: &Path) -> Option<CertificateFacts> {
     Certificates::load(&[pair]).ok()?.facts().first().cloned()
 }
 
-/// Takes the lock of the directory. Returns `None` while another hub holds it.
+/// Takes the lock of the directory. Returns `None` while another hub holds the lock.
 pub(super) async fn lock(settings: &AcmeSettings) -> Result<Option<File>, Failure> {
     let path = settings.lock();
     let locked = on_a_thread(move || {

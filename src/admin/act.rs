@@ -13,7 +13,7 @@ pub enum Act {
     Order(Order),
     /// Close all connections, and accept no new ones.
     Drain {
-        /// The time over which they are closed; DRAIN_SECS if there is none.
+        /// The time over which the connections are closed. `None`: DRAIN_SECS.
         over: Option<Duration>,
     },
     /// End the drain.
@@ -118,7 +118,7 @@ impl Act {
 ///
 /// # Errors
 ///
-/// A sentence, if it is not a number of at most [`LONGEST_EXCLUSION`].
+/// Returns a sentence if the text is not a number of at most [`LONGEST_EXCLUSION`].
 pub fn span(text: &str) -> Result<Duration, String> {
     let most = LONGEST_EXCLUSION.as_secs();
     let secs = text.parse().ok().filter(|secs| *secs <= most);

@@ -1,8 +1,8 @@
 //! The cookie of an operator who has logged in with a browser.
 //!
-//! Its value is the time at which it expires, with an HMAC. The key is drawn when the hub starts, and is not made of
-//! the token: whoever sees a cookie cannot use it to guess the token. The HMAC also covers the number of logouts so
-//! far, so a logout invalidates all cookies, also copies that somebody else has made.
+//! Its value is the time at which it expires, with an HMAC. The key is random and new at each start of the hub. It is
+//! not derived from the token, so nobody can use a cookie to guess the token. The HMAC also covers the number of
+//! logouts so far, so a logout invalidates all cookies, including copies that somebody else has made.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,7 +33,7 @@ impl Cookies {
         self.ended.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The `Set-Cookie` header of a login at `now`. `secure` keeps browsers from sending it without TLS.
+    /// The `Set-Cookie` header of a login at `now`. `secure` keeps browsers from sending the cookie without TLS.
     pub(super) fn set(&self, now: SystemTime, secure: bool) -> Option<HeaderValue> {
         let expires = seconds(now) + LOGIN_TIME.as_secs();
         let value = format!("{expires}.{}", self.tag(expires));

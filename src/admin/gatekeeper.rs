@@ -52,8 +52,8 @@ impl Entry {
 /// Checks tokens and cookies, and counts failures. All shards share it.
 ///
 /// A right token is always accepted, whoever has failed before from the same address: behind a proxy, strangers and
-/// operators share an address. Strangers cannot guess the token, because it is long, and because each wrong one costs
-/// them time: it is answered after [`WRONG_TOKEN_DELAY`](proto::limits::WRONG_TOKEN_DELAY), and its connection closes.
+/// operators share an address. Strangers cannot guess the token, because it is long, and because each wrong token costs
+/// them time: the hub answers after [`WRONG_TOKEN_DELAY`](proto::limits::WRONG_TOKEN_DELAY) and closes the connection.
 pub struct Gatekeeper {
     token: Option<Token>,
     cookies: Cookies,
@@ -81,7 +81,7 @@ impl Gatekeeper {
         self.token.is_some()
     }
 
-    /// Who sends a request.
+    /// Determines who has sent a request.
     pub fn check(&self, headers: &HeaderMap, visitor: Visitor) -> Entry {
         let Some(token) = &self.token else { return Entry::Open };
         if self.cookies.are_in(headers, SystemTime::now()) {
@@ -141,7 +141,7 @@ impl Gatekeeper {
     }
 }
 
-/// Whether the page that sends a request belongs to the host that it is sent to. Browsers name the page in `Origin`.
+/// Whether a request comes from a page of the host that receives the request. Browsers name the page in `Origin`.
 pub fn is_own_page(headers: &HeaderMap, visitor: Visitor) -> bool {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let (Some(origin), Some(host)) = (text(ORIGIN), text(HOST)) else { return false };

@@ -48,7 +48,7 @@ fn an_order_is_read_from_the_form_that_it_writes() {
         assert_eq!(Act::read(act.label(), act.form().as_bytes()), Ok(act));
     }
     assert!(network.is_some());
-    // Fields without text.
+    // These fields have no text.
     let empty = Act::read("kick", format!("peer={ID}&network=&secs=").as_bytes());
     assert_eq!(empty, Ok(Act::Order(Order::Kick { peer: peer(), network: None, out_for: None })));
 }
@@ -100,7 +100,7 @@ fn the_token_or_the_cookie_of_a_login_proves_an_operator() {
     assert!(open.log_in(b"", me).is_err() && !open.is_closed());
 }
 
-/// Behind a proxy, a stranger who guesses has the address of the operators.
+/// Behind a proxy, a stranger who guesses tokens can have the same address as the operators.
 #[test]
 fn a_right_token_is_accepted_from_an_address_that_guesses() {
     let (gatekeeper, guesser) = (gatekeeper(), visitor("192.0.2.1:5"));
@@ -111,7 +111,7 @@ fn a_right_token_is_accepted_from_an_address_that_guesses() {
     let operator = visitor("192.0.2.1:6");
     assert_eq!(gatekeeper.check(&bearer("right"), operator), Entry::Bearer);
     assert!(gatekeeper.log_in(b"right", operator).is_ok());
-    // A client that sends AUTH_TOKEN does not guess.
+    // A client that sends AUTH_TOKEN does not count as guessing.
     let client = Visitor { has_token: true, ..visitor("192.0.2.3:5") };
     assert_eq!(gatekeeper.check(&bearer("peers"), client), Entry::Unknown);
 }

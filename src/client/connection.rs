@@ -16,9 +16,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Chain, ReadBuf, ReadHalf
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 
-/// Maximum number of bytes queued for the writer of one connection. When it is full, senders get [`SendError::Full`].
+/// Maximum number of bytes queued for the writer of one connection. When the queue is full, senders get
+/// [`SendError::Full`].
 ///
-/// More than twice the longest message that a hub accepts by default.
+/// This is more than twice the longest message that a hub accepts by default.
 pub(super) const MAX_QUEUED_BYTES: usize = 4 * 1024 * 1024;
 
 /// Maximum length of a message from a hub, in bytes. A hub's own limit is 1 MiB by default.
@@ -209,7 +210,7 @@ async fn write_queued(mut socket: WriteSide, queue: Rc<SendQueue>) {
     }
 }
 
-/// The sending half of a connection. Clones send on the same one.
+/// The sending half of a connection. Clones send on the same connection.
 #[derive(Clone)]
 pub struct MessageSender(Rc<SendQueue>);
 
@@ -219,7 +220,7 @@ impl MessageSender {
         self.0.push(OpCode::Text, text)
     }
 
-    /// Queues a close frame after everything queued. The hub's answer ends the receiver.
+    /// Queues a close frame after all queued frames. The hub's answer ends the receiver.
     pub fn close(&self, code: u16, reason: &str) -> Result<(), SendError> {
         let mut payload = Vec::with_capacity(2 + reason.len());
         payload.extend_from_slice(&code.to_be_bytes());
@@ -227,8 +228,8 @@ impl MessageSender {
         self.0.push(OpCode::Close, &payload)
     }
 
-    /// Ends the sending half without a close frame, with a reset if requested (over TLS: without TLS's own closure).
-    /// The socket closes when the receiver is dropped, too.
+    /// Ends the sending half without a close frame, with a reset if requested (over TLS: without close_notify). The
+    /// socket closes when the receiver is dropped, too.
     pub fn cut(&self, reset: bool) {
         self.0.end(if reset { WriterState::Reset } else { WriterState::Flush });
     }
@@ -248,14 +249,14 @@ pub struct Receiver {
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// With a close frame.
+    /// The connection ended with a close frame.
     Closed {
-        /// Its code; 1005 if there was none.
+        /// The code in the close frame; 1005 if there was none.
         code: u16,
-        /// Its reason.
+        /// The reason in the close frame.
         reason: String,
     },
-    /// Without a close frame.
+    /// The connection ended without a close frame.
     Lost(String),
 }
 
@@ -272,7 +273,7 @@ impl fmt::Display for Ended {
 impl Receiver {
     /// Waits for the next complete text or binary message. Answers pings and the hub's close frame meanwhile.
     ///
-    /// Not cancel-safe: after dropping this future unfinished, drop the receiver.
+    /// This future is not cancel-safe. If it is dropped before it completes, drop the receiver, too.
     pub async fn next(&mut self) -> Result<Payload<'static>, Ended> {
         let queue = &self.queue;
         let mut answer = |frame: Frame<'_>| {

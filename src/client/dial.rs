@@ -87,7 +87,7 @@ impl Endpoint {
         self.connect_with(peer, token, patience).await
     }
 
-    /// [`Self::connect`] with these headers.
+    /// Like [`Self::connect`], with these headers in the request.
     pub(crate) async fn connect_with(
         &self,
         peer: &PeerId,

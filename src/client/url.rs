@@ -13,7 +13,7 @@ pub struct HubUrl(Uri);
 /// Why a text is not a [`HubUrl`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HubUrlError {
-    /// Not a URL, or a URL without a host.
+    /// The text is not a URL, or the URL has no host.
     Malformed,
     /// The scheme is neither `ws` nor `wss`.
     Scheme,
@@ -70,7 +70,7 @@ impl HubUrl {
         let query = self.0.query().filter(|query| !query.is_empty()).map(|query| format!("{query}&"));
         let target = format!("{path}?{}token={token}", query.unwrap_or_default());
         let mut parts = self.0.clone().into_parts();
-        // Without the token, if the URL is invalid with it: the hub then refuses the peer.
+        // If the URL is invalid with the token, the token is left out. The hub then refuses the peer.
         parts.path_and_query = target.parse().ok().or(parts.path_and_query);
         Self(Uri::from_parts(parts).unwrap_or_else(|_| self.0.clone()))
     }

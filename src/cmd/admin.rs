@@ -97,7 +97,7 @@ struct HubArgs {
     json: bool,
 }
 
-/// The request.
+/// The order to send, and the hub that receives it.
 #[derive(Debug)]
 pub struct Question {
     hub: Uri,
@@ -196,7 +196,7 @@ pub async fn run(question: Question) -> ExitCode {
 
 /// Prints a failure: as JSON on stdout, or for people on stderr.
 fn print(json: bool, act: &Act, outcome: &'static str, message: &str) -> ExitCode {
-    // The streams may be closed; the exit code is enough.
+    // If the stream is closed, the exit code is enough.
     _ = if json {
         let text = serde_json::to_string(&Refused { act: act.label(), outcome, message }).unwrap_or_default();
         writeln!(io::stdout(), "{text}")

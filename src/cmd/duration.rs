@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Longest duration that is accepted: a hundred days, far too little to overflow a clock.
+/// Maximum duration: a hundred days. So no sum of a time and a duration overflows.
 const MAX: Duration = Duration::from_secs(100 * 24 * 3600);
 
 /// Parses a duration in the grammar of `humantime`, at most a hundred days. Only zero needs no unit.

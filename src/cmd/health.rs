@@ -31,14 +31,14 @@ pub struct Args {
     pub place: ListenFlags,
 }
 
-/// The request.
+/// The page to request, and how to request it.
 #[derive(Debug)]
 pub struct Question {
     page: Uri,
     /// Whether the request goes to the hub of this machine, found by its settings.
     is_own: bool,
-    /// Whether a full hub counts as healthy: otherwise container runtimes would replace it, and all its peers would
-    /// have to leave.
+    /// Whether a full hub counts as healthy. If it did not, container runtimes would replace the hub, and all its peers
+    /// would have to leave.
     full_is_well: bool,
     /// Addresses from which the hub expects a PROXY head.
     proxies: Vec<IpNet>,
@@ -49,7 +49,7 @@ impl Args {
     ///
     /// # Errors
     ///
-    /// The errors are those of the hub.
+    /// The same errors that a hub reports for these settings.
     pub fn question(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Question, Vec<SettingError>> {
         if let Some(page) = self.url {
             return Ok(Question { page, is_own: false, full_is_well: false, proxies: Vec::new() });
@@ -66,7 +66,8 @@ impl Args {
 pub async fn run(question: Question) -> ExitCode {
     let Question { page, is_own, full_is_well, proxies } = question;
     let shown = page.to_string();
-    // The certificate is not verified if the hub runs on this machine: clients use another name for it.
+    // The certificate is not verified if the hub runs on this machine: the certificate is for the name that clients
+    // use.
     let tls = || if is_own { Tls::without_proof() } else { Tls::new(None) };
     let path = page.path_and_query().map_or("/", |path| path.as_str());
     let asked = ask(&page, Request::get(path), Bytes::new(), tls, &proxies, PATIENCE).await;

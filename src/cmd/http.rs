@@ -15,8 +15,8 @@ use mesh::{ConnectError, MaybeTlsStream, Tls};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// Maximum length of a shown answer, in bytes. `/metrics` of a hub with 16 shards has 100 KiB, `/hubstats` in a mesh of
-/// 100 hubs 50 KiB.
+/// Maximum length of a shown answer, in bytes. `/metrics` of a hub with 16 shards has 100 KiB, and `/hubstats` in a
+/// mesh of 100 hubs has 50 KiB.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// Reads the URL of a page.

@@ -33,7 +33,8 @@ pub fn block_on(tool: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// The exit code of a tool, by the result of its print. If the reader has closed the pipe, that is not a failure.
+/// The exit code of a tool that has printed its output with this result. It is not a failure if the reader has closed
+/// the pipe.
 fn printed(result: io::Result<()>) -> ExitCode {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
@@ -41,7 +42,7 @@ fn printed(result: io::Result<()>) -> ExitCode {
     }
 }
 
-/// The token of operators: from the file, or else from ADMIN_TOKEN. `None` if that is unset or empty.
+/// The token of operators: from the file, or else from ADMIN_TOKEN. `None` if ADMIN_TOKEN is unset or empty.
 ///
 /// # Errors
 ///

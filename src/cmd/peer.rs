@@ -24,7 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum time for the hub's answer to a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Maximum number of messages queued for printing. Beyond it, the connection is not read.
+/// Maximum number of messages queued for printing. While it is reached, the connection is not read.
 const UNPRINTED: usize = 64;
 
 /// The id of the offer, for its receipt.
@@ -98,7 +98,7 @@ pub async fn run(args: Args) -> ExitCode {
 }
 
 fn complain(problem: &str) {
-    // stderr may be closed; the exit code is enough.
+    // If stderr is closed, the exit code is enough.
     _ = writeln!(io::stderr(), "peerpigeon peer: {problem}");
 }
 
@@ -112,7 +112,8 @@ async fn session(args: &Args) -> Result<(), String> {
         let endpoint = args.hub.resolve(args.ca.as_deref()).await.map_err(|error| error.to_string())?;
         let (sender, mut receiver) =
             endpoint.connect(&peer, args.token.as_deref(), CONNECT_TIMEOUT).await.map_err(|error| error.to_string())?;
-        // A full hub upgrades and then closes: only the first message shows that the peer is admitted.
+        // A full hub upgrades the connection and then closes it. So only the first message shows that the peer is
+        // admitted.
         let first = receiver.next().await.map_err(|ended| ended.to_string())?;
         Ok::<_, String>((sender, receiver, first))
     };
@@ -152,7 +153,7 @@ fn announce(args: &Args) -> Result<String, String> {
     to_json(&Outgoing { kind: "announce", network_name: &args.network, target_peer_id: None, id: None, data })
 }
 
-/// The offer requests a receipt. A Go hub ignores that.
+/// The offer requests a receipt. A Go hub ignores this request.
 fn offer(args: &Args, target: &PeerId) -> Result<String, String> {
     to_json(&Outgoing {
         kind: "offer",
@@ -218,7 +219,7 @@ async fn listen(
         }
     }
     drop(heard);
-    // Otherwise a hub that answers the close frame slowly would delay the exit.
+    // The wait is limited, because a hub that answers the close frame slowly must not delay the exit.
     if sender.close(1000, "").is_ok() {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut reader).await;
     }

@@ -92,7 +92,7 @@ impl Asked {
     ///
     /// # Errors
     ///
-    /// The errors are those of the hub.
+    /// The same errors that a hub reports for these settings.
     pub fn question(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Question, Vec<SettingError>> {
         Ok(Question { asked: self, settings: TokenSettings::alone(env)? })
     }
@@ -108,7 +108,7 @@ fn rule(text: &str) -> Result<Value, String> {
     Ok(json!({ "name": name, "rights": rights }))
 }
 
-/// Does the task.
+/// Makes or checks a token, and prints the result.
 pub async fn run(question: Question) -> ExitCode {
     let Question { asked, settings } = question;
     let done = match &asked {
@@ -122,7 +122,7 @@ pub async fn run(question: Question) -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         },
         Err(problem) => {
-            // stderr may be closed; the exit code is enough.
+            // If stderr is closed, the exit code is enough.
             _ = writeln!(io::stderr(), "peerpigeon token: {problem}");
             ExitCode::FAILURE
         }
@@ -181,7 +181,7 @@ impl Mint {
 }
 
 impl Check {
-    /// Checks the token. The text describes what it allows.
+    /// Checks the token. Returns a text that describes what the token allows.
     async fn run(&self, settings: Option<TokenSettings>) -> Result<String, String> {
         let settings = settings.ok_or("there is no key: set JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS")?;
         let token = if self.token == "-" {

@@ -16,7 +16,7 @@ use super::quoted::quoted;
 use super::reader::{SettingError, SettingsReader};
 use super::settings;
 
-/// The authority of TLS_ACME_URL's default.
+/// The default of TLS_ACME_URL: the directory of Let's Encrypt.
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 /// The settings of certificates from an ACME authority.
@@ -57,7 +57,7 @@ impl AcmeSettings {
         reader.text(&settings::TLS_ACME, || Ok(Vec::new()), names)
     }
 
-    /// `Some(None)` without names; `None` if a setting is invalid.
+    /// Reads the settings. Returns `Some(None)` if there are no names, and `None` if a setting is invalid.
     pub(super) fn read(reader: &mut SettingsReader<'_>, names: Option<Vec<String>>) -> Option<Option<Self>> {
         let is_used = names.as_ref().is_some_and(|names| !names.is_empty());
         let found = state_directory(&|name| reader.variable(name));
@@ -173,7 +173,7 @@ fn names(text: &str) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// Whether this is a DNS name, not an address.
+/// Whether the text is a DNS name, and not an address.
 fn is_host_name(name: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())

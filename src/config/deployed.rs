@@ -92,7 +92,7 @@ fn deployment_files_use_existing_settings() {
             seen.extend(known.then(|| name.to_owned()));
         }
     }
-    // Without these names, no file was read.
+    // If one of these names is missing, the files were not read.
     for name in
         ["HOST", "PORT", "ADMIN_PORT", "MESH_PORT", "MESH_DNS", "MESH_TOKEN", "REDIS_URL", "SHARDS", "DRAIN_SECS"]
     {

@@ -27,11 +27,11 @@ pub struct DoorSettings {
 }
 
 impl DoorSettings {
-    /// `None` if a setting is invalid: `reader` then has the errors.
+    /// Reads the settings. Returns `None` if a setting is invalid; `reader` then has the errors.
     pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<Self> {
         let trusted_proxies = reader.text(&settings::TRUSTED_PROXIES, || Ok(Vec::new()), ranges);
         let proxy_protocol = reader.text(&settings::PROXY_PROTOCOL, || Ok(PortNames::default()), ports);
-        // The default of the first setting depends on the number of seats.
+        // The real default of MAX_CONNECTIONS_PER_ADDRESS depends on the number of seats.
         let connections = reader.number(&settings::MAX_CONNECTIONS_PER_ADDRESS, || DEFAULT_ADDRESS_CONNECTIONS.into());
         let is_set = reader.is_set(&settings::MAX_CONNECTIONS_PER_ADDRESS);
         let mut number = |setting: &'static Setting| reader.number(setting, || setting.default_number());
@@ -61,7 +61,7 @@ impl DoorSettings {
         }
     }
 
-    /// Contradictions among these settings.
+    /// Finds a contradiction among these settings.
     pub(super) fn check(&self) -> Option<SettingError> {
         let is_useless = self.trusted_proxies.is_empty() && self.proxy_protocol != PortNames::default();
         is_useless.then(|| {

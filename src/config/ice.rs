@@ -33,7 +33,7 @@ impl std::fmt::Debug for Hidden {
 }
 
 impl IceSettings {
-    /// `None` if a setting is invalid: `reader` then has the errors.
+    /// Reads the settings. Returns `None` if a setting is invalid; `reader` then has the errors.
     pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<Self> {
         let fixed = reader.text(&settings::ICE_SERVERS, || Ok(Hidden::default()), servers);
         let urls = reader.text(&settings::TURN_URLS, || Ok(Vec::new()), turn_urls);
@@ -58,10 +58,10 @@ impl IceSettings {
         if self.urls.is_empty() {
             let idle = [&settings::TURN_SECRET, &settings::TURN_SECRET_ALSO, &settings::TURN_TTL];
             for setting in idle.into_iter().filter(|setting| is_said(setting)) {
-                warnings.push(format!("{} without effect: TURN_URLS is unset", setting.name));
+                warnings.push(format!("{} has no effect: TURN_URLS is unset", setting.name));
             }
         } else if secret.is_none() && also.is_none() {
-            warnings.push("TURN_URLS without effect: set TURN_SECRET to the static-auth-secret of coturn".to_owned());
+            warnings.push("TURN_URLS has no effect: set TURN_SECRET to the static-auth-secret of coturn".to_owned());
         }
         warnings
     }
@@ -144,7 +144,7 @@ mod tests {
         let warned = |pairs: &[(&str, &str)]| config(pairs).warnings().join("\n");
         assert!(warned(&[("TURN_URLS", "turn:t")]).contains("TURN_SECRET"));
         assert!(warned(&[("TURN_SECRET", "s")]).contains("TURN_URLS is unset"));
-        assert!(warned(&[("TURN_TTL", "400")]).contains("TURN_TTL without effect"));
+        assert!(warned(&[("TURN_TTL", "400")]).contains("TURN_TTL has no effect"));
         assert!(!warned(&[("TURN_URLS", "turn:t"), ("TURN_SECRET", "s")]).contains("TURN"));
     }
 

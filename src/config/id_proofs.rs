@@ -21,7 +21,7 @@ pub struct IdProofSettings {
 enum Mode {
     /// No client is asked for a proof.
     Off,
-    /// Clients that send a key prove their id; others have it by the older rules.
+    /// Clients that send a key must prove their id. Other clients need no proof.
     Offered,
     /// Clients without a proof are refused.
     Required,
@@ -34,14 +34,14 @@ impl IdProofSettings {
         Some(Self { mode: mode?, hosts: hosts? })
     }
 
-    /// The rules for the shards, if PUBLIC_URL is this one. `None` if clients are not asked for a proof.
+    /// The rules for the shards of a hub with this PUBLIC_URL. `None` if clients are not asked for a proof.
     pub fn proofs(&self, public_url: Option<&str>) -> Option<IdProofs> {
         let hosts =
             if self.hosts.is_empty() { public_url.and_then(host).into_iter().collect() } else { self.hosts.clone() };
         (self.mode != Mode::Off).then_some(IdProofs { is_required: self.mode == Mode::Required, hosts })
     }
 
-    /// Whether a hub knows the hosts whose proofs it accepts.
+    /// Checks that the hub knows the hosts for which it accepts proofs.
     pub(super) fn check(&self, public_url: Option<&str>) -> Option<SettingError> {
         let is_nameless = self.proofs(public_url).is_some_and(|proofs| proofs.hosts.is_empty());
         is_nameless.then(|| {

@@ -1,4 +1,4 @@
-//! Defaults of the budgets of memory, from the memory that the process may use.
+//! Computes the defaults of the memory budgets from the memory that the process may use.
 
 use proto::limits::{
     DEFAULT_ANNOUNCE_BUDGET_BYTES, DEFAULT_MESH_PRESENCE_BYTES, DEFAULT_RECEIVE_BUDGET_BYTES,
@@ -8,7 +8,7 @@ use proto::limits::{
     SEND_FLOOR_BYTES,
 };
 
-/// The budgets of memory for settings that are not set.
+/// The memory budgets that apply if the settings are not set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct MemoryBudgets {
     /// SEND_QUEUE_BYTES.
@@ -40,14 +40,14 @@ impl MemoryBudgets {
     }
 }
 
-/// The budgets of memory for what other hubs can make this hub store.
+/// The memory budgets for data that other hubs can make this hub store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MeshBudgets {
-    /// Bytes of the peers of other hubs: MESH_PRESENCE_BYTES.
+    /// Bytes for the peers of other hubs (MESH_PRESENCE_BYTES).
     pub presence: usize,
-    /// Bytes of changes that wait for earlier ones.
+    /// Bytes of changes that wait for earlier changes.
     pub ahead: usize,
-    /// Bytes of signals that wait for earlier ones.
+    /// Bytes of signals that wait for earlier signals.
     pub held: usize,
     /// Bytes queued for all links together.
     pub link_queues: usize,
@@ -61,8 +61,8 @@ impl MeshBudgets {
     ///
     /// Counted bytes take up to twice as much memory: a snapshot is stored beside the replica that it replaces, and
     /// buffers that grow double. So the budgets together are half of a quarter of the memory that remains without the
-    /// reserve: a sixteenth for presence, a thirty-second for queues, a sixty-fourth for incomplete messages, and half of
-    /// that for each kind of what waits.
+    /// reserve: a sixteenth for presence, a thirty-second for queues, a sixty-fourth for incomplete messages, and half
+    /// of that each for changes and for signals that wait.
     pub(super) fn of(room: Option<u64>, connections: usize, max_message: usize) -> Self {
         let usable = usable(room);
         let presence = connections.saturating_mul(PRESENCE_BYTES_PER_CONNECTION);
@@ -85,8 +85,8 @@ fn usable(room: Option<u64>) -> usize {
     room - MEMORY_RESERVE_BYTES.min(room / 2)
 }
 
-/// Bytes that each of `connections` may queue although the budget is exhausted: together at most as much as the budget,
-/// on a hub with little memory.
+/// Bytes that each connection may queue even if the budget is exhausted. On a hub with little memory, the floors of all
+/// connections together are at most as large as the budget.
 pub(super) fn send_floor(budget: usize, connections: usize) -> usize {
     match budget {
         DEFAULT_SEND_BUDGET_BYTES.. => SEND_FLOOR_BYTES,

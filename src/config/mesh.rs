@@ -19,7 +19,7 @@ use super::{Config, MeshBudgets, Token, settings};
 /// How this hub and others find and trust each other.
 #[derive(Clone, Debug)]
 pub struct MeshSettings {
-    /// URL at which other hubs can dial this one (MESH_ADVERTISE).
+    /// URL at which other hubs can dial this hub (MESH_ADVERTISE).
     pub advertise: Option<Arc<str>>,
     /// Additional CA certificates (PEM), from MESH_CA.
     pub ca: Option<Arc<[u8]>>,
@@ -52,7 +52,7 @@ pub struct MeshSettings {
 pub struct MeshDns {
     /// The name.
     pub host: String,
-    /// Their port. `None` means the port on which this hub accepts links.
+    /// The hubs' port. `None` means the port on which this hub accepts links.
     pub port: Option<u16>,
     /// Whether to dial with TLS.
     pub tls: bool,
@@ -94,7 +94,8 @@ impl std::fmt::Debug for RedisUrl {
 }
 
 impl MeshSettings {
-    /// `None` if a setting is invalid. `port` is PORT, and `budgets` has the default of MESH_PRESENCE_BYTES.
+    /// Reads the settings. Returns `None` if a setting is invalid. `port` is PORT, and `budgets` has the default of
+    /// MESH_PRESENCE_BYTES.
     pub(super) fn read(reader: &mut SettingsReader<'_>, port: Option<u64>, budgets: MeshBudgets) -> Option<Self> {
         let advertise = reader.text(&settings::MESH_ADVERTISE, || Ok(None), |text| own_url(text).map(Some));
         let admin_url = reader.text(&settings::MESH_ADMIN_URL, || Ok(None), |text| admin_url(text).map(Some));
@@ -134,7 +135,7 @@ impl MeshSettings {
         })
     }
 
-    /// Whether a setting says where other hubs are found, besides BOOTSTRAP_HUBS.
+    /// Whether a setting other than BOOTSTRAP_HUBS says where other hubs are found.
     pub(super) fn finds_hubs(&self) -> bool {
         self.dns.is_some() || self.redis_url.is_some()
     }
@@ -168,7 +169,7 @@ impl Config {
         self.mesh.legacy.urls.iter().any(|legacy| HubAddress::of(legacy) == HubAddress::of(url))
     }
 
-    /// Finds URLs where MESH_TOKEN would be sent to a Go hub that MESH_LEGACY spells differently.
+    /// Finds URLs of Go hubs that MESH_LEGACY spells differently. This hub would send MESH_TOKEN to these URLs.
     fn near_misses(&self) -> Vec<SettingError> {
         let legacy = &self.mesh.legacy.urls;
         let near = |place: &HubAddress| legacy.iter().find(|url| HubAddress::of(url).is_beside(place));
@@ -225,8 +226,8 @@ impl Config {
                 refusals.push(SettingError::new(setting, problem));
             }
         }
-        // BOOTSTRAP_HUBS is also a setting of the Go hub, which has no token: a hub that still has the Go hub's
-        // settings must serve its peers.
+        // BOOTSTRAP_HUBS without a token is not refused, because it is also a setting of the Go hub, which has no
+        // token. A hub that still has the Go hub's settings must serve its peers.
         if !self.links_are_trusted() && self.mesh.dns.is_some() {
             let problem = "links need a token: set MESH_TOKEN to the same value on every hub, or MESH_INSECURE=true in \
                            a network where everyone may pose as a hub";
@@ -337,7 +338,7 @@ fn machine(host: &str) -> String {
     }
 }
 
-/// Parses a URL of this hub that is sent to others.
+/// Parses a URL of this hub that the hub sends to others.
 fn own_url(text: &str) -> Result<Arc<str>, String> {
     let refused = || {
         let text = quoted(text);
@@ -389,7 +390,7 @@ fn mesh_dns(text: &str) -> Result<MeshDns, String> {
     let authority: hyper::http::uri::Authority = rest.trim_end_matches('/').parse().map_err(|_| refused())?;
     let host = authority.host().trim_matches(['[', ']']);
     let port = authority.port_u16();
-    // Any other text is a user or an invalid port.
+    // Any other text in the authority is a user or an invalid port.
     let parts = authority.host().len() + authority.port().map_or(0, |port| 1 + port.as_str().len());
     if host.is_empty() || parts != authority.as_str().len() || port == Some(0) {
         return Err(refused());
@@ -429,7 +430,7 @@ fn legacy(text: &str) -> Result<Legacy, String> {
 
 /// Nodes of a cluster are separated by commas. The bridge validates their URLs.
 fn redis_url(text: &str) -> Result<RedisUrl, String> {
-    // The bridge validates the URL, and does not use the id for that.
+    // This configuration serves only to validate the URL, for which the id does not matter.
     let hub = HubId(PeerId::from_bytes([0; 20]));
     let bridge = BridgeConfig {
         url: text.to_owned(),

@@ -48,7 +48,7 @@ pub(super) fn host(text: &str) -> Result<Vec<IpAddr>, String> {
     }
 }
 
-/// The loopback addresses of this machine: many containers have no IPv6.
+/// The loopback addresses that this machine has, because many containers have no IPv6.
 fn loopback() -> Vec<IpAddr> {
     let has = |address: &IpAddr| UdpSocket::bind((*address, 0)).is_ok();
     let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -72,8 +72,8 @@ pub(super) fn token(text: &str) -> Result<Token, String> {
     Ok(Token(text.to_owned()))
 }
 
-/// Trims a token as the hub does, for tools that send it. It never fails, because clap would print the value in its
-/// error.
+/// Trims a token as the hub does, for tools that send it. This function never fails, because clap would print the value
+/// in its error.
 #[allow(clippy::unnecessary_wraps, reason = "clap requires a Result")]
 pub fn trimmed(text: &str) -> Result<String, std::convert::Infallible> {
     Ok(text.trim().to_owned())
@@ -122,13 +122,13 @@ pub(super) fn hubs(text: &str) -> Result<Vec<Uri>, String> {
     Ok(hubs)
 }
 
-/// The URL of one hub. `None` if it is not one.
+/// The URL of one hub. `None` if the text is not such a URL.
 ///
 /// # Errors
 ///
 /// If there is an `@` after the host. The text before it looks like a host, but may be a part of a password.
 pub(super) fn hub(text: &str) -> Result<Option<Uri>, String> {
-    // Checked in the text, because a parsed URL has lost its fragment.
+    // The text is checked instead of the parsed URL, which has lost its fragment.
     let tail = text.split_once("://").and_then(|(_, rest)| rest.split_once(['/', '?', '#']));
     if tail.is_some_and(|(_, tail)| tail.contains('@')) {
         return Err(MISPLACED_AT.to_owned());
@@ -174,8 +174,8 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
 
 /// Validates a log filter with the subscriber's parser.
 ///
-/// It is stricter in one point: a bare word must be a level. The parser takes any other word as a module name, so that
-/// a misspelt level would silence the hub.
+/// This function is stricter than the parser in one point: a bare word must be a level. The parser takes any other word
+/// as a module name, so a misspelt level would silence the hub.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let refused = |item: String| {

@@ -54,7 +54,7 @@ pub(super) struct Shown {
 
 /// The value of one setting before it is parsed.
 struct Said {
-    /// Trimmed; `None` if it is not set.
+    /// The trimmed text. `None` if the setting is not set.
     text: Option<String>,
     source: Source,
     variable: &'static str,
@@ -65,7 +65,7 @@ pub(super) struct SettingsReader<'a> {
     env: &'a dyn Fn(&str) -> Option<OsString>,
     pub(super) refusals: Vec<SettingError>,
     pub(super) shown: Vec<Shown>,
-    /// Settings whose variable was set by Kubernetes for a Service, with the error. They count as unset.
+    /// Settings whose variable was set by Kubernetes for a Service, with the error. These settings count as unset.
     pub(super) of_services: Vec<(&'static Setting, String)>,
 }
 
@@ -172,7 +172,7 @@ impl<'a> SettingsReader<'a> {
     }
 
     /// Reads a setting. An empty value counts as unset, since Kubernetes manifests and compose files leave variables
-    /// empty. `None`, with an error recorded, if it is not UTF-8.
+    /// empty. If the value is not UTF-8, records an error and returns `None`.
     fn said(&mut self, setting: &'static Setting, aliases: &[&'static str]) -> Option<Said> {
         let flag = self.flags.given.get(setting.name).map(|value| (value.clone(), Source::Flag, setting.name));
         let variables = std::iter::once(setting.name).chain(aliases.iter().copied());

@@ -34,7 +34,7 @@ fn set(said: &[(&str, &str)], name: &str) -> String {
 
 const ID: &str = "0123456789abcdef0123456789ABCDEF01234567";
 
-/// Variable, valid values, invalid values.
+/// Each entry has a variable, valid values and invalid values.
 const VALUES: &[(&str, &[&str], &[&str])] = &[
     (
         "HOST",
@@ -86,14 +86,14 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
         &["10.0.0.0/8, 192.0.2.1,fd00::/8", "::1", ","],
         &["10.0.0.0/33", "proxy", "10.0.0.1:80", "10.0.0.1 10.0.0.2"],
     ),
-    // The tests of `config/door.rs` check it together with TRUSTED_PROXIES.
+    // The tests of `config/door.rs` check this setting together with TRUSTED_PROXIES.
     ("PROXY_PROTOCOL", &[","], &["PORT", "443", "PORT ADMIN_PORT"]),
     ("PLAYGROUND", &["true", "0"], &["maybe"]),
     // `config/tls/tests.rs` checks the contents and the number of the files.
     ("TLS_CERT", &[","], &[]),
     ("TLS_KEY", &[" , "], &[]),
     ("TLS_PORTS", &["PORT", "port, ADMIN_PORT,MESH_PORT,"], &["443", "PORTS", "PORT ADMIN_PORT"]),
-    // It needs TLS: `tests/it/sockets.rs` has valid values.
+    // This setting needs TLS: `tests/it/sockets.rs` has valid values.
     ("HTTP_REDIRECT_PORT", &[" "], &["80", "65536", "-1", "x"]),
     (
         "TLS_TICKET_KEY",
@@ -106,7 +106,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("TLS_ACME_URL", &["https://ca.example:9000/acme/directory"], &["http://ca.example/dir", "ca.example", "https://"]),
     ("TLS_ACME_CA", &["src/config/mesh/certificate.pem"], &["/no/such/file", "Cargo.toml", "src"]),
     ("TLS_ACME_EMAIL", &["ops@example.com", "mailto:a.b@c.example"], &["ops", "a@b@c", "a b@c.example", "@c.example"]),
-    // Each needs the other: `config/acme.rs` has valid values.
+    // Each of these two settings needs the other: `config/acme.rs` has valid values.
     ("TLS_ACME_EAB_KID", &[" "], &[]),
     ("TLS_ACME_EAB_HMAC", &[" "], &["no key", "a"]),
     ("MAX_CONNECTIONS", &["1", "10000000"], &["0", "10000001", "many", "-5"]),
@@ -370,7 +370,7 @@ fn origins_for_websockets_also_apply_to_pages_unless_cors_has_its_own() {
     let config = Config::from_pairs(&[list, ("CORS_ORIGIN", "*")]).unwrap();
     assert!(config.cors.is_open() && !config.origins.is_open());
     let config = Config::from_pairs(&[("CORS_ORIGIN", "https://c")]).unwrap();
-    assert!(config.origins.is_open(), "it applies only to pages, as in the Go hub");
+    assert!(config.origins.is_open(), "CORS_ORIGIN applies only to pages, as in the Go hub");
     assert!(
         refusal(&[("ALLOWED_ORIGINS", "https://a,https://b/")])
             .starts_with("ALLOWED_ORIGINS (--allowed-origins): https://b")
@@ -488,7 +488,7 @@ fn variables_of_a_service_are_recognized() {
         assert!(said.starts_with("MESH_PORT (--mesh-port): tcp://10.0.0.1:8081 is not a port: Kubernetes"), "{said}");
     }
     assert!(refusal(&[("ADMIN_PORT", "udp://10.0.0.1:1")]).contains("a Service named admin."));
-    // In a flag, the value is an error like any other.
+    // As the value of a flag, the address is an error like any other.
     let refusals = Config::resolve(&flags(&["--mesh-port", address]), &|_| None).unwrap_err();
     assert!(refusals[0].to_string().ends_with("is not a port: use a number from 0 to 65535"), "{refusals:?}");
 

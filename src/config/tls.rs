@@ -34,7 +34,7 @@ pub struct TlsSettings {
     pub ticket_key: Option<Token>,
 }
 
-/// Some of a hub's ports: those of TLS_PORTS, or of PROXY_PROTOCOL.
+/// The ports that TLS_PORTS or PROXY_PROTOCOL names.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct PortNames {
     /// PORT.
@@ -46,7 +46,7 @@ pub struct PortNames {
 }
 
 impl TlsSettings {
-    /// `Some(None)` without TLS; `None` if a setting is invalid.
+    /// Reads the settings. Returns `Some(None)` without TLS, and `None` if a setting is invalid.
     pub(super) fn read(reader: &mut SettingsReader<'_>, names: Option<Vec<String>>) -> Option<Option<Self>> {
         let certificates = reader.text(&settings::TLS_CERT, || Ok(Vec::new()), files);
         let keys = reader.text(&settings::TLS_KEY, || Ok(Vec::new()), files);
@@ -85,13 +85,14 @@ impl TlsSettings {
 
     /// Warnings for the operator at the start.
     pub(super) fn warnings(&self, now: SystemTime, port: u16) -> Vec<String> {
-        // No warning for ordered certificates: the hub renews them, and a metric shows failures.
+        // Ordered certificates cause no warning: the hub renews them, and a metric shows failures.
         let is_ordered = |file: &Path| self.acme.as_ref().is_some_and(|acme| acme.owns(file));
         let own = self.certificates.facts().iter().filter(|facts| !is_ordered(&facts.file));
         let mut warnings: Vec<_> = own.filter_map(|facts| expiry_warning(facts, now)).collect();
         if self.acme.is_some() && port != 443 {
             warnings.push(format!(
-                "TLS_ACME: the authority connects to port 443 of each name, and PORT is {port}: forward port 443 to it"
+                "TLS_ACME: the authority connects to port 443 of each name, but PORT is {port}: forward port 443 to \
+                 port {port}"
             ));
         }
         if self.acme.is_some() && !self.ports.peers {
@@ -119,7 +120,7 @@ impl CertificateSources {
         FileStamps::of(&[&self.files[..], &self.ordered].concat())
     }
 
-    /// Loads the certificates, with the state of their files before that.
+    /// Loads the certificates. Also returns the state of their files before the load.
     ///
     /// # Errors
     ///

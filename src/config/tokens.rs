@@ -23,9 +23,9 @@ const FILE: &str = "file:";
 pub struct TokenSettings {
     /// What a token must contain besides its signature.
     pub rules: TokenRules,
-    /// Where keys come from.
+    /// The sources of the keys.
     pub sources: TokenSources,
-    /// The URL of the set of keys, if JWT_JWKS is one.
+    /// The URL of the set of keys, if JWT_JWKS is a URL.
     pub url: Option<Uri>,
     /// JWT_CA.
     pub roots: Option<Arc<[u8]>>,
@@ -59,7 +59,7 @@ impl Source {
 }
 
 impl TokenSources {
-    /// Reads all keys. It may wait for a slow file system.
+    /// Reads all keys. A slow file system can delay this function.
     ///
     /// # Errors
     ///
@@ -99,7 +99,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 impl TokenSettings {
-    /// `Some(None)` without any key; `None` if a setting is invalid.
+    /// Reads the settings. Returns `Some(None)` if there is no key, and `None` if a setting is invalid.
     pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<Option<Self>> {
         let secrets = reader.aliased(&settings::JWT_SECRET, &["JWT_SECRETS"], || Ok(Vec::new()), secrets);
         let public_keys =
@@ -141,7 +141,7 @@ impl TokenSettings {
     ///
     /// # Errors
     ///
-    /// The errors are those of the hub.
+    /// The same errors that a hub reports for these settings.
     pub fn alone(env: &dyn Fn(&str) -> Option<OsString>) -> Result<Option<Self>, Vec<SettingError>> {
         let flags = Flags::default();
         let mut reader = SettingsReader::new(&flags, env);
@@ -170,7 +170,7 @@ fn at_most<T>(found: Vec<T>, what: &str) -> Result<Vec<T>, String> {
     Ok(found)
 }
 
-/// Secrets, separated by commas. No error shows one.
+/// Secrets, separated by commas. No error shows a secret.
 fn secrets(text: &str) -> Result<Vec<Source>, String> {
     let source = |(_, item): (usize, &str)| match item.strip_prefix(FILE) {
         Some(path) => Ok(Source::File(path.into())),
@@ -179,8 +179,8 @@ fn secrets(text: &str) -> Result<Vec<Source>, String> {
     at_most(entries(text).map(source).collect::<Result<_, _>>()?, "secrets")
 }
 
-/// Public keys: PEM texts, or files separated by commas. In a text, `\n` can stand for the end of a line, since files of
-/// variables have no other way to write it.
+/// Public keys: PEM texts, or files separated by commas. In a text, `\n` can stand for the end of a line, since env
+/// files have no other way to write it.
 fn public_keys(text: &str) -> Result<Vec<Source>, String> {
     if text.contains("-----BEGIN") {
         return Ok(vec![Source::Text(Token(text.replace("\\n", "\n")))]);
@@ -195,7 +195,7 @@ fn jwks(text: &str) -> Result<Jwks, String> {
     }
     let url: Uri = text.parse().map_err(|_| problem())?;
     let is_https = url.scheme_str() == Some("https") && url.host().is_some_and(|host| !host.is_empty());
-    // A user name in it would be shown.
+    // The URL must not contain a user name or password, because logs and errors show the URL.
     if is_https && !text.contains('@') { Ok(Jwks::Url(url)) } else { Err(problem()) }
 }
 
@@ -227,7 +227,7 @@ mod tests {
     fn settings_without_a_key_have_no_effect_and_cause_a_warning() {
         let config = Config::from_pairs(&[("JWT_AUDIENCE", "a")]).unwrap();
         assert!(config.tokens.is_none());
-        assert!(config.warnings().iter().any(|text| text.starts_with("JWT_AUDIENCE without effect")));
+        assert!(config.warnings().iter().any(|text| text.starts_with("JWT_AUDIENCE has no effect")));
     }
 
     #[test]

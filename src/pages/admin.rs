@@ -141,7 +141,7 @@ impl Site {
         if !entry.may_read() {
             return self.refusal(entry, request, visitor, PATH);
         }
-        // Without SameSite, another page could make an operator's browser send its cookie.
+        // In a browser that ignores SameSite, another page could send an order with an operator's cookie.
         if entry == Entry::Cookie && !is_own_page(&request.headers, visitor) {
             self.gatekeeper.refused(visitor, "foreign-page");
             return now(&request.method, plain(StatusCode::FORBIDDEN, FOREIGN));
@@ -264,7 +264,7 @@ fn now(method: &Method, response: Response<Full<Bytes>>) -> Answer {
     Answer::Now(sealed(method, response))
 }
 
-/// Adds the headers of all answers below [`PATH`]. Other origins may read none of them.
+/// Adds the headers of all answers below [`PATH`]. Other origins may not read these answers.
 pub(super) fn sealed(method: &Method, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     let length = hyper::body::Body::size_hint(response.body()).exact().unwrap_or(0);
     if method == Method::HEAD {

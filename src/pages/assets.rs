@@ -16,7 +16,7 @@ use super::{accepted, media_type, quality};
 /// A static file in all forms in which it is sent.
 #[derive(Debug)]
 pub(super) struct Asset {
-    /// Its path.
+    /// The path of the file.
     path: &'static str,
     /// A path that contains a hash of the content, so that caches may keep the file forever.
     named: &'static str,
@@ -64,7 +64,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const FRESH: &str = "public, max-age=300";
 /// `Cache-Control` for a path with a hash of the content.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
-/// `Cache-Control` of these pages: browsers check each time whether their copy is current.
+/// `Cache-Control` of the playground and the live view: browsers check each time whether their copy is current.
 const ASK: &str = "no-cache";
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");

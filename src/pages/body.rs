@@ -26,7 +26,7 @@ pub(super) struct Health {
 #[serde(rename_all = "camelCase")]
 pub(super) struct HealthBrief {
     pub(super) is_hub: bool,
-    /// The npm client's `server-status` fails without it.
+    /// The npm client's `server-status` fails without this field.
     pub(super) memory: MemoryBody,
     pub(super) status: &'static str,
     pub(super) timestamp: String,
@@ -43,7 +43,7 @@ pub(super) struct MemoryBody {
 }
 
 impl MemoryBody {
-    /// Zeros, for everybody but operators.
+    /// The memory that everybody but operators sees: zeros.
     pub(super) fn hidden() -> Self {
         Self { external: 0, heap_total: 0, heap_used: 0, rss: 0 }
     }

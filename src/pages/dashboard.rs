@@ -42,10 +42,10 @@ use stream::Stream;
 pub(super) const PATH: &str = "/dashboard";
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Makes nginx forward events at once.
+/// Makes nginx forward events without buffering them.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The history, for the site.
+/// The history of the live view, and the places of its streams.
 pub(super) struct Live {
     ring: watch::Receiver<Ring>,
     /// One permit for each stream that may stay open.
@@ -75,7 +75,7 @@ pub(super) fn live(config: &Arc<Config>, facts: &Arc<HubFacts>, fullness: &Arc<F
         fullness: Arc::clone(fullness),
         ring,
         before: Totals::zero(facts.started, facts.readings.len()),
-        // Lines from before the start of this hub are included: they describe its configuration.
+        // Log lines that were written before the hub started are included, because they describe its configuration.
         line: 0,
         memory_limit: process::memory_limit().unwrap_or(0),
         max_files: process::max_files(),
@@ -195,7 +195,8 @@ fn queued(readings: &[Arc<ShardReading>]) -> u64 {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Hello<'a> {
-    /// Start of the hub, in milliseconds since 1970. If it differs from the previous one, the history is a new one.
+    /// Start of the hub, in milliseconds since 1970. If it differs from that of the reader's previous stream, the hub
+    /// has restarted and its history is new.
     epoch: u64,
     version: &'a str,
     region: &'a str,
@@ -229,7 +230,7 @@ struct MembersBody<'a> {
 #[derive(Serialize)]
 struct MemberBody {
     peer: String,
-    /// The other hub that it is connected to; none for this hub.
+    /// The other hub to which the member is connected. Absent if the member is connected to this hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     hub: Option<String>,
 }
@@ -240,7 +241,8 @@ pub(super) fn below(path: &str) -> Option<&str> {
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
 }
 
-/// Adds the common headers to an answer. Pages of other origins may not read it, and no browser or proxy stores it.
+/// Adds the common headers to an answer. Pages of other origins may not read the answer, and no browser or proxy stores
+/// it.
 fn own(method: &Method, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     let length = hyper::body::Body::size_hint(response.body()).exact().unwrap_or(0);
     if method == Method::HEAD {

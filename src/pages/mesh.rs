@@ -15,7 +15,7 @@ use crate::config::Config;
 #[serde(rename_all = "PascalCase")]
 pub(super) struct HubBody<'a> {
     peer_id: String,
-    /// Start of its current incarnation, by its own clock.
+    /// Start of the hub's current incarnation, by that hub's clock.
     registered_at: u64,
     last_activity: u64,
     network_name: &'a str,
@@ -40,14 +40,14 @@ struct HubDetail<'a> {
     bridged: bool,
     lag: u64,
     legacy: bool,
-    /// The route to it: `dialed`, `accepted`, `relayed` through another hub, `bridged`, or none.
+    /// The route to the hub: `dialed`, `accepted`, `relayed` through another hub, `bridged`, or none.
     linked: Option<&'static str>,
     peers: usize,
     public_url: Option<&'a str>,
     rtt_ms: Option<f64>,
     seq: u64,
     state: &'static str,
-    /// The figures in its last heartbeat. Go hubs and hubs before 2.1 send none.
+    /// The figures in the hub's last heartbeat. Go hubs and hubs before 2.1 send none.
     status: Option<StatusBody>,
     url: Option<&'a str>,
 }
@@ -70,7 +70,7 @@ pub(super) struct StatusBody {
 impl StatusBody {
     pub(super) fn of(status: &HubStatus) -> Self {
         Self {
-            // The page makes a link of it, so it must not be another kind of URL.
+            // The page makes a link of this URL, so the URL must not have another scheme.
             admin_url: status.admin_url.as_deref().filter(|url| is_web(url)).map(str::to_owned),
             version: status.version.to_string(),
             connections: status.connections,
@@ -103,7 +103,7 @@ impl<'a> HubBody<'a> {
         let url = hub.advertise.as_deref().or_else(|| link.and_then(|link| link.url.as_deref()));
         let (host, port) = match (url, link) {
             (Some(url), _) => place(url),
-            // The hub dialed this one, from a port on which it does not listen.
+            // The other hub dialed this hub, from a port on which it does not listen.
             (None, Some(link)) => (link.address.ip().to_string(), 0),
             (None, None) => (String::new(), 0),
         };
@@ -155,7 +155,7 @@ fn place(url: &str) -> (String, u16) {
     (authority.host().to_owned(), authority.port_u16().unwrap_or(default))
 }
 
-/// In milliseconds, to the microsecond.
+/// A time in milliseconds, rounded down to a microsecond.
 fn millis(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }

@@ -138,7 +138,7 @@ impl Renderer {
             host: &self.config.host,
             hub_mesh_namespace: &self.config.mesh_namespace,
             hub_peer_id: if self.config.is_hub {
-                // It differs from HUB_ID if two hubs have that id.
+                // The id in the mesh differs from HUB_ID if two hubs have that HUB_ID.
                 self.mesh().hub.unwrap_or(self.config.hub_id).to_string()
             } else {
                 String::new()

@@ -1,8 +1,9 @@
 //! Renders pages on a separate thread, once for all simultaneous requests.
 //!
-//! A request gets a page whose rendering began after it arrived, and all waiting requests share it. Each page is
-//! rendered at most [`RENDER_RATE`] times per second, with bursts of [`RENDER_BURST`]; further requests get the last
-//! one. So a page is never older than a quarter of a second, and a flood costs the shards only copies of bytes.
+//! A request gets a page whose rendering began after the request arrived, and all waiting requests share that page.
+//! Each page is rendered at most [`RENDER_RATE`] times per second, with bursts of [`RENDER_BURST`]; further requests
+//! get the last rendering. So a page is never older than a quarter of a second, and a flood costs the shards only
+//! copies of bytes.
 
 use std::io;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ pub(super) struct Rendered {
 }
 
 struct Slot {
-    /// Its capacity is one: one queued request represents all requests that arrive meanwhile.
+    /// A channel with a capacity of one: one queued request represents all requests that arrive meanwhile.
     ask: mpsc::Sender<()>,
     made: watch::Receiver<Option<Made>>,
 }
@@ -35,7 +36,7 @@ struct Made {
 }
 
 impl Rendered {
-    /// Starts the thread, which calls `turned` once a tick. If the thread fails, its turns end, and the watchdog
+    /// Starts the thread, which calls `turned` once a tick. If the thread fails, the calls end, and the watchdog
     /// reports that.
     pub(super) fn start(renderer: Renderer, turned: impl Fn() + Send + 'static) -> io::Result<Self> {
         let renderer = Arc::new(renderer);
@@ -59,7 +60,7 @@ impl Rendered {
                         made = tasks.join_next() => match made {
                             None => break,
                             Some(Ok(())) => {}
-                            // The task of this page has ended.
+                            // The task of a page has panicked, so the whole thread panics.
                             Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
                         },
                         _ = ticks.tick() => turned(),

@@ -222,18 +222,19 @@ fn names_of_networks_are_shown_with_the_token_or_to_programs() {
     };
     let (open, closed, admin) = (&[][..], &[("AUTH_TOKEN", "t")][..], &[("AUTH_TOKEN", "t"), ("ADMIN_PORT", "9")][..]);
     let own = &[("CORS_ORIGIN", "https://own.example")][..];
-    // A program, or a user who opens the address: allowed, as at the Go hub.
+    // A program and a user who opens the address may read the names, as at the Go hub.
     for headers in [&[][..], &[("sec-fetch-site", "none")]] {
         assert!(names(open, false, headers) && names(admin, false, headers) && !names(closed, false, headers));
         assert!(names(closed, true, headers) && names(admin, true, headers));
     }
-    // A page of another origin, a sandboxed page, and a page whose own name was rebound to the hub's address.
+    // These pages may not read the names: a page of another origin, a sandboxed page, and a page whose own name was
+    // rebound to the hub's address.
     for header in [("origin", "https://own.example"), ("origin", "null"), ("sec-fetch-site", "same-origin")] {
         assert!(!names(open, false, &[header]) && !names(admin, false, &[header]) && !names(closed, false, &[header]));
         assert!(names(closed, true, &[header]) && names(admin, true, &[header]));
     }
     assert!(names(own, false, &[("origin", "https://own.example"), ("sec-fetch-site", "cross-site")]));
-    // An operator, also in the live view's page.
+    // An operator may read the names, also from the page of the live view.
     let operators = &[("AUTH_TOKEN", "t"), ("ADMIN_TOKEN", "o")][..];
     for header in [("accept", "*/*"), ("sec-fetch-site", "same-origin")] {
         assert!(names(operators, false, &[("authorization", "Bearer o"), header]));
@@ -251,7 +252,8 @@ fn a_flood_of_requests_shares_fresh_renderings() {
     };
     let start = Instant::now();
     let (mut asked, mut last) = (0, 0);
-    // More requests than a burst and two seconds allow renderings, however slow the machine is.
+    // The loop makes more requests than the limits allow renderings: more than two bursts, and for at least two
+    // seconds.
     while asked <= 2 * RENDER_BURST as usize || start.elapsed() < Duration::from_secs(2) {
         asked += 1;
         hub.gauges.connections.store(9 + asked, Ordering::Relaxed);

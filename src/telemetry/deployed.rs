@@ -1,4 +1,4 @@
-//! Tests that dashboard, alert rules and runbook name only existing metrics, and that they agree with each other.
+//! Tests that the dashboard, the alert rules and the runbook name only existing metrics, and agree with each other.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -157,7 +157,7 @@ fn each_alert_has_tests() {
     }
 }
 
-/// The PrometheusRule has the same rules. `BLESS=1` writes it.
+/// The PrometheusRule for Kubernetes has the same rules as Prometheus's file. `BLESS=1` writes it.
 #[test]
 fn kubernetes_has_the_same_rules() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s/components/monitoring/prometheusrule.yaml");

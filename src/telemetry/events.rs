@@ -1,4 +1,4 @@
-//! Checks every log line in the sources: its message is the name of an event.
+//! Checks every log call in the sources: its message must be the name of an event.
 
 use std::fs;
 use std::path::Path;
@@ -85,7 +85,7 @@ fn every_log_line_has_an_event_name_as_its_message() {
         assert!(found.iter().any(|(path, _)| path.contains(&format!("/{member}/src/"))), "{member} was not read");
     }
     let mut lines = 0;
-    // This file contains examples of both kinds.
+    // This file is skipped, because it contains examples of valid and of invalid calls.
     for (path, source) in found.iter().filter(|(path, _)| !path.ends_with(file!())) {
         for arguments in calls(source) {
             let event = arguments.last().map(String::as_str).unwrap_or_default();
@@ -119,7 +119,7 @@ fn sentences_templates_and_missing_messages_are_detected() {
     }
 }
 
-/// Impossible states go through one helper, and every site in its table is used.
+/// All impossible states are reported through one helper, and every site in the helper's table is used.
 #[test]
 fn every_bug_site_is_used_and_bug_is_the_only_assertion() {
     let mut found = all_sources();

@@ -1,7 +1,7 @@
 //! The log: its destination and its format.
 //!
 //! The message of a line is the name of the event, such as `peer_connected`, in the letters a to z and `_`, so that
-//! queries find it. Fields hold the details, and the field `detail` a sentence for people. Ids are shortened, and
+//! queries find it. Fields hold the details, and the field `detail` holds a sentence for people. Ids are shortened, and
 //! contents of peers' messages are never logged.
 
 use std::collections::BTreeMap;
@@ -22,8 +22,8 @@ use crate::config::{LogConfig, LogFormat};
 /// The log of this process.
 static LOG: OnceLock<Sink> = OnceLock::new();
 
-/// The last panic of each thread, by the thread's name: its place and its message. The hub gives its threads a fixed
-/// set of names, so the map is bounded.
+/// The place and the message of each thread's last panic, by the thread's name. The hub gives its threads a fixed set
+/// of names, so the map is bounded.
 #[expect(
     clippy::disallowed_types,
     reason = "any thread can panic; the lock is held while one entry is written or read"
@@ -35,13 +35,14 @@ static PANICS: std::sync::Mutex<BTreeMap<String, (String, String)>> = std::sync:
 pub struct Log(&'static Sink);
 
 impl Log {
-    /// Writes a line for the person who started the process, whatever LOG_LEVEL says. It never waits for stderr.
+    /// Writes a line for the person who started the process, whatever LOG_LEVEL says. This function never waits for
+    /// stderr.
     pub fn say(&self, line: &str) {
         self.0.push(format!("peerpigeon: {line}\n").as_bytes());
     }
 
     /// Logs why the process fails, whatever LOG_LEVEL says, and even if the buffer of the log is full. The line
-    /// includes the panic of the thread, if there was one.
+    /// includes the thread's panic, if it panicked.
     pub fn say_last(&self, event: &'static str, thread: &str) {
         self.0.keep_last_lines();
         let panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,12 +85,13 @@ pub fn init(config: &LogConfig) -> io::Result<Log> {
     Ok(Log(sink))
 }
 
-/// The state of this process's log; the default if it does not log.
+/// The state of this process's log. Returns the default state if the process does not log.
 pub fn state() -> LogState {
     LOG.get().map(Sink::state).unwrap_or_default()
 }
 
-/// Logs a panic. The default hook writes to stderr itself, where the panicking thread would wait for a stalled reader.
+/// Logs a panic. The default hook writes to stderr itself, so the panicking thread would wait if the reader of stderr
+/// has stalled.
 fn report(sink: &Sink, panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or_default();
@@ -115,7 +117,7 @@ where
         LogFormat::Json => false,
     };
     let filter = EnvFilter::builder().parse_lossy(&config.filter);
-    // Otherwise errors of the writer would be printed to stderr, and printing can panic.
+    // If the subscriber logged errors of the writer, it would print them to stderr, and printing can panic.
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
     if human {
         Box::new(builder.with_ansi(colors).finish().with(TailLayer))

@@ -8,7 +8,7 @@ use proto::envelope::EnvelopeKind;
 
 use super::{catalog, count, gauge, label};
 
-/// Records the statistics of the mesh. Without a mesh all are 0.
+/// Records the statistics of the mesh. Without a mesh, all statistics are 0.
 pub(super) fn publish(reading: &MeshReading) {
     let MeshReading { relay, links, io, .. } = reading;
     gauge(&catalog::MESH_HUBS, vec![], relay.hubs as f64);

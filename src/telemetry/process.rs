@@ -9,12 +9,12 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Memory of this process, in bytes. All zero without `/proc`.
+/// Memory of this process, in bytes. All fields are 0 if the system has no `/proc`.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Memory {
     /// Resident memory.
     pub resident: u64,
-    /// The part of it that was allocated, rather than read from a file.
+    /// The part of the resident memory that was allocated, rather than read from a file.
     pub anonymous: u64,
 }
 
@@ -31,18 +31,18 @@ impl Memory {
 
 /// Memory limit of this process's control group, in bytes; `None` if there is no limit, or if it is unknown.
 ///
-/// The smallest limit among its own group and the groups above it. Only visible groups count: in a container, only its
-/// own.
+/// This is the smallest limit among the process's own group and the groups above it. Only groups that the process can
+/// see count: in a container, only its own group.
 pub fn memory_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     groups.lines().flat_map(limit_files).filter_map(|file| limit(&fs::read_to_string(file).ok()?)).min()
 }
 
-/// Starts this program again in its place if the addresses of the process are limited (RLIMIT_AS), so that the C library
-/// has a single arena of memory. Otherwise it would reserve 64 MiB of addresses for each thread that allocates, and too
-/// few would be left.
+/// Starts this program again in its place if the addresses of the process are limited (RLIMIT_AS), so that the C
+/// library has a single arena of memory. By default, the library reserves 64 MiB of addresses for each thread that
+/// allocates, and too few addresses would be left.
 ///
-/// Call it before there are threads. It returns if that is unnecessary or fails.
+/// Call this function before any thread starts. It returns only if a restart is unnecessary or fails.
 pub fn save_addresses() {
     const ARENAS: &str = "MALLOC_ARENA_MAX";
     if getrlimit(Resource::As).current.is_none() || env::var_os(ARENAS).is_some() {
@@ -54,14 +54,13 @@ pub fn save_addresses() {
     if let Some(name) = args.next() {
         again.arg0(name);
     }
-    // If this fails, the hub has less memory.
+    // If the restart fails, the hub runs with less memory.
     let _ = again.args(args).env(ARENAS, "1").exec();
 }
 
 /// Memory that this process may still allocate, in bytes; `None` if there is no limit, or if it is unknown.
 ///
-/// The limit of the control group counts resident memory, RLIMIT_AS all addresses, and RLIMIT_DATA those that can be
-/// written.
+/// The limit of the control group counts resident memory, RLIMIT_AS all addresses, and RLIMIT_DATA writable addresses.
 pub fn memory_room() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let left = |limit: Option<u64>, field| Some(limit?.saturating_sub(read_kib(&status, field)));
@@ -73,7 +72,7 @@ pub fn memory_room() -> Option<u64> {
     rooms.into_iter().flatten().min()
 }
 
-/// A field of `/proc/self/status`, in bytes. Zero if it is missing.
+/// A field of `/proc/self/status`, in bytes. Returns 0 if the field is missing.
 fn read_kib(status: &str, field: &str) -> u64 {
     let values = status.lines().filter_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     values.filter_map(|value| value.trim().trim_end_matches(" kB").parse::<u64>().ok()).map(|kib| kib * 1024).sum()
@@ -89,7 +88,8 @@ fn limit_files(line: &str) -> Vec<String> {
         }
         _ => return Vec::new(),
     };
-    // If the container does not see the whole tree, its own group is the root, whatever its path.
+    // If the process does not see the whole tree, as in a container, its own group is the visible root, whatever path
+    // this line has.
     let path = parts.next().unwrap_or_default().trim_end_matches('/');
     let ancestors = path.match_indices('/').map(|(end, _)| &path[..end]).chain([path]);
     ancestors.map(|group| format!("{mount}{group}/{name}")).collect()
@@ -106,17 +106,18 @@ pub fn cpu_time() -> Duration {
     Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
 }
 
-/// Number of open files and sockets of this process, if it is known.
+/// Number of open files and sockets of this process. Returns `None` if the number is unknown.
 pub fn open_files() -> Option<u64> {
     let folder = "/proc/self/fd";
-    // Since Linux 6.2 the folder's size is the number of files. Counting them takes long if there are many.
+    // Since Linux 6.2 the folder's size is the number of files. On older kernels, the files are counted, which takes
+    // long if there are many.
     match fs::metadata(folder).ok()?.len() {
         0 => Some(fs::read_dir(folder).ok()?.count() as u64),
         count => Some(count),
     }
 }
 
-/// Whether the process was started with this signal ignored. False if that is unknown.
+/// Whether the process was started with this signal ignored. Returns false if that is unknown.
 pub fn ignores(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
@@ -136,7 +137,7 @@ pub fn raise_max_files() -> Option<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
-        // On failure the old limit stays; `Config::warnings` reports it if it matters.
+        // If this fails, the old limit stays. `Config::warnings` reports a limit that is too low.
         let _ = setrlimit(Resource::Nofile, limit);
     }
     max_files()
@@ -174,7 +175,7 @@ mod tests {
         let memory = Memory::measure();
         assert!(memory.resident >= memory.anonymous && memory.anonymous > 0, "{memory:?}");
 
-        // Many files, since other tests of this process open and close files meanwhile.
+        // This test opens many files, because other tests of this process open and close some files at the same time.
         let before = open_files().unwrap();
         let held: Vec<_> = (0..200).map(|_| std::fs::File::open("/proc/self/status").unwrap()).collect();
         assert!(open_files().unwrap() > before + 100, "{before}");

@@ -1,11 +1,12 @@
 //! The output of the log: a bounded buffer, and a thread that writes it.
 //!
-//! A logging thread appends its line to the buffer and continues. It never waits for the output and never sees its
-//! errors. While the output accepts nothing (the disk is full, the reader of the pipe has stalled or died), the buffer
-//! fills. At its bound new lines are dropped and counted, and the writing thread retries until the output works.
+//! A logging thread appends its line to the buffer and continues. The logging thread never waits for the output and
+//! never sees errors of the output. While the output accepts nothing (the disk is full, the reader of the pipe has
+//! stalled or died), the buffer fills. When the buffer is full, new lines are dropped and counted. The writing thread
+//! retries until the output works.
 //!
-//! tracing-appender's `non_blocking` is similar. But it bounds lines instead of bytes, and does not count lines that
-//! the output refused.
+//! tracing-appender's `non_blocking` is similar. But that writer limits the number of lines instead of bytes, and does
+//! not count lines that the output refused.
 
 #![allow(clippy::disallowed_types, reason = "threads hold this lock only while they copy one line")]
 
@@ -33,14 +34,14 @@ struct Shared {
 struct Buffer {
     /// Complete lines that the thread has not taken yet. At most `most` bytes.
     waiting: Vec<u8>,
-    /// Maximum length of `waiting`: [`LOG_QUEUE_BYTES`], plus [`LOG_LAST_BYTES`] once the process fails.
+    /// Maximum length of `waiting`: [`LOG_QUEUE_BYTES`]. When the process fails, [`LOG_LAST_BYTES`] are added.
     most: usize,
     /// Whether the thread has taken lines and is still writing them.
     writing: bool,
     /// Whether the latest write failed.
     failing: bool,
-    /// The later of two times: that of the last write that the output accepted, and that at which the last line was
-    /// queued while no other line waited or was being written.
+    /// The time from which a stall is measured: the time of the last write that the output accepted, or the time at
+    /// which a line was queued while no other line was waiting or being written.
     progress: Instant,
     /// Number of dropped lines.
     dropped: u64,
@@ -51,7 +52,7 @@ struct Buffer {
 pub struct LogState {
     /// Number of lines dropped since the process started.
     pub dropped: u64,
-    /// Time for which lines have been queued without progress. Zero while the output works.
+    /// Time for which lines have been queued while the output accepted no write. Zero while the output works.
     pub stalled: Duration,
 }
 
@@ -93,7 +94,7 @@ impl Sink {
         self.0.lock().most = LOG_QUEUE_BYTES + LOG_LAST_BYTES;
     }
 
-    /// Waits until all lines are written, for at most `patience`. Returns at once while the output fails.
+    /// Waits until all lines are written, for at most `patience`. Returns immediately while the output fails.
     pub(super) fn flush(&self, patience: Duration) {
         let busy = |state: &mut Buffer| !state.failing && (state.writing || !state.waiting.is_empty());
         let waited = self.0.changed.wait_timeout_while(self.0.lock(), patience, busy);
@@ -179,7 +180,8 @@ impl Shared {
     }
 }
 
-/// The first lines that fit into [`LOG_CHUNK_BYTES`], or that much of the first line.
+/// The first lines that fit into [`LOG_CHUNK_BYTES`]. If the first line does not fit, the result is its first
+/// [`LOG_CHUNK_BYTES`].
 fn chunk(lines: &[u8]) -> &[u8] {
     let Some(most) = lines.get(..LOG_CHUNK_BYTES) else { return lines };
     most.iter().rposition(|byte| *byte == b'\n').map_or(most, |end| &most[..=end])
@@ -356,7 +358,7 @@ mod tests {
         let (sink, order, _writes) = sink();
         sink.push(b"x\n");
         order.send(error(28)).unwrap();
-        // A flush that waits would miss the deadline.
+        // If the flush waited for the output, it would not end before the deadline.
         let (flushed, done) = sync_channel(1);
         let flushing = sink.clone();
         std::thread::spawn(move || {

@@ -74,8 +74,8 @@ struct Fields {
 }
 
 impl Fields {
-    /// Space for the fields: the rest of [`LIVE_LINE_BYTES`] is for the time, the level, the name of the event, and the
-    /// names of the fields.
+    /// Space for the fields of a line. The rest of [`LIVE_LINE_BYTES`] is for the time, the level, the name of the
+    /// event, and the names of the fields.
     const ROOM: usize = LIVE_LINE_BYTES - 160;
 
     fn add(&mut self, field: &Field, value: &str) {
@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// The kept lines that contain `mark`. Other tests of this process log, too.
+    /// The kept lines that contain `mark`. Lines without it come from other tests of this process, which log, too.
     fn logged(mark: &str, log: impl FnOnce()) -> Vec<serde_json::Value> {
         let subscriber = tracing_subscriber::registry().with(TailLayer);
         tracing::subscriber::with_default(subscriber, log);

@@ -55,12 +55,12 @@ fn scrape(readings: Vec<ShardReading>) -> Scrape {
 struct Family {
     help: String,
     kind: String,
-    /// Values by label. `le` is excluded: it belongs to the histogram.
+    /// Values by label. The label `le` is left out, because it belongs to the format of histograms.
     labels: BTreeMap<String, Vec<String>>,
     series: BTreeMap<String, f64>,
 }
 
-/// Parses a rendered page as Prometheus would, and fails where Prometheus would.
+/// Parses a rendered page as Prometheus does, and panics where Prometheus would report an error.
 fn read(render: &str) -> BTreeMap<String, Family> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     for line in render.lines().filter(|line| !line.is_empty()) {

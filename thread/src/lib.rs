@@ -3,7 +3,7 @@
 //! # Panics
 //!
 //! A panic in the rules ends the process, whichever turn it occurs in. After a panic, the state of the part may be half
-//! changed, and its outputs (events, letters, outcomes) are lost. Nothing inside a hub would repair that. If the
+//! changed, and its outputs (events, letters, outcomes) are lost. Nothing inside a hub could repair this state. If the
 //! process ends instead, its peers reconnect, and the new state is correct. So the part stops at once: [`TurnGuard`]
 //! calls the callback `ended` of [`spawn`], and no other task of the thread runs. The hub then logs the reason and
 //! exits with code 70.
@@ -38,7 +38,7 @@ thread_local! {
 ///
 /// # Errors
 ///
-/// If the thread cannot be started. If its runtime cannot be created, that is logged, and the part ends.
+/// If the thread cannot be started. If the thread cannot create its runtime, it logs this error, and the part ends.
 pub fn spawn<F: Future<Output = ()>>(
     name: String,
     ended: impl FnOnce() + Send + 'static,

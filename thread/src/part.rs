@@ -15,7 +15,7 @@ use tokio::task::JoinError;
 
 use crate::planted;
 
-/// Panics if one of a part's own loops has panicked, because nothing else would do its work.
+/// Panics if one of a part's own loops has panicked, because no other task does the work of that loop.
 pub fn check(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         resume_unwind(error.into_panic());
@@ -73,8 +73,8 @@ pub fn poll_read(
     Poll::Ready(Ok(buffer.filled().len()))
 }
 
-/// Parses bytes of one socket, and handles each event with the rules. Returns `None` if the parser panicked: its defect
-/// concerns only these bytes.
+/// Parses bytes of one socket, and handles each event with the rules. Returns `None` if the parser panicked. Such a
+/// defect concerns only this socket.
 ///
 /// # Panics
 ///

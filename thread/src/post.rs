@@ -32,7 +32,7 @@ impl fmt::Debug for Mailboxes {
 pub struct PostStats {
     /// Letters posted.
     pub letters: u64,
-    /// Batches in which they were moved to mailboxes.
+    /// Batches in which letters were moved to mailboxes.
     pub batches: u64,
     /// Maximum number of letters ever queued for one receiver.
     pub peak: u64,
@@ -95,8 +95,8 @@ impl Outboxes {
         }
     }
 
-    /// Moves letters to the mailboxes, as many as these accept. The waker of `cx` is notified when one that was full
-    /// accepts more. Returns whether a stall has ended.
+    /// Moves as many letters to the mailboxes as these accept. The waker of `cx` is notified when a full mailbox
+    /// accepts letters again. Returns whether a stall has ended.
     pub fn deliver(&mut self, to: &mut Mailboxes, cx: &mut Context<'_>, bugs: &mut Bugs) -> bool {
         if self.waiting == 0 {
             return false;
@@ -143,7 +143,7 @@ impl Outboxes {
     }
 }
 
-/// Moves the letters of one outbox to its mailbox, as many as it accepts. Returns the number of batches.
+/// Moves as many letters of one outbox to its mailbox as the mailbox accepts. Returns the number of batches.
 fn deliver<L: Letter + Send>(
     outbox: &mut Outbox<L>,
     mailbox: &mut PollSender<Vec<L>>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto::TurnLengths;
 use proto::limits::{BYTE_NANOS, NOTICED_STOP, TURN_OUTPUTS, WRITE_NANOS};
 
-/// The current turn of a thread: one piece of work before everything else that is ready has its turn.
+/// The current turn of a thread: one piece of work, after which the other ready tasks run.
 #[derive(Debug, Default)]
 pub struct Turn {
     outputs: usize,
@@ -14,18 +14,18 @@ pub struct Turn {
     writes: u64,
     /// Number of bytes that the turn has queued for sockets.
     bytes: u64,
-    /// Cost after which the turn is over, in nanoseconds; `None` if only its outputs count.
+    /// Cost after which the turn is over, in nanoseconds. `None`: only the number of outputs limits the turn.
     most_nanos: Option<u64>,
     began: Cell<Duration>,
-    /// Time that it had taken when the clock was last read, in nanoseconds.
+    /// Duration of the turn at the last reading of the clock, in nanoseconds.
     nanos: Cell<u64>,
-    /// Whether it has begun and the clock has not been read yet.
+    /// Whether the turn has begun and the clock has not been read since then.
     is_new: Cell<bool>,
     lengths: RefCell<TurnLengths>,
 }
 
 impl Turn {
-    /// Begins the next turn. The previous turn has ended.
+    /// Ends the previous turn, and begins the next one.
     pub fn begin(&mut self) {
         (self.outputs, self.writes, self.bytes) = (0, 0, 0);
         self.most_nanos = None;
@@ -65,7 +65,7 @@ impl Turn {
         self.outputs >= TURN_OUTPUTS || self.most_nanos.is_some_and(|most| self.cost() >= most)
     }
 
-    /// Records a reading of the clock. The first one in a turn is its beginning.
+    /// Records a reading of the clock. The first reading in a turn is the beginning of the turn.
     pub fn look(&self, at: Duration) {
         if self.is_new.take() {
             self.began.set(at);
@@ -104,7 +104,7 @@ mod tests {
             turn.count();
         }
         assert!(turn.is_over());
-        // Only the first reading of the clock in a turn is its beginning.
+        // Only the first reading of the clock in a turn is the beginning of the turn.
         turn.look(Duration::from_millis(6));
         turn.begin();
         assert!(!turn.is_over());

@@ -59,7 +59,7 @@ pub enum FileRole {
 pub struct LoadError {
     /// The purpose of the file.
     pub role: FileRole,
-    /// Where it is.
+    /// Path of the file.
     pub file: PathBuf,
     /// The error, and what to do.
     pub problem: String,
@@ -84,11 +84,12 @@ pub struct CertificateFacts {
     pub not_before: SystemTime,
     /// Time of its expiry.
     pub not_after: SystemTime,
-    /// Its id at the certificate authority (RFC 9773), if it names the authority's key.
+    /// The id of the certificate at its authority (RFC 9773). `None` if the certificate does not name the authority's
+    /// key.
     pub id: Option<CertificateId>,
 }
 
-/// The id of a certificate at its authority, which says when to renew it (RFC 9773).
+/// The id of a certificate at its authority (RFC 9773). The authority uses it to say when to renew the certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CertificateId {
     /// The identifier of the authority's key.
@@ -102,7 +103,7 @@ impl CertificateFacts {
     ///
     /// # Errors
     ///
-    /// A sentence without its subject, if the certificate is invalid.
+    /// If the certificate is invalid. The error is a sentence without its subject, which is the file.
     pub fn read(file: &Path, certificate: &CertificateDer<'_>) -> Result<Self, String> {
         facts(file, certificate)
     }
@@ -119,7 +120,7 @@ impl CertificateFacts {
 /// Certificates and keys, as loaded from their files.
 #[derive(Debug)]
 pub struct Certificates {
-    /// In the order of the files. The first one is for clients whose server name matches no other.
+    /// In the order of the files. The first certificate is for clients whose server name matches no certificate.
     keys: Vec<Arc<CertifiedKey>>,
     facts: Vec<CertificateFacts>,
     /// Index of the certificate for each name. A wildcard has the key `*.example.com`.
@@ -207,7 +208,7 @@ fn load_pair(files: &PairFiles, provider: &CryptoProvider) -> Result<(CertifiedK
     let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| {
         let certificate = files.certificate.display();
         let problem = if error == Error::InconsistentKeys(InconsistentKeys::KeyMismatch) {
-            format!("does not match the certificate in {certificate}: it is the key of another one")
+            format!("does not match the certificate in {certificate}: it is the key of another certificate")
         } else {
             format!("has a key that cannot be used: {error}")
         };
@@ -263,7 +264,7 @@ impl fmt::Debug for Acceptor {
 
 impl Acceptor {
     /// Makes an acceptor with these certificates. The ticket keys are derived from `ticket_secret`, which several hubs
-    /// can share; without a secret they are random. Both kinds of keys change every six hours.
+    /// can share. Without a secret, the keys are random. In both cases, the keys change every six hours.
     ///
     /// # Errors
     ///
@@ -309,7 +310,8 @@ impl Acceptor {
     }
 
     /// Makes the acceptor also answer the challenges of certificate authorities (TLS-ALPN-01, RFC 8737). While there is
-    /// no certificate, clients get `stand_in`. Clients that verify certificates refuse it; probes do not verify them.
+    /// no certificate, clients get `stand_in`. Clients that verify certificates refuse `stand_in`. Probes do not verify
+    /// certificates.
     pub fn with_challenges(self, stand_in: Arc<OwnKey>) -> Self {
         let mut config = ServerConfig::clone(&self.config);
         // HTTP comes first, so only clients that offer nothing else get the challenge's protocol.
@@ -323,7 +325,7 @@ impl Acceptor {
         Self { config: Arc::new(config), current }
     }
 
-    /// Answers the authority that verifies `name` with this certificate, until [`Self::end_challenge`].
+    /// Presents the certificate `answer` to the authority that verifies `name`, until [`Self::end_challenge`].
     pub fn begin_challenge(&self, name: &str, answer: Arc<OwnKey>) {
         self.current.challenges.send_modify(|challenges| _ = challenges.insert(name.to_owned(), answer));
     }
@@ -339,7 +341,7 @@ impl Acceptor {
 pub struct OwnKey(Arc<CertifiedKey>);
 
 impl OwnKey {
-    /// Makes it from a certificate in DER and its key in PKCS #8, which must match.
+    /// Combines a certificate in DER format with its key in PKCS #8 format. The two must match.
     ///
     /// # Errors
     ///
@@ -354,7 +356,7 @@ impl OwnKey {
 
 const HTTP: &[u8] = b"http/1.1";
 
-/// The protocol in which a certificate authority verifies a name.
+/// The ALPN protocol over which a certificate authority verifies a name.
 pub(crate) const CHALLENGE: &[u8] = b"acme-tls/1";
 
 #[derive(Debug)]

@@ -22,8 +22,8 @@ thread_local! {
 
 /// The TLS state of one connection, without its socket.
 ///
-/// Between two calls it keeps an incomplete record (at most [`TLS_RECORD_BYTES`]) and unwritten ciphertext (of at most
-/// [`TLS_WRITE_BYTES`] of plaintext). An idle connection keeps neither.
+/// Between two calls, the connection keeps an incomplete record (at most [`TLS_RECORD_BYTES`]) and unwritten ciphertext
+/// (of at most [`TLS_WRITE_BYTES`] of plaintext). An idle connection keeps neither.
 pub struct Connection {
     tls: UnbufferedServerConnection,
     /// Unconsumed ciphertext. rustls may have decrypted parts of it in place.
@@ -130,7 +130,7 @@ impl Connection {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// Whether a certificate authority has verified a name with this connection. It carries no data.
+    /// Whether a certificate authority has verified a name with this connection. Such a connection carries no data.
     pub fn is_challenge(&self) -> bool {
         self.tls.alpn_protocol() == Some(CHALLENGE)
     }
@@ -181,7 +181,7 @@ impl Connection {
         let received = match polled {
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(Received::End)),
             Poll::Ready(Ok(n)) => {
-                // It is taken only now, so that a read without data leaves the incomplete record in place.
+                // The incomplete record is copied only now, so that a read without data leaves it in place.
                 buffer[..kept].copy_from_slice(&self.incoming);
                 Poll::Ready(self.take_in(&mut buffer[..kept + n], plain))
             }
@@ -213,7 +213,7 @@ impl Connection {
             return Ok(());
         }
         if rest.len() > TLS_RECORD_BYTES {
-            // It is longer than any record, so this is a handshake message in many pieces.
+            // The remaining data is longer than any record, so it is a handshake message in many pieces.
             self.has_failed = true;
             self.incoming = Vec::new();
             return Err(Fault::Violation("a handshake message is too long".to_owned()).into());
@@ -239,7 +239,7 @@ impl Connection {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.outgoing)?,
-                // Later data cannot overtake it, because it is queued behind pending data.
+                // Later data cannot overtake this data, because later data is queued behind pending data.
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => done = true,
                 Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
@@ -262,9 +262,11 @@ impl Connection {
         }
     }
 
-    /// Moves data for the client out of rustls: after most errors an alert, and data queued before it.
+    /// Takes the data for the client out of rustls after an error: data that was queued before, and in most cases an
+    /// alert.
     fn encode_alert(&mut self) {
-        // rustls returns this data first. The buffer is empty, because the remaining bytes would cause a second error.
+        // rustls returns this data before it processes input. The input is empty, because the remaining bytes would
+        // cause a second error.
         while self.tls.wants_write() {
             let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(&mut []).state else {
                 return;
@@ -306,7 +308,7 @@ impl Connection {
         sent
     }
 
-    /// Encrypts into `records`. Returns the number of bytes written there.
+    /// Encrypts `plain` into `records`. Returns the number of bytes written there.
     fn encrypt(&mut self, plain: &[u8], records: &mut Vec<u8>) -> Result<usize, Fault> {
         if records.is_empty() {
             // A KeyUpdate may precede the data.
@@ -381,7 +383,7 @@ impl Connection {
         while self.has_pending() {
             match self.flush(&mut write) {
                 Ok(n) if n > 0 => {}
-                // If close_notify cannot be sent, the end of the stream has to be enough.
+                // If close_notify cannot be sent, the client sees only the end of the stream.
                 Ok(_) | Err(_) => return,
             }
         }

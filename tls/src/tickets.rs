@@ -13,7 +13,7 @@ const PERIOD: Duration = Duration::from_secs(6 * 60 * 60);
 /// Length of the header in bytes: number of the key's period, and nonce.
 const HEAD: usize = 8 + NONCE_LEN;
 
-/// Maximum length of a ticket, in bytes. Longer ones are ignored; those of this hub have about 200 bytes.
+/// Maximum length of a ticket, in bytes. Longer tickets are ignored. This hub's tickets have about 200 bytes.
 const LONGEST: usize = 4 * 1024;
 
 /// Encrypts tickets with keys derived from a secret and the time, so that all hubs with the secret have the same keys.

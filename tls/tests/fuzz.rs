@@ -1,5 +1,5 @@
-//! Runs the fuzz target `tls_door` with its kept inputs and with some random ones, so that every test run builds and
-//! executes it. `just fuzz tls_door` reaches more states.
+//! Runs the fuzz target `tls_door` with its stored inputs and with random inputs, so that every test run builds and
+//! executes the target. `just fuzz tls_door` reaches more states.
 
 #[path = "../../fuzz/src/replay.rs"]
 #[allow(clippy::print_stdout, unreachable_pub, reason = "several tests share it")]

@@ -1,8 +1,8 @@
 //! A signaling server of the usual design, to measure the benefit of a thread per core.
 //!
-//! tokio's multi-threaded runtime, one map of networks behind a lock, two tasks and a channel per connection,
-//! fastwebsockets, `serde_json::Value` in and out. It supports the part of the protocol that the generator needs:
-//! `connected`, announcements and discoveries, signals, goodbyes. It is not slowed down on purpose.
+//! This server uses tokio's multi-threaded runtime, one map of networks behind a lock, two tasks and a channel per
+//! connection, fastwebsockets, and `serde_json::Value` for all messages. It supports the part of the protocol that the
+//! generator needs: `connected`, announcements and discoveries, signals, goodbyes. It is not slowed down on purpose.
 #![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the hub is compared with this usual design")]
 
 use std::collections::HashMap;
@@ -46,7 +46,7 @@ struct Member {
 /// The members of each network, by id.
 type Networks = RwLock<HashMap<String, HashMap<String, Member>>>;
 
-/// Serves until it is killed.
+/// Serves until the process is killed.
 pub(crate) fn run(port: u16, workers: usize) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     runtime.block_on(async {
@@ -100,7 +100,7 @@ async fn serve(
     let mut peer = Peer { id, networks, sender, joined: Vec::new() };
     peer.say(&peer.sender, "connected", &json!({ "peerId": peer.id }), "system", "global");
     let pongs = peer.sender.clone();
-    // Frames that fastwebsockets sends by itself: pongs, and the echo of a close.
+    // Sends the frames that fastwebsockets requests: pongs, and the echo of a close.
     let mut obliged = move |frame: Frame<'_>| {
         if frame.opcode == OpCode::Pong {
             _ = pongs.try_send(Outgoing::Pong(frame.payload.to_vec()));

@@ -13,10 +13,10 @@ use crate::swarm::Swarm;
 /// Peers in a network.
 const MEMBERS: usize = 10;
 
-/// Connects, and then ends every connection: half with a reset, half with a close.
+/// Connects, and then ends every connection: half of them with a reset, and half with a close.
 pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     let mut swarm = Swarm::new()?;
-    // A first round, so that work a server does only once is not measured.
+    // These first connections are not measured, because a server does some work only once.
     swarm.connect((peers..peers + 200).map(|peer| server.seat(peer, peer)), |_, _| {})?;
     (0..200).try_for_each(|at| swarm.reset(at))?;
     swarm.rest(SETTLED)?;
@@ -29,7 +29,7 @@ pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     swarm.rest(SETTLED)?;
     let reset = server.cpu()?;
     if server.kind.is_hub() {
-        // The yardstick does not parse frames: it would forward a close.
+        // The yardstick gets no close, because it does not parse frames, and would forward the close to other peers.
         (middle..first + peers).try_for_each(|at| swarm.send(at, &frames::close()))?;
     }
     swarm.rest(SETTLED)?;
@@ -46,7 +46,7 @@ pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
 /// Time for a server to settle.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// Times for which all peers are connected, and disconnected, before memory is measured.
+/// How long all peers stay connected, and how long they stay disconnected, before memory is measured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rest {
     pub(crate) there: Duration,

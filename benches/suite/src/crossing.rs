@@ -8,11 +8,11 @@ use crate::relay::{self, Pair, Plan};
 use crate::server::Server;
 use crate::swarm::Swarm;
 
-/// Number of peers whose home shards are determined. Each takes a tick of the hub, after which the hub publishes its
-/// gauges.
+/// Number of peers whose home shards are determined. Determining one takes a tick of the hub, because the hub publishes
+/// its gauges once per tick.
 const PEERS: usize = 40;
 
-/// The same peers, paired within a shard and across shards.
+/// Measures the same peers twice: paired within a shard, and paired across shards.
 pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures> {
     let shards = homes(server)?;
     let of = |shard: usize| (0..PEERS).filter(|&peer| shards[peer] == shard).collect::<Vec<_>>();
@@ -31,7 +31,7 @@ pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures
     let middle = sum(server, LETTERS)?;
     let cross = relay::closed(&cross, plan, spin)?;
     let after = sum(server, LETTERS)?;
-    // Announcements cause letters, too, but few compared with the signals.
+    // Announcements cause letters, too, but far fewer than the signals.
     let letters_a_message = |figures: &Figures, letters: u64| {
         letters as f64 / (figures["rate"] * (plan.window + relay::WARM_UP).as_secs_f64())
     };
@@ -78,7 +78,7 @@ fn homes(server: &Server) -> io::Result<Vec<usize>> {
         }
     }
     drop(swarm);
-    // Wait until their ids are free again.
+    // Waits until the ids of these peers are free again.
     let begin = Instant::now();
     while sessions(server)?.iter().sum::<u64>() > 0 && begin.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! Many peers in one network: all join at once, and one sends to all.
+//! Many peers in one network: all join at the same time, or one sends to all.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -23,11 +23,11 @@ fn announcement(server: &Server, peer: usize) -> Vec<u8> {
 /// The delays of discoveries.
 struct Hearing {
     ledger: Ledger,
-    /// Time at which each peer announced, or was due to.
+    /// Time at which each peer announced, or should have announced.
     announced: Vec<Option<Instant>>,
     lag: Histogram<u64>,
-    /// A hub sends a discovery when both peers have announced themselves. A yardstick sends it when it receives one
-    /// announcement.
+    /// A hub sends a discovery when both peers have announced themselves. A yardstick sends a discovery when it
+    /// receives one announcement.
     is_hub: bool,
 }
 
@@ -48,7 +48,7 @@ impl Hearing {
         }
         let of = |peer: usize| self.announced[peer];
         let since = if self.is_hub { of(subject).max(of(observer)) } else { of(subject) };
-        // The clock is read for each peer, since each waits for its turn.
+        // The clock is read for each message, so that the time counts for which the message waited for the generator.
         self.lag.saturating_record(since.map_or(0, |since| since.elapsed().as_micros() as u64));
     }
 
@@ -72,8 +72,8 @@ impl Hearing {
     }
 }
 
-/// All peers connect and then announce, `per_sec` of them per second or all at once. Ends when every peer has
-/// discovered every other, plus a moment in which no peer may receive more.
+/// All peers connect and then announce, `per_sec` of them per second or all at once. Ends a moment after every peer has
+/// discovered every other. In that moment, no peer may receive further discoveries.
 pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::Result<Figures> {
     const QUIET: Duration = Duration::from_secs(20);
     const AFTERWARDS: Duration = Duration::from_millis(300);
@@ -86,7 +86,8 @@ pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::R
     while hearing.ledger.pairs < goal && last.elapsed() < QUIET {
         let due = per_sec.map_or(peers, |rate| (begin.elapsed().as_secs_f64() * rate) as usize + 1);
         while next < due.min(peers) {
-            // At a rate, the time counts from when the announcement was due, even if the generator was late.
+            // With a rate, the delay is measured from the time at which the announcement was due, even if the generator
+            // was late.
             let when = per_sec.map_or_else(Instant::now, |rate| begin + Duration::from_secs_f64(next as f64 / rate));
             hearing.announced[next] = Some(when);
             swarm.send(next, &announcement(server, next))?;
@@ -107,7 +108,7 @@ pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::R
 }
 
 /// Measures the cost per recipient when one of many connected peers leaves and returns, repeatedly. The returning peer
-/// also discovers all others, in few large writes. A yardstick only writes to each.
+/// also discovers all others, in few large writes. With a yardstick, each message is only written to every peer.
 pub(crate) fn fan_out(server: &Server, peers: usize, rounds: usize) -> io::Result<Figures> {
     let mut swarm = Swarm::new()?;
     swarm.connect((0..peers).map(|peer| server.seat(peer, ROOM)), |_, _| {})?;
@@ -144,7 +145,7 @@ pub(crate) fn fan_out(server: &Server, peers: usize, rounds: usize) -> io::Resul
     Ok(figures)
 }
 
-/// All peers announce, in groups small enough that queues stay short. Returns the CPU time per discovery.
+/// All peers announce, in groups that are small enough to keep queues short. Returns the CPU time per discovery.
 fn fill(server: &Server, swarm: &mut Swarm, peers: usize) -> io::Result<f64> {
     const CHUNK: usize = 50;
     let before = server.cpu()?;

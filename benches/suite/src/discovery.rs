@@ -8,10 +8,10 @@ use crate::message;
 use crate::server::Server;
 use crate::swarm::Swarm;
 
-/// Maximum number of joins that are awaited together. A tenth of all joins is a multiple of it.
+/// Maximum number of joins that are awaited together. A tenth of all joins must be a multiple of this number.
 const CHUNK: usize = 50;
 
-/// Silence after which all messages have arrived: longer than any delay of a hub.
+/// If no message arrives for this time, all messages have arrived: it is longer than any delay of a hub.
 const QUIET: Duration = Duration::from_millis(60);
 
 /// `peers` peers join, then one in twenty leaves.
@@ -63,7 +63,7 @@ pub(crate) fn run(server: &Server, peers: usize) -> io::Result<Figures> {
 /// The cost of the same events on the yardstick: the same number of peers, in groups with one sender and many
 /// receivers.
 pub(crate) fn bare(server: &Server, peers: usize) -> io::Result<Figures> {
-    /// The sender and the members it meets: 16 closest and four random ones.
+    /// Size of a group: the sender, and the members that it meets, which are the 16 closest and four random ones.
     const GROUP: usize = 21;
     let mut swarm = Swarm::new()?;
     let groups = peers / GROUP;

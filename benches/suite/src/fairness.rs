@@ -44,7 +44,7 @@ pub(crate) enum Flood {
     AnnounceByAll,
     /// Messages that are not JSON.
     Braces,
-    /// Connections that are reset at once.
+    /// Connections that are reset immediately.
     Connect,
     /// `discover` in a network with bounded discovery.
     Discover,
@@ -58,7 +58,7 @@ pub(crate) enum Flood {
     Large,
     /// Signals to a peer that does not exist.
     Nobody,
-    /// Requests for the metrics, on kept connections, without waiting for answers.
+    /// Requests for the metrics on persistent connections, without waiting for answers.
     Pages,
     /// Requests for the playground's files, on the same kind of connections.
     Files,
@@ -139,7 +139,7 @@ impl Flood {
         }
     }
 
-    /// Number of its peers, and number of those that send.
+    /// Number of the flood's peers, and the number of them that send.
     fn peers(self) -> (usize, usize) {
         match self {
             Self::Announce => (500, 1),
@@ -160,7 +160,7 @@ impl Flood {
 
     /// Floods the server until it receives a stop, and reports when it has begun.
     fn run(self, port: u16, begun: &SyncSender<()>, stop: &AtomicBool, sent: &AtomicU64) -> io::Result<()> {
-        // The pair is measured on the same core, and has precedence.
+        // The generator of the pair uses the same core. With this lower priority of the flood, it runs first.
         _ = rustix::process::nice(10);
         let (peers, senders) = self.peers();
         let mut swarm = Swarm::new()?;
@@ -229,7 +229,7 @@ impl Flood {
     }
 }
 
-/// Requests for a WebSocket, each on a separate connection.
+/// Sends requests for a WebSocket, each on a separate connection.
 fn connect_again_and_again(
     flood: Flood,
     port: u16,
@@ -259,7 +259,7 @@ fn connect_again_and_again(
     open.iter().try_for_each(|stream| Ok(rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))?))
 }
 
-/// Requests for a page, on connections that are kept, many at a time.
+/// Sends requests for a page on persistent connections, many at a time.
 fn request_again_and_again(request: &[u8], port: u16, stop: &AtomicBool, sent: &AtomicU64) -> io::Result<()> {
     const AT_ONCE: usize = 100;
     let requests = request.repeat(AT_ONCE);
@@ -319,7 +319,8 @@ pub(crate) fn run(flood: Flood, setup: &Setup, window: Duration) -> io::Result<R
     Ok(round)
 }
 
-/// Like [`run`], with the pair's peers at two linked hubs. The flood arrives at the first of them, or at a third hub.
+/// Like [`run`], but with the pair's peers at two linked hubs. The flood arrives at the first of these hubs, or at a
+/// third hub.
 pub(crate) fn run_linked(flood: Flood, setup: &Setup, window: Duration) -> io::Result<Round> {
     let plan = Plan { size: 300, in_flight: 1, members: 2, window };
     let mut round = Vec::new();

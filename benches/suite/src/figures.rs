@@ -8,7 +8,7 @@ pub(crate) type Figures = BTreeMap<&'static str, f64>;
 /// The figures of one round, by the name of the server.
 pub(crate) type Round = Vec<(&'static str, Figures)>;
 
-/// The median. For an even number of values, it is the lower of the two in the middle.
+/// The median. For an even number of values, the result is the lower of the two values in the middle.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -11,8 +11,7 @@ pub(crate) const PING: u8 = 9;
 /// Opcode of a pong.
 const PONG: u8 = 10;
 
-/// A constant is enough, because no proxy needs protection here. A constant is enough, because no proxy needs
-/// protection here.
+/// The mask of all frames. A random mask would protect proxies, but there are no proxies here.
 pub(crate) const MASK: [u8; 4] = [0x5a, 0xc3, 0x96, 0x0f];
 
 /// The parsed header of a frame.
@@ -44,7 +43,7 @@ impl Header {
     }
 }
 
-/// Longest header: masked, with a length of 64 bits.
+/// Length of the longest header, which has a mask and a length field of 64 bits.
 const MAX_HEADER: usize = 14;
 
 /// Counts frames without storing their bytes.
@@ -112,7 +111,7 @@ impl Frames {
             self.partial.drain(..taken);
         }
         if self.partial.is_empty() {
-            // Thousands of these exist at a time, so an idle one must own no memory.
+            // Thousands of these buffers exist at the same time, so an idle one must own no memory.
             self.partial = Vec::new();
         }
     }
@@ -221,7 +220,7 @@ mod tests {
         for step in [1, 2, 3, 5, 13, 14, 1000, 65_536, stream.len()] {
             let (mut scan, mut frames) = (Scan::default(), Frames::default());
             let (mut lengths, mut payloads) = (Vec::new(), Vec::new());
-            // Dividing at every position would take minutes; positions in and around headers are enough.
+            // Dividing the stream at every position would take minutes. Positions in and around headers are enough.
             for piece in stream.chunks(step) {
                 scan.feed(piece, |header| lengths.push((header.opcode, header.payload)));
                 if step > 5 {

@@ -1,6 +1,6 @@
 //! Records which peers have discovered which others.
 
-/// One bit for each pair.
+/// Has one bit for each pair of an observer and a subject.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     peers: usize,
@@ -12,7 +12,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// An empty ledger.
+    /// An empty ledger for this number of peers.
     pub(crate) fn new(peers: usize) -> Self {
         Self { peers, seen: vec![0; (peers * peers).div_ceil(64)], pairs: 0, wrong: 0 }
     }

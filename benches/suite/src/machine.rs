@@ -31,8 +31,8 @@ impl Cores {
         self.all.last().copied().into_iter().collect()
     }
 
-    /// The first `count` cores, for servers. They include the generator's core only if there are too few others: with
-    /// SHARDS=2 on two cores, one shard shares its core with the generator.
+    /// The first `count` cores, for servers. They include the generator's core only if there are too few other cores:
+    /// with SHARDS=2 on two cores, one shard shares its core with the generator.
     pub(crate) fn server(&self, count: usize) -> Vec<usize> {
         self.all[..count.clamp(1, self.all.len())].to_vec()
     }
@@ -62,7 +62,7 @@ pub(crate) fn description() -> Value {
     })
 }
 
-/// Binds the calling thread, and everything it starts later, to these cores.
+/// Binds the calling thread, and the threads and processes that it starts later, to these cores.
 pub(crate) fn pin(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     cores.iter().for_each(|&core| set.set(core));
@@ -98,7 +98,7 @@ impl Cpu {
         Ok(Self { threads })
     }
 
-    /// CPU time in microseconds.
+    /// The CPU time used since `then`.
     pub(crate) fn since(mut self, then: &Self) -> Self {
         for (path, _, ns) in &mut self.threads {
             let before = then.threads.iter().find(|(old, ..)| old == path).map_or(0, |(.., ns)| *ns);
@@ -107,7 +107,7 @@ impl Cpu {
         self
     }
 
-    /// In microseconds.
+    /// The CPU time of all threads, in microseconds.
     pub(crate) fn us(&self) -> f64 {
         self.us_of("")
     }
@@ -125,7 +125,8 @@ fn thread_ns(task: &Path) -> io::Result<u64> {
     {
         return Ok(ns);
     }
-    // The name, in parentheses, can contain any characters. User and system time are the 12th and 13th fields after it.
+    // The name, in parentheses, can contain any characters. User and system time are the 12th and 13th fields after the
+    // name.
     const TICK_NS: u64 = 10_000_000;
     let text = std::fs::read_to_string(task.join("stat"))?;
     let fields = text.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();

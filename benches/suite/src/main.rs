@@ -216,7 +216,7 @@ fn suite(
                 let one = Done { name: case.name, servers: case.servers, columns: case.columns, rounds };
                 let mut lines = one.lines();
                 if done.last().is_none_or(|last| last.servers != one.servers) {
-                    // This scenario compares other servers, so it starts a new table.
+                    // This scenario compares other servers than the previous one, so it starts a new table.
                     let gap = if done.is_empty() { "" } else { "\n" };
                     lines = format!("{gap}{}{lines}", report::head(one.servers));
                 }

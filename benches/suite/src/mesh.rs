@@ -57,7 +57,7 @@ pub(crate) fn presence(hubs: &[Server; 2], joins: usize) -> io::Result<Figures> 
     observers.connect((0..joins).map(|peer| hubs[0].seat(peer, 0)), |_, _| {})?;
     (0..joins).try_for_each(|at| observers.send(at, &room(at)))?;
     guests.connect((joins..2 * joins).map(|peer| hubs[1].seat(peer, 0)), |_, _| {})?;
-    // Wait until the other hub knows the observers.
+    // Waits until the other hub knows the observers.
     observers.rest(Duration::from_secs(2))?;
     let pids = [hubs[0].pid(), hubs[1].pid()];
     let mut figures = Figures::new();

@@ -58,7 +58,8 @@ pub(crate) fn announce_bounded(network: &str) -> Vec<u8> {
     frames::text(&format!(r#"{{"type":"announce","networkName":"{network}","data":{{"discover":{{"closest":4}}}}}}"#))
 }
 
-/// A peer's discovery in a frame of that peer, for the yardstick, which forwards frames unchanged.
+/// The discovery of a peer, as a frame that the peer itself sends. The yardstick forwards this frame unchanged to the
+/// other peers.
 pub(crate) fn discovered(peer: usize, network: usize) -> Vec<u8> {
     let (peer, target) = (id(peer), id(0));
     let data = format!(r#"{{"isHub":false,"name":"bench","peerId":"{peer}"}}"#);

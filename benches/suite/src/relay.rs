@@ -20,9 +20,9 @@ use crate::swarm::Swarm;
 pub(crate) struct Plan {
     /// Length of a message's JSON, in bytes.
     pub(crate) size: usize,
-    /// Messages in flight per pair: each received message is sent back.
+    /// Number of messages in flight per pair. Each received message is sent back.
     pub(crate) in_flight: usize,
-    /// Number of peers in a network; pairs are formed within it.
+    /// Number of peers in a network. The peers of a pair are in the same network.
     pub(crate) members: usize,
     /// Length of the measured part.
     pub(crate) window: Duration,
@@ -43,7 +43,7 @@ pub(crate) fn pairs(server: &Server, count: usize) -> Vec<Pair<'_>> {
     (0..count).map(|n| Pair { servers: [server; 2], peers: [2 * n, 2 * n + 1] }).collect()
 }
 
-/// Closed loop: each received message is sent back at once.
+/// Measures a closed loop: each received message is sent back immediately.
 pub(crate) fn closed(pairs: &[Pair<'_>], plan: Plan, spin: bool) -> io::Result<Figures> {
     let mut talk = Talk::assemble(pairs, plan, (!spin).then_some(Duration::from_millis(100)))?;
     for at in (0..2 * pairs.len()).step_by(2) {
@@ -63,7 +63,7 @@ pub(crate) fn closed(pairs: &[Pair<'_>], plan: Plan, spin: bool) -> io::Result<F
     })
 }
 
-/// The first peer of each pair sends to the second at a fixed rate that does not wait for the server. Latency counts
+/// The first peer of each pair sends to the second at a fixed rate, and does not wait for the server. Latency counts
 /// from the time at which a message was due, even if the generator is late.
 pub(crate) fn open(pairs: &[Pair<'_>], plan: Plan, rate: f64, spin: bool) -> io::Result<Figures> {
     /// Number of messages sent before the generator reads again.
@@ -89,8 +89,8 @@ pub(crate) fn open(pairs: &[Pair<'_>], plan: Plan, rate: f64, spin: bool) -> io:
     Ok(figures.into_iter().chain([("asked", rate), ("reached", reached)]).collect())
 }
 
-/// Like [`open`], with a generator that sleeps between messages. Waits for every sent message, so that delays longer
-/// than the window are measured.
+/// Like [`open`], but the generator sleeps between messages. At the end, it waits for every sent message, so that
+/// delays longer than the window are measured.
 pub(crate) fn quiet(pairs: &[Pair<'_>], plan: Plan, rate: f64) -> io::Result<Figures> {
     const PATIENCE: Duration = Duration::from_secs(30);
     let mut talk = Talk::assemble(pairs, plan, Some(Duration::from_micros(100)))?;
@@ -112,7 +112,7 @@ pub(crate) fn quiet(pairs: &[Pair<'_>], plan: Plan, rate: f64) -> io::Result<Fig
     })
 }
 
-/// Like [`open`], while this number of clients per second begin TLS handshakes at the first server.
+/// Like [`open`], while `hellos` clients per second begin TLS handshakes at the first server.
 pub(crate) fn beside_handshakes(
     pairs: &[Pair<'_>],
     plan: Plan,
@@ -154,7 +154,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// Maximum number of open connections. An answer takes milliseconds.
+    /// Maximum number of open connections. This is enough, because an answer takes milliseconds.
     const OPEN: usize = 64;
 
     fn come(&mut self) -> io::Result<()> {
@@ -180,13 +180,13 @@ struct Talk {
     frames: Vec<Vec<u8>>,
     /// Send times of each peer's messages in flight.
     sent: Vec<VecDeque<Instant>>,
-    /// Shorter frames are not offers.
+    /// Minimum length of the frame of an offer. Shorter frames are other messages.
     floor: usize,
     latency: Histogram<u64>,
     moved: u64,
     stray: u64,
-    /// Maximum time to sleep. `None` if the generator has its own core, since waking it would count as CPU time of the
-    /// server.
+    /// Maximum time to sleep. `None` if the generator has its own core. Such a generator does not sleep, because waking
+    /// it would count as CPU time of the server.
     sleep: Option<Duration>,
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Certificate {
     client: Arc<ClientConfig>,
 }
 
-/// The certificate, which is made once.
+/// The certificate. The first call makes it.
 pub(crate) fn certificate() -> io::Result<&'static Certificate> {
     static MADE: OnceLock<Result<Certificate, String>> = OnceLock::new();
     MADE.get_or_init(|| make().map_err(|error| error.to_string()))
@@ -35,7 +35,7 @@ fn make() -> io::Result<Certificate> {
     std::fs::write(&key, made.signing_key.serialize_pem())?;
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(made.cert.der().to_vec())).map_err(io::Error::other)?;
-    // The suites that browsers on hardware with AES offer first, and that all servers support.
+    // These are the cipher suites that browsers on hardware with AES offer first, and that all servers support.
     let provider = CryptoProvider {
         cipher_suites: vec![
             aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -62,8 +62,8 @@ pub(crate) fn client() -> io::Result<ClientConnection> {
     Ok(client)
 }
 
-/// The first flight of a client. It causes most of a server's handshake cost, and sending it again costs the client
-/// nothing.
+/// The first flight of a client. The first flight causes most of a server's handshake cost, and sending it again costs
+/// the client nothing.
 pub(crate) fn hello() -> io::Result<Vec<u8>> {
     let mut hello = Vec::new();
     client()?.write_tls(&mut hello)?;

@@ -44,7 +44,7 @@ impl Kind {
         matches!(self, Self::HubWithTls | Self::NginxAndHub)
     }
 
-    /// Whether it supports the protocol: `connected`, discoveries.
+    /// Whether the server supports the protocol, such as `connected` and discoveries.
     pub(crate) fn is_hub(self) -> bool {
         self != Self::Yardstick
     }
@@ -59,9 +59,9 @@ pub(crate) struct Setup {
     cores: Cores,
     /// Number of shards of a hub. Every server gets this number of cores.
     shards: usize,
-    /// Whether the generator has its own core, so that it need not sleep.
+    /// Whether the generator has its own core, and therefore does not sleep.
     pub(crate) spin: bool,
-    /// Maximum number of connections, by the limit of open files.
+    /// Maximum number of connections, according to the limit of open files.
     pub(crate) most_connections: usize,
     /// Additional environment variables of a hub.
     pub(crate) env: Vec<(&'static str, String)>,
@@ -107,7 +107,7 @@ impl Setup {
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
-    /// The hub behind a proxy.
+    /// The hub behind this server, if this server is a proxy.
     behind: Option<Box<Server>>,
     /// The port on 127.0.0.1.
     pub(crate) port: u16,
@@ -192,12 +192,12 @@ impl Server {
         Ok(answer)
     }
 
-    /// The process.
+    /// The id of the server's process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The ids of the process, and of the process of the hub behind it.
+    /// The id of the server's process, and the id of the process of the hub behind the server, if there is one.
     pub(crate) fn pids(&self) -> Vec<u32> {
         std::iter::once(self.pid()).chain(self.behind.as_ref().map(|hub| hub.pid())).collect()
     }
@@ -225,7 +225,7 @@ impl Drop for Server {
     }
 }
 
-/// Limits that no scenario reaches.
+/// The command that starts a hub, with limits that no scenario reaches.
 fn hub(setup: &Setup, port: u16) -> Command {
     let mut command = Command::new(&setup.hub);
     command.arg("serve").env_clear().envs([

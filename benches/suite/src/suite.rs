@@ -29,7 +29,7 @@ pub(crate) struct Case {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     pub(crate) quick: bool,
-    /// Number of rounds, instead of each scenario's own.
+    /// Number of rounds of every scenario, instead of the scenario's own number.
     pub(crate) rounds: Option<usize>,
 }
 
@@ -233,7 +233,7 @@ pub(crate) fn cases(setup: &Setup, size: Size) -> Vec<Case> {
     cases
 }
 
-/// Scenarios that compare TLS in the hub with the same hub without TLS and behind nginx.
+/// Scenarios that compare a hub with TLS, the same hub without TLS, and the same hub behind an nginx with TLS.
 fn tls_cases(one: &Setup, two: &Setup, size: Size, rounds: usize, plan: Plan) -> Vec<Case> {
     const ALL: [Kind; 3] = [Kind::Hub, Kind::HubWithTls, Kind::NginxAndHub];
     const SERVERS: [&str; 3] = ["hub", "hub with TLS", "nginx and hub"];

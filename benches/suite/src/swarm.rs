@@ -29,7 +29,8 @@ pub(crate) struct Conn {
     upgraded: bool,
     /// Finds frames while messages are only counted.
     pub(crate) scan: Scan,
-    /// Frames with their payloads, while messages are read. Before that, the bytes of the answer to the request.
+    /// Extracts frames with their payloads, while messages are read. Before that, this field holds the bytes of the
+    /// answer to the request.
     frames: Frames,
     answer: Vec<u8>,
     unsent: Vec<u8>,
@@ -43,7 +44,7 @@ pub(crate) struct Seat {
     pub(crate) port: u16,
     /// The peer's number, from which its id is made.
     pub(crate) peer: usize,
-    /// Its group, for the yardstick.
+    /// The peer's group, for the yardstick.
     pub(crate) group: usize,
     /// Whether the server sends `connected`.
     pub(crate) welcomed: bool,
@@ -84,7 +85,7 @@ impl Swarm {
         })
     }
 
-    /// Connects all `seats`, and returns when all are connected. Calls `on` for messages that arrive meanwhile.
+    /// Connects all `seats`, and returns when all are connected. Calls `on` for messages that arrive before that.
     pub(crate) fn connect(
         &mut self,
         seats: impl IntoIterator<Item = Seat>,
@@ -150,8 +151,8 @@ impl Swarm {
         self.conns.len()
     }
 
-    /// Waits at most this long until a connection is ready (`None`: does not wait). Sends the bytes that could not be
-    /// sent before.
+    /// Waits until a connection is ready, for at most `timeout` (`None`: does not wait). Sends the bytes that could not
+    /// be sent before.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
         self.events.clear();
@@ -174,7 +175,7 @@ impl Swarm {
         Ok(())
     }
 
-    /// Reads once. 0 means that there was no data, or that the connection is gone.
+    /// Reads once. Returns 0 if there was no data, or if the connection is gone.
     pub(crate) fn read(&mut self, at: Ready, buffer: &mut [u8]) -> usize {
         let Some(conn) = &mut self.conns[at] else { return 0 };
         let read = match &mut conn.tls {
@@ -197,7 +198,7 @@ impl Swarm {
         self.conns[at].as_mut()
     }
 
-    /// Waits once, and returns all received messages as texts. Answers pings.
+    /// Waits once, and calls `on` for each received text message. Answers pings.
     pub(crate) fn turn(&mut self, timeout: Option<Duration>, mut on: impl FnMut(usize, Heard)) -> io::Result<()> {
         let mut ready = Vec::new();
         self.wait(timeout, &mut ready)?;
@@ -236,7 +237,8 @@ impl Swarm {
         Ok(())
     }
 
-    /// Reads until `count` reaches `goal`. A long silence is an error, and so are surplus messages.
+    /// Reads until `count` reaches `goal`. Returns an error if no message arrives for a long time, or if `count`
+    /// exceeds `goal`.
     pub(crate) fn until(
         &mut self,
         what: &str,
@@ -260,7 +262,8 @@ impl Swarm {
         Ok(())
     }
 
-    /// Reads all available data and only counts texts, for crowds. Must not be called while a message is partly read.
+    /// Reads all available data and only counts texts, for scenarios with crowds. Must not be called while a message is
+    /// partly read.
     pub(crate) fn count_texts(&mut self, timeout: Option<Duration>) -> io::Result<u64> {
         let mut ready = Vec::new();
         self.wait(timeout, &mut ready)?;
@@ -283,7 +286,7 @@ impl Swarm {
         Ok(texts)
     }
 
-    /// Counts texts until the number is reached.
+    /// Counts texts until their number reaches `goal`.
     pub(crate) fn until_texts(&mut self, what: &str, goal: u64) -> io::Result<()> {
         let (mut count, mut last) = (0, Instant::now());
         while count < goal {
@@ -331,7 +334,7 @@ impl Swarm {
         const MOST: usize = 64;
         let Some(conn) = &mut self.conns[at] else { return Ok(()) };
         if let Some(tls) = &mut conn.tls {
-            // One TLS record per message, as clients do.
+            // Each message gets its own TLS record, as if a real client sent it.
             let was_blocked = tls.wants_write();
             (0..times).try_for_each(|_| tls.writer().write_all(frame))?;
             secure::write(tls, &conn.stream)?;

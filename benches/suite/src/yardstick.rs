@@ -1,8 +1,8 @@
 //! The limit of the machine: a relay without any logic.
 //!
-//! One thread with bare epoll. It answers handshakes from memory. Then it writes the bytes of one connection unchanged
-//! to all others of its group: one read per readiness, one write per target and batch. It does not parse, unmask or
-//! check anything. No hub can be cheaper with the same system calls.
+//! The relay is one thread with bare epoll. It answers handshakes with a constant text. Then it writes the bytes of one
+//! connection unchanged to all other connections of the group, with one read per readiness, and one write per target
+//! and batch. It does not parse, unmask or check anything. No hub that uses the same system calls can be cheaper.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -24,13 +24,13 @@ const LISTENER: u64 = u64::MAX;
 
 struct Conn {
     stream: TcpStream,
-    /// The group of the connection; `None` before its request.
+    /// The group of the connection; `None` before the request arrives.
     group: Option<usize>,
     /// The received part of the request; later the bytes to write.
     bytes: Vec<u8>,
-    /// Whether it is in the list of connections to write.
+    /// Whether the connection is in the list of connections to which bytes must be written.
     dirty: bool,
-    /// Whether the socket is full.
+    /// Whether the socket's send buffer is full.
     blocked: bool,
 }
 
@@ -43,13 +43,13 @@ struct Yardstick {
     buffer: Box<[u8]>,
 }
 
-/// Serves until it is killed.
+/// Serves until the process is killed.
 pub(crate) fn run(port: u16) -> io::Result<()> {
     let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
     listener.set_nonblocking(true)?;
     // Accepted sockets inherit this option.
     rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
-    // The backlog of std is 128.
+    // The standard library's backlog of 128 is too small.
     rustix::net::listen(&listener, 4096)?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;

@@ -1,7 +1,7 @@
 //! One connection to Redis, used for both directions.
 //!
-//! The bridge reconnects when it ends. The library's connection manager is not used: it gives up after some attempts,
-//! and it does not report when a subscription is restored.
+//! The bridge reconnects when the connection ends. The library's connection manager is not used: it gives up after some
+//! attempts, and it does not report when a subscription is restored.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) enum Connection {
 /// Why the server cannot be a bridge; `None` if it can.
 ///
 /// A message published at a replica reaches neither its master nor other replicas, but a message published at the
-/// master reaches the replica. So the hub could receive and not send.
+/// master reaches the replica. So a hub at a replica could receive messages but not send any.
 fn unfit(hello: &Value) -> Option<&'static str> {
     let Value::Map(fields) = hello else { return None };
     let field = |name: &str| {
@@ -70,8 +70,8 @@ impl Connection {
             Some(roots) => Client::build_with_tls(node, roots.clone())?,
             None => Client::open(node)?,
         };
-        // Answers need no timeout: probes detect a silent Redis, because they come after everything else in the same
-        // socket.
+        // Answers need no timeout: probes detect a silent Redis, because they are sent after everything else on the
+        // same socket.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(BRIDGE_CONNECT_TIMEOUT))
             .set_response_timeout(None)
@@ -84,8 +84,8 @@ impl Connection {
         matches!(self, Self::Cluster(_))
     }
 
-    /// Asks the server for its role, and returns the reason if it cannot be a bridge. A cluster's nodes are selected by
-    /// their slots.
+    /// Asks the server for its role, and returns the reason if it cannot be a bridge. A cluster is not asked, because
+    /// its nodes are selected by their slots.
     pub(super) async fn unfit(&mut self) -> RedisResult<Option<&'static str>> {
         match self {
             Self::Server(connection) => Ok(unfit(&redis::cmd("HELLO").query_async(connection).await?)),

@@ -70,6 +70,7 @@ pub(super) struct Fresh {
     hubs: BTreeMap<HubId, Known>,
 }
 
+/// What this hub knows about another hub: its challenges, answers and sessions.
 #[derive(Debug, Default)]
 struct Known {
     /// Sessions that have answered one of the latest challenges, in the order of their first answers.
@@ -89,6 +90,7 @@ struct Known {
     twins: bool,
 }
 
+/// A session of another hub, that is, one of that hub's connections to Redis.
 #[derive(Debug)]
 struct SenderSession {
     session: u64,
@@ -269,7 +271,7 @@ impl Known {
         }
         judgment.taken = self.is_plain_fresh(round);
         // The hub is asked once per challenge. While its frames are rejected, each of them causes a question, up to a
-        // bound, because the hub cannot answer before it knows this one.
+        // bound, because the hub cannot answer before it has discovered this hub.
         let is_due = self.asked != Some(round) && self.plain != Some(round);
         let is_urgent = !judgment.taken && self.spare_answers > 0;
         if (is_due || is_urgent)

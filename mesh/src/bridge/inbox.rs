@@ -51,7 +51,7 @@ struct Counts {
     lost: AtomicU64,
 }
 
-/// The sending end, called by the connection. It never waits.
+/// The sending end, which the connection uses. It never waits.
 pub(super) struct Mouth(mpsc::Sender<Push>, Arc<Counts>);
 
 impl Mouth {
@@ -66,12 +66,12 @@ impl Mouth {
         }
         self.1.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.1.lost.fetch_add(1, Ordering::Relaxed);
-        // The library has no use for an error.
+        // The result is always `Ok`, because the library could do nothing about an error.
         Ok(())
     }
 }
 
-/// The receiving end, read by the bridge.
+/// The receiving end, which the bridge reads.
 pub(super) struct Inbox(mpsc::Receiver<Push>, Arc<Counts>);
 
 /// An inbox for one connection.

@@ -14,7 +14,7 @@ pub(super) type To = Option<HubId>;
 #[derive(Default)]
 pub(super) struct PublishQueue {
     lanes: BTreeMap<To, Lane>,
-    /// Channels with frames whose lanes are not busy.
+    /// Channels that have frames and whose lanes are not busy.
     turns: VecDeque<To>,
     waiting_bytes: usize,
     under_way_bytes: usize,
@@ -27,7 +27,7 @@ struct Lane {
     frames: VecDeque<Vec<u8>>,
     /// Whether the lane is in [`PublishQueue::turns`].
     listed: bool,
-    /// Whether its frames wait until Redis has accepted the earlier ones.
+    /// Whether frames of the lane are being published. Its other frames then wait until Redis has accepted these.
     busy: bool,
     /// Whether the next envelope starts a new frame.
     fenced: bool,
@@ -61,9 +61,9 @@ impl PublishQueue {
 
     /// Sends the next envelope for all hubs after the queued frames for single hubs.
     ///
-    /// It ends the open frame for all hubs, if there is one. Channels send one frame each in turn, so the next frame
-    /// for all follows the first queued frame of each hub. In a cluster, channels are at different nodes, so there is
-    /// no such order.
+    /// Ends the open frame for all hubs, if there is one. Channels send one frame each in turn, so the next frame for
+    /// all follows the first queued frame of each hub. In a cluster, channels are at different nodes, so there is no
+    /// such order.
     pub(super) fn fence(&mut self) {
         if std::mem::take(&mut self.unfenced)
             && let Some(lane) = self.lanes.get_mut(&None)
@@ -126,7 +126,7 @@ impl PublishQueue {
         self.under_way_bytes += bytes;
     }
 
-    /// Redis has accepted or refused frames with this number of bytes.
+    /// Records that Redis has accepted or refused frames with this number of bytes.
     pub(super) fn accepted(&mut self, bytes: usize) {
         self.under_way_bytes = self.under_way_bytes.saturating_sub(bytes);
     }

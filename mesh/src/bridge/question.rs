@@ -1,9 +1,10 @@
 //! Questions to hubs of version 2.0, which put no stamp on their frames.
 //!
-//! They ignore our stamps, which look like an envelope of an unknown kind. The bridge asks them a question that they
-//! can answer: whether a random id is free (`Takeover`), under a random ticket. Frames of a hub are accepted while it
-//! answers. So a rolling upgrade needs no setting, and recorded frames of that version are rejected too. Their frames
-//! have no numbers, so frames of a *live* hub of version 2.0 can be repeated, as they can between two such hubs.
+//! These hubs ignore stamps, which look like an envelope of an unknown kind. The bridge asks these hubs a question that
+//! they can answer: whether a random id is free (`Takeover`), under a random ticket. Frames of a hub are accepted while
+//! it answers. So a rolling upgrade needs no setting, and recorded frames of that version are rejected too. Frames of
+//! version 2.0 have no numbers. So an attacker can repeat frames of a *live* hub of version 2.0. The same is possible
+//! between two such hubs.
 
 use proto::envelope::{EnvelopeKind, RouteHeader, Routed};
 use proto::{Envelope, HubId, HubIncarnation, PeerId};
@@ -29,7 +30,8 @@ pub(super) fn answered_in(mut payload: &[u8]) -> Vec<Question> {
     answers
 }
 
-/// A question as sent to a hub of version 2.0. It names no incarnation of that hub, so the answer has no consequence.
+/// A question in the form in which it is sent to a hub of version 2.0. The question names no incarnation of that hub,
+/// so the answer does not affect any takeover.
 pub(super) fn ask((peer, ticket): Question, to: HubId, from: HubId) -> Envelope {
     let nobody = HubIncarnation(0);
     let route = RouteHeader { to, to_incarnation: nobody, from, from_incarnation: nobody, hops: 0 };

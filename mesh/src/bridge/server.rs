@@ -5,9 +5,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use proto::Redacted;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
 
-/// A Redis server, or a cluster of them.
+/// A Redis server, or a Redis Cluster.
 pub(super) struct Server {
-    /// The server, or the nodes of the cluster to try first.
+    /// The server, or the nodes of the cluster that are tried first.
     pub(super) nodes: Vec<ConnectionInfo>,
     pub(super) cluster: bool,
     /// The trusted certificates, if there are more than the public roots.
@@ -89,7 +89,7 @@ fn without_database(node: ConnectionInfo) -> ConnectionInfo {
     node.set_redis_settings(settings)
 }
 
-/// The public roots, and `extra_roots`. The library takes one complete list, in PEM.
+/// Combines the public roots and `extra_roots`, because the library takes one complete list in PEM format.
 fn trust(extra_roots: &[u8]) -> TlsCertificates {
     let mut pem = Vec::new();
     for root in webpki_root_certs::TLS_SERVER_ROOT_CERTS {

@@ -113,7 +113,7 @@ struct RedisSession {
     publishing: JoinSet<Published>,
     /// The request that checks whether the server is still a master. There is one at a time, sent with each probe.
     role: JoinSet<Result<(), End>>,
-    /// For the channel of all hubs, and for the channel of this hub.
+    /// The state of the channel of all hubs, and that of this hub's channel.
     beats: [Beat; 2],
     up: bool,
     /// Whether messages were lost since the last probe was due. The probe may be one of them.
@@ -192,8 +192,8 @@ impl RedisSession {
             let mut view = self.state.view.borrow_mut();
             view.refused += 1;
             if view.refused == 1 {
-                let detail = "signed with another MESH_TOKEN, or not published by a hub: see PeerPigeonRedisForeign \
-                    in the runbook";
+                let detail = "the frame is signed with another MESH_TOKEN, or no hub published it: see \
+                    PeerPigeonRedisForeign in the runbook";
                 warn!(address = %view.address, detail, "bridge_frame_refused");
             }
             return Ok(());
@@ -231,7 +231,7 @@ impl RedisSession {
         let state = &self.state;
         let mut queue = state.queue.borrow_mut();
         if judgment.answer {
-            // Its stamp echoes the challenge.
+            // The frame needs no envelopes, because its stamp echoes the challenge.
             queue.push(Some(from), &state.seal, |_| {});
         }
         if let Some(question) = judgment.ask {
@@ -263,7 +263,8 @@ impl RedisSession {
 
     /// Ends the connection if a probe has not come back in time.
     fn judge(&mut self, due: Instant) -> Result<(), End> {
-        // If the process or the reader was stopped, messages that arrived meanwhile have not been read.
+        // If the process or the reader was stopped, messages that arrived meanwhile have not been read. A missing probe
+        // then proves nothing.
         let late = due.elapsed() > BRIDGE_PROBE / 4 || self.lost;
         let silent = self.beats.iter().position(|beat| beat.asked && !beat.heard);
         self.lost = false;

@@ -11,12 +11,12 @@ pub(super) struct Stamp {
     pub(super) number: u64,
     /// The sender's challenge, which the receiver echoes.
     pub(super) challenge: u64,
-    /// The receiver's challenge; 0 for none.
+    /// The receiver's challenge that the frame echoes; 0 if it echoes none.
     pub(super) echo: u64,
 }
 
 impl Stamp {
-    /// The envelope kind that a stamp appears to have. No real kind has it.
+    /// The envelope kind that a stamp appears to have. No real envelope kind has this number.
     const KIND: u8 = u8::MAX;
     const BODY: usize = 1 + 4 * size_of::<u64>();
 
@@ -57,7 +57,7 @@ pub(super) fn split(payload: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((*kind, body, rest))
 }
 
-/// A random number that is not 0. `None` if the system has none.
+/// A random number that is not 0. `None` if the system provides no random numbers.
 pub(super) fn random() -> Option<u64> {
     getrandom::u64().ok().map(|n| n.max(1))
 }
@@ -82,7 +82,7 @@ mod tests {
         for cut in 0..payload.len() {
             assert_eq!((Stamp::read(&payload[..cut]), Stamp::len(&payload[..cut])), (None, 0));
         }
-        // Another kind, and a stamp that is too short.
+        // These payloads contain no stamp: an envelope of another kind, and a stamp that is too short.
         assert_eq!(Stamp::read(&[1, 0, 0, 0, 7]), None);
         assert_eq!(Stamp::read(&[1, 0, 0, 0, Stamp::KIND]), None);
     }

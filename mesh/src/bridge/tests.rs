@@ -18,7 +18,7 @@ mod redis_server;
 mod replays;
 mod servers;
 
-/// Longer than any event takes on a busy machine.
+/// Time limit of each wait. No event takes this long, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Runs a test on a runtime like that of the mesh's thread.
@@ -130,7 +130,7 @@ async fn hear_each_other(a: &mut Hub, b: &mut Hub) {
 async fn until(mut what: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !what() {
-        assert!(begin.elapsed() < DEADLINE, "it never held");
+        assert!(begin.elapsed() < DEADLINE, "the condition did not become true in time");
         tokio::task::yield_now().await;
     }
 }
@@ -296,7 +296,7 @@ fn one_large_flush_arrives_in_order() {
         let mut a = Hub::up(1, &redis.url()).await;
         let mut b = Hub::up(2, &redis.url()).await;
         have_met(&[&a, &b]).await;
-        // Many pipelines, started in one turn.
+        // These envelopes need many pipelines, which are started in one turn.
         for n in 0..ENVELOPES {
             a.bridge.push(None, |out| {
                 out.extend_from_slice(&n.to_le_bytes());
@@ -332,7 +332,7 @@ fn a_mesh_that_does_not_read_loses_only_frames() {
         until(|| a.bridge.view().published >= FRAMES as u64).await;
         let mut heard = 0;
         loop {
-            // This frame may be lost too while there is no room.
+            // This frame may be lost, too, as long as there is no room.
             a.says(Some(b.id), "last");
             if b.hears().await.1.ends_with("last") {
                 break;

@@ -29,7 +29,7 @@ impl Core {
         let wanted = wanted.filter_map(|hub| hub.advertise.as_deref().map(|url| (hub.hub, hub.draining, url)));
         self.targets.advertised(self.own, wanted, now);
         self.targets.learn(Known {
-            // A Go hub can send any id in its request.
+            // Accepted legacy links do not count, because a Go hub can send any id in its request.
             linked: self
                 .links
                 .values()

@@ -42,7 +42,7 @@ impl Core {
         link.wake();
     }
 
-    /// This hub has a new id: the links of the old id end after their queues are written.
+    /// Handles a new id of this hub: the links of the old id end after their queues are written.
     pub(super) fn renamed(&mut self, hub: HubId, now: Now) {
         self.own = hub;
         let links: Vec<LinkId> = self.links.iter().filter(|(_, link)| !link.legacy).map(|(&id, _)| id).collect();
@@ -70,7 +70,7 @@ impl Core {
         }
     }
 
-    /// The socket has ended or failed.
+    /// Handles the end or the failure of a link's socket.
     pub(crate) fn lost(&mut self, id: LinkId) {
         let now = self.now();
         if let Some(link) = self.links.get_mut(&id) {
@@ -112,7 +112,7 @@ impl Core {
         }
     }
 
-    /// Whether this reason for refusing this hub has not been logged yet. The hub dialed this one.
+    /// Whether this reason for refusing `hub`, which dialed this hub, has not been logged yet.
     fn is_news(&mut self, hub: Option<HubId>, end: LinkEnd) -> bool {
         let Some(hub) = hub else { return true };
         if self.complaints.len() >= MAX_HUBS {

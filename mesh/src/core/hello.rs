@@ -25,7 +25,7 @@ impl Core {
                 }
                 self.ready(id, hub, now);
             }
-            // The id of a dialed Go hub is made from its URL.
+            // A legacy link must have an id from the start: from the Go hub's request, or made from the dialed URL.
             (true, None) => self.close(id, LinkEnd::WrongHub, now),
             (false, _) if dialed => self.say_hello(id, now),
             (false, _) => {}
@@ -118,7 +118,7 @@ impl Core {
         choice::decide(self.own, hello, dialed, self.present(hello.hub, id))
     }
 
-    /// Another link to the same hub that is in use.
+    /// A link in use to the same hub, other than the link `besides`.
     fn present(&self, hub: HubId, besides: LinkId) -> Option<Present> {
         let ready = self.links.iter().filter(|(id, link)| **id != besides && link.is_ready() && link.hub == Some(hub));
         // The id of a Go hub proves nothing, since it may send another hub's id.

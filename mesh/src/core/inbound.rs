@@ -50,7 +50,7 @@ impl Core {
         match (read, self.links.get_mut(&id)) {
             (Some(Ok(())), Some(link)) if link.is_deaf() => {}
             (Some(Ok(())), Some(link)) if is_over => {
-                // The bytes after it are read in the next turn.
+                // The bytes after this message are read in the next turn.
                 link.reader = reader;
                 link.replay = true;
             }
@@ -192,8 +192,8 @@ impl Core {
         }
     }
 
-    /// Passes an answer that arrived on a link to the bridge: a 2.0 hub answers the bridge's question over a link if it
-    /// has one.
+    /// Passes an envelope of a link to the bridge if it is an answer. A hub of version 2.0 answers the bridge's
+    /// question over a link if it has one.
     fn tell_bridge(&mut self, envelope: &Envelope) {
         if let Some(bridge) = &mut self.bridge
             && let Envelope::Routed(route, routed) = envelope

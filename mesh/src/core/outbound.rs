@@ -54,7 +54,7 @@ impl Core {
             Transport::Link(id) => {
                 if let Some(link) = self.links.get_mut(&id) {
                     link.backlog = true;
-                    // Even if the queue is empty, the link reports room in its next turn.
+                    // The link reports room in its next turn, even if its queue is already empty.
                     link.wake();
                 }
             }

@@ -13,7 +13,7 @@ impl Core {
         self.wake_flusher();
     }
 
-    /// Moves letters to the mailboxes, as many as these accept.
+    /// Moves as many letters to the mailboxes as these accept.
     pub(crate) fn deliver(&mut self, to: &mut Mailboxes, cx: &mut Context<'_>) {
         if self.outboxes.deliver(to, cx, &mut self.bugs) {
             self.listening_since = self.now().at;

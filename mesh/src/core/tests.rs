@@ -125,9 +125,9 @@ fn above_the_maximum_of_all_queues_the_link_with_the_longest_one_ends() {
     send(&mut core, links[1], mib(5));
     assert!(is_saturated(&core, links[1]), "above half, a link with more than its share is saturated");
     send(&mut core, links[2], mib(1));
-    assert!(!is_saturated(&core, links[2]), "another one is not");
+    assert!(!is_saturated(&core, links[2]), "above half, a link with less than its share is not saturated");
     send(&mut core, links[2], mib(4));
-    assert!(!core.links.contains_key(&links[1]) && core.links.len() == 2, "the one with the longest queue has ended");
+    assert!(!core.links.contains_key(&links[1]) && core.links.len() == 2, "the link with the longest queue has ended");
     assert_eq!(core.stats.ended[LinkEnd::Overflow as usize], 1);
     assert!(core.queued_bytes() <= core.queues_cap);
     send(&mut core, links[0], mib(1));
@@ -162,10 +162,14 @@ fn above_the_maximum_of_incomplete_messages_the_link_with_the_longest_one_ends()
     begin(&mut core, links[2], 2 * LINK_COUNT_STEP);
     core.partial_cap = core.kept_bytes() - 1;
     core.received(links[2], &mut [0; LINK_COUNT_STEP]);
-    assert_eq!(core.links[&links[0]].end, Some(LinkEnd::Memory), "not the one that grew");
-    assert!(core.links[&links[1]].is_ready() && core.links[&links[2]].is_ready(), "others stay");
+    assert_eq!(
+        core.links[&links[0]].end,
+        Some(LinkEnd::Memory),
+        "the link with the longest message has ended, and not the link whose message grew"
+    );
+    assert!(core.links[&links[1]].is_ready() && core.links[&links[2]].is_ready(), "the other links stay");
     assert!(core.kept_bytes() <= core.partial_cap);
-    // Its remaining data is read and not kept.
+    // The remaining data of the ended link is read and not kept.
     core.received(links[0], &mut vec![0; MIB]);
     assert_eq!(core.links[&links[0]].kept_bytes(), 0);
 }

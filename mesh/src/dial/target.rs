@@ -118,7 +118,7 @@ pub(crate) struct Target {
     next: Duration,
     /// The time of the last dial.
     last_dial: Option<Duration>,
-    /// Time since which there is no link. The longer ago it is, the longer the pauses may be.
+    /// Time since which the target has had no link. The maximum pause between dials grows with the time without a link.
     missing_since: Duration,
     /// The last hub found at this address.
     hub: Option<HubId>,
@@ -209,7 +209,7 @@ impl Targets {
             return;
         }
         self.targets.retain(|id, target| !of_dns(target) || ids.contains(id) || target.state != State::Waiting);
-        // The addresses may now belong to another hub, even to this one.
+        // The addresses may now belong to another hub, even if they belonged to this hub before.
         for target in self.targets.values_mut().filter(|target| of_dns(target) && target.own) {
             target.own = false;
             target.backoff.reset();
@@ -243,7 +243,8 @@ impl Targets {
                 continue;
             }
             wanted.insert(plan.target.clone());
-            // Both hubs learned of each other at about the same time, and one link is enough.
+            // Both hubs learned of each other at about the same time, and one link is enough. So the hub with the
+            // larger id waits before it dials.
             let courtesy = if own < hub { Duration::ZERO } else { DIAL_COURTESY };
             self.add(plan, DialSource::Advertised, Some(hub), now.at + courtesy);
         }
@@ -312,7 +313,7 @@ impl Targets {
         }
     }
 
-    /// Records that its link is ready.
+    /// Records that the link of a target is ready.
     pub(crate) fn ready(&mut self, id: &TargetId) {
         if let Some(target) = self.targets.get_mut(id) {
             target.attempts = 0;
@@ -324,7 +325,8 @@ impl Targets {
         }
     }
 
-    /// Records that its link has ended after it was in use for `lived`. Returns true if the log should have a warning.
+    /// Records that the link of a target has ended, after it was in use for `lived`. Returns true if the log should
+    /// have a warning.
     pub(crate) fn ended(
         &mut self,
         id: &TargetId,
@@ -357,7 +359,7 @@ impl Targets {
         end.wants_attention() && !std::mem::replace(&mut target.warned, true)
     }
 
-    /// Records that the last link to a hub in use has ended, whichever side dialed it. The hub is dialed soon at every
+    /// Records that the last link in use to a hub has ended, whichever side dialed it. The hub is dialed soon at every
     /// known address, whatever the results of earlier dials. `dialed` is the target of the lost link, which has its own
     /// pause.
     pub(crate) fn lost(&mut self, hub: HubId, dialed: Option<&TargetId>, now: Now, chance: u32) {

@@ -283,7 +283,7 @@ fn refusal(text: &str) -> String {
 
 #[test]
 fn a_token_is_sent_only_to_servers_that_ask_as_hubs_do() {
-    // The token itself is for hubs of version 2.0.0, and only with MESH_AUTH=both.
+    // Only hubs of version 2.0.0 receive the token itself, and only with MESH_AUTH=both.
     let (shown, opened) = dialed(false, |_| refusal(TOKEN_WANTED));
     assert!(shown == [false] && opened.as_ref().unwrap_err().contains("MESH_AUTH"), "{shown:?} {opened:?}");
     let (shown, opened) = dialed(true, |_| refusal(TOKEN_WANTED));
@@ -354,17 +354,17 @@ fn a_hub_with_a_challenge_must_prove_that_it_knows_the_token() {
         assert!(sent.len() == 2 && sent[0] == LINK_SCHEME && !sent[1].contains("token"), "{sent:?}");
         let refused = |opened: Result<bool, String>| opened.is_err_and(|error| error.contains("did not prove"));
         assert!(refused(dial(|credentials| credentials.reply(b"a guess", DIALER)).1));
-        assert!(refused(dial(|_| String::new()).1), "a stranger");
+        assert!(refused(dial(|_| String::new()).1), "a stranger sends no proof");
         let own = |credentials: &LinkCredentials| {
             let header = credentials.header();
             header[header.find("proof=").unwrap()..].to_owned()
         };
         assert!(refused(dial(own).1), "the dialer's own proof is returned");
-        // A recorded answer is of another nonce, even if the challenge is the same.
+        // A recorded answer is wrong even if the challenge is the same, because it is for another nonce.
         let before = LinkCredentials::parse(&sent[1]).unwrap().reply(b"token", DIALER);
         assert!(refused(challenged(sends_bearer, Some(issue(5)), move |_| before.clone()).1));
     }
-    // A stranger opens the link at once. Under MESH_AUTH=both, that may be a hub of version 2.0.0.
+    // A stranger opens the link immediately. With MESH_AUTH=both, the stranger may be a hub of version 2.0.0.
     assert!(challenged(false, None, |_| String::new()).1.unwrap_err().contains("did not prove"));
     assert_eq!(challenged(true, None, |_| String::new()).1, Ok(false));
 }
@@ -372,7 +372,7 @@ fn a_hub_with_a_challenge_must_prove_that_it_knows_the_token() {
 #[test]
 fn servers_without_the_subprotocol_receive_no_token() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    // They open a WebSocket without the subprotocol, as Go hubs do.
+    // Both servers open a WebSocket without the subprotocol, as Go hubs do.
     let (one, asked_one) = server(upgrade_to_websocket);
     let (other, asked_other) = server(upgrade_to_websocket);
     let opened = runtime.block_on(open([one, other].into(), None, &link(true), PATIENCE));

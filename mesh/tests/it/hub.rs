@@ -128,7 +128,7 @@ impl Hub {
         found.unwrap_or_else(|_| panic!("never: {what}: {:#?}", self.reading()))
     }
 
-    /// Waits until it is linked to these hubs, once each, and to no other.
+    /// Waits until the hub has one link to each of these hubs, and no other links.
     pub(crate) async fn until_linked_to(&mut self, hubs: &[u8]) -> Arc<MeshReading> {
         self.until("linked", |reading| linked(reading) == hubs.iter().map(|n| id(*n)).collect::<Vec<_>>()).await
     }
@@ -146,7 +146,7 @@ impl Hub {
     }
 }
 
-/// The hubs at the other ends of links; none while a link is not ready.
+/// The hubs at the other ends of links. Empty while any link is not ready.
 fn linked(reading: &MeshReading) -> Vec<HubId> {
     let all_ready = reading.links.iter().all(|link| link.ready);
     let mut hubs: Vec<HubId> = reading.links.iter().filter(|_| all_ready).filter_map(|link| link.hub).collect();

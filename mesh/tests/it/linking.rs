@@ -54,7 +54,7 @@ async fn hubs_that_dial_each_other_settle_on_one_link() {
 
 #[tokio::test]
 async fn the_link_dialed_by_the_smaller_id_is_kept() {
-    // The hub under test has id 5. It dials hub 9 and is dialed by it. The same is repeated with hub 1.
+    // The hub under test has id 5. It and hub 9 dial each other. Then it and hub 1 dial each other.
     for (other, dialed_stays) in [(9, true), (1, false)] {
         let door = door();
         let mut hub = hub(5, &[url(&door)]);
@@ -66,7 +66,7 @@ async fn the_link_dialed_by_the_smaller_id_is_kept() {
         gone.say(Opcode::Close, &1000_u16.to_be_bytes());
         assert_eq!(gone.hear_end(), Said::End);
         let one_gone = |reading: &mesh::MeshReading| reading.io.ended[LinkEnd::Double as usize] == 1;
-        let reading = hub.until("one left", one_gone).await;
+        let reading = hub.until("one link is left", one_gone).await;
         assert!(only_link(&reading).ready);
         assert_eq!(only_link(&reading).dialed, dialed_stays);
         stays.say(Opcode::Close, &1000_u16.to_be_bytes());
@@ -83,7 +83,7 @@ async fn a_hub_that_dials_again_replaces_its_first_link() {
     assert!(matches!(first.hear_end(), Said::Closed(1000, _)));
     drop(first);
     let second = |reading: &mesh::MeshReading| reading.io.opened == 2 && reading.links.len() == 1;
-    let reading = hub.until("one left", second).await;
+    let reading = hub.until("one link is left", second).await;
     assert!(only_link(&reading).ready);
 }
 
@@ -108,7 +108,7 @@ async fn a_hub_of_another_mesh_is_refused() {
     let reading = b.until("refused, twice", refused).await;
     let why = reading.dials[0].last_error.clone().unwrap_or_default();
     assert!(why.contains("HUB_MESH_NAMESPACE"), "{why}");
-    let reading = a.until("refusing", |reading| reading.io.ended[LinkEnd::WrongNamespace as usize] >= 1).await;
+    let reading = a.until("a link is refused", |reading| reading.io.ended[LinkEnd::WrongNamespace as usize] >= 1).await;
     assert_eq!(reading.io.opened, 0);
 }
 
@@ -141,7 +141,7 @@ async fn the_hello_must_name_the_hub_of_the_request() {
 async fn bytes_after_the_request_are_received() {
     let hub = hub(1, &[]);
     let mut wire = Wire::dial(hub.address, id(2), false);
-    // First in one segment, then byte by byte.
+    // The bytes arrive first in one segment, and then one by one.
     wire.say_hello(2, |_| ());
     wire.say(Opcode::Binary, &[]);
     assert_eq!(wire.hear_hello().hub, id(1));
@@ -158,7 +158,7 @@ async fn a_go_hub_is_linked_only_if_it_is_configured() {
     let failed = |reading: &mesh::MeshReading| {
         reading.dials[0].last_error.as_deref().is_some_and(|error| error.contains("MESH_LEGACY"))
     };
-    hub.until("told why", failed).await;
+    hub.until("the error names the setting", failed).await;
 }
 
 #[tokio::test]

@@ -125,11 +125,11 @@ async fn a_hub_that_stops_reading_does_not_affect_others() {
     let saturated = |reading: &MeshReading| {
         reading.io.saturations >= 1 && reading.links.iter().any(|link| link.saturated && link.hub == Some(id(9)))
     };
-    a.until("full", saturated).await;
+    a.until("the queue of the link is full", saturated).await;
     let ended = |reading: &MeshReading| {
         let ends = reading.io.ended;
         ends[mesh::LinkEnd::Stalled as usize] + ends[mesh::LinkEnd::Dead as usize] == 1
     };
-    a.until("let go", ended).await;
+    a.until("the link has ended", ended).await;
     a.until_linked_to(&[2]).await;
 }

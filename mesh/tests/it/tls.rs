@@ -1,4 +1,4 @@
-//! wss://
+//! Tests of links over TLS (`wss://`).
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The other end of a link, written by hand.
+//! A scripted hub at the other end of a link.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -70,7 +70,7 @@ pub(crate) enum Said {
     Binary(Vec<u8>),
     Text(String),
     Closed(u16, String),
-    /// Asserts that the socket has ended.
+    /// The end of the socket, without a close frame.
     End,
 }
 

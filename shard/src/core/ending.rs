@@ -21,7 +21,7 @@ impl Core {
         if matches!(session.phase, SessionPhase::Closing | SessionPhase::Retiring) {
             return;
         }
-        // A session that waits for its id has sent nothing.
+        // A session that still waits for its id has sent no messages that could be in flight.
         let is_open = session.phase == SessionPhase::Open;
         let names_protocol = session.names_protocol;
         if reason.overtakes_queue() {
@@ -38,7 +38,7 @@ impl Core {
         }
     }
 
-    /// Removes every message of which no byte is written from a session's queue.
+    /// Removes from a session's queue every message of which no byte has been written.
     pub(super) fn drop_unstarted(&mut self, id: SessionId, reason: CloseReason) {
         let Some(session) = self.session_mut(id) else { return };
         let peer = session.peer;
@@ -50,7 +50,7 @@ impl Core {
         self.stats.queued_bytes -= freed as u64;
     }
 
-    /// Ends a session whose client has closed it, or whose time is over. Notifies the router.
+    /// Ends a session that its client has closed, or that has timed out. Notifies the router.
     pub(super) fn end(&mut self, id: SessionId, reason: CloseReason, now: Now) {
         if self.session_mut(id).is_none_or(|session| session.phase == SessionPhase::Closing) {
             return;

@@ -11,8 +11,8 @@ use tracing::{debug, error};
 use super::Core;
 use crate::session::why_lost;
 
-/// Number of events of one session between two readings of the clock. The shortest event takes a tenth of a
-/// microsecond, as long as three readings.
+/// Number of events of one session that are processed between two readings of the clock. The shortest event takes 0.1
+/// us, which is as long as three readings.
 const EVENTS_PER_LOOK: usize = 8;
 
 impl Core {
@@ -72,7 +72,7 @@ impl Core {
             (Some(Err(violation)), _) => self.violated(id, violation, now),
             (None, _) => self.parser_failed(id, now),
         }
-        // The reader is gone.
+        // The session no longer parses data, so it keeps no incomplete message.
         self.keeps(id, 0, now);
     }
 
@@ -165,7 +165,7 @@ impl Core {
         }
     }
 
-    /// The socket has ended or failed.
+    /// Handles the end or the failure of a session's socket.
     pub(crate) fn lost(&mut self, id: SessionId, reason: CloseReason) {
         let now = self.now();
         let Some(session) = self.session_mut(id) else { return };
@@ -175,7 +175,7 @@ impl Core {
         self.perform_outputs(now);
     }
 
-    /// Data on a session's socket violates TLS. Its client receives an alert.
+    /// Handles data that violates TLS. The client of the session receives an alert.
     pub(crate) fn tls_failed(&mut self, id: SessionId, error: &std::io::Error) {
         if let Some(session) = self.session_mut(id) {
             debug!(peer = ?session.peer, address = %session.address, %error, "tls_failed");

@@ -14,7 +14,7 @@ use super::{Core, Due, Followup};
 use crate::queue::{Room, SendQueue};
 use crate::session::why_lost;
 
-/// The two lists of sessions to write. The list does not change the order within a session's queue.
+/// The two lists of sessions to write. Neither list changes the order of frames within a session's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Urgency {
     /// Sessions with messages addressed to them.
@@ -76,7 +76,7 @@ impl Core {
         match frame {
             Frame::Arena(range) => queue.push(signal, |out| out.extend_from_slice(&router.arena()[range.clone()])),
             Frame::Owned(bytes) => queue.push(signal, |out| out.extend_from_slice(bytes)),
-            // Presence, which has no origin.
+            // A template is a presence message, which has no origin.
             Frame::Template(template) => queue.push_shared(template, &peer, now.wall_ms),
         }
         let added = queue.len_bytes() - before;
@@ -114,7 +114,8 @@ impl Core {
         }
     }
 
-    /// Queues a ping or a pong ahead of the messages. They are bounded by [`SendQueue`], so they never end a session.
+    /// Queues a ping or a pong ahead of the messages. [`SendQueue`] limits the bytes of pings and pongs, so they never
+    /// close a session as a slow consumer.
     pub(super) fn push_control(&mut self, id: SessionId, push: impl FnOnce(&mut SendQueue)) {
         let Self { slots, queues, .. } = self;
         let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
@@ -123,7 +124,7 @@ impl Core {
         let before = queue.len_bytes();
         push(queue);
         let after = queue.len_bytes();
-        // A new control frame may replace another.
+        // The new frame may replace a longer one, so the queue may have shrunk.
         self.stats.queued_bytes = self.stats.queued_bytes + after as u64 - before as u64;
         self.mark_dirty(id, after.saturating_sub(before), Urgency::First);
     }
@@ -210,7 +211,7 @@ impl Core {
         loop {
             let is_later = self.first.is_empty() || (nth % 4 == 3 && !self.later.is_empty());
             let id = if is_later { self.later.pop_front() } else { self.first.pop_front() }?;
-            // It has ended since it was listed.
+            // The session may have ended since it was listed.
             let Some(session) = self.session_mut(id) else { continue };
             if is_later {
                 session.in_later = false;
@@ -262,8 +263,8 @@ impl Core {
         more
     }
 
-    /// Writes a session's queue until its socket accepts no more, up to [`WRITE_CHUNK_BYTES`], and the next chunks of a
-    /// roster with it.
+    /// Writes a session's queue until its socket accepts no more, up to [`WRITE_CHUNK_BYTES`] at a time. If the session
+    /// is receiving a roster, its next chunks are queued and written as well.
     pub(crate) fn flush_session(&mut self, id: SessionId) {
         let now = self.now();
         let before = self.stats.writes;
@@ -285,7 +286,8 @@ impl Core {
             && std::mem::take(&mut session.regained)
             && taken
         {
-            // The client reads, but slowly: much data may be queued before the pings.
+            // The client reads slowly. Much data may be queued before the pings, so the written bytes show that it is
+            // alive.
             session.life.shown(now.at);
         }
         self.finish_if_written(id);
@@ -369,7 +371,7 @@ impl Core {
         true
     }
 
-    /// Handles a socket that accepts nothing any more. Usually the client has reset the connection, perhaps with unread
+    /// Handles a socket that accepts no more data. Usually the client has reset the connection, perhaps with unread
     /// bytes. Data that the client sent before is still in the socket. The socket is read to its end, or for
     /// [`CLOSE_LINGER`].
     fn unwritable(&mut self, id: SessionId, reason: CloseReason) {

@@ -18,7 +18,7 @@ impl Core {
         self.wake_flusher();
     }
 
-    /// Moves letters to the mailboxes, as many as these accept.
+    /// Moves as many letters to the mailboxes as these accept.
     pub(crate) fn deliver(&mut self, to: &mut Mailboxes, cx: &mut Context<'_>) {
         if self.outboxes.deliver(to, cx, &mut self.bugs) {
             self.listening_since = self.now().at;
@@ -48,7 +48,7 @@ impl Core {
         for id in std::mem::take(&mut self.parked) {
             if let Some(session) = self.session_mut(id) {
                 session.parked = false;
-                // Its silence counts from now, because it was not read before.
+                // The silence of the session is measured from now, because the shard did not read while it was parked.
                 session.life.shown(now);
                 session.wake();
             }

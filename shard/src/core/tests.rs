@@ -103,13 +103,14 @@ async fn a_session_gets_new_credentials_and_an_ended_one_does_not() {
     let mut issued = Vec::new();
     for minute in 0..=11 {
         let now = Now { at: begin.at + minute * ICE_LOOK, ..begin };
-        // Its client answers pings.
+        // The client answers pings.
         core.session_mut(staying).expect("open").life.shown(now.at);
         core.wheel.expire(now.at, &mut core.due);
         core.expire(now);
         issued.push(core.router.stats().turn_credentials);
     }
-    // Each session had one with `connected`. The other renews its own after 300 and 600 s.
+    // Each of the two sessions got credentials with `connected`. The session that stays gets new ones after 300 s and
+    // 600 s.
     assert_eq!(issued, [2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 4, 4]);
     assert_eq!(core.session_mut(staying).expect("open").phase, SessionPhase::Open);
 }
@@ -137,11 +138,11 @@ async fn a_session_is_closed_once_however_little_of_the_budget_is_left() {
         sessions.push(adopt(&mut core, n).await);
     }
     let [(sender, ..), (slow, ..), others @ ..] = &sessions[..] else { panic!("ten sessions") };
-    // The first frame is partly written, so the rest of it cannot be removed...
+    // The first frame is partly written, so the rest of the frame cannot be removed.
     signal(&mut core, *sender, peer(1), MEBIBYTE - 200);
     while core.flush(1) {}
     assert!(core.session_mut(*slow).expect("open").queued_bytes() > SEND_FLOOR_BYTES);
-    // ...when others have exhausted the budget, each within its floor.
+    // Other sessions then exhaust the budget. Each of them queues less than its floor.
     for (n, _) in others.iter().enumerate() {
         signal(&mut core, *sender, peer(2 + n as u8), SEND_FLOOR_BYTES - 1000);
     }
@@ -183,7 +184,7 @@ async fn a_signal_has_an_outcome_although_the_previous_frame_closed_its_target()
             core.flush_session(*id);
         }
     }
-    // The target has discovered the first peer but not the second, whose discovery precedes its signal.
+    // The target has not discovered the second peer yet. So the discovery of that peer is queued before its signal.
     let [_, (sender, ..), (target, ..)] = &sessions[..] else { panic!("three sessions") };
     signal(&mut core, *sender, peer(2), 10);
     assert_eq!(core.session_mut(*target).and_then(|s| s.reason), Some(CloseReason::SlowConsumer));
@@ -258,7 +259,7 @@ async fn a_new_member_receives_several_chunks_in_one_turn() {
     }
     let (newcomer, ..) = sessions[2];
     let session = core.session_mut(newcomer).expect("open");
-    assert!(session.backlog, "a chunk is one step, and the members are visited twice");
+    assert!(session.backlog, "the roster needs several chunks: each has one member, and each member is visited twice");
     SockRef::from(session.write.tcp.as_ref()).set_send_buffer_size(MEBIBYTE).expect("set");
     core.flush_session(newcomer);
     let session = core.session_mut(newcomer).expect("open");
@@ -319,7 +320,7 @@ async fn sessions_that_the_hub_did_not_read_are_not_dead() {
         Some((SessionPhase::Open, 0)),
         "the sessions are not even pinged"
     );
-    // After the pause, it has as much time as any other session.
+    // After the pause, the session has as much time as any other session.
     let before = Life::new(Duration::MAX / 2);
     core.session_mut(id).expect("open").life = before;
     core.unpark();
@@ -349,7 +350,7 @@ async fn a_socket_that_accepts_nothing_is_dead_even_if_its_client_sends() {
     assert_eq!(core.router.stats().failed[proto::ErrorCode::PeerNotFound as usize], 2);
 }
 
-/// The defaults.
+/// The default limits.
 const SPACIOUS: SessionLimits = SessionLimits {
     send_queue_frames: proto::limits::DEFAULT_SEND_QUEUE_FRAMES,
     send_queue_bytes: proto::limits::DEFAULT_SEND_QUEUE_BYTES,
@@ -378,8 +379,8 @@ async fn senders_share_a_queue_and_the_hub_has_a_reserved_part() {
     }
     let queued = core.session_mut(target).expect("open").queued_bytes();
     assert!(taken[0] > 2 * MEBIBYTE && taken[0] < 4 * MEBIBYTE, "{taken:?}");
-    assert!(taken.iter().all(|&bytes| bytes >= 14_000), "there is room for one more: {taken:?}");
-    assert!(queued < 12 * MEBIBYTE, "the hub's own quarter: {queued}");
+    assert!(taken.iter().all(|&bytes| bytes >= 14_000), "each sender finds room for two signals: {taken:?}");
+    assert!(queued < 12 * MEBIBYTE, "a quarter is reserved for the hub's own messages: {queued}");
     assert_eq!(core.session_mut(target).and_then(|s| s.reason), None);
     // An empty queue accepts a message longer than a sender's share.
     let (idle, _read, _client) = adopt(&mut core, 201).await;

@@ -65,7 +65,7 @@ impl Core {
                 Due::Ice(id, due) => self.look_at_ice(id, due, now),
                 Due::GoAway(id, close_in, drain) if drain == self.drains => self.go_away(id, close_in, now),
                 Due::Retire(id, drain) if drain == self.drains => self.input(Input::Retire { session: id }, now),
-                // An operator has ended that drain.
+                // An operator has ended the drain of this entry.
                 Due::GoAway(..) | Due::Retire(..) => {}
             }
             if self.is_turn_over() && !self.due.is_empty() {
@@ -74,8 +74,8 @@ impl Core {
         }
     }
 
-    /// Sends a session new credentials for TURN if `due` has come, and schedules the next look. Checks are frequent, so
-    /// that few entries of ended sessions stay in the wheel.
+    /// Sends a session new credentials for TURN if `due` has come, and schedules the next check. Checks are frequent,
+    /// because the entry of an ended session stays in the timer wheel until its check.
     pub(super) fn look_at_ice(&mut self, id: SessionId, due: Duration, now: Now) {
         let Some(renewal) = self.ice_renewal else { return };
         if self.session_mut(id).is_none_or(|session| session.phase != SessionPhase::Open) {
@@ -103,7 +103,7 @@ impl Core {
         let Self { listening_since, patience, .. } = *self;
         let stalled = self.outboxes.is_stalled();
         let Some(session) = self.session_mut(id).filter(|s| s.phase == SessionPhase::Open) else { return };
-        // Its messages may still be in its socket, which is not read.
+        // The socket is not read at the moment, and may contain messages of the client.
         let since = if stalled || session.parked || session.meter.is_waiting() { now.at } else { listening_since };
         let look_again = match patience.judge(&mut session.life, session.blocked, since, now.at) {
             Verdict::Wait(at) => at,

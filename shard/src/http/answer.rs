@@ -156,7 +156,7 @@ pub(super) fn answer(
     };
     if let Err(text) = host {
         let refusal = HttpRefusal::new(HandshakeFailure::BadRequest, StatusCode::BAD_REQUEST, text);
-        // The client may see the end of this request at another place, so the connection ends.
+        // The client and the hub may disagree about where this request ends, so the connection is closed.
         return refuse(HttpRefusal { headers: &[("connection", "close")], ..refusal }, &mut request);
     }
     if !caller.is_clear {
@@ -168,9 +168,9 @@ pub(super) fn answer(
         && matches!(caller.entrance, Entrance::Both | Entrance::Hubs)
         && door.links.as_ref().is_some_and(|links| links.is_legacy(caller.address));
     let is_link = wants_socket && (legacy || matches!(offer, Offer::Spoken | Offer::Unknown));
-    // The order of checks is the same as in the Go hub: token, id, upgrade. The origin is checked before them, so that
-    // a page of a refused origin learns nothing about tokens. Peers and hubs have different tokens: a peer's token
-    // opens no link.
+    // The order of checks is the same as in the Go hub: token, id, upgrade. The origin is checked first, so that a page
+    // of a refused origin learns nothing about tokens. Peers and hubs have different tokens: a peer's token opens no
+    // link.
     let headers = request.headers();
     let mut proof = None;
     let checked = door.check_origin(headers).and_then(|()| {
@@ -241,7 +241,7 @@ fn switched<B>(response: Response<B>, protocol: Option<&'static str>) -> Respons
     response
 }
 
-/// Checks the resume secret of a request. A wrong one is counted and ignored: the peer is admitted without it.
+/// Checks the resume secret of a request. A wrong secret is counted and ignored: the peer is admitted without it.
 fn resumed(door: &Door, query: &Query, peer: &PeerId, stats: &mut IoStats) -> Option<Lineage> {
     let checked =
         query.resume.as_deref().filter(|shown| !shown.is_empty()).map(|shown| door.resume_keys.check(peer, shown));
@@ -286,7 +286,7 @@ pub(super) async fn page_in_turn(
 ///
 /// # Errors
 ///
-/// The refusal, if it would wait too long.
+/// Returns the refusal if the wait would be too long.
 pub(super) async fn in_turn(
     door: &Door,
     caller: Caller<'_>,

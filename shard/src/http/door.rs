@@ -1,4 +1,4 @@
-//! Admission: who may connect, and the destination of their sockets.
+//! Admission: decides who may connect, and where the sockets go.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -38,14 +38,14 @@ const ADMIN_ONLY: &str = "this port serves only pages for operators (ADMIN_PORT)
 const BEARER_REFUSED: &str = "unauthorized: this hub accepts proofs of MESH_TOKEN and not the token itself (MESH_AUTH=challenge): update the \
      dialing hub";
 
-const WRONG_PROOF: &str = "unauthorized: the proof is of another MESH_TOKEN: set the same one on every hub";
+const WRONG_PROOF: &str = "unauthorized: the proof is of another MESH_TOKEN: set the same MESH_TOKEN on every hub";
 
-const STALE_CHALLENGE: &str = "unauthorized: the challenge has expired or was answered before: ask for a new one";
+const STALE_CHALLENGE: &str = "unauthorized: the challenge has expired or was answered before: ask for a new challenge";
 
-/// Maximum length of an origin in an answer and in the log, in bytes. The rest of a longer one is cut off.
+/// Maximum length of an origin in an answer and in the log, in bytes. A longer origin is cut off.
 const MAX_SHOWN_ORIGIN: usize = 256;
 
-/// Maximum number of tokens of a request that are checked. Proxies add one at most.
+/// Maximum number of tokens of a request that are checked. A proxy adds at most one token.
 const MOST_TOKENS: usize = 4;
 
 /// Groups of readers of pages. Each has rate limits of its own, so that none can use up the share of another.
@@ -60,13 +60,13 @@ pub(super) enum Readers {
 }
 
 impl Readers {
-    /// Readers who have proved nothing, at a listener of this kind.
+    /// The group of readers without ADMIN_TOKEN and login cookie, at a listener of this kind.
     pub(super) fn at(entrance: Entrance) -> Self {
         if entrance == Entrance::Admin { Self::AdminPort } else { Self::Public }
     }
 }
 
-/// Limits that tests replace by small ones.
+/// Limits that tests replace by smaller limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DoorTuning {
     /// Maximum number of connections of one listener that are not WebSockets.
@@ -80,7 +80,7 @@ impl Default for DoorTuning {
     }
 }
 
-/// Admission: who may connect, and the destination of their sockets.
+/// Admission: decides who may connect, and where the sockets go.
 pub(crate) struct Door {
     pub(crate) shards: u16,
     pub(crate) keys: Keys,
@@ -120,8 +120,8 @@ impl Door {
         self.tls.as_ref().is_some_and(|(ports, _)| ports.contains(&port))
     }
 
-    /// Decides about a connection before anything is read from it. A connection of a trusted proxy is counted for its
-    /// client when that is known, not for the proxy.
+    /// Decides about a connection before anything is read from it. A connection of a trusted proxy is not counted for
+    /// the proxy. [`Self::enter`] counts it for the client when the client is known.
     pub(crate) fn admit(&self, entrance: Entrance, address: SocketAddr) -> Result<Option<Place>, NoEntry> {
         match entrance {
             // Operators and hubs have their own ports with their own files, which peers cannot use up.
@@ -241,7 +241,7 @@ impl Door {
                 let token = str::from_utf8(shown).map_err(|_| TokenRefusal::Malformed);
                 match token.and_then(|token| tokens.check(token, SystemTime::now())) {
                     Ok(allowed) => return Ok(Some(allowed)),
-                    // The refusal of a JWT tells more than that of any other text.
+                    // The refusal of a JWT is more specific than the refusal of text that is not a JWT.
                     Err(no) if refusal.is_none_or(|had| had == TokenRefusal::Malformed) => refusal = Some(no),
                     Err(_) => {}
                 }
@@ -249,7 +249,7 @@ impl Door {
         }
         let shown = query.shown(headers).next().is_some();
         Err(match refusal {
-            // It may be meant as AUTH_TOKEN.
+            // The client may have intended the text as AUTH_TOKEN.
             Some(TokenRefusal::Malformed) if self.auth_token.is_some() => {
                 let refusal = HttpRefusal::unauthorized(HandshakeFailure::Unauthorized, "unauthorized", shown);
                 HttpRefusal { token: Some(TokenRefusal::Malformed), ..refusal }

@@ -45,8 +45,8 @@ pub(crate) struct FilePool {
     pub(crate) wanted: Arc<Wanted>,
 }
 
-/// A listener without a connection to drop waits for a file. Another listener of the same kind then drops a connection
-/// for it.
+/// A request from one listener to the other listeners of its kind. A listener that waits for a file, and has no
+/// connection to drop itself, asks the others to drop one.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     is_open: AtomicBool,
@@ -71,7 +71,8 @@ impl Wanted {
     }
 }
 
-/// Each kind has its own share, so that a crowd of peers leaves files for links and operators.
+/// The file pools of the kinds of listeners. Each kind has its own share, so that a crowd of peers leaves files for
+/// links and operators.
 #[derive(Clone, Debug)]
 pub(crate) struct DoorFiles {
     peers: FilePool,

@@ -70,7 +70,8 @@ impl Gate {
         self.crowd.free(proxy)
     }
 
-    /// Whether to log now that connections are refused. The limit on these lines is for the whole hub.
+    /// Decides whether to log a refusal. The rate of these lines is limited for the whole hub. Returns the number of
+    /// refusals since the last line.
     pub(crate) fn refused(&self, now: Instant) -> Option<u64> {
         self.crowd.refused(now)
     }
@@ -93,8 +94,8 @@ impl Gate {
         }
         let (mut stream, text) = (stream, no.explain());
         if speaks_tls {
-            // A sentence would need a handshake, whose cost the limit avoids. The alert shows at least that the hub,
-            // and not the network, has ended the connection.
+            // A text answer would need a TLS handshake, and the limit exists to avoid its cost. The alert shows at
+            // least that the hub, and not the network, has ended the connection.
             _ = stream.write(&REFUSAL_ALERT);
             _ = stream.read(&mut [0; 2048]);
             return;
@@ -135,7 +136,8 @@ mod tests {
         let (gate, now) = (gate(50), Instant::now());
         // Ten addresses take turns.
         let admitted = (0..500).filter(|n| gate.admit(address(n % 10), false, now).is_ok()).count();
-        // The burst, and the reserve while the addresses are still quiet. Refused attempts count as well.
+        // The admitted connections are those of the burst, and those of the reserve while the addresses still count as
+        // quiet. Refused attempts count, too.
         assert_eq!(admitted, 100);
         assert_eq!(gate.admit(address(3), false, now).err(), Some(NoEntry::Busy));
         assert_eq!(gate.admit(None, false, now).err(), Some(NoEntry::Busy), "a proxy has no reserve");
@@ -154,7 +156,7 @@ mod tests {
         assert!(gate.admit(address(1), false, now).is_ok(), "it has a place again");
     }
 
-    /// A flood must cost no more than its sockets.
+    /// A flood of connections must cost the hub little more than the sockets.
     #[test]
     fn the_rate_of_answered_refusals_is_bounded() {
         let gate = gate(0);

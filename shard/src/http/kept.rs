@@ -16,9 +16,9 @@ use proto::limits::{ANSWER_TIMEOUT, HTTP_IDLE_TIMEOUT, REQUEST_BURST, REQUEST_HE
 /// The timeouts of HTTP connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
-    /// Time for the first request. Later changes of the state are noticed within this time, too.
+    /// Time for the first request. A change of the state is noticed within this time at the latest.
     pub(crate) head: Duration,
-    /// Time for an answer: for making and writing it.
+    /// Time for making and writing an answer.
     pub(crate) answer: Duration,
     /// Time between two requests.
     pub(crate) idle: Duration,
@@ -104,7 +104,8 @@ impl Kept {
         }
     }
 
-    /// Time for which the connection may stay in its state. The caller asks again by then.
+    /// Time for which the connection may stay in its state. `None` if the time is over. The caller asks again after
+    /// that time.
     pub(super) fn patience(&self, now: Instant) -> Option<Duration> {
         let allowed = match self.state.get() {
             State::New => self.timeouts.head,
@@ -112,7 +113,7 @@ impl Kept {
             State::Idle => self.timeouts.idle,
         };
         let left = (self.since.get() + allowed).saturating_duration_since(now);
-        // The state may change in the meantime.
+        // The state may change in the meantime, so the caller must ask again soon.
         (!left.is_zero()).then_some(left.min(self.timeouts.head))
     }
 }
@@ -200,7 +201,7 @@ mod tests {
         runtime.block_on(kept.asked());
         kept.streams();
         assert_eq!(stays(&kept), 30);
-        // Long after its start, it still has 30 s from the last time when everything was written.
+        // Long after its start, the stream still has 30 s from the last time at which everything was written.
         kept.since.set(Instant::now() - 100 * SECOND);
         assert_eq!(kept.patience(Instant::now()), None);
         kept.flushed();
@@ -208,7 +209,8 @@ mod tests {
         assert!(kept.patience(Instant::now()).is_some());
     }
 
-    /// hyper flushes as [`KeptStream`] expects: not while an answer is made, but when its last bytes are written.
+    /// hyper flushes the socket when the last bytes of an answer are written, and not while the answer is made.
+    /// [`KeptStream`] relies on this.
     #[test]
     fn an_answer_that_was_written_leaves_the_connection_idle() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -9,12 +9,12 @@ use proto::limits::{PAGE_PATIENCE, PAGE_RATE, PAGE_RESERVE_BURST, PAGE_RESERVE_R
 use crate::crowd::address_hash;
 use crate::pace::Pace;
 
-/// The rate limits of a shard's pages at one kind of ports.
+/// The rate limits of a shard's pages for one group of readers.
 #[derive(Debug)]
 pub(crate) struct PageRates {
     keys: Keys,
-    /// Indexed by a keyed hash of the address: new addresses evict no others, and nobody can choose another address's
-    /// slot.
+    /// The shares of addresses, indexed by a keyed hash of the address. So new addresses evict no others, and nobody
+    /// can choose another address's slot.
     reserves: Box<[Pace]>,
     shared: Pace,
 }
@@ -26,8 +26,8 @@ impl PageRates {
         Self { keys, reserves, shared: Pace::new(PAGE_RATE, PAGE_RATE) }
     }
 
-    /// Takes a turn: from the address's own share if one is due, otherwise from the common share. Returns the time to
-    /// wait. `None` if that would be too long.
+    /// Takes a turn from the address's own share if one is due, otherwise from the common share. Returns the time to
+    /// wait for the turn. `None` if the wait would be too long.
     pub(crate) fn take(&mut self, address: IpAddr, now: Instant) -> Option<Duration> {
         let place = self.place(address);
         let own = self.reserves.get_mut(place).and_then(|own| own.take_within(now, Duration::ZERO));

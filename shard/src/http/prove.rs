@@ -12,7 +12,7 @@ use proto::{PeerId, isolated};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// PEER_ID_PROOF, if it is not `off`: clients with a key must prove that their id is its hash.
+/// PEER_ID_PROOF, if it is not `off`: clients that send a key must prove that they own the key whose hash is their id.
 #[derive(Clone, Debug)]
 pub struct IdProofs {
     /// Whether clients without a key are refused, unless the `sub` of their token names the id.
@@ -24,13 +24,13 @@ pub struct IdProofs {
 /// Why a client has not proven its id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NoProof {
-    /// Its connection has ended.
+    /// The client's connection has ended.
     Gone,
-    /// It sent nothing in time.
+    /// The client did not send the proof in time.
     Late,
-    /// It sent something else, or a wrong signature.
+    /// The client sent another message than a proof, or a wrong signature.
     Wrong,
-    /// Its signature is for a host that is not this hub.
+    /// The client's signature is for a host that is not this hub.
     Host,
 }
 
@@ -61,8 +61,8 @@ impl From<io::Error> for NoProof {
     }
 }
 
-/// Asks the client behind an upgraded socket to prove that the id of this key is its own. `read` are the bytes that
-/// arrived after its request. Returns those that follow the proof.
+/// Asks the client of an upgraded socket to prove that it has the private key of its id. `read` contains the bytes that
+/// arrived after the client's request. Returns the bytes that follow the proof.
 pub(super) async fn prove(
     socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
     read: Bytes,
@@ -91,7 +91,7 @@ pub(super) async fn prove(
 async fn answer(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), read: Bytes) -> Result<(Proof, Bytes), NoProof> {
     let mut decoder = Decoder::new(MAX_ID_PROOF_BYTES);
     let mut unread = read.to_vec();
-    // Pings before the message, and the fragments of it, are bounded like the message.
+    // Limits the bytes of the pings before the message, and of the fragments of the message.
     let mut left = 4 * MAX_ID_PROOF_BYTES;
     loop {
         let progress = isolated(|| {
@@ -135,7 +135,7 @@ async fn answer(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), read: Bytes)
 /// The content of a frame of the client.
 enum Sent {
     Proof(Proof),
-    /// The pong to its ping.
+    /// The client has sent a ping. Contains the frame of the pong.
     Ping(Vec<u8>),
     Nothing,
 }
@@ -197,7 +197,7 @@ mod tests {
         let early = Bytes::copy_from_slice(early);
         let client = async {
             let nonce = nonce(&mut client).await;
-            // The hub may have closed before it has read everything.
+            // The hub may have closed the connection before it has read the whole answer.
             _ = client.write_all(&answer(&nonce)).await;
             client
         };
@@ -228,7 +228,7 @@ mod tests {
             Box::new(|nonce| other.proof(HOST, &text(HOST, nonce, &owner.peer))),
             Box::new(|_| recorded.clone()),
             Box::new(|nonce| owner.proof(HOST, &text(HOST, nonce, &other.peer))),
-            // It signed for a hostile hub, which passes it on with another name.
+            // The owner signed for a hostile hub, which forwards the proof under the name of this hub.
             Box::new(|nonce| owner.proof(HOST, &text("rogue.example", nonce, &owner.peer))),
             Box::new(|nonce| owner.proof(HOST, nonce)),
             Box::new(|_| frame(ws::Opcode::Text, br#"{"type":"announce"}"#)),

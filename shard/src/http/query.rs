@@ -35,7 +35,7 @@ impl Query {
         query
     }
 
-    /// The id of a peer: the one in the query, or else the one in its token, or that of its key.
+    /// The id of a peer: from the query, or else from its token or its key (`proven`).
     pub(super) fn peer(&self, proven: Option<PeerId>) -> Result<PeerId, HttpRefusal> {
         match (&self.peer_id, proven) {
             (None, Some(peer)) => Ok(peer),

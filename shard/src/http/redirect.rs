@@ -9,8 +9,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use super::handshake;
 
 /// Redirects a request to the same path of the same host, at this port of https. Programs that do not follow redirects
-/// get a sentence, and so do all methods that send data: their data has been sent without protection, and should not be
-/// sent like this again.
+/// get a sentence. Requests with methods that send data get only the sentence: their data has been sent without
+/// protection, and should not be sent like this again.
 pub(super) fn redirect<B>(request: &Request<B>, https_port: u16) -> Response<Full<Bytes>> {
     let scheme = if handshake::wants_websocket(request) { "wss" } else { "https" };
     let target = host(request).map(|host| match https_port {
@@ -28,7 +28,7 @@ pub(super) fn redirect<B>(request: &Request<B>, https_port: u16) -> Response<Ful
     let headers = response.headers_mut();
     headers.extend(location.map(|location| (LOCATION, location)));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    // Browsers must ask again if the hub stops speaking TLS one day.
+    // Browsers must not remember the redirect, because the hub may stop speaking TLS one day.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // The text contains the host that the client has sent.
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

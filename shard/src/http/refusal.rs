@@ -19,10 +19,10 @@ use crate::proxies::NoHead;
 use crate::stats::HandshakeFailure;
 use crate::tokens::TokenRefusal;
 
-/// The close code that stands for 403.
+/// The close code that corresponds to the HTTP status 403.
 pub(super) const FORBIDDEN: u16 = 4403;
 
-/// Maximum length of the text of a close frame, in bytes (RFC 6455, 5.5). The rest of a longer one is cut off.
+/// Maximum length of the text of a close frame, in bytes (RFC 6455, 5.5). A longer text is cut off.
 const MAX_CLOSE_TEXT: usize = 123;
 
 /// A refused request, with its answer.
@@ -38,7 +38,8 @@ pub(super) struct HttpRefusal {
     pub(super) token: Option<TokenRefusal>,
     /// The challenge for a hub, as a value of `WWW-Authenticate`.
     pub(super) challenge: Option<String>,
-    /// Whether it is counted and logged. The first answer to a hub that asks for a challenge is not.
+    /// Whether the refusal is counted and logged. The answer that gives a hub its challenge is neither counted nor
+    /// logged.
     pub(super) is_counted: bool,
 }
 
@@ -57,8 +58,8 @@ impl HttpRefusal {
     }
 
     /// The close frame that refuses a client that offers [`CLIENT_SUBPROTOCOL`](proto::CLIENT_SUBPROTOCOL): browsers
-    /// show pages neither status nor text of a refused upgrade. `None` if such a client is refused by HTTP, too, since
-    /// only a wrong address or program causes it.
+    /// show pages neither status nor text of a refused upgrade. `None` if such a client is refused by HTTP as well,
+    /// because only a wrong URL or a wrong program causes this refusal.
     pub(super) fn close_frame(&self) -> Option<(u16, String)> {
         let (code, mut text) = match (self.status, self.retry_after) {
             (StatusCode::UNAUTHORIZED, _) => (4401, self.text.to_string()),
@@ -97,7 +98,7 @@ impl HttpRefusal {
         Self { token: Some(no), ..refusal }
     }
 
-    /// The refusal of a client behind a proxy. It is the answer that a direct client gets before its request is read.
+    /// The refusal of a client behind a proxy. A direct client gets the same answer before its request is read.
     pub(super) fn before_reading(no: NoEntry, retry_after: u64) -> Self {
         let refusal = Self::new(no.failure(), StatusCode::SERVICE_UNAVAILABLE, no.explain());
         Self { retry_after: Some(retry_after), ..refusal }
@@ -155,7 +156,8 @@ pub(super) fn count_no_tls(core: &mut Core, no: &NoTls, address: SocketAddr) {
     }
 }
 
-/// Counts a connection of a trusted proxy that did not begin with a PROXY head. Logs such connections now and then.
+/// Counts a connection of a trusted proxy that did not begin with a PROXY head. Such connections are logged at a
+/// limited rate.
 pub(super) fn count_no_head(core: &mut Core, no: &NoHead, address: SocketAddr) {
     core.stats_mut().handshake_failures[HandshakeFailure::ProxyHead as usize] += 1;
     if let Some(times) = core.proxies_refused.count() {
@@ -163,7 +165,7 @@ pub(super) fn count_no_head(core: &mut Core, no: &NoHead, address: SocketAddr) {
     }
 }
 
-/// Counts a peer that has not proven its id. Logs such peers now and then.
+/// Counts a peer that has not proven its id. Such peers are logged at a limited rate.
 pub(super) fn count_no_proof(core: &mut Core, no: NoProof, address: SocketAddr) {
     core.stats_mut().handshake_failures[HandshakeFailure::IdProof as usize] += 1;
     if let Some(times) = core.proofs_refused.count() {
@@ -171,7 +173,7 @@ pub(super) fn count_no_proof(core: &mut Core, no: NoProof, address: SocketAddr) 
     }
 }
 
-/// Counts a connection that is refused before anything is read. Logs such connections now and then.
+/// Counts a connection that is refused before anything is read. Such connections are logged at a limited rate.
 pub(crate) fn count_no_entry(gate: &Gate, core: &mut Core, refusal: NoEntry, address: SocketAddr) {
     let failure = refusal.failure();
     core.stats_mut().handshake_failures[failure as usize] += 1;

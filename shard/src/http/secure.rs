@@ -21,7 +21,8 @@ const SPEAK_TLS: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; c
 /// The handshakes of a shard.
 pub(crate) struct Handshakes {
     acceptor: Acceptor,
-    /// One step at a time: each takes about 100 us of CPU, and all other work has its turn between two of them.
+    /// Allows one step of a handshake at a time. A step takes about 100 us of CPU, and all other work of the shard has
+    /// its turn between two steps.
     turn: Semaphore,
     waiting: Cell<usize>,
 }
@@ -38,7 +39,7 @@ impl NoTls {
         Self { failure: Some(failure), detail: detail.into() }
     }
 
-    /// A client speaks TLS at a port without TLS.
+    /// The failure of a client that speaks TLS at a port without TLS.
     pub(super) fn at_plain_port(port: u16) -> Self {
         let detail = format!(
             "a client uses TLS at port {port}, which has none: set TLS_CERT, TLS_KEY and TLS_PORTS to add it, or use \
@@ -95,7 +96,7 @@ impl Handshakes {
             }
             Ok(()) => Ok(stream),
             Err(no) => {
-                // The client must read the alert, which has the reason, before the connection is reset.
+                // The alert tells the client the reason. The client must read it before the connection is reset.
                 leave(stream.into_parts().0, &[]).await;
                 Err(no)
             }
@@ -132,7 +133,7 @@ impl Handshakes {
     }
 }
 
-/// A place among [`TLS_TURNS`].
+/// One of [`TLS_TURNS`] places for handshakes that wait for their turn.
 struct Waiting<'a>(&'a Cell<usize>);
 
 impl<'a> Waiting<'a> {
@@ -235,7 +236,7 @@ pub(super) mod tests {
                 crowd.push(client);
                 servers.push(server);
             }
-            // All of them are ready at once.
+            // All handshakes are ready at the same moment.
             for server in servers {
                 let handshakes = std::rc::Rc::clone(&handshakes);
                 tasks.spawn_local(async move { handshakes.shake_hands(server, Instant::now()).await.is_ok() });

@@ -285,7 +285,7 @@ fn the_oldest_request_is_closed_when_a_listener_is_full() {
     });
 }
 
-/// Otherwise each newcomer would wait for a tick.
+/// A listener makes room when a connection arrives. Otherwise each new connection would wait for a tick.
 #[test]
 fn room_is_made_at_once() {
     run(async {
@@ -327,7 +327,7 @@ fn a_listener_whose_connections_are_all_admitted_waits_until_one_ends() {
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(GET).unwrap();
         let answer = tokio::task::spawn_local(answer_to(client));
-        // Enough turns to answer it, with many looks at the sockets.
+        // So many turns that the answer would have arrived, if the listener had accepted the connection.
         for _ in 0..5000 {
             tokio::task::yield_now().await;
         }
@@ -352,7 +352,7 @@ fn the_oldest_handshake_makes_room_at_a_port_with_tls() {
             client.write_all(bytes).unwrap();
             client
         };
-        // Silent, with half a hello, and in the middle of a handshake.
+        // A silent client, one that has sent half a hello, and one in the middle of its handshake.
         let clients = [connect(&[]), connect(&hello()[..20]), connect(&hello())];
         let accepts = tokio::task::spawn_local(accepts);
         let [silent, half, waiting] = clients;

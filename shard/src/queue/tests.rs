@@ -209,12 +209,12 @@ fn a_question_replaces_other_pings_and_reports_when_it_is_written() {
         queue.push_question(b"abcdefgh");
         queue.push_ping();
         assert_eq!(queue.len_bytes(), 3 + 10);
-        assert!(queue.advance(1, |_| ()), "a byte closer");
+        assert!(queue.advance(1, |_| ()), "the question has moved forward by a byte");
         let mut out = Vec::new();
         while !queue.is_empty() {
             let n = queue.next().len().min(step);
             out.extend_from_slice(&queue.next()[..n]);
-            assert!(queue.advance(n, |_| ()), "closer, or out");
+            assert!(queue.advance(n, |_| ()), "the question has moved forward or is written");
         }
         assert_eq!(out, b"aa\x89\x08abcdefgh");
         queue.push_ping();
@@ -237,7 +237,7 @@ fn unread_pongs_are_bounded() {
     }
     let out = write_out(&mut queue, 1000);
     let (mut rest, mut pongs) = (&out[..], Vec::new());
-    // The rest of the ping before the question.
+    // Skips the rest of the ping that precedes the question.
     rest = &rest[127 - 5..];
     while let [0x8a, len, payload @ ..] = rest {
         pongs.push(u32::from_be_bytes(*payload.first_chunk().expect("a number")));

@@ -10,7 +10,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::{Allowed, SKEW_MS, TokenRefusal, TokenRules, millis, numeric_date};
 
-/// The fields of a token's header that matter here.
+/// The fields of a token's header that the hub uses.
 #[derive(Deserialize)]
 pub(super) struct Header {
     pub(super) alg: String,
@@ -18,7 +18,7 @@ pub(super) struct Header {
     pub(super) crit: Option<IgnoredAny>,
 }
 
-/// The claims that matter here.
+/// The claims that the hub uses.
 #[derive(Deserialize)]
 pub(super) struct Claims {
     sub: Option<String>,
@@ -30,7 +30,7 @@ pub(super) struct Claims {
     class: Option<String>,
 }
 
-/// One name or several.
+/// One name, or a list of names.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Names {
@@ -51,7 +51,7 @@ impl Names {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Network {
-    /// With the rights of a member.
+    /// The name of a network in which the peer has the rights of a member.
     Name(String),
     Rule(Rule),
 }

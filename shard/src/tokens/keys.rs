@@ -1,7 +1,7 @@
 //! Keys that check tokens, each for one algorithm or family of algorithms.
 //!
-//! The type of a key decides for which algorithms it is used, never the token: a public key cannot become the secret of
-//! an HMAC.
+//! The type of a key decides for which algorithms the key is used. The token never decides this, so a public key cannot
+//! become the secret of an HMAC.
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use proto::limits::{MAX_JWKS_BYTES, MAX_TOKEN_KEYS};
 use serde::Deserialize;
 
-/// Minimum length of a secret, in bytes: that of a hash of HS256 (RFC 7518, 3.2).
+/// Minimum length of a secret, in bytes: the length of an HS256 hash (RFC 7518, 3.2).
 const SHORTEST_SECRET: usize = 32;
 
-/// Length of an RSA modulus of 2048 bits, the shortest that is accepted, in bytes.
+/// Minimum length of an RSA modulus, in bytes (2048 bits).
 const SHORTEST_RSA: usize = 256;
 
 /// Length of an uncompressed point of P-256, in bytes.
@@ -25,7 +25,8 @@ const ED25519_KEY: usize = 32;
 /// A key that checks tokens.
 #[derive(Clone)]
 pub struct TokenKey {
-    /// Its name: only tokens with this `kid`, or with none, are checked with it. `None`: tokens with any.
+    /// The name of the key. The key checks only tokens with this `kid` or without a `kid`. `None`: the key checks
+    /// tokens with any `kid`.
     kid: Option<Box<str>>,
     algorithms: &'static [Algorithm],
     key: DecodingKey,
@@ -53,7 +54,7 @@ impl fmt::Debug for TokenKey {
     }
 }
 
-/// Why a key is not valid. A sentence: what is wrong, then what to do.
+/// Why a key is not valid: a sentence that says what is wrong, and then what to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KeyProblem(&'static str);
 
@@ -75,7 +76,7 @@ impl TokenKey {
     ///
     /// # Errors
     ///
-    /// If it is shorter than 32 bytes.
+    /// If the secret is shorter than 32 bytes.
     pub fn of_secret(secret: &[u8]) -> Result<Self, KeyProblem> {
         const SHORT: KeyProblem =
             KeyProblem("a secret is too short: use 32 characters or more, for example from `openssl rand -hex 32`");
@@ -90,7 +91,7 @@ impl TokenKey {
     ///
     /// # Errors
     ///
-    /// If there is none, or another one, or more than [`MAX_TOKEN_KEYS`].
+    /// If the text contains no key, a key of another kind, or more than [`MAX_TOKEN_KEYS`] keys.
     pub fn all_of_pem(text: &str) -> Result<Vec<Self>, KeyProblem> {
         const END: &str = "-----END";
         if text.contains("PRIVATE KEY-----") {
@@ -125,12 +126,12 @@ impl TokenKey {
         Self { kid: None, algorithms, key }.of_length(length)
     }
 
-    /// The public keys for signatures in a set (RFC 7517, 5). Keys of other algorithms, and symmetric keys, are left
-    /// out: a set is public.
+    /// The public keys for signatures in a set (RFC 7517, 5). Symmetric keys are left out, because a set is public.
+    /// Keys of other algorithms are left out, too.
     ///
     /// # Errors
     ///
-    /// If it is not a set, has no key that can be used, or is too large.
+    /// If the bytes are not a set, or if the set is too large or has no usable key.
     pub fn all_of_jwks(bytes: &[u8]) -> Result<Vec<Self>, KeyProblem> {
         #[derive(Deserialize)]
         struct Set {
@@ -183,7 +184,7 @@ impl TokenKey {
         Self { kid, algorithms, key }.of_length(length).ok()
     }
 
-    /// Refuses keys of other lengths than those of the algorithm.
+    /// Refuses a key whose length is not valid for its algorithm.
     fn of_length(self, length: usize) -> Result<Self, KeyProblem> {
         let fits = if self.algorithms == RSA {
             length >= SHORTEST_RSA
@@ -193,12 +194,12 @@ impl TokenKey {
         if fits { Ok(self) } else { Err(UNUSABLE) }
     }
 
-    /// Whether it may check a token with this key id and algorithm.
+    /// Whether this key may check a token with this key id and algorithm.
     pub(super) fn is_for(&self, kid: Option<&str>, algorithm: Algorithm) -> bool {
         self.has(algorithm) && (self.kid.is_none() || kid.is_none() || self.is_named(kid))
     }
 
-    /// Whether it has this name.
+    /// Whether this key has this name.
     pub(super) fn is_named(&self, kid: Option<&str>) -> bool {
         self.kid.is_some() && self.kid.as_deref() == kid
     }

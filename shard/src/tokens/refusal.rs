@@ -3,23 +3,24 @@
 /// Why a token is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TokenRefusal {
-    /// It is not a JWT of at most [`MAX_TOKEN_BYTES`](proto::limits::MAX_TOKEN_BYTES).
+    /// The text is not a JWT of at most [`MAX_TOKEN_BYTES`](proto::limits::MAX_TOKEN_BYTES).
     Malformed,
-    /// It names an algorithm that the hub does not know, such as `none`, or that is not that of its key.
+    /// The hub does not support the token's algorithm (for example `none`), or the token's key is not for this
+    /// algorithm.
     Algorithm,
-    /// The hub does not know its key.
+    /// The hub does not know the token's key.
     UnknownKey,
     /// The signature is wrong.
     Signature,
-    /// Its `exp` has passed.
+    /// The token's `exp` has passed.
     Expired,
-    /// Its `nbf` has not come yet.
+    /// The token's `nbf` has not come yet.
     NotYetValid,
-    /// Its `aud` does not name this hub.
+    /// The token's `aud` does not name this hub.
     Audience,
-    /// Its `iss` is not a known issuer.
+    /// The token's `iss` is not a known issuer.
     Issuer,
-    /// Its `sub` is another peer.
+    /// The token's `sub` names another peer.
     Subject,
     /// A claim has the wrong form, or is too large.
     Claims,

@@ -81,7 +81,7 @@ impl Tokens {
     }
 }
 
-/// A token with any header, signed by nobody, or with this signature.
+/// A token with this header and this signature, which may be wrong or empty.
 fn raw(header: &Value, claims: &Value, signature: &str) -> String {
     format!("{}.{}.{signature}", encoded(header.to_string().as_bytes()), encoded(claims.to_string().as_bytes()))
 }
@@ -261,7 +261,11 @@ fn times_audiences_and_issuers_are_checked() {
     }
     // The clock of the issuer may be a little ahead.
     assert!(open.now(&hmac(&json!({ "nbf": now + 20, "exp": now as f64 + 0.9 + 60.0 }))).is_ok());
-    assert_eq!(open.refusal(&hmac(&json!({ "aud": "hub" }))), Some(TokenRefusal::Audience), "it is for somebody else");
+    assert_eq!(
+        open.refusal(&hmac(&json!({ "aud": "hub" }))),
+        Some(TokenRefusal::Audience),
+        "the token is for another program"
+    );
     let twice = format!(r#"{{"exp":1,"exp":{}}}"#, now + 60);
     let message = format!("{}.{}", encoded(br#"{"alg":"HS256"}"#), encoded(twice.as_bytes()));
     let key = EncodingKey::from_secret(SECRET).unwrap();
@@ -310,7 +314,7 @@ async fn a_token_with_an_unknown_key_waits_for_keys_that_may_come_soon() {
     let tokens = Arc::new(Tokens::new(TokenRules::default(), Vec::new()));
     assert!(!tokens.wait_for_keys(&token).await, "no keys will come");
     tokens.keep(Some(Instant::now() + 2 * JWKS_TIMEOUT));
-    assert!(!tokens.wait_for_keys(&token).await, "not soon");
+    assert!(!tokens.wait_for_keys(&token).await, "keys cannot be requested soon");
     tokens.keep(Some(Instant::now()));
     let waiting = Arc::clone(&tokens);
     let loads = async {

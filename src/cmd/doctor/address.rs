@@ -1,4 +1,4 @@
-//! The addresses of the hub, and TLS at each of them.
+//! Checks the addresses of the hub, and TLS at each address.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,14 +19,15 @@ const MAX_ADDRESSES: usize = 8;
 /// Maximum time for a connection, and for a TLS handshake.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A certificate that is valid for less time than this causes a warning, or a problem. The alerts use the same limits.
+/// Days until a certificate expires, below which the doctor reports a warning, and below which it reports a problem.
+/// The alerts use the same limits.
 const DAYS_LEFT: (f64, f64) = (14.0, 3.0);
 
 /// The addresses that accept connections.
 #[derive(Debug)]
 pub(super) struct Reachable {
     pub(super) addresses: Vec<SocketAddr>,
-    /// The time for a TCP connection to the first of them.
+    /// The time that a TCP connection to the first address takes.
     pub(super) rtt: Duration,
 }
 
@@ -97,7 +98,7 @@ pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Reach
 /// The result of the examination of TLS.
 #[derive(Debug)]
 pub(super) enum Trust {
-    /// The certificate is valid, or the URL has no TLS. All further connections use this.
+    /// The certificate is valid, or the URL has no TLS. All further connections use these TLS settings.
     Proven(Option<Tls>),
     /// The certificate is invalid, so nothing secret may be sent.
     Unproven(Tls),

@@ -12,7 +12,7 @@ const PAGE: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/troubl
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Grade {
-    /// It works.
+    /// The check found no problem.
     Ok,
     /// The check was not made.
     Skipped,
@@ -20,7 +20,7 @@ pub(super) enum Grade {
     Note,
     /// Some clients have a problem, or will have one soon.
     Warning,
-    /// Clients cannot use this.
+    /// Clients cannot use the function that was checked.
     Problem,
 }
 
@@ -133,7 +133,7 @@ pub(super) struct Finding {
     pub(super) check: &'static str,
     pub(super) grade: Grade,
     pub(super) topic: Option<Topic>,
-    /// One sentence.
+    /// The finding in one sentence.
     pub(super) message: String,
 }
 

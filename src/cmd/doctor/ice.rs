@@ -1,5 +1,5 @@
-//! STUN and TURN servers, which help peers through NATs: those that the hub sends in `connected`, or those that the
-//! user names.
+//! Checks STUN and TURN servers, which help peers through NATs. They are sent by the hub in `connected`, or named by
+//! the user.
 
 use std::io;
 use std::net::SocketAddr;
@@ -208,7 +208,7 @@ async fn bind(connection: &mut Connection) -> Result<SocketAddr, Failure> {
 async fn allocate(server: &Server, connection: &mut Connection) -> Result<SocketAddr, Failure> {
     let first = connection.ask(Method::Allocate, None).await?;
     let (realm, nonce) = match (&first.error, first.realm, first.nonce) {
-        // 401 asks for a login.
+        // The server answers 401 to ask for a login.
         (Some((401, _)), Some(realm), Some(nonce)) => (realm, nonce),
         (Some((code, reason)), ..) => return Err(Failure::Refused(*code, reason.clone())),
         (None, ..) => return first.relayed.ok_or(Failure::Strange),
@@ -219,7 +219,7 @@ async fn allocate(server: &Server, connection: &mut Connection) -> Result<Socket
     match (second.error, second.relayed) {
         (Some((code, reason)), _) => Err(Failure::Refused(code, reason)),
         (None, Some(address)) => {
-            // Without this, the address stays reserved for ten minutes.
+            // Without this request, the address would stay reserved for ten minutes.
             _ = connection.ask(Method::Release, Some(login)).await;
             Ok(address)
         }

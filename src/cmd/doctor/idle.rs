@@ -1,4 +1,4 @@
-//! An idle connection: how long proxies keep it open.
+//! Checks how long proxies keep an idle connection open.
 
 use std::time::{Duration, Instant};
 

@@ -200,7 +200,7 @@ async fn mesh(args: &Args, other: &HubUrl, entry: &Entry<'_>, reachable: &addres
             return;
         }
     };
-    // A new peer, since the peers of the earlier checks already know each other.
+    // A new peer connects, because the peers of the earlier checks already know each other.
     match entry.connect().await {
         Ok((mut visitor, welcome)) => {
             let other = Entry { url: other, endpoint: &endpoint, ..*entry };

@@ -1,4 +1,4 @@
-//! The pages that need no token, and the hub's clock.
+//! Checks the pages that need no token, and the hub's clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -137,7 +137,7 @@ pub(super) fn clock(by_pages: Option<Duration>, clock_ms: u64) -> Option<Finding
     const CHECK: &str = "clock";
     let now = SystemTime::now();
     let theirs = UNIX_EPOCH + Duration::from_millis(clock_ms);
-    // The message was read a moment ago.
+    // The message arrived at some time within the last [`PATIENCE`].
     let by_message = (clock_ms > 0).then(|| difference(theirs, now - PATIENCE, now));
     let difference = by_message.into_iter().chain(by_pages).max()?;
     let shown = difference.as_secs_f64();
@@ -145,7 +145,7 @@ pub(super) fn clock(by_pages: Option<Duration>, clock_ms: u64) -> Option<Finding
         let message = format!("the clocks of the hub and of this machine differ by {shown:.0} s");
         Finding::warning(CHECK, Topic::ClockDiffers, message)
     } else {
-        Finding::ok(CHECK, "the clocks of the hub and of this machine agree within some seconds")
+        Finding::ok(CHECK, "the clocks of the hub and of this machine differ by a few seconds at most")
     })
 }
 

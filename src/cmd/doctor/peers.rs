@@ -1,4 +1,4 @@
-//! What peers do at a hub: they ping it, join a network, discover each other and signal.
+//! Checks what peers do at a hub: ping the hub, join a network, discover each other and signal.
 
 use std::time::{Duration, Instant};
 
@@ -23,14 +23,14 @@ const PING_PAUSE: Duration = Duration::from_millis(40);
 
 const OFFERS: usize = 20;
 
-/// If an answer takes this much longer than a TCP connection, the hub is slow: for the median, and for the longest
-/// time.
+/// The hub counts as slow if an answer takes this much longer than a TCP connection. The first limit is for the median,
+/// the second for the longest time.
 const SLOW: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 
 /// The size of a large offer of a browser with video, in bytes.
 const LARGE: usize = 16 * 1024;
 
-/// The longest message that this program sends, in bytes. Its own queue is twice as large.
+/// The longest message that this program sends, in bytes. The program's send queue is twice as large.
 const LONGEST: usize = 2 * 1024 * 1024;
 
 /// Median and maximum.
@@ -159,14 +159,14 @@ fn offer(target: PeerId, network: &str, id: &str, data: &str) -> String {
 
 /// The result of an offer.
 enum Fate {
-    /// It arrived after this time. If there is a receipt, the outcome is included.
+    /// The offer arrived after this time. If there is a receipt, its outcome is included.
     Arrived(Duration, Option<String>),
     Changed,
-    /// It did not arrive, with the outcome or the reason.
+    /// The offer did not arrive. The text is the outcome, or another reason.
     Lost(String),
 }
 
-/// Sends an offer, and waits for it and for its receipt.
+/// Sends an offer, and waits for its arrival and for its receipt.
 async fn send(from: &mut Visitor, to: &mut Visitor, text: &str, id: &str, data: &str) -> Fate {
     let begin = Instant::now();
     from.say(text);
@@ -190,7 +190,7 @@ async fn send(from: &mut Visitor, to: &mut Visitor, text: &str, id: &str, data: 
     }
 }
 
-/// Sends some offers in both directions. Returns whether all of them arrive.
+/// Sends [`OFFERS`] offers, alternately in both directions. Returns whether all of them arrive.
 async fn relay(
     check: &'static str,
     first: &mut Visitor,

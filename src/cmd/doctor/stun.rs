@@ -1,4 +1,4 @@
-//! Messages of STUN (RFC 8489) and TURN (RFC 8656): only those that ask for an address.
+//! Messages of STUN (RFC 8489) and TURN (RFC 8656). This module has only the messages that ask for an address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -67,7 +67,7 @@ pub(super) fn request(method: Method, transaction: [u8; 12], login: Option<Login
         put(&mut message, USERNAME, login.username.as_bytes());
         put(&mut message, REALM, login.realm.as_bytes());
         put(&mut message, NONCE, login.nonce);
-        // The sum covers everything before it, and the length in the header must already include it.
+        // The HMAC covers everything before it, and the length in the header must already include the HMAC.
         set_length(&mut message, 4 + 20);
         // HMAC takes keys of every length.
         if let Ok(mut sum) = Hmac::<Sha1>::new_from_slice(&login.key()) {

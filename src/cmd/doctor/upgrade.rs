@@ -1,4 +1,4 @@
-//! The upgrade to a WebSocket: what proxies change in it, and which peers the hub admits.
+//! Checks the upgrade to a WebSocket: what proxies change in it, and which peers the hub admits.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::client::{ConnectError, Ended, Endpoint, HubUrl};
 /// Maximum time for the answer to a handshake, and for `connected` after it. A takeover takes two seconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Number of pings that make the hub send some 40 KB, which is more than proxies buffer by default.
+/// Number of pings whose answers have about 40 KB, which is more than proxies buffer by default.
 const FLUSHING_PINGS: usize = 400;
 
 /// The URL and the credentials of a connection.
@@ -21,7 +21,7 @@ pub(super) struct Entry<'a> {
     pub(super) endpoint: &'a Endpoint,
     pub(super) token: Option<&'a str>,
     pub(super) origin: Option<&'a str>,
-    /// A token was given but is not sent, because the hub's certificate is invalid.
+    /// Whether a token was given but is not sent, because the hub's certificate is invalid.
     pub(super) withheld: bool,
 }
 
@@ -120,7 +120,7 @@ impl Refusal {
             Self::Buffered => {
                 let seconds = PATIENCE.as_secs();
                 let message =
-                    format!("the hub's first message did not come within {seconds} s, but did when many followed");
+                    format!("the hub's first message arrived only after {seconds} s, when many more followed");
                 (Topic::Buffered, message)
             }
             Self::Silent => (Topic::NoAnswer, "the upgrade succeeded, but no message of the hub arrived".to_owned()),
@@ -138,7 +138,7 @@ fn refused(status: StatusCode, body: &str, entry: &Entry<'_>) -> Topic {
         403 if body.starts_with("pages of ") => Topic::OriginRefused,
         403 if body.contains("peerId") => Topic::QueryLost,
         400 | 426 if body.contains("RFC 6455") => Topic::HeadersLost,
-        // The hub's page for requests without an upgrade, at paths other than /ws.
+        // This is the hub's answer to requests without an upgrade, at paths other than /ws.
         400 | 404 if body.contains("\"websocket\"") => Topic::HeadersLost,
         503 if body.contains("drain") => Topic::HubDrains,
         503 if body.contains("address") || body.contains("connect") => Topic::AddressLimits,
@@ -192,7 +192,7 @@ async fn blamed(refusal: &Refusal, entry: &Entry<'_>) -> Finding {
     refusal.finding(check, entry)
 }
 
-/// Which others the hub admits: peers without a token, and pages of this origin.
+/// Checks which other clients the hub admits: peers without a token, and pages of this origin.
 pub(super) async fn admission(entry: &Entry<'_>, report: &mut Report) {
     const CHECK: &str = "auth";
     if entry.withheld {

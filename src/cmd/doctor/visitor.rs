@@ -12,7 +12,7 @@ use tokio::time::{Instant as Deadline, timeout_at};
 use crate::client::{ConnectError, Ended, Endpoint, MessageSender};
 use crate::cmd::generate_peer_ids::random_id;
 
-/// Maximum number of messages that have arrived and were not read yet. Beyond it, the connection is not read.
+/// Maximum number of received messages that wait for the doctor. While it is reached, the connection is not read.
 const UNREAD: usize = 256;
 
 /// A message of the hub.
@@ -26,7 +26,7 @@ pub(super) struct Message {
     pub(super) from: String,
     #[serde(default)]
     pub(super) timestamp: u64,
-    /// When it arrived.
+    /// Time at which the message arrived.
     #[serde(skip)]
     pub(super) at: Option<Instant>,
 }
@@ -42,7 +42,7 @@ impl Message {
 /// Why an expected message did not arrive.
 #[derive(Debug)]
 pub(super) enum Missing {
-    /// Not in time.
+    /// The message did not arrive in time.
     Late,
     /// The connection ended.
     Ended(Ended),
@@ -117,7 +117,7 @@ impl Visitor {
         }
     }
 
-    /// [`Self::expect`] for a message of this type.
+    /// Like [`Self::expect`], for a message of this type.
     pub(super) async fn expect_kind(&mut self, patience: Duration, kind: &str) -> Result<Message, Missing> {
         self.expect(patience, |message| message.kind == kind).await
     }

@@ -98,15 +98,15 @@ impl Churner {
         }
     }
 
-    /// Waits for a random part of the interval. False when the time is up.
+    /// Waits for a random part of the interval. Returns false when the time of the run is over.
     async fn pause(&mut self, interval: Duration) -> bool {
         let pause = Duration::from_micros(self.rng.below(interval.as_micros() as u64));
         tokio::time::sleep_until((Instant::now() + pause).min(self.until).into()).await;
         Instant::now() < self.until
     }
 
-    /// Connects if necessary, and announces. The join counts once the hub has certainly read the announcement, that is,
-    /// once it has announced the other members to this peer.
+    /// Connects if necessary, and announces. The join counts when this peer has discovered the other members, because
+    /// the hub has certainly read the announcement then.
     async fn join(&mut self) -> bool {
         let swarm = &self.swarm;
         let seat = &swarm.seats[self.peer];
@@ -157,7 +157,7 @@ impl Churner {
         self.swarm.leave(self.peer, Membership::Leaving);
     }
 
-    /// Returns false if it did not happen in time, or the session ended first.
+    /// Returns false if the condition did not become true in time, or if the session ended first.
     async fn wait_until(&self, happened: impl Fn() -> bool) -> bool {
         let seat = &self.swarm.seats[self.peer];
         let wait = async {

@@ -115,7 +115,8 @@ impl Swarm {
         }
     }
 
-    /// Signals of one sender to one target must arrive in order, each once. Returns false if this one arrived before.
+    /// Signals of one sender to one target must arrive in order, each once. Returns false if this signal has arrived
+    /// before.
     fn check_order(&self, peer: usize, number: u64) -> bool {
         let received = &self.seats[peer].received;
         let next = received.get();
@@ -137,14 +138,15 @@ impl Swarm {
         let mut tally = self.tally.borrow_mut();
         tally.receipts.add(outcome);
         if !asked {
-            tally
-                .violate(Check::ReceiptUnasked, || format!("{} received for {number:?}: {outcome}", self.called(peer)));
+            tally.violate(Check::ReceiptUnasked, || {
+                format!("{} received a receipt for {number:?}: {outcome}", self.called(peer))
+            });
         } else if !matches!(outcome, "delivered" | "forwarded") {
             tally.violate(Check::NotDelivered, || format!("{}: {outcome}", self.called(peer)));
         }
     }
 
-    /// Sends a signal. False if it could not be queued.
+    /// Sends a signal. Returns false if the signal could not be queued.
     ///
     /// Signals to the partner are numbered from 0, so that the partner can check their order.
     pub(super) fn signal(&self, peer: usize, target: usize, kind: &str) -> bool {

@@ -85,7 +85,7 @@ impl Attack {
         }
     }
 
-    /// Number of connections that it keeps open.
+    /// Number of connections that the attack keeps open.
     const fn connections(self) -> usize {
         match self {
             Self::IdFight | Self::Masks | Self::Oversized | Self::Reset => 1,
@@ -102,7 +102,7 @@ struct Target {
     token: Option<String>,
 }
 
-/// Whether a hub can be attacked: sockets with TLS cannot be.
+/// Checks that a hub can be attacked: attackers write to plain sockets, so its URL must not use TLS.
 pub(super) fn check(endpoint: &Endpoint) -> Result<(), String> {
     match endpoint.plain_address() {
         Some(_) => Ok(()),
@@ -167,7 +167,7 @@ impl Storm {
         let mut ended: Vec<(&'static str, u64)> = Vec::new();
         for (attack, steps, thread) in self.threads {
             if let Ok(thread) = thread {
-                // If an attacker panics, its number of steps is low.
+                // A panic of an attacker is ignored here. It shows in the low number of steps.
                 let _ = thread.join();
             }
             let steps = steps.load(Ordering::Relaxed);
@@ -273,7 +273,7 @@ impl Attacker {
         Ok(stream)
     }
 
-    /// One step on an open connection. An error ends it.
+    /// Takes one step on an open connection. An error ends the connection.
     fn step(&mut self, stream: &mut TcpStream) -> io::Result<()> {
         let bytes = match self.attack {
             Attack::Announce => {
@@ -325,7 +325,7 @@ impl Attacker {
 
     fn violation(&mut self) -> Vec<u8> {
         match self.rng.below(6) {
-            // Not masked.
+            // A frame without a mask.
             0 => b"\x81\x02{}".to_vec(),
             // A mask that makes text invalid.
             1 => [&b"\x81\x84\xff\xff\xff\xff"[..], &[0, 0, 0, 0]].concat(),

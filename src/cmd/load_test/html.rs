@@ -38,7 +38,8 @@ pub(super) fn page(report: &Report, points: &[Point]) -> String {
         latency_bounds: &RouterStats::LATENCY_BOUNDS,
         points,
     };
-    // Structs of numbers and strings always serialize. `<` could end the element of the data.
+    // Structs of numbers and strings always serialize. `<` is escaped, because `</script>` in a string would end the
+    // element of the data.
     let data = serde_json::to_string(&data).unwrap_or_default().replace('<', "\\u003c");
     let script = format!("{CHARTS}\n{SCRIPT}");
     let hash = |text: &str| BASE64.encode(Sha256::digest(text));

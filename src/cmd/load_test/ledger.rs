@@ -30,9 +30,9 @@ pub(super) enum Anomaly {
 /// The difference between an observer's view and the actual members.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Difference {
-    /// Members that it has not discovered.
+    /// Members that the observer has not discovered.
     pub(super) missing: Vec<usize>,
-    /// Peers that it wrongly considers members.
+    /// Peers that the observer wrongly considers members.
     pub(super) ghosts: Vec<usize>,
 }
 

@@ -1,4 +1,5 @@
-//! The messages of a load test. simd-json parses them, since the buffer may be overwritten; they are written by hand.
+//! The messages of a load test. simd-json parses received messages, and overwrites their buffers. Sent messages are
+//! written without a library.
 
 use serde::Deserialize;
 use simd_json::Buffers;

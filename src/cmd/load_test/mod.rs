@@ -42,7 +42,7 @@ use crate::config::{certificates, token};
 /// Exit code of an invalid command line (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
 
-/// In a churn, one of this many members of a network stays and observes.
+/// Number of members of a network of which one stays and observes, in the scenario `churn`.
 const OBSERVER_SHARE: usize = 10;
 
 /// hostile: maximum time from sending a signal to its arrival.
@@ -176,7 +176,7 @@ pub async fn run(args: Args) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    // Checked first, so that a long run does not fail at its end.
+    // The output files are checked first, so that a long run does not fail at its end.
     for (name, path) in [("--json", &args.json), ("--report", &args.report)] {
         if let Some(path) = path
             && let Err(error) = fs::OpenOptions::new().create(true).append(true).open(path)
@@ -226,7 +226,7 @@ fn plan(args: &Args) -> Result<(Plan, u64), String> {
     Ok((Plan::new(peers, networks, spread, seed), seed))
 }
 
-/// The soft limit, if the system reports it.
+/// The soft limit of open files, if the system reports it.
 fn open_files_limit() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
@@ -316,7 +316,7 @@ fn tell(report: &Report, points: &[Point], args: &Args) -> ExitCode {
 }
 
 fn complain(problem: &str) {
-    // stderr may be closed; the exit code is enough.
+    // If stderr is closed, the exit code is enough.
     _ = writeln!(io::stderr(), "peerpigeon load-test: {problem}");
 }
 

@@ -18,7 +18,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`; 0 if that is 0.
+    /// A number below `bound`; 0 if `bound` is 0.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.next() % bound }
     }
@@ -49,8 +49,8 @@ pub(super) struct Place {
 }
 
 impl Plan {
-    /// `peers` ids in `networks` networks. Names of networks contain the seed, so that two runs against one hub do not
-    /// meet.
+    /// `peers` ids in `networks` networks. Names of networks contain the seed, so that two runs against one hub use
+    /// different networks.
     pub(super) fn new(peers: usize, networks: usize, spread: Spread, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let ids = (0..peers).map(|number| random_id(&mut rng, number)).collect();

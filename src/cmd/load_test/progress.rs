@@ -39,7 +39,7 @@ impl Progress {
         self.phase("connecting");
     }
 
-    /// The measured part begins.
+    /// Begins the measured part.
     pub(super) fn run(&self, phase: &'static str, duration: Duration) {
         self.phase(phase);
         self.bar.set_length(duration.as_millis() as u64);

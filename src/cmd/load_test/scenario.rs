@@ -225,7 +225,7 @@ pub(super) async fn connect(swarm: &Rc<Swarm>, ramp: u32, peers: impl Iterator<I
     dials.join_all().await;
 }
 
-/// Waits for a while, but not if no peer is connected.
+/// Waits until this time, or until no peer is connected.
 async fn rest(swarm: &Swarm, until: Instant) {
     const LOOK: Duration = Duration::from_millis(200);
     while Instant::now() < until && swarm.connected() > 0 {
@@ -233,7 +233,7 @@ async fn rest(swarm: &Swarm, until: Instant) {
     }
 }
 
-/// Waits until `done`. Returns false if it gives up.
+/// Waits until `done` returns true. Returns false if no message has arrived for [`QUIET`].
 pub(super) async fn settle(swarm: &Swarm, done: impl Fn() -> bool) -> bool {
     let mut heard = swarm.heard();
     let mut quiet_since = Instant::now();
@@ -250,7 +250,7 @@ pub(super) async fn settle(swarm: &Swarm, done: impl Fn() -> bool) -> bool {
     true
 }
 
-/// The last checks, when everything is quiet. Then all peers leave.
+/// Makes the last checks when no more messages arrive. Then all peers leave.
 pub(super) async fn finish(swarm: &Rc<Swarm>, progress: &Progress) {
     progress.phase("checking");
     // A receipt may arrive after its signal.

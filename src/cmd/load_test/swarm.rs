@@ -54,7 +54,7 @@ pub(super) struct Options {
     pub(super) receipts: bool,
     /// Maximum time from sending a signal to its arrival; `None` means any time.
     pub(super) latest: Option<Duration>,
-    /// One of this many members of a network stays while the others join and leave; 0 means none.
+    /// Number of members of a network of which one stays while the others join and leave. 0 means that none stays.
     pub(super) observer_share: usize,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Seat {
     pub(super) state: Cell<Membership>,
     /// Whether the other members should know this peer.
     pub(super) member: Cell<bool>,
-    /// Notified when something happens that its task may wait for.
+    /// Notified at each event that the task of this peer may wait for.
     pub(super) changed: Notify,
     pub(super) app_pongs: Cell<u64>,
     /// Signals sent to its partner.
@@ -129,7 +129,8 @@ impl Swarm {
         }
     }
 
-    /// Number of members of a network that stay while the others join and leave. They have its first slots.
+    /// Number of members of a network that stay while the others join and leave. These members have the first slots of
+    /// the network.
     pub(super) fn observers(&self, network: usize) -> usize {
         observers(self.plan.members(network), self.options.observer_share)
     }
@@ -199,7 +200,7 @@ impl Swarm {
         seat.changed.notify_one();
     }
 
-    /// Announces a peer. Whether it counts as a member is decided by [`Self::enter`].
+    /// Announces a peer. The peer counts as a member only after [`Self::enter`].
     pub(super) fn announce(&self, peer: usize) {
         let seat = &self.seats[peer];
         self.forget(peer);
@@ -207,7 +208,7 @@ impl Swarm {
         self.say(peer, message::membership("announce", self.plan.network_name(peer)).as_bytes());
     }
 
-    /// From now on this peer and the other members should know each other.
+    /// Records that this peer and the other members should know each other from now on.
     pub(super) fn enter(&self, peer: usize) {
         if !self.seats[peer].member.replace(true) {
             let present = &self.present[self.plan.place(peer).network];
@@ -216,7 +217,7 @@ impl Swarm {
         }
     }
 
-    /// From now on the other members should not know this peer, and its own view does not count.
+    /// Records that the other members should not know this peer from now on. The view of this peer no longer counts.
     pub(super) fn leave(&self, peer: usize, state: Membership) {
         let seat = &self.seats[peer];
         seat.state.set(state);
@@ -268,7 +269,7 @@ impl Swarm {
         }
     }
 
-    /// Queues a message of a peer. False if that failed.
+    /// Queues a message of a peer. Returns false if the message could not be queued.
     pub(super) fn say(&self, peer: usize, text: &[u8]) -> bool {
         let connection = self.seats[peer].connection.borrow();
         let said = connection.as_ref().map_or(Err(SendError::Closed), |connection| connection.sender.send(text));
@@ -292,7 +293,7 @@ impl Swarm {
         }
     }
 
-    /// Ends a session without a close frame: with a reset, or with TCP's own end.
+    /// Ends a session without a close frame: with a reset, or with a normal end of the TCP stream.
     pub(super) fn cut(&self, peer: usize, reset: bool) {
         self.leave(peer, Membership::Outside);
         let Some(connection) = self.seats[peer].connection.take() else { return };

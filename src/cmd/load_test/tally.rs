@@ -16,11 +16,11 @@ const MAX_EXAMPLES: usize = 3;
 /// Maximum latency that is distinguished, in microseconds.
 const MAX_LATENCY_MICROS: u64 = 60_000_000;
 
-/// Violations. A single violation fails the run.
+/// The kinds of violations. A single violation fails the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Check {
-    /// The hub ended a session, or it was lost.
+    /// The hub ended a session, or the session was lost.
     Closed,
     /// A second discovery of a peer that was already present.
     Duplicate,
@@ -60,7 +60,7 @@ pub(super) enum Check {
     StillThere,
     /// An event about a peer that is not in the network.
     Stranger,
-    /// An event of a network after leaving it.
+    /// An event of a network that the peer has left.
     ToldOutside,
     /// A message that is not JSON, or has an unknown type.
     Unreadable,

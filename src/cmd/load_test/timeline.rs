@@ -13,8 +13,8 @@ use super::tally::Tally;
 /// Time between two points at first.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Maximum number of points. Then every second point is dropped and the interval doubles, so that even a long run has
-/// 600 to 1,200 points: at most 1,200 x 0.3 KB.
+/// Maximum number of points. When it is reached, every second point is dropped and the interval doubles. So even a long
+/// run has 600 to 1,200 points of 0.3 KB.
 const MAX_POINTS: usize = 1_200;
 
 /// Number of buckets of latencies: those of the hub's metric, so that both can be compared.
@@ -74,7 +74,7 @@ impl Timeline {
         Self { begin: Instant::now(), points: RefCell::default() }
     }
 
-    /// Adds points until it is dropped.
+    /// Adds points until the future is dropped.
     pub(super) async fn record(&self, swarm: Rc<Swarm>) {
         let mut interval = INTERVAL;
         loop {
@@ -86,7 +86,7 @@ impl Timeline {
         }
     }
 
-    /// The points, with one for now.
+    /// The points, including one for the current time.
     pub(super) fn finish(self, swarm: &Swarm) -> Vec<Point> {
         self.add(swarm);
         self.points.into_inner()

@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Minimum time between two polls. A hub answers two pages per second and address, after the first hundred.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(200);
 
-/// One poll of this many also reads the pages that change slowly.
+/// Number of polls of which one also reads the pages that change slowly.
 const SLOW_PAGES: u64 = 5;
 
 /// Maximum number of pressed keys that wait to be handled.
@@ -204,7 +204,7 @@ impl Default for Polls {
 }
 
 impl Polls {
-    /// The slow pages of each hub that the next poll need not read again.
+    /// The slowly changing pages of each hub, if the next poll need not read them again.
     fn known(&mut self, model: &Model) -> Vec<Option<Known>> {
         let reads_all = self.count.is_multiple_of(SLOW_PAGES);
         self.count += 1;
@@ -268,7 +268,7 @@ impl Watch {
                 Err(format!("{status}: give ADMIN_TOKEN or --token-file ({:.100})", text.trim()))
             }
             Ok((status, _)) if status.as_u16() == 404 => {
-                Err(format!("{path} is not here: give the URL of ADMIN_PORT, if the hub has one"))
+                Err(format!("this URL has no page {path}: give the URL of ADMIN_PORT, if the hub has one"))
             }
             Ok((status, text)) => Err(format!("{path} answers {status}: {:.100}", text.trim())),
             Err(error) => Err(error.to_string()),
@@ -276,8 +276,8 @@ impl Watch {
     }
 }
 
-/// Waits for all futures at the same time, and returns their results in order. There are as many as hubs on the command
-/// line.
+/// Waits for all futures at the same time, and returns their results in order. There is one future for each hub on the
+/// command line.
 async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut running: Vec<_> = futures.into_iter().map(|future| (Some(Box::pin(future)), None)).collect();
     std::future::poll_fn(|cx| {

@@ -1,4 +1,4 @@
-//! The shown state, and the effects of keys on it, without a terminal and without a network.
+//! The state that the screen shows, and how keys change it. This module uses neither the terminal nor the network.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
@@ -31,7 +31,7 @@ impl History {
 /// A hub.
 #[derive(Debug, Default)]
 pub(super) struct Hub {
-    /// Its URL, without the scheme.
+    /// The hub's URL, without the scheme.
     pub(super) name: String,
     /// The error of the last poll, if it failed.
     pub(super) error: Option<String>,
@@ -48,7 +48,7 @@ impl Hub {
         Self { name, ..Self::default() }
     }
 
-    /// Handles the result of a poll, this number of seconds after the previous one.
+    /// Handles the result of a poll, `seconds` after the previous poll.
     pub(super) fn polled(&mut self, result: Result<Sample, String>, seconds: f64) {
         let now = match result {
             Ok(now) => now,
@@ -154,7 +154,7 @@ pub(super) enum Screen {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Network {
     pub(super) name: String,
-    /// The greatest number of members that a hub knows. Every hub of a mesh knows all of them.
+    /// The greatest number of members that a hub knows. Every hub of a mesh knows all members.
     pub(super) members: u64,
 }
 
@@ -172,7 +172,7 @@ pub(super) struct Model {
     pub(super) has_help: bool,
 }
 
-/// The request of a key.
+/// What the user requests with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     Nothing,

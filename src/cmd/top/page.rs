@@ -28,11 +28,11 @@ impl Page {
 
     /// The sum of all series of a metric whose labels contain this text.
     pub(super) fn sum_where(&self, name: &str, labels: &str) -> f64 {
-        // A sum of nothing is -0.0.
+        // The sum of no numbers is -0.0, so 0.0 is added.
         0.0 + self.series(name).iter().filter(|(found, _)| found.contains(labels)).map(|(_, value)| value).sum::<f64>()
     }
 
-    /// The sum of all series of a metric. 0 without any.
+    /// The sum of all series of a metric; 0 if there are none.
     pub(super) fn sum(&self, name: &str) -> f64 {
         self.sum_where(name, "")
     }
@@ -42,7 +42,7 @@ impl Page {
         self.by_where(name, label, "")
     }
 
-    /// [`Self::by`], of the series whose labels contain this text.
+    /// Like [`Self::by`], but only for the series whose labels contain `wanted`.
     fn by_where(&self, name: &str, label: &str, wanted: &str) -> BTreeMap<String, f64> {
         let mut values = BTreeMap::new();
         let begin = format!("{label}=\"");
@@ -97,8 +97,8 @@ impl Span<'_> {
         (above(self.after) - above(self.before)).max(0.0) / self.seconds
     }
 
-    /// A quantile of a histogram in this time, as the upper bound of its bucket. Only series whose labels contain
-    /// `wanted` count. `None` if nothing was counted, and infinity above the last bound.
+    /// A quantile of a histogram between the two pages, as the upper bound of its bucket. Only series whose labels
+    /// contain `wanted` count. `None` if nothing was counted, and infinity above the last bound.
     pub(super) fn quantile(&self, name: &str, wanted: &str, quantile: f64) -> Option<f64> {
         let name = format!("{name}_bucket");
         let (before, after) = (self.before.by_where(&name, "le", wanted), self.after.by_where(&name, "le", wanted));

@@ -10,7 +10,7 @@ use super::page::{Page, Span};
 /// A link with a longer round trip is a fault.
 const SLOW_LINK_MS: f64 = 150.0;
 
-/// Longer turns are a fault, in seconds. They should end within 5 ms.
+/// Turns longer than this are a fault, in seconds. A turn should end within 5 ms.
 const LONG_TURN: f64 = 0.025;
 
 /// A shard or a mesh that is busier than this is a fault.
@@ -22,10 +22,10 @@ const SLOW_ANSWER: Duration = Duration::from_millis(250);
 /// A certificate that is valid for less time than this is a fault, in days.
 const FEW_DAYS: f64 = 14.0;
 
-/// A larger part of a budget is a fault.
+/// The use of a larger part of a limit is a fault.
 const NEAR_LIMIT: f64 = 0.9;
 
-/// A link, of /hubstats.
+/// A link, as /hubstats shows it.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Link {
@@ -50,7 +50,7 @@ pub(super) struct Dial {
     pub(super) uri: String,
 }
 
-/// Another hub, of /hubstats.
+/// Another hub, as /hubstats shows it.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
 pub(super) struct Other {
@@ -61,19 +61,19 @@ pub(super) struct Other {
     #[serde(rename = "rttMs")]
     pub(super) rtt_ms: Option<f64>,
     pub(super) state: String,
-    /// Its figures. Hubs before 2.1 send none.
+    /// The figures of the hub. Hubs before 2.1 send none.
     pub(super) status: Option<Status>,
     pub(super) url: Option<String>,
 }
 
-/// The figures of another hub, of /hubstats.
+/// The figures of another hub, as /hubstats shows them.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Status {
     pub(super) version: String,
     pub(super) connections: u64,
     pub(super) max_connections: u64,
-    /// CPU time of its process, and of its busiest shard, in thousandths of a core.
+    /// CPU time of the hub's process, and of its busiest shard, in thousandths of a core.
     pub(super) cpu: f64,
     pub(super) busiest_shard: f64,
     /// Signals delivered per second.
@@ -81,7 +81,7 @@ pub(super) struct Status {
     pub(super) memory: f64,
 }
 
-/// The bridge, of /hubstats.
+/// The bridge, as /hubstats shows it.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Redis {
@@ -147,7 +147,7 @@ pub(super) struct Sample {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Shard {
     pub(super) name: String,
-    /// 1 is a whole core.
+    /// The part of a core in use; 1 is a whole core.
     pub(super) busy: f64,
     pub(super) sessions: f64,
     pub(super) queued_bytes: f64,
@@ -182,7 +182,7 @@ pub(super) struct View {
     /// The 99th percentile of the turns of the thread with the longest turns, in seconds.
     pub(super) turn: Option<f64>,
     pub(super) shards: Vec<Shard>,
-    /// The parts of received messages, outcomes, closes, errors and refusals that grow, per second.
+    /// Increases per second by label: of received messages, outcomes, closes, errors and refusals.
     pub(super) message_types: Vec<(String, f64)>,
     pub(super) outcomes: Vec<(String, f64)>,
     pub(super) close_reasons: Vec<(String, f64)>,

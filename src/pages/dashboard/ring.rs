@@ -81,8 +81,9 @@ impl Ring {
         if position.epoch == self.epoch { position.number.min(self.last) } else { 0 }
     }
 
-    /// Returns the events after a number, oldest first: at least one, and further ones up to `most` bytes together.
-    /// Also returns the number of the last of them. `None` if there are none. Includes log lines only if `with_lines`.
+    /// Returns the events after `number`, oldest first: at least one event, and more up to `most` bytes in total. Also
+    /// returns the number of the last returned event. `None` if there is no event after `number`. Includes log lines
+    /// only if `with_lines`.
     pub(super) fn after(&self, number: u64, with_lines: bool, most: usize) -> Option<(Bytes, u64)> {
         let from = |events: &VecDeque<(u64, Bytes)>| events.partition_point(|(known, _)| *known <= number);
         let mut samples = self.samples.range(from(&self.samples)..).peekable();

@@ -12,7 +12,7 @@ use shard::{HandshakeFailure, ShardReading};
 /// The counters of a hub, added up over its shards.
 #[derive(Clone, Debug)]
 pub(super) struct Totals {
-    /// Time at which they were read.
+    /// Time at which the counters were read.
     at: Instant,
     opened: u64,
     announces: u64,
@@ -84,7 +84,7 @@ impl Totals {
             add(&mut totals.turns, &io.turns.counts);
             totals.busy.push(io.busy_micros);
         }
-        // The relay alone counts outcomes of signals to other hubs without a receipt.
+        // If a signal to a peer of another hub requests no receipt, only the relay counts its outcome.
         totals.delivered += mesh.relay.delivered;
         totals.forwarded += mesh.relay.forwarded_to_go;
         add(&mut totals.latency, &mesh.relay.latency);
@@ -96,7 +96,7 @@ impl Totals {
     /// Returns a sample of the time since `before`. `gauges` are the current values.
     pub(super) fn since(&self, before: &Self, gauges: Gauges) -> Sample {
         let over = self.at.saturating_duration_since(before.at);
-        // A part of a core, in thousandths of a core.
+        // Converts a busy time to thousandths of a core.
         let part = |busy: Duration| (busy.as_secs_f64() / over.as_secs_f64().max(0.001) * 1000.0).round() as u64;
         let micros = |now: u64, before: u64| part(Duration::from_micros(now.saturating_sub(before)));
         let two = |now: [u64; 2], before: [u64; 2]| [now[0] - before[0].min(now[0]), now[1] - before[1].min(now[1])];
@@ -307,7 +307,7 @@ mod tests {
         let sample = totals.since(&Totals::zero(now, 256), Gauges { memory: 1 << 40, ..Gauges::default() });
         let length = serde_json::to_vec(&sample).unwrap().len();
         let mut busy = sample;
-        // Every shard is fully awake.
+        // Every shard is busy all the time.
         busy.busy = vec![1000; 256];
         let length = length.max(serde_json::to_vec(&busy).unwrap().len());
         assert!(length * LIVE_SAMPLES <= LIVE_RING_BYTES * 3 / 2, "{length}");

@@ -46,7 +46,7 @@ pub(super) struct Budget {
     pub(super) name: &'static str,
     pub(super) used: u64,
     pub(super) max: u64,
-    /// The setting that bounds it, if there is one.
+    /// The setting that bounds the resource, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) setting: Option<&'static str>,
 }
@@ -70,7 +70,7 @@ pub(super) struct ShardBody {
     turns: [u64; TurnLengths::BOUNDS.len() + 1],
     /// The longest turn since the start, in milliseconds.
     longest_turn_ms: f64,
-    /// Times that other shards waited for it, or for the mesh.
+    /// Times that this shard stopped reading, because another shard or the mesh did not accept its letters.
     stalls: u64,
 }
 
@@ -139,13 +139,13 @@ struct HubBody {
     /// `dialed`, `accepted`, `relayed`, `bridged`, or none.
     way: Option<&'static str>,
     peers: usize,
-    /// Number of its changes that are missing here.
+    /// Number of changes of that hub's presence that this hub has not received yet.
     lag: u64,
     heard_ms: u64,
     legacy: bool,
     rtt_ms: Option<f64>,
     url: Option<String>,
-    /// The figures in its last heartbeat; none from hubs before 2.1.
+    /// The figures in the hub's last heartbeat. Hubs before 2.1 send none.
     status: Option<StatusBody>,
 }
 
@@ -175,7 +175,7 @@ impl HubBody {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct LinkBody {
-    /// Its number in this process.
+    /// The link's number in this process.
     link: u64,
     hub: Option<String>,
     address: String,
@@ -183,7 +183,7 @@ struct LinkBody {
     ready: bool,
     legacy: bool,
     rtt_ms: Option<f64>,
-    /// Bytes read from it and written to it since it began.
+    /// Bytes read from the link, and bytes written to it, since it began.
     bytes: [u64; 2],
     queued_bytes: usize,
     saturated: bool,
@@ -269,7 +269,7 @@ impl TlsBody {
     }
 }
 
-/// In milliseconds, to the microsecond.
+/// A time in milliseconds, rounded down to a microsecond.
 fn millis(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }

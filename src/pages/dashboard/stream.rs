@@ -22,7 +22,7 @@ pub(super) struct Stream {
     /// The number of the last event that was read.
     last: u64,
     with_lines: bool,
-    /// Whether the current state is yet to be sent.
+    /// Whether the current state must still be sent.
     owes_state: bool,
     /// The place among the streams that stay open. Without one, the stream ends when its reader has read everything.
     place: Option<OwnedSemaphorePermit>,
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(read(&mut stream).await, None);
     }
 
-    /// The hub stores no events for a slow reader, which later gets those that are still in the history.
+    /// The hub stores no events for a slow reader. The reader later gets the events that are still in the history.
     #[tokio::test]
     async fn a_slow_reader_misses_events_that_have_left_the_history() {
         let ring = ring();

@@ -209,7 +209,7 @@ fn hubstats_show_the_routes_to_hubs_and_the_lost_hubs() {
         hubs
     };
     let [here, there] = [body["hubs"].clone(), hub.get("/hubs").plain()["hubs"].clone()].map(without_times);
-    assert_eq!(here, there, "the same, twice");
+    assert_eq!(here, there, "both pages list the same hubs");
     assert_eq!((&body["lostHubs"][0]["state"], &body["lostHubs"][0]["linked"]), (&json!("lost"), &Value::Null));
     assert_eq!(
         body["links"][1],

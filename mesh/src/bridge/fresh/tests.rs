@@ -96,7 +96,8 @@ fn a_hub_that_has_answered_has_its_frames_accepted_once_and_in_order() {
 fn no_hub_accepts_recorded_frames() {
     let (a, mut b) = two();
     nothing_is_taken(&a, &mut b);
-    // A hub that starts, one that has reconnected, and one that has forgotten the sender reject them too.
+    // The recorded frames are also rejected by hubs that have just started or reconnected, or that have forgotten the
+    // sender.
     nothing_is_taken(&a, &mut Hub::new(3));
     nothing_is_taken(&a, &mut Hub::new(2));
     b.rounds(20);
@@ -156,7 +157,7 @@ fn a_hub_that_stops_answering_is_rejected() {
     }
     assert_eq!(taken, BRIDGE_CHALLENGES - 1);
     assert_eq!(b.one_way(), [a.id]);
-    // The hub receives again.
+    // The hub receives frames again.
     say(&mut b, &mut a);
     assert!(say(&mut a, &mut b).taken);
     assert!(b.one_way().is_empty());
@@ -196,7 +197,7 @@ fn beat() -> Envelope {
     Envelope::Farewell(id(1), HubIncarnation(7))
 }
 
-/// The answer of a hub of version 2.0: it has no such incarnation, and answers so at once.
+/// The immediate answer of a hub of version 2.0, which does not have the incarnation that the question names.
 fn answer(question: Question) -> Envelope {
     let Envelope::Routed(route, routed) = ask(question, id(1), id(2)) else { unreachable!() };
     let Routed::Takeover { peer, ticket, .. } = *routed else { unreachable!() };
@@ -257,7 +258,7 @@ fn frames_without_stamps_are_refused_once_a_hub_sends_stamps() {
     let judgment = b.receives(old, &frame);
     assert!(!judgment.taken);
     assert!(!b.receives(old, &reply).taken);
-    // It answers such questions over links, as every hub does.
+    // The hub answers such questions over links, as every hub does.
     b.fresh.tick();
     let question = b.receives(old, &frame).ask.unwrap();
     assert!(!b.fresh.answered(old, &question));
@@ -274,12 +275,14 @@ fn state_that_other_hubs_can_grow_is_bounded() {
         b.receives(last.id, &frame);
     }
     assert_eq!(b.fresh.hubs.len(), MAX_HUBS);
-    // The answer to that challenge was lost; the next challenge comes soon.
+    // `last` did not receive the answer to its challenge above. The two hubs answer each other after the next
+    // challenge.
     last.rounds(1);
     say(&mut last, &mut b);
     assert!(say(&mut last, &mut b).taken);
 
-    // Recorded frames of many sessions are answered only a few times, and those of the current session always.
+    // Recorded frames of many sessions are answered only a few times. Frames of the current session are always
+    // answered.
     b.fresh.tick();
     let mut answers = 0;
     for _ in 0..100 {

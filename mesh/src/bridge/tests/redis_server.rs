@@ -8,7 +8,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use redis::{Connection, FromRedisValue};
 
-/// Whether tests with Redis can run. They fail if it is not installed, unless they are skipped explicitly.
+/// Whether tests with Redis can run. The tests fail if redis-server is not installed, unless they are skipped
+/// explicitly.
 pub(super) fn is_installed() -> bool {
     if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok() {
         return true;
@@ -54,7 +55,7 @@ impl RedisServer {
         Self { port, dir, args, process: None }
     }
 
-    /// Starts it, also again, on the same port.
+    /// Starts the server on its port, for the first time or again.
     pub(super) fn launch(&mut self) {
         self.run(self.args.clone(), "Ready to accept connections");
     }
@@ -74,7 +75,7 @@ impl RedisServer {
         self.process = Some((child, log));
     }
 
-    /// kill -9.
+    /// Kills the server with SIGKILL.
     pub(super) fn kill(&mut self) {
         if let Some((mut child, _)) = self.process.take() {
             child.kill().unwrap();
@@ -82,7 +83,7 @@ impl RedisServer {
         }
     }
 
-    /// Sends a signal to it, by name.
+    /// Sends the server the signal with this name.
     pub(super) fn signal(&self, name: &str) {
         let pid = self.process.as_ref().unwrap().0.id();
         assert!(Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap().success());
@@ -115,8 +116,8 @@ impl Drop for RedisServer {
     }
 }
 
-/// A free port whose neighbour 10,000 above, for a cluster's own traffic, is free too. Both are below the kernel's
-/// range for clients, so that no client takes them while the server is down.
+/// A free port. The port 10,000 above it, which a cluster uses for its own traffic, is free, too. Both are below the
+/// range that the kernel uses for clients, so that no client takes them while the server is down.
 fn free_port() -> u16 {
     let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     loop {

@@ -105,7 +105,7 @@ fn frames_of_a_hub_that_receives_nothing_are_refused_until_it_receives() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;
-        // This hub publishes frames and receives none. A hub at a replica sees a hub at the master in this way.
+        // This hub publishes frames and receives none. Hubs at the master look like this to a hub at a replica.
         let seal = Seal::new(id(2), Some("mesh token"), None);
         let mut fresh = crate::bridge::fresh::Fresh::new().unwrap();
         let channel = "test:mesh.1:presence";

@@ -13,7 +13,8 @@ fn a_bridge_connects_with_a_password_or_an_acl_user_and_not_with_a_wrong_one() {
         let mut b = Hub::up(2, &at("bridge:se%3Acr%40t")).await;
         hear_each_other(&mut a, &mut b).await;
         assert_eq!(a.bridge.view().address, redis.url());
-        // A database number would need the right to select it. A mesh with bounded discovery has a longer namespace.
+        // The hub does not select the database of the URL, because that would need one more right. A mesh with bounded
+        // discovery has a longer namespace.
         let namespace = "test:closest:8".to_owned();
         let longer = BridgeConfig { namespace, ..config(7, &format!("{}/3", at("bridge:se%3Acr%40t"))) };
         Hub::start(longer).comes_up().await;
@@ -32,7 +33,7 @@ fn a_bridge_connects_with_a_password_or_an_acl_user_and_not_with_a_wrong_one() {
         let view = other.bridge.view();
         assert!(view.last_error.as_deref().is_some_and(|error| error.contains("no permissions")), "{view:?}");
 
-        // Rights only to subscribe: its frames do not come back.
+        // This user may only subscribe, so the frames of its hub do not come back.
         let _: String = redis.ask("ACL SETUSER mute on >secret resetchannels &test:mesh.1:* -@all +hello +subscribe");
         let mute = Hub::start(config(6, &at("mute:secret")));
         until(|| mute.bridge.view().errors >= 2).await;

@@ -196,7 +196,7 @@ fn the_hubs_own_address_is_dialed_once_a_minute() {
         ms = targets.targets[&me].next.as_millis() as u64;
     }
     assert_eq!(pauses, [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]);
-    // Behind a balancer, another hub may answer one day.
+    // Behind a load balancer, another hub may answer later.
     due(&mut targets, ms);
     targets.dialed(&me, LinkId(1), ADDRESS);
     targets.met(&me, id(2));
@@ -243,7 +243,11 @@ fn addresses_come_and_go_with_dns() {
     resolve(&mut targets, &[1, 2]);
     assert_eq!(due(&mut targets, 0).len(), 0, "an unchanged answer changes nothing");
     resolve(&mut targets, &[1, 3]);
-    assert_eq!(due(&mut targets, 0), ["ws://10.0.0.3:80/", "ws://10.0.0.1:80/"], "it may now belong to another hub");
+    assert_eq!(
+        due(&mut targets, 0),
+        ["ws://10.0.0.3:80/", "ws://10.0.0.1:80/"],
+        "the address may now belong to another hub"
+    );
 }
 
 #[test]
@@ -313,7 +317,7 @@ fn a_hub_at_the_address_of_an_ended_hub_is_found_soon() {
         targets.met(id, self::id(2));
         targets.ready(id);
     }
-    // It drains, sends a farewell, and closes the links.
+    // The hub drains, sends a farewell, and closes the links.
     targets.learn(draining(id(2)));
     for id in &ids {
         targets.ended(id, LinkEnd::Closed, "this hub ends", Some(Duration::from_secs(60)), at(60_000), LONGEST);
