@@ -338,7 +338,7 @@ fn heading(metric: &Metric) -> String {
     format!("# HELP {name} {help}\n# TYPE {name} {}\n", metric.kind.label())
 }
 
-/// Renders a counter with a fraction, which the exporter does not support.
+/// Renders a counter whose value has a fraction, which the exporter does not support.
 fn seconds(metric: &Metric, series: impl IntoIterator<Item = (String, Duration)>) -> String {
     let mut out = heading(metric);
     for (labels, value) in series {

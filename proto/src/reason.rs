@@ -131,7 +131,7 @@ impl CloseReason {
         }
     }
 
-    /// Whether the close frame is sent before the queued messages, which are then dropped.
+    /// Whether the queued messages are dropped, so that the close frame is sent at once.
     pub const fn overtakes_queue(self) -> bool {
         matches!(self, Self::DeadPeer | Self::Kicked | Self::Replaced | Self::SlowConsumer)
     }

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 /// This is more than twice the longest message that a hub accepts by default.
 pub(super) const MAX_QUEUED_BYTES: usize = 4 * 1024 * 1024;
 
-/// Maximum length of a message from a hub, in bytes. A hub's own limit is 1 MiB by default.
+/// Maximum length of a message from a hub, in bytes. By default, a hub accepts messages of up to 1 MiB.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Time for which queued bytes may still be written when the connection is over.

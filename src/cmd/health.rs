@@ -1,4 +1,5 @@
-//! `peerpigeon health`: checks whether a hub accepts peers, for containers without other tools.
+//! `peerpigeon health`: checks whether a hub is ready (or full, which is healthy, too), for containers without other
+//! tools.
 
 use std::ffi::OsString;
 use std::io::Write;

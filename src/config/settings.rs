@@ -243,8 +243,8 @@ pub(crate) static TRUSTED_PROXIES: Setting = Setting {
     heading: LISTENING,
     help: "Addresses of proxies in front of the hub, such as 10.0.0.0/8, separated by commas; the hub reads \
         X-Forwarded-For, Forwarded and the PROXY protocol from them only, so that logs and limits have the client's \
-        address. While this is not set, private addresses that send one of these headers are exempt from the limits \
-        per address",
+        address. While this is not set, a private address that sends X-Forwarded-For or Forwarded is taken for a proxy, \
+        and is exempt from the limits per address",
 };
 
 pub(crate) static PROXY_PROTOCOL: Setting = Setting {

@@ -104,7 +104,8 @@ cases = json.load(open(sys.argv[1])).get("peerpigeon", {})
 counts = {"OK": 0, "NON-STRICT": 0, "INFORMATIONAL": 0, "FAILED": 0}
 for name in sorted(cases, key=lambda name: [int(part) for part in name.split(".")]):
     behavior, close = cases[name]["behavior"], cases[name]["behaviorClose"]
-    # Any other result of the case or of its close (FAILED, UNCLEAN, WRONG CODE, UNIMPLEMENTED, ...) is a failure.
+    # A case passes only with the results below. All others, such as FAILED, UNCLEAN, WRONG CODE and UNIMPLEMENTED, are
+    # failures.
     good = behavior in ("OK", "NON-STRICT", "INFORMATIONAL") and close in ("OK", "INFORMATIONAL")
     counts[behavior if good else "FAILED"] += 1
     if not good or behavior == "NON-STRICT":

@@ -361,8 +361,8 @@ impl Namespaces {
         [10, self.net, n as u8 + 1, 2]
     }
 
-    /// Disconnects a hub from the bridge, or connects it again. While the hub is disconnected, packets are lost without
-    /// an error.
+    /// Disconnects the namespace of a hub from the network bridge (a device of Linux), or connects it again. While the
+    /// hub is disconnected, packets are lost without an error.
     fn connect(&self, n: usize, on: bool) {
         let device = format!("{}h{n}", self.bridge());
         let state = if on { "up" } else { "down" };

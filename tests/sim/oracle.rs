@@ -194,7 +194,7 @@ impl Oracle {
             return ResumeOutcome::Owned;
         }
         let Some(lineage) = holder.lineage else { return ResumeOutcome::Malformed };
-        // The age is in whole seconds, because the hub stores the start of a session in whole seconds.
+        // The age counts from the whole second in which the session began, because the hub stores only that second.
         let age = self.now - Duration::from_secs(holder.began.as_secs());
         if resume.root > lineage.root {
             ResumeOutcome::Younger

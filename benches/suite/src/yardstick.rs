@@ -190,4 +190,4 @@ impl Yardstick {
 const ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
                       sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-const _: () = assert!(KEY.len() == 24, "ANSWER must be for this key");
+const _: () = assert!(KEY.len() == 24, "a key has 24 characters: base64 of 16 bytes");

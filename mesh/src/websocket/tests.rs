@@ -302,8 +302,8 @@ fn a_token_is_sent_only_to_servers_that_ask_as_hubs_do() {
 }
 
 /// Dials a server that answers the first request with a challenge, and the second one with `proof`, made from the
-/// credentials in it. Without credentials, it opens a WebSocket at once. Returns the credentials, and whether the server has
-/// proved that it knows the token, or the error.
+/// credentials in it. Without a challenge, it opens a WebSocket at once. Returns the header `authorization` of each
+/// request, and the result of dialing: whether the server has proved that it knows the token, or an error.
 fn challenged(
     sends_bearer: bool,
     challenge: Option<String>,

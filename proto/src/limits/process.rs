@@ -37,7 +37,8 @@ pub const STANDARD_FILES: usize = 8;
 pub const RUNTIME_FILES: usize = 3;
 
 /// Files that are reserved for links and dials: [`MAX_LINKS`], [`MAX_DIALS_AT_ONCE`] and [`MAX_EXTRA_ATTEMPTS`]. Peers
-/// do not use them. If the process may open only few files, a sixteenth of these files is reserved instead.
+/// do not use them. If a sixteenth of the files that the process may open is less than this number, only that
+/// sixteenth is reserved, but at least [`SMALLEST_FILE_SHARE`] and two files for each hub to dial.
 pub const LINK_FILES: usize = MAX_LINKS + MAX_DIALS_AT_ONCE + MAX_EXTRA_ATTEMPTS;
 
 /// Maximum number of connections to ADMIN_PORT. A further connection replaces the oldest. If the process may open only

@@ -181,9 +181,10 @@ impl Relay {
     /// Makes room for one more hub, whose heartbeat arrived over this hop. Returns false if there is no room.
     ///
     /// There is room only if another neighbour has introduced more hubs than the neighbour at this hop will have
-    /// introduced with the new hub. Then the hub that stopped first is forgotten. If no hub has stopped, a hub is
-    /// forgotten that was introduced by the neighbour with the most introduced hubs: the one with the fewest peers, and
-    /// among several the latest. So a neighbour that invents hubs displaces only hubs that it introduced itself.
+    /// introduced with the new hub. Then the hub that stopped first is forgotten. If no hub has stopped, the choice is
+    /// among the hubs that were introduced by the neighbour that has introduced the most. Of these, the hub with the
+    /// fewest peers is forgotten; if several have equally few, the hub that was introduced last. So a neighbour that
+    /// invents hubs displaces only hubs that it introduced itself.
     pub(super) fn make_room(&mut self, via: Hop, now: Now) -> bool {
         let introduced = |by: HubId| self.introducers.get(&by).copied().unwrap_or_default();
         let ours = self.neighbour(via).map_or(0, introduced);

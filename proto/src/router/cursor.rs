@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_pass_leaves_its_announced_members_known() {
+    fn members_announced_before_an_interruption_are_known_after_it() {
         let mut cursor = at(5);
         let ((rank, early), (later_rank, later)) = (member(7), member(9));
         cursor.introduce(rank, &early);

@@ -184,7 +184,8 @@ pub(super) fn answer(
             peer.map(|newcomer| Guest::Peer(Newcomer { names_protocol, ..newcomer }))
         }
     });
-    // A hub that an operator drains would only send its peers away again. Links stay, and new ones are accepted.
+    // A draining hub refuses new peers, because it would soon have to send them away. It keeps its links, and accepts
+    // new ones.
     let checked = checked.and_then(|guest| match guest {
         Guest::Peer(_) if is_draining => Err(door.draining()),
         Guest::Hub { .. } | Guest::Peer(_) | Guest::Refused(..) => Ok(guest),

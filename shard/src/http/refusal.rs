@@ -57,8 +57,9 @@ impl HttpRefusal {
         }
     }
 
-    /// The close frame that refuses a client that offers [`CLIENT_SUBPROTOCOL`](proto::CLIENT_SUBPROTOCOL): browsers
-    /// show pages neither status nor text of a refused upgrade. `None` if such a client is refused by HTTP as well,
+    /// The close frame for this refusal. A client that offers [`CLIENT_SUBPROTOCOL`](proto::CLIENT_SUBPROTOCOL) is
+    /// upgraded, and then gets this frame instead of an HTTP answer, because a browser hides the status and the text of
+    /// a refused upgrade from the page. `None` if such a client is refused by HTTP as well,
     /// because only a wrong URL or a wrong program causes this refusal.
     pub(super) fn close_frame(&self) -> Option<(u16, String)> {
         let (code, mut text) = match (self.status, self.retry_after) {

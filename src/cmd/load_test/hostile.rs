@@ -34,7 +34,7 @@ const CONNECTIONS: usize = 8;
 /// A kind of attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attack {
-    /// Members of one network announce 16 KiB again and again, and read.
+    /// Members of one network announce 16 KiB again and again, and read what the hub sends.
     Announce,
     /// Text that is not JSON, JSON that is not a message, binary data, unknown types.
     Garbage,

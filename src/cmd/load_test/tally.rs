@@ -32,7 +32,7 @@ pub(super) enum Check {
     Interrupted,
     /// An event about the peer itself.
     Itself,
-    /// A signal arrived too late (hostile).
+    /// A signal arrived later than the scenario `hostile` allows.
     Late,
     /// A message for another peer or network, or with another peer's id.
     Misaddressed,

@@ -186,7 +186,7 @@ impl Model {
         Self { hubs: urls.into_iter().map(Hub::new).collect(), sort, ..Self::default() }
     }
 
-    /// Records that all hubs have been polled.
+    /// Merges the networks of all hubs after a poll, and extends their histories.
     pub(super) fn polled(&mut self) {
         let mut members = BTreeMap::<&str, u64>::new();
         for (name, count) in self.hubs.iter().filter_map(|hub| hub.last.as_ref()).flat_map(|last| &last.networks) {

@@ -182,8 +182,8 @@ impl World {
         let said = *self.beats.entry((beat.hub, beat.incarnation, beat.number)).or_insert(self.now);
         let unknown = self.transit() + Duration::from_millis(300);
         let age = Duration::from_millis(u64::from(beat.age_ms));
-        // Hubs cannot know how long a frame was in a stalled pipe. The age of a heartbeat beyond a lease does not
-        // matter, because it has no effect any more.
+        // Hubs cannot know how long a frame was in a stalled pipe. If a heartbeat says that it is
+        // older than a lease, its age is not checked, because such a heartbeat has no effect.
         let known = !self.plan.has(Trouble::Stall) && !self.plan.has(Trouble::Stop);
         if known && age < LEASE && age + unknown < self.now - said {
             let old = self.now - said;

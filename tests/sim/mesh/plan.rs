@@ -143,7 +143,8 @@ impl Plan {
             write_us: *rng.pick(&[100, 5_000, 30_000]),
             // In a run without faults, no queue is ever full.
             high: if calm { usize::MAX } else { *rng.pick(if far { &[1_000; 4] } else { &[8, 64, 1_000, 1_000] }) },
-            // Between distant hubs, some heartbeats are always in flight, so the queue never becomes empty.
+            // Between distant hubs, some heartbeats are always in flight, so a pipe never drains to a low mark of a
+            // few frames.
             low: if far { 64 } else { *rng.pick(&[0, 2, 6]) },
             skews: (0..hubs).map(|_| skew(rng)).collect(),
             calm,

@@ -167,7 +167,7 @@ impl World {
         one_sided: &BTreeSet<(Net, PeerId, PeerId)>,
     ) -> Result<(), String> {
         if let Some((gone, _)) = view.told.iter().find(|(other, said)| others.get(*other) != Some(said)) {
-            return Err(format!("knows peers that have left: {gone:?}"));
+            return Err(format!("knows {gone:?}, which has left, or has announced something else since"));
         }
         for other in others.keys() {
             let known = view.told.contains_key(other);

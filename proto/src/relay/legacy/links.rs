@@ -307,8 +307,9 @@ impl Legacy {
     }
 
     /// Records that a peer that was connected before the link has been read. Returns whether the peer must be announced
-    /// now. The peer must not be announced if it was announced before its turn, is behind the link itself, or is
-    /// leaving. Returns `None` if the link is unknown, or if all such peers have been read already.
+    /// now. The peer must not be announced if [`Self::hasten`] has already announced it, if this link leads to the
+    /// peer, or if the peer is leaving. Returns `None` if the link is unknown, or if all such peers have been read
+    /// already.
     pub(super) fn read_earlier(&mut self, link: LinkId, hub: Option<HubId>, peer: PeerId) -> Option<bool> {
         let is_behind = self.has_announced(link, &peer) || self.is_leaving(&peer);
         let earlier = self.links.get_mut(&link)?.earlier.as_mut()?;
@@ -323,7 +324,8 @@ impl Legacy {
         }
     }
 
-    /// Decides whether a peer must be announced before its turn. If so, it will not be announced again in its turn.
+    /// Decides whether a peer must be announced before the peers that are read earlier. If so, it will not be announced
+    /// again when it is read.
     pub(super) fn hasten(&mut self, link: LinkId, hub: Option<HubId>, peer: &PeerId) -> bool {
         let earlier = self.links.get_mut(&link).and_then(|open| open.earlier.as_mut());
         earlier.is_some_and(|earlier| earlier.awaits(hub, peer) && earlier.done.insert(*peer))
