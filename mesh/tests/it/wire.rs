@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
-use proto::envelope::{Hello, SUBPROTOCOL, VERSION};
+use proto::envelope::{Hello, SUBPROTOCOL, TOKEN_WANTED, VERSION};
 use proto::ws::{self, Decoder, Event, Opcode, Progress};
-use proto::{Envelope, HubId, HubIncarnation};
+use proto::{Envelope, HubId, HubIncarnation, LINK_SCHEME, LinkChallenges, LinkCredentials};
 use sha1::Digest;
 
 use crate::hub::{DEADLINE, TOKEN, id};
@@ -20,32 +21,49 @@ pub(crate) struct Asked {
     pub(crate) leftover: Bytes,
 }
 
-/// Reads the head of a request and answers with 101, with the subprotocol if it was requested.
+/// Reads the head of a request, lets a dialing hub prove that it knows the token, and answers with 101, with the
+/// subprotocol if it was requested.
 pub(crate) fn answer(stream: &TcpStream) -> Option<Asked> {
     answer_as(stream, true)
 }
 
+/// Like [`answer`]. Unless `new`, the answer is that of a program that does not know links: 101 at once, without the
+/// subprotocol.
 pub(crate) fn answer_as(mut stream: &TcpStream, new: bool) -> Option<Asked> {
-    let (head, leftover) = read_head(stream)?;
-    let value = |name: &str| {
-        let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with(&format!("{name}:")))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let peer = head.split_once("peerId=")?.1.get(..40)?.parse().ok()?;
-    let legacy = value("sec-websocket-protocol").is_none();
-    if !legacy {
-        assert_eq!(value("authorization"), Some(format!("Bearer {TOKEN}")));
+    let (mut head, mut leftover) = read_head(stream)?;
+    let hub = HubId(head.split_once("peerId=")?.1.get(..40)?.parse().ok()?);
+    let legacy = value(&head, "sec-websocket-protocol").is_none();
+    let mut more = if legacy || !new { String::new() } else { format!("Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n") };
+    // A hub that dials asks for a challenge first. A scripted hub sends the token itself, like version 2.0.0.
+    if !legacy && new && value(&head, "authorization").as_deref() != Some(&format!("Bearer {TOKEN}")) {
+        assert_eq!(value(&head, "authorization").as_deref(), Some(LINK_SCHEME));
+        let challenge = LinkChallenges::new([7; 32]).issue([1; 16], Duration::from_secs(1));
+        let length = TOKEN_WANTED.len();
+        let refusal = format!(
+            "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {challenge}\r\nContent-Length: \
+             {length}\r\n\r\n{TOKEN_WANTED}"
+        );
+        stream.write_all(refusal.as_bytes()).ok()?;
+        (head, leftover) = read_head(stream)?;
+        let credentials = LinkCredentials::parse(&value(&head, "authorization")?)?;
+        assert!(credentials.are_of(TOKEN.as_bytes(), hub), "{head}");
+        more += &format!("Authentication-Info: {}\r\n", credentials.reply(TOKEN.as_bytes(), hub));
     }
     let mut hash = sha1::Sha1::new();
-    hash.update(value("sec-websocket-key")? + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    hash.update(value(&head, "sec-websocket-key")? + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     let accept = base64::engine::general_purpose::STANDARD.encode(hash.finalize());
-    let subprotocol = if legacy || !new { String::new() } else { format!("Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n") };
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: \
-         {accept}\r\n{subprotocol}\r\n"
+         {accept}\r\n{more}\r\n"
     );
     stream.write_all(answer.as_bytes()).ok()?;
-    Some(Asked { head, hub: HubId(peer), legacy, leftover: leftover.into() })
+    Some(Asked { head, hub, legacy, leftover: leftover.into() })
+}
+
+/// The value of a header.
+fn value(head: &str, name: &str) -> Option<String> {
+    let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with(&format!("{name}:")))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 fn read_head(mut stream: &TcpStream) -> Option<(String, Vec<u8>)> {
