@@ -14,6 +14,7 @@ use crate::limits::{self, MAX_ANNOUNCE_DATA_BYTES, MAX_ANNOUNCE_DEPTH};
 
 mod nesting;
 mod reference;
+mod tokens;
 
 /// The entries of an object, in order, including repetitions.
 struct Entries<'a>(Vec<(String, &'a RawValue)>);

@@ -6,10 +6,15 @@ mod budgets;
 mod circles;
 mod counts;
 mod edges;
+mod grants;
 mod leaves;
+mod meetings;
 mod networks;
 mod orders;
 mod picks;
+mod proposals;
+mod readers;
+mod secrets;
 mod signals;
 mod takeovers;
 
@@ -256,6 +261,15 @@ fn said_to_hubs(outputs: impl IntoIterator<Item = Output>) -> Vec<MeetingKind> {
 
 fn told(outputs: &[Output]) -> Vec<MessageKind> {
     let kind = |output: &Output| if let Output::Send { kind, .. } = output { Some(*kind) } else { None };
+    outputs.iter().filter_map(kind).collect()
+}
+
+/// The messages to the first session of a slot.
+fn told_to(outputs: &[Output], slot: u32) -> Vec<MessageKind> {
+    let kind = |output: &Output| {
+        let Output::Send { session: to, kind, .. } = output else { return None };
+        (*to == session(slot, 0)).then_some(*kind)
+    };
     outputs.iter().filter_map(kind).collect()
 }
 

@@ -71,3 +71,16 @@ fn a_session_may_announce_little_data_even_if_the_hubs_budget_is_exhausted() {
     day.says(session(0, 0), &announce(2, 10));
     assert_eq!((full(&mut day), announced(&mut day)), (2, ANNOUNCE_FLOOR_BYTES + one));
 }
+
+#[test]
+fn errors_above_the_limit_are_counted_and_not_sent() {
+    let mut day = Day::new(8);
+    day.opens(session(0, 0), 1);
+    let most = u64::from(DEFAULT_ERROR_RATE) * ERROR_BURST_SECS;
+    for _ in 0..most + 3 {
+        day.says(session(0, 0), r#"{"type":"what"}"#);
+    }
+    let stats = day.router.stats();
+    let exceeded = stats.exceeded[crate::budget::BudgetOwner::Session as usize][BudgetItem::Errors as usize];
+    assert_eq!((stats.errors_withheld, exceeded), (3, 3));
+}

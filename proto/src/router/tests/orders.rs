@@ -59,3 +59,29 @@ fn a_large_network_is_closed_in_slices() {
     );
     day.router.audit();
 }
+
+#[test]
+fn a_peer_that_is_removed_from_a_network_is_told_so() {
+    let mut day = Day::new(8);
+    for n in 1..=2 {
+        day.opens(session(n.into(), 0), n);
+        day.says(session(n.into(), 0), ANNOUNCE);
+    }
+    let network = Some(NetworkName::new("n"));
+    let kicked = outputs(&mut day.router, Input::Order(Order::Kick { peer: peer(1), network, out_for: None }));
+    assert_eq!(told_to(&kicked, 1), [MessageKind::Error]);
+    assert_eq!(told_to(&kicked, 2), [MessageKind::Goodbye]);
+    assert_eq!(day.router.stats().errors[ErrorCode::Kicked as usize], 1);
+}
+
+#[test]
+fn a_draining_hub_closes_each_session_in_its_slot() {
+    let mut day = Day::new(8);
+    day.opens(session(0, 0), 1);
+    // The second session waits for the id.
+    day.opens(session(1, 0), 1);
+    for n in [1, 0] {
+        let retired = outputs(&mut day.router, Input::Retire { session: session(n, 0) });
+        assert_eq!(closed(&retired), [(session(n, 0), CloseReason::Draining)]);
+    }
+}

@@ -84,6 +84,22 @@ fn members_behind_legacy_links_are_not_picked() {
     assert_eq!((close, drawn), (vec![102, 1], vec![2]));
 }
 
+#[test]
+fn random_picks_find_the_few_members_that_a_peer_does_not_know() {
+    let mut day = crowd(1..=90);
+    let ix = day.router.rosters.find("n").unwrap();
+    let unknown = [7, 38, 90];
+    for n in (1..=90).filter(|n| !unknown.contains(n)) {
+        day.router.meet(session(100, 0), ix, peer(n), Bond::Met);
+    }
+    for wanted in 1..=3 {
+        let (close, drawn) = picks(&mut day, 0, wanted);
+        let found: BTreeSet<u8> = drawn.iter().copied().collect();
+        assert!(close.is_empty() && drawn.len() == wanted && found.len() == wanted, "{drawn:?}");
+        assert!(found.iter().all(|n| unknown.contains(n)), "{found:?}");
+    }
+}
+
 /// A member of network `n` that is connected to another shard of this hub.
 fn at_another_shard(n: u8) -> ToShard {
     let claim = Claim { incarnation: PeerIncarnation(5), hub: HubId(peer(0)) };

@@ -97,3 +97,64 @@ fn the_hub_with_the_stronger_secret_gets_the_id() {
     assert_eq!(closed(&outputs), [(holder, CloseReason::Replaced)]);
     assert_eq!(day.router.stats.resumes[ResumeOutcome::Outdated as usize], 3);
 }
+
+#[test]
+fn a_takeover_is_an_event_if_events_are_wanted() {
+    for events in [false, true] {
+        let mut day = Day::new(8);
+        day.router.config.events = events;
+        day.opens(session(0, 0), 1);
+        let opened = Input::Opened {
+            session: session(1, 0),
+            peer: peer(1),
+            seat: true,
+            resume: None,
+            owner: false,
+            grant: None,
+        };
+        let opened = outputs(&mut day.router, opened);
+        let is_event = |output: &&Output| matches!(output, Output::Event(PeerEvent::TakeoverAsked { .. }));
+        assert_eq!(opened.iter().filter(is_event).count(), usize::from(events));
+    }
+}
+
+#[test]
+fn a_session_that_waits_for_another_hub_is_admitted_when_the_peer_has_left_that_hub() {
+    let mut day = Day::new(8);
+    day.router.config.meshed = true;
+    day.hears(ToShard::Elsewhere { peer: peer(1), claim: at_hub(9, 10) });
+    day.opens(session(0, 0), 1);
+    assert!(!day.router.by_peer.contains_key(&peer(1)));
+    day.hears(ToShard::Nowhere { peer: peer(1), claim: at_hub(9, 9) });
+    assert!(!day.router.by_peer.contains_key(&peer(1)), "another claim has ended");
+    day.hears(ToShard::Nowhere { peer: peer(1), claim: at_hub(9, 10) });
+    assert!(day.router.by_peer.contains_key(&peer(1)));
+}
+
+#[test]
+fn each_question_to_another_hub_has_its_own_ticket() {
+    let mut day = Day::new(8);
+    day.router.config.meshed = true;
+    let tickets: Vec<u64> = (1..=3)
+        .filter_map(|n| {
+            day.opens(session(n.into(), 0), n);
+            let rival = Input::Opened {
+                session: session(100 + u32::from(n), 0),
+                peer: peer(n),
+                seat: true,
+                resume: None,
+                owner: false,
+                grant: None,
+            };
+            outputs(&mut day.router, rival);
+            // The holder's id moves to another hub, and the one that waits asks there.
+            let claim = day.router.sessions.get(session(n.into(), 0)).unwrap().claim();
+            let other = Claim { incarnation: PeerIncarnation(claim.incarnation.0 + 1), hub: HubId(peer(9)) };
+            day.hears(ToShard::Elsewhere { peer: peer(n), claim: other }).into_iter().find_map(|output| {
+                if let Output::ToMesh(ToMesh::AskTakeover { ticket, .. }) = output { Some(ticket) } else { None }
+            })
+        })
+        .collect();
+    assert_eq!(tickets.len(), 3);
+    assert!(tickets.windows(2).all(|pair| pair[0] < pair[1]), "{tickets:?}");
+}
