@@ -135,12 +135,20 @@ async function ready (hub) {
   throw new Error(`no answer from GET /health within ${READY_MS} ms`)
 }
 
-/** Finds a free port. Another program could still take it before the hub does. */
+/**
+ * Finds a port at which no program listens. The kernel takes the ports of outgoing connections from 32768 on, so no
+ * connection of another test occupies one of these ports before the hub listens.
+ */
 export async function freePort () {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address()
-  server.close()
-  await once(server, 'close')
-  return port
+  for (;;) {
+    const port = 8000 + nextPort++ % 8000
+    const server = createServer()
+    const listens = await new Promise(resolve => server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true)))
+    if (!listens) continue
+    server.close()
+    await once(server, 'close')
+    return port
+  }
 }
+/** Test files run in separate processes, which begin at different ports. */
+let nextPort = process.pid * 641

@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import os
+import random
 import signal
 import socket
 import sys
@@ -87,6 +88,12 @@ def answers(url):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port below those of outgoing connections, so that none of these occupies it before the hub listens."""
+    while True:
+        port = random.randrange(8000, 16000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass

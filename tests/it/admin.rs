@@ -9,7 +9,7 @@ use crate::hub::{Hub, command};
 
 /// Returns a port that was free a moment ago.
 pub fn free_port() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+    crate::ports::free_port().to_string()
 }
 
 #[test]

@@ -2,9 +2,10 @@
 //! the reason why no test does.
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+
+use crate::ports::free_port;
 
 /// Pages that may contain commands.
 const PAGES: [&str; 19] = [
@@ -63,10 +64,6 @@ fn blocks() -> Vec<Block> {
 fn readme(run: &str) -> String {
     let block = blocks().into_iter().find(|block| block.page == "README.md" && block.run.starts_with(run));
     block.unwrap_or_else(|| panic!("README.md has no block {run}")).commands
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Runs commands in bash, as a reader of the page would. After each command in the background, the script waits until

@@ -417,7 +417,7 @@ pub fn pipelined_page_requests_delay_only_their_connection() {
 #[test]
 fn a_flood_of_page_requests_is_refused_with_429() {
     use std::io::{Read, Write};
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = crate::ports::free_port().to_string();
     let mut hub = Hub::start(&[("SHARDS", "1"), ("ADMIN_PORT", &port)]);
     // The hub answers PAGE_RATE requests at once, answers the same number within the next second, and refuses the rest.
     let connections = 4 * proto::limits::PAGE_RATE;

@@ -1,11 +1,12 @@
 //! Tests with few file descriptors: peers must leave enough of them for links and operators.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
 use crate::client::Client;
 use crate::door::status;
 use crate::hub::{DEFAULTS, Hub};
+use crate::ports::free_port;
 
 /// Starts a hub that may open at most this many files.
 fn start(files: u32, env: &[(&str, &str)]) -> Hub {
@@ -13,10 +14,6 @@ fn start(files: u32, env: &[(&str, &str)]) -> Hub {
     shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\""), env!("CARGO_BIN_EXE_peerpigeon")]);
     shell.env_clear().envs(DEFAULTS.iter().copied()).envs(env.iter().copied());
     Hub::run(&mut shell, [127, 0, 0, 1])
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn answer(hub: &Hub, subprotocol: &str, token: &str) -> String {
 }
 
 fn free_port() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+    crate::ports::free_port().to_string()
 }
 
 fn is_link(answer: &str) -> bool {

@@ -2,7 +2,7 @@
 //! drain.
 
 use std::io::{BufRead, BufReader, PipeReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use proto::limits::LOG_FLUSH_TIMEOUT;
 
 use crate::client::{Client, frame};
 use crate::hub::{DEADLINE, Hub, command};
+use crate::ports::free_port;
 
 /// A hub whose log the test does not read. Therefore the test cannot read the hub's port in the log, and chooses it.
 struct Silent {
@@ -18,7 +19,7 @@ struct Silent {
 }
 
 fn start(stderr: Stdio, env: &[(&str, &str)]) -> Silent {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let port = address.port().to_string();
     let own = [("HOST", "127.0.0.1"), ("PORT", &port), ("SHARDS", "2"), ("MAX_CONNECTIONS", "3"), ("DRAIN_SECS", "3")];
     let child = command(&own).envs(env.iter().copied()).stderr(stderr).spawn().unwrap();

@@ -30,6 +30,7 @@ mod namesakes;
 mod orders;
 mod panics;
 mod partings;
+mod ports;
 mod proof;
 mod proxies;
 mod redis;

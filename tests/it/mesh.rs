@@ -1,6 +1,5 @@
 //! Tests of several linked hubs on one machine, some of which are killed, stopped or partitioned.
 
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,14 +7,11 @@ use serde_json::Value;
 
 use crate::client::{Client, Heard, frame, id};
 use crate::hub::{DEADLINE, Hub, command};
+pub use crate::ports::free_port;
 
 pub const TOKEN: &str = "of-the-mesh";
 
 /// Returns a port that was free a moment ago.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 fn urls(ports: &[u16]) -> String {
     ports.iter().map(|port| format!("ws://127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
 }

@@ -4,7 +4,7 @@
 //! An environment variable plants the panics; only debug builds read it.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use crate::client::{Client, frame, id, upgrade};
@@ -175,7 +175,7 @@ fn a_panic_in_a_connection_to_redis_only_makes_the_bridge_reconnect() {
 /// The process ends although its log is not read, and the log contains the reason when it is read later.
 #[test]
 fn a_stalled_log_does_not_delay_the_end_after_a_panic() {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let (mut reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(&[b'x'; 60_000]).unwrap();
     let port = address.port().to_string();
