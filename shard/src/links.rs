@@ -100,7 +100,8 @@ impl LinkTokens {
         Self { tokens, takes_bearer, challenges: Arc::new(Mutex::new(LinkChallenges::new(key))) }
     }
 
-    /// Checks a request of the hub `dialer`. `query` is the token in the URL. `now` is the time since the process began.
+    /// Checks a request of the hub `dialer`. `query` is the token in the URL. `now` is the time since the process
+    /// began.
     pub(crate) fn check(
         &self,
         dialer: Option<HubId>,

@@ -26,8 +26,8 @@ impl MemoryBudgets {
     ///
     /// Counted bytes take up to three times as much memory: a buffer that grows doubles, and its old bytes remain until
     /// they are copied. So the budgets together are a third of the memory that remains without the reserve: a sixth for
-    /// queues, a twelfth each for incomplete messages and announcements. On a hub of a mesh, a quarter of that memory is
-    /// for [`MeshBudgets`].
+    /// queues, a twelfth each for incomplete messages and announcements. On a hub of a mesh, a quarter of that memory
+    /// is for [`MeshBudgets`].
     pub(super) fn of(room: Option<u64>, in_mesh: bool) -> Self {
         let usable = usable(room) / 4 * if in_mesh { 3 } else { 4 };
         let send = DEFAULT_SEND_BUDGET_BYTES.min(usable / 6);

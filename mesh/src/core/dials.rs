@@ -63,8 +63,8 @@ impl Core {
         match result {
             Ok(WebSocket { stream, leftover, address, is_proven }) => {
                 if !is_proven && self.asks_for_proof && !plan.legacy {
-                    let detail = "the hub has not proved that it knows MESH_TOKEN, as hubs of version 2.0.0 cannot: set \
-                        MESH_AUTH=challenge when no such hub is left";
+                    let detail = "the hub has not proved that it knows MESH_TOKEN, as hubs of version 2.0.0 cannot: \
+                        set MESH_AUTH=challenge when no such hub is left";
                     warn!(url, %address, detail, "link_unproven");
                 }
                 let hub = plan.legacy.then(|| hub_at(&url));

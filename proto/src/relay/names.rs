@@ -7,8 +7,8 @@
 //!
 //! Ids break ties between claims and decide which hub speaks on the bridge, so the translation keeps their order. The
 //! three ids differ only in their last eight bytes. The new id is greater than the first id by some number, and the
-//! stand-in is less than the first id by the same number. If these bytes wrap around, the order is not kept. Then
-//! the two hubs decide a tie differently: if one peer has a session at each of them, and both sessions began in the same
+//! stand-in is less than the first id by the same number. If these bytes wrap around, the order is not kept. Then the
+//! two hubs decide a tie differently: if one peer has a session at each of them, and both sessions began in the same
 //! millisecond, each hub lets the session at the other hub win, and both sessions end.
 
 use std::sync::Arc;

@@ -393,7 +393,7 @@ fn a_second_hub_with_one_id_is_answered_once_in_a_pause() {
     assert_eq!(beats_after(&mut net, 2, 1, beat).len(), 1, "hub 1 has not received an answer yet");
     net.under_way.clear();
     let third = namesake(&net, 1_000, 8, 1);
-    assert_eq!(beats_after(&mut net, 2, 3, third).len(), 1, "the first process has not been told of the third one yet");
+    assert_eq!(beats_after(&mut net, 2, 3, third).len(), 1, "a hub answers the first heartbeat of a third process");
 }
 
 #[test]
