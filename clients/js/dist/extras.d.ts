@@ -46,10 +46,10 @@ type HubState = {
 	readonly retryAt: number;
 	readonly because: PigeonError;
 }
-/** Closed for good: you have left the room, or the hub has refused the page with a final error. */
+/** Closed for good: you have left the room (the code of `because` is 'left'), or the hub has refused the page with a final error. */
  | {
 	readonly is: "closed";
-	readonly because?: PigeonError;
+	readonly because: PigeonError;
 };
 type LinkState = "seen" | "connecting" | "open" | "interrupted" | "gone";
 type GoneReason = "left" | "lost" | "replaced" | "kicked";

@@ -65,8 +65,8 @@ export type HubState =
   | { readonly is: 'online' }
   /** Not connected. The next attempt is at the time `retryAt`, in milliseconds like Date.now(). */
   | { readonly is: 'waiting', readonly retryAt: number, readonly because: PigeonError }
-  /** Closed for good: you have left the room, or the hub has refused the page with a final error. */
-  | { readonly is: 'closed', readonly because?: PigeonError }
+  /** Closed for good: you have left the room (the code of `because` is 'left'), or the hub has refused the page with a final error. */
+  | { readonly is: 'closed', readonly because: PigeonError }
 
 /**
  * The state of the link to a peer. 'seen': the peer is in the room, without a link. 'interrupted': the link was open and

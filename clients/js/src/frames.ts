@@ -7,6 +7,8 @@ import type { Sendable } from './api.js'
 
 /** Maximum size of a frame, in bytes. */
 export const FRAME_BYTES = 16 * 1024
+/** Maximum size of all unfinished messages of a connection, as a multiple of the maximum size of one message. */
+export const HELD = 4
 
 const PART = 0 // The message continues in the next frame.
 const TEXT = 1 // The last part of a JSON text.
@@ -63,32 +65,43 @@ export function frame ({ bytes, mark }: Packed, offset: number): Uint8Array<Arra
 /**
  * Returns a function that takes the frames of one data channel, one after another. For the last frame of a message, it
  * returns an object with the message's `value`. It throws if a frame is invalid or a message is too long.
+ *
+ * `held` counts the bytes of unfinished messages on all channels of a connection. If there are more than HELD times
+ * `maxBytes`, the message that exceeds this number is dropped, like one that is too long.
  */
-export function unpacker (maxBytes: number): (data: unknown) => { value: unknown } | undefined {
-  let parts: Uint8Array[] = []
+export function unpacker (maxBytes: number, held: { bytes: number }): (data: unknown) => { value: unknown } | undefined {
+  /** The message so far, followed by free space, or `undefined` if the message is dropped. Frames are copied, because a short frame occupies much more memory than its length. */
+  let whole: Uint8Array | undefined = new Uint8Array()
   let size = 0
   return data => {
-    if (typeof data === 'string') return { value: JSON.parse(data) }
-    const bytes = new Uint8Array(data as ArrayBuffer)
-    const [kind] = bytes
-    size += bytes.length - 1
-    // The remaining frames of a message that is too long are read and dropped.
-    if (size > maxBytes) parts = []
-    else parts.push(bytes.subarray(1))
-    if (kind === PART) return undefined
-    const whole = parts
-    const length = size
-    size = 0
-    parts = []
-    check(length, maxBytes)
-    const joined = new Uint8Array(length)
-    let at = 0
-    for (const part of whole) {
-      joined.set(part, at)
-      at += part.length
+    if (typeof data === 'string') {
+      check(data.length, maxBytes)
+      return { value: JSON.parse(data) }
     }
+    const [kind] = new Uint8Array(data as ArrayBuffer)
+    const part = new Uint8Array(data as ArrayBuffer, 1)
+    const at = size
+    size += part.length
+    held.bytes += part.length
+    // The remaining frames of a message that is too long are read and dropped.
+    if (size > maxBytes || held.bytes > HELD * maxBytes) whole = undefined
+    if (whole) {
+      if (size > whole.length) {
+        const last: Uint8Array = whole
+        whole = new Uint8Array(2 * size)
+        whole.set(last)
+      }
+      whole.set(part, at)
+    }
+    if (kind === PART) return undefined
+    const joined = whole?.slice(0, size)
+    const length = size
+    held.bytes -= size
+    size = 0
+    whole = new Uint8Array()
+    if (!joined) throw new PigeonError('too-large', length)
     if (kind === TEXT) return { value: JSON.parse(new TextDecoder().decode(joined)) }
     if (kind === BYTES) return { value: joined.buffer }
-    throw new Error(`kind ${kind}`)
+    throw new PigeonError('protocol', kind!)
   }
 }

@@ -26,12 +26,9 @@ const FINAL = 4011
 /** The longest pause that a hub can ask for. */
 const MAX_PAUSE_MS = 60_000
 
-export interface HubOptions extends Pick<Options, 'token' | 'retry'> {
-  WebSocket: typeof WebSocket
-}
-
 /** The functions of the room that its connection uses. */
 export interface HubHost {
+  readonly options: Pick<Options, 'token' | 'retry'> & { readonly WebSocket: typeof WebSocket }
   /** The page's id, and its resume secret, which proves that the page had the id before. Read at each attempt. */
   readonly identity: { id: PeerId, resume?: string | undefined }
   /** Called when another page has the id. */
@@ -45,7 +42,6 @@ export interface HubHost {
 export class Hub {
   state: HubState = { is: 'connecting' }
   readonly #urls: readonly string[]
-  readonly #options: HubOptions
   readonly #host: HubHost
   #socket: WebSocket | undefined
   /** Number of the current attempt. Events of earlier attempts are ignored. */
@@ -68,9 +64,8 @@ export class Hub {
   /** Whether the next attempt offers no subprotocol. Hubs before 2.1 select no subprotocol, and browsers then refuse the connection. */
   #plain = false
 
-  constructor (urls: readonly string[], options: HubOptions, host: HubHost) {
+  constructor (urls: readonly string[], host: HubHost) {
     this.#urls = urls
-    this.#options = options
     this.#host = host
   }
 
@@ -107,9 +102,9 @@ export class Hub {
   }
 
   /** Closes the connection for good. */
-  close (because?: PigeonError): void {
+  close (because: PigeonError): void {
     this.#leave()
-    this.#become({ is: 'closed', because } as HubState)
+    this.#become({ is: 'closed', because })
   }
 
   /** Closes the connection, without further attempts until connect() is called. */
@@ -119,30 +114,27 @@ export class Hub {
   }
 
   async #open (base: string, turn: number): Promise<void> {
-    let url: URL
-    let socket: WebSocket
     try {
       const { id, resume } = this.#host.identity
-      url = new URL(base)
-      let { token } = this.#options
+      const url = new URL(base)
+      let { token } = this.#host.options
       if (typeof token === 'function') token = await token()
       // Proxies log URLs. Therefore a token is sent as a subprotocol, unless it has characters that subprotocols cannot
       // have.
       const hides = !this.#plain && /^[\w.-]+$/.test(token ?? '')
       for (const [name, value] of Object.entries({ peerId: id, resume, token: hides ? '' : token })) if (value) url.searchParams.set(name, value)
       if (turn !== this.#turn) return
-      socket = this.#socket = new this.#options.WebSocket(url, this.#plain ? [] : hides ? ['peerpigeon', 'bearer.' + token] : 'peerpigeon')
+      const socket = this.#socket = new this.#host.options.WebSocket(url, this.#plain ? [] : hides ? ['peerpigeon', 'bearer.' + token] : 'peerpigeon')
+      let opened = false
+      socket.onopen = () => { opened = true }
+      socket.onmessage = ({ data }) => { if (turn === this.#turn) this.#heard(data, base) }
+      socket.onclose = ({ code, reason }) => {
+        if (turn !== this.#turn) return
+        if (!opened) this.#plain = !this.#plain
+        this.#judge(code, reason || base)
+      }
     } catch (cause) {
       if (turn === this.#turn) this.#ended('hub-unreachable', base, { cause })
-      return
-    }
-    let opened = false
-    socket.onopen = () => { opened = true }
-    socket.onmessage = ({ data }) => { if (turn === this.#turn) this.#heard(data, base) }
-    socket.onclose = ({ code, reason }) => {
-      if (turn !== this.#turn) return
-      if (!opened) this.#plain = !this.#plain
-      this.#judge(code, reason || base)
     }
   }
 
@@ -169,7 +161,7 @@ export class Hub {
 
   /** Sends a new token, because the current one expires soon. If that fails, the hub closes the connection when the token expires, and the next attempt calls the function again. */
   async #renew (): Promise<void> {
-    const { token } = this.#options
+    const { token } = this.#host.options
     try {
       if (typeof token === 'function') this.send({ type: 'auth', data: { token: await token() } })
     } catch {}
@@ -179,9 +171,10 @@ export class Hub {
   #goAway ({ reconnectInMs = 0, closeInMs = reconnectInMs, hubs = [] }: { reconnectInMs?: number, closeInMs?: number, hubs?: string[] }, base: string): void {
     this.#awayMs = reconnectInMs
     // The client never moves from an encrypted hub to an unencrypted one.
-    const named = hubs.filter(hub => String(hub).startsWith(base.slice(0, 3)))
-    if (!named[0]) return
-    this.#named = address(named[Math.random() * named.length | 0]!)
+    const named = hubs.filter(hub => hub.startsWith(base.slice(0, 3)))
+    const hub = named[Math.random() * named.length | 0]
+    if (!hub) return
+    this.#named = address(hub)
     this.#later(Math.random() * closeInMs, () => this.connect())
   }
 
@@ -209,7 +202,7 @@ export class Hub {
       this.#host.refused()
     }
     // If the token came from a function, the next attempt calls the function again, because the token may have expired.
-    const renews = kind === 'unauthorized' && typeof this.#options.token === 'function' && ++this.#refusals < MAX_REFUSALS
+    const renews = kind === 'unauthorized' && typeof this.#host.options.token === 'function' && ++this.#refusals < MAX_REFUSALS
     // The reason of code 1013 can begin with `retry after <n> s`.
     const floorMs = kind === 'hub-full' ? Math.max(BUSY_MS, 1000 * parseInt(reason.slice(12)) || 0) : this.#awayMs
     this.#ended(kind, `${reason} (${code})`, { final: code >= FINAL && code in CODES && !renews }, floorMs)
@@ -223,7 +216,7 @@ export class Hub {
     const first = !this.#failures && this.#onlineSince
     this.#leave()
     this.#onlineSince = this.#awayMs = 0
-    const { minMs = 500, maxMs = 15_000 } = this.#options.retry ?? {}
+    const { minMs = 500, maxMs = 15_000 } = this.#host.options.retry ?? {}
     // The first attempt after a good connection may follow immediately. Further attempts are at least `minMs` apart.
     const ms = Math.max(floorMs, pause(this.#failures++, minMs, maxMs, first ? 0 : minMs)) + (floorMs && Math.random() * minMs)
     this.#later(ms, () => this.connect())

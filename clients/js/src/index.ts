@@ -21,5 +21,5 @@ export type {
  * known.
  */
 export function join<D extends object = Record<string, Json>> (hub: string | readonly string[], network: string, options: Options<D> = {}): Room<D> {
-  return new RoomImpl<D>(typeof hub === 'string' ? [hub] : hub, network, options)
+  return new RoomImpl<D>([hub].flat(), network, options)
 }

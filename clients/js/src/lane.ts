@@ -29,9 +29,9 @@ export class Lane {
   }
 
   /** Resolves when the transport has accepted the message. */
-  async send (packed: Packed): Promise<void> {
-    if (this.#queued + packed.bytes.length > this.#maxBytes) throw new PigeonError('queue-full', this.#queued)
+  send (packed: Packed): Promise<void> {
     return new Promise((done, fail) => {
+      if (this.#queued + packed.bytes.length > this.#maxBytes) throw new PigeonError('queue-full', this.#queued)
       this.#queue.push({ packed, done, fail })
       this.#queued += packed.bytes.length
       this.#pump()
@@ -43,17 +43,16 @@ export class Lane {
     this.#channel = channel
     this.#offset = 0
     channel.bufferedAmountLowThreshold = LOW_WATER
-    const pump = () => this.#pump()
+    const pump = channel.onbufferedamountlow = () => this.#pump()
     channel.addEventListener('open', pump)
-    channel.addEventListener('bufferedamountlow', pump)
-    this.#pump()
+    pump()
   }
 
   /** Fails all queued messages. */
   fail (error: PigeonError): void {
     this.#channel = undefined
     this.#queued = this.#offset = 0
-    this.#queue.splice(0).forEach(({ fail }) => fail(error))
+    this.#queue.splice(0).forEach(waiting => waiting.fail(error))
   }
 
   #pump (): void {

@@ -3,8 +3,8 @@ import { pause } from './backoff.js'
 import { PigeonError } from './errors.js'
 import { BYE, PING, PONG, unpacker, type Packed } from './frames.js'
 import { Lane } from './lane.js'
-import { Negotiation, type Signal, type SignalType } from './negotiation.js'
-import type { ChannelOptions, LinkState } from './api.js'
+import { Negotiation, type NegotiationHost, type Signal, type SignalType } from './negotiation.js'
+import type { ChannelOptions, LinkState, Sendable, Sent } from './api.js'
 
 /** Time after which a connection that has not opened is replaced by a new one. It is a little longer than browsers look for a path. */
 const CONNECT_MS = 20_000
@@ -16,6 +16,10 @@ const REBUILD_MS = 12_000
 const FLOOD_MS = 100
 /** Time for which the connection of a closed link is kept open, so that its last message is sent. */
 const LINGER_MS = 500
+/** Number of buffered bytes in the transport of the main channel at which PING, PONG and BYE are dropped. A lane alone never buffers so much. */
+const CONTROL_BYTES = 1_100_000
+/** Maximum number of unreadable messages of a channel that are reported. */
+const MAX_REPORTS = 16
 /** Maximum number of channels that the other side may open. */
 const MAX_CHANNELS = 64
 
@@ -25,25 +29,25 @@ const MAIN = ''
 const NO_PATH = () => new PigeonError('ice-failed', 'no path')
 
 /** The functions of the room that a link uses. */
-export interface LinkHost<P> {
+export interface LinkHost {
+  /** The id of this page. */
+  readonly id: string
+  send (value: Sendable, to: any): Promise<Sent<any>>
   readonly options: { readonly maxMessageBytes: number, readonly maxQueueBytes: number }
   /** Whether signals can be sent now. */
   readonly online: boolean
   /** Whether the room has its maximum number of links, so that it accepts no more. */
   readonly crowded: boolean
-  isPolite (peer: P): boolean
   connection (): Promise<RTCPeerConnection>
   /** Gives a connection the current ICE servers, before it looks for another path. */
   renew (pc: RTCPeerConnection): Promise<void>
   channelOptions (name: string): ChannelOptions
-  relay (peer: P, type: SignalType, data: Signal): void
-  linkChanged (peer: P, state: LinkState): void
-  /** Called when the other side has closed the link on purpose. */
-  closed (peer: P): void
-  arrived (peer: P, channel: string, value: unknown): void
+  relay (link: Link, type: SignalType, data: Signal): void
+  linkChanged (link: Link): void
+  arrived (link: Link, channel: string, value: unknown): void
   /** Called when a connection was created. */
-  made (peer: P, pc: RTCPeerConnection): void
-  broken (error: PigeonError, peer: P): void
+  made (link: Link, pc: RTCPeerConnection): void
+  broken (error: PigeonError, link?: any): void
 }
 
 /** One RTCPeerConnection with its own state. */
@@ -53,10 +57,14 @@ interface Connection {
   readonly main: RTCDataChannel
 }
 
-export class Link<P> {
+export class Link implements NegotiationHost {
+  /** The id of the peer. */
+  declare readonly id: string
   state: LinkState = 'seen'
-  readonly #host: LinkHost<P>
-  readonly #peer: P
+  /** Whether one of the two sides has closed the link on purpose. Then this page does not open it by itself. */
+  declined = false
+  /** The room. */
+  declare readonly host: LinkHost
   readonly #lanes = new Map<string, Lane>()
   #connection: Connection | undefined
   /** Changes with each connection, so that asynchronous work for an earlier connection can be dropped. */
@@ -70,24 +78,35 @@ export class Link<P> {
   #signals: Promise<void> = Promise.resolve()
   #pongs: (() => void)[] = []
 
-  constructor (host: LinkHost<P>, peer: P) {
-    this.#host = host
-    this.#peer = peer
+  constructor (host: LinkHost, id: string) {
+    this.host = host
+    this.id = id
   }
 
   get pc (): RTCPeerConnection | undefined {
     return this.#connection?.pc
   }
 
+  /** Of two peers, the one with the smaller id is polite (see Negotiation). */
+  get polite (): boolean {
+    return this.host.id < this.id
+  }
+
+  /** Whether there is no connection, and none is to be made. */
+  get idle (): boolean {
+    return this.state === 'gone' || this.state === 'seen'
+  }
+
   /** Connects, unless a connection exists. With `first`, this side offers without waiting for an offer of the other side. */
-  open (first: boolean): void {
+  start (first = !this.polite): void {
     if (this.state !== 'seen') return
     this.#become('connecting')
     this.#enqueue(() => this.#connection ? undefined : this.#build(!first))
   }
 
   /** Closes the link and notifies the other side, so that the other side does not connect again. */
-  close (): void {
+  disconnect (): void {
+    this.declined = true
     this.#control(BYE)
     this.#rest(LINGER_MS)
   }
@@ -98,6 +117,11 @@ export class Link<P> {
     this.#become('gone')
     this.#lanes.forEach(lane => lane.fail(error))
     this.#lanes.clear()
+  }
+
+  /** The error of a message or a call that the end of this link has made fail. */
+  gone (): PigeonError {
+    return Object.assign(new PigeonError('peer-gone', 'it left or closed the link'), { peer: this }) as PigeonError
   }
 
   /** Continues to connect if the link is not open. Called when the hub or the peer has returned, or when a signal was lost. */
@@ -123,21 +147,24 @@ export class Link<P> {
         if (negotiation.remote !== undefined) return this.#again()
         negotiation.remote = this.#newest = from
       }
-      const stale = negotiation.remote !== from || (type !== 'offer' && signal.to !== undefined && signal.to !== negotiation.tag)
-      if (!stale) await negotiation.take(type, signal)
+      const current = type === 'offer' || signal.to === undefined || signal.to === negotiation.tag
+      if (current && negotiation.remote === from) await negotiation.take(type, signal)
     })
   }
 
-  send (channel: string, packed: Packed): Promise<void> {
+  relay (type: SignalType, data: Signal): void {
+    this.host.relay(this, type, data)
+  }
+
+  post (channel: string, packed: Packed): Promise<void> {
     return this.#lane(channel).send(packed)
   }
 
   /** Sends a PING on the link. Resolves with whether the other side answers within `ms`. */
   probe (ms: number): Promise<boolean> {
     return new Promise(resolve => {
-      if (this.#connection?.main.readyState !== 'open') return resolve(false)
-      const timer = setTimeout(() => resolve(false), ms)
-      this.#pongs.push(() => { clearTimeout(timer); resolve(true) })
+      setTimeout(resolve, ms, false)
+      this.#pongs.push(() => resolve(true))
       this.#control(PING)
     })
   }
@@ -145,7 +172,7 @@ export class Link<P> {
   #lane (name: string): Lane {
     let lane = this.#lanes.get(name)
     if (!lane) {
-      lane = new Lane(this.#host.options.maxQueueBytes)
+      lane = new Lane(this.host.options.maxQueueBytes)
       this.#lanes.set(name, lane)
       if (this.#connection) this.#attach(this.#connection, name, lane)
     }
@@ -159,8 +186,8 @@ export class Link<P> {
     if (this.#connection?.negotiation.remote !== undefined && from > 0 || !this.#connection) {
       if (Date.now() - this.#tag < FLOOD_MS) return false
       if (this.state === 'seen') {
-        if (this.#host.crowded) {
-          this.#host.relay(this.#peer, 'answer', { to: from, full: true })
+        if (this.host.crowded) {
+          this.relay('answer', { to: from, full: true })
           return false
         }
         this.#become('connecting')
@@ -177,56 +204,45 @@ export class Link<P> {
   async #build (wait: boolean): Promise<void> {
     this.#drop()
     const generation = this.#generation
-    let pc: RTCPeerConnection
-    try {
-      pc = await this.#host.connection()
-    } catch (cause) {
-      if (generation === this.#generation) this.#broken(cause)
-      return
-    }
-    if (generation !== this.#generation || this.state === 'gone' || this.state === 'seen') return pc.close()
+    const pc = await this.host.connection()
+    if (generation !== this.#generation || this.idle) return pc.close()
     this.#tag = Math.max(this.#tag + 1, Date.now())
-    const negotiation = new Negotiation(pc, {
-      polite: this.#host.isPolite(this.#peer),
-      tag: this.#tag,
-      wait,
-      send: (type, data) => this.#host.relay(this.#peer, type, data),
-      fail: cause => this.#broken(cause)
-    })
+    const negotiation = new Negotiation(pc, this, this.#tag, wait)
     // Both sides create this channel with the same number before the first offer. So it needs no further negotiation.
     const main = pc.createDataChannel('peerpigeon', { negotiated: true, id: 0 })
     const connection: Connection = { pc, negotiation, main }
     let channels = 0
+    const held = { bytes: 0 }
     this.#connection = connection
-    this.#listen(main, MAIN)
+    this.#listen(main, MAIN, held)
     main.onopen = pc.onconnectionstatechange = () => this.#settle(connection)
     main.onclose = () => { if (connection === this.#connection) this.#again() }
     pc.ondatachannel = ({ channel }) => {
       if (++channels > MAX_CHANNELS) channel.close()
-      else this.#listen(channel, channel.label)
+      else this.#listen(channel, channel.label, held)
     }
     this.#lane(MAIN)
     for (const [name, lane] of this.#lanes) this.#attach(connection, name, lane)
-    this.#host.made(this.#peer, pc)
+    this.host.made(this, pc)
     this.#later(CONNECT_MS, () => this.#failed(NO_PATH()))
   }
 
   /** Gives a lane its data channel. Each side opens the channels on which it sends, so two sides never open the same channel. */
   #attach (connection: Connection, name: string, lane: Lane): void {
-    const channel = name === MAIN ? connection.main : connection.pc.createDataChannel(name, this.#host.channelOptions(name) as RTCDataChannelInit)
-    lane.attach(channel)
+    lane.attach(name === MAIN ? connection.main : connection.pc.createDataChannel(name, this.host.channelOptions(name) as RTCDataChannelInit))
   }
 
-  #listen (channel: RTCDataChannel, name: string): void {
-    const unpack = unpacker(this.#host.options.maxMessageBytes)
+  #listen (channel: RTCDataChannel, name: string, held: { bytes: number }): void {
+    const unpack = unpacker(this.host.options.maxMessageBytes, held)
+    let reports = 0
     channel.binaryType = 'arraybuffer'
     channel.onmessage = ({ data }) => {
       if (data.byteLength === 1 && this.#heard(data)) return
       try {
         const taken = unpack(data)
-        if (taken) this.#host.arrived(this.#peer, name, taken.value)
+        if (taken) this.host.arrived(this, name, taken.value)
       } catch (cause) {
-        this.#host.broken(cause instanceof PigeonError ? cause : new PigeonError('protocol', 'unreadable', { cause }), this.#peer)
+        if (++reports <= MAX_REPORTS) this.host.broken(cause instanceof PigeonError ? cause : new PigeonError('protocol', 'unreadable', { cause }), this)
       }
     }
   }
@@ -234,38 +250,38 @@ export class Link<P> {
   #heard (data: ArrayBuffer): boolean {
     const [kind] = new Uint8Array(data)
     if (kind === PING) this.#control(PONG)
-    else if (kind === PONG) this.#pongs.splice(0).forEach(pong => pong())
-    else if (kind === BYE) this.#rest(0, true)
-    else return false
-    return true
+    if (kind === PONG) this.#pongs.splice(0).forEach(pong => pong())
+    if (kind === BYE) this.#rest(0, true)
+    return kind! >= PING
   }
 
   /** Closes the connection and returns the link to the state 'seen'. `told` is true if the other side has closed the link. */
   #rest (lingerMs: number, told = false): void {
     this.#drop(lingerMs)
     this.#failures = 0
-    this.#lanes.forEach(lane => lane.fail(new PigeonError('peer-gone', 'it left, or closed the link')))
-    if (told) this.#host.closed(this.#peer)
+    this.#lanes.forEach(lane => lane.fail(this.gone()))
+    if (told) this.declined = true
     if (this.state !== 'gone') this.#become('seen')
   }
 
   #control (kind: number): void {
     const main = this.#connection?.main
-    if (main?.readyState === 'open') main.send(new Uint8Array([kind]))
+    // If the other side sends many PINGs and reads nothing, the answers must not accumulate.
+    if (main?.readyState === 'open' && main.bufferedAmount < CONTROL_BYTES) main.send(new Uint8Array([kind]))
   }
 
   /** Updates the state of the link after a change of its connection. */
   #settle (connection: Connection): void {
     if (connection !== this.#connection) return
-    const { pc, main } = connection
-    if (pc.connectionState === 'connected' && main.readyState === 'open') {
+    const { pc: { connectionState }, main } = connection
+    if (connectionState === 'connected' && main.readyState === 'open') {
       this.#failures = 0
       this.#later(0)
       this.#become('open')
-    } else if (pc.connectionState === 'disconnected' && this.state === 'open') {
+    } else if (connectionState === 'disconnected' && this.state === 'open') {
       this.#become('interrupted')
       this.#later(RESTART_MS, () => this.#restart())
-    } else if (pc.connectionState === 'failed') {
+    } else if (connectionState === 'failed') {
       this.#interrupt()
       if (this.state === 'interrupted') this.#restart()
       else this.#failed(NO_PATH())
@@ -275,21 +291,22 @@ export class Link<P> {
   /** Restarts ICE, which looks for another path for the same connection. */
   #restart (): void {
     // The polite side waits a moment, so that the two sides rarely offer at the same time.
-    this.#later(this.#host.isPolite(this.#peer) ? 1000 : 0, async () => {
+    this.#later(this.polite ? 1000 : 0, async () => {
       const { pc } = this
       this.#later(REBUILD_MS + pause(0, 2000, 2000), () => this.#again())
-      if (!pc || !this.#host.online) return
-      await this.#host.renew(pc)
+      if (!pc || !this.host.online) return
+      await this.host.renew(pc)
       if (pc === this.pc) pc.restartIce()
     })
   }
 
-  #broken (cause: unknown): void {
+  fault (cause: unknown): void {
     this.#failed(new PigeonError('negotiation', String(cause), { cause }))
   }
 
   #failed (error: PigeonError): void {
-    this.#host.broken(error, this.#peer)
+    if (this.idle) return
+    this.host.broken(error, this)
     this.#interrupt()
     this.#later(pause(this.#failures, 1000, 30_000), () => this.#again())
   }
@@ -300,9 +317,9 @@ export class Link<P> {
 
   /** Replaces the connection. If the hub is unreachable, the link waits for the hub, because the new connection needs it for signals. */
   #again (): void {
-    if (this.state === 'gone' || this.state === 'seen') return
+    if (this.idle) return
     this.#interrupt()
-    if (!this.#host.online) return this.#later(1000, () => this.#again())
+    if (!this.host.online) return this.#later(1000, () => this.#again())
     this.#failures++
     // The connection may have been replaced meanwhile, because of an offer of the other side.
     const last = this.#connection
@@ -312,7 +329,7 @@ export class Link<P> {
   #become (state: LinkState): void {
     if (this.state === state) return
     this.state = state
-    this.#host.linkChanged(this.#peer, state)
+    this.host.linkChanged(this)
   }
 
   #later (ms: number, act?: () => void): void {
@@ -321,7 +338,7 @@ export class Link<P> {
   }
 
   #enqueue (task: () => void | Promise<void>): void {
-    this.#signals = this.#signals.then(task).catch(cause => this.#broken(cause))
+    this.#signals = this.#signals.then(task).catch(cause => this.fault(cause))
   }
 
   #drop (lingerMs = 0): void {

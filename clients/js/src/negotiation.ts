@@ -19,22 +19,20 @@ export type SignalType = 'offer' | 'answer' | 'ice-candidate'
 /** Time for which one side waits for the other side's first offer. */
 const OFFER_MS = 3_000
 
-export interface NegotiationOptions {
-  polite: boolean
-  /** Distinguishes this connection from others of this side to the same peer. Later connections have greater tags. */
-  tag: number
-  /** Whether to wait for the other side's offer first. */
-  wait: boolean
-  send: (type: SignalType, data: Signal) => void
-  fail: (cause: unknown) => void
+/** The functions of the link that its negotiations use. */
+export interface NegotiationHost {
+  readonly polite: boolean
+  relay (type: SignalType, data: Signal): void
+  fault (cause: unknown): void
 }
 
 export class Negotiation {
+  /** Distinguishes this connection from others of this side to the same peer. Later connections have greater tags. */
   declare readonly tag: number
   /** The tag of the other side's connection, once it is known. */
   declare remote: number | undefined
   readonly #pc: RTCPeerConnection
-  readonly #options: NegotiationOptions
+  readonly #link: NegotiationHost
   readonly #patience: ReturnType<typeof setTimeout> | undefined
   #waiting: boolean
   #wanted = false
@@ -45,12 +43,13 @@ export class Negotiation {
   /** Settles when the connection is closed. Promises of a closed RTCPeerConnection never settle, so tasks also wait for this one. */
   readonly #stopped = new Promise<void>(resolve => { this.#stop = resolve })
 
-  constructor (pc: RTCPeerConnection, options: NegotiationOptions) {
+  /** With `wait`, the negotiation first waits for the other side's offer. */
+  constructor (pc: RTCPeerConnection, link: NegotiationHost, tag: number, wait: boolean) {
     this.#pc = pc
-    this.#options = options
-    this.tag = options.tag
-    this.#waiting = options.wait
-    if (options.wait) this.#patience = setTimeout(() => this.#start(), OFFER_MS)
+    this.#link = link
+    this.tag = tag
+    this.#waiting = wait
+    if (wait) this.#patience = setTimeout(() => this.#start(), OFFER_MS)
     pc.onnegotiationneeded = () => this.#offer()
     pc.onicecandidate = ({ candidate }) => { if (candidate) this.#send('ice-candidate', candidate.toJSON() as Signal) }
   }
@@ -86,9 +85,8 @@ export class Negotiation {
   }
 
   async #offer (): Promise<void> {
-    this.#wanted = true
+    this.#wanted = this.#waiting
     if (this.#waiting || !this.#open) return
-    this.#wanted = false
     try {
       this.#offering = true
       await this.#pc.setLocalDescription()
@@ -105,7 +103,7 @@ export class Negotiation {
     const pc = this.#pc
     const ready = !this.#offering && (pc.signalingState === 'stable' || this.#answering)
     const collision = description.type === 'offer' && !ready
-    this.#ignoring = collision && !this.#options.polite
+    this.#ignoring = collision && !this.#link.polite
     if (this.#ignoring) return
     // This is an answer to an offer that was withdrawn.
     if (description.type === 'answer' && pc.signalingState === 'stable') return
@@ -138,7 +136,7 @@ export class Negotiation {
   }
 
   #failed (cause: unknown): void {
-    if (this.#open) this.#options.fail(cause)
+    if (this.#open) this.#link.fault(cause)
   }
 
   #describe (): void {
@@ -147,6 +145,6 @@ export class Negotiation {
   }
 
   #send (type: SignalType, data: Signal): void {
-    this.#options.send(type, { ...data, from: this.tag, to: this.remote } as Signal)
+    this.#link.relay(type, { ...data, from: this.tag, to: this.remote } as Signal)
   }
 }

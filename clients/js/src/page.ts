@@ -11,13 +11,14 @@ export interface PageHost {
 /** Watches the page until `signal` aborts. */
 export function watchPage (host: PageHost, signal: AbortSignal): void {
   if (!globalThis.document) return
-  const on = (name: string, listener: (event: any) => void) => addEventListener(name, listener, { signal })
+  const on = (name: string, listener: (event: any) => void, target: EventTarget = globalThis) => target.addEventListener(name, listener, { signal })
+  const wake = () => host.wake()
   on('pagehide', () => host.hide())
-  on('pageshow', ({ persisted }: PageTransitionEvent) => { if (persisted) host.show() })
-  on('online', () => host.wake())
-  on('visibilitychange', () => { if (!document.hidden) host.wake() })
+  on('pageshow', event => { if (event.persisted) host.show() })
+  on('online', wake)
+  on('visibilitychange', () => { if (!document.hidden) wake() })
   // The browser fires `resume` after it has frozen the page. The page can still be hidden then.
-  document.addEventListener('resume', () => host.wake(), { signal })
+  on('resume', wake, document)
 }
 
 /** The identity that a page keeps over a reload: its id and its resume secret. */
@@ -48,5 +49,5 @@ export function putDown (room: string, identity: Identity): void {
 
 /** 40 random hexadecimal digits. */
 export function randomId (): string {
-  return Array.from(crypto.getRandomValues(new Uint8Array(20)), byte => byte.toString(16).padStart(2, '0')).join('')
+  return crypto.getRandomValues(new Uint8Array(20)).reduce((id, byte) => id + (256 + byte).toString(16).slice(1), '' as any)
 }

@@ -1,62 +1,39 @@
-import { PigeonError } from './errors.js'
-import type { Link } from './link.js'
-import type { LinkState, Peer, Sendable } from './api.js'
+import { Link, type LinkHost } from './link.js'
+import type { Peer, Sendable } from './api.js'
 
-/** Another page in the room, as the room sees it. */
-export class PeerImpl<D extends object> implements Peer<D> {
-  declare readonly id: string
+/** Another page in the room, as the room sees it, and the link to it. Members that are not part of {@link Peer} are used by other modules of this client. */
+export class PeerImpl<D extends object> extends Link implements Peer<D> {
   declare data: D
   /** Distinguishes the page from other pages that had the same id. `undefined` if the peer's client does not send it. */
   declare readonly page: string | undefined
   /** Whether the peer is a member according to the hub. A link can be open to a peer that the hub has lost. */
   present = true
-  /** Whether one of the two sides has closed the link on purpose. Then this page does not open a link by itself. */
-  declined = false
-  /** Whether listeners have received its `join`. */
-  joined = false
-  declare link: Link<PeerImpl<D>>
-  #waiting: { done: () => void, fail: (error: PigeonError) => void }[] = []
+  /** Continues the calls of connect(). */
+  #waiting: (() => void)[] = []
 
-  declare readonly send: (value: Sendable) => Promise<void>
-
-  constructor (id: string, { page, data }: Announced<D>, send: (value: Sendable) => Promise<void>) {
-    this.id = id
+  constructor (host: LinkHost, id: string, { page, data }: Announced<D>) {
+    super(host, id)
     this.data = data
     this.page = page
-    this.send = send
   }
 
-  get state (): LinkState {
-    return this.link.state
-  }
-
-  get pc (): RTCPeerConnection | undefined {
-    return this.link.pc
-  }
-
-  connect (): Promise<void> {
+  async connect (): Promise<void> {
     this.declined = false
-    this.link.open(true)
-    return new Promise((done, fail) => {
-      this.#waiting.push({ done, fail })
-      this.settle()
-    })
+    this.start(true)
+    while (this.state !== 'open') {
+      if (this.declined || this.state === 'gone') throw this.gone()
+      await new Promise<void>(resolve => this.#waiting.push(resolve))
+    }
   }
 
-  disconnect (): void {
-    this.declined = true
-    this.link.close()
+  async send (value: Sendable): Promise<void> {
+    const { failed } = await this.host.send(value, this)
+    for (const error of failed.values()) throw error
   }
 
-  gone (): PigeonError {
-    return Object.assign(new PigeonError('peer-gone', 'it left, or closed the link'), { peer: this })
-  }
-
-  /** Settles the promises of connect(), if the link is open, or cannot open because it was closed or the peer has left. */
+  /** Lets the calls of connect() examine the new state of the link. */
   settle (): void {
-    const open = this.state === 'open'
-    if (!open && !this.declined && this.state !== 'gone') return
-    for (const { done, fail } of this.#waiting.splice(0)) open ? done() : fail(this.gone())
+    this.#waiting.splice(0).forEach(resolve => resolve())
   }
 }
 

@@ -2,12 +2,12 @@ import { Emitter } from './emitter.js'
 import { PigeonError } from './errors.js'
 import { FRAME_BYTES, pack, type Packed } from './frames.js'
 import { address, Hub, type HubHost } from './hub.js'
-import { Link, type LinkHost } from './link.js'
+import type { LinkHost } from './link.js'
 import { pickUp, putDown, randomId, watchPage, type Identity, type PageHost } from './page.js'
 import { announced, PeerImpl } from './peer.js'
 import type { Signal, SignalType } from './negotiation.js'
 import type {
-  Channel, ChannelOptions, GoneReason, HubMessage, HubState, LinkState, Options, Peer, Room, RoomEvents,
+  Channel, ChannelOptions, GoneReason, HubMessage, HubState, Options, Peer, Room, RoomEvents,
   Sealer, Sendable, Sent, Target
 } from './api.js'
 
@@ -28,22 +28,19 @@ const SERVERS_MS = 10_000
 const SIGNALS = new Set(['offer', 'answer', 'ice-candidate'])
 
 /** The room. Members that are neither private nor part of {@link Room} are used by other modules of this client. */
-export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implements Room<D>, HubHost, PageHost, LinkHost<PeerImpl<D>> {
+export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implements Room<D>, HubHost, PageHost, LinkHost {
   declare readonly network: string
   readonly peers = new Map<string, PeerImpl<D>>()
   declare readonly ready: Promise<void>
-  readonly options: Options<D> & { maxMessageBytes: number, maxQueueBytes: number, maxLinks: number }
+  readonly options: Options<D> & Required<Pick<Options<D>, 'WebSocket' | 'RTCPeerConnection' | 'data' | 'maxMessageBytes' | 'maxQueueBytes' | 'maxLinks'>>
   readonly #hub: Hub
   /** The storage key of the identity, for a reload. */
   readonly #key: string
-  readonly #RTCPeerConnection: typeof RTCPeerConnection
   readonly #channels = new Map<string, RoomChannel<D>>()
   identity: Identity
   #page = randomId()
-  #data: D
   /** Aborted when the room is left, which removes all listeners. */
   readonly #over = new AbortController()
-  #hidden = false
   #isReady!: () => void
   #neverReady!: (error: PigeonError) => void
   /** The type of the message that ends the roster, or an empty string when it has arrived. */
@@ -59,12 +56,13 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   constructor (hubs: readonly string[], network: string, options: Options<D>) {
     super()
-    const { WebSocket: Socket = globalThis.WebSocket, RTCPeerConnection: Connection = globalThis.RTCPeerConnection } = options
-    if (!Socket || !Connection) throw new PigeonError('unsupported', 'no WebSocket or RTCPeerConnection', { final: true })
+    const { WebSocket = globalThis.WebSocket, RTCPeerConnection = globalThis.RTCPeerConnection, data = {} as D } = options
+    this.options = {
+      maxMessageBytes: DEFAULT_MESSAGE_BYTES, maxQueueBytes: DEFAULT_QUEUE_BYTES, maxLinks: DEFAULT_LINKS,
+      ...options, WebSocket, RTCPeerConnection, data
+    }
+    if (!WebSocket || !RTCPeerConnection) throw new PigeonError('unsupported', 'no WebSocket or RTCPeerConnection', { final: true })
     this.network = network
-    this.options = { maxMessageBytes: DEFAULT_MESSAGE_BYTES, maxQueueBytes: DEFAULT_QUEUE_BYTES, maxLinks: DEFAULT_LINKS, ...options }
-    this.#RTCPeerConnection = Connection
-    this.#data = options.data ?? {} as D
     this.#sealer = options.seal?.(network)
     this.ready = new Promise((done, failed) => {
       this.#isReady = done
@@ -74,7 +72,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     this.ready.catch(() => {})
     this.#key = `peerpigeon ${hubs[0]} ${network}`
     this.identity = pickUp(this.#key) ?? { id: options.id ?? randomId() }
-    this.#hub = new Hub((hubs.length > 0 ? hubs : ['']).map(address), { ...options, WebSocket: Socket }, this)
+    this.#hub = new Hub((hubs.length > 0 ? hubs : ['']).map(address), this)
     const { signal } = options
     const leave = () => this.leave()
     watchPage(this, this.#over.signal)
@@ -96,11 +94,11 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   }
 
   get data (): D {
-    return this.#data
+    return this.options.data
   }
 
   update (data: D): void {
-    this.#data = data
+    this.options.data = data
     this.#announceIn()
   }
 
@@ -118,8 +116,9 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   channel (name: string, options: ChannelOptions = {}): Channel<D> {
     let channel = this.#channels.get(name)
     if (!channel) {
-      const send = (value: Sendable, to?: Target<D>) => this.#send(name, value, to)
-      channel = Object.assign(new Emitter<{ message: [value: any, from: Peer<D>] }>(), { name, options, send })
+      channel = Object.assign(new Emitter<{ message: [value: any, from: Peer<D>] }>(), {
+        name, options, send: (value: Sendable, to?: Target<D>) => this.#send(name, value, to)
+      })
       this.#channels.set(name, channel)
     }
     return channel
@@ -134,25 +133,22 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     this.#over.abort()
     clearTimeout(this.#update)
     this.silence()
-    this.#goodbye()
+    this.#say('goodbye')
     const error = new PigeonError('left', 'the room')
-    this.#neverReady(error)
-    this.#hub.close()
-    for (const peer of this.peers.values()) this.#close(peer, error)
+    this.#hub.close(error)
+    this.peers.forEach(peer => this.#close(peer, error))
     this.peers.clear()
   }
 
   /** Closes all connections when the user leaves the page. With open connections, the browser could not keep the page. */
   hide (): void {
     putDown(this.#key, this.identity)
-    this.#hidden = true
-    this.#goodbye()
+    this.#say('goodbye')
     this.#hub.suspend()
     this.#forget()
   }
 
   show (): void {
-    this.#hidden = false
     this.identity = pickUp(this.#key) ?? this.identity
     this.#hub.connect()
   }
@@ -173,14 +169,13 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   }
 
   #announce (): void {
-    const { discover } = this.options
+    const { data, discover } = this.options
     // The page's data has its own field, because the hub adds other fields to the announcement.
-    const data = { page: this.#page, data: this.#data, discover }
-    this.#hub.send({ type: 'announce', networkName: this.network, data, ack: true })
+    this.#say('announce', { page: this.#page, data, discover }, { ack: true })
   }
 
   hubChanged (state: HubState): void {
-    if (state.is === 'closed') this.#neverReady(state.because!)
+    if (state.is === 'closed') this.#neverReady(state.because)
     this.emit('hub', state)
   }
 
@@ -194,7 +189,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     if (type === 'error') return this.#declined(data)
     const peer = this.peers.get(type === 'peer-disconnected' ? data.peerId : fromPeerId)
     if (!peer) return
-    if (SIGNALS.has(type)) peer.link.take(type as SignalType, this.#unseal(peer, type, data))
+    if (SIGNALS.has(type)) peer.take(type as SignalType, this.#unseal(peer, type, data))
     else if (data.reason === 'kicked') this.#remove(peer, 'kicked')
     // Browsers close a connection with 1001 when its page is closed.
     else if (type === 'goodbye' || data.closeCode === 1001) this.#remove(peer, 'left')
@@ -214,24 +209,18 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
       const before = known.data
       known.data = data
       if (JSON.stringify(before) !== JSON.stringify(data)) this.emit('change', known, before)
-      known.link.nudge()
+      known.nudge()
     } else {
       if (known) this.#remove(known, 'replaced')
-      const peer = new PeerImpl<D>(id, { page, data }, async value => {
-        const { failed } = await this.send(value, peer)
-        for (const error of failed.values()) throw error
-      })
-      this.#add(peer)
+      this.#add(new PeerImpl<D>(this, id, { page, data }))
     }
   }
 
   #add (peer: PeerImpl<D>): void {
-    peer.link = new Link<PeerImpl<D>>(this, peer)
-    this.peers.set(peer.id, peer)
     this.#unlinked.add(peer)
     // The link starts before the event, so that messages that a 'join' listener sends wait for the link.
     this.#connectMore()
-    peer.joined = true
+    this.peers.set(peer.id, peer)
     this.emit('join', peer)
   }
 
@@ -241,7 +230,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     for (const peer of this.#unlinked) {
       if (this.#linked.size >= this.options.maxLinks) return
       this.#unlinked.delete(peer)
-      if (!peer.declined) peer.link.open(this.id > peer.id)
+      if (!peer.declined) peer.start()
     }
   }
 
@@ -255,15 +244,15 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   }
 
   #close (peer: PeerImpl<D>, error: PigeonError): void {
-    peer.link.end(error)
+    peer.end(error)
     peer.settle()
   }
 
   /** Removes a peer that the hub no longer lists as a member, unless it answers on its link or returns to the hub within `graceMs`. */
   async #doubt (peer: PeerImpl<D>, graceMs: number): Promise<void> {
-    if (peer.state === 'open' && await peer.link.probe(GRACE_MS)) return
+    if (peer.state === 'open' && await peer.probe(GRACE_MS)) return
     if (peer.state !== 'open') await new Promise(resolve => setTimeout(resolve, graceMs))
-    if (!peer.present && this.#hub.online && !this.#hidden) this.#remove(peer, 'lost')
+    if (!peer.present && this.online) this.#remove(peer, 'lost')
   }
 
   #everybodyNamed (): void {
@@ -283,14 +272,14 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
 
   #receipt ({ targetPeerId, outcome, retryInMs = RESEND_MS }: { targetPeerId?: string, outcome?: string, retryInMs?: number }): void {
     const peer = this.peers.get(targetPeerId!)
-    if (peer && outcome !== 'delivered' && outcome !== 'forwarded') setTimeout(() => peer.link.nudge(), retryInMs)
+    if (peer && outcome !== 'delivered' && outcome !== 'forwarded') setTimeout(() => peer.nudge(), retryInMs)
   }
 
   relay (peer: PeerImpl<D>, type: SignalType, data: Signal): void {
     // Offers and answers have an id, so that the hub reports their outcome in a receipt. Candidates have none: a lost
     // candidate matters little, because there are many.
     const id = type === 'ice-candidate' ? undefined : type
-    const send = (data: object) => { this.#hub.send({ type, targetPeerId: peer.id, networkName: this.network, data, id } as HubMessage) }
+    const send = (data: object) => this.#say(type, data, { targetPeerId: peer.id, id })
     if (this.#sealer) this.#sealed = this.#sealed.then(async () => send(await this.#sealer!.seal(data, `${type} ${this.id} ${peer.id}`)))
     else send(data)
   }
@@ -317,8 +306,9 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     if (SIGNALS.has(inReplyTo!)) return code === 'rate-limited' ? this.#receipt(data) : undefined
     if (code === 'kicked') return this.#hub.close(new PigeonError('kicked', message!, { final: true }))
     const error = new PigeonError('refused', `${inReplyTo ?? code}: ${message}`)
+    const limited = code === 'rate-limited'
     if (inReplyTo === 'announce') {
-      if (code === 'rate-limited') return this.#announceIn(retryInMs)
+      if (limited) return this.#announceIn(retryInMs)
       this.#neverReady(error)
     }
     this.broken(error)
@@ -330,8 +320,9 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     this.identity = { id: randomId() }
   }
 
-  #goodbye (): void {
-    this.#hub.send({ type: 'goodbye', networkName: this.network })
+  /** Sends a message about this room to the hub, if the page is connected to it. */
+  #say (type: string, data?: object, more?: object): void {
+    this.#hub.send({ type, networkName: this.network, data, ...more })
   }
 
   /** Removes all peers, because their links belong to an identity that ends. */
@@ -348,12 +339,8 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     return this.#linked.size >= 2 * this.options.maxLinks
   }
 
-  isPolite (peer: PeerImpl<D>): boolean {
-    return this.id < peer.id
-  }
-
   async connection (): Promise<RTCPeerConnection> {
-    return new this.#RTCPeerConnection(await this.#configuration())
+    return new this.options.RTCPeerConnection(await this.#configuration())
   }
 
   async renew (pc: RTCPeerConnection): Promise<void> {
@@ -366,10 +353,6 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     return this.#channels.get(name)?.options ?? {}
   }
 
-  closed (peer: PeerImpl<D>): void {
-    peer.declined = true
-  }
-
   arrived (peer: PeerImpl<D>, channel: string, value: unknown): void {
     if (channel === '') this.emit('message', value, peer)
     else this.#channels.get(channel)?.emit('message', value, peer)
@@ -379,13 +362,15 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     this.emit('connection', pc, peer)
   }
 
-  linkChanged (peer: PeerImpl<D>, state: LinkState): void {
-    if (state === 'gone' || state === 'seen') this.#linked.delete(peer)
+  linkChanged (peer: PeerImpl<D>): void {
+    const { state } = peer
+    if (peer.idle) this.#linked.delete(peer)
     else this.#linked.add(peer)
     if (state === 'gone') return
     if (state === 'seen') this.#connectMore()
     peer.settle()
-    if (peer.joined) this.emit('link', peer, state)
+    // A link that starts before its peer's 'join' causes no event.
+    if (this.peers.has(peer.id)) this.emit('link', peer, state)
     if (state === 'interrupted' && !peer.present) void this.#doubt(peer, GRACE_MS)
   }
 
@@ -412,7 +397,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
       try {
         if (peer.state === 'gone') throw peer.gone()
         if (peer.state === 'seen') peer.connect().catch(() => {})
-        await peer.link.send(channel, packed)
+        await peer.post(channel, packed)
       } catch (error) {
         failed.set(peer, Object.assign(error as PigeonError, { peer }))
       }

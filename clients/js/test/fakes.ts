@@ -181,6 +181,7 @@ class FakeChannel extends EventTarget {
   readyState = 'connecting'
   bufferedAmount = 0
   bufferedAmountLowThreshold = 0
+  onbufferedamountlow: (() => void) | null = null
   binaryType = 'blob'
   onopen: (() => void) | null = null
   onclose: (() => void) | null = null

@@ -15,14 +15,14 @@ function frames (value: any): (string | Uint8Array)[] {
   return made
 }
 
-function through (value: any, unpack = unpacker(MAX)): unknown {
+function through (value: any, unpack = unpacker(MAX, { bytes: 0 })): unknown {
   const taken = frames(value).map(part => unpack(typeof part === 'string' ? part : part.slice().buffer))
   assert.equal(taken.filter(Boolean).length, 1)
   return taken.at(-1)?.value
 }
 
 test('values of every kind and size arrive unchanged', () => {
-  const unpack = unpacker(MAX)
+  const unpack = unpacker(MAX, { bytes: 0 })
   for (const size of [0, 1, FRAME_BYTES - 3, FRAME_BYTES - 2, FRAME_BYTES - 1, FRAME_BYTES, 100_000]) {
     assert.equal(through('x'.repeat(size), unpack), 'x'.repeat(size))
     assert.deepEqual(new Uint8Array(through(new Uint8Array(size).fill(7), unpack) as ArrayBuffer), new Uint8Array(size).fill(7))
@@ -51,15 +51,39 @@ test('a value that cannot be sent is refused with a code', () => {
 })
 
 test('a message that is too long is dropped, and the next one is accepted', () => {
-  const unpack = unpacker(20_000)
+  const unpack = unpacker(20_000, { bytes: 0 })
   const parts = frames(new Uint8Array(100_000)) as Uint8Array<ArrayBuffer>[]
   for (const part of parts.slice(0, -1)) assert.equal(unpack(part.buffer), undefined)
   assert.throws(() => unpack(parts.at(-1)!.buffer), { code: 'too-large' })
   assert.equal(through('next', unpack), 'next')
 })
 
+test('a text frame that is too long is refused', () => {
+  assert.throws(() => unpacker(10, { bytes: 0 })('"0123456789"'), { code: 'too-large' })
+})
+
+test('a short frame of a long message is copied, so that it does not occupy more memory than its length', () => {
+  const unpack = unpacker(MAX, { bytes: 0 })
+  const part = new Uint8Array([0, 1])
+  unpack(part.buffer)
+  part.fill(9)
+  const last = new Uint8Array([2, 2])
+  assert.deepEqual(new Uint8Array(unpack(last.buffer)?.value as ArrayBuffer), new Uint8Array([1, 2]))
+})
+
+test('unfinished messages on all channels of a connection are bounded together', () => {
+  const held = { bytes: 0 }
+  const channels = Array.from({ length: 5 }, () => unpacker(1_000, held))
+  const part = (kind: number, size = 1_001) => { const bytes = new Uint8Array(size); bytes[0] = kind; return bytes.buffer }
+  for (const unpack of channels) assert.equal(unpack(part(0)), undefined)
+  assert.throws(() => channels[4]!(part(2, 1)), { code: 'too-large' })
+  for (const unpack of channels.slice(0, 4)) assert.equal((unpack(part(2, 1))?.value as ArrayBuffer).byteLength, 1_000)
+  assert.equal(held.bytes, 0)
+  assert.equal((channels[4]!(part(2))?.value as ArrayBuffer).byteLength, 1_000)
+})
+
 test('an invalid frame is an error, and later frames are accepted', () => {
-  const unpack = unpacker(MAX)
+  const unpack = unpacker(MAX, { bytes: 0 })
   assert.throws(() => unpack('{'))
   assert.throws(() => unpack(new Uint8Array([9, 1]).buffer))
   assert.throws(() => unpack(new ArrayBuffer(0)))
@@ -84,7 +108,7 @@ test('a lane pauses while the transport is full, then continues', async () => {
   assert.ok(!sent && pipe.bufferedAmount < 1_100_000, `${pipe.bufferedAmount}`)
   FakeChannel.stuck = false
   pipe.bufferedAmount = 0
-  pipe.dispatchEvent(new Event('bufferedamountlow'))
+  pipe.onbufferedamountlow()
   await sending
 })
 
@@ -104,7 +128,7 @@ test('a message that was sent in part is repeated on the next channel', async ()
   lane.attach(first)
   const sending = lane.send(pack(new Uint8Array(2_000_000).fill(5), 1e7))
   FakeChannel.stuck = false
-  const unpack = unpacker(1e7)
+  const unpack = unpacker(1e7, { bytes: 0 })
   let got: any
   second.other.onmessage = ({ data }: any) => { got ??= unpack(data) }
   lane.attach(second)

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { beforeEach, mock, test } from 'node:test'
+import { PigeonError } from '../src/errors.js'
 import { address, Hub } from '../src/hub.js'
 import { FakeSocket, pass, settle, still } from './fakes.js'
 
@@ -12,7 +13,8 @@ function connect (options: { urls?: string[], token?: any } = {}) {
   const log: string[] = []
   let names = 0
   const { urls = ['ws://a/ws'], ...rest } = options
-  const hub = new Hub(urls, { WebSocket: FakeSocket as any, ...rest }, {
+  const hub = new Hub(urls, {
+    options: { WebSocket: FakeSocket as any, ...rest },
     get identity () { return { id: `id${names}` } },
     refused: () => { names++ },
     hubChanged: state => log.push(state.is + ('because' in state && state.because ? ` ${state.because.code}` : '')),
@@ -114,7 +116,7 @@ test('if a hub stops and names no other hub, the client waits as long as the hub
     FakeSocket.last.end()
     await pass(2_000)
     assert.equal(FakeSocket.all.length, attempts + 2)
-    hub.close()
+    hub.close(new PigeonError('left', 'the room'))
   }
 })
 
@@ -364,7 +366,7 @@ test('after close() no event of the hub has an effect', async () => {
   await settle()
   const socket = FakeSocket.last
   socket.welcome()
-  hub.close()
+  hub.close(new PigeonError('left', 'the room'))
   const before = log.length
   socket.say('peer-discovered', {})
   socket.onclose?.({ code: 1006, reason: '' })

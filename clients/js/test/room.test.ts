@@ -285,9 +285,8 @@ test('the cost of a join does not grow with the size of the room', async () => {
   }
   for (let index = 0; index < 10; index++) join(index)
   for (const peer of ann.peers.values()) {
-    const link = peer as any
-    const { state } = Object.getOwnPropertyDescriptors(Object.getPrototypeOf(link))
-    Object.defineProperty(link, 'state', { get () { looked++; return state!.get!.call(link) } })
+    let { state } = peer
+    Object.defineProperty(peer, 'state', { get () { looked++; return state }, set (next) { state = next } })
   }
   for (let index = 10; index < 3_000; index++) join(index)
   assert.equal(ann.peers.size, 3_000)
@@ -565,6 +564,61 @@ test('a peer that sends offers of ever new connections causes few connections on
   }
   await pass(900)
   assert.ok(FakeConnection.all.length < 15, `${FakeConnection.all.length} connections`)
+})
+
+test('data of a hostile peer changes no prototype', async () => {
+  const { ann, bob, atAnn } = await pair()
+  const socket = hub.socket(ann)
+  const evil = '{"__proto__":{"polluted":1},"constructor":{"prototype":{"polluted":1}},"toString":1}'
+  const id = 'e'.repeat(40)
+  for (const announced of [evil, `{"page":"p","data":${evil}}`, '{"page":"__proto__","data":null}', '{"page":{},"data":[]}']) {
+    socket.onmessage?.({ data: `{"type":"peer-discovered","networkName":"lobby","data":${announced.slice(0, -1)},"peerId":"${id}"}}` })
+  }
+  for (const type of ['offer', 'answer', 'ice-candidate']) {
+    socket.onmessage?.({ data: `{"type":"${type}","networkName":"lobby","fromPeerId":"${id}","data":${evil}}` })
+  }
+  await connection(bob).channels[0]!.send(evil)
+  connection(bob).createDataChannel('__proto__')
+  await pass(1_000)
+  assert.equal(({} as any).polluted, undefined)
+  assert.equal((ann.peers.get(id) as any).polluted, undefined)
+  assert.equal(only(bob).state, 'open')
+  assert.ok(atAnn.some(entry => entry.startsWith('message')))
+})
+
+test('signals with invalid tags or in a wrong order affect only the link of their sender', async () => {
+  const { ann, bob, atAnn } = await pair()
+  const eve = 'e'.repeat(40)
+  const socket = hub.socket(ann)
+  socket.say('peer-discovered', { peerId: eve, isHub: false })
+  for (const from of [undefined, null, 'x', -1, 1e308, {}, [], '__proto__']) {
+    for (const to of [undefined, 'x', 0]) {
+      for (const [type, data] of [['ice-candidate', { candidate: 'candidate:0' }], ['answer', { sdp: '0 1' }], ['offer', { sdp: {} }], ['offer', { full: true }]] as const) {
+        socket.say(type, { ...data, from, to } as object, { fromPeerId: eve })
+      }
+    }
+  }
+  await pass(5_000)
+  assert.deepEqual(atAnn.filter(entry => entry.includes('bob')), [])
+  assert.equal(ann.peers.get(bob.id)!.state, 'open')
+  assert.ok(FakeConnection.all.length < 10, `${FakeConnection.all.length} connections`)
+  await ann.send('still here', ann.peers.get(bob.id)!)
+})
+
+test('a peer that floods a link with invalid frames or with pings cannot fill the memory', async () => {
+  const { ann, bob, atAnn } = await pair()
+  const [main] = connection(bob).channels
+  for (let count = 0; count < 1_000; count++) main!.send('{')
+  await pass(100)
+  assert.equal(atAnn.length, 16)
+  assert.deepEqual(new Set(atAnn), new Set(['error protocol']))
+  // Nothing that Ann sends leaves the buffer of her transport any more.
+  const [answers] = connection(ann).channels
+  answers!.bufferedAmount = 1_099_000
+  answers!.send = (data: string | Uint8Array) => { answers!.bufferedAmount += data.length }
+  for (let count = 0; count < 2_000; count++) main!.send(new Uint8Array([3]))
+  await pass(100)
+  assert.equal(answers!.bufferedAmount, 1_100_000)
 })
 
 test('after a thousand joins and leaves, nothing of them remains', async () => {
