@@ -7,6 +7,7 @@ import { setTimeout } from 'node:timers/promises'
 import { blackHole } from './blackhole.mjs'
 import { awayAndBack, launch, launchStoppable } from './browser.mjs'
 import { HUBS_AT, freePort, hubTest, startHub, urlOf, within } from './hub.mjs'
+import { Client } from './client.mjs'
 import { Tab, site } from './client-pages.mjs'
 import { vectors } from './qr.mjs'
 import { findTurn } from './turn.mjs'
@@ -575,6 +576,33 @@ tabs('when a page changes its data fifty times in a second, the others receive f
     assert.ok(news.length <= 15, `${news.length} changes`)
     assert.equal(await tab.run(() => rtc.made), 2)
   }
+})
+
+tabs('under bounded discovery a page discovers all members page by page, and connects to one that it has discovered later', { env: { DISCOVERY: 'closest:2' } }, async ({ open, hubs: [hub] }) => {
+  const bob = await open({ name: 'bob' })
+  await bob.run(() => room.ready)
+  const members = await Promise.all(Array.from({ length: 29 }, () => Client.join(hub, 'lobby', {})))
+  const ann = await open({ later: '' })
+  const { known, sizes } = await ann.run(async () => {
+    start({ link: 'on-demand' })
+    await room.ready
+    const known = room.peers.size
+    const sizes = []
+    while (await room.more(5)) sizes.push(room.peers.size)
+    return { known, sizes }
+  })
+  assert.ok(known <= 6, `${known} members at the join`)
+  for (const [index, size] of sizes.entries()) assert.ok(size <= known + 5 * (index + 1), `${sizes}`)
+  assert.equal(await ann.run(() => room.peers.size), 30)
+  assert.equal(of(await ann.log(), 'join').length, 30)
+  await ann.run(async id => {
+    await room.peers.get(id).connect()
+    await room.peers.get(id).send('found')
+  }, await bob.id())
+  await bob.until('messages.length === 1')
+  assert.equal(await ann.run(() => room.more()), false)
+  await Promise.all(members.map(member => member.close()))
+  await ann.until('room.peers.size === 1')
 })
 
 tabs('a page of a forbidden origin gets a final error', { env: { ALLOWED_ORIGINS: 'https://other.example' } }, async ({ open }) => {

@@ -116,6 +116,12 @@ interface Room<D extends object = Record<string, Json>> extends Events<RoomEvent
 	send(value: Sendable, to?: Target<D>): Promise<Sent<D>>;
 	/** A separate stream of messages: a large message on one channel does not delay another channel. Both sides use the same name. */
 	channel(name: string, options?: ChannelOptions): Channel<D>;
+	/**
+	 * Discovers further members, if the option `discover` or the hub bounds discovery: at most `limit` (1 to 64), by default
+	 * as many as at the join. Each is a `join` event. Resolves after these events, with whether there are still more
+	 * members. Waits while the hub is unreachable. Rejects if the hub refuses, for example because you know 1,024 members.
+	 */
+	more(limit?: number): Promise<boolean>;
 	/** Connects to the hub at once, instead of at `retryAt`. */
 	retry(): void;
 	/** Leaves the room and closes all connections. No events follow. */

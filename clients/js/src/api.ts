@@ -35,7 +35,7 @@ export interface Options<D extends object = Record<string, Json>> {
   link?: 'all' | 'on-demand'
   /** Maximum number of links that this page opens by itself. Further peers stay 'seen'. Other peers can open more links to this page, until it has twice this number of links. Default 32. */
   maxLinks?: number
-  /** For large rooms: discover only this number of members (those with the ids closest to yours) and a few random members. */
+  /** For large rooms: discover only this number of members (those with the ids closest to yours) and a few random members. Call `more()` to discover others. */
   discover?: { closest: number }
   /** Maximum size of a message, sent or received, in bytes. Default 16 MiB. */
   maxMessageBytes?: number
@@ -128,6 +128,12 @@ export interface Room<D extends object = Record<string, Json>> extends Events<Ro
   send (value: Sendable, to?: Target<D>): Promise<Sent<D>>
   /** A separate stream of messages: a large message on one channel does not delay another channel. Both sides use the same name. */
   channel (name: string, options?: ChannelOptions): Channel<D>
+  /**
+   * Discovers further members, if the option `discover` or the hub bounds discovery: at most `limit` (1 to 64), by default
+   * as many as at the join. Each is a `join` event. Resolves after these events, with whether there are still more
+   * members. Waits while the hub is unreachable. Rejects if the hub refuses, for example because you know 1,024 members.
+   */
+  more (limit?: number): Promise<boolean>
   /** Connects to the hub at once, instead of at `retryAt`. */
   retry (): void
   /** Leaves the room and closes all connections. No events follow. */

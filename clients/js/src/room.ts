@@ -27,8 +27,11 @@ const SERVERS_MS = 10_000
 
 const SIGNALS = new Set(['offer', 'answer', 'ice-candidate'])
 
+/** An internal event: the hub has answered a request for more members. Without arguments, the request must be repeated. */
+type Paging = { more: [more?: boolean | undefined, error?: PigeonError] }
+
 /** The room. Members that are neither private nor part of {@link Room} are used by other modules of this client. */
-export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implements Room<D>, HubHost, PageHost, LinkHost {
+export class RoomImpl<D extends object> extends Emitter<RoomEvents<D> & Paging> implements Room<D>, HubHost, PageHost, LinkHost {
   declare readonly network: string
   readonly peers = new Map<string, PeerImpl<D>>()
   declare readonly ready: Promise<void>
@@ -113,6 +116,17 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     return this.#send('', value, to)
   }
 
+  async more (limit?: number): Promise<boolean> {
+    for (;;) {
+      await this.ready
+      if (this.hub.is === 'closed') throw this.hub.because
+      this.#say('discover', { limit })
+      const [more, error] = await this.once('more')
+      if (error) throw error
+      if (more !== undefined) return more
+    }
+  }
+
   channel (name: string, options: ChannelOptions = {}): Channel<D> {
     let channel = this.#channels.get(name)
     if (!channel) {
@@ -132,6 +146,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     if (this.#left) return
     this.#over.abort()
     clearTimeout(this.#update)
+    this.emit('more')
     this.silence()
     this.#say('goodbye')
     const error = new PigeonError('left', 'the room')
@@ -175,7 +190,10 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   }
 
   hubChanged (state: HubState): void {
-    if (state.is === 'closed') this.#neverReady(state.because)
+    if (state.is === 'closed') {
+      this.#neverReady(state.because)
+      this.emit('more')
+    }
     this.emit('hub', state)
   }
 
@@ -187,6 +205,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
     if (networkName !== this.network) return
     if (type === 'peer-discovered') return this.#discovered(data)
     if (type === 'error') return this.#declined(data)
+    if (type === 'discovered') this.emit('more', data.more)
     const peer = this.peers.get(type === 'peer-disconnected' ? data.peerId : fromPeerId)
     if (!peer) return
     if (SIGNALS.has(type)) peer.take(type as SignalType, this.#unseal(peer, type, data))
@@ -258,6 +277,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
   #everybodyNamed (): void {
     this.#ends = ''
     this.#isReady()
+    this.emit('more')
     for (const peer of this.peers.values()) {
       if (!peer.present) void this.#doubt(peer, RETURN_MS)
     }
@@ -311,7 +331,9 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D>> implement
       if (limited) return this.#announceIn(retryInMs)
       this.#neverReady(error)
     }
-    this.broken(error)
+    if (inReplyTo !== 'discover') this.broken(error)
+    else if (limited) setTimeout(() => this.emit('more'), retryInMs)
+    else this.emit('more', undefined, error)
   }
 
   /** Takes a new random id, because another page has the current one. All links of the current id end. */

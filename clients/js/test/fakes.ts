@@ -103,6 +103,8 @@ export class FakeHub {
   refuses = 0
   /** Whether the hub accepts connections. */
   up = true
+  /** The ids of members that the hub does not name before a request for more. */
+  unnamed: string[] = []
   /** Returns whether the hub loses a signal. */
   loses: (signal: any) => boolean = () => false
   /** Returns whether the hub holds a signal back until `deliver` is called. */
@@ -155,6 +157,10 @@ export class FakeHub {
     else if (type === 'closed') this.lose(socket)
     else if (type === 'goodbye') {
       if (this.members.delete(socket)) for (const [other] of others) other.say('goodbye', {}, { fromPeerId: socket.id })
+    } else if (type === 'discover') {
+      const page = this.unnamed.splice(0, data.limit ?? 2)
+      for (const peerId of page) socket.say('peer-discovered', { peerId, isHub: false })
+      socket.say('discovered', { count: page.length, more: this.unnamed.length > 0 })
     } else if (type === 'announce') {
       const known = this.members.has(socket)
       this.members.set(socket, data)

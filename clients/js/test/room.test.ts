@@ -293,6 +293,85 @@ test('the cost of a join does not grow with the size of the room', async () => {
   assert.equal(looked, 0, 'no member was examined')
 })
 
+const ids = (count: number) => Array.from({ length: count }, (_, index) => index.toString(16).padStart(40, 'f'))
+
+test('more() discovers further members page by page, and says whether there are more', async () => {
+  const ann = named('ann', { link: 'on-demand', discover: { closest: 2 } })
+  hub.unnamed = ids(7)
+  // This call waits for the hub.
+  const first = ann.more(3)
+  assert.deepEqual(hub.members.size, 0)
+  await pass(200)
+  assert.deepEqual(hub.members.get(hub.socket(ann)).discover, { closest: 2 })
+  assert.equal(await first, true)
+  assert.equal(ann.peers.size, 3)
+  const sizes = []
+  for (let more = true; more;) {
+    more = await ann.more()
+    sizes.push(ann.peers.size)
+  }
+  assert.deepEqual(sizes, [5, 7])
+  const asked = hub.socket(ann).sent.filter(({ type }) => type === 'discover')
+  assert.deepEqual(asked, [{ limit: 3 }, {}, {}].map(data => ({ type: 'discover', networkName: 'lobby', data })))
+})
+
+test('more() is repeated after a failure of the hub, and when the hub asks for a pause', async () => {
+  const ann = named('ann', { link: 'on-demand' })
+  await pass(200)
+  const log = events(ann)
+  const hears = hub.socket(ann).heard
+  hub.socket(ann).heard = message => message.type === 'discover' || hears(message)
+  hub.unnamed = ids(1)
+  let more: boolean | undefined
+  void ann.more().then(result => { more = result })
+  await pass(200)
+  hub.crash()
+  await pass(1_000)
+  assert.deepEqual([more, ann.hub.is], [undefined, 'waiting'])
+  hub.up = true
+  await pass(5_000)
+  assert.deepEqual([more, ann.peers.size], [false, 1])
+
+  const socket = hub.socket(ann)
+  const sent = () => socket.sent.filter(({ type }) => type === 'discover').length
+  const { heard } = socket
+  socket.heard = () => {}
+  const limited = ann.more()
+  await settle()
+  const before = sent()
+  socket.say('error', { code: 'rate-limited', inReplyTo: 'discover', retryInMs: 5_000 })
+  socket.heard = heard
+  await pass(4_900)
+  assert.equal(sent(), before)
+  await pass(200)
+  assert.equal(sent(), before + 1)
+  assert.equal(await limited, false)
+  assert.deepEqual(log.filter(entry => entry.startsWith('error')), [])
+})
+
+test('more() rejects if the hub refuses the request, or the room is left', async () => {
+  const ann = named('ann')
+  await pass(200)
+  const log = events(ann)
+  hub.socket(ann).heard = () => {}
+  const refused = ann.more()
+  await settle()
+  hub.socket(ann).say('error', { code: 'network-full', message: 'you know 1024 members', inReplyTo: 'discover' })
+  await assert.rejects(refused, { code: 'refused', message: /1024 members/ })
+  assert.deepEqual(log, [], 'the promise reports the error')
+  const pending = ann.more()
+  await settle()
+  ann.leave()
+  for (const more of [pending, ann.more()]) await assert.rejects(more, { code: 'left' })
+  const bob = named('bob')
+  await pass(200)
+  hub.socket(bob).heard = () => {}
+  const kicked = bob.more()
+  await settle()
+  hub.socket(bob).end(4011, 'kicked')
+  for (const more of [kicked, bob.more()]) await assert.rejects(more, { code: 'kicked' })
+})
+
 test('ready resolves when the hub reports the end of the roster, not at a pong', async () => {
   hub.slow = true
   const ann = named('ann')
