@@ -78,8 +78,9 @@ export function unpacker (maxBytes: number, held: { bytes: number }): (data: unk
       check(data.length, maxBytes)
       return { value: JSON.parse(data) }
     }
-    const [kind] = new Uint8Array(data as ArrayBuffer)
-    const part = new Uint8Array(data as ArrayBuffer, 1)
+    const bytes = new Uint8Array(data as ArrayBuffer)
+    const [kind] = bytes
+    const part = bytes.subarray(1)
     const at = size
     size += part.length
     held.bytes += part.length

@@ -71,6 +71,13 @@ test('a short frame of a long message is copied, so that it does not occupy more
   assert.deepEqual(new Uint8Array(unpack(last.buffer)?.value as ArrayBuffer), new Uint8Array([1, 2]))
 })
 
+test('a frame may be a view of a buffer, as it is in werift', () => {
+  const unpack = unpacker(MAX, { bytes: 0 })
+  const [part, last] = [Buffer.from([9, 0, 1]).subarray(1), Buffer.from([9, 2, 2]).subarray(1)]
+  unpack(part)
+  assert.deepEqual(new Uint8Array(unpack(last)?.value as ArrayBuffer), new Uint8Array([1, 2]))
+})
+
 test('unfinished messages on all channels of a connection are bounded together', () => {
   const held = { bytes: 0 }
   const channels = Array.from({ length: 5 }, () => unpacker(1_000, held))
