@@ -16,6 +16,8 @@ const GOOD_MS = 10_000
 const BUSY_MS = 2_000
 /** Number of successive refusals of a function's tokens after which the client gives up. */
 const MAX_REFUSALS = 3
+/** Pause before a function that has failed to return a new token is called again. */
+const RENEW_MS = 2_000
 /** The meaning of close codes. With any other code, the connection is lost. */
 const CODES: Record<number, ErrorCode> = {
   1008: 'hub-full', 1012: 'hub-leaving', 1013: 'hub-full', 4001: 'id-in-use', 4009: 'id-in-use',
@@ -159,12 +161,14 @@ export class Hub {
     this.#host.hubChanged(this.state)
   }
 
-  /** Sends a new token, because the current one expires soon. If that fails, the hub closes the connection when the token expires, and the next attempt calls the function again. */
+  /** Sends a new token, because the current one expires soon. A function that fails is called again, until the hub closes the connection, because the token has expired. Then the next attempt calls the function. */
   async #renew (): Promise<void> {
     const { token } = this.#host.options
     try {
       if (typeof token === 'function') this.send({ type: 'auth', data: { token: await token() } })
-    } catch {}
+    } catch {
+      if (this.online) this.#later(RENEW_MS, () => this.#renew())
+    }
   }
 
   /** Handles the message of a hub that stops. The client connects to another hub at a random moment before the hub closes the connection, so that not all peers do so together. (Hubs before 2.1 send the time until the close as `reconnectInMs`.) */

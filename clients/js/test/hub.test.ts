@@ -224,6 +224,38 @@ test('a token that expires soon is renewed by the function, and a token that is 
   assert.deepEqual(FakeSocket.last.sent, [])
 })
 
+test('a token function that fails before the token expires is called again, but not without a connection', async () => {
+  const answers = ['first', new Error('busy'), new Error('busy'), 'second', new Error('busy')]
+  let asked = 0
+  const { hub } = connect({ token: async () => {
+    const answer = answers[asked++]
+    if (answer instanceof Error) throw answer
+    return answer
+  } })
+  await settle()
+  const socket = FakeSocket.last
+  socket.welcome()
+  socket.say('token-expires', { expiresInMs: 60_000 })
+  await pass(3_900)
+  assert.deepEqual([asked, socket.sent.length], [3, 0])
+  await pass(200)
+  assert.deepEqual(socket.sent, [{ type: 'auth', data: { token: 'second' } }])
+  await pass(10_000)
+  assert.equal(asked, 4)
+  // The connection is lost while the function is called, and later while the next call waits.
+  socket.say('token-expires', { expiresInMs: 60_000 })
+  socket.end()
+  await pass(1_500)
+  assert.equal(FakeSocket.all.length, 2, 'the failure must not delay the next attempt')
+  FakeSocket.last.welcome()
+  asked = 1
+  FakeSocket.last.say('token-expires', { expiresInMs: 60_000 })
+  await settle()
+  hub.close(new PigeonError('left', 'the room'))
+  await pass(60_000, 1_000)
+  assert.equal(asked, 2)
+})
+
 test('when its token has expired, a client with a token function connects again, and a client with a fixed token gives up', async () => {
   const tokens = ['first', 'second']
   const { hub, log } = connect({ token: () => tokens.shift() })
