@@ -1,5 +1,6 @@
 // Tests of this repository's client in Chromium, with hubs that restart, drain or disappear.
 import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { after, before, test } from 'node:test'
@@ -756,14 +757,48 @@ tabs('two tabs of Firefox and one of Chromium form one mesh', { timeout: 120_000
   }
 })
 
-// In these runtimes, a native module provides WebRTC. Bun and Deno are tested only if they are installed.
+// In these runtimes, an npm package provides WebRTC. Bun and Deno are tested only if they are installed. werift is slow,
+// and native modules are not.
 for (const [command, ...flags] of [['node'], ['bun'], ['deno', 'run', '--allow-all']]) {
   const missing = spawnSync(command, ['--version']).error && `${command} is not installed`
-  hubTest(`the client runs in ${command}`, { timeout: 60_000, skip: (HUBS_AT && 'needs a single hub') || missing }, async hub => {
-    const child = spawn(command, [...flags, new URL('two-rooms.mjs', import.meta.url).pathname, hub.ws], { stdio: ['ignore', 'inherit', 'inherit'] })
-    const [code] = await once(child, 'exit')
-    assert.equal(code, 0)
-  })
+  const run = (script, hub, library) => {
+    const child = spawn(command, [...flags, new URL(script, import.meta.url).pathname, hub.ws, `rtc/${library}.mjs`], { stdio: ['ignore', 'inherit', 'inherit'] })
+    return { child, exit: once(child, 'exit').then(([code]) => code) }
+  }
+  for (const library of ['node-datachannel', 'wrtc', 'werift']) {
+    hubTest(`the client runs in ${command} with ${library}`, { timeout: 60_000, skip: (HUBS_AT && 'needs a single hub') || missing }, async hub => {
+      assert.equal(await run('two-rooms.mjs', hub, library).exit, 0)
+    })
+
+    tabs(`a page and a process of ${command} with ${library} talk, also after a lost connection`, { skip: (HUBS_AT && 'needs a single hub') || missing }, async ({ open, hubs: [hub] }) => {
+      const { child, exit } = run('echo.mjs', hub, library)
+      try {
+        const tab = await open({ name: 'tab' })
+        await tab.linked(1)
+        await tab.run(() => room.send(new Uint8Array(100_000).fill(7)))
+        await tab.until('messages.length === 1')
+        assert.ok(await tab.run(() => messages[0][1].byteLength === 100_000 && new Uint8Array(messages[0][1]).every(byte => byte === 7)))
+        await tab.run(() => { [...room.peers.values()][0].pc.close() })
+        await tab.until("log.some(([, , state]) => state === 'interrupted')", 'interrupted')
+        await tab.linked(1, 40_000)
+        await tab.run(() => room.send({ again: 'ü' }))
+        await tab.until('messages.length === 2')
+        assert.deepEqual(await tab.run(() => messages[1][1]), { again: 'ü' })
+        await tab.run(() => room.leave())
+        assert.equal(await exit, 0)
+      } finally {
+        child.kill('SIGKILL')
+      }
+    })
+  }
 }
+
+test('docs/client.md shows how these packages are used', async () => {
+  const docs = await readFile(new URL('../../docs/client.md', import.meta.url), 'utf8')
+  for (const library of ['node-datachannel', 'wrtc']) {
+    const code = await readFile(new URL(`rtc/${library}.mjs`, import.meta.url), 'utf8')
+    assert.ok(docs.includes(code.replaceAll('export class', 'class').trim()), `the code of rtc/${library}.mjs`)
+  }
+})
 
 test('QR codes of every version equal the codes of another encoder', vectors)

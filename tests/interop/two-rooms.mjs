@@ -1,22 +1,15 @@
 // Joins a room twice with the client in one process without a browser, as docs/client.md shows. One member sends
 // messages to the other.
 //
-//   node two-rooms.mjs ws://127.0.0.1:8080        or with bun, or with deno run -A
+//   node two-rooms.mjs ws://127.0.0.1:8080 rtc/werift.mjs        or with bun, or with deno run -A
 import assert from 'node:assert/strict'
-import wrtc from '@roamhq/wrtc'
 import ws from 'ws'
 import { join } from '../../clients/js/dist/client.js'
 
-// In the native module, setLocalDescription() needs an argument. Browsers also support the form without an argument.
-class RTCPeerConnection extends wrtc.RTCPeerConnection {
-  async setLocalDescription (description) {
-    description ??= this.signalingState === 'have-remote-offer' ? await this.createAnswer() : await this.createOffer()
-    return super.setLocalDescription(description)
-  }
-}
-
+const [hub, library] = process.argv.slice(2)
+const { RTCPeerConnection } = await import(new URL(library, import.meta.url))
 const { WebSocket = ws } = globalThis
-const enter = name => join(process.argv[2], 'without a browser', { data: { name }, WebSocket, RTCPeerConnection })
+const enter = name => join(hub, 'without a browser', { data: { name }, WebSocket, RTCPeerConnection })
 const [ann, bob] = [enter('ann'), enter('bob')]
 for (const room of [ann, bob]) room.on('error', error => { throw error })
 const messages = []
