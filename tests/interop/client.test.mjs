@@ -11,6 +11,7 @@ import { HUBS_AT, freePort, hubTest, startHub, urlOf, within } from './hub.mjs'
 import { Client } from './client.mjs'
 import { Tab, site } from './client-pages.mjs'
 import { vectors } from './qr.mjs'
+import { JWT_SECRET, renewals } from './renewals.mjs'
 import { findTurn } from './turn.mjs'
 import { chances, late } from './late.mjs'
 import { examples } from './examples.mjs'
@@ -423,6 +424,8 @@ tabs('when a token becomes invalid while the hub is down, the token function is 
   }
 })
 
+for (const [title, body] of renewals) tabs(title, { env: { JWT_SECRET }, timeout: 60_000 }, body)
+
 tabs('tabs with the same passphrase connect, and different passphrases cause an error on both sides and no link', {}, async ({ open, hubs: [hub] }) => {
   const [ann, bob, eve] = [await open({ later: '' }), await open({ later: '' }), await open({ later: '' })]
   const join = secret => { start({ seal: extras.passphrase(secret), data: { name: secret } }) }
@@ -757,8 +760,7 @@ tabs('two tabs of Firefox and one of Chromium form one mesh', { timeout: 120_000
   }
 })
 
-// In these runtimes, an npm package provides WebRTC. Bun and Deno are tested only if they are installed. werift is slow,
-// and native modules are not.
+// In these runtimes, an npm package provides WebRTC. Bun and Deno are tested only if they are installed.
 for (const [command, ...flags] of [['node'], ['bun'], ['deno', 'run', '--allow-all']]) {
   const missing = spawnSync(command, ['--version']).error && `${command} is not installed`
   const run = (script, hub, library) => {
@@ -770,7 +772,8 @@ for (const [command, ...flags] of [['node'], ['bun'], ['deno', 'run', '--allow-a
       assert.equal(await run('two-rooms.mjs', hub, library).exit, 0)
     })
 
-    tabs(`a page and a process of ${command} with ${library} talk, also after a lost connection`, { skip: (HUBS_AT && 'needs a single hub') || missing }, async ({ open, hubs: [hub] }) => {
+    const throws = command === 'bun' && library === 'werift' && 'in Bun, sockets of werift throw when a peer disappears'
+    tabs(`a page and a process of ${command} with ${library} talk, also after a lost connection`, { skip: (HUBS_AT && 'needs a single hub') || missing || throws }, async ({ open, hubs: [hub] }) => {
       const { child, exit } = run('echo.mjs', hub, library)
       try {
         const tab = await open({ name: 'tab' })
