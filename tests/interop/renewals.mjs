@@ -9,8 +9,8 @@ import { startHub } from './hub.mjs'
 export const JWT_SECRET = 'a-secret-of-the-application-and-its-hub'
 
 /** A token that `peerpigeon token mint` makes. It lives for this time. */
-async function mint (lives) {
-  const { stdout } = await promisify(execFile)(process.env.HUB_BIN, ['token', 'mint', '--expires-in', lives], { env: { ...process.env, JWT_SECRET } })
+async function mint (lives, ...more) {
+  const { stdout } = await promisify(execFile)(process.env.HUB_BIN, ['token', 'mint', '--expires-in', lives, ...more], { env: { ...process.env, JWT_SECRET } })
   return stdout.trim()
 }
 
@@ -100,6 +100,20 @@ export const renewals = [
     await waits
     await ann.until('log.filter(([kind, state]) => kind === "hub" && state === "online").length === 2', 'the hub again')
     await undisturbed(ann, bob)
+  }],
+
+  ['of two pages of one user, the newer one has the id of the token, and the older one stays away', async ({ open }) => {
+    const token = await mint('1h', '--peer', 'a'.repeat(40))
+    const join = token => { start({ id: '', token }) }
+    const [first, second] = [await open({ later: '' }), await open({ later: '' })]
+    await first.run(join, token)
+    await first.until('room.hub.is === "online"')
+    await second.run(join, token)
+    await first.until('room.hub.is === "closed"')
+    await second.until('room.hub.is === "online"')
+    assert.equal(await second.id(), await first.run(() => room.id))
+    assert.equal(await first.run(() => room.hub.because.code), 'id-in-use')
+    assert.deepEqual(await hubStates(second), ['online'])
   }],
 
   ['a page whose token function returns an expired token at a reconnection asks for another one, and a fixed token that has expired is final', async ({ open, hubs: [hub] }) => {

@@ -41,7 +41,7 @@ export interface Options<D extends object = Record<string, Json>> {
 	data?: D;
 	/** The hub's AUTH_TOKEN, or a JWT. A function is called for each connection, and shortly before a JWT expires, so that the page stays connected. */
 	token?: string | (() => string | Promise<string>);
-	/** Your id: 40 hexadecimal digits, or an empty string to use the id in the JWT's `sub`. Default: a random id, which stays the same when the page is reloaded. */
+	/** Your id: 40 hexadecimal digits, or an empty string to use the id in the JWT's `sub`. If another page takes this id, the room is closed with 'id-in-use'. Default: a random id, which stays the same when the page is reloaded. */
 	id?: PeerId;
 	/** STUN and TURN servers. A function is called for each new link and each ICE restart, so that it can return fresh credentials. Default: the servers that the hub sends, if any. */
 	iceServers?: RTCIceServer[] | (() => RTCIceServer[] | Promise<RTCIceServer[]>);

@@ -25,7 +25,7 @@ export class PigeonError extends Error {
   declare readonly peer?: Peer
 
   constructor (code: ErrorCode, detail: string | number, more: { final?: boolean, cause?: unknown } = {}) {
-    super(`${code}: ${detail}`, more)
+    super(code + ': ' + detail, more)
     this.code = code
     this.final = !!more.final
     this.hint = DOCS + code

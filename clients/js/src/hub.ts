@@ -20,8 +20,8 @@ const MAX_REFUSALS = 3
 const RENEW_MS = 2_000
 /** The meaning of close codes. With any other code, the connection is lost. */
 const CODES: Record<number, ErrorCode> = {
-  1008: 'hub-full', 1012: 'hub-leaving', 1013: 'hub-full', 4001: 'id-in-use', 4009: 'id-in-use',
-  4011: 'kicked', 4012: 'unauthorized', 4401: 'unauthorized', 4403: 'forbidden'
+  1008: 'hub-full', 1013: 'hub-full', 1012: 'hub-leaving', 4001: 'id-in-use', 4009: 'id-in-use',
+  4012: 'unauthorized', 4401: 'unauthorized', 4403: 'forbidden', 4011: 'kicked'
 }
 /** The client makes no further attempt after a known close code that is not less than this code. */
 const FINAL = 4011
@@ -33,8 +33,8 @@ export interface HubHost {
   readonly options: Pick<Options, 'token' | 'retry'> & { readonly WebSocket: typeof WebSocket }
   /** The page's id, and its resume secret, which proves that the page had the id before. Read at each attempt. */
   readonly identity: { id: PeerId, resume?: string | undefined }
-  /** Called when another page has the id. */
-  refused (): void
+  /** Called when another page has the id. Returns whether the client must give up, because the program has chosen the id. */
+  refused (): boolean
   hubChanged (state: HubState): void
   /** Called when the hub has sent `connected`. */
   welcomed (data: any): void
@@ -199,30 +199,30 @@ export class Hub {
 
   #judge (code: number, reason: string): void {
     const kind = CODES[code] ?? 'hub-unreachable'
+    // If the token came from a function, the next attempt calls the function again, because the token may have expired.
+    const renews = kind === 'unauthorized' && typeof this.#host.options.token === 'function' && ++this.#refusals < MAX_REFUSALS
+    let final = code >= FINAL && code in CODES && !renews
     // After the first 4009, the id may still belong to a dead connection of this page that the hub has not noticed yet.
     // After the second 4009, another page has the id.
     if (code === 4001 || code === 4009 && ++this.#inUse > 1) {
       this.#inUse = 0
-      this.#host.refused()
+      final = this.#host.refused()
     }
-    // If the token came from a function, the next attempt calls the function again, because the token may have expired.
-    const renews = kind === 'unauthorized' && typeof this.#host.options.token === 'function' && ++this.#refusals < MAX_REFUSALS
     // The reason of code 1013 can begin with `retry after <n> s`.
     const floorMs = kind === 'hub-full' ? Math.max(BUSY_MS, 1000 * parseInt(reason.slice(12)) || 0) : this.#awayMs
-    this.#ended(kind, `${reason} (${code})`, { final: code >= FINAL && code in CODES && !renews }, floorMs)
+    this.#ended(kind, `${reason} (${code})`, { final }, floorMs)
   }
 
   /** Handles the end of a connection or an attempt. `floorMs` is the minimum pause before the next attempt. */
   #ended (code: ErrorCode, detail: string, more?: { final?: boolean, cause?: unknown }, floorMs = 0): void {
     const because = new PigeonError(code, detail, more)
     if (because.final) return this.close(because)
-    floorMs = Math.min(floorMs, MAX_PAUSE_MS)
     const first = !this.#failures && this.#onlineSince
     this.#leave()
     this.#onlineSince = this.#awayMs = 0
     const { minMs = 500, maxMs = 15_000 } = this.#host.options.retry ?? {}
     // The first attempt after a good connection may follow immediately. Further attempts are at least `minMs` apart.
-    const ms = Math.max(floorMs, pause(this.#failures++, minMs, maxMs, first ? 0 : minMs)) + (floorMs && Math.random() * minMs)
+    const ms = Math.max(Math.min(floorMs, MAX_PAUSE_MS), pause(this.#failures++, minMs, maxMs, first ? 0 : minMs)) + (floorMs && Math.random() * minMs)
     this.#later(ms, () => this.connect())
     this.#become({ is: 'waiting', retryAt: Date.now() + ms, because })
   }

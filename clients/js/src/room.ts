@@ -75,7 +75,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D> & Paging> 
     this.ready.catch(() => {})
     this.#key = `peerpigeon ${hubs[0]} ${network}`
     this.identity = pickUp(this.#key) ?? { id: options.id ?? randomId() }
-    this.#hub = new Hub((hubs.length > 0 ? hubs : ['']).map(address), this)
+    this.#hub = new Hub((hubs[0] ? hubs : ['']).map(address), this)
     const { signal } = options
     const leave = () => this.leave()
     watchPage(this, this.#over.signal)
@@ -298,8 +298,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D> & Paging> 
   relay (peer: PeerImpl<D>, type: SignalType, data: Signal): void {
     // Offers and answers have an id, so that the hub reports their outcome in a receipt. Candidates have none: a lost
     // candidate matters little, because there are many.
-    const id = type === 'ice-candidate' ? undefined : type
-    const send = (data: object) => this.#say(type, data, { targetPeerId: peer.id, id })
+    const send = (data: object) => this.#say(type, data, { targetPeerId: peer.id, id: type === 'ice-candidate' ? undefined : type })
     if (this.#sealer) this.#sealed = this.#sealed.then(async () => send(await this.#sealer!.seal(data, `${type} ${this.id} ${peer.id}`)))
     else send(data)
   }
@@ -336,10 +335,12 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D> & Paging> 
     else this.emit('more', undefined, error)
   }
 
-  /** Takes a new random id, because another page has the current one. All links of the current id end. */
-  refused (): void {
+  /** Takes a new random id, because another page has the current one, unless the program has chosen the id. All links of the current id end. */
+  refused (): boolean {
     this.#forget()
+    if (this.options.id !== undefined) return true
     this.identity = { id: randomId() }
+    return false
   }
 
   /** Sends a message about this room to the hub, if the page is connected to it. */
@@ -428,7 +429,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D> & Paging> 
   }
 
   #pack (channel: string, value: Sendable): Packed {
-    const { ordered = true, maxRetransmits } = this.#channels.get(channel)?.options ?? {}
+    const { ordered = true, maxRetransmits } = this.channelOptions(channel)
     // On an unordered or unreliable channel, parts of a message could arrive in the wrong order or be lost. So a
     // message must fit into one frame there.
     return pack(value, ordered && maxRetransmits === undefined ? this.options.maxMessageBytes : FRAME_BYTES - 1)

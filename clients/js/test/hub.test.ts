@@ -16,7 +16,7 @@ function connect (options: { urls?: string[], token?: any } = {}) {
   const hub = new Hub(urls, {
     options: { WebSocket: FakeSocket as any, ...rest },
     get identity () { return { id: `id${names}` } },
-    refused: () => { names++ },
+    refused: () => { names++; return false },
     hubChanged: state => log.push(state.is + ('because' in state && state.because ? ` ${state.because.code}` : '')),
     welcomed: () => {},
     receive: ({ type }) => log.push(type)

@@ -59,6 +59,23 @@ test('a page can choose its id, or leave the choice to the hub', async () => {
   assert.deepEqual([bob.id, FakeSocket.last.url.searchParams.has('peerId')], [given, false])
 })
 
+test('a page whose chosen id another page takes does not return, and one with a random id takes another', async () => {
+  for (const options of [{ id: 'a'.repeat(40) }, { id: '' }, {}]) {
+    hub = new FakeHub()
+    FakeSocket.opened = socket => socket.welcome({ peerId: socket.id ?? 'b'.repeat(40) })
+    const room = named('ann', options)
+    await settle()
+    const { id } = room
+    const sockets = FakeSocket.all.length
+    FakeSocket.last.end(4001, 'replaced by a new connection')
+    await pass(5_000)
+    const { is, because } = room.hub as any
+    if ('id' in options) assert.deepEqual([is, because.code, because.final, room.id, FakeSocket.all.length], ['closed', 'id-in-use', true, id, sockets])
+    else assert.deepEqual([is, room.id === id], ['online', false])
+    room.leave()
+  }
+})
+
 test('messages sent before the link is open arrive in order', async () => {
   const [ann, bob] = [named('ann'), named('bob')]
   const log = events(bob)
