@@ -133,6 +133,74 @@ tabs('a hub that drains makes its tabs connect to the other hub, and no peer lea
   }
 })
 
+tabs('when the only hub drains, its pages wait as long as it asks, try seldom, and return', { env: { DRAIN_SECS: '1' }, timeout: 60_000 }, async ({ open, hubs: [hub] }) => {
+  const [ann, bob] = [await open({ later: '' }), await open({ later: '' })]
+  for (const tab of [ann, bob]) {
+    await tab.run(() => {
+      globalThis.attempts = []
+      start({ WebSocket: class extends WebSocket { constructor (...args) { super(...args); attempts.push(Date.now()) } } })
+    })
+  }
+  await Promise.all([ann.linked(1), bob.linked(1)])
+  const stops = Date.now()
+  hub.child.kill('SIGTERM')
+  assert.equal((await hub.exited).code, 0)
+  // Each page has tried at least three times before a hub listens again.
+  await Promise.all([ann, bob].map(tab => tab.until('attempts.length > 3')))
+  const again = await startHub({ port: hub.port })
+  try {
+    await Promise.all([ann, bob].map(tab => tab.until('room.hub.is === "online"')))
+    for (const tab of [ann, bob]) {
+      const [, ...attempts] = await tab.run(() => attempts)
+      // The hub asks for a pause of one second after its end.
+      assert.ok(attempts[0] - stops >= 1_000, `${attempts[0] - stops} ms`)
+      for (const [index, at] of attempts.entries()) if (index > 0) assert.ok(at - attempts[index - 1] >= 490, `${attempts}`)
+      assert.deepEqual(of(await tab.log(), 'leave'), [])
+      assert.ok((await tab.log()).some(([, , code]) => code === 'hub-leaving'))
+    }
+  } finally {
+    await again.kill()
+  }
+})
+
+tabs('a page with two hubs of one mesh connects to the second when the first crashes', { hubs: 2 }, async ({ open, hubs: [first, second] }) => {
+  const [ann, bob] = [await open({ name: 'ann' }, [first.ws, second.ws]), await open({ name: 'bob' }, [second.ws])]
+  await Promise.all([ann.linked(1), bob.linked(1)])
+  await first.kill()
+  await ann.until('log.filter(([kind, state]) => kind === "hub" && state === "online").length === 2', 'the second hub')
+  const carl = await open({ name: 'carl' }, [second.ws])
+  await Promise.all([ann, bob, carl].map(tab => tab.linked(2)))
+  for (const tab of [ann, bob]) {
+    assert.deepEqual(of(await tab.log(), 'leave'), [])
+    assert.equal(await tab.run(() => rtc.made), 2)
+  }
+})
+
+tabs('a link whose answer was lost with the hub opens soon after the hub is back', { timeout: 60_000 }, async ({ open, hubs: [hub], cleanup }) => {
+  let holds = true
+  let held = 0
+  const proxy = cleanup(await late(hub.port, ({ type }) => {
+    if (type !== 'answer' || !holds) return 0
+    held++
+    return 1e9
+  }))
+  const [ann, bob] = [await open({ name: 'ann' }, [proxy.ws]), await open({ name: 'bob' }, [proxy.ws])]
+  for (const tab of [ann, bob]) await tab.until('room.peers.size === 1')
+  const deadline = Date.now() + 10_000
+  while (held === 0) if (await new Promise(resolve => setImmediate(resolve, Date.now() > deadline))) throw new Error('no answer')
+  holds = false
+  await hub.kill()
+  const again = await startHub({ port: hub.port })
+  try {
+    await Promise.all([ann.linked(1, 15_000), bob.linked(1, 15_000)])
+    await ann.run(() => room.send('hello'))
+    await bob.until('messages.length === 1')
+    for (const tab of [ann, bob]) assert.deepEqual(of(await tab.log(), 'error', 'leave'), [])
+  } finally {
+    await again.kill()
+  }
+})
+
 const BLOCKED_SECS = process.env.SLOW ? 300 : 20
 tabs(`when the scripts of a page are blocked for ${BLOCKED_SECS} s, no peer leaves`, { timeout: (BLOCKED_SECS + 100) * 1_000 }, async ({ open, context }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
