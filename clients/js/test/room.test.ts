@@ -785,3 +785,31 @@ test('every error code is explained at the address of its hint', async () => {
   const explained = docs!.match(/(?<=^### ).*/gm)
   assert.deepEqual([...explained!].sort(), [...codes].sort())
 })
+
+test('after leave() no timer remains', async () => {
+  const { setTimeout: set, clearTimeout: clear } = globalThis
+  const running = new Set<unknown>()
+  const starts = (act: (...args: unknown[]) => void, ms: number, ...rest: unknown[]) => {
+    const timer = set(() => { running.delete(timer); act(...rest) }, ms)
+    running.add(timer)
+    return timer
+  }
+  Object.assign(globalThis, { setTimeout: starts, clearTimeout: (timer: any) => { running.delete(timer); clear(timer) } })
+  try {
+    const { ann, bob } = await pair()
+    hub.crash()
+    await pass(2_000)
+    hub.up = true
+    await pass(20_000)
+    connection(ann).become('failed')
+    ann.update({ name: 'ann again' })
+    await pass(50)
+    assert.ok(running.size > 0)
+    ann.leave()
+    bob.leave()
+    await settle()
+    assert.equal(running.size, 0)
+  } finally {
+    Object.assign(globalThis, { setTimeout: set, clearTimeout: clear })
+  }
+})
