@@ -14,6 +14,8 @@ const COLOURS = ['Amber', 'Azure', 'Coral', 'Copper', 'Ivory', 'Jade', 'Lilac', 
 const BIRDS = ['Dove', 'Finch', 'Heron', 'Ibis', 'Jay', 'Kestrel', 'Lark', 'Martin', 'Owl', 'Plover', 'Robin', 'Swift', 'Tern', 'Wren']
 const pick = list => list[crypto.getRandomValues(new Uint32Array(1))[0] % list.length]
 const MAX_ROWS = 200
+/** Maximum length of a name. */
+const MAX_NAME = 40
 
 /** The address of the hub. The hub serves this page; a proxy may put it under a path. */
 const base = new URL('.', location.href)
@@ -58,17 +60,20 @@ function row (kind, label, detail, key = '') {
 }
 
 const QUIET = new Set(['ping', 'pong', 'receipt'])
-const nameOf = id => room?.peers.get(id)?.data.name ?? id?.slice(0, 6) ?? ''
+/** The name in the data of a peer. Another kind of page may announce no name, or anything else. */
+const called = (id = '', name) => typeof name === 'string' && name ? name.slice(0, MAX_NAME) : id.slice(0, 6)
+const nameOf = (peer, data = peer.data) => called(peer.id, data.name)
 
 function wire (sent, message) {
   const { type, data, targetPeerId, fromPeerId } = message
   if (QUIET.has(type)) return
   const direction = sent ? 'up' : 'down'
   if (type === 'offer' || type === 'answer' || type === 'ice-candidate') {
-    const other = nameOf(sent ? targetPeerId : fromPeerId)
+    const id = sent ? targetPeerId : fromPeerId
+    const other = called(id, room?.peers.get(id)?.data.name)
     row(`${direction} through`, `${type} ${sent ? 'to' : 'from'} ${other}`, data, type === 'ice-candidate' ? direction + other : '')
   } else {
-    const about = type === 'peer-discovered' ? ` ${data.data?.name ?? data.peerId.slice(0, 6)}` : type === 'announce' ? ` “${message.networkName}”` : ''
+    const about = type === 'peer-discovered' ? ` ${called(data.peerId, data.data?.name)}` : type === 'announce' ? ` “${message.networkName}”` : ''
     row(direction, `${type}${about}`, message)
   }
 }
@@ -100,35 +105,35 @@ function enter () {
   room.on('hub', showHub)
   room.on('join', peer => {
     began.set(peer, performance.now())
-    note(`${peer.data.name} is here`)
+    note(`${nameOf(peer)} is here`)
     showPeople()
   })
   room.on('leave', (peer, reason) => {
     began.delete(peer)
-    if (reason !== 'replaced') note(`${peer.data.name} has left`)
+    if (reason !== 'replaced') note(`${nameOf(peer)} has left`)
     showPeople()
   })
   room.on('change', (peer, before) => {
-    if (before.name !== peer.data.name) note(`${before.name} is now ${peer.data.name}`)
+    if (before.name !== peer.data.name) note(`${nameOf(peer, before)} is now ${nameOf(peer)}`)
     showPeople()
   })
   room.on('connection', (pc, peer) => {
     pc.addEventListener('iceconnectionstatechange', () => {
-      if (pc.iceConnectionState === 'checking') row('direct', `looking for a path to ${peer.data.name}`, undefined, `checking ${peer.id}`)
+      if (pc.iceConnectionState === 'checking') row('direct', `looking for a path to ${nameOf(peer)}`, undefined, `checking ${peer.id}`)
     })
   })
   room.on('link', (peer, state) => {
     if (state === 'open') {
       const ms = Math.round(performance.now() - (began.get(peer) ?? 0))
-      row('direct', `connected with ${peer.data.name}`)
+      row('direct', `connected with ${nameOf(peer)}`)
       peer.took ??= ms
       $('took').textContent = `connected in ${peer.took} ms`
-    } else if (state === 'interrupted') row('direct', `lost ${peer.data.name}, looking for another path`)
+    } else if (state === 'interrupted') row('direct', `lost ${nameOf(peer)}, looking for another path`)
     showPeople()
     tellLinks()
   })
   room.channel('links').on('message', heardLinks)
-  room.on('message', (text, peer) => { if (typeof text === 'string') say(text.slice(0, 4000), peer.data.name) })
+  room.on('message', (text, peer) => { if (typeof text === 'string') say(text.slice(0, 4000), nameOf(peer)) })
   room.on('error', error => { note(error.message) })
   showHub(room.hub)
   showPeople()
@@ -149,14 +154,14 @@ const HUB_STATES = {
   connecting: () => 'Connecting to the hub…',
   online: () => 'Hub connected',
   waiting: ({ because }) => `No connection to the hub: ${why(because)}. Trying again.`,
-  closed: ({ because }) => because ? `No connection to the hub: ${why(because)}` : 'Left'
+  closed: ({ because }) => `No connection to the hub: ${why(because)}`
 }
 
 function showHub (state) {
   const element = $('hub')
   element.dataset.is = state.is
   element.textContent = HUB_STATES[state.is](state)
-  $('token').hidden = !(state.is === 'closed' && state.because?.code === 'unauthorized')
+  $('token').hidden = !(state.is === 'closed' && state.because.code === 'unauthorized')
   if (state.is === 'online') selfTest()
 }
 
@@ -203,7 +208,7 @@ function showGraph () {
   peers.forEach((one, first) => peers.forEach((other, second) => {
     if (first < second && linksOf.get(one)?.has(other.id) && linksOf.get(other)?.has(one.id)) lines.push(line(places[first + 1], places[second + 1], 'open'))
   }))
-  const names = ['you', ...peers.map(peer => String(peer.data.name ?? peer.id).slice(0, 12))]
+  const names = ['you', ...peers.map(peer => nameOf(peer).slice(0, 12))]
   const nodes = places.flatMap(({ x, y }, index) => [
     shape('circle', { cx: x, cy: y, r: 7, class: index ? '' : 'you' }),
     shape('text', { x, y: y + 18 }, names[index])
@@ -223,7 +228,7 @@ function showPeople () {
     const dot = make('span', { className: 'dot' })
     dot.dataset.state = peer.state
     return make('li', {}, dot,
-      make('span', { className: 'who', textContent: String(peer.data.name ?? peer.id.slice(0, 6)) }),
+      make('span', { className: 'who', textContent: nameOf(peer) }),
       make('span', { className: 'soft', textContent: peer.state === 'open' && peer.took !== undefined ? `${peer.took} ms` : STATES[peer.state] }))
   })
   $('people').replaceChildren($('people').firstElementChild, ...items)
@@ -364,7 +369,7 @@ $('say').addEventListener('submit', async event => {
   say(text, $('name').value, true)
   if (room.peers.size === 0) return note('Nobody else is here yet')
   const { failed } = await room.send(text)
-  for (const peer of failed.keys()) note(`${peer.data.name} did not receive the message`)
+  for (const peer of failed.keys()) note(`${nameOf(peer)} did not receive the message`)
 })
 $('token').addEventListener('submit', event => {
   event.preventDefault()

@@ -16,7 +16,7 @@ import { findTurn } from './turn.mjs'
 import { chances, late } from './late.mjs'
 import { examples } from './examples.mjs'
 import { hasFirefox, launchFirefox } from './firefox.mjs'
-import { byKeyboard, diagram, playground, printed, serversFound, takenHome } from './playground.mjs'
+import { byKeyboard, diagram, playground, printed, serversFound, strangers, takenHome } from './playground.mjs'
 
 let browser, web
 const turn = findTurn()
@@ -778,6 +778,7 @@ for (const [name, body] of [
   ['the playground works on small and large screens, light and dark, and is accessible', playground],
   ['the playground works by keyboard, under its policy, and sends requests only to the hub', byKeyboard],
   ['the playground shows the signaling of a link in the right order', diagram],
+  ['the playground shows members that have no usable name', strangers],
   ['the code that the playground offers to copy works', takenHome],
   ['the examples work', examples],
   ['the page of README.md works', (...with_) => printed(...with_, 'README.md')],

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { serve } from './browser.mjs'
+import { Client } from './client.mjs'
 
 export const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js')
 
@@ -91,6 +92,22 @@ export async function diagram (browser, hub) {
     assert.match(await page.locator('#took').textContent(), /^connected in \d+ ms$/)
   }
   for (const { errors } of [ann, bob]) assert.deepEqual(errors, [])
+  await context.close()
+}
+
+/** Checks that members without a name, or with a name that is not a short text, are shown with their id or a part of it. */
+export async function strangers (browser, hub) {
+  const context = await browser.newContext()
+  const { page, errors } = await open(context, hub, 'strangers')
+  for (const name of [undefined, null, '', { toString: 1 }, 7, 'x'.repeat(10_000)]) {
+    const stranger = await Client.join(hub, 'strangers', name === undefined ? {} : { page: 'a page', data: { name } })
+    const shown = typeof name === 'string' && name ? 'x'.repeat(40) : stranger.id.slice(0, 6)
+    await page.locator('#log').getByText(`${shown} is here`, { exact: true }).waitFor()
+    await page.locator('#people').getByText(shown, { exact: true }).waitFor()
+    await stranger.close()
+    await page.locator('#log').getByText(`${shown} has left`, { exact: true }).waitFor()
+  }
+  assert.deepEqual(errors, [])
   await context.close()
 }
 
