@@ -16,7 +16,7 @@ const BUDGETS = { client: 7 * 1024, extras: 3 * 1024 }
 /** Properties of internal objects. They get short names, since neither users nor browsers use them. */
 const INTERNAL = [
   'arrived', 'attach', 'broken', 'bytes', 'channelOptions', 'channels', 'check', 'connection', 'declined', 'done', 'emit', 'fail', 'fault', 'crowded', 'floorMs', 'gone',
-  'hide', 'host', 'hubChanged', 'identity', 'idle', 'line', 'linkChanged', 'made', 'main', 'mark', 'negotiation', 'nudge', 'post', 'start', 'online', 'options', 'packed', 'pending', 'pickUp', 'polite', 'present',
+  'hide', 'host', 'hubChanged', 'identity', 'idle', 'line', 'linkChanged', 'made', 'main', 'mark', 'negotiation', 'nudge', 'begin', 'post', 'online', 'options', 'packed', 'pending', 'pickUp', 'polite', 'present',
   'probe', 'putDown', 'receive', 'refused', 'relay', 'remote', 'renew', 'repeat', 'settle', 'show', 'silence', 'suspend', 'tag', 'take', 'wake', 'welcomed'
 ]
 

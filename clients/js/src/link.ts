@@ -98,7 +98,7 @@ export class Link implements NegotiationHost {
   }
 
   /** Connects, unless a connection exists. With `first`, this side offers without waiting for an offer of the other side. */
-  start (first = !this.polite): void {
+  begin (first = !this.polite): void {
     if (this.state !== 'seen') return
     this.#become('connecting')
     this.#enqueue(() => this.#connection ? undefined : this.#build(!first))

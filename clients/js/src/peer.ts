@@ -19,7 +19,7 @@ export class PeerImpl<D extends object> extends Link implements Peer<D> {
 
   async connect (): Promise<void> {
     this.declined = false
-    this.start(true)
+    this.begin(true)
     while (this.state !== 'open') {
       if (this.declined || this.state === 'gone') throw this.gone()
       await new Promise<void>(resolve => this.#waiting.push(resolve))

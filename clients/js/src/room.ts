@@ -249,7 +249,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D> & Paging> 
     for (const peer of this.#unlinked) {
       if (this.#linked.size >= this.options.maxLinks) return
       this.#unlinked.delete(peer)
-      if (!peer.declined) peer.start()
+      if (!peer.declined) peer.begin()
     }
   }
 
