@@ -20,6 +20,9 @@ const INTERNAL = [
   'probe', 'putDown', 'receive', 'refused', 'relay', 'remote', 'renew', 'repeat', 'settle', 'show', 'silence', 'suspend', 'tag', 'take', 'wake', 'welcomed'
 ]
 
+/** Internal properties of the only class that both bundles contain. */
+const EMITTER = ['emit', 'silence']
+
 /** Options that make the code longer before gzip, and shorter after it, are `sequences`, `lhs_constants` and `if_return`. */
 const COMPRESS = {
   passes: 4, unsafe: true, unsafe_arrows: true, unsafe_methods: true, keep_fargs: false, pure_getters: true,
@@ -32,7 +35,7 @@ const { version, license } = JSON.parse(await readFile(new URL('package.json', r
 process.chdir(new URL('.', root).pathname)
 const files = {}
 for (const [name, source] of [['client', 'src/index.ts'], ['extras', 'src/extras/index.ts']]) {
-  const { outputFiles: [{ text }] } = await build({
+  const { outputFiles: [{ text }], mangleCache } = await build({
     entryPoints: [source],
     bundle: true,
     minify: true,
@@ -40,9 +43,13 @@ for (const [name, source] of [['client', 'src/index.ts'], ['extras', 'src/extras
     target: 'es2022',
     legalComments: 'none',
     mangleProps: new RegExp(`^(${INTERNAL.join('|')})$`),
+    mangleCache: {},
     write: false,
     charset: 'utf8'
   })
+  // Any other short name in `extras` would be that of a browser's object, such as MessagePort.start().
+  const wrong = name === 'extras' ? Object.keys(mangleCache).filter(name => !EMITTER.includes(name)) : []
+  if (wrong.length > 0) throw new Error(`INTERNAL has names that extras uses: ${wrong}`)
   const { code } = await minify(text, { module: true, ecma: 2020, compress: COMPRESS, mangle: true })
   files[`dist/${name}.js`] = `// PeerPigeon ${version}, ${license} licence\n${code}\n`
   const size = compressed(files[`dist/${name}.js`])
