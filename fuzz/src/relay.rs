@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use proto::envelope::{ChangeKind, Envelope};
+use proto::trace::Sampling;
 use proto::{
     Announcement, Budget, CloseReason, Frame, Hop, HubId, HubIncarnation, Input, Keys, LinkId, MessageKind, Now,
     Output, PeerId, Relay, RelayConfig, RelayInput, RelayOutput, RelayTuning, ResumeKeys, Router, RouterConfig,
@@ -120,7 +121,7 @@ impl Hub {
         Self {
             id,
             router: Router::new(router),
-            relay: Relay::new(relay, now),
+            relay: traced(Relay::new(relay, now)),
             to_mesh: VecDeque::new(),
             to_shard: VecDeque::new(),
             sessions: BTreeMap::new(),
@@ -131,6 +132,12 @@ impl Hub {
             is_bridged: false,
         }
     }
+}
+
+/// Traces all signals, so that spans of forged signals are made, too.
+fn traced(mut relay: Relay) -> Relay {
+    relay.trace(Sampling::ALL);
+    relay
 }
 
 impl Mesh {
@@ -524,7 +531,7 @@ impl Mesh {
                     renamed = true;
                 }
                 RelayOutput::Unfinished => unfinished = true,
-                RelayOutput::SendText { .. } | RelayOutput::Event(_) => {}
+                RelayOutput::SendText { .. } | RelayOutput::Event(_) | RelayOutput::Span(_) => {}
                 RelayOutput::Bug(note) => panic!("{note:?}"),
             }
         }

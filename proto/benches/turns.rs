@@ -331,6 +331,7 @@ impl Mesh {
                 RelayOutput::Send { .. }
                 | RelayOutput::SendText { .. }
                 | RelayOutput::Renamed { .. }
+                | RelayOutput::Span(_)
                 | RelayOutput::Event(_) => {}
             }
         }
@@ -477,6 +478,7 @@ impl Scene {
                 | RelayOutput::Letter { .. }
                 | RelayOutput::Renamed { .. }
                 | RelayOutput::Unfinished
+                | RelayOutput::Span(_)
                 | RelayOutput::Event(_) => {}
             }
         }

@@ -74,6 +74,7 @@ mod router;
 mod secret;
 mod sentences;
 mod time;
+pub mod trace;
 mod tuning;
 mod turns;
 mod wire;

@@ -18,6 +18,7 @@ mod router;
 mod shard;
 mod tls;
 mod tokens;
+mod traces;
 
 pub use admission::*;
 pub use bridge::*;
@@ -35,6 +36,7 @@ pub use router::*;
 pub use shard::*;
 pub use tls::*;
 pub use tokens::*;
+pub use traces::*;
 
 #[cfg(test)]
 mod tests {

@@ -26,6 +26,7 @@ mod snapshots;
 mod takeover;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +60,7 @@ use reach::Reach;
 use remote::Remote;
 use rival::Rival;
 use slices::Discarded;
+use traces::Traces;
 
 /// Configuration of a relay. It does not change.
 #[derive(Clone, Debug)]
@@ -134,6 +136,7 @@ pub struct Relay {
     /// Whether [`RelayOutput::Unfinished`] was put out and has not been answered.
     unfinished: bool,
     discarded: Discarded,
+    traces: Traces,
     outputs: Outputs<RelayOutput>,
     stats: RelayStats,
     bugs: Bugs,
@@ -170,6 +173,7 @@ impl Relay {
             last_worked_on: None,
             unfinished: false,
             discarded: Discarded::default(),
+            traces: Traces::default(),
             outputs: Outputs::default(),
             stats: RelayStats::default(),
             bugs: Bugs::default(),
@@ -218,6 +222,7 @@ impl Relay {
             self.check_reach(now);
             self.notice_unanswered(now);
             self.judge_rival(now);
+            self.end_old_spans(now);
             self.beat(now);
             self.forget_the_dead(now);
         }

@@ -7,6 +7,7 @@ use crate::envelope::{Envelope, HubStatus};
 use crate::id::{HubId, HubIncarnation, LinkId, ShardId};
 use crate::route::Hop;
 use crate::router::{ToMesh, ToShard};
+use crate::trace::Span;
 
 /// Inputs of a relay. The documentation of each variant says when it may be passed. The inputs of one link have this
 /// order: `LinkUp` or `LegacyUp`, all others, `LinkDown`. Inputs of an unknown link are ignored.
@@ -155,6 +156,8 @@ pub enum RelayOutput {
     Unfinished,
     /// An event for the log.
     Event(MeshEvent),
+    /// A span of a traced signal. There is none before [`Relay::trace`](super::Relay::trace) is called.
+    Span(Box<Span>),
     /// A note for the log: this site found an impossible state for the first time. Only builds without debug assertions
     /// have this output.
     Bug(BugNote),

@@ -16,6 +16,7 @@ use crate::router::{Origin, OutcomeLetter, RouterStats, Sender, SignalLetter, St
 use crate::time::Now;
 use crate::ws;
 
+use super::traces::Side;
 use super::{Destination, Relay};
 
 use inbound::Arrival;
@@ -57,12 +58,14 @@ impl Relay {
         remote.note_sent(via);
         let receipt = matches!(origin.sender, Sender::Session { ticket: Some(_), .. });
         let (kind, network, standing) = (origin.kind, origin.network.clone(), origin.standing);
+        let read_at = origin.read_at;
         let counter = remote.outbound.issue(origin, target, now.at);
         let signal =
             SignalEnvelope { counter, seq: own.2, receipt, kind, sender: from, target, network, frame, standing };
         let (to, to_incarnation) = (holder.hub, remote.incarnation);
         let route = RouteHeader { to, to_incarnation, from: own.0, from_incarnation: own.1, hops: 0 };
         self.stats.relayed += 1;
+        self.trace_sent((&route, via), &signal, read_at, now);
         self.send(Destination::from(via), Envelope::Routed(route, Box::new(Routed::Signal(signal))));
     }
 
@@ -106,12 +109,15 @@ impl Relay {
         }
         if route.to_incarnation != self.config.incarnation {
             // The envelope is addressed to an earlier incarnation of this hub.
-            return self.bounce(route, &routed, now);
+            return self.bounce(via, route, &routed, now);
         }
         let of_this_life = self.hubs.get(&route.from).is_some_and(|r| r.incarnation == route.from_incarnation);
         match routed {
-            Routed::Signal(signal) if of_this_life => self.arrived(route.from, signal, now),
-            Routed::Signal(_) => self.bounce(route, &routed, now),
+            Routed::Signal(signal) if of_this_life => {
+                self.trace_arrived(via, &route, &signal, now);
+                self.arrived(route.from, signal, now);
+            }
+            Routed::Signal(_) => self.bounce(via, route, &routed, now),
             Routed::Outcomes(outcomes) if of_this_life => self.outcomes_received(route.from, outcomes, now),
             Routed::Outcomes(outcomes) => self.stats.late_outcomes += outcomes.len() as u64,
             Routed::Takeover { peer, ticket, resume, owner } => {
@@ -135,17 +141,21 @@ impl Relay {
         let direct = || self.links.used_for(&route.to).map(Hop::Link).filter(|&direct| direct != via);
         let next = next.or_else(direct).filter(|&next| !waits(self, next));
         let Some(next) = next.filter(|_| route.hops.saturating_add(1) < MAX_HOPS) else {
-            return self.bounce(route, &routed, now);
+            return self.bounce(via, route, &routed, now);
         };
-        if matches!(routed, Routed::Signal(_)) {
+        if let Routed::Signal(signal) = &routed {
             self.stats.forwarded += 1;
+            self.trace_passed((via, Some(next)), &route, signal, now);
         }
         let route = RouteHeader { hops: route.hops + 1, ..route };
         self.send(Destination::from(next), Envelope::Routed(route, Box::new(routed)));
     }
 
     /// Answers the source of an undeliverable envelope in the name of its destination.
-    fn bounce(&mut self, route: RouteHeader, routed: &Routed, now: Now) {
+    fn bounce(&mut self, via: Hop, route: RouteHeader, routed: &Routed, now: Now) {
+        if let Routed::Signal(signal) = routed {
+            self.trace_passed((via, None), &route, signal, now);
+        }
         let answer = match routed {
             Routed::Signal(signal) => Routed::Outcomes(vec![(signal.counter, Outcome::Failed(ErrorCode::Unreachable))]),
             // A session at a hub that cannot be reached does not keep its id.
@@ -180,6 +190,7 @@ impl Relay {
             Arrival::Hold => {
                 remote.inbound.hold(signal, now.at + HOLD);
                 self.account(from);
+                self.trace_event(Side::Received, from, counter, "held", now);
                 self.release_signals(from, now);
             }
             Arrival::Full => {
@@ -190,6 +201,8 @@ impl Relay {
             Arrival::Late { is_answered } => {
                 if is_answered {
                     self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
+                } else {
+                    self.trace_end(Side::Received, from, counter, None, now);
                 }
                 self.stats.out_of_order += 1;
             }
@@ -245,6 +258,7 @@ impl Relay {
             self.answer(from, counter, outcome, receipt, now);
         } else if self.own.peers.contains_key(&target) {
             let home = ShardId::home(&target, self.config.shards, self.config.keys);
+            self.trace_event(Side::Received, from, counter, "posted", now);
             self.post(home, ToShard::Signal(SignalLetter { origin, from: sender, target, frame }));
         } else {
             self.answer(from, counter, Outcome::Failed(ErrorCode::PeerNotFound), receipt, now);
@@ -296,6 +310,7 @@ impl Relay {
         let urgent = receipt || outcome.is_failure() || remote.outcomes.len() >= MAX_OUTCOMES;
         let due = if urgent { now.at } else { now.at + OUTCOME_DELAY };
         remote.outcomes_due = Some(remote.outcomes_due.map_or(due, |at| at.min(due)));
+        self.trace_end(Side::Received, to, counter, Some(outcome), now);
     }
 
     pub(super) fn send_outcomes(&mut self, to: HubId, now: Now) {
@@ -332,6 +347,7 @@ impl Relay {
                     if outcome == Outcome::Delivered {
                         self.observe_latency(now.at.saturating_sub(origin.read_at));
                     }
+                    self.trace_end(Side::Sent, from, counter, Some(outcome), now);
                     self.resolve(origin, target, outcome);
                 }
                 None => self.stats.late_outcomes += 1,

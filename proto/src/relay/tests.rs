@@ -19,6 +19,7 @@ mod signals;
 mod silence;
 mod slices;
 mod snapshots;
+mod traces;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU64;
@@ -30,6 +31,7 @@ use crate::id::{LinkId, NetworkName, PeerIncarnation, SessionId, ShardId};
 use crate::limits::{HEARTBEAT, LEASE, RECEIPT_TIMEOUT, SNAPSHOT_PEERS};
 use crate::reason::{CloseReason, ErrorCode, Outcome};
 use crate::router::{Announcement, Asker, Discovery, Leave, Origin, Sender, Standing, Stay, ToShard};
+use crate::trace::{Sampling, Span};
 use crate::wire::{self, MessageKind, SignalKind};
 
 struct Net {
@@ -53,6 +55,9 @@ struct Net {
     /// Hubs with a new id whose links must be dialed again.
     relink: Vec<u8>,
     events: Vec<(u8, MeshEvent)>,
+    spans: Vec<(u8, Span)>,
+    /// The share of signals that hubs trace. It is read when a hub starts.
+    sampling: Sampling,
     /// A hub that forwards no signals.
     loses_signals: Option<u8>,
     /// Hubs whose long work continues only when a test asks for it.
@@ -93,6 +98,8 @@ impl Net {
             swallows: Vec::new(),
             relink: Vec::new(),
             events: Vec::new(),
+            spans: Vec::new(),
+            sampling: Sampling::OFF,
             loses_signals: None,
             pauses: Vec::new(),
             tuning: RelayTuning::default(),
@@ -140,7 +147,9 @@ impl Net {
             presence_bytes: self.presence_bytes,
             tuning: self.tuning,
         };
-        self.hubs.insert(n, Relay::new(config, self.now));
+        let mut relay = Relay::new(config, self.now);
+        relay.trace(self.sampling);
+        self.hubs.insert(n, relay);
         self.heard.insert(n, Vec::new());
     }
 
@@ -204,6 +213,7 @@ impl Net {
                 RelayOutput::Renamed { .. } => self.relink.push(n),
                 RelayOutput::Unfinished => unfinished = true,
                 RelayOutput::Event(event) => self.events.push((n, event)),
+                RelayOutput::Span(span) => self.spans.push((n, *span)),
             }
         }
         rooms.retain(|transport| !self.full.contains(&(n, *transport)));

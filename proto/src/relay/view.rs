@@ -102,6 +102,8 @@ pub struct RelayStats {
     pub presence_refused: [u64; PresenceRefusal::ALL.len()],
     /// Signals that got `unreachable` because too many signals, or too many bytes of them, waited for an earlier one.
     pub signals_not_held: u64,
+    /// Spans of signals that were not recorded, because too many signals with a span had no outcome.
+    pub spans_dropped: u64,
     /// Number of times that this hub gave up its id.
     pub ids_given_up: u64,
     /// Impossible states that were found.

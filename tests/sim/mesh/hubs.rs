@@ -264,6 +264,7 @@ impl World {
                 RelayOutput::Event(event) => self.mesh_event(hub, event),
                 RelayOutput::Bug(note) => self.complain(format!("h{hub} {note:?}")),
                 RelayOutput::Unfinished => self.is_unfinished(hub, relay),
+                RelayOutput::Span(_) => {}
                 RelayOutput::Letter { to, letter } => {
                     self.post(hub, relay, usize::from(to.0), Posted::ToShard(letter));
                 }
