@@ -10,6 +10,7 @@
 
 mod part;
 mod post;
+mod tracer;
 mod turn;
 
 use std::cell::{Cell, RefCell};
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 pub use part::{check, each_tick, log_bug, poll_read, read_isolated, read_mail};
 pub use post::{Mailboxes, Outboxes, PostStats};
+pub use tracer::Tracer;
 pub use turn::{Turn, was_stopped};
 
 thread_local! {
