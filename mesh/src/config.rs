@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hyper::Uri;
 use proto::envelope::HubStatus;
 use proto::{Now, RelayConfig};
+use thread::Tracer;
 use tokio::sync::watch;
 
 use crate::bridge::BridgeConfig;
@@ -50,6 +51,8 @@ pub struct MeshConfig {
     /// The figures of this hub for its heartbeats; `None` while there are none. The mesh reads them once per
     /// [`TICK`](proto::limits::TICK).
     pub status: watch::Receiver<Option<Arc<HubStatus>>>,
+    /// Records spans of signals and links. `None`: the hub does not trace.
+    pub tracer: Option<Tracer>,
     /// The mesh calls this function on its thread once per [`TICK`](proto::limits::TICK). When the calls stop, a
     /// watchdog reports that the mesh hangs. The function must not block.
     pub turned: Arc<dyn Fn() + Send + Sync>,

@@ -13,6 +13,7 @@ mod post;
 #[cfg(test)]
 mod tests;
 mod time;
+mod traces;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -29,7 +30,7 @@ use proto::limits::{
 };
 use proto::ws::{FrameReader, Speaker};
 use proto::{Bugs, Discovery, HubId, HubIncarnation, LinkId, MeshEvent, Now, Relay, RelayInput, RelayOutput, ToMesh};
-use thread::{Outboxes, Turn, TurnGuard, log_bug, planted};
+use thread::{Outboxes, Tracer, Turn, TurnGuard, log_bug, planted};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
@@ -40,6 +41,7 @@ use crate::link::{Link, Phase, Unread};
 use crate::queue::LinkQueue;
 use crate::stats::{LinkEnd, LinkStats, MeshReading};
 use outbound::Pressure;
+pub(crate) use traces::LinkTrace;
 
 pub(crate) struct Core {
     own: HubId,
@@ -92,6 +94,9 @@ pub(crate) struct Core {
     queue_high: usize,
     /// Maximum memory for messages that have not arrived or been processed completely.
     partial_cap: usize,
+    tracer: Option<Tracer>,
+    /// Number of the last trace of a link.
+    last_trace: u64,
     stats: LinkStats,
     bugs: Bugs,
 }
@@ -105,16 +110,22 @@ pub(crate) struct NewLink {
     pub(crate) hub: Option<HubId>,
     pub(crate) legacy: bool,
     pub(crate) leftover: Bytes,
+    /// The trace of the dial. An accepted socket gets its trace when it becomes a link.
+    pub(crate) trace: Option<LinkTrace>,
 }
 
 impl Core {
     pub(crate) fn new(config: &MeshConfig, shards: usize, make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>) -> Self {
         let now = (config.clock)();
+        let mut relay = Relay::new(config.relay.clone(), now);
+        if let Some(tracer) = &config.tracer {
+            relay.trace(tracer.sampling());
+        }
         Self {
             own: config.relay.hub,
             namespace: config.relay.namespace.clone(),
             discovery: config.relay.discovery,
-            relay: Relay::new(config.relay.clone(), now),
+            relay,
             clock: Arc::clone(&config.clock),
             max_message: LINK_MESSAGE_BYTES,
             max_text: Self::room_for(config.max_message_bytes),
@@ -145,6 +156,8 @@ impl Core {
             queues_cap: config.link_queues_bytes,
             queue_high: (config.link_queues_bytes / 4).clamp(LINK_QUEUE_LOW, LINK_QUEUE_HIGH),
             partial_cap: config.link_partial_bytes,
+            tracer: config.tracer.clone(),
+            last_trace: 0,
             stats: LinkStats::default(),
             bugs: Bugs::default(),
         }
@@ -183,7 +196,7 @@ impl Core {
 
     /// Adds a link for a socket. The caller runs its task. `None` if there are too many links.
     pub(crate) fn adopt(&mut self, adopted: NewLink) -> Option<LinkId> {
-        let NewLink { address, target, hub, legacy, leftover } = adopted;
+        let NewLink { address, target, hub, legacy, leftover, trace } = adopted;
         if self.links.len() >= MAX_LINKS || self.ending {
             self.stats.refused += 1;
             warn!(%address, detail = "this hub has its maximum number of links", "link_refused");
@@ -192,6 +205,7 @@ impl Core {
         let now = self.now();
         let _turn = TurnGuard::of("adopt", address);
         planted("mesh-adopt");
+        let trace = trace.or_else(|| self.trace_link(now));
         self.last_link += 1;
         let id = LinkId(self.last_link);
         let dialed = target.is_some();
@@ -228,6 +242,7 @@ impl Core {
                 backlog: false,
                 since: now.at,
                 deadline: Some(now.at + LINK_HELLO_TIMEOUT),
+                trace,
             },
         );
         self.begin(id, now);
@@ -270,6 +285,7 @@ impl Core {
                 self.wake_flusher();
             }
             RelayOutput::Event(event) => log(event),
+            RelayOutput::Span(span) => self.traced(*span),
             RelayOutput::Bug(note) => log_bug(&note),
         }
     }

@@ -9,6 +9,7 @@ use proto::limits::LEGACY_PATIENCE;
 use proto::ws::FrameReader;
 use proto::{HubId, HubIncarnation, LinkId};
 
+use crate::core::LinkTrace;
 use crate::dial::TargetId;
 use crate::queue::LinkQueue;
 use crate::stats::{LinkEnd, LinkView};
@@ -86,6 +87,8 @@ pub(crate) struct Link {
     pub(crate) since: Duration,
     /// Deadline of the current phase.
     pub(crate) deadline: Option<Duration>,
+    /// The link's trace. `None` if the hub does not trace.
+    pub(crate) trace: Option<LinkTrace>,
 }
 
 impl Link {

@@ -192,7 +192,7 @@ async fn welcome(core: Rc<RefCell<Core>>, mut sockets: mpsc::Receiver<LinkSocket
                         continue;
                     }
                 };
-                let link = NewLink { address, target: None, hub: Some(hub), legacy, leftover };
+                let link = NewLink { address, target: None, hub: Some(hub), legacy, leftover, trace: None };
                 let adopted = core.borrow_mut().adopt(link);
                 if let Some(id) = adopted {
                     let stream = match tls {

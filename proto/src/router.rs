@@ -124,7 +124,7 @@ pub struct RouterConfig {
     pub ice: Option<Arc<IceServers>>,
     /// Whether the hub has a mesh thread. Without one, there is no [`Output::ToMesh`].
     pub meshed: bool,
-    /// Whether to put out [`PeerEvent`]s for the log. Each costs an allocation.
+    /// Whether to put out [`PeerEvent`]s, for the log or for traces. Each costs an allocation.
     pub events: bool,
     /// Limits that tests set to small values.
     pub tuning: RouterTuning,

@@ -9,6 +9,7 @@ use proto::limits::{
     DEFAULT_SEND_QUEUE_FRAMES, SEND_FLOOR_BYTES,
 };
 use proto::{RouterConfig, ShardId};
+use thread::Tracer;
 
 use crate::clock::Clock;
 use crate::core::SessionLimits;
@@ -65,6 +66,8 @@ pub struct HubConfig {
     /// Each shard calls this function on its thread once per [`TICK`](proto::limits::TICK). When the calls stop, a
     /// watchdog reports that the shard hangs. The function must not block.
     pub turned: Arc<dyn Fn(ShardId) + Send + Sync>,
+    /// Records spans of joins. `None`: the hub does not trace.
+    pub tracer: Option<Tracer>,
     /// Sessions echo messages and route nothing, for conformance tests of the WebSocket implementation.
     #[doc(hidden)]
     pub echo: bool,
@@ -101,6 +104,7 @@ impl HubConfig {
             gauges: Arc::default(),
             clock: Clock::start(),
             turned: Arc::new(|_| {}),
+            tracer: None,
             echo: false,
         }
     }

@@ -12,6 +12,7 @@ mod renewals;
 #[cfg(test)]
 mod tests;
 mod time;
+mod traces;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ use crate::sparse::Sparse;
 use crate::stats::{IoStats, ShardReading};
 use crate::tokens::TokenRefusal;
 pub(crate) use renewals::{Renewal, check_tokens};
+pub(crate) use traces::{JoinTrace, JoinTracer};
 
 /// Limits of a shard's sessions.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +141,8 @@ pub(crate) struct Core {
     pub(crate) proofs_refused: Sparse,
     /// Limits the log lines about failed TLS handshakes whose cause an operator can remove.
     pub(crate) tls_refused: Sparse,
+    /// Records the joins of sessions. `None` if the hub does not trace.
+    joins: Option<JoinTracer>,
     echo: bool,
 }
 
@@ -227,6 +231,7 @@ impl Core {
             proofs_refused: Sparse::default(),
             proxies_refused: Sparse::default(),
             tls_refused: Sparse::default(),
+            joins: None,
             echo,
         }
     }
@@ -340,6 +345,7 @@ impl Core {
         // If this session replaces another one, that one may have ended in the meantime and freed its place.
         seat.request_again();
         let seated = seat.is_taken();
+        let join = self.new_join(now);
         tune(&write.tcp, self.patience.dead_after());
         let id = SessionId { slot, generation: self.slots[slot as usize].generation };
         self.slots[slot as usize].session = Some(Box::new(SocketSession {
@@ -368,6 +374,7 @@ impl Core {
             names_protocol,
             seat,
             counted: None,
+            join,
         }));
         self.live += 1;
         self.stats.handshakes += 1;
@@ -392,7 +399,9 @@ impl Core {
         session.seat.insist();
         session.counted = Some(counted);
         session.life = Life::new(now.at);
-        debug!(peer = ?session.peer, address = %session.address, "peer_connected");
+        let trace_id = session.join.as_ref().map(|join| tracing::field::display(join.trace));
+        debug!(peer = ?session.peer, address = %session.address, trace_id, "peer_connected");
+        self.trace_admitted(id, now);
         self.wheel.schedule(now.at + interval, Due::Silence(id));
         if let Some(renewal) = self.ice_renewal {
             self.look_at_ice(id, now.at + renewal, now);
@@ -493,6 +502,9 @@ impl Core {
                 if let Some(open) = self.session_mut(session) {
                     open.backlog = more;
                 }
+                if !more {
+                    self.trace_roster_sent(session, now);
+                }
                 if more {
                     // This turn may have sent nothing, but the flusher asks for the next chunk in any case.
                     self.mark_dirty(session, 0, Urgency::Later);
@@ -504,7 +516,7 @@ impl Core {
                 self.wake_flusher();
             }
             Output::Acted(acted) => self.acted(acted),
-            Output::Event(event) => crate::log(&event),
+            Output::Event(event) => self.peer_event(&event, now),
             Output::Bug(note) => log_bug(&note),
         }
     }

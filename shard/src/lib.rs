@@ -40,7 +40,6 @@ use bytes::Bytes;
 use http_body_util::Full;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::{Response, http::request};
-use proto::PeerEvent;
 
 pub use clock::Clock;
 pub use config::{DoorConfig, FileShares, HubConfig, RedirectDoor, TlsDoor};
@@ -127,14 +126,4 @@ pub enum Audience {
     Public,
     /// The operators' port, or the only port. It serves all pages.
     Operators,
-}
-
-/// Writes the router's events to the log.
-fn log(event: &PeerEvent) {
-    match event {
-        PeerEvent::Announced { peer, network, members } => {
-            tracing::debug!(?peer, network = network.as_str(), members, "peer_announced");
-        }
-        PeerEvent::TakeoverAsked { peer } => tracing::debug!(?peer, "peer_takeover_asked"),
-    }
 }

@@ -110,7 +110,8 @@ pub fn start(
         let config = config.of_shard(shard, shards, mesh.is_some());
         let router = Router::new(config.router.clone());
         let gauges = Arc::clone(&config.gauges);
-        let core = Core::new(router, &config.router, config.limits, config.clock, gauges, config.echo);
+        let mut core = Core::new(router, &config.router, config.limits, config.clock, gauges, config.echo);
+        core.trace_joins(config.tracer.clone(), config.router.hub);
         let (files, crowd) = (files.clone(), Arc::clone(&crowd));
         let outgoing = Mailboxes::new(&posts, mesh.as_ref());
         let channels =

@@ -12,6 +12,7 @@ use proto::{CloseReason, Grant, Lineage, PeerId, SessionPhase};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Gauges;
+use crate::core::JoinTrace;
 use crate::crowd::Place;
 use crate::fair::Meter;
 use crate::queue::SendQueue;
@@ -174,6 +175,8 @@ pub(crate) struct SocketSession {
     pub(crate) names_protocol: bool,
     pub(crate) seat: Seat,
     pub(crate) counted: Option<Counted>,
+    /// The trace of the session's join, until it is complete. `None` if the join is not traced.
+    pub(crate) join: Option<Box<JoinTrace>>,
 }
 
 impl SocketSession {

@@ -39,7 +39,10 @@ impl Core {
             // A hub that has ended no longer drains: its successor at this address is dialed.
             draining: hubs.iter().filter(|hub| hub.live && hub.draining).map(|hub| hub.hub).collect(),
         });
-        let plans = self.targets.due(now);
+        let mut plans = self.targets.due(now);
+        for plan in &mut plans {
+            plan.trace = self.trace_link(now);
+        }
         self.stats.dial_attempts += plans.len() as u64;
         plans
     }
@@ -60,6 +63,8 @@ impl Core {
         let now = self.now();
         let _turn = TurnGuard::of("dials", ());
         let url = plan.shown();
+        let trace = plan.trace;
+        let trace_id = trace.map(|link| tracing::field::display(link.trace));
         match result {
             Ok(WebSocket { stream, leftover, address, is_proven }) => {
                 if !is_proven && self.asks_for_proof && !plan.legacy {
@@ -69,7 +74,8 @@ impl Core {
                 }
                 let hub = plan.legacy.then(|| hub_at(&url));
                 let target = plan.target.clone();
-                let adopted = NewLink { address, target: Some((plan.target, url)), hub, legacy: plan.legacy, leftover };
+                let legacy = plan.legacy;
+                let adopted = NewLink { address, target: Some((plan.target, url)), hub, legacy, leftover, trace };
                 let Some(link) = self.adopt(adopted) else {
                     self.targets.failed(&target, "there is no place for another link", now, chance());
                     return None;
@@ -81,10 +87,11 @@ impl Core {
             }
             Err(error) => {
                 self.stats.dial_failures += 1;
+                self.trace_dial_failed(&plan, &error.to_string(), now);
                 if self.targets.failed(&plan.target, &error.to_string(), now, chance()) {
-                    warn!(url, %error, "dial_failed");
+                    warn!(url, %error, trace_id, "dial_failed");
                 } else {
-                    debug!(url, %error, "dial_failed");
+                    debug!(url, %error, trace_id, "dial_failed");
                 }
                 None
             }

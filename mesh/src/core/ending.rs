@@ -103,12 +103,14 @@ impl Core {
         }
         let (hub, address) = (link.hub.map(tracing::field::display), link.address);
         let (reason, said) = (end.label(), link.why.as_str());
+        let trace_id = link.trace.map(|link| tracing::field::display(link.trace));
+        self.trace_down(&link, end, now);
         if aloud {
-            warn!(hub, %address, reason, said, "link_down");
+            warn!(hub, %address, reason, said, trace_id, "link_down");
         } else if link.ready_at.is_some() {
-            info!(hub, %address, reason, said, "link_down");
+            info!(hub, %address, reason, said, trace_id, "link_down");
         } else {
-            debug!(hub, %address, reason, said, "link_down");
+            debug!(hub, %address, reason, said, trace_id, "link_down");
         }
     }
 

@@ -152,7 +152,9 @@ impl Core {
         }
         self.stats.opened += 1;
         self.complaints.remove(&hub);
-        info!(%hub, %address, dialed, legacy, "link_up");
+        let trace_id = self.links.get(&id).and_then(|link| link.trace).map(|link| tracing::field::display(link.trace));
+        info!(%hub, %address, dialed, legacy, trace_id, "link_up");
+        self.trace_ready(id, now);
         let up = if legacy {
             RelayInput::LegacyUp { link: id, hub, dialed }
         } else {

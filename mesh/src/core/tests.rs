@@ -71,6 +71,7 @@ fn config() -> (MeshConfig, Arc<std::sync::atomic::AtomicU64>) {
         max_dials: proto::limits::MAX_DIALS_AT_ONCE,
         redis: None,
         status: tokio::sync::watch::channel(None).1,
+        tracer: None,
         turned: Arc::new(|| {}),
         clock: Arc::new(move || {
             let ms = clock.load(std::sync::atomic::Ordering::Relaxed);
@@ -82,7 +83,7 @@ fn config() -> (MeshConfig, Arc<std::sync::atomic::AtomicU64>) {
 
 fn adopt(core: &mut Core, hub: u8, legacy: bool) -> LinkId {
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    let adopted = NewLink { address, target: None, hub: Some(id(hub)), legacy, leftover: Bytes::new() };
+    let adopted = NewLink { address, target: None, hub: Some(id(hub)), legacy, leftover: Bytes::new(), trace: None };
     core.adopt(adopted).unwrap()
 }
 
@@ -205,7 +206,7 @@ fn links_beyond_the_maximum_are_refused() {
     let (mut core, _) = core();
     let adopted = |hub| {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        NewLink { address, target: None, hub: Some(id(hub)), legacy: false, leftover: Bytes::new() }
+        NewLink { address, target: None, hub: Some(id(hub)), legacy: false, leftover: Bytes::new(), trace: None }
     };
     let links: Vec<_> = (0..MAX_LINKS).map(|_| core.adopt(adopted(2)).unwrap()).collect();
     assert!(core.adopt(adopted(3)).is_none());
@@ -612,4 +613,12 @@ fn a_slice_waits_until_few_letters_are_queued_for_each_shard() {
     core.deliver(&mut Mailboxes::new(&[shard], None), &mut Context::from_waker(Waker::noop()));
     assert!(core.continue_work() && !core.unfinished);
     assert!(!core.continue_work(), "once");
+}
+
+#[test]
+fn texts_of_spans_are_cut() {
+    use proto::limits::TRACE_TEXT_BYTES;
+    assert_eq!(super::traces::cut(&"é".repeat(TRACE_TEXT_BYTES)).len(), TRACE_TEXT_BYTES);
+    assert_eq!(super::traces::cut(&format!("x{}", "é".repeat(TRACE_TEXT_BYTES))).len(), TRACE_TEXT_BYTES - 1);
+    assert_eq!(&*super::traces::cut("short"), "short");
 }

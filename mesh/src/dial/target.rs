@@ -13,6 +13,7 @@ use proto::limits::{
 use proto::{HubId, LinkId, Now};
 
 use crate::backoff::{Backoff, spread};
+use crate::core::LinkTrace;
 use crate::race::Experience;
 use crate::stats::{DialSource, DialView, LinkEnd};
 
@@ -37,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) legacy: bool,
     /// Results of earlier dials to the addresses of `host`.
     pub(crate) experience: Experience,
+    /// The trace of the dial. `None` if the hub does not trace.
+    pub(crate) trace: Option<LinkTrace>,
 }
 
 impl Plan {
@@ -68,6 +71,7 @@ impl Plan {
             tls,
             legacy: false,
             experience: Experience::default(),
+            trace: None,
         })
     }
 
@@ -91,6 +95,7 @@ impl Plan {
             tls,
             legacy: false,
             experience: Experience::default(),
+            trace: None,
         }
     }
 

@@ -69,6 +69,7 @@ pub(crate) fn config(n: u8, bootstrap: &[String]) -> MeshConfig {
         redis: None,
         clock: Arc::new(move || Now { at: start.elapsed(), wall_ms: 1_700_000_000_000 }),
         status: tokio::sync::watch::channel(None).1,
+        tracer: None,
         turned: Arc::new(|| {}),
     }
 }

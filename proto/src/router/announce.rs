@@ -88,7 +88,7 @@ impl Router {
             Some(_) => self.renew(id, ix),
         }
         self.count_announced(id, ix, bytes);
-        self.announced_event(&announcement, ix);
+        self.announced_event(id, &announcement, ix);
         if announce.ack {
             self.acknowledge(id, ix, now);
         }
@@ -226,11 +226,12 @@ impl Router {
         }
     }
 
-    fn announced_event(&mut self, announcement: &Announcement, ix: NetworkIx) {
+    fn announced_event(&mut self, session: SessionId, announcement: &Announcement, ix: NetworkIx) {
         if self.config.events {
             let members = self.rosters.network(ix).map_or(0, |network| network.len());
-            let network = announcement.network.clone();
-            self.outputs.push_back(Output::Event(PeerEvent::Announced { peer: announcement.peer, network, members }));
+            let (peer, network) = (announcement.peer, announcement.network.clone());
+            let reads = !announcement.stay.discovery.is_bounded();
+            self.outputs.push_back(Output::Event(PeerEvent::Announced { session, peer, network, members, reads }));
         }
     }
 }

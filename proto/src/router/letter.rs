@@ -586,12 +586,17 @@ pub struct Leave {
 pub enum PeerEvent {
     /// A peer announced itself.
     Announced {
+        /// The peer's session.
+        session: SessionId,
         /// The peer.
         peer: PeerId,
         /// The network.
         network: NetworkName,
         /// Number of members, including the peer.
         members: usize,
+        /// Whether the peer receives the network's roster. Its last part is followed by an [`Output::Backlog`] without
+        /// more.
+        reads: bool,
     },
     /// A second connection with an id in use waits for the answer of the first.
     TakeoverAsked {

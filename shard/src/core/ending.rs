@@ -63,12 +63,14 @@ impl Core {
 
     pub(super) fn mark_ended(&mut self, id: SessionId, reason: CloseReason) {
         self.advance(id, SessionPhase::Closing);
+        let trace = self.joins.is_some().then(|| self.now()).and_then(|now| self.end_join(id, Some(reason), now));
+        let trace_id = trace.map(tracing::field::display);
         let Some(session) = self.session_mut(id) else { return };
         session.reason = Some(reason);
         session.backlog = false;
         let admitted = session.counted.take().is_some();
         let address = session.address;
-        debug!(peer = ?session.peer, %address, reason = reason.label(), admitted, "peer_disconnected");
+        debug!(peer = ?session.peer, %address, reason = reason.label(), admitted, trace_id, "peer_disconnected");
         if reason == CloseReason::MaxConnections
             && let Some(times) = self.turned_away.count()
         {
