@@ -16,6 +16,7 @@ mod settings;
 mod tests;
 mod tls;
 mod tokens;
+mod traces;
 
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
@@ -39,6 +40,7 @@ pub use reader::SettingError;
 pub use settings::{Flags, ListenFlags};
 pub use tls::{CertificateSources, PortNames, TlsSettings, expiry_warning};
 pub use tokens::{TokenSettings, TokenSources};
+pub use traces::{HiddenHeaders, TraceSettings};
 
 use crate::telemetry::process;
 use memory::MemoryBudgets;
@@ -199,6 +201,8 @@ pub struct Config {
     pub id_proofs: IdProofSettings,
     /// The settings of tokens; `None` if there is no key.
     pub tokens: Option<TokenSettings>,
+    /// The settings of traces; `None` if the hub sends none.
+    pub traces: Option<TraceSettings>,
     shown: Vec<Shown>,
 }
 
@@ -295,6 +299,7 @@ impl Config {
         let announce_budget_bytes = reader.number(&settings::ANNOUNCE_BUDGET_BYTES, || memory.announce as u64);
         let tls = TlsSettings::read(reader, acme);
         let tokens = TokenSettings::read(reader);
+        let traces = TraceSettings::read(reader);
         let id_proofs = IdProofSettings::read(reader);
         let door = DoorSettings::read(reader);
         let ice = IceSettings::read(reader);
@@ -385,6 +390,7 @@ impl Config {
             tls: tls?,
             id_proofs: id_proofs?,
             tokens: tokens?,
+            traces: traces?,
             shown: Vec::new(),
         })
     }
@@ -536,6 +542,10 @@ impl Config {
                 warnings
                     .push(format!("{} has no effect: JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS are unset", setting.name));
             }
+        }
+        match &self.traces {
+            Some(traces) => warnings.extend(traces.warnings()),
+            None => warnings.extend(TraceSettings::idle(|setting| self.is_said(setting))),
         }
         warnings.extend(self.door.warnings());
         warnings.extend(self.ice.warnings(|setting| self.is_said(setting)));

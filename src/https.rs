@@ -1,4 +1,4 @@
-//! Requests to servers of others, over HTTP/1.1 and TLS.
+//! Requests to servers of others, over HTTP/1.1, with TLS for `https` URLs.
 
 use std::io;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
-use mesh::{ConnectError, Tls};
+use mesh::{ConnectError, MaybeTlsStream, Tls};
 
 /// Sends a request to the host of its URL, and returns the answer, of at most `most` bytes.
 ///
@@ -29,8 +29,12 @@ pub(crate) async fn exchange(
     head.uri = uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from);
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let request = Request::from_parts(head, Full::new(body));
-    mesh::ask(host, uri.port_u16().unwrap_or(443), patience, async |tcp| {
-        let stream = tls.connect(host, tcp).await.map_err(ConnectError::Tls)?;
+    let is_plain = uri.scheme_str() == Some("http");
+    mesh::ask(host, uri.port_u16().unwrap_or(if is_plain { 80 } else { 443 }), patience, async |tcp| {
+        let stream = match is_plain {
+            true => MaybeTlsStream::Plain(tcp),
+            false => tls.connect(host, tcp).await.map_err(ConnectError::Tls)?,
+        };
         let failed = |error: hyper::Error| ConnectError::Tcp(io::Error::other(error));
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
@@ -40,9 +44,16 @@ pub(crate) async fn exchange(
             let body = body.map_err(|error| ConnectError::Tcp(io::Error::other(error)))?.to_bytes();
             Ok(Response::from_parts(head, body))
         };
+        let ended = async {
+            let ended = connection.await;
+            // Some servers end the connection right after a complete answer, without the end that TLS requires.
+            tokio::task::yield_now().await;
+            ended
+        };
         tokio::select! {
+            biased;
             answer = answer => answer,
-            Err(error) = connection => Err(failed(error)),
+            Err(error) = ended => Err(failed(error)),
         }
     })
     .await

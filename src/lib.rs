@@ -22,4 +22,5 @@ pub mod serve;
 pub mod sockets;
 pub mod telemetry;
 pub mod token_keys;
+pub mod traces;
 pub mod watchdog;

@@ -8,6 +8,7 @@ use proto::envelope::HubStatus;
 use proto::limits::{LEAST_RESUME_TOKEN_BYTES, LINK_SOCKET_QUEUE, MAX_GO_AWAY_HUBS};
 use proto::{Discovery, HubIncarnation, HubView, Keys, RelayConfig, RelayTuning, ResumeKeys};
 use shard::{Admission, Clock, LinkDoor, LinkTokens};
+use thread::Tracer;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, PortNames, Token};
@@ -68,6 +69,8 @@ pub struct MeshHooks {
     pub publish: watch::Sender<Arc<MeshReading>>,
     /// The figures of this hub, which other hubs show.
     pub status: Status,
+    /// Records spans. `None`: the hub does not trace.
+    pub tracer: Option<Tracer>,
 }
 
 /// Prepares the mesh of a hub, and the shards' configuration for links. A hub without a mesh gets neither; a hub that
@@ -79,7 +82,7 @@ pub fn prepare(
     (keys, challenge_key): (Keys, [u8; 32]),
     ports: Ports,
     max_dials: usize,
-    MeshHooks { turned, publish, status }: MeshHooks,
+    MeshHooks { turned, publish, status, tracer }: MeshHooks,
 ) -> (Option<Mesh>, Option<LinkDoor>) {
     if !config.is_hub {
         return (None, None);
@@ -100,7 +103,7 @@ pub fn prepare(
         take: Arc::new(move |socket| take(&sender, socket)),
     };
     let mesh = config.has_mesh().then(|| Mesh {
-        config: mesh_config(config, clock, keys, ports, max_dials, (turned, status)),
+        config: mesh_config(config, clock, keys, ports, max_dials, (turned, status, tracer)),
         sockets,
         publish,
     });
@@ -113,7 +116,7 @@ fn mesh_config(
     keys: Keys,
     ports: Ports,
     max_dials: usize,
-    (turned, status): (Turned, Status),
+    (turned, status, tracer): (Turned, Status, Option<Tracer>),
 ) -> MeshConfig {
     let settings = &config.mesh;
     let token: Option<Arc<str>> = settings.token.as_ref().map(|token| token.expose().into());
@@ -168,6 +171,7 @@ fn mesh_config(
         }),
         clock: Arc::new(move || clock.now()),
         status,
+        tracer,
         turned,
     }
 }

@@ -40,6 +40,7 @@ use crate::certificates::TlsFacts;
 use crate::config::Config;
 use crate::lifecycle::{Fullness, Lifecycle, Stage};
 use crate::token_keys::KeyFacts;
+use crate::traces::TraceFacts;
 use crate::watchdog::{Stuck, Watchdog};
 use assets::Asset;
 use dashboard::Live;
@@ -77,6 +78,8 @@ pub struct HubFacts {
     pub tls: Option<TlsFacts>,
     /// Numbers of loads of the keys of tokens. `None` if the hub checks no JWTs.
     pub token_keys: Option<KeyFacts>,
+    /// Numbers of spans. `None` if the hub sends no traces.
+    pub traces: Option<TraceFacts>,
 }
 
 impl HubFacts {

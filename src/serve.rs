@@ -32,6 +32,7 @@ use crate::pages::{self, HubFacts};
 use crate::sockets::Handed;
 use crate::telemetry;
 use crate::token_keys::KeyLoader;
+use crate::traces::{Exporter, TraceTuning};
 use crate::watchdog::{self, Stuck, Watchdog};
 
 /// Exit code for a bug of the hub (`EX_SOFTWARE` of sysexits.h). After a bug, the hub may report wrong presence, so the
@@ -224,7 +225,10 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     };
     let turned_mesh = Arc::new(turned(mesh_thread));
     let (status, status_reader) = watch::channel(None);
-    let hooks = MeshHooks { turned: turned_mesh, publish: publish_mesh, status: status_reader };
+    let exporting =
+        config.traces.as_ref().map(|traces| Exporter::new(traces, config.hub_id, clock, TraceTuning::default()));
+    let (mut exporter, tracer) = exporting.transpose()?.unzip();
+    let hooks = MeshHooks { turned: turned_mesh, publish: publish_mesh, status: status_reader, tracer: tracer.clone() };
     let (mesh, links) = linking::prepare(&config, clock, (keys, challenge_key), ports, files.dials, hooks);
     let networks = Arc::<NetworkList>::default();
     let (reloader, acme) = config.tls.as_ref().map(Reloader::new).transpose()?.unzip();
@@ -244,6 +248,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         watchdog: watchdog.clone(),
         tls: reloader.as_ref().map(Reloader::facts),
         token_keys: key_loader.as_ref().map(KeyLoader::facts),
+        traces: exporter.as_ref().map(Exporter::facts),
     };
     let mut cookie_key = [0; 32];
     getrandom::fill(&mut cookie_key)?;
@@ -267,7 +272,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             discovery: config.discovery,
             ice: config.ice.servers().map(Arc::new),
             meshed: mesh.is_some(),
-            events: tracing::enabled!(target: "shard", tracing::Level::DEBUG),
+            events: tracing::enabled!(target: "shard", tracing::Level::DEBUG) || tracer.is_some(),
             tuning: RouterTuning::default(),
         },
         limits: SessionLimits {
@@ -306,6 +311,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             let watchdog = watchdog.clone();
             Arc::new(move |shard| watchdog.turned(usize::from(shard.0), clock.elapsed()))
         },
+        tracer,
         echo: false,
     };
     // The handlers are registered before the hub is reachable, so that no signal is lost.
@@ -367,15 +373,27 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
-        ended = hub.run(config.drain, stops, orders, &lifecycle) => Ok(ended),
-        () = signals => Ok(Ok(())),
-        () = reload => Ok(Ok(())),
-        () = load_keys => Ok(Ok(())),
-        () = order => Ok(Ok(())),
-        () = sampler.run() => Ok(Ok(())),
-        () = watch(&watchdog, turned(main_thread)) => Ok(Ok(())),
+    let export = async {
+        match &mut exporter {
+            Some(exporter) => exporter.run().await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        ended = hub.run(config.drain, stops, orders, &lifecycle) => ended,
+        () = signals => Ok(()),
+        () = reload => Ok(()),
+        () = load_keys => Ok(()),
+        () = order => Ok(()),
+        () = export => Ok(()),
+        () = sampler.run() => Ok(()),
+        () = watch(&watchdog, turned(main_thread)) => Ok(()),
+    };
+    // After a bug, the process is restarted at once.
+    if let Some(exporter) = exporter.as_mut().filter(|_| ended.is_ok()) {
+        exporter.flush().await;
     }
+    Ok(ended)
 }
 
 /// Records the turns of the main thread, and logs each thread that hangs or recovers.

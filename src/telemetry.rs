@@ -30,6 +30,7 @@ use proto::{
 use shard::{HandshakeFailure, ShardReading, TokenRefusal};
 
 use crate::acme::AcmeView;
+use crate::traces::TraceCounts;
 use ::mesh::MeshReading;
 use catalog::{Metric, MetricType};
 
@@ -75,6 +76,8 @@ pub struct Scrape {
     pub oldest_turn: Duration,
     /// The state of the log's output.
     pub log: LogState,
+    /// Numbers of spans.
+    pub traces: TraceCounts,
     /// Time since the hub started.
     pub uptime: Duration,
     /// Start time, since 1970.
@@ -260,6 +263,15 @@ fn publish(scrape: &Scrape) {
     gauge(&catalog::FULL, vec![], f64::from(u8::from(scrape.full)));
     gauge(&catalog::OLDEST_TURN, vec![], scrape.oldest_turn.as_secs_f64());
     count(&catalog::LOG_LINES_DROPPED, vec![], scrape.log.dropped);
+    let traces = scrape.traces;
+    for (outcome, spans) in [
+        ("exported", traces.exported),
+        ("overflow", traces.overflowed + scrape.mesh.relay.spans_dropped),
+        ("failed", traces.failed),
+        ("rejected", traces.rejected),
+    ] {
+        count(&catalog::TRACE_SPANS, vec![label("outcome", outcome)], spans);
+    }
     gauge(&catalog::LOG_STALLED, vec![], scrape.log.stalled.as_secs_f64());
     gauge(&catalog::UPTIME, vec![], scrape.uptime.as_secs_f64());
     let build = vec![label("version", env!("CARGO_PKG_VERSION")), label("commit", env!("PEERPIGEON_COMMIT"))];

@@ -889,6 +889,62 @@ pub(crate) static LOG_LEVEL: Setting = Setting {
         if it is unset",
 };
 
+pub(crate) static OTEL_EXPORTER_OTLP_ENDPOINT: Setting = Setting {
+    name: "OTEL_EXPORTER_OTLP_ENDPOINT",
+    value: "URL",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: OPERATION,
+    help: "URL of an OpenTelemetry collector, such as http://collector:4318: the hub sends it traces of signals between \
+        hubs, joins and links (OTLP over HTTP); unset means no traces",
+};
+
+pub(crate) static OTEL_EXPORTER_OTLP_HEADERS: Setting = Setting {
+    name: "OTEL_EXPORTER_OTLP_HEADERS",
+    value: "PAIRS",
+    default: Preset::Nothing,
+    kind: Kind::Secret,
+    heading: OPERATION,
+    help: "Headers of requests to the collector: name=value pairs separated by commas, with percent-encoded values, \
+        such as Authorization=Bearer%20TOKEN",
+};
+
+pub(crate) static OTEL_EXPORTER_OTLP_CERTIFICATE: Setting = Setting {
+    name: "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    value: "FILE",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: OPERATION,
+    help: "File with additional CA certificates (PEM) for an https:// collector",
+};
+
+pub(crate) static OTEL_TRACES_SAMPLER_ARG: Setting = Setting {
+    name: "OTEL_TRACES_SAMPLER_ARG",
+    value: "SHARE",
+    default: Preset::Text("0.01"),
+    kind: Kind::Text,
+    heading: OPERATION,
+    help: "Share of signals between hubs and of joins that are traced, from 0 (no traces) to 1; links are always traced",
+};
+
+pub(crate) static OTEL_SERVICE_NAME: Setting = Setting {
+    name: "OTEL_SERVICE_NAME",
+    value: "NAME",
+    default: Preset::Text("peerpigeon"),
+    kind: Kind::Text,
+    heading: OPERATION,
+    help: "Name of the service in traces, the same on all hubs",
+};
+
+pub(crate) static OTEL_RESOURCE_ATTRIBUTES: Setting = Setting {
+    name: "OTEL_RESOURCE_ATTRIBUTES",
+    value: "PAIRS",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: OPERATION,
+    help: "Attributes of all spans of the hub, such as deployment.environment.name=production, separated by commas",
+};
+
 pub(crate) static FLY_APP_NAME: Setting = Setting {
     name: "FLY_APP_NAME",
     value: "",
@@ -908,7 +964,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 84] = [
+pub(crate) static ALL: [&Setting; 90] = [
     &HOST,
     &PORT,
     &ADMIN_HOST,
@@ -990,6 +1046,12 @@ pub(crate) static ALL: [&Setting; 84] = [
     &READY_WHEN_FULL,
     &LOG_FORMAT,
     &LOG_LEVEL,
+    &OTEL_EXPORTER_OTLP_ENDPOINT,
+    &OTEL_EXPORTER_OTLP_HEADERS,
+    &OTEL_EXPORTER_OTLP_CERTIFICATE,
+    &OTEL_TRACES_SAMPLER_ARG,
+    &OTEL_SERVICE_NAME,
+    &OTEL_RESOURCE_ATTRIBUTES,
     &CLEANUP_INTERVAL_MS,
     &FLY_APP_NAME,
     &FLY_REGION,

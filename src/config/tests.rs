@@ -244,6 +244,28 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
         &["off", "info", "WARN", "trace", "shard=debug,info", "peerpigeon::pages=trace", "info,[{peer}]=debug"],
         &["inof", "verbose", "shard=loud", "3", "info,"],
     ),
+    (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        &["http://collector:4318", "https://collector", "https://collector/otlp/", "http://[::1]:4318/v1/traces"],
+        &[
+            "collector:4318",
+            "grpc://collector:4317",
+            "http://",
+            "http://c:x",
+            "http://u:p@c",
+            "http://c?a=b",
+            "ftp://c",
+        ],
+    ),
+    (
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        &["Authorization=Bearer%20token", "a=1, b=2", "a=", "a=1,,b=2"],
+        &["token", "=1", "a=%", "a=%0A", "a b=1"],
+    ),
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", &["src/config/mesh/certificate.pem"], &["/no/such/file", "Cargo.toml", "src"]),
+    ("OTEL_TRACES_SAMPLER_ARG", &["0", "0.01", "1", "1e-6"], &["-0.1", "1.1", "1%", "NaN", "x"]),
+    ("OTEL_SERVICE_NAME", &["peerpigeon", "any thing"], &[]),
+    ("OTEL_RESOURCE_ATTRIBUTES", &["a=1,b=2", "service.name=x%2Cy"], &["a", "=1", "a=%zz"]),
     ("CLEANUP_INTERVAL_MS", &["1", "30000"], &["0", "x", "86400001"]),
     ("FLY_APP_NAME", &["pigeonhub-b", "any thing"], &[]),
     ("FLY_REGION", &["fra"], &[]),
@@ -494,7 +516,12 @@ fn variables_of_a_service_are_recognized() {
 
     // The settings that a Service's name can collide with: NAME_PORT, NAME_SERVICE_HOST, NAME_SERVICE_PORT and so on,
     // never PORT.
-    let collide = |name: &str| name.ends_with("_PORT") || name.contains("_SERVICE_") || name.contains("_PORT_");
+    let collide = |name: &str| {
+        name.ends_with("_PORT")
+            || name.contains("_SERVICE_HOST")
+            || name.contains("_SERVICE_PORT")
+            || name.contains("_PORT_")
+    };
     let names: Vec<_> = settings::ALL.iter().map(|setting| setting.name).filter(|name| collide(name)).collect();
     assert_eq!(names, ["ADMIN_PORT", "HTTP_REDIRECT_PORT", "MESH_PORT"]);
 }

@@ -15,7 +15,7 @@ fn prepared(pairs: &[(&str, &str)], ports: Ports) -> (Option<Mesh>, Option<LinkD
         (Keys(1, 2), [3; 32]),
         ports,
         1,
-        MeshHooks { turned: Arc::new(|| {}), publish, status: watch::channel(None).1 },
+        MeshHooks { turned: Arc::new(|| {}), publish, status: watch::channel(None).1, tracer: None },
     )
 }
 

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::lifecycle::{Fullness, Stage};
 use crate::telemetry::{self, Scrape, Telemetry, TlsScrape};
 use crate::token_keys::KeyFacts;
+use crate::traces::TraceFacts;
 
 /// A page that is rendered on the pages' thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -215,6 +216,7 @@ impl Renderer {
             full: self.fullness.update(self.connections()),
             oldest_turn: self.facts.watchdog.oldest().map_or(Duration::ZERO, |oldest| oldest.since),
             log: telemetry::log::state(),
+            traces: self.facts.traces.as_ref().map(TraceFacts::counts).unwrap_or_default(),
             uptime: self.facts.started.elapsed(),
             started: self.facts.started_at.duration_since(UNIX_EPOCH).unwrap_or_default(),
         }

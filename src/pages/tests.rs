@@ -83,6 +83,7 @@ fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> TestHub {
         tls: None,
         status: watch::channel(None).0,
         token_keys: None,
+        traces: None,
     };
     std::thread::spawn(move || {
         runtime().block_on(networks.collect(|slots, largest| {

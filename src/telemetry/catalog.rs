@@ -292,6 +292,9 @@ catalog! {
     LOG_STALLED "peerpigeon_log_stalled_seconds" Gauge []
         "Time for which log lines have been queued while stderr accepts none: the disk is full, or the program that \
             reads stderr has stalled or ended. 0 while the log works."
+    TRACE_SPANS "peerpigeon_trace_spans_total" Counter ["outcome"]
+        "Spans of traces (OTEL_EXPORTER_OTLP_ENDPOINT): accepted by the collector (exported), dropped because too many \
+            waited (overflow), dropped because the collector did not answer (failed), or refused by it (rejected)."
     UPTIME "peerpigeon_uptime_seconds" Gauge []
         "Time since the hub started."
     BUILD_INFO "peerpigeon_build_info" Gauge ["version", "commit"]

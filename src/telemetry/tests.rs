@@ -45,6 +45,7 @@ fn scrape(readings: Vec<ShardReading>) -> Scrape {
         full: false,
         oldest_turn: Duration::ZERO,
         log: LogState::default(),
+        traces: TraceCounts::default(),
         uptime: Duration::from_millis(1500),
         started: Duration::from_secs(1_700_000_000),
     }

@@ -46,6 +46,7 @@ fn start(patience: Duration) -> (Hub, SocketAddr, Arc<Barrier>, Arc<AtomicBool>)
         tls: None,
         status: watch::channel(None).0,
         token_keys: None,
+        traces: None,
     };
     let pages = {
         let gatekeeper = Gatekeeper::new(None, [0; 32]);

@@ -43,4 +43,5 @@ mod stop;
 mod tls;
 mod tools;
 mod top;
+mod traces;
 mod wire;
