@@ -11,23 +11,23 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
-/// The static files: URL path, source path and content type.
-const ASSETS: [(&str, &str, &str); 15] = [
-    ("/client.d.ts", "clients/js/dist/client.d.ts", "Text"),
-    ("/client.js", "clients/js/dist/client.js", "Script"),
-    ("/dashboard-charts.js", "src/dashboard/charts.js", "Script"),
-    ("/dashboard-findings.js", "src/dashboard/findings.js", "Script"),
-    ("/dashboard.css", "src/dashboard/dashboard.css", "Style"),
-    ("/dashboard.html", "src/dashboard/index.html", "Page"),
-    ("/dashboard.js", "src/dashboard/dashboard.js", "Script"),
-    ("/dashboard.svg", "src/playground/playground.svg", "Image"),
-    ("/extras.d.ts", "clients/js/dist/extras.d.ts", "Text"),
-    ("/extras.js", "clients/js/dist/extras.js", "Script"),
-    ("/playground-qr.js", "src/playground/playground-qr.js", "Script"),
-    ("/playground.css", "src/playground/playground.css", "Style"),
-    ("/playground.html", "src/playground/index.html", "Page"),
-    ("/playground.js", "src/playground/playground.js", "Script"),
-    ("/playground.svg", "src/playground/playground.svg", "Image"),
+/// The static files: URL path, source paths and content type. The content of a file is that of its sources, in order.
+const ASSETS: [(&str, &[&str], &str); 15] = [
+    ("/client.d.ts", &["clients/js/dist/client.d.ts"], "Text"),
+    ("/client.js", &["clients/js/dist/client.js"], "Script"),
+    ("/dashboard-charts.js", &["src/dashboard/charts.js"], "Script"),
+    ("/dashboard-findings.js", &["src/dashboard/findings.js"], "Script"),
+    ("/dashboard.css", &["src/common.css", "src/dashboard/dashboard.css"], "Style"),
+    ("/dashboard.html", &["src/dashboard/index.html"], "Page"),
+    ("/dashboard.js", &["src/dashboard/dashboard.js"], "Script"),
+    ("/dashboard.svg", &["src/playground/playground.svg"], "Image"),
+    ("/extras.d.ts", &["clients/js/dist/extras.d.ts"], "Text"),
+    ("/extras.js", &["clients/js/dist/extras.js"], "Script"),
+    ("/playground-qr.js", &["src/playground/playground-qr.js"], "Script"),
+    ("/playground.css", &["src/common.css", "src/playground/playground.css"], "Style"),
+    ("/playground.html", &["src/playground/index.html"], "Page"),
+    ("/playground.js", &["src/playground/playground.js"], "Script"),
+    ("/playground.svg", &["src/playground/playground.svg"], "Image"),
 ];
 
 fn main() {
@@ -55,10 +55,14 @@ fn assets() {
     let root = env::var("CARGO_MANIFEST_DIR").unwrap();
     let out = env::var("OUT_DIR").unwrap();
     let mut table = String::from("[\n");
-    for (path, file, kind) in ASSETS {
-        println!("cargo::rerun-if-changed={file}");
-        let file = Path::new(&root).join(file);
-        let plain = fs::read(&file).unwrap();
+    for (path, sources, kind) in ASSETS {
+        let mut plain = Vec::new();
+        for source in sources {
+            println!("cargo::rerun-if-changed={source}");
+            plain.extend(fs::read(Path::new(&root).join(source)).unwrap());
+        }
+        let file = Path::new(&out).join(&path[1..]);
+        fs::write(&file, &plain).unwrap();
         let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
         gzip.write_all(&plain).unwrap();
         let compressed = Path::new(&out).join(format!("{}.gz", &path[1..]));

@@ -10,7 +10,7 @@ use super::report::Report;
 use super::timeline::Point;
 
 /// The style sheet and the charts of the live view.
-const STYLE: &str = include_str!("../../dashboard/dashboard.css");
+const STYLE: &str = concat!(include_str!("../../common.css"), include_str!("../../dashboard/dashboard.css"));
 const CHARTS: &str = include_str!("../../dashboard/charts.js");
 /// The script that draws the report with these charts.
 const SCRIPT: &str = include_str!("report.js");
