@@ -68,7 +68,7 @@ pub use letter::{
     PeerEvent, Sender, SignalLetter, Standing, Stay, ToMesh, ToShard,
 };
 pub use order::{Acted, KickedFrom, Order};
-pub use stats::RouterStats;
+pub use stats::{Flooder, RouterStats};
 
 use exclusions::Exclusions;
 use expiries::Expiries;

@@ -23,7 +23,7 @@ use outbound::Urgency;
 use proto::keepalive::{Life, Patience, Wheel};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use proto::limits::SOCKET_UNSENT_BYTES;
-use proto::limits::{READ_BUFFER_BYTES, SHARD_TURN_NANOS};
+use proto::limits::{RATE_LIMIT_PATIENCE, READ_BUFFER_BYTES, SHARD_TURN_NANOS};
 use proto::ws::{FrameReader, Speaker};
 use proto::{
     Acted, Bugs, CloseReason, Input, Keys, Now, Order, Origin, Output, PeerId, Router, RouterConfig, SessionId,
@@ -312,7 +312,10 @@ impl Core {
         }
         self.stats.post = self.outboxes.stats();
         self.stats.turns = self.turn.lengths();
-        ShardReading { router: self.router.stats().clone(), io: self.stats.clone() }
+        let mut router = self.router.stats().clone();
+        let now = self.clock.elapsed();
+        router.flooder = router.flooder.filter(|flooder| now.saturating_sub(flooder.at) < RATE_LIMIT_PATIENCE);
+        ShardReading { router, io: self.stats.clone() }
     }
 
     /// The session with this handle. `None` if it has ended: tasks, lists, the timer wheel and the router's outputs

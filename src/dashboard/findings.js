@@ -72,9 +72,7 @@ function hub (add, samples, minute, state) {
 
 function peers (add, minute, samples, state) {
   const count = (field, label) => sum(minute, 60, sample => sample[field]?.[label])
-  const limited = count('errors', 'rate-limited') + count('outcomes', 'rate-limited')
-  const cut = count('closes', 'rate-limited')
-  if (limited || cut) add('warn', `Peers flood the hub: ${many(limited, 'message')} above MESSAGE_RATE refused and ${many(cut, 'peer')} disconnected in the last minute.`, 'PeerPigeonRateLimited')
+  flood(add, byLabel(minute, 'exceeded'), count('closes', 'rate-limited'), state)
   const slow = count('closes', 'slow-consumer')
   if (slow) add('warn', `${many(slow, 'peer')} disconnected in the last minute, because they did not read.`, 'PeerPigeonSlowConsumers')
   const internal = count('closes', 'internal')
@@ -93,6 +91,21 @@ function peers (add, minute, samples, state) {
   const refusals = refused.reduce((sum, [, count]) => sum + count, 0)
   if (refusals > 10) add('warn', `${many(refusals, 'connection')} refused in the last minute: ${refused.slice(0, 3).map(([label, count]) => `${label} ${short(count)}`).join(', ')}.`, 'PeerPigeonRefusedAtDoor')
   if (state.full) add('bad', 'The hub is full: new peers are refused.', 'PeerPigeonFull')
+}
+
+/** The settings of the budgets. */
+const BUDGETS = { messages: 'MESSAGE_RATE', bytes: 'MESSAGE_RATE_BYTES', announcements: 'ANNOUNCE_RATE_BYTES', events: 'EVENT_RATE_BYTES', discover: 'DISCOVER_RATE' }
+
+function flood (add, exceeded, cut, { flooder }) {
+  // Each error that answers a refused message can be withheld. So withheld errors are counted only if nothing else is
+  // refused.
+  const refused = exceeded.filter(([budget]) => budget !== 'errors')
+  const [, withheld] = exceeded.find(([budget]) => budget === 'errors') ?? [0, 0]
+  if (!refused.length && !withheld && !cut) return
+  const messages = refused.reduce((sum, [, count]) => sum + count, 0)
+  const what = messages || !withheld ? `${many(messages, 'message')} ${refused.length ? `above ${refused.map(([budget]) => BUDGETS[budget]).join(' and ')} ` : ''}refused` : `${many(withheld, 'invalid message')}`
+  const worst = flooder ? ` The worst is peer ${flooder.peer}, with ${many(flooder.refused, 'refused message')}.` : ''
+  add('warn', `Peers flood the hub: ${what} and ${many(cut, 'peer')} disconnected in the last minute.${worst}`, 'PeerPigeonRateLimited')
 }
 
 function mesh (add, own, { hubs, links, dials, redis, lagMs }) {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use proto::Flooder;
 use serde::Serialize;
+use shard::ShardReading;
 
 use super::mesh::{BridgeBody, DialBody, HubBody, LinkBody};
 use crate::telemetry::process;
@@ -131,8 +133,28 @@ pub(super) struct HubCount {
 
 #[derive(Serialize)]
 pub(super) struct PeerCount<'a> {
+    /// The peer with the most refused messages that still sends, for operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) flooder: Option<FlooderBody>,
     pub(super) networks: BTreeMap<&'a str, usize>,
     pub(super) total: usize,
+}
+
+/// A peer that floods the hub.
+#[derive(Serialize)]
+pub(super) struct FlooderBody {
+    pub(super) peer: String,
+    /// Number of its refused messages since it last paused.
+    pub(super) refused: u32,
+}
+
+impl FlooderBody {
+    /// The worst flooder of all shards.
+    pub(super) fn worst<'a>(readings: impl Iterator<Item = &'a ShardReading>) -> Option<Self> {
+        let flooders = readings.filter_map(|reading| reading.router.flooder);
+        let Flooder { peer, refused, .. } = flooders.max_by_key(|flooder| flooder.refused)?;
+        Some(Self { peer: peer.to_string(), refused })
+    }
 }
 
 #[derive(Serialize)]

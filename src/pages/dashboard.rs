@@ -28,6 +28,7 @@ use serde::Serialize;
 use shard::{Answer, Members, ShardReading, Visitor};
 use tokio::sync::{Semaphore, watch};
 
+use super::body::FlooderBody;
 use super::mesh::StatusBody;
 use super::{Asset, HubFacts, SEC_FETCH_SITE, Site, clock, json, plain, restrict, unavailable};
 use crate::config::Config;
@@ -178,6 +179,11 @@ impl Sampler {
             shards: readings.iter().map(|reading| ShardBody::of(reading)).collect(),
             oldest_turn: self.facts.watchdog.oldest().map(|oldest| (oldest.thread, oldest.since.as_millis() as u64)),
             log: LogBody { dropped: log.dropped, stalled_ms: log.stalled.as_millis() as u64 },
+            flooder: self
+                .config
+                .admin_token
+                .as_ref()
+                .and_then(|_| FlooderBody::worst(readings.iter().map(AsRef::as_ref))),
             bugs: state::bugs(readings, mesh),
             status: StatusBody::of(status),
             mesh: self.config.has_mesh().then(|| MeshBody::of(mesh)),

@@ -11,6 +11,7 @@ use proto::NetworkName;
 use serde::Serialize;
 use shard::ShardReading;
 
+use super::body::FlooderBody;
 use super::{HubFacts, body, clock, mesh};
 use crate::acme::AcmeFacts;
 use crate::config::Config;
@@ -100,8 +101,13 @@ impl Renderer {
             PageKind::HubStats => json(&self.hub_stats(&self.mesh())),
             PageKind::Hubs => json(&self.hubs(&self.mesh())),
             PageKind::Metrics => self.telemetry.render(&self.scrape()).into(),
-            PageKind::MetricsJson => json(&self.metrics(&[])),
-            PageKind::MetricsJsonNames => json(&self.metrics(&self.facts.networks.largest().await)),
+            PageKind::MetricsJson => json(&self.metrics(&[], None)),
+            PageKind::MetricsJsonNames => {
+                let readings: Vec<_> = self.readings().collect();
+                let is_closed = self.config.admin_token.is_some();
+                let flooder = FlooderBody::worst(readings.iter().map(AsRef::as_ref)).filter(|_| is_closed);
+                json(&self.metrics(&self.facts.networks.largest().await, flooder))
+            }
             PageKind::Stats => json(&self.stats()),
         }
     }
@@ -175,7 +181,7 @@ impl Renderer {
         }
     }
 
-    fn metrics<'a>(&'a self, names: &'a [(NetworkName, usize)]) -> body::Metrics<'a> {
+    fn metrics<'a>(&'a self, names: &'a [(NetworkName, usize)], flooder: Option<FlooderBody>) -> body::Metrics<'a> {
         body::Metrics {
             connections: body::ConnectionCount { active: self.connections(), max: self.facts.max_connections },
             hubs: body::HubCount {
@@ -184,6 +190,7 @@ impl Renderer {
             },
             networks: self.networks(),
             peers: body::PeerCount {
+                flooder,
                 networks: names.iter().map(|(name, members)| (name.as_str(), *members)).collect::<BTreeMap<_, _>>(),
                 total: self.peers(),
             },

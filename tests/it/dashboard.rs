@@ -216,6 +216,8 @@ fn streams_beyond_the_bound_end_after_the_history() {
     let stays = |events: &mut Events| events.until(|event| event.name == "hello").data["stays"] == true;
     let mut open: Vec<Events> = (0..LIVE_STREAMS).map(|_| Events::open(hub.address, "")).collect();
     assert!(open.iter_mut().all(stays));
+    // The state exists when the hub has run for some time.
+    open[0].until(|event| event.name == "state");
     let mut further = Events::open(hub.address, "");
     assert_eq!(further.next().unwrap().text, format!("retry: {}", LIVE_RETRY.as_millis()));
     assert!(!stays(&mut further));
@@ -258,4 +260,41 @@ fn operators_see_networks_and_members() {
     for path in ["/dashboard/networks", "/dashboard/network?name=small"] {
         assert_eq!(status(&get(&hub, path, "")), "401");
     }
+}
+
+#[test]
+fn operators_see_the_peer_that_floods() {
+    let flood = |hub: &Hub| {
+        let mut calm = Client::join(hub, 1, "n");
+        let mut peer = Client::join(hub, 2, "n");
+        calm.hear_type("peer-discovered");
+        // The budget has a burst of 25 s.
+        for _ in 0..150 {
+            peer.say(r#"{"type":"ping"}"#);
+        }
+        peer.hear_type("error");
+        (calm, peer)
+    };
+    let few = ("MESSAGE_RATE", "5");
+    let hub = Hub::start(&[few, ("ADMIN_TOKEN", TOKEN)]);
+    let _peers = flood(&hub);
+    let mut events = Events::of(&hub);
+    let refused = events.until(|event| event.data["exceeded"]["messages"] != Value::Null);
+    assert!(refused.data["exceeded"]["messages"].as_u64() >= Some(1), "{}", refused.text);
+    let state = events.until(|event| event.data["flooder"] != Value::Null);
+    assert_eq!(state.data["flooder"]["peer"], id(2).as_str(), "{}", state.text);
+    let own = format!("Authorization: Bearer {TOKEN}\r\n");
+    let page: Value = serde_json::from_str(body(&get(&hub, "/metrics?format=json", &own))).unwrap();
+    assert_eq!(page["peers"]["flooder"]["peer"], id(2).as_str(), "{page}");
+    // It is forgotten when it has stopped for some time.
+    events.until(|event| event.name == "state" && event.data["flooder"] == Value::Null);
+
+    let open = Hub::start(&[few]);
+    let _peers = flood(&open);
+    let mut events = Events::open(open.address, "");
+    events.until(|event| event.data["exceeded"]["messages"] != Value::Null);
+    let state = events.until(|event| event.name == "state");
+    assert_eq!(state.data["flooder"], Value::Null, "everyone can read it");
+    let page: Value = serde_json::from_str(body(&get(&open, "/metrics?format=json", ""))).unwrap();
+    assert_eq!(page["peers"]["flooder"], Value::Null);
 }

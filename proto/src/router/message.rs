@@ -16,6 +16,7 @@ use super::Router;
 use super::letter::Frame;
 use super::roster::NetworkIx;
 use super::session::Session;
+use super::stats::Flooder;
 
 impl Router {
     /// Processes a message of `bytes` bytes. `parsed` is the result of the parser.
@@ -159,7 +160,11 @@ impl Router {
 
     /// Records a message that was refused because of a budget.
     fn note_refused(&mut self, id: SessionId, now: Now) {
-        if self.sessions.get_mut(id).is_some_and(|session| session.usage_mut().note_refused(now.at)) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let refusals = session.usage_mut().note_refused(now.at);
+        let flooder = Flooder { peer: session.peer(), refused: refusals.count, at: now.at };
+        self.stats.note_flooder(flooder);
+        if refusals.are_ignored {
             self.close(id, CloseReason::RateLimited, now);
         }
     }

@@ -2,9 +2,22 @@ use std::time::Duration;
 
 use crate::budget::{BudgetItem, BudgetOwner};
 use crate::bugs::BugCounts;
+use crate::id::PeerId;
+use crate::limits::RATE_LIMIT_PAUSE;
 use crate::reason::{ErrorCode, Outcome};
 use crate::resume::ResumeOutcome;
 use crate::wire::MessageKind;
+
+/// A peer that sends messages above a budget, and does not wait when the hub refuses them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flooder {
+    /// The peer.
+    pub peer: PeerId,
+    /// Number of its refused messages since it last paused.
+    pub refused: u32,
+    /// Time of the last refused message.
+    pub at: Duration,
+}
 
 /// Counters of a router since its start, and gauges. Counters only grow.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +68,8 @@ pub struct RouterStats {
     pub announced_bytes: u64,
     /// Gauge: acquaintances of this shard's bounded peers.
     pub acquaintances: u64,
+    /// Gauge: of the peers that do not pause, the one with the most refused messages.
+    pub flooder: Option<Flooder>,
 }
 
 impl RouterStats {
@@ -63,6 +78,14 @@ impl RouterStats {
         10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
         2_500_000, 5_000_000,
     ];
+
+    /// Records a refused message of a peer. A peer with fewer refused messages replaces the recorded peer only if that
+    /// one has paused.
+    pub(super) fn note_flooder(&mut self, noted: Flooder) {
+        let is_worse = |kept: &Flooder| kept.peer != noted.peer && kept.refused > noted.refused;
+        let kept = self.flooder.filter(|kept| is_worse(kept) && noted.at.saturating_sub(kept.at) < RATE_LIMIT_PAUSE);
+        self.flooder = kept.or(Some(noted));
+    }
 
     /// Number of signals with an outcome. The sum over all shards is the number of signals read, minus the signals in
     /// flight and the signals that the relay counts.

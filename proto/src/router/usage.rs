@@ -1,5 +1,6 @@
 //! The used parts of the budgets of a session and of a network.
 
+use std::num::NonZero;
 use std::time::Duration;
 
 use crate::budget::{Budget, BudgetItem, BudgetOwner, Exceeded, Used};
@@ -50,6 +51,16 @@ pub(super) struct SessionUsage {
 struct Overrun {
     since: u64,
     last: u64,
+    refused: NonZero<u32>,
+}
+
+/// What a refused message means for its session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Refusals {
+    /// Number of refused messages without a pause of [`RATE_LIMIT_PAUSE`], with this one.
+    pub(super) count: u32,
+    /// Whether they have continued for [`RATE_LIMIT_PATIENCE`].
+    pub(super) are_ignored: bool,
 }
 
 impl SessionUsage {
@@ -102,15 +113,19 @@ impl SessionUsage {
         }
     }
 
-    /// Records a message that was refused because of a budget. Returns true if such messages have continued for
-    /// [`RATE_LIMIT_PATIENCE`] without a pause of [`RATE_LIMIT_PAUSE`].
-    pub(super) fn note_refused(&mut self, now: Duration) -> bool {
+    /// Records a message that was refused because of a budget.
+    pub(super) fn note_refused(&mut self, now: Duration) -> Refusals {
         let now = nanos(now);
         let pause = RATE_LIMIT_PAUSE.as_nanos() as u64;
         let kept = self.overrun.filter(|overrun| now.saturating_sub(overrun.last) < pause);
-        let noted = Overrun { since: kept.map_or(now, |overrun| overrun.since), last: now };
+        let noted = Overrun {
+            since: kept.map_or(now, |overrun| overrun.since),
+            last: now,
+            refused: kept.map_or(NonZero::<u32>::MIN, |overrun| overrun.refused.saturating_add(1)),
+        };
         self.overrun = Some(noted);
-        u128::from(now - noted.since) >= RATE_LIMIT_PATIENCE.as_nanos()
+        let are_ignored = u128::from(now - noted.since) >= RATE_LIMIT_PATIENCE.as_nanos();
+        Refusals { count: noted.refused.get(), are_ignored }
     }
 }
 
@@ -134,12 +149,15 @@ mod tests {
         let mut usage = SessionUsage::default();
         let step = RATE_LIMIT_PAUSE / 2;
         let mut now = START;
+        let mut count = 0;
         while now < START + RATE_LIMIT_PATIENCE {
-            assert!(!usage.note_refused(now), "{now:?}");
+            count += 1;
+            assert_eq!(usage.note_refused(now), Refusals { count, are_ignored: false }, "{now:?}");
             now += step;
         }
-        assert!(usage.note_refused(now));
-        assert!(!usage.note_refused(now + RATE_LIMIT_PAUSE), "after a pause the time begins again");
+        assert_eq!(usage.note_refused(now), Refusals { count: count + 1, are_ignored: true });
+        let again = usage.note_refused(now + RATE_LIMIT_PAUSE);
+        assert_eq!(again, Refusals { count: 1, are_ignored: false }, "after a pause the time begins again");
     }
 
     #[test]
@@ -148,7 +166,7 @@ mod tests {
         let (mut usage, mut now, mut refusals) = (SessionUsage::default(), START, 0);
         for _ in 0..100_000 {
             if let Err(exceeded) = usage.take(BudgetItem::Messages, 1, &budget, now) {
-                assert!(!usage.note_refused(now), "{now:?}");
+                assert!(!usage.note_refused(now).are_ignored, "{now:?}");
                 refusals += 1;
                 now += exceeded.retry_in;
                 assert_eq!(usage.take(BudgetItem::Messages, 1, &budget, now), Ok(()));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ::mesh::MeshReading;
 use proto::envelope::HubStatus;
-use proto::{CloseReason, ErrorCode, MessageKind, Outcome, RouterStats, TurnLengths};
+use proto::{BudgetItem, CloseReason, ErrorCode, MessageKind, Outcome, RouterStats, TurnLengths};
 use serde::{Serialize, Serializer};
 use shard::{HandshakeFailure, ShardReading};
 
@@ -24,6 +24,7 @@ pub(super) struct Totals {
     forwarded: u64,
     failed: [u64; ErrorCode::ALL.len()],
     errors: [u64; ErrorCode::ALL.len()],
+    exceeded: [u64; BudgetItem::ALL.len()],
     closes: [u64; CloseReason::ALL.len()],
     refused: [u64; HandshakeFailure::ALL.len()],
     latency: [u64; RouterStats::LATENCY_BOUNDS.len() + 1],
@@ -48,6 +49,7 @@ impl Totals {
             forwarded: 0,
             failed: [0; ErrorCode::ALL.len()],
             errors: [0; ErrorCode::ALL.len()],
+            exceeded: [0; BudgetItem::ALL.len()],
             closes: [0; CloseReason::ALL.len()],
             refused: [0; HandshakeFailure::ALL.len()],
             latency: [0; RouterStats::LATENCY_BOUNDS.len() + 1],
@@ -78,6 +80,7 @@ impl Totals {
             totals.forwarded += router.forwarded;
             add(&mut totals.failed, &router.failed);
             add(&mut totals.errors, &router.errors);
+            router.exceeded.iter().for_each(|owner| add(&mut totals.exceeded, owner));
             add(&mut totals.closes, &io.closes);
             add(&mut totals.refused, &io.handshake_failures);
             add(&mut totals.latency, &router.latency);
@@ -116,6 +119,7 @@ impl Totals {
             link_bytes: two(self.link_bytes, before.link_bytes),
             outcomes: Counts(outcomes.into_iter().filter(|(_, n)| *n > 0).chain(failed.0).collect()),
             errors: grown(&self.errors, &before.errors, |code| ErrorCode::ALL[code].label()),
+            exceeded: grown(&self.exceeded, &before.exceeded, |item| BudgetItem::ALL[item].label()),
             closes: grown(&self.closes, &before.closes, |reason| CloseReason::ALL[reason].label()),
             refused: grown(&self.refused, &before.refused, |failure| HandshakeFailure::ALL[failure].label()),
             latency: buckets(&self.latency, &before.latency),
@@ -213,6 +217,9 @@ pub(super) struct Sample {
     /// `error` messages by code.
     #[serde(skip_serializing_if = "Counts::is_empty")]
     errors: Counts,
+    /// Messages above a budget, by the budget's item. The item `errors` counts errors that were not sent.
+    #[serde(skip_serializing_if = "Counts::is_empty")]
+    exceeded: Counts,
     /// WebSockets closed, by reason.
     #[serde(skip_serializing_if = "Counts::is_empty")]
     closes: Counts,
@@ -274,6 +281,8 @@ mod tests {
         shards[1].router.messages_in[MessageKind::Announce.index()] = 3;
         shards[1].router.delivered = 4;
         shards[1].router.failed[ErrorCode::RateLimited as usize] = 6;
+        shards[1].router.exceeded = [[3; BudgetItem::ALL.len()], [0; BudgetItem::ALL.len()]];
+        shards[0].router.exceeded[1][BudgetItem::Bytes as usize] = 2;
         shards[1].router.latency[2] = 8;
         shards[1].io.turns.counts[5] = 9;
         mesh.relay.delivered = 1;
@@ -286,6 +295,7 @@ mod tests {
             "hubs": 0, "links": 0, "queuedBytes": 0, "memory": 0, "opened": 2, "announces": 3, "goodbyes": 0,
             "messages": [3, 0], "bytes": [0, 0], "linkBytes": [0, 1000],
             "outcomes": {"delivered": 5, "rate-limited": 6}, "closes": {"slow-consumer": 1},
+            "exceeded": {"messages": 3, "bytes": 5, "announcements": 3, "events": 3, "discover": 3, "errors": 3},
             "refused": {"unauthorized": 2}, "latency": [[2, 8], [17, 1]], "turns": [[5, 9]], "busy": [250, 0],
             "meshBusy": 0, "cpu": 500
         });
@@ -299,6 +309,7 @@ mod tests {
         shard.io.closes = [99; CloseReason::ALL.len()];
         shard.io.handshake_failures = [99; HandshakeFailure::ALL.len()];
         shard.router.failed = [99; ErrorCode::ALL.len()];
+        shard.router.exceeded = [[99; BudgetItem::ALL.len()]; 2];
         shard.router.latency = [999; RouterStats::LATENCY_BOUNDS.len() + 1];
         shard.io.turns.counts = [999; TurnLengths::BOUNDS.len() + 1];
         let now = Instant::now();

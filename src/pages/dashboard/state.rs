@@ -8,6 +8,7 @@ use proto::{BugSite, HubView, Redacted, TurnLengths};
 use serde::Serialize;
 use shard::ShardReading;
 
+use super::super::body::FlooderBody;
 use super::super::mesh::{BridgeBody, StatusBody, way};
 use crate::certificates::TlsFacts;
 
@@ -30,6 +31,10 @@ pub(super) struct State<'a> {
     /// The thread with the longest time since its last turn, and that time in milliseconds.
     pub(super) oldest_turn: Option<(String, u64)>,
     pub(super) log: LogBody,
+    /// The peer with the most refused messages that still sends. `None` without ADMIN_TOKEN, because then everyone can
+    /// read this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) flooder: Option<FlooderBody>,
     /// Impossible states that were found since the start.
     pub(super) bugs: u64,
     /// The figures of this hub that other hubs show.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::budget::BudgetOwner;
-use crate::limits::{ANNOUNCE_COST_BYTES, ANNOUNCE_FLOOR_BYTES, MEMBER_BYTES};
+use crate::limits::{ANNOUNCE_COST_BYTES, ANNOUNCE_FLOOR_BYTES, MEMBER_BYTES, RATE_LIMIT_PAUSE};
 
 fn exceeded(day: &mut Day, owner: BudgetOwner, item: BudgetItem) -> u64 {
     day.router.stats().exceeded[owner as usize][item as usize]
@@ -83,4 +83,36 @@ fn errors_above_the_limit_are_counted_and_not_sent() {
     let stats = day.router.stats();
     let exceeded = stats.exceeded[crate::budget::BudgetOwner::Session as usize][BudgetItem::Errors as usize];
     assert_eq!((stats.errors_withheld, exceeded), (3, 3));
+}
+
+#[test]
+fn the_peer_with_the_most_refused_messages_is_named_until_it_pauses() {
+    let mut day = Day::new(8);
+    day.router.config.budget = day.router.config.budget.with(BudgetItem::Messages, Allowance::new(1, 1));
+    day.now = Duration::from_secs(1_000_000);
+    let flooder = |day: &mut Day| day.router.stats().flooder.map(|flooder| (flooder.peer, flooder.refused));
+    let floods = |day: &mut Day, n: u64, messages: u64| {
+        for _ in 0..messages {
+            day.says(session(n as u32, 0), r#"{"type":"ping"}"#);
+        }
+    };
+    day.opens(session(0, 0), 1);
+    day.opens(session(1, 0), 2);
+    // The budget has one message.
+    floods(&mut day, 0, 1);
+    assert_eq!(flooder(&mut day), None);
+    floods(&mut day, 0, 3);
+    assert_eq!(flooder(&mut day), Some((peer(1), 3)));
+    floods(&mut day, 1, 1 + 2);
+    assert_eq!(flooder(&mut day), Some((peer(1), 3)), "the second peer has fewer");
+    floods(&mut day, 1, 2);
+    assert_eq!(flooder(&mut day), Some((peer(2), 4)));
+    assert_eq!(day.router.stats().flooder.unwrap().at, day.now);
+    day.now += RATE_LIMIT_PAUSE - Duration::from_millis(1);
+    floods(&mut day, 0, 1);
+    assert_eq!(flooder(&mut day), Some((peer(1), 4)), "it has as many, and later");
+    floods(&mut day, 1, 3);
+    day.now += RATE_LIMIT_PAUSE;
+    floods(&mut day, 0, 2);
+    assert_eq!(flooder(&mut day), Some((peer(1), 1)), "the second peer has paused");
 }
