@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, id};
 use crate::hub::{Hub, command};
 use crate::mesh::{free_port, mesh};
 
@@ -67,7 +67,7 @@ fn keys_move_between_the_screens() {
         ["type", "?"],
         ["see", "look at the selected hub or network"],
         ["type", "x"],
-        ["see", "What to look at"],
+        ["see", "What needs attention"],
         ["type", "\r"],
         ["see", "link to"],
         ["see", "shard 1"],
@@ -77,15 +77,39 @@ fn keys_move_between_the_screens() {
         ["see", "network lobby"],
         ["see", "members: 2"],
         ["see", &there[7..]],
+        ["see", "answers 403 Forbidden: names of networks are only for operators"],
         ["type", "q"],
         ["end", "0"]
     ]);
+    in_a_terminal(&steps, &[&here, &there], "");
+}
+
+#[test]
+fn an_operator_lists_the_members_of_a_network() {
+    let hub = Hub::start(&[("ADMIN_TOKEN", "of-the-operators")]);
+    let _peers: Vec<_> = (1..=3).map(|n| Client::join(&hub, n, "a room & more")).collect();
+    let steps = json!([
+        ["see", "3 peers"],
+        ["type", "n"],
+        ["see", "a room & more"],
+        ["type", "\r"],
+        ["see", &id(1)],
+        ["see", &format!("{}   {}", id(3), hub.address)],
+        ["type", "q"],
+        ["end", "0"]
+    ]);
+    in_a_terminal(&steps, &[&url(&hub)], "of-the-operators");
+}
+
+/// Runs the program in a pseudo-terminal.
+fn in_a_terminal(steps: &Value, urls: &[&str], token: &str) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/terminal.py");
     let run = Command::new("python3")
         .arg(script)
         .arg(steps.to_string())
-        .args([env!("CARGO_BIN_EXE_peerpigeon"), "top", "--interval", "300ms", &here, &there])
-        .env("TERM", "xterm-256color")
+        .args([env!("CARGO_BIN_EXE_peerpigeon"), "top", "--interval", "300ms"])
+        .args(urls)
+        .envs([("TERM", "xterm-256color"), ("ADMIN_TOKEN", token)])
         .output();
     let Ok(output) = run else {
         eprintln!("skipped: there is no python3");

@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table, TableState, Wrap};
 
 use super::model::{Hub, Model, Screen};
-use super::sample::{Other, View, millis, short};
+use super::sample::{Fault, Other, View, millis, short};
 
 /// Width of a sparkline in a table.
 const SPARK: u16 = 12;
@@ -21,7 +21,7 @@ Esc          go back
 up, down     select (also k, j)
 s            sort by the next column
 r            reverse the order
-n            networks
+n            networks; Enter then lists the members of one
 space        look at all hubs now
 q            end
 
@@ -58,8 +58,9 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>) {
             model.sort.label(),
             if model.is_reversed { ", reversed" } else { "" }
         ),
-        Screen::Networks => "Enter network  Esc back  ? help  q end".to_owned(),
-        Screen::Hub(_) | Screen::Network(_) => "Esc back  ? help  q end".to_owned(),
+        Screen::Networks => "Enter members  Esc back  ? help  q end".to_owned(),
+        Screen::Network(_) => "up, down members  Esc back  ? help  q end".to_owned(),
+        Screen::Hub(_) => "Esc back  ? help  q end".to_owned(),
     };
     frame.render_widget(Line::styled(keys, Style::new().add_modifier(Modifier::DIM)), foot);
     if model.has_help {
@@ -148,7 +149,7 @@ fn hubs(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         .iter()
         .flat_map(|&index| {
             let hub = &model.hubs[index];
-            hub.faults().into_iter().map(|fault| Line::styled(clean(&format!("{}: {fault}", hub.name)), red()))
+            hub.faults().into_iter().map(|fault| fault_line(&format!("{}: {}", hub.name, fault.text), fault.alert))
         })
         .collect();
     // One line for each hub, and the heading. The other lines, at least a third, are for faults.
@@ -172,7 +173,14 @@ fn hubs(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
     frame.render_stateful_widget(table_of_hubs, table, &mut TableState::new().with_selected(model.selected));
     let text = if faults.is_empty() { Text::from("no faults") } else { Text::from(faults) };
-    frame.render_widget(Paragraph::new(text).block(Block::new().title("What to look at").title_style(bold())), below);
+    let title = "What needs attention, and its heading in docs/runbook.md";
+    let block = Block::new().title(title).title_style(bold());
+    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }).block(block), below);
+}
+
+/// A fault, and the heading in the runbook that says what to do.
+fn fault_line(text: &str, alert: &'static str) -> Line<'static> {
+    Line::from(vec![Span::styled(clean(text), red()), Span::raw("  "), Span::styled(alert, bold())])
 }
 
 /// Parts with their rates, on one line.
@@ -186,11 +194,15 @@ fn parts(parts: &[(String, f64)]) -> String {
 fn one_hub(hub: &Hub, frame: &mut Frame<'_>, area: Rect) {
     let faults = hub.faults();
     let Some(view) = &hub.view else {
-        frame.render_widget(Paragraph::new(clean(&format!("{}: {}", hub.name, faults.join("; ")))), area);
+        let text: Vec<_> =
+            faults.iter().map(|fault| fault_line(&format!("{}: {}", hub.name, fault.text), fault.alert)).collect();
+        frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
         return;
     };
     let links = hub.last.as_ref().map(|last| last.hubstats.links.as_slice()).unwrap_or_default();
-    let fault_lines = u16::try_from(faults.len()).unwrap_or(u16::MAX).min(area.height / 4);
+    let width = usize::from(area.width.max(1));
+    let lines = |fault: &Fault| (fault.text.chars().count() + 2 + fault.alert.len()).div_ceil(width);
+    let fault_lines = u16::try_from(faults.iter().map(lines).sum::<usize>()).unwrap_or(u16::MAX).min(area.height / 3);
     let link_lines = u16::try_from(links.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height / 3);
     let others: Vec<&Other> = hub.last.iter().flat_map(|last| &last.hubstats.hubs).collect();
     let other_lines = u16::try_from(others.len()).unwrap_or(u16::MAX).saturating_add(1).min(area.height / 4);
@@ -242,7 +254,7 @@ fn one_hub(hub: &Hub, frame: &mut Frame<'_>, area: Rect) {
         line("refused", parts(&view.refusals)),
     ];
     frame.render_widget(Paragraph::new(text), facts);
-    let text: Vec<_> = faults.iter().map(|fault| Line::styled(clean(fault), red())).collect();
+    let text: Vec<_> = faults.iter().map(|fault| fault_line(&fault.text, fault.alert)).collect();
     frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), problems);
     let thirds = Layout::horizontal([Constraint::Ratio(1, 3); 3]).spacing(1).split(sparks);
     let graphs = [("signals/s", &hub.signals), ("messages/s", &hub.messages), ("peers", &hub.peers)];
@@ -319,8 +331,14 @@ fn networks(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 }
 
 fn network(model: &Model, name: &str, frame: &mut Frame<'_>, area: Rect) {
-    let [title, graph, table] =
-        Layout::vertical([Constraint::Length(2), Constraint::Length(6), Constraint::Fill(1)]).areas(area);
+    let hub_lines = u16::try_from(model.hubs.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height / 3);
+    let [title, graph, table, members] = Layout::vertical([
+        Constraint::Length(2),
+        Constraint::Length(5),
+        Constraint::Length(hub_lines),
+        Constraint::Fill(1),
+    ])
+    .areas(area);
     frame.render_widget(Line::styled(clean(&format!("network {name}")), bold()), title);
     let figures = model.members(name).map(|history| history.last(graph.width.into())).unwrap_or_default();
     let now = figures.last().copied().unwrap_or_default();
@@ -332,4 +350,37 @@ fn network(model: &Model, name: &str, frame: &mut Frame<'_>, area: Rect) {
     });
     let heading = Row::new(["hub", "members that it knows"]).style(bold());
     frame.render_widget(Table::new(rows, [Constraint::Length(40), Constraint::Length(24)]).header(heading), table);
+    roster(model, frame, members);
+}
+
+/// The members of the network on the screen.
+fn roster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let (asked, roster) = match &model.roster {
+        None => return frame.render_widget("reading the members…", area),
+        Some((_, Err(error))) => {
+            let text = Paragraph::new(clean(&format!("no list of members: {error}"))).wrap(Wrap { trim: true });
+            return frame.render_widget(text, area);
+        }
+        Some((asked, Ok(roster))) => (*asked, roster),
+    };
+    let asked = model.hubs.get(asked);
+    let own = asked.and_then(|hub| hub.view.as_ref()).map(|view| view.id.as_str());
+    // The name of a watched hub is more useful than its id.
+    let name_of = |id: &str| {
+        let watched = model.hubs.iter().find(|hub| hub.view.as_ref().is_some_and(|view| view.id == id));
+        watched.map_or_else(|| format!("hub {}", short(id)), |hub| hub.name.clone())
+    };
+    let rows = roster.members.iter().map(|member| {
+        let at = member.hub.as_deref().or(own).map_or_else(|| "this hub".to_owned(), name_of);
+        Row::new([clean(&member.peer), clean(&at)])
+    });
+    let heading = match roster.count.saturating_sub(roster.members.len() as u64) {
+        0 => "member".to_owned(),
+        more => format!("member ({more} more are not listed)"),
+    };
+    let heading = Row::new([heading, "connected to".to_owned()]).style(bold());
+    let table = Table::new(rows, [Constraint::Length(42), Constraint::Fill(1)])
+        .header(heading)
+        .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
+    frame.render_stateful_widget(table, area, &mut TableState::new().with_selected(model.selected));
 }

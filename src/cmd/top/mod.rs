@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 pub use self::model::Sort;
 use self::model::{Hub, Model, Wish};
 use self::page::Page;
-use self::sample::{MetricsJson, Sample, Stats};
+use self::sample::{Flooder, MetricsJson, Roster, Sample, Stats};
 use super::{duration, http};
 use crate::config::{Token, certificates};
 
@@ -109,11 +109,13 @@ pub async fn run(watch: Watch) -> ExitCode {
     let mut model = Model::new(urls.iter().map(String::as_str), watch.sort);
     if watch.once {
         let mut polls = Polls::default();
-        let first = watch.poll(polls.known(&model)).await;
-        polls.take(&mut model, first);
-        tokio::time::sleep(watch.interval).await;
-        let second = watch.poll(polls.known(&model)).await;
-        polls.take(&mut model, second);
+        for is_second in [false, true] {
+            if is_second {
+                tokio::time::sleep(watch.interval).await;
+            }
+            let results = watch.poll(vec![None; watch.urls.len()], None).await;
+            polls.take(&mut model, results);
+        }
         let printed = io::stdout().write_all(once::text(&model).as_bytes());
         let is_well = model.hubs.iter().all(|hub| hub.error.is_none());
         return if is_well { super::printed(printed) } else { ExitCode::FAILURE };
@@ -140,7 +142,7 @@ async fn show(model: &mut Model, watch: &Watch) -> io::Result<()> {
     let mut polls = Polls::default();
     loop {
         let next = tokio::time::Instant::now() + watch.interval;
-        let mut poll = std::pin::pin!(watch.poll(polls.known(model)));
+        let mut poll = std::pin::pin!(watch.poll(polls.known(model), model.wanted_roster()));
         let mut is_due = false;
         let mut is_polled = false;
         while !is_due || !is_polled {
@@ -188,7 +190,10 @@ fn keys() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
 }
 
 /// The pages of a hub that change slowly.
-type Known = (Stats, BTreeMap<String, u64>);
+type Known = (Stats, (Option<Flooder>, BTreeMap<String, u64>));
+
+/// The results of a poll: the pages of each hub, and the members of the network on the screen.
+type Results = (Vec<Result<Sample, String>>, Option<(usize, Result<Roster, String>)>);
 
 /// The polls so far.
 struct Polls {
@@ -208,29 +213,39 @@ impl Polls {
     fn known(&mut self, model: &Model) -> Vec<Option<Known>> {
         let reads_all = self.count.is_multiple_of(SLOW_PAGES);
         self.count += 1;
-        let known = |hub: &Hub| hub.last.as_ref().map(|last| (last.stats.clone(), last.networks.clone()));
+        let known = |hub: &Hub| {
+            let last = hub.last.as_ref()?;
+            Some((last.stats.clone(), (last.flooder.clone(), last.networks.clone())))
+        };
         model.hubs.iter().map(|hub| known(hub).filter(|_| !reads_all)).collect()
     }
 
     /// Shows the results of a poll.
-    fn take(&mut self, model: &mut Model, results: Vec<Result<Sample, String>>) {
+    fn take(&mut self, model: &mut Model, (results, roster): Results) {
         let seconds = self.last.elapsed().as_secs_f64().max(0.001);
         self.last = Instant::now();
         for (hub, result) in model.hubs.iter_mut().zip(results) {
             hub.polled(result, seconds);
         }
+        model.roster = roster;
         model.polled();
     }
 }
 
 impl Watch {
-    /// Polls all hubs at the same time.
-    async fn poll(&self, known: Vec<Option<Known>>) -> Vec<Result<Sample, String>> {
+    /// Polls all hubs at the same time, and asks one hub for the members of a network.
+    async fn poll(&self, known: Vec<Option<Known>>, network: Option<(usize, String)>) -> Results {
         let polls = self.urls.iter().zip(known).map(async |(url, known)| {
             let result = tokio::time::timeout(PATIENCE, self.pages(url, known)).await;
             result.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
         });
-        all(polls.collect()).await
+        let roster = async {
+            let (asked, name) = network?;
+            let query = form_urlencoded::Serializer::new(String::new()).append_pair("name", &name).finish();
+            let path = format!("/dashboard/network?{query}");
+            Some((asked, self.json(self.urls.get(asked)?, &path).await))
+        };
+        tokio::join!(all(polls.collect()), roster)
     }
 
     /// Reads the pages of a hub.
@@ -239,14 +254,14 @@ impl Watch {
         let begin = Instant::now();
         let hubstats = self.json(url, "/hubstats").await?;
         let answer = begin.elapsed();
-        let (stats, networks) = match known {
+        let (stats, (flooder, networks)) = match known {
             Some(known) => known,
             None => {
                 let json: MetricsJson = self.json(url, "/metrics?format=json").await?;
-                (self.json(url, "/stats").await?, json.networks())
+                (self.json(url, "/stats").await?, json.parts())
             }
         };
-        Ok(Sample { page, hubstats, answer, stats, networks })
+        Ok(Sample { page, hubstats, answer, stats, flooder, networks })
     }
 
     async fn json<T: DeserializeOwned>(&self, url: &Uri, path: &str) -> Result<T, String> {

@@ -5,10 +5,16 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::sample::{Sample, View};
+use super::sample::{Fault, Member, Roster, Sample, View};
 
 /// Number of polls whose figures are kept: two minutes of sparklines, with the default interval.
 pub(super) const HISTORY: usize = 60;
+
+/// Number of polls for which the ends of connections are kept: ten minutes, with the default interval.
+const ENDS: usize = 300;
+
+/// The time for which ends of connections count, in seconds.
+const ENDS_SECONDS: f64 = 600.0;
 
 /// The sparklines of a hub or a network: one figure for each poll, the latest last.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +34,25 @@ impl History {
     }
 }
 
+/// Counters of a hub at one time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Ends {
+    /// Time of the poll, in seconds since the first one.
+    at: f64,
+    /// Connections that have ended without a close frame.
+    vanished: f64,
+    /// All connections that have ended.
+    all: f64,
+}
+
+impl Ends {
+    fn of(sample: &Sample, at: f64) -> Self {
+        let count = |labels: &str| sample.page.sum_where("peerpigeon_closes_total", labels);
+        let vanished = count("reason=\"connection-lost\"") + count("reason=\"dead-peer\"");
+        Self { at, vanished, all: count("") }
+    }
+}
+
 /// A hub.
 #[derive(Debug, Default)]
 pub(super) struct Hub {
@@ -40,6 +65,8 @@ pub(super) struct Hub {
     pub(super) signals: History,
     pub(super) messages: History,
     pub(super) peers: History,
+    /// The ends of connections in the last ten minutes, the oldest first.
+    ends: VecDeque<Ends>,
 }
 
 impl Hub {
@@ -59,7 +86,8 @@ impl Hub {
         };
         self.error = None;
         // The first poll has no rates.
-        let view = View::of(self.last.as_ref().unwrap_or(&now), &now, seconds);
+        let mut view = View::of(self.last.as_ref().unwrap_or(&now), &now, seconds);
+        view.faults.extend(self.vanished(&now, seconds));
         self.signals.push(view.signals);
         self.messages.push(view.messages);
         self.peers.push(view.peers);
@@ -67,9 +95,44 @@ impl Hub {
         self.last = Some(now);
     }
 
+    /// The fault of a proxy that cuts connections, if most connections end without a close frame.
+    fn vanished(&mut self, now: &Sample, seconds: f64) -> Option<Fault> {
+        let at = self.ends.back().map_or(0.0, |last| last.at + seconds);
+        let ends = Ends::of(now, at);
+        if self.ends.back().is_some_and(|last| ends.all < last.all) {
+            // The hub has restarted.
+            self.ends.clear();
+        }
+        if self.ends.is_empty() {
+            let is_young = now.page.sum("peerpigeon_uptime_seconds") <= ENDS_SECONDS;
+            self.ends.push_back(if is_young { Ends { at, ..Ends::default() } } else { ends });
+        }
+        if self.ends.len() == ENDS {
+            self.ends.pop_front();
+        }
+        self.ends.push_back(ends);
+        while self.ends.len() > 1 && self.ends.front().is_some_and(|first| first.at < at - ENDS_SECONDS) {
+            self.ends.pop_front();
+        }
+        let first = self.ends.front()?;
+        let (vanished, all) = (ends.vanished - first.vanished, ends.all - first.all);
+        // The live view has the same limits.
+        (vanished >= 5.0 && vanished > all * 2.0 / 3.0).then(|| {
+            let text = format!(
+                "{vanished:.0} of {all:.0} ended connections had no close frame, in ten minutes at most: does a proxy cut \
+                 idle connections? Its timeout must exceed 60 s"
+            );
+            Fault::new("PeerPigeonPeersLost", text)
+        })
+    }
+
     /// The faults for the operator.
-    pub(super) fn faults(&self) -> Vec<String> {
-        let error = self.error.iter().map(|error| format!("not reached: {error}"));
+    pub(super) fn faults(&self) -> Vec<Fault> {
+        let error = self.error.iter().map(|error| {
+            let is_expired = error.contains("certificate expired");
+            let alert = if is_expired { "PeerPigeonCertificateExpiresNow" } else { "PeerPigeonHubDown" };
+            Fault::new(alert, format!("not reached: {error}"))
+        });
         error.chain(self.view.iter().flat_map(|view| view.faults.iter().cloned())).collect()
     }
 }
@@ -169,6 +232,8 @@ pub(super) struct Model {
     pub(super) selected: usize,
     pub(super) networks: Vec<Network>,
     members: BTreeMap<String, History>,
+    /// The members of the network on the screen, and the index of the hub that was asked for them.
+    pub(super) roster: Option<(usize, Result<Roster, String>)>,
     pub(super) has_help: bool,
 }
 
@@ -210,6 +275,14 @@ impl Model {
         self.members.get(network)
     }
 
+    /// The network on the screen, and the hub that knows most of its members.
+    pub(super) fn wanted_roster(&self) -> Option<(usize, String)> {
+        let Screen::Network(name) = &self.screen else { return None };
+        let known = |hub: &Hub| hub.last.as_ref().and_then(|last| last.networks.get(name)).copied();
+        let asked = (0..self.hubs.len()).max_by_key(|&index| (known(&self.hubs[index]), usize::MAX - index))?;
+        Some((asked, name.clone()))
+    }
+
     /// The hubs in the order of the screen, by their indices.
     pub(super) fn order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.hubs.len()).collect();
@@ -226,7 +299,16 @@ impl Model {
         match self.screen {
             Screen::Hubs => self.hubs.len(),
             Screen::Networks => self.networks.len(),
-            Screen::Hub(_) | Screen::Network(_) => 0,
+            Screen::Network(_) => self.listed().len(),
+            Screen::Hub(_) => 0,
+        }
+    }
+
+    /// The listed members of the network on the screen.
+    pub(super) fn listed(&self) -> &[Member] {
+        match &self.roster {
+            Some((_, Ok(roster))) => &roster.members,
+            Some((_, Err(_))) | None => &[],
         }
     }
 
@@ -260,6 +342,8 @@ impl Model {
                 Screen::Networks => {
                     if let Some(network) = self.networks.get(self.selected) {
                         self.show(Screen::Network(network.name.clone()));
+                        // The poll reads the members.
+                        return Wish::Poll;
                     }
                 }
                 Screen::Hub(_) | Screen::Network(_) => {}
@@ -277,5 +361,6 @@ impl Model {
     fn show(&mut self, screen: Screen) {
         self.screen = screen;
         self.selected = 0;
+        self.roster = None;
     }
 }

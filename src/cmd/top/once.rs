@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use super::draw::{COLUMNS, cells};
 use super::model::Model;
 
-/// One line per hub, in columns that are separated by at least two spaces, and one line per fault.
+/// One line per hub, in columns that are separated by at least two spaces, and two lines per fault: what it is, and
+/// where the runbook says what to do.
 pub(super) fn text(model: &Model) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
     rows.extend(model.order().into_iter().map(|index| cells(&model.hubs[index])));
@@ -21,9 +22,9 @@ pub(super) fn text(model: &Model) -> String {
     for index in model.order() {
         let hub = &model.hubs[index];
         for fault in hub.faults() {
-            let fault: String = fault.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let shown: String = fault.text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             // Writing to a String cannot fail.
-            _ = writeln!(text, "fault: {}: {fault}", hub.name);
+            _ = writeln!(text, "fault: {}: {shown}\n  what to do: {}", hub.name, fault.link());
         }
     }
     text

@@ -22,6 +22,12 @@ const SLOW_ANSWER: Duration = Duration::from_millis(250);
 /// A certificate that is valid for less time than this is a fault, in days.
 const FEW_DAYS: f64 = 14.0;
 
+/// Threads that are awake for a larger part of a core need processor time. The live view has the same limits.
+const AWAKE: f64 = 0.3;
+
+/// A hub whose process runs for a smaller part of the time for which its threads are awake is a fault.
+const STARVED: f64 = 0.6;
+
 /// The use of a larger part of a limit is a fault.
 const NEAR_LIMIT: f64 = 0.9;
 
@@ -111,7 +117,29 @@ pub(super) struct Stats {
     pub(super) is_running: bool,
 }
 
-/// The networks of the JSON form of /metrics: names and members.
+/// The page that explains each fault.
+const RUNBOOK: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/runbook.md");
+
+/// A fault, in a sentence for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) text: String,
+    /// The heading of the runbook's paragraph that says what to do.
+    pub(super) alert: &'static str,
+}
+
+impl Fault {
+    pub(super) fn new(alert: &'static str, text: impl Into<String>) -> Self {
+        Self { text: text.into(), alert }
+    }
+
+    /// The address of the runbook's paragraph.
+    pub(super) fn link(&self) -> String {
+        format!("{RUNBOOK}#{}", self.alert.to_lowercase())
+    }
+}
+
+/// The names of networks and the flooder in the JSON form of /metrics.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct MetricsJson {
@@ -121,14 +149,41 @@ pub(super) struct MetricsJson {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct NamedPeers {
+    flooder: Option<Flooder>,
     networks: BTreeMap<String, u64>,
 }
 
+/// The peer with the most refused messages that still sends.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Flooder {
+    pub(super) peer: String,
+    pub(super) refused: u64,
+}
+
 impl MetricsJson {
-    /// Names and members.
-    pub(super) fn networks(self) -> BTreeMap<String, u64> {
-        self.peers.networks
+    /// The flooder, and the names and members of networks.
+    pub(super) fn parts(self) -> (Option<Flooder>, BTreeMap<String, u64>) {
+        (self.peers.flooder, self.peers.networks)
     }
+}
+
+/// A member of a network, as /dashboard/network shows it.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub(super) struct Member {
+    pub(super) peer: String,
+    /// The other hub to which the member is connected. `None` if it is connected to the asked hub.
+    pub(super) hub: Option<String>,
+}
+
+/// /dashboard/network.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub(super) struct Roster {
+    /// Number of all members. The list has at most 200.
+    pub(super) count: u64,
+    pub(super) members: Vec<Member>,
 }
 
 /// The result of one poll of a hub.
@@ -139,6 +194,7 @@ pub(super) struct Sample {
     /// The time for /hubstats: a connection, the request and its answer.
     pub(super) answer: Duration,
     pub(super) stats: Stats,
+    pub(super) flooder: Option<Flooder>,
     /// The largest networks, and the members that this hub knows.
     pub(super) networks: BTreeMap<String, u64>,
 }
@@ -189,7 +245,7 @@ pub(super) struct View {
     pub(super) errors: Vec<(String, f64)>,
     pub(super) refusals: Vec<(String, f64)>,
     /// The faults for the operator, the most important first.
-    pub(super) faults: Vec<String>,
+    pub(super) faults: Vec<Fault>,
 }
 
 impl View {
@@ -253,98 +309,159 @@ impl View {
         view
     }
 
-    fn faults(&self, now: &Sample, span: Span<'_>) -> Vec<String> {
+    fn faults(&self, now: &Sample, span: Span<'_>) -> Vec<Fault> {
         let (page, hubstats) = (&now.page, &now.hubstats);
         let mut faults = Vec::new();
+        let mut add = |alert, text: String| faults.push(Fault::new(alert, text));
         if !self.is_ready {
-            faults.push("starts or drains: it accepts no peers".to_owned());
+            add("PeerPigeonNotReady", "starts or drains: it accepts no peers".to_owned());
         } else if page.sum("peerpigeon_full") > 0.0 {
-            faults.push("full: it has its maximum number of peers".to_owned());
+            add("PeerPigeonFull", "full: it has its maximum number of peers".to_owned());
         }
         if page.sum("peerpigeon_bugs_total") > 0.0 {
-            faults.push("has found a bug in itself: see bug_found in its log".to_owned());
+            add("PeerPigeonBug", "has found a bug in itself: see bug_found in its log".to_owned());
         }
-        let dials = hubstats.bootstrap_hubs.iter().chain(&hubstats.found_hubs);
-        for dial in dials.filter(|dial| !dial.connected && !dial.own) {
-            let why = dial.last_error.as_deref().unwrap_or("not dialed yet");
-            faults.push(format!("no link to {}: {why}", dial.uri));
-        }
-        for hub in &hubstats.lost_hubs {
-            faults.push(format!("has lost hub {}", short(&hub.id)));
-        }
-        if let Some(redis) = hubstats.redis.as_ref().filter(|redis| !redis.connected) {
-            faults.push(format!("Redis {}: {}", redis.address, redis.last_error.as_deref().unwrap_or("not connected")));
-        }
-        if let Some(redis) = hubstats.redis.as_ref().filter(|redis| !redis.one_way.is_empty()) {
-            faults.push(format!("Redis carries nothing to {} hubs", redis.one_way.len()));
-        }
+        mesh_faults(page, hubstats, &mut add);
         for (file, days) in page.by("peerpigeon_tls_certificate_days_left", "file") {
-            if days < FEW_DAYS {
-                faults.push(format!("certificate {file} is valid for {days:.1} days"));
+            if days < 0.0 {
+                add("PeerPigeonCertificateExpiresNow", format!("certificate {file} has expired: clients refuse it"));
+            } else if days < FEW_DAYS {
+                let alert = if days < 3.0 { "PeerPigeonCertificateExpiresNow" } else { "PeerPigeonCertificateExpires" };
+                add(alert, format!("certificate {file} is valid for {days:.1} days"));
             }
-        }
-        for link in hubstats.links.iter().filter(|link| link.rtt_ms.is_some_and(|rtt| rtt > SLOW_LINK_MS)) {
-            faults.push(format!("link to {} takes {:.0} ms", link.name(), link.rtt_ms.unwrap_or_default()));
-        }
-        for link in hubstats.links.iter().filter(|link| link.saturated) {
-            faults.push(format!("link to {} is full: {} bytes wait", link.name(), link.queued_bytes));
-        }
-        if page.sum("peerpigeon_links_silent") > 0.0 {
-            faults.push("a link carries nothing in one direction".to_owned());
         }
         if self.answer > SLOW_ANSWER {
             let answer = millis(self.answer.as_secs_f64());
-            faults.push(format!("answers in {answer}: it is far away, or has too little CPU"));
+            add("PeerPigeonTurnsLong", format!("answers in {answer}: it is far away, or has too little CPU"));
         }
         let stuck = page.sum("peerpigeon_oldest_turn_seconds");
         if stuck > 10.0 {
-            faults.push(format!("a thread has made no progress for {stuck:.0} s"));
+            add("PeerPigeonThreadStuck", format!("a thread has made no progress for {stuck:.0} s"));
         }
-        for shard in self.shards.iter().filter(|shard| shard.busy > BUSY) {
-            faults.push(format!("{} is busy: {:.0} % of a core", shard.name, shard.busy * 100.0));
+        let awake: f64 = self.shards.iter().map(|shard| shard.busy).sum();
+        if awake > AWAKE && self.cpu < awake * STARVED {
+            let (awake, ran) = (awake * 100.0, self.cpu * 100.0);
+            let text = format!(
+                "starves: its threads were awake for {awake:.0} % of a core, and ran for {ran:.0} %: give it more CPU, \
+                 or find out which other programs use it"
+            );
+            add("PeerPigeonTurnsLong", text);
+        } else {
+            for shard in self.shards.iter().filter(|shard| shard.busy > BUSY) {
+                let alert = if shard.name == "mesh" { "PeerPigeonMeshBusy" } else { "PeerPigeonShardBusy" };
+                add(alert, format!("{} is busy: {:.0} % of a core", shard.name, shard.busy * 100.0));
+            }
         }
         for thread in page.by("peerpigeon_turn_seconds_bucket", "thread").into_keys() {
             let long = span.above("peerpigeon_turn_seconds", &format!("thread=\"{thread}\""), LONG_TURN);
             // A single long turn in two seconds can be chance.
             if long > 0.5 {
                 let what = "turns per second that last longer than 25 ms: too little CPU, or a flood";
-                faults.push(format!("{thread} has {long:.1} {what}"));
+                add("PeerPigeonTurnsLong", format!("{thread} has {long:.1} {what}"));
             }
         }
         let parts = [
-            ("peerpigeon_announced_bytes", "peerpigeon_announce_budget_bytes", "ANNOUNCE_BUDGET_BYTES"),
-            ("peerpigeon_session_queued_bytes", "peerpigeon_send_budget_bytes", "SEND_BUDGET_BYTES"),
-            ("process_resident_memory_bytes", "peerpigeon_memory_limit_bytes", "its memory limit"),
-            ("process_open_fds", "process_max_fds", "its open files"),
-            ("peerpigeon_connections", "peerpigeon_max_connections", "MAX_CONNECTIONS"),
+            ("announced_bytes", "announce_budget_bytes", "ANNOUNCE_BUDGET_BYTES", "PeerPigeonAnnouncedNearlyFull"),
+            ("session_queued_bytes", "send_budget_bytes", "SEND_BUDGET_BYTES", "PeerPigeonQueuesFill"),
+            ("process_resident_memory_bytes", "memory_limit_bytes", "its memory limit", "PeerPigeonMemoryHigh"),
+            ("process_open_fds", "process_max_fds", "its open files", "PeerPigeonFilesShort"),
+            ("connections", "max_connections", "MAX_CONNECTIONS", "PeerPigeonNearlyFull"),
         ];
-        for (part, whole, name) in parts {
-            let (part, whole) = (page.sum(part), page.sum(whole));
+        let own =
+            |name: &str| if name.starts_with("process_") { name.to_owned() } else { format!("peerpigeon_{name}") };
+        for (part, whole, name, alert) in parts {
+            let (part, whole) = (page.sum(&own(part)), page.sum(&own(whole)));
             if whole > 0.0 && part > NEAR_LIMIT * whole {
-                faults.push(format!("uses {:.0} % of {name}", part / whole * 100.0));
+                add(alert, format!("uses {:.0} % of {name}", part / whole * 100.0));
             }
         }
-        for (reason, name) in
-            [("rate-limited", "peers that send too much"), ("slow-consumer", "peers that read too slowly")]
-        {
+        for (reason, name, alert) in [
+            ("rate-limited", "peers that send too much", "PeerPigeonRateLimited"),
+            ("slow-consumer", "peers that read too slowly", "PeerPigeonSlowConsumers"),
+        ] {
             let rate = span.rate("peerpigeon_closes_total", &format!("reason=\"{reason}\""));
             if rate > 0.0 {
-                faults.push(format!("closes {name}: {rate:.1} per second"));
+                add(alert, format!("closes {name}: {rate:.1} per second"));
             }
         }
-        let limited = span.rate("peerpigeon_errors_total", "code=\"rate-limited\"")
-            + span.rate("peerpigeon_errors_withheld_total", "");
-        if limited > 0.0 {
-            faults.push(format!("a peer floods it: {limited:.0} refused messages per second"));
+        if let Some(text) = flood(now, span) {
+            add("PeerPigeonRateLimited", text);
         }
         faults
     }
 }
 
+/// The faults of links, other hubs and Redis.
+fn mesh_faults(page: &Page, hubstats: &HubStats, add: &mut impl FnMut(&'static str, String)) {
+    let dials = hubstats.bootstrap_hubs.iter().chain(&hubstats.found_hubs);
+    for dial in dials.filter(|dial| !dial.connected && !dial.own) {
+        let why = dial.last_error.as_deref().unwrap_or("not dialed yet");
+        add("PeerPigeonMeshIncomplete", format!("no link to {}: {why}", dial.uri));
+    }
+    for hub in &hubstats.lost_hubs {
+        add("PeerPigeonHubLost", format!("has lost hub {}", short(&hub.id)));
+    }
+    if let Some(redis) = hubstats.redis.as_ref().filter(|redis| !redis.connected) {
+        let why = redis.last_error.as_deref().unwrap_or("not connected");
+        add("PeerPigeonRedisDown", format!("Redis {}: {why}", redis.address));
+    }
+    if let Some(redis) = hubstats.redis.as_ref().filter(|redis| !redis.one_way.is_empty()) {
+        add("PeerPigeonRedisOneWay", format!("Redis carries nothing to {} hubs", redis.one_way.len()));
+    }
+    for link in hubstats.links.iter().filter(|link| link.rtt_ms.is_some_and(|rtt| rtt > SLOW_LINK_MS)) {
+        let (to, rtt) = (link.far_end(), link.rtt_ms.unwrap_or_default());
+        add("PeerPigeonSignalsSlow", format!("the link to {to} is slow: a round trip takes {rtt:.0} ms"));
+    }
+    for link in hubstats.links.iter().filter(|link| link.saturated) {
+        add("PeerPigeonLinksFull", format!("the link to {} is full: {} bytes wait", link.far_end(), link.queued_bytes));
+    }
+    if page.sum("peerpigeon_links_silent") > 0.0 {
+        add("PeerPigeonPresenceLate", "a link carries nothing in one direction".to_owned());
+    }
+}
+
+/// The settings of the budgets, by their label in `peerpigeon_rate_limited_total`.
+const BUDGETS: [(&str, &str); 5] = [
+    ("messages", "MESSAGE_RATE"),
+    ("bytes", "MESSAGE_RATE_BYTES"),
+    ("announcements", "ANNOUNCE_RATE_BYTES"),
+    ("events", "EVENT_RATE_BYTES"),
+    ("discover", "DISCOVER_RATE"),
+];
+
+/// A sentence about messages above a budget, if there are any.
+fn flood(now: &Sample, span: Span<'_>) -> Option<String> {
+    let refused = span.rates_by("peerpigeon_rate_limited_total", "budget", "");
+    // Each error that answers a refused message can be withheld. So withheld errors are counted only if nothing else
+    // is refused.
+    let (withheld, refused): (Vec<_>, Vec<_>) = refused.into_iter().partition(|(budget, _)| budget == "errors");
+    let text = if refused.is_empty() {
+        let (_, rate) = withheld.first()?;
+        format!("a peer floods it with invalid messages: {rate:.0} per second")
+    } else {
+        let rate: f64 = refused.iter().map(|(_, rate)| rate).sum();
+        let setting = |budget: &str| BUDGETS.iter().find(|(label, _)| *label == budget).map(|(_, setting)| *setting);
+        let settings: Vec<&str> = refused.iter().filter_map(|(budget, _)| setting(budget)).collect();
+        format!("peers flood it: {rate:.0} messages per second above {} are refused", settings.join(" and "))
+    };
+    Some(match &now.flooder {
+        Some(Flooder { peer, refused }) => format!("{text}. The worst is peer {peer}, with {refused} refused messages"),
+        None => text,
+    })
+}
+
 impl Link {
-    /// The hub of the link, or else its address.
+    /// The URL of the link, or else its address.
     pub(super) fn name(&self) -> &str {
         self.url.as_deref().unwrap_or(&self.address)
+    }
+
+    /// The hub at the other end, and the name of the link. The address alone says little if the other hub has dialed.
+    fn far_end(&self) -> String {
+        match &self.hub {
+            Some(hub) => format!("hub {} ({})", short(hub), self.name()),
+            None => self.name().to_owned(),
+        }
     }
 }
 

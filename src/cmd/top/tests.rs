@@ -8,10 +8,10 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::draw;
-use super::model::{HISTORY, Model, Screen, Sort, Wish};
+use super::model::{HISTORY, Hub, Model, Screen, Sort, Wish};
 use super::once;
 use super::page::Page;
-use super::sample::{MetricsJson, Sample};
+use super::sample::{Fault, MetricsJson, Roster, Sample};
 
 /// A page of a hub with this number of peers, at this second.
 fn metrics(peers: u32, second: u32, more: &str) -> String {
@@ -45,13 +45,16 @@ const HUBSTATS: &str = r#"{"bootstrapHubs":[{"attemptNumber":1,"connected":true,
     "ready":true,"rttMs":1.5,"saturated":false,"url":"ws://b:80/"}],"redis":null,"totalHubs":1}"#;
 
 fn sample(metrics: &str, hubstats: &str) -> Sample {
-    let networks = r#"{"peers":{"networks":{"lobby":9,"a\u001b[2Jb":2},"total":9}}"#;
+    let flooder = if hubstats == HUBSTATS { "null" } else { r#"{"peer":"ffff\u001b[2J","refused":570}"# };
+    let networks = format!(r#"{{"peers":{{"flooder":{flooder},"networks":{{"lobby":9,"a\u001b[2Jb":2}},"total":9}}}}"#);
+    let (flooder, networks) = serde_json::from_str::<MetricsJson>(&networks).unwrap().parts();
     Sample {
         page: Page::parse(metrics),
         hubstats: serde_json::from_str(hubstats).unwrap(),
         stats: serde_json::from_str(r#"{"hubPeerId":"aaaaaaaaaaaaaaaa","isRunning":true}"#).unwrap(),
         answer: if hubstats == HUBSTATS { Duration::from_millis(2) } else { Duration::from_millis(310) },
-        networks: serde_json::from_str::<MetricsJson>(networks).unwrap().networks(),
+        flooder,
+        networks,
     }
 }
 
@@ -69,7 +72,7 @@ fn model() -> Model {
         let well = sample(&metrics(9, second, ""), HUBSTATS);
         let faults = format!(
             "peerpigeon_tls_certificate_days_left{{file=\"/tls/tls.crt\"}} 1.5\n\
-             peerpigeon_errors_total{{code=\"rate-limited\"}} {}\npeerpigeon_closes_total{{reason=\"rate-limited\"}} {}\n\
+             peerpigeon_rate_limited_total{{budget=\"messages\",owner=\"peer\"}} {}\npeerpigeon_closes_total{{reason=\"rate-limited\"}} {}\n\
              peerpigeon_turn_seconds_bucket{{thread=\"shard-1\",le=\"0.25\"}} {}\n\
              peerpigeon_turn_seconds_bucket{{thread=\"shard-1\",le=\"+Inf\"}} {}\n\
              peerpigeon_shard_sessions{{shard=\"1\"}} 3\npeerpigeon_shard_busy_seconds_total{{shard=\"1\"}} {}\n",
@@ -111,12 +114,15 @@ fn is_as(name: &str, shown: &str) {
 
 fn press(model: &mut Model, keys: &str) {
     for key in keys.chars() {
-        let code = match key {
-            '\n' => KeyCode::Enter,
-            '<' => KeyCode::Esc,
-            key => KeyCode::Char(key),
-        };
-        assert_eq!(model.key(KeyEvent::new(code, KeyModifiers::NONE)), Wish::Nothing);
+        assert_eq!(model.key(KeyEvent::new(code(key), KeyModifiers::NONE)), Wish::Nothing);
+    }
+}
+
+fn code(key: char) -> KeyCode {
+    match key {
+        '\n' => KeyCode::Enter,
+        '<' => KeyCode::Esc,
+        key => KeyCode::Char(key),
     }
 }
 
@@ -128,8 +134,14 @@ fn the_screens_match_their_snapshots() {
     is_as("hub.txt", &screen(&model, 110, 40));
     press(&mut model, "<n");
     is_as("networks.txt", &screen(&model, 80, 10));
-    press(&mut model, "\n");
-    is_as("network.txt", &screen(&model, 80, 16));
+    assert_eq!(model.key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)), Wish::Poll);
+    assert_eq!(model.wanted_roster(), Some((0, "lobby".to_owned())));
+    is_as("network-reads.txt", &screen(&model, 80, 18));
+    model.roster = Some((0, Ok(roster())));
+    press(&mut model, "j");
+    is_as("network.txt", &screen(&model, 80, 24));
+    model.roster = Some((0, Err("/dashboard/network answers 403 Forbidden: names are only for operators".to_owned())));
+    is_as("network-refused.txt", &screen(&model, 80, 18));
     press(&mut model, "?");
     is_as("help.txt", &screen(&model, 80, 20));
 }
@@ -139,30 +151,41 @@ fn text_for_scripts_has_a_line_for_each_hub_and_each_fault() {
     is_as("once.txt", &once::text(&model()));
 }
 
+/// A member at the asked hub, one at a hub that is not watched, and one with a strange id.
+fn roster() -> Roster {
+    let members = r#"{"network":"lobby","count":9,"members":[{"peer":"1111111111111111111111111111111111111111"},
+        {"peer":"2222222222222222222222222222222222222222","hub":"bbbbbbbbbbbbbbbb"},{"peer":"3\u001b[2J","hub":"c"}]}"#;
+    serde_json::from_str(members).unwrap()
+}
+
 #[test]
 fn every_fault_is_named() {
-    let faults = model().hubs[1].faults().join("\n");
+    let faults: Vec<String> = model().hubs[1].faults().into_iter().map(|fault| fault.text).collect();
+    let faults = faults.join("\n");
     for words in [
         "answers in 310 ms",
-        "301 ms",
+        "the link to hub bbbbbbbb (ws://b:80/) is slow: a round trip takes 301 ms",
         "is full",
         "connection refused",
         "replica",
         "1.5 days",
-        "floods it",
-        "shard 1 is busy",
+        "peers flood it: 19 messages per second above MESSAGE_RATE are refused. The worst is peer ffff",
+        "starves: its threads were awake for 147 % of a core, and ran for 60 %",
         "shard-1 has 10000.0 turns",
     ] {
         assert!(faults.contains(words), "{words} is missing:\n{faults}");
     }
-    assert_eq!(model().hubs[0].faults(), Vec::<String>::new());
+    assert_eq!(model().hubs[0].faults(), []);
 }
 
 #[test]
 fn small_terminals_and_strange_names_do_no_harm() {
     let mut model = model();
     for keys in ["", "\n", "<j\n", "<jj\n", "<n", "\n", "?"] {
-        press(&mut model, keys);
+        keys.chars().for_each(|key| _ = model.key(KeyEvent::new(code(key), KeyModifiers::NONE)));
+        if matches!(model.screen, Screen::Network(_)) {
+            model.roster = Some((0, Ok(roster())));
+        }
         for (width, height) in [(1, 1), (10, 3), (40, 8), (300, 100)] {
             assert!(!screen(&model, width, height).replace('\n', "").contains(char::is_control));
         }
@@ -181,8 +204,17 @@ fn keys_sort_select_and_go_back() {
     assert_eq!(model.screen, Screen::Hub(1));
     press(&mut model, "<");
     assert_eq!((&model.screen, model.selected), (&Screen::Hubs, 0));
-    press(&mut model, "nj\n");
+    press(&mut model, "nj");
+    assert_eq!(model.key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)), Wish::Poll);
     assert_eq!(model.screen, Screen::Network("a\u{1b}[2Jb".to_owned()));
+    model.roster = Some((0, Ok(roster())));
+    press(&mut model, "jjjjjj");
+    assert_eq!(model.selected, 2);
+    // The list of another network is not shown.
+    press(&mut model, "<");
+    assert_eq!(model.roster, None);
+    press(&mut model, "j");
+    assert_eq!(model.key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)), Wish::Poll);
     press(&mut model, "<<");
     assert_eq!(model.screen, Screen::Hubs);
     assert_eq!(model.key(KeyEvent::new(KeyCode::Char(' '), KeyModifiers::NONE)), Wish::Poll);
@@ -212,4 +244,191 @@ fn sparklines_are_relative_to_their_highest_bar() {
     assert_eq!(draw::spark(&[0, 0]), "▁▁");
     let compact = [0.0, 0.4, 9.0, 12.3, 999.0, 1500.0, 2.5e6, 3e9].map(draw::compact);
     assert_eq!(compact, ["0", "0.4", "9", "12", "999", "1.5k", "2.5M", "3.0G"]);
+}
+
+/// The faults of a hub whose pages were read twice, a second apart. `more` returns further lines of /metrics for the
+/// first and the second poll.
+fn faults_of(hubstats: &str, more: impl Fn(u32) -> String, change: impl Fn(&mut Sample)) -> Vec<&'static str> {
+    let mut hub = Hub::new("http://a");
+    for poll in 0..2 {
+        let mut sample = Sample { answer: Duration::ZERO, ..sample(&metrics(9, poll, &more(poll)), hubstats) };
+        change(&mut sample);
+        hub.polled(Ok(sample), 1.0);
+    }
+    hub.faults().into_iter().map(|fault| fault.alert).collect()
+}
+
+/// The value of a counter (`+5`: five more at the second poll) or of a gauge.
+fn grown(value: &str, poll: u32) -> String {
+    match value.strip_prefix('+') {
+        Some(grown) => (grown.parse::<f64>().unwrap() * f64::from(poll)).to_string(),
+        None => value.to_owned(),
+    }
+}
+
+#[test]
+fn each_fault_is_found_alone_and_only_beyond_its_limit() {
+    let metric = |line: &'static str, alert: &'static str| {
+        let (name, values) = line.rsplit_once(' ').unwrap();
+        let (well, bad) = values.split_once('|').unwrap();
+        let faults = |value: &str| faults_of(HUBSTATS, |poll| format!("{name} {}\n", grown(value, poll)), |_| ());
+        assert_eq!(faults(well), [""; 0], "{name} {well}");
+        assert_eq!(faults(bad), [alert], "{name} {bad}");
+    };
+    for (line, alert) in [
+        ("peerpigeon_full 0|1", "PeerPigeonFull"),
+        ("peerpigeon_bugs_total{site=\"x\"} 0|1", "PeerPigeonBug"),
+        ("peerpigeon_tls_certificate_days_left{file=\"a\"} 14|13.9", "PeerPigeonCertificateExpires"),
+        ("peerpigeon_tls_certificate_days_left{file=\"a\"} 60|2.9", "PeerPigeonCertificateExpiresNow"),
+        ("peerpigeon_tls_certificate_days_left{file=\"a\"} 60|-0.1", "PeerPigeonCertificateExpiresNow"),
+        ("peerpigeon_links_silent 0|1", "PeerPigeonPresenceLate"),
+        ("peerpigeon_oldest_turn_seconds 10|11", "PeerPigeonThreadStuck"),
+        ("peerpigeon_closes_total{reason=\"rate-limited\"} +0|+1", "PeerPigeonRateLimited"),
+        ("peerpigeon_closes_total{reason=\"slow-consumer\"} +0|+1", "PeerPigeonSlowConsumers"),
+        ("peerpigeon_closes_total{reason=\"connection-lost\"} +4|+5", "PeerPigeonPeersLost"),
+        ("peerpigeon_closes_total{reason=\"dead-peer\"} +4|+5", "PeerPigeonPeersLost"),
+        ("peerpigeon_rate_limited_total{budget=\"bytes\",owner=\"network\"} +0|+1", "PeerPigeonRateLimited"),
+        ("peerpigeon_rate_limited_total{budget=\"errors\",owner=\"peer\"} +0|+1", "PeerPigeonRateLimited"),
+    ] {
+        metric(line, alert);
+    }
+    let lines = |more: &'static str| faults_of(HUBSTATS, |_| more.to_owned(), |_| ());
+    for (whole, part, alert) in [
+        ("peerpigeon_announce_budget_bytes", "peerpigeon_announced_bytes", "PeerPigeonAnnouncedNearlyFull"),
+        ("peerpigeon_send_budget_bytes", "peerpigeon_session_queued_bytes{shard=\"0\"}", "PeerPigeonQueuesFill"),
+        ("peerpigeon_memory_limit_bytes", "process_resident_memory_bytes", "PeerPigeonMemoryHigh"),
+        ("process_max_fds", "process_open_fds", "PeerPigeonFilesShort"),
+    ] {
+        let faults = |used: u64| faults_of(HUBSTATS, |_| format!("{whole} 1000000000\n{part} {used}\n"), |_| ());
+        // The page has 31 MB of resident memory already.
+        assert_eq!(faults(860_000_000), [""; 0], "{part}");
+        assert_eq!(faults(910_000_000), [alert], "{part}");
+    }
+    // Without a limit there is no fault.
+    assert_eq!(lines("process_open_fds 9999\n"), [""; 0]);
+    assert_eq!(lines("peerpigeon_connections 991\n"), ["PeerPigeonNearlyFull"]);
+
+    // A hub that starts or drains is not full as well.
+    let page = metrics(9, 1, "peerpigeon_full 1\n").replace("peerpigeon_ready 1", "peerpigeon_ready 0");
+    assert_eq!(
+        faults_of(HUBSTATS, |_| String::new(), |sample| sample.page = Page::parse(&page)),
+        ["PeerPigeonNotReady"]
+    );
+    let answer = |ms| faults_of(HUBSTATS, |_| String::new(), move |sample| sample.answer = Duration::from_millis(ms));
+    assert_eq!((answer(250), answer(251)), (vec![], vec!["PeerPigeonTurnsLong"]));
+
+    let stats = |from: &str, to: &str| {
+        let changed = HUBSTATS.replace(from, to);
+        assert_ne!(changed, HUBSTATS);
+        faults_of(&changed, |_| String::new(), |_| ())
+    };
+    assert_eq!(stats(r#""rttMs":1.5,"saturated""#, r#""rttMs":150.0,"saturated""#), [""; 0]);
+    assert_eq!(stats(r#""rttMs":1.5,"saturated""#, r#""rttMs":151.0,"saturated""#), ["PeerPigeonSignalsSlow"]);
+    assert_eq!(stats(r#""saturated":false"#, r#""saturated":true"#), ["PeerPigeonLinksFull"]);
+    assert_eq!(stats(r#""connected":true,"#, r#""connected":false,"#), ["PeerPigeonMeshIncomplete"]);
+    assert_eq!(stats(r#""connected":true,"#, r#""connected":false,"own":true,"#), [""; 0]);
+    assert_eq!(
+        stats(r#""foundHubs":[]"#, r#""foundHubs":[{"connected":false,"uri":"ws://c"}]"#),
+        ["PeerPigeonMeshIncomplete"]
+    );
+    assert_eq!(stats(r#""lostHubs":[]"#, r#""lostHubs":[{"PeerId":"cc","state":"lost"}]"#), ["PeerPigeonHubLost"]);
+    let redis = |text: &str| stats(r#""redis":null"#, &format!(r#""redis":{{"address":"r:6379",{text}}}"#));
+    assert_eq!(redis(r#""connected":true,"oneWay":[]"#), [""; 0]);
+    assert_eq!(redis(r#""connected":false,"oneWay":[]"#), ["PeerPigeonRedisDown"]);
+    assert_eq!(redis(r#""connected":true,"oneWay":["dd"]"#), ["PeerPigeonRedisOneWay"]);
+}
+
+#[test]
+fn a_hub_that_gets_too_little_processor_time_is_not_just_busy() {
+    // The page has shard 0, which is busy for 25 % of a core. The process runs for 30 %.
+    let busy = |shard: f64, mesh: f64| {
+        let more = move |poll: u32| {
+            let (shard, mesh) = (shard * f64::from(poll), mesh * f64::from(poll));
+            format!(
+                "peerpigeon_shard_sessions{{shard=\"1\"}} 0\npeerpigeon_shard_busy_seconds_total{{shard=\"1\"}} {shard}\n\
+                 peerpigeon_mesh_busy_seconds_total {mesh}\n"
+            )
+        };
+        faults_of(HUBSTATS, more, |_| ())
+    };
+    assert_eq!(busy(0.2, 0.0), [""; 0]);
+    assert_eq!(busy(0.3, 0.0), ["PeerPigeonTurnsLong"]);
+    assert_eq!(busy(0.0, 0.3), ["PeerPigeonTurnsLong"]);
+    let runs = |shard: f64, mesh: f64| {
+        let page = |poll: u32| {
+            let (shard, mesh, poll) = (shard * f64::from(poll), mesh * f64::from(poll), f64::from(poll));
+            format!(
+                "peerpigeon_ready 1\npeerpigeon_shard_sessions{{shard=\"0\"}} 1\nprocess_cpu_seconds_total {poll}\n\
+                 peerpigeon_shard_busy_seconds_total{{shard=\"0\"}} {shard}\npeerpigeon_mesh_busy_seconds_total {mesh}\n"
+            )
+        };
+        let mut hub = Hub::new("http://a");
+        for poll in 0..2 {
+            hub.polled(Ok(Sample { answer: Duration::ZERO, ..sample(&page(poll), HUBSTATS) }), 1.0);
+        }
+        hub.faults().into_iter().map(|fault| fault.alert).collect::<Vec<_>>()
+    };
+    assert_eq!(runs(0.9, 0.0), [""; 0]);
+    assert_eq!(runs(0.91, 0.0), ["PeerPigeonShardBusy"]);
+    assert_eq!(runs(0.0, 0.91), ["PeerPigeonMeshBusy"]);
+}
+
+#[test]
+fn connections_that_vanish_count_for_ten_minutes() {
+    let page = |uptime: u32, vanished: u32, closed: u32| {
+        let text = format!(
+            "peerpigeon_ready 1\npeerpigeon_uptime_seconds {uptime}\n\
+             peerpigeon_closes_total{{reason=\"connection-lost\"}} {vanished}\n\
+             peerpigeon_closes_total{{reason=\"client-closed\"}} {closed}\n"
+        );
+        Ok(Sample { answer: Duration::ZERO, ..sample(&text, HUBSTATS) })
+    };
+    let is_found = |hub: &Hub| hub.faults().iter().any(|fault| fault.alert == "PeerPigeonPeersLost");
+    // If the hub has started within ten minutes, the first poll counts everything.
+    let mut hub = Hub::new("http://a");
+    hub.polled(page(600, 5, 2), 1.0);
+    assert!(is_found(&hub));
+    let mut hub = Hub::new("http://a");
+    hub.polled(page(601, 5, 2), 1.0);
+    assert!(!is_found(&hub));
+    // Two thirds are not enough.
+    hub.polled(page(602, 15, 7), 1.0);
+    assert!(!is_found(&hub));
+    hub.polled(page(603, 16, 7), 1.0);
+    assert!(is_found(&hub));
+    hub.polled(page(1201, 16, 7), 598.0);
+    assert!(is_found(&hub));
+    hub.polled(page(1203, 16, 7), 2.0);
+    assert!(!is_found(&hub), "ten minutes have passed");
+    // A restart begins a new count.
+    hub.polled(page(1, 0, 0), 1.0);
+    hub.polled(page(2, 5, 0), 1.0);
+    assert!(is_found(&hub));
+    for second in 0..1000 {
+        hub.polled(page(second, 5, 0), 0.1);
+    }
+    assert!(!is_found(&hub), "only the last polls are kept");
+}
+
+#[test]
+fn a_hub_that_is_not_reached_has_a_fault_with_a_cause() {
+    let mut hub = Hub::new("http://a");
+    hub.polled(Err("Connection refused".to_owned()), 1.0);
+    assert_eq!(hub.faults()[0].alert, "PeerPigeonHubDown");
+    hub.polled(Err("TLS: invalid peer certificate: certificate expired: …".to_owned()), 1.0);
+    assert_eq!(hub.faults()[0].alert, "PeerPigeonCertificateExpiresNow");
+}
+
+#[test]
+fn faults_link_to_paragraphs_of_the_runbook() {
+    let runbook = include_str!("../../../docs/runbook.md");
+    let sources = [include_str!("sample.rs"), include_str!("model.rs")];
+    let names: Vec<_> =
+        sources.iter().flat_map(|source| source.split('"')).filter(|text| text.starts_with("PeerPigeon")).collect();
+    assert!(names.len() > 25, "{names:?}");
+    for name in names {
+        assert!(runbook.lines().any(|line| line.strip_prefix("### ") == Some(name)), "{name}");
+    }
+    let link = Fault::new("PeerPigeonHubDown", "").link();
+    assert!(link.ends_with("/docs/runbook.md#peerpigeonhubdown"), "{link}");
 }
