@@ -224,8 +224,12 @@ fn invalid(
     let now = SystemTime::now();
     match why {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            let days = shown.map(|(facts, ..)| format!(" {:.0} days ago", -facts.seconds_left(now) / 86_400.0));
-            (Topic::TlsExpired, format!("the certificate expired{}", days.unwrap_or_default()))
+            let hours = shown.map(|(facts, ..)| (-facts.seconds_left(now) / 3600.0).max(0.0).round() as usize);
+            let ago = hours.map(|hours| match hours {
+                0..48 => format!(" {} ago", counted(hours, "hour")),
+                hours => format!(" {} ago", counted(hours / 24, "day")),
+            });
+            (Topic::TlsExpired, format!("the certificate expired{}", ago.unwrap_or_default()))
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             (Topic::TlsNotYetValid, "the certificate is not valid yet".to_owned())
