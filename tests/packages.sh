@@ -4,8 +4,8 @@
 #
 #   tests/packages.sh PROGRAM
 #
-# The content of the Debian package is always checked. It is also installed if the script runs as root and ROOTFS is a
-# Debian file system with systemd. A static program (target/x86_64-unknown-linux-musl/…) also runs in an empty
+# The content of the Debian package is always checked. If the script runs as root and ROOTFS is a Debian file system with
+# systemd (tests/systemd.sh says how to make one), systemd also runs the installed service. A static program (target/x86_64-unknown-linux-musl/…) also runs in an empty
 # container.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -86,15 +86,8 @@ if command -v dpkg-deb >/dev/null; then
   fi
   for script in postinst prerm postrm; do sh -n "packaging/deb/$script"; done
   runs "the program of the Debian package" "$work/deb/usr/bin/peerpigeon"
-  if [ "$(id -u)" = 0 ] && command -v debootstrap >/dev/null && [ -n "${ROOTFS:-}" ]; then
-    cp "$deb" "$ROOTFS/tmp/peerpigeon.deb"
-    chroot "$ROOTFS" dpkg --install /tmp/peerpigeon.deb >"$work/log" 2>&1 || { cat "$work/log"; fail "dpkg --install"; }
-    [ "$(chroot "$ROOTFS" peerpigeon --version)" = "$("$program" --version)" ] || fail "the installed program does not run, or has another version"
-    [ "$(stat -c %a "$ROOTFS/etc/peerpigeon.env")" = 640 ] || fail "other users may read the settings"
-    chroot "$ROOTFS" systemctl is-enabled peerpigeon >/dev/null || fail "the service is not enabled"
-    chroot "$ROOTFS" dpkg --purge peerpigeon >"$work/log" 2>&1 || { cat "$work/log"; fail "dpkg --purge"; }
-    [ ! -e "$ROOTFS/etc/peerpigeon.env" ] || fail "dpkg --purge leaves the settings"
-    echo "the Debian package: installs, is enabled, and is purged"
+  if [ "$(id -u)" = 0 ] && command -v nsenter >/dev/null && [ -n "${ROOTFS:-}" ]; then
+    tests/systemd.sh "$deb" "$ROOTFS" "$program"
   else
     skipped+=("dpkg --install: set ROOTFS to a Debian file system with systemd, as root")
   fi
