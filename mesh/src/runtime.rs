@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -289,7 +289,7 @@ async fn keep_time(
     thread::each_tick(|| {
         let mut core = core.borrow_mut();
         core.tick();
-        publish.send_replace(Arc::new(core.reading(busy.load(Ordering::Relaxed))));
+        publish.send_replace(Arc::new(core.reading(thread::awake_micros(&busy))));
         turned();
     })
     .await;

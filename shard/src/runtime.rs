@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::task::Poll;
 
 use proto::limits::{FLUSH_CHUNK, HANDOFF_QUEUE, MAILBOX_BATCHES, SHARD_COMMANDS, TICK};
@@ -282,7 +282,7 @@ async fn keep_time(
     thread::each_tick(|| {
         let mut core = core.borrow_mut();
         core.tick();
-        core.stats_mut().busy_micros = busy.load(Ordering::Relaxed);
+        core.stats_mut().busy_micros = thread::awake_micros(&busy);
         publish.send_replace(Arc::new(core.reading()));
         turned();
     })

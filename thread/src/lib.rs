@@ -36,7 +36,7 @@ thread_local! {
 }
 
 /// Starts a thread with its own runtime and runs `part` on it. `part` receives a counter of the time for which the
-/// thread was awake, in microseconds. `ended` is called once, on the thread, when the part returns or panics.
+/// thread was awake, in microseconds; [`awake_micros`] reads it. `ended` is called once, on the thread, when the part returns or panics.
 ///
 /// # Errors
 ///
@@ -49,6 +49,7 @@ pub fn spawn<F: Future<Output = ()>>(
     std::thread::Builder::new().name(name).spawn(move || {
         ENDED.set(Some(Box::new(ended)));
         let _on_end = OnEnd;
+        WOKEN.set(Some(Instant::now()));
         let busy = Arc::new(AtomicU64::new(0));
         match runtime(&busy).build_local(tokio::runtime::LocalOptions::default()) {
             Ok(runtime) => {
@@ -74,6 +75,14 @@ impl Drop for OnEnd {
 fn end() -> bool {
     let ended = ENDED.try_with(RefCell::take).ok().flatten();
     ended.map(|ended| ended()).is_some()
+}
+
+/// The value of this thread's counter of the time for which it was awake, in microseconds. Includes the time since the
+/// thread last woke up: a thread that always has work, or gets too little processor time, never parks.
+pub fn awake_micros(busy: &AtomicU64) -> u64 {
+    let now = Instant::now();
+    let awake = WOKEN.replace(Some(now)).map_or(0, |woken| (now - woken).as_micros() as u64);
+    busy.fetch_add(awake, Ordering::Relaxed) + awake
 }
 
 /// Time for which this thread has waited since the last call.
@@ -173,6 +182,27 @@ mod tests {
         let thread = spawn("part".to_owned(), move || _ = ended.send(()), part).unwrap();
         hears.recv_timeout(DEADLINE).unwrap();
         assert!(!went_on.load(Ordering::SeqCst) && !thread.is_finished());
+    }
+
+    #[test]
+    fn a_thread_that_never_waits_counts_as_awake() {
+        let (ended, hears) = sync_channel(1);
+        let part = |busy: Arc<AtomicU64>| async move {
+            let begin = Instant::now();
+            let mut awake = 0;
+            while begin.elapsed() < Duration::from_millis(50) {
+                // Unlike a wait, this does not park the thread.
+                tokio::task::yield_now().await;
+                awake = awake_micros(&busy);
+            }
+            let passed = begin.elapsed().as_micros() as u64;
+            assert!(awake >= 40_000 && awake <= passed + 1_000_000, "{awake} of {passed} us");
+            assert_eq!(busy.load(Ordering::Relaxed), awake, "each time counts once");
+            ended.send(()).unwrap();
+        };
+        let thread = spawn("part".to_owned(), || (), part).unwrap();
+        hears.recv_timeout(DEADLINE).unwrap();
+        thread.join().unwrap();
     }
 
     #[test]
