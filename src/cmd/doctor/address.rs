@@ -247,3 +247,37 @@ fn invalid(
         _ => (Topic::TlsHandshake, format!("the certificate is invalid: {why:?}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_url_without_tls_is_a_warning_unless_the_hub_is_on_this_machine() {
+        for (address, topic) in [("127.0.0.1:80", None), ("[::1]:80", None), ("192.0.2.1:80", Some(Topic::NoTls))] {
+            let reachable = Reachable { addresses: vec![address.parse().unwrap()], rtt: Duration::ZERO };
+            let mut report = Report::new("ws://hub".to_owned(), true);
+            let trust = plain(&"ws://hub".parse().unwrap(), &reachable, true, &mut report).await;
+            assert!(matches!(trust, Trust::Proven(None)), "{trust:?}");
+            assert_eq!(report.topics(), [topic], "{address}");
+        }
+    }
+
+    #[test]
+    fn each_fault_of_a_certificate_has_its_topic() {
+        let topic = |error: CertificateError| invalid("hub", &error, None).0;
+        assert_eq!(topic(CertificateError::Expired), Topic::TlsExpired);
+        assert_eq!(topic(CertificateError::NotValidYet), Topic::TlsNotYetValid);
+        assert_eq!(topic(CertificateError::NotValidForName), Topic::TlsWrongName);
+        assert_eq!(topic(CertificateError::UnknownIssuer), Topic::TlsUnknownIssuer);
+        assert_eq!(topic(CertificateError::Revoked), Topic::TlsHandshake);
+        let address = "127.0.0.1:443".parse().unwrap();
+        let handshake = |error: io::Error| unproven("hub", address, &error, None).topic;
+        assert_eq!(handshake(io::ErrorKind::TimedOut.into()), Some(Topic::TlsHandshake));
+        let wrapped = |error: TlsError| io::Error::new(io::ErrorKind::InvalidData, error);
+        let bytes = tokio_rustls::rustls::InvalidMessage::InvalidContentType;
+        assert_eq!(handshake(wrapped(TlsError::InvalidMessage(bytes))), Some(Topic::TlsMissing));
+        let expired = wrapped(TlsError::InvalidCertificate(CertificateError::Expired));
+        assert_eq!(handshake(expired), Some(Topic::TlsExpired));
+    }
+}

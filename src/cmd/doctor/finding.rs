@@ -216,6 +216,12 @@ impl Report {
         self.findings.push(finding);
     }
 
+    /// The topics of the findings.
+    #[cfg(test)]
+    pub(super) fn topics(&self) -> Vec<Option<Topic>> {
+        self.findings.iter().map(|finding| finding.topic).collect()
+    }
+
     /// Prints the end of the output, and returns the most serious grade.
     pub(super) fn finish(self) -> Grade {
         let count = |grade| self.findings.iter().filter(|finding| finding.grade == grade).count();

@@ -15,9 +15,19 @@ const PING_GRACE: Duration = Duration::from_secs(5);
 pub(super) async fn wait(mut visitor: Visitor, welcome: &Welcome, patience: Duration) -> Finding {
     let begin = Instant::now();
     let ended = visitor.end(patience).await;
-    let seconds = begin.elapsed().as_secs_f64();
     let heartbeat = welcome.heartbeat_ms.map(Duration::from_millis);
-    let pings = visitor.sender.pongs();
+    finding(ended, visitor.sender.pongs(), heartbeat, patience, begin.elapsed())
+}
+
+/// The finding about a connection that was idle for this time, in which the hub has sent this number of pings.
+fn finding(
+    ended: Option<Ended>,
+    pings: u64,
+    heartbeat: Option<Duration>,
+    patience: Duration,
+    idle: Duration,
+) -> Finding {
+    let seconds = idle.as_secs_f64();
     match ended {
         Some(Ended::Closed { code: 1012, reason }) => {
             let message = format!("the hub closed the connection after {seconds:.1} s because it restarts: {reason:?}");
@@ -46,5 +56,39 @@ pub(super) async fn wait(mut visitor: Visitor, welcome: &Welcome, patience: Dura
             Finding::skipped(CHECK, message)
         }
         None => Finding::ok(CHECK, format!("a connection that only answers pings stays open for {seconds:.0} s")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Grade;
+    use super::*;
+
+    #[test]
+    fn each_end_of_an_idle_connection_has_its_topic() {
+        let secs = Duration::from_secs;
+        let closed = |code| Some(Ended::Closed { code, reason: String::new() });
+        let lost = Some(Ended::Lost("no close frame".to_owned()));
+        for (ended, pings, heartbeat, patience, topic) in [
+            (closed(1012), 0, Some(25), 35, Some(Topic::HubDrains)),
+            (closed(4008), 0, Some(25), 35, Some(Topic::PingsLost)),
+            (closed(1001), 1, Some(25), 35, Some(Topic::IdleCut)),
+            (lost, 0, None, 35, Some(Topic::IdleCut)),
+            (None, 0, Some(25), 31, Some(Topic::PingsLost)),
+            (None, 1, Some(25), 31, None),
+            // The first ping may be late, or is not due yet.
+            (None, 0, Some(25), 30, None),
+            (None, 0, None, 60, None),
+        ] {
+            let found = finding(ended, pings, heartbeat.map(secs), secs(patience), secs(20));
+            assert_eq!(found.topic, topic, "{found:?}");
+            let is_proven = pings > 0 && topic.is_none();
+            assert_eq!(found.grade == Grade::Ok, is_proven, "{found:?}");
+            assert_eq!(found.grade == Grade::Skipped, topic.is_none() && !is_proven, "{found:?}");
+        }
+        let waits = finding(None, 0, Some(secs(40)), secs(35), secs(35));
+        assert!(waits.message.ends_with("try --patience 50s"), "{}", waits.message);
+        let cut = finding(Some(Ended::Lost(String::new())), 0, Some(secs(25)), secs(35), secs(20));
+        assert!(cut.message.starts_with("an idle connection was cut after 20.0 s"), "{}", cut.message);
     }
 }

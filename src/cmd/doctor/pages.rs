@@ -172,4 +172,33 @@ mod tests {
         assert_eq!(difference(at(90), at(100), at(101)), secs(9));
         assert_eq!(difference(at(111), at(100), at(101)), secs(10));
     }
+
+    #[test]
+    fn clocks_that_differ_by_more_than_five_seconds_are_a_warning() {
+        let secs = Duration::from_secs;
+        let unix = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let topic = |by_pages, clock_ms| clock(by_pages, clock_ms).and_then(|finding| finding.topic);
+        assert!(clock(None, 0).is_none(), "nothing is known");
+        assert_eq!(topic(Some(secs(5)), 0), None);
+        assert_eq!(topic(Some(secs(6)), 0), Some(Topic::ClockDiffers));
+        let now = SystemTime::now();
+        // The message may be as old as the patience, and the date of the pages counts as well.
+        assert_eq!(topic(None, unix(now - secs(9))), None);
+        assert_eq!(topic(None, unix(now - secs(12))), Some(Topic::ClockDiffers));
+        assert_eq!(topic(None, unix(now + secs(9))), Some(Topic::ClockDiffers));
+        assert_eq!(topic(Some(secs(7)), unix(now)), Some(Topic::ClockDiffers));
+    }
+
+    #[test]
+    fn pages_of_an_allowed_origin_may_read() {
+        let topic = |header: Option<&str>| {
+            let response = hyper::Response::builder();
+            let response = header
+                .into_iter()
+                .fold(response, |response, header| response.header(ACCESS_CONTROL_ALLOW_ORIGIN, header));
+            cors("https://a", &response.body(()).unwrap().into_parts().0).topic
+        };
+        assert_eq!((topic(Some("*")), topic(Some("https://a"))), (None, None));
+        assert_eq!((topic(Some("https://b")), topic(None)), (Some(Topic::CorsRefused), Some(Topic::CorsRefused)));
+    }
 }

@@ -306,3 +306,22 @@ pub(super) async fn mesh(
     }
     relay(CHECK, first, &mut second, &network, (welcome, reachable.rtt), report).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Grade;
+    use super::*;
+
+    #[test]
+    fn answers_are_slow_if_their_median_or_the_longest_is() {
+        let ms = Duration::from_millis;
+        let grade = |times: &[u64]| {
+            let times = Times::of(times.iter().copied().map(ms).collect()).unwrap();
+            times.finding("ping", ms(10), "pings").grade
+        };
+        assert_eq!(grade(&[30, 30, 210]), Grade::Ok);
+        assert_eq!(grade(&[210, 30, 31, 31]), Grade::Warning, "the median");
+        assert_eq!(grade(&[211, 1, 1]), Grade::Warning, "the longest");
+        assert!(Times::of(Vec::new()).is_none());
+    }
+}

@@ -92,7 +92,7 @@ impl Refusal {
     pub(super) fn finding(&self, check: &'static str, entry: &Entry<'_>) -> Finding {
         let (topic, message) = match self {
             Self::Handshake(error @ ConnectError::Refused { status, body }) => {
-                (refused(*status, body, entry), error.to_string())
+                (refused(*status, body, entry.token.is_some()), error.to_string())
             }
             Self::Handshake(ConnectError::Late) => {
                 (Topic::NoAnswer, format!("no answer to the upgrade within {} s", PATIENCE.as_secs()))
@@ -131,9 +131,9 @@ impl Refusal {
 }
 
 /// The topic of an answer without an upgrade.
-fn refused(status: StatusCode, body: &str, entry: &Entry<'_>) -> Topic {
+fn refused(status: StatusCode, body: &str, has_token: bool) -> Topic {
     match status.as_u16() {
-        401 if entry.token.is_some() => Topic::TokenWrong,
+        401 if has_token => Topic::TokenWrong,
         401 => Topic::TokenWanted,
         403 if body.starts_with("pages of ") => Topic::OriginRefused,
         403 if body.contains("peerId") => Topic::QueryLost,
@@ -221,5 +221,36 @@ pub(super) async fn admission(entry: &Entry<'_>, report: &mut Report) {
     }
     if let Some(origin) = entry.origin {
         report.add(Finding::ok("origin", format!("pages of {origin} may connect")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_its_topic() {
+        for (status, body, has_token, topic) in [
+            (401, "unauthorized", true, Topic::TokenWrong),
+            (401, "unauthorized", false, Topic::TokenWanted),
+            (403, "pages of https://a may not connect here", false, Topic::OriginRefused),
+            (403, "invalid peerId", false, Topic::QueryLost),
+            (403, "forbidden", false, Topic::NotAHub),
+            (400, "use the opening handshake of RFC 6455", false, Topic::HeadersLost),
+            (426, "RFC 6455", false, Topic::HeadersLost),
+            (404, "{\"websocket\":\"/ws\"}", false, Topic::HeadersLost),
+            (400, "bad request", false, Topic::NotAHub),
+            (503, "draining", false, Topic::HubDrains),
+            (503, "this address has too many connections", false, Topic::AddressLimits),
+            (503, "too many connections come at once", false, Topic::AddressLimits),
+            (503, "no server is available", false, Topic::Gateway),
+            (429, "", false, Topic::AddressLimits),
+            (502, "", false, Topic::Gateway),
+            (504, "", false, Topic::Gateway),
+            (505, "", false, Topic::NotAHub),
+            (200, "hello", false, Topic::NotAHub),
+        ] {
+            assert_eq!(refused(StatusCode::from_u16(status).unwrap(), body, has_token), topic, "{status} {body}");
+        }
     }
 }
