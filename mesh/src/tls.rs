@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::{Arc, PoisonError};
 
+use tls::Explained;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -76,7 +77,8 @@ impl Tls {
     /// If `host` is invalid, or the other side does not prove its identity.
     pub async fn connect(&self, host: &str, tcp: TcpStream) -> io::Result<MaybeTlsStream> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        Ok(MaybeTlsStream::Tls(Box::new(self.0.connect(name, tcp).await?)))
+        let stream = self.0.connect(name, tcp).await.map_err(Explained::io)?;
+        Ok(MaybeTlsStream::Tls(Box::new(stream)))
     }
 }
 

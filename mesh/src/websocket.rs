@@ -25,6 +25,7 @@ use proto::envelope::TOKEN_WANTED;
 use proto::limits::{DIAL_TIMEOUT, MAX_CONNECT_ATTEMPTS, MAX_REQUEST_HEAD_BYTES, UPGRADE_SHARE};
 use proto::{HubId, LINK_SCHEME, LinkCredentials};
 use sha1::{Digest, Sha1};
+use tls::Explained;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
@@ -94,6 +95,7 @@ impl fmt::Display for ConnectError {
                 let colon = if body.is_empty() { "" } else { ": " };
                 write!(f, "the hub answered {status}{colon}{body}")
             }
+            Self::Http(error) if let Some(sentence) = Explained::among(error) => write!(f, "TLS: {sentence}"),
             Self::Http(error) => {
                 // hyper's own text is too short to be understood alone.
                 write!(f, "the handshake failed: {error}")?;

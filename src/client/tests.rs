@@ -161,7 +161,7 @@ fn tls_requires_a_certificate_for_the_hub() {
         };
         for (host, roots) in [("localhost", None), ("127.0.0.1", Some(&roots[..]))] {
             let Err(error) = connect(host, roots).await else { panic!("{host} has the wrong certificate") };
-            assert!(error.to_string().starts_with("TLS: invalid peer certificate"), "{error}");
+            assert!(error.to_string().starts_with("TLS: the certificate of the server is "), "{error}");
         }
         let (sender, mut receiver) = connect("localhost", Some(&roots)).await.unwrap();
         assert_eq!(&*receiver.next().await.unwrap(), b"hi");

@@ -10,6 +10,7 @@
 
 mod certificates;
 mod connection;
+mod explain;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -19,4 +20,5 @@ pub use certificates::{
     Acceptor, CertificateFacts, CertificateId, Certificates, FileRole, FileStamps, LoadError, OwnKey, PairFiles,
 };
 pub use connection::{Connection, Fault, Received};
+pub use explain::{Explained, Presenter, explain_certificate};
 pub use stream::{Handshake, Stream};

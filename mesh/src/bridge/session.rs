@@ -8,6 +8,7 @@ use proto::HubId;
 use proto::limits::{BRIDGE_BATCH, BRIDGE_CONNECT_TIMEOUT, BRIDGE_PIPELINES, BRIDGE_PROBE, MAX_ONE_WAY};
 use redis::RedisError;
 use thread::planted;
+use tls::Explained;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
@@ -32,7 +33,10 @@ pub(super) enum End {
 
 impl From<RedisError> for End {
     fn from(error: RedisError) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed(match Explained::among(&error) {
+            Some(sentence) => format!("TLS: {sentence}"),
+            None => error.to_string(),
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use mesh::{MaybeTlsStream, Tls};
+use tls::{Explained, Presenter, explain_certificate};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::rustls::{CertificateError, Error as TlsError};
@@ -202,8 +203,7 @@ fn proven(address: SocketAddr, stream: &MaybeTlsStream) -> Finding {
 fn unproven(host: &str, address: SocketAddr, error: &io::Error, lax: Option<&MaybeTlsStream>) -> Finding {
     const CHECK: &str = "tls";
     let shown = lax.and_then(shown);
-    let reason = error.get_ref().and_then(|error| error.downcast_ref::<TlsError>());
-    let (topic, message) = match reason {
+    let (topic, message) = match Explained::find(error) {
         Some(TlsError::InvalidCertificate(why)) => invalid(host, why, shown.as_ref()),
         Some(TlsError::InvalidMessage(_)) => (Topic::TlsMissing, "the port does not speak TLS".to_owned()),
         _ if error.kind() == io::ErrorKind::TimedOut => {
@@ -244,7 +244,10 @@ fn invalid(
             let message = format!("no known authority has signed the certificates that the server sends{sent}");
             (Topic::TlsUnknownIssuer, message)
         }
-        _ => (Topic::TlsHandshake, format!("the certificate is invalid: {why:?}")),
+        _ => {
+            let why = explain_certificate(why, Presenter::Server);
+            (Topic::TlsHandshake, format!("the certificate {why}"))
+        }
     }
 }
 
