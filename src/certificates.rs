@@ -1,21 +1,27 @@
 //! Reloads the certificate files when they change, and on SIGHUP.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use proto::limits::TLS_RELOAD_INTERVAL;
-use tls::{Acceptor, Certificates, FileStamps, LoadError};
+use tls::{
+    Acceptor, CertificateFacts, Certificates, ClientAuthorities, ClientCertificate, FileStamps, LoadError, PairFiles,
+};
 use tokio::signal::unix::Signal;
 use tracing::{info, warn};
 
 use crate::acme::{Acme, AcmeFacts, Wakes};
-use crate::config::{CertificateSources, TlsSettings, expiry_warning};
+use crate::config::{CertificateSources, MeshCertificates, TlsSettings, expiry_warning};
 
 /// The state of the certificates, for metrics.
 #[derive(Clone, Debug)]
 pub struct TlsFacts {
-    acceptor: Acceptor,
+    /// `None` if the hub does not speak TLS itself.
+    acceptor: Option<Acceptor>,
+    /// The certificate for other hubs (MESH_CERT).
+    own: Option<ClientCertificate>,
     counts: Arc<ReloadCounts>,
     acme: Option<AcmeFacts>,
 }
@@ -28,9 +34,11 @@ struct ReloadCounts {
 }
 
 impl TlsFacts {
-    /// The certificates for new connections.
-    pub fn certificates(&self) -> Arc<Certificates> {
-        self.acceptor.certificates()
+    /// Facts about the certificates that new connections use: those that the hub serves, and the one for other hubs.
+    pub fn certificates(&self) -> Vec<CertificateFacts> {
+        let served = self.acceptor.as_ref().map(Acceptor::certificates);
+        let own = self.own.as_ref().map(ClientCertificate::certificates);
+        served.iter().chain(&own).flat_map(|certificates| certificates.facts()).cloned().collect()
     }
 
     /// Number of reloads that succeeded, and of reloads that failed.
@@ -45,7 +53,8 @@ impl TlsFacts {
 
     /// Why clients cannot connect yet: the hub has no certificate.
     pub fn lacks_certificate(&self) -> Option<String> {
-        let acme = self.acme.as_ref().filter(|_| self.certificates().facts().is_empty())?;
+        let is_served = |acceptor: &Acceptor| !acceptor.certificates().facts().is_empty();
+        let acme = self.acme.as_ref().filter(|_| !self.acceptor.as_ref().is_some_and(is_served))?;
         let problem = acme.view().problem;
         Some(format!("no certificate yet: {}", problem.as_deref().unwrap_or("it was ordered")))
     }
@@ -56,40 +65,115 @@ impl TlsFacts {
     }
 }
 
-/// Keeps the certificates of an [`Acceptor`] equal to their files.
+/// Files that are loaded together.
+#[derive(Clone, Debug)]
+enum Source {
+    /// The certificates that the hub serves: TLS_CERT, TLS_KEY, and those that it has ordered.
+    Served(CertificateSources),
+    /// MESH_CERT and MESH_KEY.
+    Own(PairFiles),
+    /// MESH_CLIENT_CA.
+    Authorities(PathBuf),
+}
+
+/// The content of a [`Source`].
+enum Loaded {
+    Served(Certificates),
+    Own(Certificates),
+    Authorities(ClientAuthorities),
+}
+
+impl Source {
+    /// The setting that names the files.
+    fn setting(&self) -> &'static str {
+        match self {
+            Self::Served(_) => "TLS_CERT",
+            Self::Own(_) => "MESH_CERT",
+            Self::Authorities(_) => "MESH_CLIENT_CA",
+        }
+    }
+
+    fn stamps(&self) -> FileStamps {
+        match self {
+            Self::Served(sources) => sources.stamps(),
+            Self::Own(pair) => FileStamps::of(std::slice::from_ref(pair)),
+            Self::Authorities(file) => FileStamps::of_files([&**file]),
+        }
+    }
+
+    fn load(&self) -> Result<Loaded, LoadError> {
+        match self {
+            Self::Served(sources) => sources.load().map(|(_, certificates)| Loaded::Served(certificates)),
+            Self::Own(pair) => ClientCertificate::load(pair).map(Loaded::Own),
+            Self::Authorities(file) => ClientAuthorities::load(file).map(Loaded::Authorities),
+        }
+    }
+}
+
+/// A source with the state of its files when they were last read.
+#[derive(Clone, Debug)]
+struct Watched {
+    source: Source,
+    seen: FileStamps,
+    /// Whether the files were invalid then.
+    is_stale: bool,
+}
+
+/// Keeps the certificates of connections equal to their files.
 #[derive(Debug)]
 pub struct Reloader {
-    sources: Arc<CertificateSources>,
-    seen: FileStamps,
+    watched: Vec<Watched>,
     facts: TlsFacts,
     wakes: Wakes,
 }
 
 impl Reloader {
     /// Starts with the certificates that were loaded with the settings. With TLS_ACME, also returns the part that
-    /// orders certificates.
+    /// orders certificates. `None` without any certificate.
     ///
     /// # Errors
     ///
     /// If the system provides no random bytes for keys.
-    pub fn new(settings: &TlsSettings) -> std::io::Result<(Self, Option<Acme>)> {
-        let secret = settings.ticket_key.as_ref().map(|key| key.expose().as_bytes());
-        let mut acceptor = Acceptor::new(Arc::clone(&settings.certificates), secret)?;
-        if settings.acme.is_some() {
-            acceptor = acceptor.with_challenges(crate::acme::stand_in()?);
+    pub fn new(tls: Option<&TlsSettings>, mesh: &MeshCertificates) -> std::io::Result<Option<(Self, Option<Acme>)>> {
+        if tls.is_none() && mesh.own.is_none() {
+            return Ok(None);
         }
         let wakes = Wakes::default();
-        let acme = settings.acme.as_ref();
-        let acme = acme.map(|acme| Acme::new(acme.clone(), acceptor.clone(), wakes.clone())).transpose()?;
-        let facts = TlsFacts { acceptor, counts: Arc::default(), acme: acme.as_ref().map(Acme::facts) };
         // The first check finds changes since the settings were read.
-        let seen = settings.stamps.clone();
-        Ok((Self { sources: Arc::new(settings.sources()), seen, facts, wakes }, acme))
+        let watch = |source, seen: &FileStamps| Watched { source, seen: seen.clone(), is_stale: false };
+        let mut watched = Vec::new();
+        let (mut acceptor, mut acme) = (None, None);
+        if let Some(tls) = tls {
+            watched.push(watch(Source::Served(tls.sources()), &tls.stamps));
+            let secret = tls.ticket_key.as_ref().map(|key| key.expose().as_bytes());
+            let mut made = Acceptor::new(Arc::clone(&tls.certificates), secret)?;
+            if tls.acme.is_some() {
+                made = made.with_challenges(crate::acme::stand_in()?);
+            }
+            if let Some(of_hubs) = &mesh.authorities {
+                watched.push(watch(Source::Authorities(of_hubs.file.clone()), &of_hubs.stamps));
+                made = made.with_authorities(&of_hubs.authorities)?;
+            }
+            let settings = tls.acme.as_ref();
+            acme = settings.map(|acme| Acme::new(acme.clone(), made.clone(), wakes.clone())).transpose()?;
+            acceptor = Some(made);
+        }
+        let own = mesh.own.as_ref().map(|own| {
+            watched.push(watch(Source::Own(own.files.clone()), &own.stamps));
+            ClientCertificate::new(Arc::clone(&own.certificates))
+        });
+        let facts = TlsFacts { acceptor, own, counts: Arc::default(), acme: acme.as_ref().map(Acme::facts) };
+        Ok(Some((Self { watched, facts, wakes }, acme)))
     }
 
-    /// The acceptor, which creates TLS connections.
-    pub fn acceptor(&self) -> &Acceptor {
-        &self.facts.acceptor
+    /// The acceptor, which creates TLS connections. `None` if the hub does not speak TLS itself.
+    pub fn acceptor(&self) -> Option<&Acceptor> {
+        self.facts.acceptor.as_ref()
+    }
+
+    /// The certificate for other hubs.
+    pub fn own(&self) -> Option<&ClientCertificate> {
+        self.facts.own.as_ref()
     }
 
     /// The current state, for metrics.
@@ -113,37 +197,68 @@ impl Reloader {
                     None => std::future::pending().await,
                 },
             };
-            let (sources, seen) = (Arc::clone(&self.sources), self.seen.clone());
+            let watched = self.watched.clone();
             // A blocking thread reads the files, because a file system can be slow.
             let looked = tokio::task::spawn_blocking(move || {
-                let now = sources.stamps();
-                (is_asked || now != seen).then(|| (now, sources.load()))
+                let look = |Watched { source, seen, .. }: &Watched| {
+                    // The state is read before the files, so that the next check finds a change during the read.
+                    let now = source.stamps();
+                    (is_asked || now != *seen).then(|| (now, source.load()))
+                };
+                watched.iter().map(look).collect::<Vec<_>>()
             });
-            if let Ok(Some((stamps, loaded))) = looked.await {
-                self.seen = stamps;
-                self.take(loaded.map(|(_, certificates)| certificates));
+            for (at, looked) in looked.await.into_iter().flatten().enumerate() {
+                if let Some((stamps, loaded)) = looked {
+                    let is_stale = !self.take(self.watched[at].source.setting(), loaded);
+                    let watched = &mut self.watched[at];
+                    (watched.seen, watched.is_stale) = (stamps, is_stale);
+                }
             }
+            let is_stale = self.watched.iter().any(|watched| watched.is_stale);
+            self.facts.counts.stale.store(is_stale, Ordering::Relaxed);
         }
     }
 
-    /// Installs the loaded certificates, or logs why they are invalid.
-    fn take(&self, loaded: Result<Certificates, LoadError>) {
-        let TlsFacts { acceptor, counts, .. } = &self.facts;
-        match loaded {
-            Ok(certificates) => {
-                for detail in certificates.facts().iter().filter_map(|facts| expiry_warning(facts, SystemTime::now())) {
+    /// Installs what was loaded, or logs why it is invalid. Returns whether it is installed.
+    fn take(&self, setting: &'static str, loaded: Result<Loaded, LoadError>) -> bool {
+        let TlsFacts { acceptor, own, counts, .. } = &self.facts;
+        let installed = loaded.map_err(|error| error.to_string()).and_then(|loaded| match loaded {
+            Loaded::Served(certificates) => {
+                let facts = certificates.facts().to_vec();
+                if let Some(acceptor) = acceptor {
+                    acceptor.replace(Arc::new(certificates));
+                }
+                Ok(facts)
+            }
+            Loaded::Own(certificates) => {
+                let facts = certificates.facts().to_vec();
+                if let Some(own) = own {
+                    own.replace(Arc::new(certificates));
+                }
+                Ok(facts)
+            }
+            Loaded::Authorities(authorities) => {
+                if let Some(acceptor) = acceptor {
+                    acceptor.replace_authorities(&authorities).map_err(|error| error.to_string())?;
+                }
+                Ok(authorities.facts().to_vec())
+            }
+        });
+        match installed {
+            Ok(facts) => {
+                // The expiry of a CA has no effect: only the certificates of hubs are checked.
+                let expiring = facts.iter().filter(|_| setting != "MESH_CLIENT_CA");
+                for detail in expiring.filter_map(|facts| expiry_warning(setting, facts, SystemTime::now())) {
                     warn!(detail, "tls_certificate_expires");
                 }
-                let number = certificates.facts().len();
-                acceptor.replace(Arc::new(certificates));
                 counts.done.fetch_add(1, Ordering::Relaxed);
-                counts.stale.store(false, Ordering::Relaxed);
-                info!(certificates = number, "tls_certificates_read");
+                info!(setting, certificates = facts.len(), "tls_certificates_read");
+                true
             }
             Err(error) => {
                 counts.failed.fetch_add(1, Ordering::Relaxed);
-                counts.stale.store(true, Ordering::Relaxed);
-                warn!(%error, detail = "the previous certificates stay in use", "tls_certificates_refused");
+                warn!(setting, %error, detail = "the previous certificates stay in use", "tls_certificates_refused");
+                false
             }
         }
     }

@@ -9,6 +9,7 @@ use proto::limits::{LEAST_RESUME_TOKEN_BYTES, LINK_SOCKET_QUEUE, MAX_GO_AWAY_HUB
 use proto::{Discovery, HubIncarnation, HubView, Keys, RelayConfig, RelayTuning, ResumeKeys};
 use shard::{Admission, Clock, LinkDoor, LinkTokens};
 use thread::Tracer;
+use tls::ClientCertificate;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, PortNames, Token};
@@ -71,6 +72,8 @@ pub struct MeshHooks {
     pub status: Status,
     /// Records spans. `None`: the hub does not trace.
     pub tracer: Option<Tracer>,
+    /// The certificate that the hub presents to other hubs.
+    pub certificate: Option<ClientCertificate>,
 }
 
 /// Prepares the mesh of a hub, and the shards' configuration for links. A hub without a mesh gets neither; a hub that
@@ -82,7 +85,7 @@ pub fn prepare(
     (keys, challenge_key): (Keys, [u8; 32]),
     ports: Ports,
     max_dials: usize,
-    MeshHooks { turned, publish, status, tracer }: MeshHooks,
+    MeshHooks { turned, publish, status, tracer, certificate }: MeshHooks,
 ) -> (Option<Mesh>, Option<LinkDoor>) {
     if !config.is_hub {
         return (None, None);
@@ -96,6 +99,7 @@ pub fn prepare(
                 Admission::Tokens(LinkTokens::new(tokens, config.mesh.takes_bearer, challenge_key))
             }
             None if config.mesh.insecure => Admission::Open,
+            None if config.mesh.certificates.authorities.is_some() => Admission::Certificates,
             None => Admission::Closed,
         },
         legacy: config.mesh.legacy.addresses.clone().into(),
@@ -103,7 +107,7 @@ pub fn prepare(
         take: Arc::new(move |socket| take(&sender, socket)),
     };
     let mesh = config.has_mesh().then(|| Mesh {
-        config: mesh_config(config, clock, keys, ports, max_dials, (turned, status, tracer)),
+        config: mesh_config(config, clock, keys, ports, max_dials, (turned, status, tracer, certificate)),
         sockets,
         publish,
     });
@@ -116,7 +120,7 @@ fn mesh_config(
     keys: Keys,
     ports: Ports,
     max_dials: usize,
-    (turned, status, tracer): (Turned, Status, Option<Tracer>),
+    (turned, status, tracer, certificate): (Turned, Status, Option<Tracer>, Option<ClientCertificate>),
 ) -> MeshConfig {
     let settings = &config.mesh;
     let token: Option<Arc<str>> = settings.token.as_ref().map(|token| token.expose().into());
@@ -124,7 +128,7 @@ fn mesh_config(
     let bootstrap: Vec<Uri> = config
         .bootstrap_hubs
         .iter()
-        .filter(|url| config.links_are_trusted() || config.is_legacy(url))
+        .filter(|url| config.dials_are_trusted() || config.is_legacy(url))
         .cloned()
         .collect();
     MeshConfig {
@@ -149,6 +153,9 @@ fn mesh_config(
         // BOOTSTRAP_HUBS spells differently, must not receive the token either.
         legacy: settings.legacy.urls.iter().map(ToString::to_string).collect(),
         sends_bearer: settings.takes_bearer,
+        certificate,
+        prefers_certificate: settings.prefers_certificate,
+        is_open: settings.insecure,
         bootstrap,
         dns: settings.dns.as_ref().map(|dns| (dns.host.clone(), dns.port.unwrap_or(port))),
         dns_tls: settings.dns.as_ref().is_some_and(|dns| dns.tls),
@@ -178,11 +185,11 @@ fn mesh_config(
 
 /// Sends a hub's socket to the mesh. Returns the socket if the mesh's queue is full or the mesh has ended.
 fn take(sender: &mpsc::Sender<LinkSocket>, socket: shard::LinkHandOff) -> Result<(), shard::Socket> {
-    let shard::LinkHandOff { socket, leftover, address, hub, legacy } = socket;
+    let shard::LinkHandOff { socket, leftover, address, hub, legacy, auth } = socket;
     match sender.try_reserve() {
         Ok(place) => {
             let shard::Socket { stream, tls } = socket;
-            place.send(LinkSocket { stream, tls, leftover, address, hub, legacy });
+            place.send(LinkSocket { stream, tls, leftover, address, hub, legacy, auth });
             Ok(())
         }
         Err(_) => Err(socket),

@@ -228,10 +228,17 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     let exporting =
         config.traces.as_ref().map(|traces| Exporter::new(traces, config.hub_id, clock, TraceTuning::default()));
     let (mut exporter, tracer) = exporting.transpose()?.unzip();
-    let hooks = MeshHooks { turned: turned_mesh, publish: publish_mesh, status: status_reader, tracer: tracer.clone() };
+    let reloader = Reloader::new(config.tls.as_ref(), &config.mesh.certificates)?;
+    let (reloader, acme) = reloader.unzip();
+    let hooks = MeshHooks {
+        turned: turned_mesh,
+        publish: publish_mesh,
+        status: status_reader,
+        tracer: tracer.clone(),
+        certificate: reloader.as_ref().and_then(Reloader::own).cloned(),
+    };
     let (mesh, links) = linking::prepare(&config, clock, (keys, challenge_key), ports, files.dials, hooks);
     let networks = Arc::<NetworkList>::default();
-    let (reloader, acme) = config.tls.as_ref().map(Reloader::new).transpose()?.unzip();
     let key_loader = config.tokens.as_ref().map(KeyLoader::new).transpose()?;
     let tls_ports = config.tls.as_ref().map(|tls| ports.of(tls.ports)).unwrap_or_default();
     let facts = HubFacts {
@@ -292,7 +299,10 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         links,
         admin_port: ports.admin,
         redirect: ports.redirect.map(|port| RedirectDoor { port, https_port: config.https_port(ports.peers) }),
-        tls: reloader.as_ref().map(|reloader| TlsDoor { acceptor: reloader.acceptor().clone(), ports: tls_ports }),
+        tls: reloader
+            .as_ref()
+            .and_then(Reloader::acceptor)
+            .map(|acceptor| TlsDoor { acceptor: acceptor.clone(), ports: tls_ports }),
         door: DoorConfig {
             proxies: Arc::new(Proxies {
                 ranges: config.door.trusted_proxies.clone(),

@@ -15,10 +15,17 @@ use crate::bridge::BridgeConfig;
 pub struct MeshConfig {
     /// Configuration of the relay.
     pub relay: RelayConfig,
-    /// MESH_TOKEN. Dialed hubs receive a proof that this hub knows it. `None` with MESH_INSECURE.
+    /// MESH_TOKEN. Dialed hubs receive a proof that this hub knows it. `None` with MESH_INSECURE, and with
+    /// certificates alone.
     pub token: Option<Arc<str>>,
     /// Whether dialed hubs of version 2.0.0 receive the token itself (MESH_AUTH=both).
     pub sends_bearer: bool,
+    /// MESH_CERT and MESH_KEY: the certificate that this hub presents at `wss://` URLs.
+    pub certificate: Option<tls::ClientCertificate>,
+    /// Whether this hub dials `wss://` URLs by its certificate even if it has a token (MESH_AUTH=certificate).
+    pub prefers_certificate: bool,
+    /// Whether this hub dials without a token and without a certificate (MESH_INSECURE).
+    pub is_open: bool,
     /// BOOTSTRAP_HUBS: `ws://` or `wss://` URLs of hubs that are always dialed. Together with other targets, at most
     /// [`MAX_DIALS`](proto::limits::MAX_DIALS) hubs are dialed, and further ones are ignored.
     pub bootstrap: Vec<Uri>,

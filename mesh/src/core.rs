@@ -29,7 +29,9 @@ use proto::limits::{
     READ_BUFFER_BYTES,
 };
 use proto::ws::{FrameReader, Speaker};
-use proto::{Bugs, Discovery, HubId, HubIncarnation, LinkId, MeshEvent, Now, Relay, RelayInput, RelayOutput, ToMesh};
+use proto::{
+    Bugs, Discovery, HubId, HubIncarnation, LinkAuth, LinkId, MeshEvent, Now, Relay, RelayInput, RelayOutput, ToMesh,
+};
 use thread::{Outboxes, Tracer, Turn, TurnGuard, log_bug, planted};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
@@ -85,8 +87,6 @@ pub(crate) struct Core {
     /// Refused hubs, each with the reason that was logged.
     complaints: BTreeMap<HubId, LinkEnd>,
     read_buffer: Vec<u8>,
-    /// Whether dialed hubs are asked to prove that they know MESH_TOKEN. A missing proof is logged.
-    asks_for_proof: bool,
     /// Maximum number of bytes in all queues together.
     queues_cap: usize,
     /// Length of one queue at which the relay sends only heartbeats and outcomes: [`LINK_QUEUE_HIGH`], or a quarter of
@@ -109,6 +109,8 @@ pub(crate) struct NewLink {
     /// The hub id in the request.
     pub(crate) hub: Option<HubId>,
     pub(crate) legacy: bool,
+    /// What the other end has shown.
+    pub(crate) auth: LinkAuth,
     pub(crate) leftover: Bytes,
     /// The trace of the dial. An accepted socket gets its trace when it becomes a link.
     pub(crate) trace: Option<LinkTrace>,
@@ -152,7 +154,6 @@ impl Core {
             status: config.status.clone(),
             complaints: BTreeMap::new(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
-            asks_for_proof: config.token.is_some(),
             queues_cap: config.link_queues_bytes,
             queue_high: (config.link_queues_bytes / 4).clamp(LINK_QUEUE_LOW, LINK_QUEUE_HIGH),
             partial_cap: config.link_partial_bytes,
@@ -196,7 +197,7 @@ impl Core {
 
     /// Adds a link for a socket. The caller runs its task. `None` if there are too many links.
     pub(crate) fn adopt(&mut self, adopted: NewLink) -> Option<LinkId> {
-        let NewLink { address, target, hub, legacy, leftover, trace } = adopted;
+        let NewLink { address, target, hub, legacy, auth, leftover, trace } = adopted;
         if self.links.len() >= MAX_LINKS || self.ending {
             self.stats.refused += 1;
             warn!(%address, detail = "this hub has its maximum number of links", "link_refused");
@@ -220,6 +221,7 @@ impl Core {
                 address,
                 target,
                 legacy,
+                auth,
                 phase: Phase::Greeting,
                 up: false,
                 ready_at: None,

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::header::{HOST, SEC_WEBSOCKET_PROTOCOL};
 use hyper::{Request, StatusCode};
-use proto::HubId;
 use proto::envelope::{SUBPROTOCOL, TOKEN_WANTED};
 use proto::limits::{DIAL_TIMEOUT, MAX_ERROR_TEXT_BYTES};
+use proto::{HubId, LinkAuth};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -28,9 +28,37 @@ pub(crate) struct Dialer {
     pub(crate) token: Option<Arc<str>>,
     /// Whether hubs of version 2.0.0 receive the token itself (MESH_AUTH=both).
     pub(crate) sends_bearer: bool,
+    /// Whether `tls` presents a certificate (MESH_CERT).
+    pub(crate) has_certificate: bool,
+    /// Whether the certificate replaces the token at `wss://` URLs (MESH_AUTH=certificate).
+    pub(crate) prefers_certificate: bool,
+    /// Whether links need neither (MESH_INSECURE).
+    pub(crate) is_open: bool,
     pub(crate) tls: Tls,
     /// Permits for attempts that dials make beyond their first.
     pub(crate) extra_attempts: Arc<Semaphore>,
+}
+
+/// How the two ends of a dialed link authenticate each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Login {
+    /// The URL is that of a Go hub.
+    Legacy,
+    /// TLS proves both ends: the server's certificate is for the dialed name, and this hub presents its own.
+    Certificate,
+    /// By MESH_TOKEN.
+    Token(Arc<str>),
+    /// Not at all.
+    Nothing,
+}
+
+/// A socket that a dial has opened.
+pub(crate) struct Dialed {
+    pub(crate) socket: WebSocket,
+    /// What the other side has shown.
+    pub(crate) auth: LinkAuth,
+    /// Whether the other side should have proved that it knows MESH_TOKEN, and was accepted without a proof.
+    pub(crate) lacks_proof: bool,
 }
 
 /// Why a dial failed.
@@ -52,6 +80,14 @@ impl DialError {
         Self { text }
     }
 
+    /// The error of a dial that showed a certificate to a hub that wants the token.
+    fn unseen() -> Self {
+        Self::new(
+            "the hub wants MESH_TOKEN, and has not seen the certificate of this hub: set MESH_CLIENT_CA there and dial \
+             its MESH_PORT, or set MESH_TOKEN here",
+        )
+    }
+
     /// The error of a dial that sent no token.
     fn unproven(self) -> Self {
         let text =
@@ -71,9 +107,10 @@ impl From<ConnectError> for DialError {
 }
 
 /// Makes one dial.
-pub(crate) async fn dial(dialer: Dialer, plan: Plan) -> Result<WebSocket, DialError> {
+pub(crate) async fn dial(dialer: Dialer, plan: Plan) -> Result<Dialed, DialError> {
     let deadline = Instant::now() + DIAL_TIMEOUT;
-    let request = request(&dialer, &plan)?;
+    let login = dialer.login(&plan)?;
+    let request = request(&dialer, &plan, &login)?;
     let addresses = match plan.address {
         Some(address) => [address].into(),
         None => {
@@ -88,22 +125,57 @@ pub(crate) async fn dial(dialer: Dialer, plan: Plan) -> Result<WebSocket, DialEr
     let left: Duration = deadline.saturating_duration_since(Instant::now());
     let opened = Box::pin(websocket::open_beside(addresses, tls, &request, left, &dialer.extra_attempts)).await;
     let asked = request.extensions().get::<LinkLogin>().is_some();
-    opened.map_err(|error| {
+    let socket = opened.map_err(|error| {
+        let wants_token = |body: &String| login == Login::Certificate && body == TOKEN_WANTED;
+        if matches!(&error, ConnectError::Refused { status: StatusCode::UNAUTHORIZED, body } if wants_token(body)) {
+            return DialError::unseen();
+        }
         let refuses = |body: &String| asked && body != TOKEN_WANTED;
         let is_unproven =
             matches!(&error, ConnectError::Refused { status: StatusCode::UNAUTHORIZED, body } if refuses(body));
         let error = DialError::from(error);
         if is_unproven { error.unproven() } else { error }
-    })
+    })?;
+    let auth = match login {
+        Login::Legacy => LinkAuth::Address,
+        Login::Certificate => LinkAuth::Certificate,
+        Login::Token(_) if socket.is_proven => LinkAuth::Token,
+        Login::Token(_) | Login::Nothing => LinkAuth::Nothing,
+    };
+    let lacks_proof = asked && !socket.is_proven;
+    Ok(Dialed { socket, auth, lacks_proof })
 }
 
-fn request(dialer: &Dialer, plan: &Plan) -> Result<Request<Empty<Bytes>>, DialError> {
+impl Dialer {
+    /// Chooses how to authenticate at a URL.
+    ///
+    /// # Errors
+    ///
+    /// If this hub has only a certificate, and the URL has no TLS: nobody would prove anything there.
+    fn login(&self, plan: &Plan) -> Result<Login, DialError> {
+        if plan.legacy {
+            return Ok(Login::Legacy);
+        }
+        let by_certificate = self.has_certificate && plan.tls;
+        match &self.token {
+            Some(token) if !(by_certificate && self.prefers_certificate) => Ok(Login::Token(Arc::clone(token))),
+            _ if by_certificate => Ok(Login::Certificate),
+            _ if self.has_certificate && !self.is_open => Err(DialError::new(
+                "this hub has a certificate and no MESH_TOKEN, and ws:// proves no certificates: use wss://, or set \
+                 MESH_TOKEN",
+            )),
+            _ => Ok(Login::Nothing),
+        }
+    }
+}
+
+fn request(dialer: &Dialer, plan: &Plan, login: &Login) -> Result<Request<Empty<Bytes>>, DialError> {
     let separator = if plan.path.contains('?') { '&' } else { '?' };
     let mut request =
         Request::get(format!("{}{separator}peerId={}", plan.path, dialer.hub)).header(HOST, plan.authority.as_str());
     if !plan.legacy {
         request = request.header(SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
-        if let Some(token) = &dialer.token {
+        if let Login::Token(token) = login {
             let (token, sends_bearer) = (Arc::clone(token), dialer.sends_bearer);
             request = request.extension(LinkLogin { token, dialer: dialer.hub, sends_bearer });
         }
@@ -119,6 +191,40 @@ mod tests {
     fn the_error_of_a_go_hub_names_mesh_legacy() {
         let error = DialError::from(ConnectError::NoSubprotocol { shown: true });
         assert!(error.to_string().contains("MESH_LEGACY"));
+    }
+
+    #[test]
+    fn the_kind_of_proof_depends_on_the_url_and_the_settings() {
+        let plan = |url: &str, legacy| Plan { legacy, ..Plan::of(&url.parse().unwrap()).unwrap() };
+        let dialer = |token: Option<&str>, has_certificate, prefers_certificate, is_open| Dialer {
+            hub: HubId(proto::PeerId::from_bytes([1; 20])),
+            token: token.map(Into::into),
+            sends_bearer: false,
+            has_certificate,
+            prefers_certificate,
+            is_open,
+            tls: Tls::new(None).unwrap(),
+            extra_attempts: Arc::new(Semaphore::new(1)),
+        };
+        let token = || Some(Login::Token("t".into()));
+        let (certificate, nothing) = (Some(Login::Certificate), Some(Login::Nothing));
+        for (dialer, with_tls, without) in [
+            (dialer(Some("t"), false, false, false), token(), token()),
+            (dialer(Some("t"), true, false, false), token(), token()),
+            (dialer(Some("t"), true, true, false), certificate.clone(), token()),
+            (dialer(None, true, false, false), certificate.clone(), None),
+            (dialer(None, true, true, false), certificate.clone(), None),
+            (dialer(None, true, false, true), certificate, nothing.clone()),
+            (dialer(None, false, false, true), nothing.clone(), nothing.clone()),
+            // A hub with neither dials what it dialed before: Go hubs, and hubs found by Redis.
+            (dialer(None, false, false, false), nothing.clone(), nothing),
+        ] {
+            assert_eq!(dialer.login(&plan("wss://a", false)).ok(), with_tls);
+            let plain = dialer.login(&plan("ws://a", false));
+            assert!(plain.is_ok() || plain.as_ref().is_err_and(|error| error.text.contains("use wss://")));
+            assert_eq!(plain.ok(), without);
+            assert_eq!(dialer.login(&plan("ws://a", true)).ok(), Some(Login::Legacy));
+        }
     }
 
     #[test]

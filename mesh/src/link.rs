@@ -7,7 +7,7 @@ use std::time::Duration;
 use proto::envelope::Hello;
 use proto::limits::LEGACY_PATIENCE;
 use proto::ws::FrameReader;
-use proto::{HubId, HubIncarnation, LinkId};
+use proto::{HubId, HubIncarnation, LinkAuth, LinkId};
 
 use crate::core::LinkTrace;
 use crate::dial::TargetId;
@@ -49,6 +49,7 @@ pub(crate) struct Link {
     /// The dialed target.
     pub(crate) target: Option<(TargetId, String)>,
     pub(crate) legacy: bool,
+    pub(crate) auth: LinkAuth,
     pub(crate) phase: Phase,
     /// Whether the relay has been notified that the link began, but not yet that it ended.
     pub(crate) up: bool,
@@ -143,6 +144,7 @@ impl Link {
             queued_bytes: self.queue.len_bytes(),
             saturated: self.saturated,
             legacy: self.legacy,
+            auth: self.auth,
             since: self.since,
         }
     }

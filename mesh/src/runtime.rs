@@ -14,7 +14,7 @@ use bytes::Bytes;
 use proto::limits::{
     BRIDGE_EVENTS, DNS_INTERVAL, LINK_FLUSH_TIMEOUT, MAX_DIALS, MAX_DIALS_AT_ONCE, MAX_EXTRA_ATTEMPTS, TICK,
 };
-use proto::{HubId, ToMesh, ToShard};
+use proto::{HubId, LinkAuth, ToMesh, ToShard};
 use thread::{Mailboxes, check, planted};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -45,6 +45,8 @@ pub struct LinkSocket {
     pub hub: HubId,
     /// Whether the link is a legacy link.
     pub legacy: bool,
+    /// What the other hub has shown.
+    pub auth: LinkAuth,
 }
 
 /// A command of the hub for its mesh.
@@ -97,7 +99,13 @@ pub fn start(
         hub: config.relay.hub,
         token: config.token.clone(),
         sends_bearer: config.sends_bearer,
-        tls,
+        has_certificate: config.certificate.is_some(),
+        prefers_certificate: config.prefers_certificate,
+        is_open: config.is_open,
+        tls: match &config.certificate {
+            Some(certificate) => tls.with_certificate(certificate),
+            None => tls,
+        },
         extra_attempts: Arc::new(Semaphore::new(extra_attempts)),
     };
     let (handle, commands) = mpsc::channel(2);
@@ -183,7 +191,7 @@ async fn welcome(core: Rc<RefCell<Core>>, mut sockets: mpsc::Receiver<LinkSocket
     loop {
         tokio::select! {
             socket = sockets.recv() => {
-                let Some(LinkSocket { stream, tls, leftover, address, hub, legacy }) = socket else { break };
+                let Some(LinkSocket { stream, tls, leftover, address, hub, legacy, auth }) = socket else { break };
                 let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
                 let stream = match stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
                     Ok(stream) => stream,
@@ -192,7 +200,7 @@ async fn welcome(core: Rc<RefCell<Core>>, mut sockets: mpsc::Receiver<LinkSocket
                         continue;
                     }
                 };
-                let link = NewLink { address, target: None, hub: Some(hub), legacy, leftover, trace: None };
+                let link = NewLink { address, target: None, hub: Some(hub), legacy, auth, leftover, trace: None };
                 let adopted = core.borrow_mut().adopt(link);
                 if let Some(id) = adopted {
                     let stream = match tls {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use proto::{BugCounts, HubId, HubView, LinkId, RelayStats, TurnLengths};
+use proto::{BugCounts, HubId, HubView, LinkAuth, LinkId, RelayStats, TurnLengths};
 use thread::PostStats;
 
 use crate::bridge::BridgeView;
@@ -56,6 +56,8 @@ pub struct LinkView {
     pub saturated: bool,
     /// Whether the link is a legacy link.
     pub legacy: bool,
+    /// How the other end has shown that it is a hub of the mesh.
+    pub auth: LinkAuth,
     /// Time of the link's upgrade, by the hub's monotonic clock.
     pub since: Duration,
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::{Arc, PoisonError};
 
-use tls::Explained;
+use tls::{ClientCertificate, Explained};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -55,6 +55,14 @@ impl Tls {
             .with_custom_certificate_verifier(Arc::new(anyone))
             .with_no_client_auth();
         Ok(Self(Arc::new(config).into()))
+    }
+
+    /// Presents this certificate to servers that ask for one.
+    #[must_use]
+    pub fn with_certificate(self, certificate: &ClientCertificate) -> Self {
+        let mut config = ClientConfig::clone(self.0.config());
+        config.client_auth_cert_resolver = certificate.resolver();
+        Self(Arc::new(config).into())
     }
 
     /// Keeps up to this number of tickets, for many connections to one server. The default is eight per server. With 0,

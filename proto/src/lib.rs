@@ -92,7 +92,7 @@ pub use ice::{IceServers, Turn};
 pub use id::{HubId, HubIncarnation, LinkId, NetworkName, ParseIdError, PeerId, PeerIncarnation, SessionId, ShardId};
 pub use isolated::isolated;
 pub use keys::Keys;
-pub use link_auth::{LINK_SCHEME, LinkChallenges, LinkCredentials, StaleChallenge};
+pub use link_auth::{LINK_SCHEME, LinkAuth, LinkChallenges, LinkCredentials, StaleChallenge};
 pub use outbox::Outbox;
 pub use phase::SessionPhase;
 pub use reason::{CloseReason, ErrorCode, LeaveReason, Outcome};

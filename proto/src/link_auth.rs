@@ -27,6 +27,34 @@ use crate::limits::{LINK_CHALLENGE_TIME, MAX_LINK_CHALLENGES_USED};
 /// The authentication scheme in `WWW-Authenticate` and `Authorization` (RFC 9110 section 11.1).
 pub const LINK_SCHEME: &str = "PeerPigeon-Link";
 
+/// How the other end of a link has shown that it is a hub of the mesh.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkAuth {
+    /// By its address or URL, as Go hubs do (MESH_LEGACY).
+    Address,
+    /// By sending MESH_TOKEN itself, as hubs of version 2.0.0 do.
+    Bearer,
+    /// By its certificate: that of the server, or that of the client.
+    Certificate,
+    /// Not at all (MESH_INSECURE, or a hub of version 2.0.0 that was dialed).
+    Nothing,
+    /// By a proof that it knows MESH_TOKEN.
+    Token,
+}
+
+impl LinkAuth {
+    /// The name on pages and in logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Bearer => "bearer",
+            Self::Certificate => "certificate",
+            Self::Nothing => "none",
+            Self::Token => "token",
+        }
+    }
+}
+
 const NONCE: usize = 32;
 const PROOF: usize = 32;
 const RANDOM: usize = 16;

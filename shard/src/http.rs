@@ -94,15 +94,18 @@ pub(crate) async fn serve(
         }
     }
     let socket = match &door.tls {
-        Some((_, handshakes)) if door.speaks_tls(port) => match Box::pin(handshakes.shake_hands(stream, since)).await {
-            Ok(stream) => {
-                core.borrow_mut().stats_mut().tls_handshakes[usize::from(stream.tls().is_resumed())] += 1;
-                RequestSocket::Tls(Box::new(stream))
+        Some((_, handshakes)) if door.speaks_tls(port) => {
+            match Box::pin(handshakes.shake_hands(entrance, stream, since)).await {
+                Ok(stream) => {
+                    core.borrow_mut().stats_mut().tls_handshakes[usize::from(stream.tls().is_resumed())] += 1;
+                    RequestSocket::Tls(Box::new(stream))
+                }
+                Err(no) => return count_no_tls(&mut core.borrow_mut(), &no, address),
             }
-            Err(no) => return count_no_tls(&mut core.borrow_mut(), &no, address),
-        },
+        }
         _ => RequestSocket::plain(stream),
     };
+    let is_certified = socket.is_certified();
     let admitted: Cell<Option<(Guest, SocketAddr)>> = Cell::default();
     let kept = Rc::new(Kept::new(since, door.tuning.timeouts));
     let service = service_fn(|request: Request<Incoming>| {
@@ -124,7 +127,7 @@ pub(crate) async fn serve(
             }
             let is_tls = door.speaks_tls(port) || door.config.proxies.end_tls(address.ip(), request.headers());
             let (client, is_clear) = (client.unwrap_or(address), client.is_ok());
-            let caller = Caller { entrance, address: client, is_clear, is_proxied, is_tls, place };
+            let caller = Caller { entrance, address: client, is_clear, is_proxied, is_tls, is_certified, place };
             door.await_keys(&request).await;
             let mut body = None;
             let mut answer = answer(door, caller, core, admitted, request, &mut body);
@@ -211,8 +214,8 @@ pub(crate) async fn serve(
             send_home(door, core, HandOff { socket, leftover, arrival: Arrival { newcomer, address, seat } }).await
         }
         (Guest::Refused(code, text), _) => return close_at_once(socket, code, &text),
-        (Guest::Hub { hub, legacy }, Some(links)) => {
-            (links.take)(LinkHandOff { socket, leftover, address, hub, legacy }).err()
+        (Guest::Hub { hub, legacy, auth }, Some(links)) => {
+            (links.take)(LinkHandOff { socket, leftover, address, hub, legacy, auth }).err()
         }
         (Guest::Hub { .. }, None) => None,
     };

@@ -55,7 +55,7 @@ pub use pace::Pace;
 pub use proxies::Proxies;
 pub use runtime::{ShardHandle, Shards, start};
 pub use socket::Socket;
-pub use stats::{HandshakeFailure, IoStats, ShardReading};
+pub use stats::{FailureCounts, HandshakeFailure, IoStats, ShardReading};
 pub use tokens::{Allowed, KeyProblem, TokenKey, TokenRefusal, TokenRules, Tokens};
 
 /// Counters that all shards of a hub share.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use ipnet::IpNet;
 use proto::envelope::SUBPROTOCOL;
-use proto::{HubId, LINK_SCHEME, LinkChallenges, LinkCredentials, is_secret};
+use proto::{HubId, LINK_SCHEME, LinkAuth, LinkChallenges, LinkCredentials, is_secret};
 
 use crate::http::{bearer_tokens, subprotocols};
 use crate::socket::Socket;
@@ -25,7 +25,7 @@ const FAMILY: &str = "peerpigeon-mesh.";
 /// Configuration for links of other hubs.
 #[derive(Clone)]
 pub struct LinkDoor {
-    /// The token that a hub must send.
+    /// What a hub must show.
     pub admission: Admission,
     /// Addresses of Go hubs (MESH_LEGACY): a WebSocket without a subprotocol from such an address is a link.
     pub legacy: Arc<[IpNet]>,
@@ -54,14 +54,17 @@ impl fmt::Debug for LinkDoor {
     }
 }
 
-/// The token check for links. It does not apply to Go hubs, which send no token.
+/// The check of links. It does not apply to Go hubs, which send no token.
 #[derive(Clone)]
 pub enum Admission {
     /// No hub is accepted.
     Closed,
+    /// Hubs with a verified client certificate are accepted (MESH_CLIENT_CA).
+    Certificates,
     /// Every hub is accepted (MESH_INSECURE).
     Open,
-    /// Hubs that know one of the tokens are accepted.
+    /// Hubs that know one of the tokens are accepted, and hubs that send no token but have a verified client
+    /// certificate.
     Tokens(LinkTokens),
 }
 
@@ -153,6 +156,8 @@ pub struct LinkHandOff {
     pub hub: HubId,
     /// Whether the link is a legacy link.
     pub legacy: bool,
+    /// What the hub has shown.
+    pub auth: LinkAuth,
 }
 
 /// The subprotocols for links in a request.

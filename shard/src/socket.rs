@@ -55,6 +55,11 @@ impl RequestSocket {
         matches!(self, Self::Plain(_, Some(TLS_HANDSHAKE)))
     }
 
+    /// Whether the client has proven that it has a client certificate of an authority that this hub accepts.
+    pub(crate) fn is_certified(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.tls().is_certified())
+    }
+
     /// Notifies a TLS client that no more data follows.
     pub(crate) fn close(self) {
         if let Self::Tls(stream) = self {

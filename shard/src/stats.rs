@@ -1,5 +1,7 @@
 //! Statistics of one shard, published once a tick.
 
+use std::ops::{Deref, DerefMut};
+
 use proto::{BugCounts, CloseReason, MessageKind, ResumeOutcome, RouterStats, TurnLengths};
 use thread::PostStats;
 
@@ -42,8 +44,12 @@ pub enum HandshakeFailure {
     LinkUnauthorized,
     /// A hub sent MESH_TOKEN itself, and this hub accepts only proofs (401).
     LinkBearer,
+    /// The client certificate of a hub is invalid: expired, of another CA, or not for clients.
+    LinkCertificate,
     /// A hub answered a challenge that has expired, was answered before, or is of another process (401).
     LinkChallenge,
+    /// A hub has no client certificate, and this hub accepts nothing else (403).
+    LinkNoCertificate,
     /// A hub sent a proof that was not made with this hub's MESH_TOKEN, or not for the sender's id (401).
     LinkProof,
     /// A hub offered only unsupported versions of the links' protocol (400).
@@ -87,7 +93,7 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// Every failure, in the order of its discriminant.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::Unauthorized,
         Self::InvalidPeerId,
         Self::IdProof,
@@ -100,7 +106,9 @@ impl HandshakeFailure {
         Self::LinkOff,
         Self::LinkUnauthorized,
         Self::LinkBearer,
+        Self::LinkCertificate,
         Self::LinkChallenge,
+        Self::LinkNoCertificate,
         Self::LinkProof,
         Self::LinkVersion,
         Self::LinkWrongPort,
@@ -129,7 +137,9 @@ impl HandshakeFailure {
             Self::LinkOff
                 | Self::LinkUnauthorized
                 | Self::LinkBearer
+                | Self::LinkCertificate
                 | Self::LinkChallenge
+                | Self::LinkNoCertificate
                 | Self::LinkProof
                 | Self::LinkVersion
                 | Self::LinkWrongPort
@@ -151,7 +161,9 @@ impl HandshakeFailure {
             Self::LinkOff => "link-off",
             Self::LinkUnauthorized => "link-unauthorized",
             Self::LinkBearer => "link-bearer",
+            Self::LinkCertificate => "link-certificate",
             Self::LinkChallenge => "link-challenge",
+            Self::LinkNoCertificate => "link-no-certificate",
             Self::LinkProof => "link-proof",
             Self::LinkVersion => "link-version",
             Self::LinkWrongPort => "link-wrong-port",
@@ -175,6 +187,30 @@ impl HandshakeFailure {
     }
 }
 
+/// Numbers of failures, by the failure's discriminant.
+#[derive(Clone, Debug)]
+pub struct FailureCounts(pub [u64; HandshakeFailure::ALL.len()]);
+
+impl Default for FailureCounts {
+    fn default() -> Self {
+        Self([0; HandshakeFailure::ALL.len()])
+    }
+}
+
+impl Deref for FailureCounts {
+    type Target = [u64; HandshakeFailure::ALL.len()];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for FailureCounts {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
 /// Statistics of a shard's sockets since its start.
 #[derive(Clone, Debug, Default)]
 pub struct IoStats {
@@ -191,7 +227,7 @@ pub struct IoStats {
     /// WebSockets opened.
     pub handshakes: u64,
     /// Requests for a WebSocket refused, by the failure's discriminant.
-    pub handshake_failures: [u64; HandshakeFailure::ALL.len()],
+    pub handshake_failures: FailureCounts,
     /// Resume secrets that were ignored, by the outcome's discriminant.
     pub resumes: [u64; ResumeOutcome::ALL.len()],
     /// Tokens that were accepted, at connections and as renewals.

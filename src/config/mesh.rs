@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use hyper::Uri;
 use ipnet::IpNet;
@@ -11,6 +12,7 @@ use proto::{Discovery, HubId, PeerId, Redacted};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use super::mesh_certificates::MeshCertificates;
 use super::parse::{entries, hub, hubs, shown_entry};
 use super::quoted::quoted;
 use super::reader::{SettingError, SettingsReader};
@@ -23,10 +25,14 @@ pub struct MeshSettings {
     pub advertise: Option<Arc<str>>,
     /// Additional CA certificates (PEM), from MESH_CA.
     pub ca: Option<Arc<[u8]>>,
+    /// MESH_CERT, MESH_KEY and MESH_CLIENT_CA.
+    pub certificates: MeshCertificates,
     /// MESH_DNS.
     pub dns: Option<MeshDns>,
     /// MESH_AUTH=both: whether hubs may send and receive MESH_TOKEN itself, as those of version 2.0.0 do.
     pub takes_bearer: bool,
+    /// MESH_AUTH=certificate: whether this hub dials `wss://` URLs by its certificate even if it has a token.
+    pub prefers_certificate: bool,
     /// MESH_INSECURE.
     pub insecure: bool,
     /// MESH_LEGACY.
@@ -102,7 +108,8 @@ impl MeshSettings {
         let public_url = reader.text(&settings::PUBLIC_URL, || Ok(None), |text| own_url(text).map(Some));
         let token = reader.text(&settings::MESH_TOKEN, || Ok(None), |text| super::parse::token(text).map(Some));
         let also = reader.text(&settings::MESH_TOKEN_ALSO, || Ok(None), |text| super::parse::token(text).map(Some));
-        let takes_bearer = reader.text(&settings::MESH_AUTH, || Ok(true), takes_bearer);
+        let auth = reader.text(&settings::MESH_AUTH, || Ok(MeshAuth::Both), mesh_auth);
+        let mesh_certificates = MeshCertificates::read(reader);
         let insecure = reader.switch(&settings::MESH_INSECURE);
         let dns = reader.text(&settings::MESH_DNS, || Ok(None), |text| mesh_dns(text).map(Some));
         let ca = reader.text(&settings::MESH_CA, || Ok(None), |text| certificates(text).map(Some));
@@ -123,7 +130,9 @@ impl MeshSettings {
             advertise: advertise?,
             ca: ca?,
             dns: dns?,
-            takes_bearer: takes_bearer?,
+            takes_bearer: auth? == MeshAuth::Both,
+            prefers_certificate: auth? == MeshAuth::Certificate,
+            certificates: mesh_certificates?,
             insecure: insecure?,
             legacy: legacy?,
             port: mesh_port.filter(|_| mesh_port != port).map(|port| u16::try_from(port).unwrap_or_default()),
@@ -141,19 +150,94 @@ impl MeshSettings {
     }
 }
 
+/// MESH_AUTH.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum MeshAuth {
+    Both,
+    Certificate,
+    Challenge,
+}
+
 /// Parses MESH_AUTH.
-fn takes_bearer(text: &str) -> Result<bool, String> {
+fn mesh_auth(text: &str) -> Result<MeshAuth, String> {
     match text {
-        "both" => Ok(true),
-        "challenge" => Ok(false),
-        _ => Err("set challenge, or both if hubs of version 2.0.0 are in the mesh".to_owned()),
+        "both" => Ok(MeshAuth::Both),
+        "certificate" => Ok(MeshAuth::Certificate),
+        "challenge" => Ok(MeshAuth::Challenge),
+        _ => Err("set challenge, certificate, or both if hubs of version 2.0.0 are in the mesh".to_owned()),
     }
 }
 
 impl Config {
-    /// Whether links (other than legacy links) are allowed.
-    pub fn links_are_trusted(&self) -> bool {
-        self.mesh.token.is_some() || self.mesh.insecure
+    /// Whether this hub may dial links other than legacy links.
+    pub fn dials_are_trusted(&self) -> bool {
+        self.mesh.token.is_some() || self.mesh.insecure || self.mesh.certificates.own.is_some()
+    }
+
+    /// Whether links (other than legacy links) are allowed, dialed or accepted.
+    fn links_are_trusted(&self) -> bool {
+        self.dials_are_trusted() || self.mesh.certificates.authorities.is_some()
+    }
+
+    /// Finds contradictions among the settings of certificates between hubs.
+    fn check_mesh_certificates(&self) -> Vec<SettingError> {
+        let mut refusals = Vec::new();
+        let MeshCertificates { own, authorities } = &self.mesh.certificates;
+        let has_tls = self.tls.as_ref().is_some_and(|tls| tls.ports.links);
+        if authorities.is_some() && (self.mesh.port.is_none() || !has_tls) {
+            let problem = "hubs present certificates only at a MESH_PORT with TLS, because at PORT browsers would ask \
+                           their users for one: set MESH_PORT to another port than PORT, add MESH_PORT to TLS_PORTS, \
+                           and set TLS_CERT and TLS_KEY";
+            refusals.push(SettingError::new(&settings::MESH_CLIENT_CA, problem));
+        }
+        if self.mesh.prefers_certificate && own.is_none() {
+            let problem = "certificate needs a certificate: set MESH_CERT and MESH_KEY";
+            refusals.push(SettingError::new(&settings::MESH_AUTH, problem));
+        }
+        refusals
+    }
+
+    /// Warnings for a hub of a mesh with certificates and without MESH_TOKEN.
+    fn certificate_warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let MeshCertificates { own, authorities } = &self.mesh.certificates;
+        if self.mesh.insecure {
+            return warnings;
+        }
+        match (own, authorities) {
+            (None, _) => warnings.push(
+                "MESH_CERT and MESH_TOKEN are unset, so this hub accepts links and dials none: set MESH_CERT and \
+                 MESH_KEY"
+                    .to_owned(),
+            ),
+            (Some(_), None) => warnings.push(
+                "MESH_CLIENT_CA and MESH_TOKEN are unset, so this hub dials links and accepts none: set MESH_CLIENT_CA"
+                    .to_owned(),
+            ),
+            (Some(_), Some(_)) => {}
+        }
+        let is_plain = |url: &&Uri| url.scheme_str() == Some("ws") && !self.is_legacy(url);
+        for url in self.bootstrap_hubs.iter().filter(is_plain).filter(|_| own.is_some()) {
+            let url = url.to_string();
+            let url = Redacted(&url);
+            warnings.push(format!(
+                "BOOTSTRAP_HUBS names {url}, which is not dialed, because ws:// proves no certificates: use wss://, or \
+                 set MESH_TOKEN"
+            ));
+        }
+        if own.is_some() && self.mesh.dns.as_ref().is_some_and(|dns| !dns.tls) {
+            warnings.push(
+                "MESH_DNS names hubs without TLS, which are not dialed, because ws:// proves no certificates: use \
+                 wss://host:port, or set MESH_TOKEN"
+                    .to_owned(),
+            );
+        }
+        if self.mesh.advertise.as_ref().is_some_and(|url| url.starts_with("ws://")) {
+            warnings.push(
+                "MESH_ADVERTISE begins with ws://, so hubs without MESH_TOKEN do not dial it: use wss://".to_owned(),
+            );
+        }
+        warnings
     }
 
     /// Whether the hub needs a mesh thread. A hub with IS_HUB alone and no token cannot link with anyone.
@@ -228,9 +312,9 @@ impl Config {
         }
         // BOOTSTRAP_HUBS without a token is not refused, because it is also a setting of the Go hub, which has no
         // token. A hub that still has the Go hub's settings must serve its peers.
-        if !self.links_are_trusted() && self.mesh.dns.is_some() {
+        if !self.dials_are_trusted() && self.mesh.dns.is_some() {
             let problem = "links need a token: set MESH_TOKEN to the same value on every hub, or MESH_INSECURE=true in \
-                           a network where everyone may pose as a hub";
+                           a network where everyone may pose as a hub; or set MESH_CERT and MESH_KEY";
             refusals.push(SettingError::new(&settings::MESH_DNS, problem));
         }
         let legacy = &self.mesh.legacy;
@@ -238,6 +322,7 @@ impl Config {
             let problem = "Go hubs always announce every peer to every other: use DISCOVERY=all, or unset MESH_LEGACY";
             refusals.push(SettingError::new(&settings::DISCOVERY, problem));
         }
+        refusals.extend(self.check_mesh_certificates());
         refusals.extend(self.near_misses());
         refusals
     }
@@ -256,17 +341,25 @@ impl Config {
             }
             return warnings;
         }
+        let has_certificates = self.mesh.certificates.own.is_some() || self.mesh.certificates.authorities.is_some();
         if self.mesh.token.is_none() {
-            warnings.push(if self.mesh.insecure {
-                "MESH_INSECURE: anyone who can reach this hub can link to it, act as any peer and read every \
-                 signal"
-                    .into()
-            } else {
-                "MESH_TOKEN is unset, so this hub has no links and its peers do not find peers of other hubs over \
-                 links: set MESH_TOKEN to the same value on every hub, or MESH_INSECURE=true where everyone may pose \
-                 as a hub; name Go hubs in MESH_LEGACY"
-                    .to_owned()
-            });
+            if has_certificates {
+                warnings.extend(self.certificate_warnings());
+            }
+            if self.mesh.insecure {
+                warnings.push(
+                    "MESH_INSECURE: anyone who can reach this hub can link to it, act as any peer and read every \
+                     signal"
+                        .to_owned(),
+                );
+            } else if !has_certificates {
+                warnings.push(
+                    "MESH_TOKEN is unset, so this hub has no links and its peers do not find peers of other hubs \
+                     over links: set MESH_TOKEN to the same value on every hub, or MESH_INSECURE=true where everyone \
+                     may pose as a hub; name Go hubs in MESH_LEGACY"
+                        .to_owned(),
+                );
+            }
             if self.mesh.also.is_some() {
                 warnings.push("MESH_TOKEN_ALSO has no effect while MESH_TOKEN is unset: set MESH_TOKEN".to_owned());
             }
@@ -277,6 +370,7 @@ impl Config {
                 );
             }
         }
+        warnings.extend(self.mesh.certificates.warnings(SystemTime::now()));
         if self.mesh.token.as_ref().is_some_and(|token| token.expose().len() < LEAST_RESUME_TOKEN_BYTES) {
             warnings.push(format!(
                 "MESH_TOKEN is shorter than {LEAST_RESUME_TOKEN_BYTES} characters: a client's resume secret is only \

@@ -717,8 +717,8 @@ pub(crate) static MESH_TOKEN: Setting = Setting {
     default: Preset::Nothing,
     kind: Kind::Secret,
     heading: MESH,
-    help: "Token that hubs prove to each other, the same on every hub; without it, this hub neither dials nor accepts \
-        links",
+    help: "Token that hubs prove to each other, the same on every hub; without it, and without MESH_CERT and \
+        MESH_CLIENT_CA, this hub neither dials nor accepts links",
 };
 
 pub(crate) static MESH_TOKEN_ALSO: Setting = Setting {
@@ -736,8 +736,38 @@ pub(crate) static MESH_AUTH: Setting = Setting {
     default: Preset::Text("both"),
     kind: Kind::Text,
     heading: MESH,
-    help: "How hubs show each other that they know MESH_TOKEN: challenge (by proofs), or both (hubs of version 2.0.0 \
-        receive and send the token itself)",
+    help: "How hubs show each other that they belong to the mesh: challenge (by proofs of MESH_TOKEN), both (hubs of \
+        version 2.0.0 also receive and send the token itself), or certificate (this hub dials wss:// URLs by MESH_CERT, \
+        and accepts proofs)",
+};
+
+pub(crate) static MESH_CERT: Setting = Setting {
+    name: "MESH_CERT",
+    value: "FILE",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: MESH,
+    help: "PEM file of the certificate, with its chain, that this hub presents to hubs that it dials over wss://. Without \
+        MESH_TOKEN, it replaces the token. The hub reloads a changed file",
+};
+
+pub(crate) static MESH_KEY: Setting = Setting {
+    name: "MESH_KEY",
+    value: "FILE",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: MESH,
+    help: "PEM file of the private key of MESH_CERT",
+};
+
+pub(crate) static MESH_CLIENT_CA: Setting = Setting {
+    name: "MESH_CLIENT_CA",
+    value: "FILE",
+    default: Preset::Nothing,
+    kind: Kind::Text,
+    heading: MESH,
+    help: "PEM file of CA certificates: a hub that presents a certificate of one of these CAs at MESH_PORT needs no \
+        MESH_TOKEN. MESH_PORT must speak TLS (TLS_PORTS). The hub reloads a changed file",
 };
 
 pub(crate) static MESH_INSECURE: Setting = Setting {
@@ -828,10 +858,13 @@ pub(crate) static REDIS_URL: Setting = Setting {
 };
 
 /// Settings without effect while the hub has no links.
-pub(crate) static NEEDS_LINKS: [&Setting; 10] = [
+pub(crate) static NEEDS_LINKS: [&Setting; 13] = [
     &MESH_TOKEN,
     &MESH_TOKEN_ALSO,
     &MESH_AUTH,
+    &MESH_CERT,
+    &MESH_KEY,
+    &MESH_CLIENT_CA,
     &MESH_INSECURE,
     &MESH_ADVERTISE,
     &MESH_ADMIN_URL,
@@ -964,7 +997,7 @@ pub(crate) static FLY_REGION: Setting = Setting {
 };
 
 /// All settings, in the order of the documentation.
-pub(crate) static ALL: [&Setting; 90] = [
+pub(crate) static ALL: [&Setting; 93] = [
     &HOST,
     &PORT,
     &ADMIN_HOST,
@@ -1033,6 +1066,9 @@ pub(crate) static ALL: [&Setting; 90] = [
     &MESH_TOKEN,
     &MESH_TOKEN_ALSO,
     &MESH_AUTH,
+    &MESH_CERT,
+    &MESH_KEY,
+    &MESH_CLIENT_CA,
     &MESH_INSECURE,
     &MESH_DNS,
     &MESH_ADVERTISE,

@@ -176,7 +176,11 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("MESH_TOKEN", &["x", "a-very-long.token_with~signs+/="], &["two words", "ümlaut", "<set>"]),
     ("MESH_TOKEN_ALSO", &["x"], &["two words", "<set>"]),
-    ("MESH_AUTH", &["both", "challenge"], &["none", "bearer", "Both"]),
+    // `certificate` needs files, as do the next settings: src/config/mesh/tests.rs.
+    ("MESH_AUTH", &["both", "challenge"], &["none", "bearer", "Both", "certificate"]),
+    ("MESH_CERT", &[], &[]),
+    ("MESH_KEY", &[], &[]),
+    ("MESH_CLIENT_CA", &[], &[]),
     ("MESH_INSECURE", &["true", "0"], &["maybe"]),
     (
         "MESH_DNS",

@@ -88,7 +88,8 @@ impl TlsSettings {
         // Ordered certificates cause no warning: the hub renews them, and a metric shows failures.
         let is_ordered = |file: &Path| self.acme.as_ref().is_some_and(|acme| acme.owns(file));
         let own = self.certificates.facts().iter().filter(|facts| !is_ordered(&facts.file));
-        let mut warnings: Vec<_> = own.filter_map(|facts| expiry_warning(facts, now)).collect();
+        let mut warnings: Vec<_> =
+            own.filter_map(|facts| expiry_warning(settings::TLS_CERT.name, facts, now)).collect();
         if self.acme.is_some() && port != 443 {
             warnings.push(format!(
                 "TLS_ACME: the authority connects to port 443 of each name, but PORT is {port}: forward port 443 to \
@@ -134,14 +135,18 @@ impl CertificateSources {
     }
 }
 
-/// A warning if the certificate has expired or expires soon.
-pub fn expiry_warning(facts: &tls::CertificateFacts, now: SystemTime) -> Option<String> {
+/// A warning if a certificate has expired or expires soon. `setting` is the name of its setting.
+pub fn expiry_warning(setting: &str, facts: &tls::CertificateFacts, now: SystemTime) -> Option<String> {
     let days = facts.seconds_left(now) / 86_400.0;
     let file = facts.file.display();
     if days < 0.0 {
-        return Some(format!("TLS_CERT: the certificate in {file} expired {:.0} days ago: clients refuse it", -days));
+        let clients = if setting == settings::MESH_CERT.name { "other hubs" } else { "clients" };
+        return Some(format!(
+            "{setting}: the certificate in {file} expired {:.0} days ago: {clients} refuse it",
+            -days
+        ));
     }
-    (days < SOON_DAYS).then(|| format!("TLS_CERT: the certificate in {file} expires in {days:.0} days"))
+    (days < SOON_DAYS).then(|| format!("{setting}: the certificate in {file} expires in {days:.0} days"))
 }
 
 /// The setting with fewer files, and the error.

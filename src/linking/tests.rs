@@ -15,7 +15,7 @@ fn prepared(pairs: &[(&str, &str)], ports: Ports) -> (Option<Mesh>, Option<LinkD
         (Keys(1, 2), [3; 32]),
         ports,
         1,
-        MeshHooks { turned: Arc::new(|| {}), publish, status: watch::channel(None).1, tracer: None },
+        MeshHooks { turned: Arc::new(|| {}), publish, status: watch::channel(None).1, tracer: None, certificate: None },
     )
 }
 
@@ -38,6 +38,41 @@ fn without_a_token_links_are_refused() {
     let (mesh, door) = prepared(&[("IS_HUB", "true"), ("MESH_TOKEN", "t"), ("MESH_AUTH", "challenge")], PORTS);
     let Admission::Tokens(links) = door.unwrap().admission else { panic!("links are open") };
     assert!(!links.takes_bearer && !mesh.unwrap().config.sends_bearer);
+}
+
+#[test]
+fn without_a_token_certificates_open_links() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
+    let place = std::env::temp_dir().join(format!("peerpigeon-linking-{}", std::process::id()));
+    std::fs::create_dir_all(&place).unwrap();
+    let write = |name: &str, text: String| {
+        std::fs::write(place.join(name), text).unwrap();
+        place.join(name).to_str().unwrap().to_owned()
+    };
+    let (crt, key) = (write("crt", made.cert.pem()), write("key", made.signing_key.serialize_pem()));
+    let ca = write("ca", ca.pem());
+    let served = [("TLS_CERT", &*crt), ("TLS_KEY", &key), ("TLS_PORTS", "MESH_PORT"), ("MESH_PORT", "9")];
+    let hub = [&served[..], &[("IS_HUB", "true"), ("MESH_CLIENT_CA", &ca)]].concat();
+    let ports = Ports { links: Some(9), ..PORTS };
+    let admission = |more: &[(&str, &str)]| prepared(&[&hub[..], more].concat(), ports).1.unwrap().admission;
+    assert!(matches!(admission(&[]), Admission::Certificates));
+    assert!(matches!(admission(&[("MESH_TOKEN", "t")]), Admission::Tokens(_)));
+    assert!(matches!(admission(&[("MESH_INSECURE", "true")]), Admission::Open));
+    // The hub dials only with a certificate of its own.
+    let dials = |more: &[(&str, &str)]| {
+        let pairs = [&hub[..], &[("BOOTSTRAP_HUBS", "wss://a")], more].concat();
+        let config = prepared(&pairs, ports).0.unwrap().config;
+        (config.bootstrap.len(), config.prefers_certificate, config.is_open)
+    };
+    let own = [("MESH_CERT", &*crt), ("MESH_KEY", &*key)];
+    assert_eq!(dials(&[]), (0, false, false));
+    assert_eq!(dials(&own), (1, false, false));
+    assert_eq!(dials(&[&own[..], &[("MESH_AUTH", "certificate"), ("MESH_TOKEN", "t")]].concat()), (1, true, false));
+    assert_eq!(dials(&[("MESH_INSECURE", "true")]), (1, false, true));
+    std::fs::remove_dir_all(&place).unwrap();
 }
 
 #[test]

@@ -235,6 +235,8 @@ pub(super) fn found_hubs(reading: &MeshReading) -> Vec<DialBody<'_>> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct LinkBody<'a> {
     address: String,
+    /// How the other hub has shown that it is one of the mesh.
+    auth: &'static str,
     dialed: bool,
     /// `None` before the hello.
     hub: Option<String>,
@@ -250,6 +252,7 @@ impl<'a> LinkBody<'a> {
     pub(super) fn of(view: &'a LinkView) -> Self {
         Self {
             address: view.address.to_string(),
+            auth: view.auth.label(),
             dialed: view.dialed,
             hub: view.hub.map(|hub| hub.to_string()),
             legacy: view.legacy,

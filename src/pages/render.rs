@@ -233,7 +233,7 @@ impl Renderer {
         let Some(tls) = &self.facts.tls else { return TlsScrape::default() };
         let (certificates, now) = (tls.certificates(), SystemTime::now());
         let days = |facts: &::tls::CertificateFacts| facts.seconds_left(now) / 86_400.0;
-        let days_left = certificates.facts().iter().map(|facts| (facts.file.display().to_string(), days(facts)));
+        let days_left = certificates.iter().map(|facts| (facts.file.display().to_string(), days(facts)));
         let acme = tls.acme().map(AcmeFacts::view);
         TlsScrape { days_left: days_left.collect(), reloads: tls.reloads(), stale: tls.is_stale(), acme }
     }

@@ -315,6 +315,7 @@ fn the_numbers_of_mesh_and_shards_are_added() {
         queued_bytes: 10,
         saturated,
         legacy: false,
+        auth: proto::LinkAuth::Token,
         since: Duration::ZERO,
     };
     let mut mesh = MeshReading {

@@ -62,8 +62,13 @@ fn blocks() -> Vec<Block> {
 
 /// The commands of a block of README.md.
 fn readme(run: &str) -> String {
-    let block = blocks().into_iter().find(|block| block.page == "README.md" && block.run.starts_with(run));
-    block.unwrap_or_else(|| panic!("README.md has no block {run}")).commands
+    commands("README.md", run)
+}
+
+/// The commands of a block.
+pub fn commands(page: &str, run: &str) -> String {
+    let block = blocks().into_iter().find(|block| block.page == page && block.run.starts_with(run));
+    block.unwrap_or_else(|| panic!("{page} has no block {run}")).commands
 }
 
 /// Runs commands in bash, as a reader of the page would. After each command in the background, the script waits until
@@ -104,7 +109,7 @@ fn run(commands: &str, checks: &str) {
 
 #[test]
 fn every_block_says_whether_a_test_runs_it() {
-    let known = ["two-hubs", "third-hub", "redis-hubs; needs redis-server", "tools"];
+    let known = ["two-hubs", "third-hub", "redis-hubs; needs redis-server", "tools", "certificates"];
     for Block { page, run, .. } in blocks() {
         let told = run.strip_prefix("no; ").is_some_and(|reason| !reason.is_empty());
         assert!(told || known.contains(&run.as_str()), "{page}: no test runs a block named {run:?}");

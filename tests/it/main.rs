@@ -6,6 +6,7 @@
 mod acme;
 mod admin;
 mod alive;
+mod certificates;
 mod client;
 mod dashboard;
 mod discovery;

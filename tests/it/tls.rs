@@ -371,7 +371,9 @@ fn hubs_link_over_tls_with_a_private_ca() {
     let doubting = Hub::start(&[&meshed[..], &[("BOOTSTRAP_HUBS", &url)]].concat());
     let config = Arc::new(client_config(certificate));
     eventually("a link to an untrusted certificate is refused", || failures(a.address, &config, "tls-refused") > 0.0);
-    eventually("the dialing hub shows the reason", || doubting.get("/hubstats").contains("not signed by a known authority"));
+    eventually("the dialing hub shows the reason", || {
+        doubting.get("/hubstats").contains("not signed by a known authority")
+    });
 }
 
 #[test]

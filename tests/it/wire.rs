@@ -53,6 +53,7 @@ impl Authority {
         let place = std::env::temp_dir().join(format!("peerpigeon-it-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&place).unwrap();
         let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, format!("authority {number}"));
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let issuer = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
         std::fs::write(place.join("ca.pem"), issuer.pem()).unwrap();
@@ -62,12 +63,18 @@ impl Authority {
     /// Issues a certificate that expires in `days` days, in files with this name. A negative number means an expired
     /// certificate.
     pub fn issue(&self, name: &str, days: i64) -> Certificate {
+        self.issue_as(name, days, |_| ())
+    }
+
+    /// Like [`Self::issue`], with changed parameters of the certificate.
+    pub fn issue_as(&self, name: &str, days: i64, change: impl FnOnce(&mut rcgen::CertificateParams)) -> Certificate {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
         let now = std::time::SystemTime::now();
         let day = Duration::from_secs(86_400);
         params.not_before = (now - 1000 * day).into();
         params.not_after = if days < 0 { now - day * (-days) as u32 } else { now + day * days as u32 }.into();
+        change(&mut params);
         let made = params.signed_by(&key, &self.issuer).unwrap();
         let file = |what: &str, text: &str| {
             // The file is replaced atomically, as renewal tools should do.

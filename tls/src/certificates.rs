@@ -12,12 +12,15 @@ use proto::limits::MAX_TLS_FILE_BYTES;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerConfig};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerConfig, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 use tokio::sync::watch;
 use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, ParsedExtension, X509Certificate};
 
+use crate::clients::ClientAuthorities;
 use crate::connection::Connection;
 use crate::tickets::SharedTickets;
 
@@ -37,11 +40,16 @@ pub struct FileStamps(Vec<Option<(u64, u64, u64, SystemTime)>>);
 impl FileStamps {
     /// The current state of the files. The state includes which files are missing.
     pub fn of(pairs: &[PairFiles]) -> Self {
+        Self::of_files(pairs.iter().flat_map(|pair| [&*pair.certificate, &*pair.key]))
+    }
+
+    /// The current state of files.
+    pub fn of_files<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
         let stamp = |file: &Path| {
             let found = std::fs::metadata(file).ok()?;
             Some((found.dev(), found.ino(), found.len(), found.modified().ok()?))
         };
-        Self(pairs.iter().flat_map(|pair| [stamp(&pair.certificate), stamp(&pair.key)]).collect())
+        Self(files.into_iter().map(stamp).collect())
     }
 }
 
@@ -153,6 +161,11 @@ impl Certificates {
         &self.facts
     }
 
+    /// The first certificate with its key.
+    pub(crate) fn first(&self) -> Option<Arc<CertifiedKey>> {
+        self.keys.first().cloned()
+    }
+
     #[cfg(test)]
     pub(crate) fn choose_der(&self, name: &str) -> Vec<u8> {
         self.choose(Some(name)).map(|key| key.cert[0].to_vec()).unwrap_or_default()
@@ -217,7 +230,7 @@ fn load_pair(files: &PairFiles, provider: &CryptoProvider) -> Result<(CertifiedK
     Ok((key, facts))
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, String> {
+pub(crate) fn read(file: &Path) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("cannot be read: {error}");
     let mut text = Vec::new();
     let longest = MAX_TLS_FILE_BYTES as u64;
@@ -254,6 +267,8 @@ fn facts(file: &Path, certificate: &CertificateDer<'_>) -> Result<CertificateFac
 pub struct Acceptor {
     config: Arc<ServerConfig>,
     current: Arc<Current>,
+    /// The configuration of the port that asks for client certificates. Replaced with the authorities.
+    links: Option<Arc<watch::Sender<Arc<ServerConfig>>>>,
 }
 
 impl fmt::Debug for Acceptor {
@@ -287,7 +302,7 @@ impl Acceptor {
         config.ticketer = tickets;
         // One ticket is enough: a client has one connection, and gets a new ticket with the next one.
         config.send_tls13_tickets = 1;
-        Ok(Self { config: Arc::new(config), current })
+        Ok(Self { config: Arc::new(config), current, links: None })
     }
 
     /// A new connection.
@@ -297,6 +312,40 @@ impl Acceptor {
     /// If rustls refuses the configuration.
     pub fn connection(&self) -> io::Result<Connection> {
         Connection::new(Arc::clone(&self.config)).map_err(io::Error::other)
+    }
+
+    /// Makes an acceptor whose [`Self::link_connection`] asks for certificates of these authorities.
+    ///
+    /// # Errors
+    ///
+    /// If rustls refuses the configuration.
+    pub fn with_authorities(self, authorities: &ClientAuthorities) -> io::Result<Self> {
+        let config = link_config(authorities, &self.current)?;
+        Ok(Self { links: Some(Arc::new(watch::Sender::new(config))), ..self })
+    }
+
+    /// Replaces the authorities for new connections. Without [`Self::with_authorities`], nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// If rustls refuses the configuration.
+    pub fn replace_authorities(&self, authorities: &ClientAuthorities) -> io::Result<()> {
+        if let Some(links) = &self.links {
+            links.send_replace(link_config(authorities, &self.current)?);
+        }
+        Ok(())
+    }
+
+    /// A new connection at the port for links. It asks the client for a certificate if there are authorities. A client
+    /// without a certificate is accepted ([`Connection::is_certified`] is then false), and a client with an invalid one
+    /// is refused.
+    ///
+    /// # Errors
+    ///
+    /// If rustls refuses the configuration.
+    pub fn link_connection(&self) -> io::Result<Connection> {
+        let config = self.links.as_ref().map_or_else(|| Arc::clone(&self.config), |links| Arc::clone(&links.borrow()));
+        Connection::new(config).map_err(io::Error::other)
     }
 
     /// The certificates of new connections.
@@ -322,7 +371,7 @@ impl Acceptor {
             stand_in: Some(stand_in),
         });
         config.cert_resolver = Arc::clone(&current) as Arc<dyn ResolvesServerCert>;
-        Self { config: Arc::new(config), current }
+        Self { config: Arc::new(config), current, links: None }
     }
 
     /// Presents the certificate `answer` to the authority that verifies `name`, until [`Self::end_challenge`].
@@ -334,6 +383,29 @@ impl Acceptor {
     pub fn end_challenge(&self, name: &str) {
         self.current.challenges.send_modify(|challenges| _ = challenges.remove(name));
     }
+}
+
+/// The configuration of connections that ask for a client certificate.
+fn link_config(authorities: &ClientAuthorities, current: &Arc<Current>) -> io::Result<Arc<ServerConfig>> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    // The names of the authorities are not sent, because anyone who connects could read them. A hub has one
+    // certificate and presents it in any case.
+    let verifier = WebPkiClientVerifier::builder_with_provider(authorities.roots(), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .clear_root_hint_subjects()
+        .build()
+        .map_err(io::Error::other)?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::clone(current) as Arc<dyn ResolvesServerCert>);
+    config.alpn_protocols = vec![HTTP.to_vec()];
+    // A resumed session would contain a certificate that nobody has verified since: it may have expired, or its
+    // authority may have been removed. So these connections neither issue nor accept tickets.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
 }
 
 /// A self-signed certificate with its key.

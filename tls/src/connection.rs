@@ -12,6 +12,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{AlertDescription, Error, HandshakeKind, InvalidMessage, ServerConfig};
 
 use crate::certificates::CHALLENGE;
+use crate::explain::{Presenter, explain_certificate};
 
 thread_local! {
     /// Receives and decrypts records. All connections of a thread share this buffer.
@@ -66,6 +67,8 @@ pub enum Fault {
     /// The client ended the handshake with this alert. `unknown_ca` and `bad_certificate` concern the hub's
     /// certificate.
     Refused(AlertDescription),
+    /// The certificate of the client is invalid. Contains the reason, and what to do.
+    ClientCertificate(String),
     /// The client and the hub have no common version, cipher suite, key exchange or protocol (ALPN).
     NothingInCommon(String),
     /// Any other violation of the protocol.
@@ -77,6 +80,7 @@ impl fmt::Display for Fault {
         match self {
             Self::NotTls => f.write_str("the received data is not TLS"),
             Self::Refused(alert) => write!(f, "the client ended the handshake: {alert:?}"),
+            Self::ClientCertificate(why) => write!(f, "the client certificate {why}"),
             Self::NothingInCommon(detail) | Self::Violation(detail) => f.write_str(detail),
         }
     }
@@ -90,6 +94,8 @@ impl From<Error> for Fault {
         #[allow(clippy::wildcard_enum_match_arm, reason = "non-exhaustive")]
         match error {
             Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls,
+            // A server verifies no other certificates.
+            Error::InvalidCertificate(error) => Self::ClientCertificate(explain_certificate(&error, Presenter::Client)),
             Error::AlertReceived(alert) => Self::Refused(alert),
             Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Self::NothingInCommon(error.to_string()),
             _ => Self::Violation(error.to_string()),
@@ -128,6 +134,13 @@ impl Connection {
     /// Whether a ticket resumed an earlier session.
     pub fn is_resumed(&self) -> bool {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// Whether the client has proven in the handshake of this connection that it has a certificate of an authority of
+    /// [`Acceptor::with_authorities`](crate::Acceptor::with_authorities). A resumed session proves nothing.
+    pub fn is_certified(&self) -> bool {
+        let is_shown = self.tls.peer_certificates().is_some_and(|chain| !chain.is_empty());
+        is_shown && !self.is_handshaking() && !self.is_resumed()
     }
 
     /// Whether a certificate authority has verified a name with this connection. Such a connection carries no data.

@@ -1,5 +1,6 @@
 //! The server's side of TLS: connections without buffers while idle, certificates that can be replaced at any time, and
-//! tickets that every shard accepts.
+//! tickets that every shard accepts. Also the client certificates by which hubs recognize each other, and sentences for
+//! errors of TLS.
 //!
 //! [`Connection`] is the TLS state of one connection without its socket: callers do the I/O. [`Stream`] is a connection
 //! with tokio's socket, for code that needs [`AsyncRead`](tokio::io::AsyncRead) and
@@ -9,6 +10,7 @@
 //! Only `connection.rs` uses rustls' unbuffered API, since later versions of rustls replace it.
 
 mod certificates;
+mod clients;
 mod connection;
 mod explain;
 mod stream;
@@ -19,6 +21,7 @@ mod tickets;
 pub use certificates::{
     Acceptor, CertificateFacts, CertificateId, Certificates, FileRole, FileStamps, LoadError, OwnKey, PairFiles,
 };
+pub use clients::{ClientAuthorities, ClientCertificate};
 pub use connection::{Connection, Fault, Received};
 pub use explain::{Explained, Presenter, explain_certificate};
 pub use stream::{Handshake, Stream};

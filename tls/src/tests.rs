@@ -17,7 +17,10 @@ use rustls::{
     SignatureScheme, SupportedProtocolVersion,
 };
 
-use crate::{Acceptor, Certificates, Connection, Fault, FileRole, FileStamps, OwnKey, PairFiles, Received};
+use crate::{
+    Acceptor, Certificates, ClientAuthorities, ClientCertificate, Connection, Fault, FileRole, FileStamps, OwnKey,
+    PairFiles, Received,
+};
 
 /// Files that are deleted at the end of a test.
 struct Files(PathBuf);

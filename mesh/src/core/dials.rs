@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::{Core, NewLink};
 use crate::backoff::chance;
-use crate::dial::{DialError, Known, Plan};
+use crate::dial::{DialError, Dialed, Known, Plan};
 use crate::stream::MaybeTlsStream;
 use crate::websocket::WebSocket;
 
@@ -55,27 +55,23 @@ impl Core {
     }
 
     /// Processes the result of a dial. A successful dial becomes a link, and the caller runs its task.
-    pub(crate) fn dialed(
-        &mut self,
-        plan: Plan,
-        result: Result<WebSocket, DialError>,
-    ) -> Option<(LinkId, MaybeTlsStream)> {
+    pub(crate) fn dialed(&mut self, plan: Plan, result: Result<Dialed, DialError>) -> Option<(LinkId, MaybeTlsStream)> {
         let now = self.now();
         let _turn = TurnGuard::of("dials", ());
         let url = plan.shown();
         let trace = plan.trace;
         let trace_id = trace.map(|link| tracing::field::display(link.trace));
         match result {
-            Ok(WebSocket { stream, leftover, address, is_proven }) => {
-                if !is_proven && self.asks_for_proof && !plan.legacy {
+            Ok(Dialed { socket: WebSocket { stream, leftover, address, .. }, auth, lacks_proof }) => {
+                if lacks_proof {
                     let detail = "the hub has not proved that it knows MESH_TOKEN, as hubs of version 2.0.0 cannot: \
                         set MESH_AUTH=challenge when no such hub is left";
                     warn!(url, %address, detail, "link_unproven");
                 }
                 let hub = plan.legacy.then(|| hub_at(&url));
                 let target = plan.target.clone();
-                let legacy = plan.legacy;
-                let adopted = NewLink { address, target: Some((plan.target, url)), hub, legacy, leftover, trace };
+                let (legacy, target_url) = (plan.legacy, Some((plan.target, url)));
+                let adopted = NewLink { address, target: target_url, hub, legacy, auth, leftover, trace };
                 let Some(link) = self.adopt(adopted) else {
                     self.targets.failed(&target, "there is no place for another link", now, chance());
                     return None;

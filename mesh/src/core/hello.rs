@@ -146,6 +146,7 @@ impl Core {
             link.next_ping = now.at;
         }
         let (legacy, dialed, address, incarnation) = (link.legacy, link.dialed(), link.address, link.incarnation);
+        let auth = link.auth.label();
         if let Some((target, _)) = &link.target {
             self.targets.met(target, hub);
             self.targets.ready(target);
@@ -153,7 +154,7 @@ impl Core {
         self.stats.opened += 1;
         self.complaints.remove(&hub);
         let trace_id = self.links.get(&id).and_then(|link| link.trace).map(|link| tracing::field::display(link.trace));
-        info!(%hub, %address, dialed, legacy, trace_id, "link_up");
+        info!(%hub, %address, dialed, legacy, auth, trace_id, "link_up");
         self.trace_ready(id, now);
         let up = if legacy {
             RelayInput::LegacyUp { link: id, hub, dialed }

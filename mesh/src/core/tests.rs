@@ -65,6 +65,9 @@ fn config() -> (MeshConfig, Arc<std::sync::atomic::AtomicU64>) {
         extra_roots: None,
         legacy: Vec::new(),
         sends_bearer: true,
+        certificate: None,
+        prefers_certificate: false,
+        is_open: false,
         max_message_bytes: 64 * 1024,
         link_queues_bytes: proto::limits::LINK_QUEUES_BYTES,
         link_partial_bytes: proto::limits::LINK_PARTIAL_BYTES,
@@ -83,7 +86,8 @@ fn config() -> (MeshConfig, Arc<std::sync::atomic::AtomicU64>) {
 
 fn adopt(core: &mut Core, hub: u8, legacy: bool) -> LinkId {
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    let adopted = NewLink { address, target: None, hub: Some(id(hub)), legacy, leftover: Bytes::new(), trace: None };
+    let (auth, leftover) = (LinkAuth::Token, Bytes::new());
+    let adopted = NewLink { address, target: None, hub: Some(id(hub)), legacy, auth, leftover, trace: None };
     core.adopt(adopted).unwrap()
 }
 
@@ -206,7 +210,8 @@ fn links_beyond_the_maximum_are_refused() {
     let (mut core, _) = core();
     let adopted = |hub| {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        NewLink { address, target: None, hub: Some(id(hub)), legacy: false, leftover: Bytes::new(), trace: None }
+        let (auth, leftover) = (LinkAuth::Token, Bytes::new());
+        NewLink { address, target: None, hub: Some(id(hub)), legacy: false, auth, leftover, trace: None }
     };
     let links: Vec<_> = (0..MAX_LINKS).map(|_| core.adopt(adopted(2)).unwrap()).collect();
     assert!(core.adopt(adopted(3)).is_none());

@@ -62,6 +62,9 @@ pub(crate) fn config(n: u8, bootstrap: &[String]) -> MeshConfig {
         extra_roots: None,
         legacy: Vec::new(),
         sends_bearer: true,
+        certificate: None,
+        prefers_certificate: false,
+        is_open: false,
         max_message_bytes: 64 * 1024,
         link_queues_bytes: proto::limits::LINK_QUEUES_BYTES,
         link_partial_bytes: proto::limits::LINK_PARTIAL_BYTES,
@@ -103,6 +106,7 @@ impl Hub {
                     address,
                     hub: asked.hub,
                     legacy: asked.legacy,
+                    auth: proto::LinkAuth::Token,
                 };
                 if sockets.blocking_send(socket).is_err() {
                     return;

@@ -14,11 +14,11 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 use proto::envelope::SUBPROTOCOL;
 use proto::limits::MAX_FORM_BYTES;
-use proto::{CLIENT_SUBPROTOCOL, HubId, Lineage, PeerId};
+use proto::{CLIENT_SUBPROTOCOL, HubId, Lineage, LinkAuth, PeerId};
 use thread::planted;
 use tracing::{info, warn};
 
-use super::door::{Door, Readers};
+use super::door::{Admitted, Door, Readers};
 use super::entrance::Entrance;
 use super::handshake::{self, NoHandshake};
 use super::query::Query;
@@ -41,6 +41,7 @@ pub(super) enum Guest {
     Hub {
         hub: HubId,
         legacy: bool,
+        auth: LinkAuth,
     },
     /// A peer.
     Peer(Newcomer),
@@ -60,6 +61,8 @@ pub(super) struct Caller<'a> {
     pub(super) is_proxied: bool,
     /// Whether the client uses TLS, as far as is known.
     pub(super) is_tls: bool,
+    /// Whether the client has a verified client certificate.
+    pub(super) is_certified: bool,
     /// The connection's place among those of its address.
     pub(super) place: &'a Cell<Option<Place>>,
 }
@@ -175,9 +178,10 @@ pub(super) fn answer(
     let mut proof = None;
     let checked = door.check_origin(headers).and_then(|()| {
         if is_link {
-            door.check_hub(caller.entrance, offer, &query, headers, now).map(|(hub, own_proof)| {
+            let checked = door.check_hub((caller.entrance, caller.is_certified), offer, &query, headers, now);
+            checked.map(|Admitted { hub, auth, own_proof }| {
                 proof = own_proof;
-                Guest::Hub { hub, legacy }
+                Guest::Hub { hub, legacy, auth }
             })
         } else {
             let peer = door.check_peer(caller.entrance, &query, headers);

@@ -12,7 +12,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_A
 use hyper::{Request, Response, StatusCode};
 use proto::envelope::{SUBPROTOCOL, TOKEN_WANTED};
 use proto::limits::MAX_HTTP_CONNECTIONS;
-use proto::{HubId, Keys, PeerId, ResumeKeys, proof};
+use proto::{HubId, Keys, LinkAuth, PeerId, ResumeKeys, proof};
 use tokio::sync::mpsc;
 
 use super::entrance::{DoorFiles, Entrance};
@@ -42,11 +42,23 @@ const WRONG_PROOF: &str = "unauthorized: the proof is of another MESH_TOKEN: set
 
 const STALE_CHALLENGE: &str = "unauthorized: the challenge has expired or was answered before: ask for a new challenge";
 
+const NO_CERTIFICATE: &str = "this hub accepts links only by certificate, and this connection has none: set MESH_CERT \
+                              and MESH_KEY on the dialing hub, and let it dial wss:// at MESH_PORT";
+
 /// Maximum length of an origin in an answer and in the log, in bytes. A longer origin is cut off.
 const MAX_SHOWN_ORIGIN: usize = 256;
 
 /// Maximum number of tokens of a request that are checked. A proxy adds at most one token.
 const MOST_TOKENS: usize = 4;
+
+/// An accepted request for a link.
+pub(super) struct Admitted {
+    pub(super) hub: HubId,
+    /// What the hub has shown.
+    pub(super) auth: LinkAuth,
+    /// The acceptor's proof, if the hub has sent a proof.
+    pub(super) own_proof: Option<String>,
+}
 
 /// Groups of readers of pages. Each has rate limits of its own, so that none can use up the share of another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -271,14 +283,15 @@ impl Door {
         }
     }
 
+    /// Checks a request for a link. `is_certified` says whether the hub has a verified client certificate.
     pub(super) fn check_hub(
         &self,
-        entrance: Entrance,
+        (entrance, is_certified): (Entrance, bool),
         offer: Offer,
         query: &Query,
         headers: &HeaderMap,
         now: Duration,
-    ) -> Result<(HubId, Option<String>), HttpRefusal> {
+    ) -> Result<Admitted, HttpRefusal> {
         let off = |text: &'static str| Err(HttpRefusal::new(HandshakeFailure::LinkOff, StatusCode::FORBIDDEN, text));
         let Some(links) = &self.links else {
             return off("this hub is not part of a mesh: set IS_HUB=true on it");
@@ -290,21 +303,33 @@ impl Door {
             let text = "this port accepts no links: dial MESH_PORT of this hub";
             return Err(HttpRefusal::new(HandshakeFailure::LinkWrongPort, StatusCode::FORBIDDEN, text));
         }
-        let mut proof = None;
+        let mut own_proof = None;
+        let mut auth = LinkAuth::Address;
         // A Go hub has no token. Its address has already been checked.
         if offer != Offer::Nothing {
             match &links.admission {
                 Admission::Closed => {
                     return off("this hub accepts no links: set MESH_TOKEN on it, or MESH_INSECURE=true");
                 }
-                Admission::Open => {}
+                Admission::Open => auth = LinkAuth::Nothing,
+                Admission::Certificates if is_certified => auth = LinkAuth::Certificate,
+                Admission::Certificates => {
+                    let failure = HandshakeFailure::LinkNoCertificate;
+                    return Err(HttpRefusal::new(failure, StatusCode::FORBIDDEN, NO_CERTIFICATE));
+                }
                 Admission::Tokens(tokens) => {
                     let dialer = query.id().ok().map(HubId);
                     let checked = tokens.check(dialer, headers, query.token.as_deref(), now);
                     let is_counted = checked != LinkCheck::Asked;
                     let refused = match checked {
-                        LinkCheck::Accepted(own_proof) => {
-                            proof = own_proof;
+                        LinkCheck::Accepted(proof) => {
+                            auth = if proof.is_some() { LinkAuth::Token } else { LinkAuth::Bearer };
+                            own_proof = proof;
+                            None
+                        }
+                        // A hub that has a token wants a proof, too, so its certificate does not replace the exchange.
+                        LinkCheck::NoToken if is_certified => {
+                            auth = LinkAuth::Certificate;
                             None
                         }
                         LinkCheck::Asked | LinkCheck::NoToken => {
@@ -326,6 +351,6 @@ impl Door {
             let text = format!("unknown version of links: use Sec-WebSocket-Protocol: {SUBPROTOCOL}");
             return Err(HttpRefusal::new(HandshakeFailure::LinkVersion, StatusCode::BAD_REQUEST, text));
         }
-        query.id().map(|id| (HubId(id), proof))
+        query.id().map(|id| Admitted { hub: HubId(id), auth, own_proof })
     }
 }

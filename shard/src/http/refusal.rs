@@ -149,7 +149,10 @@ pub(super) fn count_no_tls(core: &mut Core, no: &NoTls, address: SocketAddr) {
     let (reason, detail) = (failure.label(), &no.detail);
     let is_ours = matches!(
         failure,
-        HandshakeFailure::TlsAtPlainPort | HandshakeFailure::TlsRefused | HandshakeFailure::TlsNothingInCommon
+        HandshakeFailure::LinkCertificate
+            | HandshakeFailure::TlsAtPlainPort
+            | HandshakeFailure::TlsRefused
+            | HandshakeFailure::TlsNothingInCommon
     );
     match is_ours.then(|| core.tls_refused.count()).flatten() {
         Some(times) => warn!(%address, reason, detail, times, "tls_refused"),

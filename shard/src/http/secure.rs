@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::entrance::Entrance;
 use crate::socket::TLS_HANDSHAKE;
 use crate::stats::HandshakeFailure;
 
@@ -57,6 +58,7 @@ impl From<io::Error> for NoTls {
     fn from(error: io::Error) -> Self {
         let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
         let failure = match fault {
+            Some(Fault::ClientCertificate(_)) => HandshakeFailure::LinkCertificate,
             Some(Fault::Refused(_)) => HandshakeFailure::TlsRefused,
             Some(Fault::NothingInCommon(_)) => HandshakeFailure::TlsNothingInCommon,
             Some(Fault::NotTls | Fault::Violation(_)) | None => HandshakeFailure::TlsHandshake,
@@ -70,8 +72,14 @@ impl Handshakes {
         Self { acceptor, turn: Semaphore::new(1), waiting: Cell::new(0) }
     }
 
-    /// Does the handshake with a client whose connection was accepted at `since`.
-    pub(super) async fn shake_hands(&self, tcp: TcpStream, since: Instant) -> Result<Stream, NoTls> {
+    /// Does the handshake with a client whose connection was accepted at `since`. Only hubs are asked for a certificate,
+    /// because browsers would ask their users to choose one.
+    pub(super) async fn shake_hands(
+        &self,
+        entrance: Entrance,
+        tcp: TcpStream,
+        since: Instant,
+    ) -> Result<Stream, NoTls> {
         let deadline = tokio::time::Instant::from_std(since + TLS_HANDSHAKE_TIMEOUT);
         let mut first = [0];
         // Connections without data need no buffer.
@@ -86,7 +94,10 @@ impl Handshakes {
             let failure = if is_http { HandshakeFailure::HttpAtTlsPort } else { HandshakeFailure::TlsHandshake };
             return Err(NoTls::new(failure, "the received data is not TLS"));
         }
-        let tls = self.acceptor.connection()?;
+        let tls = match entrance {
+            Entrance::Hubs => self.acceptor.link_connection()?,
+            Entrance::Admin | Entrance::Both | Entrance::Peers | Entrance::Redirect => self.acceptor.connection()?,
+        };
         let mut stream = Stream::new(tcp, Box::new(tls), Vec::new());
         let done = tokio::time::timeout_at(deadline, self.take_steps(&mut stream)).await;
         match done.unwrap_or_else(|_| Err(NoTls::new(HandshakeFailure::TlsTimeout, "the handshake took too long"))) {
@@ -239,7 +250,9 @@ pub(super) mod tests {
             // All handshakes are ready at the same moment.
             for server in servers {
                 let handshakes = std::rc::Rc::clone(&handshakes);
-                tasks.spawn_local(async move { handshakes.shake_hands(server, Instant::now()).await.is_ok() });
+                tasks.spawn_local(async move {
+                    handshakes.shake_hands(Entrance::Both, server, Instant::now()).await.is_ok()
+                });
             }
             let others = std::rc::Rc::clone(&turns);
             tasks.spawn_local(async move {

@@ -208,3 +208,102 @@ fn two_spellings_of_a_go_hub_are_refused() {
     );
     assert!(refusals(&[("MESH_DNS", "go"), ("MESH_LEGACY", "ws://go:3000"), token]).is_empty());
 }
+
+/// A CA and a certificate of it with its key, in files that are deleted at the end of a test.
+struct Files(std::path::PathBuf);
+
+impl Files {
+    fn new() -> Self {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let place = std::env::temp_dir().join(format!("peerpigeon-mesh-config-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let issuer = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let made = params.signed_by(&key, &issuer).unwrap();
+        for (name, text) in [("ca", issuer.pem()), ("crt", made.pem()), ("key", key.serialize_pem())] {
+            std::fs::write(place.join(name), text).unwrap();
+        }
+        Self(place)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn certificates_replace_the_token_in_each_direction() {
+    let files = Files::new();
+    let [ca, crt, key] = ["ca", "crt", "key"].map(|name| files.path(name));
+    let own = [("MESH_CERT", &*crt), ("MESH_KEY", &*key)];
+    let accepts = [
+        ("MESH_CLIENT_CA", &*ca),
+        ("MESH_PORT", "8081"),
+        ("TLS_CERT", &crt),
+        ("TLS_KEY", &key),
+        ("TLS_PORTS", "MESH_PORT"),
+    ];
+    let token = [("MESH_TOKEN", "a-token-of-32-characters-or-more")];
+    let dials = [("MESH_DNS", "wss://hubs:1")];
+    let plain = [("BOOTSTRAP_HUBS", "ws://a?token=x"), ("MESH_DNS", "hubs:1"), ("MESH_ADVERTISE", "ws://me")];
+    // The warnings that a hub with these settings has about the mesh.
+    let warned = |parts: &[&[(&str, &str)]]| {
+        let config = config(&parts.concat());
+        assert!(config.has_mesh());
+        config.mesh_warnings(&|_| false)
+    };
+    assert_eq!(warned(&[&own, &accepts, &dials]), [""; 0]);
+    assert_eq!(warned(&[&own, &accepts, &token, &plain]), [""; 0]);
+    for (parts, expected) in [
+        (
+            &[&own[..], &dials][..],
+            &["MESH_CLIENT_CA and MESH_TOKEN are unset, so this hub dials links and accepts none"][..],
+        ),
+        (
+            &[&accepts, &[("IS_HUB", "true")]],
+            &["MESH_CERT and MESH_TOKEN are unset, so this hub accepts links and dials"],
+        ),
+        (
+            &[&own, &accepts, &plain],
+            &[
+                "BOOTSTRAP_HUBS names ws://a, which",
+                "MESH_DNS names hubs without TLS",
+                "MESH_ADVERTISE begins with ws://",
+            ],
+        ),
+        (&[&own, &accepts, &plain, &[("MESH_INSECURE", "true")]], &["MESH_INSECURE: anyone"]),
+    ] {
+        let warnings = warned(parts);
+        assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
+        for (warning, expected) in warnings.iter().zip(expected) {
+            assert!(warning.starts_with(expected) && !warning.contains("token=x"), "{warning}");
+        }
+    }
+    // A CA alone lets this hub accept links, not dial them.
+    let refused = refusals(&[&accepts[..], &dials].concat());
+    assert!(refused[0].starts_with("MESH_DNS (--mesh-dns): links need a token"), "{refused:?}");
+    let idle = config(&own).mesh_warnings(&|setting| setting.name == "MESH_CERT");
+    assert!(idle[0].starts_with("MESH_CERT: unused"), "{idle:?}");
+}
+
+#[test]
+fn mesh_auth_certificate_needs_one_and_replaces_the_bearer_token() {
+    let files = Files::new();
+    let [crt, key] = ["crt", "key"].map(|name| files.path(name));
+    let hub = [("IS_HUB", "true"), ("MESH_TOKEN", "t"), ("MESH_AUTH", "certificate")];
+    let mesh = config(&[&hub[..], &[("MESH_CERT", &crt), ("MESH_KEY", &key)]].concat()).mesh;
+    assert!(mesh.prefers_certificate && !mesh.takes_bearer);
+    assert!(refusals(&hub)[0].starts_with("MESH_AUTH (--mesh-auth): certificate needs a certificate"));
+    let refused = refusals(&[("MESH_AUTH", "mtls")]);
+    assert!(refused[0].contains("set challenge, certificate, or both"), "{refused:?}");
+}

@@ -82,7 +82,7 @@ impl Totals {
             add(&mut totals.errors, &router.errors);
             router.exceeded.iter().for_each(|owner| add(&mut totals.exceeded, owner));
             add(&mut totals.closes, &io.closes);
-            add(&mut totals.refused, &io.handshake_failures);
+            add(&mut totals.refused, &*io.handshake_failures);
             add(&mut totals.latency, &router.latency);
             add(&mut totals.turns, &io.turns.counts);
             totals.busy.push(io.busy_micros);
@@ -307,7 +307,7 @@ mod tests {
     fn ten_minutes_of_the_largest_samples_fit() {
         let mut shard = ShardReading::default();
         shard.io.closes = [99; CloseReason::ALL.len()];
-        shard.io.handshake_failures = [99; HandshakeFailure::ALL.len()];
+        shard.io.handshake_failures = shard::FailureCounts([99; HandshakeFailure::ALL.len()]);
         shard.router.failed = [99; ErrorCode::ALL.len()];
         shard.router.exceeded = [[99; BudgetItem::ALL.len()]; 2];
         shard.router.latency = [999; RouterStats::LATENCY_BOUNDS.len() + 1];

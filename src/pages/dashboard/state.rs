@@ -260,7 +260,7 @@ impl TlsBody {
     pub(super) fn of(facts: &TlsFacts, now: SystemTime) -> Self {
         let acme = facts.acme().map(crate::acme::AcmeFacts::view).unwrap_or_default();
         let certificates = facts.certificates();
-        let listed = certificates.facts().iter().map(|certificate| CertificateBody {
+        let listed = certificates.iter().map(|certificate| CertificateBody {
             file: cut(&certificate.file.display().to_string()),
             names: certificate.names.iter().take(4).map(|name| cut(name)).collect(),
             days_left: (certificate.seconds_left(now) / 8_640.0).floor() / 10.0,
@@ -305,6 +305,7 @@ mod tests {
             queued_bytes: 1 << 24,
             saturated: false,
             legacy: false,
+            auth: proto::LinkAuth::Token,
             since: Duration::ZERO,
         };
         let hub = |n: usize| HubView {

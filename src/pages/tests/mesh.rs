@@ -44,6 +44,7 @@ fn link(id: u64, n: u8, address: &str, url: Option<&str>) -> LinkView {
         queued_bytes: 7,
         saturated: false,
         legacy: false,
+        auth: proto::LinkAuth::Token,
         since: Duration::ZERO,
     }
 }
@@ -214,7 +215,7 @@ fn hubstats_show_the_routes_to_hubs_and_the_lost_hubs() {
     assert_eq!(
         body["links"][1],
         json!({"address": "10.0.0.2:55555", "dialed": false, "hub": hub_id(2).to_string(), "legacy": false,
-            "queuedBytes": 7, "ready": true, "rttMs": 1.5, "saturated": false, "url": null})
+            "auth": "token", "queuedBytes": 7, "ready": true, "rttMs": 1.5, "saturated": false, "url": null})
     );
     assert_eq!(
         body["redis"],

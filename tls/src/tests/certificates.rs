@@ -242,3 +242,95 @@ fn facts_and_stamps_match_the_files() {
     std::fs::remove_file(files.0.join("v2/a.crt")).unwrap();
     assert_ne!(FileStamps::of(&mounted), after);
 }
+
+/// A CA with this common name.
+fn authority(name: &str) -> rcgen::CertifiedIssuer<'static, rcgen::KeyPair> {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A certificate of this authority for `name`.
+fn issued(files: &Files, authority: &rcgen::CertifiedIssuer<'_, rcgen::KeyPair>, name: &str) -> PairFiles {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, authority).unwrap();
+    PairFiles {
+        certificate: files.write(&format!("{name}.crt"), &made.pem()),
+        key: files.write(&format!("{name}.key"), &key.serialize_pem()),
+    }
+}
+
+#[test]
+fn only_link_connections_ask_for_a_certificate_and_none_is_resumed() {
+    let files = Files::new("links");
+    let pairs = [files.pair("a", &["localhost"])];
+    let (one, two) = (authority("one"), authority("two"));
+    let load = |text: &str| ClientAuthorities::load(&files.write("clients", text)).unwrap();
+    let own = issued(&files, &one, "hub");
+    let certificate = ClientCertificate::new(Arc::new(ClientCertificate::load(&own).unwrap()));
+    for version in BOTH {
+        let acceptor = acceptor(&pairs).with_authorities(&load(&one.pem())).unwrap();
+        let config = |presents: bool| {
+            let mut config = client_config(&pairs, &[version]);
+            if presents {
+                config.client_auth_cert_resolver = certificate.resolver();
+            }
+            Arc::new(config)
+        };
+        let shaken = |config: &Arc<ClientConfig>, is_link: bool| {
+            let mut pair = Pair::new(&acceptor, config, "localhost", usize::MAX);
+            if is_link {
+                pair.server = acceptor.link_connection().unwrap();
+            }
+            pair.carry().map(|()| (pair.server.is_certified(), pair.server.is_resumed()))
+        };
+        let hub = config(true);
+        assert_eq!(shaken(&hub, true).unwrap(), (true, false));
+        assert_eq!(shaken(&hub, true).unwrap(), (true, false), "link connections issue no tickets");
+        assert_eq!(shaken(&config(false), true).unwrap(), (false, false));
+        // Other connections ask for no certificate, and issue tickets that link connections do not accept.
+        assert_eq!(shaken(&hub, false).unwrap(), (false, false));
+        assert_eq!(shaken(&hub, false).unwrap(), (false, true));
+        assert_eq!(shaken(&hub, true).unwrap(), (true, false));
+        acceptor.replace_authorities(&load(&two.pem())).unwrap();
+        let error = shaken(&hub, true).unwrap_err();
+        let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
+        assert!(matches!(fault, Some(Fault::ClientCertificate(why)) if why.contains("MESH_CLIENT_CA")), "{error}");
+        acceptor.replace_authorities(&load(&(two.pem() + &one.pem()))).unwrap();
+        assert_eq!(shaken(&hub, true).unwrap(), (true, false));
+        // The hub presents its new certificate in new connections.
+        let of_two = issued(&files, &two, "hub-of-two");
+        certificate.replace(Arc::new(ClientCertificate::load(&of_two).unwrap()));
+        acceptor.replace_authorities(&load(&two.pem())).unwrap();
+        assert_eq!(shaken(&hub, true).unwrap(), (true, false));
+        certificate.replace(Arc::new(ClientCertificate::load(&own).unwrap()));
+    }
+}
+
+#[test]
+fn unsafe_authorities_and_unusable_client_certificates_are_refused() {
+    let files = Files::new("clients");
+    let ca = authority("ca");
+    let public = include_str!("isrg-root-x2.pem");
+    for (text, expected) in [
+        ("", "has no certificate"),
+        ("hello", "has no certificate"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot be read"),
+        (&*std::fs::read_to_string(issued(&files, &ca, "hub").certificate).unwrap(), "is not a CA: use"),
+        (public, "has a public CA, of which anyone can get a certificate: use"),
+        (&(ca.pem() + public), "has a public CA"),
+    ] {
+        let error = ClientAuthorities::load(&files.write("wrong", text)).unwrap_err();
+        assert!(error.problem.contains(expected), "{error}");
+    }
+    assert!(ClientAuthorities::load(&files.0.join("nowhere")).unwrap_err().problem.contains("cannot be read"));
+    assert_eq!(ClientAuthorities::load(&files.write("ca", &ca.pem().repeat(2))).unwrap().facts().len(), 2);
+    let own = PairFiles {
+        certificate: files.write("ca.crt", &ca.pem()),
+        key: files.write("ca.key", &ca.key().serialize_pem()),
+    };
+    let error = ClientCertificate::load(&own).unwrap_err();
+    assert!(error.problem.contains("has a CA certificate"), "{error}");
+    assert!(ClientCertificate::load(&issued(&files, &ca, "good")).is_ok());
+}
