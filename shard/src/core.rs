@@ -37,7 +37,7 @@ use tracing::debug;
 use crate::Gauges;
 use crate::clock::Clock;
 use crate::drain::Draining;
-use crate::fair::{Fair, Meter};
+use crate::fair::{Fair, Loudness, Meter};
 use crate::queue::Pool;
 use crate::session::{Arrival, Counted, Newcomer, SocketSession};
 use crate::socket::Writer;
@@ -103,6 +103,8 @@ pub(crate) struct Core {
     dirty_bytes: usize,
     /// Whether so much is queued that sessions with expensive turns are not read until half of it is written.
     behind: bool,
+    /// The output that letters cause.
+    mail: Loudness,
     /// The order in which sessions are read.
     fair: Fair,
     flusher: Option<Waker>,
@@ -206,6 +208,7 @@ impl Core {
             dirty: 0,
             dirty_bytes: 0,
             behind: false,
+            mail: Loudness::default(),
             fair: Fair::default(),
             flusher: None,
             outboxes: Outboxes::new(shards.into(), meshed),
@@ -262,13 +265,13 @@ impl Core {
     /// Charges a session for the turn that it has just had.
     pub(crate) fn charge(&mut self, id: SessionId) {
         self.now();
-        let cost = self.turn.cost();
+        let (cost, output) = (self.turn.cost(), self.turn.output_cost());
         let Self { slots, fair, .. } = self;
         let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
         match slot.and_then(|slot| slot.session.as_mut()) {
-            Some(session) => fair.charge(&mut session.meter, cost),
+            Some(session) => fair.charge(&mut session.meter, cost, output),
             // The session has ended in this turn, but its cost still counts in the round.
-            None => fair.charge(&mut Meter::default(), cost),
+            None => fair.charge(&mut Meter::default(), cost, output),
         }
     }
 
@@ -432,6 +435,13 @@ impl Core {
         {
             self.input(Input::Letter(letter), now);
         }
+        self.mail.count(self.turn.output_cost());
+    }
+
+    /// Whether no letters may be processed, because they would probably add much to the queued output. Letters that
+    /// cause little output, such as signals, do not wait.
+    pub(crate) fn holds_letters(&self) -> bool {
+        self.behind && self.mail.is_loud()
     }
 
     /// Continues work that did not fit into earlier turns. Does nothing if there is no such work, or if other shards

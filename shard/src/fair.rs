@@ -10,13 +10,17 @@
 //! its turn is expected to end. Each round calls sessions from this line. So a quiet session waits for at most one
 //! round, however many others flood the shard, and a flood without competitors has the whole core.
 //!
+//! Sessions whose turns cause much output have a separate line of this kind. While too much output is queued, none of
+//! them is called. The other sessions are still called then, because their turns add little to it. Their turns can be
+//! expensive by mistake: if another process interrupts a turn, the time counts for the session.
+//!
 //! Costs are in nanoseconds. No clock is read here.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use proto::SessionId;
 use proto::limits::{
-    CHEAP_TURN_NANOS, DEAREST_TURN_NANOS, HELD_ROUNDS, LEAST_TURN_NANOS, ROUND_CALLS, ROUND_CHEAP_NANOS,
+    CHEAP_TURN_NANOS, DEAREST_TURN_NANOS, HELD_ROUNDS, LEAST_TURN_NANOS, LOUD_TURNS, ROUND_CALLS, ROUND_CHEAP_NANOS,
     ROUND_DEAR_NANOS, ROUND_DEBT_NANOS,
 };
 
@@ -31,9 +35,34 @@ pub(crate) struct Meter {
     ticket: u32,
     /// Whether the session has not run yet, so that the cost of its turns is unknown.
     is_new: bool,
+    /// The output that the turns of the session cause.
+    loudness: Loudness,
     /// The last round in which the session ran.
     ran_in: u32,
     state: State,
+}
+
+/// Whether turns cause much output. One turn with much output is enough, and [`LOUD_TURNS`] later turns with little
+/// output are necessary for the opposite.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Loudness {
+    /// Number of turns with little output after which the turns no longer count as loud.
+    left: u8,
+}
+
+impl Loudness {
+    /// Turns of which nothing is known.
+    const UNKNOWN: Self = Self { left: 1 };
+
+    /// Whether the next turn may cause much output.
+    pub(crate) fn is_loud(self) -> bool {
+        self.left > 0
+    }
+
+    /// Counts a turn. `nanos` is the estimated cost of the output that it has caused.
+    pub(crate) fn count(&mut self, nanos: u64) {
+        self.left = if nanos > u64::from(CHEAP_TURN_NANOS) { LOUD_TURNS } else { self.left.saturating_sub(1) };
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +75,8 @@ enum State {
     WaitsCheap,
     /// The session is in the line of sessions with expensive turns.
     WaitsDear,
+    /// The session is in the line of sessions with expensive turns that cause much output.
+    WaitsLoud,
     /// The session was called from the line of expensive turns and has not run yet.
     Called,
 }
@@ -54,25 +85,41 @@ impl Default for Meter {
     /// The meter of a new session. Its first turn counts as expensive, so that many new sessions do not delay the
     /// existing ones.
     fn default() -> Self {
-        Self { start: 0, expected: DEAREST_TURN_NANOS, ticket: 0, is_new: true, ran_in: 0, state: State::Free }
+        Self {
+            start: 0,
+            expected: DEAREST_TURN_NANOS,
+            ticket: 0,
+            is_new: true,
+            loudness: Loudness::UNKNOWN,
+            ran_in: 0,
+            state: State::Free,
+        }
     }
 }
 
 impl Meter {
     /// Whether the session has data to read and must wait.
     pub(crate) fn is_waiting(&self) -> bool {
-        matches!(self.state, State::WaitsCheap | State::WaitsDear | State::Called)
+        matches!(self.state, State::WaitsCheap | State::WaitsDear | State::WaitsLoud | State::Called)
     }
 
     fn end(&self) -> u64 {
         self.start + u64::from(self.expected)
     }
 
+    /// The line in which the session waits for an expensive turn.
+    fn line(&self) -> State {
+        if self.loudness.is_loud() { State::WaitsLoud } else { State::WaitsDear }
+    }
+
     /// Records that the session has been called. The caller wakes its task.
     pub(crate) fn call(&mut self) {
-        self.state = if self.state == State::WaitsDear { State::Called } else { State::Free };
+        self.state = if self.state == State::WaitsCheap { State::Free } else { State::Called };
     }
 }
+
+/// Sessions by the expected end of their next turn and their ticket. The values contain the start of the turn.
+type Line = BTreeMap<(u64, u32), (SessionId, u64)>;
 
 /// The lines of a shard's sessions, and the budget of the round.
 #[derive(Debug, Default)]
@@ -85,23 +132,25 @@ pub(crate) struct Fair {
     left: i64,
     /// Cost of all turns of this round.
     used: u64,
-    /// Number of sessions that were called from the line of expensive turns in this round and have not run yet.
+    /// Number of sessions that were called from a line of expensive turns in this round and have not run yet.
     called: usize,
-    /// Number of successive rounds in which no session was called because too much output was queued.
+    /// Number of successive rounds in which no loud session was called because too much output was queued.
     held: u32,
     tickets: u32,
     /// Sessions with expensive turns, by the expected end of the next one. The values contain its start.
-    dear: BTreeMap<(u64, u32), (SessionId, u64)>,
+    dear: Line,
+    /// The same for sessions whose turns cause much output.
+    loud: Line,
     /// Sessions with cheap turns for which the round had no time.
     cheap: VecDeque<SessionId>,
 }
 
 impl Fair {
     /// Whether a session that may have data to read may be read now. Otherwise it waits, and [`Self::begin_round`] will
-    /// call it. `is_held` means that so much output is queued that no expensive turn may add to it.
+    /// call it. `is_held` means that so much output is queued that no session may add much to it.
     pub(crate) fn admits(&mut self, id: SessionId, meter: &mut Meter, is_held: bool) -> bool {
         match meter.state {
-            State::WaitsCheap | State::WaitsDear => return false,
+            State::WaitsCheap | State::WaitsDear | State::WaitsLoud => return false,
             State::Called => {
                 self.called = self.called.saturating_sub(1);
                 // Whether too much output is queued does not matter here: [`Self::begin_round`] has decided to call the
@@ -111,7 +160,7 @@ impl Fair {
                     return true;
                 }
                 // The session keeps its place in the line.
-                meter.state = State::WaitsDear;
+                meter.state = meter.line();
             }
             State::Free | State::Exempt => {
                 meter.start = meter.start.max(self.time);
@@ -121,7 +170,8 @@ impl Fair {
                     meter.state = State::Exempt;
                     return true;
                 }
-                let is_first = self.dear.first_key_value().is_none_or(|(&(end, _), _)| meter.end() < end);
+                let is_first = self.next_end(is_held).is_none_or(|end| meter.end() < end);
+                let is_held = is_held && meter.loudness.is_loud();
                 let is_near = meter.start <= self.time + ROUND_DEAR_NANOS as u64;
                 if is_first && is_near && self.called == 0 && self.left > 0 && !is_held {
                     meter.state = State::Free;
@@ -129,20 +179,33 @@ impl Fair {
                 }
                 self.tickets = self.tickets.wrapping_add(1);
                 meter.ticket = self.tickets;
-                meter.state = if is_cheap { State::WaitsCheap } else { State::WaitsDear };
+                meter.state = if is_cheap { State::WaitsCheap } else { meter.line() };
             }
         }
-        if meter.state == State::WaitsCheap {
-            self.cheap.push_back(id);
-        } else {
-            self.dear.insert((meter.end(), meter.ticket), (id, meter.start));
-        }
+        let line = match meter.state {
+            State::WaitsDear => &mut self.dear,
+            State::WaitsLoud => &mut self.loud,
+            State::Free | State::Exempt | State::WaitsCheap | State::Called => {
+                self.cheap.push_back(id);
+                return false;
+            }
+        };
+        line.insert((meter.end(), meter.ticket), (id, meter.start));
         false
     }
 
-    /// Charges a session for a turn that it was admitted to.
-    pub(crate) fn charge(&mut self, meter: &mut Meter, nanos: u64) {
+    /// The earliest end of a waiting session with expensive turns that may be called.
+    fn next_end(&self, is_held: bool) -> Option<u64> {
+        let end = |line: &Line| line.first_key_value().map(|(&(end, _), _)| end);
+        let loud = if is_held { None } else { end(&self.loud) };
+        end(&self.dear).into_iter().chain(loud).min()
+    }
+
+    /// Charges a session for a turn that it was admitted to. `nanos` is its whole cost, and `output` the part for the
+    /// output that the turn has caused.
+    pub(crate) fn charge(&mut self, meter: &mut Meter, nanos: u64, output: u64) {
         let nanos = nanos.max(LEAST_TURN_NANOS);
+        meter.loudness.count(output);
         self.time = self.time.max(meter.start);
         meter.start += nanos;
         meter.ran_in = self.round;
@@ -167,19 +230,23 @@ impl Fair {
         if self.left <= 0 {
             return;
         }
-        let mut calls = ROUND_CALLS;
-        if is_held && !self.dear.is_empty() {
+        let mut loud_calls = ROUND_CALLS;
+        if is_held && !self.loud.is_empty() {
             self.held += 1;
-            if self.held <= HELD_ROUNDS {
-                return;
-            }
-            calls = 1;
+            loud_calls = usize::from(self.held > HELD_ROUNDS);
         }
-        self.held = 0;
+        if loud_calls > 0 {
+            self.held = 0;
+        }
         let mut latest = u64::MAX;
-        while self.called < calls
-            && let Some(entry) = self.dear.first_entry()
-        {
+        while self.called < ROUND_CALLS {
+            let loud = self.loud.first_entry().filter(|_| loud_calls > 0);
+            let (entry, is_loud) = match (self.dear.first_entry(), loud) {
+                (Some(dear), Some(loud)) if loud.key() < dear.key() => (loud, true),
+                (Some(dear), _) => (dear, false),
+                (None, Some(loud)) => (loud, true),
+                (None, None) => break,
+            };
             let start = entry.get().1;
             // A session that was called in this round may enter the line again with an earlier end than this session.
             // So this session waits for a later round.
@@ -187,6 +254,7 @@ impl Fair {
                 break;
             }
             latest = latest.min(start + ROUND_DEAR_NANOS as u64);
+            loud_calls -= usize::from(is_loud);
             self.called += 1;
             call(entry.remove().0);
         }
@@ -194,14 +262,17 @@ impl Fair {
 
     /// Whether any session waits to be called.
     pub(crate) fn has_waiting(&self) -> bool {
-        !self.dear.is_empty() || !self.cheap.is_empty()
+        !self.dear.is_empty() || !self.loud.is_empty() || !self.cheap.is_empty()
     }
 
     /// Removes a session that ends. It may still be called once.
     pub(crate) fn remove(&mut self, meter: &Meter) {
-        if meter.state == State::WaitsDear {
-            self.dear.remove(&(meter.end(), meter.ticket));
-        }
+        let key = (meter.end(), meter.ticket);
+        _ = match meter.state {
+            State::WaitsDear => self.dear.remove(&key),
+            State::WaitsLoud => self.loud.remove(&key),
+            State::Free | State::Exempt | State::WaitsCheap | State::Called => None,
+        };
     }
 }
 
@@ -211,7 +282,8 @@ mod tests {
 
     use super::*;
 
-    /// Simulated sessions; all turns of one session have the same cost.
+    /// Simulated sessions; all turns of one session have the same cost. The cost of a flood is the cost of its output,
+    /// and a quiet session causes no output.
     struct Crowd {
         fair: Fair,
         meters: Vec<Meter>,
@@ -257,7 +329,8 @@ mod tests {
             queue.extend(self.ready.drain(..));
             while let Some(n) = queue.pop_front() {
                 if self.fair.admits(id(n), &mut self.meters[n], is_held) {
-                    self.fair.charge(&mut self.meters[n], self.costs[n]);
+                    let output = if n < self.quiet_from { self.costs[n] } else { 0 };
+                    self.fair.charge(&mut self.meters[n], self.costs[n], output);
                     self.used[n] += self.costs[n];
                     cost += self.costs[n];
                     self.longest[n] = self.longest[n].max(std::mem::take(&mut self.waited[n]));
@@ -354,6 +427,39 @@ mod tests {
     }
 
     #[test]
+    fn a_quiet_session_that_was_interrupted_waits_for_few_rounds() {
+        const FLOODS: usize = 500;
+        const ANNOUNCEMENT: u64 = 8_500_000;
+        for is_held in [false, true] {
+            let mut crowd = Crowd::new(vec![ANNOUNCEMENT; FLOODS], vec![10_000]);
+            crowd.rounds(20_000);
+            for interrupted in [DEAREST_TURN_NANOS.into(), ANNOUNCEMENT] {
+                crowd.reset();
+                crowd.costs[FLOODS] = interrupted;
+                crowd.round(is_held);
+                crowd.costs[FLOODS] = 10_000;
+                // The flood may run in one of 16 rounds, because its output is held most of the time.
+                (0..1000).for_each(|n| _ = crowd.round(is_held || n % 16 != 0));
+                let bound = (ROUND_DEBT_NANOS / ROUND_DEAR_NANOS) as u64 + 1;
+                let waited = crowd.longest[FLOODS].max(crowd.waited[FLOODS]);
+                assert!(waited <= bound, "{waited} rounds, held: {is_held}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_is_loud_until_several_turns_have_caused_little_output() {
+        let mut loudness = Loudness::default();
+        assert!(!loudness.is_loud());
+        loudness.count(u64::from(CHEAP_TURN_NANOS) + 1);
+        for _ in 0..LOUD_TURNS {
+            assert!(loudness.is_loud());
+            loudness.count(u64::from(CHEAP_TURN_NANOS));
+        }
+        assert!(!loudness.is_loud());
+    }
+
+    #[test]
     fn an_idle_session_does_not_save_up_time() {
         let mut crowd = Crowd::new(vec![QUANTUM, QUANTUM], vec![]);
         crowd.ready = vec![0];
@@ -394,7 +500,7 @@ mod tests {
             for _ in 0..2000 {
                 crowd.round(false);
                 prop_assert!(crowd.waited.iter().all(|&waited| waited <= bound), "{:?}", crowd.waited);
-                prop_assert!(crowd.fair.dear.len() + crowd.fair.cheap.len() <= costs.len());
+                prop_assert!(crowd.fair.dear.len() + crowd.fair.loud.len() + crowd.fair.cheap.len() <= costs.len());
             }
             for (meter, &used) in crowd.meters.iter().zip(&crowd.used) {
                 prop_assert!(used > 0 && meter.start >= used);

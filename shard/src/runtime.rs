@@ -234,8 +234,8 @@ async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>)
 /// Processes letters from other shards and from the mesh. Pauses while so much output is queued that further presence
 /// would only wait behind it.
 async fn read_mail(core: Rc<RefCell<Core>>, mailbox: mpsc::Receiver<Vec<ToShard>>) {
-    let is_behind = || core.borrow().is_behind();
-    thread::read_mail(mailbox, |letters| core.borrow_mut().letters(letters), is_behind).await;
+    let is_held = || core.borrow().holds_letters();
+    thread::read_mail(mailbox, |letters| core.borrow_mut().letters(letters), is_held).await;
 }
 
 /// Writes queued data: first the letters, because other cores wait for them, then the queues of some sessions.

@@ -52,7 +52,12 @@ impl Turn {
     /// Cost of the turn so far, in nanoseconds: its time at the last reading of the clock, plus an estimate for the
     /// writes that it has caused.
     pub fn cost(&self) -> u64 {
-        self.nanos.get() + self.writes * WRITE_NANOS + self.bytes * BYTE_NANOS
+        self.nanos.get() + self.output_cost()
+    }
+
+    /// The part of [`Self::cost`] that is the estimate for the writes, in nanoseconds.
+    pub fn output_cost(&self) -> u64 {
+        self.writes * WRITE_NANOS + self.bytes * BYTE_NANOS
     }
 
     /// Counts one performed output of the rules, or work of about that size.

@@ -124,15 +124,16 @@ pub const MAILBOX_BATCHES: usize = 64;
 /// waits with its socket.
 pub const HANDOFF_QUEUE: usize = 256;
 
-/// Number of sessions with queued bytes at which a shard stops reading letters, and stops reading sessions with
-/// expensive turns. It continues when half of this number is left. [`FLUSH_BACKLOG_BYTES`] is a second such bound.
-/// Further presence would only wait behind the queued bytes, and would lengthen the queues of peers that read quickly.
+/// Number of sessions with queued bytes at which a shard stops reading the sessions whose turns cause much output, and
+/// the letters if these cause much output. It continues when half of this number is left. Further presence would only
+/// wait behind the queued bytes, and would lengthen the queues of peers that read quickly. [`FLUSH_BACKLOG_BYTES`] must
+/// be reached too.
 ///
 /// Both bounds are necessary, because one write to a session can contain many announcements. One announcement in a
 /// network of 2,000 adds bytes to 2,000 sessions, 600 KB in total. 16 MiB are 27 such announcements.
 pub const FLUSH_BACKLOG: usize = 4 * FLUSH_CHUNK;
 
-/// Number of queued bytes with the same effect as [`FLUSH_BACKLOG`].
+/// Number of queued bytes that must be reached together with [`FLUSH_BACKLOG`].
 pub const FLUSH_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 
 /// Size of the one read buffer that all sessions of a shard share, in bytes.
@@ -191,8 +192,12 @@ pub const ROUND_DEBT_NANOS: i64 = 4 * ROUND_DEAR_NANOS;
 /// Maximum number of waiting sessions that get a turn in one round.
 pub const ROUND_CALLS: usize = 16;
 
-/// Number of rounds after which one session with expensive turns is read even if too much output is queued. Otherwise,
-/// sessions with cheap turns could delay that session without end. During these rounds, the shard has written at least
+/// Number of successive turns with little output (at most [`CHEAP_TURN_NANOS`]) after which a session may be read while
+/// too much output is queued. The expected cost of an expensive turn is forgotten in about as many turns.
+pub const LOUD_TURNS: u8 = 5;
+
+/// Number of rounds after which one session whose turns cause much output is read even if too much output is queued.
+/// Otherwise, sessions with cheap turns could delay that session without end. During these rounds, the shard has written at least
 /// 1024 x [`FLUSH_CHUNK`] queues, or 256 MiB.
 pub const HELD_ROUNDS: u32 = 1024;
 

@@ -6,8 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use std::task::Context;
 
 use proto::limits::{
-    FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, ICE_LOOK, LETTER_BATCH, OUTBOX_HIGH_WATER, RECEIVE_FLOOR_BYTES,
-    SEND_FLOOR_BYTES, SLICE_ROOM,
+    CHEAP_TURN_NANOS, FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, ICE_LOOK, LETTER_BATCH, LOUD_TURNS, OUTBOX_HIGH_WATER,
+    RECEIVE_FLOOR_BYTES, SEND_FLOOR_BYTES, SLICE_ROOM,
 };
 use proto::{
     Budget, Claim, HubId, IceServers, Keys, PeerIncarnation, ResumeKeys, RouterConfig, RouterTuning, ToMesh, Turn,

@@ -70,6 +70,42 @@ async fn many_sessions_with_short_queues_do_not_stop_reading() {
     assert_eq!(core.dirty_bytes, 0, "an ended session waits for nothing");
 }
 
+#[tokio::test]
+async fn letters_wait_for_queued_output_only_if_they_add_much_to_it() {
+    let announce = |data: &str| format!(r#"{{"type":"announce","data":{{"name":"{data}"}}}}"#);
+    const LONG: usize = 15_000;
+    let joined = async |peer: u8, bytes: usize| {
+        let mut core = core_beside(ROOMY, true);
+        let (id, _read, _client) = adopt(&mut core, peer).await;
+        core.input(Input::Message { session: id, text: &announce(&"x".repeat(bytes)) }, core.now());
+        let joined = take_letters(&mut core).into_iter().find_map(|letter| {
+            let ToMesh::Joined(announcement) = letter else { return None };
+            Some(ToShard::Joined(announcement))
+        });
+        joined.expect("the announcement")
+    };
+    let mut core = core(ROOMY);
+    let (id, _read, _client) = adopt(&mut core, 1).await;
+    core.input(Input::Message { session: id, text: &announce("") }, core.now());
+    while core.flush(1) {}
+    core.behind = true;
+    core.letters(&mut [joined(2, 100).await].into_iter());
+    assert!(!core.holds_letters(), "a short announcement");
+    let mut long = Vec::new();
+    for peer in 3..=3 + (CHEAP_TURN_NANOS as usize / LONG) as u8 {
+        long.push(joined(peer, LONG).await);
+    }
+    core.letters(&mut long.into_iter());
+    let queued = core.session_mut(id).expect("open").queued_bytes();
+    assert!(queued > LONG, "{queued} bytes are queued");
+    assert!(core.holds_letters(), "more than 50 KB of announcements");
+    core.behind = false;
+    assert!(!core.holds_letters());
+    core.behind = true;
+    (0..LOUD_TURNS).for_each(|_| core.letters(&mut [].into_iter()));
+    assert!(!core.holds_letters(), "several turns with little output");
+}
+
 #[test]
 fn a_slice_waits_until_few_letters_are_queued_for_each_receiver() {
     let mut core = core_beside(ROOMY, true);
