@@ -1,8 +1,8 @@
 //! Envelopes: the messages between hubs, and their binary form.
 //!
 //! A frame of a link is a sequence of envelopes. Each is `length: u32, kind: u8, body`, with little-endian integers.
-//! Unknown kinds are skipped; [`VERSION`] fixes the rest of the form. A body may have more bytes than this version
-//! knows, which are ignored, and a missing trailing field gets its default.
+//! Envelopes of unknown kinds are skipped. Unknown bytes at the end of a body are ignored. A missing field at the end
+//! of a body gets its default. Any other change of the form requires a new [`VERSION`].
 
 mod form;
 
@@ -21,8 +21,8 @@ pub const VERSION: u16 = 1;
 pub const SUBPROTOCOL: &str = "peerpigeon-mesh.1";
 
 /// The body of the 401 that refuses a link with a missing or wrong token. No other program answers with this text. So a
-/// hub can first dial without its token. The text is part of the protocol, because hubs of version 2.0.0 send these
-/// exact bytes.
+/// hub can send its first request without the token, and prove the token only after this answer. The text is part of
+/// the protocol, because hubs of version 2.0.0 send these exact bytes.
 pub const TOKEN_WANTED: &str = "unauthorized: a link takes this hub's MESH_TOKEN, as a bearer token";
 
 /// A message from one hub to another.
@@ -166,8 +166,8 @@ pub struct Heartbeat {
     /// A random number of the process, which distinguishes two processes with one id. 0 from hubs before 2.1, which do
     /// not send it.
     pub process: u64,
-    /// Hubs to which the sender has links, but from which it receives nothing on any link. No route to the sender leads
-    /// through these hubs.
+    /// Hubs from which the sender receives nothing on the link that it uses. No route to the sender ends with the link
+    /// from one of these hubs.
     pub unheard: Vec<HubId>,
     /// Whether the sender receives nothing on the link over which it sends this heartbeat. It has no meaning in a
     /// forwarded heartbeat.
@@ -229,9 +229,9 @@ pub struct SnapshotRequest {
     pub hub: HubId,
     /// The hub's incarnation.
     pub incarnation: HubIncarnation,
-    /// Number of the last change that the requesting hub has. A neighbour declines the request if its own replica is
-    /// incomplete and not newer than this change. The number is 0 from hubs before 2.1, and if the requesting hub
-    /// doubts its own replica. It has no meaning in a decline.
+    /// Number of the last change that the requesting hub has. A neighbour declines the request if it doubts its own
+    /// replica, or if its replica is incomplete and has no later change. The number is 0 from hubs before 2.1, and if
+    /// the requesting hub doubts its own replica. It has no meaning in a decline.
     pub have: u64,
 }
 
@@ -259,13 +259,14 @@ pub struct SnapshotPart {
 pub struct RouteHeader {
     /// The destination.
     pub to: HubId,
-    /// The destination's incarnation. Another incarnation ignores the envelope.
+    /// The destination's incarnation. Another incarnation does not process the envelope. It answers a signal with
+    /// `unreachable`, and a takeover with "not in use".
     pub to_incarnation: HubIncarnation,
     /// The source.
     pub from: HubId,
     /// The source's incarnation.
     pub from_incarnation: HubIncarnation,
-    /// Number of hubs that have forwarded the envelope, at most [`MAX_HOPS`](crate::limits::MAX_HOPS).
+    /// Number of hubs that have forwarded the envelope, less than [`MAX_HOPS`](crate::limits::MAX_HOPS).
     pub hops: u8,
 }
 
@@ -293,7 +294,8 @@ pub enum Routed {
         peer: PeerId,
         /// The ticket of the question.
         ticket: u64,
-        /// Whether the asked hub's session with this id is alive. If not, that session was closed and the id is free.
+        /// Whether the asked hub has a live session with this id. If not, the id is free: any session with this id was
+        /// closed.
         in_use: bool,
     },
     /// Introduces peers of the two hubs to each other.
@@ -303,7 +305,7 @@ pub enum Routed {
 /// A signal for a peer of another hub.
 #[derive(Clone, Debug)]
 pub struct SignalEnvelope {
-    /// Number of this signal among those from the source to the destination.
+    /// Number of this signal among the signals from the source to the destination.
     pub counter: u64,
     /// Number of the last change of the source's presence when the signal was sent. The destination delivers the signal
     /// only after that change.

@@ -11,7 +11,8 @@ use write::{put_change, put_heartbeat, put_hub, put_routed, put_snapshot, put_te
 use super::{Envelope, EnvelopeKind, Malformed};
 
 impl Envelope {
-    /// Appends the binary form. Lengths are not checked: callers respect the bounds in [`limits`](crate::limits).
+    /// Appends the binary form. Lengths are not checked, so callers must respect the bounds in
+    /// [`limits`](crate::limits).
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&[0, 0, 0, 0, self.kind() as u8]);
@@ -42,7 +43,7 @@ impl Envelope {
         out[start..start + 4].copy_from_slice(&len.to_le_bytes());
     }
 
-    /// Decodes the next envelope at the front of a frame. `None` at its end.
+    /// Removes the next envelope from the front of a frame, and decodes it. Returns `None` at the end of the frame.
     ///
     /// # Errors
     ///
@@ -60,7 +61,7 @@ impl Envelope {
             let kind = body.u8()?;
             let Some(kind) = EnvelopeKind::ALL.get(usize::from(kind)) else { continue };
             let envelope = read_envelope(*kind, &mut body)?;
-            // The body can have more bytes: fields that later releases of this version have added.
+            // The body can have more bytes: fields that later releases with the same `VERSION` have added.
             return Ok(Some(envelope));
         }
     }

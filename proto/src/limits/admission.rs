@@ -3,31 +3,34 @@
 use std::time::Duration;
 
 /// Number of rows of the table that counts the connections of each address (each /64 of IPv6). Each address is counted
-/// in two rows, and is refused if both rows are above a limit. So an address can be refused because of others: one in
-/// 6,700 while a hundred addresses are at their limit, and one in 670,000 while ten are.
+/// in two rows, and is refused if both rows are above a limit. So an address can be refused because other addresses use
+/// its rows: one address in 6,700 while 100 addresses are at their limit, and one in 670,000 while 10 addresses are.
 ///
 /// A row takes 16 B: 256 KiB for a hub.
 pub const ADDRESS_ROWS: usize = 16 * 1024;
 
-/// Default of MAX_CONNECTIONS_PER_ADDRESS, unless two thirds of MAX_CONNECTIONS are less. Further connections are
-/// refused. A school behind one address can have this many peers, while the other places remain for other addresses.
+/// Default of MAX_CONNECTIONS_PER_ADDRESS. If two thirds of MAX_CONNECTIONS are less, they are the default instead.
+/// Further connections of the address are refused. A school behind one address can have this many peers, and other
+/// addresses still have places.
 pub const DEFAULT_ADDRESS_CONNECTIONS: u32 = 512;
 
 /// Minimum of the default of MAX_CONNECTIONS_PER_ADDRESS, however small MAX_CONNECTIONS is.
 pub const LEAST_ADDRESS_CONNECTIONS: u32 = 64;
 
-/// Default of MAX_UNFINISHED_PER_ADDRESS: connections of an address whose first request has not arrived. Further
-/// connections are refused. This is enough for a school whose peers all reconnect at the same moment.
+/// Default of MAX_UNFINISHED_PER_ADDRESS: connections of an address on which no complete request has arrived yet.
+/// Further connections of the address are refused. This is enough for a school whose peers all reconnect at the same
+/// moment.
 pub const DEFAULT_ADDRESS_UNFINISHED: u32 = 512;
 
-/// Default of CONNECT_RATE_PER_ADDRESS, in connections per second. Faster connections are refused.
+/// Default of CONNECT_RATE_PER_ADDRESS, in connections per second. Connections above this rate are refused.
 pub const DEFAULT_ADDRESS_CONNECT_RATE: u32 = 64;
 
 /// Burst of connections of an address, in seconds of its rate: 8 x 64 = 512.
 pub const ADDRESS_BURST_SECS: u64 = 8;
 
-/// Number of recent connections up to which an address counts as quiet. Probes, scrapes and single peers that reconnect
-/// have quiet addresses. A shard that has reached CONNECT_RATE admits quiet addresses from a reserve ([`QUIET_RATE`]).
+/// Number of recent connections up to which an address counts as quiet. The addresses of probes, of scrapes and of
+/// single peers that reconnect are quiet. A shard that has reached CONNECT_RATE admits quiet addresses from a reserve
+/// ([`QUIET_RATE`]).
 pub const QUIET_CONNECTS: u64 = 8;
 
 /// Default of CONNECT_RATE: connections per second that each shard admits. Further connections get 503. If the port
@@ -44,8 +47,8 @@ pub const CONNECT_BURST_SECS: u32 = 2;
 /// is full. They are for probes, scrapes and links.
 pub const QUIET_RATE: u32 = 100;
 
-/// Connections per second that a shard of a full hub admits. They are closed as `max connections`, unless they replace
-/// a session with the same id. Further connections get 503 before anything is read.
+/// Connections per second that a shard of a full hub admits. An admitted connection can replace a session with the same
+/// id. Otherwise it is closed as `max connections`. Further connections get 503 before anything is read.
 pub const FULL_RATE: u32 = 100;
 
 /// Refused connections per second that a shard answers with 503. Further connections are closed without an answer, so

@@ -10,7 +10,7 @@ pub const BRIDGE_FRAME_BYTES: usize = 64 * 1024;
 /// Maximum number of bytes that are queued for Redis or in flight to it. Further envelopes are dropped and counted as
 /// lost: digests repair presence, and the outcome of a signal is `unknown`.
 ///
-/// Writing them takes 1.6 s at 10 MB/s, less than the lease.
+/// Writing this number of bytes takes 1.6 s at 10 MB/s, which is less than the lease.
 pub const BRIDGE_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bytes of frames at which a pipeline to Redis is full. The last frame of a pipeline can exceed this number.
@@ -26,7 +26,7 @@ pub const BRIDGE_PIPELINES: usize = 8;
 /// lost. The connection to Redis never waits for the bridge, because the answers of Redis arrive on it, too.
 ///
 /// A runtime reads about 1 MiB of one socket in one turn. The smallest frame has about 150 B including the name of its
-/// channel, so a turn reads 7,000 frames; the bound is twice that.
+/// channel, so a turn reads at most 7,000 frames. The bound is about twice this number.
 pub const BRIDGE_INBOX: usize = 16 * 1024;
 
 /// Maximum number of bytes of the messages in [`BRIDGE_INBOX`]. Further messages are dropped and counted as lost. A
@@ -76,7 +76,7 @@ pub const BRIDGE_NODE_TIMEOUT: Duration = Duration::from_secs(4);
 pub const BRIDGE_BACKOFF_MIN: Duration = Duration::from_millis(100);
 
 /// Maximum pause before the bridge reconnects to Redis. It is also the maximum delay of the bridge after Redis has
-/// returned. 1,000 hubs make 300 attempts per second.
+/// returned. While Redis is unreachable, 1,000 hubs together make about 300 attempts per second.
 pub const BRIDGE_BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// Maximum number of frames from the bridge that are queued for the mesh: 64 x 64 KiB = 4 MiB in practice.

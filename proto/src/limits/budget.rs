@@ -7,9 +7,10 @@ use super::*;
 
 /// Default of MESSAGE_RATE: average number of messages per second and session. Further messages get `rate-limited`.
 ///
-/// A peer that joins a mesh of 16 peers sends about 150 messages in its first second. Later, 50 messages per second are
-/// many: a new connection takes about 10 messages in each direction, and a page opens few connections at a time. The
-/// default is four times as high. A message costs about 5 us, so a peer at this rate uses a thousandth of a core.
+/// A peer that joins a mesh of 16 peers sends about 150 messages in its first second. Later, it rarely sends more than
+/// 50 messages per second: a new connection takes about 10 messages in each direction, and a page opens few connections
+/// at a time. The default is four times this number. A message costs about 5 us, so a peer at this rate uses a
+/// thousandth of a core.
 pub const DEFAULT_MESSAGE_RATE: u32 = 200;
 
 /// Default of MESSAGE_RATE_BYTES: average number of bytes of messages per second and session. Further messages get
@@ -34,21 +35,23 @@ pub const DEFAULT_ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
 /// costs 8 MB: the rate allows 3 such joins, or half such a change, per second. 4 MiB take about 10 ms of a core.
 pub const DEFAULT_EVENT_RATE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Default of DISCOVER_RATE: average number of `discover` messages per second and session. Further ones get
-/// `rate-limited`.
+/// Default of DISCOVER_RATE: average number of `discover` messages per second and session. Further `discover` messages
+/// get `rate-limited`.
 ///
 /// A `discover` introduces a page of up to [`MAX_CLOSEST`] members, with an event for both peers of each pair. A peer
-/// that wants to know [`MAX_ACQUAINTANCES`] members needs 16 of the largest pages, and 64 pages of 16.
+/// that wants to know [`MAX_ACQUAINTANCES`] members needs 16 of the largest pages, or 64 pages of 16 members.
 pub const DEFAULT_DISCOVER_RATE: u32 = 4;
 
 /// Default of ERROR_RATE: average number of `error` messages per second and session. Further errors are counted and not
 /// sent. Receipts are always sent.
 pub const DEFAULT_ERROR_RATE: u32 = 20;
 
-/// Default of NETWORK_BUDGETS: the members of a network at one hub may together use as much as this number of sessions.
-/// Beyond that, members that have used more than [`LIGHT_PART`] of their own burst get `rate-limited`.
+/// Default of NETWORK_BUDGETS: the members of a network at one hub may together use the budgets of this number of
+/// sessions. When the network has used them up, members that have used more than an eighth ([`LIGHT_PART`]) of their
+/// own burst get `rate-limited`.
 ///
-/// 64 sessions at their rates send 12,800 messages per second, which take 6 % of a core, and 256 MiB of events.
+/// 64 sessions at their rates send 12,800 messages per second, which take 6 % of a core. They cause 256 MiB of events
+/// per second.
 pub const DEFAULT_NETWORK_BUDGETS: u32 = 64;
 
 /// Maximum of the settings MESSAGE_RATE_BYTES, ANNOUNCE_RATE_BYTES and EVENT_RATE_BYTES.
@@ -56,13 +59,13 @@ pub const LARGEST_MESSAGE_RATE_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Length of a session's burst, in seconds of its rates of messages, bytes, events and pages.
 ///
-/// 25 s of [`DEFAULT_MESSAGE_RATE`] are 5,000 messages: a page that opens 500 connections at once, as many as browsers
-/// allow, sends so many. A peer that joins a network of 16 uses 3 % of this burst. A burst of events is 100 MiB: a join
-/// of a network of 100,000 members takes 60 MB. A burst of pages is 100 `discover` messages.
+/// 25 s of [`DEFAULT_MESSAGE_RATE`] are 5,000 messages. A page sends this number if it opens 500 connections at once,
+/// the maximum in browsers. A peer that joins a network of 16 members uses 3 % of this burst. A burst of events is 100
+/// MiB: a join of a network of 100,000 members takes 60 MB. A burst of pages is 100 `discover` messages.
 pub const BURST_SECS: u64 = 25;
 
-/// Length of a burst of announcements, in seconds of their rate: 1 MiB, a sixteenth of [`DEFAULT_SEND_QUEUE_BYTES`]. It
-/// allows a join of [`DEFAULT_MAX_NETWORKS_PER_PEER`] networks at once with data of the maximum size.
+/// Length of a burst of announcements, in seconds of their rate: 1 MiB, a sixteenth of [`DEFAULT_SEND_QUEUE_BYTES`]. So
+/// a peer can join [`DEFAULT_MAX_NETWORKS_PER_PEER`] networks at once with data of the maximum size.
 pub const ANNOUNCE_BURST_SECS: u64 = 16;
 
 /// Length of a burst of errors, in seconds of their rate: 100 errors.

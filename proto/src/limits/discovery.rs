@@ -25,8 +25,9 @@ pub const MAX_ACQUAINTANCES: usize = 1024;
 /// most 2 x 64 more events.
 pub const MAX_DECLINED: usize = 64;
 
-/// Number of members that are tried one after another if random picks find too few members that the peer does not know
-/// yet. So in a network of fewer members, a new member meets as many members as it requested.
+/// Maximum number of members that are examined one after another. This happens if random picks find too few members
+/// that the peer does not know yet. In a network with fewer members than this number, a peer therefore meets the number
+/// of members that it requested, if they exist.
 pub const PICKS_IN_TURN: usize = 256;
 
 /// Maximum number of pairs in one meeting between hubs. A pair takes 28 B.
@@ -40,5 +41,6 @@ pub const MEETING_PATIENCE: Duration = Duration::from_millis(500);
 /// envelopes per second of 400 B.
 pub const MEETING_AGAIN: Duration = Duration::from_secs(60);
 
-/// Interval between two parts of this sweep over all peers. Each part covers only some of the peers.
+/// Interval between two parts of the sweep that sends these lists ([`MEETING_AGAIN`]). Each part covers only some of
+/// the peers.
 pub const MEETING_SWEEP: Duration = Duration::from_secs(1);

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use super::ACT_TIMEOUT;
 
-/// Maximum number of connections of one listener that are not WebSockets, or not yet. A further connection replaces the
-/// oldest. A shard has one listener per address of HOST: two for `localhost`.
+/// Maximum number of connections of one listener that are not WebSockets, or not WebSockets yet. A further connection
+/// replaces the oldest. A shard has one listener per address of HOST: two for `localhost`.
 ///
 /// A connection takes about 20 KiB while hyper reads a request ([`MAX_REQUEST_HEAD_BYTES`] and the buffers of hyper):
 /// 4,096 x 20 KiB = 80 MiB.
 pub const MAX_HTTP_CONNECTIONS: usize = 4_096;
 
-/// Maximum length of the head of a request, in bytes. Bytes that are read after the head count, too. Longer heads get
-/// 431.
+/// Maximum length of the head of a request, in bytes. Bytes of the body that are read together with the head count,
+/// too. Longer heads get 431.
 pub const MAX_REQUEST_HEAD_BYTES: usize = 16 * 1024;
 
 /// Maximum number of headers of a request. Requests with more headers get 431.
@@ -56,7 +56,7 @@ pub const PAGE_RESERVE_RATE: u32 = 2;
 pub const PAGE_RESERVE_BURST: u32 = 10;
 
 /// Number of slots for the shares of addresses. Addresses with the same keyed hash share a slot: during a flood from 5
-/// addresses, one in 100 other addresses has only the common share.
+/// addresses, one in 100 other addresses shares a slot with one of them, and has only the common [`PAGE_RATE`].
 ///
 /// A slot takes 48 B: 24 KiB for each of the three groups of readers. If all slots are used, their shares allow 1,024
 /// pages per second, which take 2 % of the shard.
@@ -92,13 +92,13 @@ pub const MAX_FORM_BYTES: usize = 4 * 1024;
 /// Maximum number of operators' orders that are queued for the hub's main thread. A further order gets 503.
 pub const MAX_ORDERS: usize = 3;
 
-/// Validity of an operator's login in a browser.
+/// Time for which an operator's login in a browser is valid.
 pub const LOGIN_TIME: Duration = Duration::from_secs(8 * 60 * 60);
 
 /// Time after which a request with a wrong ADMIN_TOKEN is answered, and its connection closed. A request with the right
 /// token is answered without this delay, even if others send wrong tokens from the same address.
 ///
-/// This pause does not protect the token, because clients can guess over many connections. The length of the token
+/// This delay does not protect the token, because clients can guess over many connections. The length of the token
 /// protects it ([`LEAST_ADMIN_TOKEN_BYTES`]).
 pub const WRONG_TOKEN_DELAY: Duration = Duration::from_secs(1);
 

@@ -17,12 +17,13 @@ pub const LEGACY_ECHO: Duration = Duration::from_secs(5);
 
 /// Maximum number of events of each kind within [`LEGACY_ECHO`] that are remembered to recognize the echoes of a Go
 /// hub. An event takes 24 B. Each legacy link remembers three kinds: events sent to it, signals received from it, and
-/// senders of signals sent to it. The mesh remembers one kind: departed peers. At the bound the oldest entry is
-/// dropped. If a departed peer's entry is dropped, a late echo announces the peer again until the link ends.
+/// senders of signals sent to it. The relay remembers one kind for all links: departed peers. At the bound, the oldest
+/// entry is dropped. If a departed peer's entry is dropped, a late echo announces the peer again until the link ends.
 pub const MAX_LEGACY_ECHOES: usize = 8192;
 
-/// Time for which a Go hub's announcement is kept for a peer with another claim. This time is longer than the claim of
-/// a dead peer or hub can last: a lease takes 8 s, and a lost connection is noticed ten seconds after two pings.
+/// Time for which a Go hub's announcement of a peer is kept while another claim to that peer wins. This time is longer
+/// than the claim of a dead peer or hub can last: a lease takes 8 s, and a lost connection is noticed after 60 s at
+/// most.
 pub const LEGACY_WAIT: Duration = Duration::from_secs(120);
 
 /// Maximum number of a Go hub's announcements kept for [`LEGACY_WAIT`], at most [`DEFAULT_MAX_NETWORKS_PER_PEER`] per
@@ -42,6 +43,6 @@ pub const LEGACY_PATIENCE: Duration = Duration::from_secs(2);
 /// Maximum number of announcements queued for one legacy link: about 60 B each. Further announcements reach that Go hub
 /// only after it is linked again.
 ///
-/// Peers that were there before the link do not count. When the link has room, the relay reads them from the presence
-/// of all hubs, [`SNAPSHOT_PEERS`] or [`SLICE_PEERS`] at a time.
+/// Peers that were connected before the link do not count. When the link has room, the relay reads these peers from the
+/// presence of all hubs, [`SNAPSHOT_PEERS`] or [`SLICE_PEERS`] at a time.
 pub const MAX_LEGACY_OWED: usize = 1_000_000;

@@ -141,24 +141,25 @@ pub const DIAL_BACKOFF_NEAR: Duration = Duration::from_secs(2);
 
 const _: () = assert!(DIAL_BACKOFF_NEAR.as_millis() * 4 <= LEASE.as_millis());
 
-/// Time for which a link must be in use to count as having worked. The pause after such a link is the shortest one.
-/// This is half a [`HEARTBEAT`], so that a link that is lost every second is missing for at most a fifth of the time.
+/// Time for which a link must be in use, so that the pause after its loss is only [`DIAL_BACKOFF_MIN`]. Half a
+/// [`HEARTBEAT`] is enough: a link that is lost every second is missing for at most a fifth of the time.
 pub const DIAL_PROVEN: Duration = Duration::from_millis(500);
 
 /// First pause after a dial that reached the dialing hub itself. It doubles up to [`DIAL_OWN_BACKOFF_MAX`].
 pub const DIAL_OWN_BACKOFF_MIN: Duration = Duration::from_secs(1);
 
-/// Maximum pause between two dials to an address that reaches the dialing hub itself. Dials continue because another
-/// hub may answer at the same address later, behind a balancer. They cost one dial per minute.
+/// Maximum pause between two dials to an address that reaches the dialing hub itself. Dials continue because the
+/// address may belong to a balancer, which can lead a later dial to another hub. They cost one dial per minute.
 pub const DIAL_OWN_BACKOFF_MAX: Duration = Duration::from_secs(60);
 
-/// Time for which the hub with the greater id lets the other one dial, after both have learned of each other.
+/// Time for which the hub with the greater id waits before it dials a hub that it has just learned of. Meanwhile the
+/// other hub dials, because one link between two hubs is enough.
 pub const DIAL_COURTESY: Duration = Duration::from_secs(1);
 
 /// Maximum number of addresses to dial, from all sources. A further address is not dialed.
 pub const MAX_DIALS: usize = 1024;
 
-/// Age at which a dial no longer delays others.
+/// Age from which a dial no longer counts in [`MAX_YOUNG_DIALS`], and so no longer delays other dials.
 pub const DIAL_YOUNG: Duration = Duration::from_millis(500);
 
 /// Maximum number of dials younger than [`DIAL_YOUNG`]. Other targets wait.
@@ -173,11 +174,11 @@ pub const MAX_YOUNG_DIALS: usize = 32;
 pub const MAX_DIALS_AT_ONCE: usize = 128;
 
 /// Maximum number of additional attempts to connect, over all dials. An additional attempt is any parallel attempt of a
-/// dial but the first. A dial that gets no additional attempt ends its only attempt after 1.5 s and tries the next
-/// address. With additional attempts, the oldest of [`MAX_CONNECT_ATTEMPTS`] ends at the same age.
+/// dial except its first attempt. A dial that gets no additional attempt ends its only attempt after 1.5 s and tries
+/// the next address. With additional attempts, the oldest of [`MAX_CONNECT_ATTEMPTS`] ends at the same age.
 ///
-/// If a hub may make fewer dials at once, this maximum is a quarter of that number. A dial to a name whose first
-/// address answers needs no additional attempt.
+/// If a hub may make fewer than [`MAX_DIALS_AT_ONCE`] dials at once, this maximum is a quarter of that smaller number.
+/// A dial to a name whose first address answers needs no additional attempt.
 pub const MAX_EXTRA_ATTEMPTS: usize = MAX_DIALS_AT_ONCE / 4;
 
 /// Interval between two look-ups of MESH_DNS.

@@ -28,14 +28,14 @@ pub const LIVE_LINES: usize = 100;
 /// Maximum length of a log line in the live view, in bytes. Fields that do not fit are left out, and the line says so.
 pub const LIVE_LINE_BYTES: usize = 1024;
 
-/// Maximum number of hubs, of links, and of dialed addresses in the state that the live view shows. Further ones are
+/// Maximum number of hubs, of links, and of dialed addresses in the state that the live view shows. Further entries are
 /// only counted.
 ///
 /// An entry takes at most 350 B: 128 x 3 x 350 B = 134 KB.
 pub const LIVE_LISTED: usize = 128;
 
 /// Maximum number of networks, and of members of one network, in the lists of the live view. The largest networks and
-/// the members with the smallest ids are listed; others are only counted.
+/// the members with the smallest ids are listed. All others are only counted.
 ///
 /// A list is one answer of 200 x 350 B = 70 KB, since a network's name has at most 256 B. A shard reads the members in
 /// one turn, which takes 20 us.
@@ -49,7 +49,7 @@ pub const LIVE_NAMES: usize = 200;
 pub const LIVE_STREAMS: usize = 32;
 
 /// Maximum number of bytes of events that a stream writes in a turn. The history keeps the events that a reader has not
-/// read yet, so a slow reader takes the memory of one chunk, and misses the samples that leave the history in the
+/// read yet, so a slow reader takes only the memory of one chunk. It misses the samples that leave the history in the
 /// meantime.
 ///
 /// An event that is longer than this is sent alone.

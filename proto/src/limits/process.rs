@@ -16,7 +16,7 @@ pub const LOG_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 pub const LOG_CHUNK_BYTES: usize = 4096;
 
 /// Additional bytes for the last lines of a process that fails, so that these lines are kept even if the buffer is
-/// full. There are two or three lines of a few hundred bytes.
+/// full. Such a process writes two or three lines of a few hundred bytes.
 pub const LOG_LAST_BYTES: usize = 16 * 1024;
 
 /// Pause after stderr has refused a write, before the next attempt.
@@ -37,8 +37,8 @@ pub const STANDARD_FILES: usize = 8;
 pub const RUNTIME_FILES: usize = 3;
 
 /// Files that are reserved for links and dials: [`MAX_LINKS`], [`MAX_DIALS_AT_ONCE`] and [`MAX_EXTRA_ATTEMPTS`]. Peers
-/// do not use them. If a sixteenth of the files that the process may open is less than this number, only that
-/// sixteenth is reserved, but at least [`SMALLEST_FILE_SHARE`] and two files for each hub to dial.
+/// do not use them. A process that may open few files reserves only a sixteenth of them. This is never less than
+/// [`SMALLEST_FILE_SHARE`], and never less than two files for each hub to dial.
 pub const LINK_FILES: usize = MAX_LINKS + MAX_DIALS_AT_ONCE + MAX_EXTRA_ATTEMPTS;
 
 /// Maximum number of connections to ADMIN_PORT. A further connection replaces the oldest. If the process may open only
@@ -59,7 +59,7 @@ pub const SMALLEST_FILE_SHARE: usize = 8;
 /// Expected time from the stop of a hub until the restarted hub accepts connections. A hub that stops adds this time to
 /// the delay after which its clients should reconnect.
 ///
-/// The process starts in some tens of milliseconds. The rest of the time is for its supervisor (systemd: 100 ms, a
+/// The process starts in some tens of milliseconds. The remaining time is for its supervisor (systemd: 100 ms, a
 /// container: less than a second). Clients that reconnect too early try again with growing pauses.
 pub const RESTART_TIME: Duration = Duration::from_secs(1);
 

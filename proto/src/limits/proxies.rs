@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Maximum length of a head of the PROXY protocol, version 2, in bytes. A connection with a longer head is closed. The
-/// addresses take 36 bytes. The rest are extensions of the proxy, such as the name in a client's certificate.
+/// addresses take 36 bytes. The other bytes are extensions of the proxy, such as the name in a client's certificate.
 pub const MAX_PROXY_HEAD_BYTES: usize = 4 * 1024;
 
 /// Time in which a trusted proxy must send the head of the PROXY protocol. After that, the connection is closed. The

@@ -26,7 +26,8 @@ pub const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
 /// signal over the unanswered route is answered.
 pub const ROUTE_AVOIDED: Duration = Duration::from_secs(10);
 
-/// Maximum number of unanswered signals examined per second and hub, to find two with different targets.
+/// Maximum number of unanswered signals to one hub that are examined per second. A route counts as failed if signals to
+/// two different targets have no outcome, because a single target may only read slowly.
 pub const MAX_UNANSWERED_LOOKED_AT: usize = 1024;
 
 /// Time without a heartbeat of a hub after which its peers leave. It is eight heartbeats, so that a lost link or a
@@ -57,9 +58,9 @@ pub const RIVAL_YIELD: Duration = Duration::from_secs(10);
 /// incarnations of this id would answer each other's answers forever.
 pub const CONTEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Maximum number of such heartbeats of one hub id in [`CONTEST_PAUSE`], to all neighbours together. Further heartbeats
-/// are not sent. Each sent heartbeat is remembered for this time and takes 56 B: 3.5 KiB for each id of two live hubs,
-/// and 3.5 MiB for [`MAX_HUBS`] such ids.
+/// Maximum number of heartbeats of one hub id that are sent in [`CONTEST_PAUSE`] for this reason, to all neighbours
+/// together. Further heartbeats are not sent. Each sent heartbeat is remembered for this time and takes 56 B: 3.5 KiB
+/// for each id that two live hubs have, and 3.5 MiB for [`MAX_HUBS`] such ids.
 ///
 /// In a mesh of n hubs with two live hubs of one id, a hub would send at most n of these heartbeats. The maximum is
 /// enough even for n > 64, because the first heartbeats go to the two hubs, or to their neighbours.
@@ -73,14 +74,15 @@ pub const MAX_CONTEST_HEARTBEATS: usize = 64;
 /// [`GREATEST_TIME_FOLLOWED`].
 pub const GREATEST_TIME: u64 = 1 << 44;
 
-/// Latest incarnation or session of another hub for which a hub chooses a later one: the year 2248. If another
+/// Latest incarnation or session that a hub still exceeds with a later one of its own: the year 2248. If another
 /// incarnation of its own id is later than this year, the hub takes a new id. If a session at another hub is later than
 /// this year, that session keeps its peer's id until it ends.
 pub const GREATEST_TIME_FOLLOWED: u64 = GREATEST_TIME / 2;
 
 /// Maximum number of hubs that a hub remembers, including dead hubs. Heartbeats of further hubs are ignored and
-/// counted, with one exception: if another neighbour has introduced more hubs than the neighbour from which the
-/// heartbeat arrived, a hub that the other neighbour introduced is forgotten instead.
+/// counted. There is one exception: if another neighbour has introduced at least two hubs more than the neighbour that
+/// sent the heartbeat, the new hub replaces a known hub. It replaces a hub that has stopped. If no hub has stopped, it
+/// replaces a hub that the neighbour with the most introductions introduced.
 ///
 /// A hub takes about 1 KiB without its peers, and at most 43 KiB: two lists of [`MAX_NEIGHBOURS`] ids, and two URLs. In
 /// practice, the load of heartbeats limits a mesh to fewer hubs: the hubs of a full mesh send hubs x (hubs - 1)^2
@@ -95,14 +97,14 @@ pub const MAX_NEIGHBOURS: usize = 1024;
 pub const HUB_MEMORY: Duration = Duration::from_secs(600);
 
 /// Maximum number of incarnations of one hub that are remembered after their farewell, until the hub is forgotten. A
-/// further incarnation replaces the oldest. A hub has more only if it is restarted more than four times while a
-/// heartbeat travels around the mesh, which takes seconds.
+/// further incarnation replaces the oldest. A hub has more such incarnations only if it is restarted more than four
+/// times while a heartbeat travels around the mesh, which takes seconds.
 pub const MAX_ENDED_LIVES: usize = 4;
 
 /// Maximum length of a hub's URL, in bytes.
 pub const MAX_HUB_URL_BYTES: usize = 512;
 
-/// Maximum length of a hub's version in its heartbeats, in bytes. Heartbeats with a longer one are malformed.
+/// Maximum length of a hub's version in its heartbeats, in bytes. Heartbeats with a longer version are malformed.
 pub const MAX_VERSION_BYTES: usize = 32;
 
 /// Maximum number of links between the hubs of a signal's sender and its target. Signals that would need more links get
@@ -110,7 +112,8 @@ pub const MAX_VERSION_BYTES: usize = 32;
 pub const MAX_HOPS: u8 = 16;
 
 /// Largest default of MESH_PRESENCE_BYTES: maximum size of the presence of all other hubs together, in bytes. One hub
-/// can use half of this size. Peers and networks beyond it are counted and not stored. Stored peers stay.
+/// can use half of this size. Peers and networks beyond it are counted and not stored. Peers that are already stored
+/// stay.
 ///
 /// A peer counts [`REMOTE_PEER_BYTES`]. A membership counts its `peer-discovered` message and [`MEMBER_BYTES`]. So 1
 /// GiB is enough for 1,000,000 peers of other hubs that are in one network each and announce 50 B: 1,000,000 x (512 B +
@@ -126,9 +129,9 @@ pub const DEFAULT_MESH_PRESENCE_BYTES: usize = 1024 * 1024 * 1024;
 pub const PRESENCE_BYTES_PER_CONNECTION: usize = 128 * 1024;
 
 /// Smallest default of MESH_PRESENCE_BYTES in a process without a memory limit. A hub with few connections can have
-/// large neighbours: this default has room for 64,000 peers of 2 KiB. It is also the default of a hub with 1,000
-/// connections. So a hostile hub that reports 20,000 peers of 16 KiB makes such a hub store 64 MiB. Many invented hubs
-/// together make it store 128 MiB.
+/// large neighbours: this default has room for 64,000 peers of 2 KiB. It is also the default of a hub with up to 1,024
+/// connections. A hostile hub that reports 20,000 peers of 16 KiB makes such a hub store at most 64 MiB. Many invented
+/// hubs together make it store at most 128 MiB.
 pub const LEAST_DEFAULT_PRESENCE_BYTES: usize = 128 * 1024 * 1024;
 
 /// Minimum of MESH_PRESENCE_BYTES, and of the budgets of changes and signals that wait. It has room for 1,000 peers.
@@ -206,8 +209,8 @@ pub const MAX_SNAPSHOT_WAITERS: usize = 64;
 /// takes some seconds, while 1,000 peers per second join and leave.
 pub const MAX_SNAPSHOT_CHANGES: usize = 16 * 1024;
 
-/// Maximum number of snapshots that are being sent to one neighbour. A further request is declined, and the neighbour
-/// asks again.
+/// Maximum number of snapshots that are being sent over one link, or over the bridge. A further request is declined,
+/// and the neighbour asks again.
 pub const MAX_SNAPSHOTS_OUT: usize = 64;
 
 /// Maximum number of peers in a snapshot of one hub. A larger snapshot is dropped, so the peers of its hub stay
@@ -276,7 +279,7 @@ pub const HOLD: Duration = Duration::from_millis(500);
 
 /// Maximum difference between the counter of a signal and the counter of the last delivered signal of its hub. No hub
 /// has more signals in flight. A signal with a greater counter gets `unreachable` and does not advance the receiver's
-/// counter, unless this lasts for [`COUNT_PATIENCE`].
+/// counter. After [`COUNT_PATIENCE`] with only such signals, the receiver adopts their counters.
 pub const MAX_COUNTER_STEP: u64 = MAX_SIGNALS_IN_FLIGHT as u64;
 
 /// Time after which the receiver adopts the counters of a hub's signals, if all of them are lower than its own counter
@@ -285,7 +288,8 @@ pub const MAX_COUNTER_STEP: u64 = MAX_SIGNALS_IN_FLIGHT as u64;
 /// A link that delivers nothing is closed after [`LINK_PATIENCE`], so no delayed signal can arrive after the same time.
 pub const COUNT_PATIENCE: Duration = LINK_PATIENCE;
 
-/// Time for which outcomes without a receipt are collected before they are sent together.
+/// Time for which outcomes are collected before they are sent together. Failures, and outcomes for which a sender
+/// waits, are sent immediately.
 pub const OUTCOME_DELAY: Duration = Duration::from_millis(20);
 
 /// Maximum number of outcomes in one envelope. An outcome takes 9 B.

@@ -7,11 +7,11 @@ use std::time::Duration;
 /// [`ANNOUNCE_FLOOR_BYTES`] in total.
 ///
 /// Each hub of the mesh stores an announcement as its `peer-discovered` message, which is 250 B longer than the data,
-/// plus [`MEMBER_BYTES`]. The worst case of a hub is hubs x (budget + MAX_CONNECTIONS x floor) = 3 x (256 MiB + 1,000 x
-/// 2 KiB) = 774 MiB.
+/// plus [`MEMBER_BYTES`]. The worst case of a hub is hubs x (budget + MAX_CONNECTIONS x floor). In a mesh of three hubs
+/// this is 3 x (256 MiB + 1,000 x 2 KiB) = 774 MiB.
 pub const DEFAULT_ANNOUNCE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 
-/// Bytes that a membership counts in ANNOUNCE_BUDGET_BYTES in addition to its message. They stand for its entries in
+/// Bytes that a membership counts in ANNOUNCE_BUDGET_BYTES in addition to its message. They account for its entries in
 /// the rosters, about 100 B per shard and hub, and for the announcement's own fields.
 pub const MEMBER_BYTES: usize = 256;
 
@@ -69,8 +69,8 @@ pub const RESUME_PRECEDENCE: Duration = Duration::from_secs(120);
 /// digits are 128 bits.
 pub const LEAST_RESUME_TOKEN_BYTES: usize = 32;
 
-/// Number of members of the roster that a new member receives at a time. Before the next members, its queue is checked
-/// for room again.
+/// Number of members of the roster that a new member receives at a time. Before the next members are sent, the new
+/// member's queue is checked for room again.
 ///
 /// 128 x 250 B = 32 KB, about half of a default socket send buffer.
 pub const ROSTER_CHUNK: usize = 128;
@@ -82,8 +82,8 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 pub const PONG_GRACE: Duration = Duration::from_secs(10);
 
 /// Number of outputs of a router after which a turn of its shard ends. The letter, message or network that exceeds this
-/// number is still completed. The rest of a batch of letters, of the bytes read from a socket, or of the networks that
-/// a session leaves is processed after all other ready tasks.
+/// number is still completed. The remaining letters of a batch, bytes of a socket, or networks that a session leaves
+/// are processed after all other ready tasks.
 ///
 /// 4,096 x 0.25 us = 1 ms. One event in a network can exceed this number, because each member on this shard gets a
 /// frame: 6,250 members (of 100,000 on 16 shards) take 1.6 ms.

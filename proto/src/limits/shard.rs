@@ -13,7 +13,7 @@ pub const DEFAULT_SEND_QUEUE_FRAMES: usize = 32 * 1024;
 /// Default of SEND_QUEUE_BYTES: maximum number of bytes queued for one session. A session with more bytes is closed
 /// with 4003.
 ///
-/// 10,000 leaves take 10,000 x 300 B = 3 MB. The rest is for large messages.
+/// 10,000 leaves take 10,000 x 300 B = 3 MB. The remaining 13 MB are for large messages.
 pub const DEFAULT_SEND_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Default of SEND_BUDGET_BYTES: maximum number of bytes queued for all sessions of the hub together. While a shard
@@ -49,8 +49,9 @@ pub const SHORT_READ_BYTES: usize = 16 * 1024;
 pub const SIGNAL_QUARTERS: usize = 3;
 
 /// Bytes that the signals of each sender may fill in a target's queue while there is any room for signals. Beyond these
-/// bytes, senders share half of the room for signals, and each may fill at most half of what the others leave of it. So
-/// one sender fills at most a quarter of the room. Further signals get `slow-peer`, and the target stays connected.
+/// bytes, senders share half of the room for signals. Each sender may fill at most half of the part of this half that
+/// other senders leave free. So one sender fills at most a quarter of the room. Further signals get `slow-peer`, and
+/// the target stays connected.
 ///
 /// Of the 12 MiB for signals, one sender fills at most 3 MiB, the next one 1.5 MiB, and so on. 6 MiB remain for the
 /// small shares of this size: 384 senders with two offers each. To block another sender's signals, an attacker needs
@@ -89,12 +90,12 @@ pub const CONTROL_LANE_BYTES: usize = 4 * 1024;
 /// With this limit, a socket that accepts bytes shows that the client's TCP has acknowledged earlier bytes.
 pub const SOCKET_UNSENT_BYTES: u32 = 16 * 1024;
 
-/// Length of a frame for many sessions, in bytes, from which a queue holds a reference to it instead of a copy. Shorter
-/// frames are copied: a copy takes less than a tenth of a microsecond, and all copied frames of a queue leave in one
-/// write.
+/// Length of a frame for many sessions, in bytes, from which a queue stores a reference to the frame instead of a copy.
+/// Shorter frames are copied: a copy takes less than a tenth of a microsecond, and all copied frames of a queue leave
+/// in one write.
 pub const SHARED_FRAME_BYTES: usize = 1024;
 
-/// Time for which the hub waits for a client's close frame after it has sent its own.
+/// Time for which the hub waits for a client's close frame after the hub has sent its own close frame.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
 
 /// Number of letters queued for one shard at which the posting shard stops reading frames.
@@ -185,8 +186,8 @@ pub const ROUND_DEAR_NANOS: i64 = 500_000;
 /// Cost of a round's turns above which sessions with cheap turns also wait for the next round, in nanoseconds.
 pub const ROUND_CHEAP_NANOS: u64 = 4_000_000;
 
-/// Maximum cost of a round's expensive turns that is charged to the next rounds, in nanoseconds. A turn that costs more
-/// delays later expensive turns by its writes: see [`FLUSH_BACKLOG`].
+/// Maximum excess cost of a round's expensive turns that is subtracted from the budgets of the next rounds, in
+/// nanoseconds. A turn that costs more delays later expensive turns by its writes: see [`FLUSH_BACKLOG`].
 pub const ROUND_DEBT_NANOS: i64 = 4 * ROUND_DEAR_NANOS;
 
 /// Maximum number of waiting sessions that get a turn in one round.
@@ -208,14 +209,14 @@ pub const NETWORKS_CHUNK: usize = 4_096;
 pub const TICK: Duration = Duration::from_millis(100);
 
 /// Time without a [`TICK`] after which a thread assumes that the process was stopped. Bytes that arrived during the
-/// stop are read before silence counts.
+/// stop are read before a connection counts as silent.
 pub const NOTICED_STOP: Duration = Duration::from_secs(1);
 
 const _: () = assert!(NOTICED_STOP.as_millis() == 10 * TICK.as_millis());
 
 /// Maximum number of commands queued for a shard: a drain, its end, and an operator's order. The hub gives a shard an
-/// operator's order only after the previous one. A further command is not executed. If it is an order, the operator
-/// gets the answer that the outcome is unknown.
+/// operator's order only after the previous one. A further command is not executed. If the command is an order, the
+/// operator gets the answer that the outcome is unknown.
 pub const SHARD_COMMANDS: usize = 4;
 
 /// Time in which the shards must execute an operator's order. After that, the answer to the operator says that the
@@ -240,6 +241,6 @@ pub const ICE_LOOK: Duration = Duration::from_secs(60);
 /// A server has about 100 B, so the limit allows about forty servers. Browsers warn if there are more than four.
 pub const MAX_ICE_SERVERS_BYTES: usize = 4096;
 
-/// Maximum number of TURN_URLS. A longer list is refused. Every client receives all of them, and receives them twice if
-/// TURN_SECRET_ALSO is set: once for each secret.
+/// Maximum number of TURN_URLS. A longer list is refused. Every client receives all TURN_URLS. If TURN_SECRET_ALSO is
+/// set, it receives them twice: once for each secret.
 pub const MAX_TURN_URLS: usize = 8;

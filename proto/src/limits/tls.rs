@@ -12,7 +12,7 @@ use super::*;
 pub const TLS_TURNS: usize = 1_024;
 
 /// Time limit for the TLS handshake and the first request together. It equals [`REQUEST_HEAD_TIMEOUT`], so TLS gives a
-/// client no additional time. After that, the connection is closed.
+/// client no additional time. After this time, the connection is closed.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = REQUEST_HEAD_TIMEOUT;
 
 /// Time for which a connection refused before its TLS handshake stays open, so that the client can read the reason and

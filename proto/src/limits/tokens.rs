@@ -17,10 +17,10 @@ pub const MAX_GRANT_RULES: usize = 64;
 /// Maximum length of the claim `class`, in bytes. A token with a longer class is refused.
 pub const MAX_GRANT_CLASS_BYTES: usize = 64;
 
-/// Time before the end of a grant at which its session receives `token-expires`. A client needs a round trip to its
-/// identity provider and one to the hub. If a grant ends within twice this time, the warning is sent when half of the
-/// grant's time has passed. So a client is not warned in a loop if its tokens are short-lived, or if it sends the same
-/// token again and again.
+/// Time before the end of a grant at which its session receives `token-expires`. To renew its token, a client needs a
+/// round trip to its identity provider and a round trip to the hub. If a grant ends within twice this time, the warning
+/// is sent when half of the grant's time has passed. So a client is not warned in a loop if its tokens are short-lived,
+/// or if it sends the same token again and again.
 pub const TOKEN_WARNING: Duration = Duration::from_secs(60);
 
 /// Time for which the clock of an identity provider may be ahead: a token is accepted if its `nbf` is in the future by

@@ -20,10 +20,10 @@ use super::super::{
 };
 use super::write::{DELIVERED, FORWARDED};
 
-/// See [`BodyReader::count`].
+/// Greatest number that [`BodyReader::count`] accepts.
 pub(super) const GREATEST_COUNT: u64 = 1 << 62;
 
-/// The rest of an envelope's body, or of a frame.
+/// The unread bytes of an envelope's body, or of a frame.
 pub(super) struct BodyReader<'a>(pub(super) &'a [u8]);
 
 impl<'a> BodyReader<'a> {
@@ -63,8 +63,8 @@ impl<'a> BodyReader<'a> {
         if n > GREATEST_COUNT { Err(Malformed("a number is too great for a counter")) } else { Ok(n) }
     }
 
-    /// Reads a field that earlier releases of this version do not send. Returns the field's default if the body has
-    /// ended.
+    /// Reads a field that earlier releases with the same `VERSION` do not send. Returns the field's default if the body
+    /// has ended.
     fn added<T: Default>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<T, Malformed> {
         if self.0.is_empty() { Ok(T::default()) } else { read(self) }
     }
@@ -99,7 +99,8 @@ impl<'a> BodyReader<'a> {
         Ok(NetworkName::new(self.text(MAX_NETWORK_NAME_BYTES)?))
     }
 
-    /// Reads JSON that is sent to peers. It has the same limits as JSON of a local client.
+    /// Reads JSON that is sent to peers. Its length is limited as for a local client, plus [`DESCRIPTION_ROOM`]. Its
+    /// nesting is not checked.
     fn public(&mut self) -> Result<&'a str, Malformed> {
         let data = self.bytes()?;
         if data.len() > MAX_ANNOUNCE_DATA_BYTES + DESCRIPTION_ROOM {
@@ -256,7 +257,7 @@ fn read_snapshot(body: &mut BodyReader<'_>) -> Result<SnapshotPart, Malformed> {
     Ok(SnapshotPart { hub, incarnation, seq, digest, part, last, peers })
 }
 
-/// The sender's standing. Hubs of version 2.0.0 do not send it.
+/// Reads the sender's standing. Hubs of version 2.0.0 do not send it.
 fn read_standing(body: &mut BodyReader<'_>) -> Result<Standing, Malformed> {
     if body.0.is_empty() {
         return Ok(Standing::Unknown);

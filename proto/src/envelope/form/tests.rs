@@ -324,7 +324,7 @@ fn an_envelope_without_a_kind_is_refused() {
 }
 
 #[test]
-fn announced_data_is_checked_like_a_clients() {
+fn announced_data_of_a_hub_must_be_json_of_limited_length() {
     let refused = |data: &[u8]| {
         let mut body = vec![EnvelopeKind::Change as u8];
         body.extend_from_slice(&[0; 20 + 8 + 8 + 20 + 8]);
@@ -561,7 +561,7 @@ fn a_takeover_of_version_2_0_0_ends_before_the_lineage() {
     let route = RouteHeader { to: hub, to_incarnation: incarnation, from: hub, from_incarnation: incarnation, hops: 0 };
     let lineage = Lineage { root: PeerIncarnation(3), session: PeerIncarnation(4) };
     let asked = Routed::Takeover { peer: hub.0, ticket: 5, resume: Some(lineage), owner: true };
-    // The first body lacks the owner, the second one the lineage and the owner.
+    // The first body lacks the owner. The second body lacks the lineage and the owner.
     for (missing, resume) in [(1, Some(lineage)), (17, None)] {
         let mut bytes = encoded(&[Envelope::Routed(route, Box::new(asked.clone()))]);
         bytes.truncate(bytes.len() - missing);
