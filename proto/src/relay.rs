@@ -65,7 +65,7 @@ use traces::Traces;
 /// Configuration of a relay. It does not change.
 #[derive(Clone, Debug)]
 pub struct RelayConfig {
-    /// This hub's first id. [`Relay::hub`] returns the current one.
+    /// This hub's first id. [`Relay::hub`] returns the current id.
     pub hub: HubId,
     /// The wall clock at this hub's start, in milliseconds since 1970. A time after [`GREATEST_TIME_FOLLOWED`] is
     /// replaced by [`GREATEST_TIME_FOLLOWED`].
@@ -74,9 +74,9 @@ pub struct RelayConfig {
     pub shards: u16,
     /// Random secret of this process. The shards of this process have it, too.
     pub keys: Keys,
-    /// HUB_MESH_NAMESPACE. Only legacy links send it.
+    /// The setting HUB_MESH_NAMESPACE. The relay sends it only on legacy links.
     pub namespace: String,
-    /// DISCOVERY. All hubs of a mesh have the same value.
+    /// The setting DISCOVERY. All hubs of a mesh have the same value.
     pub discovery: Discovery,
     /// URL at which other hubs can dial this one (MESH_ADVERTISE), of at most
     /// [`MAX_HUB_URL_BYTES`](crate::limits::MAX_HUB_URL_BYTES).
@@ -133,7 +133,7 @@ pub struct Relay {
     busy: BTreeSet<HubId>,
     /// The hub for which the last slice was done.
     last_worked_on: Option<HubId>,
-    /// Whether [`RelayOutput::Unfinished`] was put out and has not been answered.
+    /// Whether [`RelayOutput::Unfinished`] was put out and has not been answered with [`RelayInput::Continue`].
     unfinished: bool,
     discarded: Discarded,
     traces: Traces,
@@ -237,7 +237,7 @@ impl Relay {
         }
     }
 
-    /// Returns the next output. `None` when the input is fully processed.
+    /// Returns the next output. Returns `None` when the input is fully processed.
     pub fn poll_output(&mut self) -> Option<RelayOutput> {
         self.outputs.pop_front().or_else(|| {
             let lost = self.outputs.take_lost();
@@ -268,8 +268,8 @@ impl Relay {
         self.names.outside()
     }
 
-    /// The current incarnation of this hub. It is later than the configured one if other hubs remembered a later
-    /// incarnation of this id.
+    /// The current incarnation of this hub. It is later than the configured incarnation if other hubs remembered a
+    /// later incarnation of this id.
     pub fn incarnation(&self) -> HubIncarnation {
         self.config.incarnation
     }

@@ -25,9 +25,9 @@ pub const MAX_ACQUAINTANCES: usize = 1024;
 /// most 2 x 64 more events.
 pub const MAX_DECLINED: usize = 64;
 
-/// Maximum number of members that are examined one after another. This happens if random picks find too few members
-/// that the peer does not know yet. In a network with fewer members than this number, a peer therefore meets the number
-/// of members that it requested, if they exist.
+/// Maximum number of members that are examined one after another, after random picks have found too few members that
+/// the peer does not know yet. In a network with fewer members, all members are examined. So the peer meets the
+/// requested number of members if there are as many.
 pub const PICKS_IN_TURN: usize = 256;
 
 /// Maximum number of pairs in one meeting between hubs. A pair takes 28 B.

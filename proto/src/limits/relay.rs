@@ -58,9 +58,10 @@ pub const RIVAL_YIELD: Duration = Duration::from_secs(10);
 /// incarnations of this id would answer each other's answers forever.
 pub const CONTEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Maximum number of heartbeats of one hub id that are sent in [`CONTEST_PAUSE`] for this reason, to all neighbours
-/// together. Further heartbeats are not sent. Each sent heartbeat is remembered for this time and takes 56 B: 3.5 KiB
-/// for each id that two live hubs have, and 3.5 MiB for [`MAX_HUBS`] such ids.
+/// Maximum number of heartbeats of one hub id that are sent in one [`CONTEST_PAUSE`] because heartbeats of another
+/// incarnation arrive. It counts the heartbeats to all neighbours together. Further heartbeats are not sent. Each sent
+/// heartbeat is remembered for this time and takes 56 B: 3.5 KiB for each id that two live hubs have, and 3.5 MiB for
+/// [`MAX_HUBS`] such ids.
 ///
 /// In a mesh of n hubs with two live hubs of one id, a hub would send at most n of these heartbeats. The maximum is
 /// enough even for n > 64, because the first heartbeats go to the two hubs, or to their neighbours.

@@ -60,7 +60,7 @@ impl Ahead {
     }
 
     /// Drops changes that the hub has never made. `seq` is its last change according to its heartbeat `beat`. A change
-    /// with a greater number is forged if it arrived [`DOUBT_BEATS`] heartbeats earlier.
+    /// with a greater number counts as forged if it arrived [`DOUBT_BEATS`] heartbeats earlier.
     pub(super) fn forget_unconfirmed(&mut self, beat: u64, seq: u64) {
         if self.changes.last_key_value().is_some_and(|(&last, _)| last > seq) {
             self.changes.retain(|&ahead, (at, change)| {

@@ -33,7 +33,9 @@ impl Relay {
     fn audit_hubs(&self) -> Result<(), String> {
         for (hub, remote) in &self.hubs {
             let called = self.numbers.get(&remote.number);
-            ensure(called == Some(hub), || format!("number {} is of {called:?}, not of {hub:?}", remote.number))?;
+            ensure(called == Some(hub), || {
+                format!("number {} belongs to {called:?}, but must belong to {hub:?}", remote.number)
+            })?;
         }
         let (numbers, hubs) = (self.numbers.len(), self.hubs.len());
         ensure(numbers == hubs, || format!("{hubs} hubs have {numbers} numbers"))?;
@@ -52,7 +54,7 @@ impl Relay {
         let mut introducers = BTreeMap::new();
         self.hubs.values().for_each(|remote| *introducers.entry(remote.introduced_by()).or_default() += 1);
         ensure(introducers == self.introducers, || {
-            format!("{introducers:?} introduced hubs, {:?} counted", self.introducers)
+            format!("{introducers:?} introduced the hubs, but {:?} is counted", self.introducers)
         })?;
         let Budgets { presence, ahead, held } = &self.budgets;
         let used = Kept { presence: presence.used(), ahead: ahead.used(), held: held.used() };
@@ -82,7 +84,9 @@ impl Relay {
                 format!("the claim to {peer:?} is {claim:?}, but its hub has the session {session:?}")
             })?;
         }
-        ensure(shown == self.directory.shown, || format!("{shown} peers are shown, {} counted", self.directory.shown))?;
+        ensure(shown == self.directory.shown, || {
+            format!("the shards know {shown} peers, but {} are counted", self.directory.shown)
+        })?;
         for (hub, remote) in &self.hubs {
             let (awaits, believed) =
                 (|peer: &PeerId| remote.awaits(peer).is_some(), |session| session <= GREATEST_TIME);

@@ -173,8 +173,8 @@ impl Relay {
         self.legacy_reconsiders(peer, [before, holder], cause, now);
     }
 
-    /// The presence of a peer at the hub that holds it. Also `None` if that hub's replica was replaced and no slice has
-    /// processed the peer yet.
+    /// The presence of a peer at the hub with the winning claim. `None` if no hub claims the peer. Also `None` if that
+    /// hub's replica was replaced and no slice has processed the peer yet.
     pub(super) fn presence(&self, peer: &PeerId) -> Option<&Arc<Presence>> {
         let holder = self.directory.holder(peer)?;
         let own = (holder.hub == self.config.hub).then_some(&self.own);
@@ -315,7 +315,10 @@ mod tests {
                 directory.entries.get_or_create(PeerId::from_bytes(bytes));
             }
             let largest = directory.entries.segments.iter().map(HashMap::len).max();
-            assert!(largest.unwrap() < 4 * per_segment, "{largest:?} differ at {place}");
+            assert!(
+                largest.unwrap() < 4 * per_segment,
+                "the largest segment has {largest:?} of the ids that differ at byte {place}"
+            );
             directory = Directory::new(directory.entries.keys);
         }
     }

@@ -134,8 +134,8 @@ impl Relay {
                     return bug!(self.bugs, HubMissing, "late heartbeat of {:?}", beat.hub);
                 };
                 remote.paths.note(via, beat.number, false);
-                // If a heartbeat of the hub itself has a lower number than is known here, another hub has sent a wrong
-                // number.
+                // If a heartbeat that came directly from the hub has a lower number than is known here, another hub has
+                // sent a wrong number.
                 if self.neighbour(via) == Some(beat.hub)
                     && state != Liveness::Ended
                     && number > beat.number + LATE_BEATS
@@ -216,12 +216,12 @@ impl Relay {
         }
     }
 
-    /// Tells a hub that its current incarnation counts as ended here. A hub sends nothing after its farewell, so the
+    /// Informs a hub that its current incarnation counts as ended here. A hub sends nothing after its farewell, so the
     /// farewell was forged, and the hub must begin a later incarnation. If an even later incarnation is known here, it
     /// was forged as well. Its heartbeat is sent instead, so that the hub's next incarnation exceeds it.
     ///
     /// If the ended incarnation is the known one, its farewell was forwarded to all hubs, so only the hub's neighbours
-    /// tell the hub. If the ended incarnation is later than the known one, its farewell arrived before its first
+    /// inform it. If the ended incarnation is later than the known one, its farewell arrived before its first
     /// heartbeat, and was not forwarded. Then the farewell is sent back to the neighbour from which the heartbeat came.
     fn report_end(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let Some(known) = self.hubs.get(&beat.hub).map(|remote| remote.incarnation) else {

@@ -15,7 +15,7 @@ use crate::router::Announcement;
 
 use super::budgets::{membership_bytes, presence_bytes};
 
-/// A hub's presence after the change `seq`. At the hub itself, this is the original. All other hubs hold replicas.
+/// A hub's presence after the change `seq`. The hub itself has the original. All other hubs have replicas.
 #[derive(Debug)]
 pub(super) struct Holding {
     pub(super) seq: u64,
@@ -36,7 +36,7 @@ struct Held<'a> {
     bytes: &'a mut usize,
 }
 
-/// Why a change is not applied, or a heartbeat ignored.
+/// Why a change is not applied, or why a heartbeat is ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PresenceRefusal {
     /// The mesh has more than [`MAX_HUBS`](crate::limits::MAX_HUBS) hubs.
@@ -83,7 +83,8 @@ impl Holding {
     ///
     /// # Errors
     ///
-    /// The limit of peers, of networks or of `most` bytes that the change would exceed. The change is then ignored.
+    /// Returns the limit that the change would exceed: the limit of peers, of networks, or of `most` bytes. The change
+    /// is then ignored.
     pub(super) fn apply(&mut self, change: &Change, most: usize) -> Result<(), PresenceRefusal> {
         self.seq = change.seq;
         let held = self.peers.get(&change.peer).map(|presence| presence.session);

@@ -9,8 +9,8 @@ use crate::route::Hop;
 use crate::router::{ToMesh, ToShard};
 use crate::trace::Span;
 
-/// Inputs of a relay. The documentation of each variant says when it may be passed. The inputs of one link have this
-/// order: `LinkUp` or `LegacyUp`, all others, `LinkDown`. Inputs of an unknown link are ignored.
+/// Inputs of a relay. The documentation of each variant says when it may be passed. The first input of a link is
+/// `LinkUp` or `LegacyUp`, and its last input is `LinkDown`. Inputs of an unknown link are ignored.
 #[derive(Debug)]
 pub enum RelayInput<'a> {
     /// A letter from a shard. It may be passed at any time. Letters of one shard must be passed in the order in which
@@ -93,15 +93,15 @@ pub enum RelayInput<'a> {
         /// The message, of at most [`LINK_MESSAGE_BYTES`](crate::limits::LINK_MESSAGE_BYTES).
         text: &'a str,
     },
-    /// The answer to [`RelayOutput::Unfinished`]. It must be passed once for each of them.
+    /// The answer to [`RelayOutput::Unfinished`]. It must be passed once for each such output.
     Continue,
     /// `true`: this hub begins to drain, so other hubs must not dial it any more. `false`: an operator has ended the
     /// drain.
     Draining(bool),
     /// New figures of this hub, for its heartbeats. This input may be passed at any time.
     Status(Arc<HubStatus>),
-    /// This hub stops now, and its peers have left. This is the last input, and is passed once. Other hubs then do not
-    /// have to wait for the end of the lease.
+    /// This hub stops now, and its peers have left. This is the last input, and is passed once. The relay then sends a
+    /// farewell, so that other hubs do not have to wait for the end of the lease.
     Ending,
 }
 
@@ -158,8 +158,8 @@ pub enum RelayOutput {
     Event(MeshEvent),
     /// A span of a traced signal. There is none before [`Relay::trace`](super::Relay::trace) is called.
     Span(Box<Span>),
-    /// A note for the log: this site found an impossible state for the first time. Only builds without debug assertions
-    /// have this output.
+    /// A note for the log: this place in the code found an impossible state for the first time. Only builds without
+    /// debug assertions have this output.
     Bug(BugNote),
 }
 

@@ -2,7 +2,7 @@
 //!
 //! For the rest of the mesh, the peers behind a legacy link belong to this hub. Their claims are smaller than all
 //! others, so the claim of any other session to an id wins. The Go protocol does not report some events, above all
-//! leaves. The peers concerned leave when the link ends.
+//! leaves. A peer whose leave is not reported leaves when the link ends.
 //!
 //! A Go hub announces a peer to another hub only once. This has two consequences. First, peers that were connected
 //! before the link become known by their first signal. Second, an announcement that cannot take effect yet is kept

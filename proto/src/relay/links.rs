@@ -156,7 +156,7 @@ impl Links {
     /// Chooses the link to a hub: the newest working link to the hub's current incarnation (`present`). A link to
     /// `rival`, another live hub with the same id, comes last.
     ///
-    /// If two links between two hubs are opened at the same moment, the two hubs may choose different ones.
+    /// If two links between two hubs are opened at the same moment, the two hubs may choose different links.
     pub(super) fn choose(&mut self, hub: HubId, present: Option<HubIncarnation>, rival: Option<HubIncarnation>) {
         let links = self.open.iter().filter(|(_, open)| open.hub == hub);
         let is = |open: &LinkState, incarnation| Some(open.incarnation) == incarnation;
@@ -204,8 +204,8 @@ impl Links {
         self.in_use().filter(|(_, link)| self.get(*link).is_some_and(LinkState::is_silent)).map(|(hub, _)| hub)
     }
 
-    /// Records that data arrived on a link. If the link was silent, returns the change. Data still arrives on links of
-    /// a former id of this hub, but these links are unknown.
+    /// Records that data arrived on a link. If the link was silent, returns the change. A link of a former id of this
+    /// hub is unknown, although data still arrives on it.
     pub(super) fn hear(&mut self, link: LinkId, now: Duration) -> Option<Changed> {
         let open = self.open.get_mut(&link)?;
         open.heard_at = now;
@@ -236,7 +236,8 @@ impl Links {
         self.open.values().filter(|open| !open.silent).map(|open| open.heard_at + LINK_SILENCE).min()
     }
 
-    /// Handles a stop of the process: data that arrived on the links during the stop has not been read.
+    /// Handles a stop of the process. Data that arrived during the stop has not been read yet, so the silence of each
+    /// link is counted from now.
     pub(super) fn thaw(&mut self, now: Duration) {
         self.open.values_mut().for_each(|open| open.heard_at = now);
     }
@@ -245,10 +246,12 @@ impl Links {
     pub(super) fn audit(&self) -> Result<(), String> {
         for (hub, link) in &self.used {
             let end = self.hub_of(*link);
-            ensure(end == Some(*hub), || format!("{link:?} is used for {hub:?}, and leads to {end:?}"))?;
+            ensure(end == Some(*hub), || format!("{link:?} is used for {hub:?}, but leads to {end:?}"))?;
         }
         let linked: BTreeSet<HubId> = self.open.values().map(|open| open.hub).collect();
-        ensure(linked.iter().eq(self.used.keys()), || format!("{linked:?} are linked, {:?} are used", self.used))
+        ensure(linked.iter().eq(self.used.keys()), || {
+            format!("{linked:?} are linked, but the links in use are {:?}", self.used)
+        })
     }
 }
 
@@ -310,7 +313,7 @@ mod tests {
             (Some(OLD), None, Some(1), 3),
             (Some(NEW), None, Some(3), 2),
             (Some(OLD), Some(NEW), None, 1),
-            // A spare link to the hub itself is better than one to another hub with its id.
+            // A spare link to the hub itself is better than a working link to another hub with the same id.
             (Some(OLD), Some(NEW), Some(1), 1),
         ] {
             let mut links = links(&[OLD, NEW, NEW]);

@@ -73,8 +73,8 @@ impl Relay {
         self.pass_to_neighbours(via, hub, &Envelope::Farewell(hub, incarnation), now);
     }
 
-    /// Processes a farewell in this hub's own name. Another hub has forged the farewell, or has forwarded a forged one.
-    /// Another process with this id (`rival`) also sends one when it takes a new id.
+    /// Processes a farewell in this hub's own name. Another hub has forged the farewell, or has forwarded a forged
+    /// farewell. Another process with this id (`rival`) also sends such a farewell when it takes a new id.
     fn own_farewell_received(&mut self, incarnation: HubIncarnation, now: Now) {
         if incarnation == self.config.incarnation && self.rival.is_none() && !self.ended {
             self.begin_later_life(incarnation, now);
@@ -181,10 +181,11 @@ impl Relay {
     /// Makes room for one more hub, whose heartbeat arrived over this hop. Returns false if there is no room.
     ///
     /// There is room only if another neighbour has introduced more hubs than the neighbour at this hop will have
-    /// introduced with the new hub. Then the hub that stopped first is forgotten. If no hub has stopped, the choice is
-    /// among the hubs that were introduced by the neighbour that has introduced the most. Of these, the hub with the
-    /// fewest peers is forgotten; if several have equally few, the hub that was introduced last. So a neighbour that
-    /// invents hubs displaces only hubs that it introduced itself.
+    /// introduced with the new hub. Then the hub that stopped first is forgotten. If no hub has stopped, a hub is
+    /// forgotten that the neighbour with the most introductions has introduced. Neither this neighbour itself nor a hub
+    /// with a link to this hub is forgotten. The hub with the fewest peers is chosen, and of several such hubs the one
+    /// that was introduced last. So a neighbour that invents hubs does not displace live hubs of a neighbour that has
+    /// introduced fewer hubs.
     pub(super) fn make_room(&mut self, via: Hop, now: Now) -> bool {
         let introduced = |by: HubId| self.introducers.get(&by).copied().unwrap_or_default();
         let ours = self.neighbour(via).map_or(0, introduced);
@@ -215,7 +216,7 @@ impl Relay {
         is_free
     }
 
-    /// Assigns a number to a hub: the next number after the last assigned one that no hub has.
+    /// Assigns a number to a hub: the next free number after the last assigned number.
     pub(super) fn number(&mut self, hub: HubId) -> u32 {
         loop {
             self.last_number = self.last_number.wrapping_add(1);

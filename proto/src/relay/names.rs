@@ -1,15 +1,16 @@
 //! Translation of hub ids between this hub and the rest of the mesh.
 //!
-//! If two live hubs have one HUB_ID, the one that started later takes a new id while it runs. Its shards have the old
+//! If two live hubs have one HUB_ID, the hub that started later takes a new id while it runs. Its shards have the old
 //! id in every claim, roster and circle, and in letters in transit. Therefore nothing changes inside this hub: it still
 //! uses its first id, and the relay translates the ids in outgoing and incoming envelopes. Outside, the other hub keeps
 //! the first id. Inside, the other hub has another id, its stand-in.
 //!
-//! Ids break ties between claims and decide which hub speaks on the bridge, so the translation keeps their order. The
-//! three ids differ only in their last eight bytes. The new id is greater than the first id by some number, and the
-//! stand-in is less than the first id by the same number. If these bytes wrap around, the order is not kept. Then the
-//! two hubs decide a tie differently: if one peer has a session at each of them, and both sessions began in the same
-//! millisecond, each hub lets the session at the other hub win, and both sessions end.
+//! Ids break ties between claims, and decide which hub forwards envelopes to the bridge. So the translation keeps their
+//! order. The three ids differ only in their last eight bytes. The new id is greater than the first id by some number,
+//! and the stand-in is less than the first id by the same number. If this addition or subtraction overflows, the order
+//! is not kept. Then the two hubs decide a tie differently. A tie occurs if one peer has a session at each of the two
+//! hubs, and both sessions began in the same millisecond. Each hub lets the session at the other hub win, so both
+//! sessions end.
 
 use std::sync::Arc;
 
@@ -46,7 +47,7 @@ impl Names {
         self.outside == self.inside
     }
 
-    /// Takes a new id that is `by` greater than the first.
+    /// Takes a new id that is `by` greater than the first id.
     pub(super) fn rename(&mut self, by: u64) {
         if self.is_plain() {
             self.stand_in = HubId(self.inside.0.shifted(by.wrapping_neg()));

@@ -12,8 +12,8 @@ use crate::route::Hop;
 
 use super::holding::Holding;
 
-/// The snapshots that are sent on a link or on the bridge. There are at most [`MAX_SNAPSHOTS_OUT`], and their parts are
-/// sent in turn.
+/// The snapshots that are sent on a link or on the bridge. There are at most [`MAX_SNAPSHOTS_OUT`]. One part of each
+/// snapshot is sent in turn.
 #[derive(Debug, Default)]
 pub(super) struct SnapshotQueue(VecDeque<OutgoingSnapshot>);
 
@@ -29,8 +29,9 @@ struct OutgoingSnapshot {
     after: Option<PeerId>,
     /// A peer that has been read, but not sent yet.
     next: Option<Arc<Presence>>,
-    /// The state at the start of the snapshot of those peers after `after` that have changed since. `None` if a peer
-    /// was not present then. At most [`MAX_SNAPSHOT_CHANGES`](crate::limits::MAX_SNAPSHOT_CHANGES) peers are kept.
+    /// The peers after `after` that have changed since the start of the snapshot, with their state at the start. `None`
+    /// if a peer was not present at the start. At most [`MAX_SNAPSHOT_CHANGES`](crate::limits::MAX_SNAPSHOT_CHANGES)
+    /// peers are kept.
     before: BTreeMap<PeerId, Option<Arc<Presence>>>,
     parts: u32,
     /// Time at which the neighbour stops waiting for the next part.
@@ -50,7 +51,8 @@ impl OutgoingSnapshot {
         self.before.len() <= most
     }
 
-    /// Reads the next peer of the snapshot into [`Self::next`], unless there is one already. Returns false at the end.
+    /// Reads the next peer of the snapshot into [`Self::next`], if that is empty. Returns false at the end of the
+    /// snapshot.
     fn read(&mut self, held: &BTreeMap<PeerId, Arc<Presence>>) -> bool {
         while self.next.is_none() {
             let from = self.after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -113,8 +115,8 @@ impl SnapshotQueue {
         has_room
     }
 
-    /// The hub whose snapshot sends the next part. Drops snapshots for which the neighbour no longer waits. Returns
-    /// `None` if no snapshot is left.
+    /// The hub whose snapshot must send its next part now. Drops snapshots for which the neighbour no longer waits.
+    /// Returns `None` if no snapshot is left.
     pub(super) fn next_hub(&mut self, now: Duration) -> Option<HubId> {
         self.0.retain(|outgoing| outgoing.deadline > now);
         self.0.front().map(|next| next.request.hub)
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbour_has_one_snapshot_and_all_neighbours_together_a_bounded_number() {
+    fn a_queue_has_one_snapshot_of_each_hub_per_neighbour_and_a_bounded_number() {
         let mut queue = SnapshotQueue::default();
         let held = Holding::new(1);
         assert!((0..2 * MAX_SNAPSHOTS_OUT).all(|_| queue.begin(VIA, request(7), &held, NOW)));

@@ -1,4 +1,4 @@
-//! Presence between hubs. Each hub writes its own presence, and all other hubs hold replicas. Changes are flooded, and
+//! Presence between hubs. Each hub changes its own presence, and all other hubs have replicas. Changes are flooded, and
 //! snapshots repair gaps.
 
 use std::sync::Arc;
@@ -75,7 +75,7 @@ impl Relay {
         }
     }
 
-    /// Counts the bytes that are kept for a hub now in the budgets.
+    /// Updates the budgets with the bytes that are now stored for a hub.
     pub(super) fn account(&mut self, hub: HubId) {
         match self.hubs.get_mut(&hub) {
             Some(remote) => {
@@ -102,8 +102,8 @@ impl Relay {
         }
     }
 
-    /// Applies held changes whose missing predecessor has arrived. A bounded number is applied in this turn, and the
-    /// rest in later turns.
+    /// Applies held changes whose missing predecessor has arrived. A bounded number of changes is applied in this turn,
+    /// and the remaining changes in later turns.
     pub(super) fn catch_up(&mut self, hub: HubId, now: Now) {
         for _ in 0..self.config.tuning.slices.changes {
             let Some(remote) = self.hubs.get_mut(&hub) else {

@@ -22,8 +22,8 @@ pub(super) struct Reach {
 }
 
 impl Relay {
-    /// The first hop to a hub: the direct link, the bridge if there is no direct link, or another hub if there is
-    /// neither.
+    /// The first hop to a hub: the direct link if there is one, otherwise the bridge, otherwise the link to a hub on
+    /// the way.
     ///
     /// A link that does not work in both directions is used only if there is no other route.
     pub(super) fn route(&mut self, hub: &HubId, now: Now) -> Option<Hop> {
@@ -69,8 +69,8 @@ impl Relay {
         // Expected: no heartbeat of the linked hub has arrived yet.
         let Some(remote) = self.hubs.get(hub) else { return spare };
         let bridged = Some(Hop::Bridge(*hub)).filter(|_| self.bridge.is_up() && remote.is_bridged(now.at));
-        // Only hubs on the bridge know which hubs are on it. If the topology has no step to a hub, the hops over which
-        // that hub's heartbeats arrive are used.
+        // Only hubs on the bridge know which other hubs are on the bridge. If the topology has no step to a hub, the
+        // hops over which that hub's heartbeats arrive are used.
         let hops = [bridged, reach.steps.get(hub).copied(), remote.paths.best()];
         let hops = || hops.into_iter().flatten().chain(remote.paths.newest_first());
         let works = |via: &Hop| !self.is_spare(*via) && Some(*via) != avoided;
@@ -97,7 +97,7 @@ impl Relay {
         speaks
     }
 
-    /// Rebuilds the topology when hubs have left the bridge.
+    /// Discards the topology when hubs have left the bridge. It is rebuilt when it is needed.
     pub(super) fn check_reach(&mut self, now: Now) {
         let gone = |hub: &HubId| self.hubs.get(hub).is_none_or(|remote| !remote.is_bridged(now.at));
         if self.reach.as_ref().is_some_and(|reach| reach.bridged.iter().any(gone)) {

@@ -30,8 +30,8 @@ pub(super) struct Remote {
     pub(super) beat_at: Duration,
     /// Time at which the last link to the hub ended, if there is no link now.
     pub(super) link_lost_at: Option<Duration>,
-    /// Another incarnation of this hub's id, the time at which that incarnation appeared, and whether it was reported.
-    /// It is not accepted while the known incarnation is alive.
+    /// Another incarnation of this hub's id, the time at which that incarnation appeared, and whether `TwoHubs` was
+    /// reported for it. It is not accepted while the known incarnation is alive.
     pub(super) contest: Option<((HubIncarnation, u64), Duration, bool)>,
     pub(super) answers: Answers,
     /// Incarnations that have sent a farewell, in the order of their farewells. At most [`MAX_ENDED_LIVES`] are kept.
@@ -51,8 +51,8 @@ pub(super) struct Remote {
     /// The number of a heartbeat whose change number was lower than the replica's, and the last change of the replica
     /// at that time.
     pub(super) mark: Option<(u64, u64)>,
-    /// Whether this replica is ahead of the hub's later heartbeats. A snapshot with a lower number is then accepted,
-    /// and neighbours' requests for a snapshot of this hub are declined.
+    /// Whether this replica has changes that later heartbeats of the hub do not count. A snapshot with a lower number
+    /// is then accepted, and neighbours' requests for a snapshot of this hub are declined.
     pub(super) doubted: bool,
     pub(super) repair: Repair,
     pub(super) paths: Paths,
@@ -253,7 +253,8 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// Maximum number of heartbeats by which a hop may be behind and still be used.
+    /// Maximum difference between the newest heartbeat and the last heartbeat over a hop. A hop with a greater
+    /// difference is removed.
     const SLACK: u64 = 2 * LEASE.as_secs() / HEARTBEAT.as_secs();
 
     /// Records that a heartbeat arrived over a hop. `first` means that this heartbeat had not arrived over another hop
@@ -369,7 +370,7 @@ mod tests {
         assert_eq!(paths.best(), Some(hops[1]));
         assert_eq!(paths.newest_first().collect::<Vec<_>>(), [hops[2], hops[1]]);
         paths.note(hops[0], 7 + Paths::SLACK, false);
-        assert_eq!(paths.newest_first().count(), 2, "the hop with heartbeat 6 is too far behind");
+        assert_eq!(paths.newest_first().count(), 2, "the last heartbeat over the removed hop, number 6, is too old");
         assert!(paths.newest_first().all(|hop| hop != hops[2]));
     }
 

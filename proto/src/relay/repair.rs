@@ -20,7 +20,7 @@ use super::{budgets, holding};
 pub(super) struct Repair {
     /// Time since which changes are known to be missing. `None` if none are missing.
     behind_since: Option<Duration>,
-    /// Time at which a snapshot is requested.
+    /// Time at which the next snapshot must be requested.
     ask_at: Option<Duration>,
     sync: Option<Sync>,
     /// Neighbours that requested a snapshot of the hub while `sync` was in progress. They are answered when `sync`
@@ -197,7 +197,7 @@ impl Repair {
         self.ask_at.get_or_insert(at);
     }
 
-    /// Records that changes are missing that no envelope in flight contains. A snapshot is requested immediately.
+    /// Records that changes are missing, and that they are not in transit. A snapshot is requested immediately.
     pub(super) fn note_far_behind(&mut self, now: Duration) {
         self.behind_since.get_or_insert(now);
         self.ask_at = Some(now);
@@ -244,8 +244,8 @@ impl Repair {
         (now + GAP_PATIENCE).max(if self.vain > 0 { self.vain_at + pause } else { Duration::ZERO })
     }
 
-    /// Begins a request over the first of these hops that did not fail last. Returns the hop. If there are no hops, the
-    /// request is repeated soon.
+    /// Begins a request over the first of these hops, except the hop of the last failed request. If there is no other
+    /// hop, that hop is used again. Returns the hop. If there are no hops at all, the request is repeated soon.
     pub(super) fn ask(&mut self, hops: impl Iterator<Item = Hop>, now: Duration) -> Option<Hop> {
         let failed = self.failed.take();
         let mut hops = hops.peekable();
@@ -313,8 +313,8 @@ impl Repair {
         self.failed = Some(via);
     }
 
-    /// Records that a snapshot has arrived. Unless the replica then matches a heartbeat, the pause before the next
-    /// request gets longer.
+    /// Records that a snapshot has arrived. The pause before the next request gets longer with each snapshot, until the
+    /// replica matches a heartbeat.
     pub(super) fn note_vain(&mut self, now: Duration) {
         self.vain = self.vain.saturating_add(1);
         self.vain_at = now;

@@ -1,15 +1,15 @@
 //! Handles two live hubs with one id: this hub and another hub, or two other hubs.
 //!
-//! A restarted hub with a fixed HUB_ID learns that other hubs remember its last incarnation, possibly from a later
-//! clock. It then begins an incarnation that is later than the remembered one. It must not do this while another
-//! process still uses the remembered incarnation, or each of the two processes would replace the other forever. An
-//! incarnation is alive if the numbers of its heartbeats grow. If two live hubs have one id, the one that started later
-//! takes a new id (`names`). A third hub keeps the hub that it knows under this id, and forwards the heartbeats of each
-//! of the two hubs to the other.
+//! Other hubs remember the last incarnation of a restarted hub with a fixed HUB_ID. If the clock was set back, that
+//! incarnation is later than the hub's new one. The hub then begins an incarnation that is later than the remembered
+//! one. It must not do this while another process still uses the remembered incarnation. Otherwise each of the two
+//! processes would replace the other forever. An incarnation is alive if the numbers of its heartbeats grow. If two
+//! live hubs have one id, the hub that started later takes a new id (`names`). A third hub keeps the hub that it knows
+//! under this id, and forwards the heartbeats of each of the two hubs to the other.
 //!
-//! Two third hubs can know different hubs under this id. Then each of the two receives heartbeats of the hub that it
-//! does not know, and answers with the last heartbeat of the hub that it knows. The rate of these answers is limited
-//! ([`Answers`]), because otherwise the two would answer each other's answers forever.
+//! Two third hubs can know different hubs under this id. Then each of the two third hubs receives heartbeats of the hub
+//! that it does not know, and answers with the last heartbeat of the hub that it knows. The rate of these answers is
+//! limited ([`Answers`]). Otherwise the two third hubs would answer each other's answers forever.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -29,7 +29,8 @@ use crate::time::Now;
 use super::remote::Paths;
 use super::{Destination, MeshEvent, Relay, RelayOutput};
 
-/// Maximum by which an incarnation is later than the one before it, in milliseconds: about a minute.
+/// Maximum time by which a new incarnation is later than the incarnation that it follows, in milliseconds: about a
+/// minute.
 const LIFE_STEPS: u64 = 1 << 16;
 
 /// Another incarnation of this hub's id, in another process.
@@ -46,7 +47,7 @@ pub(super) struct Rival {
     last_at: Duration,
     /// Time at which another hub last reported this incarnation as the current one.
     recalled_at: Option<Duration>,
-    /// Time at which other hubs first reported this incarnation, or the ended incarnation that this value described
+    /// Time at which other hubs first reported this incarnation, or the ended incarnation that this `Rival` described
     /// before.
     since: Duration,
     /// Whether the other process has identified itself with a hello on a link.
@@ -65,8 +66,8 @@ impl Rival {
     }
 }
 
-/// The heartbeats of one hub that this hub has sent since the current pause began, each because a heartbeat of another
-/// incarnation of that hub had arrived. There are at most [`MAX_CONTEST_HEARTBEATS`].
+/// The heartbeats of one hub id that this hub has sent since the current pause began. Each was sent because a heartbeat
+/// of another incarnation of that id had arrived. There are at most [`MAX_CONTEST_HEARTBEATS`].
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     pause_began: Duration,
@@ -192,7 +193,7 @@ impl Relay {
             }
         } else if alive {
             // The other hub started later, and must take a new id. Hubs before 2.1 do not take a new id. Therefore this
-            // hub takes one after a while.
+            // hub takes a new id after a while.
             if known_for >= RIVAL_YIELD {
                 self.take_new_id(now);
             }
@@ -211,7 +212,8 @@ impl Relay {
         let step = 1 + self.config.keys.0 % LIFE_STEPS;
         let later = than.0.saturating_add(step);
         if later > GREATEST_TIME_FOLLOWED {
-            // No hub would accept an incarnation after this maximum.
+            // A hub never begins an incarnation after this maximum, so that other hubs can still accept later ones
+            // (`GREATEST_TIME`).
             return self.take_new_id(now);
         }
         self.config.incarnation = HubIncarnation(later);
@@ -268,8 +270,8 @@ impl Relay {
         !same_process && heard_lately && !link_ended
     }
 
-    /// Handles a second live hub with the id of a known hub. The known hub is kept, and the second one is notified of
-    /// it.
+    /// Handles a second live hub with the id of a known hub. The known hub is kept. Each of the two hubs receives the
+    /// last heartbeat of the other hub.
     pub(super) fn contest(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "{:?} is contested", beat.hub);
@@ -309,9 +311,10 @@ impl Relay {
         }
     }
 
-    /// Sends the remembered heartbeat of a hub back to that hub. A heartbeat has arrived from the hub that is behind
-    /// the remembered one, for example because the hub's clock was set back. The hub then begins an incarnation that is
-    /// later than the remembered one. The age of the sent heartbeat keeps other hubs from accepting it as new.
+    /// Sends the remembered heartbeat of a hub back to that hub. A heartbeat has arrived from that hub with a lower
+    /// incarnation or number than the remembered one, for example because the hub's clock was set back. The hub then
+    /// begins an incarnation that is later than the remembered one. The age of the sent heartbeat keeps other hubs from
+    /// accepting it as new.
     pub(super) fn recall(&mut self, via: Hop, hub: HubId, now: Now) {
         let Some(remote) = self.hubs.get(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} is recalled");

@@ -131,7 +131,7 @@ impl Relay {
     }
 
     fn forward(&mut self, via: Hop, route: RouteHeader, routed: Routed, now: Now) {
-        // Outcomes and takeovers have a few bytes, so they are forwarded even over full links. A takeover that is not
+        // Outcomes and takeovers are short, so they are forwarded even over full links. A takeover that is not
         // forwarded would be answered as if its destination were gone.
         let large = matches!(routed, Routed::Signal(_) | Routed::Meeting(_));
         let waits = |relay: &Self, next| large && relay.is_saturated(next);
@@ -220,7 +220,7 @@ impl Relay {
         }
     }
 
-    /// Delivers the held signals of a hub whose turn has come.
+    /// Delivers those held signals of a hub that no longer have to wait.
     pub(super) fn release_signals(&mut self, from: HubId, now: Now) {
         while let Some(remote) = self.hubs.get_mut(&from).filter(|remote| remote.is_live())
             && let Some(signal) = remote.inbound.next(remote.holding.seq)
@@ -230,7 +230,7 @@ impl Relay {
         }
     }
 
-    /// Delivers a signal whose turn has come.
+    /// Delivers a signal that is the next one of its hub.
     fn take_in(&mut self, from: HubId, signal: SignalEnvelope, now: Now) {
         let SignalEnvelope { counter, receipt, kind, sender, target, network, frame, standing, .. } = signal;
         self.settle(&target, now);
@@ -376,7 +376,8 @@ impl Relay {
         }
     }
 
-    /// Notifies the sender of the next signal that was lost with its hub. Returns false if there is none.
+    /// Notifies the sender of the next signal that was lost with the target's hub. Returns false if there is no such
+    /// signal.
     pub(super) fn write_off_next(&mut self, to: HubId) -> bool {
         let Some(remote) = self.hubs.get_mut(&to) else {
             bug!(self.bugs, HubMissing, "signals to {to:?} are written off");

@@ -1,9 +1,9 @@
 //! Detects links that carry no data, by missing heartbeats and by reports of the other hub.
 //!
-//! TCP notices a dead path after ten seconds at the earliest, and everything sent until then is lost. But each
-//! neighbour sends one heartbeat per second on every link, even if there are other routes. So a link without received
-//! data for [`LINK_SILENCE`](crate::limits::LINK_SILENCE) does not work. It stays open as a spare link: it is used if
-//! there is no other route, and becomes a normal link again when it works.
+//! A link on a dead path is closed only after ten seconds ([`LINK_PATIENCE`](crate::limits::LINK_PATIENCE)), and all
+//! data sent until then is lost. But each neighbour sends one heartbeat per second on every link, even if there are
+//! other routes. So a link without received data for [`LINK_SILENCE`](crate::limits::LINK_SILENCE) does not work. It
+//! stays open as a spare link: it is used if there is no other route, and becomes a normal link again when it works.
 
 use crate::envelope::Heartbeat;
 use crate::id::{HubId, LinkId};

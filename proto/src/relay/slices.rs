@@ -182,7 +182,7 @@ impl Relay {
         }
     }
 
-    /// Like [`Self::settle`], but also for a peer that the directory does not know at this hub.
+    /// Like [`Self::settle`], but for one hub, and also for a peer to which this hub has no claim in the directory.
     pub(super) fn settle_at(&mut self, hub: HubId, peer: &PeerId, now: Now) {
         if self.busy.is_empty() {
             return;

@@ -108,7 +108,7 @@ impl Relay {
         }
     }
 
-    /// Handles a neighbour's decline: another neighbour is asked, or the same neighbour later.
+    /// Handles a neighbour's decline. This hub then asks another neighbour, or the same neighbour later.
     pub(super) fn snapshot_declined(&mut self, via: Hop, request: SnapshotRequest, now: Now) {
         let remote = self.hubs.get(&request.hub).filter(|remote| remote.incarnation == request.incarnation);
         if remote.is_some_and(|remote| remote.repair.asked() == Some(via)) {
@@ -116,7 +116,7 @@ impl Relay {
         }
     }
 
-    /// Sends the next part of the requested snapshots.
+    /// Sends one part of one of the requested snapshots.
     pub(super) fn send_snapshots(&mut self, transport: Transport, now: Now) {
         let queue = match transport {
             Transport::Link(link) => self.links.queue_mut(link),
@@ -221,7 +221,8 @@ impl Relay {
         self.answer_waiters(hub, now);
     }
 
-    /// Handles a snapshot that was malformed or had a wrong digest.
+    /// Handles a snapshot that is invalid: a part is malformed or exceeds a limit, the digest is wrong, or a known
+    /// change is missing.
     fn refuse_snapshot(&mut self, hub: HubId, now: Now) {
         if let Some(remote) = self.hubs.get_mut(&hub) {
             remote.repair.note_vain(now.at);

@@ -63,8 +63,7 @@ impl Relay {
 
     pub(super) fn takeover_answered(&mut self, peer: PeerId, ticket: u64, in_use: bool) {
         let shard = (ticket >> TICKET_BITS) as u16;
-        // Another hub can answer with any ticket. The shard's number is checked here, and the rest of the ticket by the
-        // shard.
+        // Another hub can answer with any ticket. The shard's number is checked here. The shard checks its own ticket.
         if shard < self.config.shards {
             self.stats.takeovers[usize::from(in_use)] += 1;
             let ticket = ticket & ((1 << TICKET_BITS) - 1);

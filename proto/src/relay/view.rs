@@ -22,7 +22,7 @@ pub struct HubView {
     pub hub: HubId,
     /// The hub's current incarnation.
     pub incarnation: HubIncarnation,
-    /// Whether the hub's lease is valid. Its peers are in the rosters only while the lease is valid.
+    /// Whether the hub's lease is valid. When the lease expires, the hub's peers leave the rosters.
     pub live: bool,
     /// Whether the hub drains.
     pub draining: bool,
@@ -77,7 +77,8 @@ pub struct RelayStats {
     pub late_outcomes: u64,
     /// The number of snapshots sent, and the number of snapshots installed.
     pub snapshots: [u64; 2],
-    /// Snapshots that were refused because of a wrong digest, a wrong or malformed part, or because they were late.
+    /// Snapshots that were refused because of a wrong digest, because of an invalid or unexpected part, or because they
+    /// were late.
     pub snapshots_refused: u64,
     /// Hubs whose lease expired.
     pub hubs_lost: u64,
@@ -100,7 +101,8 @@ pub struct RelayStats {
     pub numbers_refused: u64,
     /// Changes and heartbeats that this hub ignored because of a limit, by the discriminant of the [`PresenceRefusal`].
     pub presence_refused: [u64; PresenceRefusal::ALL.len()],
-    /// Signals that got `unreachable` because too many signals, or too many bytes of them, waited for an earlier one.
+    /// Signals that got `unreachable` because too many signals, or too many bytes of signals, already waited for an
+    /// earlier signal.
     pub signals_not_held: u64,
     /// Spans of signals that were not recorded, because too many signals with a span had no outcome.
     pub spans_dropped: u64,

@@ -44,7 +44,7 @@ impl Relay {
         }
     }
 
-    /// The other hub that holds a peer. Returns `None` if this hub or no hub holds it.
+    /// The hub with the winning claim to a peer. Returns `None` if it is this hub, or if no hub claims the peer.
     fn other_holder(&self, peer: &PeerId) -> Option<HubId> {
         self.directory.holder(peer).map(|claim| claim.hub).filter(|hub| *hub != self.config.hub)
     }
@@ -98,8 +98,8 @@ impl Relay {
             let Some(is_announced) = self.legacy.read_earlier(link, hub, peer) else {
                 return bug!(self.bugs, LegacyLink, "{link:?} reads {peer:?}");
             };
-            // A peer that is now held by another hub than `hub` is announced when that hub's peers are read, or was
-            // announced when it moved.
+            // If a peer is now connected to another hub than `hub`, it is announced when that hub's peers are read, or
+            // was announced when it moved.
             let holder = self.directory.holder(&peer).map(|claim| claim.hub);
             if is_announced && holder == Some(hub.unwrap_or(self.config.hub)) {
                 self.owe_all(link, &peer);
@@ -136,7 +136,7 @@ impl Relay {
         self.settle(peer, now);
         // The peer may have left in the meantime.
         let Some(announcement) = self.membership(peer, network).cloned() else { return 0 };
-        // A bounded peer is not announced, because a Go hub would announce it to all its own peers.
+        // A peer with bounded discovery is not announced, because a Go hub would announce it to all its own peers.
         if self.legacy.has_announced(link, peer) || announcement.is_bounded() {
             return 0;
         }
@@ -162,8 +162,8 @@ impl Relay {
     ) -> Outcome {
         let stay = self.membership(from, &origin.network).map(|announcement| announcement.stay.number);
         if !origin.standing.fits(stay, &origin.network) {
-            // The sender has left. Its signal is not sent, because the Go hub would receive the signal before the
-            // leave.
+            // The stay in which the sender sent this signal has ended, or its announcement has not arrived yet. A
+            // signal is delivered only during that stay.
             return Outcome::Failed(ErrorCode::Unreachable);
         }
         if origin.kind == SignalKind::Signal {

@@ -17,12 +17,12 @@ use super::waiting::Waiting;
 
 /// The legacy links of this hub, and the link through which each peer of a Go hub is reached.
 ///
-/// This type only keeps the state and decides. The relay sends messages and changes this hub's presence. Methods that
-/// take a link and return an `Option` return `None` if there is no such link.
+/// This type stores the state and makes the decisions. The relay sends messages and changes this hub's presence.
+/// Methods that take a link and return an `Option` return `None` if there is no such link.
 #[derive(Debug)]
 pub(in crate::relay) struct Legacy {
     links: BTreeMap<LinkId, LegacyLink>,
-    /// Links that have ended, each with its peers that have not left yet. They leave in slices.
+    /// Links that have ended, each with its peers that have not left yet. These peers leave in slices.
     ended: BTreeMap<LinkId, BTreeSet<PeerId>>,
     /// The link of each peer is the first link that announced the peer. An announcement of the same peer on another
     /// link may be an echo, because Go hubs echo messages. If an echo counted, the peer would stay after its own link
@@ -113,7 +113,7 @@ pub(super) enum Entry {
 }
 
 impl Earlier {
-    /// Whether a peer in the presence of this hub has not been announced yet.
+    /// Whether a peer in the presence of `hub` has not been announced yet. `None` means this hub.
     fn awaits(&self, hub: Option<HubId>, peer: &PeerId) -> bool {
         Position { hub, after: Some(*peer) } > self.read && !self.done.contains(peer)
     }
@@ -171,7 +171,7 @@ impl Legacy {
         self.links.is_empty()
     }
 
-    /// Whether this is a Go hub at the other end of a link.
+    /// Whether this id belongs to a Go hub at the other end of a link.
     pub(super) fn is_hub(&self, hub: HubId) -> bool {
         self.links.values().any(|open| open.hub == hub)
     }
@@ -213,8 +213,8 @@ impl Legacy {
         self.peers.get(peer) == Some(&link)
     }
 
-    /// Records that a Go hub has announced a peer in a network, unless `most` other peers are already recorded at its
-    /// link.
+    /// Records that a Go hub has announced a peer in a network. Returns [`Entry::Full`] if `most` other peers are
+    /// already recorded at its link.
     pub(super) fn enter(&mut self, link: LinkId, peer: PeerId, network: &NetworkName, most: usize) -> Option<Entry> {
         let open = self.links.get_mut(&link)?;
         if open.peers.len() >= most && !open.peers.contains(&peer) {
@@ -258,14 +258,15 @@ impl Legacy {
     // --- announcements to Go hubs --------------------------------------------------------------------------------
 
     /// The links on which a change of a peer is announced now. Two links are excluded: the peer's own link, and a link
-    /// on which the peer is announced later in its turn. `hub` is the other hub to which the peer is connected.
+    /// on which the peer is announced later in its turn. `hub` is the hub to which the peer is connected. `None` means
+    /// this hub.
     pub(super) fn to_announce(&self, hub: Option<HubId>, peer: &PeerId) -> SmallVec<[LinkId; 4]> {
         let awaits = |open: &LegacyLink| open.earlier.as_ref().is_some_and(|earlier| earlier.awaits(hub, peer));
         let links = self.links.iter().filter(|(link, open)| !awaits(open) && !self.has_announced(**link, peer));
         links.map(|(link, _)| *link).collect()
     }
 
-    /// Adds an announcement to the queue of a link, unless it has `most` entries.
+    /// Adds an announcement to the queue of a link. If the queue has `most` entries, the announcement is dropped.
     pub(super) fn owe(&mut self, link: LinkId, peer: PeerId, network: NetworkName, most: usize) -> Option<Owed> {
         let open = self.links.get_mut(&link)?;
         if open.owed.len() >= most {
@@ -324,8 +325,8 @@ impl Legacy {
         }
     }
 
-    /// Decides whether a peer must be announced before the peers that are read earlier. If so, it will not be announced
-    /// again when it is read.
+    /// Decides whether a peer that was connected before the link must be announced now, because it has not been read
+    /// yet. If so, the peer will not be announced again when it is read.
     pub(super) fn hasten(&mut self, link: LinkId, hub: Option<HubId>, peer: &PeerId) -> bool {
         let earlier = self.links.get_mut(&link).and_then(|open| open.earlier.as_mut());
         earlier.is_some_and(|earlier| earlier.awaits(hub, peer) && earlier.done.insert(*peer))
@@ -352,7 +353,7 @@ impl Legacy {
     }
 
     /// Whether a Go hub's announcement of a peer to which another claim exists may be new information, because the
-    /// other claim may belong to a dead hub or connection. If not, the announcement echoes one that a hub of this mesh
+    /// other claim may belong to a dead hub or connection. If not, it echoes an announcement that a hub of this mesh
     /// has sent to Go hubs.
     ///
     /// `is_go_peer` is true if the other claim belongs to a peer behind a legacy link of another hub. The queued
@@ -447,10 +448,14 @@ impl Legacy {
             let behind = open.or_else(|| self.ended.get(link)).is_some_and(|peers| peers.contains(peer));
             ensure(behind, || format!("{peer:?} is not behind {link:?}"))?;
         }
-        ensure(self.ended.values().all(|peers| !peers.is_empty()), || "a link has ended without peers".to_owned())?;
+        ensure(self.ended.values().all(|peers| !peers.is_empty()), || {
+            "an ended link without peers was not removed".to_owned()
+        })?;
         let behind: usize =
             self.links.values().map(|open| &open.peers).chain(self.ended.values()).map(BTreeSet::len).sum();
-        ensure(behind == self.peers.len(), || format!("{behind} peers behind links, {} known", self.peers.len()))
+        ensure(behind == self.peers.len(), || {
+            format!("{behind} peers are behind links, but {} peers are recorded", self.peers.len())
+        })
     }
 }
 

@@ -52,8 +52,8 @@ impl Relay {
                 let hash = self.legacy.signal_hash(kind, &from, &target, &network, data);
                 self.legacy.note_said(link, hash, now.at);
                 let known = self.may_signal(link, from, &network, now);
-                // A Go hub sends the signal to every hub with which it is linked. Only the hub that holds the sender
-                // forwards the signal.
+                // A Go hub sends the signal to every hub with which it is linked. Only the hub with the winning claim
+                // to the sender forwards the signal.
                 if known && self.directory.holder(&from).is_some_and(|holder| holder.hub == self.config.hub) {
                     let mut frame = Vec::new();
                     let range = wire::signal(&mut frame, kind, data, &from, &target, &network, now.wall_ms);
@@ -75,8 +75,8 @@ impl Relay {
     /// Whether this link may send signals for a peer in this network.
     ///
     /// A Go hub does not announce the peers that were connected to it before the link. A peer's first signal in a
-    /// network therefore counts as its announcement in that network, with empty data. There are two exceptions: a peer
-    /// that another hub holds, and a signal that may be an echo.
+    /// network therefore counts as its announcement in that network, with empty data. This is not done for a peer with
+    /// another claim, for a peer that has recently left, for the id of a hub, and for a signal that may be an echo.
     fn may_signal(&mut self, link: LinkId, peer: PeerId, network: &str, now: Now) -> bool {
         let known = self.is_behind(link, &peer);
         if known && self.is_in(&peer, network) {
@@ -90,8 +90,8 @@ impl Relay {
         }
         if !known && let Some(holder) = self.directory.holder(&peer) {
             if holder.is_legacy() && holder.hub != self.config.hub {
-                // The hub that holds the peer may be dead. Then the peer is accepted when the lease of that hub
-                // expires. Until then, the signal is dropped, because this hub does not hold its sender.
+                // The hub with the claim to the peer may be dead. Then the peer is accepted when the lease of that hub
+                // expires. Until then, its signals are dropped, because this hub has no claim to it.
                 self.wait_for(link, peer, network, "null", now);
             }
             return false;
@@ -176,7 +176,8 @@ impl Relay {
         }
     }
 
-    /// Adds a peer of the Go hub to a network, or updates its data. Returns false if there is no room.
+    /// Adds a peer of the Go hub to a network, or updates its data. Returns false if there is no room, or if the data
+    /// is invalid.
     fn legacy_joins(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
         let is_its_own = self.legacy.has_announced(link, &peer);
         let Ok(data) = codec::describe(&peer, Some(data)) else { return false };

@@ -48,8 +48,7 @@ mod tests {
         }
         assert!(
             !recent.holds(0, LEGACY_ECHO) && recent.holds(1, LEGACY_ECHO),
-            "beyond the maximum the oldest is \
-            dropped"
+            "above the maximum, the oldest event is dropped"
         );
         assert_eq!(recent.0.len(), MAX_LEGACY_ECHOES);
     }

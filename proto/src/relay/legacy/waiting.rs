@@ -44,7 +44,7 @@ impl Waiting {
         has_room
     }
 
-    /// Removes expired entries. Examines no other entries, except the first one.
+    /// Removes expired entries. Of the other entries, it examines only the oldest.
     fn expire(&mut self, now: Duration) {
         while let Some((at, ..)) = self.by_age.first()
             && *at + LEGACY_WAIT <= now
@@ -134,7 +134,7 @@ mod tests {
         let millis = |n: usize| Duration::from_millis(n as u64);
         let mut keeps = |n: usize, now| waiting.keep(peer(n), NetworkName::new("n"), "null", now);
         assert!((0..MAX_LEGACY_WAITING).all(|n| keeps(n, millis(n))));
-        // This would take very long if each call examined all entries instead of the oldest.
+        // This would take very long if each call examined all entries instead of only the oldest.
         let full = millis(MAX_LEGACY_WAITING);
         assert!((0..MAX_LEGACY_WAITING).all(|n| !keeps(MAX_LEGACY_WAITING + n, full)));
         assert!(keeps(1, full), "a known announcement is replaced");

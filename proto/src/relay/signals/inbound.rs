@@ -126,8 +126,8 @@ impl Inbound {
         counter > self.taken && (self.taken == 0 || counter - self.taken <= MAX_COUNTER_STEP)
     }
 
-    /// Records an unexpected counter. Returns true if only unexpected counters have arrived for [`COUNT_PATIENCE`], so
-    /// that counting restarts from this counter.
+    /// Records an unexpected counter. Returns true if only unexpected counters that follow each other have arrived for
+    /// [`COUNT_PATIENCE`]. Counting then restarts from this counter.
     fn goes_on_from(&mut self, counter: u64, now: Duration) -> bool {
         let follows = |last: u64| last < counter && counter - last <= MAX_COUNTER_STEP;
         let since = self.astray.filter(|&(_, last)| follows(last)).map_or(now, |(since, _)| since);
@@ -214,10 +214,10 @@ mod tests {
         );
         hold(&mut inbound, 3, 0);
         assert_eq!(inbound.arrives(&signal(3, 0), 0, true, usize::MAX, NOW), Arrival::Repeated);
-        assert!(inbound.next(0).is_none(), "2 is missing");
+        assert!(inbound.next(0).is_none(), "signal 2 is missing");
         assert_eq!(inbound.arrives(&signal(2, 0), 0, true, usize::MAX, NOW), Arrival::Hold, "signal 3 already waits");
         hold(&mut inbound, 2, 7);
-        assert!(inbound.next(6).is_none(), "the sender of 2 is not known yet");
+        assert!(inbound.next(6).is_none(), "the sender of signal 2 is not known yet");
         assert_eq!(inbound.next(7).map(|signal| signal.counter), Some(2));
         assert_eq!(inbound.next(7).map(|signal| signal.counter), Some(3));
         assert_eq!((inbound.position(), inbound.bytes()), ((3, 0), 0));
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(inbound.bytes(), MAX_SIGNALS_HELD * MEMBER_BYTES);
         assert_eq!(inbound.arrives(&signal(last + 1, 0), 0, true, usize::MAX, NOW), Arrival::Full);
         assert_eq!(inbound.due(), Some(NOW + HOLD));
-        assert!(inbound.give_up(0).is_none(), "3 is delivered, not dropped");
+        assert!(inbound.give_up(0).is_none(), "signal 3 is delivered, not dropped");
         assert_eq!(inbound.next(0).map(|signal| signal.counter), Some(3));
         assert_eq!(inbound.arrives(&signal(2, 0), 0, true, usize::MAX, NOW), Arrival::Late { is_answered: true });
         assert_eq!(inbound.arrives(&signal(2, 0), 0, true, usize::MAX, NOW), Arrival::Late { is_answered: false });

@@ -22,7 +22,7 @@ fn arrives(inbound: &mut Inbound, counter: u64, now: Duration) -> Arrival {
     inbound.arrives(&signal(counter, 0, 0), 0, true, usize::MAX, now)
 }
 
-/// The signals from a hub, of which the first was delivered and these others wait.
+/// The signals from a hub: signal 1 was delivered, and these other signals wait.
 fn waiting(others: impl IntoIterator<Item = SignalEnvelope>) -> Inbound {
     let mut inbound = Inbound::default();
     assert_eq!(arrives(&mut inbound, 1, NOW), Arrival::Deliver);
@@ -31,7 +31,7 @@ fn waiting(others: impl IntoIterator<Item = SignalEnvelope>) -> Inbound {
 }
 
 #[test]
-fn the_size_of_waiting_signals_is_that_of_those_that_still_wait() {
+fn only_signals_that_still_wait_count_in_the_size() {
     let size = |bytes: &[usize]| bytes.iter().map(|frame| frame + MEMBER_BYTES).sum::<usize>();
     let mut inbound = waiting([signal(2, 9, 100), signal(3, 0, 20), signal(4, 0, 3), signal(6, 0, 50)]);
     assert_eq!(inbound.bytes(), size(&[100, 20, 3, 50]));
@@ -46,7 +46,7 @@ fn the_size_of_waiting_signals_is_that_of_those_that_still_wait() {
 }
 
 #[test]
-fn the_latest_signals_that_were_given_up_are_answered_when_they_arrive_and_no_others() {
+fn only_the_latest_signals_that_were_given_up_are_answered_when_they_arrive() {
     let most = MAX_SIGNALS_HELD as u64;
     let given_up = |inbound: &mut Inbound, counter| {
         let arrival = arrives(inbound, counter, NOW);

@@ -173,7 +173,7 @@ fn signals_beyond_those_that_may_be_in_flight_are_unreachable() {
 #[test]
 fn signals_beyond_those_that_are_held_for_an_earlier_one_are_unreachable() {
     let mut net = triangle();
-    // The first counter, 1, never arrives.
+    // The signal with the first counter, 1, never arrives.
     for counter in 2..MAX_SIGNALS_HELD as u64 + 2 {
         let forged = forged_signal(&net, counter);
         receives(&mut net, 2, forged);

@@ -49,12 +49,12 @@ fn one_hub_uses_at_most_half_of_the_presence_budget() {
     assert!(refused(&net, PresenceRefusal::Bytes) > 0);
     let full = held / (MAX_ANNOUNCE_DATA_BYTES + REMOTE_PEER_BYTES);
     assert_eq!(net.hears(1).iter().filter(|line| line.starts_with("joined")).count(), 1 + full);
-    // Peers that announce little data still fit. A snapshot of hub 2 does not.
+    // Peers that announce little data still fit. A snapshot of hub 2 does not fit.
     net.pass(20 * HEARTBEAT);
     assert!(stored(&mut net) <= MOST as u64 / 2 + 2_000);
     assert!(net.hubs[&1].stats.snapshots_refused > 0);
     assert_eq!(net.hubs[&1].locate(&id(200)), Some(hub(3)));
-    // There is room for the other hub.
+    // There is room for peers of hub 3.
     net.joins(3, 201, 0);
     joins_with(&mut net, 3, 202, &large());
     assert_eq!(net.hubs[&1].locate(&id(202)), Some(hub(3)));
@@ -66,7 +66,7 @@ fn one_hub_uses_at_most_half_of_the_presence_budget() {
     assert_eq!(net.hubs[&1].locate(&id(50)), Some(hub(2)));
     let least = (4 * (REMOTE_PEER_BYTES + MEMBER_BYTES) + MAX_ANNOUNCE_DATA_BYTES) as u64;
     let now = stored(&mut net);
-    assert!((least..least + 4_000).contains(&now), "{now}, not {least}");
+    assert!((least..least + 4_000).contains(&now), "{now} bytes, expected {least} or a little more");
     net.nothing_is_left();
     // A lost hub uses none of the budget.
     net.kill(3);
@@ -112,7 +112,7 @@ fn changes_that_wait_are_kept_up_to_a_number_of_bytes() {
 }
 
 #[test]
-fn a_change_that_has_arrived_frees_those_that_waited_for_it() {
+fn a_change_that_arrives_frees_the_changes_that_waited_for_it() {
     let mut net = triangle();
     let (seq, incarnation) = (net.hubs[&1].own.seq, net.hubs[&1].incarnation());
     let change = |seq: u64, n: u8| {
@@ -130,7 +130,7 @@ fn a_change_that_has_arrived_frees_those_that_waited_for_it() {
 fn signals_that_wait_are_held_up_to_a_number_of_bytes() {
     let mut net = triangle();
     net.hubs.get_mut(&2).unwrap().budgets.limit_held(8 * (MEMBER_BYTES + 1_000));
-    // The first counter, 1, never arrives.
+    // The signal with the first counter, 1, never arrives.
     for counter in 2..20 {
         let forged = forged_signal(&net, counter);
         receives(&mut net, 2, forged);

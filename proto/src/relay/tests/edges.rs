@@ -84,20 +84,20 @@ fn a_change_on_the_bridge_is_forwarded_only_to_hubs_that_are_not_on_it() {
     net.pass(3 * HEARTBEAT);
     let changes = net.changes;
     net.opens(1, 11, 0);
-    assert_eq!(net.changes - changes, 2, "one change goes to the bridge, one from 2 to 4");
+    assert_eq!(net.changes - changes, 2, "hub 1 sends one change to the bridge, and hub 2 sends one to hub 4");
     assert!((2..=4).all(|n| net.hubs[&n].locate(&id(11)) == Some(hub(1))));
     let changes = net.changes;
     net.opens(4, 14, 0);
     assert_eq!(
         net.changes - changes,
         3,
-        "from 4 to 2, from 2 to 3, and one for the bridge from the hub with the smallest id there"
+        "hub 4 sends one change to hub 2, and hub 2 sends one to hub 3 and one to the bridge"
     );
     assert!((1..=3).all(|n| net.hubs[&n].locate(&id(14)) == Some(hub(4))));
 }
 
-/// Stops hub 1 for `pause` around the end of the lease of the dead hub 2. Returns the time after which hub 1 then gives
-/// up hub 2.
+/// Stops hub 1 for `pause` around the end of the lease of the dead hub 2. Returns the time until hub 1 gives up hub 2.
+/// It is measured from the end of the stop, or from the end of the lease if that is later.
 fn gives_up_after(pause: Duration) -> Duration {
     let mut net = Net::full(2);
     net.hubs.remove(&2);
@@ -169,10 +169,10 @@ fn an_old_heartbeat_is_sent_back_only_to_its_hub() {
         ages
     };
     let (lease, second) = (LEASE.as_millis() as u32, HEARTBEAT.as_millis() as u32);
-    assert_eq!(passes(1, lease), [lease + second], "each hub adds a heartbeat to the age");
+    assert_eq!(passes(1, lease), [lease + second], "each hub adds one heartbeat interval to the age");
     let furthest = lease + second * u32::from(crate::limits::MAX_HOPS);
     assert_eq!(passes(1, furthest - second - 1), [furthest - 1]);
-    assert_eq!(passes(1, furthest - second), [0; 0], "the heartbeat has returned to hub 1");
+    assert_eq!(passes(1, furthest - second), [0; 0], "the heartbeat has reached the greatest age");
     assert_eq!(passes(0, lease), [0; 0], "the incarnation is not later");
 }
 

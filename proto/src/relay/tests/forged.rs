@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Without this rule, the other hubs would never know hub 1 again, because hub 1 begins no new incarnation by itself.
+/// A hub whose farewell was forged is informed of it, and begins a later incarnation. Otherwise the other hubs would
+/// ignore it forever.
 #[test]
 fn a_hub_returns_after_a_forged_farewell() {
     for deceived in [1, 2, 3] {

@@ -113,7 +113,7 @@ fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
     for echo in net.told(one) {
         net.go_hub_says(1, one, &echo);
     }
-    // The announcement is echoed a second time, late.
+    // A second echo of the announcement arrives late.
     net.joins(1, 9, 0);
     net.pass(crate::limits::LEGACY_ECHO);
     net.texts.clear();
@@ -206,7 +206,7 @@ fn a_go_hub_receives_as_much_as_its_link_accepts() {
     let texts = net.told(link);
     assert_eq!(texts.len(), SNAPSHOT_PEERS, "{texts:#?}");
     assert!(texts.iter().any(|text| text.contains(&id(196).to_string())));
-    // The target of a signal then knows its sender.
+    // The sender is announced before its signal, so that the target knows the sender.
     net.signals(1, 194, 220, 1);
     assert_eq!(net.hears(1).last().unwrap(), "outcome 220 forwarded");
     let kinds: Vec<_> = net.texts.iter().map(|(_, _, text)| text.split('"').nth(3).unwrap()).collect();
@@ -216,7 +216,11 @@ fn a_go_hub_receives_as_much_as_its_link_accepts() {
     net.full.clear();
     net.input(1, RelayInput::Room { transport });
     let rest = net.told(link);
-    assert_eq!(rest.len(), 200 - 2 * SNAPSHOT_PEERS - 1, "without the peer that left and the announced one");
+    assert_eq!(
+        rest.len(),
+        200 - 2 * SNAPSHOT_PEERS - 1,
+        "all but the peer that left and the peer that was announced with its signal"
+    );
     assert!(rest.iter().any(|text| text.contains(&id(201).to_string())));
 }
 
@@ -286,8 +290,8 @@ fn a_hub_that_restarts_learns_the_peers_of_its_go_hub_again() {
     net.go_hub_dials(3, link);
     (100..125).for_each(|peer| net.go_hub_says(3, link, &discovered(peer, "n")));
     net.go_hub_answers(3, link);
-    assert_eq!(net.told(link).len(), 0, "the Go hub itself has announced them");
-    assert_eq!(net.hears(3), [""; 0], "the earlier incarnation still holds them");
+    assert_eq!(net.told(link).len(), 0, "the Go hub itself has announced these peers");
+    assert_eq!(net.hears(3), [""; 0], "the lease of hub 1 has not expired, so the peers still belong to hub 1");
     net.pass(GONE);
     let heard = net.hears(2);
     for peer in 100..125 {
@@ -306,8 +310,7 @@ fn a_hub_that_restarts_learns_the_peers_of_its_go_hub_again() {
         assert_eq!(
             net.told(link).len(),
             2,
-            "it receives the announcement of 7, which is its own peer as far as this \
-            hub knows"
+            "the Go hub also receives an announcement of its own peer 7, which hub 3 still knows as a peer of hub 1"
         );
         net.go_hub_says(3, link, &word);
         net.hears(2);
@@ -323,7 +326,7 @@ fn a_hub_that_restarts_learns_the_peers_of_its_go_hub_again() {
     net.pass(GONE);
     assert_eq!(is_there(&mut net, 7), (None, 1, 0));
 
-    // The Go hub only echoes the announcement of this hub.
+    // The Go hub only echoes the announcement of hub 3.
     let mut net = restarted(7..8);
     net.go_hub_dials(3, link);
     net.go_hub_answers(3, link);
@@ -379,7 +382,7 @@ fn a_goodbye_without_a_network_is_to_all_networks() {
     net.go_hub_says(1, link, &goodbye("global"));
     assert_eq!(net.hears(2), ["left 7 m goodbye", "left 7 n goodbye"]);
     net.go_hub_says(1, link, &offer(7, 8, "m"));
-    assert_eq!(net.hears(2), [""; 0], "a message in flight does not make it known again in any network");
+    assert_eq!(net.hears(2), [""; 0], "a message in flight does not make the peer known again in any network");
 }
 
 #[test]
@@ -396,7 +399,7 @@ fn a_go_hub_announces_at_most_the_maximum_number_of_peers() {
     assert_eq!(net.hubs[&1].stats.legacy_refused, 2);
     net.go_hub_says(1, link, &disconnected(7));
     net.go_hub_says(1, link, &discovered(11, "n"));
-    assert!(net.hears(1).contains(&"joined 11 n".to_owned()), "one peer has left, so another is accepted");
+    assert!(net.hears(1).contains(&"joined 11 n".to_owned()), "one peer has left, so another peer is accepted");
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn a_meeting_is_sent_to_a_live_hub_over_a_hop_with_room() {
     assert_eq!((sent(&net), net.hears(2)), (1, vec![]), "the meeting is dropped, and its sender repeats it");
 }
 
-/// Such outcomes arrive if a hub answers a forged signal.
+/// An outcome without a signal arrives if another hub answers a forged signal.
 #[test]
 fn outcomes_that_nobody_waits_for_are_counted() {
     let mut net = triangle();

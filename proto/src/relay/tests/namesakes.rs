@@ -24,7 +24,7 @@ fn namesakes(later_by: i64) -> Net {
 }
 
 impl Net {
-    /// Dials the links of hubs with a new id again, as the mesh does.
+    /// Links hubs that have a new id again, as the mesh does.
     fn make_links_anew(&mut self) {
         for n in std::mem::take(&mut self.relink) {
             let others: Vec<u8> =
@@ -47,7 +47,7 @@ impl Net {
 
 #[test]
 fn the_later_of_two_live_hubs_with_one_id_takes_a_new_one_and_each_peer_is_seen_once() {
-    // The clock of the later hub may be behind, but it still started later.
+    // The clock of hub 9 may be behind the clock of hub 1. Hub 9 still started later.
     for later_by in [1_000, -3_600_000] {
         let mut net = namesakes(later_by);
         net.part(PARTED);
@@ -59,9 +59,9 @@ fn the_later_of_two_live_hubs_with_one_id_takes_a_new_one_and_each_peer_is_seen_
         assert_ne!(new, hub(1));
         let told: Vec<_> = net.events.iter().filter(|(_, e)| matches!(e, MeshEvent::IdGivenUp(..))).collect();
         assert_eq!(told, [&(9, MeshEvent::IdGivenUp(hub(1), new))]);
-        assert!(net.events.contains(&(3, MeshEvent::TwoHubs(hub(1)))), "third hubs report it");
+        assert!(net.events.contains(&(3, MeshEvent::TwoHubs(hub(1)))), "a third hub reports two hubs with one id");
         assert_eq!(net.hears(9).iter().filter(|line| **line == "renamed").count(), 1);
-        // From now on they are two different hubs, also for each other.
+        // From now on, hubs 1 and 9 are two different hubs, also for each other.
         assert_eq!(net.hubs[&9].locate(&id(11)), Some(hub(1)));
         assert_eq!(net.hubs[&9].locate(&id(19)), Some(new));
         assert_eq!(net.hubs[&1].locate(&id(19)), Some(new));
@@ -84,7 +84,7 @@ fn the_later_of_two_live_hubs_with_one_id_takes_a_new_one_and_each_peer_is_seen_
             ["left 19 n peer-disconnected", "nowhere 19", "left 11 n peer-disconnected", "nowhere 11"]
         );
         net.part(3 * PARTED);
-        assert_eq!(net.hears(3), [""; 0], "nothing flaps");
+        assert_eq!(net.hears(3), [""; 0], "no peer leaves and returns");
         net.nothing_is_left();
     }
 }
@@ -271,12 +271,12 @@ fn no_ended_incarnation_returns() {
         assert!(!known(&net));
     }
     for beat in &lives[1..] {
-        // The heartbeat is later than the known one of that incarnation.
+        // The heartbeat is later than the known heartbeat of that incarnation.
         let late = crate::envelope::Heartbeat { number: 9, ..beat.clone() };
         hears(&mut net, Envelope::Heartbeat(Arc::new(late)));
         assert!(!known(&net), "{beat:?}");
     }
-    // The oldest incarnation is beyond the bound, and is no longer remembered.
+    // More incarnations have ended than are remembered, so the oldest is forgotten.
     let oldest = crate::envelope::Heartbeat { number: 9, ..lives[0].clone() };
     hears(&mut net, Envelope::Heartbeat(Arc::new(oldest)));
     assert!(known(&net));

@@ -11,7 +11,7 @@ use crate::limits::{
 /// Time after which a forged change or snapshot has no effect any more.
 const DOUBTED: Duration = HEARTBEAT.saturating_mul(2 * DOUBT_BEATS as u32 + 1);
 
-/// Three hubs, each linked to both others: peers 11, 12 and 13. Hub 3 sends the forged envelopes.
+/// Three hubs, each linked to both others, with the peers 11, 12 and 13. Hub 3 sends the forged envelopes.
 pub(super) fn triangle() -> Net {
     let mut net = Net::full(3);
     for n in 1..=3 {
@@ -80,7 +80,7 @@ fn a_forged_signal_counter_delays_a_pair_of_hubs_for_a_bounded_time() {
 }
 
 #[test]
-fn a_quiet_pair_of_hubs_delivers_all_signals_but_the_first_after_a_forged_counter() {
+fn after_a_forged_counter_only_the_first_signal_of_a_quiet_pair_of_hubs_is_lost() {
     let mut net = triangle();
     assert_eq!(outcome(&mut net), DELIVERED);
     let forged = forged_signal(&net, 5_000);

@@ -70,7 +70,7 @@ fn an_id_that_is_live_on_two_hubs_stays_with_the_later_session() {
     net.pass(HEARTBEAT);
     let heard = net.hears(1);
     assert!(heard.contains(&"elsewhere 7".to_owned()) && heard.contains(&"joined 7 n".to_owned()), "{heard:?}");
-    assert_eq!(net.hears(2), [""; 0], "members here do not learn of the earlier session");
+    assert_eq!(net.hears(2), [""; 0], "members at hub 2 do not learn of the earlier session");
     net.leaves(1, 7, 5);
     assert_eq!(net.hubs[&1].locate(&id(7)), Some(hub(2)));
     assert_eq!(net.hears(2), [""; 0]);
@@ -107,7 +107,7 @@ fn a_peer_that_returned_unnoticed_is_known_in_its_new_stay() {
     net.loses = |_| false;
     net.hears(2);
     net.pass(HEARTBEAT * 2);
-    assert_eq!(net.hears(2), ["joined 7 n"], "its new stay has no acquaintances");
+    assert_eq!(net.hears(2), ["joined 7 n"], "the peer is announced again, because its new stay has no acquaintances");
     net.says_goodbye(1, 7, 0);
     net.pass(HEARTBEAT * 4);
     let now = net.now;
@@ -135,7 +135,7 @@ fn signals_over_a_full_link_fail_immediately_and_presence_is_repaired_later() {
 #[test]
 fn hubs_on_a_bridge_are_one_mesh_with_those_that_are_linked() {
     let mut net = Net::new(4);
-    // 1 and 2 are linked, 2 and 3 are on the bridge, and 3 and 4 are linked.
+    // Hubs 1 and 2 are linked, hubs 2 and 3 are on the bridge, and hubs 3 and 4 are linked.
     net.link(1, 2);
     net.link(3, 4);
     for n in [2, 3] {

@@ -51,7 +51,7 @@ fn a_new_incarnation_forgets_snapshots_of_the_previous_one() {
 }
 
 #[test]
-fn a_repair_that_ends_returns_those_that_wait_for_it() {
+fn a_repair_that_ends_returns_the_neighbours_that_wait_for_it() {
     let mut repair = Repair::default();
     repair.note_behind(NOW);
     asks(&mut repair);

@@ -46,13 +46,16 @@ fn different_presences_have_different_digests() {
         assert!(apply(&mut holding, session, ChangeKind::Up, usize::MAX).is_ok());
         holding
     });
-    assert!(connected.iter().all(|holding| digests.insert(holding.digest)), "digests also differ without a network");
+    assert!(
+        connected.iter().all(|holding| digests.insert(holding.digest)),
+        "digests of peers without a network differ, too"
+    );
     assert!(apply(&mut connected[0], 5, ChangeKind::Down(LeaveReason::Moved), usize::MAX).is_ok());
     assert_eq!(connected[0].digest, 0);
 }
 
 #[test]
-fn a_replica_is_filled_to_its_last_byte_and_not_beyond() {
+fn a_replica_uses_exactly_its_maximum_of_bytes_and_no_more() {
     let announcement = membership(5, "n", 1, r#"{"a":1}"#);
     let whole = joined(&announcement).bytes();
     assert!(whole > REMOTE_PEER_BYTES);

@@ -77,12 +77,12 @@ fn a_hub_ignores_its_own_heartbeats_and_follows_greater_numbers_of_its_process()
     let own = last_beat(&net, 1);
     hears_beat(&mut net, 1, 2, own.clone());
     hears_beat(&mut net, 1, 2, Heartbeat { incarnation: HubIncarnation(life.0 - 1), ..own.clone() });
-    assert_eq!(net.hubs[&1].incarnation(), life, "its own heartbeats, late or not");
+    assert_eq!(net.hubs[&1].incarnation(), life, "the hub ignores its own heartbeats, even of an earlier incarnation");
     hears_beat(&mut net, 1, 2, Heartbeat { number: own.number + 100, ..own.clone() });
     let next = net.hubs[&1].incarnation();
-    assert!(next > life, "others would ignore its next hundred heartbeats");
+    assert!(next > life, "otherwise, other hubs would ignore its next 100 heartbeats");
     hears_beat(&mut net, 1, 2, Heartbeat { incarnation: HubIncarnation(next.0 + 1), number: 1, ..own });
-    assert!(net.hubs[&1].incarnation().0 > next.0 + 1, "others would ignore its incarnation");
+    assert!(net.hubs[&1].incarnation().0 > next.0 + 1, "otherwise, other hubs would ignore its incarnation");
 }
 
 #[test]
@@ -148,11 +148,19 @@ fn a_heartbeat_of_an_earlier_incarnation_is_answered_and_forwarded_to_the_later_
     let sent = hears_beat(&mut net, 2, 3, earlier.clone());
     assert_eq!(sorted(sent), [(1, 7, 0), (3, known.process, age_of_the_ended)]);
     let sent = hears_beat(&mut net, 2, 1, earlier);
-    assert_eq!(sorted(sent), [(1, known.process, age_of_the_ended)], "it is not sent back where it came from");
+    assert_eq!(
+        sorted(sent),
+        [(1, known.process, age_of_the_ended)],
+        "the heartbeat is not sent back to hub 1, from which it came"
+    );
     net.now.at += CONTEST_PAUSE;
     let own = namesake(&net, -5, known.process, 1);
     let sent = hears_beat(&mut net, 2, 3, own);
-    assert_eq!(sorted(sent), [(3, known.process, age_of_the_ended)], "the process knows that it began a later one");
+    assert_eq!(
+        sorted(sent),
+        [(3, known.process, age_of_the_ended)],
+        "the process knows that it has begun a later incarnation"
+    );
 }
 
 /// Hub 1 receives heartbeats of another process with its id. `at` are the times after the start of hub 1, in
@@ -187,7 +195,7 @@ fn a_rival_is_alive_when_its_number_has_grown_three_times_over_a_while() {
         let mut net = linked();
         hears_rival(&mut net, 1_000, &at);
         assert_eq!(net.events.contains(&(1, MeshEvent::SameId)), is_alive, "{at:?}");
-        assert_eq!(net.hubs[&1].hub(), hub(1), "the later one must take a new id");
+        assert_eq!(net.hubs[&1].hub(), hub(1), "the later hub must take a new id");
     }
 }
 
@@ -232,7 +240,7 @@ fn a_hub_follows_an_ended_incarnation_at_once_if_it_is_young_and_otherwise_after
         assert_eq!(net.hubs[&1].incarnation() > ended.incarnation, follows, "{at:?}");
         assert_eq!(net.hubs[&1].hub(), hub(1));
     }
-    // A heartbeat that is younger than a lease does not belong to an ended incarnation.
+    // A heartbeat that is younger than a lease does not report an ended incarnation.
     let mut net = linked();
     let beat = namesake(&net, 5_000, 7, 1);
     hears_beat(&mut net, 1, 2, Heartbeat { age_ms: lease - 1, ..beat.clone() });
@@ -294,7 +302,7 @@ fn a_second_hub_with_one_id_is_reported_to_the_first_over_other_hubs() {
     let second = namesake(&net, 1_000, 7, 1);
     let sent = hears_beat(&mut net, 2, 3, second);
     let to: Vec<(u8, u64)> = sent.iter().map(|(to, beat)| (*to, beat.process)).filter(|(_, of)| *of == 7).collect();
-    assert_eq!(to, [(4, 7)], "it has no link with the first one");
+    assert_eq!(to, [(4, 7)], "hub 2 has no link with hub 1");
 }
 
 #[test]
@@ -311,7 +319,7 @@ fn a_hub_is_reminded_of_its_last_heartbeat_if_it_is_far_behind_it() {
         net.under_way.clear();
         let told: Vec<_> = sent.iter().map(|(to, beat)| (*to, beat.number, beat.age_ms)).collect();
         let expected = if reminded { vec![(1, known.number, LEASE.as_millis() as u32)] } else { vec![] };
-        assert_eq!(told, expected, "{behind} behind, from {from}");
+        assert_eq!(told, expected, "{behind} heartbeats behind, received from hub {from}");
     }
 }
 

@@ -1,11 +1,11 @@
-//! Tests of the room for hubs: which hub is displaced by a new one, and by which numbers shards know hubs.
+//! Tests of the maximum number of known hubs: which hub a new hub displaces, and which numbers hubs get.
 
 use super::*;
 use crate::envelope::{Change, ChangeKind, Heartbeat};
 use crate::limits::MAX_HUBS;
 use crate::relay::remote::Liveness;
 
-/// A hub that does not exist.
+/// The id of a hub that does not exist.
 fn invented(n: usize) -> HubId {
     let mut bytes = [0xee; 20];
     bytes[..8].copy_from_slice(&n.to_be_bytes());
@@ -76,16 +76,16 @@ fn a_new_hub_displaces_one_that_has_stopped_first() {
     crowd.net.drain(1);
     crowd.introduces(2, 10_000);
     assert!(crowd.knows(10_000) && !crowd.knows(5) && crowd.knows(crowd.room - 1));
-    assert_eq!(crowd.net.hubs[&1].stats.hubs_lost, 0, "it had been counted");
+    assert_eq!(crowd.net.hubs[&1].stats.hubs_lost, 0, "hub 5 was lost before, so it is not counted again");
 }
 
 #[test]
-fn neighbours_that_introduced_as_many_hubs_do_not_displace_each_others() {
+fn neighbours_that_introduced_equally_many_hubs_do_not_displace_each_others_hubs() {
     let mut crowd = Crowd::new();
     for n in 0..MAX_HUBS {
         crowd.introduces(2, 10_000 + n);
     }
-    // Hub 4 introduced itself, and the others share the rest.
+    // Hub 4 introduced only itself. Hubs 2 and 3 introduced equal shares of all other hubs.
     let shares = [2, 3, 4].map(|n| crowd.introduced_by(n));
     assert_eq!(shares, [MAX_HUBS / 2 - 1, MAX_HUBS / 2, 1]);
 }

@@ -1,4 +1,4 @@
-//! Tests of routes to hubs, and of what hubs on the bridge forward for hubs that are not on it.
+//! Tests of routes to hubs, and of the envelopes that hubs on the bridge forward for hubs that are not on the bridge.
 
 use super::*;
 use crate::envelope::Heartbeat;
@@ -24,7 +24,7 @@ fn bridge(net: &mut Net, hubs: &[u8]) {
     net.pass(2 * HEARTBEAT);
 }
 
-/// A hub's next heartbeat, if it had other neighbours.
+/// The next heartbeat of hub `about`, which hub `n` has not received yet.
 fn next_beat(net: &Net, n: u8, about: u8) -> Heartbeat {
     let beat = (*net.hubs[&n].hubs[&hub(about)].beat).clone();
     Heartbeat { number: beat.number + 1, ..beat }
@@ -94,8 +94,8 @@ fn a_hub_publishes_a_heartbeat_when_the_bridge_comes_up() {
         let outputs = std::iter::from_fn(|| relay.poll_output());
         outputs.filter(|output| matches!(output, RelayOutput::Send { to: Destination::Everyone, .. })).count()
     };
-    assert_eq!(published(RelayInput::BridgeUp), 1, "at once");
-    assert_eq!(published(RelayInput::BridgeUp), 0, "a new subscriber gets one soon");
+    assert_eq!(published(RelayInput::BridgeUp), 1, "a heartbeat is published at once");
+    assert_eq!(published(RelayInput::BridgeUp), 0, "a new subscriber gets a heartbeat soon, not at once");
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_hub_behind_another_is_reached_through_it_although_no_heartbeat_came_that_wa
     // Hub 3 does not receive what hub 2 sends.
     forget(&mut net, vec![hub(2)]);
     assert_eq!(route(&mut net, 1, 3), None);
-    // Hub 2 accepts nothing.
+    // The queue of the link to hub 2 is full.
     forget(&mut net, vec![]);
     let Hop::Link(link) = via else { panic!() };
     net.hubs.get_mut(&1).unwrap().handle_input(RelayInput::Saturated { transport: Transport::Link(link) }, now);
@@ -137,7 +137,7 @@ fn the_bridge_is_saturated_while_it_is_down() {
 
 #[test]
 fn a_hub_that_has_left_the_bridge_is_not_on_the_way_to_others() {
-    // 1 and 2 are on the bridge. A chain of links leads from 1 through 4 and 2 to 3.
+    // Hubs 1 and 2 are on the bridge. A chain of links leads from hub 1 through hubs 4 and 2 to hub 3.
     let mut net = Net::new(4);
     for (a, b) in [(1, 4), (4, 2), (2, 3)] {
         net.link(a, b);
@@ -153,8 +153,8 @@ fn a_hub_that_has_left_the_bridge_is_not_on_the_way_to_others() {
 }
 
 #[test]
-fn one_hub_on_the_bridge_speaks_for_all_hubs_that_are_linked_with_it() {
-    // 4 is on the bridge only. 3 is linked with 1 and 2, and 5 with 3.
+fn one_hub_on_the_bridge_forwards_for_all_hubs_that_are_linked_with_it() {
+    // Hub 4 is only on the bridge. Hub 3 is linked with hubs 1 and 2, and hub 5 with hub 3.
     let mut net = Net::new(5);
     for (a, b) in [(1, 3), (2, 3), (3, 5)] {
         net.link(a, b);
@@ -162,9 +162,13 @@ fn one_hub_on_the_bridge_speaks_for_all_hubs_that_are_linked_with_it() {
     bridge(&mut net, &[1, 2, 4]);
     let now = net.now;
     let mut speaks = |n: u8, about: u8| net.hubs.get_mut(&n).unwrap().speaks_for(&hub(about), now);
-    assert_eq!([1, 2, 4].map(|n| speaks(n, 3)), [true, false, false], "the smallest id speaks");
-    assert_eq!([1, 2, 4].map(|n| speaks(n, 5)), [true, false, false], "for hubs behind others, too");
-    assert!(!speaks(1, 4) && !speaks(1, 2), "they are on the bridge themselves");
+    assert_eq!([1, 2, 4].map(|n| speaks(n, 3)), [true, false, false], "the hub with the smallest id forwards");
+    assert_eq!(
+        [1, 2, 4].map(|n| speaks(n, 5)),
+        [true, false, false],
+        "it also forwards for hub 5, which is linked with hub 3"
+    );
+    assert!(!speaks(1, 4) && !speaks(1, 2), "hubs 4 and 2 are on the bridge themselves");
 }
 
 #[test]
@@ -233,7 +237,7 @@ fn go_hubs_are_shown_among_the_hubs() {
 }
 
 #[test]
-fn a_hub_reports_whom_it_does_not_hear() {
+fn a_heartbeat_lists_the_hubs_from_which_nothing_arrives() {
     let mut net = Net::full(3);
     let unheard = |net: &Net| net.hubs[&3].hubs[&hub(1)].beat.unheard.clone();
     assert_eq!(unheard(&net), []);
@@ -263,7 +267,7 @@ fn another_hop_is_used_when_it_has_been_first_several_times_in_a_row() {
     let mut paths = Paths::default();
     paths.note(one, 1, true);
     for number in 2..20 {
-        // Each is first in turn.
+        // The two hops are first in turn.
         paths.note(if number % 2 == 0 { two } else { one }, number, true);
         assert_eq!(paths.best(), Some(one), "{number}");
     }

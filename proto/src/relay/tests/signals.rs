@@ -59,7 +59,8 @@ fn a_takeover_asks_the_hub_that_holds_the_id() {
     assert_eq!(net.hears(1), ["answered 6 false"], "a session at an unreachable hub does not keep its id");
 }
 
-/// The sender's shard may have posted later signals directly to the mesh.
+/// After its target has joined, the sender's shard posts signals directly to the mesh. A detoured signal could arrive
+/// after them.
 #[test]
 fn a_detoured_signal_is_not_delivered_after_its_target_has_joined() {
     let mut net = Net::chain(2);
@@ -85,7 +86,7 @@ fn a_detoured_signal_is_not_delivered_after_its_target_has_joined() {
     net.signals_by_detour(2, 8, 7, 4);
     net.pass(HEARTBEAT);
     assert_eq!(net.hears(2), ["outcome 7 delivered"]);
-    // The announcement of the next sender has not arrived yet, or follows its signal.
+    // The next sender, peer 9, sends its signal before its announcement arrives.
     net.opens(2, 9, 0);
     net.signals_by_detour(2, 9, 7, 5);
     assert_eq!(net.hears(2), ["outcome 7 peer-not-found"]);

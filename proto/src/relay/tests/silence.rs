@@ -19,7 +19,7 @@ fn triangle() -> Net {
 fn reaches(net: &mut Net, n: u8, from: u8, target: u8) -> bool {
     (1..=3).for_each(|n| drop(net.hears(n)));
     net.signals(n, from, target, 1);
-    // This is enough time to give up an earlier, lost signal.
+    // In this time, the target's hub stops waiting for an earlier signal that was lost.
     net.pass(HOLD + Duration::from_millis(100));
     net.hears(n) == [format!("outcome {target} delivered")]
 }
@@ -29,10 +29,10 @@ fn signals_avoid_a_link_that_drops_them_in_either_direction() {
     for swallows in [&[(1, 2), (2, 1)][..], &[(1, 2)], &[(2, 1)]] {
         let mut net = triangle();
         net.swallows = swallows.to_vec();
-        assert!(!reaches(&mut net, 1, 11, 12), "no hub can know yet: {swallows:?}");
+        assert!(!reaches(&mut net, 1, 11, 12), "no hub can have noticed the loss yet: {swallows:?}");
         net.pass(NOTICED);
         assert!(reaches(&mut net, 1, 11, 12) && reaches(&mut net, 2, 12, 11), "{swallows:?}");
-        // Changes avoid that link, too.
+        // Changes avoid the link, too.
         let now = net.now;
         let snapshots = |net: &mut Net| net.hubs.get_mut(&2).unwrap().stats(now).snapshots[1];
         let before = snapshots(&mut net);
@@ -150,7 +150,7 @@ fn a_working_link_is_preferred_to_a_silent_one_of_any_incarnation() {
 
 #[test]
 fn an_unanswered_route_is_replaced_by_another() {
-    // There are two routes from 1 to 4: through 2 and through 3.
+    // There are two routes from hub 1 to hub 4: through hub 2 and through hub 3.
     let mut net = Net::new(4);
     for (a, b) in [(1, 2), (1, 3), (2, 4), (3, 4)] {
         net.link(a, b);
@@ -173,7 +173,7 @@ fn an_unanswered_route_is_replaced_by_another() {
         },
     )];
     net.loses_signals = Some(through);
-    // Unanswered signals to only one target do not discredit the route, because that target may just read slowly.
+    // Unanswered signals to only one target are no reason to avoid the route, because that target may only read slowly.
     net.signals(1, 11, 14, 2);
     net.pass(OUTCOME_PATIENCE + 2 * HEARTBEAT);
     net.signals(1, 11, 15, 3);
@@ -192,7 +192,7 @@ fn an_unanswered_route_is_replaced_by_another() {
     assert_eq!(taken(&net), first, "the route is tried again");
 }
 
-/// Hubs 1 and 3 avoid their links to hub 2, which was slow to answer.
+/// Hubs 1 and 3 avoid their links to hub 2, because signals over these links got no outcomes.
 fn two_avoid_the_third() -> Net {
     let mut net = triangle();
     net.joins(2, 14, 0);
@@ -213,7 +213,7 @@ fn two_hubs_reach_a_third_whose_links_they_avoid() {
     (1..=3).for_each(|n| drop(net.hears(n)));
     for (n, from) in [(1, 11), (3, 13), (1, 11)] {
         net.signals(n, from, 14, 1);
-        // This is enough time to give up earlier, lost signals.
+        // In this time, hub 2 stops waiting for earlier signals that were lost.
         net.pass(HOLD + HEARTBEAT / 5);
         let heard = net.hears(n);
         assert!(heard.contains(&"outcome 14 delivered".to_owned()), "{n}: {heard:?}");

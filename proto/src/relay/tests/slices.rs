@@ -273,7 +273,7 @@ fn signals_that_expire_together_are_written_off_over_several_turns() {
 fn a_snapshot_has_the_state_at_its_start() {
     let mut net = crowded(250);
     let to_new = net.link_without_room();
-    // The new hub accepts one part, and has no room for the others yet.
+    // The new hub accepts one part, and has no room for the other parts yet.
     net.input(3, RelayInput::Room { transport: to_new });
     net.run();
     assert_eq!(net.hubs[&3].stats.sent[EnvelopeKind::Snapshot as usize], 1);
@@ -389,7 +389,7 @@ fn a_new_legacy_link_announces_older_peers_in_slices() {
     assert_eq!(net.announced(link), [58]);
     net.input(1, RelayInput::Room { transport });
     let first = net.announced(link);
-    assert_eq!(first, [10, 11, 60], "four are examined: the Go peer itself, the change, and two more");
+    assert_eq!(first, [10, 11, 60], "the slice examines four peers: the Go peer itself, the new peer 60, and two more");
     let mut announced = first;
     while announced.len() < 49 {
         net.input(1, RelayInput::Room { transport });
@@ -399,7 +399,7 @@ fn a_new_legacy_link_announces_older_peers_in_slices() {
     }
     announced.sort_unstable();
     assert!(announced.into_iter().eq((10..=60).filter(|peer| ![57, 58].contains(peer))), "each peer is announced once");
-    // Later peers are announced as usual.
+    // Peers that join later are announced immediately.
     net.full.clear();
     net.input(1, RelayInput::Room { transport });
     net.opens(2, 61, 1);

@@ -152,7 +152,7 @@ fn a_replica_with_missing_changes_is_not_sent_to_a_neighbour_with_the_same_chang
 }
 
 #[test]
-fn two_hubs_with_the_same_gap_are_complete_as_soon_as_one_of_them_is() {
+fn two_hubs_that_lack_the_same_change_are_repaired_as_soon_as_one_of_them_is() {
     let mut net = Net::chain(3);
     net.joins(1, 7, 0);
     net.pass(2 * HEARTBEAT);
@@ -195,7 +195,7 @@ fn a_hub_itself_is_asked_after_a_neighbour_has_sent_too_little() {
     net.loses = |envelope| envelope.kind() == EnvelopeKind::Heartbeat;
     net.pass(GAP_PATIENCE + Duration::from_millis(100));
     assert_eq!([asked(&net, 1), asked(&net, 3)], [before[0], before[1] + 1]);
-    assert!(net.hubs[&2].hubs[&hub(1)].lag() > 0, "hub 3 has the same gap");
+    assert!(net.hubs[&2].hubs[&hub(1)].lag() > 0, "hub 3 lacks the same change");
     net.loses = |_| false;
     net.pass(HEARTBEAT + 2 * GAP_PATIENCE);
     assert_eq!(net.hubs[&2].hubs[&hub(1)].lag(), 0);

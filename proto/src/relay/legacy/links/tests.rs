@@ -14,7 +14,7 @@ fn name() -> NetworkName {
     NetworkName::new("n")
 }
 
-/// Links 1 and 2, of which this hub has dialed the second.
+/// Links 1 and 2. This hub has dialed the Go hub of link 2.
 fn legacy(has_earlier: bool) -> Legacy {
     let mut legacy = Legacy::new(Keys(1, 2));
     legacy.open(LINK, HubId(peer(101)), false, has_earlier, NOW);
@@ -71,7 +71,7 @@ fn an_older_peer_is_announced_once_in_its_turn_or_before() {
         legacy.hasten(LINK, hub, &peer(1)) && !legacy.hasten(LINK, hub, &peer(1)),
         "the peer has moved to another hub"
     );
-    assert!(!legacy.hasten(LINK, None, &peer(1)), "the peer has had its turn");
+    assert!(!legacy.hasten(LINK, None, &peer(1)), "the peer has been read already");
     assert_eq!(legacy.to_announce(hub, &peer(1))[..], [LINK, OTHER]);
     assert_eq!(legacy.read_earlier(LINK, hub, peer(1)), Some(false), "the peer has been announced before its turn");
     assert_eq!(legacy.enter(LINK, peer(2), &name(), 9), Some(Entry::Behind));

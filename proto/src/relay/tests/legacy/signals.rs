@@ -186,7 +186,7 @@ fn signals_are_received_between_discovery_and_leave_at_a_go_hub_and_here() {
         net.leaves(hub, sender, 0);
         let kinds: Vec<_> =
             net.texts.drain(..).map(|(_, _, text)| text.split('"').nth(3).unwrap().to_owned()).collect();
-        assert_eq!(kinds, ["peer-discovered", "offer"], "of hub {hub}");
+        assert_eq!(kinds, ["peer-discovered", "offer"], "the signal of a peer of hub {hub}");
         net.signals(hub, sender, 7, 1);
         net.pass(HEARTBEAT);
         assert!(net.texts.is_empty(), "the sender has left: {:?}", net.texts);
