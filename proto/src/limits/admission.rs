@@ -4,7 +4,8 @@ use std::time::Duration;
 
 /// Number of rows of the table that counts the connections of each address (each /64 of IPv6). Each address is counted
 /// in two rows, and is refused if both rows are above a limit. So an address can be refused because other addresses use
-/// its rows: one address in 6,700 while 100 addresses are at their limit, and one in 670,000 while 10 addresses are.
+/// both of its rows. While 100 addresses are at their limit, this happens to one other address in 6,700. While 10
+/// addresses are at their limit, it happens to one in 670,000.
 ///
 /// A row takes 16 B: 256 KiB for a hub.
 pub const ADDRESS_ROWS: usize = 16 * 1024;
@@ -36,8 +37,9 @@ pub const QUIET_CONNECTS: u64 = 8;
 /// Default of CONNECT_RATE: connections per second that each shard admits. Further connections get 503. If the port
 /// speaks TLS, they are closed without an answer.
 ///
-/// A connection with an upgrade costs 60 us of CPU, and 180 us with a full TLS handshake: 2,000 per second take 12 %
-/// and 36 % of a core. A hub with 2 cores admits 8,000 returning clients within 2 s.
+/// A connection with an upgrade costs 60 us of CPU, and 180 us with a full TLS handshake. So 2,000 connections per
+/// second take 12 % of a core without TLS, and 36 % with TLS. A hub with 2 cores admits 8,000 returning clients within
+/// 2 s.
 pub const DEFAULT_CONNECT_RATE: u32 = 2_000;
 
 /// Burst of connections of a shard, in seconds of CONNECT_RATE.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 /// Bytes at which a frame of the Redis bridge is full. The last envelope of a frame can exceed this number.
 ///
-/// Redis copies each frame once per hub: 64 KiB fits its caches, and 200 envelopes share one command.
+/// Redis copies each frame once per hub. A frame of 64 KiB fits into the caches of a core, and about 200 envelopes
+/// share one command.
 pub const BRIDGE_FRAME_BYTES: usize = 64 * 1024;
 
 /// Maximum number of bytes that are queued for Redis or in flight to it. Further envelopes are dropped and counted as
-/// lost: digests repair presence, and the outcome of a signal is `unknown`.
+/// lost. Lost presence is repaired after digests differ, and a lost signal has the outcome `unknown`.
 ///
 /// Writing this number of bytes takes 1.6 s at 10 MB/s, which is less than the lease.
 pub const BRIDGE_QUEUE_BYTES: usize = 16 * 1024 * 1024;
@@ -43,8 +44,8 @@ pub const BRIDGE_PROBE: Duration = Duration::from_secs(2);
 /// Interval between two challenges of a hub on the bridge. A challenge is a random number that other hubs echo, which
 /// proves that they live and receive. It is a multiple of [`BRIDGE_PROBE`].
 ///
-/// A mesh of n hubs publishes n x (n - 1) answers of about 150 B in this time. For 64 hubs this is 1,008 per second, of
-/// the 100,000 that Redis can process.
+/// A mesh of n hubs publishes n x (n - 1) answers of about 150 B in this time. For 64 hubs these are 1,008 answers per
+/// second. Redis can process 100,000 messages per second.
 pub const BRIDGE_CHALLENGE: Duration = Duration::from_secs(4);
 
 /// Number of recent challenges that are remembered. A hub's frames are dropped unless the hub has answered one of these
@@ -68,8 +69,8 @@ pub const MAX_ONE_WAY: usize = 64;
 /// accept both subscriptions.
 pub const BRIDGE_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Time in which a node of a Redis Cluster must answer one pipeline: twice [`BRIDGE_PROBE`], the time within which a
-/// lost probe is noticed.
+/// Time in which a node of a Redis Cluster must answer one pipeline. It is twice [`BRIDGE_PROBE`], like the time within
+/// which a lost probe is noticed.
 pub const BRIDGE_NODE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Minimum pause before the bridge reconnects to Redis.

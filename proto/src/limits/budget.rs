@@ -24,7 +24,7 @@ pub const DEFAULT_MESSAGE_RATE_BYTES: u64 = 1024 * 1024;
 /// [`ANNOUNCE_COST_BYTES`]. Further announcements get `rate-limited`.
 ///
 /// Each announcement is queued for every member, even in the quarter of a member's queue that signals may not fill. The
-/// rate allows 3 announcements of the maximum size per second, or 15 of 100 B.
+/// rate allows 3 announcements of the maximum size per second, or 15 announcements of 100 B.
 pub const DEFAULT_ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
 
 /// Default of EVENT_RATE_BYTES: average number of bytes per second that the mesh sends because of a session. These
@@ -32,7 +32,7 @@ pub const DEFAULT_ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
 /// joins networks. Further announcements get `rate-limited`.
 ///
 /// A join of a network of 2,000 members costs 2 x 2,000 x 300 B = 1.2 MB, and a change of 16 KiB in a network of 500
-/// costs 8 MB: the rate allows 3 such joins, or half such a change, per second. 4 MiB take about 10 ms of a core.
+/// costs 8 MB. The rate allows 3 such joins per second, or one such change in 2 s. 4 MiB take about 10 ms of a core.
 pub const DEFAULT_EVENT_RATE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Default of DISCOVER_RATE: average number of `discover` messages per second and session. Further `discover` messages
@@ -61,7 +61,7 @@ pub const LARGEST_MESSAGE_RATE_BYTES: u64 = 1024 * 1024 * 1024;
 ///
 /// 25 s of [`DEFAULT_MESSAGE_RATE`] are 5,000 messages. A page sends this number if it opens 500 connections at once,
 /// the maximum in browsers. A peer that joins a network of 16 members uses 3 % of this burst. A burst of events is 100
-/// MiB: a join of a network of 100,000 members takes 60 MB. A burst of pages is 100 `discover` messages.
+/// MiB, because a join of a network of 100,000 members takes 60 MB. A burst of pages is 100 `discover` messages.
 pub const BURST_SECS: u64 = 25;
 
 /// Length of a burst of announcements, in seconds of their rate: 1 MiB, a sixteenth of [`DEFAULT_SEND_QUEUE_BYTES`]. So
@@ -71,8 +71,8 @@ pub const ANNOUNCE_BURST_SECS: u64 = 16;
 /// Length of a burst of errors, in seconds of their rate: 100 errors.
 pub const ERROR_BURST_SECS: u64 = 5;
 
-/// Length of a network's burst, in seconds of its rates. It is shorter than the burst of a session, since many members
-/// that use their bursts at the same time are a load for the hub.
+/// Length of a network's burst, in seconds of its rates. It is shorter than the burst of a session, because many
+/// members that use their bursts at the same time would slow down the hub.
 pub const NETWORK_BURST_SECS: u64 = 5;
 
 /// Number of messages of the maximum length that a session may send in one burst, even if MESSAGE_RATE_BYTES is low.

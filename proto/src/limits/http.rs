@@ -34,29 +34,29 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Number of requests that one connection may send in a burst. Further requests are delayed to [`REQUEST_RATE`].
 pub const REQUEST_BURST: u32 = 20;
 
-/// Average number of answers per second for one connection. Requests are delayed and never refused: a client that
-/// pipelines slows down only itself.
+/// Average number of answers per second for one connection. Requests above this rate are delayed and never refused. So
+/// a client that pipelines requests slows down only itself.
 pub const REQUEST_RATE: u32 = 20;
 
 /// Number of pages per second that a shard answers in addition to each address's own share ([`PAGE_RESERVE_RATE`]).
-/// Three groups of readers have separate limits: operators with ADMIN_TOKEN, others at ADMIN_PORT, and others at the
-/// other ports. All answers except /livez, /readyz, /, files such as /client.js, and errors are pages. Further requests
-/// wait for their turn.
+/// Three groups of readers have separate limits: operators with ADMIN_TOKEN, other readers at ADMIN_PORT, and all
+/// readers at other ports. All answers are pages, except /livez, /readyz, /, errors, and files such as /client.js.
+/// Further requests wait for their turn.
 ///
 /// All requests for a page share its bytes, 60 KB for /metrics. An answer takes about 20 us of the shard, so 100
 /// answers per second take 0.2 %. This is enough for a balancer with 50 nodes behind one address that all request
 /// /health each second.
 pub const PAGE_RATE: u32 = 100;
 
-/// Number of pages per second that are reserved for each address (each /64 of IPv6) at a shard: enough for a balancer
-/// that requests /health each second, and a scrape.
+/// Number of pages per second that are reserved for each address (each /64 of IPv6) at a shard. This is enough for a
+/// balancer that requests /health each second and for a scrape of /metrics.
 pub const PAGE_RESERVE_RATE: u32 = 2;
 
 /// Number of reserved pages in a burst.
 pub const PAGE_RESERVE_BURST: u32 = 10;
 
-/// Number of slots for the shares of addresses. Addresses with the same keyed hash share a slot: during a flood from 5
-/// addresses, one in 100 other addresses shares a slot with one of them, and has only the common [`PAGE_RATE`].
+/// Number of slots for the shares of addresses. Addresses with the same keyed hash share a slot. During a flood from 5
+/// addresses, one in 100 other addresses shares a slot with one of these 5, and has only the common [`PAGE_RATE`].
 ///
 /// A slot takes 48 B: 24 KiB for each of the three groups of readers. If all slots are used, their shares allow 1,024
 /// pages per second, which take 2 % of the shard.
@@ -73,7 +73,7 @@ pub const RENDER_BURST: u32 = 10;
 /// Average number of renderings of a page per second. Further requests get the last rendering, so no page is older than
 /// a quarter of a second.
 ///
-/// /metrics takes 1.2 ms: 4 per second of each of the 7 pages take at most 3 % of a core.
+/// A rendering of /metrics takes 1.2 ms. 4 renderings per second of each of the 7 pages take at most 3 % of a core.
 pub const RENDER_RATE: u32 = 4;
 
 /// Time limit for the rendering of a page. After that, the answer is 503 with `Retry-After`.
@@ -102,8 +102,8 @@ pub const LOGIN_TIME: Duration = Duration::from_secs(8 * 60 * 60);
 /// protects it ([`LEAST_ADMIN_TOKEN_BYTES`]).
 pub const WRONG_TOKEN_DELAY: Duration = Duration::from_secs(1);
 
-/// Length of ADMIN_TOKEN, in bytes, below which the hub warns at the start. With 16 hexadecimal digits, 20,000 guesses
-/// per second, which is more than a shard accepts, take 29 million years.
+/// Length of ADMIN_TOKEN, in bytes, below which the hub warns at the start. A shard accepts fewer than 20,000 guesses
+/// per second. At this rate, a token of 16 hexadecimal digits is found after 29 million years at the latest.
 pub const LEAST_ADMIN_TOKEN_BYTES: usize = 16;
 
 // The figures and orderings in the comments above.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::*;
 
 /// Maximum number of peers that one legacy link may announce, each in [`DEFAULT_MAX_NETWORKS_PER_PEER`] networks.
-/// Announcements of more peers are refused and counted. When the link ends, its peers leave in slices: 100,000 peers on
-/// 16 shards are 1,700,000 letters, 830 slices of [`SLICE_LETTERS`]. Until a slice processes a peer, the peer stays in
-/// the link's own set, so the end of a link copies nothing.
+/// Announcements of more peers are refused and counted. When the link ends, its peers leave in slices. On a hub with 16
+/// shards, 100,000 peers need 1,700,000 letters, which are 830 slices of [`SLICE_LETTERS`]. Until a slice processes a
+/// peer, the peer stays in the link's own set, so the end of a link copies nothing.
 pub const MAX_PEERS_PER_LEGACY_LINK: usize = 100_000;
 
 /// Time within which a Go hub may echo a message. A Go hub's first message about a departed peer after this time counts
@@ -40,8 +40,8 @@ pub const MAX_LEGACY_WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// message.
 pub const LEGACY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Maximum number of announcements queued for one legacy link: about 60 B each. Further announcements reach that Go hub
-/// only after it is linked again.
+/// Maximum number of announcements queued for one legacy link. A queued announcement takes about 60 B. Further
+/// announcements reach the Go hub only after it is linked again.
 ///
 /// Peers that were connected before the link do not count. When the link has room, the relay reads these peers from the
 /// presence of all hubs, [`SNAPSHOT_PEERS`] or [`SLICE_PEERS`] at a time.

@@ -15,8 +15,7 @@ pub const MAX_GO_AWAY_HUBS: usize = 16;
 /// envelope of a frame can exceed this number.
 ///
 /// It is a quarter of [`READ_BUFFER_BYTES`]. So at least three quarters of a full read are whole frames, which are
-/// parsed in place, and only the beginning of the last frame must be copied. A header has 4 to 8 B, which is
-/// negligible.
+/// parsed in place. Only the beginning of the last frame must be copied. A header has 4 to 8 B, which is negligible.
 pub const LINK_FRAME_BYTES: usize = 16 * 1024;
 
 /// Room for the parts of an envelope around its longest content: header, route header, ids and a network's name. They
@@ -54,8 +53,8 @@ pub const MAX_LINKS: usize = 256;
 /// its equal share of that half gets only heartbeats and outcomes. Above the maximum, the link with the longest queue
 /// is closed.
 ///
-/// The maximum is 32 full queues of 8 MiB. Without this bound, 256 hubs that do not read could make a hub queue
-/// 256 x 8 MiB = 2 GiB, and 256 x 96 MiB = 24 GiB at the caps, until [`LINK_PATIENCE`] closes the links.
+/// The maximum is 32 full queues of 8 MiB. Without this bound, 256 hubs that do not read could make a hub queue 256 x 8
+/// MiB = 2 GiB until [`LINK_PATIENCE`] closes the links. At [`LINK_QUEUE_CAP`], it would even be 256 x 96 MiB = 24 GiB.
 pub const LINK_QUEUES_BYTES: usize = 32 * LINK_QUEUE_HIGH;
 
 /// Minimum of [`LINK_QUEUES_BYTES`] on a hub with little memory: four queues in which the relay sends everything.
@@ -90,8 +89,8 @@ pub const LINK_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LINK_CHALLENGE_TIME: Duration = Duration::from_secs(10);
 
 /// Maximum number of answered challenges that a hub remembers until they expire. Answers to further challenges are
-/// refused like repeated answers. Only hubs with MESH_TOKEN can reach this maximum: it is four times [`MAX_LINKS`] in
-/// [`LINK_CHALLENGE_TIME`]. Each remembered challenge takes about 40 B.
+/// refused like repeated answers. The maximum is four times [`MAX_LINKS`], and only hubs with MESH_TOKEN can reach it.
+/// Each remembered challenge takes about 40 B.
 pub const MAX_LINK_CHALLENGES_USED: usize = 4 * MAX_LINKS;
 
 /// Time for which a stopping hub waits until its links have accepted its last envelopes.
@@ -103,8 +102,8 @@ pub const THAW: Duration = Duration::from_millis(300);
 /// Time limit for a complete dial over all addresses of a name: look-up of the name, TCP, TLS and upgrade.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time for which an attempt to connect to one address runs alone, before an attempt to the next address of the same
-/// name starts (the Connection Attempt Delay of RFC 8305).
+/// Time between the starts of two attempts to connect to addresses of the same name: the Connection Attempt Delay of
+/// RFC 8305.
 pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
 
 /// Maximum number of parallel attempts to connect to addresses of one name. A further attempt ends the oldest one.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Time between two samples of the history.
 ///
-/// A sample adds up counters that the shards publish each [`TICK`](super::TICK): about 0.2 ms of the main thread, which
-/// is 0.02 % of a core.
+/// A sample adds up counters that the shards publish each [`TICK`](super::TICK). This takes about 0.2 ms of the main
+/// thread per second, which is 0.02 % of a core.
 pub const LIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Maximum number of samples in the history: ten minutes. A new sample replaces the oldest.
@@ -19,8 +19,8 @@ pub const LIVE_SAMPLES: usize = 600;
 /// KB), the live view takes less than 2 MiB.
 pub const LIVE_RING_BYTES: usize = 1_536 * 1024;
 
-/// Maximum number of log lines at WARN and ERROR that are kept. They are kept twice: by the log, and by the history. A
-/// new line replaces the oldest.
+/// Maximum number of log lines at WARN and ERROR that the hub stores for the live view. Both the log and the history
+/// store them. A new line replaces the oldest.
 ///
 /// A line has at most [`LIVE_LINE_BYTES`]: 2 x 100 KiB.
 pub const LIVE_LINES: usize = 100;
@@ -41,8 +41,8 @@ pub const LIVE_LISTED: usize = 128;
 /// one turn, which takes 20 us.
 pub const LIVE_NAMES: usize = 200;
 
-/// Maximum number of streams of `/dashboard/events` that stay open. A further stream sends the history and then ends;
-/// its browser requests it again after [`LIVE_RETRY`]. So every reader gets the history, and a reader that opens many
+/// Maximum number of streams of `/dashboard/events` that stay open. A further stream sends the history and then ends.
+/// Its browser requests it again after [`LIVE_RETRY`]. So every reader gets the history, and a reader that opens many
 /// streams has no advantage.
 ///
 /// In a turn, a stream makes its shard copy at most [`LIVE_CHUNK_BYTES`]. 32 streams take about 0.1 % of a core.

@@ -7,8 +7,9 @@ use super::*;
 /// Maximum number of bytes of log lines queued for stderr. Further lines are dropped and counted
 /// (`peerpigeon_log_lines_dropped_total`).
 ///
-/// A line has about 200 B, so this is 20,000 lines: as many as 5,000 peers log at `debug` when they all reconnect.
-/// While lines are written to stderr, the queue can fill again, so the log takes at most 2 x 4 MiB = 8 MiB.
+/// A line has about 200 B, so the queue holds 20,000 lines. The hub logs this number of lines at `debug` when 5,000
+/// peers reconnect. While lines are written to stderr, the queue can fill again, so the log takes at most 2 x 4 MiB = 8
+/// MiB.
 pub const LOG_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Maximum number of bytes of log lines in one write to stderr. If several processes write to one pipe, the kernel does
@@ -65,8 +66,8 @@ pub const RESTART_TIME: Duration = Duration::from_secs(1);
 
 /// Time after which `/livez` and `/readyz` report a thread of the hub whose loop has not begun a new turn.
 ///
-/// A thread records a turn each [`TICK`]. Turns are designed to end within 5 ms. They take longer on a machine that is
-/// short of CPU.
+/// A thread records a turn each [`TICK`]. Turns are designed to end within 5 ms. On a machine with too little CPU,
+/// turns take longer.
 pub const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Maximum time between two successive turns of any threads. If no thread begins a turn for longer, the whole process

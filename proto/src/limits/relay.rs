@@ -11,8 +11,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// because each heartbeat goes to every hub.
 pub const EXTRA_BEAT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time without a received byte on a link after which signals use another route: two heartbeats, plus the delay of a
-/// timer or a busy socket.
+/// Time without a received byte on a link after which signals use another route. It is longer than two heartbeats,
+/// because a timer or a busy socket can delay a heartbeat.
 ///
 /// The link stays open, and is used again when data arrives on it. If it never recovers, the envelopes that were sent
 /// over it are lost. Presence is then repaired through other hubs, and the lost signals get `unknown` after
@@ -52,16 +52,16 @@ pub const RIVAL_PATIENCE: Duration = Duration::from_secs(3);
 /// earlier hub takes a new id itself. Hubs before 2.1 never take a new id.
 pub const RIVAL_YIELD: Duration = Duration::from_secs(10);
 
-/// Minimum time between two heartbeats of one incarnation of a hub that are sent to the same neighbour because
-/// heartbeats of another incarnation of that hub arrive. The pause is shorter than [`HEARTBEAT`], so that each of two
-/// live hubs with one id receives each heartbeat of the other. Without the pause, two hubs that know different
-/// incarnations of this id would answer each other's answers forever.
+/// Minimum time between two answers to the same neighbour about one incarnation of a hub. Such an answer is a heartbeat
+/// of this incarnation, which is sent because a heartbeat of another incarnation of the hub has arrived. The pause is
+/// shorter than [`HEARTBEAT`], so that each of two live hubs with one id receives each heartbeat of the other. Without
+/// the pause, two hubs that know different incarnations of this id would answer each other's answers forever.
 pub const CONTEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Maximum number of heartbeats of one hub id that are sent in one [`CONTEST_PAUSE`] because heartbeats of another
 /// incarnation arrive. It counts the heartbeats to all neighbours together. Further heartbeats are not sent. Each sent
-/// heartbeat is remembered for this time and takes 56 B: 3.5 KiB for each id that two live hubs have, and 3.5 MiB for
-/// [`MAX_HUBS`] such ids.
+/// heartbeat is remembered for this time and takes 56 B. Together they take 3.5 KiB for each id that two live hubs
+/// have, and 3.5 MiB for [`MAX_HUBS`] such ids.
 ///
 /// In a mesh of n hubs with two live hubs of one id, a hub would send at most n of these heartbeats. The maximum is
 /// enough even for n > 64, because the first heartbeats go to the two hubs, or to their neighbours.
@@ -125,8 +125,8 @@ pub const DEFAULT_MESH_PRESENCE_BYTES: usize = 1024 * 1024 * 1024;
 /// Default of MESH_PRESENCE_BYTES for each connection that MAX_CONNECTIONS allows, up to
 /// [`DEFAULT_MESH_PRESENCE_BYTES`], which 8,192 connections reach.
 ///
-/// This is enough for 64 hubs with as many connections whose peers take 2 KiB each, or for seven such hubs whose peers
-/// announce 16 KiB in one network: 16 KiB + 2 x 0.5 KiB = 17 KiB.
+/// This is enough for 64 hubs with equally many connections, if each peer takes 2 KiB. It is also enough for seven such
+/// hubs if each peer announces 16 KiB in one network, which takes 16 KiB + 2 x 0.5 KiB = 17 KiB.
 pub const PRESENCE_BYTES_PER_CONNECTION: usize = 128 * 1024;
 
 /// Smallest default of MESH_PRESENCE_BYTES in a process without a memory limit. A hub with few connections can have
@@ -138,8 +138,8 @@ pub const LEAST_DEFAULT_PRESENCE_BYTES: usize = 128 * 1024 * 1024;
 /// Minimum of MESH_PRESENCE_BYTES, and of the budgets of changes and signals that wait. It has room for 1,000 peers.
 pub const LEAST_PRESENCE_BYTES: usize = 1024 * 1024;
 
-/// Bytes that a peer of another hub counts in MESH_PRESENCE_BYTES, without its memberships: its entry in the replica,
-/// in the directory, among the claims of its hub, and at its home shard.
+/// Bytes that a peer of another hub counts in MESH_PRESENCE_BYTES, without its memberships. They account for its
+/// entries in the replica, in the directory, among the claims of its hub, and at its home shard.
 pub const REMOTE_PEER_BYTES: usize = 512;
 
 /// Maximum number of changes of one hub that are held while an earlier change is missing. Further changes are dropped
@@ -186,9 +186,9 @@ pub const SNAPSHOT_RATE_BYTES: u64 = 32 * 1024;
 pub const DOUBT_BEATS: u64 = 4;
 
 /// Maximum number of doublings of the pause before a request for a snapshot. The pause doubles each time a snapshot
-/// does not match the heartbeats of its hub: from [`GAP_PATIENCE`] to 300 ms x 2^5 = 9.6 s after the last snapshot. A
-/// neighbour that sends wrong snapshots is asked six times in 20 s, and then every ten seconds. A request that is lost
-/// or declined is repeated after [`GAP_PATIENCE`].
+/// does not match the heartbeats of its hub. It grows from [`GAP_PATIENCE`] to 300 ms x 2^5 = 9.6 s after the last
+/// snapshot. A neighbour that sends wrong snapshots is asked six times in 20 s, and then every ten seconds. A request
+/// that is lost or declined is repeated after [`GAP_PATIENCE`].
 pub const MAX_VAIN_REPAIRS: u32 = 5;
 
 /// Maximum number of peers in one part of a snapshot: 64 x 300 B = 20 KB in practice.
@@ -223,27 +223,27 @@ pub const MAX_PEERS_PER_HUB: usize = 1_000_000;
 pub const MAX_MEMBERSHIPS: usize = 1024;
 
 /// Number of segments of the directory of all peers of the mesh. Each segment is a separate hash map, because a map
-/// that grows moves all its entries in one turn. With 100,000 peers in a single map, this takes 57,000 x 0.25 us = 14
-/// ms. In one of 256 maps it takes 0.06 ms, and 0.6 ms with [`MAX_PEERS_PER_HUB`] peers. An empty map takes 64 B, and
-/// 256 of them 16 KB.
+/// that grows moves all its entries in one turn. If 100,000 peers are in a single map, its growth takes 57,000 x 0.25
+/// us = 14 ms. In one of 256 maps, it takes 0.06 ms, and 0.6 ms with [`MAX_PEERS_PER_HUB`] peers. An empty map takes 64
+/// B, and 256 of them 16 KB.
 pub const DIRECTORY_SEGMENTS: usize = 256;
 
 /// Number of letters to shards after which a slice of the relay's long work ends. The slice still completes the peer
 /// that exceeds this number. The next slice begins after all other ready tasks have had a turn, if no shard has more
 /// than [`SLICE_ROOM`] letters queued.
 ///
-/// The end of a hub with 100,000 peers and 16 shards is 1,700,000 letters: 830 slices of at most 2.2 ms. A letter takes
-/// 0.9 us, including its share of the work for the peer. The longest slice has one peer in 1,024 networks, the maximum
-/// of MAX_NETWORKS_PER_PEER. This slice has 2,048 + 16,400 letters, and takes 5.3 ms when a snapshot is installed. With
-/// the default of 32 networks, the longest slice has 2,048 + 528 letters.
+/// On a hub with 16 shards, the end of a hub with 100,000 peers takes 1,700,000 letters. These are 830 slices of at
+/// most 2.2 ms. A letter takes 0.9 us, including its share of the work for the peer. The longest slice has one peer in
+/// 1,024 networks, the maximum of MAX_NETWORKS_PER_PEER. This slice has 2,048 + 16,400 letters, and takes 5.3 ms when a
+/// snapshot is installed. With the default of 32 networks, the longest slice has 2,048 + 528 letters.
 pub const SLICE_LETTERS: usize = 2048;
 
 /// Maximum number of peers and lost signals that a slice of the relay's long work examines, even if they need fewer
 /// letters.
 pub const SLICE_PEERS: usize = 1024;
 
-/// Maximum number of changes of one hub that are applied in one turn after the change that they waited for has arrived.
-/// The remaining changes, at most [`MAX_CHANGES_AHEAD`], are applied in slices, and whenever a further change arrives.
+/// Maximum number of held changes of one hub that are applied in one turn after the change for which they waited has
+/// arrived. The remaining changes are applied in slices, and whenever a further change arrives.
 pub const SLICE_CHANGES: usize = 64;
 
 /// Maximum number of peers of discarded replicas whose memory is freed in one turn, which takes 1,024 x 0.3 us.
@@ -283,8 +283,9 @@ pub const HOLD: Duration = Duration::from_millis(500);
 /// counter. After [`COUNT_PATIENCE`] with only such signals, the receiver adopts their counters.
 pub const MAX_COUNTER_STEP: u64 = MAX_SIGNALS_IN_FLIGHT as u64;
 
-/// Time after which the receiver adopts the counters of a hub's signals, if all of them are lower than its own counter
-/// or too far ahead of it: its own counter must then be wrong. Until then, such signals get `unreachable`.
+/// Time after which the receiver adopts the counters of a hub's signals, although they do not fit its own counter. It
+/// does this if all counters in this time were too low or too far ahead, because its own counter must then be wrong.
+/// Until then, these signals get `unreachable`.
 ///
 /// A link that delivers nothing is closed after [`LINK_PATIENCE`], so no delayed signal can arrive after the same time.
 pub const COUNT_PATIENCE: Duration = LINK_PATIENCE;

@@ -86,7 +86,7 @@ pub const PONG_GRACE: Duration = Duration::from_secs(10);
 /// are processed after all other ready tasks.
 ///
 /// 4,096 x 0.25 us = 1 ms. One event in a network can exceed this number, because each member on this shard gets a
-/// frame: 6,250 members (of 100,000 on 16 shards) take 1.6 ms.
+/// frame. If a network has 100,000 members on 16 shards, these are 6,250 frames, which take 1.6 ms.
 pub const TURN_OUTPUTS: usize = 4096;
 
 /// Maximum number of exclusions of peers and networks that operators have ordered and a shard enforces at the same

@@ -53,13 +53,13 @@ pub const SIGNAL_QUARTERS: usize = 3;
 /// other senders leave free. So one sender fills at most a quarter of the room. Further signals get `slow-peer`, and
 /// the target stays connected.
 ///
-/// Of the 12 MiB for signals, one sender fills at most 3 MiB, the next one 1.5 MiB, and so on. 6 MiB remain for the
-/// small shares of this size: 384 senders with two offers each. To block another sender's signals, an attacker needs
-/// more than 384 senders at the same time.
+/// Of the 12 MiB for signals, the first sender fills at most 3 MiB, the next sender at most 1.5 MiB, and so on. 6 MiB
+/// remain for small shares of this size, which are enough for 384 senders with two offers each. To block another
+/// sender's signals, an attacker needs more than 384 senders at the same time.
 pub const SENDER_SMALL_BYTES: usize = 16 * 1024;
 
-/// Number of signals that each sender may have in a target's queue while there is any room for signals. It corresponds
-/// to [`SENDER_SMALL_BYTES`] for bytes. 384 senders have 12,288 signals, half of the frames of
+/// Number of signals that each sender may have in a target's queue while there is any room for signals.
+/// [`SENDER_SMALL_BYTES`] is the corresponding number of bytes. 384 senders have 12,288 signals, half of the frames of
 /// [`DEFAULT_SEND_QUEUE_FRAMES`] that signals may use.
 pub const SENDER_SMALL_FRAMES: usize = 32;
 
@@ -91,8 +91,8 @@ pub const CONTROL_LANE_BYTES: usize = 4 * 1024;
 pub const SOCKET_UNSENT_BYTES: u32 = 16 * 1024;
 
 /// Length of a frame for many sessions, in bytes, from which a queue stores a reference to the frame instead of a copy.
-/// Shorter frames are copied: a copy takes less than a tenth of a microsecond, and all copied frames of a queue leave
-/// in one write.
+/// Shorter frames are copied, because a copy takes less than a tenth of a microsecond, and all copied frames of a queue
+/// leave in one write.
 pub const SHARED_FRAME_BYTES: usize = 1024;
 
 /// Time for which the hub waits for a client's close frame after the hub has sent its own close frame.
@@ -100,8 +100,8 @@ pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
 
 /// Number of letters queued for one shard at which the posting shard stops reading frames.
 ///
-/// One turn of the loop can exceed this number by the letters of its reads, and by the letters of one mass close:
-/// sessions of the shard x networks per peer.
+/// One turn of the loop can exceed this number by the letters of its reads. If all sessions of a shard are closed at
+/// once, it can also exceed it by the number of sessions x networks per peer.
 pub const OUTBOX_HIGH_WATER: usize = 8 * 1024;
 
 /// Bytes of frames in letters queued for one shard at which the posting shard stops reading frames.
@@ -117,8 +117,8 @@ pub const LETTER_BATCH: usize = 256;
 /// Bytes of frames at which a batch of letters is full. The last message of a batch can exceed this number.
 pub const LETTER_BATCH_BYTES: usize = 256 * 1024;
 
-/// Maximum number of batches in the mailbox of a shard, and in the mailbox of the mesh: 64 x 256 letters = 16,384
-/// letters, and at worst 64 x (256 KiB + a message of 1 MiB) = 80 MiB.
+/// Maximum number of batches in the mailbox of a shard, and in the mailbox of the mesh. They have at most 64 x 256 =
+/// 16,384 letters. Their frames have at most 64 x (256 KiB + a message of 1 MiB) = 80 MiB.
 pub const MAILBOX_BATCHES: usize = 64;
 
 /// Maximum number of upgraded sockets that are queued for their home shard. If the queue is full, the accepting shard
@@ -126,9 +126,9 @@ pub const MAILBOX_BATCHES: usize = 64;
 pub const HANDOFF_QUEUE: usize = 256;
 
 /// Number of sessions with queued bytes at which a shard stops reading the sessions whose turns cause much output, and
-/// the letters if these cause much output. It continues when half of this number is left. Further presence would only
-/// wait behind the queued bytes, and would lengthen the queues of peers that read quickly. [`FLUSH_BACKLOG_BYTES`] must
-/// be reached too.
+/// the letters if these cause much output. The shard continues to read when half of this number is left. Further
+/// presence would only wait behind the queued bytes, and would lengthen the queues of peers that read quickly.
+/// [`FLUSH_BACKLOG_BYTES`] must be reached too.
 ///
 /// Both bounds are necessary, because one write to a session can contain many announcements. One announcement in a
 /// network of 2,000 adds bytes to 2,000 sessions, 600 KB in total. 16 MiB are 27 such announcements.
@@ -156,8 +156,8 @@ pub const WRITE_CHUNK_BYTES: usize = 256 * 1024;
 /// this cost: an announcement of 16 KiB in a network of 500 makes the shard write 8 MB.
 pub const TURN_NANOS: u64 = 250_000;
 
-/// Maximum cost of a turn of a shard that is not a session's turn, in nanoseconds. It is the cost of a batch of
-/// [`LETTER_BATCH`] letters with a signal each.
+/// Maximum cost of a turn of a shard that is not a session's turn, in nanoseconds. This is the cost of a batch of
+/// [`LETTER_BATCH`] letters that contain one signal each.
 pub const SHARD_TURN_NANOS: u64 = 2_000_000;
 
 /// Cost of a write to one more session, in nanoseconds: a system call.
@@ -233,7 +233,8 @@ const _: () = assert!(ROSTER_CHUNK * 250 < ROSTER_LOW_WATER_BYTES);
 /// Maximum time between two checks whether a session needs new credentials for TURN. The session's entry in the timer
 /// wheel outlives the session by at most this time.
 ///
-/// With 2,000 new connections per second that end immediately, there are 120,000 entries of 56 B: 7 MB.
+/// If 2,000 connections per second open and end immediately, there are 120,000 entries. They take 56 B each, which is 7
+/// MB.
 pub const ICE_LOOK: Duration = Duration::from_secs(60);
 
 /// Maximum length of ICE_SERVERS in bytes. A longer value is refused. Every client receives it in `connected`.

@@ -25,7 +25,8 @@ pub const TLS_REFUSAL_LINGER: Duration = Duration::from_secs(1);
 pub const TLS_RECORD_BYTES: usize = 16 * 1024 + 2048 + 5;
 
 /// Maximum plaintext that is encrypted at a time, in bytes: two records. If the socket does not accept the ciphertext,
-/// it is kept in addition to the session's queue: 1,000 sessions whose clients do not read keep 33 MB.
+/// the ciphertext is stored in addition to the session's queue. For 1,000 sessions whose clients do not read, it takes
+/// 33 MB.
 pub const TLS_WRITE_BYTES: usize = 32 * 1024;
 
 /// Maximum ciphertext of TLS itself (handshake, answers to KeyUpdate) that is queued for a socket in addition to
@@ -36,7 +37,7 @@ pub const TLS_PENDING_BYTES: usize = 128 * 1024;
 /// Maximum ciphertext that is read at a time from links, and from connections that are not WebSockets yet, in bytes.
 ///
 /// Together with [`TLS_RECORD_BYTES`] and the buffers of hyper, a connection that is not a WebSocket takes up to 72
-/// KiB: 4,096 x 72 KiB = 288 MiB at most. With requests of browsers, it takes 20 KiB.
+/// KiB. 4,096 such connections take at most 288 MiB. With the requests of a browser, such a connection takes 20 KiB.
 pub const TLS_STREAM_READ_BYTES: usize = 16 * 1024;
 
 /// Maximum number of certificates in TLS_CERT, and of names in TLS_ACME. A longer list is refused at the start. The

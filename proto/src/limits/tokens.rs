@@ -23,8 +23,8 @@ pub const MAX_GRANT_CLASS_BYTES: usize = 64;
 /// or if it sends the same token again and again.
 pub const TOKEN_WARNING: Duration = Duration::from_secs(60);
 
-/// Time for which the clock of an identity provider may be ahead: a token is accepted if its `nbf` is in the future by
-/// at most this time. `exp` has no tolerance.
+/// Time by which the clock of an identity provider may be ahead of the hub's clock. A token is accepted if its `nbf` is
+/// in the future by at most this time. `exp` has no tolerance.
 pub const TOKEN_CLOCK_SKEW: Duration = Duration::from_secs(30);
 
 /// Maximum number of renewed tokens that wait in a shard for new keys. A further token is refused, and the client can

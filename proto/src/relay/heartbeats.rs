@@ -1,5 +1,5 @@
-//! Heartbeats. This hub sends its own heartbeats. It compares the heartbeats of other hubs with its replicas, and
-//! forwards them.
+//! Heartbeats. This hub sends its own heartbeats. This hub also compares the heartbeats of other hubs with its
+//! replicas, and forwards these heartbeats.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,8 +52,8 @@ impl Relay {
             link_unheard: false,
             status: self.status.clone(),
         });
-        // Heartbeats are sent over every link, even over links that are not in use, because the other hub decides from
-        // the heartbeats on a link whether the link works.
+        // Heartbeats are sent over every link, even over links that are not in use. The other hub decides from them
+        // whether the link works.
         let links: Vec<(LinkId, bool)> = self.links.iter().map(|(link, open)| (link, open.is_silent())).collect();
         for (link, link_unheard) in links {
             let beat =

@@ -151,8 +151,8 @@ pub enum RelayOutput {
         /// The new id.
         hub: HubId,
     },
-    /// There is more work than fits into one turn. Pass [`RelayInput::Continue`] after all other ready tasks have had a
-    /// turn, when few letters are queued for each shard.
+    /// The relay has more work than fits into one turn. Pass [`RelayInput::Continue`] after all other ready tasks have
+    /// had a turn, and when few letters are queued for each shard.
     Unfinished,
     /// An event for the log.
     Event(MeshEvent),
@@ -188,7 +188,7 @@ pub enum MeshEvent {
     /// Other hubs remembered a later incarnation of this hub's id that has ended. This hub has begun an even later
     /// incarnation.
     LaterLife,
-    /// This hub gave up the first of these ids to another live hub, and has taken the second.
+    /// This hub gave up its id (the first value) to another live hub, and has taken a new id (the second value).
     IdGivenUp(HubId, HubId),
     /// Two live hubs have this id.
     TwoHubs(HubId),

@@ -212,8 +212,8 @@ impl Links {
         std::mem::take(&mut open.silent).then(|| open.changed())
     }
 
-    /// Records what a heartbeat of `hub` reports about a link: whether the other end receives nothing on it. Returns
-    /// the change, if there is one. The report is ignored if `hub` is not at the other end of the link.
+    /// Records whether the other end receives nothing on a link, as a heartbeat of `hub` reports. Returns the change,
+    /// if there is one. The report is ignored if `hub` is not at the other end of the link.
     pub(super) fn report(&mut self, link: LinkId, hub: HubId, unheard: bool) -> Option<Changed> {
         let open = self.open.get_mut(&link).filter(|open| open.hub == hub)?;
         let before = std::mem::replace(&mut open.unheard, unheard);

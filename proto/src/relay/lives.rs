@@ -1,4 +1,4 @@
-//! Handles the start, restart, expiry and farewell of hubs, and the numbers by which the shards know the hubs.
+//! Handles the start, restart, expiry and farewell of hubs, and assigns the numbers that the shards use for the hubs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -6,11 +6,10 @@
 //! the first id. Inside, the other hub has another id, its stand-in.
 //!
 //! Ids break ties between claims, and decide which hub forwards envelopes to the bridge. So the translation keeps their
-//! order. The three ids differ only in their last eight bytes. The new id is greater than the first id by some number,
-//! and the stand-in is less than the first id by the same number. If this addition or subtraction overflows, the order
-//! is not kept. Then the two hubs decide a tie differently. A tie occurs if one peer has a session at each of the two
-//! hubs, and both sessions began in the same millisecond. Each hub lets the session at the other hub win, so both
-//! sessions end.
+//! order. The three ids differ only in their last eight bytes. The new id is the first id plus some number, and the
+//! stand-in is the first id minus the same number. If this addition or subtraction overflows, the order is not kept.
+//! Then the two hubs decide a tie differently. A tie occurs if one peer has a session at each of the two hubs, and both
+//! sessions began in the same millisecond. Each hub lets the session at the other hub win, so both sessions end.
 
 use std::sync::Arc;
 

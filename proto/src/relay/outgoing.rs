@@ -38,8 +38,8 @@ struct OutgoingSnapshot {
     deadline: Duration,
 }
 
-/// A snapshot that cannot be completed: the hop to the neighbour that must receive a decline, and the neighbour's
-/// request.
+/// A snapshot that cannot be completed. The values are the hop to the neighbour that must receive a decline, and the
+/// neighbour's request.
 pub(super) type GivenUp = (Hop, SnapshotRequest);
 
 impl OutgoingSnapshot {

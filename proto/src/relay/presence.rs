@@ -133,8 +133,8 @@ impl Relay {
         self.release_signals(hub, now);
     }
 
-    /// Forwards a change to all neighbours, with three exceptions: the hub that made the change, the neighbour that
-    /// sent it, and neighbours that receive the change from the same sender.
+    /// Forwards a change to all neighbours, with three exceptions. They are the hub that made the change, the neighbour
+    /// that sent it, and neighbours to which that neighbour sends it, too.
     fn flood(&mut self, change: &Arc<Change>, from: Option<Hop>, now: Now) {
         let sender = from.and_then(|via| self.neighbour(via));
         let over_bridge = matches!(from, Some(Hop::Bridge(_)));

@@ -33,8 +33,8 @@ impl Relay {
     /// The first hop for signals of this hub's own peers. A route on which signals get no answers is used only if there
     /// is no other route.
     ///
-    /// Only the sender's hub avoids such routes. A hub that forwards the signal uses [`Self::route`]: if it also
-    /// avoided its route, it could send the signal back, although it could reach the target.
+    /// Only the sender's hub avoids such routes. A hub that forwards the signal uses [`Self::route`]. If it also
+    /// avoided its route, it could send the signal back although it could reach the target.
     pub(super) fn signal_route(&mut self, hub: &HubId, now: Now) -> Option<Hop> {
         self.find_route(hub, self.avoided(hub, now), now)
     }

@@ -1,5 +1,5 @@
-//! The repair of a hub's replica: when changes began to be missing, when and over which hop the next snapshot is
-//! requested, and the parts of the snapshot that have arrived.
+//! The repair of a hub's replica. This type stores since when changes are missing, when and over which hop the next
+//! snapshot is requested, and the parts that have arrived.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

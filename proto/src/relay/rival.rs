@@ -2,14 +2,14 @@
 //!
 //! Other hubs remember the last incarnation of a restarted hub with a fixed HUB_ID. If the clock was set back, that
 //! incarnation is later than the hub's new one. The hub then begins an incarnation that is later than the remembered
-//! one. It must not do this while another process still uses the remembered incarnation. Otherwise each of the two
+//! one. It must not do this while another process still uses the remembered incarnation, because each of the two
 //! processes would replace the other forever. An incarnation is alive if the numbers of its heartbeats grow. If two
 //! live hubs have one id, the hub that started later takes a new id (`names`). A third hub keeps the hub that it knows
 //! under this id, and forwards the heartbeats of each of the two hubs to the other.
 //!
 //! Two third hubs can know different hubs under this id. Then each of the two third hubs receives heartbeats of the hub
 //! that it does not know, and answers with the last heartbeat of the hub that it knows. The rate of these answers is
-//! limited ([`Answers`]). Otherwise the two third hubs would answer each other's answers forever.
+//! limited ([`Answers`]), because otherwise the two third hubs would answer each other's answers forever.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;

@@ -69,7 +69,7 @@ impl Relay {
         self.send(Destination::from(via), Envelope::Routed(route, Box::new(Routed::Signal(signal))));
     }
 
-    /// Whether a signal keeps its order among the signals to the same session of its target.
+    /// Whether a signal is in order among the signals to the same session of its target.
     ///
     /// The shard of the sender posts signals to members directly to the mesh. All other signals make a detour through
     /// the target's home shard. To each session of the target, only detoured signals are sent before its first join,
@@ -137,7 +137,7 @@ impl Relay {
         let waits = |relay: &Self, next| large && relay.is_saturated(next);
         let next = self.route(&route.to, now).filter(|&next| next != via);
         // If there is no other route, this hub's direct link to the destination is used even if it does not work in
-        // both directions: the previous hub has no better route.
+        // both directions. The previous hub has no better route.
         let direct = || self.links.used_for(&route.to).map(Hop::Link).filter(|&direct| direct != via);
         let next = next.or_else(direct).filter(|&next| !waits(self, next));
         let Some(next) = next.filter(|_| route.hops.saturating_add(1) < MAX_HOPS) else {

@@ -2,8 +2,9 @@
 //!
 //! A link on a dead path is closed only after ten seconds ([`LINK_PATIENCE`](crate::limits::LINK_PATIENCE)), and all
 //! data sent until then is lost. But each neighbour sends one heartbeat per second on every link, even if there are
-//! other routes. So a link without received data for [`LINK_SILENCE`](crate::limits::LINK_SILENCE) does not work. It
-//! stays open as a spare link: it is used if there is no other route, and becomes a normal link again when it works.
+//! other routes. So a link without received data for [`LINK_SILENCE`](crate::limits::LINK_SILENCE) does not work. Such
+//! a link stays open as a spare link. It is used if there is no other route, and becomes a normal link again when it
+//! works.
 
 use crate::envelope::Heartbeat;
 use crate::id::{HubId, LinkId};

@@ -1,4 +1,4 @@
-//! Snapshots: a hub requests the presence of another hub from a neighbour, receives it in parts, and installs it to
+//! Snapshots. A hub requests the presence of another hub from a neighbour, receives it in parts, and installs it to
 //! repair its replica.
 
 use crate::bug;
@@ -26,7 +26,7 @@ impl Relay {
         if remote.repair.is_under_way() || !remote.is_live() {
             return remote.repair.do_not_ask();
         }
-        // If a snapshot of a neighbour did not repair the replica, the hub itself is asked over the bridge, because the
+        // If the snapshot from a neighbour did not repair the replica, the hub itself is asked over the bridge. The
         // neighbour may lack the same changes.
         let itself = Some(Hop::Bridge(hub))
             .filter(|_| self.bridge.is_up() && remote.is_bridged(now.at) && remote.repair.is_vain());

@@ -1,4 +1,4 @@
-//! Takeovers between hubs: if a second connection with an id arrives at another hub, that hub asks the hub of the first
+//! Takeovers between hubs. If a second connection with an id arrives at another hub, that hub asks the hub of the first
 //! connection.
 
 use crate::bug;

@@ -84,7 +84,8 @@ pub struct RelayStats {
     pub hubs_lost: u64,
     /// Peers that left because their hub was lost.
     pub ghosts_evicted: u64,
-    /// Answers of other hubs to takeovers of this hub: the number of answers "free", and of answers "in use".
+    /// Answers of other hubs to takeovers of this hub: the number of "free" answers, and the number of "in use"
+    /// answers.
     pub takeovers: [u64; 2],
     /// Messages of legacy links that were invalid or not allowed.
     pub legacy_refused: u64,
@@ -96,8 +97,8 @@ pub struct RelayStats {
     pub link_silences: u64,
     /// Number of times that signals over one hop got no outcomes, so that another route was used.
     pub routes_avoided: u64,
-    /// Refused numbers that are implausible: incarnations and sessions with a start too far in the future, and counters
-    /// of signals too far ahead.
+    /// Implausible numbers that were refused: incarnations and sessions that start too far in the future, and counters
+    /// of signals that are too far ahead.
     pub numbers_refused: u64,
     /// Changes and heartbeats that this hub ignored because of a limit, by the discriminant of the [`PresenceRefusal`].
     pub presence_refused: [u64; PresenceRefusal::ALL.len()],

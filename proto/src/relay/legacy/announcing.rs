@@ -1,4 +1,4 @@
-//! Messages to a Go hub on a legacy link: signals, and announcements, which are sent when the link has room.
+//! Messages to a Go hub on a legacy link: signals and announcements. Announcements are sent when the link has room.
 
 use std::ops::Bound;
 
@@ -72,8 +72,8 @@ impl Relay {
         }
     }
 
-    /// Adds a peer's announcements to the queue of a link before the peer's turn, if the peer was connected before the
-    /// link and has not been announced on it.
+    /// Adds the announcements of a peer that was connected before the link to the queue of the link, before the peer's
+    /// turn. Does nothing if the peer has already been announced on the link.
     pub(super) fn owe_earlier(&mut self, link: LinkId, peer: &PeerId) {
         // A peer that is connected to no hub has nothing to announce.
         if self.directory.holder(peer).is_some() && self.legacy.hasten(link, self.other_holder(peer), peer) {

@@ -352,7 +352,7 @@ impl Legacy {
         self.links.get_mut(&link).is_some_and(|open| open.told.take(hash, now) && !(open.dialed && is_only_one))
     }
 
-    /// Whether a Go hub's announcement of a peer to which another claim exists may be new information, because the
+    /// Whether a Go hub's announcement of a peer with another claim may be new information. It may be new because the
     /// other claim may belong to a dead hub or connection. If not, it echoes an announcement that a hub of this mesh
     /// has sent to Go hubs.
     ///

@@ -75,8 +75,9 @@ impl Relay {
     /// Whether this link may send signals for a peer in this network.
     ///
     /// A Go hub does not announce the peers that were connected to it before the link. A peer's first signal in a
-    /// network therefore counts as its announcement in that network, with empty data. This is not done for a peer with
-    /// another claim, for a peer that has recently left, for the id of a hub, and for a signal that may be an echo.
+    /// network therefore counts as its announcement in that network, with empty data. Two kinds of senders are
+    /// excluded: a peer with another claim, and a peer that has recently left. The id of a hub, and a signal that may
+    /// be an echo, are excluded as well.
     fn may_signal(&mut self, link: LinkId, peer: PeerId, network: &str, now: Now) -> bool {
         let known = self.is_behind(link, &peer);
         if known && self.is_in(&peer, network) {
@@ -163,9 +164,9 @@ impl Relay {
             return;
         }
         let waiting = self.legacy.take_waiting(&peer, now.at);
-        // The kept announcements count if the ended claim may have been dead for some time: it belonged to a dead
-        // connection or a lost hub. They do not count if a hub has reported the leave of a Go peer, because other Go
-        // hubs announced that peer before its leave.
+        // The kept announcements count if the ended claim may have belonged to a dead connection or a lost hub for some
+        // time. They do not count if a hub has reported the leave of a Go peer, because other Go hubs announced that
+        // peer before its leave.
         let counts = after.is_none()
             && (before.is_some_and(|before| !before.is_legacy()) || matches!(cause, LeaveCause::HubGone));
         for (link, network, data) in waiting {

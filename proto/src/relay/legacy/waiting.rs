@@ -1,8 +1,8 @@
 //! Announcements of Go hubs that cannot take effect yet, because another claim to the peer exists.
 //!
-//! The other claim may be dead: its hub was killed and the lease has not expired yet, or its connection was lost and
-//! the hub has not noticed. A Go hub does not repeat an announcement, so the announcement is kept until the other claim
-//! ends.
+//! The other claim may be outdated. Its hub may have been killed while the lease has not expired yet, or its connection
+//! may be lost while the hub has not noticed the loss yet. A Go hub does not repeat an announcement, so the
+//! announcement is kept until the other claim ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

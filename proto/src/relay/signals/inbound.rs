@@ -13,8 +13,7 @@ pub(super) enum Arrival {
     Deliver,
     /// The signal must wait for an earlier signal, or for the presence of its sender. Pass it to [`Inbound::hold`].
     Hold,
-    /// The signal would have to wait, but there is no room: [`MAX_SIGNALS_HELD`] signals, or the maximum number of
-    /// bytes, already wait.
+    /// The signal would have to wait, but [`MAX_SIGNALS_HELD`] signals or the maximum number of bytes already wait.
     Full,
     /// A signal with the same counter is already waiting.
     Repeated,
@@ -26,7 +25,7 @@ pub(super) enum Arrival {
     },
     /// The counter of the signal is more than [`MAX_COUNTER_STEP`] ahead of the last processed counter.
     TooFar,
-    /// Only late signals, or signals too far ahead, have arrived for [`COUNT_PATIENCE`], so the counter of this signal
+    /// For [`COUNT_PATIENCE`], the counters of all signals were too low or too far ahead. So the counter of this signal
     /// is now the next one. The caller passes the signal to [`Inbound::arrives`] again.
     Restarted {
         /// Counters of the waiting signals, which are dropped.
@@ -118,10 +117,10 @@ impl Inbound {
         (self.taken, self.held.len())
     }
 
-    /// Whether a signal with this counter is expected: its counter is greater than the last processed one, but not too
-    /// far ahead.
+    /// Whether a signal with this counter is expected. Its counter must be greater than the last processed counter, by
+    /// at most [`MAX_COUNTER_STEP`].
     fn expects(&self, counter: u64) -> bool {
-        // If no signal has arrived yet, any counter may be the first, because this hub may have forgotten the other hub
+        // If no signal has arrived yet, any counter is accepted as the first. This hub may have forgotten the other hub
         // and its counter.
         counter > self.taken && (self.taken == 0 || counter - self.taken <= MAX_COUNTER_STEP)
     }
@@ -152,8 +151,8 @@ impl Inbound {
         Some(signal)
     }
 
-    /// Gives up the signals that are missing before the first waiting signal. If none is missing and the first waiting
-    /// signal lacks only its sender's presence, gives up and returns that signal.
+    /// Gives up the missing signals before the first waiting signal. If no signal is missing, but the presence of the
+    /// first waiting signal's sender is missing, gives up and returns that signal.
     pub(super) fn give_up(&mut self, seq: u64) -> Option<SignalEnvelope> {
         let first = self.held.first_entry()?;
         let counter = *first.key();

@@ -83,7 +83,8 @@ fn a_hub_that_ended_is_remembered_for_a_time() {
     assert!(!net.hubs[&1].hubs.contains_key(&hub(2)), "{:?}", net.now.at - began);
 }
 
-/// Sends a signal along a chain over `links` links. Returns what the shards of the sender and of the target received.
+/// Sends a signal along a chain over `links` links. Returns the letters that the sender's shard and the target's shard
+/// received.
 fn outcome_over(links: u8) -> (Vec<String>, Vec<String>) {
     let mut net = Net::chain(links + 1);
     net.joins(1, 207, 0);

@@ -93,7 +93,7 @@ fn changes_that_wait_are_kept_up_to_a_number_of_bytes() {
     net.start(2);
     net.link(1, 2);
     net.pass(2 * HEARTBEAT);
-    // The first change is lost, and the others wait for it.
+    // The first change is lost, and the later changes wait for it.
     net.loses = |envelope| matches!(envelope, Envelope::Change(change) if change.seq == 1);
     net.opens(2, 10, 0);
     net.loses = |_| false;

@@ -1,4 +1,5 @@
-//! Tests of rules at their exact limits, such as times, and of hubs that an event must not affect.
+//! Tests of rules at their exact limits, for example at the last millisecond, and of hubs that an event must not
+//! affect.
 
 use super::*;
 use crate::envelope::{Change, ChangeKind, Heartbeat};

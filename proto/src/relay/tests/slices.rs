@@ -191,7 +191,7 @@ fn a_snapshot_is_installed_in_slices_with_changes_between_them() {
 fn changes_that_were_held_are_applied_in_slices() {
     let mut net = crowded(12);
     net.pauses = vec![1];
-    // One change is lost, and later ones wait for it.
+    // One change is lost, and later changes wait for it.
     net.loses = |envelope| matches!(envelope, Envelope::Change(change) if change.peer == id(13));
     (13..=90).for_each(|peer| net.opens(3, peer, 1));
     net.run();
@@ -277,7 +277,8 @@ fn a_snapshot_has_the_state_at_its_start() {
     net.input(3, RelayInput::Room { transport: to_new });
     net.run();
     assert_eq!(net.hubs[&3].stats.sent[EnvelopeKind::Snapshot as usize], 1);
-    // One peer that has been read leaves. Of the other peers, one leaves, one joins, and one returns in a new session.
+    // One peer that has been read leaves. Three peers that have not been read change: one leaves, one joins, and one
+    // returns in a new session.
     net.leaves(3, 11, 1);
     net.leaves(3, 249, 1);
     net.leaves(3, 200, 1);
@@ -354,7 +355,8 @@ fn the_end_of_a_legacy_link_reaches_the_shards_in_slices() {
     net.pass(HEARTBEAT);
     assert_eq!(net.hears(3).last().unwrap(), "outcome 148 peer-not-found");
     assert_eq!(net.hears(1), ["left 148 n peer-disconnected", "nowhere 148"]);
-    // One peer returns on a new link, and another peer at another hub. Members receive the leave of each first.
+    // One peer returns on a new link, and another peer returns at another hub. Members receive the leave of each peer
+    // before they discover it again.
     net.input(1, RelayInput::LegacyUp { link: next, hub: hub(50), dialed: true });
     net.input(1, RelayInput::LegacyText { link: next, text: &super::legacy::discovered(147, "n") });
     assert_eq!(net.hears(1), ["left 147 n peer-disconnected", "nowhere 147", "elsewhere 147", "joined 147 n"]);

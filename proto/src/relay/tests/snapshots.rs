@@ -156,7 +156,7 @@ fn two_hubs_that_lack_the_same_change_are_repaired_as_soon_as_one_of_them_is() {
     let mut net = Net::chain(3);
     net.joins(1, 7, 0);
     net.pass(2 * HEARTBEAT);
-    // Heartbeats of hub 1 arrive for a long time, but neither its changes nor its snapshots.
+    // For a long time, heartbeats of hub 1 arrive, but its changes and snapshots are lost.
     net.loses = |envelope| matches!(envelope.kind(), EnvelopeKind::Change | EnvelopeKind::Snapshot);
     net.joins(1, 20, 0);
     net.pass(30 * HEARTBEAT);
