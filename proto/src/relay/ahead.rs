@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_kept_up_to_their_bytes() {
+    fn changes_are_kept_up_to_a_maximum_of_bytes() {
         let mut ahead = Ahead::default();
         let one = change_bytes(&change(1));
         assert!(ahead.keep(change(2), 1, 2 * one) && ahead.keep(change(3), 1, 2 * one));

@@ -45,7 +45,7 @@ impl Relay {
             ensure(kept == accounted, || format!("{kept:?} is kept for {hub:?}, but {accounted:?} is counted"))?;
             let held: usize = remote.holding.peers.values().map(|presence| presence_bytes(presence)).sum();
             ensure(held == remote.holding.bytes(), || {
-                format!("{hub:?} holds {held} bytes, but another number is counted")
+                format!("the replica of {hub:?} has {held} bytes, but another number is counted")
             })?;
             counted.presence += kept.presence;
             counted.ahead += kept.ahead;

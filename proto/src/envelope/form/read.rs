@@ -80,7 +80,7 @@ impl<'a> BodyReader<'a> {
     fn text(&mut self, longest: usize) -> Result<&'a str, Malformed> {
         let len = usize::from(self.u16()?);
         if len > longest {
-            return Err(Malformed("a name is too long"));
+            return Err(Malformed("a name, URL or version is too long"));
         }
         utf8(self.take(len)?)
     }
@@ -295,7 +295,7 @@ fn read_routed(kind: EnvelopeKind, body: &mut BodyReader<'_>) -> Result<Routed, 
         EnvelopeKind::Outcomes => {
             let count = body.u32()? as usize;
             if count > MAX_OUTCOMES {
-                return Err(Malformed("too many outcomes at once"));
+                return Err(Malformed("an envelope has too many outcomes"));
             }
             let read = |body: &mut BodyReader<'_>| {
                 let counter = body.u64()?;

@@ -66,7 +66,7 @@ fn only_the_latest_signals_that_were_given_up_are_answered_when_they_arrive() {
 }
 
 #[test]
-fn a_signal_with_the_next_counter_was_never_given_up() {
+fn only_missing_signals_before_a_waiting_signal_count_as_given_up() {
     let mut inbound = waiting([signal(4, 0, 0)]);
     assert!(inbound.give_up(0).is_none() && inbound.next(0).is_some());
     for (counter, is_answered) in [(1, false), (2, true), (3, true), (4, false)] {

@@ -78,7 +78,10 @@ fn a_hub_that_ended_is_remembered_for_a_time() {
     let began = net.now.at;
     net.kill(2);
     net.pass(HUB_MEMORY - 2 * HEARTBEAT);
-    assert!(net.hubs[&1].hubs.contains_key(&hub(2)), "late envelopes are recognized");
+    assert!(
+        net.hubs[&1].hubs.contains_key(&hub(2)),
+        "the hub is still remembered, so that its late envelopes are recognized"
+    );
     net.pass(4 * HEARTBEAT);
     assert!(!net.hubs[&1].hubs.contains_key(&hub(2)), "{:?}", net.now.at - began);
 }
@@ -163,7 +166,7 @@ fn signals_beyond_those_that_may_be_in_flight_are_unreachable() {
     (1..=4).for_each(|ticket| net.signals(1, 7, 8, ticket));
     assert_eq!(net.hears(1), ["outcome 8 unreachable"], "the fourth signal fails immediately");
     net.pass(RECEIPT_TIMEOUT + HEARTBEAT);
-    assert_eq!(net.hears(1), [""; 0], "their senders' shards have reported them as unknown");
+    assert_eq!(net.hears(1), [""; 0], "the senders' shards have reported `unknown` already");
     net.loses = |_| false;
     net.signals(1, 7, 8, 5);
     net.pass(HEARTBEAT);

@@ -305,7 +305,7 @@ fn the_outcome_of_a_signal_returns_although_its_hub_has_restarted() {
 }
 
 #[test]
-fn a_hub_waits_for_a_gap_exactly_as_long_as_reordering_takes() {
+fn a_hub_requests_a_snapshot_exactly_one_gap_patience_after_a_change_is_missing() {
     let mut net = Net::full(2);
     net.joins(1, 11, 0);
     net.pass(2 * HEARTBEAT);

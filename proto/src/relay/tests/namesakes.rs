@@ -90,12 +90,12 @@ fn the_later_of_two_live_hubs_with_one_id_takes_a_new_one_and_each_peer_is_seen_
 }
 
 #[test]
-fn a_hello_of_a_hub_with_the_same_id_is_enough() {
+fn a_hello_of_an_earlier_hub_with_the_same_id_makes_a_hub_take_a_new_id() {
     let mut net = Net::new(2);
     let (life, process) = (net.hubs[&1].incarnation(), net.hubs[&1].process());
     net.input(1, RelayInput::Namesake { incarnation: HubIncarnation(life.0 + 1), process: 7 });
     net.input(1, RelayInput::Namesake { incarnation: life, process });
-    assert_eq!(net.hubs[&1].hub(), hub(1), "neither the later hub nor hub 1 itself makes it take a new id");
+    assert_eq!(net.hubs[&1].hub(), hub(1), "hellos of a later hub and of hub 1 itself do not change the id");
     net.input(1, RelayInput::Namesake { incarnation: HubIncarnation(life.0 - 1), process: 7 });
     assert_ne!(net.hubs[&1].hub(), hub(1));
 }

@@ -107,7 +107,7 @@ fn signals_continue_after_more_were_lost_than_may_be_in_flight() {
 }
 
 #[test]
-fn delayed_signals_are_still_too_late() {
+fn delayed_signals_that_were_given_up_are_not_delivered() {
     let mut net = triangle();
     // Four signals are delayed, and the fifth uses another route.
     net.signals(1, 11, 12, 0);
@@ -339,7 +339,7 @@ fn a_slow_snapshot_is_given_up_and_a_fast_one_has_a_time_limit() {
 }
 
 #[test]
-fn a_peer_in_too_many_networks_or_out_of_order_makes_a_snapshot_invalid() {
+fn a_peer_with_too_many_or_unsorted_networks_makes_a_snapshot_invalid() {
     let network = |n: usize| NetworkName::new(&format!("{n:05}"));
     let in_networks = |presence: &Presence, names: Vec<NetworkName>| {
         let announcement = |network| Arc::new(Announcement { network, ..(*presence.memberships[0]).clone() });

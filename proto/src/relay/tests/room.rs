@@ -69,7 +69,7 @@ fn a_new_hub_displaces_the_latest_of_the_neighbour_that_introduced_the_most() {
 }
 
 #[test]
-fn a_new_hub_displaces_one_that_has_stopped_first() {
+fn a_new_hub_displaces_a_stopped_hub_before_all_others() {
     let mut crowd = Crowd::new();
     let now = crowd.net.now;
     crowd.net.hubs.get_mut(&1).unwrap().evict(invented(5), Liveness::Lost, now);

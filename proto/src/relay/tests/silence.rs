@@ -79,7 +79,7 @@ fn a_long_message_in_parts_is_not_silence() {
 }
 
 #[test]
-fn a_stopped_hub_finds_its_links_unchanged() {
+fn links_do_not_count_as_silent_after_a_stop_of_the_hub() {
     let mut net = triangle();
     // All hubs are stopped. Hub 1 continues first.
     let now = Now { at: net.now.at + LEASE / 2, wall_ms: net.now.wall_ms + 4_000 };
