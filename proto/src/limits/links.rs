@@ -28,7 +28,8 @@ pub const ENVELOPE_ROOM: usize = 4 * 1024;
 /// of a snapshot takes 17 MiB: one peer in 1,024 networks.
 pub const LINK_MESSAGE_BYTES: usize = LARGEST_MAX_MESSAGE_BYTES + LINK_FRAME_BYTES + ENVELOPE_ROOM;
 
-/// Number of bytes queued for one link (or for the bridge) at which the relay sends only heartbeats and outcomes.
+/// Number of bytes queued for one link (or for the bridge) at which the relay sends only heartbeats and short
+/// envelopes, such as outcomes.
 ///
 /// This is 400 parts of a snapshot of 20 KB, or 10,000 signals of 800 B. A link at full speed sends them in about a
 /// tenth of a second.
@@ -39,8 +40,8 @@ pub const LINK_QUEUE_HIGH: usize = 8 * 1024 * 1024;
 pub const LINK_QUEUE_LOW: usize = 1024 * 1024;
 
 /// Number of bytes queued for one link at which it is closed. Above [`LINK_QUEUE_HIGH`], a queue gets only the message
-/// that exceeded that mark, heartbeats and short answers. The remaining 24 MiB hold 200,000 heartbeats and answers, so
-/// the other hub has stopped reading long before the cap is reached.
+/// that exceeded that mark, heartbeats, and short envelopes. The remaining 24 MiB have room for 200,000 heartbeats and
+/// short envelopes, so the other hub has stopped reading long before the cap is reached.
 pub const LINK_QUEUE_CAP: usize = 4 * LINK_QUEUE_HIGH + LINK_MESSAGE_BYTES;
 
 /// Maximum number of links of a hub, including links that are not ready. A further link is refused.
@@ -50,8 +51,8 @@ pub const LINK_QUEUE_CAP: usize = 4 * LINK_QUEUE_HIGH + LINK_MESSAGE_BYTES;
 pub const MAX_LINKS: usize = 256;
 
 /// Maximum number of bytes queued for all links together. When half of this maximum is queued, a link with more than
-/// its equal share of that half gets only heartbeats and outcomes. Above the maximum, the link with the longest queue
-/// is closed.
+/// its equal share of that half gets only heartbeats and short envelopes. Above the maximum, the link with the longest
+/// queue is closed.
 ///
 /// The maximum is 32 full queues of 8 MiB. Without this bound, 256 hubs that do not read could make a hub queue 256 x 8
 /// MiB = 2 GiB until [`LINK_PATIENCE`] closes the links. At [`LINK_QUEUE_CAP`], it would even be 256 x 96 MiB = 24 GiB.

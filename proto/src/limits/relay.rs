@@ -194,7 +194,7 @@ pub const MAX_VAIN_REPAIRS: u32 = 5;
 /// Maximum number of peers in one part of a snapshot: 64 x 300 B = 20 KB in practice.
 pub const SNAPSHOT_PEERS: usize = 64;
 
-/// Bytes of announced data at which a part of a snapshot is full. The last peer of a part can exceed this number.
+/// Bytes of announcements at which a part of a snapshot is full. The last peer of a part can exceed this number.
 pub const SNAPSHOT_BYTES: usize = 64 * 1024;
 
 /// Maximum number of neighbours whose requests for a snapshot of one hub wait until this hub has received that snapshot

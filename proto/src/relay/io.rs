@@ -58,7 +58,7 @@ pub enum RelayInput<'a> {
     },
     /// The queue of a link or of the bridge rose above its high-water mark
     /// ([`LINK_QUEUE_HIGH`](crate::limits::LINK_QUEUE_HIGH)). Until [`Self::Room`], the relay puts out only heartbeats
-    /// and short answers for this queue.
+    /// and short envelopes for this queue, such as outcomes.
     Saturated {
         /// The link, or [`Transport::Bridge`].
         transport: Transport,
@@ -177,9 +177,9 @@ pub enum Destination {
 /// An event about other hubs, for the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MeshEvent {
-    /// The first heartbeat of a hub arrived, or the first heartbeat after the hub was lost.
+    /// The first heartbeat of a hub or of its new incarnation arrived, or the first heartbeat after the hub was lost.
     HubFound(HubId),
-    /// A hub's lease has expired, and this number of its peers has left.
+    /// A hub's lease has expired, or a new hub has displaced it, and this number of its peers has left.
     HubLost(HubId, usize),
     /// A hub sent its farewell, and this number of its peers has left.
     HubLeft(HubId, usize),

@@ -55,9 +55,9 @@ pub struct HubView {
 pub struct RelayStats {
     /// Envelopes received, by the discriminant of their kind.
     pub received: [u64; EnvelopeKind::ALL.len()],
-    /// Envelopes put out, by the kind's discriminant, counted once per link.
+    /// Envelopes put out, by the kind's discriminant. An envelope counts once for each link, and once for the bridge.
     pub sent: [u64; EnvelopeKind::ALL.len()],
-    /// Changes and heartbeats that had already arrived.
+    /// Changes and heartbeats that had already arrived, or that belong to an unknown or ended incarnation.
     pub duplicates: u64,
     /// Signals forwarded for other hubs.
     pub forwarded: u64,
@@ -73,16 +73,16 @@ pub struct RelayStats {
     pub latency: [u64; RouterStats::LATENCY_BOUNDS.len() + 1],
     /// Signals dropped because they arrived too late for their order, or twice.
     pub out_of_order: u64,
-    /// Outcomes that arrived after their signal had expired.
+    /// Outcomes for which no signal waits, in most cases because the signal had expired.
     pub late_outcomes: u64,
-    /// The number of snapshots sent, and the number of snapshots installed.
+    /// The number of snapshots that this hub began to send, and the number of snapshots that it installed.
     pub snapshots: [u64; 2],
     /// Snapshots that were refused because of a wrong digest, because of an invalid or unexpected part, or because they
     /// were late.
     pub snapshots_refused: u64,
-    /// Hubs whose lease expired.
+    /// Hubs whose lease expired, or that were displaced by a new hub.
     pub hubs_lost: u64,
-    /// Peers that left because their hub was lost.
+    /// Peers that left because their hub was lost, or because another incarnation replaced it.
     pub ghosts_evicted: u64,
     /// Answers of other hubs to takeovers of this hub: the number of "free" answers, and the number of "in use"
     /// answers.
