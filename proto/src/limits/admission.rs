@@ -1,4 +1,4 @@
-//! Bounds of the admission of connections. The hub refuses a connection above them before it reads anything.
+//! Bounds of the admission of connections. The hub refuses a connection above these bounds before it reads anything.
 
 use std::time::Duration;
 

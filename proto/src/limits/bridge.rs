@@ -41,18 +41,18 @@ pub const BRIDGE_BATCH: usize = 256;
 /// bridge notices an unresponsive Redis within twice this time.
 pub const BRIDGE_PROBE: Duration = Duration::from_secs(2);
 
-/// Interval between two challenges of a hub on the bridge. A challenge is a random number that other hubs echo, which
-/// proves that they live and receive. It is a multiple of [`BRIDGE_PROBE`].
+/// Interval between two challenges of a hub on the bridge. A challenge is a random number that other hubs echo. The
+/// echo proves that these hubs are alive and receive frames. It is a multiple of [`BRIDGE_PROBE`].
 ///
 /// A mesh of n hubs publishes n x (n - 1) answers of about 150 B in this time. For 64 hubs these are 1,008 answers per
 /// second. Redis can process 100,000 messages per second.
 pub const BRIDGE_CHALLENGE: Duration = Duration::from_secs(4);
 
-/// Number of recent challenges that are remembered. A hub's frames are dropped unless the hub has answered one of these
-/// challenges.
+/// Number of recent challenges that are remembered. The frames of a hub that has answered none of these challenges are
+/// dropped.
 ///
-/// With three challenges, two successive answers may be lost. A hub that stops receiving counts as lost after 8 to 12 s
-/// (three challenges of 4 s) and a lease.
+/// Because three challenges are remembered, two successive answers of a hub may be lost without effect. A hub that
+/// stops receiving counts as lost after 8 to 12 s (three challenges of 4 s) and a lease.
 pub const BRIDGE_CHALLENGES: usize = 3;
 
 /// Maximum number of bridge sessions of one hub id whose answers are accepted. Frames of a further session are dropped
@@ -86,6 +86,6 @@ pub const BRIDGE_EVENTS: usize = 64;
 /// Maximum length of a stored error text, in bytes.
 pub const MAX_ERROR_TEXT_BYTES: usize = 256;
 
-// The figures and orderings in the comments above.
+// These assertions check figures and orderings in the comments above.
 const _: () = assert!(BRIDGE_CHALLENGE.as_millis().is_multiple_of(BRIDGE_PROBE.as_millis()));
 const _: () = assert!(BRIDGE_PIPELINES * (BRIDGE_PIPELINE_BYTES + BRIDGE_FRAME_BYTES) == 5 * 512 * 1024);

@@ -93,7 +93,7 @@ pub const RATE_LIMIT_PATIENCE: Duration = Duration::from_secs(10);
 /// that time is never closed.
 pub const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(1);
 
-// Checks of the figures and orderings in the comments above.
+// These assertions check figures and orderings in the comments above.
 const _: () = assert!(DEFAULT_MESSAGE_RATE as u64 * BURST_SECS == 5_000);
 const _: () = assert!(DEFAULT_MESSAGE_RATE as u64 * BURST_SECS / LIGHT_PART == 625);
 const _: () = assert!(DEFAULT_ANNOUNCE_RATE_BYTES / (MAX_ANNOUNCE_DATA_BYTES as u64 + ANNOUNCE_COST_BYTES) == 3);

@@ -62,7 +62,7 @@ pub const PAGE_RESERVE_BURST: u32 = 10;
 /// pages per second, which take 2 % of the shard.
 pub const PAGE_RESERVES: usize = 512;
 
-/// Maximum delay of a page by [`PAGE_RATE`]. A request that would be delayed longer immediately gets 429 with
+/// Maximum time for which [`PAGE_RATE`] delays a page. A request that would be delayed longer immediately gets 429 with
 /// `Retry-After`.
 pub const PAGE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -106,7 +106,7 @@ pub const WRONG_TOKEN_DELAY: Duration = Duration::from_secs(1);
 /// per second. At this rate, a token of 16 hexadecimal digits is found after 29 million years at the latest.
 pub const LEAST_ADMIN_TOKEN_BYTES: usize = 16;
 
-// The figures and orderings in the comments above.
+// These assertions check figures and orderings in the comments above.
 const _: () = assert!(ACT_TIMEOUT.as_secs() * (MAX_ORDERS as u64 + 1) < ANSWER_TIMEOUT.as_secs());
 const _: () = assert!(HTTP_IDLE_TIMEOUT.as_secs() > 60);
 const _: () = assert!(WRONG_TOKEN_DELAY.as_secs() + PAGE_PATIENCE.as_secs() < ANSWER_TIMEOUT.as_secs());

@@ -132,8 +132,8 @@ pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// Maximum pause between two dials to a hub that has been missing for a minute.
 pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(15);
 
-/// Maximum pause between two dials to a hub whose link was lost, or that became known, less than a lease ago. After a
-/// lease, the maximum is a quarter of the time since then, up to [`DIAL_BACKOFF_MAX`].
+/// Maximum pause between two dials to a hub whose link was lost, or that became known, less than a lease ago. Later,
+/// the maximum is a quarter of the time since that moment, up to [`DIAL_BACKOFF_MAX`].
 ///
 /// This is a quarter of [`LEASE`], so that a hub dials at least three times before the lease of the other hub expires.
 /// A hub that returns after a minute costs about 20 dials.
@@ -184,7 +184,7 @@ pub const MAX_EXTRA_ATTEMPTS: usize = MAX_DIALS_AT_ONCE / 4;
 /// Interval between two look-ups of MESH_DNS.
 pub const DNS_INTERVAL: Duration = Duration::from_secs(5);
 
-// The figures and orderings in the comments above.
+// These assertions check figures and orderings in the comments above.
 const _: () = assert!(LINK_FRAME_BYTES == READ_BUFFER_BYTES / 4);
 const _: () = assert!(LINK_PARTIAL_BYTES == 2 * 2 * LARGEST_MAX_MESSAGE_BYTES);
 const _: () = assert!(LINK_PATIENCE.as_millis() > LEASE.as_millis());

@@ -52,7 +52,7 @@ pub const LIVE_STREAMS: usize = 32;
 /// read yet, so a slow reader takes only the memory of one chunk. It misses the samples that leave the history in the
 /// meantime.
 ///
-/// An event that is longer than this is sent alone.
+/// An event that is longer than this number is sent alone.
 pub const LIVE_CHUNK_BYTES: usize = 16 * 1024;
 
 /// Maximum duration of a stream. Its browser then requests a new stream, which checks the login again.
@@ -61,6 +61,6 @@ pub const LIVE_STREAM_TIME: Duration = Duration::from_secs(60 * 60);
 /// Time after which a browser requests an ended stream again.
 pub const LIVE_RETRY: Duration = Duration::from_secs(3);
 
-// Checks of the figures in the comments above.
+// These assertions check figures in the comments above.
 const _: () = assert!(LIVE_SAMPLES as u64 * LIVE_INTERVAL.as_secs() == 600);
 const _: () = assert!(LIVE_RING_BYTES + 2 * LIVE_LINES * LIVE_LINE_BYTES + 3 * LIVE_LISTED * 350 < 2 << 20);

@@ -248,9 +248,9 @@ pub const SLICE_CHANGES: usize = 64;
 
 /// Maximum number of peers of discarded replicas whose memory is freed in one turn, which takes 1,024 x 0.3 us.
 ///
-/// Discarded replicas hold at most as many peers as the replicas in use. So they take at most the same amount of memory
-/// again, for the second in which slices free them. A part of a snapshot discards up to [`SNAPSHOT_PEERS`] peers, and
-/// frees the same number.
+/// Discarded replicas hold at most as many peers as the replicas in use. So the memory for replicas at most doubles,
+/// for the second in which slices free the discarded replicas. A part of a snapshot discards up to [`SNAPSHOT_PEERS`]
+/// peers, and frees the same number.
 pub const SLICE_DISCARDED: usize = 1024;
 
 /// Maximum number of letters queued for one shard, besides those in its mailbox, at which a slice of long work begins.
@@ -300,7 +300,7 @@ pub const MAX_OUTCOMES: usize = 1024;
 /// Number of successive heartbeats that must arrive faster over another route before signals use it.
 pub const ROUTE_PATIENCE: u8 = 3;
 
-// The figures and orderings in the comments above.
+// These assertions check figures and orderings in the comments above.
 const _: () = assert!(LEASE.as_millis() == 8 * HEARTBEAT.as_millis());
 const _: () = assert!(LINK_SILENCE.as_millis() > 2 * HEARTBEAT.as_millis());
 const _: () = assert!(RIVAL_EVIDENCE.as_millis() > LINK_SILENCE.as_millis());

@@ -78,7 +78,7 @@ pub const ROSTER_CHUNK: usize = 128;
 /// Maximum time between two pings of a silent session.
 pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 
-/// Time from the second unanswered ping until a silent session is dead.
+/// Time from the second unanswered ping until a silent session counts as dead.
 pub const PONG_GRACE: Duration = Duration::from_secs(10);
 
 /// Number of outputs of a router after which a turn of its shard ends. The letter, message or network that exceeds this
@@ -102,6 +102,6 @@ pub const LONGEST_EXCLUSION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// cache miss of 100 ns for each session, 4,096 sessions take 0.4 ms.
 pub const SLOTS_PER_SLICE: usize = 4096;
 
-// The figures and orderings in the comments above.
+// These assertions check figures and orderings in the comments above.
 const _: () = assert!(TAKEOVER_LIMIT.as_millis() > TAKEOVER_GRACE.as_millis());
 const _: () = assert!(RESUME_PRECEDENCE.as_secs() > 60 + 30);

@@ -37,7 +37,8 @@ pub const LEAST_SEND_FLOOR_BYTES: usize = 32 * 1024;
 /// 1,000 x 64 KiB = 320 MiB.
 pub const DEFAULT_RECEIVE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 
-/// Memory for an incomplete message that a session may use even if the budget is exhausted: several offers of 7 KB.
+/// Memory for an incomplete message that a session may use even if the budget is exhausted. It has room for several
+/// offers of 7 KB.
 pub const RECEIVE_FLOOR_BYTES: usize = 64 * 1024;
 
 /// Maximum number of bytes of one read while RECEIVE_BUDGET_BYTES is exhausted, so that the incomplete message after a
@@ -140,7 +141,8 @@ pub const FLUSH_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 /// Size of the one read buffer that all sessions of a shard share, in bytes.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Number of sessions that are written before other tasks of the shard run: 64 x about 8 us = half a millisecond.
+/// Number of sessions that are written before other tasks of the shard run. 64 writes of about 8 us take half a
+/// millisecond.
 pub const FLUSH_CHUNK: usize = 64;
 
 /// Number of written bytes after which other tasks of the shard run. The session that reaches this number is still
@@ -187,7 +189,8 @@ pub const ROUND_DEAR_NANOS: i64 = 500_000;
 pub const ROUND_CHEAP_NANOS: u64 = 4_000_000;
 
 /// Maximum excess cost of a round's expensive turns that is subtracted from the budgets of the next rounds, in
-/// nanoseconds. A turn that costs more delays later expensive turns by its writes: see [`FLUSH_BACKLOG`].
+/// nanoseconds. A turn that costs even more delays later expensive turns by the writes that it causes
+/// ([`FLUSH_BACKLOG`]).
 pub const ROUND_DEBT_NANOS: i64 = 4 * ROUND_DEAR_NANOS;
 
 /// Maximum number of waiting sessions that get a turn in one round.
@@ -202,7 +205,8 @@ pub const LOUD_TURNS: u8 = 5;
 /// 1024 x [`FLUSH_CHUNK`] queues, or 256 MiB.
 pub const HELD_ROUNDS: u32 = 1024;
 
-/// Number of networks that one turn of a shard examines for the list of the largest: 4,096 x 20 ns = 80 us.
+/// Number of networks that one turn of a shard examines for the list of the largest networks. 4,096 networks take 4,096
+/// x 20 ns = 80 us.
 pub const NETWORKS_CHUNK: usize = 4_096;
 
 /// Resolution of a shard's timers: keepalive, receipts, takeovers and drain slots are at most this late.
@@ -223,7 +227,7 @@ pub const SHARD_COMMANDS: usize = 4;
 /// outcome is unknown.
 pub const ACT_TIMEOUT: Duration = Duration::from_secs(5);
 
-// The figures and orderings in the comments above.
+// These assertions check figures and orderings in the comments above.
 const _: () = assert!(DEFAULT_SEND_QUEUE_BYTES / 4 * SIGNAL_QUARTERS / 2 == 384 * SENDER_SMALL_BYTES);
 const _: () = assert!(DEFAULT_SEND_QUEUE_FRAMES / 4 * SIGNAL_QUARTERS / 2 == 384 * SENDER_SMALL_FRAMES);
 const _: () = assert!(CONTROL_LANE_BYTES / (2 + 125) == 32);
@@ -239,7 +243,8 @@ pub const ICE_LOOK: Duration = Duration::from_secs(60);
 
 /// Maximum length of ICE_SERVERS in bytes. A longer value is refused. Every client receives it in `connected`.
 ///
-/// A server has about 100 B, so the limit allows about forty servers. Browsers warn if there are more than four.
+/// A server has about 100 B, so the limit allows about forty servers. Browsers warn if there are more than four
+/// servers.
 pub const MAX_ICE_SERVERS_BYTES: usize = 4096;
 
 /// Maximum number of TURN_URLS. A longer list is refused. Every client receives all TURN_URLS. If TURN_SECRET_ALSO is

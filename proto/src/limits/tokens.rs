@@ -69,7 +69,7 @@ pub const MAX_ID_PROOF_BYTES: usize = 1024;
 /// Maximum number of hosts in PEER_ID_HOSTS. A longer list is an error. The host in a proof must be one of these hosts.
 pub const MAX_ID_HOSTS: usize = 16;
 
-// Checks of the figures and orderings in the comments above.
+// These assertions check figures and orderings in the comments above.
 const _: () = assert!(2 * MAX_TOKEN_BYTES <= MAX_REQUEST_HEAD_BYTES);
 const _: () = assert!(MAX_GRANT_RULES * 32 + MAX_TOKEN_BYTES <= 10 * 1024);
 const _: () = assert!(MAX_NETWORK_NAME_BYTES < MAX_TOKEN_BYTES);

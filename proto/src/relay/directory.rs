@@ -202,7 +202,7 @@ impl Relay {
         }
         let held = match holder {
             None => None,
-            // Shards know the hub's own peers already, but not those behind a legacy link.
+            // Shards know the hub's own peers already, but not the peers behind a legacy link.
             Some(claim) if claim.hub == self.config.hub => {
                 self.own.peers.get(&peer).filter(|_| self.legacy.holds(&peer))
             }

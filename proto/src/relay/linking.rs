@@ -124,7 +124,7 @@ impl Relay {
         }
     }
 
-    /// Whether a hop is a link that does not work in both directions.
+    /// Whether a hop is a link that fails in at least one direction. A closed link counts, too.
     pub(super) fn is_spare(&self, via: Hop) -> bool {
         match via {
             Hop::Link(link) => self.links.get(link).is_none_or(LinkState::is_spare),

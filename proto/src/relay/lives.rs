@@ -181,11 +181,11 @@ impl Relay {
     /// Makes room for one more hub, whose heartbeat arrived over this hop. Returns false if there is no room.
     ///
     /// There is room only if another neighbour has introduced more hubs than the neighbour at this hop will have
-    /// introduced with the new hub. Then the hub that stopped first is forgotten. If no hub has stopped, a hub is
-    /// forgotten that the neighbour with the most introductions has introduced. Neither this neighbour itself nor a hub
-    /// with a link to this hub is forgotten. The hub with the fewest peers is chosen, and of several such hubs the one
-    /// that was introduced last. So a neighbour that invents hubs does not displace live hubs of a neighbour that has
-    /// introduced fewer hubs.
+    /// introduced with the new hub. Then the hub that stopped first is forgotten. If no hub has stopped, one of the
+    /// hubs that the neighbour with the most introductions has introduced is forgotten. Neither this neighbour itself
+    /// nor a hub with a link to this hub is forgotten. The hub with the fewest peers is chosen, and of several such
+    /// hubs the one that was introduced last. So a neighbour that invents hubs does not displace live hubs of a
+    /// neighbour that has introduced fewer hubs.
     pub(super) fn make_room(&mut self, via: Hop, now: Now) -> bool {
         let introduced = |by: HubId| self.introducers.get(&by).copied().unwrap_or_default();
         let ours = self.neighbour(via).map_or(0, introduced);

@@ -51,7 +51,7 @@ impl OutgoingSnapshot {
         self.before.len() <= most
     }
 
-    /// Reads the next peer of the snapshot into [`Self::next`], if that is empty. Returns false at the end of the
+    /// Reads the next peer of the snapshot into [`Self::next`], if `next` is empty. Returns false at the end of the
     /// snapshot.
     fn read(&mut self, held: &BTreeMap<PeerId, Arc<Presence>>) -> bool {
         while self.next.is_none() {

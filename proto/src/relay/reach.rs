@@ -25,7 +25,7 @@ impl Relay {
     /// The first hop to a hub: the direct link if there is one, otherwise the bridge, otherwise the link to a hub on
     /// the way.
     ///
-    /// A link that does not work in both directions is used only if there is no other route.
+    /// A link that fails in at least one direction is used only if there is no other route.
     pub(super) fn route(&mut self, hub: &HubId, now: Now) -> Option<Hop> {
         self.find_route(hub, None, now)
     }

@@ -237,8 +237,8 @@ impl Repair {
 
     /// Time of the next request, if the reason for the request is detected now.
     ///
-    /// The pause begins at the last snapshot that did not repair the replica. It limits how many snapshots neighbours
-    /// send. A request that was lost is repeated soon, because it brought no snapshot.
+    /// The pause begins at the last snapshot that did not repair the replica. So neighbours send only a limited number
+    /// of snapshots. A request that was lost is repeated soon, because it brought no snapshot.
     fn next_ask(&self, now: Duration) -> Duration {
         let pause = GAP_PATIENCE * (1 << self.vain.min(MAX_VAIN_REPAIRS));
         (now + GAP_PATIENCE).max(if self.vain > 0 { self.vain_at + pause } else { Duration::ZERO })

@@ -39,9 +39,8 @@ pub(super) struct Rival {
     life: (HubIncarnation, u64),
     first_at: Duration,
     last_number: u64,
-    /// Number of times that the heartbeat number of this incarnation has grown. The number can also grow for an ended
-    /// incarnation, because third hubs can remember different last heartbeats of it. But there are only a few such
-    /// heartbeats.
+    /// Number of times that the heartbeat number of this incarnation has grown. The number can also grow a few times
+    /// for an ended incarnation, because third hubs can remember different last heartbeats of it.
     grew: u32,
     /// Time at which the heartbeat number last grew.
     last_at: Duration,
@@ -212,8 +211,8 @@ impl Relay {
         let step = 1 + self.config.keys.0 % LIFE_STEPS;
         let later = than.0.saturating_add(step);
         if later > GREATEST_TIME_FOLLOWED {
-            // A hub never begins an incarnation after this maximum, so that other hubs can still accept later ones
-            // (`GREATEST_TIME`).
+            // A hub never begins an incarnation after this maximum, so that other hubs can still accept later
+            // incarnations (`GREATEST_TIME`).
             return self.take_new_id(now);
         }
         self.config.incarnation = HubIncarnation(later);

@@ -136,8 +136,8 @@ impl Relay {
         let large = matches!(routed, Routed::Signal(_) | Routed::Meeting(_));
         let waits = |relay: &Self, next| large && relay.is_saturated(next);
         let next = self.route(&route.to, now).filter(|&next| next != via);
-        // If there is no other route, this hub's direct link to the destination is used even if it does not work in
-        // both directions. The previous hub has no better route.
+        // If there is no other route, this hub's direct link to the destination is used even if it fails in one
+        // direction. The previous hub has no better route.
         let direct = || self.links.used_for(&route.to).map(Hop::Link).filter(|&direct| direct != via);
         let next = next.or_else(direct).filter(|&next| !waits(self, next));
         let Some(next) = next.filter(|_| route.hops.saturating_add(1) < MAX_HOPS) else {
@@ -230,7 +230,7 @@ impl Relay {
         }
     }
 
-    /// Delivers a signal that is the next one of its hub.
+    /// Delivers the next signal of a hub.
     fn take_in(&mut self, from: HubId, signal: SignalEnvelope, now: Now) {
         let SignalEnvelope { counter, receipt, kind, sender, target, network, frame, standing, .. } = signal;
         self.settle(&target, now);
@@ -242,7 +242,7 @@ impl Relay {
         let origin = Origin { sender: Sender::Hub { hub, counter, receipt }, kind, network, standing, read_at: now.at };
         let gone = match self.directory.holder(&sender) {
             Some(holder) => holder.hub != from,
-            // A sender that is in no network needs no presence here.
+            // A sender that is in no network does not have to be known here.
             None => standing != Standing::Outsider,
         };
         // Hubs of version 2.0.0 accept data of any depth. Only the signal is refused: the link stays, because it

@@ -3,8 +3,8 @@
 //! The end of a hub, the installation of a snapshot, and the application of held changes concern many peers. The
 //! replicas of hubs change immediately. The directory and the shards follow peer by peer, in the order of ids, and
 //! [`Slices`](crate::Slices) limits the number of peers in each turn. The remaining work is stored as a position in
-//! that order, so it needs no list. If an event concerns a peer that the slices have not reached, the peer is settled
-//! first ([`Relay::settle`]): its pending change is processed. So events between two slices cannot overtake the slices.
+//! that order, so it needs no list. If an event concerns a peer that the slices have not reached, [`Relay::settle`]
+//! first processes the pending change of this peer. So events between two slices cannot overtake the slices.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;

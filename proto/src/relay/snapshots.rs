@@ -208,7 +208,7 @@ impl Relay {
             remote.repair.note_stale(via);
         }
         let before = remote.holding.replace(seq, digest, peers, bytes);
-        // The real reason of a leave was in a change that did not arrive, so `ConnectionLost` stands for all reasons.
+        // The real reason for a leave was in a change that did not arrive, so `ConnectionLost` is given for all leaves.
         remote.unsettle(LeaveCause::Disconnected(LeaveReason::Closed(crate::CloseReason::ConnectionLost)));
         (remote.mark, remote.doubted) = (None, false);
         self.discarded.add(before);

@@ -25,8 +25,8 @@ pub(super) enum Arrival {
     },
     /// The counter of the signal is more than [`MAX_COUNTER_STEP`] ahead of the last processed counter.
     TooFar,
-    /// For [`COUNT_PATIENCE`], the counters of all signals were too low or too far ahead. So the counter of this signal
-    /// is now the next one. The caller passes the signal to [`Inbound::arrives`] again.
+    /// For [`COUNT_PATIENCE`], the counters of all signals were too low or too far ahead. So this hub continues with
+    /// the counter of this signal. The caller passes the signal to [`Inbound::arrives`] again.
     Restarted {
         /// Counters of the waiting signals, which are dropped.
         dropped: Vec<u64>,

@@ -71,7 +71,7 @@ impl Outbound {
         self.counter
     }
 
-    /// Removes and returns the signal of an outcome. Returns `None` if it has expired, or was never sent.
+    /// Removes and returns the signal to which an outcome belongs. Returns `None` if it has expired, or was never sent.
     pub(super) fn take(&mut self, counter: u64) -> Option<Pending> {
         let pending = match counter.checked_sub(self.first_recent()) {
             Some(place) => self.recent.get_mut(usize::try_from(place).ok()?)?.take(),

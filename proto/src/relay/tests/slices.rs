@@ -198,7 +198,8 @@ fn changes_that_were_held_are_applied_in_slices() {
     let waiting = net.hubs[&1].hubs[&hub(3)].ahead.len();
     assert!(waiting > 70 && net.hears(1).is_empty(), "{waiting}");
     net.loses = |_| false;
-    // The snapshot has the state at its request. Later changes are held and applied after it.
+    // The snapshot has the state of hub 3 at the time of the request. Later changes are held, and applied after the
+    // snapshot.
     net.pass(GAP_PATIENCE * 2);
     let mut heard = net.hears(1);
     heard.extend(net.finish(1, 4 * SLICE));
