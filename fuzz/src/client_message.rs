@@ -9,16 +9,19 @@ pub fn client_message(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let got = proto::parse(text);
     if let Err(refusal) = &got {
-        assert!(refusal.in_reply_to.as_ref().is_none_or(|kind| kind.len() <= 64), "echoes {refusal:?}");
+        assert!(
+            refusal.in_reply_to.as_ref().is_none_or(|kind| kind.len() <= 64),
+            "the refusal echoes more than 64 bytes: {refusal:?}"
+        );
     }
     match (serde_json::from_str::<Value>(text), serde_json::from_str::<IgnoredAny>(text)) {
-        (_, Err(_)) => assert_eq!(code(&got), Some(ErrorCode::InvalidJson), "of {text}"),
+        (_, Err(_)) => assert_eq!(code(&got), Some(ErrorCode::InvalidJson), "for the message {text}"),
         // serde's Value refuses some JSON that the hub relays: numbers beyond the range of f64, single surrogates, and
         // deep nesting.
         (Err(_), Ok(_)) => {}
         (Ok(_), Ok(_)) => match serde_json::from_str(text) {
             Ok(Members(members)) => check(text, &members, &got),
-            Err(_) => assert_eq!(code(&got), Some(ErrorCode::InvalidMessage), "of {text}"),
+            Err(_) => assert_eq!(code(&got), Some(ErrorCode::InvalidMessage), "for the message {text}"),
         },
     }
 }
@@ -42,7 +45,7 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
         .into_iter()
         .any(|key| field(key).is_some_and(|value| !value.is_string()));
     let (false, false, Some(kind)) = (repeated, mistyped, string("type")) else {
-        assert_eq!(code(got), Some(ErrorCode::InvalidMessage), "of {text}");
+        assert_eq!(code(got), Some(ErrorCode::InvalidMessage), "for the message {text}");
         return;
     };
 
@@ -91,11 +94,11 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
     ];
     let message = match got {
         Ok(message) => {
-            assert!(faults.iter().all(|(is, _)| !is), "{faults:?} passed: {text}");
+            assert!(faults.iter().all(|(is, _)| !is), "a message with the faults {faults:?} was accepted: {text}");
             message
         }
         Err(refusal) => {
-            assert!(faults.contains(&(true, refusal.code)), "{refusal:?} for {text}");
+            assert!(faults.contains(&(true, refusal.code)), "the refusal {refusal:?} has the wrong code for {text}");
             return;
         }
     };
@@ -105,22 +108,22 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
     };
     match message {
         ClientMessage::Announce(announce) => {
-            assert_eq!((kind, announce.network.as_ref()), ("announce", network), "of {text}");
+            assert_eq!((kind, announce.network.as_ref()), ("announce", network), "for the message {text}");
             announce.data.map_or_else(|| assert_eq!(field("data"), None), same_data);
         }
         ClientMessage::Auth(token) => {
             let sent = field("data").and_then(|data| data.get("token")?.as_str());
-            assert_eq!((kind, Some(token.as_ref())), ("auth", sent), "of {text}");
+            assert_eq!((kind, Some(token.as_ref())), ("auth", sent), "for the message {text}");
         }
         ClientMessage::Discover(discover) => {
-            assert_eq!((kind, discover.network.as_ref()), ("discover", network), "of {text}");
+            assert_eq!((kind, discover.network.as_ref()), ("discover", network), "for the message {text}");
             let limit = field("data").and_then(|data| data.get("limit")?.as_u64());
-            assert!(discover.limit.is_none() || discover.limit == limit, "of {text}");
+            assert!(discover.limit.is_none() || discover.limit == limit, "for the message {text}");
         }
         ClientMessage::Goodbye(goodbye) => {
             // A goodbye without a name leaves all networks. A blank name means the network `global`.
             let leaves = string("networkName").map(|_| network);
-            assert_eq!((kind, goodbye.network.as_deref()), ("goodbye", leaves), "of {text}");
+            assert_eq!((kind, goodbye.network.as_deref()), ("goodbye", leaves), "for the message {text}");
             if field("data").is_some() {
                 same_data(goodbye.data);
             } else {
@@ -130,9 +133,9 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
         ClientMessage::Ignored => assert!(ignored, "{kind} was ignored"),
         ClientMessage::Ping => assert_eq!(kind, "ping"),
         ClientMessage::Signal(signal) => {
-            assert_eq!((kind, signal.network.as_ref()), (signal.kind.label(), network), "of {text}");
-            assert_eq!((Some(signal.target), signal.id.as_deref()), (target, id), "of {text}");
-            assert_eq!(signal.has_unfit_id, field("id").is_some() && id.is_none(), "of {text}");
+            assert_eq!((kind, signal.network.as_ref()), (signal.kind.label(), network), "for the message {text}");
+            assert_eq!((Some(signal.target), signal.id.as_deref()), (target, id), "for the message {text}");
+            assert_eq!(signal.has_unfit_id, field("id").is_some() && id.is_none(), "for the message {text}");
             if field("data").is_some() {
                 same_data(signal.data);
             } else {

@@ -8,10 +8,10 @@ use peerpigeon::config::{Config, Flags};
 /// The hub must refuse the given settings and file with an error, or accept them as a configuration. In the second
 /// case, `--print-config` must print an env file of the same configuration. No printed text may contain a secret.
 ///
-/// The bytes are the lines of an env file. After a zero byte follows the content of a file, whose path replaces `@` in
-/// the values.
+/// The bytes are the lines of an env file. A zero byte ends them. The bytes after it are the content of another file.
+/// The path of that file replaces `@` in the values.
 pub fn config(bytes: &[u8]) {
-    /// Two tests of one process use the same file.
+    /// A lock, because two tests of one process write to the same file.
     static FILE_IN_USE: Mutex<()> = Mutex::new(());
     let _in_use = FILE_IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());

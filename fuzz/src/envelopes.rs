@@ -1,7 +1,8 @@
 use proto::envelope::Envelope;
 
-/// The decoder must refuse the bytes of a link's frame, or read a sequence of envelopes from them. If an envelope is
-/// encoded and decoded again, it must have the same meaning, and it must not become larger than its original bytes.
+/// The decoder must refuse the bytes of a link's frame, or read a sequence of envelopes from them. Each
+/// envelope is then encoded and decoded again. Its meaning must stay the same. Its encoding may exceed the original bytes
+/// only by the fields that an earlier release did not send.
 pub fn envelopes(bytes: &[u8]) {
     let mut rest = bytes;
     loop {
@@ -16,7 +17,8 @@ pub fn envelopes(bytes: &[u8]) {
         };
         assert!(rest.len() < before, "an envelope without bytes");
         let once = encoded(&envelope);
-        // An envelope of an earlier release lacks some fields, so it becomes larger by at most this number of bytes.
+        // Maximum growth of an envelope, in bytes. An envelope of an earlier release lacks some fields, which the encoder
+        // adds.
         const ADDED: usize = 128;
         assert!(
             once.len() <= before - rest.len() + ADDED,
@@ -25,7 +27,8 @@ pub fn envelopes(bytes: &[u8]) {
             before - rest.len()
         );
         let mut again = &once[..];
-        let decoded = Envelope::decode(&mut again).expect("what was encoded").expect("one envelope");
+        let decoded =
+            Envelope::decode(&mut again).expect("the encoding is valid").expect("the encoding is one envelope");
         assert!(again.is_empty(), "{} bytes after {envelope:?}", again.len());
         assert_eq!(decoded.kind(), envelope.kind());
         assert_eq!(encoded(&decoded), once, "of {envelope:?}");

@@ -7,12 +7,12 @@ use std::time::Duration;
 use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig};
 use shard::{DoorConfig, HubConfig, Proxies, ShardReading};
 
-/// Whatever bytes a client sends, the hub must answer nothing or with HTTP, and must close the connection after the
+/// Whatever bytes a client sends, the hub must send an HTTP response or nothing. It must close the connection after the
 /// client has closed it.
 ///
-/// The first byte selects the port (plain, or with a PROXY head) and the start of the request: nothing, a request line,
-/// a request up to the value of `X-Forwarded-For`, or a handshake without the empty line at its end. The second byte
-/// selects where the other bytes are divided into two writes.
+/// The first byte selects the port: the plain one, or the one for a proxy, with or without a PROXY head. It also selects
+/// the start of the request: nothing, a request line, a request up to the value of `X-Forwarded-For`, or a handshake
+/// without the empty line at its end. The second byte selects where the other bytes are divided into two writes.
 pub fn http_head(bytes: &[u8]) {
     static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
     let [how, cut, rest @ ..] = bytes else { return };
@@ -26,7 +26,8 @@ pub fn http_head(bytes: &[u8]) {
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         }
     };
-    // Each connection comes from another address, because the system reserves recently used ports for some time.
+    // Each connection goes to another loopback address. On one address the client's ports would run out, because the
+    // system reserves the port of a closed connection for some time.
     let [_, a, b, c] = CONNECTIONS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
     let port = if how & 4 == 0 { plain } else { proxied };
     let mut client = TcpStream::connect((Ipv4Addr::new(127, a, b, c.max(1)), port)).expect("the hub accepts");
@@ -55,7 +56,8 @@ pub fn http_head(bytes: &[u8]) {
 
 static PANICS: AtomicU32 = AtomicU32::new(0);
 
-/// Starts a hub with one shard that echoes messages. Returns its plain port, and its port with PROXY heads.
+/// Starts a hub with one shard that echoes messages. Returns its plain port, and its port for connections with PROXY
+/// heads.
 fn hub() -> &'static (u16, u16) {
     static HUB: OnceLock<(u16, u16)> = OnceLock::new();
     HUB.get_or_init(|| {

@@ -24,7 +24,11 @@ pub fn relay(bytes: &[u8]) {
 /// After the rogue hub of a script has left, every peer must again know exactly the other live members of its networks.
 /// This is not yet true for all scripts.
 pub fn relay_heals(bytes: &[u8]) {
-    assert_eq!(run(bytes).is_whole(), Ok(()), "{REST_SECS} s after the rogue hub has left");
+    assert_eq!(
+        run(bytes).is_whole(),
+        Ok(()),
+        "a peer knows the wrong members {REST_SECS} s after the rogue hub has left"
+    );
 }
 
 fn run(bytes: &[u8]) -> Mesh {
@@ -213,7 +217,8 @@ impl Mesh {
         }
     }
 
-    /// The content of an envelope of the rogue hub. The first two bits of `x` and of `y` select the hubs that it names.
+    /// The content of an envelope of the rogue hub. The lowest two bits of `x` and of `y` select the hubs that the
+    /// envelope names.
     fn parts(&self, x: u8, y: u8, z: u8) -> rogue::Parts {
         let hub = |n: u8| {
             let later = u64::from(n >> 2 & 1);
@@ -610,7 +615,7 @@ impl Mesh {
             }
             for network in client.networks.keys() {
                 if !members.entry(network).or_default().insert(client.peer) {
-                    return Err(format!("{} is connected twice with {network}", client.peer));
+                    return Err(format!("two sessions of {} are members of {network}", client.peer));
                 }
             }
         }
@@ -663,7 +668,7 @@ struct Heard<'a> {
     network_name: &'a str,
 }
 
-/// The peer that announced data describes.
+/// The peer that the announced data describes.
 fn named(data: &[u8]) -> Option<PeerId> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -674,7 +679,7 @@ fn named(data: &[u8]) -> Option<PeerId> {
     serde_json::from_slice::<About<'_>>(data).ok()?.peer_id.parse().ok()
 }
 
-/// Whether announced data in the envelope describes the peers of the envelope. If a hub of the mesh sends other data,
+/// Whether the announced data in an envelope describes the peers of that envelope. If a hub of the mesh sends other data,
 /// the harm is limited to its own peers, so this target skips such envelopes.
 fn names_its_peers(envelope: &Envelope) -> bool {
     let is_named = |announced: &Announcement| named(announced.discovered.data()) == Some(announced.peer);

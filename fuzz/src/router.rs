@@ -48,11 +48,11 @@ struct Hub {
     from_members: BTreeSet<Duration>,
 }
 
-/// The state of a session in the I/O.
+/// A session, as far as the I/O of the hub knows it.
 struct Session {
     client: Client,
     admitted: bool,
-    /// The hub is closing it, but still reads its messages.
+    /// The hub is closing the session, but still reads its messages.
     retiring: bool,
     backlog: bool,
     ping: Option<[u8; 8]>,
@@ -65,7 +65,7 @@ const NETWORKS: [&str; 5] =
 /// The names of networks that an operator closes or removes a peer from.
 const CLOSED: [&str; 3] = ["global", "a", "b\n"];
 
-/// How long an operator keeps peers out.
+/// The times for which an operator excludes peers.
 const OUT_FOR: [Option<Duration>; 4] =
     [None, Some(Duration::ZERO), Some(Duration::from_secs(5)), Some(Duration::from_secs(1_000))];
 
@@ -181,7 +181,7 @@ impl Hub {
     }
 
     /// Records that an operator's order has removed peers from a network. A session that the hub is closing receives no
-    /// error, but it is not a member any more, so it sends the rest of its signals as an outsider.
+    /// error, but it is not a member any more. So its later signals come from an outsider.
     fn removed_while_closing(&mut self, network: &str, is_removed: impl Fn(&PeerId) -> bool) {
         for session in self.sessions.values_mut().filter(|session| session.retiring && is_removed(&session.client.peer))
         {

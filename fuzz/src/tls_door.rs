@@ -10,9 +10,14 @@ use tls::{Acceptor, Certificates, Connection, PairFiles, Received};
 /// Whatever bytes arrive at a TLS port, and in whatever pieces, the hub must not panic or use more memory than its
 /// bounds allow.
 ///
-/// The first byte selects what the client sends: the other bytes; the start of a handshake, damaged as the other bytes
-/// say; or a complete handshake, and then the other bytes as ciphertext or as plaintext. The second byte determines the
-/// sizes of the pieces.
+/// The first byte selects what the client sends:
+///
+/// * only the other bytes,
+/// * the first data of a handshake, with damage that the other bytes determine,
+/// * a complete handshake, and then the other bytes as they are,
+/// * a complete handshake, and then encrypted records whose plaintext is the other bytes.
+///
+/// The second byte determines the sizes of the pieces.
 pub fn tls_door(bytes: &[u8]) {
     let [how, seed, rest @ ..] = bytes else { return };
     let (acceptor, config) = common();

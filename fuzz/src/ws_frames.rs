@@ -11,9 +11,9 @@ pub fn ws_frames(bytes: &[u8]) {
     let max_message = usize::from(*limit) * 300;
     let whole = transcript(max_message, std::iter::once(stream));
     let pieces = transcript(max_message, cut(stream, *seed));
-    assert_eq!(pieces, whole, "of {stream:02x?} with seed {seed} at {max_message}");
+    assert_eq!(pieces, whole, "the pieces of {stream:02x?} with seed {seed} at a maximum of {max_message} bytes");
     let read = read(max_message, cut(stream, *seed));
-    assert_eq!(read, whole, "by a reader, of {stream:02x?} with seed {seed} at {max_message}");
+    assert_eq!(read, whole, "FrameReader, for {stream:02x?} with seed {seed} at a maximum of {max_message} bytes");
 }
 
 fn cut(mut stream: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
@@ -38,8 +38,11 @@ fn transcript<'c>(max_message: usize, pieces: impl Iterator<Item = &'c [u8]>) ->
             let had = waiting.len();
             match decoder.decode(&mut waiting) {
                 Ok(Progress::Need(bytes)) => {
-                    assert!(bytes > had, "asks for {bytes}, has {had}");
-                    assert!(bytes <= max_message.max(MAX_CONTROL_PAYLOAD) + MAX_CLIENT_HEADER, "asks for {bytes}");
+                    assert!(bytes > had, "requests {bytes} bytes, has {had}");
+                    assert!(
+                        bytes <= max_message.max(MAX_CONTROL_PAYLOAD) + MAX_CLIENT_HEADER,
+                        "requests {bytes} bytes"
+                    );
                     break;
                 }
                 Ok(Progress::Took { consumed, event }) => {

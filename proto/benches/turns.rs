@@ -1,9 +1,9 @@
 //! Measures the turns of a hub's threads during events that concern 100,000 peers: another hub dies, its snapshot is
-//! installed, all of its peers leave, a legacy link starts and ends. It also measures the end of a session in 1,024
-//! networks, and joins of a large network.
+//! installed, all of its peers leave, and a legacy link starts and ends. It also measures the end of a session in 1,024
+//! networks, and joins to a large network.
 //!
 //! The hub has 16 shards. It consists of a relay and 16 routers with the queues of a real hub between them, without
-//! threads and sockets. In each step, each of these parts has one turn, as a thread would. For each event, the table
+//! threads and sockets. In each step, the relay and each router have one turn, as their threads would. For each event, the table
 //! shows the longest turn of the mesh and of a shard, the most outputs in one turn, and the number of turns of the
 //! mesh. It also shows the most letters queued for one shard, and the allocated memory before the event, at its maximum
 //! after any turn, and after the event. Times are CPU times of the benchmark's thread. The allocator is the hub's
@@ -41,7 +41,7 @@ thread_local! {
 
 const KEYS: Keys = Keys(1, 2);
 
-/// The id of the link between the two hubs, which both ends use.
+/// The id of the link between the two hubs. Both hubs use it.
 const LINK: LinkId = LinkId(1);
 const GO_LINK: LinkId = LinkId(2);
 const SECOND_GO_LINK: LinkId = LinkId(3);
@@ -642,7 +642,7 @@ fn large_networks(size: Size, scene: &mut Scene) {
     scene.measure("the first peer under closest:16 joins a network of 100,000", |scene| {
         scene.shards[at].turn(Input::Message { session, text }, now);
     });
-    // One more member joins a network whose members on this shard are a sixteenth of 100,000.
+    // One more member joins a network. Its 6,250 members on this shard stand for 100,000 members on 16 shards.
     let shard = &mut scene.shards[0];
     let homes = (OTHER / 2..).filter(|&n| ShardId::home(&peer(n), size.shards, KEYS) == ShardId(0));
     let crowd: Vec<u32> = homes.take(size.crowd as usize + 1).collect();
@@ -668,8 +668,8 @@ fn main() {
         println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     }
     let shards = usize::from(size.shards);
-    // The maximum number of outputs of a slice: its limit, plus the letters of the peer that exceeds the limit. That
-    // peer has one letter for each of its networks and shards.
+    // The maximum number of outputs of a slice: its limit, plus the letters of the peer that exceeds the limit. For
+    // each of its networks, that peer causes one letter per shard and one more.
     let slice = SLICE_LETTERS + MAX_MEMBERSHIPS * (shards + 1) + 16;
     let mut scene = Scene::new(size);
     scene.fill();

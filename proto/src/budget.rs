@@ -70,7 +70,7 @@ impl BudgetOwner {
     }
 }
 
-/// Average rates of a session, per second. They are the settings of the same names.
+/// Average rates of a session, per second. Each rate is a setting, which its description names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BudgetRates {
     /// Messages (MESSAGE_RATE).
@@ -154,7 +154,8 @@ impl Budget {
     }
 }
 
-/// An average rate, and a burst above it: a token bucket. Usage is counted in the nanoseconds that it takes to refill.
+/// A token bucket: an average rate, and a burst above it. A use is counted as the nanoseconds in which the bucket
+/// refills it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Allowance {
     /// Nanoseconds in which one unit refills, times 2^[`Self::FRACTION`].
@@ -197,7 +198,7 @@ impl Used {
     ///
     /// # Errors
     ///
-    /// The time until `n` units are left, in nanoseconds. Nothing is taken.
+    /// The time until `n` units are available, in nanoseconds. Nothing is taken.
     pub(crate) fn take(&mut self, n: u64, allowance: Allowance, now: u64) -> Result<(), u64> {
         let cost = allowance.nanos(n).min(allowance.burst);
         let full_at = self.full_at.max(now).saturating_add(cost);
@@ -210,11 +211,11 @@ impl Used {
         }
     }
 
-    /// Takes `n` units if at least one is left. The bucket can go into debt by this, by at most one burst.
+    /// Takes `n` units if at least one is available. After that, the bucket may owe units, at most one burst.
     ///
     /// # Errors
     ///
-    /// The time until a unit is left, in nanoseconds. Nothing is taken.
+    /// The time until a unit is available, in nanoseconds. Nothing is taken.
     pub(crate) fn take_if_any(&mut self, n: u64, allowance: Allowance, now: u64) -> Result<(), u64> {
         match self.full_at.saturating_sub(now).checked_sub(allowance.burst) {
             None => {
@@ -225,7 +226,7 @@ impl Used {
         }
     }
 
-    /// Takes `n` units, even if fewer are left.
+    /// Takes `n` units, even if fewer are available.
     pub(crate) fn spend(&mut self, n: u64, allowance: Allowance, now: u64) {
         let cost = allowance.nanos(n).min(allowance.burst);
         self.full_at = self.full_at.max(now).saturating_add(cost).min(now.saturating_add(2 * allowance.burst));
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_accepted_while_any_budget_is_left_and_counted_afterwards() {
+    fn an_event_is_accepted_while_one_unit_is_available_and_all_its_units_are_counted() {
         let (mut used, allowance) = (Used::default(), Allowance::new(10, 100));
         assert!(used.take_if_any(99, allowance, START).is_ok());
         assert!(used.take_if_any(500, allowance, START).is_ok(), "one unit is left");
@@ -312,9 +313,9 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_too_great_to_represent_is_still_a_great_burst() {
+    fn a_burst_beyond_the_range_of_its_type_becomes_the_greatest_burst() {
         let (mut used, allowance) = (Used::default(), Allowance::new(1, u64::MAX));
         assert!(used.take(1_000_000_000, allowance, START).is_ok());
-        assert!(used.take(u64::MAX, allowance, START).is_err(), "the great cost counts as a whole burst");
+        assert!(used.take(u64::MAX, allowance, START).is_err(), "a cost beyond the range counts as a whole burst");
     }
 }

@@ -4,9 +4,9 @@ use crate::id::{HubId, PeerIncarnation};
 
 /// A hub's statement that a peer is connected there, in this session.
 ///
-/// Several hubs can claim one peer for a moment: while the peer moves, or when a partition between hubs ends. This is
-/// the only rule that decides between claims, on shards and between hubs: **the greater claim wins**. A later session
-/// (a greater incarnation) is greater. If two sessions have the same incarnation, the one at the hub with the greater
+/// Several hubs can claim one peer for a moment: while the peer moves, or when a partition between hubs ends. One
+/// rule decides between claims, on shards and between hubs: **the greater claim wins**. The claim of a later session
+/// (a greater incarnation) is greater. If two sessions have the same incarnation, the claim of the hub with the greater
 /// id is greater. All hubs apply the same rule, so they reach the same decision, in whatever order claims arrive.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Claim {

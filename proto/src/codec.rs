@@ -222,8 +222,8 @@ pub(crate) const PLANTED_PANIC: &str = "a text that the parser does not survive"
 ///
 /// # Errors
 ///
-/// A [`RefusedMessage`] with `invalid-json`, `invalid-message`, `not-allowed` or `unknown-type`. The session stays
-/// open.
+/// A [`RefusedMessage`] with `invalid-json`, `invalid-message`, `not-allowed`, `unauthorized` or `unknown-type`. The
+/// session stays open.
 pub fn parse(text: &str) -> Result<ClientMessage<'_>, Box<RefusedMessage<'_>>> {
     #[cfg(test)]
     assert!(text != PLANTED_PANIC, "a planted panic");
@@ -341,7 +341,8 @@ fn classify(kind: &str) -> Class {
         "discover" => MessageKind::Discover,
         "ping" => MessageKind::Ping,
         "goodbye" => MessageKind::Goodbye,
-        // Some clients send `connection-rejected` to hubs. Relaying it would break two of three connections.
+        // Some clients send `connection-rejected` to hubs. When it was relayed to the target, two of three connections
+        // failed.
         "cleanup" | "cleanup-all" | "connection-rejected" | "recovery-offer" => MessageKind::Ignored,
         "announced" | "authorized" | "challenge" | "connected" | "discovered" | "error" | "go-away" | "ice-servers"
         | "peer-disconnected" | "peer-discovered" | "pong" | "receipt" | "token-expires" => {

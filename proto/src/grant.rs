@@ -1,7 +1,7 @@
 //! Grants: what a session may do, and in which networks.
 //!
-//! A token is checked before the session begins. The router receives the grant with the session, and no other code
-//! applies grants. A session without a grant may do everything.
+//! The caller checks the token before a session begins, and each token that the client sends later. The router receives
+//! the grant, and no other code applies it. A session without a grant may do everything.
 
 use std::fmt;
 
@@ -98,8 +98,8 @@ impl Grant {
         Self { rules: Some(Vec::new()), ..Self::default() }
     }
 
-    /// Adds rights in the network with this name. If it ends with `*`, adds them in all networks whose names begin with
-    /// the text before that. A blank name means `global`, as in messages.
+    /// Adds rights in the network with this name. If the pattern ends with `*`, the rights apply to all networks whose
+    /// names begin with the text before the `*`. A blank name means `global`, as in messages.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl Grant {
         }
     }
 
-    /// The rights in a network: those of all rules for it together.
+    /// The rights in a network: the union of the rights of all rules that match its name.
     pub fn rights(&self, network: &str) -> Rights {
         match &self.rules {
             None => Rights::MEMBER,

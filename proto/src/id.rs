@@ -57,7 +57,7 @@ impl PeerId {
         Self(bytes)
     }
 
-    /// Distance to another id in Kademlia's metric: the exclusive or of the two, as a number of 160 bits, returned as
+    /// Distance to another id in Kademlia's metric: the exclusive or of the two ids, a number of 160 bits, returned as
     /// its upper 128 and lower 32 bits (Maymounkov and Mazières 2002, section 2.1).
     pub fn distance(&self, other: &Self) -> (u128, u32) {
         let ((high, low), (other_high, other_low)) = (self.words(), other.words());
@@ -141,7 +141,7 @@ pub(crate) fn write_hex(hex: &mut [u8], bytes: &[u8]) {
     }
 }
 
-/// Reads hexadecimal digits of either case. Returns `None` if there are not exactly two for each byte.
+/// Reads hexadecimal digits of either case. Returns `None` if `hex` is not exactly two digits for each byte.
 pub(crate) fn read_hex(bytes: &mut [u8], hex: &str) -> Option<()> {
     let hex = hex.as_bytes();
     if hex.len() != 2 * bytes.len() {

@@ -85,8 +85,8 @@ impl Patience {
     /// `listening_since` does not count as silence, because the hub did not read during that time.
     ///
     /// A session is pinged after [`Self::interval`] of silence and again after twice that time. It is also pinged when
-    /// nothing has been sent to it for [`Self::interval`], so that the client can distinguish a quiet hub from a dead
-    /// one.
+    /// nothing has been sent to it for [`Self::interval`], so that the client can distinguish a hub without messages
+    /// from a dead one.
     pub fn judge(&self, life: &mut Life, behind: bool, listening_since: Duration, now: Duration) -> Verdict {
         let at = Duration::from_millis;
         let alive = at(life.alive).max(listening_since);
@@ -96,10 +96,10 @@ impl Patience {
             return Verdict::Dead;
         }
         let asks = life.pings < 2 && silence >= self.threshold(life.pings);
-        // The client will receive its queued messages before a ping.
+        // A client with queued messages needs no ping: the messages show that the hub is alive, and arrive before it.
         let speaks = !behind && now.saturating_sub(at(life.wrote)) >= self.interval;
         let ping = asks || speaks;
-        // If the hub pings because it was quiet itself, the client must answer that ping, too.
+        // A ping that only shows that the hub is alive counts, too, if the client was silent for half an interval.
         if asks || speaks && silence >= self.interval / 2 {
             life.pings = (life.pings + 1).min(2);
         }
@@ -231,7 +231,11 @@ mod tests {
     fn a_ping_of_a_quiet_hub_must_be_answered_too() {
         let patience = Patience::new(secs(300));
         let life = Life { wrote: millis(NOW - secs(25)), ..silent_for(secs(24), 0) };
-        assert_eq!(judge(patience, life, false), (Verdict::Ping(NOW + secs(25)), 1), "the next ping is too early");
+        assert_eq!(
+            judge(patience, life, false),
+            (Verdict::Ping(NOW + secs(25)), 1),
+            "the ping is counted, and the next check is one interval later"
+        );
     }
 
     #[test]
@@ -240,7 +244,11 @@ mod tests {
         let stuck = |quiet| Life { alive: millis(NOW), wrote: millis(NOW - quiet), pings: 0 };
         assert_eq!(judge(patience, stuck(secs(59)), true).0, Verdict::Wait(NOW + secs(1)));
         assert_eq!(judge(patience, stuck(secs(60)), true).0, Verdict::Dead);
-        assert_ne!(judge(patience, stuck(secs(60)), false).0, Verdict::Dead, "an empty queue is not stuck");
+        assert_ne!(
+            judge(patience, stuck(secs(60)), false).0,
+            Verdict::Dead,
+            "a session without queued bytes is not dead"
+        );
     }
 
     #[test]
@@ -287,8 +295,7 @@ mod tests {
                     }
                     assert!(
                         look > now && look <= now + patience.interval(),
-                        "seed {seed}: the next check is at \
-                        {look:?}"
+                        "seed {seed}: the next check is at {look:?}"
                     );
                     assert!(now - heard < patience.dead_after(), "seed {seed}: silent for too long");
                     assert!(!behind || now - wrote < patience.dead_after(), "seed {seed}: stuck for too long");
@@ -333,8 +340,7 @@ mod tests {
                 assert!(seen[i].replace(now).is_none(), "timer {i} expired twice");
                 assert!(
                     now >= ats[i] && now < ats[i] + 2 * TICK,
-                    "timer {i} was due at {:?} and expired at \
-                    {now:?}",
+                    "timer {i} was due at {:?} and expired at {now:?}",
                     ats[i]
                 );
             }

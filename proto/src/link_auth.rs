@@ -6,8 +6,9 @@
 //! its own proof. A proof is an HMAC-SHA256 with the token as the key. The HMAC covers the end of the link that makes
 //! the proof, the dialer's id, the nonce and the challenge.
 //!
-//! So a proof cannot be sent back to its maker (the two ends make different proofs), replayed (each challenge is
-//! accepted once, and each nonce is new), or used under another hub id. Whoever receives a proof can test guesses of
+//! So a proof is useless to an attacker. It cannot be sent back to its maker, because the two ends make different proofs.
+//! It cannot be replayed, because each challenge is accepted once and each nonce is new. It is not valid for another hub
+//! id. But whoever receives a proof can test guesses of
 //! the token, so the token must be long and random.
 //!
 //! Proofs are not bound to the connection. A server that a hub dials can forward the handshake to a hub of the mesh,
@@ -140,8 +141,8 @@ pub enum StaleChallenge {
     Foreign,
     /// The challenge was issued [`LINK_CHALLENGE_TIME`] ago or earlier.
     Expired,
-    /// The challenge was answered before, so the answer is a repeated one. Or [`MAX_LINK_CHALLENGES_USED`] other
-    /// challenges were answered.
+    /// The challenge was answered before. The error is the same if [`MAX_LINK_CHALLENGES_USED`] other challenges were
+    /// answered and have not expired, because no more of them are stored.
     Used,
 }
 
@@ -214,7 +215,7 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
 fn parameter<'a>(value: &'a str, name: &str) -> Option<&'a str> {
     let mut is_ours = false;
     value.split(',').map(str::trim).find_map(|part| {
-        // A part with a space begins with a scheme, which the scheme's first parameter follows.
+        // A part with a space consists of a scheme and the scheme's first parameter.
         let parameter = match part.split_once(' ') {
             Some((scheme, parameter)) => {
                 is_ours = scheme.eq_ignore_ascii_case(LINK_SCHEME);
@@ -330,7 +331,7 @@ mod tests {
         let most = MAX_LINK_CHALLENGES_USED as u16;
         assert!((0..most).all(|n| redeem(n, NOW).is_ok()));
         assert_eq!(redeem(most, NOW), Err(StaleChallenge::Used));
-        assert_eq!(redeem(most, NOW + LINK_CHALLENGE_TIME), Ok(()), "the others have expired");
+        assert_eq!(redeem(most, NOW + LINK_CHALLENGE_TIME), Ok(()), "the stored challenges have expired");
     }
 
     #[test]

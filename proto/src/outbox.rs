@@ -146,7 +146,7 @@ mod tests {
         outbox.push(signal(0, 1));
         assert!(outbox.is_over(1));
         while !outbox.take_batch().is_empty() {}
-        assert_eq!(outbox.lost(), 0, "all were taken");
+        assert_eq!(outbox.lost(), 0, "all letters were taken");
     }
 
     #[test]

@@ -17,8 +17,8 @@ use crate::id::SessionId;
 ///
 /// The [`Router`](crate::Router) removes a session when it reaches [`Closing`](Self::Closing). The shard keeps the
 /// socket longer, until its queue is written and the client has closed the connection. The phases of a session in the
-/// router and in the shard may differ for a moment: between an output and its execution, or between a socket's end and
-/// its input. If a session has ended in one of the two, its later inputs or outputs are ignored there.
+/// router and in the shard may differ for a moment: between an output and its execution, or between the end of
+/// a socket and the input that reports it. If a session has ended in one of the two, its later inputs or outputs are ignored there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SessionPhase {
     /// The session is not admitted: it waits until another session with its id has ended. Nothing is read from its
@@ -26,8 +26,8 @@ pub enum SessionPhase {
     Pending,
     /// The session is admitted: it receives messages, and its messages are processed.
     Open,
-    /// The session is about to end, because the hub drains or its socket accepts nothing any more. It receives nothing,
-    /// but its messages are still processed.
+    /// The session is about to end, because the hub drains or the session's socket accepts no more data. It receives
+    /// nothing, but its messages are still processed.
     Retiring,
     /// The session has ended.
     Closing,
@@ -44,8 +44,8 @@ impl SessionPhase {
         }
     }
 
-    /// Moves to `next`. A phase that cannot follow is an impossible state, which [`Bugs`] records. The session moves to
-    /// it nevertheless.
+    /// Moves to `next`. If `next` cannot follow this phase, [`Bugs`] records an impossible state, and the session moves
+    /// to `next` nevertheless.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! Proofs that a peer id is a client's own. The id is the hash of a public key, and the client signs a nonce of the hub
+//! Proofs that a client owns its peer id. The id is the hash of a public key, and the client signs a nonce of the hub
 //! with the private key.
 //!
 //! This module defines the messages and the text that is signed. The caller makes the nonce and checks the signature.

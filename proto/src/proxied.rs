@@ -68,7 +68,7 @@ pub fn proxy_head(bytes: &[u8]) -> Result<ProxyHead, BadProxyHead> {
     }
     let begins = |with: &[u8]| bytes.iter().zip(with).all(|(byte, expected)| byte == expected);
     if begins(&SIGNATURE) {
-        // The rest of the head is still on its way: the caller reads more.
+        // The length of the head is in its first 16 bytes. Until they have arrived, the caller must read more.
         let Some(fixed) = bytes.first_chunk::<FIXED>() else { return Ok(ProxyHead::Needs(FIXED)) };
         let &[.., command, family, high, low] = fixed;
         let length = FIXED + usize::from(u16::from_be_bytes([high, low]));

@@ -359,7 +359,7 @@ impl Outcome {
         }
     }
 
-    /// Whether the signal may not have arrived. The sender is then notified immediately: by the receipt, or by an
+    /// Whether it is possible that the signal has not arrived. The sender is then notified immediately: by the receipt, or by an
     /// `error` message if it requested no receipt.
     pub(crate) const fn is_failure(self) -> bool {
         matches!(self, Self::Failed(_))

@@ -18,8 +18,8 @@ use sha2::Sha256;
 use crate::id::{PeerId, PeerIncarnation, read_hex, write_hex};
 use crate::limits::RESUME_PRECEDENCE;
 
-/// A session and its lineage. A lineage is a series of sessions of one id, each of which sent the secret of an earlier
-/// one.
+/// A session and its lineage. A lineage is a series of sessions of one id. In each of them except the first one, the
+/// client sent the secret of an earlier session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lineage {
     /// The first session, which identifies the lineage. If an id has two lineages, the older one has precedence.

@@ -17,7 +17,7 @@ mod usage;
 mod discovery;
 mod letter;
 mod stats;
-// The router: it asks the owners of state, and puts out the results.
+// The router: it calls the owners of state, and puts out the results.
 mod announce;
 mod audit;
 mod authorize;
@@ -120,7 +120,7 @@ pub struct RouterConfig {
     pub network_budget: Budget,
     /// Discovery mode of peers whose announcement does not request another one (DISCOVERY).
     pub discovery: Discovery,
-    /// STUN and TURN servers for clients (ICE_SERVERS, TURN_URLS). `None` if the hub names none.
+    /// STUN and TURN servers for clients (ICE_SERVERS, TURN_URLS). `None` if the hub has no such servers.
     pub ice: Option<Arc<IceServers>>,
     /// Whether the hub has a mesh thread. Without one, there is no [`Output::ToMesh`].
     pub meshed: bool,
@@ -157,8 +157,8 @@ impl RouterConfig {
 
 /// The rules of one shard. The [crate's documentation](crate) has the contract.
 ///
-/// Its state belongs to types with private fields, one file each, which return decisions: sessions, rosters, takeovers,
-/// tickets, meetings and leaves. The router asks them and puts out the results.
+/// Its state belongs to types with private fields: sessions, rosters, takeovers, tickets, meetings and leaves. Each type
+/// has its own file and returns decisions. The router calls these types and puts out the results.
 #[derive(Debug)]
 pub struct Router {
     config: RouterConfig,

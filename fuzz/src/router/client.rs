@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 pub(super) struct Client {
     pub(super) peer: PeerId,
     networks: BTreeMap<String, Network>,
-    /// For each id: the number of requested receipts minus the number of received receipts.
+    /// For each message id, the number of requested receipts minus the number of received receipts.
     receipts: BTreeMap<String, i32>,
 }
 
@@ -24,7 +24,7 @@ struct Network {
 #[derive(Default)]
 struct Other {
     known: bool,
-    /// The number of announcements of the other peer, minus the number of its discoveries that the client has received.
+    /// The number of announcements of the other peer, minus the number of times that this client has discovered it.
     due: i32,
 }
 
@@ -59,7 +59,7 @@ impl Client {
     }
 
     /// Records that the hub has processed an announcement of this client while the announcements of these peers were in
-    /// flight to its shard.
+    /// flight to the client's shard.
     pub(super) fn announced(&mut self, network: &str, on_their_way: &[PeerId]) {
         let network = self.networks.entry(network.to_owned()).or_default();
         network.announced += 1;
@@ -77,8 +77,8 @@ impl Client {
         }
     }
 
-    /// Records that the hub has processed a goodbye of this client. From now on, the client may receive no message of
-    /// that network.
+    /// Records that the hub has processed a goodbye of this client. From now on, the client must not receive
+    /// events of that network.
     pub(super) fn left(&mut self, network: Option<&str>) {
         self.check_was_told_once();
         self.networks.retain(|name, _| network.is_some_and(|network| network != name));

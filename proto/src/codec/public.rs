@@ -13,8 +13,8 @@ use crate::reason::ErrorCode;
 use crate::sentences;
 use crate::wire::put_string;
 
-/// Returns the data of `peer-discovered`: the announced object, in which the hub sets `peerId` and `isHub`. Keys are
-/// sorted as at the Go hub. Values are copied byte for byte. Data that is not an object counts as an empty object.
+/// Returns the data of `peer-discovered`: the announced object, in which the hub sets `peerId` and `isHub`. Keys have
+/// the order in which the Go hub sends them. Values are copied byte for byte. Data that is not an object counts as an empty object.
 ///
 /// # Errors
 ///
@@ -116,8 +116,8 @@ pub(crate) fn check_public(data: &str) -> Result<(), Unfit> {
 
 /// Whether JSON has more than `most` levels of nesting.
 pub(crate) fn is_deeper_than(data: &[u8], most: usize) -> bool {
-    // Nearly all data has fewer brackets than allowed levels. Counting brackets first is faster than examining each
-    // byte.
+    // Nearly all data has fewer opening brackets than the allowed number of levels. Counting these brackets first is
+    // faster than examining each byte.
     if memchr::memchr2_iter(b'[', b'{', data).nth(most).is_none() {
         return false;
     }

@@ -1,8 +1,8 @@
 //! Fast parser for ordinary messages.
 //!
 //! Nearly every message is an object without line breaks, and its only escapes are those of an SDP: `\r`, `\n` and
-//! `\"`. One pass without branches proves two things about such text: every string in it is valid, and a quote ends a
-//! string unless a backslash precedes it. A second pass then walks from token to token. All other text, including
+//! `\"`. One pass without branches proves two things about such text: every string in it is valid, and a quote after a
+//! backslash never ends a string. A second pass then walks from token to token. All other text, including
 //! invalid messages, is left to the full parser. This parser returns the same result as the full parser, or `None`.
 
 use std::borrow::Cow;
@@ -110,7 +110,7 @@ impl<'a> Cursor<'a> {
         Some(name)
     }
 
-    /// Parses a string without escapes, or `null`, into a field that is still empty.
+    /// Parses a string without escapes into a field that is still empty. `None` for any other value, including `null`.
     fn text_into(&mut self, field: &mut Option<Cow<'a, str>>) -> Option<()> {
         if field.is_some() {
             return None;
@@ -124,7 +124,7 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
-    /// Parses any value except `null` into a field that is still empty.
+    /// Parses any value into a field that is still empty. `None` for `null`.
     fn value_into(&mut self, field: &mut Option<&'a str>) -> Option<()> {
         let start = self.at;
         self.value()?;

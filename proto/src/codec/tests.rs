@@ -249,7 +249,7 @@ proptest! {
     }
 
     #[test]
-    fn a_description_is_the_data_with_our_two_fields(data in json(), peer in peer()) {
+    fn a_description_is_the_data_with_the_two_fields_that_the_hub_sets(data in json(), peer in peer()) {
         let Ok(description) = describe(&peer, Some(&data)) else {
             // Data is refused if a key has half of a surrogate pair.
             prop_assert!(data.contains("\\u"));

@@ -1,4 +1,4 @@
-//! Checks for simulators that all records of the state agree with each other.
+//! Checks that all records of the state agree with each other. Only simulators run them.
 
 use std::collections::BTreeMap;
 
@@ -172,7 +172,9 @@ impl Router {
     fn audit_counts(&self) -> Result<(), String> {
         let announced: u64 = self.all_memberships().map(|(.., m)| u64::from(m.announced_bytes())).sum();
         let counted = self.stats.announced_bytes;
-        ensure(announced == counted, || format!("{counted} announced bytes are counted, and {announced} are kept"))?;
+        ensure(announced == counted, || {
+            format!("{counted} announced bytes are counted, but the memberships have {announced}")
+        })?;
         for (id, session) in self.all_sessions() {
             let open = self.tickets.open_of(id);
             let counted = session.open_receipts();

@@ -160,7 +160,8 @@ impl Circle {
             }
             Err(at) => {
                 if self.all.len() == self.all.capacity() {
-                    // The capacity grows by a half instead of doubling, because most circles grow little after that.
+                    // The capacity grows by a half instead of doubling, because most circles grow little after the
+                    // first growth.
                     self.all.reserve_exact(8 + self.all.len() / 2);
                 }
                 self.all.insert(at, Acquaintance { peer, marks: bond.marks() });

@@ -11,7 +11,8 @@ use crate::id::PeerId;
 /// the requested members among them are visited.
 const SORTED: usize = 64;
 
-/// Calls `visit` with members in ascending distance from `center`, `center` itself first, until `visit` breaks off.
+/// Calls `visit` with members in ascending distance from `center`, beginning with `center` itself. Stops when `visit`
+/// returns `Break`.
 ///
 /// The closest ids share the most leading bits with `center`. In the sorted order, all ids that share at least n bits
 /// with `center` lie in one range around `center`. The ids that share exactly n bits are one half of that range: the

@@ -8,8 +8,8 @@ use super::network::Rank;
 
 /// The progress of a new member through a roster, at the speed of its socket.
 ///
-/// The turn of a member comes when the cursor reaches its rank and the member is announced. Changes of members after
-/// the cursor need no event, because the later announcement covers them. The exception is a member that
+/// A member has its turn when the cursor reaches its rank: the member is then announced to the new member. Changes of
+/// members after the cursor need no event, because the later announcement covers them. The exception is a member that
 /// the new member already knows, because that member was announced early or in an earlier pass.
 #[derive(Debug, Default)]
 pub(super) struct RosterCursor {
@@ -148,7 +148,7 @@ mod tests {
             let (rank, peer) = member(n);
             let mut cursor = at(5);
             assert_eq!(cursor.notify(rank, &peer, event), notified, "{n} {event:?}");
-            assert_eq!(cursor.early(), 0, "{n} {event:?}: a member that has had its turn is not recorded");
+            assert_eq!(cursor.early(), 0, "{n} {event:?}: no member is recorded as announced early");
         }
     }
 

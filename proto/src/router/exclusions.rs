@@ -1,4 +1,4 @@
-//! Peers and networks that an operator keeps out for a time.
+//! Exclusions: for a time, an operator keeps a peer out of the hub or of a network, or closes a network.
 
 use std::collections::HashMap;
 use std::time::Duration;

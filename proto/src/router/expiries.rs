@@ -66,7 +66,8 @@ pub(super) enum Expiry {
     Now,
 }
 
-/// The time of the next warning, or of the end, of each grant that ends. Each session with such a grant has one entry.
+/// The sessions whose grants end. Each session has one entry: the time of its warning, and after the warning the time at
+/// which its grant ends.
 #[derive(Debug, Default)]
 pub(super) struct Expiries {
     due: BTreeSet<(Duration, SessionId)>,

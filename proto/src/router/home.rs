@@ -1,4 +1,4 @@
-//! The claims to the ids of a home shard's peers, as far as this shard knows them.
+//! The claims of other hubs to the peers whose home is this shard, and the numbers for new claims.
 
 use std::collections::HashMap;
 
@@ -24,9 +24,9 @@ impl Home {
         Self { latest: PeerIncarnation::default(), elsewhere: HashMap::with_hasher(keys) }
     }
 
-    /// Makes later sessions get a greater incarnation than one that another hub has assigned. Incarnations above
-    /// [`GREATEST_TIME_FOLLOWED`] are not exceeded. Otherwise one hub with a wrong clock could exhaust the numbers of
-    /// all hubs.
+    /// Makes later sessions get a greater incarnation than `incarnation`, which another hub has assigned. A value above
+    /// [`GREATEST_TIME_FOLLOWED`] counts as that limit. Otherwise one hub with a wrong clock could exhaust the numbers
+    /// of all hubs.
     pub(super) fn follow(&mut self, incarnation: PeerIncarnation) {
         self.latest = self.latest.max(incarnation.min(PeerIncarnation(GREATEST_TIME_FOLLOWED)));
     }

@@ -129,7 +129,7 @@ impl Router {
         self.ask_to_continue();
     }
 
-    /// Closes a network and notifies members of leaves, as far as it fits into this turn.
+    /// Continues to close a network, and then to notify members of leaves, as far as this work fits into the turn.
     pub(super) fn work(&mut self, now: Now) {
         self.continue_closing(now);
         while self.closing.is_none()
@@ -140,8 +140,8 @@ impl Router {
         }
     }
 
-    /// Whether a roster entry of this shard may belong to a peer whose members have not been notified of its leave yet.
-    /// `id` is the peer's current session, if it has one.
+    /// Whether a roster entry of this shard may belong to a peer that has left, of whose leave the members have not been
+    /// notified yet. `id` is the peer's current session, if it has one.
     pub(super) fn is_leaving(&self, id: Option<SessionId>, ix: NetworkIx) -> bool {
         !self.leaving.is_empty() && id.is_none_or(|id| self.sessions.membership(id, ix).is_none())
     }

@@ -27,7 +27,7 @@ pub enum Input<'a> {
         session: SessionId,
         /// The peer that connected.
         peer: PeerId,
-        /// Whether the hub has a free seat. Without one, the session is admitted only if it replaces a session with the
+        /// Whether the hub has a free seat. Without a free seat, the session is admitted only if it replaces a session with the
         /// same id.
         seat: bool,
         /// The lineage that the client's resume secret proves, if the client sent a valid one.
@@ -112,8 +112,8 @@ pub enum Input<'a> {
     Letter(ToShard),
     /// The answer to [`Output::Unfinished`].
     Continue,
-    /// The hub drains, and will close the session in the session's slot. This input is passed once for each drain,
-    /// before [`Self::Retire`]. An operator can end a drain and begin another one.
+    /// The hub drains, and will close this session after `close_in`. Each session has another time. This input is passed
+    /// once for each drain, before [`Self::Retire`]. An operator can end a drain and begin another one.
     GoAway {
         /// The session.
         session: SessionId,
@@ -125,12 +125,12 @@ pub enum Input<'a> {
         hubs: &'a [String],
     },
     /// The credentials of a session's TURN servers expire soon. This input is passed
-    /// [`IceServers::renewal`](crate::IceServers::renewal) after [`Output::Admit`], and repeatedly after the same time.
+    /// [`IceServers::renewal`](crate::IceServers::renewal) after [`Output::Admit`], and then repeatedly at this interval.
     RenewIce {
         /// The session.
         session: SessionId,
     },
-    /// The slot of a session on a draining hub has come: the router closes the session.
+    /// The hub drains, and the time to close this session has come. The router closes the session.
     Retire {
         /// The session.
         session: SessionId,
@@ -457,8 +457,8 @@ pub enum Standing {
     /// The sender was a member, in the stay with this number ([`Stay::number`]). Members receive the signal only during
     /// this stay: after they have discovered the sender, and before its leave.
     Member(u64),
-    /// The sender was in no network, which counts as a member of `global`. No peer discovers such a sender or receives
-    /// its leave.
+    /// The sender was in no network. It then counts as a member of `global`, but no peer discovers it or receives its
+    /// leave.
     Outsider,
     /// The standing is unknown, because the sender's hub runs version 2.0.0 and does not send it.
     Unknown,
@@ -470,7 +470,7 @@ impl Standing {
         match self {
             Self::Member(stay) => known == Some(stay),
             Self::Outsider => true,
-            // Outside `global` every sender is a member.
+            // In a network other than `global`, every sender is a member.
             Self::Unknown => known.is_some() || network.as_str() == NetworkName::GLOBAL,
         }
     }
@@ -512,8 +512,8 @@ pub struct Announcement {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stay {
     /// A number that distinguishes the stays of a peer in a network: a later stay has a greater number. The peer's home
-    /// shard sets it to the wall clock in milliseconds at the join, or to one more than the last number of any stay
-    /// there.
+    /// shard sets it to the wall clock in milliseconds at the join, or to one more than the last number that it gave
+    /// to a stay.
     pub number: u64,
     /// Which members the peer discovers, and which of them discover it.
     pub discovery: Discovery,
@@ -598,7 +598,8 @@ pub enum PeerEvent {
         /// more.
         reads: bool,
     },
-    /// A second connection with an id in use waits for the answer of the first.
+    /// A new connection has an id that is in use. It waits until the session with that id has answered, or has not
+    /// answered in time.
     TakeoverAsked {
         /// The id.
         peer: PeerId,

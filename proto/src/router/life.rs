@@ -60,7 +60,7 @@ impl Router {
         self.stats.turn_credentials += u64::from(has_turn);
     }
 
-    /// Handles the slot of a draining session.
+    /// Closes a session on a draining hub, when its time has come.
     pub(super) fn retire(&mut self, id: SessionId, now: Now) {
         match self.sessions.get(id).map(Session::phase) {
             Some(SessionPhase::Open) => {

@@ -150,7 +150,7 @@ impl Router {
         }
     }
 
-    /// Lets a member of this shard meet the peer of a session that knows it.
+    /// Lets `other`, a member of this shard, meet `peer`, which already knows it through the session `id`.
     fn meet_here(&mut self, id: SessionId, ix: NetworkIx, peer: PeerId, other: PeerId, now: Now) {
         match self.by_peer.get(&other).copied() {
             // The other peer has left, and the session's peer is notified of the leave in a later turn.

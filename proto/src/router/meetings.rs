@@ -1,4 +1,4 @@
-//! Bounded discovery (DISCOVERY=closest:K) decides which peers know each other when a peer knows only some members.
+//! Bounded discovery (DISCOVERY=closest:K): a peer knows only some members of a network.
 //!
 //! A peer that wants to know K others picks the K closest members and a few random ones when it joins. Two peers *meet*
 //! when one of them picks the other, signals the other, or asks for more members. From then on, each of the two is

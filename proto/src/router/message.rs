@@ -75,8 +75,8 @@ impl Router {
             Err(refusal) => {
                 let withheld = self.stats.errors_withheld;
                 self.refuse(id, &refusal, now);
-                // A client that still sends invalid messages after its budget of errors is exhausted ignores the
-                // errors, so the message counts like one above a budget.
+                // The budget of errors is exhausted, and the client still sends invalid messages, so it seems to ignore the
+                // errors. The message therefore counts like a message above a budget.
                 if self.stats.errors_withheld > withheld {
                     self.note_refused(id, now);
                 }
@@ -254,7 +254,7 @@ impl Router {
     }
 
     /// The network that messages about the peer itself name. It is the peer's first network, because clients ignore
-    /// messages of networks that are not their own.
+    /// messages of networks that they have not joined.
     pub(super) fn spoken_network(&self, session: &Session) -> NetworkName {
         let first = session.memberships().first().and_then(|membership| self.rosters.network(membership.network()));
         first.map_or_else(|| NetworkName::new(NetworkName::GLOBAL), |network| network.name().clone())
