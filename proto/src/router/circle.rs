@@ -222,9 +222,11 @@ impl Circle {
 
     /// Checks the order and the counter.
     pub(super) fn audit(&self) -> Result<(), String> {
-        ensure(self.all.is_sorted_by_key(|other| other.peer), || "order".to_owned())?;
+        ensure(self.all.is_sorted_by_key(|other| other.peer), || "the acquaintances are not sorted".to_owned())?;
         let announced = self.peers().count();
-        ensure(announced == self.announced as usize, || format!("{announced} announced, {} counted", self.announced))
+        ensure(announced == self.announced as usize, || {
+            format!("{announced} acquaintances are announced, but {} are counted", self.announced)
+        })
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Member {
     /// The member's latest announcement.
     announcement: Arc<Announcement>,
     /// Bounded sessions of this shard that know the member.
-    #[expect(clippy::box_collection, reason = "most members have none: eight bytes for each instead of 24")]
+    #[expect(clippy::box_collection, reason = "most members have none, and a Box takes 8 bytes instead of 24")]
     knowers: Option<Box<Vec<SessionId>>>,
 }
 
@@ -102,7 +102,7 @@ pub(super) struct Network {
     /// Unbounded members with sessions on this shard, in no particular order.
     locals: Vec<SessionId>,
     /// Observers on this shard: sessions that discover the members without being members, in no particular order.
-    #[expect(clippy::box_collection, reason = "most networks have none: eight bytes for each, and not 24")]
+    #[expect(clippy::box_collection, reason = "most networks have none, and a Box takes 8 bytes instead of 24")]
     observers: Option<Box<Vec<SessionId>>>,
     /// Number of bounded members, on any shard or hub.
     bounded: u32,
@@ -377,7 +377,7 @@ impl Network {
     pub(super) fn audit(&self) -> Result<(), String> {
         let bounded = self.members.values().filter(|member| member.is_bounded()).count();
         ensure(bounded == self.bounded as usize, || {
-            format!("{bounded} members are bounded, {} counted", self.bounded)
+            format!("{bounded} members are bounded, but {} are counted", self.bounded)
         })?;
         let lots = self.lots.as_ref();
         let drawn = |(peer, member): (&PeerId, &Member)| lots.is_none_or(|l| l.get(member.lot as usize) == Some(peer));

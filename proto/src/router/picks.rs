@@ -97,7 +97,7 @@ impl Router {
                 .is_some_and(|membership| membership.is_crowded(self.config.tuning.max_acquaintances))
     }
 
-    /// Introduces a new member to the peers of this shard that are its picks by this shard's roster. Returns the peers
+    /// Introduces a new member to the peers of this shard that it would pick from this shard's roster. Returns the peers
     /// that have met the new member now.
     ///
     /// A peer that knows fewer members than it requested also meets a new member that does not pick it. This is

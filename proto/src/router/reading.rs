@@ -40,7 +40,7 @@ impl Router {
             None => membership.finish_reading(),
         };
         let more = session.is_reading();
-        // A repeated roster counts in the budget of the peer that requests it.
+        // A roster counts in the budget of the peer that receives it, because a peer can request it again and again.
         session.usage_mut().spend(BudgetItem::Events, bytes, &self.config.budget, now.at);
         if is_acknowledged {
             self.send_announced(id, ix, now);

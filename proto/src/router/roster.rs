@@ -19,7 +19,7 @@ use super::network::{Member, Network};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct NetworkIx(u32);
 
-/// All networks with members. Decides which claim to a membership wins.
+/// All networks that this shard knows. Decides which claim to a membership wins.
 #[derive(Debug)]
 pub(super) struct Rosters {
     by_name: HashMap<NetworkName, NetworkIx, Keys>,
@@ -40,7 +40,7 @@ pub(super) enum MemberArrival {
     /// First [strike](Rosters::strike) the member with this claim, then enter the announcement, which belongs to
     /// another session or another stay of the peer.
     Replaces(Claim),
-    /// Do nothing: a greater claim wins. The announcement is kept until that claim ends.
+    /// Do nothing: a greater claim wins. The announcement is kept, because it wins if the greater claim ends first.
     Hidden,
 }
 
@@ -212,13 +212,13 @@ impl Rosters {
         }
         let inhabited = self.all().filter(|(_, network)| network.len() > 0).count();
         ensure(inhabited == self.inhabited, || {
-            format!("{inhabited} networks have members, {} counted", self.inhabited)
+            format!("{inhabited} networks have members, but {} are counted", self.inhabited)
         })?;
         ensure(networks == self.by_name.len(), || format!("{networks} networks have {} names", self.by_name.len()))?;
         ensure(networks + self.free.len() == self.slots.len(), || {
             format!("{} slots are listed as free", self.free.len())
         })?;
-        ensure(members == self.members, || format!("{members} members, {} counted", self.members))
+        ensure(members == self.members, || format!("{members} members exist, but {} are counted", self.members))
     }
 
     /// All networks with their numbers of members, in the order of their slots.

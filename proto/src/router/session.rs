@@ -185,12 +185,12 @@ impl Session {
 pub(super) struct Membership {
     network: NetworkIx,
     stay: Stay,
-    /// Bytes that the announcement and the membership count in the budget.
+    /// Bytes of the announcement budget that the announcement and the membership use.
     announced_bytes: u32,
     /// Index in the network's list of unbounded sessions, or of observers. [`Self::UNLISTED`] if the membership is
     /// bounded.
     local: u32,
-    /// Whether the session is an observer: it discovers the members without being one.
+    /// Whether the session is an observer: it discovers the members without being a member.
     observes: bool,
     cursor: Option<Box<RosterCursor>>,
     circle: Option<Box<Circle>>,
@@ -200,8 +200,8 @@ impl Membership {
     const UNLISTED: u32 = u32::MAX;
 
     /// A new membership. `local` is its index in the network's list of unbounded sessions, or `None` if the membership
-    /// is bounded. A bounded membership gets an empty circle, and an unbounded one a cursor at the beginning of the
-    /// roster.
+    /// is bounded. A bounded membership gets an empty circle, and an unbounded membership gets a cursor at the
+    /// beginning of the roster.
     pub(super) fn new(network: NetworkIx, stay: Stay, local: Option<u32>) -> Self {
         let (cursor, circle) =
             if local.is_some() { (Some(Box::default()), None) } else { (None, Some(Box::default())) };
@@ -215,7 +215,7 @@ impl Membership {
         Self { observes: true, ..Self::new(network, stay, Some(local)) }
     }
 
-    /// Whether the session is an observer: it discovers the members without being one.
+    /// Whether the session is an observer: it discovers the members without being a member.
     pub(super) fn observes(&self) -> bool {
         self.observes
     }
@@ -233,7 +233,7 @@ impl Membership {
         self.stay.discovery.is_bounded()
     }
 
-    /// Bytes that the announcement and the membership count in the budget.
+    /// Bytes of the announcement budget that the announcement and the membership use.
     pub(super) fn announced_bytes(&self) -> u32 {
         self.announced_bytes
     }
@@ -416,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_session_takes_little_memory() {
-        // The budget of an idle peer is two thousand bytes, including its socket and its task.
+        // An idle peer should take at most 2,000 bytes, including its socket and its task.
         assert!(size_of::<Session>() <= 256, "{}", size_of::<Session>());
         assert!(size_of::<Membership>() <= 48, "{}", size_of::<Membership>());
     }

@@ -38,7 +38,7 @@ struct Takeover {
     resume: Option<Lineage>,
     /// Whether the newcomer has proven that the id is its own.
     owner: bool,
-    /// Identifies the question. The ping's payload is derived from it.
+    /// Number of the question to the holder. The payload of the ping is derived from this number.
     ticket: u64,
     /// Time at which a holder that has not answered counts as dead. It is postponed while the holder's socket accepts
     /// bytes queued before the ping.
@@ -52,9 +52,10 @@ struct Takeover {
 pub(super) enum Parties {
     /// Both sessions are on this shard. The value is the newcomer.
     BothHere(SessionId),
-    /// The newcomer is on this shard, and the holder at another hub.
+    /// The newcomer is on this shard, and the holder is at another hub. The value is the newcomer.
     HolderElsewhere(SessionId),
-    /// The holder is on this shard, and the newcomer at this hub.
+    /// The holder is on this shard, and the newcomer is at another hub. The value is that hub, which waits for the
+    /// answer.
     NewcomerElsewhere(Asker),
 }
 
@@ -136,7 +137,7 @@ impl Takeovers {
         self.pending.get(peer).map(|takeover| takeover.parties)
     }
 
-    /// Decides about a session that was opened here. `seat` tells whether the hub has room for one more session.
+    /// Decides about a session that was opened here. `seat` says whether the hub has room for one more session.
     ///
     /// The second value is an earlier newcomer that waited for the same id. Its takeover has ended, and the caller must
     /// refuse it before anything else happens.
@@ -288,7 +289,7 @@ impl Takeovers {
 
     /// Whether a new session has precedence over the session that already waits for the id, if there is one. A stronger
     /// secret has precedence over a weaker one. An owner has precedence over all others, and the newest owner over
-    /// earlier ones.
+    /// earlier owners.
     fn goes_first(&self, peer: &PeerId, resume: Option<Lineage>, owner: bool) -> bool {
         let waits = self.pending.get(peer);
         owner || waits.is_none_or(|waits| !waits.owner && resume.is_some_and(|resume| resume.outranks(waits.resume)))

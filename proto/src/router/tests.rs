@@ -285,7 +285,7 @@ fn an_ended_stay_repeats_no_meeting() {
     }
     day.says(session(0, 0), ANNOUNCE);
     let asked = day.asks(Duration::from_millis(4_990));
-    assert_eq!(asked.iter().filter(|kind| **kind == MeetingKind::Met).count(), 9, "every 500 ms");
+    assert_eq!(asked.iter().filter(|kind| **kind == MeetingKind::Met).count(), 9, "a meeting is repeated every 500 ms");
     day.says(session(0, 0), r#"{"type":"goodbye"}"#);
     assert_eq!(day.asks(Duration::from_secs(5)), []);
     assert_eq!((day.router.meetings.known(), day.router.poll_timeout()), (0, None));
@@ -307,18 +307,14 @@ fn a_member_that_is_asked_again_can_decline() {
     };
     assert_eq!(day.hears(answer(MeetingKind::Agreed)).len(), 0);
     assert_eq!(day.asks(Duration::from_secs(30)), [MeetingKind::Agreed], "meetings are repeated periodically");
-    assert_eq!(
-        said_to_hubs(day.hears(answer(MeetingKind::Declined))),
-        [MeetingKind::Met],
-        "one more meeting is requested"
-    );
+    assert_eq!(said_to_hubs(day.hears(answer(MeetingKind::Declined))), [MeetingKind::Met], "the meeting is sent again");
     assert_eq!(told(&day.hears(answer(MeetingKind::Declined))), [MessageKind::PeerDisconnected]);
     assert_eq!(day.hears(answer(MeetingKind::Declined)).len(), 0);
     assert_eq!(day.router.meetings.known(), 0);
     assert_eq!(
         told(&day.hears(answer(MeetingKind::Met))),
         [MessageKind::PeerDiscovered],
-        "the other peer has room after all"
+        "the other peer has room again"
     );
     assert_eq!(day.hears(left(9, claim)).len(), 1);
     assert_eq!(day.router.meetings.known(), 0);
@@ -333,9 +329,13 @@ fn an_unbounded_peer_that_returned_unnoticed_has_no_acquaintances() {
     assert_eq!(
         told(&day.hears(joined(9, claim, stay(1)))),
         [MessageKind::PeerDiscovered],
-        "the peer requests to know one other peer"
+        "the peer has requested to know one other peer"
     );
-    assert_eq!(told(&day.hears(joined(9, claim, stay(1)))), [MessageKind::PeerDiscovered], "announced again");
+    assert_eq!(
+        told(&day.hears(joined(9, claim, stay(1)))),
+        [MessageKind::PeerDiscovered],
+        "a repeated announcement is sent"
+    );
     let returned = day.hears(joined(9, claim, stay(2)));
     assert_eq!(told(&returned), [MessageKind::PeerDisconnected, MessageKind::PeerDiscovered]);
     assert_eq!(said_to_hubs(returned), [MeetingKind::Met], "a peer that returns is introduced again");

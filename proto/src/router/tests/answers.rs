@@ -54,7 +54,7 @@ fn the_answer_to_a_message_over_budget_names_it_and_its_network() {
         assert_eq!(named, ["error", "rate-limited", in_reply_to, network], "{text}: {answer}");
         assert!(field(answer, "retryInMs").parse::<u64>().is_ok_and(|wait| wait > 0), "{answer}");
     }
-    assert_eq!(day.router.stats().failed[ErrorCode::RateLimited as usize], 1, "the offer");
+    assert_eq!(day.router.stats().failed[ErrorCode::RateLimited as usize], 1, "the refused offer is counted");
     let offer = format!(r#"{{"type":"offer","targetPeerId":"{target}","networkName":"m","id":"x"}}"#);
     let [receipt] = &answers(&mut day, session(0, 0), &offer)[..] else { panic!() };
     let named = ["type", "id", "networkName"].map(|name| field(receipt, name));
@@ -120,7 +120,7 @@ fn a_signal_with_an_id_that_is_not_a_string_is_relayed_and_reported() {
         day.opens(session(n.into(), 0), n);
     }
     let offer = format!(r#"{{"type":"offer","targetPeerId":"{}","id":5}}"#, peer(2));
-    let [error] = &answers(&mut day, session(1, 0), &offer)[..] else { panic!("one error") };
+    let [error] = &answers(&mut day, session(1, 0), &offer)[..] else { panic!("the answer is not one error") };
     let named = ["code", "message", "inReplyTo"].map(|name| field(error, name));
     assert_eq!(named, ["invalid-message", sentences::ID_NOT_A_STRING, "offer"]);
     let input = Input::Message { session: session(1, 0), text: &offer };
@@ -215,12 +215,12 @@ fn a_signal_needs_a_network_of_both_peers() {
         );
         day.router.stats().failed[ErrorCode::WrongNetwork as usize]
     };
-    assert_eq!(failures(&mut day, 1, "n"), 1, "the target is in no network, and the signal not in `global`");
+    assert_eq!(failures(&mut day, 1, "n"), 1, "the target is in no network, and the signal is not for `global`");
     day.says(session(2, 0), r#"{"type":"announce","networkName":"m"}"#);
     assert_eq!(failures(&mut day, 1, "n"), 2);
     assert_eq!(failures(&mut day, 2, "m"), 3);
     day.says(session(2, 0), ANNOUNCE);
-    assert_eq!(failures(&mut day, 1, "n"), 3, "both are in the network");
+    assert_eq!(failures(&mut day, 1, "n"), 3, "both peers are in the network");
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn a_pinged_session_that_answers_keeps_its_id() {
         closed(&std::iter::from_fn(|| day.router.poll_output()).collect::<Vec<_>>())
     };
     assert_eq!(pong(b"anything", session(0, 0)), []);
-    assert_eq!(pong(&payload, session(1, 0)), [], "the new session cannot answer for the other");
+    assert_eq!(pong(&payload, session(1, 0)), [], "a pong of the new session has no effect");
     assert_eq!(pong(&payload, session(0, 0)), [(session(1, 0), CloseReason::IdInUse)]);
     assert_eq!(day.router.stats().takeovers, [0, 1]);
 }

@@ -1,4 +1,4 @@
-//! Tests of what messages cost, and of the room for announced data.
+//! Tests of the cost of messages, and of the budget for announced data.
 
 use super::*;
 use crate::budget::BudgetOwner;

@@ -61,7 +61,7 @@ impl Day {
     }
 }
 
-/// An announcement that requests to know two members. Members that do not request a number discover everyone.
+/// An announcement that requests to know two members. Without such a request, the hub's discovery mode applies.
 const BOUNDED: &str = r#"{"type":"announce","networkName":"n","data":{"discover":{"closest":2}}}"#;
 
 #[test]
@@ -77,7 +77,7 @@ fn discover_finds_the_other_members_page_by_page() {
     let left = 7 - known(&mut day);
     assert!(left >= 3, "{left}");
     assert_eq!(day.discovers(1, 2), (2, true));
-    assert_eq!(day.discovers(1, 0), (1, left > 3), "at least one");
+    assert_eq!(day.discovers(1, 0), (1, left > 3), "a page has at least one member");
     assert_eq!(day.discovers(1, u64::MAX), (left - 3, false));
     assert_eq!(day.discovers(1, 5), (0, false));
     assert_eq!(known(&mut day), 7);
@@ -140,8 +140,8 @@ fn only_bounded_peers_in_their_current_stay_meet() {
         day.hears(ToShard::Meeting(Arc::new(Meeting { network, about: peer(about), stay, others, to, kind })))
     };
     day.hears(joined(9, at_hub(9, 10), Stay { number: 5, discovery: Discovery::All }));
-    assert_eq!(meets(&mut day, 9, 5).len(), 0, "both are unbounded");
-    assert_eq!(meets(&mut day, 1, own).len(), 0, "nobody meets itself");
+    assert_eq!(meets(&mut day, 9, 5).len(), 0, "two unbounded peers do not meet");
+    assert_eq!(meets(&mut day, 1, own).len(), 0, "a peer does not meet itself");
     day.hears(joined(8, at_hub(8, 10), Stay { number: 6, discovery: Discovery::Closest(1) }));
     assert_eq!(meets(&mut day, 8, 7).len(), 0, "the peer is in another stay");
     day.hears(joined(7, at_hub(7, 10), Stay { number: 6, discovery: Discovery::Closest(1) }));

@@ -55,8 +55,8 @@ fn credentials_are_counted_when_a_peer_connects_and_when_they_are_renewed() {
 
 #[test]
 fn takeovers_are_counted_by_their_result() {
-    // A dead holder on this hub is the first case. Holders at another hub follow: one is alive, one is gone, and the
-    // hub of one does not answer.
+    // The first holder is on this hub and dead. The next three holders are at another hub: one is alive, one is gone,
+    // and for one the hub does not answer.
     let mut day = Day::new(8);
     day.opens(session(0, 0), 1);
     day.opens(session(1, 0), 1);
@@ -90,7 +90,7 @@ fn takeovers_are_counted_by_their_result() {
     day.pass(TAKEOVER_GRACE + TAKEOVER_MARGIN - Duration::from_millis(1));
     assert_eq!(day.router.stats().takeovers, [1, 1]);
     day.pass(Duration::from_millis(1));
-    assert_eq!(day.router.stats().takeovers, [2, 1], "a silent hub cannot object");
+    assert_eq!(day.router.stats().takeovers, [2, 1], "a holder at a silent hub loses its id");
     assert!(day.router.by_peer.contains_key(&peer(3)));
 }
 
@@ -108,7 +108,7 @@ fn an_announcement_costs_as_much_as_the_peers_that_receive_it() {
         day.says(session(n.into(), 0), ANNOUNCE);
     }
     assert_eq!(receivers(&day, 1, Discovery::All), 3);
-    assert_eq!(receivers(&day, 9, Discovery::All), 3, "a peer that has not joined yet");
+    assert_eq!(receivers(&day, 9, Discovery::All), 3, "the peer has not joined yet");
     day.router.config.discovery = Discovery::Closest(2);
     day.opens(session(4, 0), 4);
     day.says(session(4, 0), ANNOUNCE);
