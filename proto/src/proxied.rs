@@ -50,8 +50,10 @@ impl BadProxyHead {
                 "the proxy sent no PROXY head: configure it to send one (send-proxy-v2), or remove the port from \
                     PROXY_PROTOCOL"
             }
-            Self::TooLong => "the proxy's PROXY head is too long",
-            Self::Malformed => "the proxy's PROXY head violates the protocol",
+            Self::TooLong => "the proxy's PROXY head is too long: configure the proxy to send fewer TLVs",
+            Self::Malformed => {
+                "the proxy's PROXY head violates the protocol: configure the proxy to send version 1 or 2"
+            }
         }
     }
 }

@@ -89,12 +89,8 @@ mod tests {
 
     /// Checks the form: what is wrong, a colon, what to do.
     fn check(sentence: &str) {
-        let (problem, advice) = sentence.split_once(": ").unwrap_or_else(|| {
-            panic!(
-                "the sentence has no instruction: \
-            {sentence}"
-            )
-        });
+        let (problem, advice) =
+            sentence.split_once(": ").unwrap_or_else(|| panic!("the sentence has no instruction: {sentence}"));
         assert!(problem.starts_with(|c: char| c.is_ascii_lowercase()) && !advice.is_empty(), "{sentence}");
         assert!(!sentence.ends_with('.') && sentence.len() <= LONGEST, "{sentence}");
         for dense in ["no more ", "as it may", "is no ", "of whom", "cannot hold", "may be said"] {

@@ -37,9 +37,9 @@ pub struct RelayTuning {
     pub slices: Slices,
     /// Maximum number of peers of one hub: [`MAX_PEERS_PER_HUB`].
     pub max_peers_per_hub: usize,
-    /// Maximum size of changes of all hubs that wait for earlier ones, in bytes: [`MAX_AHEAD_BYTES`].
+    /// Maximum size of all changes of other hubs that wait for earlier changes, in bytes: [`MAX_AHEAD_BYTES`].
     pub max_ahead_bytes: usize,
-    /// Maximum size of signals of all hubs that wait for earlier ones, in bytes: [`MAX_HELD_BYTES`].
+    /// Maximum size of all signals of other hubs that wait for earlier signals, in bytes: [`MAX_HELD_BYTES`].
     pub max_held_bytes: usize,
     /// Maximum number of signals to one hub without an outcome: [`MAX_SIGNALS_IN_FLIGHT`].
     pub max_signals_in_flight: usize,

@@ -1,6 +1,6 @@
 //! Encodes every outgoing message as bytes ready for the socket.
 //!
-//! The keys of a message have the same order as at the Go hub: `type, data, fromPeerId, targetPeerId, networkName,
+//! The keys of a message have the same order as in messages of the Go hub: `type, data, fromPeerId, targetPeerId, networkName,
 //! timestamp`.
 
 mod frame;
@@ -19,8 +19,8 @@ pub(crate) use legacy::{legacy_announce, legacy_connected, legacy_discovered};
 pub use template::Template;
 pub(crate) use template::{goodbye, peer_disconnected, peer_discovered};
 
-/// The subprotocol of clients (RFC 6455 section 1.9). If a client offers it, the hub refuses it by a close frame,
-/// because browsers do not show the reason of a refused upgrade.
+/// The subprotocol of clients (RFC 6455 section 1.9). If a client offers it, the hub refuses this client with a
+/// close frame instead of an HTTP status, because browsers do not show the reason of a refused upgrade.
 pub const CLIENT_SUBPROTOCOL: &str = "peerpigeon";
 
 #[cfg(test)]

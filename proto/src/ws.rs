@@ -1,4 +1,5 @@
-//! WebSocket frames (RFC 6455), parsed strictly: as a server for peers, and as a client on links to other hubs.
+//! WebSocket frames (RFC 6455). The parser is strict. It parses frames of clients, and frames of servers on links that
+//! this hub dialed.
 //!
 //! [`Decoder`] parses frames of clients or of a server: it consumes bytes from the front of a buffer and returns
 //! complete messages and control frames. [`FrameReader`] does the same for a stream that arrives in pieces. The
@@ -30,7 +31,7 @@ const MASKED: u8 = 0x80;
 const LENGTH_IS_U16: u8 = 126;
 const LENGTH_IS_U64: u8 = 127;
 
-/// Parses the frames of one connection. `Default` refuses every message.
+/// Parses the frames of one connection. `Default` refuses every message that has a byte of content.
 ///
 /// After [`Event::Close`] or a [`Violation`] the stream has ended: do not decode later bytes.
 #[derive(Debug, Default)]
@@ -84,7 +85,7 @@ pub struct CloseFrame<'a> {
 /// A violation that ends the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// The client violated this rule of RFC 6455.
+    /// The sender violated RFC 6455. The text says how.
     Protocol(&'static str),
     /// A text message or the reason of a close frame is not UTF-8.
     NotUtf8,
@@ -219,7 +220,7 @@ impl Decoder {
 
 const NOTHING_TO_CONTINUE: Violation = Violation::Protocol("continuation without a message to continue");
 
-/// The end of the connection that sent the frames to parse.
+/// The side of a connection whose frames are parsed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Speaker {
     /// A client, which masks its frames (RFC 6455 section 5.1).

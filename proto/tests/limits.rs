@@ -13,7 +13,11 @@ fn repository() -> &'static Path {
 /// The bounds in the list, each with the test that reaches it.
 fn listed() -> Vec<(&'static str, &'static str)> {
     let lines = LIST.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.map(|line| line.split_once("  ").unwrap_or_else(|| panic!("two spaces after the name: {line}"))).collect()
+    lines
+        .map(|line| {
+            line.split_once("  ").unwrap_or_else(|| panic!("put two spaces after the name of the bound: {line}"))
+        })
+        .collect()
 }
 
 /// The public constants of `limits`.
@@ -57,7 +61,7 @@ fn each_bound_is_listed_once() {
     let missing: Vec<_> = defined.difference(&distinct).collect();
     assert!(missing.is_empty(), "add to proto/tests/limits.txt the test that reaches {missing:?}, or why none does");
     let unknown: Vec<_> = distinct.difference(&defined).collect();
-    assert!(unknown.is_empty(), "not in proto/src/limits: {unknown:?}");
+    assert!(unknown.is_empty(), "remove from proto/tests/limits.txt, or define in proto/src/limits: {unknown:?}");
 }
 
 #[test]
@@ -65,10 +69,12 @@ fn each_test_in_the_list_exists() {
     let mut wrong = Vec::new();
     for (bound, what) in listed() {
         if let Some(reason) = what.strip_prefix("- ") {
-            assert!(reason.len() > 20, "{bound}: say why no test reaches it");
+            assert!(reason.len() > 20, "{bound}: the reason why no test reaches it is too short");
             continue;
         }
-        let Some((file, name)) = what.split_once(": ") else { panic!("{bound}: no file and name of a test: {what}") };
+        let Some((file, name)) = what.split_once(": ") else {
+            panic!("{bound}: write the file and the name of a test, as `file: name`, not {what}")
+        };
         if !has_test(file, name) {
             wrong.push(format!("{bound}: {what}"));
         }

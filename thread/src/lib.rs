@@ -112,8 +112,8 @@ fn runtime(busy: &Arc<AtomicU64>) -> tokio::runtime::Builder {
     builder
 }
 
-/// Guard of one turn of a part, with the turn's subject for the log. If the turn panics, the guard logs it and stops
-/// the part.
+/// Guard of one turn of a part, with the turn's subject for the log. If the turn panics, the guard logs the panic
+/// and stops the part.
 #[derive(Debug)]
 pub struct TurnGuard<A: fmt::Debug>(&'static str, A);
 
@@ -140,8 +140,8 @@ impl<A: fmt::Debug> Drop for TurnGuard<A> {
     }
 }
 
-/// Panics if the environment asks for a panic at this place. Only tests of the whole program set that variable. Release
-/// builds contain no such code.
+/// Panics if the environment variable PEERPIGEON_PLANTED_PANIC names this place. Only tests of the whole program set
+/// the variable. Release builds do not read it.
 #[cfg(debug_assertions)]
 #[track_caller]
 pub fn planted(place: &str) {
@@ -151,7 +151,7 @@ pub fn planted(place: &str) {
     assert!(planted.as_deref() != Some(place), "a planted panic: {place}");
 }
 
-/// Release builds contain no planted panic.
+/// Does nothing in release builds.
 #[cfg(not(debug_assertions))]
 #[inline]
 pub fn planted(_: &str) {}

@@ -27,8 +27,8 @@ pub fn log_bug(BugNote { site, place, context }: &BugNote) {
     tracing::error!(site = site.label(), place, context, "bug_found");
 }
 
-/// Processes letters from other threads until their mailbox ends. `process` takes as many letters as fit into one turn.
-/// The next turn begins when everything else that is ready has had its turn and `is_held` is false.
+/// Processes letters from other threads until the mailbox is closed. `process` takes as many letters as fit into one
+/// turn. The next turn begins when all other ready tasks have had a turn, and `is_held` returns false.
 pub async fn read_mail<L>(
     mut mailbox: mpsc::Receiver<Vec<L>>,
     mut process: impl FnMut(&mut std::vec::IntoIter<L>),

@@ -117,8 +117,8 @@ impl Outboxes {
         ends
     }
 
-    /// Whether posting is stalled. A stall begins when an outbox exceeds its high-water mark, and ends when all
-    /// outboxes are below half of theirs.
+    /// Whether posting is stalled. A stall begins when an outbox exceeds its high-water mark, and ends when no
+    /// outbox exceeds half of its mark.
     pub fn is_stalled(&self) -> bool {
         self.stalled
     }
@@ -161,7 +161,7 @@ fn deliver<L: Letter + Send>(
         }
         let batch = outbox.take_batch();
         batches += 1;
-        // If the receiver's thread has ended, the hub ends too. Until then its letters are discarded.
+        // If the receiver's thread has ended, the hub ends, too. Until then, letters to that thread are discarded.
         if accepts {
             _ = mailbox.send_item(batch);
         }

@@ -14,7 +14,7 @@ pub struct Turn {
     writes: u64,
     /// Number of bytes that the turn has queued for sockets.
     bytes: u64,
-    /// Cost after which the turn is over, in nanoseconds. `None`: only the number of outputs limits the turn.
+    /// Cost after which the turn is over, in nanoseconds. If `None`, only the number of outputs limits the turn.
     most_nanos: Option<u64>,
     began: Cell<Duration>,
     /// Duration of the turn at the last reading of the clock, in nanoseconds.
@@ -50,7 +50,7 @@ impl Turn {
     }
 
     /// Cost of the turn so far, in nanoseconds: its time at the last reading of the clock, plus an estimate for the
-    /// writes that it has caused.
+    /// writes and bytes that it has caused.
     pub fn cost(&self) -> u64 {
         self.nanos.get() + self.output_cost()
     }

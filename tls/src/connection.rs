@@ -15,7 +15,7 @@ use crate::certificates::CHALLENGE;
 use crate::explain::{Presenter, explain_certificate};
 
 thread_local! {
-    /// Receives and decrypts records. All connections of a thread share this buffer.
+    /// Input buffer, in which records are received and decrypted. All connections of a thread share it.
     static INCOMING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     /// Output buffer for encrypted records. All connections of a thread share it.
     static OUTGOING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -296,7 +296,7 @@ impl Connection {
     /// # Errors
     ///
     /// `WouldBlock` if earlier ciphertext is still pending. Errors of `write`. A [`Fault`] if the connection has
-    /// failed, or has used its keys for the maximum time (TLS 1.2).
+    /// failed, or has encrypted the maximum number of records with its keys (TLS 1.2).
     pub fn send(&mut self, plain: &[u8], mut write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
         while self.has_pending() {
             if self.flush(&mut write)? == 0 {

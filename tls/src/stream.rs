@@ -54,8 +54,8 @@ impl Stream {
         &self.tls
     }
 
-    /// Does one step of a handshake: reads once, without waiting, and answers. A ClientHello needs about 100 us of CPU
-    /// here.
+    /// Does one step of a handshake: reads once, without waiting, and answers. A ClientHello takes about 100 us of CPU
+    /// time.
     ///
     /// # Errors
     ///

@@ -280,7 +280,7 @@ fn both_ends_can_update_keys() {
         pair.client.writer().write_all(b"in").unwrap();
         pair.carry().unwrap();
         assert_eq!(std::mem::take(&mut pair.heard), b"in", "{n}");
-        // The answer precedes the next data.
+        // The answer to the key update precedes the next data.
         pair.send(b"out");
         assert_eq!(pair.told(), b"out", "{n}");
         assert_eq!(pair.server.kept(), 0);
@@ -318,7 +318,7 @@ fn both_ends_send_close_notify() {
 
 /// The error of the handshake, and the alert that the client receives.
 fn failure(pair: &mut Pair) -> (Fault, Option<AlertDescription>) {
-    let error = pair.carry().expect_err("it fails");
+    let error = pair.carry().expect_err("the handshake fails");
     let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()).cloned();
     let mut told = None;
     let mut wire = Vec::new();
@@ -371,9 +371,9 @@ fn a_failed_handshake_ends_with_an_alert() {
         let mut server = Pair::new(&acceptor, &Arc::new(client_config(&pairs, &BOTH)), "localhost", usize::MAX);
         let error = server.feed(hello).unwrap_err();
         assert!(error.get_ref().is_some_and(|inner| inner.is::<Fault>()), "{error}");
-        assert!(server.server.has_pending(), "an alert for {hello:?}");
+        assert!(server.server.has_pending(), "no alert is pending after {hello:?}");
         let again = server.server.send(b"x", |bytes| Ok(bytes.len()));
-        assert!(again.is_err(), "nothing follows");
+        assert!(again.is_err(), "a failed connection sends no data");
     }
 }
 
@@ -398,7 +398,7 @@ fn an_endless_record_is_buffered_within_its_bound() {
     let mut pair = Pair::new(&acceptor, &Arc::new(client_config(&pairs, &BOTH)), "localhost", usize::MAX);
     pair.shake_hands();
     assert!(pair.feed(&[0x17, 3, 3, 0xff, 0xff]).is_err());
-    // A ClientHello that arrives byte by byte.
+    // A record of nearly the maximum length that arrives byte by byte.
     let mut pair = Pair::new(&acceptor, &Arc::new(client_config(&pairs, &BOTH)), "localhost", usize::MAX);
     pair.shake_hands();
     pair.feed(&[0x17, 3, 3, 0x41, 0x00]).unwrap();

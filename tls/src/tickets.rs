@@ -126,7 +126,7 @@ mod tests {
         let ahead = SharedTickets::by(b"secret", at_hour::<7>).encrypt(b"state").unwrap();
         assert!(
             SharedTickets::by(b"secret", at_hour::<5>).decrypt(&ahead).is_some(),
-            "a ticket of a hub whose clock is ahead"
+            "a ticket of a hub whose clock is ahead is accepted"
         );
     }
 }

@@ -16,7 +16,7 @@ fn the_corpus_of_tls_door_passes() {
 }
 
 proptest! {
-    // Each run has other inputs. A failure prints the shortest one that fails.
+    // Each run has other inputs. A failure prints the shortest input that fails.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]

@@ -15,7 +15,7 @@ impl Usage {
     ///
     /// # Errors
     ///
-    /// If the budget has less than `n` left.
+    /// If the budget has less than `n` left. For events, if it has nothing left.
     fn take(&mut self, item: BudgetItem, n: u64, budget: &Budget, now: u64) -> Result<(), u64> {
         let (used, allowance) = (&mut self.0[item as usize], budget.allowance(item));
         if item == BudgetItem::Events {

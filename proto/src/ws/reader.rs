@@ -8,7 +8,7 @@ use crate::limits::READ_BUFFER_BYTES;
 /// Parses frames from successive reads of a stream, and keeps the incomplete frame at the end of a read.
 ///
 /// The memory for the incomplete frame grows with the received bytes, not with the length declared in its header.
-/// `Default` refuses every message. It is a placeholder while the real reader is borrowed.
+/// `Default` refuses every message that has a byte of content. It is a placeholder while the real reader is borrowed.
 #[derive(Debug, Default)]
 pub struct FrameReader {
     decoder: Decoder,
@@ -35,7 +35,7 @@ impl FrameReader {
     }
 
     /// Parses the next bytes of the stream, and unmasks them in place. Calls `received` with each complete message and
-    /// control frame, until `received` breaks off. The remaining bytes are kept for the next call, whose `bytes` may be
+    /// control frame, until `received` returns `Break`. The remaining bytes are kept for the next call, whose `bytes` may be
     /// empty. Do not call this function again after [`Event::Close`] or an error.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl FrameReader {
             let (consumed, needed) = self.decode(bytes, &mut received)?;
             let rest = &bytes[consumed..];
             if !rest.is_empty() {
-                // Reserves room for the complete frame, but at most as much as has already arrived.
+                // Reserves room for the complete frame, but at most twice the bytes that have arrived, or 2 KiB.
                 partial.reserve_exact(needed.clamp(rest.len(), 2 * rest.len().max(1024)));
                 partial.extend_from_slice(rest);
             }
@@ -67,7 +67,7 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Parses frames at the front of `bytes` until `received` breaks off. Returns the length of the parsed frames, and
+    /// Parses frames at the front of `bytes` until `received` returns `Break`. Returns the length of the parsed frames, and
     /// the length of the next frame as far as it is known.
     fn decode(
         &mut self,

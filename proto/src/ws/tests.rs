@@ -61,7 +61,7 @@ fn read<'c>(
                     assert!(bytes > had.len(), "the decoder asks for {bytes} bytes, but has {}", had.len());
                     let most = max.max(MAX_CONTROL_PAYLOAD).saturating_add(MAX_CLIENT_HEADER);
                     assert!(bytes <= most, "the decoder asks for {bytes} bytes with a limit of {max}");
-                    assert_eq!(waiting, had, "the reader changed bytes that it did not accept");
+                    assert_eq!(waiting, had, "the decoder changed bytes of an incomplete frame");
                     break;
                 }
                 Progress::Took { consumed, event } => {
@@ -118,7 +118,7 @@ fn check(max: usize, frames: &[Vec<u8>], events: &[Event<'_>], end: Result<usize
         assert_eq!(got, end, "{size} at a time");
         let mut expected = events.iter();
         let got = read_pieces(max, stream.chunks(size), |event| assert_eq!(Some(&event), expected.next()));
-        assert_eq!((expected.as_slice(), got), (&[][..], end), "by a reader, {size} bytes at a time");
+        assert_eq!((expected.as_slice(), got), (&[][..], end), "FrameReader with {size} bytes at a time");
     }
 }
 

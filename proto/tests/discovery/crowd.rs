@@ -9,7 +9,7 @@ use proto::{
     RouterConfig, RouterTuning, SessionId, ShardId, ToShard, limits,
 };
 
-/// More letters than this for one message indicate a loop.
+/// Maximum number of turns for one input. More turns indicate a loop.
 const MOST_LETTERS: usize = 200_000;
 
 pub(crate) struct Crowd {
@@ -137,7 +137,7 @@ impl Crowd {
         self.at.keys().copied().collect()
     }
 
-    /// Checks that acquaintance is mutual, and that the hub's counter matches.
+    /// Checks that acquaintance is mutual, and that the hub's counter of acquaintances is correct.
     pub(crate) fn is_symmetric(&mut self) {
         let known = self.known.as_ref().unwrap();
         for (peer, others) in known {
@@ -191,7 +191,7 @@ impl Crowd {
         let change = matches!(kind, MessageKind::PeerDiscovered | MessageKind::PeerDisconnected);
         self.events += usize::from(change);
         let Some(known) = &mut self.known else { return };
-        let peer = self.slots[usize::from(shard.0)][session.slot as usize].expect("somebody listens");
+        let peer = self.slots[usize::from(shard.0)][session.slot as usize].expect("the session is open");
         if let Frame::Template(template) = frame
             && change
         {

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proto::limits::{MAX_ACQUAINTANCES, MAX_CLOSEST, MAX_DECLINED, RANDOM_PICKS};
 use proto::{Discovery, PeerId};
 
-/// The closest of these ids, found by sorting.
+/// The ids in `of` that are closest to `to`, found by sorting.
 fn closest(of: &[PeerId], to: PeerId, count: usize) -> BTreeSet<PeerId> {
     let mut all: Vec<PeerId> = of.iter().copied().filter(|other| *other != to).collect();
     let xor = |a: &PeerId| -> [u8; 20] { std::array::from_fn(|i| a.as_bytes()[i] ^ to.as_bytes()[i]) };
@@ -19,7 +19,7 @@ fn closest(of: &[PeerId], to: PeerId, count: usize) -> BTreeSet<PeerId> {
     all.into_iter().collect()
 }
 
-/// Joins `n` peers one after another. Checks the cost of each join, and which peers the new peer knows.
+/// Lets `n` peers join, one after another. Checks the cost of each join, and which peers the new peer knows.
 fn filled(shards: u16, k: u8, n: u64) -> Crowd {
     let mut crowd = Crowd::new(shards, Discovery::Closest(k), MAX_ACQUAINTANCES);
     let wanted = usize::from(k) + RANDOM_PICKS;

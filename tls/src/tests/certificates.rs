@@ -1,8 +1,9 @@
-//! Certificates, tickets and challenges.
+//! Tests of certificates, tickets and challenges.
 
 use super::*;
 
-/// The certificate that a client with this server name receives. The client trusts all certificates.
+/// The certificate that a client with this server name receives. The client trusts the certificates of
+/// `pairs`.
 fn certificate_for(acceptor: &Acceptor, pairs: &[PairFiles], name: &str) -> Vec<u8> {
     let mut pair = Pair::new(acceptor, &Arc::new(client_config(pairs, &BOTH)), name, usize::MAX);
     _ = pair.carry();
@@ -95,7 +96,7 @@ fn challenges_are_answered_only_to_clients_that_ask_for_them() {
     let hub = plain.clone().with_challenges(Arc::clone(&stand_in.1));
     let is_served = Some((served, false));
     assert_eq!(shown(&hub, "a.example", &["http/1.1"]), is_served);
-    assert_eq!(shown(&hub, "a.example", &["acme-tls/1"]), None, "no challenge");
+    assert_eq!(shown(&hub, "a.example", &["acme-tls/1"]), None, "no challenge has begun");
     hub.begin_challenge("a.example", Arc::clone(&answer.1));
     assert_eq!(shown(&hub, "A.example", &["acme-tls/1"]), Some((answer.0, true)));
     assert_eq!(shown(&hub, "b.example", &["acme-tls/1"]), None);
@@ -103,7 +104,11 @@ fn challenges_are_answered_only_to_clients_that_ask_for_them() {
     assert_eq!(shown(&hub, "a.example", &[]), is_served);
     hub.end_challenge("a.example");
     assert_eq!(shown(&hub, "a.example", &["acme-tls/1"]), None);
-    assert_eq!(shown(&plain, "a.example", &["acme-tls/1"]), None, "without TLS_ACME");
+    assert_eq!(
+        shown(&plain, "a.example", &["acme-tls/1"]),
+        None,
+        "the acceptor answers no challenges without TLS_ACME"
+    );
     let empty = acceptor(&[]).with_challenges(stand_in.1);
     assert_eq!(shown(&empty, "a.example", &["http/1.1"]), Some((stand_in.0, false)));
     assert_eq!(shown(&acceptor(&[]), "a.example", &["http/1.1"]), None);

@@ -1,4 +1,4 @@
-//! Tests of grants: what a session may do, the renewal of its token, and its end. And of observers.
+//! Tests of grants: what a session may do, and the renewal and expiry of its token. Also tests of observers.
 
 use super::*;
 use crate::grant::{Grant, Rights};
@@ -132,7 +132,7 @@ fn a_session_that_waits_for_its_id_is_not_warned_before_it_is_admitted() {
     day.opens_with(0, 1, false, None);
     let lasts = TAKEOVER_GRACE.as_secs() + 1;
     day.opens_with(1, 1, false, Some(for_secs(lasts)));
-    // Half of its time is over before the takeover.
+    // More than half of the time of its token passes before the takeover.
     let mut told_while_waiting = Vec::new();
     while let Some(at) = day.router.poll_timeout().filter(|at| *at < TAKEOVER_GRACE) {
         told_while_waiting.extend(told_to(&day.waits(at), 1));
@@ -199,15 +199,19 @@ fn observers_discover_members_and_are_not_discovered() {
         day.opens_with(slot, slot as u8 + 1, false, Some(grant(&[("n", OBSERVER)])));
         let outputs = day.hears_from(slot, ANNOUNCE);
         assert_eq!(told_to(&outputs, slot), [MessageKind::PeerDiscovered]);
-        assert_eq!(told_to(&outputs, 0), [], "the member does not discover it");
+        assert_eq!(told_to(&outputs, 0), [], "the member does not discover the observer");
     }
     assert_eq!((day.router.rosters.members(), day.router.rosters.len()), (1, 1));
-    assert_eq!(told_to(&day.hears_from(2, ANNOUNCE), 2), [MessageKind::PeerDiscovered], "the members again");
-    // No signal reaches it, and it sends none.
+    assert_eq!(
+        told_to(&day.hears_from(2, ANNOUNCE), 2),
+        [MessageKind::PeerDiscovered],
+        "the members are announced again"
+    );
+    // No signal reaches an observer, and an observer can send none.
     let offer = |n| format!(r#"{{"type":"offer","networkName":"n","targetPeerId":"{}"}}"#, peer(n));
     assert_eq!(told(&day.hears_from(0, &offer(2))), [MessageKind::Error]);
     assert_eq!(told(&day.hears_from(1, &offer(1))), [MessageKind::Error]);
-    // The others observe when one ends.
+    // When one observer leaves, the other observers still receive events.
     for (gone, rest) in [(1, &[2, 3][..]), (3, &[2])] {
         day.closes(session(gone, 0));
         let outputs = day.hears_from(0, ANNOUNCE);
@@ -250,8 +254,8 @@ fn an_observer_learns_how_many_others_there_are() {
         let digits = arena.split(r#""count":"#).nth(1).unwrap().chars().take_while(char::is_ascii_digit);
         (digits.collect::<String>(), told_to(&outputs, slot).len())
     };
-    assert_eq!(count(1, 1), ("3".to_owned(), 4), "three members, and the answer");
-    assert_eq!(count(2, 6), ("2".to_owned(), 3), "it is a member at another hub itself");
+    assert_eq!(count(1, 1), ("3".to_owned(), 4), "the observer receives three members and the answer");
+    assert_eq!(count(2, 6), ("2".to_owned(), 3), "the count excludes the observer's own peer, a member at another hub");
 }
 
 #[test]
@@ -302,7 +306,7 @@ fn only_an_owner_takes_the_id_of_an_owner_at_once() {
         let lineage = day.lineage_of(session(0, 0));
         day.pass(Duration::from_secs(5));
         let outputs = day.resumes(session(1, 0), 1, lineage);
-        assert_eq!(closed(&outputs).is_empty(), is_owned, "a copied secret");
+        assert_eq!(closed(&outputs).is_empty(), is_owned, "a resume secret replaces only a session without an owner");
         assert_eq!(day.router.stats().owner_takeovers, 0);
         let mut day = Day::new(8);
         day.opens_with(0, 1, is_owned, None);

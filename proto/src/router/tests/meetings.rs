@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A bounded member of another shard of this hub, which wants to know this number of others.
+/// A bounded member of another shard of this hub, which requests to know `closest` others.
 fn at_another_shard(n: u8, closest: u8) -> ToShard {
     let claim = Claim { incarnation: PeerIncarnation(5), hub: HubId(peer(0)) };
     let stay = Stay { number: 1, discovery: Discovery::Closest(closest) };
@@ -10,8 +10,8 @@ fn at_another_shard(n: u8, closest: u8) -> ToShard {
     ToShard::Joined(Arc::new(Announcement { remote: false, ..Announcement::clone(&announcement) }))
 }
 
-/// Tells the shard that a peer of another shard, or of another hub, has joined or has met others. Returns the answers:
-/// the peers and the kind.
+/// Passes a letter to the shard: a peer of another shard, or of another hub, has joined or has met others. Returns the
+/// answers, each with its peers and its kind.
 fn meets(day: &mut Day, about: u8, others: &[u8], kind: MeetingKind) -> Vec<(Vec<u8>, MeetingKind)> {
     let stay_of = |n: u8| {
         let ix = day.router.rosters.find("n").unwrap();
@@ -44,12 +44,12 @@ fn a_bounded_peer_of_another_shard_is_met_when_its_own_shard_introduces_it() {
     day.says(session(0, 0), ANNOUNCE);
     let known = |day: &Day| day.router.meetings.known();
     day.hears(at_another_shard(newcomer, 1));
-    assert_eq!(known(&day), 0, "its announcement alone introduces nobody");
+    assert_eq!(known(&day), 0, "the announcement alone introduces nobody");
     assert_eq!(meets(&mut day, newcomer, &[], MeetingKind::Met), []);
-    assert_eq!(known(&day), 0, "it has met nobody here, and its joining was not the reason");
+    assert_eq!(known(&day), 0, "a meeting of the kind `Met` without other peers introduces nobody");
     assert_eq!(meets(&mut day, newcomer, &[], MeetingKind::Joined), [(vec![resident], MeetingKind::Met)]);
     assert_eq!(known(&day), 1);
-    assert_eq!(meets(&mut day, newcomer, &[], MeetingKind::Joined), [], "they know each other");
+    assert_eq!(meets(&mut day, newcomer, &[], MeetingKind::Joined), [], "the two peers already know each other");
 }
 
 #[test]

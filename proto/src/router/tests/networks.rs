@@ -69,7 +69,7 @@ fn bounded_members_are_counted_whatever_they_were_before() {
 fn a_roster_is_read_in_chunks_first_this_hubs_members_then_others() {
     let network = network(&[(1, false, false), (2, false, true), (3, false, false), (4, false, true)]);
     let last = network.last_rank();
-    assert_eq!(last, Some(Rank::of(peer(4), Address::Mesh)), "no member can come later");
+    assert_eq!(last, Some(Rank::of(peer(4), Address::Mesh)), "no member can have a greater rank");
     for chunk in 1..=9 {
         let (mut read, mut after, mut chunks) = (Vec::new(), None, 0);
         loop {

@@ -42,7 +42,7 @@ fn a_large_network_is_closed_in_slices() {
     let first = outputs(&mut day.router, close);
     assert!(matches!(first.last(), Some(Output::Unfinished)), "{first:?}");
     assert!(!first.iter().any(|output| matches!(output, Output::Acted(_))));
-    // Session 1 was removed already, and joins again. Another session joins in a slot that has not been examined.
+    // Session 1 was removed already, and joins again. Another session, whose slot has not been examined yet, joins, too.
     says(&mut day, 1, r#"{"type":"announce","networkName":"n"}"#);
     says(&mut day, many - 2, r#"{"type":"announce","networkName":"n"}"#);
     let second = outputs(&mut day.router, Input::Continue);
@@ -61,7 +61,7 @@ fn a_large_network_is_closed_in_slices() {
 }
 
 #[test]
-fn a_peer_that_is_removed_from_a_network_is_told_so() {
+fn a_peer_that_is_removed_from_a_network_receives_an_error() {
     let mut day = Day::new(8);
     for n in 1..=2 {
         day.opens(session(n.into(), 0), n);
@@ -75,7 +75,7 @@ fn a_peer_that_is_removed_from_a_network_is_told_so() {
 }
 
 #[test]
-fn a_draining_hub_closes_each_session_in_its_slot() {
+fn a_draining_hub_closes_admitted_and_waiting_sessions() {
     let mut day = Day::new(8);
     day.opens(session(0, 0), 1);
     // The second session waits for the id.

@@ -147,8 +147,8 @@ fn a_new_member_is_introduced_by_one_letter_to_all_shards_and_one_to_each_hub_of
         vec![("hub 8".to_owned(), vec![201], MeetingKind::Met), ("hub 9".to_owned(), vec![202, 203], MeetingKind::Met)];
     expected.extend((1..4).map(|shard| (format!("shard {shard}"), on_shards.clone(), MeetingKind::Joined)));
     assert_eq!(meetings_of_a_join(&mut day, at(0, 20)), expected);
-    // A shard on which the new member picks nobody gets a letter as well, because members on that shard may pick the
-    // new member.
+    // A shard without a pick of the new member also gets a letter, because members on that shard may pick the new
+    // member.
     let (mut day, at) = Day::meshed(0);
     day.router.config.discovery = Discovery::Closest(8);
     let nobody: Vec<_> = (1..4).map(|shard| (format!("shard {shard}"), vec![], MeetingKind::Joined)).collect();

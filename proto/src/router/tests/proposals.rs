@@ -1,4 +1,5 @@
-//! Tests of who meets a new member although it did not pick them, and of who replaces an acquaintance that leaves.
+//! Tests of peers that meet a new member although it did not pick them, and of replacements for acquaintances that
+//! leave.
 
 use std::collections::BTreeSet;
 
@@ -42,7 +43,7 @@ impl Shard {
         Self { day, here: Vec::new() }
     }
 
-    /// A peer joins here. It wants to know this number of others, or everyone.
+    /// A peer joins on this shard. It requests to know `closest` other members, or all members if `closest` is 0.
     fn joins(&mut self, n: u32, closest: u8) -> Vec<Output> {
         let opened =
             Input::Opened { session: session(n, 0), peer: nth(n), seat: true, resume: None, owner: false, grant: None };
@@ -90,10 +91,12 @@ impl Shard {
     }
 }
 
-/// A member of this shard: its distance from the new member, and how many others it wants to know.
+/// The members of this shard: the distance of each from the new member, and the number of members that it requests to
+/// know.
 const RESIDENTS: [(u32, u8); 8] = [(2, 3), (4, 0), (6, 1), (12, 0), (40, 3), (62, 3), (66, 3), (100, 3)];
 
-/// A network with `len` members before the new one. Those here know at most one other, and may know 100 from now on.
+/// A network with `len` members. Each member on this shard knows at most one other member. From now on, it may know
+/// 100.
 fn network(len: u32) -> Shard {
     let mut shard = Shard::new();
     shard.day.router.config.tuning.max_acquaintances = 1;
@@ -110,8 +113,9 @@ fn network(len: u32) -> Shard {
 /// A member of a Go hub, which nobody can pick.
 const LEGACY: u32 = 3;
 
-/// The residents that meet a new member that wants to know this number of others. A bounded one meets its picks. In a
-/// small network, or if the new member is unbounded, it also meets those nearby that know fewer others than they want.
+/// The residents that must meet a new member. `closest` is the number of members that the new member requests to know,
+/// or 0 for all. A bounded new member meets its picks. If the network is small, or the new member is unbounded, it also
+/// meets close members that know fewer others than they requested.
 fn expected(shard: &Shard, len: u32, closest: u32) -> BTreeSet<u32> {
     let order: Vec<u32> = (1..=len).filter(|n| *n != LEGACY).collect();
     let nearby = &order[..order.len().min(MAX_CLOSEST.into())];
@@ -139,7 +143,8 @@ fn a_new_member_meets_its_picks_and_those_nearby_that_know_too_few_others() {
                 };
                 assert_eq!(shard.knowers(0), expected, "{len} members, closest {closest}, here: {is_here}");
                 if !is_here {
-                    // The hub of a bounded peer introduces it. An unbounded one has not picked anybody.
+                    // The hub of a bounded peer sends the meetings with its picks. An unbounded peer has no picks, so this
+                    // hub sends the meetings.
                     let asked = said_to_hubs(outputs);
                     assert_eq!(asked.len(), if closest == 0 { expected.len() } else { 0 }, "{len}, {closest}");
                 }
@@ -174,7 +179,7 @@ fn a_bounded_number_of_members_is_examined_for_a_new_one() {
     }
 }
 
-/// A peer at the new member's place that wants to know two others, and eight unbounded peers here.
+/// Eight unbounded peers on this shard, and the peer [`NEWCOMER`], which requests to know two members.
 fn crowd_of_eight() -> Shard {
     let mut shard = Shard::new();
     for n in 1..=8 {
@@ -191,7 +196,7 @@ fn a_pick_that_leaves_is_replaced_by_the_next_closest_member() {
     let outputs = shard.leaves(1);
     assert_eq!(told_to(&outputs, 0), [MessageKind::PeerDisconnected, MessageKind::PeerDiscovered]);
     assert!(shard.knows(0, 3) && shard.acquaintances(0) == 2);
-    assert!(shard.knows(3, 0), "both know each other");
+    assert!(shard.knows(3, 0), "the replacement also knows the peer");
     assert_eq!(told_to(&outputs, 3), [MessageKind::PeerDisconnected, MessageKind::PeerDiscovered]);
     shard.day.router.audit();
 }
@@ -220,7 +225,7 @@ fn a_stranger_that_leaves_is_replaced_only_if_too_few_others_are_left() {
     assert!(shard.knows(0, 8) && shard.acquaintances(0) == 3);
     let outputs = shard.leaves(8);
     assert_eq!(told_to(&outputs, 0), [MessageKind::PeerDisconnected]);
-    assert_eq!(shard.acquaintances(0), 2, "as many as it wants");
+    assert_eq!(shard.acquaintances(0), 2, "the peer still knows as many as it requested");
 
     let mut shard = Shard::new();
     for n in 1..=8 {
@@ -261,7 +266,11 @@ fn members_that_decline_beyond_the_bound_are_forgotten_by_both_sides() {
         shard.day.router.config.tuning.max_acquaintances = 1;
         shard.day.router.part_as_crowded(session(0, 0), ix, nth(n), now);
         while shard.day.router.poll_output().is_some() {}
-        assert_eq!(knowers(&shard, n), usize::from(n < most + 2), "the leave of {n} is noticed");
+        assert_eq!(
+            knowers(&shard, n),
+            usize::from(n < most + 2),
+            "{n} lists the peer only while its decline is remembered"
+        );
         shard.day.router.audit();
     }
 }
@@ -282,8 +291,12 @@ fn acquaintances_of_a_go_hub_are_not_asked_to_meet() {
     assert_eq!(said_to_hubs(shard.day.hears(signal(2))), []);
     assert!(shard.knows(0, 2));
     shard.others_arrive([5], 10);
-    assert_eq!(said_to_hubs(shard.day.hears(signal(5))), [MeetingKind::Met], "a hub of this version is");
-    // The other hubs have answered: only the periodic reminder remains.
+    assert_eq!(
+        said_to_hubs(shard.day.hears(signal(5))),
+        [MeetingKind::Met],
+        "a meeting is sent to a hub of this version"
+    );
+    // After the answers of the other hubs, only the periodic meetings are sent.
     let stay = shard.day.router.sessions.get(session(0, 0)).unwrap().memberships()[0].stay().number;
     for n in [1, 5] {
         let (network, others) = (NetworkName::new("n"), vec![(nth(n), 1)]);

@@ -37,7 +37,7 @@ fn a_roster_is_read_in_chunks_until_its_end() {
         let outputs = takes(&mut day, Input::Room { session: session(9, 0) });
         chunks.push((told_to(&outputs, 9).len(), more(&outputs)));
     }
-    assert_eq!(chunks.iter().map(|(told, _)| told).sum::<usize>(), 5, "each member once: {chunks:?}");
+    assert_eq!(chunks.iter().map(|(told, _)| told).sum::<usize>(), 5, "each member is announced once: {chunks:?}");
     assert_eq!(chunks[..2], [(2, Some(true)), (2, Some(true))]);
 }
 
@@ -47,16 +47,16 @@ fn a_member_is_announced_to_a_reader_before_its_first_signal() {
     assert_eq!(told_to(&outputs, 9).len(), 2);
     let signal = MessageKind::Signal(wire::SignalKind::Offer);
     assert_eq!(told_to(&offer(&mut day, 5, 9), 9), [MessageKind::PeerDiscovered, signal]);
-    assert_eq!(told_to(&offer(&mut day, 5, 9), 9), [signal], "once");
-    assert_eq!(told_to(&offer(&mut day, 1, 9), 9), [signal], "it has been read");
+    assert_eq!(told_to(&offer(&mut day, 5, 9), 9), [signal], "the sender is announced only once");
+    assert_eq!(told_to(&offer(&mut day, 1, 9), 9), [signal], "member 1 was in the first chunk");
     let (mut rest, mut is_reading) = (Vec::new(), true);
     while is_reading {
         let outputs = takes(&mut day, Input::Room { session: session(9, 0) });
         rest.extend(told_to(&outputs, 9));
         is_reading = more(&outputs) == Some(true);
     }
-    assert_eq!(rest.len(), 2, "members 3 and 4");
-    // A bounded member is announced because the two meet, and once.
+    assert_eq!(rest.len(), 2, "members 3 and 4 remain");
+    // A bounded member is announced once, because the two peers meet.
     let (mut day, _) = reader();
     day.router.config.discovery = Discovery::Closest(1);
     day.opens(session(6, 0), 6);

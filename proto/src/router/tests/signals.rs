@@ -60,14 +60,12 @@ fn signals_without_a_standing_are_delivered_only_in_global() {
     assert_eq!(
         told(&day.hears(signal(FROM_HUB, "global", Standing::Unknown, 1))).len(),
         1,
-        "its sender may be in no \
-        network"
+        "the sender may be in no network"
     );
     assert_eq!(
         told(&day.hears(signal(FROM_HUB, "global", Standing::Outsider, 1))).len(),
         1,
-        "its sender is in no \
-        network"
+        "the sender is in no network"
     );
     day.hears(joined(9, at_hub(9, 10), Stay { number: 5, discovery: Discovery::All }));
     assert_eq!(told(&day.hears(signal(FROM_HUB, "n", Standing::Unknown, 1))).len(), 1);

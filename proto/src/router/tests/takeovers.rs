@@ -147,7 +147,7 @@ fn each_question_to_another_hub_has_its_own_ticket() {
                 grant: None,
             };
             outputs(&mut day.router, rival);
-            // The holder's id moves to another hub, and the one that waits asks there.
+            // The id moves to another hub, and the waiting session asks that hub.
             let claim = day.router.sessions.get(session(n.into(), 0)).unwrap().claim();
             let other = Claim { incarnation: PeerIncarnation(claim.incarnation.0 + 1), hub: HubId(peer(9)) };
             day.hears(ToShard::Elsewhere { peer: peer(n), claim: other }).into_iter().find_map(|output| {

@@ -1,4 +1,4 @@
-//! Streams of frames, divided at arbitrary places.
+//! Tests of streams of frames that are divided at arbitrary places.
 
 use proptest::prelude::*;
 
@@ -90,7 +90,7 @@ fn transcript<'c>(max: usize, chunks: impl Iterator<Item = &'c [u8]> + Clone) ->
     let mut by_reader = Vec::new();
     let end = read_pieces(max, chunks, |event| by_reader.push(format!("{event:?}")));
     by_reader.push(format!("{end:?}"));
-    assert_eq!(by_reader, heard, "by a reader");
+    assert_eq!(by_reader, heard, "FrameReader and Decoder return different events");
     heard
 }
 
