@@ -382,7 +382,7 @@ fn relay(hub: HubId, shards: u16, now: Now) -> Relay {
     Relay::new(config, now)
 }
 
-/// The measured hub, and the other hub: a relay with a single shard that is not simulated.
+/// The measured hub and the other hub. The other hub is only a relay: its single shard is not simulated.
 struct Scene {
     size: Size,
     now: Now,
@@ -520,7 +520,7 @@ impl Scene {
         self.run();
     }
 
-    /// Starts the other hub with all its peers, each in one of this number of networks.
+    /// Starts the other hub with all its peers. Each peer is in one of `networks` networks, except the first peer.
     fn start_other(&mut self, networks: u32) {
         let now = self.now;
         self.claims.clear();
@@ -565,7 +565,7 @@ impl Scene {
         self.pass(LEASE + HEARTBEAT * 2);
     }
 
-    /// Makes each peer of the other hub leave, one by one.
+    /// Makes the peers of the other hub leave, one after another.
     fn others_leave(&mut self) {
         for (number, claim) in std::mem::take(&mut self.claims).into_iter().enumerate() {
             let (peer, reason) = (peer(OTHER + number as u32), CloseReason::ClientClosed);

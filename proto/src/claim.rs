@@ -29,7 +29,7 @@ pub(crate) enum Precedence {
 }
 
 impl Claim {
-    /// Compares this claim with another one to the same id.
+    /// Compares this claim with another claim to the same id.
     pub(crate) fn against(self, other: Self) -> Precedence {
         match self.cmp(&other) {
             std::cmp::Ordering::Greater => Precedence::Wins,

@@ -45,8 +45,8 @@ impl PeerId {
         Self::of_hash(Sha256::new().chain_update(key))
     }
 
-    /// The id of a user whose name at the identity provider does not have the form of an id: the first 20 bytes of the
-    /// SHA-256 of `sub:` and the name.
+    /// The id of a user whose name at the identity provider is not an id. It is the first 20 bytes of the SHA-256 of
+    /// `sub:` and the name.
     pub fn of_subject(name: &str) -> Self {
         Self::of_hash(Sha256::new().chain_update("sub:").chain_update(name))
     }
@@ -57,8 +57,8 @@ impl PeerId {
         Self(bytes)
     }
 
-    /// Distance to another id in Kademlia's metric: the exclusive or of the two ids, a number of 160 bits, returned as
-    /// its upper 128 and lower 32 bits (Maymounkov and Mazières 2002, section 2.1).
+    /// Distance to another id in Kademlia's metric (Maymounkov and Mazières 2002, section 2.1): the exclusive or of the
+    /// two ids. Returns the upper 128 and the lower 32 bits of this number.
     pub fn distance(&self, other: &Self) -> (u128, u32) {
         let ((high, low), (other_high, other_low)) = (self.words(), other.words());
         (high ^ other_high, low ^ other_low)
@@ -243,7 +243,7 @@ pub struct ShardId(pub u16);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct HubIncarnation(pub u64);
 
-/// One session of a peer among all sessions of its id: the wall clock in milliseconds at its admission, or one more
+/// The number of a session among all sessions of one peer: the wall clock in milliseconds at its admission, or one more
 /// than the incarnation of the latest known session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct PeerIncarnation(pub u64);

@@ -86,7 +86,7 @@ impl Patience {
     ///
     /// A session is pinged after [`Self::interval`] of silence and again after twice that time. It is also pinged when
     /// nothing has been sent to it for [`Self::interval`], so that the client can distinguish a hub without messages
-    /// from a dead one.
+    /// from a dead hub.
     pub fn judge(&self, life: &mut Life, behind: bool, listening_since: Duration, now: Duration) -> Verdict {
         let at = Duration::from_millis;
         let alive = at(life.alive).max(listening_since);

@@ -338,7 +338,7 @@ impl ErrorCode {
     }
 }
 
-/// The result of a signal. Every signal that a hub has read has exactly one.
+/// The result of a signal. Every signal that a hub has read has exactly one outcome.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Outcome {
     /// The target's socket accepted the last byte of the frame.

@@ -5,8 +5,8 @@
 //! `session`. So every hub with the key can verify the secret.
 //!
 //! Two clients cannot replace each other in a loop. An immediate takeover has one of two forms. In the first form, both
-//! clients have the same root, and the new client's secret is at least as late as the session that it ends; the new
-//! session is later than both. In the second form, the new client has an older root. In both forms, the replaced client
+//! clients have the same root, and the new client's secret is at least as late as the session that it ends. The new
+//! session is later than both of them. In the second form, the new client has an older root. In both forms, the replaced client
 //! cannot use its own secret to replace the new session.
 
 use std::fmt;
@@ -57,7 +57,7 @@ impl Lineage {
         }
     }
 
-    /// Whether a waiting client with this secret has precedence over one with `other`, if both want the same id.
+    /// Whether a waiting client with this secret has precedence over a client with `other`, if both want the same id.
     pub fn outranks(self, other: Option<Self>) -> bool {
         other.is_none_or(|other| self.root < other.root || (self.root == other.root && self.session > other.session))
     }
@@ -163,7 +163,8 @@ impl fmt::Debug for ResumeKeys {
 }
 
 impl ResumeKeys {
-    /// Derives two keys. The one from `key` issues and checks secrets. The one from `also` only checks them.
+    /// Derives two keys. The key derived from `key` issues and checks secrets. The key derived from `also` only checks
+    /// them.
     ///
     /// Every client receives tags made with `key`, and can try to guess it offline: `key` must be unguessable. `key`
     /// may also be used elsewhere, because the derived key is only for resume secrets of the mesh with this name.

@@ -118,11 +118,11 @@ pub struct RouterConfig {
     /// have used more than an eighth ([`LIGHT_PART`](crate::limits::LIGHT_PART)) of their own burst are refused in the
     /// same way.
     pub network_budget: Budget,
-    /// Discovery mode of peers whose announcement does not request another one (DISCOVERY).
+    /// Discovery mode of peers whose announcement does not request another mode (DISCOVERY).
     pub discovery: Discovery,
     /// STUN and TURN servers for clients (ICE_SERVERS, TURN_URLS). `None` if the hub has no such servers.
     pub ice: Option<Arc<IceServers>>,
-    /// Whether the hub has a mesh thread. Without one, there is no [`Output::ToMesh`].
+    /// Whether the hub has a mesh thread. If not, the router puts out no [`Output::ToMesh`].
     pub meshed: bool,
     /// Whether to put out [`PeerEvent`]s, for the log or for traces. Each costs an allocation.
     pub events: bool,

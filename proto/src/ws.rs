@@ -498,7 +498,7 @@ pub fn put_ping(out: &mut Vec<u8>, payload: &[u8]) {
     put_control(out, Opcode::Ping, payload);
 }
 
-/// Appends a pong. Only the first 125 bytes of a longer payload are sent (no [`Event::Ping`] has a longer one).
+/// Appends a pong. Only the first 125 bytes of a longer payload are sent (no [`Event::Ping`] has more bytes).
 pub fn put_pong(out: &mut Vec<u8>, payload: &[u8]) {
     put_control(out, Opcode::Pong, payload);
 }

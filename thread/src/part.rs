@@ -47,7 +47,7 @@ pub async fn read_mail<L>(
     }
 }
 
-/// Calls `tick` once per [`TICK`], without end. A late tick delays the later ones, so two ticks never follow each other
+/// Calls `tick` once per [`TICK`], without end. A late tick delays all later ticks, so two ticks never follow each other
 /// immediately.
 pub async fn each_tick(mut tick: impl FnMut()) {
     let mut ticks = tokio::time::interval(TICK);

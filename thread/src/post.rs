@@ -1,4 +1,4 @@
-//! Letters from one thread to the others.
+//! Letters from one thread to other threads.
 
 use std::fmt;
 use std::task::{Context, Poll};

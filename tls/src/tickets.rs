@@ -7,7 +7,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
 use rustls::server::ProducesTickets;
 
-/// Period during which one key encrypts tickets. A ticket is accepted in the period of its key and in the next one.
+/// Period during which one key encrypts tickets. A ticket is accepted in the period of its key and in the next period.
 const PERIOD: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Length of the header in bytes: number of the key's period, and nonce.

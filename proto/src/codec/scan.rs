@@ -1,8 +1,8 @@
 //! Fast parser for ordinary messages.
 //!
 //! Nearly every message is an object without line breaks, and its only escapes are those of an SDP: `\r`, `\n` and
-//! `\"`. One pass without branches proves two things about such text: every string in it is valid, and a quote after a
-//! backslash never ends a string. A second pass then walks from token to token. All other text, including
+//! `\"`. One pass without branches checks that a text has only these escapes. Then every string in it is valid, and a
+//! quote after a backslash never ends a string. A second pass then walks from token to token. All other text, including
 //! invalid messages, is left to the full parser. This parser returns the same result as the full parser, or `None`.
 
 use std::borrow::Cow;

@@ -130,7 +130,7 @@ impl Router {
     }
 
     /// Finishes up to two unfinished leaves before a join: the leave from the network that the session joins again, and
-    /// one other, so that few unfinished leaves accumulate.
+    /// one more. So few unfinished leaves accumulate.
     pub(super) fn leave_before_joining(&mut self, id: SessionId, network: &str, now: Now) {
         if self.leaving.is_empty() {
             return;
@@ -173,8 +173,8 @@ impl Router {
         (others.max(1) + knowers) as u64
     }
 
-    /// Takes the bytes of the events that an announcement causes from the session's budget, and from the budget of the
-    /// network if the session is already a member. A join takes nothing from the network's budget here, so that
+    /// Takes the bytes of the events that an announcement causes from the session's budget. If the session is already a
+    /// member, also takes them from the network's budget. A join takes nothing from the network's budget here, so that
     /// messages of other members never cause its refusal.
     fn take_events(&mut self, id: SessionId, renewed: Option<NetworkIx>, bytes: u64, now: Now) -> Result<(), Exceeded> {
         if let Some(ix) = renewed {

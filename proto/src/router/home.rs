@@ -49,7 +49,7 @@ impl Home {
     }
 
     /// Records that a peer is connected to another hub. Later sessions here need a greater claim even after the peer
-    /// has left the other hub, because that leave may reach other shards after the announcements of the later sessions.
+    /// has left that hub, because the leave may reach other shards after the announcements of these sessions.
     pub(super) fn connected_elsewhere(&mut self, peer: PeerId, claim: Claim) {
         self.follow(claim.incarnation);
         self.elsewhere.insert(peer, claim);

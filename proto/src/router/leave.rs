@@ -140,8 +140,8 @@ impl Router {
         }
     }
 
-    /// Whether a roster entry of this shard may belong to a peer that has left, of whose leave the members have not been
-    /// notified yet. `id` is the peer's current session, if it has one.
+    /// Whether a roster entry of this shard may belong to a peer with an unfinished leave: the peer has left, but the
+    /// members have not been notified yet. `id` is the peer's current session, if it has one.
     pub(super) fn is_leaving(&self, id: Option<SessionId>, ix: NetworkIx) -> bool {
         !self.leaving.is_empty() && id.is_none_or(|id| self.sessions.membership(id, ix).is_none())
     }

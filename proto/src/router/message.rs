@@ -84,7 +84,7 @@ impl Router {
         }
     }
 
-    /// Sends an error about a signal whose `id` is not a string. The caller relays the signal as one without an id.
+    /// Sends an error about a signal whose `id` is not a string. The caller relays it as a signal without an id.
     fn refuse_id(&mut self, id: SessionId, signal: &Signal<'_>, now: Now) {
         let report = ErrorReport {
             code: ErrorCode::InvalidMessage,

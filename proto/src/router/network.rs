@@ -365,7 +365,7 @@ impl Network {
                 if rank.remote == remote {
                     tell(rank, member);
                 }
-                // In each of the two rounds, members of the other group are skipped, but count as steps, so that a
+                // Each of the two rounds skips members of the other group, but counts them as steps. So the size of a
                 // chunk bounds the work.
                 last = Some(Rank { remote, peer: *peer });
             }

@@ -82,7 +82,7 @@ impl Rosters {
     /// If a peer is connected to two hubs for a moment, the greater claim wins, in whatever order the two announcements
     /// arrive. The smaller claim is kept until it ends, because it wins if the greater claim ends first. A different
     /// stay means that the peer left and returned unnoticed, during a partition. A different stay matters only to
-    /// members that must meet again: bounded members, and members that know a bounded one.
+    /// members that must meet again: bounded members, and members that know a bounded member.
     pub(super) fn arrive(&mut self, ix: NetworkIx, announcement: &Arc<Announcement>) -> MemberArrival {
         let (peer, claim) = (announcement.peer, announcement.claim);
         let Some(member) = self.member(ix, &peer) else { return MemberArrival::Enters };

@@ -141,7 +141,7 @@ impl Router {
         let Some((id, session)) = open else {
             // Without a detour, the sender's shard knew the target to be here, and the target has moved or left since.
             // Such a signal is not forwarded to the mesh, because the sender's next signals are posted directly to the
-            // mesh, and this one could arrive after them.
+            // mesh, and this signal could arrive after them.
             let detour = matches!(origin.sender, Sender::Session { detour: true, .. });
             if detour && self.home.is_elsewhere(&target) {
                 let frame = match frame {

@@ -228,7 +228,7 @@ impl Takeovers {
         }
     }
 
-    /// Decides about the next takeover that has expired at `now`. Returns `None` if there is no further one.
+    /// Decides about the next takeover that has expired at `now`. Returns `None` if no further takeover has expired.
     pub(super) fn expire(&mut self, now: Duration) -> Option<(PeerId, Expired)> {
         while self.next_deadline().is_some_and(|at| at <= now) {
             let (_, peer, ticket) = self.deadlines.pop_first()?;

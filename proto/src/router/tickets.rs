@@ -80,7 +80,7 @@ impl Tickets {
         self.open.remove(&number)
     }
 
-    /// Closes the next ticket that has expired at `now`. Returns `None` if there is no further one.
+    /// Closes the next ticket that has expired at `now`. Returns `None` if no further ticket has expired.
     pub(super) fn expire(&mut self, now: Duration) -> Option<Ticket> {
         while let Some((_, number)) = self.deadlines.pop_front_if(|(at, _)| *at <= now) {
             if let Some(ticket) = self.close(number) {

@@ -10,7 +10,7 @@ fn news(outputs: &[Output], to: SessionId) -> Vec<(char, u8)> {
         let mut bytes = Vec::new();
         template.write_to(&mut bytes, &peer(0), WALL_MS);
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        // The subject is the first id, in `peerId` or `fromPeerId`, that is not the receiver, peer 0.
+        // The subject is the first id in `peerId` or `fromPeerId` that is not peer 0, the receiver.
         let ids = text.split(r#"eerId":""#).skip(1).map(|hex| u8::from_str_radix(&hex[..2], 16).unwrap());
         let subject = ids.into_iter().find(|n| *n > 0)?;
         let sign = if *kind == MessageKind::PeerDiscovered { '+' } else { '-' };
