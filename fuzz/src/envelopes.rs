@@ -1,8 +1,8 @@
 use proto::envelope::Envelope;
 
-/// The decoder must refuse the bytes of a link's frame, or read a sequence of envelopes from them. Each
-/// envelope is then encoded and decoded again. Its meaning must stay the same. Its encoding may exceed the original bytes
-/// only by the fields that an earlier release did not send.
+/// The decoder must refuse the bytes of a link's frame, or read a sequence of envelopes from them. Each envelope is
+/// then encoded and decoded again. Its meaning must stay the same. Its encoding may exceed the original bytes only by
+/// the fields that an earlier release did not send.
 pub fn envelopes(bytes: &[u8]) {
     let mut rest = bytes;
     loop {
@@ -10,26 +10,30 @@ pub fn envelopes(bytes: &[u8]) {
         let envelope = match Envelope::decode(&mut rest) {
             Ok(Some(envelope)) => envelope,
             Ok(None) => {
-                assert!(rest.is_empty(), "{} bytes are left", rest.len());
+                assert!(
+                    rest.is_empty(),
+                    "the decoder found no envelope in the last {} bytes, and no error",
+                    rest.len()
+                );
                 return;
             }
             Err(_) => return,
         };
-        assert!(rest.len() < before, "an envelope without bytes");
+        assert!(rest.len() < before, "the decoder consumed no bytes");
         let once = encoded(&envelope);
-        // Maximum growth of an envelope, in bytes. An envelope of an earlier release lacks some fields, which the encoder
-        // adds.
+        // Maximum growth of an envelope, in bytes. An envelope of an earlier release lacks some fields, which the
+        // encoder adds.
         const ADDED: usize = 128;
         assert!(
             once.len() <= before - rest.len() + ADDED,
-            "{} bytes, encoded from {} bytes: {envelope:?}",
+            "an envelope of {1} bytes was encoded as {0} bytes: {envelope:?}",
             once.len(),
             before - rest.len()
         );
         let mut again = &once[..];
         let decoded =
             Envelope::decode(&mut again).expect("the encoding is valid").expect("the encoding is one envelope");
-        assert!(again.is_empty(), "{} bytes after {envelope:?}", again.len());
+        assert!(again.is_empty(), "{} bytes are left after {envelope:?}", again.len());
         assert_eq!(decoded.kind(), envelope.kind());
         assert_eq!(encoded(&decoded), once, "of {envelope:?}");
     }

@@ -11,8 +11,9 @@ use shard::{DoorConfig, HubConfig, Proxies, ShardReading};
 /// client has closed it.
 ///
 /// The first byte selects the port: the plain port, or the port for proxies. On the port for proxies, a PROXY head may
-/// come first. The byte also selects the start of the request: nothing, a request line, a request up to the value of `X-Forwarded-For`, or a handshake
-/// without the empty line at its end. The second byte selects where the other bytes are divided into two writes.
+/// come first. The byte also selects the start of the request: nothing, a request line, a request up to the value of
+/// `X-Forwarded-For`, or a handshake without the empty line at its end. The second byte selects where the other bytes
+/// are divided into two writes.
 pub fn http_head(bytes: &[u8]) {
     static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
     let [how, cut, rest @ ..] = bytes else { return };

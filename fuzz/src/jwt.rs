@@ -31,7 +31,7 @@ pub fn jwt(bytes: &[u8]) {
 fn tokens(is_strict: bool) -> Tokens {
     let names = |name: &str| if is_strict { vec![name.to_owned()] } else { Vec::new() };
     let rules = TokenRules { audiences: names("a"), issuers: names("i") };
-    Tokens::new(rules, vec![TokenKey::of_secret(SECRET).expect("it is long enough")])
+    Tokens::new(rules, vec![TokenKey::of_secret(SECRET).expect("the secret is long enough")])
 }
 
 /// Returns `None` if the token is refused. For an accepted token, returns the time at which it expires, if it expires.
@@ -43,12 +43,12 @@ fn check(tokens: &Tokens, token: &str) -> Option<Option<u64>> {
 fn claims(claims: &[u8], is_strict: bool) {
     let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let message = format!("{}.{}", part(br#"{"alg":"HS256"}"#), part(claims));
-    let key = EncodingKey::from_secret(SECRET).expect("it is long enough");
+    let key = EncodingKey::from_secret(SECRET).expect("the secret is long enough");
     let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256).expect("an HMAC");
     let token = format!("{message}.{signature}");
     let tokens = tokens(is_strict);
     let Some(end) = check(&tokens, &token) else { return };
-    assert!(end.is_none_or(|end| end > NOW * 1_000), "accepted after its expiry");
+    assert!(end.is_none_or(|end| end > NOW * 1_000), "the token was accepted after its expiry");
     // Claims that the hub does not read may contain a single surrogate, which `Value` refuses.
     let Ok(value) = serde_json::from_slice::<Value>(claims) else { return };
     assert_eq!(value["exp"].is_number(), end.is_some(), "the expiry of {value}");
@@ -66,5 +66,8 @@ fn claims(claims: &[u8], is_strict: bool) {
     let is_last = changed.get(at + 1).is_none_or(|next| *next == b'.');
     changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
     let changed = String::from_utf8(changed).expect("ASCII");
-    assert!(is_last || check(&tokens, &changed).is_none(), "accepted with a change at {at}: {changed}");
+    assert!(
+        is_last || check(&tokens, &changed).is_none(),
+        "the token was accepted with a change at byte {at}: {changed}"
+    );
 }

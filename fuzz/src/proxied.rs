@@ -1,16 +1,21 @@
 use proto::limits::MAX_PROXY_HEAD_BYTES;
 use proto::proxied::{ProxyHead, forwarded, forwarded_for, proxy_head};
 
-/// The parser must give the same result for a PROXY head in one piece and byte by byte. It must never request
-/// more bytes than a head can have, or bytes after the head. The target also parses the bytes as `Forwarded` and
+/// The parser must give the same result for a PROXY head in one piece and byte by byte. It must never request more
+/// bytes than a head can have, or bytes after the head. The target also parses the bytes as `Forwarded` and
 /// `X-Forwarded-For`.
 pub fn proxied(bytes: &[u8]) {
     let whole = proxy_head(bytes);
     let mut end = None;
     for length in 0..=bytes.len() {
         match proxy_head(&bytes[..length]) {
-            Ok(ProxyHead::Needs(more)) => assert!(length < more && more <= MAX_PROXY_HEAD_BYTES, "{more} at {length}"),
-            Ok(ProxyHead::NeedsLine) => assert!(length < MAX_PROXY_HEAD_BYTES, "a line at {length}"),
+            Ok(ProxyHead::Needs(more)) => assert!(
+                length < more && more <= MAX_PROXY_HEAD_BYTES,
+                "the parser requests {more} bytes after {length} bytes"
+            ),
+            Ok(ProxyHead::NeedsLine) => {
+                assert!(length < MAX_PROXY_HEAD_BYTES, "the parser requests a line after {length} bytes")
+            }
             found => {
                 end = Some((length, found));
                 break;

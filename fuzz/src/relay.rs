@@ -457,7 +457,8 @@ impl Mesh {
         while let Some(output) = router.poll_output() {
             match output {
                 Output::Send { session, frame, kind, origin, .. } => {
-                    let client = sessions.get_mut(&session).expect("a message to a session that is not open");
+                    let client =
+                        sessions.get_mut(&session).expect("the router sends a message to a session that is not open");
                     let mut patched = Vec::new();
                     let frame = match &frame {
                         Frame::Arena(range) => &router.arena()[range.clone()],
@@ -471,23 +472,27 @@ impl Mesh {
                     sent.extend(origin.map(|origin| (origin, client.peer)));
                 }
                 Output::Ping { session, payload } => {
-                    sessions.get_mut(&session).expect("a ping to a session that is not open").ping = Some(payload);
+                    sessions.get_mut(&session).expect("the router sends a ping to a session that is not open").ping =
+                        Some(payload);
                 }
                 Output::Admit { session } => {
-                    sessions.get_mut(&session).expect("an admitted session that is not open").admitted = true;
+                    sessions.get_mut(&session).expect("the router admits a session that is not open").admitted = true;
                 }
                 Output::Backlog { session, more } => {
-                    sessions.get_mut(&session).expect("a backlog of a session that is not open").backlog = more;
+                    sessions
+                        .get_mut(&session)
+                        .expect("the router reports a backlog of a session that is not open")
+                        .backlog = more;
                 }
                 Output::Close { session, reason } if reason.routes_messages_in_flight() => {
-                    sessions.get_mut(&session).expect("closes a session that is not open").retiring = true;
+                    sessions.get_mut(&session).expect("the router closes a session that is not open").retiring = true;
                 }
                 Output::Close { session, .. } => {
-                    sessions.remove(&session).expect("closes a session that is not open");
+                    sessions.remove(&session).expect("the router closes a session that is not open");
                 }
                 Output::ToMesh(letter) => to_mesh.push_back(letter),
                 Output::Unfinished => unfinished = true,
-                Output::ToShard { to, .. } => panic!("a letter to {to:?} in a hub with one shard"),
+                Output::ToShard { to, .. } => panic!("the router sends a letter to {to:?} in a hub with one shard"),
                 Output::Acted(_) | Output::Authorize { .. } | Output::Event(_) => {}
                 Output::Bug(note) => panic!("{note:?}"),
             }
@@ -634,7 +639,7 @@ impl Mesh {
 
 impl Client {
     fn hear(&mut self, frame: &[u8], kind: MessageKind) {
-        assert!(!self.retiring, "a message to a closed session");
+        assert!(!self.retiring, "the router sends a message to a closed session");
         if !matches!(kind, MessageKind::PeerDiscovered | MessageKind::PeerDisconnected | MessageKind::Goodbye) {
             return;
         }
@@ -679,8 +684,8 @@ fn named(data: &[u8]) -> Option<PeerId> {
     serde_json::from_slice::<About<'_>>(data).ok()?.peer_id.parse().ok()
 }
 
-/// Whether the announced data in an envelope describes the peers of that envelope. If a hub of the mesh sends other data,
-/// the harm is limited to its own peers, so this target skips such envelopes.
+/// Whether the announced data in an envelope describes the peers of that envelope. If a hub of the mesh sends other
+/// data, the harm is limited to its own peers, so this target skips such envelopes.
 fn names_its_peers(envelope: &Envelope) -> bool {
     let is_named = |announced: &Announcement| named(announced.discovered.data()) == Some(announced.peer);
     match envelope {

@@ -328,7 +328,10 @@ impl Hub {
                         self.session((shard, session)).retiring = true;
                     } else {
                         let gone = self.sessions.remove(&(shard, session));
-                        ended.push((gone.unwrap_or_else(|| panic!("closes {session:?}, which is not open")), reason));
+                        ended.push((
+                            gone.unwrap_or_else(|| panic!("the router closes {session:?}, which is not open")),
+                            reason,
+                        ));
                     }
                 }
                 Output::ToShard { to, letter } => {
@@ -340,7 +343,7 @@ impl Hub {
                 }
                 Output::Unfinished => unfinished = true,
                 // No session in this target has a token.
-                Output::Authorize { session, .. } => panic!("checks a token of {session:?}"),
+                Output::Authorize { session, .. } => panic!("the router requests the check of a token of {session:?}"),
                 Output::ToMesh(_) | Output::Acted(_) | Output::Event(PeerEvent::TakeoverAsked { .. }) => {}
                 Output::Bug(note) => panic!("{note:?}"),
             }
@@ -453,7 +456,7 @@ impl Hub {
         }
         for (network, members) in members {
             let told = pairs.remove(network).unwrap_or_default();
-            assert_eq!(told, members * (members - 1), "pairs of {members} members of {network}");
+            assert_eq!(told, members * (members - 1), "the number of known members, of {members} members of {network}");
         }
         assert!(
             pairs.values().all(|&pairs| pairs == 0),

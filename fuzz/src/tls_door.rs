@@ -108,7 +108,7 @@ fn receive(server: &mut Connection, piece: &[u8]) -> io::Result<Received> {
     assert!(plain.len() <= piece.len() + TLS_RECORD_BYTES, "{} of {}", plain.len(), piece.len());
     match received {
         Poll::Ready(received) => received,
-        Poll::Pending => panic!("bytes were there"),
+        Poll::Pending => panic!("the connection did not read the bytes"),
     }
 }
 
@@ -137,7 +137,7 @@ fn common() -> &'static (Acceptor, Arc<ClientConfig>) {
         let files = PairFiles { certificate: place.join("crt"), key: place.join("key") };
         std::fs::write(&files.certificate, made.cert.pem()).expect("written");
         std::fs::write(&files.key, made.signing_key.serialize_pem()).expect("written");
-        let certificates = Certificates::load(&[files]).expect("they belong together");
+        let certificates = Certificates::load(&[files]).expect("the key belongs to the certificate");
         std::fs::remove_dir_all(&place).expect("removed");
         let acceptor = Acceptor::new(Arc::new(certificates), None).expect("random numbers");
         let mut roots = RootCertStore::empty();

@@ -48,7 +48,7 @@ fn transcript<'c>(max_message: usize, pieces: impl Iterator<Item = &'c [u8]>) ->
                 Ok(Progress::Took { consumed, event }) => {
                     let closed = matches!(event, Some(Event::Close(_)));
                     if let Some(Event::Text(text)) = event {
-                        assert!(text.len() <= max_message, "a message of {} bytes", text.len());
+                        assert!(text.len() <= max_message, "a message of {} bytes exceeds the maximum", text.len());
                     }
                     if let Some(event) = event {
                         heard.push(format!("{event:?}"));

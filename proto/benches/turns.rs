@@ -3,12 +3,12 @@
 //! networks, and joins to a large network.
 //!
 //! The hub has 16 shards. It consists of a relay and 16 routers with the queues of a real hub between them, without
-//! threads and sockets. In each step, the relay and each router have one turn, as their threads would. For each event, the table
-//! shows the longest turn of the mesh and of a shard, the most outputs in one turn, and the number of turns of the
-//! mesh. It also shows the most letters queued for one shard, and the allocated memory before the event, at its maximum
-//! after any turn, and after the event. Times are CPU times of the benchmark's thread. The allocator is the hub's
-//! allocator. With the allocator of glibc, one turn takes 13 ms, because that allocator first merges the free memory
-//! that the other hub left in this thread.
+//! threads and sockets. In each step, the relay and each router have one turn, as their threads would. For each event,
+//! the table shows the longest turn of the mesh and of a shard, the most outputs in one turn, and the number of turns
+//! of the mesh. It also shows the most letters queued for one shard, and the allocated memory before the event, at its
+//! maximum after any turn, and after the event. Times are CPU times of the benchmark's thread. The allocator is the
+//! hub's allocator. With the allocator of glibc, one turn takes 13 ms, because that allocator first merges the free
+//! memory that the other hub left in this thread.
 //!
 //! `cargo bench -p peerpigeon-proto --bench turns` measures. `cargo test` runs the same events with few peers and
 //! without measuring time. It then checks the numbers of outputs and letters against the limits.
@@ -688,14 +688,14 @@ fn main() {
     scene.check("Go hub", slice);
     scene.mesh.turn(RelayInput::LinkDown { link: GO_LINK }, scene.now);
     scene.other = None;
-    scene.measure("the hub dies", Scene::kill_other);
+    scene.measure("the other hub dies", Scene::kill_other);
     scene.check("death", slice);
     assert_eq!(scene.mesh.relay.stats(scene.now).remote_peers, 0, "the peers of the dead hub have left");
 
     scene.start_other(size.networks);
     scene.link();
     scene.pass(HEARTBEAT * 3);
-    scene.measure("its peers leave one by one", Scene::others_leave);
+    scene.measure("the peers of the other hub leave one by one", Scene::others_leave);
     scene.check("leaves", TURN_OUTPUTS + slice);
     assert_eq!(scene.mesh.relay.stats(scene.now).remote_peers, 0, "all peers of the other hub have left");
     scene.kill_other();
@@ -711,7 +711,7 @@ fn main() {
         }
     }
     scene.run();
-    scene.measure("the link of a Go hub with this number of peers ends", |scene| {
+    scene.measure("the link of a Go hub with 100,000 peers ends", |scene| {
         scene.mesh.turn(RelayInput::LinkDown { link: SECOND_GO_LINK }, scene.now);
     });
     scene.check("end of a legacy link", slice);
@@ -733,7 +733,7 @@ fn main() {
     large_networks(size, &mut scene);
     scene.check("large network", slice);
     scene.other = None;
-    scene.measure("the hub dies while the shards are stopped", |scene| {
+    scene.measure("the other hub dies while the shards are stopped", |scene| {
         scene.stopped = true;
         scene.kill_other();
         assert!(scene.mesh.unfinished && scene.mesh.waiting > SLICE_ROOM, "{} letters are queued", scene.mesh.waiting);

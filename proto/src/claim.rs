@@ -4,10 +4,10 @@ use crate::id::{HubId, PeerIncarnation};
 
 /// A hub's statement that a peer is connected there, in this session.
 ///
-/// Several hubs can claim one peer for a moment: while the peer moves, or when a partition between hubs ends. One
-/// rule decides between claims, on shards and between hubs: **the greater claim wins**. The claim of a later session
-/// (a greater incarnation) is greater. If two sessions have the same incarnation, the claim of the hub with the greater
-/// id is greater. All hubs apply the same rule, so they reach the same decision, in whatever order claims arrive.
+/// Several hubs can claim one peer for a moment: while the peer moves, or when a partition between hubs ends. One rule
+/// decides between claims, on shards and between hubs: **the greater claim wins**. The claim of a later session (a
+/// greater incarnation) is greater. If two sessions have the same incarnation, the claim of the hub with the greater id
+/// is greater. All hubs apply the same rule, so they reach the same decision, in whatever order claims arrive.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Claim {
     // The order of the fields is the order of the rule.

@@ -281,7 +281,10 @@ mod tests {
                     match patience.judge(&mut life, behind, Duration::ZERO, now) {
                         Verdict::Dead => {
                             let stuck = behind && now - wrote >= patience.dead_after();
-                            assert!(stuck || now - heard >= patience.dead_after(), "seed {seed}: dead too early");
+                            assert!(
+                                stuck || now - heard >= patience.dead_after(),
+                                "seed {seed}: the session was dead too early"
+                            );
                             break;
                         }
                         Verdict::Wait(again) => look = again,
@@ -297,9 +300,12 @@ mod tests {
                         look > now && look <= now + patience.interval(),
                         "seed {seed}: the next check is at {look:?}"
                     );
-                    assert!(now - heard < patience.dead_after(), "seed {seed}: silent for too long");
-                    assert!(!behind || now - wrote < patience.dead_after(), "seed {seed}: stuck for too long");
-                    assert!(behind || now - wrote < patience.interval(), "seed {seed}: no ping for too long");
+                    assert!(now - heard < patience.dead_after(), "seed {seed}: the session was silent for too long");
+                    assert!(
+                        !behind || now - wrote < patience.dead_after(),
+                        "seed {seed}: the socket accepted nothing for too long"
+                    );
+                    assert!(behind || now - wrote < patience.interval(), "seed {seed}: nothing was sent for too long");
                 } else {
                     now = at;
                     match next(4) {

@@ -10,8 +10,8 @@ use crate::id::{PeerId, ShardId};
 /// [`ShardId::home`], payloads of pings and random draws use them.
 ///
 /// The caller draws them once per process from the system's random numbers. The relay and all shards of a hub must have
-/// the same keys: otherwise they would disagree about the homes of peers, and letters would be lost. The keys
-/// never leave the process.
+/// the same keys: otherwise they would disagree about the homes of peers, and letters would be lost. The keys never
+/// leave the process.
 #[derive(Clone, Copy)]
 pub struct Keys(
     /// Key of maps and of home shards.

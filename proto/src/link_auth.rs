@@ -6,10 +6,9 @@
 //! its own proof. A proof is an HMAC-SHA256 with the token as the key. The HMAC covers the end of the link that makes
 //! the proof, the dialer's id, the nonce and the challenge.
 //!
-//! So a proof is useless to an attacker. It cannot be sent back to its maker, because the two ends make different proofs.
-//! It cannot be replayed, because each challenge is accepted once and each nonce is new. It is not valid for another hub
-//! id. But whoever receives a proof can test guesses of
-//! the token, so the token must be long and random.
+//! So a proof is useless to an attacker. It cannot be sent back to its maker, because the two ends make different
+//! proofs. It cannot be replayed, because each challenge is accepted once and each nonce is new. It is not valid for
+//! another hub id. But whoever receives a proof can test guesses of the token, so the token must be long and random.
 //!
 //! Proofs are not bound to the connection. A server that a hub dials can forward the handshake to a hub of the mesh,
 //! and then read and change what the two hubs send. On a link without TLS, everybody on the network path can do the

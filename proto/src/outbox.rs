@@ -104,8 +104,10 @@ mod tests {
                 let batch = outbox.take_batch();
                 assert_eq!(batch.len(), expected.min(waiting), "{bytes} bytes each");
                 for letter in batch {
-                    let ToShard::Signal(SignalLetter { origin, .. }) = letter else { panic!("a letter nobody posted") };
-                    let Sender::Session { ticket, .. } = origin.sender else { panic!("from nobody") };
+                    let ToShard::Signal(SignalLetter { origin, .. }) = letter else {
+                        panic!("the letter is not a signal")
+                    };
+                    let Sender::Session { ticket, .. } = origin.sender else { panic!("the sender is not a session") };
                     assert_eq!(ticket, NonZeroU64::new(next));
                     next += 1;
                 }

@@ -16,9 +16,10 @@ use crate::id::SessionId;
 /// ```
 ///
 /// The [`Router`](crate::Router) removes a session when it reaches [`Closing`](Self::Closing). The shard keeps the
-/// socket longer, until its queue is written and the client has closed the connection. The phases of a session in the
-/// router and in the shard may differ for a moment: between an output and its execution, or between the end of
-/// a socket and the input that reports it. If a session has ended in one of the two, its later inputs or outputs are ignored there.
+/// socket longer, until its queue is written and the client has closed the connection. For a moment, a session can have
+/// different phases in the router and in the shard: between an output and its execution, or between the end of a socket
+/// and the input that reports it. If a session has ended in the router or in the shard, that part ignores later inputs
+/// or outputs of the session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SessionPhase {
     /// The session is not admitted: it waits until another session with its id has ended. Nothing is read from its

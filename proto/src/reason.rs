@@ -359,8 +359,8 @@ impl Outcome {
         }
     }
 
-    /// Whether it is possible that the signal has not arrived. The sender is then notified immediately: by the receipt, or by an
-    /// `error` message if it requested no receipt.
+    /// Whether it is possible that the signal has not arrived. The sender is then notified immediately: by the receipt,
+    /// or by an `error` message if it requested no receipt.
     pub(crate) const fn is_failure(self) -> bool {
         matches!(self, Self::Failed(_))
     }

@@ -6,8 +6,8 @@
 //!
 //! Two clients cannot replace each other in a loop. An immediate takeover has one of two forms. In the first form, both
 //! clients have the same root, and the new client's secret is at least as late as the session that it ends. The new
-//! session is later than both of them. In the second form, the new client has an older root. In both forms, the replaced client
-//! cannot use its own secret to replace the new session.
+//! session is later than both of them. In the second form, the new client has an older root. In both forms, the
+//! replaced client cannot use its own secret to replace the new session.
 
 use std::fmt;
 use std::time::Duration;

@@ -157,8 +157,8 @@ impl RouterConfig {
 
 /// The rules of one shard. The [crate's documentation](crate) has the contract.
 ///
-/// Its state belongs to types with private fields: sessions, rosters, takeovers, tickets, meetings and leaves. Each type
-/// has its own file and returns decisions. The router calls these types and puts out the results.
+/// Its state belongs to types with private fields: sessions, rosters, takeovers, tickets, meetings and leaves. Each
+/// type has its own file and returns decisions. The router calls these types and puts out the results.
 #[derive(Debug)]
 pub struct Router {
     config: RouterConfig,

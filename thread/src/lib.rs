@@ -112,8 +112,8 @@ fn runtime(busy: &Arc<AtomicU64>) -> tokio::runtime::Builder {
     builder
 }
 
-/// Guard of one turn of a part, with the turn's subject for the log. If the turn panics, the guard logs the panic
-/// and stops the part.
+/// Guard of one turn of a part, with the turn's subject for the log. If the turn panics, the guard logs the panic and
+/// stops the part.
 #[derive(Debug)]
 pub struct TurnGuard<A: fmt::Debug>(&'static str, A);
 

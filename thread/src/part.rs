@@ -47,8 +47,8 @@ pub async fn read_mail<L>(
     }
 }
 
-/// Calls `tick` once per [`TICK`], without end. A late tick delays all later ticks, so two ticks never follow each other
-/// immediately.
+/// Calls `tick` once per [`TICK`], without end. A late tick delays all later ticks, so two ticks never follow each
+/// other immediately.
 pub async fn each_tick(mut tick: impl FnMut()) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -117,8 +117,8 @@ impl Outboxes {
         ends
     }
 
-    /// Whether posting is stalled. A stall begins when an outbox exceeds its high-water mark, and ends when no
-    /// outbox exceeds half of its mark.
+    /// Whether posting is stalled. A stall begins when an outbox exceeds its high-water mark, and ends when no outbox
+    /// exceeds half of its mark.
     pub fn is_stalled(&self) -> bool {
         self.stalled
     }

@@ -77,8 +77,8 @@ impl Client {
         }
     }
 
-    /// Records that the hub has processed a goodbye of this client. From now on, the client must not receive
-    /// events of that network.
+    /// Records that the hub has processed a goodbye of this client. From now on, the client must not receive events of
+    /// that network.
     pub(super) fn left(&mut self, network: Option<&str>) {
         self.check_was_told_once();
         self.networks.retain(|name, _| network.is_some_and(|network| network != name));
@@ -186,7 +186,7 @@ fn payload(frame: &[u8]) -> &str {
         [0x81, length @ ..=125, payload @ ..] => (usize::from(*length), payload),
         _ => panic!("{frame:02x?} is not a text frame"),
     };
-    assert_eq!(payload.len(), length, "length of a frame");
-    assert_eq!(frame.len() - length, proto::ws::header_len(length), "length of its header");
+    assert_eq!(payload.len(), length, "the length in the header is wrong");
+    assert_eq!(frame.len() - length, proto::ws::header_len(length), "the header does not have the shortest form");
     std::str::from_utf8(payload).unwrap_or_else(|error| panic!("{error} in {payload:02x?}"))
 }

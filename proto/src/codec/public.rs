@@ -14,7 +14,8 @@ use crate::sentences;
 use crate::wire::put_string;
 
 /// Returns the data of `peer-discovered`: the announced object, in which the hub sets `peerId` and `isHub`. Keys have
-/// the order in which the Go hub sends them. Values are copied byte for byte. Data that is not an object counts as an empty object.
+/// the order in which the Go hub sends them. Values are copied byte for byte. Data that is not an object counts as an
+/// empty object.
 ///
 /// # Errors
 ///

@@ -66,8 +66,8 @@ pub(super) enum Expiry {
     Now,
 }
 
-/// The sessions whose grants end. Each session has one entry: the time of its warning, and after the warning the time at
-/// which its grant ends.
+/// The sessions whose grants end. Each session has one entry: the time of its warning, and after the warning the time
+/// at which its grant ends.
 #[derive(Debug, Default)]
 pub(super) struct Expiries {
     due: BTreeSet<(Duration, SessionId)>,

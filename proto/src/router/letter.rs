@@ -27,8 +27,8 @@ pub enum Input<'a> {
         session: SessionId,
         /// The peer that connected.
         peer: PeerId,
-        /// Whether the hub has a free seat. Without a free seat, the session is admitted only if it replaces a session with the
-        /// same id.
+        /// Whether the hub has a free seat. Without a free seat, the session is admitted only if it replaces a session
+        /// with the same id.
         seat: bool,
         /// The lineage that the client's resume secret proves, if the client sent a valid one.
         resume: Option<Lineage>,
@@ -112,8 +112,8 @@ pub enum Input<'a> {
     Letter(ToShard),
     /// The answer to [`Output::Unfinished`].
     Continue,
-    /// The hub drains, and will close this session after `close_in`. Each session has another time. This input is passed
-    /// once for each drain, before [`Self::Retire`]. An operator can end a drain and begin another one.
+    /// The hub drains, and will close this session after `close_in`. Each session has another time. This input is
+    /// passed once for each drain, before [`Self::Retire`]. An operator can end a drain and begin another one.
     GoAway {
         /// The session.
         session: SessionId,
@@ -125,7 +125,8 @@ pub enum Input<'a> {
         hubs: &'a [String],
     },
     /// The credentials of a session's TURN servers expire soon. This input is passed
-    /// [`IceServers::renewal`](crate::IceServers::renewal) after [`Output::Admit`], and then repeatedly at this interval.
+    /// [`IceServers::renewal`](crate::IceServers::renewal) after [`Output::Admit`], and then repeatedly at this
+    /// interval.
     RenewIce {
         /// The session.
         session: SessionId,
@@ -512,8 +513,8 @@ pub struct Announcement {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stay {
     /// A number that distinguishes the stays of a peer in a network: a later stay has a greater number. The peer's home
-    /// shard sets it to the wall clock in milliseconds at the join, or to one more than the last number that it gave
-    /// to a stay.
+    /// shard sets it to the wall clock in milliseconds at the join, or to one more than the last number that it gave to
+    /// a stay.
     pub number: u64,
     /// Which members the peer discovers, and which of them discover it.
     pub discovery: Discovery,

@@ -75,8 +75,8 @@ impl Router {
             Err(refusal) => {
                 let withheld = self.stats.errors_withheld;
                 self.refuse(id, &refusal, now);
-                // The budget of errors is exhausted, and the client still sends invalid messages, so it seems to ignore the
-                // errors. The message therefore counts like a message above a budget.
+                // The budget of errors is exhausted, and the client still sends invalid messages, so it seems to ignore
+                // the errors. The message therefore counts like a message above a budget.
                 if self.stats.errors_withheld > withheld {
                     self.note_refused(id, now);
                 }

@@ -69,7 +69,8 @@ impl Router {
 
     /// Ends the memberships of this shard's sessions in a network, and excludes all peers from it if the order says so.
     fn close_network(&mut self, network: NetworkName, out_for: Option<Duration>, now: Now) {
-        // The caller should wait for the end of the previous order. If it has not waited, that order is completed first.
+        // The caller should wait for the end of the previous order. If it has not waited, that order is completed
+        // first.
         while self.closing.is_some() {
             self.close_more(usize::MAX, now);
         }

@@ -97,8 +97,8 @@ impl Router {
                 .is_some_and(|membership| membership.is_crowded(self.config.tuning.max_acquaintances))
     }
 
-    /// Introduces a new member to the peers of this shard that it would pick from this shard's roster. Returns the peers
-    /// that have met the new member now.
+    /// Introduces a new member to the peers of this shard that it would pick from this shard's roster. Returns the
+    /// peers that have met the new member now.
     ///
     /// A peer that knows fewer members than it requested also meets a new member that does not pick it. This is
     /// possible only in a network with few members. So the search covers more than the picks only while the network is

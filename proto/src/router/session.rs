@@ -57,8 +57,8 @@ impl Session {
         }
     }
 
-    /// Sets properties of the session's client. `owner` says whether the client has proven that the id is its
-    /// own. `grant` is what the client's token allows.
+    /// Sets properties of the session's client. `owner` says whether the client has proven that the id is its own.
+    /// `grant` is what the client's token allows.
     pub(super) fn with(self, owner: bool, grant: Option<Box<Grant>>) -> Self {
         Self { owner, held: grant.map(|grant| Box::new(Held::new(*grant))), ..self }
     }

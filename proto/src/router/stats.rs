@@ -51,8 +51,8 @@ pub struct RouterStats {
     /// Valid resume secrets, by the outcome's discriminant. If a session at another hub holds the id, that hub counts
     /// the outcome.
     pub resumes: [u64; ResumeOutcome::ALL.len()],
-    /// Delivered signals by the time from reading to writing. The buckets end at [`Self::LATENCY_BOUNDS`]. The
-    /// last bucket is for longer times.
+    /// Delivered signals by the time from reading to writing. The buckets end at [`Self::LATENCY_BOUNDS`]. The last
+    /// bucket is for longer times.
     pub latency: [u64; Self::LATENCY_BOUNDS.len() + 1],
     /// Impossible states that were found.
     pub bugs: BugCounts,

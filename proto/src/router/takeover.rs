@@ -63,8 +63,8 @@ impl Router {
         }
     }
 
-    /// Handles the question of another hub: a session at that hub wants an id of this shard. `proven` is the lineage that
-    /// the resume secret of that session proves, and whether its client owns the id.
+    /// Handles the question of another hub: a session at that hub wants an id of this shard. `proven` is the lineage
+    /// that the resume secret of that session proves, and whether its client owns the id.
     pub(super) fn challenged(&mut self, peer: PeerId, asker: Asker, proven: (Option<Lineage>, bool), now: Now) {
         let holder = self.holder(&peer, proven, now);
         let (challenged, displaced) = self.takeovers.challenged(asker, peer, holder, proven, now.at);

@@ -35,8 +35,8 @@ impl FrameReader {
     }
 
     /// Parses the next bytes of the stream, and unmasks them in place. Calls `received` with each complete message and
-    /// control frame, until `received` returns `Break`. The remaining bytes are kept for the next call, whose `bytes` may be
-    /// empty. Do not call this function again after [`Event::Close`] or an error.
+    /// control frame, until `received` returns `Break`. The remaining bytes are kept for the next call, whose `bytes`
+    /// may be empty. Do not call this function again after [`Event::Close`] or an error.
     ///
     /// # Errors
     ///
@@ -67,8 +67,8 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Parses frames at the front of `bytes` until `received` returns `Break`. Returns the length of the parsed frames, and
-    /// the length of the next frame as far as it is known.
+    /// Parses frames at the front of `bytes` until `received` returns `Break`. Returns the length of the parsed frames,
+    /// and the length of the next frame as far as it is known.
     fn decode(
         &mut self,
         bytes: &mut [u8],

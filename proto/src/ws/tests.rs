@@ -58,9 +58,9 @@ fn read<'c>(
             let had = waiting.clone();
             match decoder.decode(&mut waiting)? {
                 Progress::Need(bytes) => {
-                    assert!(bytes > had.len(), "the decoder asks for {bytes} bytes, but has {}", had.len());
+                    assert!(bytes > had.len(), "the decoder requests {bytes} bytes, but has {}", had.len());
                     let most = max.max(MAX_CONTROL_PAYLOAD).saturating_add(MAX_CLIENT_HEADER);
-                    assert!(bytes <= most, "the decoder asks for {bytes} bytes with a limit of {max}");
+                    assert!(bytes <= most, "the decoder requests {bytes} bytes with a limit of {max}");
                     assert_eq!(waiting, had, "the decoder changed bytes of an incomplete frame");
                     break;
                 }

@@ -2,8 +2,7 @@
 
 use super::*;
 
-/// The certificate that a client with this server name receives. The client trusts the certificates of
-/// `pairs`.
+/// The certificate that a client with this server name receives. The client trusts the certificates of `pairs`.
 fn certificate_for(acceptor: &Acceptor, pairs: &[PairFiles], name: &str) -> Vec<u8> {
     let mut pair = Pair::new(acceptor, &Arc::new(client_config(pairs, &BOTH)), name, usize::MAX);
     _ = pair.carry();

@@ -44,8 +44,8 @@ fn the_end_of_a_session_in_many_networks_is_sliced() {
         day.router.stats.announced_bytes,
         day.router.sessions.get(SessionId { slot: 1, generation: 0 }).map_or(0, |s| s.announced_bytes() as u64)
     );
-    // A later session of the peer joins a network whose roster still has the first session. The router must not
-    // confuse the two sessions.
+    // A later session of the peer joins a network whose roster still has the first session. The router must not confuse
+    // the two sessions.
     let again = SessionId { slot: 0, generation: 1 };
     day.opens(again, 1);
     let (joined, _) =

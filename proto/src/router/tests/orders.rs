@@ -42,7 +42,8 @@ fn a_large_network_is_closed_in_slices() {
     let first = outputs(&mut day.router, close);
     assert!(matches!(first.last(), Some(Output::Unfinished)), "{first:?}");
     assert!(!first.iter().any(|output| matches!(output, Output::Acted(_))));
-    // Session 1 was removed already, and joins again. Another session, whose slot has not been examined yet, joins, too.
+    // Session 1 was removed already, and joins again. Another session, whose slot has not been examined yet, joins,
+    // too.
     says(&mut day, 1, r#"{"type":"announce","networkName":"n"}"#);
     says(&mut day, many - 2, r#"{"type":"announce","networkName":"n"}"#);
     let second = outputs(&mut day.router, Input::Continue);

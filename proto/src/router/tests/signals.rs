@@ -94,7 +94,7 @@ fn a_signal_for_a_peer_that_was_here_does_not_follow_it_to_another_hub() {
     let gone = at(0, 20);
     day.hears(ToShard::Elsewhere { peer: peer(gone), claim: at_hub(9, 10) });
     let to = |detour| signal(from_shard(detour), "n", Standing::Member(1), gone);
-    assert_eq!(posted(day.hears(to(true))), [(Address::Mesh, None)], "the place of the target was unknown");
+    assert_eq!(posted(day.hears(to(true))), [(Address::Mesh, None)], "the sender's shard did not know the target");
     let not_found = Outcome::Failed(ErrorCode::PeerNotFound);
     assert_eq!(posted(day.hears(to(false))), [(Address::Shard(ShardId(3)), Some(not_found))]);
 }

@@ -87,7 +87,7 @@ fn the_hub_with_the_stronger_secret_gets_the_id() {
     assert_eq!(
         day.challenged(1, 3, outdated(2)),
         (vec![(1, true)], vec![]),
-        "the stronger secret replaces the waiting one"
+        "the session with the stronger secret replaces the waiting session"
     );
     assert_eq!(day.challenged(1, 4, outdated(2)), (vec![(4, true)], vec![]));
     assert_eq!(day.challenged(1, 5, outdated(1)), (vec![(3, true)], vec![]));
