@@ -152,7 +152,7 @@ impl Bugs {
     }
 }
 
-/// Returns an error with a description unless `holds`.
+/// Returns an error with a description if `holds` is false.
 pub(crate) fn ensure(holds: bool, else_what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(else_what()) }
 }

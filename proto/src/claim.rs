@@ -1,4 +1,4 @@
-//! Claims: statements about which hub, and which session there, has a peer's id.
+//! Claims. A claim says which hub has a peer's id, and in which session.
 
 use crate::id::{HubId, PeerIncarnation};
 

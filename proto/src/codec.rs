@@ -1,4 +1,4 @@
-//! Parses messages of clients. Only this module knows that messages are JSON.
+//! Parses messages of clients, which are JSON. The router receives only parsed messages.
 
 mod legacy;
 mod public;
@@ -78,8 +78,8 @@ pub struct Goodbye<'a> {
 pub struct Signal<'a> {
     /// The kind of signal.
     pub kind: SignalKind,
-    /// The peer to relay the signal to. The peer may be unknown, or in another network. The outcome of the signal says
-    /// so.
+    /// The peer to relay the signal to. The peer may be unknown, or in another network. The outcome of the signal then
+    /// says so.
     pub target: PeerId,
     /// The network's name, as in [`Announce`].
     pub network: Cow<'a, str>,

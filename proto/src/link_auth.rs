@@ -140,8 +140,8 @@ pub enum StaleChallenge {
     Foreign,
     /// The challenge was issued [`LINK_CHALLENGE_TIME`] ago or earlier.
     Expired,
-    /// The challenge was answered before. The error is the same if [`MAX_LINK_CHALLENGES_USED`] other challenges were
-    /// answered and have not expired, because no more of them are stored.
+    /// The challenge was answered before. The error is the same if [`MAX_LINK_CHALLENGES_USED`] other answered
+    /// challenges are stored: without room for this challenge, a second answer to it could not be detected.
     Used,
 }
 

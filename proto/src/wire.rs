@@ -1,4 +1,4 @@
-//! Encodes every outgoing message as bytes ready for the socket.
+//! Encodes outgoing messages as bytes ready for the socket.
 //!
 //! The keys of a message have the same order as in messages of the Go hub: `type, data, fromPeerId, targetPeerId,
 //! networkName, timestamp`.

@@ -22,7 +22,7 @@ pub use reader::FrameReader;
 /// Longest payload of a control frame, in bytes (RFC 6455 section 5.5).
 pub const MAX_CONTROL_PAYLOAD: usize = 125;
 
-/// Longest header of a client's frame, in bytes: 2, the 64-bit length, and the mask.
+/// Longest header of a client's frame, in bytes: 2 fixed bytes, 8 for the length, and 4 for the mask.
 pub const MAX_CLIENT_HEADER: usize = 14;
 
 const FIN: u8 = 0x80;

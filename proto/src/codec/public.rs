@@ -13,8 +13,8 @@ use crate::reason::ErrorCode;
 use crate::sentences;
 use crate::wire::put_string;
 
-/// Returns the data of `peer-discovered`: the announced object, in which the hub sets `peerId` and `isHub`. Keys have
-/// the order in which the Go hub sends them. Values are copied byte for byte. Data that is not an object counts as an
+/// Returns the data of `peer-discovered`: the announced object, in which the hub sets `peerId` and `isHub`. Keys are
+/// sorted, because the Go hub sorts them, too. Values are copied byte for byte. Data that is not an object counts as an
 /// empty object.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ pub(super) struct Circle {
     queued: bool,
 }
 
-/// One acquaintance. It takes only 21 bytes, because a peer can have a thousand acquaintances.
+/// One acquaintance, in 21 bytes. The size matters, because a peer can have a thousand acquaintances.
 #[derive(Clone, Copy, Debug)]
 struct Acquaintance {
     peer: PeerId,

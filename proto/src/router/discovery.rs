@@ -12,7 +12,7 @@ pub enum Discovery {
     /// All members.
     #[default]
     All,
-    /// The closest K members, 1 to [`MAX_CLOSEST`], and [`RANDOM_PICKS`](crate::limits::RANDOM_PICKS) random ones.
+    /// The closest K members, 1 to [`MAX_CLOSEST`], and [`RANDOM_PICKS`](crate::limits::RANDOM_PICKS) random members.
     Closest(u8),
 }
 

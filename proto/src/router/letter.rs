@@ -182,10 +182,10 @@ pub enum Output {
         /// Whether there is more of the roster to send.
         more: bool,
     },
-    /// Send a close frame and close the connection. If the reason
-    /// [`routes_messages_in_flight`](CloseReason::routes_messages_in_flight), continue to read until the client's own
-    /// close frame, for at most [`CLOSE_LINGER`](crate::limits::CLOSE_LINGER), and then pass [`Input::Closed`]. For all
-    /// other reasons, the router has already removed the session.
+    /// Send a close frame and close the connection. If
+    /// [`routes_messages_in_flight`](CloseReason::routes_messages_in_flight) is true for the reason, continue to read
+    /// until the client's own close frame, for at most [`CLOSE_LINGER`](crate::limits::CLOSE_LINGER). Then pass
+    /// [`Input::Closed`]. For all other reasons, the router has already removed the session.
     Close {
         /// The session.
         session: SessionId,

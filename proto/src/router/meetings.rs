@@ -12,7 +12,7 @@
 //! that peer joined at the same moment, and the home of the new member did not know it. The two peers meet now.
 //!
 //! This file has the meetings that must be sent again. `meeting_out.rs` sends meetings, `meeting_in.rs` processes
-//! received ones, and `picks.rs` picks.
+//! received ones, and `picks.rs` chooses the picks.
 
 use std::collections::VecDeque;
 use std::ops::Range;

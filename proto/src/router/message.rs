@@ -173,7 +173,7 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// If the network's budget is exhausted, and the session has used more than the light part of its own budget.
+    /// If the network's budget is exhausted, and the session has used more than 1/LIGHT_PART of its own burst.
     pub(super) fn take_of_network(
         &mut self,
         id: SessionId,

@@ -45,7 +45,7 @@ pub enum Acted {
         /// Whether the peer was removed from the hub or from the network.
         from: KickedFrom,
         /// False if the order requested an exclusion of the peer, but [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS)
-        /// others are in force.
+        /// other exclusions are in force.
         excluded: bool,
     },
     /// The answer to [`Order::CloseNetwork`].
@@ -53,7 +53,7 @@ pub enum Acted {
         /// Number of sessions that were members.
         members: usize,
         /// False if the order requested an exclusion from the network, but
-        /// [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS) others are in force.
+        /// [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS) other exclusions are in force.
         excluded: bool,
     },
 }

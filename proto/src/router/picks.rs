@@ -17,7 +17,7 @@ use super::roster::NetworkIx;
 const STEPS: usize = MAX_ACQUAINTANCES + 4 * MAX_CLOSEST as usize;
 
 impl Router {
-    /// Chooses members that a session does not know: the `closest` closest members, and `random` random ones.
+    /// Chooses members that a session does not know: the `closest` closest members, and `random` random members.
     pub(super) fn pick(&mut self, id: SessionId, ix: NetworkIx, closest: usize, random: usize) -> Vec<(PeerId, Bond)> {
         let mut picks = Vec::with_capacity(closest + random);
         if random > 0

@@ -82,7 +82,7 @@ impl Router {
     }
 
     /// Removes a member from the roster if its membership has this claim, and notifies the members on this shard. If
-    /// this claim had hidden a smaller one, the hidden membership is entered.
+    /// this claim had hidden a smaller claim, the hidden membership is entered.
     pub(super) fn member_left_in(&mut self, ix: NetworkIx, leave: &Arc<Leave>, now: Now) {
         self.strike(ix, leave, now);
         match self.rosters.reveal(ix, leave.peer, leave.claim) {

@@ -1,4 +1,4 @@
-//! The state of a shard's sessions that the rules keep.
+//! The sessions of a shard: the state that the rules keep for each of them.
 
 use std::time::Duration;
 

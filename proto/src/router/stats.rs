@@ -43,8 +43,8 @@ pub struct RouterStats {
     /// Messages refused because they exceeded a budget, by the discriminants of the budget's owner and item. For the
     /// item `Errors`, the number of withheld errors.
     pub exceeded: [[u64; BudgetItem::ALL.len()]; BudgetOwner::ALL.len()],
-    /// Takeovers by result. The first number counts takeovers in which the second connection replaced the first, and
-    /// the second number those in which the first connection answered.
+    /// Takeovers by result. The first number counts takeovers in which the second connection replaced the first
+    /// connection. The second number counts takeovers in which the first connection answered.
     pub takeovers: [u64; 2],
     /// Sessions whose id was taken over immediately by a client that has proven that the id is its own.
     pub owner_takeovers: u64,

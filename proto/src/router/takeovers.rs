@@ -26,8 +26,8 @@ pub(super) struct Takeovers {
     keys: Keys,
     asked: u64,
     pending: HashMap<PeerId, Takeover, Keys>,
-    /// Ordered by time, peer and ticket. Entries of ended takeovers stay until they are due. So there are at most as
-    /// many as connections can be opened, and challenges can arrive, within [`TAKEOVER_GRACE`].
+    /// Ordered by time, peer and ticket. Entries of ended takeovers stay until they are due. So their number is bounded
+    /// by the connections that can be opened, and the challenges that can arrive, before an entry is due.
     deadlines: BTreeSet<(Duration, PeerId, u64)>,
 }
 

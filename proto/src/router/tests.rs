@@ -161,8 +161,8 @@ impl Day {
         self.router.sessions.get(session).unwrap().lineage()
     }
 
-    /// Asks for an id as another hub whose new session has this lineage. Returns the answers, and the sessions that are
-    /// closed.
+    /// Passes a challenge of another hub whose new session has this lineage. Returns the answers, and the sessions that
+    /// are closed.
     fn challenged(&mut self, n: u8, ticket: u64, resume: Option<Lineage>) -> (Vec<(u64, bool)>, Closed) {
         let asker = Asker { hub: HubId(peer(9)), incarnation: crate::HubIncarnation(1), ticket };
         let outputs = self.hears(ToShard::Challenge { peer: peer(n), asker, resume, owner: false });
