@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_of_a_quiet_hub_must_be_answered_too() {
+    fn a_ping_of_a_hub_that_has_sent_nothing_counts_as_unanswered() {
         let patience = Patience::new(secs(300));
         let life = Life { wrote: millis(NOW - secs(25)), ..silent_for(secs(24), 0) };
         assert_eq!(

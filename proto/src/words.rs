@@ -107,7 +107,7 @@ fn every_kind_of_signal_has_its_own_index() {
 }
 
 #[test]
-fn a_client_that_names_the_protocol_learns_from_the_code_that_it_may_try_again() {
+fn a_client_that_offers_the_subprotocol_gets_a_code_to_try_again_later() {
     for reason in CloseReason::ALL {
         assert_eq!(reason.close_frame_for(false), reason.close_frame(), "{reason:?}");
         let full = reason == CloseReason::MaxConnections;

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_about_hubs_have_no_effect_and_invalid_ones_are_refused() {
+    fn messages_about_hubs_have_no_effect_and_invalid_messages_are_refused() {
         let hub = format!(r#"{{"type":"peer-discovered","data":{{"isHub":true,"peerId":"{A}"}}}}"#);
         assert_eq!(parse_legacy(&hub), Some(LegacyMessage::Other));
         assert_eq!(parse_legacy(r#"{"type":"announce","data":{"isHub":true}}"#), Some(LegacyMessage::Other));

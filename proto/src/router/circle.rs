@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_awaited_until_the_other_meets_declines_or_leaves() {
+    fn an_answer_is_awaited_until_the_peer_meets_declines_or_leaves() {
         let peers = [1, 2, 3, 4].map(|n| PeerId::from_bytes([n; 20]));
         let mut circle = Circle::default();
         for peer in &peers {

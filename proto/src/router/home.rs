@@ -90,7 +90,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_session_is_later_than_all_known_ones(
+        fn each_session_is_later_than_all_known_sessions(
             clocks in prop::collection::vec((0..=GREATEST_TIME_FOLLOWED, any::<bool>()), 1..20),
         ) {
             let mut home = Home::new(Keys(1, 2));

@@ -206,7 +206,7 @@ fn at_hub(n: u8, incarnation: u64) -> Claim {
 /// A shard reports the end of the greater claim, and the mesh reports the end of the smaller claim. Either report may
 /// arrive first.
 #[test]
-fn a_smaller_claim_wins_after_the_greater_has_ended() {
+fn a_smaller_claim_wins_after_the_greater_claim_has_ended() {
     let mut day = Day::new(8);
     let (greater, lesser) = (at_hub(8, 20), at_hub(9, 10));
     let stay = Stay { number: 1, discovery: Discovery::All };
@@ -321,7 +321,7 @@ fn a_member_that_is_asked_again_can_decline() {
 }
 
 #[test]
-fn an_unbounded_peer_that_returned_unnoticed_has_no_acquaintances() {
+fn an_unbounded_peer_that_returned_unnoticed_is_introduced_again() {
     let mut day = Day::bounded(1);
     let claim = at_hub(9, 10);
     day.says(session(0, 0), ANNOUNCE);

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn open_tickets_expire_in_their_order_and_closed_ones_do_not() {
+    fn open_tickets_expire_in_their_order_and_closed_tickets_do_not() {
         let mut tickets = Tickets::new(KEYS);
         let numbers = [0, 1, 2].map(|slot| tickets.issue(ticket(slot), START + Duration::from_secs(slot.into())));
         assert_eq!(tickets.next_deadline(), Some(START + RECEIPT_TIMEOUT));

@@ -247,7 +247,7 @@ fn bytes_before_the_first_read_are_processed_first() {
 }
 
 #[test]
-fn an_interrupted_reader_continues_at_that_place() {
+fn an_interrupted_reader_continues_with_the_next_message() {
     let mut reader = FrameReader::new(Speaker::Client, MAX, Vec::new());
     let stream = [frame(FIN | TEXT, b"one"), frame(FIN | TEXT, b"two"), frame(FIN | TEXT, b"three")].concat();
     let cut = stream.len() - 1;
@@ -365,7 +365,7 @@ fn fragments_are_joined() {
 }
 
 #[test]
-fn messages_follow_a_fragmented_one() {
+fn messages_after_a_fragmented_message_are_received() {
     accepts(
         &[
             frame(TEXT, b"a"),
@@ -436,7 +436,7 @@ fn memory_for_fragments_stays_within_the_limit_and_is_freed() {
 }
 
 #[test]
-fn empty_fragments_hold_no_memory() {
+fn empty_fragments_take_no_memory() {
     let mut decoder = Decoder::new(1_000);
     decoder.decode(&mut frame(TEXT, b"")).unwrap();
     for _ in 0..1_000 {

@@ -59,7 +59,7 @@ fn the_holder_decides_what_happens_to_a_new_session() {
 }
 
 #[test]
-fn a_waiting_newcomer_is_replaced_only_by_one_with_a_stronger_secret() {
+fn a_waiting_newcomer_is_replaced_only_by_a_newcomer_with_a_stronger_secret() {
     for (waits, comes, gives_way) in [
         (None, None, false),
         (None, secret(5), true),
@@ -128,7 +128,7 @@ fn questions_of_other_hubs_are_bounded() {
 }
 
 #[test]
-fn only_the_pong_to_the_question_keeps_the_holder() {
+fn only_the_pong_to_the_current_ping_keeps_the_holder() {
     let mut takeovers = takeovers();
     let (Opened::Ping(question), _) = takeovers.here(1, Holder::Here(None), None) else { panic!("it is asked") };
     assert_eq!(takeovers.answered(&PEER, &question[..7]), None);

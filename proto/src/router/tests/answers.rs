@@ -145,7 +145,7 @@ fn data_for_a_network_that_is_nested_too_deep_is_refused() {
 }
 
 #[test]
-fn a_peer_joins_at_most_its_number_of_networks_and_only_those_with_room() {
+fn a_peer_joins_a_bounded_number_of_networks_and_only_networks_with_room() {
     let mut day = Day::new(8);
     day.router.config.max_networks_per_peer = 2;
     day.router.config.max_peers_per_network = 1;

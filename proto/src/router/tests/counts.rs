@@ -156,7 +156,7 @@ fn the_size_of_a_letter_is_that_of_the_frames_and_lists_that_it_owns() {
 }
 
 #[test]
-fn signals_that_were_not_written_fail_by_the_end_of_the_targets_session() {
+fn unwritten_signals_fail_with_the_error_for_the_end_of_the_targets_session() {
     for (reason, code) in [
         (CloseReason::SlowConsumer, ErrorCode::SlowPeer),
         (CloseReason::ConnectionLost, ErrorCode::PeerNotFound),

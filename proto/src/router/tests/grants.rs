@@ -240,7 +240,7 @@ fn a_session_that_may_join_becomes_a_member_although_it_may_observe() {
 const ACKNOWLEDGED: &str = r#"{"type":"announce","networkName":"n","ack":true}"#;
 
 #[test]
-fn an_observer_learns_how_many_others_there_are() {
+fn an_observer_receives_the_number_of_members() {
     let mut day = Day::new(8);
     day.router.config.meshed = true;
     let stay = Stay { number: 1, discovery: Discovery::All };

@@ -29,7 +29,7 @@ fn picks(day: &mut Day, closest: usize, random: usize) -> (Vec<u8>, Vec<u8>) {
 }
 
 #[test]
-fn picks_are_the_closest_members_and_random_others_each_once() {
+fn picks_are_the_closest_members_and_random_members_without_repetition() {
     let mut day = crowd((0..40).map(|n| 3 * n + 1).filter(|n| *n != 100));
     for (closest, random) in [(3, 4), (0, 4), (3, 0), (5, 20), (1, 1), (0, 0)] {
         let (close, drawn) = picks(&mut day, closest, random);

@@ -128,7 +128,7 @@ fn expected(shard: &Shard, len: u32, closest: u32) -> BTreeSet<u32> {
 }
 
 #[test]
-fn a_new_member_meets_its_picks_and_those_nearby_that_know_too_few_others() {
+fn a_new_member_meets_its_picks_and_close_members_that_know_too_few_others() {
     for len in [12, 62, 63, 64, 65, 66, 130] {
         for closest in [0, 4, 13, 60] {
             for is_here in [false, true] {
@@ -163,7 +163,7 @@ fn a_bounded_peer_of_another_hub_meets_its_picks_although_all_of_them_are_unboun
 }
 
 #[test]
-fn a_bounded_number_of_members_is_examined_for_a_new_one() {
+fn a_bounded_number_of_members_is_examined_for_a_new_member() {
     for (legacy, is_found) in [(1200, true), (1300, false)] {
         let mut shard = Shard::new();
         shard.others_arrive(1..=legacy, 0);

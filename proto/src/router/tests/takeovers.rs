@@ -99,7 +99,7 @@ fn the_hub_with_the_stronger_secret_gets_the_id() {
 }
 
 #[test]
-fn a_takeover_is_an_event_if_events_are_wanted() {
+fn a_takeover_is_an_event_if_events_are_requested() {
     for events in [false, true] {
         let mut day = Day::new(8);
         day.router.config.events = events;

@@ -30,7 +30,7 @@ fn kept_memory_is_that_of_the_frame_and_of_the_fragments_before_it() {
 }
 
 #[test]
-fn memory_of_a_long_frame_is_freed_and_that_of_a_short_one_is_used_again() {
+fn memory_of_a_long_frame_is_freed_and_memory_of_a_short_frame_is_kept() {
     let mut reader = FrameReader::new(Speaker::Client, 1 << 20, Vec::new());
     for (payload, freed) in [(8 * READ_BUFFER_BYTES, true), (1_000, false)] {
         let whole = frame(FIN | BINARY, &vec![7; payload]);
