@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::claim::Claim;
+use crate::codec::is_deeper_than;
 use crate::id::{HubId, HubIncarnation, NetworkName, PeerId, PeerIncarnation};
 use crate::limits::{
-    MAX_ANNOUNCE_DATA_BYTES, MAX_CLOSEST, MAX_HUB_URL_BYTES, MAX_MEETING, MAX_NEIGHBOURS, MAX_NETWORK_NAME_BYTES,
-    MAX_OUTCOMES, MAX_VERSION_BYTES, SNAPSHOT_PEERS,
+    MAX_ANNOUNCE_DATA_BYTES, MAX_ANNOUNCE_DEPTH, MAX_CLOSEST, MAX_HUB_URL_BYTES, MAX_MEETING, MAX_NEIGHBOURS,
+    MAX_NETWORK_NAME_BYTES, MAX_OUTCOMES, MAX_VERSION_BYTES, SNAPSHOT_PEERS,
 };
 use crate::reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 use crate::resume::Lineage;
@@ -99,8 +100,8 @@ impl<'a> BodyReader<'a> {
         Ok(NetworkName::new(self.text(MAX_NETWORK_NAME_BYTES)?))
     }
 
-    /// Reads JSON that is sent to peers. Its length is limited as for a local client, plus [`DESCRIPTION_ROOM`]. Its
-    /// nesting is not checked.
+    /// Reads JSON that is sent to peers. It has the same limits as JSON of a local client. Its length may exceed that
+    /// limit by [`DESCRIPTION_ROOM`].
     fn public(&mut self) -> Result<&'a str, Malformed> {
         let data = self.bytes()?;
         if data.len() > MAX_ANNOUNCE_DATA_BYTES + DESCRIPTION_ROOM {
@@ -108,6 +109,9 @@ impl<'a> BodyReader<'a> {
         }
         let data = utf8(data)?;
         serde_json::from_str::<serde::de::IgnoredAny>(data).map_err(|_| Malformed("announced data is not JSON"))?;
+        if is_deeper_than(data.as_bytes(), MAX_ANNOUNCE_DEPTH) {
+            return Err(Malformed("announced data is nested too deep"));
+        }
         Ok(data)
     }
 }

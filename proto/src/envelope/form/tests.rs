@@ -11,8 +11,8 @@ use super::*;
 use crate::claim::Claim;
 use crate::id::{HubId, HubIncarnation, NetworkName, PeerId, PeerIncarnation};
 use crate::limits::{
-    MAX_ANNOUNCE_DATA_BYTES, MAX_CLOSEST, MAX_HUB_URL_BYTES, MAX_MEETING, MAX_NEIGHBOURS, MAX_OUTCOMES,
-    MAX_VERSION_BYTES,
+    MAX_ANNOUNCE_DATA_BYTES, MAX_ANNOUNCE_DEPTH, MAX_CLOSEST, MAX_HUB_URL_BYTES, MAX_MEETING, MAX_NEIGHBOURS,
+    MAX_OUTCOMES, MAX_VERSION_BYTES,
 };
 use crate::reason::{CloseReason, ErrorCode, LeaveReason, Outcome};
 use crate::resume::Lineage;
@@ -324,7 +324,7 @@ fn an_envelope_without_a_kind_is_refused() {
 }
 
 #[test]
-fn announced_data_of_a_hub_must_be_json_of_limited_length() {
+fn announced_data_of_a_hub_must_be_json_of_limited_length_and_depth() {
     let refused = |data: &[u8]| {
         let mut body = vec![EnvelopeKind::Change as u8];
         body.extend_from_slice(&[0; 20 + 8 + 8 + 20 + 8]);
@@ -341,6 +341,9 @@ fn announced_data_of_a_hub_must_be_json_of_limited_length() {
     assert_eq!(refused(b"\"\xff\""), Some("a text is not UTF-8"));
     let long = format!("\"{}\"", "x".repeat(MAX_ANNOUNCE_DATA_BYTES + DESCRIPTION_ROOM));
     assert_eq!(refused(long.as_bytes()), Some("announced data is too long"));
+    let deep = |levels: usize| ["[".repeat(levels), "]".repeat(levels)].concat();
+    assert_eq!(refused(deep(MAX_ANNOUNCE_DEPTH).as_bytes()), None);
+    assert_eq!(refused(deep(MAX_ANNOUNCE_DEPTH + 1).as_bytes()), Some("announced data is nested too deep"));
 }
 
 #[test]
