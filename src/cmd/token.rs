@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use clap::builder::NonEmptyStringValueParser;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use mesh::Tls;
 use proto::limits::MAX_TOKEN_BYTES;
@@ -21,7 +22,7 @@ use crate::token_keys;
 #[derive(clap::Subcommand, Debug)]
 pub enum Asked {
     /// Make a token, signed with the first secret of JWT_SECRET or with a private key, and print it
-    Mint(Mint),
+    Mint(Box<Mint>),
     /// Check a token with the keys of JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS, as a hub would; exits with 0 if it is
     /// valid
     Check(Check),
@@ -33,6 +34,10 @@ pub struct Mint {
     /// Id of the peer (sub): the only id that it may use; its newest connection replaces an older one at once
     #[arg(long, value_name = "ID")]
     pub peer: Option<PeerId>,
+
+    /// Name of the user (sub), any text: the hub makes the id of the peer from it
+    #[arg(long, value_name = "TEXT", conflicts_with = "peer", value_parser = NonEmptyStringValueParser::new())]
+    pub user: Option<String>,
 
     /// Network that the peer may join, or `prefix*`; `=` and a list of join, observe and signal limit its rights there;
     /// can be given several times [default: every network]
@@ -140,7 +145,10 @@ impl Mint {
         };
         let expires = (!self.expires_in.is_zero()).then(|| json!(seconds + self.expires_in.as_secs()));
         let claims = [
-            ("sub", self.peer.map(|peer| json!(peer.to_string()))),
+            (
+                "sub",
+                self.peer.map(|peer| json!(peer.to_string())).or_else(|| self.user.as_ref().map(|user| json!(user))),
+            ),
             ("iss", first(&self.issuer, rules.map(|rules| &rules.issuers))),
             ("aud", first(&self.audience, rules.map(|rules| &rules.audiences))),
             ("iat", Some(json!(seconds))),
@@ -244,6 +252,18 @@ mod tests {
             {
                 assert!(text.contains(part), "{text}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_for_a_user_has_the_id_that_a_hub_makes_from_the_name() {
+        let token = mint(&["--user", "Zoë Müller"]).token(Some(&settings()), SystemTime::now()).unwrap();
+        let text = Check { token }.run(Some(settings())).await.unwrap();
+        let peer = PeerId::of_subject("Zoë Müller");
+        assert!(text.contains(&format!("peer: {peer}\n")), "{text}");
+        let command = Mint::augment_args(Command::new("mint").no_binary_name(true));
+        for wrong in [&["--user", ""][..], &["--user", "a", "--peer", &"a".repeat(40)]] {
+            assert!(command.clone().try_get_matches_from(wrong).is_err(), "{wrong:?}");
         }
     }
 

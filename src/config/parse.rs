@@ -66,7 +66,8 @@ pub(super) fn token(text: &str) -> Result<Token, String> {
     }
     if text.len() > LONGEST || !text.bytes().all(|c| c.is_ascii_graphic()) {
         return Err(format!(
-            "the token does not fit into an HTTP header: use 1 to {LONGEST} visible ASCII characters without spaces"
+            "the value is too long or has characters that are not allowed: use 1 to {LONGEST} visible ASCII characters \
+             without spaces"
         ));
     }
     Ok(Token(text.to_owned()))
