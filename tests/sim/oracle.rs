@@ -26,8 +26,8 @@ pub(crate) struct Sid {
 /// A network by its number in the plan.
 pub(crate) type Net = usize;
 
-/// The rights that a client's token gives it in each network of the plan, and the time at which the token expires. The
-/// client has no rights in other networks.
+/// The rights of a client's token in each network of the plan, and the time at which the token expires. The token gives
+/// no rights in other networks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Granted {
     pub(crate) rights: Vec<Rights>,
@@ -359,7 +359,8 @@ impl Oracle {
 
     // --- at rest -----------------------------------------------------------------------------------------------
 
-    /// Checks that all peers know exactly the other members. Called when the run is at rest.
+    /// Checks that each peer knows exactly the other members of its networks. Must be called only when nothing is in
+    /// flight.
     pub(crate) fn at_rest(&mut self) {
         let mut wrong = Vec::new();
         let mut members: BTreeMap<(Net, PeerId), ()> = BTreeMap::new();
@@ -378,7 +379,7 @@ impl Oracle {
                 let others: BTreeMap<PeerId, u64> = others.map(|((_, peer), version)| (*peer, *version)).collect();
                 if others != view.heard {
                     wrong.push(format!(
-                        "{sid:?} {:?} in {} knows {:?}, and there are {others:?}",
+                        "{sid:?} {:?} in {} knows {:?}, but the other members are {others:?}",
                         client.peer, self.networks[*net], view.heard
                     ));
                 }
@@ -393,8 +394,8 @@ impl Oracle {
         self.complaints.extend(wrong);
     }
 
-    /// Checks that each sender has its outcome. Called when nothing is in flight. Without this check, a lost outcome
-    /// would go unnoticed, because the router later reports it as `unknown`.
+    /// Checks that each sender has received its outcomes. Must be called only when nothing is in flight. Without this
+    /// check, no oracle would notice a lost outcome, because the router later reports `unknown` for the signal.
     pub(crate) fn nothing_moves(&mut self) {
         let here = |sid: Sid| self.sessions.get(&sid).is_some_and(|client| !client.retiring);
         self.complaints.extend(self.signals.nothing_moves(here));
@@ -425,8 +426,8 @@ impl Oracle {
 
     // --- signals -------------------------------------------------------------------------------------------------
 
-    /// Processes a signal that is read from its sender's socket. Returns true if its target's shard must decide about
-    /// it.
+    /// Processes a signal that is read from its sender's socket. Returns true if the target's shard must decide whether
+    /// to deliver the signal.
     pub(crate) fn signal_read(&mut self, number: usize, sid: Sid, wall_ms: u64) -> bool {
         let Some(client) = self.sessions.get(&sid) else { return false };
         let (net, name) = self.signals.network(number);

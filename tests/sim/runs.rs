@@ -34,7 +34,7 @@ pub(crate) struct Simulator<F: 'static> {
 
 /// Runs a world. Returns a complaint if it panicked.
 pub(crate) fn panics(run: impl FnOnce()) -> Option<String> {
-    catch_unwind(AssertUnwindSafe(run)).is_err().then(|| "a panic: see above".to_owned())
+    catch_unwind(AssertUnwindSafe(run)).is_err().then(|| "the run panicked: see the message above".to_owned())
 }
 
 /// The number in an environment variable.
@@ -43,8 +43,8 @@ pub(crate) fn told_to(name: &str) -> Option<u64> {
 }
 
 impl<F: Copy + Debug + Send + Sync> Simulator<F> {
-    /// Runs `SIM_SEEDS` seeds, from `SIM_FROM` or 0 on. If `SIM_SEED` is set, runs only this seed, with the planted bug
-    /// that `SIM_FAULT` names. If `SIM_ALL` is set, continues after the first failure.
+    /// Runs `SIM_SEEDS` seeds, beginning with the seed `SIM_FROM` (default: 0). If `SIM_SEED` is set, runs only this
+    /// seed, with the planted bug that `SIM_FAULT` names. If `SIM_ALL` is set, continues after the first failure.
     pub(crate) fn no_seed_breaks_a_promise(&self) {
         if let Some(seed) = told_to("SIM_SEED") {
             let fault = std::env::var("SIM_FAULT").ok().map(|name| {

@@ -47,7 +47,7 @@ impl Fault {
     ];
 }
 
-/// Plants one kind of bug, at random opportunities, or none.
+/// Plants one kind of bug at random opportunities, or no bug.
 #[derive(Debug)]
 pub(crate) struct Saboteur {
     fault: Option<Fault>,

@@ -11,23 +11,24 @@
 //! | `a2 resumes a`, `a2 resumes a without a seat` | opens with the secret of the last `connected` of `a` |
 //! | `a opens as the owner` | opens a connection, and has proven that the id is its own |
 //! | `a opens with n=join,signal m*=observe` | opens with a token that has these rights, optionally ` for 90 s` |
-//! | `the token of a is good with n=join` | the check of the token that `a` sent with `auth` ends: it has these rights
-//! | | `the token of a is bad` | the check of the token that `a` sent with `auth` ends: it is refused |
-//! | `a b c connect` | each opens a connection and receives `connected`, and nothing else |
+//! | `the token of a is good with n=join` | the token that `a` sent with `auth` is accepted, and has these rights |
+//! | `the token of a is bad` | the token that `a` sent with `auth` is refused |
+//! | `a b c connect` | each opens a connection and receives only `connected` |
 //! | `a > {"type":…}` | sends this message; `3 x a > …` sends it three times |
 //! | `a < {"type":…}` | receives this message next; `3 x a < …` three times |
 //! | `a receives nothing` | no message for `a` is left |
 //! | `a sends invalid UTF-8` | a binary message that is not UTF-8 |
 //! | `a sends an oversized message` | a message above MAX_MESSAGE_BYTES |
-//! | `a stops reading`, `a reads again` | the socket of `a` accepts no more data; it accepts all queued data |
+//! | `a stops reading` | the socket of `a` accepts no more data |
+//! | `a reads again` | the socket of `a` accepts all queued data |
 //! | `a is too slow` | the queue of `a` has overflowed, and its connection ends |
-//! | `a closes`, `a is lost` | its connection ends with a close frame, or without |
-//! | `a closes 1001` | the same, and its close frame has this code |
+//! | `a closes`, `a is lost` | the connection of `a` ends with a close frame, or without a close frame |
+//! | `a closes 1001` | the connection of `a` ends with a close frame that has this code |
 //! | `a reads a part` | the socket of `a` accepts a part of the bytes before a queued ping |
 //! | `a is pinged` | the hub sends a ping, to find out whether `a` is alive |
 //! | `a answers`, `a answers wrongly` | sends a pong for the last ping, or a pong with another payload |
 //! | `a answers the previous ping` | sends a pong for the last ping but one |
-//! | `a is closed 4001 replaced` | the hub closes it with this code and text |
+//! | `a is closed 4001 replaced` | the hub closes the connection of `a` with this code and text |
 //! | `a is to go in 500 ms and back after 9 ms`, `… to wss://b wss://c` | the hub drains, and sends this `go-away` |
 //! | `a is due for new credentials` | the TURN credentials of `a` expire soon |
 //! | `a is retired` | the hub drains, and closes `a` now |
@@ -367,7 +368,7 @@ impl Stage {
         let peer: PeerId = who[..1].repeat(40).parse().map_err(|_| format!("  {who} is not a name of a connection"))?;
         let shard = ShardId::home(&peer, self.config.shards, self.config.keys);
         let session = SessionId { slot: self.opened % 3, generation: self.opened };
-        // A free slot is used again by a later session, as in a shard. A router must not confuse the sessions of a
+        // As in a shard, a later session uses a free slot again. A router must not confuse two sessions of the same
         // slot.
         let taken =
             |slot| self.conns.values().any(|c| c.shard == shard && c.session.slot == slot && c.closed.is_none());
@@ -522,8 +523,8 @@ impl Stage {
         self.drain(usize::from(shard.0));
     }
 
-    /// Runs the routers until all letters have arrived, all deliveries are reported, and no client that reads waits for
-    /// more of a roster.
+    /// Runs the routers until all letters have arrived and all deliveries are reported. Clients that read have then
+    /// received their whole rosters.
     fn settle(&mut self) {
         loop {
             if let Some((to, letter)) = self.letters.pop_front() {

@@ -20,7 +20,7 @@ pub(crate) enum Channel {
 /// Identifies the frames of one publisher in one channel of a subscriber. They arrive in their order.
 ///
 /// A subscriber is one process of a hub. When the hub starts again, its new process does not receive frames that were
-/// published before that.
+/// published before its start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Subscription {
     from: usize,

@@ -1,7 +1,7 @@
 //! The oracle of claims: a shard's knowledge of a peer at another shard or hub must follow from the letters about it.
 //!
-//! A roster shows the greatest claim among those whose `Joined` has arrived and whose `Left` has not. A home shard
-//! knows the claim of the last `Elsewhere` until the matching `Nowhere` arrives.
+//! A roster shows the greatest claim among those whose `Joined` has arrived and whose `Left` has not. After an
+//! `Elsewhere`, a home shard knows its claim until the matching `Nowhere` arrives.
 //!
 //! This oracle is needed although other oracles check the messages to clients: if a shard forgets a claim, clients
 //! notice it much later, or not at all if another letter repairs the state.
@@ -100,7 +100,7 @@ impl World {
                 let found = router.claim_in(network, peer);
                 if found != *claim {
                     self.complain(format!(
-                        "h{hub} s{shard} has {peer:?} in {network} by {found:?}, and letters say {claim:?}"
+                        "h{hub} s{shard} has {peer:?} in {network} with {found:?}, but its letters say {claim:?}"
                     ));
                 }
             }
@@ -110,10 +110,10 @@ impl World {
                 let phases: Vec<Phase> = of_peer.map(|client| client.phase).filter(|p| *p != Phase::Ended).collect();
                 if found != *claim {
                     self.complain(format!(
-                        "h{hub} s{shard} has {peer:?} elsewhere by {found:?}, and letters say {claim:?}"
+                        "h{hub} s{shard} has {peer:?} at another hub with {found:?}, but its letters say {claim:?}"
                     ));
                 } else if *has_ended && phases == [Phase::Pending] {
-                    self.complain(format!("h{hub} s{shard}: {peer:?} waits for an id that no other hub holds"));
+                    self.complain(format!("h{hub} s{shard}: {peer:?} waits for an id that no other hub claims"));
                 }
             }
         }

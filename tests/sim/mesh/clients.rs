@@ -140,8 +140,8 @@ impl World {
         }
     }
 
-    /// Connects a client. Half of the clients send a secret of their id. Most of these send the latest secret, which
-    /// may belong to another client with the same id.
+    /// Connects a client. If its id has a secret, half of the clients send one. Most of these send the latest secret,
+    /// which another client with the same id may have received.
     pub(crate) fn open(&mut self, hub: usize, peer: usize) {
         let secrets = self.those(|client| client.peer == self.plan.peers[peer] && client.lineage.is_some());
         let shown = match self.rng.below(6) {
@@ -187,8 +187,8 @@ impl World {
             said: BTreeMap::new(),
         });
         let late = Duration::from_micros(4 * self.plan.letter_us as u64) + 2 * limits::TICK;
-        // The hub pings the session that has the id. If another session has taken the id meanwhile, the hub may also
-        // ping that session.
+        // The hub pings the session that has the id. If another session takes the id meanwhile, the hub may ping that
+        // session, too, which takes as long again.
         let patience = 2 * limits::TAKEOVER_GRACE + limits::TAKEOVER_MARGIN + late;
         self.agenda.put(self.now + patience, Event::Waited { client });
         self.tell_router(hub, shard, Input::Opened { session, peer, seat: true, resume, owner: false, grant: None });

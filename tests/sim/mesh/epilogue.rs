@@ -1,5 +1,5 @@
-//! Checks in a quiet mesh, after the rest: how many envelopes a single change and a single signal cause, and what
-//! follows from a single fault.
+//! Checks of a quiet mesh, after the rest: how many envelopes a single change and a single signal cause, and how hubs
+//! react to a single fault.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -78,7 +78,7 @@ impl World {
         self.open(hub, peer);
         let client = self.clients.len() - 1;
         if self.clients[client].phase != Phase::Open {
-            self.complain(format!("{} waits for its id, which no other session holds", self.name(client)));
+            self.complain(format!("{} waits for its id, which no other session has", self.name(client)));
         }
         self.pass(Duration::from_secs(2) + 2 * self.transit());
     }
@@ -160,8 +160,8 @@ impl World {
         self.pass(Duration::from_secs(1) + 4 * self.transit());
         for number in sent {
             let signal = &self.signals.all[number];
-            // Under bounded discovery, the target's hub may refuse to introduce the sender. That does not depend on
-            // links.
+            // Under bounded discovery, the target's hub may refuse to introduce the sender, whatever link the signal
+            // uses.
             if signal.receipt.as_deref() == Some("network-full") {
                 continue;
             }

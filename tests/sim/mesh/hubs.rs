@@ -81,7 +81,8 @@ pub(crate) enum Told<'a> {
     Timeout(usize),
 }
 
-/// Maximum number of successive timer calls without effect. A machine that needs more calls would never stop.
+/// Maximum number of successive timer calls that change nothing. A machine that exceeds it would request timer calls
+/// for ever.
 const MOST_IDLE_TIMEOUTS: usize = 50;
 
 impl Hub {
@@ -363,7 +364,7 @@ impl World {
             return;
         }
         let now = self.time(hub).at;
-        // The timer has meanwhile been set to an earlier time, and has already fired.
+        // This event is outdated: the timer was set to an earlier time meanwhile, and has fired then.
         if self.hubs[hub].timers[machine].is_none_or(|set| set > now) {
             return;
         }

@@ -182,8 +182,8 @@ impl World {
         let said = *self.beats.entry((beat.hub, beat.incarnation, beat.number)).or_insert(self.now);
         let unknown = self.transit() + Duration::from_millis(300);
         let age = Duration::from_millis(u64::from(beat.age_ms));
-        // Hubs cannot know how long a frame was in a stalled pipe. If a heartbeat says that it is
-        // older than a lease, its age is not checked, because such a heartbeat has no effect.
+        // Hubs cannot know how long a frame was in a stalled pipe. The age of a heartbeat that is older than a lease is
+        // not checked, because such a heartbeat has no effect.
         let known = !self.plan.has(Trouble::Stall) && !self.plan.has(Trouble::Stop);
         if known && age < LEASE && age + unknown < self.now - said {
             let old = self.now - said;
@@ -291,7 +291,7 @@ impl World {
     }
 }
 
-/// Removes the fields that hubs of version 2.0.0 neither send, nor read, nor forward.
+/// Removes the fields that hubs of version 2.0.0 do not know: such a hub does not send, read or forward them.
 fn as_of_2_0_0(mut envelope: Envelope) -> Envelope {
     if let Envelope::Routed(_, routed) = &mut envelope
         && let Routed::Takeover { resume, owner, .. } = &mut **routed

@@ -50,7 +50,7 @@ pub(crate) struct Plan {
     pub(crate) letter_us: usize,
     pub(crate) link_us: usize,
     pub(crate) write_us: usize,
-    /// High and low marks of a pipe, in frames.
+    /// Number of frames above which a pipe counts as full, and number at which it has room again.
     pub(crate) high: usize,
     pub(crate) low: usize,
     /// Error of each hub's wall clock, in milliseconds.
@@ -143,8 +143,8 @@ impl Plan {
             write_us: *rng.pick(&[100, 5_000, 30_000]),
             // In a run without faults, no queue is ever full.
             high: if calm { usize::MAX } else { *rng.pick(if far { &[1_000; 4] } else { &[8, 64, 1_000, 1_000] }) },
-            // Between distant hubs, some heartbeats are always in flight, so a pipe never drains to a low mark of a
-            // few frames.
+            // Between distant hubs, some heartbeats are always in flight, so the number of frames in a pipe never falls
+            // to a low mark of 6 or less.
             low: if far { 64 } else { *rng.pick(&[0, 2, 6]) },
             skews: (0..hubs).map(|_| skew(rng)).collect(),
             calm,

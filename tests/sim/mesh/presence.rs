@@ -40,8 +40,8 @@ pub(crate) struct Version {
     said: u32,
 }
 
-/// Time in which hubs repair their replicas of a hub that is alive. The change that reports a leave may be lost, and so
-/// may several of the snapshots that replace it.
+/// Time in which hubs repair their replicas of a hub that is alive. A change that reports a leave may be lost, and so
+/// may several snapshots that would repair the replica.
 const REPAIRS: Duration = Duration::from_secs(20);
 
 impl World {
@@ -180,7 +180,7 @@ impl World {
         let was_member = self.clients[client].views.remove(&net).is_some();
         match (was_member, kicked) {
             (false, _) => Err("is removed from a network that it is not in"),
-            (true, false) => Err("is removed from a network by nobody"),
+            (true, false) => Err("is removed from a network without an order"),
             (true, true) => Ok(()),
         }
     }
@@ -199,9 +199,9 @@ impl World {
         longest
     }
 
-    /// Time until which repairs of presence may fail repeatedly, or `None` if they need not fail. A repair takes three
-    /// transits over its route: for a heartbeat, a request and a snapshot. If faults are more frequent than that,
-    /// repairs may fail until the run is at rest.
+    /// Time until which repairs of presence may fail repeatedly, or `None` if every repair can succeed. A repair needs
+    /// three envelopes: a heartbeat, a request and a snapshot. If faults occur more often than these envelopes can
+    /// arrive, repairs may fail until the run is at rest.
     fn repairs_fail_until(&self) -> Option<Duration> {
         let is_hopeless = !self.plan.calm && Duration::from_millis(self.plan.trouble_ms as u64) < 3 * self.transit();
         let until = self.rested_at.map_or(self.now + Duration::from_secs(1), |rested_at| rested_at + REPAIRS);

@@ -1,5 +1,5 @@
-//! Ends all faults and lets the run come to rest. Then each peer must know the other members, and no hub may have work
-//! left.
+//! Ends all faults and runs the hubs until nothing is in flight. Then each peer must know the other members, and no hub
+//! may have work left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -112,7 +112,7 @@ impl World {
                 if let Err(what) = self.knows_whom_it_should(client.peer, net, view, &others, &one_sided) {
                     let (name, network) = (self.name(index), self.plan.networks[net]);
                     let told = &view.told;
-                    wrong.push(format!("{name} in {network} {what}: it knows {told:?}, and there are {others:?}"));
+                    wrong.push(format!("{name} in {network} {what}: it knows {told:?}, but the others are {others:?}"));
                 }
             }
         }
@@ -155,9 +155,9 @@ impl World {
         pairs
     }
 
-    /// Checks what a member knows. Two members without bounds must know each other. If one of two members has a bound,
-    /// either both know each other or neither does. A member with a bound must know as many members as it wants, if
-    /// there are so many.
+    /// Checks which members a member knows. Two members with unbounded discovery must know each other. If one of two
+    /// members has bounded discovery, acquaintance must be mutual. A member with bounded discovery must know as many
+    /// members as it wants, if the network has so many.
     fn knows_whom_it_should(
         &self,
         peer: PeerId,
@@ -193,7 +193,7 @@ impl World {
         }
     }
 
-    /// Number of acquaintances in a view: known peers, without the pairs in which neither member has a bound.
+    /// Number of acquaintances in a view: the known peers, except in pairs of two members with unbounded discovery.
     fn acquaintances(&self, net: Net, view: &View) -> usize {
         let by_right = |peer: &PeerId| {
             let theirs = self.clients.iter().filter(|client| client.phase == Phase::Open && client.peer == *peer);
@@ -227,7 +227,7 @@ impl World {
             }
         }
         if known != acquaintances as u64 {
-            wrong.push(format!("h{place} counts {known} acquaintances instead of {acquaintances}"));
+            wrong.push(format!("h{place} reports {known} acquaintances instead of {acquaintances}"));
         }
         let here = at.values().filter(|&&hub| hub == place).count() as u64;
         if peers != here {
@@ -275,15 +275,15 @@ impl World {
         self.pass(Duration::from_secs(3));
         self.only(&[EnvelopeKind::Heartbeat], "at rest");
         if self.asked > 0 {
-            self.complain(format!("{} times a hub asked about an acquaintance, at rest", self.asked));
+            self.complain(format!("at rest, hubs asked {} times about acquaintances", self.asked));
         }
     }
 
     pub(crate) fn only(&mut self, kinds: &[EnvelopeKind], when: &str) {
         for kind in EnvelopeKind::ALL {
             let sent = self.sent[kind as usize];
-            // If the transit time exceeds GAP_PATIENCE, a heartbeat may arrive on a faster route, long before the
-            // change that it counts. Then the hub requests a snapshot that it does not need.
+            // A heartbeat may arrive on a faster route than the change that it counts. If the change arrives more than
+            // GAP_PATIENCE later, the hub requests a snapshot that it does not need.
             let far = Duration::from_micros(self.plan.link_us as u64) > limits::GAP_PATIENCE;
             if kind == EnvelopeKind::Meeting && self.is_bounded() {
                 continue;

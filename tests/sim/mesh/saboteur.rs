@@ -14,7 +14,7 @@ use crate::rng::Rng;
 pub(crate) enum Fault {
     /// A hub forwards heartbeats without increasing their age.
     AgesWrongly,
-    /// A slice of long work skips a peer: none of its letters arrive.
+    /// A slice of long work skips a peer: no letter about this peer arrives.
     SkipsInSlice,
     /// The next letter about the same peer overtakes a letter of a slice.
     OvertakesSlice,
@@ -42,7 +42,7 @@ pub(crate) enum Fault {
     LosesLineage,
     /// Meetings between shards are lost.
     LosesMeetings,
-    /// All meetings from other hubs are lost, with their repetitions.
+    /// All meetings from other hubs are lost, and so are their repetitions.
     LosesMeetingsForEver,
     LosesNowhere,
     LosesOpened,
@@ -114,7 +114,7 @@ impl Fault {
     }
 }
 
-/// Plants one kind of bug, at random opportunities, or none.
+/// Plants one kind of bug at random opportunities, or no bug.
 #[derive(Debug)]
 pub(crate) struct Saboteur {
     fault: Option<Fault>,

@@ -165,7 +165,7 @@ impl World {
             || self.clients.iter().any(|c| c.peer == sender.peer && c.number() != from && remembered(c))
     }
 
-    /// Whether this session is open and has been the only session of its peer since that time.
+    /// Whether this session is open and has been the only session of its peer since the time `since`.
     fn is_still_there(&self, session: usize, since: Duration) -> bool {
         let here = &self.clients[session];
         let gone = |other: &super::clients::Client| other.ended.is_some_and(|(_, forgotten)| forgotten < since);
@@ -208,7 +208,7 @@ impl World {
                 *failed.entry((signal.from, signal.kind.to_owned(), signal.target)).or_default() += 1;
             }
             if !signal.wants_receipt && signal.written && !self.plan.calm {
-                // In a run with faults, the sender's hub may not have learned that the signal was delivered.
+                // In a run with faults, the outcome `delivered` may be lost on its way to the sender's hub.
                 *failed.entry((signal.from, signal.kind.to_owned(), signal.target)).or_default() += 1;
             }
         }

@@ -228,7 +228,7 @@ impl World {
         for client in self.those(|c| (c.hub, c.life) == (hub, life) && c.phase != Phase::Ended) {
             self.forget(client);
         }
-        // Either the neighbours' sockets end soon, or the neighbours receive no notice until a timeout.
+        // Either the neighbours' sockets end soon, or the neighbours notice nothing until a timeout.
         let silent = self.rng.one_in(4);
         for link in 0..self.links.len() {
             let there =

@@ -210,7 +210,7 @@ impl World {
             | Event::Waited { .. } => return None,
         };
         let thaw = self.hubs[hub].frozen_until.filter(|&thaw| thaw > self.now)?;
-        // Usually, frames that arrived during the stop are read before timers fire.
+        // When a stopped process continues, it usually reads the frames that arrived meanwhile before its timers fire.
         let late = matches!(event, Event::Timer { .. }) && !self.rng.one_in(8);
         Some(if late { thaw + self.up_to(20_000) + Duration::from_micros(1) } else { thaw })
     }

@@ -128,8 +128,8 @@ impl Oracle {
         }
     }
 
-    /// Checks a message that the router sends to a session. Returns the epoch of the session's view. The caller passes
-    /// this epoch to `heard` when the message arrives.
+    /// Checks a message that the router sends to a session. Returns the epoch of the session's view. The caller must
+    /// pass this epoch to `heard` when the message arrives.
     pub(crate) fn said(&mut self, sid: Sid, heard: &Heard) -> u64 {
         let Some(client) = self.sessions.get_mut(&sid) else {
             // `connected` precedes the admission.
@@ -246,7 +246,7 @@ impl Oracle {
         }
         for (peer, waiting) in &self.waiting {
             if !self.live.contains_key(peer) {
-                wrong.push(format!("{:?} waits for an id that no session holds", waiting.sid));
+                wrong.push(format!("{:?} waits for an id that no session has", waiting.sid));
             }
         }
         if let Some(sid) = due.retire {

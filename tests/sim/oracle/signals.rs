@@ -262,7 +262,7 @@ impl Signals {
         }
     }
 
-    /// Checks that each sender has the receipt of every signal whose outcome is known. Must be called only while
+    /// Checks that senders have received a receipt for every signal whose outcome is known. Must be called only while
     /// nothing is in flight.
     pub(super) fn nothing_moves(&self, here: impl Fn(Sid) -> bool) -> Vec<String> {
         let is_owed = |signal: &Signal| {
