@@ -67,7 +67,7 @@ fn a_slow_reader_is_kept_until_it_stops_reading() {
     fill(&mut sender, 1, 60, 50_000);
     let (done, wait) = std::sync::mpsc::sync_channel(1);
     let sender = keep_alive(sender, wait);
-    // For three times PEER_TIMEOUT_MS, the client reads slowly (a tenth of its queue in all) and answers no pings.
+    // For three times PEER_TIMEOUT_MS, the client reads slowly (less than a quarter of its queue) and answers no pings.
     let begun = Instant::now();
     let mut buffer = [0; 1600];
     while begun.elapsed() < Duration::from_millis(4500) {
@@ -110,8 +110,8 @@ fn data_left_in_the_kernel_counts_as_unread() {
     let slow = Client::narrow(&hub, 1, "n");
     let mut sender = Client::join(&hub, 2, "n");
     sender.hear_type("peer-discovered");
-    // The receive buffer of the client's kernel holds a part of this data. The rest fits into the send buffer of the
-    // hub's kernel, so nothing stays in the hub's own queue.
+    // A part of this data fits into the receive buffer of the client's kernel. The other part fits into the send buffer
+    // of the hub's kernel, so nothing stays in the hub's own queue.
     fill(&mut sender, 1, 1, 12_000);
     let (done, wait) = std::sync::mpsc::sync_channel(1);
     let sender = keep_alive(sender, wait);
@@ -150,8 +150,8 @@ pub fn pings_overtake_queued_messages() {
             other => panic!("{other:?}"),
         }
     }
-    // The client receives a ping after the bytes that the kernel had already accepted and the rest of one message. The
-    // ping overtakes all other queued messages.
+    // The kernel had already accepted some bytes, and one message may have been partly written. The client receives the
+    // ping right after these, before all other queued messages.
     assert!(ping < Some(10) && pong < Some(10), "{ping:?} {pong:?} of 60");
 }
 

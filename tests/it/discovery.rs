@@ -19,7 +19,7 @@ struct Peer {
 
 impl Peer {
     fn join(hub: &Hub, n: u32) -> Self {
-        // The factor spreads the ids like random ones. Consecutive numbers would all be close to each other.
+        // The factor spreads the ids like random ids. Ids of consecutive numbers would all be close to each other.
         let client = Client::join(hub, n.wrapping_mul(0x9e37_79b1), "n");
         let mut peer = Self { client, known: BTreeSet::new() };
         peer.listen();

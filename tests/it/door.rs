@@ -142,8 +142,7 @@ fn a_page_of_another_origin_is_refused_with_its_origin_in_the_answer() {
             assert_eq!(status(&with(path, &format!("Origin: {origin}\r\n"))), "403", "{origin}");
         }
     }
-    // The hub checks the origin first: a request that also has no token, and a request for a link, get the same
-    // refusal.
+    // The hub checks the origin first. So a request without a token, and a request for a link, get the same refusal.
     let refused = handshake(&[("Origin", "Origin: https://evil.example\r\n")]);
     assert_eq!(status(&hub.http(&refused)), "403");
     let answer = hub.http(&refused.replace("Host: hub", "Host: hub\r\nSec-WebSocket-Protocol: peerpigeon-mesh.1"));
@@ -321,8 +320,8 @@ fn requests_must_have_exactly_one_host() {
         ("Host: hub\r\nHost: hub\r\n", "400"),
         ("Host: a b\r\n", "400"),
     ] {
-        // After an invalid request, the hub closes the connection without being asked, because a proxy may send the
-        // bytes of another client after it.
+        // After an invalid request, the hub always closes the connection, because a proxy may send the bytes of another
+        // client on the same connection.
         let connection = if expected == "200" { "Connection: close\r\n" } else { "" };
         let answer = hub.http(&format!("GET /livez HTTP/1.1\r\n{lines}{connection}\r\n"));
         assert_eq!(status(&answer), expected, "{lines}");
@@ -376,7 +375,7 @@ fn the_token_gives_access_to_names_of_networks() {
     assert!(names("", "") && names("&token=t", "") && names("", "Authorization: bearer t\r\n"));
 }
 
-/// A connection that sends many page requests at once waits for its own answers, but it does not delay any peer.
+/// A connection that sends many page requests at once must wait for its answers. It does not delay any peer.
 #[test]
 pub fn pipelined_page_requests_delay_only_their_connection() {
     use std::io::{Read, Write};
@@ -407,7 +406,7 @@ pub fn pipelined_page_requests_delay_only_their_connection() {
     assert_eq!((status(&hub.get("/livez")), status(&hub.get("/readyz"))), ("200", "200"));
     flood.shutdown(std::net::Shutdown::Both).unwrap();
     let (answered, renders) = (reader.join().unwrap(), hub.metric(r#"peerpigeon_page_renders_total{page="metrics"}"#));
-    // The hub answers a burst of requests, and then 20 per second. It does not even read the other requests.
+    // The hub answers a burst of requests, and then 20 requests per second. It leaves the other requests unread.
     assert!((20..=150).contains(&answered), "{answered} answers");
     assert!((1.0..=50.0).contains(&renders), "{renders} renders");
     // A signal that waited for the answers to all 200 requests would take nine seconds.
@@ -425,7 +424,7 @@ fn a_flood_of_page_requests_is_refused_with_429() {
     for stream in &mut flood {
         stream.write_all(b"GET /health HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n").unwrap();
     }
-    // During the flood, the hub answers probes, and requests at ADMIN_PORT do not wait for the requests at PORT.
+    // During the flood, the hub answers probes at PORT, and it answers requests at ADMIN_PORT without a delay.
     assert_eq!((status(&hub.get("/livez")), status(&hub.get("/readyz"))), ("200", "200"));
     let public = hub.address.port();
     hub.address.set_port(port.parse().unwrap());

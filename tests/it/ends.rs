@@ -16,7 +16,7 @@ pub fn a_reset_is_announced_at_once() {
     c.hear_type("peer-discovered");
     a.hear_type("peer-discovered");
     c.raw(&frame(8, &[0x03, 0xe8]));
-    // `c` may have received both events of peer 2: its shard may process the reset after the join of `c`.
+    // `c` may have received both events of peer 2, because its shard may process the reset after the join of `c`.
     assert_eq!(c.closed(), (1000, String::new()));
     assert_eq!(c.next(), Heard::End);
     assert_eq!(a.hear()["data"]["reason"], "client-closed");
@@ -50,7 +50,7 @@ pub fn a_new_connection_replaces_one_that_does_not_answer() {
     // The first message arrives while the session is pending, and is held.
     let mut back = Client::open(hub.address, 2, &frame(1, br#"{"type":"announce","networkName":"n"}"#));
     // The ping proves that the second connection has reached its home shard. Without this wait, the third connection
-    // could reach it first, because different shards may accept the connections.
+    // could reach that shard earlier, because different shards may accept the connections.
     assert!(matches!(half_open.frame(), Heard::Ping(nonce) if nonce.len() == 8));
     let mut third = Client::open(hub.address, 2, b"");
     assert_eq!(third.closed(), (4009, "peer id in use".into()));

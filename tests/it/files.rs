@@ -1,4 +1,4 @@
-//! Tests with few file descriptors: peers must leave enough of them for links and operators.
+//! Tests of hubs with few file descriptors: peers must leave enough descriptors for links and operators.
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
@@ -55,7 +55,7 @@ fn peers_cannot_take_the_file_descriptors_of_probes_and_links() {
     other.metric_becomes("peerpigeon_mesh_hubs", |hubs| hubs == 1.0);
     assert!(hub.metric("process_open_fds") < 120.0);
 
-    // When the crowd has left, a peer is admitted.
+    // When these connections have ended, a peer is admitted.
     drop((inside, knocking));
     hub.metric_becomes("peerpigeon_connections", |n| n == 0.0);
     hub.address = peers;

@@ -100,8 +100,8 @@ fn connections_without_a_request_are_bounded_per_address() {
 
 #[test]
 fn connections_have_a_rate_per_address_and_in_total() {
-    // In the second case, the rate of the address is high. But after a few connections the address is no longer quiet,
-    // so the total rate applies to it.
+    // In the second case, the rate limit per address is high. The total rate then applies, because after a few
+    // connections the address no longer counts as an address that rarely connects.
     let limits = [
         (("CONNECT_RATE_PER_ADDRESS", "2"), ("CONNECT_RATE", "0"), "address-rate"),
         (("CONNECT_RATE", "2"), ("CONNECT_RATE_PER_ADDRESS", "10"), "busy"),
@@ -111,8 +111,8 @@ fn connections_have_a_rate_per_address_and_in_total() {
         let mut hub = Hub::start(&[setting, other, ("SHARDS", "1"), ("ADMIN_PORT", &port)]);
         let Some(stream) = connect_from(FLOOD, hub.address) else { return };
         drop(stream);
-        // Even a slow machine opens these 60 connections faster than 2 per second. 60 is more than any burst plus the
-        // reserve for quiet addresses.
+        // Even a slow machine opens these 60 connections faster than 2 per second. 60 is more than the burst plus the
+        // reserve for addresses that rarely connect.
         let opened = (0..60).filter(|n| try_open(FLOOD, &hub, *n).is_some()).count();
         assert!((1..60).contains(&opened), "{opened} with {setting:?}");
         // An address that rarely connects is admitted in both cases.
@@ -254,8 +254,8 @@ fn a_flood_of_unfinished_requests_does_not_affect_others() {
     });
     let opened = opened.into_inner();
     assert!(opened > 1500, "{opened} connections are not a flood");
-    // The hub has refused most of the connections that the flood still holds. It has not closed any for its silence
-    // yet, because all of them are too young.
+    // The hub has refused most connections of the flood. It has not reached the time limit of an unfinished request for
+    // any of them, because all of them are too young.
     let end = Instant::now() + proto::limits::REQUEST_HEAD_TIMEOUT / 2;
     loop {
         let is_open = |stream: &mut TcpStream| {

@@ -2,18 +2,18 @@
 //!
 //! Observed behaviour of the real Go hub. It accepts links from other hubs, and dials the hubs in its BOOTSTRAP_HUBS:
 //!
-//! * The Go hub treats a hub that dialed it as a peer that announces `isHub`. It sends this hub the later announcements
-//!   of peers, their goodbyes and the ends of their connections, but no earlier announcements. It sends this hub's own
-//!   announcement back to it, and no other echoes.
+//! * The Go hub treats a hub that dialed it as a peer that announces `isHub`. It sends the dialing hub all later
+//!   announcements, goodbyes and disconnects of peers, but no earlier announcements. It echoes the dialing hub's
+//!   announcement of itself, and no other message.
 //! * When the Go hub dials, it announces itself and then its peers, without their data. It also sends later
-//!   announcements, but never goodbyes or ends of connections. It echoes each announcement that it receives, once.
-//! * The Go hub forwards the announcement of a peer to its other hubs and to its own peers, once per run of the
-//!   program.
+//!   announcements, but never goodbyes or disconnects. It echoes each announcement that it receives once.
+//! * The Go hub forwards the announcement of a peer to its other hubs and to its own peers, but only once while its
+//!   process runs.
 //! * The Go hub sends a signal with an unknown target to all its hubs, including the hub from which the signal arrived.
 //!   It drops the signal if it has received the same signal from the same connection before. A signal from a hub that
 //!   it dialed goes only to its own peers.
-//! * The Go hub dials one second after its start. It dials again five seconds after a link has ended or failed, at most
-//!   ten times per run of the program.
+//! * The Go hub dials one second after its start. It dials again five seconds after a link has ended or failed, but at
+//!   most ten times while its process runs.
 
 #![allow(clippy::disallowed_types, reason = "one thread per connection is enough for the scripted program")]
 
@@ -152,7 +152,8 @@ impl Drop for Go {
     }
 }
 
-/// Whether the hub serves pages. An open port proves nothing: the real hub opens it briefly to check that it is free.
+/// Whether the hub serves pages. An open port is no proof that the hub is ready: the real Go hub opens its port briefly
+/// to check that the port is free.
 fn is_healthy(address: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(address) else { return false };
     let mut answer = String::new();

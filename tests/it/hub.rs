@@ -15,7 +15,7 @@ pub struct Hub {
     child: Child,
     pub address: SocketAddr,
     log: mpsc::Receiver<String>,
-    /// Log lines from before the hub listened.
+    /// The log lines that the hub wrote before it listened.
     pub before_start: Vec<String>,
     /// The log line with the address at which the hub listens.
     pub started: String,

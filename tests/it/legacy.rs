@@ -1,4 +1,5 @@
-//! Tests of links with Go hubs. Some use real Go hubs; in the others, the test itself sends the frames of a Go hub.
+//! Tests of links with Go hubs. Some tests start Go hubs. In all other tests, the test itself sends the frames of a Go
+//! hub.
 
 mod go_hub;
 
@@ -164,7 +165,8 @@ fn peers_of_a_go_hub_are_known_in_the_whole_mesh() {
     go.hears_signal("offer", 3, 7, DATA);
     go.passes("answer", 7, 3, DATA);
     hears_signal(&mut c, "answer", 7, 3, DATA);
-    // A peer can move from the Go hub to this mesh without a goodbye. When it then leaves, nobody knows it any more.
+    // A peer can move from the Go hub to this mesh without a goodbye. When it then leaves, no other peer knows it any
+    // more.
     let moved = Client::join(&two, 7, "n");
     hears_leave(&mut c, 7, "moved");
     hears_of(&mut c, 7, None);

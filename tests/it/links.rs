@@ -75,7 +75,7 @@ fn a_hub_without_links_refuses_links_with_a_reason() {
 }
 
 #[test]
-fn links_require_the_token_of_hubs_not_that_of_peers() {
+fn links_require_mesh_token_and_refuse_auth_token() {
     let hub = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", "hubs-only"), ("AUTH_TOKEN", "peers-only")]);
     for token in ["", "peers-only", "hubs-onl", "hubs-only2"] {
         let refused = answer(&hub, MESH, token);

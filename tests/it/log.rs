@@ -12,7 +12,7 @@ use crate::client::{Client, frame};
 use crate::hub::{DEADLINE, Hub, command};
 use crate::ports::free_port;
 
-/// A hub whose log the test does not read. Therefore the test cannot read the hub's port in the log, and chooses it.
+/// A hub whose log the test does not read. Because the hub logs its port, the test must choose the port.
 struct Silent {
     child: Child,
     address: SocketAddr,
@@ -24,7 +24,8 @@ fn start(stderr: Stdio, env: &[(&str, &str)]) -> Silent {
     let own = [("HOST", "127.0.0.1"), ("PORT", &port), ("SHARDS", "2"), ("MAX_CONNECTIONS", "3"), ("DRAIN_SECS", "3")];
     let child = command(&own).envs(env.iter().copied()).stderr(stderr).spawn().unwrap();
     let end = Instant::now() + DEADLINE;
-    // An open port is not enough: the hub listens before it can handle signals. It answers requests only after that.
+    // The hub listens before it can handle signals of the system, and answers requests only after that. So an open port
+    // does not prove that the hub is ready.
     let answer = || {
         let mut stream = TcpStream::connect(address)?;
         write!(stream, "GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")?;
@@ -45,8 +46,8 @@ fn join(address: SocketAddr, n: u32, network: &str) -> Client {
 }
 
 impl Silent {
-    /// Checks that two peers reach each other, that the full hub refuses further peers (and logs each refusal), and
-    /// that the hub exits with 0 after SIGTERM.
+    /// Checks that two peers reach each other, that the full hub refuses further peers, and that the hub exits with 0
+    /// after SIGTERM. The hub logs each refusal.
     fn serves_and_drains(mut self, what: &str) {
         let mut a = join(self.address, 1, "n");
         let mut b = join(self.address, 2, "n");

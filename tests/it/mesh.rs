@@ -11,7 +11,7 @@ pub use crate::ports::free_port;
 
 pub const TOKEN: &str = "of-the-mesh";
 
-/// Returns a port that was free a moment ago.
+/// Returns the URLs of hubs at these ports, in the form of BOOTSTRAP_HUBS.
 fn urls(ports: &[u16]) -> String {
     ports.iter().map(|port| format!("ws://127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
 }
@@ -52,7 +52,7 @@ pub fn mesh(count: usize, env: &[(&str, &str)]) -> Vec<Hub> {
     hubs
 }
 
-/// Starts a chain: every hub gets the URL of the one before it.
+/// Starts a chain: every hub gets the URL of the previous hub.
 pub fn chain(count: usize, env: &[(&str, &str)]) -> Vec<Hub> {
     let mut hubs: Vec<Hub> = Vec::new();
     for _ in 0..count {
@@ -65,7 +65,7 @@ pub fn chain(count: usize, env: &[(&str, &str)]) -> Vec<Hub> {
 
 pub fn settled(hubs: &[Hub]) {
     for (n, hub) in hubs.iter().enumerate() {
-        eventually(&format!("hub {n} knows the others"), || live_hubs(hub) == hubs.len() as u64 - 1);
+        eventually(&format!("hub {n} knows all other hubs"), || live_hubs(hub) == hubs.len() as u64 - 1);
     }
 }
 
@@ -192,7 +192,8 @@ fn a_frozen_hub_does_not_disturb_the_others_and_recovers() {
     let mut c = Client::join(&hubs[2], 3, "n");
     assert_eq!((discovered(&mut a), discovered(&mut b)), (id(3), id(3)));
     hubs[2].signal("-STOP");
-    // The signals to the third hub fill all buffers between the hubs. They must not delay signals to the second hub.
+    // The signals to the frozen third hub fill all buffers on the way to it. They must not delay signals to the second
+    // hub.
     let data = format!("{:?}", "x".repeat(60_000));
     for round in 0..400 {
         a.offer(&id(3), "n", &data, "");

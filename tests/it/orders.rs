@@ -169,8 +169,8 @@ fn a_wrong_token_is_answered_late_and_does_not_block_the_right_one() {
         guessing.push(stream);
     }
     assert_eq!(status(&post(&hub, "/admin/undrain", &right, "")), "200");
-    // They also exhaust the rate limit for pages of their address, and the common rate limit of all clients without a
-    // token. A slow machine needs more than one attempt, because the limits recover between the requests.
+    // These clients also exhaust the rate limit for pages of their address, and the common rate limit of all clients
+    // without a token. A slow machine needs more than one attempt, because the limits recover between the requests.
     let mut flood = |requests: u32| {
         for _ in 0..requests {
             let mut stream = TcpStream::connect(hub.address).unwrap();
@@ -245,7 +245,7 @@ fn peers_that_are_not_yet_closed_stay_when_the_drain_ends() {
         peer.say(r#"{"type":"ping"}"#);
         peer.hear_type("pong");
     }
-    // A signal stops a hub during an operator's drain just as it stops any other hub.
+    // A signal of the system stops a hub during an operator's drain, as at any other time.
     order(&hub, "drain", "secs=600");
     hub.signal("-TERM");
     hub.logged("server_draining");
@@ -338,8 +338,8 @@ fn health_without_the_token_shows_only_that_the_hub_runs() {
     assert_eq!(brief["memory"]["heapUsed"], 0);
     assert_eq!((&full["connections"], &full["peers"], &brief["status"]), (&1.into(), &1.into(), &"healthy".into()));
 
-    // The short answer reveals that a token is wrong. Therefore it is delayed like a refusal, and the connection
-    // closes.
+    // The short answer shows a client that its token is wrong. Therefore the hub delays this answer like a refusal, and
+    // closes the connection.
     let began = Instant::now();
     let request = "GET /health HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer guess\r\n\r\n";
     let answers = hub.http(&request.repeat(2));

@@ -1,7 +1,7 @@
 //! Tests of panics: a panic in a parser ends only its session; any other panic ends the process with its own exit code
 //! and a last log line.
 //!
-//! An environment variable plants the panics; only debug builds read it.
+//! An environment variable plants the panics. Only debug builds of the hub read this variable.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -24,7 +24,7 @@ fn planted(place: &str, env: &[(&str, &str)]) -> Hub {
     Hub::start(&[&own, env].concat())
 }
 
-/// Connects as peer `n` and announces. `None` if the hub has ended.
+/// Connects as peer `n` and announces itself. Returns `None` if the hub has ended.
 fn joins(address: SocketAddr, n: u32) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(address).ok()?;
     let announce = frame(1, br#"{"type":"announce"}"#);
@@ -33,7 +33,7 @@ fn joins(address: SocketAddr, n: u32) -> Option<TcpStream> {
 }
 
 /// Checks that the planted panic at `place` ends the hub, and that the log names the thread and the turn. `turn` is
-/// `None` for code that does not run in turns: no guard logs a turn there.
+/// `None` for code that does not run in turns, because no guard logs a turn there.
 fn ends(mut hub: Hub, place: &str, thread: &str, turn: Option<&str>) {
     let (last, before) = hub.logged_after("\"hub_failed\"");
     // The hub may panic while it still logs its start.
@@ -172,7 +172,7 @@ fn a_panic_in_a_connection_to_redis_only_makes_the_bridge_reconnect() {
     assert_eq!(hub.wait().code(), Some(0));
 }
 
-/// The process ends although its log is not read, and the log contains the reason when it is read later.
+/// The process ends even if nothing reads its log. When the log is read later, it contains the reason.
 #[test]
 fn a_stalled_log_does_not_delay_the_end_after_a_panic() {
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));

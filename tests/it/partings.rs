@@ -127,7 +127,7 @@ pub fn signals_arrive_while_their_sender_is_present(here: &Hub, there: &Hub, eve
         }
         drop(client);
     }
-    // No signal is in flight when each signal that the hub has read has its outcome.
+    // When each signal that the hub has read has an outcome, no signal is in flight.
     let series = r#"peerpigeon_messages_total{direction="in",type="offer"}"#;
     let read = here.metric_becomes(series, |read| read >= sent as f64 && outcomes(here) == read);
     observer.say(r#"{"type":"ping"}"#);

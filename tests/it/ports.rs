@@ -1,4 +1,4 @@
-//! Ports for programs that are started with a port, and not with port 0.
+//! Free ports, for programs that must be started with a certain port instead of port 0.
 
 use std::net::TcpListener;
 use std::sync::LazyLock;
@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// connection of another test occupies one of these ports before the program listens.
 const RANGE: (u16, u16) = (16_000, 16_000);
 
-/// A port at which no program listens. Each call in this process returns another port, until all have been returned.
+/// A port at which no program listens. Each call in this process returns another port, until all ports have been
+/// returned.
 pub fn free_port() -> u16 {
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
         // Test programs that run at the same time begin at different ports.

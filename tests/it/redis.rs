@@ -147,7 +147,8 @@ fn hubs_with_one_redis_and_no_links_form_one_mesh() {
     a.hears_nothing();
 }
 
-/// Presence and signals use different channels. A leave must wait for the signals before it.
+/// Presence and signals use different channels. A hub must process a leave only after the signals that were sent before
+/// it.
 #[test]
 fn signals_over_redis_arrive_while_their_sender_is_present() {
     let redis = Redis::start(free_port());
@@ -230,7 +231,7 @@ fn replayed_frames_do_not_revive_a_hub() {
     ended.signal("-KILL");
     assert_eq!(a.hear()["data"]["reason"], "hub-lost");
     drop(b);
-    // The first hub has received all these frames before. The hub started here has not.
+    // The first hub has received all these frames before. The new hub, which starts here, has not.
     let recorded = recording.stop(&redis);
     hubs.push(bridged(&redis.url()));
     settled(&hubs);
@@ -238,7 +239,7 @@ fn replayed_frames_do_not_revive_a_hub() {
     assert_eq!((discovered(&mut a), discovered(&mut c)), (id(3), id(1)));
     let began = Instant::now();
     let metric = |hub: &Hub| hub.metric("peerpigeon_redis_one_way_hubs");
-    // The frames are published again until both hubs report a hub that sends frames and answers none.
+    // The frames are published again until both hubs report a hub that sends frames but does not answer.
     while hubs.iter().any(|hub| metric(hub) == 0.0) {
         assert!(began.elapsed() < DEADLINE, "the hubs did not report the silent hub");
         redis.publish(&recorded);

@@ -176,17 +176,17 @@ fn a_secret_is_valid_at_every_hub_of_the_mesh() {
     second.hear_type("peer-discovered");
     assert_resumes(&hubs[0], "resumed", 1.0);
     assert_eq!(hubs[1].metric("peerpigeon_resumes_total{outcome=\"resumed\"}"), 0.0);
-    // The replaced client cannot take the id back at any hub.
+    // The replaced client cannot take the id back, at whatever hub it connects.
     let mut again = open(&hubs[2], 7, Some(&secret));
     answers(&mut second);
     assert_eq!(again.closed(), (4009, "peer id in use".to_owned()));
-    // A client returns before a hub has noticed that its connection is dead.
+    // The client returns before the hub has noticed that the old connection is dead.
     let (_third, _) = connect(&hubs[0], 7, Some(&next));
     assert_eq!(second.frame(), Heard::Close(4001, "replaced".to_owned()));
 }
 
-/// An attacker with a secret could guess a short token from it. With a short token, each hub therefore uses its own
-/// random key.
+/// With a resume secret, an attacker could find out a short token by guessing. With a short token, each hub therefore
+/// uses its own random key.
 #[test]
 fn with_a_short_token_a_secret_is_valid_only_at_its_own_hub() {
     let hubs = mesh::mesh(2, &[("MESH_TOKEN", "short")]);

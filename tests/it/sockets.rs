@@ -53,7 +53,7 @@ fn a_hub_uses_the_sockets_of_its_supervisor() {
         drop((first, others));
         assert_eq!(hub.wait().code(), Some(0));
 
-        // The sockets stay open: a client that connects now waits for the next hub.
+        // The sockets stay open after the end of the hub: a client that connects now waits for the next hub.
         let address = peers.local_addr().unwrap();
         let waiting = std::thread::spawn(move || Client::open(address, 50, b""));
         let mut command = handed(&[&peers]);

@@ -40,7 +40,7 @@ pub fn a_drain_notifies_every_peer_and_exits_with_0() {
                 }
             }
             if last_slot - *slot < 700 {
-                // The last peer leaves so shortly after this one that it may not receive this leave.
+                // The last peer leaves so soon after this peer that it may not receive the leave.
                 continue;
             }
             // The hub still relays messages that the peer sends after the close frame.
@@ -71,7 +71,7 @@ fn a_drain_is_spread_over_its_whole_time() {
             .map(|peer| {
                 let go_away = peer.hear_type("go-away");
                 let [slot, back] = ["closeInMs", "reconnectInMs"].map(|field| go_away["data"][field].as_u64().unwrap());
-                // A hub without other hubs asks its peers to reconnect half a second or more after the end of its
+                // A hub without other hubs asks its peers to reconnect at least half a second after the end of its
                 // drain.
                 assert!((secs * 1000 + 500..=secs * 1500 + 1001).contains(&(slot + back)), "{slot} + {back}");
                 assert_eq!(peer.closed().0, 1012);
@@ -117,7 +117,8 @@ fn a_drain_without_peers_ends_at_once() {
 #[test]
 fn every_stop_signal_starts_a_drain() {
     for (signal, number) in [("-TERM", 15), ("-INT", 2), ("-QUIT", 3), ("-HUP", 1)] {
-        // A hub inherits ignored signals, and keeps ignoring SIGQUIT and SIGHUP. These tests may run under nohup(1).
+        // A hub that is started with SIGQUIT or SIGHUP ignored continues to ignore this signal. That can be the case
+        // here, because these tests may run under nohup(1).
         if peerpigeon::telemetry::process::ignores(number) && number != 2 {
             continue;
         }

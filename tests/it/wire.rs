@@ -139,7 +139,7 @@ fn runtime() -> &'static Handle {
 /// Returns an address whose connections are forwarded with TLS to the hub at `to`.
 pub fn lay(to: SocketAddr) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // The proxy's buffers are small. So unread data stays in the hub instead of in the proxy.
+    // The proxy's buffers are small, so unread data stays in the hub instead of in the proxy.
     SockRef::from(&listener).set_send_buffer_size(4096).unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
