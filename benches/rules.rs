@@ -202,7 +202,7 @@ fn letters(c: &mut Criterion) {
         let mut shard = Shard::with(1, 2, there.iter().copied().take(members));
         let letter = joined(here[0]);
         group.throughput(Throughput::Elements(members as u64));
-        // The first announcement is a join, later ones are updates. All members receive both.
+        // The first announcement is a join, and later announcements are updates. All members receive all of them.
         group.bench_function(BenchmarkId::new("an announcement from another shard", members), |b| {
             b.iter_batched(|| letter.clone(), |letter| shard.input(Input::Letter(letter)), BatchSize::SmallInput);
         });

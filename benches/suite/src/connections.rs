@@ -54,8 +54,9 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
-    /// The allocators of hub and baseline return free memory within ten seconds. After a shorter rest, the memory would
-    /// still include what a burst of announcements needed, which depends on the load of the machine.
+    /// The allocators of hub and baseline return free memory to the system within ten seconds. After a shorter rest,
+    /// the measured memory would include free memory of a burst of announcements, whose amount depends on the load of
+    /// the machine.
     pub(crate) fn new(quick: bool) -> Self {
         let [there, gone] = if quick { [3, 5] } else { [15, 30] };
         Self { there: Duration::from_secs(there), gone: Duration::from_secs(gone) }

@@ -38,7 +38,7 @@ pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures
     let letters = [letters_a_message(&same, middle - before), letters_a_message(&cross, after - middle)];
     if letters[0] > 0.1 || letters[1] < 0.5 {
         return Err(io::Error::other(format!(
-            "letters per message: {letters:.2?}: the pairs are on other shards than expected"
+            "{letters:.2?} letters per message: the pairs are on other shards than expected"
         )));
     }
     Ok(Figures::from([
@@ -54,7 +54,7 @@ pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures
 }
 
 /// The home shard of each peer: the shard that has one more session after the peer connected. Hubs draw random keys at
-/// the start, so homes cannot be computed.
+/// the start, so the generator cannot compute home shards.
 fn homes(server: &Server) -> io::Result<Vec<usize>> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let mut swarm = Swarm::new()?;

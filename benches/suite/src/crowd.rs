@@ -48,7 +48,8 @@ impl Hearing {
         }
         let of = |peer: usize| self.announced[peer];
         let since = if self.is_hub { of(subject).max(of(observer)) } else { of(subject) };
-        // The clock is read for each message, so that the time counts for which the message waited for the generator.
+        // The clock is read again for each message, so the delay includes the time for which earlier messages occupied
+        // the generator.
         self.lag.saturating_record(since.map_or(0, |since| since.elapsed().as_micros() as u64));
     }
 

@@ -11,7 +11,7 @@ use crate::swarm::Swarm;
 /// Maximum number of joins that are awaited together. A tenth of all joins must be a multiple of this number.
 const CHUNK: usize = 50;
 
-/// If no message arrives for this time, all messages have arrived: it is longer than any delay of a hub.
+/// If no message arrives for this time, all messages have arrived, because no delay of a hub is as long.
 const QUIET: Duration = Duration::from_millis(60);
 
 /// `peers` peers join, then one in twenty leaves.

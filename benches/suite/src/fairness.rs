@@ -1,7 +1,8 @@
-//! A quiet pair during a flood: at the flood's own hub, and at another hub on the same core.
+//! The latency of a pair of peers that send little, while other clients flood the pair's hub or another hub on the same
+//! core.
 //!
-//! The core is equally busy in both cases. The additional delay at the flood's own hub comes from the order in which
-//! the hub works.
+//! The core is equally busy in both cases. If the pair's latency is higher at the flood's own hub, the cause is the
+//! order in which that hub works.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -23,13 +24,13 @@ use crate::swarm::{Seat, Swarm};
 /// The places of the flood.
 pub(crate) const PLACES: [&str; 3] = ["no flood", "flood here", "flood at another hub"];
 
-/// Messages of the quiet pair per second.
+/// Messages per second of the pair that sends little.
 const RATE: f64 = 200.0;
 
 /// Number of connections of a flood with several peers.
 const MANY: usize = 10;
 
-/// The number of a flood's first peer. The numbers of the quiet pair are smaller.
+/// The number of a flood's first peer. The two peers of the measured pair have smaller numbers.
 const FIRST: usize = 1000;
 
 /// The network of a flood.
@@ -60,7 +61,7 @@ pub(crate) enum Flood {
     Nobody,
     /// Requests for the metrics on persistent connections, without waiting for answers.
     Pages,
-    /// Requests for the playground's files, on the same kind of connections.
+    /// Requests for the playground's files on persistent connections, without waiting for answers.
     Files,
     /// Pings of the WebSocket protocol.
     Pings,
@@ -160,7 +161,8 @@ impl Flood {
 
     /// Floods the server until it receives a stop, and reports when it has begun.
     fn run(self, port: u16, begun: &SyncSender<()>, stop: &AtomicBool, sent: &AtomicU64) -> io::Result<()> {
-        // The generator of the pair uses the same core. With this lower priority of the flood, it runs first.
+        // The flood and the generator of the pair use the same core. The flood gets a lower priority, so that the
+        // pair's generator runs first.
         _ = rustix::process::nice(10);
         let (peers, senders) = self.peers();
         let mut swarm = Swarm::new()?;
@@ -338,7 +340,8 @@ pub(crate) fn run_linked(flood: Flood, setup: &Setup, window: Duration) -> io::R
     Ok(round)
 }
 
-/// Runs `measure` while a server receives a flood. Adds the load of the core to the figures.
+/// Runs `measure` while a server receives a flood. Adds the flood's rate, and the cores that the server used, to the
+/// figures.
 fn beside(flood: Flood, server: &Server, measure: impl FnOnce() -> io::Result<Figures>) -> io::Result<Figures> {
     let (begun, begins) = sync_channel(1);
     let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

@@ -111,7 +111,7 @@ impl Frames {
             self.partial.drain(..taken);
         }
         if self.partial.is_empty() {
-            // Thousands of these buffers exist at the same time, so an idle one must own no memory.
+            // Thousands of these buffers exist at the same time, so an idle buffer must own no memory.
             self.partial = Vec::new();
         }
     }

@@ -118,7 +118,7 @@ impl Cpu {
     }
 }
 
-/// CPU time from the scheduler's statistics, or from ticks if the kernel keeps no statistics.
+/// CPU time from the scheduler's statistics, or from ticks if the kernel has no such statistics.
 fn thread_ns(task: &Path) -> io::Result<u64> {
     if let Ok(text) = std::fs::read_to_string(task.join("schedstat"))
         && let Some(ns) = text.split(' ').next().and_then(|field| field.parse().ok())

@@ -50,7 +50,7 @@ enum What {
         #[arg(long, default_value_t = 2)]
         workers: usize,
     },
-    /// Run yardstick and hub in turn, for three sizes and 1 and 16 messages in flight: medians and ratios
+    /// Run yardstick and hub in turn, with three sizes and 1 and 16 messages in flight, and print medians and ratios
     Ratio {
         #[arg(long, default_value_t = 3)]
         runs: usize,
@@ -63,7 +63,7 @@ enum What {
         #[command(flatten)]
         talk: Talk,
     },
-    /// Run pairs that send offers back and forth once, and print a line of JSON
+    /// Measure pairs that send offers back and forth, and print a line of JSON
     Relay {
         #[arg(long, default_value = "hub")]
         server: Kind,
@@ -76,12 +76,12 @@ enum What {
         #[command(flatten)]
         talk: Talk,
     },
-    /// Run all scenarios, or some, and print a table
+    /// Run all or some scenarios, and print a table
     Suite {
-        /// Smaller crowds and one round, as a smoke test
+        /// Use fewer peers and only one round, as a smoke test
         #[arg(long)]
         quick: bool,
-        /// Only scenarios whose name contains one of these words, separated by commas
+        /// Run only scenarios whose name contains one of these words, separated by commas
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
         /// Number of rounds of each scenario
@@ -202,7 +202,7 @@ fn suite(
     let machine = machine::description();
     let setup = Setup::new(hub, 1)?;
     if !setup.spin {
-        eprintln!("only one core: servers and generator share it. Ratios are still meaningful, latencies are not.");
+        eprintln!("only one core: servers and generator share it. Ratios are still meaningful, but latencies are not.");
     }
     let (mut done, mut table, mut failed) = (Vec::<Done>::new(), String::new(), 0);
     for case in suite::cases(&setup, size) {

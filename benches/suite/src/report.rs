@@ -23,7 +23,7 @@ pub(crate) struct Column {
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) name: String,
-    /// The compared servers. The middle one is compared with the two others.
+    /// The compared servers. The table compares the middle server with each of the two others.
     pub(crate) servers: &'static [&'static str; 3],
     pub(crate) columns: &'static [Column],
     pub(crate) rounds: Vec<Round>,

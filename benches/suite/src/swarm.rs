@@ -29,9 +29,9 @@ pub(crate) struct Conn {
     upgraded: bool,
     /// Finds frames while messages are only counted.
     pub(crate) scan: Scan,
-    /// Extracts frames with their payloads, while messages are read. Before that, this field holds the bytes of the
-    /// answer to the request.
+    /// Extracts frames with their payloads, while messages are read.
     frames: Frames,
+    /// The received part of the answer to the handshake request.
     answer: Vec<u8>,
     unsent: Vec<u8>,
     connected: bool,
@@ -151,8 +151,8 @@ impl Swarm {
         self.conns.len()
     }
 
-    /// Waits until a connection is ready, for at most `timeout` (`None`: does not wait). Sends the bytes that could not
-    /// be sent before.
+    /// Waits until a connection is ready, for at most `timeout`; with `None`, does not wait. Sends bytes that the
+    /// sockets did not accept before.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
         self.events.clear();
@@ -262,8 +262,8 @@ impl Swarm {
         Ok(())
     }
 
-    /// Reads all available data and only counts texts, for scenarios with crowds. Must not be called while a message is
-    /// partly read.
+    /// Reads all available data and only counts text messages, for scenarios with many peers. Must not be called while
+    /// a message is partly read.
     pub(crate) fn count_texts(&mut self, timeout: Option<Duration>) -> io::Result<u64> {
         let mut ready = Vec::new();
         self.wait(timeout, &mut ready)?;

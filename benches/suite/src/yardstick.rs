@@ -16,8 +16,8 @@ use crate::message::KEY;
 /// Length of a read.
 const READ: usize = 64 * 1024;
 
-/// Maximum number of ready sockets per batch. In a single group, the data of a batch is copied to all members before it
-/// is written.
+/// Maximum number of ready sockets per batch. The data of a batch is copied for each target before it is written. So
+/// with one large group, this number bounds the memory.
 const BATCH: usize = 64;
 
 const LISTENER: u64 = u64::MAX;
