@@ -12,15 +12,15 @@ ARG BUILD_IMAGE=docker.io/library/rust:1.95-slim-trixie
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian13:nonroot
 
 FROM ${BUILD_IMAGE} AS build
-# The build of jemalloc needs make, and that of AWS-LC a C compiler.
+# The build of jemalloc needs make, and the build of AWS-LC needs a C compiler.
 RUN command -v make >/dev/null && command -v cc >/dev/null \
  || { apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make && rm -rf /var/lib/apt/lists/*; }
 WORKDIR /build
-# Backtraces keep names of functions. Line tables, four fifths of the file, are removed.
+# The file keeps the names of functions, for backtraces. Line tables, which would be four fifths of it, are removed.
 ENV CARGO_PROFILE_RELEASE_DEBUG=0 \
     CARGO_PROFILE_RELEASE_STRIP=debuginfo
-# BuildKit and buildah set TARGETARCH. On arm64 jemalloc would assume the builder's page size; 64 KiB works with all
-# kernels there.
+# BuildKit and buildah set TARGETARCH. On arm64, jemalloc would use the page size of the builder's kernel. The setting
+# for 64 KiB works with all kernels.
 ARG TARGETARCH
 
 # Builds only the dependencies, so that this layer is reused until Cargo.lock changes.

@@ -10,7 +10,7 @@ run *args:
 test:
     tests/run.sh
 
-# The gate.
+# Runs all checks that a commit must pass.
 ci:
     .ci/run
 

@@ -12,10 +12,10 @@ program=$(realpath "$1") out=$2
 rm -rf "$out"
 mkdir -p "$out/man" "$out/completions"
 "$program" man "$out/man"
-# Without -n, gzip would write the time into the file, and the same page would give different files.
+# Without -n, gzip would write the time into the file, so two builds would give different files.
 gzip -9 -n "$out"/man/*.1
 for shell in bash zsh fish; do "$program" completions $shell >"$out/completions/$shell"; done
-# Packages install programs to /usr/bin. /usr/local/bin belongs to the machine's administrator.
+# Packages install programs in /usr/bin, because /usr/local/bin is reserved for the machine's administrator.
 sed '1,/^$/d; s#/usr/local/bin/#/usr/bin/#' deploy/systemd/peerpigeon.service >"$out/peerpigeon.service"
 ! grep -q /usr/local "$out/peerpigeon.service"
 cat >"$out/peerpigeon.env" <<'ENV'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Provides the base images that Dockerfile and docker-compose.yml name. Builds stand-ins from Debian packages, or pulls
-# the images if PULL=1 is set. Cannot build Grafana, because Debian has no package of it. Prints the available images.
-# Needs root, podman and debootstrap.
+# the images if PULL=1 is set. The script cannot build Grafana, because Debian has no package of it. Prints the
+# available images. Needs root, podman and debootstrap.
 #
 #   tests/bases.sh [beginning of a name…]     for example gcr.io/distroless; default: all images
 set -euo pipefail

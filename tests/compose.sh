@@ -76,10 +76,10 @@ meet() { # the ports at which the two peers connect
   first=$(printf %040d "$RANDOM$RANDOM") second=$(printf %040d "1$RANDOM$RANDOM")
   peer --hub "ws://127.0.0.1:$1" --peer-id "$first" --network trial --listen 8s --json >"$work/first" &
   local one=$!
-  peer --hub "ws://127.0.0.1:$2" --peer-id "$second" --network trial --listen 8s --json >"$work/second" || fail "a peer at $2"
-  wait "$one" || fail "a peer at $1"
-  grep -q "$second" "$work/first" || fail "the peer at $1 has not discovered the one at $2"
-  grep -q "$first" "$work/second" || fail "the peer at $2 has not discovered the one at $1"
+  peer --hub "ws://127.0.0.1:$2" --peer-id "$second" --network trial --listen 8s --json >"$work/second" || fail "a peer cannot connect to $2"
+  wait "$one" || fail "a peer cannot connect to $1"
+  grep -q "$second" "$work/first" || fail "the peer at $1 has not discovered the peer at $2"
+  grep -q "$first" "$work/second" || fail "the peer at $2 has not discovered the peer at $1"
   echo "a peer at $1 and a peer at $2 have met"
 }
 ask() { # a query: prints its results, one number per line
@@ -114,7 +114,7 @@ for profile in ${*:-mesh redis-only load}; do
       soon 60 "each hub knows two others" says peerpigeon_mesh_hubs 2
       meet "$PUBLISH_HUB_1" "$PUBLISH_HUB_2"
       meet "$PUBLISH_BALANCER" "$PUBLISH_HUB_3"
-      HUBS_AT=ws://localhost:$PUBLISH_HUB_1,ws://localhost:$PUBLISH_HUB_3 tests/interop/run.sh none browser >"$work/browsers" 2>&1 || { tail -40 "$work/browsers"; fail "two browsers on two hubs"; }
+      HUBS_AT=ws://localhost:$PUBLISH_HUB_1,ws://localhost:$PUBLISH_HUB_3 tests/interop/run.sh none browser >"$work/browsers" 2>&1 || { tail -40 "$work/browsers"; fail "two browsers on two hubs do not connect"; }
       grep -E '^SKIP|talk to each other' "$work/browsers" | sort -u
       soon 60 "Prometheus evaluates the rules, and no alert fires" rules
       if [ -n "${DRAW:-}" ]; then "$DRAW" || fail "$DRAW"; fi
@@ -122,7 +122,7 @@ for profile in ${*:-mesh redis-only load}; do
       stopping=$!
       sleep 2
       meet "$PUBLISH_BALANCER" "$PUBLISH_HUB_2"
-      wait "$stopping" || fail "stop"
+      wait "$stopping" || fail "docker-compose cannot stop hub-1"
       code=$(podman ps -a --filter "name=${COMPOSE_PROJECT_NAME}_hub-1" --format '{{.ExitCode}}')
       [ "$code" = 0 ] || fail "a hub that is stopped exits with $code"
       echo "hub-1 drained and exited with 0, and no peer lost its connection"

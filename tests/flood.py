@@ -9,9 +9,9 @@ With --tls, the hub speaks TLS, and newcomers and peers use wss. Certificates ar
     target/release/peerpigeon --port 8443 --tls-cert crt.pem --tls-key key.pem & python3 tests/flood.py 127.0.0.1:8443 half-open --tls
 
 There are two kinds of flood, both from 127.0.0.2:
-    half-open   5,000 sockets that send half a request line (with --tls: half a ClientHello). A socket is replaced as
-                soon as the hub closes it, and after ten seconds at the latest
-    connects    10,000 connections per second, which the flood closes soon after it has opened them
+    half-open   5,000 sockets that send half a request line (with --tls, half a ClientHello). The flood replaces a
+                socket as soon as the hub closes it, or after ten seconds
+    connects    10,000 connections per second. The flood closes each connection soon after it has opened it
 
 During the flood, the program repeats three measurements every 50 ms: a newcomer from 127.0.0.3 connects as a peer, a
 probe from 127.0.0.1 requests /livez, and a peer sends a signal to another peer. These two peers have connected before
@@ -260,7 +260,7 @@ def main():
     slow = [name for name in ("newcomer", "livez") if max(times[name]) > options.limit or failures[name]]
     slow += ["inside"] if failures["inside"] else []
     if slow:
-        sys.exit(f"too slow, or failed: {', '.join(slow)}")
+        sys.exit(f"these measurements failed or were too slow: {', '.join(slow)}")
 
 
 if __name__ == "__main__":

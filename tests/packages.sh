@@ -103,7 +103,7 @@ if [ "$(id -u)" = 0 ] && command -v podman >/dev/null && command -v runc >/dev/n
   printf 'FROM scratch\nCOPY peerpigeon /peerpigeon\nENTRYPOINT ["/peerpigeon"]\n' >"$work/image/Dockerfile"
   podman build -q --isolation=chroot -t localhost/peerpigeon-empty "$work/image" >/dev/null
   said=$(podman run --rm --read-only --cap-drop=ALL localhost/peerpigeon-empty --version)
-  [ "$said" = "$("$program" --version)" ] || fail "in an empty container: $said"
+  [ "$said" = "$("$program" --version)" ] || fail "the program does not run in an empty container: $said"
   podman image rm localhost/peerpigeon-empty >/dev/null
   echo "the program runs in an empty container"
 else

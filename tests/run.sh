@@ -10,10 +10,10 @@
 #   tests/run.sh packages   the archive, npm packages and Debian package of a release, around a debug build
 #   tests/run.sh container  the image and docker-compose.yml, started with podman
 #
-# The suite rust runs alone, because it uses all cores. autobahn runs alone, because a server must close a connection
-# within one second there. Then the other suites run in parallel, because they mostly wait. fuzz has the lowest priority
-# and takes the time that they leave. The output of each suite is printed when it ends. At the end of the run, the last
-# lines of each failed suite are printed again.
+# The suite rust runs alone, because it uses all cores. autobahn runs alone, because it requires that a server closes a
+# connection within one second. Then the other suites run in parallel, because they mostly wait. fuzz has the lowest
+# priority and uses the CPU time that the other suites leave. The output of each suite is printed when it ends. At the
+# end of the run, the last lines of each failed suite are printed again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,8 +27,8 @@ for suite in $suites; do
       ;;
   esac
 done
-# The bench suite needs epoll and CPU affinity, which other systems do not have. The suites that test the workspace
-# select the same packages, so that the second one finds everything built.
+# The bench suite needs epoll and CPU affinity, which only Linux has. The suites that test the workspace select the same
+# packages, so that each package is built only once.
 workspace=--workspace
 [ "$(uname)" = Linux ] || workspace="--workspace --exclude peerpigeon-bench"
 logs=$(mktemp -d)

@@ -1,4 +1,5 @@
-"""Draws the dashboard from a Prometheus, where there is no Grafana: the same panels, the same queries. Says which found nothing.
+"""Draws the dashboard from a Prometheus, without Grafana, with the same panels and queries. Prints which panels have no
+data.
 
     draw.py PICTURE.png [minutes] [http://localhost:9090]     needs matplotlib
 """

@@ -3,7 +3,7 @@
 
     packaging/deb/build.py PROGRAM ARCHITECTURE OUT     such as target/…/peerpigeon amd64 dist
 
-Run packaging/prepare.sh first, with target/package as OUT: the list of assets names its files.
+Run packaging/prepare.sh first, with target/package as OUT, because the list of assets contains files of that folder.
 """
 
 import glob

@@ -3,9 +3,9 @@ Security Standard, and against each other.
 
     manifests.py KUBERNETES_VERSION… < built.yaml
 
-If GATEWAY_MODELS is a folder with the npm package @kubernetes-models/gateway-api, the script also checks the values of
-HTTPRoutes. Of HTTPRoutes, PodMonitors and PrometheusRules it checks only the names and types of fields. It cannot check
-the CEL rules of their CRDs, nor what a controller would refuse.
+In HTTPRoutes, PodMonitors and PrometheusRules, the script checks only the names and types of fields. If GATEWAY_MODELS
+is a folder with the npm package @kubernetes-models/gateway-api, it also checks the values of HTTPRoutes. It cannot
+check the CEL rules of their CRDs, and it cannot check whether a controller accepts the objects.
 """
 
 import json
@@ -105,7 +105,7 @@ def restricted(thing, pod):
     for volume in spec.get("volumes", []):
         kinds = set(volume) - {"name"}
         allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
-        check(kinds <= allowed, f"{at}: a volume of {kinds}")
+        check(kinds <= allowed, f"{at}: the standard does not allow a volume of {kinds}")
     for container in spec.get("initContainers", []) + spec["containers"]:
         at_container, own = f"{at} {container['name']}", container.get("securityContext", {})
         check(own.get("allowPrivilegeEscalation") is False, f"{at_container}: allowPrivilegeEscalation")
@@ -123,9 +123,9 @@ def restricted(thing, pod):
         check(own.get("readOnlyRootFilesystem") is True, f"{at_container}: readOnlyRootFilesystem")
         check(spec.get("automountServiceAccountToken") is False, f"{at_container}: automountServiceAccountToken")
         resources = container.get("resources", {})
-        check({"cpu", "memory"} <= set(resources.get("requests", {})), f"{at_container}: requests")
-        check("memory" in resources.get("limits", {}), f"{at_container}: limits of memory")
-        check(not re.search(r":latest$|^[^:@]+$", container["image"]), f"{at_container}: {container['image']} is no version")
+        check({"cpu", "memory"} <= set(resources.get("requests", {})), f"{at_container}: the requests lack cpu or memory")
+        check("memory" in resources.get("limits", {}), f"{at_container}: the limits lack memory")
+        check(not re.search(r":latest$|^[^:@]+$", container["image"]), f"{at_container}: the image {container['image']} has no version: add a tag other than latest, or a digest")
 
 
 def matches(selector, labels):
@@ -149,7 +149,7 @@ def itself(things):
     ports = {}
     for work in workloads:
         labels = work["spec"]["template"]["metadata"]["labels"]
-        check(matches(work["spec"]["selector"]["matchLabels"], labels), f"{name(work)} selects other pods")
+        check(matches(work["spec"]["selector"]["matchLabels"], labels), f"{name(work)} does not select its own pods")
         for container in work["spec"]["template"]["spec"]["containers"]:
             for port in container.get("ports", []):
                 ports[(name(work), port["name"])] = port["containerPort"]
@@ -158,18 +158,18 @@ def itself(things):
     accounts = {thing["metadata"]["name"] for thing in of("ServiceAccount")} | {"default"}
     for work in workloads:
         spec = work["spec"]["template"]["spec"]
-        check(spec.get("serviceAccountName", "default") in accounts, f"{name(work)}: its account")
+        check(spec.get("serviceAccountName", "default") in accounts, f"{name(work)}: its service account does not exist")
         for container in spec["containers"]:
             for source in container.get("envFrom", []):
-                check(source["configMapRef"]["name"] in configs, f"{name(work)}: ConfigMap {source}")
+                check(source["configMapRef"]["name"] in configs, f"{name(work)}: no such ConfigMap: {source}")
             for variable in container.get("env", []):
                 secret = variable.get("valueFrom", {}).get("secretKeyRef")
-                check(not secret or secret["name"] in secrets, f"{name(work)}: Secret {secret}")
+                check(not secret or secret["name"] in secrets, f"{name(work)}: no such Secret: {secret}")
             own = {port["name"] for port in container.get("ports", [])}
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                 ask = container.get(probe, {})
                 ask = ask.get("httpGet") or ask.get("tcpSocket")
-                check(not ask or ask["port"] in own, f"{name(work)}: {probe} asks at {ask}")
+                check(not ask or ask["port"] in own, f"{name(work)}: {probe} uses a port that the container does not have: {ask}")
     selected = lambda selector: [at for at, pod in pods.items() if matches(selector, pod["metadata"]["labels"])]
     for service in of("Service"):
         chosen = selected(service["spec"]["selector"])
@@ -177,33 +177,33 @@ def itself(things):
         # workload: the hubs that serve peers, or Redis.
         check(len(chosen) == 1 or (chosen and service["spec"].get("clusterIP") == "None"), f"{name(service)} selects {chosen}")
         for port in service["spec"]["ports"]:
-            check(all((at, port["targetPort"]) in ports for at in chosen), f"{name(service)}: port {port}")
+            check(all((at, port["targetPort"]) in ports for at in chosen), f"{name(service)}: its pods have no port {port}")
     for budget in of("PodDisruptionBudget"):
-        check(len(selected(budget["spec"]["selector"]["matchLabels"])) == 1, f"{name(budget)} selects no workload")
+        check(len(selected(budget["spec"]["selector"]["matchLabels"])) == 1, f"{name(budget)} does not select exactly one workload")
     for ingress in of("Ingress"):
         for rule in ingress["spec"]["rules"]:
             for path in rule["http"]["paths"]:
                 target = path["backend"]["service"]
                 found = [s for s in of("Service") if s["metadata"]["name"] == target["name"]]
                 names = [port["name"] for service in found for port in service["spec"]["ports"]]
-                check(target["port"]["name"] in names, f"{name(ingress)} leads to {target}")
+                check(target["port"]["name"] in names, f"{name(ingress)} leads to a Service or a port that does not exist: {target}")
     for route in of("HTTPRoute"):
         for rule in route["spec"]["rules"]:
             for target in rule["backendRefs"]:
                 found = [s for s in of("Service") if s["metadata"]["name"] == target["name"]]
                 numbers = [port["port"] for service in found for port in service["spec"]["ports"]]
-                check(target["port"] in numbers, f"{name(route)} leads to {target}")
+                check(target["port"] in numbers, f"{name(route)} leads to a Service or a port that does not exist: {target}")
     for scaler in of("HorizontalPodAutoscaler"):
         target = scaler["spec"]["scaleTargetRef"]
         found = [work for work in workloads if name(work) == f"{target['kind']}/{target['name']}"]
-        check(len(found) == 1, f"{name(scaler)} scales {target}")
-        check(all("replicas" not in work["spec"] for work in found), f"{name(scaler)} and its target set replicas")
+        check(len(found) == 1, f"{name(scaler)} scales a workload that does not exist: {target}")
+        check(all("replicas" not in work["spec"] for work in found), f"{name(scaler)} scales a workload that also sets replicas: remove them")
     for monitor in of("PodMonitor"):
         chosen = selected(monitor["spec"]["selector"]["matchLabels"])
         hubs = [at for at, pod in pods.items() if pod["spec"]["containers"][0]["name"] == "hub"]
-        check(chosen == hubs, f"{name(monitor)} selects {chosen}")
+        check(chosen == hubs, f"{name(monitor)} selects {chosen} instead of the hubs")
         for end in monitor["spec"]["podMetricsEndpoints"]:
-            check(all((at, end["port"]) in ports for at in chosen), f"{name(monitor)}: port {end['port']}")
+            check(all((at, end["port"]) in ports for at in chosen), f"{name(monitor)}: its pods have no port {end['port']}")
     policies(of("NetworkPolicy"), pods, ports)
     hubs = {work["metadata"]["name"]: work["spec"].get("replicas", 1) for work in workloads if is_hub(work)}
     hubs |= {scaler["spec"]["scaleTargetRef"]["name"]: scaler["spec"]["maxReplicas"] for scaler in of("HorizontalPodAutoscaler")}
@@ -228,7 +228,7 @@ def policies(policies, pods, ports):
         check(chosen, f"{name(policy)} selects no pod")
         for rule in policy["spec"].get("ingress", []):
             for port in rule["ports"]:
-                check(all((at, port["port"]) in {(w, n) for (w, _), n in ports.items()} for at in chosen), f"{name(policy)}: {port}")
+                check(all((at, port["port"]) in {(w, n) for (w, _), n in ports.items()} for at in chosen), f"{name(policy)}: its pods have no port {port}")
         check("Egress" in policy["spec"]["policyTypes"] or "egress" not in policy["spec"], f"{name(policy)}: its policyTypes lack Egress")
         check("Ingress" in policy["spec"]["policyTypes"] or "ingress" not in policy["spec"], f"{name(policy)}: its policyTypes lack Ingress")
 
@@ -250,7 +250,7 @@ def hub(work, told, ports, services):
         check(int(told[variable]) == ports[(name(work), port)], f"{variable} differs from the port named {port}")
     host, port = told["MESH_DNS"].split(":")
     mesh = [service for service in services if service["metadata"]["name"] == host]
-    check(mesh and mesh[0]["spec"].get("clusterIP") == "None", f"MESH_DNS: {host} is no headless Service")
+    check(mesh and mesh[0]["spec"].get("clusterIP") == "None", f"MESH_DNS: {host} is not a headless Service")
     check(mesh and mesh[0]["spec"].get("publishNotReadyAddresses"), f"MESH_DNS: {host} omits hubs that are not ready")
     check(mesh and mesh[0]["spec"]["ports"][0]["port"] == int(port), f"MESH_DNS: {host} has no port {port}")
     leaving = container["lifecycle"]["preStop"]["sleep"]["seconds"] + int(told["DRAIN_SECS"]) + HUB_END_SECS
