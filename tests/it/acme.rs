@@ -328,9 +328,9 @@ fn an_acme_account_is_bound_to_an_existing_account() {
     assert!(!before.iter().any(|line| line.contains(BINDING.1)), "the key is logged: {before:#?}");
 }
 
-/// Serves pebble's directory together with renewal information (RFC 9773), which Debian's pebble does not serve. It
-/// advises the hub to renew the first certificate at once, and the other certificates never. Returns the URL of the
-/// directory, and the ids of the certificates for which hubs request this information.
+/// Serves pebble's directory together with renewal information (RFC 9773), which Debian's pebble does not serve. This
+/// information advises the hub to renew the first certificate at once, and all later certificates never. Returns the
+/// URL of the directory, and the ids of the certificates for which hubs request this information.
 fn with_renewal_information(pebble: &Pebble) -> (String, mpsc::Receiver<String>) {
     let chain = CertificateDer::pem_file_iter(&pebble.server.certificate).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(&pebble.server.key).unwrap();

@@ -1,4 +1,4 @@
-//! Tests of keepalive: a quiet hub, a slow reader, and a client that reads nothing.
+//! Tests of keepalive: a hub that sends nothing, a client that reads slowly, and a client that reads nothing.
 
 use std::io::Read;
 use std::sync::mpsc::TryRecvError;

@@ -78,8 +78,8 @@ fn a_hundred_peers_on_two_shards_each_know_a_bounded_circle() {
     assert!((expected..=expected * 21 / 20).contains(&known), "{known} events instead of {expected}");
     assert_eq!(hubs[0].metric(DISCOVERED), known as f64);
     assert!(peers.iter().all(|peer| peer.known.len() >= K));
-    // Peers that knew a leaving peer receive its leave. If the leaving peer was one of their own picks, they also
-    // discover a replacement.
+    // Peers that knew a leaving peer receive its leave. A peer for which the leaving peer had been picked also
+    // discovers a replacement.
     let mut told = known;
     for _ in 0..20 {
         told -= 2 * peers.pop().unwrap().known.len();

@@ -72,7 +72,7 @@ pub fn commands(page: &str, run: &str) -> String {
 }
 
 /// Runs commands in bash, as a reader of the page would. After each command in the background, the script waits until
-/// the command's port answers. Documented ports are replaced by free ones. `checks` run afterwards in the same shell.
+/// the command's port answers. Documented ports are replaced by free ports. `checks` run afterwards in the same shell.
 fn run(commands: &str, checks: &str) {
     let (mut commands, mut checks) = (commands.to_owned(), checks.to_owned());
     for documented in ["8080", "8081", "8082", "8083", "8084", "8085", "6379"] {

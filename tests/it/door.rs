@@ -226,8 +226,8 @@ pub fn request_heads_are_bounded() {
     let begin = "GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nCookie: ";
     let whole = format!("{begin}{}\r\n\r\n", "x".repeat(12 * 1024));
     assert_eq!(status(&hub.http(&whole)), "200");
-    // This unfinished head has exactly the maximum size. If it were longer, the hub would leave bytes unread. The
-    // connection would then be reset, which could discard the answer.
+    // This unfinished head has exactly the maximum size. With a longer head, the hub would leave bytes unread. The
+    // kernel would then reset the connection, which could discard the answer.
     let endless = format!("{begin}{}", "x".repeat(16 * 1024 - begin.len()));
     assert_eq!(status(&hub.http(&endless)), "431");
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="bad-request"}"#, |n| n == 1.0);
@@ -240,7 +240,7 @@ fn an_unsupported_websocket_version_is_refused_with_the_supported_one() {
     let refused = hub.http(&handshake(&[token, ("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8\r\n")]));
     assert_eq!((status(&refused), header(&refused, "sec-websocket-version")), ("426", Some("13")), "{refused}");
     assert_eq!(header(&refused, "upgrade"), Some("websocket"), "{refused}");
-    // The hub checks the token before the version. Like the Go hub, it answers 400 to an incomplete handshake.
+    // The hub checks the token before the version. Like the Go hub, this hub answers 400 to an incomplete handshake.
     let refused = hub.http(&handshake(&[("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8\r\n")]));
     assert_eq!(status(&refused), "401");
     for missing in ["Sec-WebSocket-Version", "Sec-WebSocket-Key", "Upgrade"] {

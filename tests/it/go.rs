@@ -391,8 +391,8 @@ impl Program {
         self.hubs().for_each(|hub| hub.say("peer-discovered", &said, "system", None, &network));
     }
 
-    /// Processes a peer of another hub: announces it to local peers and, if it came from a hub, to the other hubs.
-    /// Returns true if the peer was new.
+    /// Processes the announcement of another hub's peer. Announces the peer to local peers. If the announcement came
+    /// from a hub, also announces the peer to the other hubs. Returns true if the peer was new.
     fn heard_of(&mut self, data: &Value, network: &str, from: &str, from_hub: bool) -> bool {
         let key = (network.to_owned(), text(data, "peerId").to_owned());
         if key.1.is_empty() || self.cached.contains_key(&key) {

@@ -332,7 +332,8 @@ fn a_peer_that_joined_before_the_link_becomes_known_by_its_first_signal() {
         exchange(&mut b, 7, &mut a, 1);
         hub.metric_becomes("peerpigeon_link_legacy_introduced_total", |n| n == 1.0);
         eventually("the page shows the peer", || page(&hub, "/hubs")["hubs"][0]["peers"] == 1);
-        // The Go hub announces peers that join later. Because the hub has dialed it, it also sends their leaves.
+        // The Go hub announces peers that join later. Because this hub has dialed the Go hub, the Go hub also sends the
+        // leaves of these peers.
         let c = go.join(8, "n");
         hears_of(&mut a, 8, Some("go"));
         drop(c);

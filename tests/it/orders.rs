@@ -368,7 +368,7 @@ fn a_cookie_over_tls_is_secure() {
         login
     };
     let https = "X-Forwarded-Proto: https\r\n";
-    // A proxy ends TLS. The hub believes X-Forwarded-Proto only from a trusted proxy.
+    // A proxy ends TLS. The hub uses X-Forwarded-Proto only if a trusted proxy sends it.
     let behind = hub(&[("TRUSTED_PROXIES", "127.0.0.1")]);
     assert!(is_secure(&behind, https) && is_secure(&behind, "X-Forwarded-Proto: HTTPS\r\n"));
     assert!(!is_secure(&behind, "") && !is_secure(&behind, "X-Forwarded-Proto: http\r\n"));

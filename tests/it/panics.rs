@@ -1,5 +1,5 @@
-//! Tests of panics: a panic in a parser ends only its session; any other panic ends the process with its own exit code
-//! and a last log line.
+//! Tests of panics. A panic in a parser, in a request before the upgrade, or in a connection to Redis ends only that
+//! connection. Any other panic ends the process with its own exit code and a last log line.
 //!
 //! An environment variable plants the panics. Only debug builds of the hub read this variable.
 

@@ -60,7 +60,7 @@ fn a_client_with_its_secret_takes_its_id_over_at_once() {
     watcher.hears_nothing();
     assert_resumes(&hub, "resumed", 1.0);
     assert_eq!(hub.metric("peerpigeon_takeovers_total{outcome=\"replaced\"}"), 0.0);
-    // The third session takes over with the secret of the second, in upper case. Ids may be in upper case, too.
+    // The third session takes over with the secret of the second session, in upper case. Ids may be in upper case, too.
     let (_third, _) = connect(&hub, 2, Some(&next.to_uppercase()));
     assert_eq!(second.closed(), (4001, "replaced".to_owned()));
 }
@@ -137,7 +137,7 @@ fn secrets_never_appear_in_logs_pages_or_answers() {
     assert_eq!(third.closed().0, 4009);
     let secrets = [secret, next, wrong];
     for shown in &secrets {
-        // The hub refuses these handshakes for other reasons. Their queries contain a secret.
+        // The hub refuses these handshakes for reasons that do not concern the secrets in their queries.
         for path in [
             format!("/ws?resume={shown}"),
             format!("/ws?peerId=x&token=let-me-in&resume={shown}"),

@@ -69,7 +69,7 @@ impl World {
     }
 
     /// The lineage of the resume secret that a client sends. Most clients send no secret or the last secret of their
-    /// id. Some send an earlier secret, or a secret of another id.
+    /// id. Some clients send an earlier secret, or a secret of another id.
     fn resume(&mut self, peer: &PeerId) -> Option<Lineage> {
         if self.rng.one_in(2) {
             return None;
@@ -219,7 +219,7 @@ impl World {
         })
     }
 
-    /// Sends more messages at once than the rate allows. Sometimes this lasts until the hub closes the session.
+    /// Sends more messages at once than the rate allows. Some clients continue until the hub closes the session.
     pub(crate) fn flood(&mut self, sid: Sid) {
         self.oracle.signals.floods(sid);
         let rounds = if self.rng.one_in(3) { 12 } else { 1 };

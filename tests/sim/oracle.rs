@@ -77,7 +77,7 @@ struct Due {
     told_to_reader: usize,
 }
 
-/// A new session that the router has not judged yet.
+/// A new session that the router must still admit, refuse or let wait.
 #[derive(Clone, Debug)]
 struct Opened {
     sid: Sid,
@@ -89,7 +89,8 @@ struct Opened {
     granted: Option<Granted>,
     /// Whether the session takes the id over at once, because of its secret or its proof.
     at_once: bool,
-    /// Whether no other session waits for the id, or only a session with a weaker secret.
+    /// Whether the session comes before every session that already waits for the id: none waits, or its secret is
+    /// weaker.
     first: bool,
 }
 

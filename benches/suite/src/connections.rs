@@ -13,7 +13,7 @@ use crate::swarm::Swarm;
 /// Peers in a network.
 const MEMBERS: usize = 10;
 
-/// Connects, and then ends every connection: half of them with a reset, and half with a close.
+/// Connects all peers. Then ends half of the connections with a reset, and the other half with a close.
 pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     let mut swarm = Swarm::new()?;
     // These first connections are not measured, because a server does some work only once.

@@ -93,7 +93,7 @@ fn sessions(server: &Server) -> io::Result<Vec<u64>> {
 
 const LETTERS: &str = "peerpigeon_shard_letters_total";
 
-/// Sum over all shards, after the next publication.
+/// Sum of a metric over all shards, after the hub has published its metrics again.
 fn sum(server: &Server, metric: &str) -> io::Result<u64> {
     std::thread::sleep(Duration::from_millis(300));
     Ok(by_shard(server, metric)?.iter().sum())

@@ -1,4 +1,4 @@
-//! Finds WebSocket frames in a stream, masked or not, and their payloads.
+//! Finds masked and unmasked WebSocket frames in a stream, and their payloads.
 
 /// Opcode of a further fragment.
 const CONTINUATION: u8 = 0;

@@ -118,7 +118,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server and waits until it answers.
     pub(crate) fn start(kind: Kind, setup: &Setup) -> io::Result<Self> {
-        // The kernel picks a free port. If another process takes it first, the server fails to start with an error.
+        // The kernel picks a free port. If another process takes this port first, the server ends with an error.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let mut behind = None;
         let mut command = match kind {

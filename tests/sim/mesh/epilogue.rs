@@ -228,7 +228,9 @@ impl World {
             _ => cost > 0 && cost < graph.neighbours.len(),
         };
         if self.complaints.is_empty() && !(right(cost) && right(outcomes)) {
-            self.complain(format!("one signal from h{from} to h{to} cost {cost} envelopes, its outcome {outcomes}"));
+            self.complain(format!(
+                "one signal from h{from} to h{to} cost {cost} envelopes, and its outcome {outcomes}"
+            ));
         }
     }
 }

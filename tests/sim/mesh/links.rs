@@ -1,4 +1,4 @@
-//! Links. A link has a pipe for each direction. It opens, transfers frames, stalls and is cut.
+//! Links. A link has a pipe for each direction. A link can open, transfer frames, stall and be cut.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -141,7 +141,7 @@ impl Plan {
             letter_us: if !calm && rng.one_in(8) { 150_000 } else { *rng.pick(&[10, 1_000, 20_000]) },
             link_us: if far { 400_000 } else { *rng.pick(&[200, 5_000, 50_000]) },
             write_us: *rng.pick(&[100, 5_000, 30_000]),
-            // In a run without faults, no queue is ever full.
+            // In a run without faults, a pipe never counts as full.
             high: if calm { usize::MAX } else { *rng.pick(if far { &[1_000; 4] } else { &[8, 64, 1_000, 1_000] }) },
             // Between distant hubs, some heartbeats are always in flight, so the number of frames in a pipe never falls
             // to a low mark of 6 or less.

@@ -29,7 +29,7 @@ pub(crate) struct View {
     pub(crate) said: u64,
 }
 
-/// An announcement. Its data contains its number in `World::versions`.
+/// An announcement. The data of the announcement contains its index in `World::versions`.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
     pub(crate) client: usize,

@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// Connects clients in place of those that lost their hubs, so that networks have members.
+    /// Connects clients in place of clients that lost their hubs, so that networks have members.
     fn come_back(&mut self) {
         let up: Vec<usize> = (0..self.hubs.len()).filter(|&hub| self.hubs[hub].is_up()).collect();
         for peer in 0..self.plan.peers.len() {
@@ -239,11 +239,11 @@ impl World {
         }
         if (stats.in_flight, stats.held, stats.presence_lag_ms) != (0, 0, 0) {
             let (flying, held, lag) = (stats.in_flight, stats.held, stats.presence_lag_ms);
-            wrong.push(format!("h{place}: {flying} signals in flight, {held} held, presence {lag} ms behind"));
+            wrong.push(format!("h{place}: {flying} signals are in flight, {held} are held, presence lags {lag} ms"));
         }
         if stats.remote_peers != at.len() as u64 - here {
             let (known, there) = (stats.remote_peers, at.len() as u64 - here);
-            wrong.push(format!("h{place} knows {known} peers elsewhere instead of {there}"));
+            wrong.push(format!("h{place} knows {known} peers of other hubs instead of {there}"));
         }
         let views = hub.relay.hubs(now);
         for view in &views {
