@@ -49,7 +49,8 @@ pub(crate) struct Oracle {
     rosters: Vec<BTreeMap<(Net, PeerId), u64>>,
     epochs: u64,
     pub(crate) signals: Signals,
-    /// Number of takeovers in which the second connection got the id, and in which the first kept it.
+    /// Number of takeovers in which the second connection got the id, and number in which the first connection kept the
+    /// id.
     pub(crate) takeovers: [u64; 2],
     /// Number of resume secrets that clients have sent, by outcome.
     pub(crate) resumes: [u64; ResumeOutcome::ALL.len()],

@@ -127,7 +127,7 @@ impl World {
         }
     }
 
-    /// The pairs of peers of which only the first knows the other.
+    /// The pairs of peers in which only the first peer knows the second peer.
     fn one_sided(&self) -> BTreeSet<(Net, PeerId, PeerId)> {
         let open = || self.clients.iter().filter(|client| client.phase == Phase::Open);
         let views: BTreeMap<(Net, PeerId), &View> =
