@@ -30,13 +30,16 @@ thread_local! {
     /// Callback for the end of this thread's part.
     static ENDED: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
     static WOKEN: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// The part of a microsecond that this thread was awake and that its counter does not contain yet, in nanoseconds.
+    static AWAKE_NANOS: Cell<u64> = const { Cell::new(0) };
     static PARKED: Cell<Option<Instant>> = const { Cell::new(None) };
     /// Time for which this thread has waited for events since the last call of `take_idle`.
     static IDLE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// Starts a thread with its own runtime and runs `part` on it. `part` receives a counter of the time for which the
-/// thread was awake, in microseconds; [`awake_micros`] reads it. `ended` is called once, on the thread, when the part returns or panics.
+/// thread was awake, in microseconds; [`awake_micros`] reads it. `ended` is called once, on the thread, when the part
+/// returns or panics.
 ///
 /// # Errors
 ///
@@ -81,8 +84,17 @@ fn end() -> bool {
 /// thread last woke up: a thread that always has work, or gets too little processor time, never parks.
 pub fn awake_micros(busy: &AtomicU64) -> u64 {
     let now = Instant::now();
-    let awake = WOKEN.replace(Some(now)).map_or(0, |woken| (now - woken).as_micros() as u64);
-    busy.fetch_add(awake, Ordering::Relaxed) + awake
+    if let Some(woken) = WOKEN.replace(Some(now)) {
+        add_awake(busy, now - woken);
+    }
+    busy.load(Ordering::Relaxed)
+}
+
+/// Adds a time to the counter. Parts of a microsecond count as soon as they add up to one.
+fn add_awake(busy: &AtomicU64, time: Duration) {
+    let nanos = AWAKE_NANOS.take() + time.as_nanos() as u64;
+    AWAKE_NANOS.set(nanos % 1000);
+    busy.fetch_add(nanos / 1000, Ordering::Relaxed);
 }
 
 /// Time for which this thread has waited since the last call.
@@ -106,7 +118,7 @@ fn runtime(busy: &Arc<AtomicU64>) -> tokio::runtime::Builder {
         let now = Instant::now();
         PARKED.set(Some(now));
         if let Some(woken) = WOKEN.take() {
-            busy.fetch_add((now - woken).as_micros() as u64, Ordering::Relaxed);
+            add_awake(&busy, now - woken);
         }
     });
     builder
