@@ -75,10 +75,17 @@ pub fn commands(page: &str, run: &str) -> String {
 /// the command's port answers. Documented ports are replaced by free ports. `checks` run afterwards in the same shell.
 fn run(commands: &str, checks: &str) {
     let (mut commands, mut checks) = (commands.to_owned(), checks.to_owned());
-    for documented in ["8080", "8081", "8082", "8083", "8084", "8085", "6379"] {
-        let free = free_port().to_string();
-        commands = commands.replace(documented, &free);
-        checks = checks.replace(documented, &free);
+    let ports = ["8080", "8081", "8082", "8083", "8084", "8085", "6379"].map(|port| (port, free_port().to_string()));
+    // Two steps, because a free port such as 18081 can contain a documented port.
+    for (at, (documented, _)) in ports.iter().enumerate() {
+        let mark = format!("<port {at}>");
+        commands = commands.replace(documented, &mark);
+        checks = checks.replace(documented, &mark);
+    }
+    for (at, (_, free)) in ports.iter().enumerate() {
+        let mark = format!("<port {at}>");
+        commands = commands.replace(&mark, free);
+        checks = checks.replace(&mark, free);
     }
     let mut script = String::from(
         "set -e\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n\
