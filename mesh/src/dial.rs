@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::race;
+use crate::resolve::resolve;
 use crate::tls::Tls;
 use crate::websocket::{self, ConnectError, LinkLogin, WebSocket};
 pub(crate) use target::{Known, Plan, TargetId, Targets};
@@ -114,7 +115,7 @@ pub(crate) async fn dial(dialer: Dialer, plan: Plan) -> Result<Dialed, DialError
     let addresses = match plan.address {
         Some(address) => [address].into(),
         None => {
-            let resolved = tokio::net::lookup_host((plan.host.as_str(), plan.port));
+            let resolved = resolve(&plan.host, plan.port);
             let resolved = tokio::time::timeout_at(deadline, resolved).await;
             let resolved =
                 resolved.map_err(|_| DialError::new("DNS did not answer in time: check the name and the resolver"))?;

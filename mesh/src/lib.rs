@@ -19,6 +19,7 @@ mod link;
 mod link_task;
 mod queue;
 mod race;
+mod resolve;
 mod runtime;
 mod stats;
 mod stream;
@@ -27,6 +28,7 @@ mod websocket;
 
 pub use bridge::{BridgeConfig, BridgeView, REDIS_ACL, REDIS_CLUSTER_ACL};
 pub use config::MeshConfig;
+pub use resolve::{is_localhost, loopback, resolve};
 pub use runtime::{LinkSocket, MeshHandle, start};
 pub use stream::MaybeTlsStream;
 pub use tls::Tls;

@@ -31,6 +31,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use crate::race::{self, Experience, Race};
+use crate::resolve::resolve;
 use crate::stream::MaybeTlsStream;
 use crate::tls::Tls;
 
@@ -216,7 +217,7 @@ pub async fn ask<T>(
     exchange: impl AsyncFn(TcpStream) -> Result<T, ConnectError>,
 ) -> Result<T, ConnectError> {
     let deadline = Instant::now() + patience;
-    let resolved = timeout_at(deadline, tokio::net::lookup_host((host, port))).await;
+    let resolved = timeout_at(deadline, resolve(host, port)).await;
     let resolved = resolved.map_err(|_| ConnectError::Late)?.map_err(ConnectError::Tcp)?;
     let left = deadline.saturating_duration_since(Instant::now());
     let (_, answer) =

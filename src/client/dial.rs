@@ -24,7 +24,7 @@ impl HubUrl {
     ///
     /// If there is no address, or `extra_roots` is invalid.
     pub async fn resolve(&self, extra_roots: Option<&[u8]>) -> io::Result<Endpoint> {
-        let addresses = tokio::net::lookup_host((self.host(), self.port())).await?.collect();
+        let addresses = mesh::resolve(self.host(), self.port()).await?;
         let tls = self.is_tls().then(|| Tls::new(extra_roots)).transpose()?;
         Ok(self.at(addresses, tls))
     }

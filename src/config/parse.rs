@@ -1,7 +1,7 @@
 //! Parsers of settings. Their errors say what is wrong and what to use.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, ToSocketAddrs};
 
 use hyper::Uri;
 use proto::HubId;
@@ -23,8 +23,8 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
 /// The addresses of a host.
 pub(super) fn host(text: &str) -> Result<Vec<IpAddr>, String> {
     const ALLOWED: &str = "use an address or a name of this machine, such as localhost, 0.0.0.0 or ::";
-    if text.eq_ignore_ascii_case("localhost") {
-        return Ok(loopback());
+    if mesh::is_localhost(text) {
+        return Ok(mesh::loopback());
     }
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if let Ok(address) = bare.parse::<IpAddr>() {
@@ -46,17 +46,6 @@ pub(super) fn host(text: &str) -> Result<Vec<IpAddr>, String> {
         }
         Err(error) => Err(format!("{} has no address ({error}): {ALLOWED}", quoted(text))),
     }
-}
-
-/// The loopback addresses that this machine has, because many containers have no IPv6.
-fn loopback() -> Vec<IpAddr> {
-    let has = |address: &IpAddr| UdpSocket::bind((*address, 0)).is_ok();
-    let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let mut found: Vec<IpAddr> = [v4, IpAddr::V6(Ipv6Addr::LOCALHOST)].into_iter().filter(has).collect();
-    if found.is_empty() {
-        found.push(v4);
-    }
-    found
 }
 
 pub(super) fn token(text: &str) -> Result<Token, String> {

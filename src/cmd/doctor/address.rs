@@ -36,9 +36,9 @@ pub(super) struct Reachable {
 pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Reachable> {
     const CHECK: &str = "address";
     let (host, port) = (url.host(), url.port());
-    let resolved = timeout(PATIENCE, tokio::net::lookup_host((host, port))).await;
+    let resolved = timeout(PATIENCE, mesh::resolve(host, port)).await;
     let mut addresses: Vec<SocketAddr> = match resolved.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-        Ok(addresses) => addresses.collect(),
+        Ok(addresses) => addresses,
         Err(error) => {
             let message = format!("{host} cannot be resolved: {error}");
             report.add(Finding::problem(CHECK, Topic::NoAddress, message));

@@ -237,7 +237,7 @@ impl Connection {
     async fn open(url: &ServerUrl<'_>, ca: Option<&[u8]>) -> io::Result<Self> {
         let open = async {
             let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-            for address in tokio::net::lookup_host((url.host, url.port)).await? {
+            for address in mesh::resolve(url.host, url.port).await? {
                 match Self::at(url, address, ca).await {
                     Ok(connection) => return Ok(connection),
                     Err(error) => last = error,
