@@ -5,8 +5,8 @@
 #   tests/packages.sh PROGRAM
 #
 # The content of the Debian package is always checked. If the script runs as root and ROOTFS is a Debian file system with
-# systemd (tests/systemd.sh says how to make one), systemd also runs the installed service. A static program (target/x86_64-unknown-linux-musl/…) also runs in an empty
-# container.
+# systemd (tests/systemd.sh says how to make one), systemd also runs the installed service. A static program
+# (target/x86_64-unknown-linux-musl/…) also runs in an empty root and in an empty container.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 program=$(realpath "$1")
@@ -21,11 +21,18 @@ fail() {
   exit 1
 }
 
+is_static() {
+  ldd "$program" 2>&1 | grep -qE "not a dynamic executable|statically linked"
+}
+
+# The command that asks a hub whether it is ready, and the name of the hub's host. Without a name, its address is used.
+asks=("$program") host=
+
 # Starts a hub with a command and stops it, as a service manager does.
 runs() { # description, command
   local what=$1 address= code=0
   shift
-  HOST=127.0.0.1 PORT=0 DRAIN_SECS=0 LOG_FORMAT=json "$@" 2>"$work/log" &
+  HOST=${HOST-127.0.0.1} PORT=0 DRAIN_SECS=0 LOG_FORMAT=json "$@" 2>"$work/log" &
   hub=$!
   for _ in $(seq 200); do
     address=$(sed -n 's/.*"server_started".*"listening":"\([^" ,]*\).*/\1/p' "$work/log")
@@ -34,7 +41,7 @@ runs() { # description, command
     read -rt 0.1 <> <(:) || true
   done
   [ -n "$address" ] || { cat "$work/log"; fail "$what does not start"; }
-  "$program" health --url "http://$address/readyz" >/dev/null || fail "$what is not ready"
+  "${asks[@]}" health --url "http://${host:-${address%:*}}:${address##*:}/readyz" >/dev/null || fail "$what is not ready"
   kill -TERM $hub
   wait $hub || code=$?
   hub=
@@ -95,7 +102,25 @@ else
   skipped+=("the Debian package: dpkg-deb is missing")
 fi
 
-if [ "$(id -u)" = 0 ] && command -v podman >/dev/null && command -v runc >/dev/null && ! ldd "$program" >/dev/null 2>&1; then
+if [ "$(id -u)" = 0 ] && is_static; then
+  # Without /proc, /etc, /tmp and /dev, and with a read-only root.
+  mkdir "$work/empty"
+  cp "$program" "$work/empty/peerpigeon"
+  # shellcheck disable=SC2016
+  alone=(unshare --mount sh -c 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec chroot "$0" /peerpigeon "$@"' "$work/empty")
+  runs "the program in an empty root" "${alone[@]}"
+  # Nothing in this root knows the name localhost.
+  asks=("${alone[@]}") host=localhost
+  HOST='' runs "the program in an empty root, at localhost" "${alone[@]}"
+  asks=("$program") host=
+  code=0
+  said=$("${alone[@]}" peer --hub wss://name.invalid --listen 1s 2>&1) || code=$?
+  [ $code = 1 ] && grep -q "cannot connect to wss://name.invalid" <<<"$said" || fail "in an empty root, a name that does not exist gives $code: $said"
+else
+  skipped+=("an empty root: it needs root and a static program")
+fi
+
+if [ "$(id -u)" = 0 ] && command -v podman >/dev/null && command -v runc >/dev/null && is_static; then
   # shellcheck source=tests/engine.sh
   . tests/engine.sh
   mkdir "$work/image"
