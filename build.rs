@@ -1,5 +1,5 @@
-//! Adds the commit to the version: PEERPIGEON_COMMIT, or else the commit that git reports, or else nothing. Compresses
-//! the static files that the hub serves.
+//! Adds the commit to the version, and compresses the static files that the hub serves. The commit comes from
+//! PEERPIGEON_COMMIT, or else from git. If neither names a commit, the version has none.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
-/// The static files: URL path, source paths and content type. The content of a file is that of its sources, in order.
+/// The static files: URL path, source paths and content type. A file consists of its sources, joined in order.
 const ASSETS: [(&str, &[&str], &str); 15] = [
     ("/client.d.ts", &["clients/js/dist/client.d.ts"], "Text"),
     ("/client.js", &["clients/js/dist/client.js"], "Script"),

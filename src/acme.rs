@@ -98,8 +98,8 @@ enum Attempt {
     Elsewhere,
 }
 
-/// A self-signed certificate that the hub uses until the first certificate is issued. Its host name explains the error
-/// that clients report.
+/// A self-signed certificate that the hub uses until the first certificate is issued. Clients refuse it with an error
+/// that shows its host name. The name says that the hub has no certificate yet.
 ///
 /// # Errors
 ///
@@ -202,7 +202,7 @@ impl Acme {
             };
             match advice {
                 Ok((window, ask_after)) => plan.advise(window, ask_after, chance()),
-                // The advice is optional: without it, the planned time stays.
+                // The advice is optional. Without it, the time of renewal stays unchanged.
                 Err(failure) => {
                     debug!(name, error = %failure, "acme_no_advice");
                     plan.ask_later();
@@ -215,7 +215,7 @@ impl Acme {
     async fn attempt(&mut self, at: usize) -> Result<Attempt, Failure> {
         let name = self.names[at].name.clone();
         let Some(lock) = store::lock(&self.settings).await? else { return Ok(Attempt::Elsewhere) };
-        // Another hub may have renewed the certificate while this one waited for the lock.
+        // Another hub may have renewed the certificate since the last check, and released the lock.
         self.update_plan(at).await;
         if !self.is_due(at) {
             return Ok(Attempt::Elsewhere);
@@ -229,7 +229,7 @@ impl Acme {
         let ordered = ordered.await.unwrap_or_else(|_| Err(Failure::Late));
         self.acceptor.end_challenge(&name);
         if ordered.as_ref().is_err_and(Failure::is_of_the_account) {
-            // The authority does not know the account any longer. The next order creates one.
+            // The authority no longer knows the account. The next order creates a new account.
             self.account = None;
             store::forget_account(&self.settings).await;
         }

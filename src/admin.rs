@@ -53,7 +53,7 @@ impl Desk {
             Err(mpsc::error::TrySendError::Full(_)) => return Outcome::Busy,
             Err(mpsc::error::TrySendError::Closed(_)) => return Outcome::Stopping,
         }
-        // Each of the queued orders may take the maximum time.
+        // The orders that are queued before this one may take ACT_TIMEOUT each.
         match tokio::time::timeout(ACT_TIMEOUT * (MAX_ORDERS as u32 + 1), answered).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Outcome::Stopping,
@@ -162,7 +162,7 @@ impl Outcome {
         let what = match self {
             Self::Closed { .. } => "the peer was disconnected".to_owned(),
             Self::Removed { .. } => "the peer was removed from the network".to_owned(),
-            Self::NotAMember { .. } => "the peer is connected and is not in this network".to_owned(),
+            Self::NotAMember { .. } => "the peer is connected, but is not in this network".to_owned(),
             Self::Elsewhere { hub, url, .. } => match url {
                 Some(url) => format!("the peer is connected to hub {hub}: send the order to that hub ({url})"),
                 None => format!("the peer is connected to hub {hub}: send the order to that hub (see /hubstats)"),
@@ -187,14 +187,14 @@ impl Outcome {
         match act.out_for() {
             None => what,
             Some(_) if !self.kept_out() => {
-                format!("{what}; it is not kept out, because this hub keeps out {MAX_EXCLUSIONS} others already")
+                format!("{what}; it is not kept out, because this hub already keeps out {MAX_EXCLUSIONS} others")
             }
             Some(span) if span.is_zero() => format!("{what}; it is not kept out any longer"),
             Some(span) => format!("{what}; it is kept out of this hub for {} s", span.as_secs()),
         }
     }
 
-    /// Whether a requested exclusion is in place. True for other outcomes.
+    /// Whether a requested exclusion is in place. Returns true for outcomes that have no exclusion.
     const fn kept_out(&self) -> bool {
         match self {
             Self::Closed { kept_out }

@@ -51,7 +51,7 @@ impl TlsFacts {
         self.acme.as_ref()
     }
 
-    /// Why clients cannot connect yet: the hub has no certificate.
+    /// If the hub has no certificate yet, returns a sentence that says why. Clients cannot connect until it has one.
     pub fn lacks_certificate(&self) -> Option<String> {
         let is_served = |acceptor: &Acceptor| !acceptor.certificates().facts().is_empty();
         let acme = self.acme.as_ref().filter(|_| !self.acceptor.as_ref().is_some_and(is_served))?;
@@ -115,11 +115,11 @@ impl Source {
 struct Watched {
     source: Source,
     seen: FileStamps,
-    /// Whether the files were invalid then.
+    /// Whether the files were invalid when they were last read.
     is_stale: bool,
 }
 
-/// Keeps the certificates of connections equal to their files.
+/// Reloads the files of certificates when they change, and installs them for new connections.
 #[derive(Debug)]
 pub struct Reloader {
     watched: Vec<Watched>,
@@ -246,7 +246,7 @@ impl Reloader {
         });
         match installed {
             Ok(facts) => {
-                // The expiry of a CA has no effect: only the certificates of hubs are checked.
+                // No warning is needed if a CA expires: only the expiry of the hubs' own certificates is checked.
                 let expiring = facts.iter().filter(|_| setting != "MESH_CLIENT_CA");
                 for detail in expiring.filter_map(|facts| expiry_warning(setting, facts, SystemTime::now())) {
                     warn!(detail, "tls_certificate_expires");

@@ -160,7 +160,7 @@ impl Exit {
         }
         let values: Vec<&str> = secrets.iter().filter_map(|arg| Some(arg.split_once('=')?.1)).filter(secret).collect();
         secrets.extend(values);
-        // Longer arguments first, because a value can be a part of its argument (`--flag=value`).
+        // Longer texts are replaced first, because a value is also a part of its argument (`--flag=value`).
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         let mut text = error.render().to_string();
         for secret in secrets {

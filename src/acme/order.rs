@@ -82,7 +82,7 @@ impl Failure {
     pub(super) fn remedy(&self, name: &str, settings: &AcmeSettings) -> String {
         match self {
             Self::Unverified(_) => format!(
-                "check that {name} is the address of this hub in the DNS, and that port 443 there leads to PORT of \
+                "check that the DNS resolves {name} to this hub, and that port 443 of that address leads to PORT of \
                  this hub, \
                  without a proxy that ends TLS"
             ),
@@ -92,10 +92,10 @@ impl Failure {
                 format!("set TLS_ACME_EAB_KID and TLS_ACME_EAB_HMAC to the values of your account at {}", settings.url)
             }
             Self::Authority(Error::Other(_)) => {
-                format!("check that this machine reaches {}, and TLS_ACME_CA if its CA is private", settings.url)
+                format!("check that this machine can reach {}; if its CA is private, set TLS_ACME_CA", settings.url)
             }
             Self::Authority(_) | Self::Late => format!("the previous certificate of {name}, if any, stays in use"),
-            Self::Store(_) => "check TLS_ACME_DIR: space, permissions".to_owned(),
+            Self::Store(_) => "check the free space and the permissions of TLS_ACME_DIR".to_owned(),
             Self::Key(_) => "check that the system provides random bytes".to_owned(),
         }
     }
@@ -148,8 +148,8 @@ pub(super) async fn order(
             let reason = reason(&mut order).await.unwrap_or_else(|| "no reason was given".to_owned());
             return Err(Failure::Unverified(reason));
         }
-        // The error comes from the order, or from the request for the order's state. Only an error of the order has a
-        // failed challenge.
+        // Either the order has failed, or the authority has refused the request for its state. Only a failed order has
+        // a failed challenge.
         Err(Error::Api(problem)) => {
             let reason = reason(&mut order).await;
             return Err(reason.map_or_else(|| Error::Api(problem).into(), Failure::Unverified));
@@ -169,9 +169,9 @@ async fn begin(account: &Account, names: &[Identifier], replaced: Option<&Certif
     if let Some(id) = replaced {
         match account.new_order(&NewOrder::new(names).replaces(identifier(id))).await {
             Ok(order) => return Ok(order),
-            // The authority may not know the field `replaces`, or may refuse it because an earlier order, which failed
-            // at its end, has already replaced the certificate. The order is then made without the field. That loses
-            // only an exemption from the authority's limits.
+            // The authority may not know the field `replaces`. It also refuses the field if an earlier order has named
+            // the same certificate and then failed. The order is then made without the field. Such an order counts
+            // towards the authority's rate limits.
             Err(error) => debug!(%error, "acme_replacement_refused"),
         }
     }
@@ -181,8 +181,8 @@ async fn begin(account: &Account, names: &[Identifier], replaced: Option<&Certif
 /// Answers the challenges of an order.
 async fn prove(order: &mut Order, acceptor: &Acceptor, name: &str) -> Result<(), Failure> {
     match answer_challenges(order, acceptor, name).await {
-        // A fast authority has verified the name before it answers, and its answer contains the result. If a challenge
-        // has failed, the order says so, too.
+        // A fast authority verifies the name before it answers the request, so the answer can be the error of a failed
+        // challenge. The state of the order then has the same error, and the caller reports it from there.
         Err(Failure::Authority(Error::Api(problem))) => match reason(order).await {
             Some(_) => Ok(()),
             None => Err(Error::Api(problem).into()),
@@ -244,7 +244,7 @@ type Asked = (Request<BodyWrapper<Bytes>>, oneshot::Sender<Result<Response<Full<
 #[derive(Clone)]
 pub(super) struct Http(mpsc::Sender<Asked>);
 
-/// Sends requests to the authority one by one, each over its own connection. An order has ten requests.
+/// Sends requests to the authority one by one, each over its own connection. An order takes about ten requests.
 pub(super) struct Line {
     tls: Tls,
     requests: mpsc::Receiver<Asked>,
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_request_is_not_a_name_that_cannot_be_verified() {
+    async fn a_refused_request_is_reported_as_a_refusal_of_the_authority() {
         for refused in ["/challenge", "/order"] {
             let limit = || (429, problem("rateLimited", "too many requests"));
             let failed = failure(|path| (path == refused).then(limit)).await.to_string();

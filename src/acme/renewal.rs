@@ -11,7 +11,7 @@ pub(super) struct Plan {
     not_after: SystemTime,
     renew_at: SystemTime,
     id: Option<CertificateId>,
-    /// Whether the authority knows the id, because it has answered a question about it.
+    /// Whether the authority has answered a question about this id, which shows that it knows the id.
     is_known: bool,
     ask_at: SystemTime,
 }
@@ -55,9 +55,9 @@ impl Plan {
         let [start, end] = window;
         let length = end.duration_since(start).unwrap_or_default();
         let chosen = start + length.mul_f64(f64::from(chance) / f64::from(u32::MAX));
-        // A chosen time within the window stays. Otherwise each answer would choose a new one.
+        // A renewal time that lies in the window is kept. Otherwise each answer of the authority would change it.
         if !(start..=end).contains(&self.renew_at) {
-            // A window after the expiry must be wrong.
+            // A window after the expiry is an error of the authority, and is ignored.
             self.renew_at = if chosen < self.not_after { chosen } else { self.renew_at };
         }
         self.is_known = true;
@@ -70,7 +70,8 @@ impl Plan {
         self.ask_at = SystemTime::now() + ACME_ASK_INTERVALS[1];
     }
 
-    /// The id under which the authority knows the certificate. An order that names it is exempt from most limits.
+    /// The id under which the authority knows the certificate. An order that names this id is exempt from most rate
+    /// limits of the authority.
     pub(super) fn replaceable(&self) -> Option<&CertificateId> {
         self.id.as_ref().filter(|_| self.is_known)
     }
@@ -121,7 +122,7 @@ mod tests {
         assert!(!plan.wants_advice() && plan.replaceable().is_some());
         plan.advise([day(20), day(30)], Duration::ZERO, 0);
         assert!((days(&plan) - 25.0).abs() < 0.01, "the chosen time stays");
-        // The certificate will be revoked, so it must be renewed now.
+        // A window in the past means that the certificate will be revoked soon, so it must be renewed now.
         plan.advise([day(0) - DAY, day(0) - DAY], Duration::ZERO, 0);
         assert!(plan.until_due().is_zero());
         let mut plan = Plan::new(&facts, 0);

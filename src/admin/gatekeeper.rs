@@ -51,16 +51,17 @@ impl Entry {
 
 /// Checks tokens and cookies, and counts failures. All shards share it.
 ///
-/// A right token is always accepted, whoever has failed before from the same address: behind a proxy, strangers and
-/// operators share an address. Strangers cannot guess the token, because it is long, and because each wrong token costs
-/// them time: the hub answers after [`WRONG_TOKEN_DELAY`](proto::limits::WRONG_TOKEN_DELAY) and closes the connection.
+/// A right token is always accepted, even from an address that has sent wrong tokens before. Behind a proxy, strangers
+/// and operators share an address. Strangers cannot guess the token, because it is long, and because each wrong token
+/// costs them time: the hub answers after [`WRONG_TOKEN_DELAY`](proto::limits::WRONG_TOKEN_DELAY) and closes the
+/// connection.
 pub struct Gatekeeper {
     token: Option<Token>,
     cookies: Cookies,
     start: Instant,
-    /// When a failure was logged last, in nanoseconds since the start, plus one.
+    /// Time of the last log line about failures, in nanoseconds since the start, plus one. 0 means that there was none.
     logged: AtomicU64,
-    /// Failures since then.
+    /// Number of failures since that log line.
     failures: AtomicU64,
 }
 
@@ -88,7 +89,7 @@ impl Gatekeeper {
             return Entry::Cookie;
         }
         let mut shown = shard::bearer_tokens(headers).peekable();
-        // Peers send AUTH_TOKEN in the same header, which is not an attempt to guess.
+        // Peers send AUTH_TOKEN in the same header. Such a request does not count as an attempt to guess ADMIN_TOKEN.
         if shown.peek().is_none() || visitor.has_token {
             return Entry::Unknown;
         }

@@ -149,7 +149,7 @@ fn only_an_operator_ends_the_logins_of_operators() {
     let cookie = headers(&[(hyper::header::COOKIE, set.to_str().unwrap().split(';').next().unwrap())]);
     let removed = gatekeeper.log_out(&HeaderMap::new(), me).unwrap();
     assert!(removed.to_str().unwrap().contains("Max-Age=0"));
-    assert_eq!(gatekeeper.check(&cookie, me), Entry::Cookie, "a stranger has logged out");
+    assert_eq!(gatekeeper.check(&cookie, me), Entry::Cookie, "a stranger must not end the operator's login");
     gatekeeper.log_out(&cookie, me);
     assert_eq!(gatekeeper.check(&cookie, me), Entry::Unknown);
 }

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 /// Maximum number of bytes queued for the writer of one connection. When the queue is full, senders get
 /// [`SendError::Full`].
 ///
-/// This is more than twice the longest message that a hub accepts by default.
+/// This is four times the longest message that a hub accepts by default (1 MiB).
 pub(super) const MAX_QUEUED_BYTES: usize = 4 * 1024 * 1024;
 
 /// Maximum length of a message from a hub, in bytes. By default, a hub accepts messages of up to 1 MiB.
@@ -28,7 +28,8 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 /// Time for which queued bytes may still be written when the connection is over.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Splits a connection whose handshake is complete. `read_ahead` holds the bytes received after the answer.
+/// Splits a connection whose handshake is complete. `read_ahead` contains the bytes that were received after the
+/// answer.
 pub(super) fn open(stream: MaybeTlsStream, read_ahead: Bytes) -> (MessageSender, Receiver) {
     let (read, write) = halves(stream);
     let read = io::Cursor::new(read_ahead).chain(read);
@@ -40,7 +41,7 @@ pub(super) fn open(stream: MaybeTlsStream, read_ahead: Bytes) -> (MessageSender,
     (MessageSender(queue.clone()), Receiver { frames: FragmentCollectorRead::new(read), queue })
 }
 
-/// Plain sockets are split without a lock between the halves.
+/// Splits a stream into a half for reading and a half for writing. The halves of a plain socket share no lock.
 fn halves(stream: MaybeTlsStream) -> (ReadSide, WriteSide) {
     match stream {
         MaybeTlsStream::Plain(stream) => {
@@ -228,8 +229,8 @@ impl MessageSender {
         self.0.push(OpCode::Close, &payload)
     }
 
-    /// Ends the sending half without a close frame, with a reset if requested (over TLS: without close_notify). The
-    /// socket closes when the receiver is dropped, too.
+    /// Ends the sending half without a close frame. With `reset`, the socket is reset (over TLS: without close_notify).
+    /// The socket is closed when the receiver has been dropped as well.
     pub fn cut(&self, reset: bool) {
         self.0.end(if reset { WriterState::Reset } else { WriterState::Flush });
     }
@@ -278,7 +279,7 @@ impl Receiver {
         let queue = &self.queue;
         let mut answer = |frame: Frame<'_>| {
             queue.pongs.update(|pongs| pongs + u64::from(frame.opcode == OpCode::Pong));
-            // A full queue needs no handling: the hub does not read.
+            // If the queue is full, the answer is dropped. The hub would not read it anyway.
             let _ = queue.push(frame.opcode, &frame.payload);
             ready(Ok::<(), SendError>(()))
         };

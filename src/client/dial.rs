@@ -57,8 +57,8 @@ impl Endpoint {
         address.filter(|_| self.tls.is_none())
     }
 
-    /// Keeps up to this number of TLS tickets for later connections; 0 means that none resumes a session. The default
-    /// is eight, enough for a single peer.
+    /// Keeps up to this number of TLS tickets for later connections. With 0, no connection resumes a session. The
+    /// default is eight, enough for a single peer.
     #[must_use]
     pub fn keeping_tickets(self, most: usize) -> Self {
         Self { tls: self.tls.map(|tls| tls.keeping_tickets(most)), ..self }

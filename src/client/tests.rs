@@ -122,7 +122,7 @@ const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocke
     Sec-WebSocket-Accept: ACCEPT\r\n\r\n";
 
 #[test]
-fn bytes_behind_the_handshake_are_read_and_pings_answered() {
+fn bytes_after_the_handshake_are_read_and_pings_are_answered() {
     local(async {
         let (sender, mut receiver) =
             with_hub(SWITCHING, b"\x89\x01p\x01\x01h\x80\x01i\x88\x04\x0f\xa1go").await.unwrap();

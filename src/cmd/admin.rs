@@ -17,7 +17,7 @@ use super::http;
 use crate::admin::{Act, span};
 use crate::config::{Token, certificates};
 
-/// Maximum time for an answer: a hub answers each order within 20 s.
+/// Maximum time for an answer. A hub answers each order within 20 s, so a later answer does not come.
 const PATIENCE: Duration = Duration::from_secs(25);
 
 /// Exit code if there is nothing to do: the peer is not connected, or is at another hub, or not in the network.
@@ -107,7 +107,7 @@ pub struct Question {
     act: Act,
 }
 
-/// The fields of an answer that this tool prints itself.
+/// The part of an answer that this tool prints for people.
 #[derive(Deserialize)]
 struct Answer {
     message: String,

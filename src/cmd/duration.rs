@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Maximum duration: a hundred days. So no sum of a time and a duration overflows.
+/// Maximum duration: a hundred days. This bound prevents an overflow when a duration is added to a time.
 const MAX: Duration = Duration::from_secs(100 * 24 * 3600);
 
 /// Parses a duration in the grammar of `humantime`, at most a hundred days. Only zero needs no unit.

@@ -16,7 +16,7 @@ use super::http::{ask, url};
 use crate::config::{self, ListenFlags, Place, SettingError};
 use crate::pages::FULL;
 
-/// Maximum time for an answer: shorter than the usual timeout of orchestrators, 5 s.
+/// Maximum time for an answer. It is shorter than the timeout of the health check in the Dockerfile, 5 s.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Check whether a hub is ready; exits with 0 if it is ready or full
@@ -38,8 +38,8 @@ pub struct Question {
     page: Uri,
     /// Whether the request goes to the hub of this machine, found by its settings.
     is_own: bool,
-    /// Whether a full hub counts as healthy. If it did not, container runtimes would replace the hub, and all its peers
-    /// would have to leave.
+    /// Whether a full hub counts as healthy. A container runtime replaces an unhealthy hub, and all its peers would
+    /// lose their connections.
     full_is_well: bool,
     /// Addresses from which the hub expects a PROXY head.
     proxies: Vec<IpNet>,

@@ -24,7 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum time for the hub's answer to a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Maximum number of messages queued for printing. While it is reached, the connection is not read.
+/// Maximum number of messages queued for printing. At this number, the connection is not read.
 const UNPRINTED: usize = 64;
 
 /// The id of the offer, for its receipt.

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_minted_token_is_valid_and_says_what_it_was_made_with() {
+    async fn a_minted_token_is_valid_and_contains_its_arguments() {
         let peer = "a".repeat(40);
         let args =
             ["--peer", &peer, "--network", "room-*=join", "--network", "n", "--class", "gold", "--expires-in", "2h"];

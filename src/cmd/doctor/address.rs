@@ -20,7 +20,7 @@ const MAX_ADDRESSES: usize = 8;
 /// Maximum time for a connection, and for a TLS handshake.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Days until a certificate expires, below which the doctor reports a warning, and below which it reports a problem.
+/// Days until a certificate expires. Below the first limit, the doctor reports a warning; below the second, a problem.
 /// The alerts use the same limits.
 const DAYS_LEFT: (f64, f64) = (14.0, 3.0);
 
@@ -65,7 +65,7 @@ pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Reach
     let shown = |addresses: &[SocketAddr]| {
         addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
     };
-    // If this machine has no IPv6, a failure says nothing about the hub.
+    // If this machine has no route to IPv6 addresses, a failed connection to one says nothing about the hub.
     let is_ours = |(address, error): &(SocketAddr, io::Error)| {
         address.is_ipv6() && matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable)
     };

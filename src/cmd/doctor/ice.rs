@@ -1,5 +1,5 @@
-//! Checks STUN and TURN servers, which help peers through NATs. They are sent by the hub in `connected`, or named by
-//! the user.
+//! Checks STUN and TURN servers, which help peers to connect through NATs. The hub sends their URLs in `connected`, or
+//! the user names them with `--ice-servers`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -120,7 +120,7 @@ pub(super) async fn examine(servers: &[Server], ca: Option<&[u8]>, report: &mut 
         return;
     }
     let mut has_turn = false;
-    // A server can be named with two credentials, while its secret is replaced.
+    // While the secret of a server is replaced, the hub sends the server twice, with one credential for each secret.
     let mut urls: Vec<(&str, Vec<&Server>)> = Vec::new();
     let all = servers.iter().flat_map(|server| server.urls().iter().map(move |url| (server, url.as_str())));
     for (server, url) in all.take(MAX_SERVERS) {
@@ -143,7 +143,7 @@ pub(super) async fn examine(servers: &[Server], ca: Option<&[u8]>, report: &mut 
         let works = findings.iter().any(|finding| finding.grade == Grade::Ok);
         for finding in findings {
             report.add(if works && finding.topic == Some(Topic::TurnRefused) {
-                let message = format!("{}, and accepts another credential of peers", finding.message);
+                let message = format!("{}, but the server accepts the other credential that the hub sends", finding.message);
                 Finding::note(CHECK, Topic::TurnRefused, message)
             } else {
                 finding

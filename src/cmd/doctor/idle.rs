@@ -8,7 +8,7 @@ use crate::client::Ended;
 
 const CHECK: &str = "idle";
 
-/// How late the hub's first ping may be.
+/// Maximum delay of the hub's first ping.
 const PING_GRACE: Duration = Duration::from_secs(5);
 
 /// Sends nothing for `patience`, except answers to pings.

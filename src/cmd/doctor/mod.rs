@@ -132,7 +132,7 @@ async fn examine(args: &Args, report: &mut Report) {
         return;
     };
     clock(by_pages, welcome.clock_ms, report);
-    // This connection is idle while the rest is examined.
+    // This connection stays idle during all other checks.
     let idle = if args.patience.is_zero() {
         None
     } else {

@@ -69,7 +69,7 @@ impl Pages<'_> {
                 report.add(Finding::problem(CHECK, Topic::Gateway, message));
             }
             _ => {
-                let message = format!("/livez answers {}, so it is not that of a hub", head.status);
+                let message = format!("/livez answers {}, so this server is not a hub", head.status);
                 report.add(Finding::note(CHECK, Topic::PagesElsewhere, message));
                 return None;
             }
@@ -137,7 +137,7 @@ pub(super) fn clock(by_pages: Option<Duration>, clock_ms: u64) -> Option<Finding
     const CHECK: &str = "clock";
     let now = SystemTime::now();
     let theirs = UNIX_EPOCH + Duration::from_millis(clock_ms);
-    // The message arrived at some time within the last [`PATIENCE`].
+    // The hub may have sent the message at any time within the last [`PATIENCE`].
     let by_message = (clock_ms > 0).then(|| difference(theirs, now - PATIENCE, now));
     let difference = by_message.into_iter().chain(by_pages).max()?;
     let shown = difference.as_secs_f64();
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(topic(Some(secs(5)), 0), None);
         assert_eq!(topic(Some(secs(6)), 0), Some(Topic::ClockDiffers));
         let now = SystemTime::now();
-        // The message may be as old as the patience, and the date of the pages counts as well.
+        // The message may be up to [`PATIENCE`] (5 s) old, so its clock may differ by 10 s in the past.
         assert_eq!(topic(None, unix(now - secs(9))), None);
         assert_eq!(topic(None, unix(now - secs(12))), Some(Topic::ClockDiffers));
         assert_eq!(topic(None, unix(now + secs(9))), Some(Topic::ClockDiffers));

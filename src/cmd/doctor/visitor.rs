@@ -12,7 +12,7 @@ use tokio::time::{Instant as Deadline, timeout_at};
 use crate::client::{ConnectError, Ended, Endpoint, MessageSender};
 use crate::cmd::generate_peer_ids::random_id;
 
-/// Maximum number of received messages that wait for the doctor. While it is reached, the connection is not read.
+/// Maximum number of received messages that the doctor has not processed. At this number, the connection is not read.
 const UNREAD: usize = 256;
 
 /// A message of the hub.
@@ -95,7 +95,7 @@ impl Visitor {
         Ok(Self { id, sender, inbox, error: None })
     }
 
-    /// Waits for the first message that `wanted` accepts, and ignores the others.
+    /// Waits for the first message that `wanted` accepts, and ignores earlier messages.
     pub(super) async fn expect(
         &mut self,
         patience: Duration,

@@ -30,7 +30,7 @@ impl Departure {
     const ALL: [Self; 5] = [Self::Close, Self::Fin, Self::Goodbye, Self::GoodbyeThenClose, Self::Reset];
 }
 
-/// Observers must see every join and every leave, once each and alternating.
+/// Runs the scenario. Each observer must receive each join and each leave once, and alternately.
 pub(super) async fn churn(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) -> Outcome {
     let begin = Instant::now();
     progress.connect();
@@ -105,8 +105,8 @@ impl Churner {
         Instant::now() < self.until
     }
 
-    /// Connects if necessary, and announces. The join counts when this peer has discovered the other members, because
-    /// the hub has certainly read the announcement then.
+    /// Connects if necessary, and announces. The join counts once this peer has discovered the other members, because
+    /// this proves that the hub has read the announcement.
     async fn join(&mut self) -> bool {
         let swarm = &self.swarm;
         let seat = &swarm.seats[self.peer];

@@ -102,7 +102,7 @@ struct Target {
     token: Option<String>,
 }
 
-/// Checks that a hub can be attacked: attackers write to plain sockets, so its URL must not use TLS.
+/// Checks that the URL of the hub does not use TLS, because attackers write to plain sockets.
 pub(super) fn check(endpoint: &Endpoint) -> Result<(), String> {
     match endpoint.plain_address() {
         Some(_) => Ok(()),
@@ -192,7 +192,7 @@ impl Attacker {
     fn run(mut self) {
         let mut open: Vec<TcpStream> = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
-            // The hub ends many of these connections and refuses others, so each is replaced.
+            // The hub ends or refuses many of these connections. The attacker opens a new connection for each of them.
             if open.len() < self.attack.connections() {
                 match self.open() {
                     Ok(stream) => open.push(stream),

@@ -21,7 +21,7 @@ const BODY: &str = include_str!("report.html");
 struct Data<'a> {
     version: &'static str,
     report: &'a Report,
-    /// The table that is printed, too.
+    /// The rows of the table that is also printed on the terminal.
     rows: Vec<(&'static str, String)>,
     latency_bounds: &'static [u64],
     points: &'a [Point],
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_hub_sends_cannot_leave_the_data() {
+    fn text_from_a_hub_cannot_end_the_element_of_the_data() {
         let mut tally = Tally::new();
         tally.errors.add("</script><script>alert(1)</script>");
         tally.violate(Check::Error, || "<!--<script>".to_owned());

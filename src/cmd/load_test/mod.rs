@@ -42,7 +42,7 @@ use crate::config::{certificates, token};
 /// Exit code of an invalid command line (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
 
-/// Number of members of a network of which one stays and observes, in the scenario `churn`.
+/// In the scenario `churn`, one of this number of members of a network stays and observes.
 const OBSERVER_SHARE: usize = 10;
 
 /// hostile: maximum time from sending a signal to its arrival.
@@ -209,12 +209,12 @@ fn plan(args: &Args) -> Result<(Plan, u64), String> {
     }
     if networks * least > peers {
         return Err(format!(
-            "--networks: each network needs a {unit}, so {peers} peers fill {} at the most, not {networks}",
+            "--networks: each network needs a {unit}, so {peers} peers can fill at most {} networks, not {networks}",
             peers / least
         ));
     }
     if args.size > DEFAULT_MAX_MESSAGE_BYTES {
-        return Err(format!("--size must be {DEFAULT_MAX_MESSAGE_BYTES} at the most, not {}", args.size));
+        return Err(format!("--size must be at most {DEFAULT_MAX_MESSAGE_BYTES}, not {}", args.size));
     }
     if let Some(limit) = open_files_limit().filter(|&limit| peers + OTHER_FILES > limit) {
         return Err(format!("--peers: this process may open {limit} files, too few for {peers} peers (see ulimit -n)"));

@@ -27,9 +27,9 @@ impl Rng {
 /// How peers are spread over networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spread {
-    /// Peer by peer, round robin.
+    /// Consecutive peers are in different networks (round robin).
     Single,
-    /// Peers 2k and 2k+1 together, pair by pair.
+    /// Peers 2k and 2k+1 form a pair. Consecutive pairs are in different networks (round robin).
     Pairs,
 }
 

@@ -36,7 +36,7 @@ pub(super) struct Swarm {
     heard: Cell<u64>,
     /// Number of ordered pairs of members in which the first member knows the second.
     known: Cell<u64>,
-    /// Number of such pairs in which the first member should know the second.
+    /// Number of ordered pairs of members in which the first member should know the second.
     expected: Cell<u64>,
     present: Vec<Cell<u64>>,
     endpoints: Vec<Endpoint>,
@@ -54,7 +54,7 @@ pub(super) struct Options {
     pub(super) receipts: bool,
     /// Maximum time from sending a signal to its arrival; `None` means any time.
     pub(super) latest: Option<Duration>,
-    /// Number of members of a network of which one stays while the others join and leave. 0 means that none stays.
+    /// One of this number of members of a network stays while the others join and leave. 0 means that none stays.
     pub(super) observer_share: usize,
 }
 
@@ -189,7 +189,7 @@ impl Swarm {
             }
         };
         let seat = &self.seats[peer];
-        // If this program ended the session, the connection is no longer here.
+        // If this program ended the session, it has already taken the connection out of the seat.
         if let Some(connection) = seat.connection.take() {
             self.retire(&connection.sender);
             self.leave(peer, Membership::Outside);
@@ -217,7 +217,8 @@ impl Swarm {
         }
     }
 
-    /// Records that the other members should not know this peer from now on. The view of this peer no longer counts.
+    /// Records that the other members should not know this peer from now on. The members that this peer knows are no
+    /// longer checked.
     pub(super) fn leave(&self, peer: usize, state: Membership) {
         let seat = &self.seats[peer];
         seat.state.set(state);

@@ -46,7 +46,7 @@ pub(super) enum Check {
     NotTold,
     /// A receipt with another outcome than `delivered`.
     NotDelivered,
-    /// A receipt did not come.
+    /// A receipt did not arrive.
     ReceiptMissing,
     /// A receipt arrived twice, or without a signal.
     ReceiptUnasked,

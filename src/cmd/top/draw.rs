@@ -100,7 +100,7 @@ pub(super) fn compact(number: f64) -> String {
     }
 }
 
-/// Clients choose names of networks, so control characters are removed.
+/// Replaces control characters, because clients choose the names of networks, and could control the terminal.
 fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
