@@ -151,7 +151,7 @@ pub struct Config {
     pub host: String,
     /// The id of this hub.
     pub hub_id: HubId,
-    /// Warnings about variables that only look like settings.
+    /// Warnings about variables that Kubernetes has set, and that have the name of a setting.
     ignored: Vec<String>,
     /// Whether this hub is part of a mesh: IS_HUB, or a setting that implies it.
     pub is_hub: bool,
@@ -222,7 +222,8 @@ impl Config {
         }
     }
 
-    /// Makes a configuration of these variables, independent of the environment: for hubs inside other programs.
+    /// Makes a configuration from these variables alone, and not from the environment. Programs that contain a hub use
+    /// this.
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Result<Self, Vec<SettingError>> {
         Self::resolve(&Flags::default(), &|name| {
             pairs.iter().find(|(variable, _)| *variable == name).map(|(_, value)| OsString::from(value))

@@ -16,8 +16,8 @@ pub struct Files {
     pub seats: usize,
     /// Maximum numbers of sockets of the listeners.
     pub shares: FileShares,
-    /// Maximum number of dials to other hubs at a time. Together with parallel attempts of the same dial (a quarter as
-    /// many), dials use half of the files reserved for links.
+    /// Maximum number of dials to other hubs at a time. A dial can try a second address in parallel, for which a
+    /// quarter as many files are expected. Together they use at most half of the files reserved for links.
     pub dials: usize,
     /// Number of files that peers may not use.
     reserve: usize,
@@ -60,7 +60,8 @@ impl Files {
 struct Needs {
     /// Standard streams, runtimes and listeners, which are always open.
     fixed: usize,
-    /// Listeners of peers, and those that redirect. Each of these listeners holds a file for its next connection.
+    /// Listeners of peers, and those that redirect. Each of these listeners needs one more file for its next
+    /// connection.
     listeners: usize,
     meshed: bool,
     /// Number of hubs that this hub always dials.
@@ -103,10 +104,10 @@ impl Needs {
         }
     }
 
-    /// If files are few, each purpose gets its part of them instead of its maximum.
+    /// Each purpose gets its maximum, or its part of `max_files` if that is less.
     fn all(&self, max_files: usize) -> Kept {
         let part = |of: usize, all: usize| (max_files / of).clamp(SMALLEST_FILE_SHARE, all);
-        // Each of these hubs can have a link in each direction while one replaces the other.
+        // Each dialed hub can have a link in each direction, until one of the two links is closed.
         let links = part(16, LINK_FILES).max(2 * self.dialed).min(LINK_FILES);
         Kept {
             fixed: self.fixed,

@@ -1,4 +1,4 @@
-//! Requests to servers of others, over HTTP/1.1, with TLS for `https` URLs.
+//! Sends requests to servers that are not hubs, over HTTP/1.1, with TLS for `https` URLs.
 
 use std::io;
 use std::time::Duration;
@@ -46,7 +46,8 @@ pub(crate) async fn exchange(
         };
         let ended = async {
             let ended = connection.await;
-            // Some servers end the connection right after a complete answer, without the end that TLS requires.
+            // Some servers end the connection right after a complete answer, without close_notify, which is an error of
+            // the connection. The answer is therefore read before this error is reported.
             tokio::task::yield_now().await;
             ended
         };

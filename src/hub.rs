@@ -153,7 +153,7 @@ impl Hub {
             failed = self.ends.next() => return Err(failed),
             () = meant(&mut stops) => warn!("server_stopped_at_once"),
             () = all_drained => info!("server_drained"),
-            // The last session lingers after its slot, and each timer is up to a tick late.
+            // The last session is closed at the end of `drain`, and then lingers. Each timer fires up to one tick late.
             () = tokio::time::sleep(drain + CLOSE_LINGER + 3 * TICK) => warn!("server_drain_timed_out"),
         }
         // The leaves of this hub's peers are already in the mesh's mailbox, so other hubs receive them before the

@@ -1,4 +1,4 @@
-//! Connects the mesh and the shards, which do not know each other.
+//! Connects the mesh and the shards. The crates `mesh` and `shard` do not depend on each other.
 
 use std::sync::Arc;
 
@@ -76,8 +76,8 @@ pub struct MeshHooks {
     pub certificate: Option<ClientCertificate>,
 }
 
-/// Prepares the mesh of a hub, and the shards' configuration for links. A hub without a mesh gets neither; a hub that
-/// accepts no links gets a configuration that refuses them. The second key is random and serves for challenges.
+/// Prepares the mesh of a hub, and the shards' configuration for links. Returns `None` for both if the hub has no mesh.
+/// If the hub accepts no links, the configuration refuses them. `challenge_key` is a random key for challenges.
 /// `max_dials` is the maximum number of dials in progress.
 pub fn prepare(
     config: &Config,
@@ -149,8 +149,8 @@ fn mesh_config(
             },
         },
         token: token.clone(),
-        // All URLs of Go hubs, not only those that are dialed. A Go hub that another hub advertises, or that
-        // BOOTSTRAP_HUBS spells differently, must not receive the token either.
+        // This list has all URLs of Go hubs, even those that this hub does not dial. A Go hub that another hub
+        // advertises, or that BOOTSTRAP_HUBS spells differently, must not receive the token either.
         legacy: settings.legacy.urls.iter().map(ToString::to_string).collect(),
         sends_bearer: settings.takes_bearer,
         certificate,

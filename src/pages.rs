@@ -1,6 +1,7 @@
 //! The HTTP endpoints other than the WebSocket.
 //!
-//! Fields and their order are those of the Go hub, because dashboards and clients read them.
+//! JSON answers have the fields of the Go hub, in the same order, because dashboards and clients read them. New fields
+//! are added between them.
 //!
 //! Shards answer with existing bytes: a separate thread renders the pages (`rendered`).
 
@@ -111,7 +112,7 @@ pub fn pages(
     Ok((Arc::new(move |request, visitor| site.answer(request, visitor)), sampler))
 }
 
-/// Names in metrics of all rendered pages.
+/// The values of the label `page`, one for each rendered page.
 #[cfg(test)]
 pub(crate) fn labels() -> impl Iterator<Item = &'static str> {
     PageKind::ALL.into_iter().map(PageKind::label)
@@ -170,7 +171,7 @@ pub const FULL: &str = "full";
 
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
-/// Time for which a browser may cache a preflight, in seconds: the maximum of browsers.
+/// Time for which a browser may cache a preflight, in seconds. Browsers cache no preflight for longer.
 const PREFLIGHT_SECS: &str = "86400";
 
 /// The target of a path.
@@ -283,7 +284,7 @@ impl Site {
             return Reply::Denied(self.refusal(entry, request, visitor, path));
         }
         Reply::Now(match page {
-            // Requests of operators have been answered.
+            // The live view has already answered the requests of operators.
             Page::Dashboard => json(StatusCode::NOT_FOUND, &body::Lost::new("not found", paths())),
             Page::Health if entry.may_read() => return Reply::Page(PageKind::Health, entry),
             Page::Health => return Reply::Page(PageKind::HealthBrief, entry),

@@ -399,7 +399,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         () = sampler.run() => Ok(()),
         () = watch(&watchdog, turned(main_thread)) => Ok(()),
     };
-    // After a bug, the process is restarted at once.
+    // After a bug, the last spans are not sent, because they would delay the restart of the process.
     if let Some(exporter) = exporter.as_mut().filter(|_| ended.is_ok()) {
         exporter.flush().await;
     }

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_of_another_port_stays() {
+    fn a_socket_of_another_port_is_not_taken() {
         let mut handed = handed(&["127.0.0.1:0"]);
         let address = handed.0[0].0;
         assert!(handed.take(address.port() ^ 1, 2).unwrap().is_none() && handed.take(0, 2).unwrap().is_none());

@@ -55,7 +55,7 @@ pub struct TraceCounts {
     pub exported: u64,
     /// Spans that were dropped because the queue was full.
     pub overflowed: u64,
-    /// Spans that were dropped because the collector could not be reached in time.
+    /// Spans that were dropped because the collector did not accept them in time.
     pub failed: u64,
     /// Spans that the collector refused.
     pub rejected: u64,
@@ -115,7 +115,7 @@ pub struct Exporter {
     clock: Clock,
     facts: TraceFacts,
     tuning: TraceTuning,
-    /// The number of failures since the last answer that was no failure.
+    /// Number of failed requests since the collector last accepted or refused a batch.
     failures: u32,
 }
 
@@ -162,8 +162,8 @@ impl Exporter {
         self.facts.clone()
     }
 
-    /// Sends spans as they are queued. This function never returns. If its future is dropped, no span is lost: call
-    /// [`Self::flush`] then.
+    /// Sends spans as they are queued. This function never returns. Its future can be dropped without losing spans:
+    /// [`Self::flush`] sends the spans that remain.
     pub async fn run(&mut self) {
         loop {
             self.gather().await;
@@ -178,8 +178,8 @@ impl Exporter {
         }
     }
 
-    /// Sends the remaining spans, within [`TRACE_FLUSH_TIMEOUT`]. Spans are lost if the collector did not accept the
-    /// last ones either.
+    /// Sends the remaining spans, within [`TRACE_FLUSH_TIMEOUT`]. If the previous request failed, this function sends
+    /// nothing, and the remaining spans are lost.
     pub async fn flush(&mut self) {
         if self.failures == 0 {
             let sending = async {
@@ -218,15 +218,15 @@ impl Exporter {
         }
     }
 
-    /// Sends the batch once. Returns the pause before the next request if the collector did not answer, or asks for a
-    /// pause. The batch is then kept for another attempt, except after the last.
+    /// Sends the batch once. Returns the pause before the next request if this request failed, and a later one can
+    /// succeed. The batch is then kept for another attempt, unless this was the last one.
     async fn send(&mut self, is_last: bool) -> Option<Duration> {
         let counts = Arc::clone(&self.facts.counts);
         let spans = self.batch.len() as u64;
         let url = Redacted(&self.url.to_string()).to_string();
         let (answer, pause) = match self.request().await {
             Answer::Again { why, pause } => {
-                // Without a limit, a long failure would overflow the shift.
+                // The exponent is limited, because a long series of failures would overflow the shift.
                 let own = self.tuning.pause.saturating_mul(1 << self.failures.min(16));
                 if self.failures == 0 {
                     let detail = "spans are kept for half a minute, and then dropped: check the collector";

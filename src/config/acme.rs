@@ -52,7 +52,7 @@ impl std::fmt::Debug for AcmeBinding {
 }
 
 impl AcmeSettings {
-    /// TLS_ACME, which is read first, since it changes the defaults of HOST and PORT.
+    /// Reads TLS_ACME. It is read before all other settings, because it changes the defaults of HOST and PORT.
     pub(super) fn names(reader: &mut SettingsReader<'_>) -> Option<Vec<String>> {
         reader.text(&settings::TLS_ACME, || Ok(Vec::new()), names)
     }
@@ -181,7 +181,7 @@ fn is_host_name(name: &str) -> bool {
             && !label.ends_with('-')
             && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
     };
-    // The last label of an IPv4 address is a number. No top-level domain is one.
+    // The last label of an IPv4 address is a number. No top-level domain is a number.
     let is_address = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|c| c.is_ascii_digit()));
     name.len() <= 253 && name.split('.').all(is_label) && !is_address
 }

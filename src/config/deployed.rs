@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Config, Flags, settings};
 
-/// Variables in these files for other programs: Compose, Grafana, Redis, and the build of the image.
+/// Variables in the deployment files that are for other programs: Compose, Grafana, Redis, and the build of the image.
 const OTHERS: [&str; 19] = [
     "BIND",
     "BUILD_IMAGE",
@@ -119,7 +119,8 @@ fn fly_environment() -> BTreeMap<String, String> {
     said.map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned())).collect()
 }
 
-/// Checks the settings, together with secrets that each file takes from elsewhere.
+/// Checks that the settings are valid and cause no warning. Adds the secrets that the deployment takes from other
+/// places.
 fn holds(what: &str, mut said: BTreeMap<String, String>) {
     said.entry("MESH_TOKEN".to_owned()).or_insert("f".repeat(64));
     assert!(said.len() > 8, "{said:?}");

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_has_at_most_two_thirds_of_the_places() {
+    fn by_default_one_address_gets_two_thirds_of_the_seats_from_64_to_512() {
         let limit = |pairs: &[(&str, &str)], seats| Config::from_pairs(pairs).unwrap().door.limits(seats).connections;
         assert_eq!([10_000, 1000, 300, 10].map(|seats| limit(&[], seats)), [512, 512, 200, 64]);
         assert_eq!(limit(&[("MAX_CONNECTIONS_PER_ADDRESS", "2000")], 1000), 2000);

@@ -101,7 +101,7 @@ fn servers(text: &str) -> Result<Hidden, String> {
 fn turn_urls(text: &str) -> Result<Vec<String>, String> {
     let urls: Vec<String> = entries(text).map(|(_, url)| url.to_owned()).collect();
     if urls.len() > MAX_TURN_URLS {
-        return Err(format!("{} URLs: use at most {MAX_TURN_URLS}", urls.len()));
+        return Err(format!("{} URLs are too many: use at most {MAX_TURN_URLS}", urls.len()));
     }
     match entries(text).find(|(_, url)| !is_url(url, &["turn", "turns"])) {
         None => Ok(urls),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_names_servers_only_if_it_has_some() {
+    fn a_hub_sends_servers_only_if_the_settings_name_some() {
         assert!(config(&[]).ice.servers().is_none());
         assert!(config(&[("ICE_SERVERS", "[]")]).ice.servers().is_none());
         assert!(config(&[("TURN_URLS", "turn:t")]).ice.servers().is_none());

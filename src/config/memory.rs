@@ -26,8 +26,8 @@ impl MemoryBudgets {
     ///
     /// Counted bytes take up to three times as much memory: a buffer that grows doubles, and its old bytes remain until
     /// they are copied. So the budgets together are a third of the memory that remains without the reserve: a sixth for
-    /// queues, a twelfth each for incomplete messages and announcements. On a hub of a mesh, a quarter of that memory
-    /// is for [`MeshBudgets`].
+    /// queues, a twelfth for incomplete messages, and a twelfth for announcements. On a hub of a mesh, these fractions
+    /// are of three quarters of that memory: the other quarter is for [`MeshBudgets`].
     pub(super) fn of(room: Option<u64>, in_mesh: bool) -> Self {
         let usable = usable(room) / 4 * if in_mesh { 3 } else { 4 };
         let send = DEFAULT_SEND_BUDGET_BYTES.min(usable / 6);
@@ -61,8 +61,8 @@ impl MeshBudgets {
     ///
     /// Counted bytes take up to twice as much memory: a snapshot is stored beside the replica that it replaces, and
     /// buffers that grow double. So the budgets together are half of a quarter of the memory that remains without the
-    /// reserve: a sixteenth for presence, a thirty-second for queues, a sixty-fourth for incomplete messages, and half
-    /// of that each for changes and for signals that wait.
+    /// reserve: 1/16 for presence, 1/32 for queues, 1/64 for incomplete messages, 1/128 for changes that wait, and
+    /// 1/128 for signals that wait.
     pub(super) fn of(room: Option<u64>, connections: usize, max_message: usize) -> Self {
         let usable = usable(room);
         let presence = connections.saturating_mul(PRESENCE_BYTES_PER_CONNECTION);
@@ -85,8 +85,8 @@ fn usable(room: Option<u64>) -> usize {
     room - MEMORY_RESERVE_BYTES.min(room / 2)
 }
 
-/// Bytes that each connection may queue even if the budget is exhausted. On a hub with little memory, the floors of all
-/// connections together are at most as large as the budget.
+/// Bytes that each connection may queue even if the budget is exhausted. If the budget is smaller than its default, the
+/// floor is the budget divided by the number of connections, but at least [`LEAST_SEND_FLOOR_BYTES`].
 pub(super) fn send_floor(budget: usize, connections: usize) -> usize {
     match budget {
         DEFAULT_SEND_BUDGET_BYTES.. => SEND_FLOOR_BYTES,

@@ -29,7 +29,7 @@ pub struct MeshSettings {
     pub certificates: MeshCertificates,
     /// MESH_DNS.
     pub dns: Option<MeshDns>,
-    /// MESH_AUTH=both: whether hubs may send and receive MESH_TOKEN itself, as those of version 2.0.0 do.
+    /// MESH_AUTH=both: whether links may carry MESH_TOKEN itself, as links of hubs of version 2.0.0 do.
     pub takes_bearer: bool,
     /// MESH_AUTH=certificate: whether this hub dials `wss://` URLs by its certificate even if it has a token.
     pub prefers_certificate: bool,

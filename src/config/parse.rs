@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use super::quoted::quoted;
 use super::{LogFormat, TOKEN_IS_SET, Token};
 
-/// The booleans of Go's ParseBool, and other usual forms.
+/// Parses a boolean in a form of Go's ParseBool, or as yes, no, on or off.
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "t" | "true" | "y" | "yes" | "on" => Ok(true),

@@ -198,7 +198,7 @@ fn is_of_a_service(variable: &str, text: &str) -> bool {
     variable.ends_with("_PORT") && ["tcp://", "udp://", "sctp://"].iter().any(|scheme| text.starts_with(scheme))
 }
 
-/// The error for such a variable.
+/// The error for a variable that Kubernetes has set for a Service.
 fn of_a_service(variable: &str, text: &str) -> String {
     let service = variable.trim_end_matches("_PORT").to_ascii_lowercase().replace('_', "-");
     format!(

@@ -176,7 +176,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ),
     ("MESH_TOKEN", &["x", "a-very-long.token_with~signs+/="], &["two words", "ümlaut", "<set>"]),
     ("MESH_TOKEN_ALSO", &["x"], &["two words", "<set>"]),
-    // `certificate` needs files, as do the next settings: src/config/mesh/tests.rs.
+    // The value `certificate` and the next settings need files. src/config/mesh/tests.rs checks them.
     ("MESH_AUTH", &["both", "challenge"], &["none", "bearer", "Both", "certificate"]),
     ("MESH_CERT", &[], &[]),
     ("MESH_KEY", &[], &[]),

@@ -133,7 +133,7 @@ pub(super) struct HubCount {
 
 #[derive(Serialize)]
 pub(super) struct PeerCount<'a> {
-    /// The peer with the most refused messages that still sends, for operators.
+    /// The peer with the most refused messages, among the peers that still send. Only operators see it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) flooder: Option<FlooderBody>,
     pub(super) networks: BTreeMap<&'a str, usize>,

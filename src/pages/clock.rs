@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_moments() {
+    fn known_moments_have_their_rfc_3339_form() {
         for (unix_ms, written) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (951_782_399_999, "2000-02-28T23:59:59.999Z"),

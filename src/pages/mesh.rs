@@ -235,10 +235,10 @@ pub(super) fn found_hubs(reading: &MeshReading) -> Vec<DialBody<'_>> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct LinkBody<'a> {
     address: String,
-    /// How the other hub has shown that it is one of the mesh.
+    /// How the other hub has proved that it belongs to the mesh.
     auth: &'static str,
     dialed: bool,
-    /// `None` before the hello.
+    /// The id of the other hub. `None` until its hello arrives.
     hub: Option<String>,
     legacy: bool,
     queued_bytes: usize,

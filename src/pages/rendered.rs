@@ -1,9 +1,9 @@
 //! Renders pages on a separate thread, once for all simultaneous requests.
 //!
-//! A request gets a page whose rendering began after the request arrived, and all waiting requests share that page.
-//! Each page is rendered at most [`RENDER_RATE`] times per second, with bursts of [`RENDER_BURST`]; further requests
-//! get the last rendering. So a page is never older than a quarter of a second, and a flood costs the shards only
-//! copies of bytes.
+//! A request usually gets a rendering that began after the request arrived. All requests that wait at the same time
+//! share it. Each page is rendered at most [`RENDER_RATE`] times per second, with bursts of [`RENDER_BURST`]. Beyond
+//! this limit, requests get the last rendering, which began at most a quarter of a second ago. So a flood of requests
+//! costs the shards only copies of bytes.
 
 use std::io;
 use std::sync::Arc;

@@ -332,7 +332,7 @@ fn stats_have_the_fields_of_the_go_hub() {
 }
 
 #[test]
-fn stats_of_a_hub_in_a_mesh_name_it() {
+fn stats_of_a_hub_in_a_mesh_contain_its_id() {
     let hub = hub(&[("IS_HUB", "true")], &[]);
     hub.lifecycle.advance(Stage::Ready);
     let stats = hub.get("/stats").plain();

@@ -1,5 +1,5 @@
-// QR codes (ISO/IEC 18004) in byte mode, with error correction level M and versions 1 to 10. They hold at most 213
-// bytes.
+// QR codes (ISO/IEC 18004) in byte mode, with error correction level M and versions 1 to 10. Such a code contains at
+// most 213 bytes.
 
 /** For each version at level M: the number of data codewords, of correction codewords per block, and of blocks. */
 const VERSIONS = [[16, 10, 1], [28, 16, 1], [44, 26, 1], [64, 18, 2], [86, 24, 2], [108, 16, 4], [124, 18, 4], [154, 22, 4], [182, 22, 5], [216, 26, 5]]

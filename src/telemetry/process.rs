@@ -54,7 +54,7 @@ pub fn save_addresses() {
     if let Some(name) = args.next() {
         again.arg0(name);
     }
-    // If the restart fails, the hub runs with less memory.
+    // If the restart fails, the hub runs with fewer usable addresses, and so with less memory.
     let _ = again.args(args).env(ARENAS, "1").exec();
 }
 
@@ -137,7 +137,7 @@ pub fn raise_max_files() -> Option<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
-        // If this fails, the old limit stays. `Config::warnings` reports a limit that is too low.
+        // If this fails, the old limit stays in force. `Files::warning` reports a limit that is too low.
         let _ = setrlimit(Resource::Nofile, limit);
     }
     max_files()

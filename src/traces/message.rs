@@ -13,7 +13,8 @@ use prost::Message as _;
 use proto::HubId;
 use proto::trace::{AttributeValue, Sampling, Span, SpanKind};
 
-/// Flags of a span: its trace is sampled (W3C), and whether another process made its parent is known, and true.
+/// Flags of a span (W3C). SAMPLED: the trace is sampled. PARENT_IS_KNOWN: it is known whether another process made the
+/// parent. PARENT_IS_REMOTE: another process made it.
 const SAMPLED: u32 = 0x1;
 const PARENT_IS_KNOWN: u32 = 0x100;
 const PARENT_IS_REMOTE: u32 = 0x200;

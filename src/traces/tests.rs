@@ -217,7 +217,7 @@ async fn the_end_waits_for_a_hanging_collector_for_a_bounded_time() {
     exporter.flush().await;
     assert!((TRACE_FLUSH_TIMEOUT..Duration::from_secs(20)).contains(&start.elapsed()), "{:?}", start.elapsed());
     assert_eq!(exporter.facts().counts(), TraceCounts { failed: 5, ..counts() });
-    // The collector has not answered before, so the next end does not wait for it.
+    // The last request has failed, so the next flush does not wait for the collector.
     exporter.failures = 1;
     tracer.record(span(9));
     let start = Instant::now();

@@ -278,7 +278,10 @@ mod tests {
             let found: Vec<_> = paragraphs.iter().filter(|(heading, _)| *heading == code).collect();
             assert_eq!(found.len(), 1, "docs/troubleshooting.md needs one heading `### {code}`");
             let text = found[0].1;
-            assert!(text.contains("**Means**") && text.contains("**Do**"), "the paragraph of {code} must contain **Means** and **Do**");
+            assert!(
+                text.contains("**Means**") && text.contains("**Do**"),
+                "the paragraph of {code} must contain **Means** and **Do**"
+            );
             assert!(topic.link().ends_with(&format!("docs/troubleshooting.md#{code}")));
         }
         let known = |heading: &str| Topic::ALL.iter().any(|topic| topic.code() == heading);

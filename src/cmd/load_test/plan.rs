@@ -27,9 +27,9 @@ impl Rng {
 /// How peers are spread over networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spread {
-    /// Consecutive peers are in different networks (round robin).
+    /// Peers are spread over the networks one by one (round robin).
     Single,
-    /// Peers 2k and 2k+1 form a pair. Consecutive pairs are in different networks (round robin).
+    /// Peers 2k and 2k+1 form a pair. Pairs are spread over the networks one by one (round robin).
     Pairs,
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Swarm {
     pub(super) options: Options,
     pub(super) seats: Vec<Seat>,
     pub(super) tally: RefCell<Tally>,
-    /// Whether each offer is answered with another one.
+    /// Whether a peer answers each signal of its partner with another signal.
     pub(super) bouncing: Cell<bool>,
     pub(super) epoch: Instant,
     pub(super) last_discovery: Cell<Instant>,

@@ -152,7 +152,8 @@ fn hubs(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             hub.faults().into_iter().map(|fault| fault_line(&format!("{}: {}", hub.name, fault.text), fault.alert))
         })
         .collect();
-    // One line for each hub, and the heading. The other lines, at least a third, are for faults.
+    // The table has a heading and one line for each hub, but at most two thirds of the lines. The other lines show
+    // faults.
     let lines = u16::try_from(order.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height * 2 / 3);
     let [table, below] = Layout::vertical([Constraint::Length(lines), Constraint::Fill(1)]).areas(area);
     let width =

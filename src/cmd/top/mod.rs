@@ -35,10 +35,11 @@ use crate::config::{Token, certificates};
 /// Maximum time for reading all pages of a hub.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Minimum time between two polls. A hub answers two pages per second and address, after the first hundred.
+/// Minimum time between two polls. Each shard answers one address 100 pages at once and then 2 per second, so a hub may
+/// refuse pages if polls stay this fast.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Number of polls of which one also reads the pages that change slowly.
+/// One poll in this number of polls also reads the pages that change slowly.
 const SLOW_PAGES: u64 = 5;
 
 /// Maximum number of pressed keys that wait to be handled.
@@ -195,7 +196,7 @@ type Known = (Stats, (Option<Flooder>, BTreeMap<String, u64>));
 /// The results of a poll: the pages of each hub, and the members of the network on the screen.
 type Results = (Vec<Result<Sample, String>>, Option<(usize, Result<Roster, String>)>);
 
-/// The polls so far.
+/// Counts the polls, and measures the time between them.
 struct Polls {
     count: u64,
     /// The end of the last poll.
@@ -220,7 +221,7 @@ impl Polls {
         model.hubs.iter().map(|hub| known(hub).filter(|_| !reads_all)).collect()
     }
 
-    /// Shows the results of a poll.
+    /// Adds the results of a poll to the model.
     fn take(&mut self, model: &mut Model, (results, roster): Results) {
         let seconds = self.last.elapsed().as_secs_f64().max(0.001);
         self.last = Instant::now();
@@ -266,7 +267,7 @@ impl Watch {
 
     async fn json<T: DeserializeOwned>(&self, url: &Uri, path: &str) -> Result<T, String> {
         let text = self.page(url, path).await?;
-        serde_json::from_str(&text).map_err(|error| format!("{path} is not that of a hub: {error}"))
+        serde_json::from_str(&text).map_err(|error| format!("{path} is not a page of a hub: {error}"))
     }
 
     async fn page(&self, url: &Uri, path: &str) -> Result<String, String> {

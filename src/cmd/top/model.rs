@@ -13,7 +13,7 @@ pub(super) const HISTORY: usize = 60;
 /// Number of polls for which the ends of connections are kept: ten minutes, with the default interval.
 const ENDS: usize = 300;
 
-/// The time for which ends of connections count, in seconds.
+/// Ends of connections count for this time, in seconds.
 const ENDS_SECONDS: f64 = 600.0;
 
 /// The sparklines of a hub or a network: one figure for each poll, the latest last.
@@ -85,7 +85,7 @@ impl Hub {
             }
         };
         self.error = None;
-        // The first poll has no rates.
+        // At the first poll all rates are 0, because there is no earlier sample.
         let mut view = View::of(self.last.as_ref().unwrap_or(&now), &now, seconds);
         view.faults.extend(self.vanished(&now, seconds));
         self.signals.push(view.signals);
@@ -95,7 +95,7 @@ impl Hub {
         self.last = Some(now);
     }
 
-    /// The fault of a proxy that cuts connections, if most connections end without a close frame.
+    /// Returns a fault if most connections end without a close frame. The usual cause is a proxy that cuts connections.
     fn vanished(&mut self, now: &Sample, seconds: f64) -> Option<Fault> {
         let at = self.ends.back().map_or(0.0, |last| last.at + seconds);
         let ends = Ends::of(now, at);
@@ -342,7 +342,7 @@ impl Model {
                 Screen::Networks => {
                     if let Some(network) = self.networks.get(self.selected) {
                         self.show(Screen::Network(network.name.clone()));
-                        // The poll reads the members.
+                        // The members are read in a poll, so the next poll begins at once.
                         return Wish::Poll;
                     }
                 }

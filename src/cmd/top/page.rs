@@ -64,7 +64,8 @@ pub(super) struct Span<'a> {
 }
 
 impl Span<'_> {
-    /// The growth of a counter per second. A counter that has become smaller has restarted.
+    /// The growth of a counter per second. If the counter has become smaller, the hub has restarted, and the counter
+    /// has grown from 0.
     pub(super) fn rate(&self, name: &str, labels: &str) -> f64 {
         let after = self.after.sum_where(name, labels);
         let grown = after - self.before.sum_where(name, labels);

@@ -22,13 +22,14 @@ const SLOW_ANSWER: Duration = Duration::from_millis(250);
 /// A certificate that is valid for less time than this is a fault, in days.
 const FEW_DAYS: f64 = 14.0;
 
-/// Threads that are awake for a larger part of a core need processor time. The live view has the same limits.
+/// The processor time of a hub is checked only if its threads are awake for a larger part of a core than this. The live
+/// view has the same limits.
 const AWAKE: f64 = 0.3;
 
-/// A hub whose process runs for a smaller part of the time for which its threads are awake is a fault.
+/// It is a fault if the process runs for less than this part of the time for which its threads are awake.
 const STARVED: f64 = 0.6;
 
-/// The use of a larger part of a limit is a fault.
+/// It is a fault if a larger part of a limit is in use.
 const NEAR_LIMIT: f64 = 0.9;
 
 /// A link, as /hubstats shows it.
@@ -139,7 +140,7 @@ impl Fault {
     }
 }
 
-/// The names of networks and the flooder in the JSON form of /metrics.
+/// The names of networks and the worst flooder, from the JSON form of /metrics.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct MetricsJson {
@@ -153,7 +154,7 @@ struct NamedPeers {
     networks: BTreeMap<String, u64>,
 }
 
-/// The peer with the most refused messages that still sends.
+/// The peer with the most refused messages, among the peers that still send.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Flooder {
@@ -195,7 +196,7 @@ pub(super) struct Sample {
     pub(super) answer: Duration,
     pub(super) stats: Stats,
     pub(super) flooder: Option<Flooder>,
-    /// The largest networks, and the members that this hub knows.
+    /// The names of the largest networks, each with the number of members that this hub knows.
     pub(super) networks: BTreeMap<String, u64>,
 }
 
@@ -354,7 +355,7 @@ impl View {
         }
         for thread in page.by("peerpigeon_turn_seconds_bucket", "thread").into_keys() {
             let long = span.above("peerpigeon_turn_seconds", &format!("thread=\"{thread}\""), LONG_TURN);
-            // A single long turn in two seconds can be chance.
+            // At the default interval of two seconds, a single long turn is 0.5 per second, and can be chance.
             if long > 0.5 {
                 let what = "turns per second that last longer than 25 ms: too little CPU, or a flood";
                 add("PeerPigeonTurnsLong", format!("{thread} has {long:.1} {what}"));
@@ -432,8 +433,8 @@ const BUDGETS: [(&str, &str); 5] = [
 /// A sentence about messages above a budget, if there are any.
 fn flood(now: &Sample, span: Span<'_>) -> Option<String> {
     let refused = span.rates_by("peerpigeon_rate_limited_total", "budget", "");
-    // Each error that answers a refused message can be withheld. So withheld errors are counted only if nothing else
-    // is refused.
+    // A refused message causes an error, and the hub can withhold this error as well. So withheld errors are counted
+    // only if no messages are refused.
     let (withheld, refused): (Vec<_>, Vec<_>) = refused.into_iter().partition(|(budget, _)| budget == "errors");
     let text = if refused.is_empty() {
         let (_, rate) = withheld.first()?;
@@ -456,7 +457,8 @@ impl Link {
         self.url.as_deref().unwrap_or(&self.address)
     }
 
-    /// The hub at the other end, and the name of the link. The address alone says little if the other hub has dialed.
+    /// The hub at the other end, and the name of the link. If the other hub has dialed, the name is an address, which
+    /// does not identify the hub.
     fn far_end(&self) -> String {
         match &self.hub {
             Some(hub) => format!("hub {} ({})", short(hub), self.name()),

@@ -179,7 +179,7 @@ fn every_fault_is_named() {
 }
 
 #[test]
-fn small_terminals_and_strange_names_do_no_harm() {
+fn no_size_of_the_terminal_and_no_name_puts_a_control_character_on_the_screen() {
     let mut model = model();
     for keys in ["", "\n", "<j\n", "<jj\n", "<n", "\n", "?"] {
         keys.chars().for_each(|key| _ = model.key(KeyEvent::new(code(key), KeyModifiers::NONE)));
@@ -308,7 +308,7 @@ fn each_fault_is_found_alone_and_only_beyond_its_limit() {
     assert_eq!(lines("process_open_fds 9999\n"), [""; 0]);
     assert_eq!(lines("peerpigeon_connections 991\n"), ["PeerPigeonNearlyFull"]);
 
-    // A hub that starts or drains is not full as well.
+    // A hub that starts or drains is not also reported as full.
     let page = metrics(9, 1, "peerpigeon_full 1\n").replace("peerpigeon_ready 1", "peerpigeon_ready 0");
     assert_eq!(
         faults_of(HUBSTATS, |_| String::new(), |sample| sample.page = Page::parse(&page)),
@@ -339,7 +339,7 @@ fn each_fault_is_found_alone_and_only_beyond_its_limit() {
 }
 
 #[test]
-fn a_hub_that_gets_too_little_processor_time_is_not_just_busy() {
+fn a_hub_with_too_little_processor_time_is_reported_as_starved_and_not_as_busy() {
     // The page has shard 0, which is busy for 25 % of a core. The process runs for 30 %.
     let busy = |shard: f64, mesh: f64| {
         let more = move |poll: u32| {
@@ -391,7 +391,7 @@ fn connections_that_vanish_count_for_ten_minutes() {
     let mut hub = Hub::new("http://a");
     hub.polled(page(601, 5, 2), 1.0);
     assert!(!is_found(&hub));
-    // Two thirds are not enough.
+    // Exactly two thirds of the ends have no close frame. The limit is more than two thirds.
     hub.polled(page(602, 15, 7), 1.0);
     assert!(!is_found(&hub));
     hub.polled(page(603, 16, 7), 1.0);
@@ -407,7 +407,7 @@ fn connections_that_vanish_count_for_ten_minutes() {
     for second in 0..1000 {
         hub.polled(page(second, 5, 0), 0.1);
     }
-    assert!(!is_found(&hub), "only the last polls are kept");
+    assert!(!is_found(&hub), "the ends before the last polls do not count");
 }
 
 #[test]

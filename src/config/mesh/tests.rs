@@ -190,7 +190,7 @@ fn two_spellings_of_a_go_hub_are_refused() {
     ] {
         assert_eq!(refused(bootstrap, legacy), 1, "{bootstrap} {legacy}");
     }
-    // The same hub in another spelling, and other hubs.
+    // These pairs are accepted: another spelling of the same URL, or the URL of another hub.
     for (bootstrap, legacy) in [
         ("ws://go", "ws://go:80/"),
         ("ws://user:hunter2@GO:8080", "ws://go:8080/"),
@@ -289,7 +289,7 @@ fn certificates_replace_the_token_in_each_direction() {
             assert!(warning.starts_with(expected) && !warning.contains("token=x"), "{warning}");
         }
     }
-    // A CA alone lets this hub accept links, not dial them.
+    // A CA alone lets this hub accept links, but not dial them.
     let refused = refusals(&[&accepts[..], &dials].concat());
     assert!(refused[0].starts_with("MESH_DNS (--mesh-dns): links need a token"), "{refused:?}");
     let idle = config(&own).mesh_warnings(&|setting| setting.name == "MESH_CERT");
@@ -297,7 +297,7 @@ fn certificates_replace_the_token_in_each_direction() {
 }
 
 #[test]
-fn mesh_auth_certificate_needs_one_and_replaces_the_bearer_token() {
+fn mesh_auth_certificate_needs_a_certificate_and_replaces_the_bearer_token() {
     let files = Files::new();
     let [crt, key] = ["crt", "key"].map(|name| files.path(name));
     let hub = [("IS_HUB", "true"), ("MESH_TOKEN", "t"), ("MESH_AUTH", "certificate")];

@@ -15,7 +15,7 @@ use crate::certificates::TlsFacts;
 /// Maximum number of characters of an address or an error.
 const MOST_CHARS: usize = 160;
 
-/// The current state. It is sent once a second, and not kept.
+/// The current state. It is sent once a second, and is not part of the history.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct State<'a> {
@@ -31,8 +31,8 @@ pub(super) struct State<'a> {
     /// The thread with the longest time since its last turn, and that time in milliseconds.
     pub(super) oldest_turn: Option<(String, u64)>,
     pub(super) log: LogBody,
-    /// The peer with the most refused messages that still sends. `None` without ADMIN_TOKEN, because then everyone can
-    /// read this.
+    /// The peer with the most refused messages, among the peers that still send. `None` without ADMIN_TOKEN, because
+    /// everyone can then read the live view.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) flooder: Option<FlooderBody>,
     /// Impossible states that were found since the start.

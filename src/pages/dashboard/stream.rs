@@ -15,7 +15,7 @@ use super::ring::Ring;
 type Next = Pin<Box<dyn Future<Output = Option<watch::Receiver<Ring>>> + Send>>;
 
 /// The body of a stream: a greeting, the history after a position, and then each second the new events and the current
-/// state. It stores no events itself, so a slow reader costs nothing.
+/// state. It stores no events itself, so a slow reader uses no additional memory.
 pub(super) struct Stream {
     ring: watch::Receiver<Ring>,
     greeting: Option<Bytes>,
@@ -24,7 +24,7 @@ pub(super) struct Stream {
     with_lines: bool,
     /// Whether the current state must still be sent.
     owes_state: bool,
-    /// The place among the streams that stay open. Without one, the stream ends when its reader has read everything.
+    /// The permit to stay open. Without a permit, the stream ends when its reader has read everything.
     place: Option<OwnedSemaphorePermit>,
     ends: Instant,
     /// Waits for the next second, and returns the receiver. `None` if the hub stops.
