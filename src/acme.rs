@@ -29,7 +29,7 @@ use renewal::Plan;
 pub struct Wakes {
     /// A new certificate has been stored.
     pub stored: Arc<Notify>,
-    /// The operator has asked for a reload: orders that failed are repeated at once.
+    /// The operator has asked for a reload. Orders that failed are then repeated at once.
     pub asked: Arc<Notify>,
 }
 

@@ -1,7 +1,8 @@
 //! Orders of operators to a running hub: remove a peer, close a network, drain.
 //!
-//! A shard receives the request (`POST /admin/kick` and so on), and checks that an operator sends it: [`Gatekeeper`].
-//! The hub's main thread executes the order on the shards that it concerns: [`Desk`]. Each order is logged.
+//! A shard receives the request (`POST /admin/kick` and so on), and the [`Gatekeeper`] checks that an operator sends
+//! it. The [`Desk`] passes the order to the hub's main thread, which executes it on the shards that it concerns. Each
+//! order is logged.
 
 mod act;
 mod cookie;

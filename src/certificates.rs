@@ -34,7 +34,8 @@ struct ReloadCounts {
 }
 
 impl TlsFacts {
-    /// Facts about the certificates that new connections use: those that the hub serves, and the one for other hubs.
+    /// Facts about the certificates that new connections use. These are the certificates that the hub serves, and its
+    /// certificate for other hubs.
     pub fn certificates(&self) -> Vec<CertificateFacts> {
         let served = self.acceptor.as_ref().map(Acceptor::certificates);
         let own = self.own.as_ref().map(ClientCertificate::certificates);
@@ -219,7 +220,7 @@ impl Reloader {
         }
     }
 
-    /// Installs what was loaded, or logs why it is invalid. Returns whether it is installed.
+    /// Installs the loaded files, or logs why they are invalid. Returns whether they are installed.
     fn take(&self, setting: &'static str, loaded: Result<Loaded, LoadError>) -> bool {
         let TlsFacts { acceptor, own, counts, .. } = &self.facts;
         let installed = loaded.map_err(|error| error.to_string()).and_then(|loaded| match loaded {

@@ -54,8 +54,8 @@ use settings::Setting;
 /// `--print-config` as an env file instead of using a wrong secret.
 const TOKEN_IS_SET: &str = "<set>";
 
-/// Maximum number of bytes that a hub adds to a client's `data`: the frame's header, keys, two ids, a timestamp, and a
-/// network name of 256 bytes with every byte escaped as six.
+/// Maximum number of bytes that a hub adds to a client's `data`. It has room for the frame's header, keys, two ids and
+/// a timestamp. It also has room for a network name of 256 bytes, each of which is escaped as six bytes.
 const MAX_ENVELOPE_BYTES: usize = 2 * 1024;
 
 /// A secret string. It can be compared, and is never printed.
@@ -131,7 +131,7 @@ pub struct Config {
     pub bootstrap_hubs: Vec<Uri>,
     /// Origins whose pages may read the HTTP endpoints: CORS_ORIGIN, or else ALLOWED_ORIGINS.
     pub cors: Arc<Origins>,
-    /// The rates of the budgets: MESSAGE_RATE and the settings after it.
+    /// The rates of the budgets, such as MESSAGE_RATE.
     pub budget_rates: BudgetRates,
     /// CORS_PRIVATE_NETWORK.
     pub cors_private_network: bool,
@@ -156,8 +156,8 @@ pub struct Config {
     /// Whether this hub is part of a mesh: IS_HUB, or a setting that implies it.
     pub is_hub: bool,
     is_hub_said: bool,
-    /// The addresses to listen on. With PORT=0 each has port 0: the first bound address determines the port of the
-    /// others.
+    /// The addresses to listen on. With PORT=0, each address has port 0. The hub then binds the first address to a free
+    /// port, and all other addresses to the same port.
     pub listen: Vec<SocketAddr>,
     /// The log.
     pub log: LogConfig,

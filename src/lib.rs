@@ -1,9 +1,9 @@
 //! A WebRTC signaling hub: the program around [`proto`], [`tls`], [`shard`] and [`mesh`].
 //!
-//! [`cli`] parses the command line and [`config`] the settings. [`serve`] runs a hub: it binds the ports, connects the
-//! shards with each other ([`hub`]) and with the mesh ([`linking`]), and provides [`pages`] and [`certificates`], which
-//! [`acme`] can order. Operators give a running hub their orders through the pages: [`admin`].
-//! [`cmd`] contains the tools; they are clients of a hub.
+//! [`cli`] parses the command line and [`config`] the settings. [`serve`] runs a hub. It binds the ports, and connects
+//! the shards with each other ([`hub`]) and with the mesh ([`linking`]). It also provides [`pages`] and
+//! [`certificates`]; [`acme`] can order certificates. [`admin`] receives the orders of operators for a running hub.
+//! [`cmd`] contains the tools, which are clients of a hub.
 
 pub mod acme;
 pub mod admin;

@@ -1,4 +1,5 @@
-//! Loads the keys of tokens: from files, when the files change and on SIGHUP, and from the URL of an identity provider.
+//! Loads the keys of tokens. They come from files, which are read again when they change and on SIGHUP, and from the
+//! URL of an identity provider.
 
 use std::io;
 use std::sync::Arc;
@@ -108,9 +109,9 @@ impl KeyLoader {
         self.facts.clone()
     }
 
-    /// Reads files again periodically, and on each message of `asked`. Requests the keys of a URL on such a message,
-    /// periodically, and when a token names an unknown key, but at most once per [`JWKS_FLOOR`]. This function never
-    /// returns.
+    /// Reads files again periodically, and on each message of `asked`. Requests the keys of a URL periodically, and on
+    /// such a message. If a token names an unknown key, requests the keys as soon as the last request is [`JWKS_FLOOR`]
+    /// ago. This function never returns.
     pub async fn run(mut self, asked: &mut Signal) {
         let mut next_fetch = Instant::now();
         let mut looks = tokio::time::interval(TLS_RELOAD_INTERVAL);

@@ -78,9 +78,9 @@ impl TraceFacts {
 /// Times and sizes of an exporter, which tests set to small values.
 #[derive(Clone, Copy, Debug)]
 pub struct TraceTuning {
-    /// Room for spans that wait: [`TRACE_QUEUE`].
+    /// Maximum number of queued spans: [`TRACE_QUEUE`].
     pub queue: usize,
-    /// Time for which spans wait for others: [`TRACE_INTERVAL`].
+    /// Time for which the first span of a batch waits for further spans: [`TRACE_INTERVAL`].
     pub interval: Duration,
     /// Time within which the collector must answer: [`TRACE_TIMEOUT`].
     pub timeout: Duration,

@@ -75,11 +75,11 @@ async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     spawn_blocking(work).await.map_err(|error| Failure::Store(io::Error::other(error)))
 }
 
-/// Writes a file that only its owner may read. It is written beside its final place, and moved there if it passes the
-/// check.
+/// Writes a file that only its owner may read. The content is first written to a temporary file in the same directory,
+/// which is renamed if it passes the check.
 fn replace(path: &Path, bytes: &[u8], check: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let beside = path.with_extension("new");
-    // A crash may have left this file behind.
+    // A crash may have left an old temporary file.
     _ = fs::remove_file(&beside);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     file.write_all(bytes)?;

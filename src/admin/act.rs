@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto::limits::LONGEST_EXCLUSION;
 use proto::{NetworkName, Order, PeerId};
 
-/// What an operator can order.
+/// An action that an operator can order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Act {
     /// Remove a peer, or close a network.

@@ -52,8 +52,8 @@ impl Entry {
 /// Checks tokens and cookies, and counts failures. All shards share it.
 ///
 /// A right token is always accepted, even from an address that has sent wrong tokens before. Behind a proxy, strangers
-/// and operators share an address. Strangers cannot guess the token, because it is long, and because each wrong token
-/// costs them time: the hub answers after [`WRONG_TOKEN_DELAY`](proto::limits::WRONG_TOKEN_DELAY) and closes the
+/// and operators share an address. Strangers cannot guess the token, because it is long, and because guessing is slow.
+/// The hub answers a wrong token only after [`WRONG_TOKEN_DELAY`](proto::limits::WRONG_TOKEN_DELAY), and closes the
 /// connection.
 pub struct Gatekeeper {
     token: Option<Token>,

@@ -260,8 +260,8 @@ fn pages() -> Vec<(String, String)> {
     pages.map(|path| (path.display().to_string(), std::fs::read_to_string(&path).unwrap())).collect()
 }
 
-/// The commands of this program in the code spans and shell blocks of a page, without preceding variables and without
-/// the rest of the line.
+/// The commands of this program in the code spans and shell blocks of a page. A command ends at a comment, a pipe or a
+/// redirection. Variables before the command are left out.
 fn commands(page: &str) -> Vec<Vec<String>> {
     let spans = page.split("\n```").step_by(2).flat_map(|prose| {
         let prose = prose.replace('\n', " ");

@@ -20,7 +20,7 @@ use crate::config::{Token, certificates};
 /// Maximum time for an answer. A hub answers each order within 20 s, so a later answer does not come.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// Exit code if there is nothing to do: the peer is not connected, or is at another hub, or not in the network.
+/// Exit code if the order has nothing to do: the peer is not connected, is at another hub, or is not in the network.
 const NOT_THERE: u8 = 2;
 
 /// Order a running hub to remove a peer, close a network or drain

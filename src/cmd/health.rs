@@ -1,5 +1,5 @@
-//! `peerpigeon health`: checks whether a hub is ready (or full, which is healthy, too), for containers without other
-//! tools.
+//! `peerpigeon health`: checks whether a hub is ready, for containers without other tools. A full hub counts as
+//! healthy, too.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -36,7 +36,7 @@ pub struct Args {
 #[derive(Debug)]
 pub struct Question {
     page: Uri,
-    /// Whether the request goes to the hub of this machine, found by its settings.
+    /// Whether the request goes to the hub on this machine, whose address comes from its settings.
     is_own: bool,
     /// Whether a full hub counts as healthy. A container runtime replaces an unhealthy hub, and all its peers would
     /// lose their connections.

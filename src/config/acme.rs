@@ -273,7 +273,10 @@ mod tests {
             ("TLS_ACME_EAB_HMAC", "a2V5"),
         ];
         let config = Config::from_pairs(&pairs).unwrap();
-        assert!(!config.describe().contains("a2V5") && !format!("{config:?}").contains("107, 101"), "the key is shown");
+        assert!(
+            !config.describe().contains("a2V5") && !format!("{config:?}").contains("107, 101"),
+            "the key must not be shown"
+        );
     }
 
     #[test]

@@ -60,9 +60,9 @@ impl MeshBudgets {
     /// MAX_MESSAGE_BYTES.
     ///
     /// Counted bytes take up to twice as much memory: a snapshot is stored beside the replica that it replaces, and
-    /// buffers that grow double. So the budgets together are half of a quarter of the memory that remains without the
-    /// reserve: 1/16 for presence, 1/32 for queues, 1/64 for incomplete messages, 1/128 for changes that wait, and
-    /// 1/128 for signals that wait.
+    /// buffers that grow double. They may take a quarter of the memory that remains without the reserve, so the budgets
+    /// together are an eighth of it: 1/16 for presence, 1/32 for queues, 1/64 for incomplete messages, 1/128 for
+    /// changes that wait, and 1/128 for signals that wait.
     pub(super) fn of(room: Option<u64>, connections: usize, max_message: usize) -> Self {
         let usable = usable(room);
         let presence = connections.saturating_mul(PRESENCE_BYTES_PER_CONNECTION);
@@ -86,7 +86,8 @@ fn usable(room: Option<u64>) -> usize {
 }
 
 /// Bytes that each connection may queue even if the budget is exhausted. If the budget is smaller than its default, the
-/// floor is the budget divided by the number of connections, but at least [`LEAST_SEND_FLOOR_BYTES`].
+/// floor is the budget divided by the number of connections, but at least [`LEAST_SEND_FLOOR_BYTES`] and at most
+/// [`SEND_FLOOR_BYTES`].
 pub(super) fn send_floor(budget: usize, connections: usize) -> usize {
     match budget {
         DEFAULT_SEND_BUDGET_BYTES.. => SEND_FLOOR_BYTES,

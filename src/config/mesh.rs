@@ -31,7 +31,7 @@ pub struct MeshSettings {
     pub dns: Option<MeshDns>,
     /// MESH_AUTH=both: whether links may carry MESH_TOKEN itself, as links of hubs of version 2.0.0 do.
     pub takes_bearer: bool,
-    /// MESH_AUTH=certificate: whether this hub dials `wss://` URLs by its certificate even if it has a token.
+    /// MESH_AUTH=certificate: whether this hub uses its certificate, and not its token, when it dials `wss://` URLs.
     pub prefers_certificate: bool,
     /// MESH_INSECURE.
     pub insecure: bool,
@@ -53,7 +53,7 @@ pub struct MeshSettings {
     pub also: Option<Token>,
 }
 
-/// A DNS name whose addresses are hubs: MESH_DNS.
+/// MESH_DNS: a DNS name that resolves to the addresses of hubs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MeshDns {
     /// The name.

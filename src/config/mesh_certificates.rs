@@ -20,7 +20,7 @@ pub struct MeshCertificates {
     pub authorities: Option<Authorities>,
 }
 
-/// MESH_CERT and MESH_KEY, and what they contain.
+/// The files of MESH_CERT and MESH_KEY, with their contents.
 #[derive(Clone, Debug)]
 pub struct OwnCertificate {
     /// The paths.
@@ -31,7 +31,7 @@ pub struct OwnCertificate {
     pub stamps: FileStamps,
 }
 
-/// MESH_CLIENT_CA, and what it contains.
+/// The file of MESH_CLIENT_CA, with its contents.
 #[derive(Clone, Debug)]
 pub struct Authorities {
     /// The path.

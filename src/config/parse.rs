@@ -146,7 +146,7 @@ pub(super) fn entries(list: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// An entry of a list, as an error may show it. If a later entry contains an `@`, this entry may be part of a password
-/// with a comma in it: then only its number is shown.
+/// that contains a comma. In this case, only the number of the entry is shown.
 pub(super) fn shown_entry(list: &str, number: usize) -> String {
     let mut rest = list.split(',').skip(number);
     let entry = rest.next().unwrap_or_default().trim();

@@ -65,7 +65,7 @@ pub(super) struct SettingsReader<'a> {
     env: &'a dyn Fn(&str) -> Option<OsString>,
     pub(super) refusals: Vec<SettingError>,
     pub(super) shown: Vec<Shown>,
-    /// Settings whose variable was set by Kubernetes for a Service, with the error. These settings count as unset.
+    /// Settings whose variable Kubernetes has set for a Service, each with its error. These settings count as unset.
     pub(super) of_services: Vec<(&'static Setting, String)>,
 }
 

@@ -21,7 +21,7 @@ const FILE: &str = "file:";
 /// The settings of tokens. At least one source of keys is set.
 #[derive(Clone, Debug)]
 pub struct TokenSettings {
-    /// What a token must contain besides its signature.
+    /// The requirements for the claims of a token.
     pub rules: TokenRules,
     /// The sources of the keys.
     pub sources: TokenSources,

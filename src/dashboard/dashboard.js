@@ -178,7 +178,7 @@ function showChart (shown) {
 
 const bound = micros => micros === Infinity ? 'more than the largest bound' : duration(micros / 1000)
 
-// ---- the rest of the page
+// ---- tiles, findings and tables
 
 function show () {
   showFindings()

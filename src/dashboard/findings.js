@@ -97,8 +97,8 @@ function peers (add, minute, samples, state) {
 const BUDGETS = { messages: 'MESSAGE_RATE', bytes: 'MESSAGE_RATE_BYTES', announcements: 'ANNOUNCE_RATE_BYTES', events: 'EVENT_RATE_BYTES', discover: 'DISCOVER_RATE' }
 
 function flood (add, exceeded, cut, { flooder }) {
-  // Each error that answers a refused message can be withheld. So withheld errors are counted only if nothing else is
-  // refused.
+  // A refused message causes an error, and the hub can withhold this error as well. So withheld errors are counted only
+  // if no messages are refused.
   const refused = exceeded.filter(([budget]) => budget !== 'errors')
   const [, withheld] = exceeded.find(([budget]) => budget === 'errors') ?? [0, 0]
   if (!refused.length && !withheld && !cut) return

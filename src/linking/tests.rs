@@ -97,7 +97,7 @@ fn the_mesh_gets_the_configured_values() {
     assert_eq!(config.relay.advertise.as_deref(), Some("ws://me:9"));
     assert_eq!(config.relay.public_url.as_deref(), Some("wss://me.example"));
     assert_eq!((config.relay.shards, config.relay.namespace.as_str()), (3, "n"));
-    assert!(config.relay.incarnation.0 > 1_700_000_000_000, "the wall clock");
+    assert!(config.relay.incarnation.0 > 1_700_000_000_000, "the incarnation is a time of the wall clock");
     let redis = config.redis.unwrap();
     assert_eq!(
         (redis.url.as_str(), redis.namespace.as_str(), redis.token.as_deref()),

@@ -127,7 +127,8 @@ impl Site {
         }))
     }
 
-    /// The answer to a request that no operator sends: the form for the token for a browser, a sentence for programs.
+    /// The answer to a request that no operator sends. A browser gets the form for the token, and a program gets a
+    /// sentence.
     pub(super) fn refusal(&self, entry: Entry, request: &Parts, visitor: Visitor, next: &'static str) -> Answer {
         if entry != Entry::Unknown {
             self.gatekeeper.refused(visitor, entry.label());
@@ -255,7 +256,7 @@ fn html(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     text(status, "text/html; charset=utf-8", body)
 }
 
-/// Whether the browser opens a page: programs do not name `text/html`.
+/// Whether a browser sends the request to open a page. Programs do not name `text/html` in `Accept`.
 fn wants_html(request: &Parts) -> bool {
     accepted(request, ACCEPT).any(|range| media_type(range) == "text/html")
 }

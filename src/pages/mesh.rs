@@ -1,4 +1,5 @@
-//! The bodies about other hubs. The Go hub's fields come first, with its names; then the new ones.
+//! The bodies about other hubs. The fields of the Go hub come first, with the names that they have there. The new
+//! fields follow.
 
 use std::time::Duration;
 
@@ -209,7 +210,7 @@ pub(super) fn bootstrap_hubs<'a>(reading: &'a MeshReading, config: &Config) -> V
     config.bootstrap_hubs.iter().map(dial).collect()
 }
 
-/// A URL in the mesh's normal form: with its port, without possible secrets.
+/// A URL in the mesh's normal form: with its port, and without its user and query, which may be secret.
 fn as_dialed(url: &Uri) -> String {
     let (scheme, host) = (url.scheme_str().unwrap_or_default(), url.host().unwrap_or_default().to_ascii_lowercase());
     let port = url.port_u16().unwrap_or(if scheme == "wss" { 443 } else { 80 });

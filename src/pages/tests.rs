@@ -145,7 +145,7 @@ fn respond(pages: &Pages, request: &Parts, visitor: Visitor) -> Response<Full<By
     match pages(request, visitor) {
         shard::Answer::Now(response) => response,
         shard::Answer::Soon(page) | shard::Answer::ForOperator(page) => runtime().block_on(page),
-        shard::Answer::Form(_) | shard::Answer::Stream(_) => panic!("a page without a form"),
+        shard::Answer::Form(_) | shard::Answer::Stream(_) => panic!("this test helper reads no forms and no streams"),
     }
 }
 
@@ -228,8 +228,8 @@ fn names_of_networks_are_shown_with_the_token_or_to_programs() {
         assert!(names(open, false, headers) && names(admin, false, headers) && !names(closed, false, headers));
         assert!(names(closed, true, headers) && names(admin, true, headers));
     }
-    // These pages may not read the names: a page of another origin, a sandboxed page, and a page whose own name was
-    // rebound to the hub's address.
+    // A page of another origin, a sandboxed page, and a page whose own host name was rebound to the hub's address may
+    // not read the names.
     for header in [("origin", "https://own.example"), ("origin", "null"), ("sec-fetch-site", "same-origin")] {
         assert!(!names(open, false, &[header]) && !names(admin, false, &[header]) && !names(closed, false, &[header]));
         assert!(names(closed, true, &[header]) && names(admin, true, &[header]));

@@ -38,9 +38,9 @@ pub fn memory_limit() -> Option<u64> {
     groups.lines().flat_map(limit_files).filter_map(|file| limit(&fs::read_to_string(file).ok()?)).min()
 }
 
-/// Starts this program again in its place if the addresses of the process are limited (RLIMIT_AS), so that the C
-/// library has a single arena of memory. By default, the library reserves 64 MiB of addresses for each thread that
-/// allocates, and too few addresses would be left.
+/// Replaces this program by a new run of itself if the addresses of the process are limited (RLIMIT_AS). The C library
+/// of the new run has a single arena of memory. By default, the library reserves 64 MiB of addresses for each thread
+/// that allocates, and too few addresses would be left.
 ///
 /// Call this function before any thread starts. It returns only if a restart is unnecessary or fails.
 pub fn save_addresses() {
@@ -88,8 +88,8 @@ fn limit_files(line: &str) -> Vec<String> {
         }
         _ => return Vec::new(),
     };
-    // If the process does not see the whole tree, as in a container, its own group is the visible root, whatever path
-    // this line has.
+    // In a container, the process does not see the whole tree. Its own group is then the visible root, even if this
+    // line has another path.
     let path = parts.next().unwrap_or_default().trim_end_matches('/');
     let ancestors = path.match_indices('/').map(|(end, _)| &path[..end]).chain([path]);
     ancestors.map(|group| format!("{mount}{group}/{name}")).collect()

@@ -39,8 +39,8 @@ impl Tail {
     }
 }
 
-/// The kept lines with higher numbers than this, oldest first. Each is a JSON object with `at` (milliseconds since
-/// 1970), `level`, `event`, and the fields of the line as strings in `fields`.
+/// The stored lines with higher numbers than `number`, oldest first. Each is a JSON object with `at` (milliseconds
+/// since 1970), `level`, `event`, and the fields of the line as strings in `fields`.
 pub fn lines_after(number: u64) -> Vec<(u64, String)> {
     TAIL.lock().unwrap_or_else(PoisonError::into_inner).after(number)
 }

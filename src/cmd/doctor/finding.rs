@@ -1,4 +1,4 @@
-//! What the doctor finds, and how it is printed.
+//! The findings of the doctor, and their output.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};

@@ -125,8 +125,8 @@ fn humantime_of(text: &str) -> Option<SystemTime> {
     humantime::parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z")).ok()
 }
 
-/// The minimum difference between another clock and this one, if the other clock showed `theirs` between the times
-/// `before` and `after` of this one. `Date` has whole seconds.
+/// The minimum difference between the clock of another machine and the clock of this machine. The other clock showed
+/// `theirs` at some time between `before` and `after` of this machine's clock. `Date` has whole seconds.
 fn difference(theirs: SystemTime, before: SystemTime, after: SystemTime) -> Duration {
     let early = before.duration_since(theirs + Duration::from_secs(1)).unwrap_or_default();
     early.max(theirs.duration_since(after).unwrap_or_default())
@@ -178,7 +178,7 @@ mod tests {
         let secs = Duration::from_secs;
         let unix = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
         let topic = |by_pages, clock_ms| clock(by_pages, clock_ms).and_then(|finding| finding.topic);
-        assert!(clock(None, 0).is_none(), "nothing is known");
+        assert!(clock(None, 0).is_none(), "without a time of the hub there is no finding");
         assert_eq!(topic(Some(secs(5)), 0), None);
         assert_eq!(topic(Some(secs(6)), 0), Some(Topic::ClockDiffers));
         let now = SystemTime::now();

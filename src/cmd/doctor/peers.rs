@@ -1,4 +1,4 @@
-//! Checks what peers do at a hub: ping the hub, join a network, discover each other and signal.
+//! Checks the actions of peers at a hub: they ping the hub, join a network, discover each other and send signals.
 
 use std::time::{Duration, Instant};
 
@@ -213,7 +213,7 @@ async fn relay(
                 receipts += usize::from(outcome.is_some());
             }
             Fate::Changed => {
-                let message = "an offer arrived with other data than was sent";
+                let message = "the data of an offer was changed on its way";
                 report.add(Finding::problem(check, Topic::SignalChanged, message));
                 return false;
             }

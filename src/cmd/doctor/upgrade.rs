@@ -1,4 +1,4 @@
-//! Checks the upgrade to a WebSocket: what proxies change in it, and which peers the hub admits.
+//! Checks the upgrade to a WebSocket: whether proxies change it, and which peers the hub admits.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::client::{ConnectError, Ended, Endpoint, HubUrl};
 /// Maximum time for the answer to a handshake, and for `connected` after it. A takeover takes two seconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Number of pings whose answers have about 40 KB, which is more than proxies buffer by default.
+/// Number of pings. Their answers have about 40 KB in total, which is more than proxies buffer by default.
 const FLUSHING_PINGS: usize = 400;
 
 /// The URL and the credentials of a connection.
@@ -69,7 +69,7 @@ pub(super) enum Refusal {
     Buffered,
     /// There was no first message.
     Silent,
-    /// The first message is not that of a hub.
+    /// The first message is not the first message of a hub.
     Strange,
 }
 
@@ -202,11 +202,11 @@ pub(super) async fn admission(entry: &Entry<'_>, report: &mut Report) {
         let stranger = Entry { token: None, ..*entry };
         report.add(match stranger.connect().await {
             Ok(_) => {
-                let message = "the hub accepts the token, and peers without one";
+                let message = "the hub accepts the token, but it also accepts peers without a token";
                 Finding::warning(CHECK, Topic::OpenHub, message)
             }
             Err(refusal) if refusal.status() == Some(StatusCode::UNAUTHORIZED) => {
-                Finding::ok(CHECK, "the hub accepts the token, and refuses peers without one")
+                Finding::ok(CHECK, "the hub accepts the token, and refuses peers without a token")
             }
             Err(refusal) => refusal.finding(CHECK, &stranger),
         });

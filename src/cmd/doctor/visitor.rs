@@ -142,7 +142,7 @@ impl Drop for Visitor {
     }
 }
 
-/// What the hub says about itself in `connected`.
+/// The facts about the hub in its message `connected`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Welcome {

@@ -1,4 +1,4 @@
-//! The churn scenario: some peers stay and observe, and the others join and leave all the time, in every possible way.
+//! The churn scenario. Some peers stay and observe. All other peers join and leave repeatedly, in every possible way.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use super::scenario::{Outcome, Pace, connect, millis, redial, settle};
 use super::swarm::{Membership, Swarm};
 use super::tally::Check;
 
-/// Maximum time from a peer's announcement until it has discovered the others.
+/// Maximum time from a peer's announcement until it has discovered the other members.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The ways to leave.

@@ -1,8 +1,8 @@
 //! The hostile scenario: clients break every rule, while pairs of ordinary peers send signals that must arrive in time.
 //!
-//! Each kind of attack has its own thread with plain sockets, so that a blocked or reset socket delays neither the
-//! pairs nor another attack. Each thread sleeps for a moment between two steps, because the generator usually shares
-//! the machine with the hub, and also measures the pairs.
+//! Each kind of attack has its own thread with plain sockets. So a blocked or reset socket cannot delay the pairs or
+//! another attack. Each thread sleeps for a moment between two steps, because the generator usually shares the machine
+//! with the hub, and also measures the pairs.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -42,7 +42,7 @@ use crate::config::{certificates, token};
 /// Exit code of an invalid command line (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
 
-/// In the scenario `churn`, one of this number of members of a network stays and observes.
+/// In the scenario `churn`, one in this many members of a network stays and observes.
 const OBSERVER_SHARE: usize = 10;
 
 /// hostile: maximum time from sending a signal to its arrival.

@@ -54,7 +54,8 @@ pub(super) struct Options {
     pub(super) receipts: bool,
     /// Maximum time from sending a signal to its arrival; `None` means any time.
     pub(super) latest: Option<Duration>,
-    /// One of this number of members of a network stays while the others join and leave. 0 means that none stays.
+    /// If this is n, one in n members of a network stays while the other members join and leave. If this is 0, no
+    /// member stays.
     pub(super) observer_share: usize,
 }
 
@@ -129,8 +130,8 @@ impl Swarm {
         }
     }
 
-    /// Number of members of a network that stay while the others join and leave. These members have the first slots of
-    /// the network.
+    /// Number of members of a network that stay while the other members join and leave. These members have the first
+    /// slots of the network.
     pub(super) fn observers(&self, network: usize) -> usize {
         observers(self.plan.members(network), self.options.observer_share)
     }

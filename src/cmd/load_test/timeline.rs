@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// run has 600 to 1,200 points of 0.3 KB.
 const MAX_POINTS: usize = 1_200;
 
-/// Number of buckets of latencies: those of the hub's metric, so that both can be compared.
+/// Number of buckets of latencies. The hub's metric has the same buckets, so that both can be compared.
 pub(super) const BUCKETS: usize = RouterStats::LATENCY_BOUNDS.len() + 1;
 
 /// The index of the bucket of a latency.

@@ -179,7 +179,7 @@ fn hubs(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }).block(block), below);
 }
 
-/// A fault, and the heading in the runbook that says what to do.
+/// A fault, and the heading of its paragraph in the runbook.
 fn fault_line(text: &str, alert: &'static str) -> Line<'static> {
     Line::from(vec![Span::styled(clean(text), red()), Span::raw("  "), Span::styled(alert, bold())])
 }

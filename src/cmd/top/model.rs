@@ -1,4 +1,4 @@
-//! The state that the screen shows, and how keys change it. This module uses neither the terminal nor the network.
+//! The state that the screen shows, and how keys change it. This module does not use the terminal or the network.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};

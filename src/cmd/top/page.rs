@@ -37,7 +37,7 @@ impl Page {
         self.sum_where(name, "")
     }
 
-    /// The values of a metric by one of its labels, summed over the others.
+    /// The values of a metric by one of its labels, summed over all other labels.
     pub(super) fn by(&self, name: &str, label: &str) -> BTreeMap<String, f64> {
         self.by_where(name, label, "")
     }

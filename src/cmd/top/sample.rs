@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::page::{Page, Span};
 
-/// A link with a longer round trip is a fault.
+/// It is a fault if the round trip of a link takes longer, in milliseconds.
 const SLOW_LINK_MS: f64 = 150.0;
 
 /// Turns longer than this are a fault, in seconds. A turn should end within 5 ms.
@@ -16,7 +16,7 @@ const LONG_TURN: f64 = 0.025;
 /// A shard or a mesh that is busier than this is a fault.
 const BUSY: f64 = 0.9;
 
-/// A hub whose answer takes longer is a fault.
+/// It is a fault if a hub takes longer to answer.
 const SLOW_ANSWER: Duration = Duration::from_millis(250);
 
 /// A certificate that is valid for less time than this is a fault, in days.
@@ -239,7 +239,7 @@ pub(super) struct View {
     /// The 99th percentile of the turns of the thread with the longest turns, in seconds.
     pub(super) turn: Option<f64>,
     pub(super) shards: Vec<Shard>,
-    /// Increases per second by label: of received messages, outcomes, closes, errors and refusals.
+    /// Increases per second by label. The counters are received messages, outcomes, closes, errors and refusals.
     pub(super) message_types: Vec<(String, f64)>,
     pub(super) outcomes: Vec<(String, f64)>,
     pub(super) close_reasons: Vec<(String, f64)>,

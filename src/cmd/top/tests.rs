@@ -399,7 +399,7 @@ fn connections_that_vanish_count_for_ten_minutes() {
     hub.polled(page(1201, 16, 7), 598.0);
     assert!(is_found(&hub));
     hub.polled(page(1203, 16, 7), 2.0);
-    assert!(!is_found(&hub), "ten minutes have passed");
+    assert!(!is_found(&hub), "ends count for ten minutes");
     // A restart begins a new count.
     hub.polled(page(1, 0, 0), 1.0);
     hub.polled(page(2, 5, 0), 1.0);

@@ -302,7 +302,8 @@ mod tests {
         assert_eq!(written, expected);
     }
 
-    /// Even if every sample contains every reason, the history holds ten minutes of 32 shards, or seven minutes of 256.
+    /// Even if every sample contains every reason, the history covers ten minutes with 32 shards, or seven minutes with
+    /// 256 shards.
     #[test]
     fn ten_minutes_of_the_largest_samples_fit() {
         let mut shard = ShardReading::default();
