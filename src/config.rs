@@ -514,7 +514,7 @@ impl Config {
         self.shown.iter().any(|shown| shown.name == setting.name && shown.source != Source::Default)
     }
 
-    /// Warnings for the operator at the start, about valid settings that do not have their apparent effect.
+    /// Warnings for the operator at the start, about valid settings that have no effect or are probably a mistake.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.ignored.clone();
         warnings.extend(self.mesh_warnings(&|setting| self.is_said(setting)));

@@ -347,15 +347,16 @@ impl Site {
 
     /// Whether a visitor may read the names of networks. Some networks are protected only by a secret name.
     ///
-    /// With AUTH_TOKEN, visitors with the token may read them. Otherwise only programs may, because any web page could
-    /// send the request from its user's browser.
+    /// With AUTH_TOKEN, visitors with the token may read them. Without it, or at ADMIN_PORT, programs and pages of
+    /// allowed origins may. Other pages may not, because any web page could send the request from its user's browser.
     fn may_read_names(&self, request: &Parts, visitor: Visitor) -> bool {
         let is_open = self.config.auth_token.is_none() || self.config.admin_port.is_some();
         // If there is an ADMIN_TOKEN, requests without it have been refused already.
         visitor.has_token || self.config.admin_token.is_some() || is_open && !self.is_of_a_strange_page(request)
     }
 
-    /// Whether a browser sends the request for a web page whose origin is not allowed.
+    /// Whether a browser sends the request for a web page, unless the settings name the origin of that page. `*` names
+    /// none.
     fn is_of_a_strange_page(&self, request: &Parts) -> bool {
         match request.headers.get(ORIGIN) {
             Some(origin) => self.config.cors.is_open() || !self.config.cors.allow(origin),

@@ -118,7 +118,7 @@ impl Act {
 ///
 /// # Errors
 ///
-/// Returns a sentence if the text is not a number of at most [`LONGEST_EXCLUSION`].
+/// Returns a sentence if the text is not a whole number of seconds, or is more than [`LONGEST_EXCLUSION`].
 pub fn span(text: &str) -> Result<Duration, String> {
     let most = LONGEST_EXCLUSION.as_secs();
     let secs = text.parse().ok().filter(|secs| *secs <= most);

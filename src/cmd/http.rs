@@ -41,7 +41,8 @@ pub(super) async fn ask(
 
 /// Sends a request to the host of `page`, with `tls` if its scheme is `https`. Returns the head and the body of the
 /// answer. `request` has everything but the `Host` header and the body. If this machine's address is in `proxies`, the
-/// hub expects a PROXY head. The request then begins with `PROXY UNKNOWN`, which makes the sender the client.
+/// hub expects a PROXY head (the first line of the PROXY protocol). This function then sends `PROXY UNKNOWN` first, so
+/// that the hub treats the sender itself as the client.
 pub(super) async fn ask_whole(
     page: &Uri,
     request: Builder,

@@ -145,7 +145,7 @@ impl Shared {
             let mut state = self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
             std::mem::swap(&mut batch, &mut state.waiting);
             state.writing = true;
-            // These lines were dropped after this batch was queued.
+            // These lines were dropped because the buffer was full of this batch, so they are reported after it.
             let dropped = state.dropped;
             drop(state);
             self.write(&batch, out);

@@ -57,7 +57,7 @@ pub(super) async fn churn(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) ->
     Outcome { connect_ms, exact_ms, measured_secs, expected_discoveries: Some(expected), ..Outcome::default() }
 }
 
-/// Returns the number of events that observers should have received. Records a violation for each observer that
+/// Returns the number of discoveries that observers should have received. Records a violation for each observer that
 /// received more or fewer.
 fn check_observers(swarm: &Swarm, joins: &[Cell<u64>]) -> u64 {
     let mut all = 0;

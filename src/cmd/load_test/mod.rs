@@ -1,7 +1,7 @@
 //! `peerpigeon load-test`: many peers in one process, which validate the hub's messages.
 //!
-//! Everything runs on one thread, so the peers share their counts without locks. One thread receives more messages per
-//! second than a hub on two cores sends.
+//! All peers run on one thread, so they share their counts without locks. One thread receives more messages per second
+//! than a hub on two cores sends.
 
 mod churn;
 mod hear;

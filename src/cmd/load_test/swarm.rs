@@ -329,7 +329,7 @@ impl Swarm {
         }
     }
 
-    /// Short name of a peer for examples, long enough to find it in a hub's log.
+    /// The name of a peer in examples: its number, and its id, which is also in the log of the hub.
     pub(super) fn called(&self, peer: usize) -> String {
         format!("peer {peer} ({})", self.plan.id(peer))
     }

@@ -42,9 +42,9 @@ pub(super) enum Check {
     NotBack,
     /// A peer announced itself and did not discover the members.
     NotJoined,
-    /// An observer missed a join.
+    /// An observer received more or fewer joins than there were.
     NotTold,
-    /// A receipt with another outcome than `delivered`.
+    /// A receipt whose outcome is not `delivered` or `forwarded`.
     NotDelivered,
     /// A receipt did not arrive.
     ReceiptMissing,
