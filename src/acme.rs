@@ -116,8 +116,8 @@ impl Acme {
     ///
     /// If TLS cannot be set up.
     pub fn new(settings: AcmeSettings, acceptor: Acceptor, wakes: Wakes) -> io::Result<Self> {
-        // Sessions are not resumed: a ticket from one server of the authority can make a handshake with another of its
-        // servers fail.
+        // TLS sessions are not resumed, because a ticket from one server of the authority can make a handshake with
+        // another of its servers fail.
         let (http, line) = Line::new(Tls::new(settings.roots.as_deref())?.keeping_tickets(0));
         let name =
             |name: &String| Name { name: name.clone(), plan: None, failures: 0, problem: None, not_before: None };

@@ -149,7 +149,7 @@ impl Outcome {
             | Self::Draining { .. }
             | Self::Undrained
             | Self::NotDraining => StatusCode::OK,
-            // There was no peer to remove, but the peer is excluded as requested.
+            // No peer was removed, but the requested exclusion is in place.
             Self::NotAMember { .. } | Self::NotConnected { .. } if keeps_out => StatusCode::OK,
             Self::NotAMember { .. } | Self::NotConnected { .. } => StatusCode::NOT_FOUND,
             Self::Elsewhere { .. } => StatusCode::CONFLICT,
@@ -158,7 +158,7 @@ impl Outcome {
         }
     }
 
-    /// One sentence for people: the outcome, and what to do if the order was not executed.
+    /// Returns one sentence for people. It says the outcome, and what to do if the order was not executed.
     pub fn explain(&self, act: &Act) -> String {
         let what = match self {
             Self::Closed { .. } => "the peer was disconnected".to_owned(),

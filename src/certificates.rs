@@ -247,7 +247,8 @@ impl Reloader {
         });
         match installed {
             Ok(facts) => {
-                // No warning is needed if a CA expires: only the expiry of the hubs' own certificates is checked.
+                // No warning is needed if a CA expires, because only the expiry of the hubs' own certificates is
+                // checked.
                 let expiring = facts.iter().filter(|_| setting != "MESH_CLIENT_CA");
                 for detail in expiring.filter_map(|facts| expiry_warning(setting, facts, SystemTime::now())) {
                     warn!(detail, "tls_certificate_expires");

@@ -86,7 +86,7 @@ pub enum Task {
     Token(Box<cmd::token::Question>),
 }
 
-/// Why the command line contains no task: it asks for `--help` or similar, or it is invalid.
+/// Why the command line contains no task. It asks for `--help` or similar, or it is invalid.
 #[derive(Debug)]
 pub enum Exit {
     /// A message of clap.
@@ -178,7 +178,7 @@ impl Exit {
         }
     }
 
-    /// Prints the message: on stdout if it was requested, else on stderr.
+    /// Prints the message. A requested message goes to stdout, any other message to stderr.
     pub fn report(self) -> ExitCode {
         let mut code = ExitCode::from(self.code());
         // If stderr is closed, the exit code is enough.

@@ -1,4 +1,4 @@
-//! The configuration: every setting is read and checked once, before the hub binds any port.
+//! The configuration. Every setting is read and checked once, before the hub binds any port.
 
 mod acme;
 #[cfg(test)]
@@ -488,7 +488,7 @@ impl Config {
         if is_ordered { 443 } else { bound }
     }
 
-    /// The output of `--print-config`: an env file, followed by the source of each value.
+    /// The output of `--print-config`. It is an env file, followed by the source of each value.
     pub fn describe(&self) -> String {
         let mut out = String::new();
         for Shown { name, value, .. } in &self.shown {
@@ -608,7 +608,7 @@ fn default_port(is_public: bool) -> u64 {
     if is_public { 443 } else { settings::PORT.default_number() }
 }
 
-/// All addresses: the default of HOST for a hub that orders certificates.
+/// Returns all addresses. They are the default of HOST for a hub that orders certificates.
 fn public() -> Result<(String, Vec<IpAddr>), String> {
     let has_ipv6 = std::net::UdpSocket::bind("[::]:0").is_ok();
     host(if has_ipv6 { "::" } else { "0.0.0.0" })
@@ -634,7 +634,8 @@ fn random_hub_id() -> Result<HubId, String> {
     Ok(HubId(PeerId::from_bytes(bytes)))
 }
 
-/// The allowed ranges fit into a 64-bit address space. On smaller machines the value is clamped.
+/// Converts the number of a setting. The allowed ranges of settings fit into 64 bits. On 32-bit machines, a larger
+/// number is clamped.
 fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -1,4 +1,4 @@
-//! Divides the process's file descriptors: peers get the descriptors that links, operators and the hub itself do not
+//! Divides the process's file descriptors. Peers get the descriptors that links, operators and the hub itself do not
 //! need.
 
 use proto::limits::{
@@ -12,7 +12,7 @@ use crate::config::Config;
 /// The division of the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Files {
-    /// Maximum number of peers' WebSockets: MAX_CONNECTIONS, or less if there are not enough files.
+    /// Maximum number of peers' WebSockets. It is MAX_CONNECTIONS, or less if there are not enough files.
     pub seats: usize,
     /// Maximum numbers of sockets of the listeners.
     pub shares: FileShares,

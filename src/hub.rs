@@ -272,8 +272,8 @@ fn has_panicked(thread: JoinHandle<()>, has_reported: bool) -> bool {
     if thread.is_finished() { thread.join().is_err() } else { has_reported }
 }
 
-/// Waits for an intended stop. Signals right after the first are ignored: timeout(1) and some supervisors signal the
-/// process and then its group.
+/// Waits for an intended stop. Signals right after the first are ignored, because timeout(1) and some supervisors
+/// signal the process and then its group.
 async fn meant(stops: &mut mpsc::Receiver<()>) {
     let echo = tokio::time::sleep(STOP_ECHO);
     tokio::pin!(echo);

@@ -10,7 +10,7 @@ pub enum Stage {
     Starting,
     /// The hub accepts peers.
     Ready,
-    /// An operator drains the hub: it closes its connections, but does not stop.
+    /// An operator drains the hub. The hub closes its connections, but does not stop.
     Draining,
     /// The hub closes its connections and stops.
     Stopping,

@@ -24,7 +24,7 @@ pub struct Mesh {
     pub publish: watch::Sender<Arc<MeshReading>>,
 }
 
-/// The bound ports. They differ from the settings if a setting is 0.
+/// The bound ports. A bound port differs from its setting if the setting is 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
     /// The port of peers.
@@ -37,7 +37,8 @@ pub struct Ports {
     pub redirect: Option<u16>,
 }
 
-/// The keys of resume secrets: derived from MESH_TOKEN if it is long enough to resist guessing, else random.
+/// The keys of resume secrets. They are derived from MESH_TOKEN if it is long enough to resist guessing. Otherwise they
+/// are random.
 ///
 /// # Errors
 ///

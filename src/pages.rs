@@ -3,7 +3,7 @@
 //! JSON answers have the fields of the Go hub, in the same order, because dashboards and clients read them. New fields
 //! are added between them.
 //!
-//! Shards answer with existing bytes: a separate thread renders the pages (`rendered`).
+//! Shards only copy finished bytes, because a separate thread renders the pages (`rendered`).
 
 mod admin;
 mod assets;
@@ -59,7 +59,7 @@ pub struct HubFacts {
     pub started_at: SystemTime,
     /// The bound port. It differs from PORT if that is 0.
     pub port: u16,
-    /// Maximum number of open WebSockets: MAX_CONNECTIONS, or less if the process may open too few files.
+    /// Maximum number of open WebSockets. It is MAX_CONNECTIONS, or less if the process may open too few files.
     pub max_connections: usize,
     /// Counters shared by all shards.
     pub gauges: Arc<Gauges>,
@@ -309,7 +309,7 @@ impl Site {
         })
     }
 
-    /// The requested file: found by its path, or the playground for a browser at `/`.
+    /// Finds the requested file by its path. A browser at `/` gets the playground.
     fn asset(&self, path: &str, request: &Parts, operators: bool) -> Option<&'static Asset> {
         if operators && let Some(found) = Asset::of_the_dashboard(path) {
             return Some(found);
@@ -438,8 +438,8 @@ fn path_of(request: &Parts) -> &str {
     if path.len() > 1 { path.trim_end_matches('/') } else { path }
 }
 
-/// Whether /metrics is requested as JSON: by `?format=`, or by an `Accept` that prefers JSON to text or accepts both
-/// equally.
+/// Whether /metrics is requested as JSON. Clients request it by `?format=`, or by an `Accept` that prefers JSON to text
+/// or accepts both equally.
 fn wants_json(request: &Parts) -> bool {
     let query = request.uri.query().unwrap_or_default();
     if let Some(format) = query.split('&').find_map(|pair| pair.strip_prefix("format=")) {

@@ -326,7 +326,8 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     };
     // The handlers are registered before the hub is reachable, so that no signal is lost.
     let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
-    // Signals that were ignored at the start stay ignored: nohup(1) keeps a hub running when its terminal closes.
+    // Signals that were ignored at the start stay ignored, so that nohup(1) keeps a hub running when its terminal
+    // closes.
     let mut reloads = reloader.is_some().then(|| signal(SignalKind::hangup())).transpose()?;
     let mut key_reloads = key_loader.is_some().then(|| signal(SignalKind::hangup())).transpose()?;
     let is_reloaded = reloads.is_some() || key_reloads.is_some();

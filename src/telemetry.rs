@@ -382,7 +382,7 @@ fn turns(scrape: &Scrape) -> String {
 
 /// Renders the latency of signals, whose buckets the routers and the relay have counted.
 ///
-/// The exporter accepts only samples: at 100,000 signals per second, a scrape would have to record millions.
+/// The exporter accepts only samples. At 100,000 signals per second, a scrape would have to record millions of them.
 fn latency(scrape: &Scrape) -> String {
     let metric = &catalog::RELAY_LATENCY;
     let name = metric.name;

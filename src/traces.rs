@@ -1,8 +1,8 @@
 //! Sends spans to an OpenTelemetry collector, as OTLP over HTTP with protobuf.
 //!
 //! The threads of the hub queue spans with [`Tracer`], which never waits. One task on the main thread sends them in
-//! batches. A collector that is slow, dead or full delays only this task: the queue then fills, and further spans are
-//! dropped and counted.
+//! batches. A collector that is slow, dead or full delays only this task. If the queue then becomes full, further spans
+//! are dropped and counted.
 
 mod message;
 #[cfg(test)]
@@ -162,8 +162,8 @@ impl Exporter {
         self.facts.clone()
     }
 
-    /// Sends spans as they are queued. This function never returns. Its future can be dropped without losing spans:
-    /// [`Self::flush`] sends the spans that remain.
+    /// Sends spans as they are queued. This function never returns. If its future is dropped, the spans stay in the
+    /// queue, and [`Self::flush`] sends them.
     pub async fn run(&mut self) {
         loop {
             self.gather().await;

@@ -1,4 +1,4 @@
-//! Detects threads of the hub that hang: a deadlock, an endless loop, a blocking call.
+//! Detects threads of the hub that hang because of a deadlock, an endless loop or a blocking call.
 //!
 //! Each thread records a turn once a tick. The watchdog counts only time in which at least *one* thread has turns. So
 //! when a whole process was stopped (SIGSTOP, a frozen container, a suspended machine), none of its threads counts as

@@ -50,7 +50,8 @@ impl Plan {
         self.id.is_some() && self.ask_at <= SystemTime::now()
     }
 
-    /// Follows the authority's advice: the hub renews within `window`, and asks again after `ask_after` (RFC 9773).
+    /// Follows the authority's advice. The hub renews within `window`, and asks the authority again after `ask_after`
+    /// (RFC 9773).
     pub(super) fn advise(&mut self, window: [SystemTime; 2], ask_after: Duration, chance: u32) {
         let [start, end] = window;
         let length = end.duration_since(start).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! The operators' page for browsers: first a form for the token, then forms for orders. It has no scripts.
+//! The operators' page for browsers. It has a form for the token and, after the login, forms for orders. It has no
+//! scripts.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -13,7 +14,7 @@ color-scheme:light dark}form{margin:0 0 1.5rem}label{display:block;margin:.4rem 
 input{font:inherit;width:100%;box-sizing:border-box;padding:.3rem}button{font:inherit;padding:.3rem 1rem}\
 .wrong{color:#b3261e}";
 
-/// Content-Security-Policy of these pages: nothing is loaded, and forms go to this hub only.
+/// Content-Security-Policy of these pages. The browser loads nothing for them, and sends their forms to this hub only.
 pub static POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
     let style = BASE64.encode(Sha256::digest(STYLE));
     let policy = format!(

@@ -121,7 +121,7 @@ enum WriterState {
 pub enum SendError {
     /// The connection is over, or its close frame is queued.
     Closed,
-    /// The queue is full: the hub reads more slowly than this program sends.
+    /// The queue is full, because the hub reads more slowly than this program sends.
     Full,
 }
 

@@ -81,7 +81,7 @@ fn a_close_frame_is_read_with_and_without_its_code() {
     assert_eq!(closed(b"\x0f\xa9in use"), Ended::Closed { code: 4009, reason: "in use".to_owned() });
 }
 
-/// Serves one connection: answers the handshake with `answer` and then sends `then`.
+/// Serves one connection. The server answers the handshake with `answer` and then sends `then`.
 async fn with_hub(answer: &'static [u8], then: &'static [u8]) -> Result<(MessageSender, Receiver), ConnectError> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());

@@ -20,7 +20,7 @@ use crate::config::{Token, certificates};
 /// Maximum time for an answer. A hub answers each order within 20 s, so a later answer does not come.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// Exit code if the order has nothing to do: the peer is not connected, is at another hub, or is not in the network.
+/// Exit code if the peer of an order is not connected, is at another hub, or is not in the network.
 const NOT_THERE: u8 = 2;
 
 /// Order a running hub to remove a peer, close a network or drain
@@ -194,7 +194,7 @@ pub async fn run(question: Question) -> ExitCode {
     }
 }
 
-/// Prints a failure: as JSON on stdout, or for people on stderr.
+/// Prints a failure as JSON on stdout, or as a sentence on stderr.
 fn print(json: bool, act: &Act, outcome: &'static str, message: &str) -> ExitCode {
     // If the stream is closed, the exit code is enough.
     _ = if json {

@@ -67,8 +67,7 @@ impl Args {
 pub async fn run(question: Question) -> ExitCode {
     let Question { page, is_own, full_is_well, proxies } = question;
     let shown = page.to_string();
-    // The certificate is not verified if the hub runs on this machine: the certificate is for the name that clients
-    // use.
+    // The certificate is not verified if the hub runs on this machine, because it is for the name that clients use.
     let tls = || if is_own { Tls::without_proof() } else { Tls::new(None) };
     let path = page.path_and_query().map_or("/", |path| path.as_str());
     let asked = ask(&page, Request::get(path), Bytes::new(), tls, &proxies, PATIENCE).await;

@@ -1,4 +1,4 @@
-//! The subcommands, one module each: `Args` are its arguments, `run` executes it.
+//! The subcommands, one module each. `Args` contains the arguments of a subcommand, and `run` executes it.
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -181,8 +181,8 @@ struct Outgoing<'a, T> {
     data: T,
 }
 
-/// Prints until the connection ends. `None` if this program ended it: the time was up, the user interrupted it, or its
-/// output was closed.
+/// Prints until the connection ends. `None` if this program ended it, because its time was over, the user interrupted
+/// it, or its output was closed.
 async fn listen(
     time: Option<Duration>,
     sender: &MessageSender,
@@ -284,7 +284,7 @@ fn outcome(text: &str) -> Option<String> {
     }
 }
 
-/// The message on one line: JSON allows line breaks only between its tokens.
+/// The message on one line. Line breaks can be replaced, because JSON allows them only between its tokens.
 fn json_line(text: &str, received_at: u64) -> String {
     match serde_json::from_str::<&RawValue>(text) {
         Ok(message) => {

@@ -60,7 +60,8 @@ fn mode(text: &str) -> Result<Mode, String> {
     }
 }
 
-/// The host of a URL as browsers write it (`URL.host`): in lower case, with the port if it is not the default one.
+/// The host of a URL as browsers write it (`URL.host`). The host is in lower case, and includes the port if that is not
+/// the default port.
 fn host(url: &str) -> Option<String> {
     let url: Uri = url.parse().ok()?;
     let name = url.host()?.to_ascii_lowercase();

@@ -24,10 +24,11 @@ pub(super) struct MemoryBudgets {
 impl MemoryBudgets {
     /// The budgets of a process that may use this much additional memory. `None` means any amount.
     ///
-    /// Counted bytes take up to three times as much memory: a buffer that grows doubles, and its old bytes remain until
-    /// they are copied. So the budgets together are a third of the memory that remains without the reserve: a sixth for
-    /// queues, a twelfth for incomplete messages, and a twelfth for announcements. On a hub of a mesh, these fractions
-    /// are of three quarters of that memory: the other quarter is for [`MeshBudgets`].
+    /// Counted bytes take up to three times as much memory, because a buffer that grows doubles, and its old bytes
+    /// remain until they are copied. So the budgets together are a third of the memory that remains without the
+    /// reserve. The budget of queues is a sixth of this memory. The budgets of incomplete messages and of announcements
+    /// are a twelfth each. On a hub of a mesh, [`MeshBudgets`] get a quarter of this memory, and the fractions are of
+    /// the other three quarters.
     pub(super) fn of(room: Option<u64>, in_mesh: bool) -> Self {
         let usable = usable(room) / 4 * if in_mesh { 3 } else { 4 };
         let send = DEFAULT_SEND_BUDGET_BYTES.min(usable / 6);
@@ -59,10 +60,10 @@ impl MeshBudgets {
     /// The budgets of a process that may use this much additional memory, with these values of MAX_CONNECTIONS and
     /// MAX_MESSAGE_BYTES.
     ///
-    /// Counted bytes take up to twice as much memory: a snapshot is stored beside the replica that it replaces, and
-    /// buffers that grow double. They may take a quarter of the memory that remains without the reserve, so the budgets
-    /// together are an eighth of it: 1/16 for presence, 1/32 for queues, 1/64 for incomplete messages, 1/128 for
-    /// changes that wait, and 1/128 for signals that wait.
+    /// Counted bytes take up to twice as much memory, because a snapshot is stored beside the replica that it replaces,
+    /// and buffers that grow double. They may take a quarter of the memory that remains without the reserve, so the
+    /// budgets together are an eighth of it. Presence gets 1/16 of this memory, queues get 1/32, and incomplete
+    /// messages get 1/64. Changes that wait get 1/128, and signals that wait get 1/128.
     pub(super) fn of(room: Option<u64>, connections: usize, max_message: usize) -> Self {
         let usable = usable(room);
         let presence = connections.saturating_mul(PRESENCE_BYTES_PER_CONNECTION);

@@ -18,7 +18,7 @@ use super::quoted::quoted;
 use super::reader::{SettingError, SettingsReader};
 use super::{Config, MeshBudgets, Token, settings};
 
-/// How this hub and others find and trust each other.
+/// The settings by which the hubs of a mesh find and trust each other.
 #[derive(Clone, Debug)]
 pub struct MeshSettings {
     /// URL at which other hubs can dial this hub (MESH_ADVERTISE).
@@ -29,9 +29,9 @@ pub struct MeshSettings {
     pub certificates: MeshCertificates,
     /// MESH_DNS.
     pub dns: Option<MeshDns>,
-    /// MESH_AUTH=both: whether links may carry MESH_TOKEN itself, as links of hubs of version 2.0.0 do.
+    /// Whether links may carry MESH_TOKEN itself, as links of hubs of version 2.0.0 do (MESH_AUTH=both).
     pub takes_bearer: bool,
-    /// MESH_AUTH=certificate: whether this hub uses its certificate, and not its token, when it dials `wss://` URLs.
+    /// Whether this hub uses its certificate, and not its token, when it dials `wss://` URLs (MESH_AUTH=certificate).
     pub prefers_certificate: bool,
     /// MESH_INSECURE.
     pub insecure: bool,
@@ -53,7 +53,7 @@ pub struct MeshSettings {
     pub also: Option<Token>,
 }
 
-/// MESH_DNS: a DNS name that resolves to the addresses of hubs.
+/// A DNS name that resolves to the addresses of hubs (MESH_DNS).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MeshDns {
     /// The name.
@@ -73,7 +73,7 @@ pub struct Legacy {
     pub addresses: Vec<IpNet>,
 }
 
-/// REDIS_URL. It may contain a password, so it is never printed.
+/// The value of REDIS_URL. REDIS_URL may contain a password, so it is never printed.
 #[derive(Clone)]
 pub struct RedisUrl {
     url: String,
@@ -327,7 +327,7 @@ impl Config {
         refusals
     }
 
-    /// Warnings about valid settings of the mesh that do not have their apparent effect.
+    /// Warnings about valid settings of the mesh that have no effect or are probably a mistake.
     pub(super) fn mesh_warnings(&self, said: &dyn Fn(&settings::Setting) -> bool) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.is_hub {
@@ -414,7 +414,8 @@ impl HubAddress {
         Self { tls, host: url.host().unwrap_or_default().to_ascii_lowercase(), port, path }
     }
 
-    /// Whether both addresses may belong to one hub: the same host and port, or the default ports of both schemes.
+    /// Whether both addresses may belong to one hub. They may if their hosts are equal, and their ports are equal or
+    /// are the default ports of both schemes.
     fn is_beside(&self, other: &Self) -> bool {
         let usual = |place: &Self| place.port == if place.tls { 443 } else { 80 };
         let same_port = self.port == other.port || usual(self) && usual(other);

@@ -2,8 +2,8 @@
 
 use proto::Redacted;
 
-/// A value for an error message: one line, limited in length, without the secrets of a URL, and with invisible
-/// characters escaped.
+/// Returns a value for an error message. It is one line of limited length. Secrets of a URL are removed, and invisible
+/// characters are escaped.
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 80;
     let text = if text.contains('@') || text.contains("://") { Redacted(text).to_string() } else { text.to_owned() };

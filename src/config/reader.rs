@@ -1,4 +1,4 @@
-//! Reads settings: a flag overrides a variable, a variable overrides the default. Collects all errors.
+//! Reads settings. A flag overrides a variable, and a variable overrides the default. Collects all errors.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -192,8 +192,9 @@ impl<'a> SettingsReader<'a> {
     }
 }
 
-/// Whether Kubernetes (or Docker, for a linked container) has set this variable for a Service: `tcp://10.0.0.1:8080` in
-/// `MESH_PORT` for a Service named `mesh`. A variable of the pod's own specification overrides it.
+/// Whether Kubernetes (or Docker, for a linked container) has set this variable for a Service. For a Service named
+/// `mesh`, it sets `MESH_PORT` to a value such as `tcp://10.0.0.1:8080`. A variable of the pod's own specification
+/// overrides it.
 fn is_of_a_service(variable: &str, text: &str) -> bool {
     variable.ends_with("_PORT") && ["tcp://", "udp://", "sctp://"].iter().any(|scheme| text.starts_with(scheme))
 }

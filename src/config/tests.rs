@@ -518,8 +518,8 @@ fn variables_of_a_service_are_recognized() {
     let refusals = Config::resolve(&flags(&["--mesh-port", address]), &|_| None).unwrap_err();
     assert!(refusals[0].to_string().ends_with("is not a port: use a number from 0 to 65535"), "{refusals:?}");
 
-    // The settings that a Service's name can collide with: NAME_PORT, NAME_SERVICE_HOST, NAME_SERVICE_PORT and so on,
-    // never PORT.
+    // A Service's name can collide with settings that end in _PORT, _SERVICE_HOST, _SERVICE_PORT and so on, but never
+    // with PORT.
     let collide = |name: &str| {
         name.ends_with("_PORT")
             || name.contains("_SERVICE_HOST")

@@ -85,7 +85,7 @@ impl TlsSettings {
 
     /// Warnings for the operator at the start.
     pub(super) fn warnings(&self, now: SystemTime, port: u16) -> Vec<String> {
-        // Ordered certificates cause no warning: the hub renews them, and a metric shows failures.
+        // Ordered certificates cause no warning, because the hub renews them, and a metric shows failures.
         let is_ordered = |file: &Path| self.acme.as_ref().is_some_and(|acme| acme.owns(file));
         let own = self.certificates.facts().iter().filter(|facts| !is_ordered(&facts.file));
         let mut warnings: Vec<_> =

@@ -55,16 +55,16 @@ const DASHBOARD: &str = "/dashboard.html";
 /// The page that browsers get at `/`.
 const PLAYGROUND: &str = "/playground.html";
 
-/// Content-Security-Policy of the playground and the live view: they may load from and connect to this hub only.
+/// Content-Security-Policy of the playground and the live view. These pages may load from and connect to this hub only.
 /// Scripts and styles come from files only.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// `Cache-Control` of a file: the time for which it may be used without asking for a newer one.
+/// `Cache-Control` of a file. It has the time for which a browser may use its copy without asking for a newer one.
 const FRESH: &str = "public, max-age=300";
 /// `Cache-Control` for a path with a hash of the content.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
-/// `Cache-Control` of the playground and the live view: browsers check each time whether their copy is current.
+/// `Cache-Control` of the playground and the live view. Browsers must check each time whether their copy is current.
 const ASK: &str = "no-cache";
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -107,7 +107,7 @@ impl Asset {
         self.path.starts_with("/playground")
     }
 
-    /// The answer: the file, or 304 if the browser's copy is current.
+    /// Answers with the file, or with 304 if the browser's copy is current.
     pub(super) fn answer(&'static self, request: &Parts) -> Response<Full<Bytes>> {
         let known = accepted(request, IF_NONE_MATCH).any(|tag| matches!(tag.trim(), "*") || self.is(tag.trim()));
         let gzip = accepted(request, ACCEPT_ENCODING)

@@ -1,8 +1,9 @@
 //! `/dashboard`: the live view of the hub, and the history that it shows.
 //!
 //! Once a second, the hub's main thread adds up the counters that the shards and the mesh have published. It appends
-//! one sample to a ring of the last ten minutes. A browser reads the ring as server-sent events: first the history,
-//! then each new sample with the current state. Names of networks, log lines and orders require ADMIN_TOKEN.
+//! one sample to a ring of the last ten minutes. A browser reads the ring as server-sent events. It receives the
+//! history first, and then each new sample with the current state. Names of networks, log lines and orders require
+//! ADMIN_TOKEN.
 
 mod ring;
 mod sample;

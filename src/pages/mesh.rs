@@ -41,7 +41,8 @@ struct HubDetail<'a> {
     bridged: bool,
     lag: u64,
     legacy: bool,
-    /// The route to the hub: `dialed`, `accepted`, `relayed` through another hub, `bridged`, or none.
+    /// The route to the hub. It is `dialed`, `accepted`, `relayed` (through another hub) or `bridged`, or there is
+    /// none.
     linked: Option<&'static str>,
     peers: usize,
     public_url: Option<&'a str>,
@@ -210,7 +211,7 @@ pub(super) fn bootstrap_hubs<'a>(reading: &'a MeshReading, config: &Config) -> V
     config.bootstrap_hubs.iter().map(dial).collect()
 }
 
-/// A URL in the mesh's normal form: with its port, and without its user and query, which may be secret.
+/// A URL in the mesh's normal form. It has its port, but not its user and its query, which may be secret.
 fn as_dialed(url: &Uri) -> String {
     let (scheme, host) = (url.scheme_str().unwrap_or_default(), url.host().unwrap_or_default().to_ascii_lowercase());
     let port = url.port_u16().unwrap_or(if scheme == "wss" { 443 } else { 80 });
@@ -281,7 +282,7 @@ pub(super) struct BridgeBody<'a> {
     address: &'a str,
     connected: bool,
     last_error: Option<&'a str>,
-    /// Hubs whose frames arrive but that do not answer.
+    /// Hubs whose frames arrive from Redis, but which do not answer this hub there.
     one_way: Vec<String>,
     published: u64,
     received: u64,

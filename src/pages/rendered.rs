@@ -23,7 +23,7 @@ pub(super) struct Rendered {
 }
 
 struct Slot {
-    /// A channel with a capacity of one: one queued request represents all requests that arrive meanwhile.
+    /// A channel with a capacity of one. One queued request represents all requests that arrive while it is queued.
     ask: mpsc::Sender<()>,
     made: watch::Receiver<Option<Made>>,
 }

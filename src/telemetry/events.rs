@@ -1,4 +1,4 @@
-//! Checks every log call in the sources: its message must be the name of an event.
+//! Checks every log call in the sources. The message of a call must be the name of an event.
 
 use std::fs;
 use std::path::Path;

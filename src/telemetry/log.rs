@@ -64,7 +64,7 @@ impl Drop for Log {
 
 /// Starts logging to stderr, panics included. If the process logs already, it keeps its log.
 ///
-/// From then on nothing else in the process may write to stderr: such a write blocks if stderr is stalled.
+/// After this call, nothing else in the process may write to stderr, because such a write blocks if stderr is stalled.
 ///
 /// # Errors
 ///

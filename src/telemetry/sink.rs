@@ -1,4 +1,4 @@
-//! The output of the log: a bounded buffer, and a thread that writes it.
+//! The output of the log. It is a bounded buffer, and a thread that writes the buffer.
 //!
 //! A logging thread appends its line to the buffer and continues. The logging thread never waits for the output and
 //! never sees errors of the output. While the output accepts nothing (the disk is full, the reader of the pipe has
@@ -40,8 +40,8 @@ struct Buffer {
     writing: bool,
     /// Whether the latest write failed.
     failing: bool,
-    /// The time from which a stall is measured: the time of the last write that the output accepted, or the time at
-    /// which a line was queued while no other line was waiting or being written.
+    /// The time from which a stall is measured. This is the last time at which the output accepted a write. If a line
+    /// was later queued into an empty buffer while no line was being written, it is the time of that line.
     progress: Instant,
     /// Number of dropped lines.
     dropped: u64,

@@ -13,8 +13,8 @@ use prost::Message as _;
 use proto::HubId;
 use proto::trace::{AttributeValue, Sampling, Span, SpanKind};
 
-/// Flags of a span (W3C). SAMPLED: the trace is sampled. PARENT_IS_KNOWN: it is known whether another process made the
-/// parent. PARENT_IS_REMOTE: another process made it.
+/// Flags of a span (W3C). SAMPLED says that the trace is sampled. PARENT_IS_KNOWN says that it is known whether another
+/// process made the parent. PARENT_IS_REMOTE says that another process made the parent.
 const SAMPLED: u32 = 0x1;
 const PARENT_IS_KNOWN: u32 = 0x100;
 const PARENT_IS_REMOTE: u32 = 0x200;

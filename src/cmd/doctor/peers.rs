@@ -130,7 +130,7 @@ async fn introduce(
     let announcement = json!({"type": "announce", "networkName": network, "data": {"name": "peerpigeon doctor"}});
     let announcement = announcement.to_string();
     first.say(&announcement);
-    // The hub answers in order: when the pong arrives, the first peer is a member.
+    // The hub answers in order, so the first peer is a member when the pong arrives.
     first.say(r#"{"type":"ping"}"#);
     first.expect_kind(patience, "pong").await.map_err(|missing| why(first, "announce", &missing))?;
     let begin = Instant::now();
@@ -201,7 +201,7 @@ async fn relay(
 ) -> bool {
     let mut times = Vec::new();
     let mut receipts = 0;
-    // The hub passes data on byte for byte: numbers keep their digits, and spaces stay.
+    // The hub forwards data byte for byte, so numbers keep their digits, and spaces stay.
     let data = r#"{"sdp": "v=0\r\n", "n": 1.50}"#;
     for n in 0..OFFERS {
         let (from, to) = if n % 2 == 0 { (&mut *first, &mut *second) } else { (&mut *second, &mut *first) };

@@ -1,4 +1,4 @@
-//! Checks the upgrade to a WebSocket: whether proxies change it, and which peers the hub admits.
+//! Checks the upgrade to a WebSocket. Proxies may change the request or the answer, and the hub may refuse peers.
 
 use std::time::Duration;
 
@@ -192,7 +192,8 @@ async fn blamed(refusal: &Refusal, entry: &Entry<'_>) -> Finding {
     refusal.finding(check, entry)
 }
 
-/// Checks which other clients the hub admits: peers without a token, and pages of this origin.
+/// Checks whether the hub also admits strangers. If the doctor has a token, it connects as a peer without a token.
+/// Otherwise it connects as a page of another site.
 pub(super) async fn admission(entry: &Entry<'_>, report: &mut Report) {
     const CHECK: &str = "auth";
     if entry.withheld {

@@ -1,4 +1,4 @@
-//! The hostile scenario: clients break every rule, while pairs of ordinary peers send signals that must arrive in time.
+//! The hostile scenario. Clients break every rule, while pairs of ordinary peers send signals that must arrive in time.
 //!
 //! Each kind of attack has its own thread with plain sockets. So a blocked or reset socket cannot delay the pairs or
 //! another attack. Each thread sleeps for a moment between two steps, because the generator usually shares the machine
@@ -42,7 +42,8 @@ enum Attack {
     Half,
     /// Connections with the id of a connected peer.
     IdFight,
-    /// Bytes that violate the WebSocket protocol: wrong masks, reserved bits, unknown opcodes, impossible lengths.
+    /// Bytes that violate the WebSocket protocol, with wrong masks, reserved bits, unknown opcodes or impossible
+    /// lengths.
     Masks,
     /// Signals to nobody, with and without receipts.
     Nobody,
@@ -50,7 +51,7 @@ enum Attack {
     Oversized,
     /// Pings and empty fragments.
     Pings,
-    /// Connections that are reset: within the request, within a frame, after a join.
+    /// Connections that are reset within the request, or within a frame after a join.
     Reset,
     /// Members of the network of [`Self::Announce`] that read nothing.
     Slow,

@@ -61,7 +61,8 @@ pub(super) struct Signal<'a> {
 }
 
 impl Signal<'_> {
-    /// Writes the message into `text`. Nothing in it needs escaping, since names and padding are this program's own.
+    /// Writes the message into `text`. Nothing in the message needs escaping, because this program makes all names and
+    /// the padding.
     pub(super) fn write(&self, text: &mut Vec<u8>) {
         text.clear();
         let mut number = itoa::Buffer::new();

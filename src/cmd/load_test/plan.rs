@@ -41,7 +41,7 @@ pub(super) struct Plan {
     spread: Spread,
 }
 
-/// The place of a peer: its network, and its number among that network's members.
+/// The place of a peer. It consists of its network, and its number among the members of that network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) network: usize,

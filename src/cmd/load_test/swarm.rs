@@ -15,7 +15,7 @@ use super::plan::{Place, Plan};
 use super::tally::{Check, Tally};
 use crate::client::{ConnectError, Ended, Endpoint, MessageSender, Receiver, SendError};
 
-/// Maximum time until `connected`: enough for a crowd that arrives at once, plus the takeover of an id.
+/// Maximum time until `connected`. It is enough for many peers that connect at once, plus the takeover of an id.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum time for the hub's answer to a close frame.
@@ -295,7 +295,7 @@ impl Swarm {
         }
     }
 
-    /// Ends a session without a close frame: with a reset, or with a normal end of the TCP stream.
+    /// Ends a session without a close frame. The TCP stream ends with a reset, or normally.
     pub(super) fn cut(&self, peer: usize, reset: bool) {
         self.leave(peer, Membership::Outside);
         let Some(connection) = self.seats[peer].connection.take() else { return };
@@ -329,7 +329,7 @@ impl Swarm {
         }
     }
 
-    /// The name of a peer in examples: its number, and its id, which is also in the log of the hub.
+    /// The name of a peer in examples. It has the number of the peer, and its id, which is also in the log of the hub.
     pub(super) fn called(&self, peer: usize) -> String {
         format!("peer {peer} ({})", self.plan.id(peer))
     }

@@ -7,16 +7,16 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::sample::{Fault, Member, Roster, Sample, View};
 
-/// Number of polls whose figures are kept: two minutes of sparklines, with the default interval.
+/// Number of polls whose figures are stored. With the default interval, sparklines show two minutes.
 pub(super) const HISTORY: usize = 60;
 
-/// Number of polls for which the ends of connections are kept: ten minutes, with the default interval.
+/// Number of polls for which the ends of connections are stored. With the default interval, they cover ten minutes.
 const ENDS: usize = 300;
 
 /// Ends of connections count for this time, in seconds.
 const ENDS_SECONDS: f64 = 600.0;
 
-/// The sparklines of a hub or a network: one figure for each poll, the latest last.
+/// The sparklines of a hub or a network. They have one figure for each poll, the latest last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History(VecDeque<u64>);
 

@@ -192,7 +192,7 @@ pub(super) struct Roster {
 pub(super) struct Sample {
     pub(super) page: Page,
     pub(super) hubstats: HubStats,
-    /// The time for /hubstats: a connection, the request and its answer.
+    /// The time for /hubstats. It includes a connection, the request and its answer.
     pub(super) answer: Duration,
     pub(super) stats: Stats,
     pub(super) flooder: Option<Flooder>,

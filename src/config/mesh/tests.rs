@@ -190,7 +190,7 @@ fn two_spellings_of_a_go_hub_are_refused() {
     ] {
         assert_eq!(refused(bootstrap, legacy), 1, "{bootstrap} {legacy}");
     }
-    // These pairs are accepted: another spelling of the same URL, or the URL of another hub.
+    // In these accepted pairs, the second URL is another spelling of the first URL, or the URL of another hub.
     for (bootstrap, legacy) in [
         ("ws://go", "ws://go:80/"),
         ("ws://user:hunter2@GO:8080", "ws://go:8080/"),

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use proto::limits::{LIVE_LINES, LIVE_RING_BYTES, LIVE_SAMPLES};
 
-/// A position in the history of a hub: the start of the hub, and the number of the last event that was read. The start
-/// is necessary because each process numbers its events from 1. In a stream, the position is the `id` of an event.
+/// A position in the history of a hub. It consists of the start of the hub, and the number of the last event that was
+/// read. The start is necessary because each process numbers its events from 1. In a stream, the position is the `id`
+/// of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Position {
     pub(super) epoch: u64,
@@ -81,9 +82,9 @@ impl Ring {
         if position.epoch == self.epoch { position.number.min(self.last) } else { 0 }
     }
 
-    /// Returns the events after `number`, oldest first: at least one event, and more up to `most` bytes in total. Also
-    /// returns the number of the last returned event. `None` if there is no event after `number`. Includes log lines
-    /// only if `with_lines`.
+    /// Returns the events after `number`, oldest first. Returns at least one event, and more events up to `most` bytes
+    /// in total. Also returns the number of the last returned event. `None` if there is no event after `number`.
+    /// Includes log lines only if `with_lines`.
     pub(super) fn after(&self, number: u64, with_lines: bool, most: usize) -> Option<(Bytes, u64)> {
         let from = |events: &VecDeque<(u64, Bytes)>| events.partition_point(|(known, _)| *known <= number);
         let mut samples = self.samples.range(from(&self.samples)..).peekable();

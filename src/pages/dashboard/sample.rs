@@ -1,4 +1,4 @@
-//! One second of the history: the increases of the counters, and the gauges at its end.
+//! One second of the history. It has the increases of the counters in this second, and the gauges at its end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -202,7 +202,7 @@ pub(super) struct Sample {
     over: u64,
     /// WebSockets opened.
     opened: u64,
-    /// `announce` and `goodbye` messages of peers: joins of networks, and leaves on purpose.
+    /// `announce` and `goodbye` messages of peers. They are joins of networks, and leaves on purpose.
     announces: u64,
     goodbyes: u64,
     /// Messages of peers, and to peers.
@@ -226,10 +226,10 @@ pub(super) struct Sample {
     /// Requests for a WebSocket refused, by reason.
     #[serde(skip_serializing_if = "Counts::is_empty")]
     refused: Counts,
-    /// Signals by latency: the index of a bucket and the number of signals in it.
+    /// Signals by latency. Each entry has the index of a bucket and the number of signals in it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     latency: Vec<(usize, u64)>,
-    /// Turns of all threads by length: the index of a bucket and the number of turns in it.
+    /// Turns of all threads by length. Each entry has the index of a bucket and the number of turns in it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     turns: Vec<(usize, u64)>,
     /// Time for which each shard was busy, in thousandths of a core.

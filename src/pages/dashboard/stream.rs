@@ -14,8 +14,8 @@ use super::ring::Ring;
 
 type Next = Pin<Box<dyn Future<Output = Option<watch::Receiver<Ring>>> + Send>>;
 
-/// The body of a stream: a greeting, the history after a position, and then each second the new events and the current
-/// state. It stores no events itself, so a slow reader uses no additional memory.
+/// The body of a stream. It begins with a greeting and the history after a position. Then it sends the new events and
+/// the current state each second. It stores no events itself, so a slow reader uses no additional memory.
 pub(super) struct Stream {
     ring: watch::Receiver<Ring>,
     greeting: Option<Bytes>,
