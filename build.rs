@@ -49,8 +49,8 @@ fn main() {
     println!("cargo::rustc-env=PEERPIGEON_VERSION={version}");
 }
 
-/// Writes `assets.rs`. It contains each static file plain and compressed, with a path that contains a hash of the
-/// content.
+/// Writes `assets.rs`. `assets.rs` contains each static file plain and compressed, with a path that contains a hash of
+/// the content.
 #[expect(clippy::unwrap_used, reason = "a static file is missing")]
 fn assets() {
     let root = env::var("CARGO_MANIFEST_DIR").unwrap();

@@ -158,7 +158,7 @@ impl Outcome {
         }
     }
 
-    /// Returns one sentence for people. It says the outcome, and what to do if the order was not executed.
+    /// Returns one sentence for people. The sentence says the outcome, and what to do if the order was not executed.
     pub fn explain(&self, act: &Act) -> String {
         let what = match self {
             Self::Closed { .. } => "the peer was disconnected".to_owned(),

@@ -34,8 +34,8 @@ struct ReloadCounts {
 }
 
 impl TlsFacts {
-    /// Facts about the certificates that new connections use. These are the certificates that the hub serves, and its
-    /// certificate for other hubs.
+    /// Facts about the certificates that new connections use. New connections use the certificates that the hub serves,
+    /// and its certificate for other hubs.
     pub fn certificates(&self) -> Vec<CertificateFacts> {
         let served = self.acceptor.as_ref().map(Acceptor::certificates);
         let own = self.own.as_ref().map(ClientCertificate::certificates);

@@ -86,7 +86,7 @@ pub enum Task {
     Token(Box<cmd::token::Question>),
 }
 
-/// Why the command line contains no task. It asks for `--help` or similar, or it is invalid.
+/// Why the command line contains no task. The command line asks for `--help` or similar, or is invalid.
 #[derive(Debug)]
 pub enum Exit {
     /// A message of clap.

@@ -50,15 +50,15 @@ pub use memory::MeshBudgets;
 use reader::{SettingsReader, Shown, Source};
 use settings::Setting;
 
-/// Placeholder that `--print-config` prints for a token. It is invalid as a token, so that a hub refuses the output of
-/// `--print-config` as an env file instead of using a wrong secret.
+/// Placeholder that `--print-config` prints for a token. The placeholder is invalid as a token. So a hub refuses the
+/// output of `--print-config` as an env file, and does not use a wrong secret.
 const TOKEN_IS_SET: &str = "<set>";
 
-/// Maximum number of bytes that a hub adds to a client's `data`. It has room for the frame's header, keys, two ids and
-/// a timestamp. It also has room for a network name of 256 bytes, each of which is escaped as six bytes.
+/// Maximum number of bytes that a hub adds to a client's `data`. The hub adds the frame's header, keys, two ids and a
+/// timestamp. The hub also adds a network name of up to 256 bytes, and escapes each byte as up to six bytes.
 const MAX_ENVELOPE_BYTES: usize = 2 * 1024;
 
-/// A secret string. It can be compared, and is never printed.
+/// A secret string. The string can be compared, and is never printed.
 #[derive(Clone)]
 pub struct Token(String);
 
@@ -476,8 +476,8 @@ impl Config {
         refused(format!("{port} is also {name}: use different ports"))
     }
 
-    /// The HTTPS port that clients use. It can differ from `bound`, the port at which the hub listens, because a load
-    /// balancer or a container can map another port to it.
+    /// The HTTPS port that clients use. This port can differ from `bound`, the port at which the hub listens, because a
+    /// load balancer or a container can map ports.
     pub fn https_port(&self, bound: u16) -> u16 {
         let public = self.mesh.public_url.as_deref().and_then(|url| url.parse::<Uri>().ok());
         if let Some(url) = public.filter(|url| url.scheme_str() == Some("wss")) {
@@ -488,7 +488,7 @@ impl Config {
         if is_ordered { 443 } else { bound }
     }
 
-    /// The output of `--print-config`. It is an env file, followed by the source of each value.
+    /// The output of `--print-config`. The output is an env file, followed by the source of each value.
     pub fn describe(&self) -> String {
         let mut out = String::new();
         for Shown { name, value, .. } in &self.shown {
@@ -608,7 +608,7 @@ fn default_port(is_public: bool) -> u64 {
     if is_public { 443 } else { settings::PORT.default_number() }
 }
 
-/// Returns all addresses. They are the default of HOST for a hub that orders certificates.
+/// Returns all addresses. All addresses are the default of HOST for a hub that orders certificates.
 fn public() -> Result<(String, Vec<IpAddr>), String> {
     let has_ipv6 = std::net::UdpSocket::bind("[::]:0").is_ok();
     host(if has_ipv6 { "::" } else { "0.0.0.0" })

@@ -12,7 +12,7 @@ use crate::config::Config;
 /// The division of the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Files {
-    /// Maximum number of peers' WebSockets. It is MAX_CONNECTIONS, or less if there are not enough files.
+    /// Maximum number of peers' WebSockets. The maximum is MAX_CONNECTIONS, or less if there are not enough files.
     pub seats: usize,
     /// Maximum numbers of sockets of the listeners.
     pub shares: FileShares,

@@ -113,8 +113,8 @@ impl Hub {
         Ok(Self { shards, mesh, reading, ends: Ends { shards: shard_ends, mesh: mesh_ends, _mesh: mesh_end }, keys })
     }
 
-    /// Runs until `stops` receives a stop. Meanwhile executes operators' orders, one at a time. Then closes the
-    /// sessions, spread evenly over `drain`. A second stop that is not an echo of the first ends the hub at once.
+    /// Runs until `stops` receives a stop. Meanwhile executes operators' orders, one at a time. After the stop, closes
+    /// the sessions, spread evenly over `drain`. A second stop that is not an echo of the first ends the hub at once.
     ///
     /// # Errors
     ///

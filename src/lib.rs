@@ -1,8 +1,8 @@
 //! A WebRTC signaling hub: the program around [`proto`], [`tls`], [`shard`] and [`mesh`].
 //!
-//! [`cli`] parses the command line and [`config`] the settings. [`serve`] runs a hub. It binds the ports, and connects
-//! the shards with each other ([`hub`]) and with the mesh ([`linking`]). It also provides [`pages`] and
-//! [`certificates`]; [`acme`] can order certificates. [`admin`] receives the orders of operators for a running hub.
+//! [`cli`] parses the command line and [`config`] the settings. [`serve`] runs a hub. [`serve`] binds the ports, and
+//! connects the shards with each other ([`hub`]) and with the mesh ([`linking`]). It also provides [`pages`] and
+//! [`certificates`], and [`acme`] can order certificates. [`admin`] receives the orders of operators for a running hub.
 //! [`cmd`] contains the tools, which are clients of a hub.
 
 pub mod acme;

@@ -37,8 +37,8 @@ pub struct Ports {
     pub redirect: Option<u16>,
 }
 
-/// The keys of resume secrets. They are derived from MESH_TOKEN if it is long enough to resist guessing. Otherwise they
-/// are random.
+/// The keys of resume secrets. The keys are derived from MESH_TOKEN if it is long enough to resist guessing. Without
+/// such a token, the keys are random.
 ///
 /// # Errors
 ///
@@ -150,7 +150,7 @@ fn mesh_config(
             },
         },
         token: token.clone(),
-        // This list has all URLs of Go hubs, even those that this hub does not dial. A Go hub that another hub
+        // The list `legacy` has all URLs of Go hubs, even URLs that this hub does not dial. A Go hub that another hub
         // advertises, or that BOOTSTRAP_HUBS spells differently, must not receive the token either.
         legacy: settings.legacy.urls.iter().map(ToString::to_string).collect(),
         sends_bearer: settings.takes_bearer,

@@ -59,7 +59,8 @@ pub struct HubFacts {
     pub started_at: SystemTime,
     /// The bound port. It differs from PORT if that is 0.
     pub port: u16,
-    /// Maximum number of open WebSockets. It is MAX_CONNECTIONS, or less if the process may open too few files.
+    /// Maximum number of open WebSockets. The maximum is MAX_CONNECTIONS, or less if the process may open too few
+    /// files.
     pub max_connections: usize,
     /// Counters shared by all shards.
     pub gauges: Arc<Gauges>,

@@ -41,7 +41,7 @@ pub const EX_SOFTWARE: u8 = 70;
 
 /// Runs a hub until a signal stops it.
 pub fn run(mut config: Config) -> ExitCode {
-    // This must come before any thread starts, because it changes the environment.
+    // The supervisor's sockets are taken before any thread starts, because `from_env` changes the environment.
     let handed = Handed::from_env();
     let log = match telemetry::log::init(&config.log) {
         Ok(log) => log,

@@ -1,8 +1,8 @@
 //! Listening sockets that the supervisor has opened for the hub: socket activation, as systemd does it.
 //!
-//! The supervisor may bind ports for which the hub has no privilege. It keeps the sockets open while the hub restarts,
-//! so new connections wait in the kernel's queue for the next process. A socket belongs to the setting that names its
-//! port.
+//! The supervisor may bind ports for which the hub has no privilege. The supervisor keeps the sockets open while the
+//! hub restarts, so new connections wait in the kernel's queue for the next process. A socket belongs to the setting
+//! that names its port.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -104,7 +104,7 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// Makes the metrics of one hub. They are independent of the metrics of other hubs in the process.
+    /// Makes the metrics of one hub. The metrics of each hub in a process are independent.
     pub fn new() -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || {

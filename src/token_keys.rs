@@ -1,5 +1,5 @@
-//! Loads the keys of tokens. They come from files, which are read again when they change and on SIGHUP, and from the
-//! URL of an identity provider.
+//! Loads the keys of tokens. Keys come from files and from the URL of an identity provider. Files are read again when
+//! they change, and on SIGHUP.
 
 use std::io;
 use std::sync::Arc;

@@ -106,7 +106,7 @@ impl Default for TraceTuning {
 #[derive(Debug)]
 pub struct Exporter {
     spans: mpsc::Receiver<Span>,
-    /// The spans of the current request. They are kept until the collector has accepted or refused them.
+    /// The spans of the current request. The spans are kept until the collector has accepted or refused them.
     batch: Vec<Span>,
     encoder: Encoder,
     url: Uri,

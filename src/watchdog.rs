@@ -20,8 +20,8 @@ struct Threads {
     patience: Duration,
     /// Time of the last turn of any thread, in milliseconds of the hub's clock.
     last: AtomicU64,
-    /// Time that has passed while at least one thread had turns, in milliseconds. It does not grow while the whole
-    /// process is stopped.
+    /// Time that has passed while at least one thread had turns, in milliseconds. The time does not grow while the
+    /// whole process is stopped.
     awake: AtomicU64,
     threads: Vec<Thread>,
 }

@@ -140,7 +140,7 @@ pub(super) async fn order(
     let names = [Identifier::Dns(name.to_owned())];
     let mut order = begin(account, &names, replaced).await?;
     prove(&mut order, acceptor, name).await?;
-    // This timeout never elapses, because the caller's deadline is shorter.
+    // The timeout of `patience` never elapses, because the caller's deadline is shorter.
     let patience = RetryPolicy::new().timeout(2 * ACME_ORDER_TIMEOUT).backoff(1.5);
     match order.poll_ready(&patience).await {
         Ok(OrderStatus::Ready) => {}
@@ -169,9 +169,9 @@ async fn begin(account: &Account, names: &[Identifier], replaced: Option<&Certif
     if let Some(id) = replaced {
         match account.new_order(&NewOrder::new(names).replaces(identifier(id))).await {
             Ok(order) => return Ok(order),
-            // The authority may not know the field `replaces`. It also refuses the field if an earlier order has named
-            // the same certificate and then failed. The order is then made without the field. Such an order counts
-            // towards the authority's rate limits.
+            // The authority may not know the field `replaces`. The authority also refuses the field if an earlier order
+            // has named the same certificate and then failed. The order is then made without the field. An order
+            // without the field counts towards the authority's rate limits.
             Err(error) => debug!(%error, "acme_replacement_refused"),
         }
     }

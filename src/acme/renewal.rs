@@ -56,7 +56,8 @@ impl Plan {
         let [start, end] = window;
         let length = end.duration_since(start).unwrap_or_default();
         let chosen = start + length.mul_f64(f64::from(chance) / f64::from(u32::MAX));
-        // A renewal time that lies in the window is kept. Otherwise each answer of the authority would change it.
+        // A renewal time that lies in the window is kept. If it were not kept, each answer of the authority would
+        // change the renewal time.
         if !(start..=end).contains(&self.renew_at) {
             // A window after the expiry is an error of the authority, and is ignored.
             self.renew_at = if chosen < self.not_after { chosen } else { self.renew_at };

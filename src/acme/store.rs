@@ -1,4 +1,5 @@
-//! The directory of TLS_ACME_DIR. It contains the account, the certificates, and the lock of the hub that orders.
+//! The directory of TLS_ACME_DIR. The directory contains the account, the certificates, and the lock of the hub that
+//! orders.
 //!
 //! All functions work on a blocking thread, because a file system can be slow.
 

@@ -20,7 +20,7 @@ pub enum Act {
     Undrain,
 }
 
-/// The names of the orders. They are the last segments of the paths, and the commands of `peerpigeon admin`.
+/// The names of the orders. The names are also the last segments of the paths, and the commands of `peerpigeon admin`.
 pub const NAMES: [&str; 4] = ["kick", "close-network", "drain", "undrain"];
 
 impl Act {

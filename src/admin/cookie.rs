@@ -1,8 +1,9 @@
 //! The cookie of an operator who has logged in with a browser.
 //!
-//! Its value is the time at which it expires, with an HMAC. The key is random and new at each start of the hub. It is
-//! not derived from the token, so nobody can use a cookie to guess the token. The HMAC also covers the number of
-//! logouts so far, so a logout invalidates all cookies, including copies that somebody else has made.
+//! The value of the cookie is the time at which the cookie expires, with an HMAC. The key is random and new at each
+//! start of the hub. The key is not derived from the token, so nobody can use a cookie to guess the token. The HMAC
+//! also covers the number of logouts so far, so a logout invalidates all cookies, including copies that somebody else
+//! has made.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -89,7 +89,8 @@ impl Gatekeeper {
             return Entry::Cookie;
         }
         let mut shown = shard::bearer_tokens(headers).peekable();
-        // Peers send AUTH_TOKEN in the same header. Such a request does not count as an attempt to guess ADMIN_TOKEN.
+        // Peers send AUTH_TOKEN in the same header. A request with AUTH_TOKEN does not count as an attempt to guess
+        // ADMIN_TOKEN.
         if shown.peek().is_none() || visitor.has_token {
             return Entry::Unknown;
         }

@@ -1,5 +1,5 @@
-//! The operators' page for browsers. It has a form for the token and, after the login, forms for orders. It has no
-//! scripts.
+//! The operators' page for browsers. The page has a form for the token and, after the login, forms for orders. It has
+//! no scripts.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 /// Maximum number of bytes queued for the writer of one connection. When the queue is full, senders get
 /// [`SendError::Full`].
 ///
-/// This is four times the longest message that a hub accepts by default (1 MiB).
+/// The queue has room for four times the longest message that a hub accepts by default (1 MiB).
 pub(super) const MAX_QUEUED_BYTES: usize = 4 * 1024 * 1024;
 
 /// Maximum length of a message from a hub, in bytes. By default, a hub accepts messages of up to 1 MiB.
@@ -87,7 +87,7 @@ impl WriteSide {
 
     fn reset(self) {
         if let Self::Plain(write) = self {
-            // Otherwise, dropping the half would end the stream normally, before the reset.
+            // The half is forgotten, because dropping it would end the stream normally before the reset.
             let _ = write.as_ref().set_zero_linger();
             write.forget();
         }
@@ -274,7 +274,7 @@ impl fmt::Display for Ended {
 impl Receiver {
     /// Waits for the next complete text or binary message. Answers pings and the hub's close frame meanwhile.
     ///
-    /// This future is not cancel-safe. If it is dropped before it completes, drop the receiver, too.
+    /// This future is not cancel-safe. If the future is dropped before it completes, drop the receiver, too.
     pub async fn next(&mut self) -> Result<Payload<'static>, Ended> {
         let queue = &self.queue;
         let mut answer = |frame: Frame<'_>| {

@@ -33,8 +33,8 @@ pub fn block_on(tool: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// The exit code of a tool that has printed its output with this result. It is not a failure if the reader has closed
-/// the pipe.
+/// The exit code of a tool that has printed its output with this result. A write that failed because the reader has
+/// closed the pipe is no failure.
 fn printed(result: io::Result<()>) -> ExitCode {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,

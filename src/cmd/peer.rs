@@ -1,4 +1,5 @@
-//! `peerpigeon peer`: one peer on the command line. It joins a network and prints the messages it receives.
+//! `peerpigeon peer`: one peer on the command line. The peer joins a network, and the program prints the messages that
+//! it receives.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};

@@ -52,7 +52,7 @@ impl std::fmt::Debug for AcmeBinding {
 }
 
 impl AcmeSettings {
-    /// Reads TLS_ACME. It is read before all other settings, because it changes the defaults of HOST and PORT.
+    /// Reads TLS_ACME. TLS_ACME is read before all other settings, because it changes the defaults of HOST and PORT.
     pub(super) fn names(reader: &mut SettingsReader<'_>) -> Option<Vec<String>> {
         reader.text(&settings::TLS_ACME, || Ok(Vec::new()), names)
     }

@@ -13,7 +13,7 @@ use super::{Token, settings};
 /// STUN and TURN servers for clients.
 #[derive(Clone, Debug)]
 pub struct IceSettings {
-    /// ICE_SERVERS: the elements of its array. It may contain passwords, so it is never printed.
+    /// ICE_SERVERS: the elements of its array. The array may contain passwords, so it is never printed.
     fixed: Hidden,
     /// TURN_URLS.
     urls: Vec<String>,

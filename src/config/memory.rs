@@ -61,9 +61,9 @@ impl MeshBudgets {
     /// MAX_MESSAGE_BYTES.
     ///
     /// Counted bytes take up to twice as much memory, because a snapshot is stored beside the replica that it replaces,
-    /// and buffers that grow double. They may take a quarter of the memory that remains without the reserve, so the
-    /// budgets together are an eighth of it. Presence gets 1/16 of this memory, queues get 1/32, and incomplete
-    /// messages get 1/64. Changes that wait get 1/128, and signals that wait get 1/128.
+    /// and buffers that grow double. The data of the mesh may take a quarter of the memory that remains without the
+    /// reserve. So the budgets together are an eighth of this memory. Presence gets 1/16, queues get 1/32, and
+    /// incomplete messages get 1/64. Changes that wait get 1/128, and signals that wait get 1/128.
     pub(super) fn of(room: Option<u64>, connections: usize, max_message: usize) -> Self {
         let usable = usable(room);
         let presence = connections.saturating_mul(PRESENCE_BYTES_PER_CONNECTION);

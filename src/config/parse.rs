@@ -1,4 +1,4 @@
-//! Parsers of settings. Their errors say what is wrong and what to use.
+//! Parsers of settings. The errors of a parser say what is wrong, and which values are allowed.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, ToSocketAddrs};

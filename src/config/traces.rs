@@ -1,4 +1,4 @@
-//! The settings of traces. They have the names that OpenTelemetry gives them.
+//! The settings of traces. These settings have the names that OpenTelemetry gives them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -90,7 +90,8 @@ impl TraceSettings {
         if is_said(&settings::OTEL_EXPORTER_OTLP_ENDPOINT) {
             return Vec::new();
         }
-        // The other settings are also common in the environments of hubs that send no traces.
+        // Only these two settings cause a warning, because other settings of OpenTelemetry are common even where a hub
+        // sends no traces.
         let idle = [&settings::OTEL_EXPORTER_OTLP_HEADERS, &settings::OTEL_EXPORTER_OTLP_CERTIFICATE];
         let idle = idle.into_iter().filter(|setting| is_said(setting));
         idle.map(|setting| format!("{} has no effect: OTEL_EXPORTER_OTLP_ENDPOINT is unset", setting.name)).collect()

@@ -60,7 +60,7 @@ const PLAYGROUND: &str = "/playground.html";
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// `Cache-Control` of a file. It has the time for which a browser may use its copy without asking for a newer one.
+/// `Cache-Control` of a file. A browser may use its copy for this time without asking for a newer one.
 const FRESH: &str = "public, max-age=300";
 /// `Cache-Control` for a path with a hash of the content.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";

@@ -1,9 +1,9 @@
 //! `/dashboard`: the live view of the hub, and the history that it shows.
 //!
-//! Once a second, the hub's main thread adds up the counters that the shards and the mesh have published. It appends
-//! one sample to a ring of the last ten minutes. A browser reads the ring as server-sent events. It receives the
-//! history first, and then each new sample with the current state. Names of networks, log lines and orders require
-//! ADMIN_TOKEN.
+//! Once a second, the hub's main thread adds up the counters that the shards and the mesh have published. The main
+//! thread then appends one sample to a ring of the last ten minutes. A browser reads the ring as server-sent events.
+//! The browser receives the history first, and then each new sample with the current state. Names of networks, log
+//! lines and orders require ADMIN_TOKEN.
 
 mod ring;
 mod sample;
@@ -202,8 +202,8 @@ fn queued(readings: &[Arc<ShardReading>]) -> u64 {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Hello<'a> {
-    /// Start of the hub, in milliseconds since 1970. If it differs from that of the reader's previous stream, the hub
-    /// has restarted and its history is new.
+    /// Start of the hub, in milliseconds since 1970. If the reader's previous stream had another start, the hub has
+    /// restarted, and its history is new.
     epoch: u64,
     version: &'a str,
     region: &'a str,
@@ -338,8 +338,8 @@ impl Site {
 
     /// The stream of events.
     fn events(&self, request: &Parts) -> Answer {
-        // Without this check, a page of another site could open streams with its visitor's login. It could not read
-        // them, but they would take the places of other streams.
+        // Without this check, a page of another site could open streams with its visitor's login. That page could not
+        // read these streams, but they would take the places of other streams.
         let site = request.headers.get(SEC_FETCH_SITE);
         if site.is_some_and(|site| site != "same-origin" && site != "none") {
             let refusal = plain(StatusCode::FORBIDDEN, "only the live view of this hub reads this path");

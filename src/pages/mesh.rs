@@ -41,8 +41,8 @@ struct HubDetail<'a> {
     bridged: bool,
     lag: u64,
     legacy: bool,
-    /// The route to the hub. It is `dialed`, `accepted`, `relayed` (through another hub) or `bridged`, or there is
-    /// none.
+    /// The route to the hub. The route is `dialed`, `accepted`, `relayed` (through another hub) or `bridged`, or there
+    /// is none.
     linked: Option<&'static str>,
     peers: usize,
     public_url: Option<&'a str>,
@@ -211,7 +211,7 @@ pub(super) fn bootstrap_hubs<'a>(reading: &'a MeshReading, config: &Config) -> V
     config.bootstrap_hubs.iter().map(dial).collect()
 }
 
-/// A URL in the mesh's normal form. It has its port, but not its user and its query, which may be secret.
+/// A URL in the mesh's normal form. The result has a port, but no user and no query, which may be secret.
 fn as_dialed(url: &Uri) -> String {
     let (scheme, host) = (url.scheme_str().unwrap_or_default(), url.host().unwrap_or_default().to_ascii_lowercase());
     let port = url.port_u16().unwrap_or(if scheme == "wss" { 443 } else { 80 });

@@ -1,8 +1,8 @@
 //! The log: its destination and its format.
 //!
-//! The message of a line is the name of an event, such as `peer_connected`. It consists of the letters a to z and `_`,
-//! so that queries find it. The other fields contain the details, and the field `detail` is a sentence for people. The
-//! log never contains the contents of peers' messages.
+//! The message of a line is the name of an event, such as `peer_connected`. The name consists of the letters a to z and
+//! `_`, so that queries find it. The other fields contain the details, and the field `detail` is a sentence for people.
+//! The log never contains the contents of peers' messages.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};

@@ -31,8 +31,8 @@ impl Memory {
 
 /// Memory limit of this process's control group, in bytes; `None` if there is no limit, or if it is unknown.
 ///
-/// This is the smallest limit among the process's own group and the groups above it. Only groups that the process can
-/// see count: in a container, only its own group.
+/// The result is the smallest limit among the process's own group and the groups above it. Only groups that the process
+/// can see count: in a container, only its own group.
 pub fn memory_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     groups.lines().flat_map(limit_files).filter_map(|file| limit(&fs::read_to_string(file).ok()?)).min()
@@ -42,7 +42,7 @@ pub fn memory_limit() -> Option<u64> {
 /// of the new run has a single arena of memory. By default, the library reserves 64 MiB of addresses for each thread
 /// that allocates, and too few addresses would be left.
 ///
-/// Call this function before any thread starts. It returns only if a restart is unnecessary or fails.
+/// Call this function before any thread starts. The function returns only if a restart is unnecessary or fails.
 pub fn save_addresses() {
     const ARENAS: &str = "MALLOC_ARENA_MAX";
     if getrlimit(Resource::As).current.is_none() || env::var_os(ARENAS).is_some() {

@@ -1,4 +1,4 @@
-//! The output of the log. It is a bounded buffer, and a thread that writes the buffer.
+//! The output of the log. The log has a bounded buffer, and a thread that writes the buffer.
 //!
 //! A logging thread appends its line to the buffer and continues. The logging thread never waits for the output and
 //! never sees errors of the output. While the output accepts nothing (the disk is full, the reader of the pipe has
@@ -40,8 +40,9 @@ struct Buffer {
     writing: bool,
     /// Whether the latest write failed.
     failing: bool,
-    /// The time from which a stall is measured. This is the last time at which the output accepted a write. If a line
-    /// was later queued into an empty buffer while no line was being written, it is the time of that line.
+    /// The time from which a stall is measured. A stall begins at the last time at which the output accepted a write.
+    /// If a line was later queued into an empty buffer while no line was being written, the stall begins with that
+    /// line.
     progress: Instant,
     /// Number of dropped lines.
     dropped: u64,
@@ -145,7 +146,8 @@ impl Shared {
             let mut state = self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
             std::mem::swap(&mut batch, &mut state.waiting);
             state.writing = true;
-            // These lines were dropped because the buffer was full of this batch, so they are reported after it.
+            // The dropped lines are reported after this batch, because they were dropped while the batch filled the
+            // buffer.
             let dropped = state.dropped;
             drop(state);
             self.write(&batch, out);

@@ -39,7 +39,7 @@ impl Tail {
     }
 }
 
-/// The stored lines with higher numbers than `number`, oldest first. Each is a JSON object with `at` (milliseconds
+/// The stored lines with higher numbers than `number`, oldest first. Each line is a JSON object with `at` (milliseconds
 /// since 1970), `level`, `event`, and the fields of the line as strings in `fields`.
 pub fn lines_after(number: u64) -> Vec<(u64, String)> {
     TAIL.lock().unwrap_or_else(PoisonError::into_inner).after(number)

@@ -132,7 +132,7 @@ async fn examine(args: &Args, report: &mut Report) {
         return;
     };
     clock(by_pages, welcome.clock_ms, report);
-    // This connection stays idle during all other checks.
+    // The connection for `idle` stays idle during all other checks.
     let idle = if args.patience.is_zero() {
         None
     } else {

@@ -172,7 +172,8 @@ async fn send(from: &mut Visitor, to: &mut Visitor, text: &str, id: &str, data: 
     from.say(text);
     let sender = from.id.to_string();
     let arrived = to.expect(PATIENCE, |message| message.kind == "offer" && message.from == sender).await;
-    // If the offer has arrived, the receipt follows soon. If it has not, the outcome in the receipt may be the reason.
+    // If the offer has arrived, the receipt follows soon. If the offer has not arrived, the outcome in the receipt may
+    // be the reason.
     let receipt = from.expect(PATIENCE, |message| {
         message.kind == "receipt" && message.field("id").as_deref() == Some(id) || message.kind == "error"
     });

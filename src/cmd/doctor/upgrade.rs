@@ -12,7 +12,7 @@ use crate::client::{ConnectError, Ended, Endpoint, HubUrl};
 /// Maximum time for the answer to a handshake, and for `connected` after it. A takeover takes two seconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Number of pings. Their answers have about 40 KB in total, which is more than proxies buffer by default.
+/// Number of pings. The answers to these pings have about 40 KB in total, which is more than proxies buffer by default.
 const FLUSHING_PINGS: usize = 400;
 
 /// The URL and the credentials of a connection.
@@ -138,7 +138,7 @@ fn refused(status: StatusCode, body: &str, has_token: bool) -> Topic {
         403 if body.starts_with("pages of ") => Topic::OriginRefused,
         403 if body.contains("peerId") => Topic::QueryLost,
         400 | 426 if body.contains("RFC 6455") => Topic::HeadersLost,
-        // This is the hub's answer to requests without an upgrade, at paths other than /ws.
+        // The hub answers requests without an upgrade in this way, at paths other than /ws.
         400 | 404 if body.contains("\"websocket\"") => Topic::HeadersLost,
         503 if body.contains("drain") => Topic::HubDrains,
         503 if body.contains("address") || body.contains("connect") => Topic::AddressLimits,
@@ -192,8 +192,8 @@ async fn blamed(refusal: &Refusal, entry: &Entry<'_>) -> Finding {
     refusal.finding(check, entry)
 }
 
-/// Checks whether the hub also admits strangers. If the doctor has a token, it connects as a peer without a token.
-/// Otherwise it connects as a page of another site.
+/// Checks whether the hub also admits strangers. If the doctor has a token, it connects as a peer without a token. If
+/// the doctor has no token, it connects as a page of another site.
 pub(super) async fn admission(entry: &Entry<'_>, report: &mut Report) {
     const CHECK: &str = "auth";
     if entry.withheld {

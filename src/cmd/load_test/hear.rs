@@ -108,7 +108,7 @@ impl Swarm {
                 let mut tally = self.tally.borrow_mut();
                 return tally.violate(Check::Misaddressed, || format!("{} heard {heard:?}", self.called(peer)));
             }
-            // A repeated signal is not answered. Otherwise repeated signals would cause ever more answers.
+            // A repeated signal is not answered. If it were answered, repeated signals would cause ever more answers.
             if self.check_order(peer, number) && self.bouncing.get() {
                 self.signal(peer, from, if peer.is_multiple_of(2) { "offer" } else { "answer" });
             }

@@ -27,8 +27,8 @@ struct Data<'a> {
     points: &'a [Point],
 }
 
-/// The page. It loads nothing. Its policy allows only the script and the style that it contains. So browsers show text
-/// from a hub, but never run it.
+/// The page. The page loads nothing. Its policy allows only the script and the style that the page contains. So
+/// browsers show text from a hub, but never run it.
 pub(super) fn page(report: &Report, points: &[Point]) -> String {
     let rows = report.rows();
     let data = Data {

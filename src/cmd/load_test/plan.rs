@@ -41,7 +41,7 @@ pub(super) struct Plan {
     spread: Spread,
 }
 
-/// The place of a peer. It consists of its network, and its number among the members of that network.
+/// The place of a peer. The place consists of a network, and a number among the members of this network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) network: usize,

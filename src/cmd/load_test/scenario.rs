@@ -64,8 +64,8 @@ pub(super) struct Pace {
     pub(super) seed: u64,
 }
 
-/// All peers connect, announce and should discover each other once. Then each sends an offer to a random other member
-/// every `interval` (`chatter`), or stays silent.
+/// All peers connect, announce and should discover each other once. After that, each peer sends an offer to a random
+/// other member every `interval` (`chatter`), or stays silent.
 pub(super) async fn join(swarm: &Rc<Swarm>, pace: Pace, chatter: bool, progress: &Progress) -> Outcome {
     let mut outcome = assemble(swarm, pace, progress).await;
     outcome.expected_discoveries = Some(swarm.expected());

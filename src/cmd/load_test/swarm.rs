@@ -15,7 +15,7 @@ use super::plan::{Place, Plan};
 use super::tally::{Check, Tally};
 use crate::client::{ConnectError, Ended, Endpoint, MessageSender, Receiver, SendError};
 
-/// Maximum time until `connected`. It is enough for many peers that connect at once, plus the takeover of an id.
+/// Maximum time until `connected`. This time is enough for many peers that connect at once, plus the takeover of an id.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum time for the hub's answer to a close frame.
@@ -130,8 +130,8 @@ impl Swarm {
         }
     }
 
-    /// Number of members of a network that stay while the other members join and leave. These members have the first
-    /// slots of the network.
+    /// Number of members of a network that stay while the other members join and leave. The members that stay have the
+    /// first slots of the network.
     pub(super) fn observers(&self, network: usize) -> usize {
         observers(self.plan.members(network), self.options.observer_share)
     }
@@ -329,7 +329,8 @@ impl Swarm {
         }
     }
 
-    /// The name of a peer in examples. It has the number of the peer, and its id, which is also in the log of the hub.
+    /// The name of a peer in examples. The name has the number of the peer, and its id, which is also in the log of the
+    /// hub.
     pub(super) fn called(&self, peer: usize) -> String {
         format!("peer {peer} ({})", self.plan.id(peer))
     }

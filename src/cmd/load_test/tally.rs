@@ -1,4 +1,4 @@
-//! The counts of a run. They are plain numbers, the latency histogram, and violations.
+//! The counts of a run. The counts are plain numbers, the latency histogram, and violations.
 
 use std::collections::BTreeMap;
 

@@ -193,7 +193,7 @@ fn keys() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
 /// The pages of a hub that change slowly.
 type Known = (Stats, (Option<Flooder>, BTreeMap<String, u64>));
 
-/// The results of a poll. They are the pages of each hub, and the members of the network on the screen.
+/// The results of a poll. The results are the pages of each hub, and the members of the network on the screen.
 type Results = (Vec<Result<Sample, String>>, Option<(usize, Result<Roster, String>)>);
 
 /// Counts the polls, and measures the time between them.

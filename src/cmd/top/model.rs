@@ -16,7 +16,7 @@ const ENDS: usize = 300;
 /// Ends of connections count for this time, in seconds.
 const ENDS_SECONDS: f64 = 600.0;
 
-/// The sparklines of a hub or a network. They have one figure for each poll, the latest last.
+/// The sparklines of a hub or a network. A sparkline has one figure for each poll, the latest last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History(VecDeque<u64>);
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::page::{Page, Span};
 
-/// It is a fault if the round trip of a link takes longer, in milliseconds.
+/// Maximum round trip of a link, in milliseconds. A longer round trip is a fault.
 const SLOW_LINK_MS: f64 = 150.0;
 
 /// Turns longer than this are a fault, in seconds. A turn should end within 5 ms.
@@ -16,20 +16,21 @@ const LONG_TURN: f64 = 0.025;
 /// A shard or a mesh that is busier than this is a fault.
 const BUSY: f64 = 0.9;
 
-/// It is a fault if a hub takes longer to answer.
+/// Maximum time for the answer of a hub. A longer time is a fault.
 const SLOW_ANSWER: Duration = Duration::from_millis(250);
 
-/// A certificate that is valid for less time than this is a fault, in days.
+/// Minimum time for which a certificate must still be valid, in days. A shorter time is a fault.
 const FEW_DAYS: f64 = 14.0;
 
 /// The processor time of a hub is checked only if its threads are awake for a larger part of a core than this. The live
 /// view has the same limits.
 const AWAKE: f64 = 0.3;
 
-/// It is a fault if the process runs for less than this part of the time for which its threads are awake.
+/// Minimum ratio of the time for which the process runs to the time for which its threads are awake. A smaller ratio is
+/// a fault.
 const STARVED: f64 = 0.6;
 
-/// It is a fault if a larger part of a limit is in use.
+/// Maximum part of a limit that may be in use. A larger part is a fault.
 const NEAR_LIMIT: f64 = 0.9;
 
 /// A link, as /hubstats shows it.
@@ -192,7 +193,7 @@ pub(super) struct Roster {
 pub(super) struct Sample {
     pub(super) page: Page,
     pub(super) hubstats: HubStats,
-    /// The time for /hubstats. It includes a connection, the request and its answer.
+    /// The time for /hubstats. The time includes a connection, the request and its answer.
     pub(super) answer: Duration,
     pub(super) stats: Stats,
     pub(super) flooder: Option<Flooder>,

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use proto::limits::{LIVE_LINES, LIVE_RING_BYTES, LIVE_SAMPLES};
 
-/// A position in the history of a hub. It consists of the start of the hub, and the number of the last event that was
-/// read. The start is necessary because each process numbers its events from 1. In a stream, the position is the `id`
-/// of an event.
+/// A position in the history of a hub. A position consists of the start of the hub, and the number of the last event
+/// that was read. The start is necessary because each process numbers its events from 1. In a stream, the position is
+/// the `id` of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Position {
     pub(super) epoch: u64,

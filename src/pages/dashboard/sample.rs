@@ -1,4 +1,4 @@
-//! One second of the history. It has the increases of the counters in this second, and the gauges at its end.
+//! One second of the history. A sample has the increases of the counters in one second, and the gauges at its end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -202,7 +202,8 @@ pub(super) struct Sample {
     over: u64,
     /// WebSockets opened.
     opened: u64,
-    /// `announce` and `goodbye` messages of peers. They are joins of networks, and leaves on purpose.
+    /// Number of `announce` messages, by which peers join networks, and of `goodbye` messages, by which peers leave on
+    /// purpose.
     announces: u64,
     goodbyes: u64,
     /// Messages of peers, and to peers.

@@ -15,7 +15,7 @@ use crate::certificates::TlsFacts;
 /// Maximum number of characters of an address or an error.
 const MOST_CHARS: usize = 160;
 
-/// The current state. It is sent once a second, and is not part of the history.
+/// The current state. The state is sent once a second, and is not part of the history.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct State<'a> {

@@ -62,8 +62,8 @@ fn dial(uri: &str, source: DialSource, connected: bool) -> DialView {
     }
 }
 
-/// A hub that knows five other hubs. It dialed one hub, and another hub dialed it. It reaches one hub through another
-/// hub, and one over Redis. The fifth hub is lost.
+/// A hub that knows five other hubs. The hub dialed one hub, and another hub dialed it. The hub reaches one hub through
+/// another hub, and one over Redis. The fifth hub is lost.
 fn meshed() -> TestHub {
     let urls = format!("{URL},ws://b");
     let hub = hub(&[("BOOTSTRAP_HUBS", &urls), ("MESH_TOKEN", "t")], &[]);
