@@ -1,5 +1,5 @@
 //! Adds the commit to the version, and compresses the static files that the hub serves. The commit comes from
-//! PEERPIGEON_COMMIT, or else from git. If neither names a commit, the version has none.
+//! PEERPIGEON_COMMIT, or else from git. If there is no PEERPIGEON_COMMIT and no git, the version has no commit.
 
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -69,7 +69,8 @@ impl TlsFacts {
 /// Files that are loaded together.
 #[derive(Clone, Debug)]
 enum Source {
-    /// The certificates that the hub serves: TLS_CERT, TLS_KEY, and those that it has ordered.
+    /// The certificates that the hub serves. Their files are TLS_CERT, TLS_KEY, and the files of certificates that the
+    /// hub has ordered.
     Served(CertificateSources),
     /// MESH_CERT and MESH_KEY.
     Own(PairFiles),

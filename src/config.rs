@@ -157,7 +157,7 @@ pub struct Config {
     pub is_hub: bool,
     is_hub_said: bool,
     /// The addresses to listen on. With PORT=0, each address has port 0. The hub then binds the first address to a free
-    /// port, and all other addresses to the same port.
+    /// port, and all other addresses to this port, too.
     pub listen: Vec<SocketAddr>,
     /// The log.
     pub log: LogConfig,

@@ -19,7 +19,7 @@ use crate::admin::{self, Act, Outcome, Request, Requests};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::linking::{self, Mesh};
 
-/// Time after the first signal within which further signals count as repetitions of it.
+/// Time after the first signal within which further signals count as repetitions of the first signal.
 const STOP_ECHO: Duration = Duration::from_millis(500);
 
 /// A running hub. Dropping this value ends the hub.
@@ -63,7 +63,7 @@ impl Ends {
 
 /// Binds each address once per shard, and groups the listeners by shard.
 ///
-/// With port 0, the first address gets a free port, and the others use the same port.
+/// With port 0, the first address gets a free port, and all other addresses use the same port.
 ///
 /// # Errors
 ///
@@ -114,7 +114,8 @@ impl Hub {
     }
 
     /// Runs until `stops` receives a stop. Meanwhile executes operators' orders, one at a time. After the stop, closes
-    /// the sessions, spread evenly over `drain`. A second stop that is not an echo of the first ends the hub at once.
+    /// the sessions, spread evenly over `drain`. A second stop ends the hub at once, if it comes more than
+    /// `STOP_ECHO` after the first stop.
     ///
     /// # Errors
     ///

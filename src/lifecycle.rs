@@ -37,7 +37,7 @@ impl Lifecycle {
         Self::default()
     }
 
-    /// Moves to `stage`, unless the hub is at a later stage.
+    /// Moves to `stage`. Does nothing if the hub is already at a later stage.
     pub fn advance(&self, stage: Stage) {
         self.0.fetch_max(stage as u8, Ordering::Release);
     }

@@ -63,7 +63,7 @@ impl Ports {
 type Turned = Arc<dyn Fn() + Send + Sync>;
 type Status = watch::Receiver<Option<Arc<HubStatus>>>;
 
-/// The connections of the mesh's thread with the rest of the hub.
+/// The connections between the mesh's thread and the other parts of the hub.
 pub struct MeshHooks {
     /// The mesh calls this function once per tick.
     pub turned: Turned,
@@ -206,7 +206,7 @@ pub fn staying_hubs(reading: &MeshReading) -> impl Iterator<Item = &HubView> {
 pub fn other_hubs(reading: &MeshReading) -> Arc<[String]> {
     let mut urls: Vec<String> =
         staying_hubs(reading).filter_map(|hub| hub.public_url.as_deref()).map(str::to_owned).collect();
-    // Hubs behind one load balancer share a URL.
+    // Hubs behind one load balancer have the same URL.
     urls.sort_unstable();
     urls.dedup();
     urls.truncate(MAX_GO_AWAY_HUBS);

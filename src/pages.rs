@@ -356,8 +356,7 @@ impl Site {
         visitor.has_token || self.config.admin_token.is_some() || is_open && !self.is_of_a_strange_page(request)
     }
 
-    /// Whether a browser sends the request for a web page, unless the settings name the origin of that page. `*` names
-    /// none.
+    /// Whether a browser sends the request for a web page whose origin the settings do not name. `*` names no origin.
     fn is_of_a_strange_page(&self, request: &Parts) -> bool {
         match request.headers.get(ORIGIN) {
             Some(origin) => self.config.cors.is_open() || !self.config.cors.allow(origin),

@@ -110,8 +110,8 @@ impl KeyLoader {
     }
 
     /// Reads files again periodically, and on each message of `asked`. Requests the keys of a URL periodically, and on
-    /// such a message. If a token names an unknown key, requests the keys as soon as the last request is [`JWKS_FLOOR`]
-    /// ago. This function never returns.
+    /// each message of `asked`. If a token names an unknown key, requests the keys as soon as the last request is
+    /// [`JWKS_FLOOR`] ago. This function never returns.
     pub async fn run(mut self, asked: &mut Signal) {
         let mut next_fetch = Instant::now();
         let mut looks = tokio::time::interval(TLS_RELOAD_INTERVAL);

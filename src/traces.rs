@@ -219,7 +219,7 @@ impl Exporter {
     }
 
     /// Sends the batch once. Returns the pause before the next request if this request failed, and a later one can
-    /// succeed. The batch is then kept for another attempt, unless this was the last one.
+    /// succeed. The batch is then kept for another attempt, except if `is_last` is true.
     async fn send(&mut self, is_last: bool) -> Option<Duration> {
         let counts = Arc::clone(&self.facts.counts);
         let spans = self.batch.len() as u64;

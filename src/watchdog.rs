@@ -149,7 +149,7 @@ mod tests {
         };
         assert!(look(&[0, 1, 2], 0, 20).is_empty());
         assert_eq!(look(&[0, 1], 20, 35), ["shard-1 stuck"]);
-        // The second stuck thread is logged like the first.
+        // A second stuck thread is reported, just like the first stuck thread.
         assert_eq!(look(&[0], 35, 60), ["shard-0 stuck"]);
         assert_eq!(look(&[0, 2], 60, 80), ["shard-1 turns"]);
         assert_eq!(look(&[0, 1, 2], 80, 90), ["shard-0 turns"]);

@@ -51,7 +51,7 @@ impl Endpoint {
         &self.url
     }
 
-    /// The address of the last successful connection, or the first one. `None` if the hub speaks TLS.
+    /// The address of the last successful connection, or else the first resolved address. `None` if the hub speaks TLS.
     pub fn plain_address(&self) -> Option<SocketAddr> {
         let address = self.worked.get().or_else(|| self.addresses.first().copied());
         address.filter(|_| self.tls.is_none())

@@ -113,8 +113,8 @@ async fn session(args: &Args) -> Result<(), String> {
         let endpoint = args.hub.resolve(args.ca.as_deref()).await.map_err(|error| error.to_string())?;
         let (sender, mut receiver) =
             endpoint.connect(&peer, args.token.as_deref(), CONNECT_TIMEOUT).await.map_err(|error| error.to_string())?;
-        // A full hub upgrades the connection and then closes it. So only the first message shows that the peer is
-        // admitted.
+        // A full hub upgrades the connection and then closes it. So only the first message shows that the hub has
+        // admitted the peer.
         let first = receiver.next().await.map_err(|ended| ended.to_string())?;
         Ok::<_, String>((sender, receiver, first))
     };

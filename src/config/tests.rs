@@ -106,7 +106,7 @@ const VALUES: &[(&str, &[&str], &[&str])] = &[
     ("TLS_ACME_URL", &["https://ca.example:9000/acme/directory"], &["http://ca.example/dir", "ca.example", "https://"]),
     ("TLS_ACME_CA", &["src/config/mesh/certificate.pem"], &["/no/such/file", "Cargo.toml", "src"]),
     ("TLS_ACME_EMAIL", &["ops@example.com", "mailto:a.b@c.example"], &["ops", "a@b@c", "a b@c.example", "@c.example"]),
-    // Each of these two settings needs the other: `config/acme.rs` has valid values.
+    // TLS_ACME_EAB_KID and TLS_ACME_EAB_HMAC are only valid together. `config/acme.rs` has valid values.
     ("TLS_ACME_EAB_KID", &[" "], &[]),
     ("TLS_ACME_EAB_HMAC", &[" "], &["no key", "a"]),
     ("MAX_CONNECTIONS", &["1", "10000000"], &["0", "10000001", "many", "-5"]),

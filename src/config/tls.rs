@@ -24,7 +24,7 @@ pub struct TlsSettings {
     pub files: Vec<PairFiles>,
     /// The settings of certificates that the hub orders; `None` without TLS_ACME.
     pub acme: Option<AcmeSettings>,
-    /// The certificates and keys in these files, and those that have been ordered.
+    /// The certificates and keys in these files, and the certificates and keys that the hub has ordered.
     pub certificates: Arc<Certificates>,
     /// The state of the files when they were read.
     pub stamps: FileStamps,

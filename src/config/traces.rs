@@ -35,7 +35,7 @@ pub struct TraceSettings {
     other_protocol: Option<String>,
 }
 
-/// Headers that may hold a token, so they are never printed.
+/// Headers of requests to the collector. They may contain a token, so they are never printed.
 #[derive(Clone, Default)]
 pub struct HiddenHeaders(pub HeaderMap);
 

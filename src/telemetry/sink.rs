@@ -280,7 +280,7 @@ mod tests {
         let (sink, order, writes) = sink();
         let line = [[b'x'; 99].as_slice(), b"\n"].concat();
         let lines = 10 + LOG_QUEUE_BYTES / line.len();
-        // The thread has taken the first line, and is blocked in its write.
+        // The writing thread has taken the first line from the buffer, and is blocked while it writes this line.
         sink.push(b"first\n");
         while !sink.0.lock().writing {
             std::thread::yield_now();

@@ -1,6 +1,6 @@
 //! The last log lines at WARN and ERROR, for the live view.
 //!
-//! The lines are the same as in the log (LOG_LEVEL applies), so they contain neither tokens nor data from peers.
+//! The lines are the same as in the log (LOG_LEVEL applies), so they do not contain tokens or data of peers.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};

@@ -20,8 +20,8 @@ const MAX_ADDRESSES: usize = 8;
 /// Maximum time for a connection, and for a TLS handshake.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Days until a certificate expires. Below the first limit, the doctor reports a warning; below the second, a problem.
-/// The alerts use the same limits.
+/// Days until a certificate expires. With fewer days than the first number, the doctor reports a warning. With fewer
+/// days than the second number, it reports a problem. The alerts use the same limits.
 const DAYS_LEFT: (f64, f64) = (14.0, 3.0);
 
 /// The addresses that accept connections.

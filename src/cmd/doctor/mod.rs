@@ -174,7 +174,7 @@ fn clock(by_pages: Option<Duration>, clock_ms: u64, report: &mut Report) {
     }
 }
 
-/// Connects at the other address family, if the hub has addresses of both.
+/// Connects to an address of the other family (IPv4 or IPv6), if the hub has addresses of both families.
 async fn families(entry: &Entry<'_>, reachable: &address::Reachable, report: &mut Report) {
     let Some(first) = reachable.addresses.first() else { return };
     let other = reachable.addresses.iter().find(|address| address.is_ipv6() != first.is_ipv6());

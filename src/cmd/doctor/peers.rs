@@ -23,8 +23,8 @@ const PING_PAUSE: Duration = Duration::from_millis(40);
 
 const OFFERS: usize = 20;
 
-/// The hub counts as slow if an answer takes this much longer than a TCP connection. The first limit is for the median,
-/// the second for the longest time.
+/// The hub counts as slow if an answer takes this much longer than a TCP connection. The first limit is for the median
+/// time, and the second limit is for the longest time.
 const SLOW: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 
 /// The size of a large offer of a browser with video, in bytes.
@@ -120,7 +120,8 @@ pub(super) async fn meet(
     sizes(first, &mut second, &network, welcome, report).await;
 }
 
-/// Lets two peers join a network. Returns the time from the second announcement until each has discovered the other.
+/// Lets two peers join a network. Returns the time from the second announcement until the two peers have discovered
+/// each other.
 async fn introduce(
     first: &mut Visitor,
     second: &mut Visitor,

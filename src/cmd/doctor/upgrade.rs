@@ -69,7 +69,7 @@ pub(super) enum Refusal {
     Buffered,
     /// There was no first message.
     Silent,
-    /// The first message is not the first message of a hub.
+    /// The message `connected` does not have the form that a hub sends.
     Strange,
 }
 

@@ -37,7 +37,8 @@ pub(super) struct Difference {
 }
 
 impl Ledger {
-    /// An empty ledger of member `own` of `members`, of which the first `watched` are tracked.
+    /// An empty ledger of the member `own` of a network with `members` members. The ledger counts how many of the first
+    /// `watched` members are known.
     pub(super) fn new(own: usize, members: usize, watched: usize) -> Self {
         Self { own, present: vec![0; members.div_ceil(64)], known: 0, discoveries: 0, watched, watched_known: 0 }
     }
@@ -93,7 +94,7 @@ impl Ledger {
         self.discoveries
     }
 
-    /// Whether the first `watched` members are all known, except the peer itself.
+    /// Whether this peer knows all of the first `watched` members, except itself.
     pub(super) fn knows_watched(&self) -> bool {
         self.watched_known + usize::from(self.own < self.watched) == self.watched
     }

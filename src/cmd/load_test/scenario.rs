@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_millis(10);
 pub(super) struct Outcome {
     /// Time until all peers were connected, in milliseconds.
     pub(super) connect_ms: u64,
-    /// Time from the first connection until every peer knew every other, in milliseconds.
+    /// Time from the first connection until every peer knew every other peer, in milliseconds.
     pub(super) exact_ms: Option<u64>,
     /// Number of discoveries that a correct hub sends, if it is known.
     pub(super) expected_discoveries: Option<u64>,
@@ -49,7 +49,7 @@ pub(super) struct Storm {
     pub(super) cut: &'static str,
     /// Time until all peers were connected again, in milliseconds.
     pub(super) connected_ms: u64,
-    /// Time until every peer knew every other again, in milliseconds; `None` if that did not happen.
+    /// Time until every peer knew every other peer again, in milliseconds; `None` if that did not happen.
     pub(super) exact_ms: Option<u64>,
 }
 

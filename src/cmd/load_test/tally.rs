@@ -52,9 +52,9 @@ pub(super) enum Check {
     ReceiptUnasked,
     /// A signal did not arrive.
     SignalLost,
-    /// A signal arrived before one that was sent earlier.
+    /// A signal arrived before another signal that was sent earlier.
     SignalSkipped,
-    /// A signal arrived again, or after one that was sent later.
+    /// A signal arrived again, or after another signal that was sent later.
     SignalRepeated,
     /// A member that left is still considered present.
     StillThere,

@@ -160,7 +160,7 @@ async fn show(model: &mut Model, watch: &Watch) -> io::Result<()> {
                     continue;
                 }
             };
-            // Any other event, such as a new size of the terminal, only needs a redraw.
+            // An event that is no key, such as a new size of the terminal, only needs a redraw.
             if let Event::Key(key) = event
                 && key.kind != KeyEventKind::Release
             {

@@ -37,7 +37,7 @@ impl History {
 /// Counters of a hub at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Ends {
-    /// Time of the poll, in seconds since the first one.
+    /// Time of the poll, in seconds since the first poll.
     at: f64,
     /// Connections that have ended without a close frame.
     vanished: f64,

@@ -229,7 +229,7 @@ pub(super) struct View {
     pub(super) answer: Duration,
     /// Signals of peers, per second.
     pub(super) signals: f64,
-    /// Signals that were neither delivered nor forwarded, per second.
+    /// Signals per second with another outcome than `delivered` or `forwarded`.
     pub(super) lost_signals: f64,
     /// Messages of peers, per second.
     pub(super) messages: f64,

@@ -58,7 +58,7 @@ fn sample(metrics: &str, hubstats: &str) -> Sample {
     }
 }
 
-/// Three hubs: a healthy one, one with every fault, and one that is not reached.
+/// Three hubs. The first hub is healthy, the second hub has every fault, and the third hub is not reached.
 fn model() -> Model {
     let mut model = Model::new(["http://a:8082/", "https://b.example:8082", "http://c"], Sort::Given);
     let troubled = HUBSTATS
@@ -258,7 +258,7 @@ fn faults_of(hubstats: &str, more: impl Fn(u32) -> String, change: impl Fn(&mut 
     hub.faults().into_iter().map(|fault| fault.alert).collect()
 }
 
-/// The value of a counter (`+5`: five more at the second poll) or of a gauge.
+/// The value of a counter or of a gauge. `+5` stands for a counter that is five higher at the second poll.
 fn grown(value: &str, poll: u32) -> String {
     match value.strip_prefix('+') {
         Some(grown) => (grown.parse::<f64>().unwrap() * f64::from(poll)).to_string(),
@@ -384,7 +384,7 @@ fn connections_that_vanish_count_for_ten_minutes() {
         Ok(Sample { answer: Duration::ZERO, ..sample(&text, HUBSTATS) })
     };
     let is_found = |hub: &Hub| hub.faults().iter().any(|fault| fault.alert == "PeerPigeonPeersLost");
-    // If the hub has started within ten minutes, the first poll counts everything.
+    // If the hub has started within the last ten minutes, all ends that the first poll finds count.
     let mut hub = Hub::new("http://a");
     hub.polled(page(600, 5, 2), 1.0);
     assert!(is_found(&hub));

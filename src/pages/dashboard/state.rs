@@ -112,7 +112,7 @@ pub(super) struct MeshBody<'a> {
     /// Number of entries that are not in the lists: hubs, links, addresses.
     more: [usize; 3],
     redis: Option<BridgeBody<'a>>,
-    /// Longest time for which this hub has been behind another hub's presence.
+    /// Longest time for which changes of another hub's presence have been missing at this hub.
     lag_ms: u64,
     /// Signals without an outcome yet.
     in_flight: u64,
@@ -242,7 +242,7 @@ pub(super) struct TlsBody {
     certificates: Vec<CertificateBody>,
     /// Whether the latest files are invalid.
     stale: bool,
-    /// Names without a valid certificate, of those that the hub orders itself.
+    /// Number of names of TLS_ACME without a valid certificate.
     missing: usize,
     /// The error of the latest order, if it failed.
     problem: Option<String>,
