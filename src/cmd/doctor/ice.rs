@@ -143,8 +143,7 @@ pub(super) async fn examine(servers: &[Server], ca: Option<&[u8]>, report: &mut 
         let works = findings.iter().any(|finding| finding.grade == Grade::Ok);
         for finding in findings {
             report.add(if works && finding.topic == Some(Topic::TurnRefused) {
-                let message =
-                    format!("{}, but the server accepts the other credential that the hub sends", finding.message);
+                let message = format!("{}, but the server accepts the other credential in the list", finding.message);
                 Finding::note(CHECK, Topic::TurnRefused, message)
             } else {
                 finding
