@@ -16,8 +16,8 @@ pub struct Files {
     pub seats: usize,
     /// Maximum numbers of sockets of the listeners.
     pub shares: FileShares,
-    /// Maximum number of dials to other hubs at a time. A dial can try a second address in parallel, for which a
-    /// quarter as many files are expected. Together they use at most half of the files reserved for links.
+    /// Maximum number of dials to other hubs at a time. Dials can open further connections in parallel, at most a
+    /// quarter of this number. All these connections together use at most half of the files reserved for links.
     pub dials: usize,
     /// Number of files that peers may not use.
     reserve: usize,

@@ -348,11 +348,12 @@ impl Site {
 
     /// Whether a visitor may read the names of networks. Some networks are protected only by a secret name.
     ///
-    /// With AUTH_TOKEN, visitors with the token may read them. Without it, or at ADMIN_PORT, programs and pages of
-    /// allowed origins may. Other pages may not, because any web page could send the request from its user's browser.
+    /// With AUTH_TOKEN, visitors with the token may read them. Without AUTH_TOKEN, or if there is an ADMIN_PORT,
+    /// programs and pages of allowed origins may read them. Other pages may not read them, because any web page could
+    /// send the request from its user's browser.
     fn may_read_names(&self, request: &Parts, visitor: Visitor) -> bool {
         let is_open = self.config.auth_token.is_none() || self.config.admin_port.is_some();
-        // If there is an ADMIN_TOKEN, requests without it have been refused already.
+        // If there is an ADMIN_TOKEN, requests without this token have been refused already.
         visitor.has_token || self.config.admin_token.is_some() || is_open && !self.is_of_a_strange_page(request)
     }
 

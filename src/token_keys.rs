@@ -37,7 +37,7 @@ pub struct KeyLoader {
     /// The keys from this machine and the keys from the URL, as they were loaded last.
     local: Vec<TokenKey>,
     fetched: Vec<TokenKey>,
-    /// The earliest time of the next request to the URL.
+    /// The earliest time of the next request to the URL that a token with an unknown key causes.
     floor: Instant,
     facts: KeyFacts,
 }

@@ -118,7 +118,8 @@ pub(super) async fn account(
     Ok((account, Some(credentials)))
 }
 
-/// Returns when the authority wants this certificate renewed, and when to ask again (RFC 9773).
+/// Returns the window in which the authority wants this certificate renewed, and the time until the next question (RFC
+/// 9773).
 pub(super) async fn advice(account: &Account, id: &CertificateId) -> Result<([SystemTime; 2], Duration), Failure> {
     let (info, ask_after) = account.renewal_info(&identifier(id)).await?;
     let time = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());

@@ -14,7 +14,8 @@ color-scheme:light dark}form{margin:0 0 1.5rem}label{display:block;margin:.4rem 
 input{font:inherit;width:100%;box-sizing:border-box;padding:.3rem}button{font:inherit;padding:.3rem 1rem}\
 .wrong{color:#b3261e}";
 
-/// Content-Security-Policy of these pages. The browser loads nothing for them, and sends their forms to this hub only.
+/// Content-Security-Policy of these pages. The browser loads nothing for these pages, and sends their forms to this hub
+/// only.
 pub static POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
     let style = BASE64.encode(Sha256::digest(STYLE));
     let policy = format!(

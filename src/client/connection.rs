@@ -241,7 +241,7 @@ impl MessageSender {
     }
 }
 
-/// The receiving half of a connection. Dropping it ends the connection; queued bytes are still written.
+/// The receiving half of a connection. Dropping the receiver ends the connection, but queued bytes are still written.
 pub struct Receiver {
     frames: FragmentCollectorRead<Chain<io::Cursor<Bytes>, ReadSide>>,
     queue: Rc<SendQueue>,

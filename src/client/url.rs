@@ -75,7 +75,7 @@ impl HubUrl {
         Self(Uri::from_parts(parts).unwrap_or_else(|_| self.0.clone()))
     }
 
-    /// The name, or the address without brackets.
+    /// The name of the hub's host, or its address without brackets.
     pub(crate) fn host(&self) -> &str {
         let host = self.0.host().unwrap_or_default();
         host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)

@@ -1,4 +1,4 @@
-//! The bodies about other hubs. The fields of the Go hub come first, with the names that they have there. The new
+//! The bodies about other hubs. The fields of the Go hub come first, with the same names as in the Go hub. The new
 //! fields follow.
 
 use std::time::Duration;

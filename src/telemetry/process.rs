@@ -88,8 +88,8 @@ fn limit_files(line: &str) -> Vec<String> {
         }
         _ => return Vec::new(),
     };
-    // In a container, the process does not see the whole tree. Its own group is then the visible root, even if this
-    // line has another path.
+    // In a container, the process does not see the whole tree. The group of the process is then the visible root, even
+    // if this line has another path.
     let path = parts.next().unwrap_or_default().trim_end_matches('/');
     let ancestors = path.match_indices('/').map(|(end, _)| &path[..end]).chain([path]);
     ancestors.map(|group| format!("{mount}{group}/{name}")).collect()

@@ -141,7 +141,7 @@ struct HubBody {
     id: String,
     /// `live`, `draining` or `lost`.
     state: &'static str,
-    /// `dialed`, `accepted`, `relayed`, `bridged`, or none.
+    /// The route to the hub is `dialed`, `accepted`, `relayed` or `bridged`, or there is none.
     way: Option<&'static str>,
     peers: usize,
     /// Number of changes of that hub's presence that this hub has not received yet.
