@@ -41,7 +41,7 @@ pub struct MeshSettings {
     pub port: Option<u16>,
     /// MESH_ADMIN_URL.
     pub admin_url: Option<Arc<str>>,
-    /// Budgets of memory, with MESH_PRESENCE_BYTES.
+    /// Budgets of memory for data of other hubs. MESH_PRESENCE_BYTES sets one of these budgets.
     pub budgets: MeshBudgets,
     /// PUBLIC_URL.
     pub public_url: Option<Arc<str>>,

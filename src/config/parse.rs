@@ -164,8 +164,8 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
 
 /// Validates a log filter with the subscriber's parser.
 ///
-/// This function is stricter than the parser in one point: a bare word must be a level. The parser takes any other word
-/// as a module name, so a misspelt level would silence the hub.
+/// This function is stricter than the parser, because a bare word must be a level. The parser takes any other word as a
+/// module name, so a misspelt level would silence the hub.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let refused = |item: String| {

@@ -194,7 +194,7 @@ impl<'a> SettingsReader<'a> {
 
 /// Whether Kubernetes (or Docker, for a linked container) has set this variable for a Service. For a Service named
 /// `mesh`, Kubernetes sets `MESH_PORT` to a value such as `tcp://10.0.0.1:8080`. A variable of the pod's own
-/// specification overrides it.
+/// specification overrides this value.
 fn is_of_a_service(variable: &str, text: &str) -> bool {
     variable.ends_with("_PORT") && ["tcp://", "udp://", "sctp://"].iter().any(|scheme| text.starts_with(scheme))
 }

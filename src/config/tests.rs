@@ -514,7 +514,7 @@ fn variables_of_a_service_are_recognized() {
         assert!(said.starts_with("MESH_PORT (--mesh-port): tcp://10.0.0.1:8081 is not a port: Kubernetes"), "{said}");
     }
     assert!(refusal(&[("ADMIN_PORT", "udp://10.0.0.1:1")]).contains("a Service named admin."));
-    // As the value of a flag, the address is an error like any other.
+    // If the address is the value of a flag, its error is the error of any invalid value.
     let refusals = Config::resolve(&flags(&["--mesh-port", address]), &|_| None).unwrap_err();
     assert!(refusals[0].to_string().ends_with("is not a port: use a number from 0 to 65535"), "{refusals:?}");
 

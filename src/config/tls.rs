@@ -149,7 +149,7 @@ pub fn expiry_warning(setting: &str, facts: &tls::CertificateFacts, now: SystemT
     (days < SOON_DAYS).then(|| format!("{setting}: the certificate in {file} expires in {days:.0} days"))
 }
 
-/// The setting with fewer files, and the error.
+/// Returns the setting (TLS_CERT or TLS_KEY) that names fewer files, and the error.
 fn lacking(certificates: usize, keys: usize) -> (&'static Setting, String) {
     let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let setting = if certificates < keys { &settings::TLS_CERT } else { &settings::TLS_KEY };

@@ -174,7 +174,8 @@ async fn show(model: &mut Model, watch: &Watch) -> io::Result<()> {
     }
 }
 
-/// Reads events of the terminal on a separate thread, which ends with the process: reading cannot be cancelled.
+/// Reads events of the terminal on a separate thread. The thread ends with the process, because reading cannot be
+/// cancelled.
 fn keys() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
     let (events, keys) = mpsc::channel(KEYS);
     let read = move || {

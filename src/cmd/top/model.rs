@@ -10,7 +10,8 @@ use super::sample::{Fault, Member, Roster, Sample, View};
 /// Number of polls whose figures are stored. With the default interval, sparklines show two minutes.
 pub(super) const HISTORY: usize = 60;
 
-/// Number of polls for which the ends of connections are stored. With the default interval, they cover ten minutes.
+/// Number of polls for which the ends of connections are stored. With the default interval, these polls cover ten
+/// minutes.
 const ENDS: usize = 300;
 
 /// Ends of connections count for this time, in seconds.

@@ -33,7 +33,7 @@ fn tls_needs_a_certificate_and_its_key() {
     let config = Config::from_pairs(&[("TLS_CERT", &both.0), ("TLS_KEY", &both.1)]).unwrap();
     assert_eq!(config.tls.unwrap().files.len(), 2);
     assert!(Config::from_pairs(&[]).unwrap().tls.is_none());
-    // Keys in the wrong order, and a missing key.
+    // Keys in the wrong order and a missing key are refused.
     let crossed = format!("{other_key},{key}");
     let said = refusal(&[("TLS_CERT", &both.0), ("TLS_KEY", &crossed)]);
     assert!(said.starts_with("TLS_KEY (--tls-key): ") && said.contains("does not match"), "{said}");
