@@ -46,7 +46,7 @@ impl Newcomers {
         false
     }
 
-    /// Closes the oldest connection that is not admitted, if there is one.
+    /// Closes the oldest connection that is not a WebSocket, if there is one.
     fn drop_oldest(&mut self) -> bool {
         let has_any = self.has_any();
         if let Some((task, _)) = self.0.pop_front() {
@@ -120,7 +120,7 @@ pub(crate) async fn accept(
                     spawn(&mut connections, &mut newcomers, admitted, file);
                 }
             }
-            // Clients that send nothing must not keep this connection waiting for ever.
+            // Each tick makes room again. Otherwise silent clients could keep this connection waiting for ever.
             () = tokio::time::sleep(TICK), if admitted.is_some() => {
                 if !make_room(&mut newcomers) {
                     wanted.ask();

@@ -32,8 +32,8 @@ pub struct HubConfig {
     /// the announce budget.
     pub limits: SessionLimits,
     /// Maximum number of WebSockets of peers, on all shards together (MAX_CONNECTIONS). The hub accepts a further
-    /// WebSocket and closes it immediately with `max connections`. If many arrive, the hub answers 503 without reading
-    /// their requests.
+    /// WebSocket and closes it immediately with `max connections`. If many such connections arrive at once, the hub
+    /// answers 503 without reading their requests.
     pub max_connections: usize,
     /// Maximum numbers of sockets of the listeners.
     pub files: FileShares,

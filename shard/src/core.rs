@@ -101,7 +101,7 @@ pub(crate) struct Core {
     dirty: usize,
     /// Bytes queued for these sessions.
     dirty_bytes: usize,
-    /// Whether so much is queued that sessions with expensive turns are not read until half of it is written.
+    /// Whether so much is queued that sessions whose turns cause much output are not read for now.
     behind: bool,
     /// The output that letters cause.
     mail: Loudness,
@@ -110,7 +110,8 @@ pub(crate) struct Core {
     flusher: Option<Waker>,
     outboxes: Outboxes,
     parked: Vec<SessionId>,
-    /// The silence of a session is measured from this time at the earliest, because the shard did not read before it.
+    /// The shard did not read sockets before this time, so the silence of a session is measured from here at the
+    /// earliest.
     listening_since: Duration,
     last_tick: Duration,
     wheel: Wheel<Due>,
@@ -127,8 +128,9 @@ pub(crate) struct Core {
     ice_renewal: Option<Duration>,
     /// Number of drains that have begun or ended, so that slots of earlier drains have no effect.
     drains: u32,
-    /// Operators' orders that are being executed, the oldest first, and the senders for their answers. These are at
-    /// most the hub's current order, and earlier orders whose [`ACT_TIMEOUT`](proto::limits::ACT_TIMEOUT) has passed.
+    /// Operators' orders that are being executed, the oldest first, and the senders for their answers. The list
+    /// contains at most the hub's current order, and earlier orders whose [`ACT_TIMEOUT`](proto::limits::ACT_TIMEOUT)
+    /// has passed.
     acting: VecDeque<(Order, oneshot::Sender<Acted>)>,
     /// Sends the new tokens of sessions to the task that checks them.
     renewals: Option<mpsc::Sender<Renewal>>,
@@ -275,7 +277,8 @@ impl Core {
         }
     }
 
-    /// Begins a round: wakes the sessions that may be read in it. Returns true if others wait for the next one.
+    /// Begins a round: wakes the sessions that may be read in it. Returns true if other sessions wait for the next
+    /// round.
     pub(crate) fn begin_round(&mut self) -> bool {
         let mut fair = std::mem::take(&mut self.fair);
         fair.begin_round(self.behind, |id| {
@@ -348,7 +351,8 @@ impl Core {
             arrival;
         let _turn = TurnGuard::of("adopt", (peer, address));
         planted("adopt");
-        // If this session replaces another one, that one may have ended in the meantime and freed its place.
+        // If this session replaces another session, the other session may have ended in the meantime and freed its
+        // place.
         seat.request_again();
         let seated = seat.is_taken();
         let join = self.new_join(now);
@@ -423,8 +427,8 @@ impl Core {
         self.perform_outputs(now);
     }
 
-    /// Processes letters from another shard or from the mesh, as many as fit into one turn. The rest is left for the
-    /// next turn.
+    /// Processes letters from another shard or from the mesh, as many as fit into one turn. The caller passes the
+    /// remaining letters in the next turn.
     pub(crate) fn letters(&mut self, letters: &mut impl Iterator<Item = ToShard>) {
         self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();
@@ -438,7 +442,7 @@ impl Core {
         self.mail.count(self.turn.output_cost());
     }
 
-    /// Whether no letters may be processed, because they would probably add much to the queued output. Letters that
+    /// Whether letters must wait: too much output is queued, and recent letters have caused much output. Letters that
     /// cause little output, such as signals, do not wait.
     pub(crate) fn holds_letters(&self) -> bool {
         self.behind && self.mail.is_loud()

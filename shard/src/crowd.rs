@@ -98,7 +98,7 @@ struct Row {
 /// The rate limit of log lines about refused addresses.
 #[derive(Default, Debug)]
 struct Log {
-    /// Time of the last line, in nanoseconds since the start, plus one.
+    /// Time of the last line, in nanoseconds since the start, plus one. 0 means that no line was logged yet.
     last: AtomicU64,
     since: AtomicU64,
 }
@@ -168,7 +168,7 @@ impl Crowd {
     }
 
     /// Takes the next turn at the rate (the generic cell rate algorithm). Returns whether the address has connected
-    /// rarely of late; `None` if it exceeds the rate.
+    /// rarely in the last seconds. `None` if the address exceeds the rate.
     fn take_turn(&self, rows: [&Row; 2], now: Instant) -> Option<bool> {
         let gap = match self.limits.connects {
             0 => return Some(true),
@@ -180,7 +180,7 @@ impl Crowd {
             return None;
         }
         for row in rows {
-            // A row that other addresses have moved ahead is not moved back.
+            // Other addresses may have moved a row ahead already. It then moves at most to the limit, and never back.
             let next = |due: u64| Some((due.max(now) + gap).min(now + slack + gap));
             _ = row.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         }

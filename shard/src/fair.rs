@@ -42,8 +42,8 @@ pub(crate) struct Meter {
     state: State,
 }
 
-/// Whether turns cause much output. One turn with much output is enough, and [`LOUD_TURNS`] later turns with little
-/// output are necessary for the opposite.
+/// Whether turns cause much output. One turn with much output makes the turns loud. After [`LOUD_TURNS`] successive
+/// turns with little output, they are no longer loud.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Loudness {
     /// Number of turns with little output after which the turns no longer count as loud.
@@ -295,7 +295,7 @@ mod tests {
         longest: Vec<u64>,
         /// Sessions that have data to read when the next round begins, and are in no line.
         ready: Vec<usize>,
-        /// Sessions from this index on have data to read once a round, and the others always.
+        /// Sessions from this index on have data to read once a round. Sessions before it always have data to read.
         quiet_from: usize,
     }
 

@@ -260,8 +260,8 @@ fn turn_away(core: &mut Core, socket: Socket) {
     }
 }
 
-/// Sends a close frame as the first bytes after the 101. The frame fits into the socket's buffer, unless the socket is
-/// closed.
+/// Sends a close frame as the first bytes after the answer 101. The frame fits into the socket's buffer, unless the
+/// socket is closed.
 fn close_at_once(mut socket: Socket, code: u16, text: &str) {
     let mut frame = Vec::new();
     ws::put_close(&mut frame, code, text);

@@ -27,8 +27,8 @@ struct Question {
 /// Members of a network.
 #[derive(Clone, Debug, Default)]
 pub struct Members {
-    /// The first [`LIVE_NAMES`] in ascending order of ids, each with the other hub that it is connected to; `None` for
-    /// this hub.
+    /// The first [`LIVE_NAMES`] members in ascending order of ids, each with the hub that it is connected to. `None`
+    /// stands for this hub.
     pub listed: Arc<[(PeerId, Option<HubId>)]>,
     /// Number of all members.
     pub count: usize,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Pace {
     gap: Duration,
-    /// Time by which turns may be ahead of the rate.
+    /// A turn may be taken this long before it is due at the rate.
     slack: Duration,
     /// Time at which the next turn is due at the rate.
     due: Option<Instant>,

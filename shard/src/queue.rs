@@ -327,7 +327,7 @@ impl SendQueue {
         std::mem::take(&mut self.signals).into_iter().map(|signal| signal.origin)
     }
 
-    /// Prepares the queue for another session. Returns false if it is not worth keeping.
+    /// Prepares the queue for another session. Returns false if its buffers are too large to be kept.
     fn recycle(&mut self) -> bool {
         let worth = self.bytes.capacity() <= Self::KEPT_BYTES
             && self.ends.capacity() <= Self::KEPT_FRAMES
@@ -365,7 +365,7 @@ impl Lane {
         self.written == self.bytes.len()
     }
 
-    /// Whether a frame is partly written. The rest of this frame is then written first.
+    /// Whether a frame is partly written. The end of this frame is then written first.
     fn is_begun(&self) -> bool {
         self.written > 0
     }
@@ -411,7 +411,7 @@ impl Lane {
 }
 
 /// Empty queues kept for other sessions: at most [`Self::KEPT`], each with at most 64 KiB and 256 frames of 88 bytes.
-/// So a busy shard keeps 11 MB, and nothing one or two seconds after it was busy.
+/// So a busy shard keeps up to 11 MB. One or two seconds after it was busy, it keeps nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     #[expect(clippy::vec_box, reason = "sessions hold boxed queues, and the pool passes them on without moving them")]

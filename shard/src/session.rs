@@ -146,7 +146,8 @@ pub(crate) struct SocketSession {
     pub(crate) reader: FrameReader,
     /// Memory of the session's incomplete message, as counted in the shard's budget.
     pub(crate) kept_bytes: usize,
-    /// Whether bytes that arrived with the hand-off have not been read yet.
+    /// Whether the reader has unprocessed bytes: bytes that arrived with the hand-off, or bytes for which the last turn
+    /// had no time.
     pub(crate) replay: bool,
     pub(crate) life: Life,
     /// Whether the socket accepts no bytes at the moment.

@@ -114,7 +114,7 @@ impl Tokens {
     fn no_key(&self, known: &Known, parts: &Parts<'_>) -> TokenRefusal {
         let is_named = known.keys.iter().any(|key| key.is_named(parts.kid.as_deref()));
         let has_algorithm = known.keys.iter().any(|key| key.has(parts.algorithm));
-        // Published sets of keys contain no secrets, so no load can bring the key of an HMAC.
+        // Published sets of keys contain no secrets, so the next load cannot add a key for HMAC.
         let is_hmac = matches!(parts.algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512);
         let may_come = known.next_load.is_some() && !is_hmac;
         if is_named || !has_algorithm && !may_come { TokenRefusal::Algorithm } else { TokenRefusal::UnknownKey }
@@ -161,7 +161,8 @@ impl<'a> Parts<'a> {
         let (header, claims) = message.split_once('.').filter(|(_, claims)| !claims.contains('.')).ok_or(malformed)?;
         let header: claims::Header = claims::decoded(header).ok_or(malformed)?;
         if header.crit.is_some() {
-            // The token has an extension (`crit`) that this hub does not know and must not ignore (RFC 7515, 4.1.11).
+            // The token requires an extension (`crit`) that this hub does not support. It must be refused (RFC 7515,
+            // 4.1.11).
             return Err(TokenRefusal::Algorithm);
         }
         let algorithm = match header.alg.as_str() {

@@ -59,7 +59,7 @@ impl Core {
         let is_turn_over = self.is_turn_over();
         match (read, self.session_mut(id)) {
             (Some(Ok(())), Some(session)) if !session.client_done && !session.deaf => {
-                // The rest is processed in the session's next turn.
+                // The unprocessed bytes are processed in the session's next turn.
                 session.replay = is_turn_over && reader.waiting_bytes() > 0;
                 let kept = reader.kept_bytes();
                 session.reader = reader;

@@ -300,7 +300,7 @@ impl Core {
         }
     }
 
-    /// Writes a session's queue. Returns false if the rest waits until other sessions have been written.
+    /// Writes a session's queue. Returns false if data is left that is written after the queues of other sessions.
     fn write_out(&mut self, id: SessionId, now: Now) -> bool {
         let mut failed = None;
         let mut left = WRITE_CHUNK_BYTES;

@@ -54,7 +54,7 @@ impl Core {
     }
 }
 
-/// Checks the new tokens of a shard's sessions. Those with unknown keys wait for the next load of keys.
+/// Checks the new tokens of a shard's sessions. Tokens with unknown keys wait for the next load of keys.
 pub(crate) async fn check_tokens(core: Rc<RefCell<Core>>, tokens: Arc<Tokens>) {
     let (renewals, mut asked) = mpsc::channel(MAX_TOKENS_WAITING);
     core.borrow_mut().renewals = Some(renewals);

@@ -84,7 +84,7 @@ async fn adopt_as(core: &mut Core, peer: PeerId) -> (SessionId, OwnedReadHalf, T
 }
 
 #[tokio::test]
-async fn a_session_gets_new_credentials_and_an_ended_one_does_not() {
+async fn an_open_session_gets_new_credentials_and_an_ended_session_does_not() {
     let limits = SessionLimits {
         max_message_bytes: MEBIBYTE,
         send_queue_frames: 1000,
@@ -122,7 +122,7 @@ fn signal(core: &mut Core, from: SessionId, target: PeerId, bytes: usize) {
 }
 
 #[tokio::test]
-async fn a_session_is_closed_once_however_little_of_the_budget_is_left() {
+async fn a_slow_session_is_closed_only_once_when_the_budget_is_exhausted() {
     let limits = SessionLimits {
         max_message_bytes: MEBIBYTE,
         send_queue_frames: 1000,
@@ -138,7 +138,7 @@ async fn a_session_is_closed_once_however_little_of_the_budget_is_left() {
         sessions.push(adopt(&mut core, n).await);
     }
     let [(sender, ..), (slow, ..), others @ ..] = &sessions[..] else { panic!("ten sessions") };
-    // The first frame is partly written, so the rest of the frame cannot be removed.
+    // The first frame is partly written, so the end of that frame cannot be removed from the queue.
     signal(&mut core, *sender, peer(1), MEBIBYTE - 200);
     while core.flush(1) {}
     assert!(core.session_mut(*slow).expect("open").queued_bytes() > SEND_FLOOR_BYTES);
@@ -153,7 +153,7 @@ async fn a_session_is_closed_once_however_little_of_the_budget_is_left() {
     let cut = core.session_mut(*slow).expect("it lingers");
     assert_eq!((cut.phase, cut.reason), (SessionPhase::Closing, Some(CloseReason::SlowConsumer)));
     assert_eq!(core.stats.closes.iter().sum::<u64>(), 1);
-    assert_eq!(core.router.stats().failed.iter().sum::<u64>(), 1, "the signal that was not delivered");
+    assert_eq!(core.router.stats().failed.iter().sum::<u64>(), 1, "only the signal to the slow session failed");
     for (id, ..) in &sessions {
         core.lost(*id, CloseReason::ConnectionLost);
     }
@@ -271,7 +271,7 @@ async fn unneeded_queues_are_freed() {
     let mut core = core(ROOMY);
     let _session = adopt(&mut core, 1).await;
     while core.flush(1) {}
-    assert_eq!(core.queues.len(), 1, "kept for the next message");
+    assert_eq!(core.queues.len(), 1, "the empty queue is kept for the next message");
     core.queues.tidy();
     assert_eq!(core.queues.len(), 1, "the queue was used a moment ago");
     core.queues.tidy();
@@ -283,7 +283,7 @@ async fn a_session_keeps_only_the_bytes_after_its_request() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = listener.local_addr().expect("bound");
     for behind in ["", "early"] {
-        // The rest of hyper's buffer that held the request.
+        // hyper's buffer is much larger than the bytes that follow the request.
         let mut buffer = Vec::with_capacity(8 * 1024);
         buffer.extend_from_slice(behind.as_bytes());
         let seat = Seat::request(&Arc::default(), 1);
@@ -318,7 +318,7 @@ async fn sessions_that_the_hub_did_not_read_are_not_dead() {
     assert_eq!(
         core.session_mut(id).map(|s| (s.phase, s.life.pings())),
         Some((SessionPhase::Open, 0)),
-        "the sessions are not even pinged"
+        "the sessions are not pinged yet"
     );
     // After the pause, the session has as much time as any other session.
     let before = Life::new(Duration::MAX / 2);

@@ -42,7 +42,8 @@ impl Core {
         self.expire(now);
     }
 
-    /// Lets the router process its due timeouts. Timeouts that do not fit into this turn are left for the next.
+    /// Lets the router process its due timeouts. Timeouts that do not fit into this turn are processed in the next
+    /// turn.
     pub(super) fn router_timeout(&mut self, now: Now) {
         let is_due = |core: &Self| core.router.poll_timeout().is_some_and(|at| at <= now.at);
         if is_due(self) {

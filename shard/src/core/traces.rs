@@ -33,7 +33,7 @@ impl Core {
         self.joins = tracer.map(|tracer| JoinTracer { tracer, hub, last: 0 });
     }
 
-    /// Begins the trace of a new session, if its trace is recorded.
+    /// Begins the trace of a new session's join, if the tracer selects it.
     pub(super) fn new_join(&mut self, now: Now) -> Option<Box<JoinTrace>> {
         let joins = self.joins.as_mut()?;
         joins.last += 1;

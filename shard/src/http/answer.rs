@@ -49,7 +49,7 @@ pub(super) enum Guest {
     Refused(u16, String),
 }
 
-/// The origin of a request.
+/// What is known about the sender of a request.
 #[derive(Clone, Copy)]
 pub(super) struct Caller<'a> {
     pub(super) entrance: Entrance,

@@ -56,7 +56,7 @@ pub(super) struct Admitted {
     pub(super) hub: HubId,
     /// What the hub has shown.
     pub(super) auth: LinkAuth,
-    /// The acceptor's proof, if the hub has sent a proof.
+    /// This hub's own proof, which is the answer to the other hub's proof. `None` if the other hub sent none.
     pub(super) own_proof: Option<String>,
 }
 
@@ -78,7 +78,7 @@ impl Readers {
     }
 }
 
-/// Limits that tests replace by smaller limits.
+/// Limits that tests replace with smaller ones.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DoorTuning {
     /// Maximum number of connections of one listener that are not WebSockets.
@@ -327,7 +327,8 @@ impl Door {
                             own_proof = proof;
                             None
                         }
-                        // A hub that has a token wants a proof, too, so its certificate does not replace the exchange.
+                        // A certificate replaces only a missing token. A hub that asks for a challenge still gets one,
+                        // because it wants a proof from this hub, too.
                         LinkCheck::NoToken if is_certified => {
                             auth = LinkAuth::Certificate;
                             None

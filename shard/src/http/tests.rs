@@ -199,7 +199,7 @@ fn a_stream_that_is_read_outlasts_the_timeout_of_an_answer() {
             }
         };
         tokio::select! {
-            () = serve_one(shard, stream, address) => panic!("the stream has ended"),
+            () = serve_one(shard, stream, address) => panic!("the stream must not end while it is read"),
             () = read => {}
         }
     });
@@ -327,7 +327,7 @@ fn a_listener_whose_connections_are_all_admitted_waits_until_one_ends() {
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(GET).unwrap();
         let answer = tokio::task::spawn_local(answer_to(client));
-        // So many turns that the answer would have arrived, if the listener had accepted the connection.
+        // If the listener had accepted the connection, the answer would arrive within this number of turns.
         for _ in 0..5000 {
             tokio::task::yield_now().await;
         }

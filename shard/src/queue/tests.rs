@@ -70,7 +70,7 @@ fn template(bytes: usize) -> Arc<Template> {
             give(Input::Room { session });
         }
     }
-    found.expect("the first is notified of the second")
+    found.expect("the first member receives the discovery of the second")
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn unread_pongs_are_bounded() {
     }
     let out = write_out(&mut queue, 1000);
     let (mut rest, mut pongs) = (&out[..], Vec::new());
-    // Skips the rest of the ping that precedes the question.
+    // Skips the end of the ping that precedes the question.
     rest = &rest[127 - 5..];
     while let [0x8a, len, payload @ ..] = rest {
         pongs.push(u32::from_be_bytes(*payload.first_chunk().expect("a number")));
@@ -258,7 +258,7 @@ fn a_pool_keeps_used_queues_and_frees_the_rest() {
     pool.tidy();
     busy(&mut pool, 3);
     pool.tidy();
-    assert_eq!(pool.queues.len(), 3, "the used ones stay");
+    assert_eq!(pool.queues.len(), 3, "the pool keeps the queues that were used");
     pool.tidy();
     assert_eq!(pool.queues.len(), 0);
 }

@@ -126,8 +126,8 @@ impl TokenKey {
         Self { kid: None, algorithms, key }.of_length(length)
     }
 
-    /// The public keys for signatures in a set (RFC 7517, 5). Symmetric keys are left out, because a set is public.
-    /// Keys of other algorithms are left out, too.
+    /// The public keys for signatures in a set (RFC 7517, 5). Symmetric keys are skipped, because a set is public. Keys
+    /// of unsupported algorithms are skipped, too.
     ///
     /// # Errors
     ///

@@ -14,7 +14,7 @@ fn take_letters(core: &mut Core) -> Vec<ToMesh> {
 async fn letters_to_the_mesh_have_their_own_outbox() {
     let mut alone = core(ROOMY);
     let (_id, _read, _client) = adopt(&mut alone, 1).await;
-    assert_eq!(alone.outboxes.waiting(), 0, "without a mesh there are none");
+    assert_eq!(alone.outboxes.waiting(), 0, "a hub without a mesh posts no letters to it");
 
     let mut core = core_beside(ROOMY, true);
     let (id, _read, _client) = adopt(&mut core, 1).await;
@@ -44,8 +44,8 @@ async fn a_shard_stops_reading_until_the_mesh_accepts_letters() {
         assert_eq!(batch, LETTER_BATCH);
         taken += batch;
     }
-    assert!(taken >= OUTBOX_HIGH_WATER / 2, "half of the letters leave before it reads again");
-    assert_eq!(core.outboxes.waiting() + taken, OUTBOX_HIGH_WATER + 1, "none is dropped");
+    assert!(taken >= OUTBOX_HIGH_WATER / 2, "the shard reads again after half of the letters have left");
+    assert_eq!(core.outboxes.waiting() + taken, OUTBOX_HIGH_WATER + 1, "no letter is dropped");
 }
 
 #[tokio::test]
@@ -62,12 +62,12 @@ async fn many_sessions_with_short_queues_do_not_stop_reading() {
     let (first, ..) = sessions[0];
     core.mark_dirty(first, FLUSH_BACKLOG_BYTES, Urgency::First);
     assert!(core.is_behind());
-    assert!(core.flush(1), "the others wait");
-    assert!(!core.is_behind(), "only the first session waited");
+    assert!(core.flush(1), "the other sessions are not written yet");
+    assert!(!core.is_behind(), "only the first session had much data to write");
     for (id, ..) in &sessions {
         core.lost(*id, CloseReason::ConnectionLost);
     }
-    assert_eq!(core.dirty_bytes, 0, "an ended session waits for nothing");
+    assert_eq!(core.dirty_bytes, 0, "an ended session has no data to write");
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn letters_wait_for_queued_output_only_if_they_add_much_to_it() {
     while core.flush(1) {}
     core.behind = true;
     core.letters(&mut [joined(2, 100).await].into_iter());
-    assert!(!core.holds_letters(), "a short announcement");
+    assert!(!core.holds_letters(), "a short announcement causes little output");
     let mut long = Vec::new();
     for peer in 3..=3 + (CHEAP_TURN_NANOS as usize / LONG) as u8 {
         long.push(joined(peer, LONG).await);
@@ -98,12 +98,12 @@ async fn letters_wait_for_queued_output_only_if_they_add_much_to_it() {
     core.letters(&mut long.into_iter());
     let queued = core.session_mut(id).expect("open").queued_bytes();
     assert!(queued > LONG, "{queued} bytes are queued");
-    assert!(core.holds_letters(), "more than 50 KB of announcements");
+    assert!(core.holds_letters(), "announcements of more than 50 KB cause much output");
     core.behind = false;
     assert!(!core.holds_letters());
     core.behind = true;
     (0..LOUD_TURNS).for_each(|_| core.letters(&mut [].into_iter()));
-    assert!(!core.holds_letters(), "several turns with little output");
+    assert!(!core.holds_letters(), "letters do not wait after several turns with little output");
 }
 
 #[test]
@@ -117,5 +117,5 @@ fn a_slice_waits_until_few_letters_are_queued_for_each_receiver() {
     assert!(!core.continue_work() && core.unfinished, "one letter too many is queued");
     assert_eq!(take_letters(&mut core).len(), LETTER_BATCH);
     assert!(core.continue_work() && !core.unfinished);
-    assert!(!core.continue_work(), "once");
+    assert!(!core.continue_work(), "the work is done only once");
 }

@@ -35,7 +35,7 @@ async fn a_turn_ends_with_the_message_that_causes_much_output() {
         1,
         "the turn has caused 600 KB of output"
     );
-    assert!(core.session_mut(id).expect("open").replay, "the rest gets another turn");
+    assert!(core.session_mut(id).expect("open").replay, "the remaining messages are processed in another turn");
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn messages_addressed_to_a_peer_are_written_before_presence_of_others() {
 }
 
 #[tokio::test]
-async fn presence_is_written_however_many_messages_are_addressed_to_peers() {
+async fn presence_is_written_even_if_many_messages_are_addressed_to_peers() {
     let mut core = core(SPACIOUS);
     let mut sessions = Vec::new();
     for n in 0..12 {
