@@ -85,7 +85,7 @@ class Plant:
                 pass  # The fault ends.
             for way in ways:
                 way.cancel()
-            # Without a close frame or a FIN, as many proxies do.
+            # Ends both connections without a close frame or a FIN, as many proxies do.
             for end in (writer, far_writer):
                 end.transport.abort()
 
@@ -252,7 +252,7 @@ async def redis_replica(plant):
 
 
 def certificate(plant, days):
-    """Issues a certificate for 127.0.0.1 that expires in so many days."""
+    """Issues a certificate for 127.0.0.1 that expires in `days` days."""
     at = lambda name: os.path.join(plant.work, name)
     ask = lambda *args: subprocess.run(("openssl", *args), check=True, cwd=plant.work, stderr=subprocess.DEVNULL)
     with open(at("ca.conf"), "w") as file:
@@ -271,7 +271,7 @@ def certificate(plant, days):
     ask("ca", "-batch", "-config", "ca.conf", "-cert", "ca.pem", "-keyfile", "ca.key", "-in", "csr.pem", "-out", "crt.pem",
         "-notext", "-startdate", time(-60), "-enddate", time(days))  # fmt: skip
     plant.ca = at("ca.pem")
-    # The pages of operators are at a port without TLS, so that they are reached with any certificate.
+    # The pages of operators are at a port without TLS, so that they can be read whatever the certificate is.
     return {"TLS_CERT": at("crt.pem"), "TLS_KEY": at("key.pem"), "ADMIN_PORT": str(plant.next_port())}
 
 
@@ -347,7 +347,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fault", choices=FAULTS)
     parser.add_argument("--program", default=os.environ.get("HUB_BIN", "target/debug/peerpigeon"))
-    parser.add_argument("--port", type=int, default=random.randrange(9000, 30000, 10), help="the port before the first one")
+    parser.add_argument("--port", type=int, default=random.randrange(9000, 30000, 10), help="hubs and proxies use the ports after this one")
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--check", action="store_true")
     asyncio.run(main(parser.parse_args()))

@@ -136,7 +136,7 @@ until_true "the service has failed" inside systemctl is-failed peerpigeon
 is ExecMainStatus 64
 is NRestarts 0
 sed -i '/^PORT=abc$/d; /^TLS_/d' "$root/etc/peerpigeon.env"
-echo "systemd: an invalid setting is not tried again"
+echo "systemd: the service is not restarted after an invalid setting"
 
 inside systemctl start peerpigeon
 ready "the service"
@@ -160,4 +160,4 @@ is ActiveState inactive
 for file in etc/peerpigeon.env etc/systemd/system/peerpigeon.service usr/bin/peerpigeon; do
   [ ! -e "$root/$file" ] && [ ! -L "$root/$file" ] || fail "dpkg --purge leaves $file"
 done
-echo "systemd: updates, removals and purges keep what they should"
+echo "systemd: updates and removals keep the settings, and a purge removes all files"

@@ -108,15 +108,15 @@ pub struct BridgeView {
     pub bytes_in: u64,
     /// Messages that are not frames of this mesh: signed with another token, or malformed.
     pub refused: u64,
-    /// Frames of hubs of this mesh that were dropped because they were not fresh, by cause: the sender has not answered
-    /// this hub's challenge; the frame repeats an accepted one.
+    /// Frames of hubs of this mesh that were dropped because they were not fresh. The first number counts frames whose
+    /// sender has not answered this hub's challenge, the second one frames that repeat an accepted frame.
     pub stale: [u64; 2],
-    /// Hubs whose frames arrive but that do not answer: they do not receive this hub's frames, or somebody publishes
-    /// recorded frames of theirs. Ascending, at most [`MAX_ONE_WAY`](proto::limits::MAX_ONE_WAY).
+    /// Hubs whose frames arrive but that do not answer. Either they do not receive this hub's frames, or somebody
+    /// publishes their recorded frames. In ascending order, at most [`MAX_ONE_WAY`](proto::limits::MAX_ONE_WAY).
     pub one_way: Vec<HubId>,
     /// Envelopes dropped because the queue was full, and messages dropped because they were not read in time.
     pub lost: u64,
-    /// Failed connections, and frames that Redis refused.
+    /// Number of failed connections, plus the number of frames that Redis refused.
     pub errors: u64,
     /// Number of times the bridge came up again.
     pub reconnects: u64,
@@ -134,11 +134,12 @@ pub(crate) type Events = mpsc::Sender<(HubId, BridgeEvent)>;
 /// `Up` and the next `Down`.
 #[derive(Debug)]
 pub(crate) enum BridgeEvent {
-    /// Pushed envelopes are published.
+    /// From now on, pushed envelopes are published.
     Up,
-    /// Unpublished envelopes are dropped, and so are those pushed until the next `Up`.
+    /// Unpublished envelopes are dropped. Envelopes that are pushed before the next `Up` are dropped, too.
     Down,
-    /// This hub and another one receive each other from now on. The other hub has dropped everything published before.
+    /// This hub and another hub receive each other's frames from now on. The other hub has dropped all earlier frames
+    /// of this hub.
     Met,
     /// Envelopes from one hub.
     Received {
@@ -301,7 +302,8 @@ fn bounded(error: &str) -> &str {
 /// Makes one connection after another. If this function panics, the mesh ends, because nothing would reconnect.
 async fn keep(state: Rc<BridgeState>, server: Rc<Server>, events: Events) {
     let mut reconnects = std::pin::pin!(reconnect(state, server, events));
-    // A guard that lived between two polls would also name this task after a panic elsewhere on the thread.
+    // The guard exists only during a poll. Otherwise the log would blame this task for a panic of another task of the
+    // thread.
     std::future::poll_fn(|cx| {
         let _turn = TurnGuard::of("bridge", ());
         reconnects.as_mut().poll(cx)

@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(greeted(|hello| hello.hub = SMALL), Err(LinkEnd::SelfLink));
         assert_eq!(greeted(|hello| hello.hub = HubId(PeerId::from_bytes([3; 20]))), Err(LinkEnd::WrongHub));
         let same_id = |hello: &mut Hello| (hello.hub, hello.process) = (SMALL, 8);
-        assert_eq!(greeted(same_id), Err(LinkEnd::SameId), "in the same millisecond");
+        assert_eq!(greeted(same_id), Err(LinkEnd::SameId), "the two processes started in the same millisecond");
         // Hubs before 2.1 have no process number.
         let earlier = |life| move |hello: &mut Hello| (hello.hub, hello.incarnation, hello.process) = (SMALL, life, 0);
         assert_eq!(greeted(earlier(LIFE)), Err(LinkEnd::SelfLink));

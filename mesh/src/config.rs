@@ -48,8 +48,8 @@ pub struct MeshConfig {
     /// [`LINK_PARTIAL_BYTES`](proto::limits::LINK_PARTIAL_BYTES), or less if the process may use little memory.
     pub link_partial_bytes: usize,
     /// Maximum number of simultaneous dials: at most [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), fewer if
-    /// the process may open few files. A dial can make several attempts at the same time. Beyond the first attempts,
-    /// all dials together make at most a quarter of this number.
+    /// the process may open few files. A dial can make several attempts at the same time. Each dial may always make one
+    /// attempt. All dials together make at most a quarter of this number of further attempts at the same time.
     pub max_dials: usize,
     /// Configuration of the bridge, if there is one.
     pub redis: Option<BridgeConfig>,

@@ -73,7 +73,7 @@ pub(crate) struct Core {
     /// The bridge event that the last turn did not finish: the hub that sent it, and the remaining bytes.
     bridge_unread: Option<(HubId, Unread)>,
     bridge_pressure: Pressure,
-    /// The silence of a link is measured from this time at the earliest, because the mesh did not read before it.
+    /// The mesh did not read links before this time, so the silence of a link is measured from here at the earliest.
     listening_since: Duration,
     last_tick: Duration,
     /// No timeouts are checked before this time.
@@ -292,7 +292,8 @@ impl Core {
         }
     }
 
-    /// Processes letters from the shards, as many as fit into one turn. The rest is left for the next turn.
+    /// Processes letters from the shards, as many as fit into one turn. The caller passes the remaining letters in the
+    /// next turn.
     pub(crate) fn letters(&mut self, letters: &mut impl Iterator<Item = ToMesh>) {
         self.begin_turn();
         let now = self.now();
@@ -308,8 +309,8 @@ impl Core {
 
     /// Processes an event of the bridge with the id `own`.
     pub(crate) fn bridged(&mut self, own: HubId, event: BridgeEvent) {
-        // Events of the previous bridge do not concern the current one. The relay already knows that the previous one
-        // has ended.
+        // Events of the previous bridge do not concern the current one. The relay already knows that the previous
+        // bridge has ended.
         if own != self.own {
             return;
         }
@@ -318,7 +319,7 @@ impl Core {
         let _turn = TurnGuard::of("bridge-event", ());
         planted("bridge-event");
         match event {
-            // After both events, the relay sends a heartbeat.
+            // After each of these two events, the relay sends a heartbeat.
             BridgeEvent::Up | BridgeEvent::Met => self.input(RelayInput::BridgeUp, now),
             BridgeEvent::Down => self.input(RelayInput::BridgeDown, now),
             BridgeEvent::Received { from, frame } => {
@@ -328,7 +329,7 @@ impl Core {
         self.turn_ends(now);
     }
 
-    /// Processes the rest of the bridge's last event. Returns false if there is none.
+    /// Processes the remaining bytes of the bridge's last event. Returns false if no bytes are left.
     pub(crate) fn go_on_with_bridge(&mut self) -> bool {
         let Some((from, unread)) = self.bridge_unread.take() else { return false };
         self.begin_turn();

@@ -33,7 +33,7 @@ pub(crate) struct Dialer {
     pub(crate) has_certificate: bool,
     /// Whether the certificate replaces the token at `wss://` URLs (MESH_AUTH=certificate).
     pub(crate) prefers_certificate: bool,
-    /// Whether links need neither (MESH_INSECURE).
+    /// Whether this hub dials without a token and without a certificate (MESH_INSECURE).
     pub(crate) is_open: bool,
     pub(crate) tls: Tls,
     /// Permits for attempts that dials make beyond their first.
@@ -47,9 +47,9 @@ enum Login {
     Legacy,
     /// TLS proves both ends: the server's certificate is for the dialed name, and this hub presents its own.
     Certificate,
-    /// By MESH_TOKEN.
+    /// The two ends prove to each other that they know MESH_TOKEN.
     Token(Arc<str>),
-    /// Not at all.
+    /// The two ends prove nothing.
     Nothing,
 }
 
@@ -151,8 +151,7 @@ impl Dialer {
     /// Chooses how to authenticate at a URL.
     ///
     /// # Errors
-    ///
-    /// If this hub has only a certificate, and the URL has no TLS: nobody would prove anything there.
+    /// If this hub has a certificate and no token, and the URL has no TLS. Without TLS, a certificate proves nothing.
     fn login(&self, plan: &Plan) -> Result<Login, DialError> {
         if plan.legacy {
             return Ok(Login::Legacy);
@@ -217,7 +216,8 @@ mod tests {
             (dialer(None, true, true, false), certificate.clone(), None),
             (dialer(None, true, false, true), certificate, nothing.clone()),
             (dialer(None, false, false, true), nothing.clone(), nothing.clone()),
-            // A hub with neither dials what it dialed before: Go hubs, and hubs found by Redis.
+            // A hub with neither a token nor a certificate can still dial, for example hubs that it has found over
+            // Redis.
             (dialer(None, false, false, false), nothing.clone(), nothing),
         ] {
             assert_eq!(dialer.login(&plan("wss://a", false)).ok(), with_tls);

@@ -43,7 +43,7 @@ pub(crate) struct Link {
     pub(crate) hub: Option<HubId>,
     /// The incarnation in the other hub's hello.
     pub(crate) incarnation: HubIncarnation,
-    /// The process in that hello; 0 for hubs before 2.1.
+    /// The process number in that hello; 0 for hubs before 2.1.
     pub(crate) process: u64,
     pub(crate) address: SocketAddr,
     /// The dialed target.
@@ -97,7 +97,7 @@ impl Link {
         self.target.is_some()
     }
 
-    /// Whether a close frame is queued: nothing may follow it.
+    /// Whether a close frame is queued, after which nothing may be sent.
     pub(crate) fn is_ending(&self) -> bool {
         matches!(self.phase, Phase::Retiring | Phase::Closing)
     }

@@ -130,8 +130,8 @@ impl ConnectError {
         match self {
             Self::Tcp(_) | Self::Tls(_) | Self::Http(_) | Self::Handshake(_) | Self::Asked | Self::Late => true,
             Self::NoChallenge | Self::Unproven => true,
-            // Hubs of both kinds may answer at this name. At the next dial, the token is sent only if the other side
-            // has asked for it.
+            // The name may lead to Go hubs and to PeerPigeon 2 hubs, so another address may work. The token is sent
+            // only to a server that has asked for it.
             Self::NoSubprotocol { shown } => !shown,
             // The server is busy or draining, or is a proxy without a hub.
             Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,

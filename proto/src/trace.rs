@@ -1,8 +1,7 @@
 //! Traces: which signals, joins and links are traced, and what is recorded about them.
-//!
 //! A hub adds nothing to its envelopes for traces. All hubs on the way of a signal derive the same trace id from fields
-//! that the envelope has anyway, and so they decide alike whether the signal is traced. Each hub derives the ids of its
-//! own spans, and of the previous hub's span, from the trace id.
+//! that the envelope has anyway, and so all of them make the same decision whether to trace the signal. Each hub
+//! derives the ids of its own spans, and of the previous hub's span, from the trace id.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -46,8 +45,8 @@ fn hash(part: u64, bytes: &[&[u8]]) -> [u8; 16] {
 }
 
 impl TraceId {
-    /// The trace of a signal: the one with this counter between two hubs, in one incarnation of each. The header has
-    /// the ids that other hubs see.
+    /// The trace of the signal with this counter between two hubs, in one incarnation of each hub. `route` has the ids
+    /// under which other hubs know the two hubs.
     pub fn of_signal(route: &RouteHeader, counter: u64) -> Self {
         Self(hash(
             1,
@@ -82,10 +81,9 @@ pub fn network_digest(name: &str) -> u64 {
 }
 
 /// The share of traces that are recorded. The default records none.
-///
 /// The decision depends only on the trace id, as the OpenTelemetry specification of consistent probability sampling
 /// requires: a trace is recorded if the last 56 bits of its id are not below the threshold. So hubs with the same share
-/// record the same traces, and a hub with a greater share also records all traces of the others.
+/// record the same traces, and a hub with a greater share also records all traces of hubs with smaller shares.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sampling {
     /// 2^56 records no trace, and 0 records all.
@@ -107,8 +105,7 @@ impl Sampling {
     /// All traces are recorded.
     pub const ALL: Self = Self { threshold: 0 };
 
-    /// A share from 0 to 1. Values outside this range are replaced by the nearest one, and a value that is no number
-    /// by 0.
+    /// A share from 0 to 1. A value outside this range is replaced by its nearest end, and NaN by 0.
     pub fn of_share(share: f64) -> Self {
         // A cast of a float saturates, and makes 0 of NaN.
         let taken = (share * Self::RANGE as f64) as u64;
@@ -136,13 +133,13 @@ impl Sampling {
     }
 }
 
-/// The value of an attribute of a span. None holds contents, tokens or names that a client chose, except the first
-/// eight digits of peers' ids.
+/// The value of an attribute of a span. Attributes contain no data of signals, no tokens and no names that a client
+/// chose. Only the first eight digits of peers' ids are recorded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AttributeValue {
     /// A hub.
     Hub(HubId),
-    /// A peer, of whose id the first eight digits are shown, as in the log.
+    /// A peer. The first eight digits of its id are shown, as in the log.
     Peer(PeerId),
     /// A word of this program.
     Word(&'static str),
@@ -203,7 +200,7 @@ pub mod attribute {
     pub const LIVED: &str = "peerpigeon.link.lived_ms";
 }
 
-/// The part of a span in its trace, as OpenTelemetry names it.
+/// The role of a span in its trace, as OpenTelemetry names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SpanKind {
     /// Work inside one hub.
@@ -227,19 +224,19 @@ pub struct Span {
     pub id: SpanId,
     /// The span that caused this one, and whether another hub made that span.
     pub parent: Option<(SpanId, bool)>,
-    /// What was done.
+    /// The name of the work.
     pub name: &'static str,
-    /// The part of the span in its trace.
+    /// The role of the span in its trace.
     pub kind: SpanKind,
-    /// When it began, by the hub's monotonic clock.
+    /// When the work began, by the hub's monotonic clock.
     pub start: Duration,
-    /// When it ended.
+    /// When the work ended, by the same clock.
     pub end: Duration,
     /// Details.
     pub attributes: Vec<Attribute>,
-    /// What happened meanwhile, and when.
+    /// Names and times of events during the work.
     pub events: Vec<(&'static str, Duration)>,
-    /// Why the work failed. `None` if it did not.
+    /// Why the work failed. `None` if it succeeded.
     pub failure: Option<Arc<str>>,
 }
 
@@ -262,7 +259,7 @@ mod tests {
     #[test]
     fn the_trace_of_a_signal_does_not_depend_on_the_hub_that_derives_it() {
         let trace = TraceId::of_signal(&route(1, 2), 7);
-        // The number is fixed, because hubs of different versions must derive the same.
+        // The id is fixed, because hubs of different versions must derive the same id.
         assert_eq!(trace.to_string(), "dfb6f33c7732349b0e0a4f68749fefb3");
         assert_eq!(TraceId::of_signal(&RouteHeader { hops: 3, ..route(1, 2) }, 7), trace);
         let other_life = RouteHeader { to_incarnation: HubIncarnation(3), ..route(1, 2) };

@@ -78,7 +78,7 @@ for (const { name, html, count, most, hubs = 1 } of CASES) {
         const pages = await Promise.all(Array.from({ length: count }, (_, index) => openPage(browser, url(index))))
         const failure = await Promise.all(pages.map(page => hearsAll(page, pages))).then(() => null, error => error)
         for (const from of pages) {
-          for (const to of pages) if (from !== to) assert.ok(await checkSignals(from, to) >= 1, 'an offer or an answer')
+          for (const to of pages) if (from !== to) assert.ok(await checkSignals(from, to) >= 1, 'an offer or an answer must have arrived')
           assert.deepEqual(from.errors, [])
         }
         if (!failure) return

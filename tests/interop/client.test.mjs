@@ -47,7 +47,7 @@ function tabs (name, options, body) {
 /** The events of these kinds in the log of a tab. */
 const of = (log, ...kinds) => log.filter(([kind]) => kinds.includes(kind))
 
-tabs('two tabs meet and chat', {}, async ({ open }) => {
+tabs('two tabs discover each other and exchange a message', {}, async ({ open }) => {
   const ann = await open({ name: 'ann' })
   const bob = await open({ name: 'bob' })
   await Promise.all([ann.linked(1), bob.linked(1)])
@@ -133,7 +133,7 @@ tabs('a hub that drains makes its tabs connect to the other hub, and no peer lea
   }
 })
 
-tabs('when the only hub drains, its pages wait as long as it asks, try seldom, and return', { env: { DRAIN_SECS: '1' }, timeout: 60_000 }, async ({ open, hubs: [hub] }) => {
+tabs('when the only hub drains, its pages wait as long as the hub asks, make few attempts, and return', { env: { DRAIN_SECS: '1' }, timeout: 60_000 }, async ({ open, hubs: [hub] }) => {
   const [ann, bob] = [await open({ later: '' }), await open({ later: '' })]
   for (const tab of [ann, bob]) {
     await tab.run(() => {
@@ -163,7 +163,7 @@ tabs('when the only hub drains, its pages wait as long as it asks, try seldom, a
   }
 })
 
-tabs('a page with two hubs of one mesh connects to the second when the first crashes', { hubs: 2 }, async ({ open, hubs: [first, second] }) => {
+tabs('a page with two hubs of one mesh connects to the second hub when the first hub crashes', { hubs: 2 }, async ({ open, hubs: [first, second] }) => {
   const [ann, bob] = [await open({ name: 'ann' }, [first.ws, second.ws]), await open({ name: 'bob' }, [second.ws])]
   await Promise.all([ann.linked(1), bob.linked(1)])
   await first.kill()
@@ -390,7 +390,7 @@ tabs('when the network to the hub drops all data, links stay open, and the clien
   }
 })
 
-tabs('a hub that considers a peer dead does not make it leave while its link answers', { env: { PEER_TIMEOUT_MS: '6000' }, timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
+tabs('a peer that the hub considers dead stays in the room while its link answers', { env: { PEER_TIMEOUT_MS: '6000' }, timeout: 120_000 }, async ({ open, hubs: [hub] }) => {
   const hole = await blackHole(hub.port)
   try {
     const [ann, bob] = [await open({ name: 'ann' }, [hole.ws]), await open({ name: 'bob' })]
@@ -614,7 +614,7 @@ tabs('when the path between two pages drops all data and the hub works, the link
     const [ann, bob] = [await open({ later: '' }), await open({ later: '' })]
     for (const tab of [ann, bob]) await tab.run(servers => { start({ rtc: { iceTransportPolicy: 'relay' }, iceServers: servers }) }, server.iceServers)
     await Promise.all([ann.linked(1, 30_000), bob.linked(1, 30_000)])
-    // All data between the two pages goes through this server.
+    // All data between the two pages goes through this TURN server, so its end cuts the path.
     await server.end()
     await Promise.all([ann, bob].map(tab => tab.until("[...room.peers.values()][0].state === 'interrupted'", 'interrupted', 30_000)))
     const sending = ann.run(() => room.send('while the path is lost').then(({ to }) => to.length))
@@ -630,7 +630,7 @@ tabs('when the path between two pages drops all data and the hub works, the link
   }
 })
 
-tabs('when a page changes its data fifty times in a second, the others receive few changes, and no link is replaced', {}, async ({ open }) => {
+tabs('when a page changes its data fifty times in a second, other pages receive few changes, and no link is replaced', {}, async ({ open }) => {
   const all = [await open({ name: 'ann' }), await open({ name: 'bob' }), await open({ name: 'carl' })]
   await Promise.all(all.map(tab => tab.linked(2)))
   const [ann, ...others] = all
@@ -650,7 +650,7 @@ tabs('when a page changes its data fifty times in a second, the others receive f
   }
 })
 
-tabs('under bounded discovery a page discovers all members page by page, and connects to one that it has discovered later', { env: { DISCOVERY: 'closest:2' } }, async ({ open, hubs: [hub] }) => {
+tabs('under bounded discovery, repeated calls of more() discover all members, and the page can connect to each of them', { env: { DISCOVERY: 'closest:2' } }, async ({ open, hubs: [hub] }) => {
   const bob = await open({ name: 'bob' })
   await bob.run(() => room.ready)
   const members = await Promise.all(Array.from({ length: 29 }, () => Client.join(hub, 'lobby', {})))
@@ -683,7 +683,7 @@ tabs('a page of a forbidden origin gets a final error', { env: { ALLOWED_ORIGINS
   assert.deepEqual([error.code, error.final, error.message.includes('ALLOWED_ORIGINS')], ['forbidden', true, true])
 })
 
-tabs('a kicked page stays away, and the others see that it was kicked', { env: { ADMIN_TOKEN: 'of-operators' } }, async ({ open, hubs: [hub] }) => {
+tabs('a kicked page does not reconnect, and the other pages receive the reason kicked', { env: { ADMIN_TOKEN: 'of-operators' } }, async ({ open, hubs: [hub] }) => {
   const [ann, bob] = [await open({ name: 'ann' }), await open({ name: 'bob' })]
   await Promise.all([ann.linked(1), bob.linked(1)])
   const order = await fetch(`${hub.url}/admin/kick`, { method: 'POST', headers: { authorization: 'Bearer of-operators' }, body: new URLSearchParams({ peer: await bob.id() }) })

@@ -126,7 +126,7 @@ hubTest('the live view works on small and large screens, light and dark, without
       await page.locator('#links', { hasText: 'ready' }).waitFor()
       await page.locator('[data-chart=peers] summary').click()
       await page.locator('[data-chart=peers] tbody tr').first().waitFor()
-      assert.ok(await page.evaluate(still), 'nothing moves')
+      assert.ok(await page.evaluate(still), 'with reduced motion, nothing may move')
       await page.getByRole('button', { name: 'Show' }).click()
       await page.getByRole('button', { name: 'Members of n', exact: true }).click()
       await page.locator('#members tbody tr').nth(1).waitFor()

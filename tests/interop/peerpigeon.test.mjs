@@ -130,7 +130,7 @@ async function checkLink (a, b) {
 /** Checks the hub's messages to two tabs. They must be correct even if the link between the tabs has not opened. */
 async function checkWire (a, b) {
   for (const [one, other] of [[a, b], [b, a]]) {
-    assert.ok(await checkSignals(one, other) >= 1, 'an offer or an answer')
+    assert.ok(await checkSignals(one, other) >= 1, 'an offer or an answer must have arrived')
     assert.equal(one.discoveriesOf(other.id).length, 1, 'each tab must discover the other exactly once')
     assert.equal(one.discoveriesOf(one.id).length, 0, 'a tab must not discover itself')
   }

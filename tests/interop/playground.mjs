@@ -18,7 +18,7 @@ export async function playground (browser, hub) {
       await ann.page.locator('#qr svg').waitFor()
       // The self-test reports that the hub answers, and that it has found addresses for links.
       for (const finding of ['The hub answers', 'Peers in the same network connect']) await ann.page.locator('#findings .ok', { hasText: finding }).waitFor()
-      assert.ok(await ann.page.evaluate(still), 'nothing moves')
+      assert.ok(await ann.page.evaluate(still), 'with reduced motion, nothing may move')
       await ann.page.addScriptTag({ path: AXE })
       const { violations } = await ann.page.evaluate(() => globalThis.axe.run())
       assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`), [])

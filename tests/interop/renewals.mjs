@@ -1,4 +1,4 @@
-// Tests of pages whose tokens (JWT) live for seconds, at a hub that checks them.
+// Tests of pages whose tokens (JWT) expire after some seconds, at a hub that checks them.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { createHmac } from 'node:crypto'
@@ -8,7 +8,7 @@ import { startHub } from './hub.mjs'
 
 export const JWT_SECRET = 'a-secret-of-the-application-and-its-hub'
 
-/** A token that `peerpigeon token mint` makes. It lives for this time. */
+/** A token that `peerpigeon token mint` makes. It expires after the time `lives`. */
 async function mint (lives, ...more) {
   const { stdout } = await promisify(execFile)(process.env.HUB_BIN, ['token', 'mint', '--expires-in', lives, ...more], { env: { ...process.env, JWT_SECRET } })
   return stdout.trim()
@@ -66,7 +66,7 @@ export const renewals = [
       return mint(asked === 1 ? '8s' : '1h')
     })
     const { message: { data } } = await wire.until(() => wire.heard('authorized')[0], 'a renewal')
-    assert.ok(data.expiresInMs > 3_000_000, 'the new token is the one that lives for an hour')
+    assert.ok(data.expiresInMs > 3_000_000, 'the hub must have accepted the token that is valid for an hour')
     await undisturbed(ann, bob)
     assert.deepEqual(await hubStates(ann), ['online'])
   }],
@@ -102,7 +102,7 @@ export const renewals = [
     await undisturbed(ann, bob)
   }],
 
-  ['of two pages of one user, the newer one has the id of the token, and the older one stays away', async ({ open }) => {
+  ['if two pages have tokens for the same id, the newer page gets the id, and the older page does not reconnect', async ({ open }) => {
     const token = await mint('1h', '--peer', 'a'.repeat(40))
     const join = token => { start({ id: '', token }) }
     const [first, second] = [await open({ later: '' }), await open({ later: '' })]

@@ -37,7 +37,7 @@ function checkFromHub (frame, target, networkName) {
   assert.equal(message.fromPeerId, 'system')
   assert.equal(message.targetPeerId, target)
   assert.equal(message.networkName, networkName)
-  assert.ok(Math.abs(message.timestamp - Date.now()) < 60_000, 'a timestamp in milliseconds')
+  assert.ok(Math.abs(message.timestamp - Date.now()) < 60_000, 'the timestamp must be the current time in milliseconds')
 }
 
 async function eventually (check, ms = 5_000) {
@@ -213,7 +213,7 @@ hubTest('announce: a new member discovers all others with their data, in ascendi
     const others = members.filter(other => other !== member).map(other => other.id)
     const heard = []
     while (heard.length < others.length) heard.push((await member.next('peer-discovered')).message.data.peerId)
-    assert.deepEqual(heard.sort(), others.sort(), 'each other one exactly once')
+    assert.deepEqual(heard.sort(), others.sort(), 'each other member must be discovered exactly once')
   }
   const newcomer = await Client.connect(hub)
   newcomer.announce('n')
@@ -574,7 +574,7 @@ hubTest('receipts: a signal with an id has one outcome and no error', {}, async 
   checkFromHub(receipt, a.id, 'n')
   assert.deepEqual(receipt.message.data, { id: 'first', outcome: 'delivered', targetPeerId: b.id })
   const offer = await b.next('offer')
-  assert.deepEqual(Object.keys(offer.message), HUB_KEYS, 'the id is not sent to the target')
+  assert.deepEqual(Object.keys(offer.message), HUB_KEYS, 'the id must not be sent to the target')
   const nobody = peerId()
   a.signal('offer', nobody, 1, { networkName: 'n', id: 'second' })
   assert.deepEqual((await a.next('receipt')).message.data, { id: 'second', outcome: 'peer-not-found', targetPeerId: nobody })
@@ -685,7 +685,7 @@ hubTest('takeover: a session that does not answer is replaced after two seconds'
   assert.equal((await second.next('offer')).message.data, 'after')
 })
 
-hubTest('takeover: of two connections that wait for one id, one is closed with 4009', {}, async hub => {
+hubTest('takeover: if two connections wait for the same id, one of them is closed with 4009', {}, async hub => {
   const old = await Client.connect(hub, { options: { autoPong: false } })
   const waiting = [await Client.open(hub, { id: old.id }), await Client.open(hub, { id: old.id })]
   const refused = await within(5_000, 'one of them is refused', Promise.race(waiting.map(async client => {
@@ -727,7 +727,7 @@ for (const [path, keys] of Object.entries(PAGES)) {
     assert.match(answer.headers.get('content-type'), /^application\/json/)
     assert.equal(answer.headers.get('access-control-allow-origin'), '*')
     const found = Object.keys(await answer.json())
-    assert.deepEqual(keys.filter(key => !found.includes(key)), [], 'missing')
+    assert.deepEqual(keys.filter(key => !found.includes(key)), [], 'these fields are missing')
     assert.deepEqual(found, [...found].sort())
   })
 }
@@ -773,7 +773,7 @@ hubTest('pages: /metrics is Prometheus text and contains no names of peers and n
   for (const secret of [a.id, b.id, 'secret-network']) assert.ok(!text.includes(secret))
 })
 
-hubTest('pages: livez, readyz and preflights work; other paths do not', { env: { CORS_ORIGIN: 'https://app.example' } }, async hub => {
+hubTest('pages: /livez, /readyz and preflights work, and other paths get 404', { env: { CORS_ORIGIN: 'https://app.example' } }, async hub => {
   for (const path of ['/livez', '/readyz']) assert.equal((await fetch(hub.url + path)).status, 200, path)
   const preflight = await fetch(`${hub.url}/stats`, { method: 'OPTIONS', headers: { Origin: 'https://app.example', 'Access-Control-Request-Method': 'GET' } })
   assert.ok(preflight.ok, `${preflight.status}`)

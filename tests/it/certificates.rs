@@ -217,7 +217,7 @@ fn hubs_without_a_valid_certificate_are_refused_with_a_reason() {
     };
     let own = |certificate: Certificate| Presented::new(&certificate, &certificate);
     let (victim, thief) = (authority.issue("victim", 30), authority.issue("thief", 30));
-    // The word in the reason, and a client.
+    // A part of the reason in the log, and the certificate that the client presents.
     let cases = [
         ("expired", own(authority.issue("expired", -1))),
         ("not valid yet", own(authority.issue_as("later", 30, later))),
@@ -249,12 +249,12 @@ fn hubs_without_a_valid_certificate_are_refused_with_a_reason() {
         for version in BOTH {
             let config = config(&served, &[version], Some(Presented::new(&made, &made)));
             assert_eq!(asked(there.links, &config), "101");
-            // There is no token that a token could be compared with.
+            // This hub has no MESH_TOKEN, so it ignores the token in a request.
             let (_, answer) = request(there.links, &config, "Bearer guess").unwrap();
             assert_eq!(status(&answer), "101", "the certificate is enough");
         }
     }
-    // Neither a certificate nor a token. A token alone opens nothing here, because the hub has none.
+    // A client without a certificate is refused, with or without a token, because this hub has no MESH_TOKEN.
     for authorization in ["", "Bearer guess", "PeerPigeon-Link"] {
         let (mut stream, answer) = request(there.links, &config(&served, &BOTH, None), authorization).unwrap();
         assert_eq!(status(&answer), "403");
@@ -284,7 +284,7 @@ fn a_dialing_hub_shows_why_its_certificate_was_refused() {
         (&there, own(&other), "its MESH_CLIENT_CA has no CA of it"),
         (&there, vec![("MESH_TOKEN", "of-the-mesh")], "accepts links only by certificate"),
         (&with_token, own(&good), "has not seen the certificate of this hub"),
-        // The hub that is dialed is not trusted.
+        // The dialing hub does not trust the CA of the dialed hub.
         (&there, [own(&good), vec![("MESH_CA", "")]].concat(), "a known authority"),
     ];
     for (there, env, said) in cases {
@@ -357,7 +357,8 @@ fn tokens_and_certificates_open_links_at_the_same_hub() {
     there.is_linked_by("certificate");
     is_linked_by(&by_token, "token");
     is_linked_by(&by_certificate, "certificate");
-    // A hub with both proves that it knows the token, and a wrong token is refused in spite of its certificate.
+    // A hub with a token and a certificate proves that it knows the token. A wrong token is refused, even with a valid
+    // certificate.
     let both = dialing(&there.url, &[&presenting(&own)[..], &env[1..]].concat());
     is_linked_by(&both, "token");
     let certified = config(&own, &BOTH, Some(Presented::new(&own, &own)));
@@ -371,7 +372,7 @@ fn tokens_and_certificates_open_links_at_the_same_hub() {
     assert_eq!(status(&refused), "401");
 }
 
-/// The three steps of docs/security.md, in both directions. In each step, hubs of the step before and after link.
+/// The three steps of docs/security.md, in both directions. Hubs of two successive steps link with each other.
 #[test]
 fn a_mesh_changes_from_the_token_to_certificates_hub_by_hub() {
     let authority = Authority::new();
@@ -431,7 +432,7 @@ fn certificates_and_authorities_are_replaced_without_losing_a_link() {
         }
     };
     assert!(request(there.links, &certified_by_new, "").is_err());
-    // The new CA joins the old one.
+    // The new CA is added to the old CA.
     replace(&file, &(old_ca.clone() + &new_ca));
     let line = reload(&there.hub, "tls_certificates_read", "MESH_CLIENT_CA");
     assert!(line.contains(r#""certificates":2"#), "{line}");
@@ -442,7 +443,7 @@ fn certificates_and_authorities_are_replaced_without_losing_a_link() {
     reload(&there.hub, "tls_certificates_refused", "MESH_CLIENT_CA");
     there.hub.metric_becomes("peerpigeon_tls_certificates_stale", |stale| stale == 1.0);
     assert_eq!(asked(there.links, &certified_by_old), "101");
-    // The old CA leaves. Its certificates open no new links, and the existing link stays.
+    // The old CA is removed. Its certificates open no new links, and the existing link stays.
     replace(&file, &new_ca);
     reload(&there.hub, "tls_certificates_read", "MESH_CLIENT_CA");
     there.hub.metric_becomes("peerpigeon_tls_certificates_stale", |stale| stale == 0.0);
@@ -487,7 +488,7 @@ fn a_resumed_session_does_not_count_as_certified() {
         };
         assert_eq!(kind(there.links), Some(HandshakeKind::Full));
         assert_eq!(kind(there.links), Some(HandshakeKind::Full), "no ticket is issued at MESH_PORT");
-        // PORT issues tickets, of which MESH_PORT accepts none, although both know the keys of tickets.
+        // PORT issues tickets. MESH_PORT accepts none of them, although both ports have the same ticket keys.
         assert_eq!(kind(there.hub.address), Some(HandshakeKind::Full));
         assert_eq!(kind(there.hub.address), Some(HandshakeKind::Resumed), "a ticket of PORT");
         assert_eq!(kind(there.links), Some(HandshakeKind::Full), "no ticket is accepted at MESH_PORT");

@@ -45,7 +45,7 @@ fn a_hub_with_a_token_requires_it() {
     assert!(code == Some(0) && text.contains("ready"), "{text}");
     assert_eq!(once(&[&url(&hub), "--token-file", "/no/such/file"], &[]).0, Some(64));
     let (code, text) = once(&["--interval", "0", &url(&hub)], &[("ADMIN_TOKEN", "of-the-operators")]);
-    assert_eq!(code, Some(64), "a flag was given twice: {text}");
+    assert_eq!(code, Some(64), "a flag that is given twice is an error: {text}");
     // Without a terminal, the error suggests `--once`.
     let output = command(&[]).args(["top", &url(&hub)]).output().unwrap();
     assert!(

@@ -78,7 +78,7 @@ fn serve(mut stream: impl Read + Write, reply: Reply, requests: &mpsc::SyncSende
     stream.read_exact(&mut body).unwrap();
     match reply {
         Reply::Hang => {
-            // The hub gives the request up.
+            // Waits until the hub abandons the request.
             _ = stream.read(&mut byte);
         }
         Reply::Status(status) => {
@@ -159,7 +159,7 @@ fn hub_id(hub: &Hub) -> String {
     mesh::json(hub, "/stats")["hubPeerId"].as_str().unwrap().to_owned()
 }
 
-/// A peer at the first hub and one at the last that know each other.
+/// A peer at the first hub, and a peer at the last hub. They have discovered each other.
 fn pair(hubs: &[Hub]) -> (Client, Client) {
     let mut a = Client::join(&hubs[0], 1, "n");
     let mut b = Client::join(hubs.last().unwrap(), 2, "n");
@@ -292,7 +292,7 @@ fn both_hubs_trace_the_same_share_of_the_signals() {
 }
 
 #[test]
-fn a_hub_with_the_share_0_sends_nothing() {
+fn a_hub_with_the_share_0_sends_no_spans() {
     let collector = Collector::start(|_| ACCEPTED);
     let url = collector.url();
     let hubs = mesh::chain(2, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &url), ("OTEL_TRACES_SAMPLER_ARG", "0")]);
@@ -306,7 +306,8 @@ fn a_hub_with_the_share_0_sends_nothing() {
     assert!(collector.requests.try_recv().is_err());
 }
 
-/// Hubs with a collector that does not take their spans. Returns the time that the last hub needed to stop.
+/// Checks that hubs relay signals although the collector accepts none of their spans. Returns the time that the last
+/// hub needed to stop.
 fn serves_without_a_collector(url: &str) -> Duration {
     let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", url), ("OTEL_TRACES_SAMPLER_ARG", "1"), ("DRAIN_SECS", "0")];
     let hubs = mesh::chain(2, &env);

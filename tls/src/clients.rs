@@ -36,9 +36,8 @@ impl ClientCertificate {
     /// Loads a certificate with its key.
     ///
     /// # Errors
-    ///
-    /// The first invalid file, and the reason. A certificate that servers refuse whatever its CA is invalid: a CA
-    /// certificate, and a certificate that is not for clients.
+    /// The first invalid file, and the reason. CA certificates and certificates that are not for clients are invalid,
+    /// because every server refuses them.
     pub fn load(pair: &PairFiles) -> Result<Certificates, LoadError> {
         let loaded = Certificates::load(std::slice::from_ref(pair))?;
         let invalid = |problem| LoadError { role: FileRole::Certificate, file: pair.certificate.clone(), problem };
@@ -94,10 +93,9 @@ impl ClientAuthorities {
     /// Loads CA certificates.
     ///
     /// # Errors
-    ///
-    /// If the file cannot be read, has no certificate, or has a certificate that is not valid here: one that is not a
-    /// CA, because the key of a hub would then be that of a CA, and one of a public CA, because anyone can get a
-    /// certificate of such a CA.
+    /// If the file cannot be read, has no certificate, or has a certificate that is not valid here. A certificate that
+    /// is not a CA is invalid, because the key of a hub could then sign certificates. A public CA is invalid, because
+    /// anyone can get a certificate of it.
     pub fn load(file: &Path) -> Result<Self, LoadError> {
         let wrong = |problem| LoadError { role: FileRole::Certificate, file: file.to_owned(), problem };
         let text = read(file).map_err(wrong)?;

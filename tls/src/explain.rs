@@ -16,7 +16,7 @@ pub enum Presenter {
     Client,
 }
 
-/// An error of rustls. Its text is a sentence for people, if the error is one that people can remove.
+/// An error of rustls. If people can remove the cause, the text is a sentence for them.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Explained(Error);
 
@@ -109,7 +109,7 @@ fn explain_alert(alert: AlertDescription) -> Option<&'static str> {
     }
 }
 
-/// Why a certificate is invalid, and what to do: the rest of a sentence that begins with the certificate.
+/// Why a certificate is invalid, and what to do: the end of a sentence whose subject is the certificate.
 pub fn explain_certificate(error: &CertificateError, presenter: Presenter) -> String {
     let is_server = presenter == Presenter::Server;
     // rustls adds errors in new versions.

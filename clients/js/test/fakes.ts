@@ -15,7 +15,7 @@ export async function pass (ms: number, step = 100): Promise<void> {
   }
 }
 
-/** Stops the clock, and replaces random numbers by 0.5. */
+/** Stops the clock, and makes Math.random() return `random`. */
 export function still (random = 0.5): void {
   mock.timers.reset()
   mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 1_700_000_000_000 })
@@ -296,7 +296,7 @@ export class FakeConnection {
     await undefined
     if (this.signalingState === 'closed') return new Promise(() => {})
     if (type === 'answer' && this.signalingState !== 'have-local-offer') throw new Error(`an answer in ${this.signalingState}`)
-    // The own offer is withdrawn, so its changes must still be negotiated.
+    // This side withdraws its own offer, so the changes in that offer must still be negotiated.
     if (type === 'offer' && this.signalingState === 'have-local-offer') this.#needed = true
     this.remote = FakeConnection.all[Number(sdp.split(' ')[0])]
     this.#state(type === 'offer' ? 'have-remote-offer' : 'stable')

@@ -200,7 +200,7 @@ test('a token function that returns only refused tokens is not called for ever',
   assert.equal(FakeSocket.all.length, 3)
 })
 
-test('a token that expires soon is renewed by the function, and a token that is a string is not', async () => {
+test('a token function renews a token that expires soon, and a token that is a string is not renewed', async () => {
   const tokens = ['first', 'second']
   const { hub, log } = connect({ token: async () => tokens.shift() ?? Promise.reject(new Error('no more')) })
   await settle()
@@ -312,7 +312,7 @@ test('after a failed handshake, the next attempt offers no subprotocol, because 
   await pass(11_000)
   FakeSocket.last.end()
   await pass(1_000)
-  assert.deepEqual(FakeSocket.last.protocols, [], 'a choice that has worked is used again')
+  assert.deepEqual(FakeSocket.last.protocols, [], 'the client must repeat a choice of subprotocols that has worked')
   assert.equal(hub.state.is, 'connecting')
   FakeSocket.last.end()
   await pass(3_000)
@@ -375,7 +375,7 @@ test('a message sent before the network was lost is not an answer to a check', a
   assert.equal(hub.state.is, 'online')
 })
 
-test('an id in use by another page is given up after the second refusal', async () => {
+test('an id that another page uses is given up after the second refusal', async () => {
   connect()
   await settle()
   FakeSocket.last.readyState = 1

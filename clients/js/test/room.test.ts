@@ -33,7 +33,7 @@ async function until (done: () => boolean): Promise<void> {
 
 const connection = (room: Room<any>): FakeConnection => only(room).pc as any
 
-test('two peers discover each other and talk; only one of them offers', async () => {
+test('two peers discover each other and exchange messages, and only one of them sends an offer', async () => {
   const [ann, bob] = [named('ann'), named('bob')]
   const log = events(bob)
   await Promise.all([ann.ready, bob.ready])
@@ -59,7 +59,7 @@ test('a page can choose its id, or leave the choice to the hub', async () => {
   assert.deepEqual([bob.id, FakeSocket.last.url.searchParams.has('peerId')], [given, false])
 })
 
-test('a page whose chosen id another page takes does not return, and one with a random id takes another', async () => {
+test('when another page takes its id, a page with a chosen id gives up, and a page with a random id takes a new id', async () => {
   for (const options of [{ id: 'a'.repeat(40) }, { id: '' }, {}]) {
     hub = new FakeHub()
     FakeSocket.opened = socket => socket.welcome({ peerId: socket.id ?? 'b'.repeat(40) })
@@ -113,7 +113,7 @@ test('when the hub crashes, links stay open, no peer leaves, and no connection i
   assert.equal(only(bob).state, 'open')
 })
 
-test('a peer that left while the hub was down leaves when the hub is back', async () => {
+test('a peer that left while the hub was down is removed when the hub is back', async () => {
   const { ann, bob, atAnn } = await pair()
   hub.crash()
   bob.leave()
@@ -307,7 +307,7 @@ test('the cost of a join does not grow with the size of the room', async () => {
   }
   for (let index = 10; index < 3_000; index++) join(index)
   assert.equal(ann.peers.size, 3_000)
-  assert.equal(looked, 0, 'no member was examined')
+  assert.equal(looked, 0, 'a join must not examine the other members')
 })
 
 const ids = (count: number) => Array.from({ length: count }, (_, index) => index.toString(16).padStart(40, 'f'))
@@ -437,7 +437,7 @@ test('with a passphrase the hub sees no description, and peers with the same pas
   assert.deepEqual(log, [])
 })
 
-test('if two peers have different passphrases, or only one has any, each side reports one error', async () => {
+test('if two peers have different passphrases, or only one has a passphrase, each side reports one error', async () => {
   const here = { seal: passphrase('one') }
   for (const there of [{ seal: passphrase('another') }, {}]) {
     const [ann, bob] = [named('ann', here), named('bob', there)]
@@ -448,7 +448,7 @@ test('if two peers have different passphrases, or only one has any, each side re
     assert.deepEqual(new Set(errors.map(([{ code }]) => code)), new Set(['passphrase']))
     assert.equal(errors.length, new Set(errors.map(([, id]) => id)).size, 'each side must report one error')
     for (const [{ peer }, id] of errors) assert.equal(peer!.id, id === ann.id ? bob.id : ann.id)
-    assert.deepEqual([only(ann).data.name, only(bob).data.name], ['bob', 'ann'], 'they still discover each other')
+    assert.deepEqual([only(ann).data.name, only(bob).data.name], ['bob', 'ann'], 'the peers must still discover each other')
     assert.equal(FakeConnection.open.filter(({ connectionState }) => connectionState === 'connected').length, 0)
     ann.leave()
     bob.leave()
@@ -506,7 +506,7 @@ test('ICE servers come from the option, its function, or the hub', async () => {
   assert.deepEqual(used(), [[{ urls: 'stun:hub' }], [{ urls: 'stun:hub' }]])
 })
 
-test('an ICE restart asks for servers again', async () => {
+test('an ICE restart asks for ICE servers again', async () => {
   let count = 0
   const { ann, bob } = await pair({ iceServers: async () => [{ urls: `turn:${++count}` }] })
   const before = [ann, bob].map(room => connection(room))
@@ -517,7 +517,7 @@ test('an ICE restart asks for servers again', async () => {
   assert.deepEqual(before.map(pc => Number(pc.configuration.iceServers[0].urls.slice(5))).sort(), [3, 4])
 })
 
-test('servers that the hub sends later replace the first ones, without a restart', async () => {
+test('ICE servers that the hub sends later replace the earlier ICE servers, without an ICE restart', async () => {
   const { ann, bob } = await pair()
   const pc = connection(ann)
   for (const room of [ann, bob]) hub.socket(room).say('ice-servers', { iceServers: [{ urls: 'turn:new' }] }, { networkName: 'global' })
@@ -708,7 +708,7 @@ test('a peer that floods a link with invalid frames or with pings cannot fill th
   await pass(100)
   assert.equal(atAnn.length, 16)
   assert.deepEqual(new Set(atAnn), new Set(['error protocol']))
-  // Nothing that Ann sends leaves the buffer of her transport any more.
+  // From now on, all data that Ann sends stays in the buffer of her transport.
   const [answers] = connection(ann).channels
   answers!.bufferedAmount = 1_099_000
   answers!.send = (data: string | Uint8Array) => { answers!.bufferedAmount += data.length }
@@ -717,7 +717,7 @@ test('a peer that floods a link with invalid frames or with pings cannot fill th
   assert.equal(answers!.bufferedAmount, 1_100_000)
 })
 
-test('after a thousand joins and leaves, nothing of them remains', async () => {
+test('after a thousand joins and leaves, no peer, connection or WebSocket of them remains', async () => {
   const stays = named('stays')
   for (let time = 0; time < 1_000; time++) {
     const room = named('comes and goes')

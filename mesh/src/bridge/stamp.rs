@@ -49,7 +49,7 @@ impl Stamp {
     }
 }
 
-/// Kind and body of the first envelope, and the rest.
+/// Kind and body of the first envelope, and the bytes after it.
 pub(super) fn split(payload: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (len, rest) = payload.split_first_chunk::<4>()?;
     let (envelope, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;

@@ -332,7 +332,7 @@ fn a_mesh_that_does_not_read_loses_only_frames() {
         until(|| a.bridge.view().published >= FRAMES as u64).await;
         let mut heard = 0;
         loop {
-            // This frame may be lost, too, as long as there is no room.
+            // This frame may be lost, too, while the queue is full.
             a.says(Some(b.id), "last");
             if b.hears().await.1.ends_with("last") {
                 break;

@@ -142,7 +142,7 @@ impl Core {
         link.up = true;
         link.ready_at = Some(now.at);
         if link.legacy {
-            // The pong shows when everything that a Go hub sends first has been read.
+            // The first ping is sent at once. When the Go hub's pong arrives, its first announcements have been read.
             link.next_ping = now.at;
         }
         let (legacy, dialed, address, incarnation) = (link.legacy, link.dialed(), link.address, link.incarnation);

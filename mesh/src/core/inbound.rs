@@ -71,8 +71,8 @@ impl Core {
         self.turn_ends(now);
     }
 
-    /// Closes links with long messages until the memory for messages of all links is within its maximum. The rest of
-    /// their data is read and dropped.
+    /// Closes links with long messages until the memory for messages of all links is within its maximum. Data that
+    /// still arrives on these links is read and dropped.
     fn limit_kept_bytes(&mut self, now: Now) {
         while self.kept_bytes() > self.partial_cap
             && let Some((&id, link)) = self.links.iter_mut().max_by_key(|(_, link)| link.kept_bytes())
@@ -180,7 +180,7 @@ impl Core {
         frame.len()
     }
 
-    /// Processes the rest of a link's message. The bytes after the message are in the link's reader.
+    /// Processes the remaining bytes of a link's message. The bytes after the message are in the link's reader.
     fn go_on_reading(&mut self, id: LinkId, Unread { message, at }: Unread, now: Now) {
         let left = self.envelopes(id, &message[at..], now);
         if let Some(link) = self.links.get_mut(&id) {
@@ -193,7 +193,7 @@ impl Core {
     }
 
     /// Passes an envelope of a link to the bridge if it is an answer. A hub of version 2.0 answers the bridge's
-    /// question over a link if it has one.
+    /// question over a link if there is a link.
     fn tell_bridge(&mut self, envelope: &Envelope) {
         if let Some(bridge) = &mut self.bridge
             && let Envelope::Routed(route, routed) = envelope
@@ -203,7 +203,7 @@ impl Core {
         }
     }
 
-    /// Processes a message from the bridge until the turn is over. The rest stays in `bridge_unread`.
+    /// Processes a message from the bridge until the turn is over. The remaining bytes stay in `bridge_unread`.
     pub(super) fn heard_over_bridge(&mut self, from: HubId, Unread { message, at }: Unread, now: Now) {
         let mut frame = &message[at..];
         while !self.is_turn_over() {

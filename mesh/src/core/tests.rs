@@ -290,7 +290,7 @@ fn beside_a_socket(task: impl AsyncFnOnce(Rc<RefCell<Core>>, LinkId, std::net::T
 async fn until(what: &str, is: impl Fn() -> bool) {
     let start = Instant::now();
     while !is() {
-        assert!(start.elapsed() < Duration::from_secs(20), "never: {what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "not within 20 s: {what}");
         tokio::task::yield_now().await;
     }
 }
@@ -299,7 +299,7 @@ async fn until(what: &str, is: impl Fn() -> bool) {
 fn a_link_resumes_when_its_hub_reads_again() {
     beside_a_socket(async |core, link, mut other| {
         send(&mut core.borrow_mut(), link, 3 * LINK_QUEUE_HIGH / ENVELOPE);
-        // The socket accepts a part; the rest stays queued.
+        // The socket accepts only a part of the queue.
         until("something is written", || core.borrow().stats.writes > 0).await;
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -365,7 +365,7 @@ fn links_are_not_read_while_a_shard_does_not_accept_its_letters() {
         while let Ok(letters) = mailbox.try_recv() {
             taken += letters.len();
         }
-        assert_eq!(taken, posted.get(), "none is dropped");
+        assert_eq!(taken, posted.get(), "no letter is dropped");
         until("it is read again", || core.borrow().stats.frames_in == before + 1).await;
         drop(other);
     });
@@ -386,7 +386,7 @@ fn silence_ends_a_link_but_not_right_after_a_stop_of_the_process() {
         core.tick();
         assert!(core.links.contains_key(&link), "at {at:?}");
     }
-    assert!(core.links[&link].queue.len_bytes() > 0, "it was pinged");
+    assert!(core.links[&link].queue.len_bytes() > 0, "the link was pinged");
     to(thawed + LINK_PATIENCE);
     core.tick();
     assert!(core.links.is_empty());
@@ -471,7 +471,7 @@ fn a_go_hub_that_dials_receives_peers_after_its_own_announcements() {
     let mut ping = Vec::new();
     proto::ws::put_header(&mut ping, proto::ws::Opcode::Ping, 8);
     assert!(core.link_mut(link).unwrap().queue.unwritten().windows(2).any(|bytes| bytes == ping));
-    assert!(waits(&mut core, link), "before it has answered");
+    assert!(waits(&mut core, link), "the Go hub has not answered the ping yet");
     let mut pong = Vec::new();
     proto::ws::put_masked_header(&mut pong, proto::ws::Opcode::Pong, 8, [0; 4]);
     pong.extend_from_slice(&[0; 8]);
@@ -584,7 +584,8 @@ fn a_long_message_of_a_link_is_processed_in_several_turns() {
         core.begin_turn();
         core.received(link, &mut []);
     }
-    // The rest of the message, and the bytes after it in the reader.
+    // The last turn has processed the end of the message. The next turn processes the bytes after the message, which
+    // are in the reader.
     assert!(core.links[&link].unread.is_none() && core.links[&link].replay);
     core.received(link, &mut []);
     assert_eq!(requests_received(&mut core) as usize, 2 * TURN_OUTPUTS + 15);
@@ -617,7 +618,7 @@ fn a_slice_waits_until_few_letters_are_queued_for_each_shard() {
     let (shard, _mailbox) = mpsc::channel(1);
     core.deliver(&mut Mailboxes::new(&[shard], None), &mut Context::from_waker(Waker::noop()));
     assert!(core.continue_work() && !core.unfinished);
-    assert!(!core.continue_work(), "once");
+    assert!(!core.continue_work(), "the work is done only once");
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl Core {
         let now = self.now();
         self.armed = self.relay.poll_timeout();
         let wait = self.armed.map_or(TICK, |at| at.saturating_sub(now.at).min(TICK));
-        // A due timeout that may not be checked yet would wake the timer without end.
+        // A due timeout that may not be checked yet would wake the timer again and again.
         let least = if self.may_judge(now) { Duration::from_millis(1) } else { TICK };
         (wait.max(least), Rc::clone(&self.timer))
     }

@@ -1,4 +1,4 @@
-//! The spans of links, and the way of all spans of the mesh to the exporter.
+//! Records the spans of links, and passes all spans of the mesh to the exporter.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::stats::LinkEnd;
 /// The part of the mesh in the traces of a process. Shards have the numbers from 0.
 const PART: u64 = u64::MAX;
 
-/// The span of a link in the step of its opening, and in the step of its end.
+/// Steps of a link's trace. Each step has one span: the opening of the link, and its end.
 const OPEN: u8 = 0;
 const DOWN: u8 = 1;
 

@@ -262,9 +262,10 @@ impl Targets {
         self.known = known;
     }
 
-    /// Removes and returns the targets to dial now: first those never dialed, then those dialed longest ago.
-    ///
-    /// A dial older than [`DIAL_YOUNG`] delays no other target, unless very many are in progress.
+    /// Removes and returns the targets to dial now: first the targets that were never dialed, then the others in the
+    /// order of their last dials.
+    /// At most [`MAX_YOUNG_DIALS`] dials in progress are younger than [`DIAL_YOUNG`]. An older dial delays other
+    /// targets only if the maximum number of all dials is reached.
     pub(crate) fn due(&mut self, now: Now) -> Vec<Plan> {
         let (mut under_way, mut young) = (0, 0);
         let mut due = Vec::new();

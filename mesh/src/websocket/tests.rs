@@ -287,13 +287,14 @@ fn a_token_is_sent_only_to_servers_that_ask_as_hubs_do() {
     let (shown, opened) = dialed(false, |_| refusal(TOKEN_WANTED));
     assert!(shown == [false] && opened.as_ref().unwrap_err().contains("MESH_AUTH"), "{shown:?} {opened:?}");
     let (shown, opened) = dialed(true, |_| refusal(TOKEN_WANTED));
-    assert!(shown == [false, true] && opened.unwrap_err().contains(TOKEN_WANTED), "once");
+    assert!(shown == [false, true] && opened.unwrap_err().contains(TOKEN_WANTED), "the token is sent only once");
     let (shown, opened) = dialed(true, |_| refusal("unauthorized"));
     assert!(shown == [false] && opened.unwrap_err().contains("401 Unauthorized: unauthorized"));
-    // A hub admits the request without a token, or ends the connection.
+    // The server does not ask for the token, so the token is not sent.
     let (shown, _) = dialed(true, |_| "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned());
     assert_eq!(shown, [false]);
-    // If the connection ends after the answer, another connection could lead to another hub.
+    // The server asks for the token and ends the connection. The token is not sent on a new connection, because it
+    // could lead to another hub.
     let (shown, opened) = dialed(true, |_| {
         let length = TOKEN_WANTED.len();
         format!("HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{TOKEN_WANTED}")

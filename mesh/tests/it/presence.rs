@@ -60,7 +60,7 @@ fn live(reading: &MeshReading) -> Vec<HubId> {
 }
 
 #[tokio::test]
-async fn a_peer_is_announced_to_a_linked_hub_and_to_a_third_behind_it() {
+async fn a_peer_is_announced_to_a_linked_hub_and_to_a_hub_behind_it() {
     let mut a = hub(1, &[]);
     let mut b = hub(2, &[a.url()]);
     let mut c = hub(3, &[b.url()]);

@@ -27,7 +27,7 @@ pub(crate) fn answer(stream: &TcpStream) -> Option<Asked> {
     answer_as(stream, true)
 }
 
-/// Like [`answer`]. Unless `new`, the answer is that of a program that does not know links: 101 at once, without the
+/// Like [`answer`]. If `new` is false, it answers like a program that does not support links: 101 at once, without the
 /// subprotocol.
 pub(crate) fn answer_as(mut stream: &TcpStream, new: bool) -> Option<Asked> {
     let (mut head, mut leftover) = read_head(stream)?;

@@ -1,20 +1,18 @@
-//! Bounds of traces: the spans that a hub records, and their way to a collector.
+//! Bounds of traces: the spans that a hub records, and the requests that send them to a collector.
 
 use std::time::Duration;
 
 /// Maximum number of signals with a span and without an outcome. Further signals are not traced, and their spans are
 /// counted (`peerpigeon_trace_spans_total`).
-///
-/// A signal has its outcome within [`RECEIPT_TIMEOUT`](super::RECEIPT_TIMEOUT), and usually within milliseconds: at a
-/// share of 1 %, 40,000 signals per second of which each takes a second have 400 open spans. A span takes about 700 B:
-/// 4,096 x 700 B = 2.9 MB.
+/// A signal has its outcome within [`RECEIPT_TIMEOUT`](super::RECEIPT_TIMEOUT), and usually within milliseconds.
+/// Example: at 40,000 signals per second, a share of 1 % and a second per signal, 400 spans are open. A span takes
+/// about 700 B: 4,096 x 700 B = 2.9 MB.
 pub const MAX_OPEN_SPANS: usize = 4_096;
 
 /// Maximum number of spans that wait for the collector. Further spans are dropped and counted
 /// (`peerpigeon_trace_spans_total`).
-///
 /// The collector gets them every [`TRACE_INTERVAL`]. A span takes about 700 B: 4,096 x 700 B = 2.9 MB. If a collector
-/// does not answer, the hub keeps that much and one batch.
+/// does not answer, the hub keeps a full queue and one batch.
 pub const TRACE_QUEUE: usize = 4_096;
 
 /// Maximum number of spans in a request to the collector. A span of a signal has about 600 B in such a request, and
@@ -24,23 +22,23 @@ pub const TRACE_BATCH: usize = 512;
 /// Maximum length of a text in a span, in bytes: a URL, an address or an error. Longer texts are cut.
 pub const TRACE_TEXT_BYTES: usize = 256;
 
-/// Time for which spans wait for others before a request. If a whole batch waits, it is sent at once.
+/// Time for which a span waits for further spans before a request. A full batch is sent at once.
 pub const TRACE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time within which the collector must answer a request. A later answer counts as none.
+/// Time within which the collector must answer a request. After this time, the request counts as failed.
 pub const TRACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum length of the collector's answer in bytes. The answer names the number of refused spans and a reason.
 pub const TRACE_ANSWER_BYTES: usize = 16 * 1024;
 
-/// Pause after the collector was unreachable or asked for one. It doubles up to [`TRACE_LONGEST_PAUSE`].
+/// Pause after the collector was unreachable or asked for a pause. It doubles up to [`TRACE_LONGEST_PAUSE`].
 pub const TRACE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Longest pause between two attempts to send a batch, even if the collector asks for a longer one (`Retry-After`).
 pub const TRACE_LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Number of attempts to send a batch. After the last, its spans are dropped and counted: with pauses of 1, 2, 4, 8 and
-/// 16 s, a batch is kept for half a minute, the time of a restart of a collector.
+/// Number of attempts to send a batch. After the last attempt, its spans are dropped and counted. With pauses of 1, 2,
+/// 4, 8 and 16 s, a batch is kept for half a minute. This is long enough for a restart of a collector.
 pub const TRACE_ATTEMPTS: u32 = 6;
 
 /// Time for which a stopping hub still sends spans. Spans that the collector has not accepted by then are lost.

@@ -1,7 +1,7 @@
 //! The spans of signals between hubs.
-//!
-//! The sender's hub records a span until the outcome returns, each hub on the way one without a length, and the
-//! target's hub one from the arrival until the outcome is known. [`TraceId::of_signal`] makes them one trace.
+//! The sender's hub records a span that ends when the outcome returns. Each hub that forwards the signal records a span
+//! without a length. The target's hub records a span from the arrival until the outcome is known. All these spans have
+//! the trace id of [`TraceId::of_signal`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,13 +39,13 @@ impl Traces {
 }
 
 impl Relay {
-    /// Records spans of this share of the signals between hubs, as [`RelayOutput::Span`]. Without a call of this
-    /// function, none is recorded.
+    /// Records spans of this share of the signals between hubs, as [`RelayOutput::Span`]. If this function is not
+    /// called, no span is recorded.
     pub fn trace(&mut self, sampling: Sampling) {
         self.traces.sampling = sampling;
     }
 
-    /// Begins the span of a signal that leaves this hub, where it was sent.
+    /// Begins the span of a signal from a peer of this hub to another hub.
     pub(super) fn trace_sent(
         &mut self,
         (route, via): (&RouteHeader, Hop),
@@ -64,7 +64,7 @@ impl Relay {
         self.open_span((Side::Sent, self.names.inward(route.to), signal.counter), span, now);
     }
 
-    /// Records that this hub has forwarded a signal to `next`, or has answered it because there is no way to its
+    /// Records that this hub has forwarded a signal to `next`, or has returned a failure because there is no way to its
     /// target.
     pub(super) fn trace_passed(
         &mut self,
@@ -100,7 +100,7 @@ impl Relay {
         let Some((trace, outer)) = self.sampled(route, signal.counter) else { return };
         let key = (Side::Received, route.from, signal.counter);
         if self.traces.open.get(&key).is_some_and(|open| open.trace == trace) {
-            // The signal has arrived twice, and the first one is still waiting.
+            // The signal has arrived twice, and its first copy still has no outcome.
             return;
         }
         let mut span = self.received_span(trace, via, &outer, signal);
@@ -118,7 +118,8 @@ impl Relay {
         }
     }
 
-    /// Ends the span of a signal, if the signal is traced. `None`: the signal had an outcome before.
+    /// Ends the span of a signal, if the signal is traced. If `outcome` is `None`, the signal had an outcome before,
+    /// and the span is dropped.
     pub(super) fn trace_end(&mut self, side: Side, hub: HubId, counter: u64, outcome: Option<Outcome>, now: Now) {
         if self.traces.open.is_empty() {
             return;

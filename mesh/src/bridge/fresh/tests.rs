@@ -46,7 +46,7 @@ impl Hub {
     }
 }
 
-/// One hub publishes to all, and the two answer each other until no answer is due.
+/// Hub `a` publishes a frame for all hubs. Then `a` and `b` answer each other until no answer is due.
 fn say(a: &mut Hub, b: &mut Hub) -> Judgment {
     let mut frame = a.publish(None);
     let judgment = b.receives(a.id, &frame);

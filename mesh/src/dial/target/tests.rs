@@ -365,7 +365,7 @@ fn delay_behind(dead: u16) -> Duration {
         under_way.extend(plans.into_iter().map(|plan| (ms, plan.target)));
         assert!(under_way.len() <= MAX_DIALS_AT_ONCE);
     }
-    panic!("never dialed behind {dead}")
+    panic!("the responsive hub is not dialed after {dead} unresponsive addresses")
 }
 
 #[test]
