@@ -104,7 +104,7 @@ pub struct BridgeView {
     pub received: u64,
     /// Bytes of frames sent to Redis.
     pub bytes_out: u64,
-    /// Bytes of frames of other hubs.
+    /// Bytes of the frames that `received` counts.
     pub bytes_in: u64,
     /// Messages that are not frames of this mesh: signed with another token, or malformed.
     pub refused: u64,

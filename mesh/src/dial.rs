@@ -151,6 +151,7 @@ impl Dialer {
     /// Chooses how to authenticate at a URL.
     ///
     /// # Errors
+    ///
     /// If this hub has a certificate and no token, and the URL has no TLS. Without TLS, a certificate proves nothing.
     fn login(&self, plan: &Plan) -> Result<Login, DialError> {
         if plan.legacy {

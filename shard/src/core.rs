@@ -101,7 +101,8 @@ pub(crate) struct Core {
     dirty: usize,
     /// Bytes queued for these sessions.
     dirty_bytes: usize,
-    /// Whether so much is queued that sessions whose turns cause much output are not read for now.
+    /// Whether so much is queued that sessions whose turns cause much output are hardly read: one turn of one of them
+    /// in [`HELD_ROUNDS`](proto::limits::HELD_ROUNDS) rounds.
     behind: bool,
     /// The output that letters cause.
     mail: Loudness,

@@ -10,9 +10,10 @@
 //! its turn is expected to end. Each round calls sessions from this line. So a quiet session waits for at most one
 //! round, however many others flood the shard, and a flood without competitors has the whole core.
 //!
-//! Sessions whose turns cause much output have a separate line of this kind. While too much output is queued, none of
-//! them is called. The other sessions are still called then, because their turns add little to it. Their turns can be
-//! expensive by mistake: if another process interrupts a turn, the time counts for the session.
+//! Sessions whose turns cause much output have a separate line of this kind. While too much output is queued, at most
+//! one of them is called in [`HELD_ROUNDS`] rounds. The other sessions are still called then, because their turns add
+//! little to it. Their turns can be expensive by mistake: if another process interrupts a turn, the time counts for the
+//! session.
 //!
 //! Costs are in nanoseconds. No clock is read here.
 
@@ -147,7 +148,7 @@ pub(crate) struct Fair {
 
 impl Fair {
     /// Whether a session that may have data to read may be read now. Otherwise it waits, and [`Self::begin_round`] will
-    /// call it. `is_held` means that so much output is queued that no session may add much to it.
+    /// call it. `is_held` means that so much output is queued that sessions should not add much to it.
     pub(crate) fn admits(&mut self, id: SessionId, meter: &mut Meter, is_held: bool) -> bool {
         match meter.state {
             State::WaitsCheap | State::WaitsDear | State::WaitsLoud => return false,

@@ -56,7 +56,7 @@ pub enum HandshakeFailure {
     LinkVersion,
     /// A hub connected to a port that accepts no links (403, 404).
     LinkWrongPort,
-    /// A peer connected to a port that accepts no peers (404).
+    /// A peer connected to a port that accepts no peers (404), or to HTTP_REDIRECT_PORT (a redirect).
     WrongPort,
     /// The client's address has MAX_CONNECTIONS_PER_ADDRESS connections (503).
     AddressConnections,
@@ -238,7 +238,7 @@ pub struct IoStats {
     pub ids_proven: u64,
     /// TLS handshakes that were completed: with a certificate, and by a ticket of an earlier session.
     pub tls_handshakes: [u64; 2],
-    /// Sockets accepted here and handed to another shard.
+    /// Sockets of peers that this shard accepted and handed to the home shard of the peer, which can be this shard.
     pub handed_off: u64,
     /// Letters to other shards and to the mesh.
     pub post: PostStats,

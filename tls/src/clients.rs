@@ -36,6 +36,7 @@ impl ClientCertificate {
     /// Loads a certificate with its key.
     ///
     /// # Errors
+    ///
     /// The first invalid file, and the reason. CA certificates and certificates that are not for clients are invalid,
     /// because every server refuses them.
     pub fn load(pair: &PairFiles) -> Result<Certificates, LoadError> {
@@ -93,6 +94,7 @@ impl ClientAuthorities {
     /// Loads CA certificates.
     ///
     /// # Errors
+    ///
     /// If the file cannot be read, has no certificate, or has a certificate that is not valid here. A certificate that
     /// is not a CA is invalid, because the key of a hub could then sign certificates. A public CA is invalid, because
     /// anyone can get a certificate of it.

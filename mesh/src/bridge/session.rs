@@ -297,8 +297,8 @@ impl RedisSession {
         view.one_way = one_way;
     }
 
-    /// Publishes a probe on each channel on which no other frame would come back. This hub's own channel is always
-    /// probed, since a hub sends itself nothing else.
+    /// Publishes a probe on the channel of all hubs if no frame of this connection has come back on it since the last
+    /// call. This hub's own channel is always probed, since a hub sends itself nothing else.
     fn probe(&mut self) {
         for (at, to) in [None, Some(self.state.hub)].into_iter().enumerate() {
             let beat = &mut self.beats[at];

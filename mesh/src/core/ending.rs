@@ -23,7 +23,7 @@ impl Core {
         self.closing(id, now);
     }
 
-    /// Stops reading a link, and writes its queue.
+    /// Stops processing the envelopes of a link, and writes its queue.
     pub(super) fn closing(&mut self, id: LinkId, now: Now) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.phase = Phase::Closing;

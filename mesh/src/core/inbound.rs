@@ -71,8 +71,8 @@ impl Core {
         self.turn_ends(now);
     }
 
-    /// Closes links with long messages until the memory for messages of all links is within its maximum. Data that
-    /// still arrives on these links is read and dropped.
+    /// Closes the links with the longest messages until the memory for messages of all links is within its maximum.
+    /// Data that still arrives on these links is read and dropped.
     fn limit_kept_bytes(&mut self, now: Now) {
         while self.kept_bytes() > self.partial_cap
             && let Some((&id, link)) = self.links.iter_mut().max_by_key(|(_, link)| link.kept_bytes())

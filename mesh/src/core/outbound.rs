@@ -94,7 +94,7 @@ impl Core {
         }
     }
 
-    /// Closes links with long queues until all queues together are within their maximum.
+    /// Closes the links with the longest queues until all queues together are within their maximum.
     fn limit_queues(&mut self, now: Now) {
         while self.queued_bytes() > self.queues_cap
             && let Some((&id, _)) = self.links.iter().max_by_key(|(_, link)| link.queue.len_bytes())

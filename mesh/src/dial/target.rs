@@ -264,6 +264,7 @@ impl Targets {
 
     /// Removes and returns the targets to dial now: first the targets that were never dialed, then the others in the
     /// order of their last dials.
+    ///
     /// At most [`MAX_YOUNG_DIALS`] dials in progress are younger than [`DIAL_YOUNG`]. An older dial delays other
     /// targets only if the maximum number of all dials is reached.
     pub(crate) fn due(&mut self, now: Now) -> Vec<Plan> {

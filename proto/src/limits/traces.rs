@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// Maximum number of signals with a span and without an outcome. Further signals are not traced, and their spans are
 /// counted (`peerpigeon_trace_spans_total`).
+///
 /// A signal has its outcome within [`RECEIPT_TIMEOUT`](super::RECEIPT_TIMEOUT), and usually within milliseconds.
 /// Example: at 40,000 signals per second, a share of 1 % and a second per signal, 400 spans are open. A span takes
 /// about 700 B: 4,096 x 700 B = 2.9 MB.
@@ -11,6 +12,7 @@ pub const MAX_OPEN_SPANS: usize = 4_096;
 
 /// Maximum number of spans that wait for the collector. Further spans are dropped and counted
 /// (`peerpigeon_trace_spans_total`).
+///
 /// The collector gets them every [`TRACE_INTERVAL`]. A span takes about 700 B: 4,096 x 700 B = 2.9 MB. If a collector
 /// does not answer, the hub keeps a full queue and one batch.
 pub const TRACE_QUEUE: usize = 4_096;

@@ -1,4 +1,5 @@
 //! The spans of signals between hubs.
+//!
 //! The sender's hub records a span that ends when the outcome returns. Each hub that forwards the signal records a span
 //! without a length. The target's hub records a span from the arrival until the outcome is known. All these spans have
 //! the trace id of [`TraceId::of_signal`].

@@ -127,8 +127,8 @@ impl Core {
         self.perform_outputs(now);
     }
 
-    /// Begins a drain: gives every session a slot. New peers that arrive meanwhile are sent away as well, or refused if
-    /// the hub does not stop.
+    /// Begins a drain: gives every session a slot. If the hub stops, peers that arrive during the drain are closed as
+    /// well. Otherwise they are refused.
     pub(crate) fn drain(&mut self, plan: Drain) {
         self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();
@@ -148,7 +148,7 @@ impl Core {
         self.expire(now);
     }
 
-    /// Ends the drain: sessions whose slot has not come stay.
+    /// Ends the drain. Sessions whose slot has not come stay open.
     pub(crate) fn undrain(&mut self) {
         self.drain = None;
         self.drains += 1;

@@ -136,8 +136,8 @@ mod tests {
         let (gate, now) = (gate(50), Instant::now());
         // Ten addresses take turns.
         let admitted = (0..500).filter(|n| gate.admit(address(n % 10), false, now).is_ok()).count();
-        // The burst admits 50 connections. The reserve for quiet addresses admits 50 more, until no address counts as
-        // quiet: a refused attempt counts as a connection of its address.
+        // The burst of two seconds admits 100 connections. Each address has then connected 10 times, so no address
+        // counts as quiet, and the reserve admits none of the further attempts.
         assert_eq!(admitted, 100);
         assert_eq!(gate.admit(address(3), false, now).err(), Some(NoEntry::Busy));
         assert_eq!(gate.admit(None, false, now).err(), Some(NoEntry::Busy), "a proxy has no reserve");
