@@ -47,7 +47,7 @@ mod tests {
     const LONGEST: Duration = Duration::from_secs(15);
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_continue() {
+    fn pauses_double_up_to_the_longest_pause() {
         let mut backoff = Backoff::default();
         let pauses: Vec<_> = (0..100).map(|_| backoff.failed(SHORTEST, LONGEST, u32::MAX)).collect();
         assert_eq!(pauses[..3], [SHORTEST, 2 * SHORTEST, 4 * SHORTEST]);

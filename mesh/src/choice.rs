@@ -41,7 +41,8 @@ pub(crate) enum Choice {
     Refuse(LinkEnd),
 }
 
-/// Whether this hub may link with the other side. `expected` is the id in the other side's request.
+/// Whether this hub may link with the other side. `expected` is the id in the other side's request. `None` if this hub
+/// has dialed.
 pub(crate) fn greet(own: Own<'_>, hello: &Hello, expected: Option<HubId>) -> Result<(), LinkEnd> {
     if hello.version != VERSION {
         Err(LinkEnd::WrongVersion)
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_with_a_dialed_link_refuses_a_second_one() {
+    fn a_hub_with_a_dialed_link_refuses_a_second_dialed_link() {
         assert_eq!(decided(SMALL, LARGE, true, Some(true)), Choice::Refuse(LinkEnd::Double));
         assert_eq!(decided(LARGE, SMALL, true, Some(true)), Choice::Refuse(LinkEnd::Double));
     }

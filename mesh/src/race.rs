@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_worked_are_first_and_the_hubs_own_is_last() {
+    fn the_address_that_worked_is_first_and_the_hubs_own_address_is_last() {
         let known = Experience { worked: Some(v4(3)), own: Some(v4(1)), failures: 0 };
         assert_eq!(order([v4(1), v4(2), v4(3)], &known), [v4(3), v4(2), v4(1)]);
         let moved = Experience { worked: Some(v4(9)), own: Some(v4(8)), failures: 0 };

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_greater_share_includes_a_smaller_one() {
+    fn a_greater_share_includes_the_traces_of_a_smaller_share() {
         let (few, many) = (Sampling::of_share(0.1), Sampling::of_share(0.3));
         let traces = (0..10_000).map(|n| TraceId::of_signal(&route(1, 2), n));
         assert!(traces.filter(|&trace| few.takes(trace)).all(|trace| many.takes(trace)));

@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_logged_at_a_limited_rate() {
+    fn refused_connections_are_logged_at_a_limited_rate() {
         let (crowd, start) = (crowd(LIMITS), Instant::now());
         let at = |ms| start + Duration::from_millis(ms);
         assert_eq!(crowd.refused(at(0)), Some(1));

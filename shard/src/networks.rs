@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_networks_are_kept_and_equal_ones_are_ordered_by_name() {
+    fn the_largest_networks_are_kept_and_networks_of_equal_size_are_ordered_by_name() {
         let names: Vec<_> = (0..5 * MAX_LISTED_NETWORKS).map(|n| NetworkName::new(&format!("n{n:05}"))).collect();
         for reversed in [false, true] {
             let mut largest = Largest::default();
@@ -180,7 +180,7 @@ mod tests {
             let [a, b, c] = names.each_ref().map(|name| list.members(name));
             let asked = async { tokio::join!(a, b, c) };
             let (a, b, c) = tokio::select! {
-                () = answers => panic!("answers go on"),
+                () = answers => panic!("the task that answers must not end"),
                 asked = asked => asked,
             };
             let counts = [a, b, c].map(|members| members.unwrap().count - LIVE_NAMES);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_current_and_a_hanging_shard_returns_the_previous_one() {
+    fn a_list_is_current_but_while_the_shard_hangs_the_previous_list_is_returned() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let list = NetworkList::default();

@@ -43,7 +43,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn turns_of_a_burst_do_not_wait_and_the_others_follow_at_the_rate() {
+    fn turns_of_a_burst_do_not_wait_and_later_turns_follow_at_the_rate() {
         let (mut pace, start) = (Pace::new(10, 3), Instant::now());
         let waits: Vec<_> = (0..6).map(|_| pace.take(start)).collect();
         assert_eq!(waits, [0, 0, 0, 100, 200, 300].map(|ms| ms * MS));

@@ -44,7 +44,7 @@ pub struct Allowed {
 #[derive(Debug, Default)]
 struct Known {
     keys: Vec<TokenKey>,
-    /// Number of times that keys were loaded.
+    /// Number of attempts to load keys that have ended, including failed attempts.
     loads: u64,
     /// No keys are requested before this time. `None`: keys come from files only.
     next_load: Option<Instant>,
@@ -120,8 +120,8 @@ impl Tokens {
         if is_named || !has_algorithm && !may_come { TokenRefusal::Algorithm } else { TokenRefusal::UnknownKey }
     }
 
-    /// Waits for the next load of keys, if the token's key is unknown and keys can be requested soon. Returns whether it
-    /// waited.
+    /// Waits until the next attempt to load keys has ended, if the token's key is unknown and keys can be requested
+    /// soon. Returns whether it waited.
     pub async fn wait_for_keys(&self, token: &str) -> bool {
         if self.check(token, SystemTime::now()) != Err(TokenRefusal::UnknownKey) {
             return false;

@@ -189,7 +189,7 @@ async fn a_long_answer_is_not_read() {
 }
 
 #[tokio::test]
-async fn a_collector_that_hangs_is_given_up() {
+async fn requests_to_a_collector_that_hangs_are_abandoned() {
     let (port, requests) = server(&[]);
     let (mut exporter, tracer) = exporter(port, TUNING);
     tracer.record(span(1));

@@ -33,7 +33,7 @@ pub struct PairFiles {
     pub key: PathBuf,
 }
 
-/// State of files for detecting changes: device, inode, size and time of the last change, with symbolic links followed.
+/// State of files for detecting changes: device, inode, size and time of the last change. Symbolic links are followed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FileStamps(Vec<Option<(u64, u64, u64, SystemTime)>>);
 
@@ -107,7 +107,7 @@ pub struct CertificateId {
 }
 
 impl CertificateFacts {
-    /// Reads a certificate. `file` only names it.
+    /// Reads a certificate. `file` is not read: it only names the certificate.
     ///
     /// # Errors
     ///
@@ -267,7 +267,8 @@ fn facts(file: &Path, certificate: &CertificateDer<'_>) -> Result<CertificateFac
 pub struct Acceptor {
     config: Arc<ServerConfig>,
     current: Arc<Current>,
-    /// The configuration of the port that asks for client certificates. Replaced with the authorities.
+    /// The configuration of the port that asks for client certificates. A new configuration replaces it when the
+    /// authorities are replaced.
     links: Option<Arc<watch::Sender<Arc<ServerConfig>>>>,
 }
 

@@ -96,8 +96,8 @@ impl ClientAuthorities {
     /// # Errors
     ///
     /// If the file cannot be read, has no certificate, or has a certificate that is not valid here. A certificate that
-    /// is not a CA is invalid, because the key of a hub could then sign certificates. A public CA is invalid, because
-    /// anyone can get a certificate of it.
+    /// is not a CA is invalid, because its key could then sign certificates that this hub accepts. A public CA is
+    /// invalid, because anyone can get a certificate of it.
     pub fn load(file: &Path) -> Result<Self, LoadError> {
         let wrong = |problem| LoadError { role: FileRole::Certificate, file: file.to_owned(), problem };
         let text = read(file).map_err(wrong)?;

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_made_with_another_token_or_none_is_refused() {
+    fn a_frame_made_with_another_token_or_without_a_token_is_refused() {
         let good = frame(&Seal::new(hub(1), Some("secret"), None), "c", b"");
         for token in [None, Some(""), Some("Secret")] {
             assert_eq!(Seal::new(hub(2), token, None).open("c", &good), Err(Refused));

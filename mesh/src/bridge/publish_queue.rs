@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_fence_frames_for_everyone_follow_those_for_single_hubs() {
+    fn after_a_fence_frames_for_all_hubs_follow_frames_for_single_hubs() {
         let mut queue = queue(&[(None, 10), (hub(1), 5)]);
         let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
         queue.fence();

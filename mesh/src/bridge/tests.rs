@@ -164,7 +164,7 @@ fn frames_reach_everyone_or_one_hub_and_never_their_sender() {
 }
 
 #[test]
-fn frames_of_strangers_are_refused_and_counted() {
+fn frames_with_another_token_are_refused_and_counted() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;

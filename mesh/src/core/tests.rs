@@ -91,7 +91,7 @@ fn adopt(core: &mut Core, hub: u8, legacy: bool) -> LinkId {
     core.adopt(adopted).unwrap()
 }
 
-/// Performs an output as if it came from the relay.
+/// Sends envelopes to a link, as outputs of the relay do.
 fn send(core: &mut Core, link: LinkId, envelopes: usize) {
     let envelope = || {
         Envelope::Routed(
@@ -120,7 +120,7 @@ fn is_saturated(core: &Core, link: LinkId) -> bool {
 }
 
 #[test]
-fn above_the_maximum_of_all_queues_the_link_with_the_longest_one_ends() {
+fn when_all_queues_exceed_their_maximum_the_link_with_the_longest_queue_ends() {
     let (mut core, _) = core();
     let links = [ready(&mut core, 2), ready(&mut core, 3), ready(&mut core, 4)];
     let mib = |n: usize| n * 1024 * 1024 / ENVELOPE;
@@ -128,26 +128,29 @@ fn above_the_maximum_of_all_queues_the_link_with_the_longest_one_ends() {
     send(&mut core, links[0], mib(3));
     assert!(!is_saturated(&core, links[0]), "less than half of the maximum is used");
     send(&mut core, links[1], mib(5));
-    assert!(is_saturated(&core, links[1]), "above half, a link with more than its share is saturated");
+    assert!(is_saturated(&core, links[1]), "above half of the maximum, a link with more than its share is saturated");
     send(&mut core, links[2], mib(1));
-    assert!(!is_saturated(&core, links[2]), "above half, a link with less than its share is not saturated");
+    assert!(
+        !is_saturated(&core, links[2]),
+        "above half of the maximum, a link with less than its share is not saturated"
+    );
     send(&mut core, links[2], mib(4));
     assert!(!core.links.contains_key(&links[1]) && core.links.len() == 2, "the link with the longest queue has ended");
     assert_eq!(core.stats.ended[LinkEnd::Overflow as usize], 1);
     assert!(core.queued_bytes() <= core.queues_cap);
     send(&mut core, links[0], mib(1));
-    assert_eq!(core.links.len(), 2, "there is room again");
+    assert_eq!(core.links.len(), 2, "the remaining links have room again");
 }
 
 #[test]
-fn with_little_memory_a_queue_is_full_earlier() {
+fn with_little_memory_the_high_water_mark_of_a_queue_is_lower() {
     let (core, _) = core_of(|config| config.link_queues_bytes = 12 * 1024 * 1024);
     assert_eq!(core.queue_high, 3 * 1024 * 1024);
     let (core, _) = core_of(|_| {});
     assert_eq!(core.queue_high, LINK_QUEUE_HIGH);
 }
 
-/// Sends the beginning of the longest message, and not its end.
+/// Receives the first `bytes` bytes of a message of the maximum length.
 fn begin(core: &mut Core, link: LinkId, bytes: usize) {
     let mut message = Vec::new();
     proto::ws::put_masked_header(&mut message, proto::ws::Opcode::Binary, LINK_MESSAGE_BYTES, [0; 4]);
@@ -156,7 +159,7 @@ fn begin(core: &mut Core, link: LinkId, bytes: usize) {
 }
 
 #[test]
-fn above_the_maximum_of_incomplete_messages_the_link_with_the_longest_one_ends() {
+fn when_incomplete_messages_exceed_their_maximum_the_link_with_the_longest_message_ends() {
     const MIB: usize = 1024 * 1024;
     let (mut core, _) = core();
     let links = [ready(&mut core, 2), ready(&mut core, 3), ready(&mut core, 4)];
@@ -180,7 +183,7 @@ fn above_the_maximum_of_incomplete_messages_the_link_with_the_longest_one_ends()
 }
 
 #[test]
-fn a_message_whose_rest_waits_for_the_next_turn_counts_as_incomplete() {
+fn a_partly_processed_message_counts_as_incomplete() {
     let (mut core, _) = core();
     let (link, other) = (ready(&mut core, 2), ready(&mut core, 3));
     let message = vec![0; 2 * 1024 * 1024];
@@ -192,7 +195,7 @@ fn a_message_whose_rest_waits_for_the_next_turn_counts_as_incomplete() {
 }
 
 #[test]
-fn a_full_link_is_reported_once_and_ends_at_its_cap() {
+fn a_full_link_is_reported_once_and_ends_when_its_queue_reaches_the_maximum() {
     let (mut core, _) = core();
     let link = ready(&mut core, 2);
     send(&mut core, link, LINK_QUEUE_HIGH / ENVELOPE - 1);
@@ -217,7 +220,7 @@ fn links_beyond_the_maximum_are_refused() {
     assert!(core.adopt(adopted(3)).is_none());
     assert_eq!((core.links.len(), core.stats.refused), (MAX_LINKS, 1));
     core.links.remove(&links[0]);
-    assert!(core.adopt(adopted(3)).is_some(), "there is room again");
+    assert!(core.adopt(adopted(3)).is_some(), "an ended link makes room for another link");
 }
 
 /// A ready link.
@@ -255,7 +258,7 @@ fn nothing_is_queued_for_a_link_that_is_not_ready() {
 }
 
 #[test]
-fn a_request_and_its_frame_may_arrive_byte_by_byte() {
+fn a_message_may_arrive_byte_by_byte() {
     let (mut core, _) = core();
     let link = ready(&mut core, 2);
     let mut bytes = Vec::new();
@@ -296,7 +299,7 @@ async fn until(what: &str, is: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_link_resumes_when_its_hub_reads_again() {
+fn a_link_writes_again_when_the_other_hub_reads_again() {
     beside_a_socket(async |core, link, mut other| {
         send(&mut core.borrow_mut(), link, 3 * LINK_QUEUE_HIGH / ENVELOPE);
         // The socket accepts only a part of the queue.
@@ -326,7 +329,7 @@ fn a_link_resumes_when_its_hub_reads_again() {
 #[test]
 fn messages_of_one_turn_leave_in_one_write() {
     beside_a_socket(async |core, link, other| {
-        until("hello is out", || core.borrow().links[&link].queue.is_empty()).await;
+        until("the hello is written", || core.borrow().links[&link].queue.is_empty()).await;
         let before = core.borrow().stats.clone();
         send(&mut core.borrow_mut(), link, 3);
         until("all is written", || core.borrow().links[&link].queue.is_empty()).await;
@@ -357,7 +360,7 @@ fn links_are_not_read_while_a_shard_does_not_accept_its_letters() {
         assert_eq!(posted.get(), OUTBOX_HIGH_WATER + 1);
         post();
         other.write_all(&masked(&[])).unwrap();
-        until("it waits", || core.borrow().parked == [link]).await;
+        until("the link is parked", || core.borrow().parked == [link]).await;
         let before = core.borrow().stats.frames_in;
         let (shard, mut mailbox) = mpsc::channel(2 * OUTBOX_HIGH_WATER / LETTER_BATCH);
         core.borrow_mut().deliver(&mut Mailboxes::new(&[shard], None), &mut Context::from_waker(Waker::noop()));
@@ -366,13 +369,13 @@ fn links_are_not_read_while_a_shard_does_not_accept_its_letters() {
             taken += letters.len();
         }
         assert_eq!(taken, posted.get(), "no letter is dropped");
-        until("it is read again", || core.borrow().stats.frames_in == before + 1).await;
+        until("the link is read again", || core.borrow().stats.frames_in == before + 1).await;
         drop(other);
     });
 }
 
 #[test]
-fn silence_ends_a_link_but_not_right_after_a_stop_of_the_process() {
+fn silence_ends_a_link_but_not_right_after_the_process_was_stopped() {
     let (mut core, ms) = core();
     let link = ready(&mut core, 2);
     let to = |at: Duration| ms.store(at.as_millis() as u64, std::sync::atomic::Ordering::Relaxed);
@@ -394,7 +397,7 @@ fn silence_ends_a_link_but_not_right_after_a_stop_of_the_process() {
 }
 
 #[test]
-fn the_turn_of_a_link_requests_its_backlog() {
+fn a_link_reports_room_in_its_next_turn_if_the_relay_has_more_to_send() {
     beside_a_socket(async |core, link, other| {
         let now = core.borrow().now();
         core.borrow_mut().carry_out(RelayOutput::Backlog { transport: Transport::Link(link) }, now);

@@ -110,7 +110,7 @@ fn opened(addresses: &[SocketAddr]) -> Result<WebSocket, ConnectError> {
 }
 
 #[test]
-fn an_address_that_drops_packets_does_not_hide_the_next() {
+fn the_next_address_is_tried_if_an_address_drops_packets() {
     let (dead, _full) = swallows();
     let (alive, _) = server(upgrade_to_websocket);
     let opened = opened(&[dead, alive]).unwrap();
@@ -118,7 +118,7 @@ fn an_address_that_drops_packets_does_not_hide_the_next() {
 }
 
 #[test]
-fn an_address_that_never_answers_the_request_does_not_hide_the_next() {
+fn the_next_address_is_tried_if_an_address_never_answers_the_request() {
     let (mute, asked) = server(|stream, _| {
         // The server ends when the client gives up.
         _ = stream.read(&mut [0]);
@@ -145,7 +145,7 @@ fn a_request_to_a_host_tries_each_of_its_addresses() {
 }
 
 #[test]
-fn a_busy_hub_does_not_hide_the_next_address_but_a_refusal_ends_the_dial() {
+fn the_next_address_is_tried_after_a_busy_hub_but_not_after_a_refusal() {
     let refuse = |status: &'static str| {
         move |stream: &mut StdStream, _: &str| {
             stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\nno!\n").as_bytes()).unwrap();

@@ -162,7 +162,7 @@ async fn a_go_hub_is_linked_only_if_it_is_configured() {
 }
 
 #[tokio::test]
-async fn a_hundred_silent_addresses_do_not_hide_a_live_one() {
+async fn a_hub_is_linked_although_a_hundred_silent_addresses_come_before_it() {
     let swallows = Swallows::new();
     let port = swallows.address.port();
     let mut a = hub(1, &[]);

@@ -159,7 +159,7 @@ async fn a_slow_session_is_closed_only_once_when_the_budget_is_exhausted() {
     }
     assert_eq!(core.stats.queued_bytes, 0);
     let stats = core.router.stats();
-    assert_eq!(stats.outcomes(), 10, "outcomes sum to signals");
+    assert_eq!(stats.outcomes(), 10, "each signal has one outcome");
 }
 
 #[tokio::test]
@@ -210,7 +210,7 @@ fn begun(declared: usize, sent: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn incomplete_messages_share_a_budget_and_small_ones_are_always_read() {
+async fn incomplete_messages_share_a_budget_and_small_messages_are_always_read() {
     let mut core = core(ROOMY);
     let mut sessions = Vec::new();
     for n in 0..10 {
@@ -365,7 +365,7 @@ async fn senders_share_a_queue_and_the_hub_has_a_reserved_part() {
     let refused = |core: &mut Core| core.router.stats().failed[proto::ErrorCode::SlowPeer as usize];
     let mut kept = Vec::new();
     let mut taken = Vec::new();
-    // Many senders, each of which sends without end.
+    // Each of many senders sends signals until one is refused.
     for n in 1..=200 {
         let (sender, read, client) = adopt(&mut core, n).await;
         kept.push((read, client));

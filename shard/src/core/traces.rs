@@ -48,7 +48,7 @@ impl Core {
         self.session_mut(id)?.join.as_deref_mut()
     }
 
-    /// Records that a session has its id.
+    /// Records that a session was admitted under its id.
     pub(super) fn trace_admitted(&mut self, id: SessionId, now: Now) {
         if let Some(join) = self.join_mut(id) {
             join.events.push(("admitted", now.at));
@@ -67,7 +67,7 @@ impl Core {
         }
     }
 
-    /// Records an announcement, if the session's join is traced and this is its first. `reads` says that the roster
+    /// Records an announcement, if the session's join is traced and this is its first. `reads` says whether the roster
     /// follows.
     fn trace_announced(
         &mut self,
@@ -93,7 +93,8 @@ impl Core {
         }
     }
 
-    /// Ends the trace of a session's join. `reason` says why it could not finish. Returns the trace.
+    /// Ends the trace of a session's join. `reason` says why the join could not finish. `None` if it has finished.
+    /// Returns the trace.
     pub(super) fn end_join(&mut self, id: SessionId, reason: Option<CloseReason>, now: Now) -> Option<TraceId> {
         self.joins.as_ref()?;
         let session = self.session_mut(id)?;

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_else_proves_the_id() {
+    async fn nobody_without_the_private_key_proves_the_id() {
         let (owner, other) = (Owner::new(), Owner::new());
         let recorded = owner.proof(HOST, &text(HOST, &"00".repeat(NONCE_BYTES), &owner.peer));
         type Answer<'a> = Box<dyn Fn(&str) -> Vec<u8> + 'a>;
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_proves_nothing_is_late() {
+    async fn a_client_that_sends_no_proof_in_time_is_refused() {
         let owner = Owner::new();
         let (mut server, _client) = duplex(4096);
         let patience = Duration::from_millis(1);

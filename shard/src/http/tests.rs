@@ -287,7 +287,7 @@ fn the_oldest_request_is_closed_when_a_listener_is_full() {
 
 /// A listener makes room when a connection arrives. Otherwise each new connection would wait for a tick.
 #[test]
-fn room_is_made_at_once() {
+fn a_full_listener_makes_room_when_a_connection_arrives() {
     run(async {
         let (homes, _arrivals) = mpsc::channel(1);
         let Shard { mut door, core } = shard(empty_pages(), homes);

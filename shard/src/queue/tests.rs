@@ -247,7 +247,7 @@ fn unread_pongs_are_bounded() {
 }
 
 #[test]
-fn a_pool_keeps_used_queues_and_frees_the_rest() {
+fn a_pool_keeps_used_queues_and_frees_unused_queues() {
     let mut pool = Pool::default();
     let busy = |pool: &mut Pool, n: usize| {
         let taken: Vec<_> = (0..n).map(|_| pool.take()).collect();

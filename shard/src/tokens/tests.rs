@@ -274,7 +274,7 @@ fn times_audiences_and_issuers_are_checked() {
 }
 
 #[test]
-fn a_subject_is_a_peer_id_or_a_name_that_has_one() {
+fn a_subject_is_a_peer_id_or_a_name_from_which_an_id_is_derived() {
     let tokens = with_secret(TokenRules::default());
     let peer = |claims| tokens.now(&hmac(&claims)).unwrap().peer;
     assert_eq!(peer(json!({})), None);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_bridge_connects_with_a_password_or_an_acl_user_and_not_with_a_wrong_one() {
+fn a_bridge_connects_with_a_password_or_an_acl_user_and_not_with_wrong_credentials() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let rights = REDIS_ACL.replace("<namespace>", "test");

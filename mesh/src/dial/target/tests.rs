@@ -61,7 +61,7 @@ fn secrets_are_not_shown() {
 }
 
 #[test]
-fn one_address_is_dialed_once_however_it_is_written() {
+fn different_spellings_of_one_address_are_dialed_once() {
     assert_eq!(due(&mut targets(&["ws://hub", "ws://HUB:80/", "ws://hub:80"]), 0), ["ws://hub:80/"]);
 }
 
@@ -205,7 +205,7 @@ fn the_hubs_own_address_is_dialed_once_a_minute() {
 }
 
 #[test]
-fn dials_learn_which_address_works_and_which_is_the_hubs_own() {
+fn a_target_remembers_the_address_that_worked_and_the_hubs_own_address() {
     let mut targets = targets(&["ws://hubs"]);
     let hubs = only(&targets);
     let [own, other] = [2, 3].map(|port| SocketAddr::new(ADDRESS.ip(), port));
@@ -234,7 +234,7 @@ fn resolve(targets: &mut Targets, hosts: &[u8]) {
 }
 
 #[test]
-fn addresses_come_and_go_with_dns() {
+fn the_dialed_addresses_follow_the_answers_of_dns() {
     let mut targets = targets(&[]);
     resolve(&mut targets, &[1, 2]);
     assert_eq!(due(&mut targets, 0), ["ws://10.0.0.1:80/", "ws://10.0.0.2:80/"]);
@@ -369,7 +369,7 @@ fn delay_behind(dead: u16) -> Duration {
 }
 
 #[test]
-fn dead_addresses_do_not_delay_a_live_one() {
+fn unresponsive_addresses_delay_a_responsive_address_for_a_bounded_time() {
     assert_eq!(delay_behind(31), Duration::ZERO);
     assert!(delay_behind(64) <= Duration::from_secs(1));
     assert!(delay_behind(100) <= Duration::from_millis(1_500));

@@ -175,7 +175,7 @@ fn a_quiet_pair_is_served_while_others_flood() {
         let target = clients.last_mut().expect("the target");
         let deadline = std::time::Instant::now() + Duration::from_secs(60);
         while !String::from_utf8_lossy(&heard).contains("the signal") {
-            assert!(std::time::Instant::now() < deadline, "the signal does not arrive");
+            assert!(std::time::Instant::now() < deadline, "the signal must arrive in time");
             tokio::task::yield_now().await;
             let mut buffer = [0; 4096];
             if let Ok(n) = target.read(&mut buffer) {
