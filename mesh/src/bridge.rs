@@ -1,12 +1,12 @@
 //! The Redis bridge: pub/sub as an additional transport to all hubs.
 //!
-//! Each hub subscribes to two channels: `<namespace>:mesh.1:presence` for everyone and `<namespace>:mesh.1:hub:<id>`
-//! for itself. Pub/sub stores nothing. Messages published while a hub is not connected, or while a queue is full, are
-//! lost, and the digests in heartbeats repair presence. So the bridge stores nothing while Redis is unreachable, and
-//! nothing waits for Redis.
+//! Each hub subscribes to two channels of Redis: `<namespace>:mesh.1:presence` for everyone and
+//! `<namespace>:mesh.1:hub:<id>` for itself. Pub/sub stores nothing. Messages published while a hub is not connected,
+//! or while a queue is full, are lost, and the digests in heartbeats repair presence. So the bridge stores nothing
+//! while Redis is unreachable, and nothing waits for Redis.
 //!
-//! The bridge is up while the frames it publishes to its two channels come back. It sends `Down` when they stop,
-//! reconnects without a limit on attempts, and sends `Up` when they come back.
+//! The bridge is up while the frames that it publishes to its two channels come back. When these frames stop, the
+//! bridge sends `Down`, and reconnects without a limit on attempts. When frames come back again, the bridge sends `Up`.
 //!
 //! An ACL user needs [`REDIS_ACL`], or [`REDIS_CLUSTER_ACL`] in a cluster.
 
@@ -77,8 +77,8 @@ impl BridgeConfig {
         Server::parse(&self.url, None).map(drop)
     }
 
-    /// The database number in [`Self::url`], if it is not 0. It has no effect: pub/sub has no databases, so hubs with
-    /// different numbers on one Redis server still share their channels.
+    /// The database number in [`Self::url`], if it is not 0. The number has no effect: pub/sub has no databases, so
+    /// hubs with different numbers on one Redis server still share their channels.
     pub fn ignored_database(&self) -> Option<i64> {
         Server::parse(&self.url, None).ok().map(|server| server.database).filter(|&database| database != 0)
     }
@@ -109,7 +109,7 @@ pub struct BridgeView {
     /// Messages that are not frames of this mesh: signed with another token, or malformed.
     pub refused: u64,
     /// Frames of hubs of this mesh that were dropped because they were not fresh. The first number counts frames whose
-    /// sender has not answered this hub's challenge, the second one frames that repeat an accepted frame.
+    /// sender has not answered this hub's challenge. The second number counts frames that repeat an accepted frame.
     pub stale: [u64; 2],
     /// Hubs whose frames arrive but that do not answer. Either they do not receive this hub's frames, or somebody
     /// publishes their recorded frames. In ascending order, at most [`MAX_ONE_WAY`](proto::limits::MAX_ONE_WAY).

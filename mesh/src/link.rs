@@ -57,7 +57,7 @@ pub(crate) struct Link {
     pub(crate) ready_at: Option<Duration>,
     /// Why the link ends.
     pub(crate) end: Option<LinkEnd>,
-    /// The other side's text for that reason.
+    /// Why the link ends, in the words of the other side.
     pub(crate) why: String,
     /// Whether the other side will send nothing more: the socket closes when the queue is empty.
     pub(crate) other_done: bool,
@@ -68,7 +68,8 @@ pub(crate) struct Link {
     /// Whether the reader has received bytes that were not processed: those that arrived with the upgrade, or those for
     /// which the last turn had no time.
     pub(crate) replay: bool,
-    /// The remaining bytes of the message that the last turn did not finish. They precede the bytes in the reader.
+    /// The remaining bytes of the message that the last turn did not finish. These bytes precede the bytes in the
+    /// reader.
     pub(crate) unread: Option<Unread>,
     /// Wakes the link's task.
     pub(crate) waker: Option<Waker>,
@@ -118,9 +119,9 @@ impl Link {
 
     /// Whether everything has been read that a Go hub sends right after it dials.
     ///
-    /// A Go hub announces its peers before it reads anything, and so before it answers the first ping. It echoes
-    /// announcements that it receives later. After the pong, its own announcements cannot be reliably distinguished
-    /// from echoes.
+    /// A Go hub announces its peers before it reads anything, and so before it answers the first ping. The Go hub
+    /// echoes announcements that it receives later. After the pong, its own announcements cannot be reliably
+    /// distinguished from echoes.
     pub(crate) fn has_been_heard_out(&self, now: Duration) -> bool {
         !self.legacy || self.dialed() || self.rtt.is_some() || now >= self.since + LEGACY_PATIENCE
     }

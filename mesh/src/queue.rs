@@ -9,7 +9,7 @@ pub(crate) struct LinkQueue {
     bytes: Vec<u8>,
     /// Number of `bytes` already written.
     written: usize,
-    /// Start of the open frame, if there is one. Its header is written when its length is known.
+    /// Start of the open frame, if there is one. The header of the frame is written when the frame's length is known.
     open: Option<usize>,
     /// Whether frames are masked: the dialer must mask its frames (RFC 6455 section 5.3).
     masked: bool,

@@ -10,9 +10,9 @@ use proto::limits::{CONNECT_STAGGER, MAX_CONNECT_ATTEMPTS, MAX_DIAL_ADDRESSES};
 /// Results of earlier dials to the same name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Experience {
-    /// The address that worked last. It is tried first.
+    /// The address that worked last. This address is tried first.
     pub(crate) worked: Option<SocketAddr>,
-    /// An address that leads to the dialing hub itself. It is tried last.
+    /// An address that leads to the dialing hub itself. This address is tried last.
     pub(crate) own: Option<SocketAddr>,
     /// Number of failed dials in a row. Each dial starts further down the list, so that every address is tried.
     pub(crate) failures: u32,

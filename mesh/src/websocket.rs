@@ -43,7 +43,7 @@ const MAX_REFUSAL_BYTES: usize = 4 * 1024;
 pub struct WebSocket {
     /// The socket.
     pub stream: MaybeTlsStream,
-    /// Bytes that arrived after the answer. They precede everything read from the socket.
+    /// Bytes that arrived after the answer. These bytes precede everything read from the socket.
     pub leftover: Bytes,
     /// The address of the other end.
     pub address: SocketAddr,
@@ -143,8 +143,9 @@ impl ConnectError {
 /// An extension of requests for links: how the hub proves that it knows MESH_TOKEN after the other side has answered as
 /// only PeerPigeon 2 hubs do ([`TOKEN_WANTED`]).
 ///
-/// The first request has no credentials. The second one follows on the same connection, and answers the other side's
-/// challenge. Hubs of version 2.0.0 send no challenge. They receive the token itself if [`Self::sends_bearer`].
+/// The first request has no credentials. The second request follows on the same connection, and answers the other
+/// side's challenge. Hubs of version 2.0.0 send no challenge. Such a hub receives the token itself if
+/// [`Self::sends_bearer`] is true.
 #[derive(Clone)]
 pub(crate) struct LinkLogin {
     /// MESH_TOKEN.

@@ -38,7 +38,7 @@ impl fmt::Display for SpanId {
     }
 }
 
-/// The hash of some bytes. It has no key, so that all hubs compute the same.
+/// The hash of some bytes. The hash has no key, so that all hubs compute the same value.
 fn hash(part: u64, bytes: &[&[u8]]) -> [u8; 16] {
     let mut hasher = SipHasher13::new_with_keys(part, 0);
     bytes.iter().for_each(|bytes| hasher.write(bytes));

@@ -21,7 +21,7 @@ use crate::stats::HandshakeFailure;
 /// An accepted connection that may be served.
 struct Admitted(TcpStream, SocketAddr, Option<Place>);
 
-/// Connections of one listener that are not WebSockets, oldest first. They may be closed to make room.
+/// Connections of one listener that are not WebSockets, oldest first. These connections may be closed to make room.
 #[derive(Default)]
 struct Newcomers(VecDeque<(AbortHandle, Rc<Cell<bool>>)>);
 

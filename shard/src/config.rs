@@ -25,8 +25,9 @@ use crate::{Answer, Gauges, Pages};
 /// Configuration that all shards of a hub share.
 #[derive(Clone)]
 pub struct HubConfig {
-    /// Configuration of the routers. [`start`](crate::start) sets `shard`, `shards` and `meshed` for each shard. It
-    /// divides `announce_budget_bytes` and `network_budget`, which are for the whole hub, by the number of shards.
+    /// Configuration of the routers. [`start`](crate::start) sets `shard`, `shards` and `meshed` for each shard.
+    /// `announce_budget_bytes` and `network_budget` are for the whole hub. [`start`](crate::start) divides them by the
+    /// number of shards.
     pub router: RouterConfig,
     /// Limits of sessions. `send_budget_bytes` and `receive_budget_bytes` are for the whole hub, and are divided like
     /// the announce budget.
@@ -46,9 +47,9 @@ pub struct HubConfig {
     pub id_proofs: Option<IdProofs>,
     /// Admission of links. `None` if the hub is not part of a mesh: links then get 403.
     pub links: Option<LinkDoor>,
-    /// ADMIN_PORT. It serves pages and no WebSockets; other ports then serve only the public pages.
+    /// ADMIN_PORT. This port serves pages and no WebSockets. Other ports then serve only the public pages.
     pub admin_port: Option<u16>,
-    /// HTTP_REDIRECT_PORT. It redirects clients to the port with TLS, and serves nothing else.
+    /// HTTP_REDIRECT_PORT. This port redirects clients to the port with TLS, and serves nothing else.
     pub redirect: Option<RedirectDoor>,
     /// The listeners that speak TLS. `None`: no listener does.
     pub tls: Option<TlsDoor>,

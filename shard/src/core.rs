@@ -75,8 +75,8 @@ pub(crate) struct Core {
     keys: Keys,
     patience: Patience,
     clock: Clock,
-    /// The time of the hub's start by the wall clock, in milliseconds. It is computed again at each tick. The time of a
-    /// message is this time plus the monotonic time, so each message reads only one clock.
+    /// The time of the hub's start by the wall clock, in milliseconds. This time is computed again at each tick. The
+    /// time of a message is this time plus the monotonic time, so each message reads only one clock.
     epoch_ms: u64,
     gauges: Arc<Gauges>,
     slots: Vec<Slot>,

@@ -73,9 +73,9 @@ pub struct AddressLimits {
 /// Counts the connections of each address. IPv6 clients are counted by their /64.
 ///
 /// The table has a fixed size. An address has two rows in it, found by a keyed hash, and each row counts all addresses
-/// that share it. An address is refused only if both of its rows are above a limit. It is refused by mistake only if
-/// both of its rows are shared with other addresses at their limit. With `n` such addresses, this happens to one in
-/// ([`ADDRESS_ROWS`] / 2n)^2 others. Shards that admit at the same moment can exceed a limit by one each.
+/// that share it. An address is refused only if both of its rows are above a limit. An address is refused by mistake
+/// only if it shares both of its rows with other addresses at their limit. With `n` such addresses, this happens to one
+/// in ([`ADDRESS_ROWS`] / 2n)^2 others. Shards that admit at the same moment can exceed a limit by one each.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     limits: AddressLimits,
@@ -180,7 +180,8 @@ impl Crowd {
             return None;
         }
         for row in rows {
-            // Other addresses may have moved a row ahead already. It then moves at most to the limit, and never back.
+            // Other addresses may have moved a row ahead already. The row then moves at most to the limit, and never
+            // back.
             let next = |due: u64| Some((due.max(now) + gap).min(now + slack + gap));
             _ = row.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         }

@@ -1,8 +1,8 @@
 //! Decides which session is read next. Each session gets an equal share of its core, measured by the cost of its turns.
 //!
-//! This is start-time fair queueing. A shard has a virtual time, which advances with the cost of the turns that it
-//! serves. The meter of a session holds the virtual time at which its next turn begins. A session that has used less
-//! has an earlier start. No start lies before the virtual time, so an idle session does not save up time.
+//! The algorithm is start-time fair queueing. A shard has a virtual time, which advances with the cost of the turns
+//! that it serves. The meter of a session holds the virtual time at which its next turn begins. A session that has used
+//! less has an earlier start. No start lies before the virtual time, so an idle session does not save up time.
 //!
 //! A round is one turn for everything that is ready, and one turn of the flusher. A session with cheap turns is read
 //! without waiting, one time per round. A session with expensive turns is read without waiting only while the round has
@@ -12,8 +12,8 @@
 //!
 //! Sessions whose turns cause much output have a separate line of this kind. While too much output is queued, at most
 //! one of them is called in [`HELD_ROUNDS`] rounds. The other sessions are still called then, because their turns add
-//! little to it. Their turns can be expensive by mistake: if another process interrupts a turn, the time counts for the
-//! session.
+//! little to it. The turns of other sessions can be expensive by mistake: if another process interrupts a turn, the
+//! time counts for the session.
 //!
 //! Costs are in nanoseconds. No clock is read here.
 
@@ -28,11 +28,11 @@ use proto::limits::{
 /// The cost that a session has used, and the line in which it waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Meter {
-    /// Virtual time at which its next turn begins, at the earliest.
+    /// Virtual time at which the session's next turn begins, at the earliest.
     start: u64,
-    /// Expected cost of its next turn.
+    /// Expected cost of the session's next turn.
     expected: u32,
-    /// Number of its place in the line. It distinguishes equal keys.
+    /// Number of the session's place in the line. This number distinguishes equal keys.
     ticket: u32,
     /// Whether the session has not run yet, so that the cost of its turns is unknown.
     is_new: bool,
@@ -68,7 +68,7 @@ impl Loudness {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// The session is in no line. It uses the round's budget when it runs.
+    /// The session is in no line. The session uses the round's budget when it runs.
     Free,
     /// The session runs without using the round's budget.
     Exempt,
@@ -83,8 +83,8 @@ enum State {
 }
 
 impl Default for Meter {
-    /// The meter of a new session. Its first turn counts as expensive, so that many new sessions do not delay the
-    /// existing ones.
+    /// The meter of a new session. The first turn of a session counts as expensive, so that many new sessions do not
+    /// delay the existing ones.
     fn default() -> Self {
         Self {
             start: 0,
@@ -140,7 +140,7 @@ pub(crate) struct Fair {
     tickets: u32,
     /// Sessions with expensive turns, by the expected end of the next one. The values contain its start.
     dear: Line,
-    /// The same for sessions whose turns cause much output.
+    /// Sessions with expensive turns that cause much output, in the same order.
     loud: Line,
     /// Sessions with cheap turns for which the round had no time.
     cheap: VecDeque<SessionId>,
@@ -165,7 +165,8 @@ impl Fair {
             }
             State::Free | State::Exempt => {
                 meter.start = meter.start.max(self.time);
-                // One cheap turn of a session per round is exempt. Its further turns in the round count as expensive.
+                // One cheap turn of a session per round is exempt. Further turns of the session in the round count as
+                // expensive.
                 let is_cheap = meter.expected <= CHEAP_TURN_NANOS && meter.ran_in != self.round;
                 if is_cheap && self.used < ROUND_CHEAP_NANOS {
                     meter.state = State::Exempt;
@@ -266,7 +267,7 @@ impl Fair {
         !self.dear.is_empty() || !self.loud.is_empty() || !self.cheap.is_empty()
     }
 
-    /// Removes a session that ends. It may still be called once.
+    /// Removes a session that ends. This session may still be called once.
     pub(crate) fn remove(&mut self, meter: &Meter) {
         let key = (meter.end(), meter.ticket);
         _ = match meter.state {

@@ -78,17 +78,19 @@ pub type Page = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
 pub enum Answer {
     /// An answer that costs almost nothing and is never refused.
     Now(Response<Full<Bytes>>),
-    /// A page. It costs nothing until it is polled, so it can be refused if there are too many.
+    /// A page. The page costs nothing until it is polled, so it can be refused if there are too many requests.
     Soon(Page),
-    /// A page for somebody who has proved to be an operator. It has a rate of its own, which strangers cannot use up.
+    /// A page for somebody who has proved to be an operator. Pages of this kind have a rate of their own, which
+    /// strangers cannot use up.
     ForOperator(Page),
-    /// An answer whose body arrives in parts, for as long as its reader stays. It can be refused like a page.
+    /// An answer whose body arrives in parts, for as long as its reader stays. Like a page, such an answer can be
+    /// refused.
     Stream(Response<Parts>),
     /// The answer depends on the request's body, which has at most [`MAX_FORM_BYTES`](proto::limits::MAX_FORM_BYTES).
     Form(Form),
 }
 
-/// A body in parts. It is polled only while the socket accepts data.
+/// A body in parts. The body is polled only while the socket accepts data.
 pub type Parts = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Answers a request with this body.
@@ -122,8 +124,8 @@ pub struct Visitor {
 /// The readers for whom a port serves pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Audience {
-    /// The public port, if operators have a separate one. It serves only public pages.
+    /// The public port, if operators have a separate one. This port serves only public pages.
     Public,
-    /// The operators' port, or the only port. It serves all pages.
+    /// The operators' port, or the only port. This port serves all pages.
     Operators,
 }

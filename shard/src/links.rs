@@ -54,7 +54,7 @@ impl fmt::Debug for LinkDoor {
     }
 }
 
-/// The check of links. It does not apply to Go hubs, which send no token.
+/// The check of links. The check does not apply to Go hubs, which send no token.
 #[derive(Clone)]
 pub enum Admission {
     /// No hub is accepted.
@@ -75,8 +75,8 @@ pub struct LinkTokens {
     pub tokens: Arc<[Arc<str>]>,
     /// Whether hubs may also send the token itself, as hubs of version 2.0.0 do (MESH_AUTH=both).
     pub takes_bearer: bool,
-    /// The challenges of all shards. They are shared, because a proxy can send a dialer's second request to another
-    /// shard.
+    /// The challenges of all shards. All shards share them, because a proxy can send a dialer's second request to
+    /// another shard.
     challenges: Arc<Mutex<LinkChallenges>>,
 }
 
@@ -148,7 +148,7 @@ impl LinkTokens {
 pub struct LinkHandOff {
     /// The socket.
     pub socket: Socket,
-    /// Bytes that arrived after the request. They precede everything read from the socket.
+    /// Bytes that arrived after the request. These bytes precede everything read from the socket.
     pub leftover: Bytes,
     /// The address of the other end.
     pub address: SocketAddr,

@@ -8,7 +8,7 @@ use proto::limits::{LIVE_NAMES, MAX_LISTED_NETWORKS, NETWORKS_CHUNK, NETWORKS_TI
 use proto::{HubId, NetworkName, PeerId};
 use tokio::sync::{Notify, watch};
 
-/// The list of a hub's largest networks. One shard collects it on request, one chunk per turn.
+/// The list of a hub's largest networks. One shard collects this list on request, one chunk per turn.
 #[derive(Debug, Default)]
 pub struct NetworkList {
     asked: Notify,

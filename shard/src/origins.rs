@@ -130,7 +130,7 @@ fn rule(entry: &str) -> Option<Rule> {
     })
 }
 
-/// Whether a byte can be part of a host name. This excludes, for example, the end of a path:
+/// Whether a byte can be part of a host name. The check excludes, for example, the end of a path:
 /// `https://a.evil/.example.com`.
 fn is_of_a_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')

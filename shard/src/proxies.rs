@@ -16,9 +16,9 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Proxies that are trusted to name their clients.
 #[derive(Clone, Default, Debug)]
 pub struct Proxies {
-    /// Their addresses (TRUSTED_PROXIES).
+    /// The addresses of the proxies (TRUSTED_PROXIES).
     pub ranges: Vec<IpNet>,
-    /// The ports at which they use the PROXY protocol (PROXY_PROTOCOL).
+    /// The ports at which the proxies use the PROXY protocol (PROXY_PROTOCOL).
     pub ports: Vec<u16>,
 }
 
@@ -65,7 +65,8 @@ impl Proxies {
     }
 
     /// Whether this address seems to belong to a proxy that the operator has not configured: the address is internal,
-    /// and the request names a client. Such configurations were sufficient before hubs had limits per address.
+    /// and the request names a client. Before hubs had limits per address, a hub behind a proxy worked without
+    /// TRUSTED_PROXIES.
     pub(crate) fn seem_to_miss(&self, hop: IpAddr, headers: &HeaderMap) -> bool {
         self.ranges.is_empty()
             && (headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED))

@@ -222,8 +222,8 @@ impl SendQueue {
         }
     }
 
-    /// Queues a ping with a payload that only this client can return, ahead of the messages. It replaces any other
-    /// queued ping.
+    /// Queues a ping with a payload that only this client can return, ahead of the messages. This ping replaces any
+    /// other queued ping.
     pub(crate) fn push_question(&mut self, payload: &[u8]) {
         self.lane.retain(|opcode| opcode != Opcode::Ping);
         ws::put_ping(&mut self.lane.bytes, payload);
@@ -411,7 +411,7 @@ impl Lane {
 }
 
 /// Empty queues kept for other sessions: at most [`Self::KEPT`], each with at most 64 KiB and 256 frames of 88 bytes.
-/// So a busy shard keeps up to 11 MB. One or two seconds after it was busy, it keeps nothing.
+/// So a busy shard keeps up to 11 MB. One or two seconds after a shard was busy, it keeps nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     #[expect(clippy::vec_box, reason = "sessions hold boxed queues, and the pool passes them on without moving them")]

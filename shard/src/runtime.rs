@@ -58,8 +58,8 @@ impl ShardHandle {
         _ = self.commands.try_send(Command::Undrain);
     }
 
-    /// Executes an operator's order. The receiver resolves when the order is executed. It gets an error if the shard
-    /// has ended, or if [`SHARD_COMMANDS`] other commands are queued.
+    /// Executes an operator's order. The receiver resolves when the order is executed. The receiver gets an error if
+    /// the shard has ended, or if [`SHARD_COMMANDS`] other commands are queued.
     pub fn order(&self, order: Order) -> oneshot::Receiver<Acted> {
         let (done, acted) = oneshot::channel();
         _ = self.commands.try_send(Command::Order { order, done });

@@ -22,7 +22,7 @@ use crate::socket::{Socket, Writer};
 #[derive(Debug)]
 pub(crate) struct HandOff {
     pub(crate) socket: Socket,
-    /// Bytes that arrived after the request. They precede everything read from the socket.
+    /// Bytes that arrived after the request. These bytes precede everything read from the socket.
     pub(crate) leftover: Bytes,
     pub(crate) arrival: Arrival,
 }

@@ -16,7 +16,7 @@ pub(crate) const TLS_HANDSHAKE: u8 = 0x16;
 /// A socket that is being moved to another runtime, with the state of its TLS.
 #[derive(Debug)]
 pub struct Socket {
-    /// The TCP connection. It does not block.
+    /// The TCP connection, in non-blocking mode.
     pub stream: StdStream,
     /// The state of TLS, if the connection uses TLS.
     pub tls: Option<Box<tls::Connection>>,

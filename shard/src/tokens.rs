@@ -161,8 +161,8 @@ impl<'a> Parts<'a> {
         let (header, claims) = message.split_once('.').filter(|(_, claims)| !claims.contains('.')).ok_or(malformed)?;
         let header: claims::Header = claims::decoded(header).ok_or(malformed)?;
         if header.crit.is_some() {
-            // The token requires an extension (`crit`) that this hub does not support. It must be refused (RFC 7515,
-            // 4.1.11).
+            // The token requires an extension (`crit`) that this hub does not support. The token must be refused (RFC
+            // 7515, 4.1.11).
             return Err(TokenRefusal::Algorithm);
         }
         let algorithm = match header.alg.as_str() {

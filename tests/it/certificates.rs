@@ -443,7 +443,7 @@ fn certificates_and_authorities_are_replaced_without_losing_a_link() {
     reload(&there.hub, "tls_certificates_refused", "MESH_CLIENT_CA");
     there.hub.metric_becomes("peerpigeon_tls_certificates_stale", |stale| stale == 1.0);
     assert_eq!(asked(there.links, &certified_by_old), "101");
-    // The old CA is removed. Its certificates open no new links, and the existing link stays.
+    // The old CA is removed. Certificates of the old CA open no new links, and the existing link stays.
     replace(&file, &new_ca);
     reload(&there.hub, "tls_certificates_read", "MESH_CLIENT_CA");
     there.hub.metric_becomes("peerpigeon_tls_certificates_stale", |stale| stale == 0.0);

@@ -312,7 +312,7 @@ fn faults_of_certificates_are_reported() {
         } else {
             assert!(said.found("warning").contains(&finding.to_owned()), "{days}: {:#}", said.report);
         }
-        // The doctor does not send the token to a hub whose certificate is invalid. It makes all other checks.
+        // The doctor does not send the token to a hub whose certificate is invalid. The doctor makes all other checks.
         assert_eq!(said.found("skipped").contains(&"auth: ".to_owned()), days < 0, "{days}: {:#}", said.report);
         assert!(said.found("ok").contains(&"receipts: ".to_owned()), "{days}: {:#}", said.report);
     }

@@ -159,7 +159,7 @@ fn hub_id(hub: &Hub) -> String {
     mesh::json(hub, "/stats")["hubPeerId"].as_str().unwrap().to_owned()
 }
 
-/// A peer at the first hub, and a peer at the last hub. They have discovered each other.
+/// A peer at the first hub, and a peer at the last hub. The two peers have discovered each other.
 fn pair(hubs: &[Hub]) -> (Client, Client) {
     let mut a = Client::join(&hubs[0], 1, "n");
     let mut b = Client::join(hubs.last().unwrap(), 2, "n");

@@ -128,7 +128,8 @@ impl CertificateFacts {
 /// Certificates and keys, as loaded from their files.
 #[derive(Debug)]
 pub struct Certificates {
-    /// In the order of the files. The first certificate is for clients whose server name matches no certificate.
+    /// The certificates with their keys, in the order of the files. The first certificate is for clients whose server
+    /// name matches no certificate.
     keys: Vec<Arc<CertifiedKey>>,
     facts: Vec<CertificateFacts>,
     /// Index of the certificate for each name. A wildcard has the key `*.example.com`.
@@ -337,9 +338,9 @@ impl Acceptor {
         Ok(())
     }
 
-    /// A new connection at the port for links. It asks the client for a certificate if there are authorities. A client
-    /// without a certificate is accepted ([`Connection::is_certified`] is then false), and a client with an invalid one
-    /// is refused.
+    /// A new connection at the port for links. The connection asks the client for a certificate if there are
+    /// authorities. A client without a certificate is accepted ([`Connection::is_certified`] is then false), and a
+    /// client with an invalid one is refused.
     ///
     /// # Errors
     ///

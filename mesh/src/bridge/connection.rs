@@ -56,7 +56,8 @@ impl Connection {
                 .push_sender(push)
                 .connection_timeout(BRIDGE_CONNECT_TIMEOUT)
                 .response_timeout(BRIDGE_NODE_TIMEOUT)
-                // Retries help if a slot has moved or a node was lost. They must take less time than a probe.
+                // Retries help if a slot has moved or a node was lost. All retries together must take less time than a
+                // probe.
                 .retries(3)
                 .min_retry_wait(50)
                 .max_retry_wait(500);

@@ -52,7 +52,7 @@ impl Seal {
         frame[TAG..HEADER].copy_from_slice(&tag);
     }
 
-    /// Verifies a frame, and returns its sender. Its payload begins at [`HEADER`].
+    /// Verifies a frame, and returns its sender. The payload of the frame begins at [`HEADER`].
     pub(super) fn open(&self, channel: &str, frame: &[u8]) -> Result<HubId, Refused> {
         if frame.len() < HEADER || frame[..SENDER] != MAGIC {
             return Err(Refused);

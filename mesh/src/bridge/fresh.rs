@@ -9,8 +9,9 @@
 //! * A frame for one hub also echoes the challenge last received from that hub. A hub that receives a new challenge
 //!   answers at once, with an empty frame if it has nothing else to send.
 //! * Frames of a session are accepted while that session has answered one of the last [`BRIDGE_CHALLENGES`] challenges,
-//!   and each channel's frames only in ascending order. The first accepted number is the number of the answer. A hub
-//!   that has reconnected has two sessions for a while. Two sessions that continue to answer are two hubs with one id.
+//!   and each channel's frames only in ascending order. The first accepted frame of a session is its first answer. A
+//!   hub that has reconnected has two sessions for a while. Two sessions that continue to answer are two hubs with one
+//!   id.
 //!
 //! An answer cannot be older than its challenge, so a recorded frame is useless. A hub that received the original frame
 //! rejects the recorded one, because its number is too low. Any other hub rejects it, because its session has not
@@ -40,7 +41,7 @@ pub(super) struct Judgment {
     pub(super) repeated: bool,
     /// Whether the sender's frames are accepted from now on, and were not before.
     pub(super) met: bool,
-    /// Whether two live hubs have the sender's id. It is true once per hub.
+    /// Whether two live hubs have the sender's id. Only one frame of a hub gets this verdict.
     pub(super) twins: bool,
     /// Whether to echo the sender's challenge.
     pub(super) answer: bool,
@@ -56,7 +57,7 @@ const OWN: usize = 1;
 /// A new connection needs two.
 const SPARE_ANSWERS: u8 = 8;
 
-/// The challenges and answers of one connection to Redis. They show the age of frames.
+/// The challenges and answers of one connection to Redis. Challenges show the age of frames.
 #[derive(Debug)]
 pub(super) struct Fresh {
     session: u64,
@@ -75,17 +76,17 @@ pub(super) struct Fresh {
 struct Known {
     /// Sessions that have answered one of the latest challenges, in the order of their first answers.
     sessions: Vec<SenderSession>,
-    /// Its latest challenge.
+    /// The latest challenge of the other hub.
     challenge: u64,
     spare_answers: u8,
-    /// Round of the latest question that it answered as a hub of version 2.0.
+    /// Round of the latest question that the other hub answered as a hub of version 2.0.
     plain: Option<u64>,
     questions: VecDeque<(Question, u64)>,
-    /// Round of the latest question sent to it.
+    /// Round of the latest question sent to the other hub.
     asked: Option<u64>,
-    /// Rounds of its first and last frame since its last answer.
+    /// Rounds of the first and the last frame of the other hub since its last answer.
     unanswered: Option<(u64, u64)>,
-    /// Round in which its latest frame arrived.
+    /// Round in which the latest frame of the other hub arrived.
     heard: u64,
     twins: bool,
 }
@@ -177,8 +178,8 @@ impl Fresh {
     /// are accepted from now on.
     pub(super) fn answered(&mut self, hub: HubId, question: &Question) -> bool {
         let round = self.round;
-        // Hubs that send stamps also answer such questions. Their answers do not count, because their frames without a
-        // stamp may be recorded ones.
+        // Hubs that send stamps also answer such questions. The answers of these hubs do not count, because frames of
+        // theirs without a stamp may be recorded ones.
         let known = self.hubs.get_mut(&hub).filter(|known| !known.is_fresh(round));
         known.is_some_and(|known| known.answers(question, round))
     }

@@ -51,7 +51,7 @@ struct Counts {
     lost: AtomicU64,
 }
 
-/// The sending end, which the connection uses. It never waits.
+/// The sending end, which the connection uses. This end never waits.
 pub(super) struct Mouth(mpsc::Sender<Push>, Arc<Counts>);
 
 impl Mouth {

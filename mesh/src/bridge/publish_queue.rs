@@ -27,7 +27,8 @@ struct Lane {
     frames: VecDeque<Vec<u8>>,
     /// Whether the lane is in [`PublishQueue::turns`].
     listed: bool,
-    /// Whether frames of the lane are being published. Its other frames then wait until Redis has accepted these.
+    /// Whether frames of the lane are being published. The other frames of the lane then wait until Redis has accepted
+    /// these frames.
     busy: bool,
     /// Whether the next envelope starts a new frame.
     fenced: bool,
@@ -77,8 +78,8 @@ impl PublishQueue {
         self.waiting_bytes + self.under_way_bytes
     }
 
-    /// Takes the frames of one pipeline, one per channel in turn. Their bytes count as queued until they are
-    /// [`accepted`](Self::accepted).
+    /// Takes the frames of one pipeline, one per channel in turn. The bytes of these frames count as queued until the
+    /// frames are [`accepted`](Self::accepted).
     pub(super) fn take(&mut self) -> Vec<(To, Vec<u8>)> {
         let mut frames = Vec::new();
         let mut bytes = 0;
@@ -100,7 +101,8 @@ impl PublishQueue {
         frames
     }
 
-    /// Takes the frames of one pipeline, all of one channel. Its lane is busy until they are accepted.
+    /// Takes the frames of one pipeline, all of one channel. The lane of that channel is busy until the frames are
+    /// accepted.
     pub(super) fn take_lane(&mut self) -> Vec<(To, Vec<u8>)> {
         let mut frames = Vec::new();
         let mut bytes = 0;

@@ -3,8 +3,8 @@
 //! These hubs ignore stamps, which look like an envelope of an unknown kind. The bridge asks these hubs a question that
 //! they can answer: whether a random id is free (`Takeover`), under a random ticket. Frames of a hub are accepted while
 //! it answers. So a rolling upgrade needs no setting, and recorded frames of that version are rejected too. Frames of
-//! version 2.0 have no numbers. So an attacker can repeat frames of a *live* hub of version 2.0. The same is possible
-//! between two such hubs.
+//! version 2.0 have no numbers. So an attacker can repeat frames of a *live* hub of version 2.0. This attack is also
+//! possible between two hubs of version 2.0.
 
 use proto::envelope::{EnvelopeKind, RouteHeader, Routed};
 use proto::{Envelope, HubId, HubIncarnation, PeerId};

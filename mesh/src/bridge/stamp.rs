@@ -1,4 +1,4 @@
-//! The stamp at the front of a frame's payload. It shows the receiver whether the frame is fresh.
+//! The stamp at the front of a frame's payload. The stamp shows the receiver whether the frame is fresh.
 
 use super::frame::{HEADER, STAMP};
 

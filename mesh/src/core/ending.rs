@@ -81,7 +81,7 @@ impl Core {
         }
     }
 
-    /// Removes a link. Its task closes the socket.
+    /// Removes a link. The task of the link closes the socket.
     pub(super) fn remove(&mut self, id: LinkId, now: Now) {
         self.down(id);
         let Some(link) = self.links.remove(&id) else { return };

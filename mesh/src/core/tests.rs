@@ -557,7 +557,7 @@ fn a_new_bridge_starts_with_an_empty_queue() {
     assert!(matches!(kept[..], [RelayInput::Saturated { transport: Transport::Link(_) }]));
 }
 
-/// Requests for snapshots of an unknown hub. Each is answered with one envelope.
+/// Requests for snapshots of an unknown hub. The core answers each request with one envelope.
 fn requests(count: usize) -> Vec<u8> {
     let mut message = Vec::new();
     for _ in 0..count {

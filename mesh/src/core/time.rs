@@ -48,7 +48,7 @@ impl Core {
         was_stopped(self.last_tick, now.at)
     }
 
-    /// Whether timeouts may be checked. They must wait while letters cannot be posted, or while received data is
+    /// Whether timeouts may be checked. Timeouts must wait while letters cannot be posted, or while received data is
     /// unread.
     fn may_judge(&self, now: Now) -> bool {
         now.at >= self.judge_from && !self.has_thawed(now) && !self.outboxes.is_stalled()

@@ -20,7 +20,7 @@ const PART: u64 = u64::MAX;
 const OPEN: u8 = 0;
 const DOWN: u8 = 1;
 
-/// The trace of a link. It begins with the dial, or with the accepted socket.
+/// The trace of a link. The trace begins with the dial, or with the accepted socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LinkTrace {
     pub(crate) trace: TraceId,

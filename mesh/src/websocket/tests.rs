@@ -71,8 +71,8 @@ fn swallows() -> (SocketAddr, Vec<Socket>) {
     }
 }
 
-/// A server that answers every request with `answer`, and counts its requests. It runs until the test ends, even if the
-/// handle is dropped.
+/// A server that answers every request with `answer`, and counts its requests. The server runs until the test ends,
+/// even if the handle is dropped.
 fn server(answer: impl Fn(&mut StdStream, &str) + Send + 'static) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

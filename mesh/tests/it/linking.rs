@@ -54,7 +54,7 @@ async fn hubs_that_dial_each_other_settle_on_one_link() {
 
 #[tokio::test]
 async fn the_link_dialed_by_the_smaller_id_is_kept() {
-    // The hub under test has id 5. It and hub 9 dial each other. Then it and hub 1 dial each other.
+    // The hub under test has id 5. Hub 5 and hub 9 dial each other. Then hub 5 and hub 1 dial each other.
     for (other, dialed_stays) in [(9, true), (1, false)] {
         let door = door();
         let mut hub = hub(5, &[url(&door)]);

@@ -13,7 +13,7 @@ pub const MAX_OPEN_SPANS: usize = 4_096;
 /// Maximum number of spans that wait for the collector. Further spans are dropped and counted
 /// (`peerpigeon_trace_spans_total`).
 ///
-/// The collector gets them every [`TRACE_INTERVAL`]. A span takes about 700 B: 4,096 x 700 B = 2.9 MB. If a collector
+/// The collector gets spans every [`TRACE_INTERVAL`]. A span takes about 700 B: 4,096 x 700 B = 2.9 MB. If a collector
 /// does not answer, the hub keeps a full queue and one batch.
 pub const TRACE_QUEUE: usize = 4_096;
 
@@ -33,7 +33,8 @@ pub const TRACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum length of the collector's answer in bytes. The answer names the number of refused spans and a reason.
 pub const TRACE_ANSWER_BYTES: usize = 16 * 1024;
 
-/// Pause after the collector was unreachable or asked for a pause. It doubles up to [`TRACE_LONGEST_PAUSE`].
+/// Pause after the collector was unreachable or asked for a pause. After each further failure, the pause doubles, up to
+/// [`TRACE_LONGEST_PAUSE`].
 pub const TRACE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Longest pause between two attempts to send a batch, even if the collector asks for a longer one (`Retry-After`).

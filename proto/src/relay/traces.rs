@@ -176,7 +176,8 @@ impl Relay {
         }
     }
 
-    /// A span of a signal that arrived from another hub. Its parent is the span of the neighbour that sent it.
+    /// A span of a signal that arrived from another hub. The parent of the span is the span of the neighbour that sent
+    /// the signal.
     fn received_span(&self, trace: TraceId, via: Hop, route: &RouteHeader, signal: &SignalEnvelope) -> Span {
         let before = if route.hops == 0 { Some(route.from) } else { self.outer_neighbour(via) };
         let parent = trace.span(before.unwrap_or(route.from), route.hops);

@@ -188,8 +188,8 @@ pub(super) fn answer(
             peer.map(|newcomer| Guest::Peer(Newcomer { names_protocol, ..newcomer }))
         }
     });
-    // A draining hub refuses new peers, because it would soon have to send them away. It keeps its links, and accepts
-    // new ones.
+    // A draining hub refuses new peers, because it would soon have to send them away. The hub keeps its links, and
+    // accepts new links.
     let checked = checked.and_then(|guest| match guest {
         Guest::Peer(_) if is_draining => Err(door.draining()),
         Guest::Hub { .. } | Guest::Peer(_) | Guest::Refused(..) => Ok(guest),

@@ -60,7 +60,8 @@ pub(super) struct Admitted {
     pub(super) own_proof: Option<String>,
 }
 
-/// Groups of readers of pages. Each has rate limits of its own, so that none can use up the share of another.
+/// Groups of readers of pages. Each group has rate limits of its own, so that no group can use up the share of another
+/// group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Readers {
     /// Everybody at PORT.
@@ -305,7 +306,7 @@ impl Door {
         }
         let mut own_proof = None;
         let mut auth = LinkAuth::Address;
-        // A Go hub has no token. Its address has already been checked.
+        // A Go hub has no token. The address of the Go hub has already been checked.
         if offer != Offer::Nothing {
             match &links.admission {
                 Admission::Closed => {

@@ -116,8 +116,8 @@ impl Drop for RedisServer {
     }
 }
 
-/// A free port. The port 10,000 above it, which a cluster uses for its own traffic, is free, too. Both are below the
-/// range that the kernel uses for clients, so that no client takes them while the server is down.
+/// A free port. The port 10,000 above it, which a cluster uses for its own traffic, is free, too. Both ports are below
+/// the range that the kernel uses for clients, so that no client takes these ports while the server is down.
 fn free_port() -> u16 {
     let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     loop {
