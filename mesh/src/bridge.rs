@@ -1,9 +1,9 @@
 //! The Redis bridge: pub/sub as an additional transport to all hubs.
 //!
 //! Each hub subscribes to two channels of Redis: `<namespace>:mesh.1:presence` for everyone and
-//! `<namespace>:mesh.1:hub:<id>` for itself. Pub/sub stores nothing. Messages published while a hub is not connected,
-//! or while a queue is full, are lost, and the digests in heartbeats repair presence. So the bridge stores nothing
-//! while Redis is unreachable, and nothing waits for Redis.
+//! `<namespace>:mesh.1:hub:<id>` for itself. Pub/sub stores nothing. A hub loses messages that are published while it
+//! is not connected, or while a queue is full. The digests in heartbeats then repair presence. So the bridge keeps no
+//! envelopes while Redis is unreachable, and no other part of the hub waits for Redis.
 //!
 //! The bridge is up while the frames that it publishes to its two channels come back. When these frames stop, the
 //! bridge sends `Down`, and reconnects without a limit on attempts. When frames come back again, the bridge sends `Up`.
@@ -51,7 +51,7 @@ pub const REDIS_CLUSTER_ACL: &str = "resetchannels &<namespace>:* -@all +hello +
 /// The settings of the bridge.
 #[derive(Clone)]
 pub struct BridgeConfig {
-    /// `redis[s]://[user][:password]@host[:port][/db]`, or, for a Redis Cluster with sharded pub/sub,
+    /// `redis[s]://[user][:password]@host[:port][/db]`. For a Redis Cluster with sharded pub/sub:
     /// `redis[s]+cluster://[user][:password]@host[:port],host[:port]..`, with at least one of its nodes. `rediss` is
     /// TLS. Special characters of a password are percent-encoded.
     pub url: String,

@@ -27,7 +27,7 @@ pub struct MeshConfig {
     /// Whether this hub dials without a token and without a certificate (MESH_INSECURE).
     pub is_open: bool,
     /// BOOTSTRAP_HUBS: `ws://` or `wss://` URLs of hubs that are always dialed. Together with other targets, at most
-    /// [`MAX_DIALS`](proto::limits::MAX_DIALS) hubs are dialed, and further ones are ignored.
+    /// [`MAX_DIALS`](proto::limits::MAX_DIALS) hubs are dialed. Further URLs are ignored.
     pub bootstrap: Vec<Uri>,
     /// MESH_DNS: a name and a port. The name is resolved once per [`DNS_INTERVAL`](proto::limits::DNS_INTERVAL), and
     /// each of its addresses is dialed.

@@ -1,8 +1,8 @@
 //! The state of the mesh, and all its events. The core never waits.
 //!
-//! [`inbound`] processes received data, [`hello`] the start of links, [`outbound`] their output, [`ending`] their end;
-//! [`post`] queues letters for shards, [`dials`] selects the hubs to dial, and [`time`] processes timeouts. This file
-//! drives the relay.
+//! This file drives the relay. [`dials`] selects the hubs to dial, and [`hello`] starts links. [`inbound`] processes
+//! received data, and [`outbound`] queues and writes the output. [`ending`] ends links. [`post`] queues letters for
+//! shards, and [`time`] processes timeouts.
 
 mod dials;
 mod ending;

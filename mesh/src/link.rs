@@ -65,8 +65,8 @@ pub(crate) struct Link {
     pub(crate) deaf: bool,
     pub(crate) queue: LinkQueue,
     pub(crate) reader: FrameReader,
-    /// Whether the reader has received bytes that were not processed: those that arrived with the upgrade, or those for
-    /// which the last turn had no time.
+    /// Whether the reader has unprocessed bytes: bytes that arrived with the upgrade, or bytes for which the last turn
+    /// had no time.
     pub(crate) replay: bool,
     /// The remaining bytes of the message that the last turn did not finish. These bytes precede the bytes in the
     /// reader.

@@ -134,8 +134,8 @@ impl LinkQueue {
     }
 }
 
-/// A random mask. The system has random numbers, because without them the process would not have started: it would have
-/// neither ids nor keys.
+/// A random mask. The system has random numbers: without them, the process would have no ids and no keys, and would not
+/// have started.
 fn mask() -> [u8; 4] {
     getrandom::u32().unwrap_or_default().to_ne_bytes()
 }

@@ -69,8 +69,8 @@ pub(crate) struct Race {
     began: Duration,
 }
 
-/// Minimum time between the starts of two attempts while there is no room for more, so that the oldest attempt is not
-/// given up too early.
+/// Minimum time between the starts of two attempts while there is no room for more. A new attempt then ends the oldest
+/// one, which must not end too early.
 const OLDEST: Duration = CONNECT_STAGGER.saturating_mul(MAX_CONNECT_ATTEMPTS as u32);
 
 /// The result of [`Race::start`].

@@ -140,8 +140,8 @@ impl ConnectError {
     }
 }
 
-/// An extension of requests for links: how the hub proves that it knows MESH_TOKEN after the other side has answered as
-/// only PeerPigeon 2 hubs do ([`TOKEN_WANTED`]).
+/// An extension of requests for links: how the hub proves that it knows MESH_TOKEN. It does so only after the other
+/// side has answered as only PeerPigeon 2 hubs do ([`TOKEN_WANTED`]).
 ///
 /// The first request has no credentials. The second request follows on the same connection, and answers the other
 /// side's challenge. Hubs of version 2.0.0 send no challenge. Such a hub receives the token itself if
@@ -426,8 +426,8 @@ fn answered(login: &LinkLogin, challenges: &[String]) -> Result<Option<LinkCrede
 ///
 /// # Errors
 ///
-/// [`ConnectError::Unproven`] if the other side's proof is missing or wrong, and the other side has sent a challenge or
-/// [`LinkLogin::sends_bearer`] is false.
+/// [`ConnectError::Unproven`] if the other side has not proved that it knows the token. Only a hub that sent no
+/// challenge is accepted without a proof, and only if [`LinkLogin::sends_bearer`] is true.
 fn is_proven(
     login: Option<&LinkLogin>,
     credentials: Option<&LinkCredentials>,

@@ -1,8 +1,8 @@
 //! Traces: which signals, joins and links are traced, and what is recorded about them.
 //!
 //! A hub adds nothing to its envelopes for traces. All hubs on the way of a signal derive the same trace id from fields
-//! that the envelope has anyway, and so all of them make the same decision whether to trace the signal. Each hub
-//! derives the ids of its own spans, and of the previous hub's span, from the trace id.
+//! that the envelope has anyway. So all of them make the same decision whether to trace the signal. Each hub derives
+//! the ids of its own spans, and of the previous hub's span, from the trace id.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -84,8 +84,8 @@ pub fn network_digest(name: &str) -> u64 {
 /// The share of traces that are recorded. The default records none.
 ///
 /// The decision depends only on the trace id, as the OpenTelemetry specification of consistent probability sampling
-/// requires: a trace is recorded if the last 56 bits of its id are not below the threshold. So hubs with the same share
-/// record the same traces, and a hub with a greater share also records all traces of hubs with smaller shares.
+/// requires. A trace is recorded if the last 56 bits of its id are not below the threshold. So hubs with the same share
+/// record the same traces. A hub with a greater share also records all traces of hubs with smaller shares.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sampling {
     /// 2^56 records no trace, and 0 records all.

@@ -1,4 +1,4 @@
-//! Accepts the connections of one listener, and makes room for new ones.
+//! Accepts the connections of one listener, and makes room for new connections.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -56,7 +56,7 @@ impl Newcomers {
     }
 }
 
-/// Accepts connections until the listener closes, and then those that the kernel has already accepted.
+/// Accepts connections until the listener closes, and then connections that the kernel has already accepted.
 pub(crate) async fn accept(
     door: Rc<Door>,
     core: Rc<RefCell<Core>>,

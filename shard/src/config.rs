@@ -159,7 +159,7 @@ pub struct TlsDoor {
 }
 
 /// Maximum numbers of sockets of each kind of listener, on all shards together. At its maximum, a listener makes room
-/// for a new connection: it closes its oldest connection that is not a WebSocket, or lets another listener do so. If
+/// for a new connection. It closes its oldest connection that is not a WebSocket, or lets another listener do so. If
 /// all connections are WebSockets, the listener accepts one connection and then waits until a socket closes. Further
 /// connections wait in the kernel's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

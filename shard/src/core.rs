@@ -1,8 +1,8 @@
 //! The state of a shard, and all its events. The core never waits.
 //!
-//! [`inbound`] processes received data, and [`outbound`] the output; [`post`] queues letters for other shards and for
-//! the mesh; [`ending`] ends sessions, and [`time`] processes timeouts. This file begins sessions and drives the
-//! router.
+//! This file begins sessions and drives the router. [`inbound`] processes received data, and [`outbound`] queues and
+//! writes the output. [`ending`] ends sessions. [`post`] queues letters for other shards and for the mesh, and [`time`]
+//! processes timeouts.
 
 mod ending;
 mod inbound;
@@ -101,8 +101,8 @@ pub(crate) struct Core {
     dirty: usize,
     /// Bytes queued for these sessions.
     dirty_bytes: usize,
-    /// Whether so much is queued that sessions whose turns cause much output are hardly read: one turn of one of them
-    /// in [`HELD_ROUNDS`](proto::limits::HELD_ROUNDS) rounds.
+    /// Whether too much output is queued. Sessions whose turns cause much output then have only one turn in
+    /// [`HELD_ROUNDS`](proto::limits::HELD_ROUNDS) rounds, all together.
     behind: bool,
     /// The output that letters cause.
     mail: Loudness,
@@ -325,8 +325,8 @@ impl Core {
         ShardReading { router, io: self.stats.clone() }
     }
 
-    /// The session with this handle. `None` if it has ended: tasks, lists, the timer wheel and the router's outputs
-    /// keep handles of ended sessions for a while. Callers then do nothing.
+    /// The session with this handle. `None` if the session has ended. Tasks, lists, the timer wheel and the router's
+    /// outputs keep handles of ended sessions for a while. Callers then do nothing.
     pub(crate) fn session_mut(&mut self, id: SessionId) -> Option<&mut SocketSession> {
         let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
         slot.session.as_deref_mut()

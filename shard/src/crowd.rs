@@ -74,8 +74,9 @@ pub struct AddressLimits {
 ///
 /// The table has a fixed size. An address has two rows in it, found by a keyed hash, and each row counts all addresses
 /// that share it. An address is refused only if both of its rows are above a limit. An address is refused by mistake
-/// only if it shares both of its rows with other addresses at their limit. With `n` such addresses, this happens to one
-/// in ([`ADDRESS_ROWS`] / 2n)^2 others. Shards that admit at the same moment can exceed a limit by one each.
+/// only if it shares both of its rows with other addresses at their limit. With `n` addresses at their limit, one in
+/// ([`ADDRESS_ROWS`] / 2n)^2 other addresses is refused by mistake. Shards that admit at the same moment can exceed a
+/// limit by one each.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     limits: AddressLimits,

@@ -8,7 +8,7 @@
 //! without waiting, one time per round. A session with expensive turns is read without waiting only while the round has
 //! budget and no session with an earlier end waits. Otherwise it enters a line, ordered by the virtual time at which
 //! its turn is expected to end. Each round calls sessions from this line. So a quiet session waits for at most one
-//! round, however many others flood the shard, and a flood without competitors has the whole core.
+//! round, even if many sessions flood the shard. A flood without competitors has the whole core.
 //!
 //! Sessions whose turns cause much output have a separate line of this kind. While too much output is queued, at most
 //! one of them is called in [`HELD_ROUNDS`] rounds. The other sessions are still called then, because their turns add

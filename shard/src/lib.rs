@@ -2,9 +2,9 @@
 //!
 //! # What this crate will never do
 //!
-//! A shard never talks to another hub: letters go to other shards and to the mesh, and another hub's socket leaves the
-//! shard as a [`LinkHandOff`]. A shard never decides what a peer receives: the router does. A letter between shards is
-//! never dropped, and every session ends with a [`CloseReason`](proto::CloseReason).
+//! A shard never talks to another hub. Its letters go to other shards and to the mesh, and another hub's socket leaves
+//! the shard as a [`LinkHandOff`]. A shard never decides what a peer receives: the router does. A letter between shards
+//! is never dropped, and every session ends with a [`CloseReason`](proto::CloseReason).
 
 mod accept;
 mod clock;

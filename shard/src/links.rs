@@ -87,13 +87,13 @@ pub(crate) enum LinkCheck {
     Accepted(Option<String>),
     /// The hub wants to prove that it knows the token.
     Asked,
-    /// The hub has sent neither a proof nor the token.
+    /// The hub has sent no proof and no token.
     NoToken,
     /// The hub has sent the token itself, which MESH_AUTH=challenge forbids.
     Bearer,
     /// The hub's proof was not made with one of the tokens, or not for the hub's id.
     WrongProof,
-    /// The hub's proof is valid, but for a challenge that has expired, was answered before, or is of another process.
+    /// The hub's proof is right, but its challenge has expired, was answered before, or is of another process.
     Stale,
 }
 

@@ -49,7 +49,7 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // `::` means every address of both families, whatever the system's default.
+        // `::` means every address of both families, even if the system's default is different.
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
     socket.set_reuse_port(shared)?;

@@ -64,9 +64,9 @@ impl Proxies {
             && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
     }
 
-    /// Whether this address seems to belong to a proxy that the operator has not configured: the address is internal,
-    /// and the request names a client. Before hubs had limits per address, a hub behind a proxy worked without
-    /// TRUSTED_PROXIES.
+    /// Whether this address seems to belong to a proxy that the operator has not configured. Signs are an internal
+    /// address and a request that names a client. Before hubs had limits per address, a hub behind a proxy worked
+    /// without TRUSTED_PROXIES.
     pub(crate) fn seem_to_miss(&self, hop: IpAddr, headers: &HeaderMap) -> bool {
         self.ranges.is_empty()
             && (headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED))
@@ -218,7 +218,8 @@ mod tests {
             ("10.0.0.1", &[], "10.0.0.1"),
             ("[::ffff:10.0.0.1]", &[(XFF, "203.0.113.9")], "203.0.113.9"),
             ("10.0.0.1", &[(XFF, "203.0.113.9")], "203.0.113.9"),
-            // The client's own entries come before those that the proxy appends, in the same line or in an earlier one.
+            // The client's own entries come before the entries that the proxy appends, in the same line or in an
+            // earlier line.
             ("10.0.0.1", &[(XFF, "1.2.3.4, 10.9.9.9, 203.0.113.9, 10.0.0.2")], "203.0.113.9"),
             ("10.0.0.1", &[(XFF, "1.2.3.4"), (XFF, "203.0.113.9"), (XFF, "10.0.0.2")], "203.0.113.9"),
             ("10.0.0.1", &[(XFF, "10.0.0.3,10.0.0.2")], "10.0.0.3"),

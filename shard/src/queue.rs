@@ -215,7 +215,7 @@ impl SendQueue {
         }
     }
 
-    /// Queues a ping ahead of the messages, unless one is queued already.
+    /// Queues a ping ahead of the messages, if no ping is queued yet.
     pub(crate) fn push_ping(&mut self) {
         if !self.lane.has_ping() {
             ws::put_ping(&mut self.lane.bytes, &[]);

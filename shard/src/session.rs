@@ -78,8 +78,8 @@ impl Seat {
         seat
     }
 
-    /// Keeps two things until the seat is dropped: the socket's permit from its listener's share of files, and its
-    /// place among the connections of its address.
+    /// Keeps the socket's permit from its listener's share of files, and the socket's place among the connections of
+    /// its address, until the seat is dropped.
     pub(crate) fn holding(mut self, file: OwnedSemaphorePermit, place: Option<Place>) -> Self {
         self.held = Some((file, place));
         self

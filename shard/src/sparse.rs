@@ -1,4 +1,4 @@
-//! Rate-limited logging: the first event is logged immediately, later ones at most every ten seconds.
+//! Rate-limited logging. The first event is logged immediately, and later events at most every ten seconds.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

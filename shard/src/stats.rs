@@ -67,7 +67,7 @@ pub enum HandshakeFailure {
     /// The shard has reached CONNECT_RATE (503).
     Busy,
     /// The hub is full, and so many connections arrive that this one is refused before its request is read (503). At
-    /// lower rates, such connections become WebSockets that are closed with `max connections`.
+    /// lower rates, connections to a full hub become WebSockets that are closed with `max connections`.
     Full,
     /// An operator drains the hub (503).
     Draining,

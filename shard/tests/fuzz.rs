@@ -40,7 +40,7 @@ const PARTS: [&[u8]; 12] = [
 ];
 
 proptest! {
-    // Each run has other inputs. A failure prints the shortest one that fails.
+    // Each run has other inputs. A failure prints the shortest input that fails.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]

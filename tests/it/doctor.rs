@@ -34,7 +34,7 @@ impl Said {
         of_grade.map(shown).collect()
     }
 
-    /// Asserts that the doctor found neither problems nor warnings.
+    /// Asserts that the doctor found no problems and no warnings.
     fn is_well(&self) {
         assert_eq!((self.found("problem"), self.found("warning")), (vec![], vec![]), "{:#}", self.report);
         let slow = self.report["warnings"] != 0;

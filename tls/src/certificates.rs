@@ -404,7 +404,7 @@ fn link_config(authorities: &ClientAuthorities, current: &Arc<Current>) -> io::R
         .with_cert_resolver(Arc::clone(current) as Arc<dyn ResolvesServerCert>);
     config.alpn_protocols = vec![HTTP.to_vec()];
     // A resumed session would contain a certificate that nobody has verified since: it may have expired, or its
-    // authority may have been removed. So these connections neither issue nor accept tickets.
+    // authority may have been removed. So these connections issue no tickets and accept none.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))

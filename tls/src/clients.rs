@@ -1,4 +1,4 @@
-//! Client certificates: the one that a hub presents, and the authorities whose certificates a hub accepts.
+//! Client certificates: the certificate that a hub presents, and the authorities whose certificates a hub accepts.
 
 use std::fmt;
 use std::path::Path;

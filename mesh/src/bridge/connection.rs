@@ -1,7 +1,7 @@
 //! One connection to Redis, used for both directions.
 //!
-//! The bridge reconnects when the connection ends. The library's connection manager is not used: it gives up after some
-//! attempts, and it does not report when a subscription is restored.
+//! The bridge reconnects when the connection ends. The library has a connection manager, which the bridge does not use:
+//! the manager gives up after some attempts, and does not report a restored subscription.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ pub(super) enum Connection {
 
 /// Why the server cannot be a bridge; `None` if it can.
 ///
-/// A message published at a replica reaches neither its master nor other replicas, but a message published at the
-/// master reaches the replica. So a hub at a replica could receive messages but not send any.
+/// A message published at the master reaches its replicas. A message published at a replica reaches no other server. So
+/// a hub at a replica could receive messages but not send any.
 fn unfit(hello: &Value) -> Option<&'static str> {
     let Value::Map(fields) = hello else { return None };
     let field = |name: &str| {
@@ -36,7 +36,7 @@ fn unfit(hello: &Value) -> Option<&'static str> {
             "this is a Redis Sentinel, which forwards no messages: set REDIS_URL to an address that leads to the \
              master",
         ),
-        // Nodes of a cluster forward PUBLISH to all others, whatever their role is.
+        // Masters and replicas of a cluster forward PUBLISH to all other nodes.
         ("cluster", _) => None,
         (_, "replica" | "slave") => Some(
             "this Redis is a replica, and messages published on it do not reach the master: set REDIS_URL to an \

@@ -1,8 +1,8 @@
 //! A published frame consists of: `magic and version, sender, HMAC-SHA256, payload`.
 //!
-//! Everyone who may publish to Redis could act as any hub, so the payload is authenticated together with its sender and
-//! its channel: a frame is invalid on any other channel. The payload is a stamp followed by envelopes. The stamp
-//! identifies frames that are published again (see [`fresh`](super::fresh)).
+//! Everyone who may publish to Redis could act as any hub. Therefore the HMAC authenticates the payload together with
+//! its sender and its channel. A frame is invalid on any other channel. The payload is a stamp followed by envelopes.
+//! The stamp identifies frames that are published again (see [`fresh`](super::fresh)).
 
 use hmac::{Hmac, Mac};
 use proto::{HubId, PeerId};

@@ -1,23 +1,24 @@
 //! Decides which frames are fresh: frames of a live hub, as opposed to recorded frames that are published again.
 //!
-//! The tag of a frame proves which mesh made it, but not when. An attacker who can write to Redis, without knowing
-//! MESH_TOKEN, could record frames and publish them later, so that an ended hub would seem alive. Clocks do not help,
+//! The tag of a frame proves which mesh made it, but not when. An attacker who can write to Redis but does not know
+//! MESH_TOKEN could record frames and publish them later. An ended hub would then seem alive. Clocks do not help,
 //! because the clocks of hubs differ. So each hub challenges the others:
 //!
-//! * Each frame begins with a [`Stamp`]: the session (a random number for each connection to Redis), the frame's number
-//!   in that session, and a challenge (a random number that changes every [`BRIDGE_CHALLENGE`]).
+//! * Each frame begins with a [`Stamp`]: the session, the frame's number in that session, and a challenge. A session is
+//!   a random number for each connection to Redis. A challenge is a random number that changes every
+//!   [`BRIDGE_CHALLENGE`].
 //! * A frame for one hub also echoes the challenge last received from that hub. A hub that receives a new challenge
 //!   answers at once, with an empty frame if it has nothing else to send.
-//! * Frames of a session are accepted while that session has answered one of the last [`BRIDGE_CHALLENGES`] challenges,
-//!   and each channel's frames only in ascending order. The first accepted frame of a session is its first answer. A
-//!   hub that has reconnected has two sessions for a while. Two sessions that continue to answer are two hubs with one
-//!   id.
+//! * Frames of a session are accepted while that session has answered one of the last [`BRIDGE_CHALLENGES`] challenges.
+//!   Frames of each channel are accepted only in ascending order. The first accepted frame of a session is its first
+//!   answer. A hub that has reconnected has two sessions for a while. Two sessions that continue to answer are two hubs
+//!   with one id.
 //!
 //! An answer cannot be older than its challenge, so a recorded frame is useless. A hub that received the original frame
 //! rejects the recorded one, because its number is too low. Any other hub rejects it, because its session has not
-//! answered a challenge. An attacker who delays frames, such as Redis itself, can make an ended hub seem alive for no
-//! longer than the age of the oldest accepted challenge. An answer also shows that the other hub receives this one, so
-//! frames are accepted only if hubs receive each other: see [`Fresh::one_way`].
+//! answered a challenge. An attacker who delays frames, such as Redis itself, can make an ended hub seem alive. This
+//! works at most as long as the oldest challenge is accepted. An answer also shows that the other hub receives frames
+//! of this hub. So frames are accepted only if both hubs receive each other's frames: see [`Fresh::one_way`].
 //!
 //! Age is counted in this hub's own challenges, not in time. A stopped process draws no challenges, so it
 //! accepts the frames that arrived in its socket meanwhile.
@@ -178,8 +179,8 @@ impl Fresh {
     /// are accepted from now on.
     pub(super) fn answered(&mut self, hub: HubId, question: &Question) -> bool {
         let round = self.round;
-        // Hubs that send stamps also answer such questions. The answers of these hubs do not count, because frames of
-        // theirs without a stamp may be recorded ones.
+        // Hubs that send stamps also answer these questions. Their answers do not count, because a frame without a
+        // stamp from such a hub may be a recorded frame.
         let known = self.hubs.get_mut(&hub).filter(|known| !known.is_fresh(round));
         known.is_some_and(|known| known.answers(question, round))
     }
@@ -205,8 +206,8 @@ impl Fresh {
         self.hubs.retain(|_, known| is_recent(Some(known.heard), round));
     }
 
-    /// Hubs whose frames arrive but that have not answered for two challenges: they do not receive this hub's frames,
-    /// or somebody publishes their recorded frames.
+    /// Hubs whose frames arrive but that have not answered for two challenges. Either these hubs do not receive this
+    /// hub's frames, or somebody publishes their recorded frames.
     pub(super) fn one_way(&self) -> impl Iterator<Item = HubId> + '_ {
         let is_one_way = |(first, last)| first + 2 <= self.round && last + 2 > self.round;
         self.hubs.iter().filter(move |(_, known)| known.unanswered.is_some_and(is_one_way)).map(|(&hub, _)| hub)
@@ -255,7 +256,7 @@ impl Known {
         if self.sessions.len() >= BRIDGE_SESSIONS {
             return;
         }
-        // Earlier frames of the session may be recorded ones.
+        // Earlier frames of the session may have been recorded.
         let last = [stamp.number.saturating_sub(1); CHANNELS];
         self.sessions.push(SenderSession { session: stamp.session, since: round, answered: echoed, last });
         judgment.met = true;
@@ -272,7 +273,7 @@ impl Known {
         }
         judgment.taken = self.is_plain_fresh(round);
         // The hub is asked once per challenge. While its frames are rejected, each of them causes a question, up to a
-        // bound, because the hub cannot answer before it has discovered this hub.
+        // bound. A single question could be lost, because the hub cannot answer before it has discovered this hub.
         let is_due = self.asked != Some(round) && self.plain != Some(round);
         let is_urgent = !judgment.taken && self.spare_answers > 0;
         if (is_due || is_urgent)

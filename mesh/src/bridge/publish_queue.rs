@@ -63,8 +63,8 @@ impl PublishQueue {
     /// Sends the next envelope for all hubs after the queued frames for single hubs.
     ///
     /// Ends the open frame for all hubs, if there is one. Channels send one frame each in turn, so the next frame for
-    /// all follows the first queued frame of each hub. In a cluster, channels are at different nodes, so there is no
-    /// such order.
+    /// all follows the first queued frame of each hub. In a cluster, channels are at different nodes, so frames of
+    /// different channels have no order.
     pub(super) fn fence(&mut self) {
         if std::mem::take(&mut self.unfenced)
             && let Some(lane) = self.lanes.get_mut(&None)

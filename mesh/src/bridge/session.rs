@@ -343,7 +343,7 @@ impl RedisSession {
         let sealed: Vec<(Arc<str>, Vec<u8>)> = frames.into_iter().map(seal).collect();
         let frames = sealed.len();
         let connection = self.connection.clone();
-        // Frames keep their order: tasks of this runtime start in the order in which they are spawned, and a pipeline
+        // Frames keep their order. Tasks of this runtime start in the order in which they are spawned. A pipeline
         // enters the connection's queue (of 50) when its task starts.
         self.publishing.spawn_local(async move {
             let result = Box::pin(connection.publish(sealed)).await;

@@ -152,7 +152,7 @@ pub(crate) struct Known {
 #[derive(Debug, Default)]
 pub(crate) struct Targets {
     targets: BTreeMap<TargetId, Target>,
-    /// Targets of Go hubs, whatever their source.
+    /// Targets of Go hubs, from any source.
     legacy: BTreeSet<TargetId>,
     known: Known,
     /// Maximum number of dials in progress.
@@ -367,7 +367,7 @@ impl Targets {
     }
 
     /// Records that the last link in use to a hub has ended, whichever side dialed it. The hub is dialed soon at every
-    /// known address, whatever the results of earlier dials. `dialed` is the target of the lost link, which has its own
+    /// known address, even if earlier dials have failed. `dialed` is the target of the lost link, which has its own
     /// pause.
     pub(crate) fn lost(&mut self, hub: HubId, dialed: Option<&TargetId>, now: Now, chance: u32) {
         self.known.linked.remove(&hub);

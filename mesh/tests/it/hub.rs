@@ -126,7 +126,7 @@ impl Hub {
 
     /// Waits until the state of the mesh satisfies the condition.
     pub(crate) async fn until(&mut self, what: &str, is: impl Fn(&MeshReading) -> bool) -> Arc<MeshReading> {
-        // The initial value comes before the first one that the mesh publishes.
+        // The initial value does not count, because the mesh has not published it.
         let seen = |reading: &Arc<MeshReading>| reading.busy_micros > 0 && is(reading);
         let found = tokio::time::timeout(DEADLINE, self.readings.wait_for(seen));
         let found = found.await.map(|reading| Arc::clone(&reading.unwrap()));

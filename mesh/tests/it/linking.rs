@@ -38,7 +38,7 @@ async fn hubs_that_dial_each_other_settle_on_one_link() {
     let mut b = Hub::start(door_b, config(2, &[url_a]));
     let mut a = Hub::start(door_a, config(1, &[url_b]));
     a.until_linked_to(&[2]).await;
-    // Long after both have dialed, one link is left, and neither hub dials again.
+    // Long after both hubs have dialed, one link is left, and no hub dials again.
     for (hub, other) in [(&mut a, 2), (&mut b, 1)] {
         let settled = |reading: &mesh::MeshReading| {
             reading.links.len() == 1 && reading.links[0].rtt.is_some() && reading.dials[0].connected
@@ -179,7 +179,7 @@ async fn the_hubs_own_address_behind_a_balancer_is_dialed_again() {
     let balancer = door();
     let (own_address, balanced) = (own.local_addr().unwrap(), url(&balancer));
     let mut other = hub(2, &[]);
-    // The first connection goes to the hub itself, the others to the other hub.
+    // The first connection goes to the hub itself, and later connections go to the other hub.
     let to = [own_address, other.address];
     std::thread::spawn(move || {
         for (n, stream) in balancer.incoming().enumerate() {

@@ -21,8 +21,8 @@ pub(crate) struct Asked {
     pub(crate) leftover: Bytes,
 }
 
-/// Reads the head of a request, lets a dialing hub prove that it knows the token, and answers with 101, with the
-/// subprotocol if it was requested.
+/// Reads the head of a request, and lets a dialing hub prove that it knows the token. Then answers with 101, and with
+/// the subprotocol if it was requested.
 pub(crate) fn answer(stream: &TcpStream) -> Option<Asked> {
     answer_as(stream, true)
 }

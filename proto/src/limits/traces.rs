@@ -17,8 +17,9 @@ pub const MAX_OPEN_SPANS: usize = 4_096;
 /// does not answer, the hub keeps a full queue and one batch.
 pub const TRACE_QUEUE: usize = 4_096;
 
-/// Maximum number of spans in a request to the collector. A span of a signal has about 600 B in such a request, and
-/// the longest span of a link 2 KB: 512 x 2 KB = 1 MB, and collectors accept several megabytes.
+/// Maximum number of spans in a request to the collector. A span of a signal takes about 600 B in a request, and the
+/// longest span of a link takes 2 KB. So a request has at most 512 x 2 KB = 1 MB, and collectors accept several
+/// megabytes.
 pub const TRACE_BATCH: usize = 512;
 
 /// Maximum length of a text in a span, in bytes: a URL, an address or an error. Longer texts are cut.

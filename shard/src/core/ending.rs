@@ -80,8 +80,8 @@ impl Core {
         self.stats.closes[reason as usize] += 1;
     }
 
-    /// Closes the socket of a session whose queue is empty: both halves if the client has finished too, otherwise only
-    /// the sending half.
+    /// Closes the socket of a session whose queue is empty. If the client has finished, too, both halves are closed,
+    /// otherwise only the sending half.
     pub(super) fn finish_if_written(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id).filter(|s| s.phase == SessionPhase::Closing && s.has_written_all())
         else {

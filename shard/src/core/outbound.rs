@@ -106,7 +106,7 @@ impl Core {
         }
     }
 
-    /// Queues a close frame, however full the queue is.
+    /// Queues a close frame, even if the queue is full.
     pub(super) fn push_close(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
         if let Some(added) = self.append(id, write) {
             self.stats.queued_bytes += added as u64;

@@ -109,8 +109,8 @@ async fn an_open_session_gets_new_credentials_and_an_ended_session_does_not() {
         core.expire(now);
         issued.push(core.router.stats().turn_credentials);
     }
-    // Each of the two sessions got credentials with `connected`. The session that stays gets new ones after 300 s and
-    // 600 s.
+    // Each of the two sessions got credentials with `connected`. The session that stays gets new credentials after 300
+    // s and 600 s.
     assert_eq!(issued, [2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 4, 4]);
     assert_eq!(core.session_mut(staying).expect("open").phase, SessionPhase::Open);
 }

@@ -63,7 +63,7 @@ pub(super) struct Caller<'a> {
     pub(super) is_tls: bool,
     /// Whether the client has a verified client certificate.
     pub(super) is_certified: bool,
-    /// The connection's place among those of its address.
+    /// The connection's place among the connections of its address.
     pub(super) place: &'a Cell<Option<Place>>,
 }
 

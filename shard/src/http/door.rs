@@ -148,7 +148,7 @@ impl Door {
         }
     }
 
-    /// Counts a client that a trusted proxy has named, unless the client is a trusted proxy itself.
+    /// Counts a client that a trusted proxy has named. A client that is itself a trusted proxy is not counted.
     pub(super) fn enter(&self, client: SocketAddr) -> Result<Option<Place>, NoEntry> {
         let counted = (!self.config.proxies.trust(client.ip())).then_some(client.ip());
         counted.map(|client| self.gate.enter(client, Instant::now())).transpose()

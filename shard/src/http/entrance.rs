@@ -46,7 +46,7 @@ pub(crate) struct FilePool {
 }
 
 /// A request from one listener to the other listeners of its kind. A listener that waits for a file, and has no
-/// connection to drop itself, asks the others to drop one.
+/// connection to drop, asks the other listeners to drop a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     is_open: AtomicBool,

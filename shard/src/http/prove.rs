@@ -12,10 +12,11 @@ use proto::{PeerId, isolated};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// PEER_ID_PROOF, if it is not `off`: clients that send a key must prove that they own the key whose hash is their id.
+/// The settings of PEER_ID_PROOF, if it is not `off`. Clients that send a key must prove that they own the key whose
+/// hash is their id.
 #[derive(Clone, Debug)]
 pub struct IdProofs {
-    /// Whether clients without a key are refused, unless the `sub` of their token names the id.
+    /// Whether clients without a key are refused. Clients with a token whose `sub` names the id need no key.
     pub is_required: bool,
     /// PEER_ID_HOSTS: the names of this hub in the URLs of its clients. A proof for another host is refused.
     pub hosts: Vec<String>,

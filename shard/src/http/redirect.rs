@@ -9,8 +9,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use super::handshake;
 
 /// Redirects a request to the same path of the same host, at this port of https. Programs that do not follow redirects
-/// get a sentence. Requests with methods that send data get only the sentence: their data has been sent without
-/// protection, and should not be sent like this again.
+/// get a sentence. Requests with methods that send data get only the sentence. Their data was sent without protection,
+/// and a redirect would make the client send it again.
 pub(super) fn redirect<B>(request: &Request<B>, https_port: u16) -> Response<Full<Bytes>> {
     let scheme = if handshake::wants_websocket(request) { "wss" } else { "https" };
     let target = host(request).map(|host| match https_port {

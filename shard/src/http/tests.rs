@@ -352,7 +352,7 @@ fn the_oldest_handshake_makes_room_at_a_port_with_tls() {
             client.write_all(bytes).unwrap();
             client
         };
-        // A silent client, one that has sent half a hello, and one in the middle of its handshake.
+        // A silent client, a client that has sent half a hello, and a client in the middle of its handshake.
         let clients = [connect(&[]), connect(&hello()[..20]), connect(&hello())];
         let accepts = tokio::task::spawn_local(accepts);
         let [silent, half, waiting] = clients;

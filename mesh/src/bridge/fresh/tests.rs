@@ -258,7 +258,7 @@ fn frames_without_stamps_are_refused_once_a_hub_sends_stamps() {
     let judgment = b.receives(old, &frame);
     assert!(!judgment.taken);
     assert!(!b.receives(old, &reply).taken);
-    // The hub answers such questions over links, as every hub does.
+    // Like every hub, this hub answers the bridge's questions over links.
     b.fresh.tick();
     let question = b.receives(old, &frame).ask.unwrap();
     assert!(!b.fresh.answered(old, &question));

@@ -8,8 +8,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use redis::{Connection, FromRedisValue};
 
-/// Whether tests with Redis can run. The tests fail if redis-server is not installed, unless they are skipped
-/// explicitly.
+/// Whether tests with Redis can run. If redis-server is not installed, the tests fail, or are skipped with
+/// SKIP_REDIS_TESTS.
 pub(super) fn is_installed() -> bool {
     if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok() {
         return true;

@@ -131,7 +131,7 @@ fn frames_of_a_hub_that_receives_nothing_are_refused_until_it_receives() {
     });
 }
 
-/// A hub of version 2.0: its frames have no stamps, it ignores those of others, and it answers questions.
+/// A hub of version 2.0. Its frames have no stamps, it ignores the stamps of other hubs, and it answers questions.
 struct OldHub {
     id: HubId,
     redis: redis::Connection,

@@ -109,7 +109,7 @@ fn a_link_that_worked_resets_the_pause() {
     let pauses =
         [(1_000, 0), (2_000, 499), (3_000, 500), (4_000, 0)].map(|(ms, lived)| flap(&mut targets, &hub, ms, lived));
     assert_eq!(pauses, [200, 400, 200, 400]);
-    // A connection that never becomes ready does not count as a working link, however long it lasted.
+    // A connection that never becomes ready does not count as a working link, even if it lasted long.
     let mut never_ready = |ms| {
         targets.targets.get_mut(&hub).unwrap().next = Duration::ZERO;
         assert_eq!(due(&mut targets, ms).len(), 1);

@@ -97,8 +97,8 @@ fn turn(core: &mut Core, id: SessionId, bytes: usize) -> bool {
     true
 }
 
-/// The core charges each session for the cost of its turns: after a round's budget, a flood waits and a quiet session
-/// does not.
+/// The core charges each session for the cost of its turns. When the budget of a round is used up, a flood waits, and a
+/// quiet session does not wait.
 #[tokio::test]
 async fn a_flood_is_charged_for_the_output_that_it_causes() {
     use proto::limits::{BYTE_NANOS, ROUND_DEAR_NANOS, TURN_NANOS};
