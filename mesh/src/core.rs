@@ -200,7 +200,7 @@ impl Core {
         let NewLink { address, target, hub, legacy, auth, leftover, trace } = adopted;
         if self.links.len() >= MAX_LINKS || self.ending {
             self.stats.refused += 1;
-            warn!(%address, detail = "this hub has its maximum number of links", "link_refused");
+            warn!(%address, detail = "this hub has its maximum number of links, and closes this one", "link_refused");
             return None;
         }
         let now = self.now();
@@ -394,7 +394,8 @@ fn log(event: MeshEvent) {
         MeshEvent::HubLost(hub, peers) => warn!(%hub, peers, "hub_lost"),
         MeshEvent::HubLeft(hub, peers) => info!(%hub, peers, "hub_left"),
         MeshEvent::SameId => {
-            let detail = "another live hub has this HUB_ID; the one that started later takes a new id";
+            let detail = "another live hub has this HUB_ID, and the hub that started later takes a new id: leave \
+                          HUB_ID unset, or give each hub its own";
             warn!(detail, "hub_id_taken");
         }
         MeshEvent::IdGivenUp(before, hub) => {
@@ -408,7 +409,9 @@ fn log(event: MeshEvent) {
             warn!(%hub, detail, "hub_id_twice");
         }
         MeshEvent::LaterLife => {
-            info!(detail = "other hubs remember a start of this hub that is later than its clock", "hub_life_later");
+            let detail = "other hubs have seen a start of this hub that is later than its clock: set the clock of this \
+                          machine";
+            info!(detail, "hub_life_later");
         }
         MeshEvent::LinkSilent(hub) => {
             let detail = "nothing arrives on this open link; signals use another route if there is one";

@@ -106,8 +106,8 @@ impl fmt::Display for ConnectError {
             Self::Handshake(what) => write!(f, "the handshake failed: {what}"),
             Self::NoSubprotocol { .. } => f.write_str("the handshake failed: the subprotocol is missing"),
             Self::Asked => f.write_str(
-                "the hub asked for the token and the connection ended before it could be sent: let the proxy in front \
-                 of the hub keep the connection open after 401",
+                "the hub asked for the token, and the connection ended before the token was sent: let the proxy in \
+                 front of the hub keep the connection open after 401",
             ),
             Self::NoChallenge => f.write_str(
                 "the hub asked for MESH_TOKEN itself, which was not sent: update that hub, or set MESH_AUTH=both until \

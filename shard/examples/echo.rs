@@ -2,7 +2,7 @@
 //!
 //! `echo --port 0` prints its address and runs until it is stopped. With `--tls`, it speaks TLS with its own
 //! certificate.
-#![allow(clippy::print_stdout, reason = "the test that starts it reads the port from stdout")]
+#![allow(clippy::print_stdout, reason = "the test that starts this program reads the port from stdout")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -108,8 +108,8 @@ impl ClientAuthorities {
             facts.push(CertificateFacts::read(file, &certificate).map_err(wrong)?);
             if !is_authority(&certificate) {
                 return Err(wrong(
-                    "has a certificate that is not a CA: use the certificate of the CA that signs those \
-                                  of the hubs"
+                    "has a certificate that is not a CA: use the certificate of the CA that signs the \
+                     certificates of hubs"
                         .to_owned(),
                 ));
             }

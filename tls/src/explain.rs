@@ -120,7 +120,7 @@ pub fn explain_certificate(error: &CertificateError, presenter: Presenter) -> St
             "is not valid yet: set the clocks of both machines"
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "is for other names: use one of its names in the URL, or issue it for this name"
+            "is for other names: use one of these names in the URL, or issue the certificate for this name"
         }
         CertificateError::UnknownIssuer if is_server => {
             "is not signed by a known authority: let the server send all intermediate certificates, or add the \

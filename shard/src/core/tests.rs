@@ -380,7 +380,7 @@ async fn senders_share_a_queue_and_the_hub_has_a_reserved_part() {
     let queued = core.session_mut(target).expect("open").queued_bytes();
     assert!(taken[0] > 2 * MEBIBYTE && taken[0] < 4 * MEBIBYTE, "{taken:?}");
     assert!(taken.iter().all(|&bytes| bytes >= 14_000), "each sender finds room for two signals: {taken:?}");
-    assert!(queued < 12 * MEBIBYTE, "a quarter is reserved for the hub's own messages: {queued}");
+    assert!(queued < 12 * MEBIBYTE, "a quarter of the queue is reserved for the hub's own messages: {queued}");
     assert_eq!(core.session_mut(target).and_then(|s| s.reason), None);
     // An empty queue accepts a message longer than a sender's share.
     let (idle, _read, _client) = adopt(&mut core, 201).await;

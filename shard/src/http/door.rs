@@ -35,8 +35,8 @@ use crate::{Gauges, Pages};
 /// The refusal of a WebSocket at the operators' port.
 const ADMIN_ONLY: &str = "this port serves only pages for operators (ADMIN_PORT): connect WebSockets to PORT";
 
-const BEARER_REFUSED: &str = "unauthorized: this hub accepts proofs of MESH_TOKEN and not the token itself (MESH_AUTH=challenge): update the \
-     dialing hub";
+const BEARER_REFUSED: &str = "unauthorized: this hub accepts proofs of MESH_TOKEN and not the token itself \
+                              (MESH_AUTH=challenge): update the dialing hub";
 
 const WRONG_PROOF: &str = "unauthorized: the proof is of another MESH_TOKEN: set the same MESH_TOKEN on every hub";
 

@@ -43,8 +43,8 @@ impl NoTls {
     /// The failure of a client that speaks TLS at a port without TLS.
     pub(super) fn at_plain_port(port: u16) -> Self {
         let detail = format!(
-            "a client uses TLS at port {port}, which has none: set TLS_CERT, TLS_KEY and TLS_PORTS to add it, or use \
-             http:// and ws:// in the client"
+            "a client uses TLS at port {port}, which has no TLS: set TLS_CERT, TLS_KEY and TLS_PORTS to use TLS \
+             there, or use http:// and ws:// in the client"
         );
         Self::new(HandshakeFailure::TlsAtPlainPort, detail)
     }
@@ -72,8 +72,8 @@ impl Handshakes {
         Self { acceptor, turn: Semaphore::new(1), waiting: Cell::new(0) }
     }
 
-    /// Does the handshake with a client whose connection was accepted at `since`. Only hubs are asked for a certificate,
-    /// because browsers would ask their users to choose one.
+    /// Does the handshake with a client whose connection was accepted at `since`. Only hubs are asked for a
+    /// certificate, because browsers would ask their users to choose one.
     pub(super) async fn shake_hands(
         &self,
         entrance: Entrance,

@@ -95,7 +95,7 @@ impl TokenKey {
     pub fn all_of_pem(text: &str) -> Result<Vec<Self>, KeyProblem> {
         const END: &str = "-----END";
         if text.contains("PRIVATE KEY-----") {
-            return Err(KeyProblem("it is a private key: use the public one (`openssl pkey -pubout`)"));
+            return Err(KeyProblem("it is a private key: use the public key (`openssl pkey -pubout`)"));
         }
         let mut keys = Vec::new();
         let mut rest = text;
@@ -138,14 +138,14 @@ impl TokenKey {
             keys: Vec<serde_json::Value>,
         }
         if bytes.len() > MAX_JWKS_BYTES {
-            return Err(KeyProblem("the set is longer than 256 KiB: use one with fewer keys"));
+            return Err(KeyProblem("the set is longer than 256 KiB: use a set with fewer keys"));
         }
         let set: Set = serde_json::from_slice(bytes)
             .map_err(|_| KeyProblem("it is not a set of keys: use JSON with a list `keys` (RFC 7517)"))?;
         let usable = set.keys.into_iter().filter_map(|key| Self::of_jwk(&serde_json::from_value(key).ok()?));
         let keys: Vec<_> = usable.collect();
         match keys.len() {
-            0 => Err(KeyProblem("the set has no key of RS256, ES256 or EdDSA: use one of them")),
+            0 => Err(KeyProblem("the set has no key of RS256, ES256 or EdDSA: add a key of one of these algorithms")),
             n if n > MAX_TOKEN_KEYS => Err(KeyProblem("the set has too many keys: use 16 at most")),
             _ => Ok(keys),
         }
@@ -214,5 +214,7 @@ impl TokenKey {
     }
 }
 
-const UNUSABLE: KeyProblem =
-    KeyProblem("it is not a key of RS256 (2048 bits or more), ES256 (P-256) or EdDSA (Ed25519): use one of them");
+const UNUSABLE: KeyProblem = KeyProblem(
+    "it is not a key of RS256 (2048 bits or more), ES256 (P-256) or EdDSA (Ed25519): use a key of one of these \
+     algorithms",
+);
