@@ -234,7 +234,7 @@ fn resolve(targets: &mut Targets, hosts: &[u8]) {
 }
 
 #[test]
-fn the_dialed_addresses_follow_the_answers_of_dns() {
+fn addresses_come_and_go_with_dns() {
     let mut targets = targets(&[]);
     resolve(&mut targets, &[1, 2]);
     assert_eq!(due(&mut targets, 0), ["ws://10.0.0.1:80/", "ws://10.0.0.2:80/"]);
