@@ -347,7 +347,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fault", choices=FAULTS)
     parser.add_argument("--program", default=os.environ.get("HUB_BIN", "target/debug/peerpigeon"))
-    parser.add_argument("--port", type=int, default=random.randrange(9000, 30000, 10), help="hubs and proxies use the ports after this one")
+    parser.add_argument("--port", type=int, default=random.randrange(9000, 30000, 10),
+        help="hubs and proxies use the ports after this one")  # fmt: skip
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--check", action="store_true")
     asyncio.run(main(parser.parse_args()))
