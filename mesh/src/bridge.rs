@@ -150,7 +150,7 @@ pub(crate) enum BridgeEvent {
     },
 }
 
-/// The handle of the bridge. Dropping it ends the bridge.
+/// The handle of the bridge. Dropping the handle ends the bridge.
 pub(crate) struct Bridge {
     state: Rc<BridgeState>,
     _task: JoinSet<()>,
@@ -281,8 +281,8 @@ impl BridgeState {
         self.up.replace(false)
     }
 
-    /// Counts an error, and stores its text, cut to a [`bounded`] length. Returns whether it differs from the previous
-    /// one.
+    /// Counts an error, and stores its text, cut to a [`bounded`] length. Returns whether the text differs from the
+    /// previous error.
     fn failed(&self, times: u64, error: &str) -> bool {
         let mut view = self.view.borrow_mut();
         view.errors += times;

@@ -153,10 +153,10 @@ mod tests {
     #[test]
     fn both_ends_keep_the_link_dialed_by_the_smaller_id() {
         let (replace, refuse) = (Choice::Replace(LinkId(1)), Choice::Refuse(LinkEnd::Double));
-        // The link dialed by the smaller id is new.
+        // The new link was dialed by the hub with the smaller id.
         assert_eq!(decided(SMALL, LARGE, true, Some(false)), replace);
         assert_eq!(decided(LARGE, SMALL, false, Some(true)), replace);
-        // The link dialed by the larger id is new.
+        // The new link was dialed by the hub with the larger id.
         assert_eq!(decided(LARGE, SMALL, true, Some(false)), refuse);
         assert_eq!(decided(SMALL, LARGE, false, Some(true)), refuse);
     }

@@ -55,7 +55,7 @@ pub struct MeshConfig {
     pub redis: Option<BridgeConfig>,
     /// The hub's clock, which its shards also use.
     pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
-    /// The figures of this hub for its heartbeats; `None` while there are none. The mesh reads them once per
+    /// The figures of this hub for its heartbeats. `None` before the first figures. The mesh reads them once per
     /// [`TICK`](proto::limits::TICK).
     pub status: watch::Receiver<Option<Arc<HubStatus>>>,
     /// Records spans of signals and links. `None`: the hub does not trace.

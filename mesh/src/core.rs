@@ -78,7 +78,7 @@ pub(crate) struct Core {
     last_tick: Duration,
     /// No timeouts are checked before this time.
     judge_from: Duration,
-    /// The time that the timer waits for, and the notification that an earlier time is due.
+    /// The time that the timer waits for, and the notification that the timer must fire earlier.
     armed: Option<Duration>,
     timer: Rc<Notify>,
     ending: bool,

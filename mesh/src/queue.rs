@@ -13,7 +13,7 @@ pub(crate) struct LinkQueue {
     open: Option<usize>,
     /// Whether frames are masked: the dialer must mask its frames (RFC 6455 section 5.3).
     masked: bool,
-    /// Number of data frames that have not been counted yet.
+    /// Number of data frames made since the last call of [`Self::take_frames`].
     frames: u64,
 }
 

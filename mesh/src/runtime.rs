@@ -56,7 +56,7 @@ enum Command {
     End,
 }
 
-/// The hub's handle of its mesh. Dropping it ends the mesh without a farewell.
+/// The hub's handle of its mesh. Dropping the handle ends the mesh without a farewell.
 #[derive(Debug)]
 pub struct MeshHandle {
     commands: mpsc::Sender<Command>,

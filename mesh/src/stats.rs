@@ -95,7 +95,7 @@ pub struct DialView {
     pub attempt_number: u32,
     /// Whether the hub at this address is linked, by this dial or otherwise.
     pub connected: bool,
-    /// Whether the last dial reached this hub itself. Such an address is dialed once a minute, because behind a
+    /// Whether the last dial reached this hub itself. An address of this hub is dialed once a minute, because behind a
     /// balancer another hub may answer.
     pub own: bool,
     /// The wall clock at the last dial, in milliseconds; 0 before the first.

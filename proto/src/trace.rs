@@ -88,7 +88,7 @@ pub fn network_digest(name: &str) -> u64 {
 /// record the same traces. A hub with a greater share also records all traces of hubs with smaller shares.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sampling {
-    /// 2^56 records no trace, and 0 records all.
+    /// The threshold 2^56 records no trace, and the threshold 0 records all traces.
     threshold: u64,
 }
 

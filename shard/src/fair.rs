@@ -4,11 +4,11 @@
 //! that it serves. The meter of a session holds the virtual time at which its next turn begins. A session that has used
 //! less has an earlier start. No start lies before the virtual time, so an idle session does not save up time.
 //!
-//! A round is one turn for everything that is ready, and one turn of the flusher. A session with cheap turns is read
-//! without waiting, one time per round. A session with expensive turns is read without waiting only while the round has
-//! budget and no session with an earlier end waits. Otherwise it enters a line, ordered by the virtual time at which
-//! its turn is expected to end. Each round calls sessions from this line. So a quiet session waits for at most one
-//! round, even if many sessions flood the shard. A flood without competitors has the whole core.
+//! In a round, everything that is ready has one turn, and then the flusher has one turn. A session with cheap turns is
+//! read without waiting, one time per round. A session with expensive turns is read without waiting only while the
+//! round has budget and no session with an earlier end waits. Otherwise it enters a line, ordered by the virtual time
+//! at which its turn is expected to end. Each round calls sessions from this line. So a quiet session waits for at most
+//! one round, even if many sessions flood the shard. A flood without competitors has the whole core.
 //!
 //! Sessions whose turns cause much output have a separate line of this kind. While too much output is queued, at most
 //! one of them is called in [`HELD_ROUNDS`] rounds. The other sessions are still called then, because their turns add
@@ -492,7 +492,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         /// No session waits forever. While a session waits, other sessions have only turns that start before the
-        /// expected end of its turn. Each of these turns causes a debt, which lasts for a bounded number of rounds.
+        /// expected end of the waiting session's turn. Each of these turns causes a debt, which lasts for a bounded
+        /// number of rounds.
         #[test]
         fn each_session_is_served_and_charged(costs in proptest::collection::vec(200_000u64..20_000_000, 1..9)) {
             let rounds = (ROUND_DEBT_NANOS / ROUND_DEAR_NANOS) as u64 + 2;

@@ -22,7 +22,7 @@ pub(crate) struct SendQueue {
     bytes: Vec<u8>,
     /// The frames after `bytes`, from the first large shared frame on.
     later: VecDeque<Later>,
-    /// Number of bytes that `later` will have when it is written.
+    /// Number of bytes that `later` will have when it is encoded.
     later_bytes: usize,
     /// Number of `bytes` already written.
     written: usize,

@@ -37,7 +37,7 @@ enum Command {
     Order { order: Order, done: oneshot::Sender<Acted> },
 }
 
-/// The hub's handle of a running shard. Dropping it ends the shard.
+/// The hub's handle of a running shard. Dropping the handle ends the shard.
 #[derive(Debug)]
 pub struct ShardHandle {
     commands: mpsc::Sender<Command>,

@@ -32,7 +32,7 @@ pub enum HandshakeFailure {
     NotAnUpgrade,
     /// The request did not arrive in time, or was not valid HTTP.
     BadRequest,
-    /// The connection was not a WebSocket yet when its place was needed for a newer one.
+    /// The connection was not a WebSocket yet when its place was needed for a newer connection.
     CrowdedOut,
     /// The home shard, or the mesh, did not accept the socket in time.
     HandOff,

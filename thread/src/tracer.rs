@@ -17,7 +17,8 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Makes a tracer, and the end of its queue, which has room for `most` spans. `process` is a random number.
+    /// Makes a tracer, and the receiving end of its queue, which has room for `most` spans. `process` is a random
+    /// number.
     pub fn new(sampling: Sampling, process: u64, most: usize) -> (Self, mpsc::Receiver<Span>) {
         let (spans, queue) = mpsc::channel(most);
         (Self { sampling, process, spans, dropped: Arc::default() }, queue)

@@ -101,7 +101,7 @@ async fn check_role(connection: &mut Connection) -> Result<(), End> {
 struct Beat {
     /// Whether a frame of this connection came back since the last probe was due.
     heard: bool,
-    /// Whether a frame was published that must come back.
+    /// Whether a published frame must come back before the next probe.
     asked: bool,
     /// Whether a frame of this connection has ever come back.
     works: bool,

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::config::{FileShares, RedirectDoor};
 use crate::links::LinkDoor;
 
-/// The kind of connections that a listener accepts.
+/// Which connections a listener accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Entrance {
     /// Only pages.

@@ -53,7 +53,7 @@ mod tests {
         let flood: Vec<_> = (1..=5).map(|n| address(&format!("192.0.2.{n}"))).collect();
         let quiet = [address("198.51.100.7"), address("2001:db8:7::1")];
         assert!(quiet.iter().all(|quiet| flood.iter().all(|other| rates.place(*other) != rates.place(*quiet))));
-        // Each second, each address of the flood sends a thousand requests, and each quiet address two.
+        // Each second, each address of the flood sends a thousand requests, and each quiet address sends two.
         for second in 0..60 {
             let now = start + Duration::from_secs(second);
             let mut answered = 0;

@@ -177,7 +177,7 @@ fn a_stream_that_is_not_read_ends_and_makes_no_more_parts() {
         let began = Instant::now();
         tokio::time::timeout(DEADLINE, serve_one(shard, stream, address)).await.expect("the connection ends");
         assert!(began.elapsed() >= answer, "it ended for another reason");
-        // The bytes that the kernel's buffers of both ends accept, and one more part.
+        // The page makes as many parts as the kernel's buffers of both ends accept, and one more.
         let bytes = made.load(Ordering::Relaxed) * 16 * 1024;
         assert!(bytes < 32 << 20, "{bytes}");
     });

@@ -161,7 +161,7 @@ fn a_hub_that_stops_answering_is_rejected() {
     say(&mut b, &mut a);
     assert!(say(&mut a, &mut b).taken);
     assert!(b.one_way().is_empty());
-    // A hub that has fallen silent is not one-way.
+    // A hub whose frames have stopped arriving is not one-way.
     b.rounds(20);
     assert!(b.one_way().is_empty());
 }

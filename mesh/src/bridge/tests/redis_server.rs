@@ -1,4 +1,4 @@
-//! Real redis-servers, each on its own port, killed when dropped.
+//! Starts real redis-servers, each on its own port. Dropping a server kills it.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
