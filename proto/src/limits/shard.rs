@@ -200,9 +200,9 @@ pub const ROUND_CALLS: usize = 16;
 /// too much output is queued. The expected cost of an expensive turn is forgotten in about as many turns.
 pub const LOUD_TURNS: u8 = 5;
 
-/// Number of rounds after which one session whose turns cause much output is read even if too much output is queued.
-/// Otherwise, sessions with cheap turns could delay that session without end. During these rounds, the shard has written at least
-/// 1024 x [`FLUSH_CHUNK`] queues, or 256 MiB.
+/// Number of rounds after which one session whose turns cause much output is read even if too much output is
+/// queued. Otherwise, sessions with cheap turns could delay that session without end. During these rounds, the
+/// shard has written at least 1024 x [`FLUSH_CHUNK`] queues, or 256 MiB.
 pub const HELD_ROUNDS: u32 = 1024;
 
 /// Number of networks that one turn of a shard examines for the list of the largest networks. 4,096 networks take 4,096
