@@ -60,7 +60,8 @@ sites! {
     EnterNetwork "enter-network" "A member entered a network that did not exist."
     TellNetwork "tell-network" "An event was for the members of a network that did not exist."
     TellSession "tell-session" "A network listed a session that did not exist, or was not in it."
-    JoinState "join-state" "A peer joined a network, and its session or the network did not exist."
+    JoinState "join-state" "A peer announced itself, and its session or the network did not exist, or the \
+        session was not in the network."
     RosterCursor "roster-cursor" "A session was reading the roster of a network that did not exist."
     CircleSession "circle-session" "A session that should meet or replace members did not exist, or was not in the \
         network."

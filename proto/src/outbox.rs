@@ -46,7 +46,8 @@ impl<L: Letter> Outbox<L> {
         batch
     }
 
-    /// Number of letters that were posted, but are now neither taken nor queued. Any such letter is a bug.
+    /// Number of letters that were posted, but are now neither taken nor queued. At least 1 if an empty outbox still
+    /// counts bytes. Any number except 0 is a bug.
     pub fn lost(&self) -> u64 {
         let expected = self.posted - self.taken;
         let here = self.letters.len() as u64;

@@ -170,7 +170,7 @@ pub(crate) struct SocketSession {
     pub(crate) meter: Meter,
     /// Whether received data can no longer be parsed. The session only waits for its end.
     pub(crate) deaf: bool,
-    /// Whether the client has sent a close frame or has ended its stream. The socket closes when the queue is empty.
+    /// Whether the client has sent a close frame. The socket closes when the queue is empty.
     pub(crate) client_done: bool,
     /// As in [`Newcomer`].
     pub(crate) names_protocol: bool,

@@ -77,7 +77,7 @@ impl Asset {
         is_there.then_some(found).filter(|found| found.path != PLAYGROUND)
     }
 
-    /// The file of the live view with this path, except for its page.
+    /// The file of the live view with this path. `None` for the page of the live view: see [`Self::dashboard`].
     pub(super) fn of_the_dashboard(path: &str) -> Option<&'static Self> {
         let mut own = ASSETS.iter().filter(|asset| asset.is_of_the_dashboard() && asset.path != DASHBOARD);
         own.find(|asset| asset.path == path || asset.named == path)

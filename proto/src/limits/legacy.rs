@@ -35,9 +35,8 @@ pub const MAX_LEGACY_WAITING: usize = MAX_PEERS_PER_LEGACY_LINK;
 /// Go hub that dials announces 70 B per peer. Further announcements are refused and counted.
 pub const MAX_LEGACY_WAITING_BYTES: usize = 16 * 1024 * 1024;
 
-/// Time in which a Go hub that dialed must answer the first ping. After that, peers are announced to it in any case. A
-/// Go hub that answers no ping also gets its peers announced, but its link ends after [`LINK_PATIENCE`] without a
-/// message.
+/// Time in which a Go hub that dialed should answer the first ping. After this time, peers are announced to the Go hub
+/// even if it has not answered. If it then sends nothing at all, its link ends after [`LINK_PATIENCE`].
 pub const LEGACY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Maximum number of announcements queued for one legacy link. A queued announcement takes about 60 B. Further
