@@ -34,7 +34,8 @@ impl IdProofSettings {
         Some(Self { mode: mode?, hosts: hosts? })
     }
 
-    /// The rules for the shards of a hub with this PUBLIC_URL. `None` if clients are not asked for a proof.
+    /// The rules by which the shards of a hub with this PUBLIC_URL check proofs of ids. `None` if clients are not asked
+    /// for a proof.
     pub fn proofs(&self, public_url: Option<&str>) -> Option<IdProofs> {
         let hosts =
             if self.hosts.is_empty() { public_url.and_then(host).into_iter().collect() } else { self.hosts.clone() };

@@ -47,7 +47,7 @@ pub(crate) fn announce(network: &str) -> Vec<u8> {
     frames::text(&format!(r#"{{"type":"announce","networkName":"{network}","data":{{"name":"bench"}}}}"#))
 }
 
-/// The frame of an announcement whose data has this length.
+/// The frame of an announcement whose data has a name of this length.
 pub(crate) fn announce_of(network: &str, bytes: usize) -> Vec<u8> {
     let name = "x".repeat(bytes);
     frames::text(&format!(r#"{{"type":"announce","networkName":"{network}","data":{{"name":"{name}"}}}}"#))
@@ -58,8 +58,8 @@ pub(crate) fn announce_bounded(network: &str) -> Vec<u8> {
     frames::text(&format!(r#"{{"type":"announce","networkName":"{network}","data":{{"discover":{{"closest":4}}}}}}"#))
 }
 
-/// The discovery of a peer, as a frame that the peer itself sends. The yardstick forwards this frame unchanged to the
-/// other peers.
+/// A frame with `peer-discovered` about a peer. The peer sends it itself, because the yardstick forwards frames
+/// unchanged to the other peers.
 pub(crate) fn discovered(peer: usize, network: usize) -> Vec<u8> {
     let (peer, target) = (id(peer), id(0));
     let data = format!(r#"{{"isHub":false,"name":"bench","peerId":"{peer}"}}"#);

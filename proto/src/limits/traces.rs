@@ -34,8 +34,8 @@ pub const TRACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum length of the collector's answer in bytes. The answer names the number of refused spans and a reason.
 pub const TRACE_ANSWER_BYTES: usize = 16 * 1024;
 
-/// Pause after the collector was unreachable or asked for a pause. After each further failure, the pause doubles, up to
-/// [`TRACE_LONGEST_PAUSE`].
+/// Pause after a failed request to the collector, if the collector's answer has no `Retry-After`. After each further
+/// failure, the pause doubles, up to [`TRACE_LONGEST_PAUSE`].
 pub const TRACE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Longest pause between two attempts to send a batch, even if the collector asks for a longer one (`Retry-After`).

@@ -37,7 +37,7 @@ impl Relay {
         self.ask_to_continue();
     }
 
-    /// Processes one slice of the leaves of peers whose legacy link has ended.
+    /// Removes some of the peers whose legacy link has ended: one slice.
     pub(super) fn end_legacy_peers(&mut self, now: Now) {
         let before = self.outputs.len();
         for _ in 0..self.config.tuning.slices.peers {

@@ -19,8 +19,8 @@ use super::roster::NetworkIx;
 /// Networks that sessions have left and whose members have not been notified.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
-    /// Ordered by session, and then by the order of its leaves. The networks of a session here and in its memberships
-    /// together are at most MAX_NETWORKS_PER_PEER plus one.
+    /// Sorted by session. The parts of one session are in the order in which it left the networks. The networks of a
+    /// session here and in its memberships together are at most MAX_NETWORKS_PER_PEER plus one.
     parts: BTreeMap<(SessionId, u64), Part>,
     last: u64,
 }

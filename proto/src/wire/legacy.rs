@@ -35,7 +35,7 @@ pub(crate) fn legacy_connected(to: &PeerId, own: &HubId, wall_ms: u64) -> String
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// Encodes the announcement of a peer on a legacy link.
+/// Encodes the `peer-discovered` message that announces a peer to a Go hub.
 pub(crate) fn legacy_discovered(data: &[u8], network: &str, wall_ms: u64) -> String {
     let mut out = Vec::with_capacity(data.len() + network.len() + 128);
     put(&mut out, "{\"type\":\"peer-discovered\",\"data\":");

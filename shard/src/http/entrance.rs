@@ -71,8 +71,8 @@ impl Wanted {
     }
 }
 
-/// The file pools of the kinds of listeners. Each kind has its own share, so that a crowd of peers cannot
-/// take the file descriptors of links and operators.
+/// One pool of file descriptors for each kind of listener, so that a crowd of peers cannot take the file descriptors of
+/// links and operators.
 #[derive(Clone, Debug)]
 pub(crate) struct DoorFiles {
     peers: FilePool,

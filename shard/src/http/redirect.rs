@@ -36,7 +36,7 @@ pub(super) fn redirect<B>(request: &Request<B>, https_port: u16) -> Response<Ful
     response
 }
 
-/// The host that the client has asked, without its port.
+/// The host that the request names, without its port.
 fn host<B>(request: &Request<B>) -> Option<String> {
     let named = request.headers().get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
     let named = request.uri().authority().cloned().or(named)?;

@@ -262,8 +262,8 @@ impl Signals {
         }
     }
 
-    /// Checks that senders have received a receipt for every signal whose outcome is known. Must be called only while
-    /// nothing is in flight.
+    /// Checks that senders that are still connected have received a receipt for each signal that has an id and whose
+    /// outcome is known. Floods are left out. Must be called only while nothing is in flight.
     pub(super) fn nothing_moves(&self, here: impl Fn(Sid) -> bool) -> Vec<String> {
         let is_owed = |signal: &Signal| {
             let is_known = signal.outcome().is_some() && signal.stage != Stage::Handed(Fate::Queued);

@@ -143,8 +143,8 @@ fn a_new_member_meets_its_picks_and_close_members_that_know_too_few_others() {
                 };
                 assert_eq!(shard.knowers(0), expected, "{len} members, closest {closest}, here: {is_here}");
                 if !is_here {
-                    // The hub of a bounded peer sends the meetings with its picks. An unbounded peer has no picks, so
-                    // this hub sends the meetings.
+                    // A bounded peer's own hub introduces the peer to its picks. An unbounded peer has no picks, so
+                    // this hub introduces it.
                     let asked = said_to_hubs(outputs);
                     assert_eq!(asked.len(), if closest == 0 { expected.len() } else { 0 }, "{len}, {closest}");
                 }
