@@ -19,7 +19,7 @@ export async function late (port, delay) {
       const message = String(text)
       const ms = delay(JSON.parse(message))
       const pass = () => { if (near.readyState === WebSocket.OPEN) near.send(message) }
-      if (ms > 0) setTimeout(pass, ms)
+      if (ms > 0) setTimeout(pass, ms).unref()
       else pass()
     })
     near.on('close', () => far.terminate())
