@@ -192,7 +192,9 @@ hubTest('a page in the back/forward cache with an open WebSocket loses its id to
     // Chromium 148 does so.
     if (kept) {
       await page.waitForFunction('codes.length > 0')
-      assert.deepEqual(await page.evaluate('codes'), [4001])
+      const codes = await page.evaluate('codes')
+      // Chromium 156 has closed the WebSocket of the kept page itself.
+      assert.ok(codes.length === 1 && [1006, 4001].includes(codes[0]), `codes ${codes}`)
       await page.evaluate('connect()')
     }
     // The user has now left the second page. It does not matter whether the browser keeps it.
