@@ -55,6 +55,8 @@ stop_server() {
 start_server() { # scheme, options of the server
     # Uses the test profile, which has debug checks and which `cargo test` has already built.
     cargo build --quiet --profile test --package peerpigeon-shard --example echo
+    # The background process may create the file later than `sed` reads it.
+    : >"$work/server.log"
     "$target/debug/examples/echo" --port 0 "${@:2}" >"$work/server.log" &
     server=$!
     local address
