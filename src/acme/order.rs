@@ -82,7 +82,7 @@ impl Failure {
     pub(super) fn remedy(&self, name: &str, settings: &AcmeSettings) -> String {
         match self {
             Self::Unverified(_) => format!(
-                "check that the DNS resolves {name} to this hub, and that port 443 of that address leads to PORT of \
+                "check that the DNS resolves {name} to this hub, and that port 443 there leads to PORT of \
                  this hub, \
                  without a proxy that ends TLS"
             ),
