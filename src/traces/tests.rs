@@ -80,7 +80,7 @@ async fn becomes(exporter: &mut Exporter, expected: TraceCounts) {
     let facts = exporter.facts();
     let reached = async {
         while facts.counts() != expected {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
         }
     };
     let reached = tokio::time::timeout(Duration::from_secs(20), reached);
