@@ -168,6 +168,7 @@ fn a_secret_is_valid_at_every_hub_of_the_mesh() {
     first.announce("n");
     watcher.hear_type("peer-discovered");
     first.hear_type("peer-discovered");
+    mesh::eventually("the second hub knows both peers", || hubs[1].metric("peerpigeon_mesh_remote_peers") == 2.0);
     let (mut second, next) = connect(&hubs[1], 7, Some(&secret));
     assert_eq!(first.frame(), Heard::Close(4001, "replaced".to_owned()), "the first connection was not pinged");
     second.announce("n");
