@@ -118,16 +118,13 @@ impl Router {
         let Some(session) = self.sessions.get(id) else {
             return bug!(self.bugs, MessageSession, "{kind:?} for {id:?}");
         };
-        let (peer, network) = (session.peer(), self.spoken_network(session));
+        let (peer, network) = (session.peer(), self.spoken_network(id));
         let frame = wire::token_state(&mut self.arena, &peer, kind, expires_in_ms, network.as_str(), now.wall_ms);
         self.send(id, Frame::Arena(frame), kind);
     }
 
     fn refuse_token(&mut self, id: SessionId, (code, message): (ErrorCode, &'static str), now: Now) {
-        let Some(session) = self.sessions.get(id) else {
-            return bug!(self.bugs, MessageSession, "a refused token of {id:?}");
-        };
-        let network = self.spoken_network(session);
+        let network = self.spoken_network(id);
         self.refuse_because(id, code, message, MessageKind::Auth, network.as_str(), now);
     }
 }

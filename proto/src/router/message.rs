@@ -1,5 +1,6 @@
 //! Messages of clients: their budgets, their dispatch, and the answers to refused messages.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::budget::{BudgetItem, BudgetOwner, Exceeded};
@@ -15,7 +16,7 @@ use crate::wire::{self, ErrorReport, MessageKind, ReceiptReport};
 use super::Router;
 use super::letter::Frame;
 use super::roster::NetworkIx;
-use super::session::Session;
+use super::session::Membership;
 use super::stats::Flooder;
 
 impl Router {
@@ -129,7 +130,7 @@ impl Router {
         now: Now,
     ) {
         let Some(session) = self.sessions.get(id) else { return };
-        let (peer, network) = (session.peer(), self.spoken_network(session));
+        let (peer, network) = (session.peer(), self.spoken_network(id));
         let arena = &mut self.arena;
         let frame = wire::go_away(arena, &peer, close_in, reconnect_in, hubs, network.as_str(), now.wall_ms);
         self.send(id, Frame::Arena(frame), MessageKind::GoAway);
@@ -190,12 +191,11 @@ impl Router {
     }
 
     fn answer(&mut self, id: SessionId, refusal: &RefusedMessage<'_>, retry_in: Option<Duration>, now: Now) {
-        let spoken = match (&refusal.network, self.sessions.get(id)) {
-            (None, Some(session)) => Some(self.spoken_network(session)),
-            _ => None,
+        let network = match &refusal.network {
+            Some(network) => Cow::Borrowed(&**network),
+            None => Cow::Owned(self.spoken_network(id).as_str().to_owned()),
         };
-        let spoken = spoken.as_ref().map_or(NetworkName::GLOBAL, NetworkName::as_str);
-        let network = refusal.network.as_deref().unwrap_or(spoken);
+        let network = &*network;
         if let MessageKind::Signal(_) = refusal.kind {
             self.stats.failed[refusal.code as usize] += 1;
             if let Some(ticket) = &refusal.id {
@@ -255,9 +255,21 @@ impl Router {
 
     /// The network that messages about the peer itself name. It is the peer's first network, because clients ignore
     /// messages of networks that they have not joined.
-    pub(super) fn spoken_network(&self, session: &Session) -> NetworkName {
-        let first = session.memberships().first().and_then(|membership| self.rosters.network(membership.network()));
-        first.map_or_else(|| NetworkName::new(NetworkName::GLOBAL), |network| network.name().clone())
+    pub(super) fn spoken_network(&mut self, id: SessionId) -> NetworkName {
+        let Some(session) = self.sessions.get(id) else {
+            bug!(self.bugs, MessageSession, "{id:?} receives a message about itself");
+            return NetworkName::new(NetworkName::GLOBAL);
+        };
+        let Some(first) = session.memberships().first().map(Membership::network) else {
+            return NetworkName::new(NetworkName::GLOBAL);
+        };
+        match self.rosters.network(first) {
+            Some(network) => network.name().clone(),
+            None => {
+                bug!(self.bugs, MessageSession, "{id:?} is a member of {first:?}, which does not exist");
+                NetworkName::new(NetworkName::GLOBAL)
+            }
+        }
     }
 }
 
