@@ -32,9 +32,9 @@ impl Relay {
     /// Checks the numbers of hubs, and the digest of this hub's own presence.
     fn audit_hubs(&self) -> Result<(), String> {
         for (hub, remote) in &self.hubs {
-            let called = self.numbers.get(&remote.number);
+            let called = self.numbers.get(&remote.number());
             ensure(called == Some(hub), || {
-                format!("number {} belongs to {called:?}, but must belong to {hub:?}", remote.number)
+                format!("number {} belongs to {called:?}, but must belong to {hub:?}", remote.number())
             })?;
         }
         let (numbers, hubs) = (self.numbers.len(), self.hubs.len());

@@ -92,17 +92,17 @@ impl Relay {
         let lease_ends = now.at + LEASE - age;
         if via == Hop::Bridge(beat.hub)
             && let Some(remote) = self.hubs.get_mut(&beat.hub)
-            && remote.incarnation == beat.incarnation
-            && remote.beat.number <= beat.number + LATE_BEATS
+            && remote.incarnation() == beat.incarnation
+            && remote.beat().number <= beat.number + LATE_BEATS
         {
             // The hub is on the bridge, even if a newer heartbeat of the hub arrived over a link first. The older
             // heartbeat is not forwarded.
             if !remote.is_bridged(now.at) {
                 self.reach = None;
             }
-            remote.bridged_until = lease_ends;
+            remote.note_bridged(lease_ends);
         }
-        let known = self.hubs.get(&beat.hub).map(|r| (r.incarnation, r.beat.number, r.state));
+        let known = self.hubs.get(&beat.hub).map(|r| (r.incarnation(), r.beat().number, r.state()));
         let found = match known {
             None if self.hubs.len() >= MAX_HUBS && !self.make_room(via, now) => {
                 self.stats.presence_refused[PresenceRefusal::Hubs as usize] += 1;
@@ -149,17 +149,10 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "heartbeat of {:?}", beat.hub);
         };
-        remote.state = Liveness::Live;
-        if remote.beat.neighbours != beat.neighbours || found {
+        if remote.beat().neighbours != beat.neighbours || found {
             self.reach = None;
         }
-        remote.beat = Arc::clone(beat);
-        remote.beat_at = now.at;
-        remote.lease_ends = lease_ends;
-        if via == Hop::Bridge(beat.hub) {
-            remote.bridged_until = lease_ends;
-        }
-        remote.paths.note(via, beat.number, true);
+        remote.renew(via, beat, lease_ends, now.at);
         self.compare(beat, found, now);
         self.pass_on(via, beat, now);
         if found {
@@ -172,7 +165,7 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "heartbeat of {:?}", beat.hub);
         };
-        remote.ahead.forget_unconfirmed(remote.beat.number, remote.beat.seq);
+        remote.ahead.forget_unconfirmed(remote.beat().number, remote.beat().seq);
         self.account(beat.hub);
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "heartbeat of {:?}", beat.hub);
@@ -189,7 +182,7 @@ impl Relay {
             } else {
                 remote.repair.note_behind(now.at);
             }
-        } else if differs || remote.doubted {
+        } else if differs || remote.is_doubted() {
             remote.repair.note_wrong(now.at);
         } else if remote.ahead.is_empty() {
             remote.repair.note_agrees(beat.seq == remote.holding.seq);
@@ -224,7 +217,7 @@ impl Relay {
     /// inform it. If the ended incarnation is later than the known one, its farewell arrived before its first
     /// heartbeat, and was not forwarded. Then the farewell is sent back to the neighbour from which the heartbeat came.
     fn report_end(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
-        let Some(known) = self.hubs.get(&beat.hub).map(|remote| remote.incarnation) else {
+        let Some(known) = self.hubs.get(&beat.hub).map(Remote::incarnation) else {
             return bug!(self.bugs, HubMissing, "the end of {:?}", beat.hub);
         };
         if known > beat.incarnation {
@@ -239,7 +232,7 @@ impl Relay {
     fn pass_back(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let furthest = LEASE + HEARTBEAT * u32::from(MAX_HOPS);
         let age = Duration::from_millis(u64::from(beat.age_ms)) + HEARTBEAT;
-        let is_later = self.hubs.get(&beat.hub).is_some_and(|remote| remote.incarnation < beat.incarnation);
+        let is_later = self.hubs.get(&beat.hub).is_some_and(|remote| remote.incarnation() < beat.incarnation);
         if let Some(next) = self.route(&beat.hub, now).filter(|&next| is_later && age < furthest && next != via) {
             let beat = Arc::new(Heartbeat { age_ms: age.as_millis() as u32, ..beat.clone() });
             self.send(Destination::from(next), Envelope::Heartbeat(beat));
@@ -255,7 +248,7 @@ impl Relay {
 
     /// Whether a heartbeat comes from a process that is not the known process with this id.
     fn is_other_process(&self, beat: &Heartbeat) -> bool {
-        let known = self.hubs.get(&beat.hub).map_or(0, |remote| remote.beat.process);
+        let known = self.hubs.get(&beat.hub).map_or(0, |remote| remote.beat().process);
         known != 0 && beat.process != 0 && known != beat.process
     }
 }

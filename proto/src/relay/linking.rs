@@ -1,7 +1,6 @@
 //! Events of links and of the bridge: they come up, go down, become full, or have room again.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::envelope::{Envelope, Heartbeat};
 use crate::id::{HubId, HubIncarnation, LinkId};
@@ -38,7 +37,7 @@ impl Relay {
                 // A hub is unknown here before its first heartbeat has arrived.
                 && let Some(remote) = self.hubs.get_mut(&closed.hub)
             {
-                remote.link_lost_at = Some(now.at);
+                remote.note_link_lost(now.at);
             }
             // The heartbeat tells other hubs that this hub's link to the other hub no longer exists.
             self.beat(now);
@@ -53,7 +52,7 @@ impl Relay {
             .filter(|remote| remote.is_live())
             .map(|remote| {
                 let age_ms = remote.age(now.at).as_millis() as u32;
-                Heartbeat { age_ms, ..(*remote.beat).clone() }
+                Heartbeat { age_ms, ..(**remote.beat()).clone() }
             })
             .collect();
         for beat in beats {
@@ -110,8 +109,7 @@ impl Relay {
         self.bridge.fail();
         self.reach = None;
         for remote in self.hubs.values_mut() {
-            remote.paths.forget(|via| matches!(via, Hop::Bridge(_)));
-            remote.bridged_until = Duration::ZERO;
+            remote.note_bridge_lost();
         }
         // Snapshots over the bridge are not cancelled here, because they have their own deadline.
     }

@@ -1,6 +1,5 @@
 //! Handles the start, restart, expiry and farewell of hubs, and assigns the numbers that the shards use for the hubs.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +12,8 @@ use crate::time::Now;
 
 use super::budgets::Kept;
 use super::directory::LeaveCause;
-use super::remote::{Liveness, Paths, Remote};
+use super::remote::{Liveness, Remote, Stopped};
 use super::repair::Abandoned;
-use super::signals::Inbound;
 use super::{Destination, MeshEvent, Relay};
 
 impl Relay {
@@ -47,11 +45,7 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "{:?} begins an incarnation", beat.hub);
         };
-        remote.incarnation = beat.incarnation;
-        remote.paths = Paths::default();
-        remote.repair.begin_life();
-        remote.contest = None;
-        remote.link_lost_at = None;
+        remote.begin_life(beat.incarnation);
         self.choose_link(beat.hub);
     }
 
@@ -62,8 +56,8 @@ impl Relay {
         // Expected: this hub has never received a heartbeat of that hub, or has forgotten the hub.
         let Some(remote) = self.hubs.get_mut(&hub) else { return };
         remote.note_ended(incarnation);
-        let known = self.hubs.get(&hub).filter(|remote| remote.incarnation == incarnation);
-        if known.is_none_or(|remote| remote.state == Liveness::Ended) {
+        let known = self.hubs.get(&hub).filter(|remote| remote.incarnation() == incarnation);
+        if known.is_none_or(|remote| remote.state() == Liveness::Ended) {
             // Expected: a later incarnation has begun, or the farewell has already arrived over another link.
             return;
         }
@@ -97,7 +91,7 @@ impl Relay {
         let Some(remote) = self.hubs.get(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} is due");
         };
-        if remote.is_live() && remote.lease_ends <= now.at && self.judge_from <= now.at {
+        if remote.is_live() && remote.lease_ends() <= now.at && self.judge_from <= now.at {
             let lost = self.evict(hub, Liveness::Lost, now);
             self.reach = None;
             self.stats.hubs_lost += 1;
@@ -113,7 +107,7 @@ impl Relay {
         if self.hubs.get(&hub).is_some_and(|remote| remote.repair.is_asking(now.at)) {
             self.ask_for_snapshot(hub, now);
         }
-        if due(self.hubs.get(&hub).and_then(|remote| remote.outcomes_due)) {
+        if due(self.hubs.get(&hub).and_then(|remote| remote.outcomes.due())) {
             self.send_outcomes(hub, now);
         }
         self.expire_held(hub, now);
@@ -127,14 +121,8 @@ impl Relay {
             bug!(self.bugs, HubMissing, "{hub:?} is evicted");
             return 0;
         };
-        remote.state = state;
-        remote.ahead.clear();
-        (remote.mark, remote.doubted) = (None, false);
-        let Abandoned { peers: received, waiters } = remote.repair.end();
-        let request = SnapshotRequest { hub, incarnation: remote.incarnation, have: 0 };
-        remote.outcomes.clear();
-        remote.outcomes_due = None;
-        let held = remote.holding.replace(0, 0, BTreeMap::new(), 0);
+        let Stopped { peers: held, abandoned: Abandoned { peers: received, waiters } } = remote.stop(state);
+        let request = SnapshotRequest { hub, incarnation: remote.incarnation(), have: 0 };
         remote.unsettle(LeaveCause::HubGone);
         let peers = held.len();
         self.discarded.add(held);
@@ -169,12 +157,12 @@ impl Relay {
             return bug!(self.bugs, HubMissing, "{hub:?} is forgotten");
         };
         self.budgets.change(remote.accounted(), Kept::default());
-        self.forget_number(remote.number, hub);
-        if let Some(introduced) = self.introducers.get_mut(&remote.introduced_by()) {
-            *introduced -= 1;
-            if *introduced == 0 {
-                self.introducers.remove(&remote.introduced_by());
-            }
+        self.forget_number(remote.number(), hub);
+        let by = remote.introduced_by();
+        match self.introducers.get_mut(&by) {
+            Some(1) => _ = self.introducers.remove(&by),
+            Some(introduced) => *introduced -= 1,
+            None => bug!(self.bugs, HubMissing, "{by:?} has introduced {hub:?}, but is not counted"),
         }
     }
 
@@ -199,7 +187,7 @@ impl Relay {
         let stopped = idle.clone().filter(|(_, remote)| !remote.is_live()).max_by_key(|(_, remote)| remote.age(now.at));
         let is_linked = |hub: &HubId| self.links.used_for(hub).is_some();
         let introduced = idle.filter(|(hub, remote)| remote.introduced_by() == by && **hub != by && !is_linked(hub));
-        let latest = || introduced.min_by_key(|(_, remote)| (remote.holding.peers.len(), !remote.number));
+        let latest = || introduced.min_by_key(|(_, remote)| (remote.holding.peers.len(), !remote.number()));
         let Some(&hub) = stopped.or_else(latest).map(|(hub, _)| hub) else { return false };
         if self.hubs.get(&hub).is_some_and(Remote::is_live) {
             let lost = self.evict(hub, Liveness::Lost, now);
@@ -242,12 +230,7 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&hub) else {
             return bug!(self.bugs, HubMissing, "the counters of {hub:?} restart");
         };
-        let before = std::mem::replace(&mut remote.number, number);
-        remote.outbound = Default::default();
-        remote.inbound = Inbound::default();
-        (remote.sent_by, remote.answered, remote.avoided) = (None, 0, None);
-        remote.outcomes.clear();
-        remote.outcomes_due = None;
+        let before = remote.restart_counters(number);
         self.account(hub);
         self.forget_number(before, hub);
     }

@@ -15,7 +15,7 @@ use super::Relay;
 impl Relay {
     pub(super) fn meeting_posted(&mut self, hub: HubId, meeting: Arc<Meeting>, now: Now) {
         // Expected: the other hub was lost.
-        let Some(incarnation) = self.hubs.get(&hub).filter(|r| r.is_live()).map(|r| r.incarnation) else { return };
+        let Some(incarnation) = self.hubs.get(&hub).filter(|r| r.is_live()).map(|r| r.incarnation()) else { return };
         let full = |relay: &Self, via: Hop| relay.is_saturated(via);
         if self.route(&hub, now).is_some_and(|via| !full(self, via)) {
             self.send_routed((hub, incarnation), Routed::Meeting(meeting), now);

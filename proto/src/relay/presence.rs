@@ -51,7 +51,7 @@ impl Relay {
             return;
         };
         let known = change.seq <= remote.holding.seq || remote.ahead.contains(change.seq);
-        if change.incarnation != remote.incarnation || known {
+        if change.incarnation != remote.incarnation() || known {
             self.stats.duplicates += 1;
             return;
         }
@@ -138,7 +138,7 @@ impl Relay {
     fn flood(&mut self, change: &Arc<Change>, from: Option<Hop>, now: Now) {
         let sender = from.and_then(|via| self.neighbour(via));
         let over_bridge = matches!(from, Some(Hop::Bridge(_)));
-        let told = sender.and_then(|sender| self.hubs.get(&sender)).map(|sender| Arc::clone(&sender.beat));
+        let told = sender.and_then(|sender| self.hubs.get(&sender)).map(|sender| Arc::clone(sender.beat()));
         let mut to = Vec::new();
         for (hub, link) in self.links.in_use() {
             let tells = |beat: &crate::envelope::Heartbeat| beat.neighbours.contains(&hub);

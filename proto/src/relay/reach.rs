@@ -51,8 +51,7 @@ impl Relay {
 
     /// The hop that signals to a hub must avoid if there is another route.
     pub(super) fn avoided(&self, hub: &HubId, now: Now) -> Option<Hop> {
-        let avoided = self.hubs.get(hub).and_then(|remote| remote.avoided.as_ref());
-        avoided.filter(|avoided| avoided.until > now.at).map(|avoided| avoided.via)
+        self.hubs.get(hub).and_then(|remote| remote.signal_route.avoided(now.at))
     }
 
     /// The topology, for callers that must not change state.
@@ -111,7 +110,7 @@ impl Relay {
             self.links.in_use().filter(|&(_, link)| !self.is_spare(Hop::Link(link))).map(|(hub, _)| hub).collect();
         let mut look_at: Vec<HubId> = linked.iter().copied().collect();
         while let Some(hub) = look_at.pop() {
-            for &next in live(&hub).iter().flat_map(|remote| &remote.beat.neighbours) {
+            for &next in live(&hub).iter().flat_map(|remote| &remote.beat().neighbours) {
                 if next != self.config.hub && linked.insert(next) {
                     look_at.push(next);
                 }
@@ -134,8 +133,8 @@ impl Relay {
         while let Some(hub) = nearest.pop_front() {
             // Before the first heartbeat of a linked hub has arrived, its neighbours are unknown.
             let (Some(remote), Some(&step)) = (live(&hub), steps.get(&hub)) else { continue };
-            for &next in &remote.beat.neighbours {
-                let is_heard = live(&next).is_none_or(|next| !next.beat.unheard.contains(&hub));
+            for &next in &remote.beat().neighbours {
+                let is_heard = live(&next).is_none_or(|next| !next.beat().unheard.contains(&hub));
                 if next != self.config.hub && !steps.contains_key(&next) && is_heard {
                     steps.insert(next, step);
                     nearest.push_back(next);

@@ -1,47 +1,54 @@
 //! The state of one other hub.
 
-use std::collections::{BTreeSet, VecDeque};
+mod paths;
+mod signal_route;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::envelope::{Change, Heartbeat};
+use crate::envelope::{Change, Heartbeat, Presence};
 use crate::id::{HubId, HubIncarnation, PeerId};
-use crate::limits::{DOUBT_BEATS, HEARTBEAT, LEASE, MAX_ENDED_LIVES, ROUTE_PATIENCE};
-use crate::reason::Outcome;
+use crate::limits::{DOUBT_BEATS, LEASE, MAX_ENDED_LIVES, RIVAL_EVIDENCE};
 use crate::route::Hop;
+use crate::router::Origin;
 
 use super::ahead::Ahead;
 use super::budgets::{Budget, Kept};
 use super::holding::Holding;
-use super::repair::Repair;
+use super::repair::{Abandoned, Repair};
 use super::rival::Answers;
-use super::signals::{Inbound, Outbound};
+use super::signals::{Inbound, Outbound, Outcomes, Pending};
 use super::slices::Unsettled;
 
+pub(super) use paths::Paths;
+pub(super) use signal_route::SignalRoute;
+
+/// What this hub knows of one other hub. Fields whose type has rules of its own are open to the relay. All other fields
+/// change only through methods.
 #[derive(Debug)]
 pub(super) struct Remote {
     /// The number that shards use for this hub, in [`Sender::Hub`](crate::Sender::Hub).
-    pub(super) number: u32,
-    pub(super) incarnation: HubIncarnation,
-    pub(super) state: Liveness,
+    number: u32,
+    incarnation: HubIncarnation,
+    state: Liveness,
     /// The hub's last heartbeat.
-    pub(super) beat: Arc<Heartbeat>,
+    beat: Arc<Heartbeat>,
     /// Time at which `beat` arrived.
-    pub(super) beat_at: Duration,
+    beat_at: Duration,
     /// Time at which the last link to the hub ended, if there is no link now.
-    pub(super) link_lost_at: Option<Duration>,
-    /// Another incarnation of this hub's id, the time at which that incarnation appeared, and whether `TwoHubs` was
-    /// reported for it. It is not accepted while the known incarnation is alive.
-    pub(super) contest: Option<((HubIncarnation, u64), Duration, bool)>,
+    link_lost_at: Option<Duration>,
+    contest: Option<Contest>,
     pub(super) answers: Answers,
     /// Incarnations that have sent a farewell, in the order of their farewells. At most [`MAX_ENDED_LIVES`] are kept.
     ended: VecDeque<HubIncarnation>,
     /// Time at which the lease from the last heartbeat expires. The start of the lease is not stored, because it can be
     /// before the start of this process.
-    pub(super) lease_ends: Duration,
+    lease_ends: Duration,
     pub(super) holding: Holding,
-    /// Peers for which the directory has a claim of this hub.
+    /// Peers for which the directory has a claim of this hub. The slices change it.
     pub(super) claims: BTreeSet<PeerId>,
+    /// Peers that the slices have not reached yet. The slices change it.
     pub(super) unsettled: Option<Unsettled>,
     pub(super) ahead: Ahead,
     /// The bytes of this hub that the budgets count.
@@ -50,27 +57,38 @@ pub(super) struct Remote {
     introduced_by: HubId,
     /// The number of a heartbeat whose change number was lower than the replica's, and the last change of the replica
     /// at that time.
-    pub(super) mark: Option<(u64, u64)>,
-    /// Whether this replica has changes that later heartbeats of the hub do not count. A snapshot with a lower number
-    /// is then accepted, and neighbours' requests for a snapshot of this hub are declined.
-    pub(super) doubted: bool,
+    mark: Option<(u64, u64)>,
+    doubted: bool,
     pub(super) repair: Repair,
     pub(super) paths: Paths,
-    /// The hop for signals to the hub, and the counter of the last signal that used another hop.
-    pub(super) sent_by: Option<(Hop, u64)>,
-    /// The counter of the last signal that was sent before the latest outcome arrived.
-    pub(super) answered: u64,
-    /// A hop whose signals were not answered.
-    pub(super) avoided: Option<Avoided>,
+    pub(super) signal_route: SignalRoute,
     /// Time until which the hub counts as reachable over the bridge.
-    pub(super) bridged_until: Duration,
+    bridged_until: Duration,
     pub(super) outbound: Outbound,
     /// Signals whose outcome will not arrive. Their senders are notified in slices.
-    pub(super) lost: VecDeque<Outbound>,
+    lost: VecDeque<Outbound>,
     pub(super) inbound: Inbound,
-    /// Outcomes that must be sent to the hub.
-    pub(super) outcomes: Vec<(u64, Outcome)>,
-    pub(super) outcomes_due: Option<Duration>,
+    pub(super) outcomes: Outcomes,
+}
+
+/// Another incarnation of a hub's id that is not accepted, because the known incarnation is alive.
+#[derive(Clone, Copy, Debug)]
+struct Contest {
+    /// The incarnation, and the number of its process.
+    life: (HubIncarnation, u64),
+    since: Duration,
+    /// Whether both incarnations have sent heartbeats for long enough to report
+    /// [`TwoHubs`](super::MeshEvent::TwoHubs).
+    is_proven: bool,
+}
+
+/// The parts of a stopped hub's state that are freed or answered later.
+#[derive(Debug)]
+pub(super) struct Stopped {
+    /// The replica.
+    pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
+    /// The snapshot of which a part has arrived, and the neighbours that wait for it.
+    pub(super) abandoned: Abandoned,
 }
 
 /// Whether another hub's current incarnation is alive, as far as this hub knows.
@@ -82,17 +100,6 @@ pub(super) enum Liveness {
     Lost,
     /// The hub has sent a farewell. Only a new incarnation is live again.
     Ended,
-}
-
-/// A hop that signals avoid if there is another route.
-#[derive(Debug)]
-pub(super) struct Avoided {
-    pub(super) via: Hop,
-    /// One less than the counter of the first unanswered signal over this hop.
-    pub(super) after: u64,
-    /// The counter of the last signal over this hop.
-    pub(super) last: u64,
-    pub(super) until: Duration,
 }
 
 impl Remote {
@@ -125,15 +132,12 @@ impl Remote {
             doubted: false,
             repair: Repair::default(),
             paths: Paths::default(),
-            sent_by: None,
-            answered: 0,
-            avoided: None,
+            signal_route: SignalRoute::default(),
             bridged_until: Duration::ZERO,
             outbound: Outbound::default(),
             lost: VecDeque::new(),
             inbound: Inbound::default(),
-            outcomes: Vec::new(),
-            outcomes_due: None,
+            outcomes: Outcomes::default(),
         }
     }
 
@@ -152,8 +156,100 @@ impl Remote {
         self.ended.contains(&life)
     }
 
+    /// Accepts a heartbeat of the known incarnation.
+    pub(super) fn renew(&mut self, via: Hop, beat: &Arc<Heartbeat>, lease_ends: Duration, now: Duration) {
+        self.state = Liveness::Live;
+        self.beat = Arc::clone(beat);
+        self.beat_at = now;
+        self.lease_ends = lease_ends;
+        if via == Hop::Bridge(beat.hub) {
+            self.bridged_until = lease_ends;
+        }
+        self.paths.note(via, beat.number, true);
+    }
+
+    /// Replaces the known incarnation. Its peers must have been removed by [`Self::stop`] before.
+    pub(super) fn begin_life(&mut self, incarnation: HubIncarnation) {
+        self.incarnation = incarnation;
+        self.paths = Paths::default();
+        self.repair.begin_life();
+        self.contest = None;
+        self.link_lost_at = None;
+    }
+
+    /// Empties the replica of a hub that is lost or has ended, or that has a new incarnation.
+    pub(super) fn stop(&mut self, state: Liveness) -> Stopped {
+        self.state = state;
+        self.ahead.clear();
+        self.trust();
+        self.outcomes = Outcomes::default();
+        let abandoned = self.repair.end();
+        Stopped { peers: self.holding.replace(0, 0, BTreeMap::new(), 0), abandoned }
+    }
+
+    /// Restarts the counters of signals, and gives the hub a new number. Returns the old number.
+    pub(super) fn restart_counters(&mut self, number: u32) -> u32 {
+        self.outbound = Outbound::default();
+        self.inbound = Inbound::default();
+        self.signal_route = SignalRoute::default();
+        self.outcomes = Outcomes::default();
+        std::mem::replace(&mut self.number, number)
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(super) fn incarnation(&self) -> HubIncarnation {
+        self.incarnation
+    }
+
+    pub(super) fn state(&self) -> Liveness {
+        self.state
+    }
+
+    /// The hub's last heartbeat.
+    pub(super) fn beat(&self) -> &Arc<Heartbeat> {
+        &self.beat
+    }
+
+    /// Time at which the last heartbeat arrived.
+    pub(super) fn beat_at(&self) -> Duration {
+        self.beat_at
+    }
+
+    /// Time at which the lease from the last heartbeat expires.
+    pub(super) fn lease_ends(&self) -> Duration {
+        self.lease_ends
+    }
+
     pub(super) fn hub(&self) -> HubId {
         self.beat.hub
+    }
+
+    /// Records that the last link to the hub has ended.
+    pub(super) fn note_link_lost(&mut self, now: Duration) {
+        self.link_lost_at = Some(now);
+    }
+
+    /// Whether the last link to the hub ended after the hub's last heartbeat.
+    pub(super) fn has_lost_link(&self) -> bool {
+        self.link_lost_at.is_some_and(|at| at >= self.beat_at)
+    }
+
+    /// Records a heartbeat of another incarnation, while the known incarnation is alive. Returns true once per other
+    /// incarnation: when both still send heartbeats [`RIVAL_EVIDENCE`] after the first heartbeat of the other one.
+    pub(super) fn note_contest(&mut self, life: (HubIncarnation, u64), now: Duration) -> bool {
+        let known = self.contest.filter(|contest| contest.life == life);
+        let contest = known.unwrap_or(Contest { life, since: now, is_proven: false });
+        let is_proven = contest.is_proven || self.beat_at > contest.since + RIVAL_EVIDENCE;
+        self.contest = Some(Contest { is_proven, ..contest });
+        is_proven && !contest.is_proven
+    }
+
+    /// Another incarnation of this hub's id that is not accepted.
+    pub(super) fn contested_by(&self) -> Option<HubIncarnation> {
+        self.contest.map(|contest| contest.life.0)
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -169,18 +265,59 @@ impl Remote {
         self.bridged_until > now
     }
 
-    /// Records the hop of the next signal.
-    pub(super) fn note_sent(&mut self, via: Hop) {
-        if self.sent_by.is_none_or(|(before, _)| before != via) {
-            self.sent_by = Some((via, self.outbound.counter()));
-        }
+    /// Records that the hub has sent a heartbeat on the bridge.
+    pub(super) fn note_bridged(&mut self, until: Duration) {
+        self.bridged_until = until;
     }
 
-    /// Records that the outcome of a signal arrived. If the signal used the avoided hop, that hop works and is no
-    /// longer avoided.
-    pub(super) fn note_answered(&mut self, counter: u64) {
-        self.answered = self.outbound.counter();
-        self.avoided.take_if(|avoided| avoided.after < counter && counter <= avoided.last);
+    /// Records that this hub has lost its connection to the bridge.
+    pub(super) fn note_bridge_lost(&mut self) {
+        self.paths.forget(|via| matches!(via, Hop::Bridge(_)));
+        self.bridged_until = Duration::ZERO;
+    }
+
+    /// Assigns the next signal to the hub its hop and its counter.
+    pub(super) fn issue(&mut self, via: Hop, origin: Origin, target: PeerId, now: Duration) -> u64 {
+        self.signal_route.note_sent(via, self.outbound.counter());
+        self.outbound.issue(origin, target, now)
+    }
+
+    /// Records that the outcome of a signal arrived. Returns the signal, unless it has expired.
+    pub(super) fn answered(&mut self, counter: u64) -> Option<Pending> {
+        self.signal_route.note_answered(counter, self.outbound.counter());
+        self.outbound.take(counter)
+    }
+
+    /// Avoids the present hop of the signals if they get no outcomes. Returns whether this is so.
+    pub(super) fn avoid_unanswered(&mut self, now: Duration) -> bool {
+        self.is_live() && self.outbound.len() > 0 && self.signal_route.avoid_unanswered(&self.outbound, now)
+    }
+
+    /// Gives up all signals to the hub: no outcomes will arrive. Returns whether there are such signals.
+    pub(super) fn give_up_outbound(&mut self) -> bool {
+        let lost = self.outbound.give_up();
+        let any = lost.len() > 0;
+        if any {
+            self.lost.push_back(lost);
+        }
+        any
+    }
+
+    /// Removes and returns the oldest signal that was given up.
+    pub(super) fn take_lost(&mut self) -> Option<Pending> {
+        while let Some(lost) = self.lost.front_mut() {
+            let oldest = lost.take_oldest();
+            if oldest.is_some() {
+                return oldest;
+            }
+            self.lost.pop_front();
+        }
+        None
+    }
+
+    /// Whether signals that were given up remain.
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
     }
 
     /// Number of the hub's changes that are missing in the replica.
@@ -220,8 +357,7 @@ impl Remote {
     pub(super) fn doubt(&mut self) {
         let (number, seq) = (self.beat.number, self.beat.seq);
         if self.holding.seq <= seq {
-            (self.mark, self.doubted) = (None, false);
-            return;
+            return self.trust();
         }
         match self.mark {
             Some((at, _)) if number < at.saturating_add(DOUBT_BEATS) => {}
@@ -230,77 +366,39 @@ impl Remote {
         }
     }
 
+    /// Whether this replica has changes that later heartbeats of the hub do not count. A snapshot with a lower number is
+    /// then accepted, and neighbours' requests for a snapshot of this hub are declined.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted
+    }
+
+    /// Ends the doubt: the replica has been replaced.
+    pub(super) fn trust(&mut self) {
+        (self.mark, self.doubted) = (None, false);
+    }
+
     /// Number of signals to the hub whose senders have not received an outcome.
     pub(super) fn in_flight(&self) -> usize {
         self.outbound.len() + self.lost.iter().map(Outbound::len).sum::<usize>()
     }
 
+    #[cfg(test)]
+    pub(super) fn edit_beat(&mut self, edit: impl FnOnce(&mut Heartbeat)) {
+        edit(Arc::make_mut(&mut self.beat));
+    }
+
     /// The time of the hub's next timeout.
     pub(super) fn due(&self) -> Option<Duration> {
         let lease = self.is_live().then_some(self.lease_ends);
-        let due = [lease, self.repair.due(), self.outcomes_due, self.inbound.due(), self.outbound.due()];
+        let due = [lease, self.repair.due(), self.outcomes.due(), self.inbound.due(), self.outbound.due()];
         due.into_iter().flatten().min()
-    }
-}
-
-/// The neighbours through which a hub's heartbeats arrive.
-#[derive(Debug, Default)]
-pub(super) struct Paths {
-    /// The last heartbeat over each hop, the newest last.
-    heard: Vec<(Hop, u64)>,
-    best: Option<Hop>,
-    worse: u8,
-}
-
-impl Paths {
-    /// Maximum difference between the newest heartbeat and the last heartbeat over a hop. A hop with a greater
-    /// difference is removed.
-    const SLACK: u64 = 2 * LEASE.as_secs() / HEARTBEAT.as_secs();
-
-    /// Records that a heartbeat arrived over a hop. `first` means that this heartbeat had not arrived over another hop
-    /// before.
-    pub(super) fn note(&mut self, via: Hop, number: u64, first: bool) {
-        self.heard.retain(|(hop, last)| *hop != via && last + Self::SLACK >= number);
-        self.heard.push((via, number));
-        if !first {
-            return;
-        }
-        match self.best {
-            Some(best) if best == via => self.worse = 0,
-            Some(best) if self.heard.iter().any(|(hop, _)| *hop == best) && self.worse + 1 < ROUTE_PATIENCE => {
-                self.worse += 1;
-            }
-            Some(_) | None => {
-                self.best = Some(via);
-                self.worse = 0;
-            }
-        }
-    }
-
-    /// The hop to use.
-    pub(super) fn best(&self) -> Option<Hop> {
-        self.best
-    }
-
-    /// All hops over which heartbeats arrived recently, the latest first.
-    pub(super) fn newest_first(&self) -> impl Iterator<Item = Hop> {
-        self.heard.iter().rev().map(|(hop, _)| *hop)
-    }
-
-    /// Removes hops that no longer exist.
-    pub(super) fn forget(&mut self, gone: impl Fn(Hop) -> bool) {
-        self.heard.retain(|(hop, _)| !gone(*hop));
-        if self.best.is_some_and(&gone) {
-            self.best = self.heard.iter().max_by_key(|(_, number)| *number).map(|(hop, _)| *hop);
-            self.worse = 0;
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::LinkId;
+    use crate::limits::HEARTBEAT;
 
     const NOW: Duration = Duration::from_secs(100);
 
@@ -332,17 +430,18 @@ mod tests {
         let mut remote = remote(10, 5);
         remote.holding.seq = 8;
         for (number, doubted) in [(10, false), (13, false), (14, true)] {
-            remote.beat = beat(number, 6);
+            remote.edit_beat(|beat| (beat.number, beat.seq) = (number, 6));
             remote.doubt();
             assert_eq!(remote.doubted, doubted, "{number}");
         }
-        remote.beat = beat(15, 8);
+        remote.edit_beat(|beat| (beat.number, beat.seq) = (15, 8));
         remote.doubt();
         assert!(!remote.doubted && remote.mark.is_none(), "a heartbeat has confirmed the replica's number");
         // Changes that arrive before the heartbeat that counts them do not cause doubt.
         for number in 16..30 {
             remote.holding.seq += 1;
-            remote.beat = beat(number, remote.holding.seq - 1);
+            let seq = remote.holding.seq - 1;
+            remote.edit_beat(|beat| (beat.number, beat.seq) = (number, seq));
             remote.doubt();
             assert!(!remote.doubted, "{number}");
         }
@@ -353,35 +452,5 @@ mod tests {
         let remote = remote(1, 0);
         assert_eq!((remote.age(NOW), remote.age(NOW + HEARTBEAT)), (Duration::ZERO, HEARTBEAT));
         assert!(!remote.is_bridged(NOW), "the hub has sent nothing on the bridge");
-    }
-
-    #[test]
-    fn a_hop_that_is_gone_is_replaced_by_the_one_with_the_latest_heartbeat() {
-        let hops = [1, 2, 3].map(|n| Hop::Link(LinkId(n)));
-        let mut paths = Paths::default();
-        for (hop, number) in hops.into_iter().zip([5, 7, 6]) {
-            paths.note(hop, number, number == 5);
-        }
-        assert_eq!(paths.best(), Some(hops[0]));
-        paths.forget(|via| via == hops[2]);
-        assert_eq!(paths.best(), Some(hops[0]), "another hop is gone");
-        paths.note(hops[2], 6, false);
-        paths.forget(|via| via == hops[0]);
-        assert_eq!(paths.best(), Some(hops[1]));
-        assert_eq!(paths.newest_first().collect::<Vec<_>>(), [hops[2], hops[1]]);
-        paths.note(hops[0], 7 + Paths::SLACK, false);
-        assert_eq!(paths.newest_first().count(), 2, "the last heartbeat over the removed hop, number 6, is too old");
-        assert!(paths.newest_first().all(|hop| hop != hops[2]));
-    }
-
-    #[test]
-    fn an_answer_ends_avoidance_only_if_it_is_to_a_signal_over_the_avoided_hop() {
-        let via = Hop::Link(LinkId(1));
-        for (counter, avoided) in [(3, true), (4, false), (9, false), (10, true)] {
-            let mut remote = remote(1, 0);
-            remote.avoided = Some(Avoided { via, after: 3, last: 9, until: NOW });
-            remote.note_answered(counter);
-            assert_eq!(remote.avoided.is_some(), avoided, "{counter}");
-        }
     }
 }

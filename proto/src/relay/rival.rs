@@ -261,11 +261,11 @@ impl Relay {
     /// id is still alive.
     pub(super) fn is_contested(&self, beat: &Heartbeat, now: Now) -> bool {
         let Some(remote) = self.hubs.get(&beat.hub).filter(|remote| remote.is_live()) else { return false };
-        let same_process = remote.beat.process == beat.process && beat.process != 0;
-        let heard_lately = now.at.saturating_sub(remote.beat_at) < LINK_SILENCE || now.at < self.judge_from;
+        let same_process = remote.beat().process == beat.process && beat.process != 0;
+        let heard_lately = now.at.saturating_sub(remote.beat_at()) < LINK_SILENCE || now.at < self.judge_from;
         // When a process ends, its links close. A link that closed after the last heartbeat therefore shows that the
         // process may have ended.
-        let link_ended = remote.link_lost_at.is_some_and(|at| at >= remote.beat_at);
+        let link_ended = remote.has_lost_link();
         !same_process && heard_lately && !link_ended
     }
 
@@ -277,15 +277,8 @@ impl Relay {
         };
         let life = (beat.incarnation, beat.process);
         let age_ms = remote.age(now.at).as_millis() as u32;
-        let known = Arc::new(Heartbeat { age_ms, ..(*remote.beat).clone() });
-        let contest = match remote.contest {
-            Some(contest) if contest.0 == life => contest,
-            _ => (life, now.at, false),
-        };
-        // Both hubs were still sending heartbeats RIVAL_EVIDENCE after the second hub was noticed.
-        let both_live = remote.beat_at > contest.1 + RIVAL_EVIDENCE;
-        remote.contest = Some((life, contest.1, contest.2 || both_live));
-        if both_live && !contest.2 {
+        let known = Arc::new(Heartbeat { age_ms, ..(**remote.beat()).clone() });
+        if remote.note_contest(life, now.at) {
             self.event(MeshEvent::TwoHubs(beat.hub));
         }
         self.answer_beat(via, known, now);
@@ -304,7 +297,7 @@ impl Relay {
     /// sender's heartbeat, too.
     pub(super) fn earlier_life(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         self.recall(via, beat.hub, now);
-        let is_other = self.hubs.get(&beat.hub).is_some_and(|remote| remote.beat.process != beat.process);
+        let is_other = self.hubs.get(&beat.hub).is_some_and(|remote| remote.beat().process != beat.process);
         if let Some(next) = self.route(&beat.hub, now).filter(|&next| next != via && is_other) {
             self.answer_beat(next, Arc::new(beat.clone()), now);
         }
@@ -318,7 +311,7 @@ impl Relay {
         let Some(remote) = self.hubs.get(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} is recalled");
         };
-        let beat = Arc::new(Heartbeat { age_ms: LEASE.as_millis() as u32, ..(*remote.beat).clone() });
+        let beat = Arc::new(Heartbeat { age_ms: LEASE.as_millis() as u32, ..(**remote.beat()).clone() });
         self.answer_beat(via, beat, now);
     }
 

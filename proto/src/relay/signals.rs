@@ -2,6 +2,7 @@
 
 mod inbound;
 mod outbound;
+mod outcomes;
 
 use std::time::Duration;
 
@@ -9,20 +10,22 @@ use crate::bug;
 use crate::codec::is_deeper_than;
 use crate::envelope::{Envelope, RouteHeader, Routed, SignalEnvelope};
 use crate::id::{HubId, PeerId, ShardId};
-use crate::limits::{HOLD, MAX_HOPS, MAX_OUTCOMES, MAX_SIGNAL_DEPTH, OUTCOME_DELAY, SLICE_PEERS};
+use crate::limits::{HOLD, MAX_HOPS, MAX_OUTCOMES, MAX_SIGNAL_DEPTH, SLICE_PEERS};
 use crate::reason::{ErrorCode, Outcome};
 use crate::route::Hop;
 use crate::router::{Origin, OutcomeLetter, RouterStats, Sender, SignalLetter, Standing, ToShard};
 use crate::time::Now;
 use crate::ws;
 
+use super::remote::Remote;
 use super::traces::Side;
 use super::{Destination, Relay};
 
 use inbound::Arrival;
 pub(super) use inbound::Inbound;
 pub(super) use outbound::Outbound;
-use outbound::Pending;
+pub(super) use outbound::Pending;
+pub(super) use outcomes::Outcomes;
 
 impl Relay {
     /// Sends a signal of this hub's peer to another hub.
@@ -55,14 +58,13 @@ impl Relay {
         if remote.in_flight() >= self.config.tuning.max_signals_in_flight {
             return self.resolve(origin, target, Outcome::Failed(ErrorCode::Unreachable));
         }
-        remote.note_sent(via);
         let receipt = matches!(origin.sender, Sender::Session { ticket: Some(_), .. });
         let (kind, network, standing) = (origin.kind, origin.network.clone(), origin.standing);
         let read_at = origin.read_at;
-        let counter = remote.outbound.issue(origin, target, now.at);
+        let counter = remote.issue(via, origin, target, now.at);
         let signal =
             SignalEnvelope { counter, seq: own.2, receipt, kind, sender: from, target, network, frame, standing };
-        let (to, to_incarnation) = (holder.hub, remote.incarnation);
+        let (to, to_incarnation) = (holder.hub, remote.incarnation());
         let route = RouteHeader { to, to_incarnation, from: own.0, from_incarnation: own.1, hops: 0 };
         self.stats.relayed += 1;
         self.trace_sent((&route, via), &signal, read_at, now);
@@ -111,7 +113,7 @@ impl Relay {
             // The envelope is addressed to an earlier incarnation of this hub.
             return self.bounce(via, route, &routed, now);
         }
-        let of_this_life = self.hubs.get(&route.from).is_some_and(|r| r.incarnation == route.from_incarnation);
+        let of_this_life = self.hubs.get(&route.from).is_some_and(|r| r.incarnation() == route.from_incarnation);
         match routed {
             Routed::Signal(signal) if of_this_life => {
                 self.trace_arrived(via, &route, &signal, now);
@@ -236,7 +238,7 @@ impl Relay {
         self.settle(&target, now);
         self.settle(&sender, now);
         self.settle_at(from, &sender, now);
-        let Some(hub) = self.hubs.get(&from).map(|remote| remote.number) else {
+        let Some(hub) = self.hubs.get(&from).map(Remote::number) else {
             return bug!(self.bugs, HubMissing, "signal of {from:?}");
         };
         let origin = Origin { sender: Sender::Hub { hub, counter, receipt }, kind, network, standing, read_at: now.at };
@@ -306,10 +308,7 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&to) else {
             return bug!(self.bugs, HubMissing, "outcome for {to:?}");
         };
-        remote.outcomes.push((counter, outcome));
-        let urgent = receipt || outcome.is_failure() || remote.outcomes.len() >= MAX_OUTCOMES;
-        let due = if urgent { now.at } else { now.at + OUTCOME_DELAY };
-        remote.outcomes_due = Some(remote.outcomes_due.map_or(due, |at| at.min(due)));
+        remote.outcomes.add(counter, outcome, receipt, now.at);
         self.trace_end(Side::Received, to, counter, Some(outcome), now);
     }
 
@@ -318,9 +317,8 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&to) else {
             return bug!(self.bugs, HubMissing, "outcomes for {to:?}");
         };
-        remote.outcomes_due = None;
-        let outcomes = std::mem::take(&mut remote.outcomes);
-        let to_incarnation = remote.incarnation;
+        let outcomes = remote.outcomes.take();
+        let to_incarnation = remote.incarnation();
         // Without a route back, the sender's hub times out and reports `unknown`.
         let Some(via) = via else { return };
         let route = RouteHeader {
@@ -341,8 +339,7 @@ impl Relay {
             let Some(remote) = self.hubs.get_mut(&from) else {
                 return bug!(self.bugs, HubMissing, "outcomes of {from:?}");
             };
-            remote.note_answered(counter);
-            match remote.outbound.take(counter) {
+            match remote.answered(counter) {
                 Some(Pending { origin, target, .. }) => {
                     if outcome == Outcome::Delivered {
                         self.observe_latency(now.at.saturating_sub(origin.read_at));
@@ -369,9 +366,7 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&to) else {
             return bug!(self.bugs, HubMissing, "signals to {to:?} are given up");
         };
-        let lost = remote.outbound.give_up();
-        if lost.len() > 0 {
-            remote.lost.push_back(lost);
+        if remote.give_up_outbound() {
             self.begin_work(to);
         }
     }
@@ -383,14 +378,9 @@ impl Relay {
             bug!(self.bugs, HubMissing, "signals to {to:?} are written off");
             return false;
         };
-        while let Some(lost) = remote.lost.front_mut() {
-            if let Some(pending) = lost.take_oldest() {
-                self.write_off(pending, false);
-                return true;
-            }
-            remote.lost.pop_front();
-        }
-        false
+        let Some(pending) = remote.take_lost() else { return false };
+        self.write_off(pending, false);
+        true
     }
 
     fn write_off(&mut self, Pending { origin, target, .. }: Pending, receipts_are_due: bool) {

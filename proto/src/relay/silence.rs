@@ -8,12 +8,11 @@
 
 use crate::envelope::Heartbeat;
 use crate::id::{HubId, LinkId};
-use crate::limits::{OUTCOME_PATIENCE, ROUTE_AVOIDED};
 use crate::route::Hop;
 use crate::time::Now;
 
 use super::links::Changed;
-use super::remote::Avoided;
+use super::remote::Remote;
 use super::{MeshEvent, Relay};
 
 impl Relay {
@@ -62,21 +61,15 @@ impl Relay {
     /// Chooses the link to a hub.
     pub(super) fn choose_link(&mut self, hub: HubId) {
         let remote = self.hubs.get(&hub);
-        let rival = remote.and_then(|remote| remote.contest).map(|((incarnation, _), ..)| incarnation);
-        self.links.choose(hub, remote.map(|remote| remote.incarnation), rival);
+        let rival = remote.and_then(Remote::contested_by);
+        self.links.choose(hub, remote.map(Remote::incarnation), rival);
         self.reach = None;
     }
 
     /// Finds hops over which signals get no outcomes, because a hub farther along the route loses them.
     pub(super) fn notice_unanswered(&mut self, now: Now) {
-        for remote in self.hubs.values_mut().filter(|remote| remote.is_live() && remote.outbound.len() > 0) {
-            let Some((via, before)) = remote.sent_by else { continue };
-            let after = before.max(remote.answered);
-            if remote.outbound.has_open(after, now.at.saturating_sub(OUTCOME_PATIENCE)) {
-                let last = remote.outbound.counter();
-                remote.avoided = Some(Avoided { via, after, last, until: now.at + ROUTE_AVOIDED });
-                self.stats.routes_avoided += 1;
-            }
+        for remote in self.hubs.values_mut() {
+            self.stats.routes_avoided += u64::from(remote.avoid_unanswered(now.at));
         }
     }
 }

@@ -98,7 +98,7 @@ impl Remote {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.unsettled.is_some() || !self.lost.is_empty() || self.is_catching_up()
+        self.unsettled.is_some() || self.has_lost() || self.is_catching_up()
     }
 }
 

@@ -35,8 +35,8 @@ impl Relay {
         // Without a hop, `Repair` tries again after `GAP_PATIENCE`.
         let Some(via) = remote.repair.ask(hops, now.at) else { return };
         // A doubted replica may have forged changes, so any correct snapshot may replace it.
-        let have = if remote.doubted { 0 } else { remote.holding.seq };
-        let request = SnapshotRequest { hub, incarnation: remote.incarnation, have };
+        let have = if remote.is_doubted() { 0 } else { remote.holding.seq };
+        let request = SnapshotRequest { hub, incarnation: remote.incarnation(), have };
         self.send(Destination::from(via), Envelope::SnapshotRequest(request));
     }
 
@@ -53,11 +53,11 @@ impl Relay {
         }
         let asked = self.hubs.get(&hub).and_then(|remote| remote.repair.asked());
         let is_asked = asked.is_some_and(|asked| self.neighbour(asked) == self.neighbour(via));
-        let remote = self.hubs.get_mut(&hub).filter(|r| r.is_live() && r.incarnation == incarnation);
+        let remote = self.hubs.get_mut(&hub).filter(|r| r.is_live() && r.incarnation() == incarnation);
         let Some(remote) = remote else { return self.decline_snapshot(via, request) };
         // A doubted replica is of no use. A replica with missing changes is of use only if it has later changes than
         // the neighbour.
-        let is_of_use = !remote.doubted && (remote.lag() == 0 || have < remote.holding.seq);
+        let is_of_use = !remote.is_doubted() && (remote.lag() == 0 || have < remote.holding.seq);
         match remote.repair.wait(via, is_asked) {
             Wait::Waits => {}
             Wait::NotNeeded if is_of_use => self.send_snapshot(via, request, now),
@@ -80,7 +80,7 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} is repaired");
         };
-        let request = SnapshotRequest { hub, incarnation: remote.incarnation, have: 0 };
+        let request = SnapshotRequest { hub, incarnation: remote.incarnation(), have: 0 };
         for via in remote.repair.take_waiters() {
             self.snapshot_asked(via, request, now);
         }
@@ -110,7 +110,7 @@ impl Relay {
 
     /// Handles a neighbour's decline. This hub then asks another neighbour, or the same neighbour later.
     pub(super) fn snapshot_declined(&mut self, via: Hop, request: SnapshotRequest, now: Now) {
-        let remote = self.hubs.get(&request.hub).filter(|remote| remote.incarnation == request.incarnation);
+        let remote = self.hubs.get(&request.hub).filter(|remote| remote.incarnation() == request.incarnation);
         if remote.is_some_and(|remote| remote.repair.asked() == Some(via)) {
             self.stop_snapshot(request.hub, now);
         }
@@ -177,7 +177,7 @@ impl Relay {
             peers: self.config.tuning.max_peers_per_hub,
             bytes: presence.allows(remote.accounted().presence),
         };
-        let remote = self.hubs.get_mut(&hub).filter(|remote| remote.incarnation == part.incarnation);
+        let remote = self.hubs.get_mut(&hub).filter(|remote| remote.incarnation() == part.incarnation);
         let Some(remote) = remote.filter(|remote| remote.repair.asked() == Some(via)) else {
             // Expected: this hub has asked another neighbour in the meantime, or the hub of the snapshot has ended.
             self.stats.snapshots_refused += 1;
@@ -200,17 +200,17 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&hub) else {
             return bug!(self.bugs, HubMissing, "a snapshot of {hub:?} is complete");
         };
-        let least = if remote.doubted { remote.beat.seq } else { remote.holding.seq };
+        let least = if remote.is_doubted() { remote.beat().seq } else { remote.holding.seq };
         let Some(Snapshot { via, seq, digest, peers, bytes }) = remote.repair.complete(least, now.at) else {
             return self.refuse_snapshot(hub, now);
         };
-        if seq < remote.beat.seq && from != Some(hub) {
+        if seq < remote.beat().seq && from != Some(hub) {
             remote.repair.note_stale(via);
         }
         let before = remote.holding.replace(seq, digest, peers, bytes);
         // The real reason for a leave was in a change that did not arrive, so `ConnectionLost` is given for all leaves.
         remote.unsettle(LeaveCause::Disconnected(LeaveReason::Closed(crate::CloseReason::ConnectionLost)));
-        (remote.mark, remote.doubted) = (None, false);
+        remote.trust();
         self.discarded.add(before);
         self.account(hub);
         self.stop_sending(hub);
@@ -245,7 +245,7 @@ impl Relay {
             return bug!(self.bugs, SnapshotState, "of {hub:?}, given up");
         };
         let Abandoned { peers, waiters } = abandoned;
-        let request = SnapshotRequest { hub, incarnation: remote.incarnation, have: 0 };
+        let request = SnapshotRequest { hub, incarnation: remote.incarnation(), have: 0 };
         self.discarded.add(peers);
         self.account(hub);
         for via in waiters {

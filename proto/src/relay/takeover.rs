@@ -24,7 +24,7 @@ impl Relay {
     ) {
         self.settle(&peer, now);
         let holder = self.directory.holder(&peer).filter(|claim| claim.hub != self.config.hub);
-        let remote = holder.and_then(|claim| self.hubs.get(&claim.hub)).map(|r| (r.hub(), r.incarnation));
+        let remote = holder.and_then(|claim| self.hubs.get(&claim.hub)).map(|r| (r.hub(), r.incarnation()));
         if holder.is_some() && remote.is_none() {
             bug!(self.bugs, HubMissing, "{holder:?} is the claim to {peer:?}");
         }

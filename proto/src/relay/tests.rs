@@ -393,7 +393,10 @@ impl Net {
             let stats = relay.stats(now).clone();
             assert_eq!((stats.in_flight, stats.held, stats.presence_lag_ms), (0, 0, 0), "hub {n}");
             assert!(
-                relay.hubs.values().all(|r| r.ahead.is_empty() && !r.repair.is_under_way() && r.outcomes.is_empty())
+                relay
+                    .hubs
+                    .values()
+                    .all(|r| r.ahead.is_empty() && !r.repair.is_under_way() && r.outcomes.collected().is_empty())
             );
             assert!(relay.links.iter().all(|(_, link)| link.queue().snapshots().is_empty()));
         }

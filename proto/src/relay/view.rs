@@ -170,12 +170,12 @@ impl Relay {
         let hub = remote.hub();
         HubView {
             hub: self.names.outward(hub),
-            incarnation: remote.incarnation,
+            incarnation: remote.incarnation(),
             live: remote.is_live(),
-            draining: remote.beat.draining,
+            draining: remote.beat().draining,
             next_hop: self
                 .route_by(reach, &hub, self.avoided(&hub, now), now)
-                .filter(|_| remote.lease_ends > now.at)
+                .filter(|_| remote.lease_ends() > now.at)
                 .map(|via| self.names.via_outward(via)),
             link: self.links.used_for(&hub),
             bridged: remote.is_bridged(now.at),
@@ -184,9 +184,9 @@ impl Relay {
             seq: remote.holding.seq,
             lag: remote.lag(),
             heard: remote.age(now.at),
-            advertise: remote.beat.advertise.clone(),
-            public_url: remote.beat.public_url.clone(),
-            status: remote.beat.status.clone(),
+            advertise: remote.beat().advertise.clone(),
+            public_url: remote.beat().public_url.clone(),
+            status: remote.beat().status.clone(),
         }
     }
 }

@@ -25,7 +25,7 @@ pub(in crate::relay) struct Outbound {
 }
 
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(in crate::relay) struct Pending {
     deadline: Duration,
     pub(super) origin: Origin,
     pub(super) target: PeerId,
@@ -59,7 +59,7 @@ impl Outbound {
         self.counter += count;
     }
 
-    pub(super) fn issue(&mut self, origin: Origin, target: PeerId, now: Duration) -> u64 {
+    pub(in crate::relay) fn issue(&mut self, origin: Origin, target: PeerId, now: Duration) -> u64 {
         if self.recent.len() >= Self::RECENT {
             let first = self.first_recent();
             self.aside.extend(self.recent.pop_front().flatten().map(|pending| (first, pending)));
@@ -72,7 +72,7 @@ impl Outbound {
     }
 
     /// Removes and returns the signal to which an outcome belongs. Returns `None` if it has expired, or was never sent.
-    pub(super) fn take(&mut self, counter: u64) -> Option<Pending> {
+    pub(in crate::relay) fn take(&mut self, counter: u64) -> Option<Pending> {
         let pending = match counter.checked_sub(self.first_recent()) {
             Some(place) => self.recent.get_mut(usize::try_from(place).ok()?)?.take(),
             None => self.aside.remove(&counter),
@@ -96,7 +96,7 @@ impl Outbound {
     }
 
     /// Removes and returns at most `most` expired signals. Further expired signals stay due.
-    pub(super) fn expire(&mut self, most: usize, now: Duration) -> Vec<Pending> {
+    pub(in crate::relay) fn expire(&mut self, most: usize, now: Duration) -> Vec<Pending> {
         let mut expired = Vec::new();
         while expired.len() < most
             && self.due().is_some_and(|at| at <= now)
@@ -108,12 +108,12 @@ impl Outbound {
     }
 
     /// Removes and returns all outstanding signals. The counter continues from its current value.
-    pub(super) fn give_up(&mut self) -> Self {
+    pub(in crate::relay) fn give_up(&mut self) -> Self {
         let counter = self.counter;
         std::mem::replace(self, Self { counter, ..Self::default() })
     }
 
-    pub(super) fn take_oldest(&mut self) -> Option<Pending> {
+    pub(in crate::relay) fn take_oldest(&mut self) -> Option<Pending> {
         self.oldest().and_then(|oldest| self.take(oldest))
     }
 

@@ -22,7 +22,7 @@ fn heartbeats_of_more_hubs_than_a_hub_remembers_are_ignored() {
     let mut net = Net::full(2);
     net.joins(2, 8, 0);
     let link = Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
-    let known: Heartbeat = (*net.hubs[&1].hubs[&hub(2)].beat).clone();
+    let known: Heartbeat = (**net.hubs[&1].hubs[&hub(2)].beat()).clone();
     for n in 0..MAX_HUBS + 10 {
         let beat =
             Heartbeat { hub: invented(n), number: 1, seq: 0, digest: 0, neighbours: Vec::new(), ..known.clone() };
@@ -44,7 +44,7 @@ fn heartbeats_of_more_hubs_than_a_hub_remembers_are_ignored() {
 fn hubs_that_a_neighbour_invents_do_not_displace_real_ones() {
     let mut net = Net::full(3);
     let link = Hop::Link(net.hubs[&1].links.used_for(&hub(3)).unwrap());
-    let known: Heartbeat = (*net.hubs[&1].hubs[&hub(3)].beat).clone();
+    let known: Heartbeat = (**net.hubs[&1].hubs[&hub(3)].beat()).clone();
     let invents = |net: &mut Net, n| {
         let beat =
             Heartbeat { hub: invented(n), number: 1, seq: 0, digest: 0, neighbours: Vec::new(), ..known.clone() };
@@ -183,12 +183,12 @@ fn signals_beyond_those_that_are_held_for_an_earlier_one_are_unreachable() {
         receives(&mut net, 2, forged);
     }
     assert_eq!(net.hubs[&2].hubs[&hub(1)].inbound.len(), MAX_SIGNALS_HELD);
-    assert!(net.hubs[&2].hubs[&hub(1)].outcomes.is_empty());
+    assert!(net.hubs[&2].hubs[&hub(1)].outcomes.collected().is_empty());
     let forged = forged_signal(&net, MAX_SIGNALS_HELD as u64 + 2);
     receives(&mut net, 2, forged);
     let remote = &net.hubs[&2].hubs[&hub(1)];
     assert_eq!(remote.inbound.len(), MAX_SIGNALS_HELD);
-    assert!(matches!(remote.outcomes[..], [(_, Outcome::Failed(ErrorCode::Unreachable))]));
+    assert!(matches!(remote.outcomes.collected(), [(_, Outcome::Failed(ErrorCode::Unreachable))]));
     net.hears(2);
     net.pass(HOLD + HEARTBEAT);
     assert_eq!(net.hears(2).len(), MAX_SIGNALS_HELD, "the held signals are delivered after the hold time");
@@ -200,7 +200,7 @@ fn outcomes_without_a_receipt_are_collected_for_a_time_and_up_to_a_number() {
     let sent = |net: &Net| net.hubs[&2].stats.sent[EnvelopeKind::Outcomes as usize];
     let mut net = triangle();
     net.signals(1, 11, 12, 0);
-    let remote = |net: &Net| net.hubs[&2].hubs[&hub(1)].outcomes_due;
+    let remote = |net: &Net| net.hubs[&2].hubs[&hub(1)].outcomes.due();
     assert_eq!((remote(&net), sent(&net)), (Some(net.now.at + OUTCOME_DELAY), 0));
     (2..MAX_OUTCOMES).for_each(|_| net.signals(1, 11, 12, 0));
     assert_eq!(remote(&net), Some(net.now.at + OUTCOME_DELAY));

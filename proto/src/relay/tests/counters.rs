@@ -182,7 +182,7 @@ fn a_lost_hub_and_its_peers_are_counted() {
 fn late_heartbeats_and_repeated_changes_are_duplicates() {
     let mut net = triangle();
     let duplicates = |net: &Net| net.hubs[&2].stats.duplicates;
-    let beat = Arc::clone(&net.hubs[&2].hubs[&hub(1)].beat);
+    let beat = Arc::clone(&net.hubs[&2].hubs[&hub(1)].beat());
     let before = duplicates(&net);
     receives(&mut net, 2, Envelope::Heartbeat(Arc::clone(&beat)));
     assert_eq!(duplicates(&net) - before, 1, "the heartbeat is known");
@@ -196,7 +196,7 @@ fn late_heartbeats_and_repeated_changes_are_duplicates() {
 #[test]
 fn a_hub_is_shown_without_a_route_from_the_end_of_its_lease() {
     let net = Net::full(2);
-    let lease_ends = net.hubs[&1].hubs[&hub(2)].lease_ends;
+    let lease_ends = net.hubs[&1].hubs[&hub(2)].lease_ends();
     let routed = |at: Duration| net.hubs[&1].hubs(Now { at, wall_ms: 0 })[0].next_hop.is_some();
     assert!(routed(lease_ends - Duration::from_millis(1)));
     assert!(!routed(lease_ends));
@@ -207,7 +207,7 @@ fn a_hub_is_shown_without_a_route_from_the_end_of_its_lease() {
 fn the_age_of_the_oldest_presence_counts_only_hubs_with_peers() {
     let mut net = Net::full(2);
     let age = |net: &mut Net| {
-        let now = Now { at: net.hubs[&1].hubs[&hub(2)].beat_at + Duration::from_millis(700), wall_ms: 0 };
+        let now = Now { at: net.hubs[&1].hubs[&hub(2)].beat_at() + Duration::from_millis(700), wall_ms: 0 };
         net.hubs.get_mut(&1).unwrap().stats(now).ghost_age_ms
     };
     assert_eq!(age(&mut net), 0);

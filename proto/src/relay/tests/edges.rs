@@ -102,7 +102,7 @@ fn a_change_on_the_bridge_is_forwarded_only_to_hubs_that_are_not_on_it() {
 fn gives_up_after(pause: Duration) -> Duration {
     let mut net = Net::full(2);
     net.hubs.remove(&2);
-    let lease_ends = net.hubs[&1].hubs[&hub(2)].lease_ends;
+    let lease_ends = net.hubs[&1].hubs[&hub(2)].lease_ends();
     let (step, relay) = (HEARTBEAT / 4, net.hubs.get_mut(&1).unwrap());
     let mut at = net.now.at;
     while at + step < lease_ends - pause / 2 {
@@ -135,14 +135,14 @@ fn a_heartbeat_that_was_read_after_a_stop_may_be_as_old_as_the_stop() {
         let mut net = Net::full(2);
         let relay = net.hubs.get_mut(&1).unwrap();
         let since = relay.last_timeout;
-        let beat = relay.hubs[&hub(2)].beat.clone();
-        let (number, before) = (beat.number + 1, relay.hubs[&hub(2)].lease_ends);
+        let beat = relay.hubs[&hub(2)].beat().clone();
+        let (number, before) = (beat.number + 1, relay.hubs[&hub(2)].lease_ends());
         let envelope = Envelope::Heartbeat(Arc::new(Heartbeat { number, ..(*beat).clone() }));
         let via = Hop::Link(relay.links.used_for(&hub(2)).unwrap());
         let now = Now { at: since + stopped, wall_ms: 0 };
         relay.handle_input(RelayInput::Received { via, envelope }, now);
         let expected = if old < LEASE { now.at + LEASE - old } else { before };
-        assert_eq!(relay.hubs[&hub(2)].lease_ends, expected, "stopped for {stopped:?}");
+        assert_eq!(relay.hubs[&hub(2)].lease_ends(), expected, "stopped for {stopped:?}");
     }
 }
 
@@ -153,7 +153,7 @@ fn an_old_heartbeat_is_sent_back_only_to_its_hub() {
     let mut net = Net::chain(3);
     net.pass(2 * HEARTBEAT);
     let sent = |net: &Net, n: u8| net.hubs[&n].stats.sent[EnvelopeKind::Heartbeat as usize];
-    let known = net.hubs[&2].hubs[&hub(1)].beat.clone();
+    let known = net.hubs[&2].hubs[&hub(1)].beat().clone();
     let via = Hop::Link(net.hubs[&2].links.used_for(&hub(3)).unwrap());
     let mut passes = |by: u64, age_ms: u32| {
         let incarnation = HubIncarnation(known.incarnation.0 + by);
@@ -184,7 +184,7 @@ fn a_silent_hub_with_the_same_id_is_forgotten() {
     let link = Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
     let own = net.hubs[&1].incarnation();
     let beat = |net: &Net, number| {
-        let known = net.hubs[&1].hubs[&hub(2)].beat.clone();
+        let known = net.hubs[&1].hubs[&hub(2)].beat().clone();
         let incarnation = HubIncarnation(own.0 - 10);
         Envelope::Heartbeat(Arc::new(Heartbeat { hub: hub(1), incarnation, number, process: 77, ..(*known).clone() }))
     };
@@ -239,7 +239,7 @@ fn an_incarnation_is_replaced_at_once_if_its_link_ended_and_otherwise_after_a_si
         net.link(1, 2);
         net.link(2, 3);
         net.pass(2 * HEARTBEAT);
-        let known = net.hubs[&2].hubs[&hub(1)].beat.clone();
+        let known = net.hubs[&2].hubs[&hub(1)].beat().clone();
         if cut_first {
             net.cut(1, 2);
         }
@@ -252,7 +252,7 @@ fn an_incarnation_is_replaced_at_once_if_its_link_ended_and_otherwise_after_a_si
             let beat = Heartbeat { incarnation, number, process: 99, neighbours: Vec::new(), ..(*known).clone() };
             net.input(2, RelayInput::Received { via, envelope: Envelope::Heartbeat(Arc::new(beat)) });
             net.run();
-            if net.hubs[&2].hubs[&hub(1)].incarnation == incarnation {
+            if net.hubs[&2].hubs[&hub(1)].incarnation() == incarnation {
                 break;
             }
             net.pass(HEARTBEAT / 2);

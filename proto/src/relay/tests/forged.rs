@@ -42,7 +42,7 @@ fn a_hub_returns_after_a_forged_farewell_and_a_forged_incarnation() {
             net.joins(1, 8, 0);
             net.pass(2 * HEARTBEAT);
             let via = Hop::Link(net.hubs[&deceived].links.used_for(&hub(deceived + 1)).unwrap());
-            let known = (*net.hubs[&deceived].hubs[&hub(1)].beat).clone();
+            let known = (**net.hubs[&deceived].hubs[&hub(1)].beat()).clone();
             let life = known.incarnation.0;
             // With key 1, the next incarnation of a hub is two milliseconds later.
             let farewell = Envelope::Farewell(hub(1), HubIncarnation(life + farewell));

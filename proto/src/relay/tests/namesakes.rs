@@ -150,7 +150,7 @@ fn the_earlier_hub_takes_a_new_id_if_the_later_one_keeps_it() {
     let mut net = Net::full(2);
     net.pass(RIVAL_PATIENCE);
     let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();
-    let mut beat = (*net.hubs[&2].hubs[&hub(1)].beat).clone();
+    let mut beat = (**net.hubs[&2].hubs[&hub(1)].beat()).clone();
     (beat.incarnation.0, beat.process) = (beat.incarnation.0 + 5, 0);
     for _ in 0..=RIVAL_YIELD.as_secs() {
         beat.number += 1;
@@ -167,7 +167,7 @@ fn two_ended_incarnations_that_are_recalled_in_turn_do_not_hide_a_hub_forever() 
     let mut net = Net::full(2);
     net.pass(RIVAL_PATIENCE);
     let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();
-    let beat = (*net.hubs[&2].hubs[&hub(1)].beat).clone();
+    let beat = (**net.hubs[&2].hubs[&hub(1)].beat()).clone();
     let lives = [5_000, 9_000].map(|later| HubIncarnation(beat.incarnation.0 + later));
     for (turn, incarnation) in (0..2 * RIVAL_YIELD.as_secs()).zip(lives.into_iter().cycle()) {
         let recalled = crate::envelope::Heartbeat {
@@ -187,7 +187,7 @@ fn two_ended_incarnations_that_are_recalled_in_turn_do_not_hide_a_hub_forever() 
 
 /// Passes a forged heartbeat of hub 1 to hub 2.
 fn lies(net: &mut Net, change: impl FnOnce(&mut crate::envelope::Heartbeat)) {
-    let mut beat = (*net.hubs[&2].hubs[&hub(1)].beat).clone();
+    let mut beat = (**net.hubs[&2].hubs[&hub(1)].beat()).clone();
     change(&mut beat);
     let via = Hop::Link(net.hubs[&2].links.used_for(&hub(3)).unwrap());
     net.input(2, RelayInput::Received { via, envelope: Envelope::Heartbeat(Arc::new(beat)) });
@@ -254,7 +254,7 @@ fn no_ended_incarnation_returns() {
     let via = Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
     // Hub 7 is known only by envelopes that hub 2 forwards. The incarnations of hub 7 end one after another.
     let beat = |life: u64| {
-        let known = net.hubs[&1].hubs[&hub(2)].beat.as_ref().clone();
+        let known = net.hubs[&1].hubs[&hub(2)].beat().as_ref().clone();
         let incarnation = HubIncarnation(known.incarnation.0 + life);
         crate::envelope::Heartbeat { hub: hub(7), incarnation, process: 1 + life, number: 1, ..known }
     };

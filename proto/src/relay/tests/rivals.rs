@@ -30,7 +30,7 @@ fn beats_after(net: &mut Net, n: u8, from: u8, beat: Heartbeat) -> Vec<(u8, Hear
 
 /// The last heartbeat of a hub that hub 2 has received.
 fn last_beat(net: &Net, of: u8) -> Heartbeat {
-    (*net.hubs[&2].hubs[&hub(of)].beat).clone()
+    (**net.hubs[&2].hubs[&hub(of)].beat()).clone()
 }
 
 /// Hub 2 reports to hub 1 that other hubs remember a later incarnation of hub 1's own process.
@@ -109,7 +109,7 @@ fn the_heartbeat_that_a_second_hub_with_one_id_receives_has_its_age() {
     let mut net = Net::full(3);
     net.pass(HEARTBEAT);
     let known = last_beat(&net, 1);
-    let age = net.now.at - net.hubs[&2].hubs[&hub(1)].beat_at + Duration::from_millis(30);
+    let age = net.now.at - net.hubs[&2].hubs[&hub(1)].beat_at() + Duration::from_millis(30);
     net.now.at += Duration::from_millis(30);
     let second = namesake(&net, 1_000, 7, 1);
     let sent = hears_beat(&mut net, 2, 3, second);
@@ -261,9 +261,9 @@ fn a_later_process_replaces_a_hub_that_is_silent_and_contests_one_that_is_not() 
     for (silent, replaces) in [(LINK_SILENCE - Duration::from_millis(1), false), (LINK_SILENCE, true)] {
         let mut net = Net::full(3);
         let later = namesake(&net, 1_000, 7, 1);
-        net.now.at = net.hubs[&2].hubs[&hub(1)].beat_at + silent;
+        net.now.at = net.hubs[&2].hubs[&hub(1)].beat_at() + silent;
         hears_beat(&mut net, 2, 3, later.clone());
-        assert_eq!(net.hubs[&2].hubs[&hub(1)].incarnation == later.incarnation, replaces, "{silent:?}");
+        assert_eq!(net.hubs[&2].hubs[&hub(1)].incarnation() == later.incarnation, replaces, "{silent:?}");
     }
 }
 
@@ -364,7 +364,7 @@ fn hubs_that_know_different_processes_of_one_hub_do_not_answer_each_other_foreve
             assert!(sent <= 12 * hubs.len().pow(2), "{sent} heartbeats of hubs {hubs:?} in round {round}");
             for n in hubs.clone() {
                 assert_eq!(
-                    net.hubs[&n].hubs[&hub(1)].beat.process,
+                    net.hubs[&n].hubs[&hub(1)].beat().process,
                     100 + u64::from(n),
                     "hub {n} keeps the process that it knows"
                 );

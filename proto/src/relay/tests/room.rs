@@ -32,7 +32,7 @@ impl Crowd {
     fn introduces(&mut self, by: u8, n: usize) {
         let relay = &self.net.hubs[&1];
         let via = Hop::Link(relay.links.used_for(&hub(by)).unwrap());
-        let known = (*relay.hubs[&hub(by)].beat).clone();
+        let known = (**relay.hubs[&hub(by)].beat()).clone();
         let (hub, incarnation) = (invented(n), known.incarnation);
         let beat = Heartbeat { hub, number: 1, seq: 0, digest: 0, neighbours: Vec::new(), ..known };
         let (peer, session) = (hub.0, PeerIncarnation(1));
@@ -95,7 +95,7 @@ fn a_number_in_use_and_the_greatest_number_are_not_assigned() {
     let mut net = Net::full(2);
     let relay = net.hubs.get_mut(&1).unwrap();
     relay.last_number = u32::MAX - 3;
-    let in_use = relay.hubs[&hub(2)].number;
+    let in_use = relay.hubs[&hub(2)].number();
     assert_eq!(in_use, 1);
     let mut numbers = Vec::new();
     for n in 0..4 {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::envelope::Heartbeat;
 use crate::limits::{LINK_SILENCE, ROUTE_PATIENCE};
-use crate::relay::remote::{Avoided, Paths};
+use crate::relay::remote::Paths;
 
 fn link_to(net: &Net, n: u8, to: u8) -> Hop {
     Hop::Link(net.hubs[&n].links.used_for(&hub(to)).unwrap())
@@ -26,7 +26,7 @@ fn bridge(net: &mut Net, hubs: &[u8]) {
 
 /// The next heartbeat of hub `about`, which hub `n` has not received yet.
 fn next_beat(net: &Net, n: u8, about: u8) -> Heartbeat {
-    let beat = (*net.hubs[&n].hubs[&hub(about)].beat).clone();
+    let beat = (**net.hubs[&n].hubs[&hub(about)].beat()).clone();
     Heartbeat { number: beat.number + 1, ..beat }
 }
 
@@ -50,22 +50,11 @@ fn a_link_is_preferred_to_the_bridge() {
 }
 
 #[test]
-fn a_route_is_avoided_until_its_time_is_over() {
-    let mut net = Net::full(3);
-    let (via, now) = (link_to(&net, 1, 2), net.now);
-    let relay = net.hubs.get_mut(&1).unwrap();
-    for (until, avoided) in [(now.at + Duration::from_nanos(1), Some(via)), (now.at, None)] {
-        relay.hubs.get_mut(&hub(2)).unwrap().avoided = Some(Avoided { via, after: 0, last: 1, until });
-        assert_eq!(relay.avoided(&hub(2), now), avoided);
-    }
-}
-
-#[test]
 fn a_hub_is_on_the_bridge_until_its_lease_there_ends() {
     let mut net = Net::full(2);
     let now = net.now.at;
     let remote = net.hubs.get_mut(&1).unwrap().hubs.get_mut(&hub(2)).unwrap();
-    remote.bridged_until = now;
+    remote.note_bridged(now);
     assert!(remote.is_bridged(now - Duration::from_nanos(1)) && !remote.is_bridged(now));
 }
 
@@ -108,7 +97,7 @@ fn a_hub_behind_another_is_reached_through_it_although_no_heartbeat_came_that_wa
         relay.reach = None;
         let remote = relay.hubs.get_mut(&hub(3)).unwrap();
         remote.paths = Paths::default();
-        remote.beat = Arc::new(Heartbeat { unheard, ..(*remote.beat).clone() });
+        remote.edit_beat(|beat| beat.unheard = unheard);
     };
     forget(&mut net, vec![]);
     assert_eq!(route(&mut net, 1, 3), Some(via));
@@ -211,13 +200,13 @@ fn a_hub_of_an_earlier_version_that_names_its_process_is_the_same_hub() {
     let via = link_to(&net, 1, 2);
     {
         let remote = net.hubs.get_mut(&1).unwrap().hubs.get_mut(&hub(2)).unwrap();
-        remote.beat = Arc::new(Heartbeat { process: 0, ..(*remote.beat).clone() });
+        remote.edit_beat(|beat| beat.process = 0);
     }
     let beat = Heartbeat { process: 5, ..next_beat(&net, 1, 2) };
     let number = beat.number;
     net.hears(1);
     net.input(1, RelayInput::Received { via, envelope: Envelope::Heartbeat(Arc::new(beat)) });
-    assert_eq!(net.hubs[&1].hubs[&hub(2)].beat.number, number);
+    assert_eq!(net.hubs[&1].hubs[&hub(2)].beat().number, number);
     assert_eq!(net.hubs[&1].locate(&id(8)), Some(hub(2)));
     assert_eq!(net.hears(1), [""; 0]);
 }
@@ -239,7 +228,7 @@ fn go_hubs_are_shown_among_the_hubs() {
 #[test]
 fn a_heartbeat_lists_the_hubs_from_which_nothing_arrives() {
     let mut net = Net::full(3);
-    let unheard = |net: &Net| net.hubs[&3].hubs[&hub(1)].beat.unheard.clone();
+    let unheard = |net: &Net| net.hubs[&3].hubs[&hub(1)].beat().unheard.clone();
     assert_eq!(unheard(&net), []);
     net.swallows = vec![(2, 1)];
     net.pass(LINK_SILENCE + 2 * HEARTBEAT);
@@ -253,8 +242,8 @@ fn a_heartbeat_from_the_bridge_counts_if_it_is_not_far_behind_the_links() {
         let now = net.now;
         let relay = net.hubs.get_mut(&1).unwrap();
         let remote = relay.hubs.get_mut(&hub(2)).unwrap();
-        let beat = (*remote.beat).clone();
-        remote.beat = Arc::new(Heartbeat { number: 20, ..beat.clone() });
+        let beat = (**remote.beat()).clone();
+        remote.edit_beat(|beat| beat.number = 20);
         let envelope = Envelope::Heartbeat(Arc::new(Heartbeat { number, ..beat }));
         relay.handle_input(RelayInput::Received { via: Hop::Bridge(hub(2)), envelope }, now);
         assert_eq!(relay.hubs[&hub(2)].is_bridged(now.at), is_bridged, "{number}");

@@ -134,7 +134,7 @@ fn an_outcome_for_an_earlier_incarnation_is_ignored() {
     let mut net = Net::full(2);
     net.joins(2, 8, 0);
     net.pass(HEARTBEAT);
-    let number = net.hubs[&2].hubs[&hub(1)].number;
+    let number = net.hubs[&2].hubs[&hub(1)].number();
     net.kill(1);
     net.now.wall_ms += 1;
     net.start(1);

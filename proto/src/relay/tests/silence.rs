@@ -143,7 +143,7 @@ fn a_working_link_is_preferred_to_a_silent_one_of_any_incarnation() {
     assert_eq!(net.hubs[&1].links.used_for(&hub(2)).unwrap(), link);
     // If the incarnation of the new link belongs to another live hub, that link must not be used.
     let now = net.now.at;
-    net.hubs.get_mut(&1).unwrap().hubs.get_mut(&hub(2)).unwrap().contest = Some(((incarnation, 7), now, true));
+    net.hubs.get_mut(&1).unwrap().hubs.get_mut(&hub(2)).unwrap().note_contest((incarnation, 7), now);
     net.hubs.get_mut(&1).unwrap().choose_link(hub(2));
     assert_eq!(net.hubs[&1].links.used_for(&hub(2)).unwrap(), first);
 }
@@ -163,7 +163,7 @@ fn an_unanswered_route_is_replaced_by_another() {
     net.signals(1, 11, 14, 1);
     net.pass(HEARTBEAT / 2);
     assert_eq!(net.hears(1), ["outcome 14 delivered"]);
-    let taken = |net: &Net| net.hubs[&1].hubs[&hub(4)].sent_by.unwrap().0;
+    let taken = |net: &Net| net.hubs[&1].hubs[&hub(4)].signal_route.last_hop().unwrap();
     let first = taken(&net);
     let (through, _) = net.wires[&(
         1,

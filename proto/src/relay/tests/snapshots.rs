@@ -102,7 +102,7 @@ fn snapshots_beyond_the_maximum_of_a_link_are_declined() {
     let link = net.hubs[&2].links.used_for(&hub(1)).unwrap();
     net.full.push((2, Transport::Link(link)));
     for n in 0..=MAX_SNAPSHOTS_OUT {
-        let beat = |relay: &Relay| relay.hubs[&hub(1)].beat.clone();
+        let beat = |relay: &Relay| relay.hubs[&hub(1)].beat().clone();
         let mut beat = (*beat(&net.hubs[&2])).clone();
         beat.hub = HubId(PeerId::from_bytes([n as u8 + 1; 20]));
         let (hub, incarnation) = (beat.hub, beat.incarnation);
@@ -185,7 +185,7 @@ fn a_hub_itself_is_asked_after_a_neighbour_has_sent_too_little() {
     let beat = Heartbeat {
         seq: net.hubs[&1].own.seq,
         digest: net.hubs[&1].own.digest,
-        ..(*net.hubs[&2].hubs[&hub(1)].beat).clone()
+        ..(**net.hubs[&2].hubs[&hub(1)].beat()).clone()
     };
     for n in 1..=4 {
         let beat = Arc::new(Heartbeat { number: beat.number + n, ..beat.clone() });
