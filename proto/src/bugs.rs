@@ -76,10 +76,13 @@ sites! {
     HubLink "hub-link" "The link recorded for a hub did not exist."
     SnapshotState "snapshot-state" "A snapshot that was being received did not exist."
     OutcomeSender "outcome-sender" "The outcome of a signal of this hub was addressed to another hub."
+    SignalsHeld "signals-held" "The relay held a signal of a hub although it had no room for one more."
+    SignalsLost "signals-lost" "The counters of signals to a hub started again while signals waited for outcomes."
     LegacyLink "legacy-link" "The relay processed an event of a legacy link that did not exist."
     QueueMissing "queue-missing" "A session with bytes to write had no send queue."
     OrderAnswer "order-answer" "A shard answered an operator's order that it had not received."
     LinkMissing "link-missing" "The mesh processed an event of a link that did not exist."
+    Counter "counter" "A counter would have fallen below zero."
     Audit "audit" "Two records of one fact contradict each other. Only simulators check this."
 }
 
@@ -171,6 +174,25 @@ macro_rules! bug {
     };
 }
 
+/// Subtracts from a counter: `lower!(self.bugs, self.leavers, 1)`. If the counter is too low, reports the impossible
+/// state [`BugSite::Counter`], and sets the counter to 0. Without this, the counter would wrap to a huge number.
+///
+/// # Panics
+///
+/// If the counter is too low, in builds with debug assertions.
+#[macro_export]
+macro_rules! lower {
+    ($bugs:expr, $counter:expr, $by:expr) => {
+        match ($counter.checked_sub($by), $by) {
+            (Some(left), _) => $counter = left,
+            (None, by) => {
+                $crate::bug!($bugs, Counter, "{} is {}, and falls by {by}", ::std::stringify!($counter), $counter);
+                $counter = 0;
+            }
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -192,6 +214,21 @@ mod tests {
         assert_eq!((notes[0].site, notes[0].context.as_str()), (BugSite::LeaveNetwork, "the 0th"));
         assert!(notes[0].place.contains("bugs.rs:"), "{}", notes[0].place);
         assert_eq!((notes[1].site, bugs.take_note()), (BugSite::HubMissing, None));
+    }
+
+    #[test]
+    fn a_counter_is_lowered() {
+        let mut count = 5_u32;
+        lower!(Bugs::default(), count, 2);
+        assert_eq!(count, 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "impossible state counter: count is 1, and falls by 2")]
+    fn a_counter_that_is_too_low_is_reported() {
+        let mut count = 1_u32;
+        lower!(Bugs::default(), count, 2);
+        unreachable!("{count}");
     }
 
     #[test]

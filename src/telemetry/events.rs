@@ -125,9 +125,10 @@ fn every_bug_site_is_used_and_bug_is_the_only_assertion() {
     let mut found = all_sources();
     found.retain(|(path, _)| !path.ends_with(file!()));
     for site in proto::BugSite::ALL {
-        let reported = |(path, source): &(String, String)| {
-            !path.ends_with("proto/src/bugs.rs") && source.contains(&format!("bugs, {site:?}, "))
-        };
+        // The macro `lower!` reports the site `Counter`.
+        let call = if *site == proto::BugSite::Counter { "lower!(".into() } else { format!("bugs, {site:?}, ") };
+        let reported =
+            |(path, source): &(String, String)| !path.ends_with("proto/src/bugs.rs") && source.contains(&call);
         assert!(found.iter().any(reported), "nothing reports {site:?}");
     }
     let is_test = |path: &str| path.ends_with("tests.rs") || path.contains("/tests/");

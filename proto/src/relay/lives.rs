@@ -230,6 +230,9 @@ impl Relay {
         let Some(remote) = self.hubs.get_mut(&hub) else {
             return bug!(self.bugs, HubMissing, "the counters of {hub:?} restart");
         };
+        if remote.outbound.len() > 0 {
+            bug!(self.bugs, SignalsLost, "{} to {hub:?}", remote.outbound.len());
+        }
         let before = remote.restart_counters(number);
         self.account(hub);
         self.forget_number(before, hub);

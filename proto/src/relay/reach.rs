@@ -132,7 +132,9 @@ impl Relay {
         let mut nearest: VecDeque<HubId> = steps.keys().copied().collect();
         while let Some(hub) = nearest.pop_front() {
             // Before the first heartbeat of a linked hub has arrived, its neighbours are unknown.
-            let (Some(remote), Some(&step)) = (live(&hub), steps.get(&hub)) else { continue };
+            let Some(remote) = live(&hub) else { continue };
+            // Never `None`: only hubs with a step are in `nearest`.
+            let Some(&step) = steps.get(&hub) else { continue };
             for &next in &remote.beat().neighbours {
                 let is_heard = live(&next).is_none_or(|next| !next.beat().unheard.contains(&hub));
                 if next != self.config.hub && !steps.contains_key(&next) && is_heard {

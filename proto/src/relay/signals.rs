@@ -190,7 +190,7 @@ impl Relay {
         match arrival {
             Arrival::Deliver => self.take_in(from, signal, now),
             Arrival::Hold => {
-                remote.inbound.hold(signal, now.at + HOLD);
+                remote.inbound.hold(signal, now.at + HOLD, &mut self.bugs);
                 self.account(from);
                 self.trace_event(Side::Received, from, counter, "held", now);
                 self.release_signals(from, now);
@@ -224,9 +224,15 @@ impl Relay {
 
     /// Delivers those held signals of a hub that no longer have to wait.
     pub(super) fn release_signals(&mut self, from: HubId, now: Now) {
-        while let Some(remote) = self.hubs.get_mut(&from).filter(|remote| remote.is_live())
-            && let Some(signal) = remote.inbound.next(remote.holding.seq)
-        {
+        loop {
+            let Some(remote) = self.hubs.get_mut(&from) else {
+                return bug!(self.bugs, HubMissing, "held signals of {from:?} are delivered");
+            };
+            // Expected: the held signals of a hub that has stopped stay held until they expire.
+            if !remote.is_live() {
+                return;
+            }
+            let Some(signal) = remote.inbound.next(remote.holding.seq) else { return };
             self.account(from);
             self.take_in(from, signal, now);
         }
@@ -269,9 +275,13 @@ impl Relay {
 
     /// Stops waiting for missing signals, and for senders whose presence does not arrive.
     pub(super) fn expire_held(&mut self, from: HubId, now: Now) {
-        while let Some(remote) = self.hubs.get_mut(&from)
-            && remote.inbound.due().is_some_and(|at| at <= now.at)
-        {
+        loop {
+            let Some(remote) = self.hubs.get_mut(&from) else {
+                return bug!(self.bugs, HubMissing, "held signals of {from:?} expire");
+            };
+            if remote.inbound.due().is_none_or(|at| at > now.at) {
+                return;
+            }
             let before = remote.inbound.position();
             let live = remote.is_live();
             if let Some(signal) = remote.inbound.give_up(remote.holding.seq) {

@@ -224,8 +224,9 @@ impl Relay {
     /// Handles a snapshot that is invalid: a part is malformed or exceeds a limit, the digest is wrong, or a known
     /// change is missing.
     fn refuse_snapshot(&mut self, hub: HubId, now: Now) {
-        if let Some(remote) = self.hubs.get_mut(&hub) {
-            remote.repair.note_vain(now.at);
+        match self.hubs.get_mut(&hub) {
+            Some(remote) => remote.repair.note_vain(now.at),
+            None => bug!(self.bugs, HubMissing, "a snapshot of {hub:?} is refused"),
         }
         self.give_up_snapshot(hub, now);
     }

@@ -7,6 +7,7 @@ use crate::bug;
 use crate::codec::{self, Announce};
 use crate::id::{NetworkName, PeerId, SessionId};
 use crate::limits::{ANNOUNCE_FLOOR_BYTES, MEMBER_BYTES};
+use crate::lower;
 use crate::reason::ErrorCode;
 use crate::time::Now;
 use crate::wire::{self, MessageKind};
@@ -219,7 +220,7 @@ impl Router {
         match self.sessions.membership_mut(id, ix) {
             Some(membership) => {
                 self.stats.announced_bytes += u64::from(bytes);
-                self.stats.announced_bytes -= u64::from(membership.announced_bytes());
+                lower!(self.bugs, self.stats.announced_bytes, u64::from(membership.announced_bytes()));
                 membership.set_announced_bytes(bytes);
             }
             None => bug!(self.bugs, JoinState, "{id:?} is not in {ix:?} after its announcement"),

@@ -8,6 +8,7 @@ use crate::bug;
 use crate::codec::{self, Goodbye};
 use crate::id::{NetworkName, PeerId, SessionId};
 use crate::limits::MEMBER_BYTES;
+use crate::lower;
 use crate::time::Now;
 use crate::wire::MessageKind;
 
@@ -66,7 +67,7 @@ impl Router {
     /// notifies the members.
     pub(super) fn detach(&mut self, id: SessionId, peer: PeerId, membership: &Membership) {
         let ix = membership.network();
-        self.stats.announced_bytes -= u64::from(membership.announced_bytes());
+        lower!(self.bugs, self.stats.announced_bytes, u64::from(membership.announced_bytes()));
         if let Some(circle) = membership.circle() {
             self.dissolve(id, ix, circle);
         }
@@ -76,7 +77,7 @@ impl Router {
         let local = membership.local();
         let removed = match local.filter(|_| membership.observes()) {
             Some(at) => network.remove_observer(id, at),
-            None => network.remove_local(id, local),
+            None => network.remove_local(id, local, &mut self.bugs),
         };
         match removed {
             Ok(None) => {}
@@ -87,7 +88,7 @@ impl Router {
             Err(WrongLocal) => bug!(self.bugs, LeaveLocal, "{peer:?}, {id:?}, leaves place {local:?} of {ix:?}"),
         }
         if membership.observes() {
-            self.rosters.tidy(ix);
+            self.rosters.tidy(ix, &mut self.bugs);
         }
     }
 
@@ -97,7 +98,7 @@ impl Router {
         let Some(network) = self.rosters.network_mut(ix) else {
             return bug!(self.bugs, LeaveNetwork, "{peer:?} has left {ix:?}");
         };
-        network.notified_of_leave();
+        network.notified_of_leave(&mut self.bugs);
         let name = network.name().clone();
         let (frame, kind) = (Arc::new(how.frame(&peer, claim.incarnation, name.as_str(), now)), how.kind());
         let leave = Arc::new(Leave { peer, network: name, claim, frame, kind });

@@ -18,7 +18,7 @@ use super::session::Session;
 impl Router {
     /// Adds a session that waits for its id. `owner` says whether its client has proven that the id is its own.
     pub(super) fn wait(&mut self, id: SessionId, peer: PeerId, owner: bool, grant: Option<Box<Grant>>, now: Now) {
-        self.sessions.insert(id, Session::pending(peer, self.config.hub).with(owner, grant));
+        self.sessions.insert(id, Session::pending(peer, self.config.hub).with(owner, grant), &mut self.bugs);
         self.watch_grant(id, now);
     }
 
@@ -70,7 +70,9 @@ impl Router {
             // A waiting session has sent no messages yet. If it stayed open, it could be admitted after the drain
             // began.
             Some(SessionPhase::Pending) => self.close(id, CloseReason::Draining, now),
-            Some(SessionPhase::Retiring | SessionPhase::Closing) | None => {}
+            // Expected: the session has retired already, or has ended.
+            Some(SessionPhase::Retiring) | None => {}
+            Some(SessionPhase::Closing) => bug!(self.bugs, SessionLife, "{id:?} is closing, but was not removed"),
         }
     }
 

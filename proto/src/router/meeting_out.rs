@@ -191,7 +191,7 @@ impl Router {
         match declined {
             Declined::Unknown => return bug!(self.bugs, CircleMember, "{id:?} parts from {other:?} in {ix:?}"),
             Declined::Before => return,
-            Declined::Remembered(_) | Declined::Forgotten => self.meetings.parted(1),
+            Declined::Remembered(_) | Declined::Forgotten => self.meetings.parted(1, &mut self.bugs),
         }
         let Some(network) = self.rosters.network_mut(ix) else {
             return bug!(self.bugs, CircleNetwork, "{id:?} in {ix:?}");
@@ -244,7 +244,7 @@ impl Router {
                 self.outputs.push_back(Output::Send { session: id, frame, kind, origin: None, from: None });
             }
             if event == MemberEvent::Left {
-                self.meetings.parted(1);
+                self.meetings.parted(1, &mut self.bugs);
                 lost.push((id, bond));
             }
         }
@@ -301,7 +301,7 @@ impl Router {
                 bug!(self.bugs, CircleMember, "{id:?} knew {other:?} in {ix:?}");
             }
         }
-        self.meetings.parted(circle.announced().into());
+        self.meetings.parted(circle.announced().into(), &mut self.bugs);
     }
 
     /// Processes `discover`: introduces a peer to more members.

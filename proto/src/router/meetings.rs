@@ -18,8 +18,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::Bugs;
 use crate::id::SessionId;
 use crate::limits::{MEETING_AGAIN, MEETING_PATIENCE, MEETING_SWEEP};
+use crate::lower;
 
 use super::roster::NetworkIx;
 
@@ -68,8 +70,8 @@ impl Meetings {
     }
 
     /// Counts fewer acquaintances.
-    pub(super) fn parted(&mut self, acquaintances: u64) {
-        self.known -= acquaintances;
+    pub(super) fn parted(&mut self, acquaintances: u64, bugs: &mut Bugs) {
+        lower!(bugs, self.known, acquaintances);
     }
 
     /// Number of random draws so far. Each draw must have a different number.
@@ -156,7 +158,7 @@ mod tests {
                 now = next;
             }
             assert!(swept.iter().all(|&n| n >= 1), "{slots}");
-            meetings.parted(1);
+            meetings.parted(1, &mut Bugs::default());
             assert_eq!(meetings.sweep(slots, now), None);
         }
     }

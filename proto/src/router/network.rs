@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
+use crate::Bugs;
 use crate::bugs::ensure;
 use crate::id::{NetworkName, PeerId, SessionId};
+use crate::lower;
 use crate::route::Address;
 use crate::wire::MessageKind;
 
@@ -240,10 +242,15 @@ impl Network {
     /// # Errors
     ///
     /// [`WrongLocal`] if the list has another session at this index.
-    pub(super) fn remove_local(&mut self, id: SessionId, local: Option<u32>) -> Result<Option<SessionId>, WrongLocal> {
+    pub(super) fn remove_local(
+        &mut self,
+        id: SessionId,
+        local: Option<u32>,
+        bugs: &mut Bugs,
+    ) -> Result<Option<SessionId>, WrongLocal> {
         self.leavers += 1;
         let Some(local) = local else {
-            self.bounded_locals -= 1;
+            lower!(bugs, self.bounded_locals, 1);
             return Ok(None);
         };
         let local = local as usize;
@@ -255,8 +262,8 @@ impl Network {
     }
 
     /// Records that the members were notified of the leave of a session that [`Self::remove_local`] has removed.
-    pub(super) fn notified_of_leave(&mut self) {
-        self.leavers -= 1;
+    pub(super) fn notified_of_leave(&mut self, bugs: &mut Bugs) {
+        lower!(bugs, self.leavers, 1);
     }
 
     /// The part of the network's budget that its members on this shard have used.

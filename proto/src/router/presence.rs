@@ -90,7 +90,7 @@ impl Router {
             Ok(Some(announcement)) => self.member_joined(&announcement, now),
             Err(StillEntered) => bug!(self.bugs, RosterEntryStays, "{:?} in {ix:?}", leave.peer),
         }
-        self.rosters.tidy(ix);
+        self.rosters.tidy(ix, &mut self.bugs);
     }
 
     fn strike(&mut self, ix: NetworkIx, leave: &Leave, now: Now) {

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::Bugs;
+use crate::bug;
 use crate::bugs::ensure;
 use crate::claim::{Claim, Precedence};
 use crate::id::{NetworkName, PeerId};
@@ -161,8 +163,10 @@ impl Rosters {
 
     /// Removes the network if it has no members and no sessions on this shard. A session can remain here without an
     /// entry in the roster, if its id now belongs to a member at another hub.
-    pub(super) fn tidy(&mut self, ix: NetworkIx) {
-        let Some(slot) = self.slots.get_mut(ix.0 as usize) else { return };
+    pub(super) fn tidy(&mut self, ix: NetworkIx, bugs: &mut Bugs) {
+        let Some(slot) = self.slots.get_mut(ix.0 as usize) else {
+            return bug!(bugs, LeaveNetwork, "{ix:?} has lost a member");
+        };
         if let Some(network) = slot.take_if(|network| network.is_deserted()) {
             self.by_name.remove(network.name());
             self.free.push(ix);
@@ -340,7 +344,7 @@ mod tests {
         rosters.strike(ix, &PEER, claim(9));
         assert!(rosters.reveal(ix, PEER, claim(9)).unwrap().is_none());
         assert!(rosters.audit().is_err(), "an empty network must not remain");
-        rosters.tidy(ix);
+        rosters.tidy(ix, &mut Bugs::default());
         assert_eq!((rosters.len(), rosters.audit()), (0, Ok(())));
     }
 
@@ -366,10 +370,10 @@ mod tests {
                     locals.insert(n, rosters.network_mut(ix).unwrap().add_local(id, discovery));
                 } else if !joins && let Some(local) = locals.remove(&n) {
                     let network = rosters.network_mut(ix).unwrap();
-                    if let Some(moved) = network.remove_local(id, local).unwrap() {
+                    if let Some(moved) = network.remove_local(id, local, &mut Bugs::default()).unwrap() {
                         locals.insert(moved.slot as u8, local);
                     }
-                    network.notified_of_leave();
+                    network.notified_of_leave(&mut Bugs::default());
                     prop_assert!(rosters.strike(ix, &peer, claim(1)).is_some());
                 }
                 prop_assert_eq!(rosters.audit(), Ok(()));

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::bug;
 use crate::bugs::Bugs;
 use crate::claim::Claim;
 use crate::grant::{Grant, Rights};
 use crate::id::{HubId, NetworkName, PeerId, PeerIncarnation, SessionId};
 use crate::limits::MAX_OPEN_RECEIPTS;
+use crate::lower;
 use crate::phase::SessionPhase;
 use crate::resume::Lineage;
 
@@ -171,8 +173,8 @@ impl Session {
         opens
     }
 
-    pub(super) fn close_receipt(&mut self) {
-        self.open_receipts -= 1;
+    pub(super) fn close_receipt(&mut self, bugs: &mut Bugs) {
+        lower!(bugs, self.open_receipts, 1);
     }
 
     pub(super) fn open_receipts(&self) -> usize {
@@ -297,12 +299,15 @@ pub(super) struct Sessions {
 
 impl Sessions {
     /// Adds a session. The slot must be free.
-    pub(super) fn insert(&mut self, id: SessionId, session: Session) {
+    pub(super) fn insert(&mut self, id: SessionId, session: Session, bugs: &mut Bugs) {
         let slot = id.slot as usize;
         if slot >= self.slots.len() {
             self.slots.resize_with(slot + 1, || (0, None));
         }
-        self.slots[slot] = (id.generation, Some(Box::new(session)));
+        let before = std::mem::replace(&mut self.slots[slot], (id.generation, Some(Box::new(session))));
+        if let (generation, Some(_)) = before {
+            bug!(bugs, SessionLife, "{id:?} takes the slot of the open session with generation {generation}");
+        }
     }
 
     /// Admits a pending session, and returns its lineage. `None` if there is no such session.
@@ -324,8 +329,9 @@ impl Sessions {
 
     /// Makes an open session retire.
     pub(super) fn retire(&mut self, id: SessionId, bugs: &mut Bugs) {
-        if let Some(session) = self.get_mut(id) {
-            session.phase.advance(SessionPhase::Retiring, id, bugs);
+        match self.get_mut(id) {
+            Some(session) => session.phase.advance(SessionPhase::Retiring, id, bugs),
+            None => bug!(bugs, SessionLife, "{id:?} retires, but does not exist"),
         }
     }
 
@@ -385,7 +391,7 @@ mod tests {
     #[test]
     fn a_handle_of_an_earlier_session_of_the_slot_finds_nothing() {
         let mut sessions = Sessions::default();
-        sessions.insert(id(1), Session::pending(PeerId::from_bytes([1; 20]), HUB));
+        sessions.insert(id(1), Session::pending(PeerId::from_bytes([1; 20]), HUB), &mut Bugs::default());
         assert!(sessions.get(id(0)).is_none() && sessions.get_mut(id(2)).is_none() && sessions.remove(id(0)).is_none());
         assert!(sessions.remove(id(1)).is_some() && sessions.remove(id(1)).is_none());
         assert_eq!((sessions.len(), sessions.slots()), (0, 4));
@@ -396,7 +402,7 @@ mod tests {
         let (mut sessions, mut bugs) = (Sessions::default(), Bugs::default());
         let claim = Claim { incarnation: PeerIncarnation(7), hub: HUB };
         assert_eq!(sessions.admit(id(0), claim, None, Duration::ZERO, &mut bugs), None);
-        sessions.insert(id(0), Session::pending(PeerId::from_bytes([1; 20]), HUB));
+        sessions.insert(id(0), Session::pending(PeerId::from_bytes([1; 20]), HUB), &mut Bugs::default());
         let lineage = sessions.admit(id(0), claim, None, Duration::from_secs(5), &mut bugs);
         assert_eq!(lineage, Some(Lineage { root: claim.incarnation, session: claim.incarnation }));
         let session = sessions.get(id(0)).unwrap();
@@ -410,7 +416,7 @@ mod tests {
     fn outstanding_receipts_are_bounded() {
         let mut session = Session::pending(PeerId::from_bytes([1; 20]), HUB);
         assert!((0..MAX_OPEN_RECEIPTS).all(|_| session.open_receipt()) && !session.open_receipt());
-        session.close_receipt();
+        session.close_receipt(&mut Bugs::default());
         assert!(session.open_receipt() && !session.open_receipt());
     }
 

@@ -227,6 +227,8 @@ impl Router {
                 network: origin.network.as_str(),
             };
             self.send_error(session, &report, now);
+        } else {
+            bug!(self.bugs, OutcomeSender, "{outcome:?} of a signal of {session:?} without a receipt");
         }
     }
 
@@ -243,7 +245,7 @@ impl Router {
     fn redeem(&mut self, ticket: &Ticket, outcome: Outcome, now: Now) {
         self.stats.count_outcome(outcome);
         if let Some(session) = self.sessions.get_mut(ticket.session) {
-            session.close_receipt();
+            session.close_receipt(&mut self.bugs);
             let (target, network) = (Some(ticket.target), ticket.network.as_str());
             let report = ReceiptReport { id: &ticket.id, outcome, target, retry_in: None, network };
             self.send_receipt(ticket.session, &report, now);

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::Bugs;
+use crate::bug;
 use crate::envelope::SignalEnvelope;
 use crate::limits::{COUNT_PATIENCE, MAX_COUNTER_STEP, MAX_SIGNALS_HELD, MEMBER_BYTES};
 
@@ -100,8 +102,10 @@ impl Inbound {
     }
 
     /// Keeps a signal until [`Self::next`] returns it. The signal is overdue at `until`.
-    pub(super) fn hold(&mut self, signal: SignalEnvelope, until: Duration) {
-        debug_assert!(self.held.len() < MAX_SIGNALS_HELD);
+    pub(super) fn hold(&mut self, signal: SignalEnvelope, until: Duration, bugs: &mut Bugs) {
+        if self.held.len() >= MAX_SIGNALS_HELD {
+            bug!(bugs, SignalsHeld, "{} are held", self.held.len());
+        }
         self.bytes += bytes(&signal);
         self.held.insert(signal.counter, (until, signal));
     }
@@ -200,7 +204,7 @@ mod tests {
 
     fn hold(inbound: &mut Inbound, counter: u64, seq: u64) {
         assert_eq!(inbound.arrives(&signal(counter, seq), 0, true, usize::MAX, NOW), Arrival::Hold);
-        inbound.hold(signal(counter, seq), NOW + HOLD);
+        inbound.hold(signal(counter, seq), NOW + HOLD, &mut Bugs::default());
     }
 
     #[test]

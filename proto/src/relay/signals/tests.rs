@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::inbound::{Arrival, Inbound};
+use crate::Bugs;
 use crate::envelope::SignalEnvelope;
 use crate::id::{NetworkName, PeerId};
 use crate::limits::{COUNT_PATIENCE, HOLD, MAX_COUNTER_STEP, MAX_SIGNALS_HELD, MEMBER_BYTES};
@@ -26,7 +27,7 @@ fn arrives(inbound: &mut Inbound, counter: u64, now: Duration) -> Arrival {
 fn waiting(others: impl IntoIterator<Item = SignalEnvelope>) -> Inbound {
     let mut inbound = Inbound::default();
     assert_eq!(arrives(&mut inbound, 1, NOW), Arrival::Deliver);
-    others.into_iter().for_each(|signal| inbound.hold(signal, NOW + HOLD));
+    others.into_iter().for_each(|signal| inbound.hold(signal, NOW + HOLD, &mut Bugs::default()));
     inbound
 }
 
@@ -59,7 +60,7 @@ fn only_the_latest_signals_that_were_given_up_are_answered_when_they_arrive() {
     assert!(!given_up(&mut inbound, last - most - 1) && given_up(&mut inbound, last - most));
     assert!(given_up(&mut inbound, last - 1) && !given_up(&mut inbound, last));
     // Later signals are given up now. They replace the earlier signals in the bounded list.
-    inbound.hold(signal(last + 11, 0, 0), NOW + HOLD);
+    inbound.hold(signal(last + 11, 0, 0), NOW + HOLD, &mut Bugs::default());
     assert!(inbound.give_up(0).is_none() && inbound.next(0).is_some());
     assert!((1..=10).all(|n| given_up(&mut inbound, last + n)));
     assert!(!given_up(&mut inbound, last - most + 1) && given_up(&mut inbound, last - 2));
