@@ -61,7 +61,8 @@ impl Envelope {
             let kind = body.u8()?;
             let Some(kind) = EnvelopeKind::ALL.get(usize::from(kind)) else { continue };
             let envelope = read_envelope(*kind, &mut body)?;
-            // The body can have more bytes: fields that later releases with the same `VERSION` have added.
+            // The remaining bytes of the body are ignored, because they can be fields that later releases with the same
+            // `VERSION` have added.
             return Ok(Some(envelope));
         }
     }

@@ -9,10 +9,11 @@ use crate::limits::{DOUBT_BEATS, MAX_CHANGES_AHEAD};
 use super::budgets::change_bytes;
 
 /// Changes of one hub that wait for a missing earlier change, or for a snapshot that is on its way. There are at most
-/// [`MAX_CHANGES_AHEAD`].
+/// [`MAX_CHANGES_AHEAD`] such changes.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    /// The changes by their numbers. Each has the number of the last heartbeat that arrived before the change.
+    /// The changes by their numbers. The first element of each value is the number of the last heartbeat that arrived
+    /// before the change.
     changes: BTreeMap<u64, (u64, Arc<Change>)>,
     bytes: usize,
 }
@@ -41,8 +42,8 @@ impl Ahead {
         self.changes.first_key_value().map(|(seq, _)| *seq)
     }
 
-    /// Keeps a change that arrived after the heartbeat `beat`. Returns false if there is no room: there are already too
-    /// many changes, or all together would take more than `most` bytes.
+    /// Stores a change that arrived after the heartbeat `beat`. Returns false if there are already
+    /// [`MAX_CHANGES_AHEAD`] changes, or if all changes together would take more than `most` bytes.
     pub(super) fn keep(&mut self, change: Arc<Change>, beat: u64, most: usize) -> bool {
         let bytes = self.bytes + change_bytes(&change);
         let fits = self.changes.len() < MAX_CHANGES_AHEAD && bytes <= most;
@@ -59,8 +60,9 @@ impl Ahead {
         Some(change)
     }
 
-    /// Drops changes that the hub has never made. `seq` is its last change according to its heartbeat `beat`. A change
-    /// with a greater number counts as forged if it arrived [`DOUBT_BEATS`] heartbeats earlier.
+    /// Drops changes that the hub has never made. `seq` is the hub's last change according to the hub's heartbeat
+    /// `beat`. A change with a greater number than `seq` counts as forged if it arrived [`DOUBT_BEATS`] heartbeats
+    /// earlier.
     pub(super) fn forget_unconfirmed(&mut self, beat: u64, seq: u64) {
         if self.changes.last_key_value().is_some_and(|(&last, _)| last > seq) {
             self.changes.retain(|&ahead, (at, change)| {
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_dropped_if_four_later_heartbeats_do_not_count_it() {
+    fn a_change_is_dropped_after_four_heartbeats_with_a_lower_last_change() {
         let mut ahead = Ahead::default();
         for seq in [6, 7, 20] {
             assert!(ahead.keep(change(seq), 10, usize::MAX));

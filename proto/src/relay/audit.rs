@@ -1,4 +1,4 @@
-//! Checks for simulators that all records of the state agree with each other.
+//! Checks that all records of a relay's state agree with each other. Simulators and tests call these checks.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use super::budgets::{Budgets, Kept, presence_bytes};
 use super::{Relay, holding};
 
 impl Relay {
-    /// Compares all records of this hub with each other, and reports a contradiction as an impossible state. Call it
-    /// between two inputs. The comparison takes time in proportion to the state, so only tests call this function.
+    /// Compares all records of this hub with each other, and reports a contradiction as an impossible state. Call this
+    /// function between two inputs. The comparison takes time in proportion to the state, so only tests call it.
     ///
     /// # Panics
     ///

@@ -1,8 +1,8 @@
-//! Counts the bytes that this hub stores for other hubs: their presence, changes that wait for an earlier change, and
-//! signals that wait.
+//! Counts the bytes that this hub stores for other hubs. A hub stores the presence of other hubs, changes that wait for
+//! an earlier change, and signals that wait.
 //!
-//! Each kind has a budget for all hubs together. One hub can use half of it, so that a broken or hostile hub leaves
-//! room for the others.
+//! Each kind has a budget for all hubs together. One hub can use half of a budget, so that a broken or hostile hub
+//! leaves room for the other hubs.
 
 use crate::envelope::{Change, ChangeKind, Presence};
 use crate::limits::{MEMBER_BYTES, REMOTE_PEER_BYTES};
@@ -12,11 +12,12 @@ use crate::tuning::RelayTuning;
 /// The budgets of all kinds.
 #[derive(Debug)]
 pub(super) struct Budgets {
-    /// Bytes of replicas and snapshots: MESH_PRESENCE_BYTES.
+    /// Bytes of replicas and snapshots. The maximum is MESH_PRESENCE_BYTES.
     pub(super) presence: Budget,
-    /// Bytes of changes that wait for an earlier change: [`MAX_AHEAD_BYTES`](crate::limits::MAX_AHEAD_BYTES).
+    /// Bytes of changes that wait for an earlier change. The maximum is
+    /// [`MAX_AHEAD_BYTES`](crate::limits::MAX_AHEAD_BYTES).
     pub(super) ahead: Budget,
-    /// Bytes of signals that wait: [`MAX_HELD_BYTES`](crate::limits::MAX_HELD_BYTES).
+    /// Bytes of signals that wait. The maximum is [`MAX_HELD_BYTES`](crate::limits::MAX_HELD_BYTES).
     pub(super) held: Budget,
 }
 
@@ -27,7 +28,7 @@ pub(super) struct Budget {
     most: usize,
 }
 
-/// The bytes that are kept for one hub.
+/// The bytes that this hub stores for one other hub, by kind.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Kept {
     pub(super) presence: usize,
@@ -40,7 +41,7 @@ impl Budget {
         Self { used: 0, most }
     }
 
-    /// Maximum number of bytes that a hub which uses `own` bytes now may use.
+    /// Maximum number of bytes for a hub that uses `own` bytes now.
     pub(super) fn allows(&self, own: usize) -> usize {
         (self.most / 2).min((self.most - self.used.min(self.most)).saturating_add(own))
     }
@@ -78,17 +79,17 @@ impl Budgets {
     }
 }
 
-/// Bytes that a membership takes.
+/// Size in bytes of a membership in the memory of this hub.
 pub(super) fn membership_bytes(announcement: &Announcement) -> usize {
     announcement.discovered.frame_len() + MEMBER_BYTES
 }
 
-/// Bytes that a peer takes, with its memberships.
+/// Size in bytes of a peer with its memberships in the memory of this hub.
 pub(super) fn presence_bytes(presence: &Presence) -> usize {
     REMOTE_PEER_BYTES + presence.memberships.iter().map(|announcement| membership_bytes(announcement)).sum::<usize>()
 }
 
-/// Bytes that a change takes while it waits.
+/// Size in bytes of a change that waits for an earlier change.
 pub(super) fn change_bytes(change: &Change) -> usize {
     let data = match &change.kind {
         ChangeKind::Joined(announcement) => announcement.discovered.frame_len(),

@@ -1,8 +1,9 @@
-//! The directory: the hub of each peer in the mesh, and the state of peers that the shards of this hub know.
+//! The directory, which stores the hub of each peer in the mesh, and the state of each peer that the shards of this hub
+//! know.
 //!
-//! Several hubs can claim one peer for a moment: while the peer moves, or when a partition between hubs ends. A hub's
-//! statement that a peer is connected there is a [`Claim`]; the greatest claim wins. The shards receive a peer of
-//! another hub only if that hub's claim is the greatest.
+//! Several hubs can claim one peer for a moment, for example while the peer moves, or when a partition between hubs
+//! ends. A [`Claim`] is a hub's statement that a peer is connected to that hub. The greatest claim wins. The shards
+//! receive a peer of another hub only if that hub's claim is the greatest.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,8 +31,8 @@ pub(super) struct Directory {
     pub(super) shown: usize,
 }
 
-/// Entries in [`DIRECTORY_SEGMENTS`] maps, so that an insertion that makes a map grow moves only a small part of all
-/// entries.
+/// The entries of the directory, in [`DIRECTORY_SEGMENTS`] maps. When one map grows, only a small part of all entries
+/// is moved.
 #[derive(Debug)]
 struct Entries {
     segments: Box<[HashMap<PeerId, Entry, Keys>]>,
@@ -74,7 +75,7 @@ impl Entries {
 struct Entry {
     claims: SmallVec<[Claim; 1]>,
     shown: Option<(Claim, Arc<Presence>)>,
-    /// Whether the peer is or was in a network under the claim that the shards know.
+    /// Whether the peer has been in a network since the shards received its current claim.
     has_been_member: bool,
 }
 
@@ -119,13 +120,13 @@ impl Directory {
         self.entries.get(peer).into_iter().flat_map(|entry| entry.claims.iter().map(|claim| claim.hub))
     }
 
-    /// The state of a peer that the shards know, if it belongs to this session at this hub.
+    /// The state of a peer that the shards know, if this state belongs to the given session at the given hub.
     pub(super) fn shown_at(&self, peer: &PeerId, hub: HubId, session: PeerIncarnation) -> Option<&Arc<Presence>> {
         let (claim, presence) = self.entries.get(peer)?.shown.as_ref()?;
         (*claim == Claim { incarnation: session, hub }).then_some(presence)
     }
 
-    /// Whether the shards know a membership of this peer in its current session.
+    /// Whether the shards have received a membership of this peer in its current session.
     pub(super) fn has_been_member(&self, peer: &PeerId) -> bool {
         self.entries.get(peer).is_some_and(|entry| entry.has_been_member)
     }
@@ -152,8 +153,7 @@ impl Relay {
         };
         let session = holding.peers.get(&peer).map(|presence| presence.session);
         let before = self.directory.holder(&peer);
-        // No session could be later than a session above [`GREATEST_TIME`], so such a session is not accepted as a
-        // claim.
+        // A session above [`GREATEST_TIME`] gets no claim, because no later session could win against such a claim.
         let believed = session.filter(|session| session.0 <= GREATEST_TIME);
         self.stats.numbers_refused += u64::from(believed != session);
         self.directory.note(peer, hub, believed);
@@ -165,16 +165,16 @@ impl Relay {
         if holder.is_some_and(|holder| holder.hub != self.config.hub && !holder.is_legacy()) && self.legacy.holds(&peer)
         {
             // The peer has moved from its Go hub to another hub, or the Go hub only echoed the announcement of that
-            // hub. Go hubs report no leaves, so the peer is removed from its legacy link here. Otherwise the peer would
-            // reappear at the Go hub when it leaves its current hub.
+            // hub. A Go hub may not report the leave of this peer, so the peer is removed from its legacy link here. If
+            // the peer were not removed, it would reappear at the Go hub when it leaves its current hub.
             self.legacy.forget(&peer);
             self.change(peer, LEGACY_SESSION, ChangeKind::Down(LeaveReason::Moved), now);
         }
         self.legacy_reconsiders(peer, [before, holder], cause, now);
     }
 
-    /// The presence of a peer at the hub with the winning claim. `None` if no hub claims the peer. Also `None` if that
-    /// hub's replica was replaced and no slice has processed the peer yet.
+    /// The presence of a peer at the hub with the winning claim. `None` if no hub claims the peer. Also `None` if the
+    /// replica of the winning hub was replaced and no slice has processed the peer yet.
     pub(super) fn presence(&self, peer: &PeerId) -> Option<&Arc<Presence>> {
         let holder = self.directory.holder(peer)?;
         let own = (holder.hub == self.config.hub).then_some(&self.own);
@@ -207,8 +207,7 @@ impl Relay {
                 self.own.peers.get(&peer).filter(|_| self.legacy.holds(&peer))
             }
             Some(claim) => match self.hubs.get(&claim.hub) {
-                // `None` is possible: the hub's replica may have been replaced, and no slice has processed the peer
-                // yet.
+                // `None` is possible if the hub's replica was replaced and no slice has processed the peer yet.
                 Some(remote) => remote.holding.peers.get(&peer).filter(|held| held.session == claim.incarnation),
                 None => {
                     bug!(self.bugs, HubMissing, "{claim:?} is the claim to {peer:?}");
@@ -305,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn similar_ids_are_in_many_segments() {
+    fn similar_ids_are_spread_over_many_segments() {
         let mut directory = Directory::new(Keys(0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321));
         let per_segment = 64;
         for place in [0, 4, 8, 16] {

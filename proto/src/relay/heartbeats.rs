@@ -17,11 +17,13 @@ use super::holding::PresenceRefusal;
 use super::remote::{Liveness, Remote};
 use super::{Destination, MeshEvent, Relay};
 
-/// Maximum number of newer heartbeats of a hub that may arrive before an older one, because they took a faster route.
+/// Maximum number of newer heartbeats of a hub that may arrive before an older heartbeat, because the newer ones took a
+/// faster route.
 const LATE_BEATS: u64 = 16;
 
 impl Relay {
-    /// Sends a heartbeat soon, at a limited rate, because a link has become full or free.
+    /// Sends a heartbeat soon, for example because the queue of a link has become full. Such extra heartbeats are at
+    /// least [`EXTRA_BEAT_PAUSE`] apart.
     pub(super) fn beat_soon(&mut self, now: Now) {
         self.next_beat = self.next_beat.min(now.at.max(self.last_beat + EXTRA_BEAT_PAUSE));
     }
@@ -52,8 +54,8 @@ impl Relay {
             link_unheard: false,
             status: self.status.clone(),
         });
-        // Heartbeats are sent over every link, even over links that are not in use. The other hub decides from them
-        // whether the link works.
+        // Heartbeats are sent over every link, even over links that are not in use. From these heartbeats, the other
+        // hub decides whether the link works.
         let links: Vec<(LinkId, bool)> = self.links.iter().map(|(link, open)| (link, open.is_silent())).collect();
         for (link, link_unheard) in links {
             let beat =
@@ -67,7 +69,7 @@ impl Relay {
 
     pub(super) fn heartbeat_received(&mut self, via: Hop, beat: &Arc<Heartbeat>, now: Now) {
         let mut age = Duration::from_millis(u64::from(beat.age_ms));
-        // After a stop of this process, its sockets may contain messages as old as the stop.
+        // After a pause of this process, its sockets can contain messages that are as old as the pause is long.
         let slept = now.at.saturating_sub(self.last_timeout);
         if slept > 2 * HEARTBEAT {
             age += slept;
@@ -84,8 +86,8 @@ impl Relay {
             return self.pass_back(via, beat, now);
         }
         if self.hubs.get(&beat.hub).is_some_and(|remote| remote.has_ended(beat.incarnation)) {
-            // If hubs accepted an ended incarnation again, two incarnations of one hub could replace each other without
-            // end in a ring of hubs.
+            // An ended incarnation is never accepted again. Otherwise, two incarnations of one hub could replace each
+            // other forever in a ring of hubs.
             self.stats.duplicates += 1;
             return self.report_end(via, beat, now);
         }
@@ -95,8 +97,8 @@ impl Relay {
             && remote.incarnation() == beat.incarnation
             && remote.beat().number <= beat.number + LATE_BEATS
         {
-            // The hub is on the bridge, even if a newer heartbeat of the hub arrived over a link first. The older
-            // heartbeat is not forwarded.
+            // A heartbeat over the bridge shows that the hub is on the bridge, even if a newer heartbeat has already
+            // arrived over a link. An older heartbeat that arrives over the bridge is not forwarded.
             if !remote.is_bridged(now.at) {
                 self.reach = None;
             }
@@ -134,8 +136,8 @@ impl Relay {
                     return bug!(self.bugs, HubMissing, "late heartbeat of {:?}", beat.hub);
                 };
                 remote.paths.note(via, beat.number, false);
-                // If a heartbeat that came directly from the hub has a lower number than is known here, another hub has
-                // sent a wrong number.
+                // If a heartbeat directly from the hub has a much lower number than the known heartbeat, another hub
+                // has forged the known heartbeat.
                 if self.neighbour(via) == Some(beat.hub)
                     && state != Liveness::Ended
                     && number > beat.number + LATE_BEATS
@@ -192,7 +194,8 @@ impl Relay {
         }
     }
 
-    /// Forwards a heartbeat to all neighbours except the one that sent it here.
+    /// Forwards a heartbeat to all neighbours, except the neighbour that sent it here and the hub that the heartbeat
+    /// describes.
     fn pass_on(&mut self, via: Hop, beat: &Arc<Heartbeat>, now: Now) {
         self.pass_to_neighbours(via, beat.hub, &Envelope::Heartbeat(Arc::clone(beat)), now);
     }
@@ -209,13 +212,15 @@ impl Relay {
         }
     }
 
-    /// Informs a hub that its current incarnation counts as ended here. A hub sends nothing after its farewell, so the
-    /// farewell was forged, and the hub must begin a later incarnation. If an even later incarnation is known here, it
-    /// was forged as well. Its heartbeat is sent instead, so that the hub's next incarnation exceeds it.
+    /// Informs a hub that its current incarnation counts as ended here. A hub sends nothing after its farewell. If a
+    /// heartbeat follows, the farewell was forged, and the hub must begin a later incarnation. If this hub knows an
+    /// even later incarnation, that incarnation was forged as well. In this case, this hub sends the heartbeat of the
+    /// forged incarnation, so that the other hub's next incarnation exceeds it.
     ///
-    /// If the ended incarnation is the known one, its farewell was forwarded to all hubs, so only the hub's neighbours
-    /// inform it. If the ended incarnation is later than the known one, its farewell arrived before its first
-    /// heartbeat, and was not forwarded. Then the farewell is sent back to the neighbour from which the heartbeat came.
+    /// If the ended incarnation is the known one, all hubs have received its farewell. In this case, only neighbours of
+    /// the hub send the farewell back to the hub. If the ended incarnation is later than the known one, its farewell
+    /// arrived before its first heartbeat, and was not forwarded. So this hub sends the farewell to the neighbour from
+    /// which the heartbeat came.
     fn report_end(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let Some(known) = self.hubs.get(&beat.hub).map(Remote::incarnation) else {
             return bug!(self.bugs, HubMissing, "the end of {:?}", beat.hub);
@@ -227,8 +232,8 @@ impl Relay {
         }
     }
 
-    /// Forwards an old heartbeat only to the hub that it describes, if its incarnation is later than the incarnation
-    /// known here. Each hub on the route adds [`HEARTBEAT`] to the age.
+    /// Forwards an old heartbeat only to the hub that it describes, and only if the heartbeat's incarnation is later
+    /// than the known incarnation. Each hub on the route adds [`HEARTBEAT`] to the age of the heartbeat.
     fn pass_back(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let furthest = LEASE + HEARTBEAT * u32::from(MAX_HOPS);
         let age = Duration::from_millis(u64::from(beat.age_ms)) + HEARTBEAT;
@@ -239,8 +244,8 @@ impl Relay {
         }
     }
 
-    /// Whether the heartbeat shows that an earlier incarnation of a hub is still alive, after the later incarnation
-    /// that replaced it here has ended.
+    /// Whether a heartbeat shows that an earlier incarnation of a hub is still alive. A later incarnation had replaced
+    /// it here, and has ended.
     fn goes_on(&self, beat: &Heartbeat, state: Liveness) -> bool {
         let is_fresh = Duration::from_millis(u64::from(beat.age_ms)) < LINK_SILENCE;
         state == Liveness::Ended && beat.process != 0 && is_fresh && self.is_other_process(beat)

@@ -1,4 +1,4 @@
-//! The presence of one hub, which results from its changes.
+//! The presence of one hub: its peers and their memberships. It is computed from the hub's changes.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -19,24 +19,24 @@ use super::budgets::{membership_bytes, presence_bytes};
 #[derive(Debug)]
 pub(super) struct Holding {
     pub(super) seq: u64,
-    /// Digest of the contents: the exclusive or of the hashes of all sessions and memberships, so their order does not
-    /// matter.
+    /// Digest of the contents, which is the XOR of the hashes of all sessions and memberships. So the order of sessions
+    /// and memberships does not matter.
     pub(super) digest: u64,
     pub(super) peers: BTreeMap<PeerId, Arc<Presence>>,
     /// Size of the contents, in bytes.
     bytes: usize,
-    /// Maximum number of peers. Changes that would exceed it are not applied.
+    /// Maximum number of peers. A change that would exceed this number is not applied.
     max_peers: usize,
 }
 
-/// A peer of a holding, and the digest and size of the holding, which change together with the peer.
+/// A peer in a [`Holding`], with the digest and the size of this [`Holding`]. All three change together.
 struct Held<'a> {
     presence: &'a mut Arc<Presence>,
     digest: &'a mut u64,
     bytes: &'a mut usize,
 }
 
-/// Why a change is not applied, or why a heartbeat is ignored.
+/// The limit because of which this hub does not apply another hub's change, or ignores another hub's heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PresenceRefusal {
     /// The mesh has more than [`MAX_HUBS`](crate::limits::MAX_HUBS) hubs.
@@ -48,8 +48,9 @@ pub enum PresenceRefusal {
     /// The presence of all other hubs takes more than MESH_PRESENCE_BYTES, or the presence of one hub takes more than
     /// half of it.
     Bytes,
-    /// More than [`MAX_CHANGES_AHEAD`](crate::limits::MAX_CHANGES_AHEAD) changes wait for an earlier change, or they
-    /// take more than [`MAX_AHEAD_BYTES`](crate::limits::MAX_AHEAD_BYTES).
+    /// More than [`MAX_CHANGES_AHEAD`](crate::limits::MAX_CHANGES_AHEAD) changes of a hub wait for an earlier change.
+    /// Or the waiting changes take more than [`MAX_AHEAD_BYTES`](crate::limits::MAX_AHEAD_BYTES), or one hub takes more
+    /// than half of this size.
     ChangesAhead,
 }
 
@@ -57,7 +58,7 @@ impl PresenceRefusal {
     /// All reasons, in the order of their discriminants.
     pub const ALL: [Self; 5] = [Self::Hubs, Self::Peers, Self::Networks, Self::Bytes, Self::ChangesAhead];
 
-    /// The metric's label.
+    /// The value of the label `limit` of `peerpigeon_mesh_presence_refused_total`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Hubs => "hubs",
@@ -83,8 +84,8 @@ impl Holding {
     ///
     /// # Errors
     ///
-    /// Returns the limit that the change would exceed: the limit of peers, of networks, or of `most` bytes. The change
-    /// is then ignored.
+    /// Returns the limit that the change would exceed, which is the limit of peers, of networks, or of `most` bytes.
+    /// Such a change is ignored.
     pub(super) fn apply(&mut self, change: &Change, most: usize) -> Result<(), PresenceRefusal> {
         self.seq = change.seq;
         let held = self.peers.get(&change.peer).map(|presence| presence.session);
@@ -98,8 +99,7 @@ impl Holding {
             ChangeKind::Joined(announcement) => return self.enter(announcement, change.session, most),
             ChangeKind::Left { network, .. } if held == Some(change.session) => {
                 if let Some(presence) = self.peers.get_mut(&change.peer)
-                    // A leave from a network in which the peer is not present here is ignored. The digests then differ,
-                    // and a snapshot repairs the replica.
+                    // If the peer is not in this network, the leave changes nothing.
                     && let Ok(at) = presence.memberships.binary_search_by(|a| a.network.cmp(network))
                 {
                     let left = Arc::make_mut(presence).memberships.remove(at);
@@ -124,7 +124,7 @@ impl Holding {
         std::mem::replace(self, Self { seq, digest, peers, bytes, ..*self }).peers
     }
 
-    /// Returns the presence of a peer with this session. Adds it if it is missing and the limits allow it.
+    /// Returns the presence of a peer with this session. Adds the peer if it is missing and the limits allow it.
     fn begin(&mut self, peer: PeerId, session: PeerIncarnation, most: usize) -> Result<Held<'_>, PresenceRefusal> {
         if self.peers.get(&peer).is_some_and(|presence| presence.session != session) {
             self.end(&peer);
@@ -182,7 +182,7 @@ impl Holding {
     }
 }
 
-/// The digest of these peers. The digest of a whole presence is the exclusive or of the digests of its parts.
+/// The digest of some peers. The XOR of the digests of all parts of a presence is the digest of the whole presence.
 pub(super) fn digest<'a>(peers: impl Iterator<Item = &'a Arc<Presence>>) -> u64 {
     peers.fold(0, |digest, presence| digest ^ presence_hash(presence))
 }
@@ -192,8 +192,8 @@ fn presence_hash(presence: &Presence) -> u64 {
     presence.memberships.iter().fold(session, |hash, announcement| hash ^ membership_hash(announcement))
 }
 
-/// The hash of a session for digests. All hubs must compute the same hash, so its key is fixed, and numbers are written
-/// in the same way on every machine.
+/// The hash of a session for digests. The key is fixed, and numbers are hashed in little-endian order, because all hubs
+/// must compute the same hash.
 fn session_hash(peer: &PeerId, session: PeerIncarnation) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(0, 0);
     hasher.write(peer.as_bytes());

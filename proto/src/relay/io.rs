@@ -9,16 +9,16 @@ use crate::route::Hop;
 use crate::router::{ToMesh, ToShard};
 use crate::trace::Span;
 
-/// Inputs of a relay. The documentation of each variant says when it may be passed. The first input of a link is
-/// `LinkUp` or `LegacyUp`, and its last input is `LinkDown`. Inputs of an unknown link are ignored.
+/// Inputs of a relay. The documentation of each variant says when the variant may be passed. The first input of a link
+/// is `LinkUp` or `LegacyUp`, and its last input is `LinkDown`. Inputs of an unknown link are ignored.
 #[derive(Debug)]
 pub enum RelayInput<'a> {
-    /// A letter from a shard. It may be passed at any time. Letters of one shard must be passed in the order in which
-    /// they were posted, and none may be lost.
+    /// A letter from a shard. A letter may be passed at any time. Letters of one shard must be passed in the order in
+    /// which they were posted, and none may be lost.
     Letter(ToMesh),
-    /// A link is ready: both ends have exchanged hellos and agreed to keep it. This is the first input of a link. An
-    /// older link to the same hub may still exist for a while, and envelopes received on the older link are still
-    /// processed. At most [`MAX_LINKS`](crate::limits::MAX_LINKS) links may exist at a time.
+    /// A link is ready, because both ends have exchanged hellos and agreed to keep the link. This is the first input of
+    /// a link. An older link to the same hub may still exist for a while, and envelopes received on the older link are
+    /// still processed. At most [`MAX_LINKS`](crate::limits::MAX_LINKS) links may exist at a time.
     LinkUp {
         /// The link. Its id must not have been used before.
         link: LinkId,
@@ -27,7 +27,7 @@ pub enum RelayInput<'a> {
         /// The incarnation in that hub's hello, in milliseconds since 1970.
         incarnation: HubIncarnation,
     },
-    /// Another process sent a hello with this hub's id on a link. This may be passed at any time.
+    /// Another process sent a hello with this hub's id on a link. This input may be passed at any time.
     Namesake {
         /// The incarnation of the other process.
         incarnation: HubIncarnation,
@@ -40,15 +40,15 @@ pub enum RelayInput<'a> {
         /// The link.
         link: LinkId,
     },
-    /// The first part of a long message has arrived on a link. It shows that the link is not silent. This may be passed
+    /// The first part of a long message has arrived on a link, so the link is not silent. This input may be passed
     /// between [`Self::LinkUp`] and [`Self::LinkDown`].
     Heard {
         /// The link.
         link: LinkId,
     },
-    /// An envelope arrived from a neighbour: on a link after [`Self::LinkUp`], or on the bridge after
-    /// [`Self::BridgeUp`]. It is never [`Envelope::Hello`], which the mesh handles itself. The contents of the envelope
-    /// may be wrong in any way. Envelopes that a hub may not send are ignored or refused, and counted in
+    /// An envelope arrived from a neighbour, either on a link after [`Self::LinkUp`], or on the bridge after
+    /// [`Self::BridgeUp`]. The envelope is never [`Envelope::Hello`], which the mesh handles itself. The contents of
+    /// the envelope may be wrong in any way. Envelopes that a hub may not send are ignored or refused, and counted in
     /// [`RelayStats`](super::RelayStats).
     Received {
         /// The link, or the hub on the bridge.
@@ -63,15 +63,16 @@ pub enum RelayInput<'a> {
         /// The link, or [`Transport::Bridge`].
         transport: Transport,
     },
-    /// The queue of a transport is short again. This must be passed once after [`Self::Saturated`], and once as the
-    /// answer to each [`RelayOutput::Backlog`].
+    /// The queue of a transport is short again. This input must be passed once after [`Self::Saturated`], and once as
+    /// the answer to each [`RelayOutput::Backlog`].
     Room {
         /// The link, or [`Transport::Bridge`].
         transport: Transport,
     },
-    /// The bridge works: published frames reach all subscribers. This is passed again when a new hub subscribes.
+    /// The bridge works, so published frames reach all subscribers. This input is passed again when a new hub
+    /// subscribes.
     BridgeUp,
-    /// The bridge has failed. The frames that were published last may be lost. This may be passed only after
+    /// The bridge has failed. The frames that were published last may be lost. This input may be passed only after
     /// [`Self::BridgeUp`].
     BridgeDown,
     /// A legacy link to a Go hub, or to a program that speaks the Go hub's protocol, is ready. This is the first input
@@ -84,8 +85,8 @@ pub enum RelayInput<'a> {
         /// Whether this hub dialed. The hub that dialed sends the first message.
         dialed: bool,
     },
-    /// A text message arrived on a legacy link: after [`Self::LegacyUp`], until [`Self::LinkDown`]. A message that is
-    /// invalid or not allowed is ignored, and counted in
+    /// A text message arrived on a legacy link. This input may be passed after [`Self::LegacyUp`] and before
+    /// [`Self::LinkDown`]. A message that is invalid or not allowed is ignored, and counted in
     /// [`legacy_refused`](super::RelayStats::legacy_refused).
     LegacyText {
         /// The link.
@@ -93,15 +94,15 @@ pub enum RelayInput<'a> {
         /// The message, of at most [`LINK_MESSAGE_BYTES`](crate::limits::LINK_MESSAGE_BYTES).
         text: &'a str,
     },
-    /// The answer to [`RelayOutput::Unfinished`]. It must be passed once for each such output.
+    /// The answer to [`RelayOutput::Unfinished`]. This input must be passed once for each output `Unfinished`.
     Continue,
-    /// `true`: this hub begins to drain, so other hubs must not dial it any more. `false`: an operator has ended the
-    /// drain.
+    /// With `true`, this hub begins to drain, so other hubs must not dial it any more. With `false`, an operator has
+    /// ended the drain.
     Draining(bool),
     /// New figures of this hub, for its heartbeats. This input may be passed at any time.
     Status(Arc<HubStatus>),
-    /// This hub stops now, and its peers have left. This is the last input, and is passed once. The relay then sends a
-    /// farewell, so that other hubs do not have to wait for the end of the lease.
+    /// This hub stops now, and its peers have left. This input is the last one, and is passed once. The relay then
+    /// sends a farewell, so that other hubs do not have to wait for the end of the lease.
     Ending,
 }
 
@@ -131,7 +132,7 @@ pub enum RelayOutput {
         /// The message.
         text: Box<str>,
     },
-    /// There is more to send on this transport. Pass [`RelayInput::Room`] when its queue is short.
+    /// There is more to send on this transport. Pass [`RelayInput::Room`] when the queue of the transport is short.
     Backlog {
         /// The link, or [`Transport::Bridge`].
         transport: Transport,
@@ -156,10 +157,10 @@ pub enum RelayOutput {
     Unfinished,
     /// An event for the log.
     Event(MeshEvent),
-    /// A span of a traced signal. There is none before [`Relay::trace`](super::Relay::trace) is called.
+    /// A span of a traced signal. The relay outputs no span before [`Relay::trace`](super::Relay::trace) is called.
     Span(Box<Span>),
-    /// A note for the log: this place in the code found an impossible state for the first time. Only builds without
-    /// debug assertions have this output.
+    /// A note for the log about an impossible state. Each place in the code that can find such a state causes this
+    /// output only once. Builds with debug assertions panic instead.
     Bug(BugNote),
 }
 
@@ -185,8 +186,7 @@ pub enum MeshEvent {
     HubLeft(HubId, usize),
     /// Another live hub uses this hub's id. The hub that started later takes a new id.
     SameId,
-    /// Other hubs remembered a later incarnation of this hub's id that has ended. This hub has begun an even later
-    /// incarnation.
+    /// This hub has begun a later incarnation, because other hubs would ignore heartbeats of its previous incarnation.
     LaterLife,
     /// This hub gave up its id (the first value) to another live hub, and has taken a new id (the second value).
     IdGivenUp(HubId, HubId),
@@ -194,9 +194,10 @@ pub enum MeshEvent {
     TwoHubs(HubId),
     /// A snapshot replaced this hub's replica of another hub.
     Repaired(HubId),
-    /// Nothing arrives on the link from this other hub. Signals use another route if there is one.
+    /// No data arrives on the link from this other hub. Signals to that hub use another route if there is one.
     LinkSilent(HubId),
-    /// This other hub reports that nothing arrives on the link from here. Signals use another route if there is one.
+    /// This other hub reports that no data from this hub arrives on the link. Signals to that hub use another route if
+    /// there is one.
     LinkUnheard(HubId),
     /// The link to this other hub works in both directions again.
     LinkWorks(HubId),

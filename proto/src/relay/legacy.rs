@@ -1,12 +1,12 @@
-//! Legacy links: the links to Go hubs, and to any other program that speaks the Go hub's protocol.
+//! Legacy links. A legacy link leads to a Go hub, or to another program that speaks the Go hub's protocol.
 //!
-//! For the rest of the mesh, the peers behind a legacy link belong to this hub. Their claims are smaller than all
-//! others, so the claim of any other session to an id wins. The Go protocol does not report some events, above all
-//! leaves. A peer whose leave is not reported leaves when the link ends.
+//! Other hubs see the peers behind a legacy link as peers of this hub. The claims to these peers are smaller than all
+//! other claims, so any other session with the same id wins. A Go hub reports the leaves of its peers only if this hub
+//! has dialed the Go hub. If the leave of a peer is not reported, this hub removes the peer when the legacy link ends.
 //!
-//! A Go hub announces a peer to another hub only once. This has two consequences. First, peers that were connected
-//! before the link become known by their first signal. Second, an announcement that cannot take effect yet is kept
-//! ([`waiting`]).
+//! A Go hub announces a peer to another hub only once. This has two consequences. First, if this hub dialed the Go hub,
+//! it discovers peers that were connected before the link by their first signals. Second, this hub stores an
+//! announcement that cannot take effect yet ([`waiting`]).
 
 mod announcing;
 mod links;
@@ -25,7 +25,7 @@ use super::{HubView, Relay};
 pub(super) use links::Legacy;
 use links::LinkView;
 
-/// The incarnation in the claims of peers behind legacy links. It is smaller than the time of any clock.
+/// The incarnation in the claims of peers behind legacy links. This incarnation is smaller than the time of any clock.
 pub(super) const LEGACY_SESSION: PeerIncarnation = PeerIncarnation::LEGACY;
 
 impl Relay {
@@ -37,7 +37,7 @@ impl Relay {
         self.ask_to_continue();
     }
 
-    /// Removes some of the peers whose legacy link has ended: one slice.
+    /// Removes one slice of the peers whose legacy links have ended.
     pub(super) fn end_legacy_peers(&mut self, now: Now) {
         let before = self.outputs.len();
         for _ in 0..self.config.tuning.slices.peers {

@@ -1,4 +1,5 @@
-//! Events of links and of the bridge: they come up, go down, become full, or have room again.
+//! Handles events of links and of the Redis bridge. A link or the bridge comes up, goes down, has a full queue, or has
+//! room in its queue again.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ impl Relay {
         if self.legacy.is_link(link) {
             return self.legacy_down(link, now);
         }
-        // Expected: links of a former id of this hub are no longer in the table when they close.
+        // When this hub takes a new id, its old links leave the table at once and close later.
         let Some(closed) = self.links.close(link) else { return };
         for remote in self.hubs.values_mut() {
             remote.paths.forget(|via| via == Hop::Link(link));
@@ -34,12 +35,12 @@ impl Relay {
         self.cancel_snapshots(|via| via == Hop::Link(link), now);
         if closed.was_used {
             if self.links.used_for(&closed.hub).is_none()
-                // A hub is unknown here before its first heartbeat has arrived.
+                // The hub is missing in `hubs` until its first heartbeat has arrived.
                 && let Some(remote) = self.hubs.get_mut(&closed.hub)
             {
                 remote.note_link_lost(now.at);
             }
-            // The heartbeat tells other hubs that this hub's link to the other hub no longer exists.
+            // The heartbeat informs all hubs that this link no longer exists.
             self.beat(now);
         }
     }
@@ -64,7 +65,8 @@ impl Relay {
         match transport {
             Transport::Link(link) if self.legacy.is_link(link) => self.legacy_saturated(link),
             Transport::Link(link) => {
-                // Expected: links of a former id of this hub are no longer in the table, but still write their queues.
+                // When this hub takes a new id, its old links leave the table at once. The queues of these links are
+                // still written.
                 let Some(queue) = self.links.queue_mut(link) else { return };
                 queue.saturate();
                 self.reach = None;
@@ -78,7 +80,7 @@ impl Relay {
         let room = match transport {
             Transport::Link(link) if self.legacy.is_link(link) => return self.legacy_room(link, now),
             Transport::Link(link) => {
-                // Expected: the link may belong to a former id of this hub.
+                // A link that was opened under a former id of this hub is not in the table.
                 let Some(queue) = self.links.queue_mut(link) else { return };
                 queue.free()
             }
@@ -98,7 +100,8 @@ impl Relay {
 
     pub(super) fn bridge_up(&mut self, now: Now) {
         if !self.bridge.rise() {
-            // A hub that has just subscribed needs a heartbeat of this hub.
+            // The bridge was up already. Another hub has just subscribed to the bridge and needs a heartbeat of this
+            // hub.
             return self.beat_soon(now);
         }
         self.reach = None;
@@ -122,7 +125,7 @@ impl Relay {
         }
     }
 
-    /// Whether a hop is a link that fails in at least one direction. A closed link counts, too.
+    /// Whether a hop is a link that carries no data in at least one direction. Returns true for a closed link, too.
     pub(super) fn is_spare(&self, via: Hop) -> bool {
         match via {
             Hop::Link(link) => self.links.get(link).is_none_or(LinkState::is_spare),

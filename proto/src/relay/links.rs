@@ -1,7 +1,7 @@
-//! The links and the bridge of this hub. These types store which link to each hub is in use, which links do not work,
-//! and which queues are full.
+//! The links and the bridge of this hub. `Links` and `BridgeState` store which link to each hub is in use, which links
+//! do not work, and which queues are full.
 //!
-//! They also decide which link to use. The modules `linking` and `silence` carry the decisions out.
+//! `Links` also decides which link to use. The modules `linking` and `silence` carry out its decisions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub(super) struct LinkState {
 pub(super) struct Closed {
     /// The hub at the other end of the link.
     pub(super) hub: HubId,
-    /// Whether the link was in use. If so, call [`Links::choose`].
+    /// Whether the link was in use. If it was in use, call [`Links::choose`].
     pub(super) was_used: bool,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Changed {
     pub(super) works: bool,
 }
 
-/// What the relay knows about the queue of a link or of the bridge, and the snapshots that are sent over it.
+/// The state of the queue of a link or of the bridge, and the snapshots that are sent over this link or bridge.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     saturated: bool,
@@ -102,8 +102,8 @@ impl Queue {
         Room { was_saturated: std::mem::take(&mut self.saturated), missed: std::mem::take(&mut self.missed) }
     }
 
-    /// Decides whether a change is sent. If not, the neighbour's replica lacks this change. The neighbour notices this
-    /// by the next heartbeat, and requests a snapshot.
+    /// Decides whether a change is sent. If the change is not sent, the neighbour's replica lacks this change. The
+    /// neighbour notices this by the next heartbeat, and requests a snapshot.
     pub(super) fn takes_change(&mut self) -> bool {
         self.missed |= self.saturated;
         !self.saturated
@@ -121,7 +121,7 @@ impl LinkState {
         self.silent
     }
 
-    /// Whether the link fails in at least one direction, so that it is used only if there is no other route.
+    /// Whether the link fails in at least one direction. Such a link is used only if there is no other route.
     pub(super) fn is_spare(&self) -> bool {
         self.silent || self.unheard
     }
@@ -136,7 +136,7 @@ impl LinkState {
 }
 
 impl Links {
-    /// Adds a link. [`Self::choose`] then decides whether it is used.
+    /// Adds a link. [`Self::choose`] then decides whether the link is used.
     pub(super) fn open(&mut self, link: LinkId, hub: HubId, incarnation: HubIncarnation, now: Duration) {
         let queue = Queue::default();
         self.open.insert(link, LinkState { hub, incarnation, queue, heard_at: now, silent: false, unheard: false });
@@ -153,8 +153,8 @@ impl Links {
         *self = Self::default();
     }
 
-    /// Chooses the link to a hub: the newest working link to the hub's current incarnation (`present`). A link to
-    /// `rival`, another live hub with the same id, comes last.
+    /// Chooses the link to a hub, which is the newest working link to the hub's current incarnation (`present`). A link
+    /// to `rival`, another live hub with the same id, comes last.
     ///
     /// If two links between two hubs are opened at the same moment, the two hubs may choose different links.
     pub(super) fn choose(&mut self, hub: HubId, present: Option<HubIncarnation>, rival: Option<HubIncarnation>) {
@@ -166,7 +166,7 @@ impl Links {
         }
     }
 
-    /// Returns a link, or `None` if the link is unknown: it has closed, or belongs to a former id of this hub.
+    /// Returns a link. Returns `None` if the link has closed, or was opened under a former id of this hub.
     pub(super) fn get(&self, link: LinkId) -> Option<&LinkState> {
         self.open.get(&link)
     }
@@ -204,8 +204,8 @@ impl Links {
         self.in_use().filter(|(_, link)| self.get(*link).is_some_and(LinkState::is_silent)).map(|(hub, _)| hub)
     }
 
-    /// Records that data arrived on a link. If the link was silent, returns the change. A link of a former id of this
-    /// hub is unknown, although data still arrives on it.
+    /// Records that data arrived on a link. If the link was silent, returns the change. Returns `None` for a link that
+    /// was opened under a former id of this hub, although data still arrives on it.
     pub(super) fn hear(&mut self, link: LinkId, now: Duration) -> Option<Changed> {
         let open = self.open.get_mut(&link)?;
         open.heard_at = now;
@@ -236,7 +236,7 @@ impl Links {
         self.open.values().filter(|open| !open.silent).map(|open| open.heard_at + LINK_SILENCE).min()
     }
 
-    /// Handles a stop of the process. Data that arrived during the stop has not been read yet, so the silence of each
+    /// Handles a pause of the process. Data that arrived during the pause has not been read yet, so the silence of each
     /// link is counted from now.
     pub(super) fn thaw(&mut self, now: Duration) {
         self.open.values_mut().for_each(|open| open.heard_at = now);
@@ -261,7 +261,7 @@ impl BridgeState {
         self.up
     }
 
-    /// Records that the bridge works. Returns whether it did not work before.
+    /// Records that the bridge works. Returns true if the bridge did not work before.
     pub(super) fn rise(&mut self) -> bool {
         !std::mem::replace(&mut self.up, true)
     }
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn another_link_takes_over_when_the_used_one_closes() {
+    fn another_link_is_used_when_the_link_in_use_closes() {
         let mut links = links(&[OLD, OLD]);
         let closed = |was_used| Some(Closed { hub: hub(7), was_used });
         assert_eq!((links.close(LinkId(2)), links.close(LinkId(2))), (closed(true), None));
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(links.next_silence(), Some(late));
         assert!(links.find_silent(late - Duration::from_millis(1)).is_empty());
         links.thaw(NOW + Duration::from_secs(1));
-        assert!(links.find_silent(late).is_empty(), "the silence during a stop does not count");
+        assert!(links.find_silent(late).is_empty(), "the silence during a pause of the process does not count");
         assert_eq!(links.find_silent(late + Duration::from_secs(1)), [(LinkId(1), hub(7))]);
         assert!(links.find_silent(late + Duration::from_secs(9)).is_empty(), "a silent link is reported once");
         assert_eq!(links.next_silence(), None);
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_refuses_a_change_and_remembers_that() {
+    fn a_full_queue_refuses_a_change_and_records_that_a_change_is_missing() {
         let mut queue = Queue::default();
         assert!(queue.takes_change());
         queue.saturate();

@@ -53,12 +53,13 @@ impl Relay {
         if hub == self.config.hub {
             return self.own_farewell_received(incarnation, now);
         }
-        // Expected: this hub has never received a heartbeat of that hub, or has forgotten the hub.
+        // This is not an error. This hub has never received a heartbeat of the ended hub, or has forgotten that hub.
         let Some(remote) = self.hubs.get_mut(&hub) else { return };
         remote.note_ended(incarnation);
         let known = self.hubs.get(&hub).filter(|remote| remote.incarnation() == incarnation);
         if known.is_none_or(|remote| remote.state() == Liveness::Ended) {
-            // Expected: a later incarnation has begun, or the farewell has already arrived over another link.
+            // This is not an error. A later incarnation has begun, or the farewell has already arrived over another
+            // link.
             return;
         }
         let lost = self.evict(hub, Liveness::Ended, now);
@@ -67,16 +68,16 @@ impl Relay {
         self.pass_to_neighbours(via, hub, &Envelope::Farewell(hub, incarnation), now);
     }
 
-    /// Processes a farewell in this hub's own name. Another hub has forged the farewell, or has forwarded a forged
-    /// farewell. Another process with this id (`rival`) also sends such a farewell when it takes a new id.
+    /// Processes a received farewell that names this hub. The farewell is forged, or another process with this id
+    /// (`rival`) sent it when that process took a new id.
     fn own_farewell_received(&mut self, incarnation: HubIncarnation, now: Now) {
         if incarnation == self.config.incarnation && self.rival.is_none() && !self.ended {
             self.begin_later_life(incarnation, now);
         }
     }
 
-    /// Handles a stop of the whole process. After the stop, every lease seems to have expired. Data that arrived during
-    /// the stop is read before any lease expires.
+    /// Detects a pause of the whole process, in which it did not run. After the pause, every lease seems to have
+    /// expired. Therefore, no lease expires until the data that arrived during the pause has been read.
     pub(super) fn notice_thaw(&mut self, now: Now) {
         if now.at.saturating_sub(self.last_timeout) > 2 * HEARTBEAT {
             self.judge_from = now.at + HEARTBEAT;
@@ -168,12 +169,13 @@ impl Relay {
 
     /// Makes room for one more hub, whose heartbeat arrived over this hop. Returns false if there is no room.
     ///
-    /// There is room only if another neighbour has introduced more hubs than the neighbour at this hop will have
-    /// introduced with the new hub. Then the hub that stopped first is forgotten. If no hub has stopped, one of the
-    /// hubs that the neighbour with the most introductions has introduced is forgotten. Neither this neighbour itself
-    /// nor a hub with a link to this hub is forgotten. The hub with the fewest peers is chosen, and of several such
-    /// hubs the one that was introduced last. So a neighbour that invents hubs does not displace live hubs of a
-    /// neighbour that has introduced fewer hubs.
+    /// A neighbour introduces a hub if the hub's first heartbeat arrives from this neighbour. Let N be the number of
+    /// hubs that the neighbour at this hop has introduced, plus one for the new hub. There is room only if another
+    /// neighbour has introduced more than N hubs. In this case, the hub that stopped first is forgotten. If no hub has
+    /// stopped, this hub forgets a hub that the neighbour with the most introductions has introduced. That neighbour
+    /// itself is not forgotten, and a hub with a link to this hub is not forgotten. Of the remaining hubs, the hub with
+    /// the fewest peers is chosen. If several hubs have the fewest peers, the hub that was introduced last is chosen.
+    /// So a neighbour that invents hubs does not displace live hubs of a neighbour that has introduced fewer hubs.
     pub(super) fn make_room(&mut self, via: Hop, now: Now) -> bool {
         let introduced = |by: HubId| self.introducers.get(&by).copied().unwrap_or_default();
         let ours = self.neighbour(via).map_or(0, introduced);
@@ -204,7 +206,7 @@ impl Relay {
         is_free
     }
 
-    /// Assigns a number to a hub: the next free number after the last assigned number.
+    /// Assigns a number to a hub, which is the next free number after the last assigned number.
     pub(super) fn number(&mut self, hub: HubId) -> u32 {
         loop {
             self.last_number = self.last_number.wrapping_add(1);

@@ -1,5 +1,5 @@
-//! Forwards meetings between the shards of two hubs. The sender repeats a meeting until it is answered, so no state is
-//! kept here.
+//! Forwards meetings between the shards of two hubs. The sender repeats a meeting until it is answered, so the relay
+//! stores no state of meetings.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::Relay;
 
 impl Relay {
     pub(super) fn meeting_posted(&mut self, hub: HubId, meeting: Arc<Meeting>, now: Now) {
-        // Expected: the other hub was lost.
+        // The other hub may have been lost.
         let Some(incarnation) = self.hubs.get(&hub).filter(|r| r.is_live()).map(|r| r.incarnation()) else { return };
         let full = |relay: &Self, via: Hop| relay.is_saturated(via);
         if self.route(&hub, now).is_some_and(|via| !full(self, via)) {
@@ -22,7 +22,7 @@ impl Relay {
         }
     }
 
-    /// Processes a meeting from another hub. That hub may send meetings only for its own peers.
+    /// Processes a meeting from another hub. A hub may send meetings only for its own peers.
     pub(super) fn meeting_received(&mut self, from: HubId, meeting: &Arc<Meeting>) {
         let held = |relay: &Self, peer: &PeerId| relay.directory.holder(peer).is_some_and(|claim| claim.hub == from);
         let home = |relay: &Self, peer: &PeerId| ShardId::home(peer, relay.config.shards, relay.config.keys);
@@ -31,7 +31,7 @@ impl Relay {
                 let homes: BTreeSet<ShardId> = meeting.others.iter().map(|(other, _)| home(self, other)).collect();
                 (homes, Arc::clone(meeting))
             }
-            // Expected: the peer has moved, or the hub sends a meeting for a peer of another hub.
+            // The peer may have moved, or the hub may have sent a meeting for a peer of another hub.
             MeetingEnd::Others => return,
             MeetingEnd::About => {
                 let mut meeting = Meeting::clone(meeting);

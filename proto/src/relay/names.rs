@@ -1,15 +1,17 @@
 //! Translation of hub ids between this hub and the rest of the mesh.
 //!
-//! If two live hubs have one HUB_ID, the hub that started later takes a new id while it runs. Its shards have the old
-//! id in every claim, roster and circle, and in letters in transit. Therefore nothing changes inside this hub: it still
-//! uses its first id, and the relay translates the ids in outgoing and incoming envelopes. Outside, the other hub keeps
-//! the first id. Inside, the other hub has another id, its stand-in.
+//! If two live hubs have one HUB_ID, the hub that started later takes a new id while it runs. The shards of the renamed
+//! hub have the old id in every claim, roster and circle, and in letters in transit. Therefore nothing changes inside
+//! the renamed hub. The renamed hub still uses its first id, and its relay translates the ids in outgoing and incoming
+//! envelopes. Outside the renamed hub, the first id belongs to the other hub. Inside the renamed hub, the other hub has
+//! another id, its stand-in.
 //!
-//! Ids break ties between claims, and decide which hub forwards envelopes to the bridge. So the translation keeps their
-//! order. The three ids differ only in their last eight bytes. The new id is the first id plus some number, and the
-//! stand-in is the first id minus the same number. If this addition or subtraction overflows, the order is not kept.
-//! Then the two hubs decide a tie differently. A tie occurs if one peer has a session at each of the two hubs, and both
-//! sessions began in the same millisecond. Each hub lets the session at the other hub win, so both sessions end.
+//! Ids break ties between claims, and decide which hub forwards envelopes to the bridge. So the translation keeps the
+//! order of ids. The first id, the new id and the stand-in differ only in their last eight bytes. The new id is the
+//! first id plus some number, and the stand-in is the first id minus the same number. If this addition or subtraction
+//! overflows, the order is not kept. Without the order, the two hubs decide a tie differently. A tie occurs if one peer
+//! has a session at each of the two hubs, and both sessions began in the same millisecond. In such a tie, each hub lets
+//! the session at the other hub win, so both sessions end.
 
 use std::sync::Arc;
 
@@ -21,14 +23,14 @@ use crate::router::Announcement;
 
 use super::Destination;
 
-/// Translates ids of hubs between the inside and the outside of this hub.
+/// Translates hub ids between the ids that this hub uses inside and the ids that other hubs use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Names {
-    /// The id of this hub inside.
+    /// The id that the shards and the relay of this hub use for this hub.
     inside: HubId,
-    /// The id of this hub outside.
+    /// The id that other hubs use for this hub.
     outside: HubId,
-    /// The id that this hub uses inside for the other hub, whose id outside equals `inside`.
+    /// The id that the shards and the relay of this hub use for the other hub with the same HUB_ID.
     stand_in: HubId,
 }
 
@@ -54,7 +56,8 @@ impl Names {
         self.outside = HubId(self.inside.0.shifted(by));
     }
 
-    /// Translates an id from outside this hub to the id used inside. Before the first [`Self::rename`], no id changes.
+    /// Translates an id that other hubs use to the id that this hub uses inside. Before the first [`Self::rename`], no
+    /// id changes.
     pub(super) fn inward(&self, hub: HubId) -> HubId {
         match hub {
             _ if hub == self.outside => self.inside,
@@ -64,7 +67,7 @@ impl Names {
         }
     }
 
-    /// Translates an id used inside this hub to the id used outside.
+    /// Translates an id that this hub uses inside to the id that other hubs use.
     pub(super) fn outward(&self, hub: HubId) -> HubId {
         match hub {
             _ if hub == self.inside => self.outside,

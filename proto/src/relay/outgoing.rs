@@ -12,13 +12,13 @@ use crate::route::Hop;
 
 use super::holding::Holding;
 
-/// The snapshots that are sent on a link or on the bridge. There are at most [`MAX_SNAPSHOTS_OUT`]. One part of each
-/// snapshot is sent in turn.
+/// The snapshots that are sent on a link or on the bridge. There are at most [`MAX_SNAPSHOTS_OUT`] snapshots. One part
+/// of each snapshot is sent in turn.
 #[derive(Debug, Default)]
 pub(super) struct SnapshotQueue(VecDeque<OutgoingSnapshot>);
 
-/// A snapshot on its way to a neighbour. Its peers are read part by part from the hub's current presence. If a peer
-/// changes before it is read, its state at the start of the snapshot is kept.
+/// A snapshot on its way to a neighbour. The peers of a snapshot are read part by part from the hub's current presence.
+/// If a peer changes before it is read, its state at the start of the snapshot is stored.
 #[derive(Debug)]
 struct OutgoingSnapshot {
     via: Hop,
@@ -31,7 +31,7 @@ struct OutgoingSnapshot {
     next: Option<Arc<Presence>>,
     /// The peers after `after` that have changed since the start of the snapshot, with their state at the start. `None`
     /// if a peer was not present at the start. At most [`MAX_SNAPSHOT_CHANGES`](crate::limits::MAX_SNAPSHOT_CHANGES)
-    /// peers are kept.
+    /// such peers are stored.
     before: BTreeMap<PeerId, Option<Arc<Presence>>>,
     parts: u32,
     /// Time at which the neighbour stops waiting for the next part.
@@ -43,7 +43,7 @@ struct OutgoingSnapshot {
 pub(super) type GivenUp = (Hop, SnapshotRequest);
 
 impl OutgoingSnapshot {
-    /// Keeps the state of a peer before it changes. Returns false if more than `most` peers are kept.
+    /// Stores the state of a peer before the peer changes. Returns false if more than `most` states are stored.
     fn keep(&mut self, peer: &PeerId, held: Option<&Arc<Presence>>, most: usize) -> bool {
         if self.after.is_none_or(|after| *peer > after) {
             self.before.entry(*peer).or_insert_with(|| held.cloned());
@@ -138,8 +138,8 @@ impl SnapshotQueue {
         Some((via, part))
     }
 
-    /// Keeps the state of a peer that is about to change, in each snapshot of its hub. Removes and returns the
-    /// snapshots that would keep more than `most` peers.
+    /// Stores the state of a peer that is about to change, in each snapshot of the peer's hub. Removes and returns the
+    /// snapshots that would store more than `most` such states.
     pub(super) fn keep(
         &mut self,
         hub: HubId,
@@ -150,7 +150,7 @@ impl SnapshotQueue {
         self.take_out(|outgoing| outgoing.request.hub == hub && !outgoing.keep(peer, held, most))
     }
 
-    /// Handles the replacement of a hub's whole presence. Removes and returns the snapshots of that hub.
+    /// Removes and returns the snapshots of a hub whose whole presence is replaced.
     pub(super) fn give_up(&mut self, hub: HubId) -> Vec<GivenUp> {
         self.take_out(|outgoing| outgoing.request.hub == hub)
     }
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_has_one_snapshot_of_each_hub_per_neighbour_and_a_bounded_number() {
+    fn a_queue_has_a_bounded_number_of_snapshots_and_one_of_each_hub_per_neighbour() {
         let mut queue = SnapshotQueue::default();
         let held = Holding::new(1);
         assert!((0..2 * MAX_SNAPSHOTS_OUT).all(|_| queue.begin(VIA, request(7), &held, NOW)));

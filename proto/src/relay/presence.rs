@@ -17,7 +17,7 @@ use super::holding::PresenceRefusal;
 use super::{Destination, Relay};
 
 impl Relay {
-    /// Handles a shard's report of a change of its own peer.
+    /// Handles a change of one of this hub's own peers, which a shard has reported.
     pub(super) fn own_peer_changed(&mut self, peer: PeerId, claim: Claim, kind: ChangeKind, now: Now) {
         self.settle(&peer, now);
         if matches!(kind, ChangeKind::Up) {
@@ -67,7 +67,8 @@ impl Relay {
             self.account(change.hub);
             self.flood(&change, Some(via), now);
             if is_catching_up {
-                // Each received change also continues the application of held changes, so that they do not accumulate.
+                // Each received change also causes some held changes to be applied, so that held changes do not
+                // accumulate.
                 self.catch_up(change.hub, now);
             }
         } else {
@@ -133,8 +134,8 @@ impl Relay {
         self.release_signals(hub, now);
     }
 
-    /// Forwards a change to all neighbours, with three exceptions. They are the hub that made the change, the neighbour
-    /// that sent it, and neighbours to which that neighbour sends it, too.
+    /// Forwards a change to all neighbours, with three exceptions. The exceptions are the hub that made the change, the
+    /// neighbour that sent the change here, and the neighbours to which that neighbour also sends it.
     fn flood(&mut self, change: &Arc<Change>, from: Option<Hop>, now: Now) {
         let sender = from.and_then(|via| self.neighbour(via));
         let over_bridge = matches!(from, Some(Hop::Bridge(_)));
@@ -176,14 +177,14 @@ fn leave_cause(change: &Change) -> LeaveCause {
     }
 }
 
-/// Replaces announcements by already known announcements with the same contents, so that members do not receive them
-/// again.
+/// Replaces announcements by known announcements with the same contents. So members do not receive the same
+/// announcement again.
 pub(super) fn keep_what_is_known(presence: &mut Arc<Presence>, known: &Arc<Presence>) {
     if Arc::ptr_eq(presence, known) {
         return;
     }
-    // The stay is compared, too: a peer that left and returned has lost the acquaintances of its previous stay, so it
-    // must be announced again.
+    // The stays are compared, too. A peer that left and returned has a new stay, in which it does not know the members
+    // any more. So this peer must be announced again.
     let same = |a: &Announcement, b: &Announcement| {
         a.claim == b.claim && a.stay == b.stay && a.discovered.data() == b.discovered.data()
     };

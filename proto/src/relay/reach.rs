@@ -9,7 +9,8 @@ use crate::time::Now;
 
 use super::Relay;
 
-/// The reachable hubs, derived from the neighbours that hubs report. It is rebuilt when a hub reports other neighbours.
+/// The reachable hubs, derived from the neighbours that hubs report. A `Reach` is discarded and rebuilt when a hub
+/// reports other neighbours.
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
     /// The hubs that are linked with this hub, directly or through other hubs.
@@ -22,8 +23,8 @@ pub(super) struct Reach {
 }
 
 impl Relay {
-    /// The first hop to a hub: the direct link if there is one, otherwise the bridge, otherwise the link to a hub on
-    /// the way.
+    /// The first hop to a hub, which is the direct link if there is one, otherwise the bridge, otherwise the link to a
+    /// hub on the way.
     ///
     /// A link that fails in at least one direction is used only if there is no other route.
     pub(super) fn route(&mut self, hub: &HubId, now: Now) -> Option<Hop> {
@@ -33,8 +34,9 @@ impl Relay {
     /// The first hop for signals of this hub's own peers. A route on which signals get no answers is used only if there
     /// is no other route.
     ///
-    /// Only the sender's hub avoids such routes. A hub that forwards the signal uses [`Self::route`]. If it also
-    /// avoided its route, it could send the signal back although it could reach the target.
+    /// Only the sender's hub avoids routes on which signals get no answers. A hub that forwards the signal uses
+    /// [`Self::route`]. If a forwarding hub also avoided routes, it could send the signal back although it could reach
+    /// the target.
     pub(super) fn signal_route(&mut self, hub: &HubId, now: Now) -> Option<Hop> {
         self.find_route(hub, self.avoided(hub, now), now)
     }
@@ -65,7 +67,7 @@ impl Relay {
             return direct;
         }
         let spare = self.links.used_for(hub).map(Hop::Link);
-        // Expected: no heartbeat of the linked hub has arrived yet.
+        // The linked hub is missing in `hubs` until its first heartbeat has arrived.
         let Some(remote) = self.hubs.get(hub) else { return spare };
         let bridged = Some(Hop::Bridge(*hub)).filter(|_| self.bridge.is_up() && remote.is_bridged(now.at));
         // Only hubs on the bridge know which other hubs are on the bridge. If the topology has no step to a hub, the
@@ -82,8 +84,9 @@ impl Relay {
         direct.filter(|&via| !self.is_spare(via) && Some(via) != avoided)
     }
 
-    /// Whether this hub forwards envelopes of a hub that is not on the bridge to the bridge. Among the hubs on the
-    /// bridge that are linked with that hub, the hub with the smallest id does this.
+    /// Whether this hub publishes another hub's envelopes on the bridge, because that other hub is not on the bridge
+    /// itself. Of all hubs on the bridge that have a path of links to the other hub, the hub with the smallest id
+    /// publishes its envelopes.
     pub(super) fn speaks_for(&mut self, hub: &HubId, now: Now) -> bool {
         if self.hubs.get(hub).is_none_or(|remote| remote.is_bridged(now.at)) {
             return false;
@@ -96,7 +99,7 @@ impl Relay {
         speaks
     }
 
-    /// Discards the topology when hubs have left the bridge. It is rebuilt when it is needed.
+    /// Discards the topology when hubs have left the bridge. The topology is rebuilt when it is needed.
     pub(super) fn check_reach(&mut self, now: Now) {
         let gone = |hub: &HubId| self.hubs.get(hub).is_none_or(|remote| !remote.is_bridged(now.at));
         if self.reach.as_ref().is_some_and(|reach| reach.bridged.iter().any(gone)) {

@@ -24,8 +24,8 @@ use super::slices::Unsettled;
 pub(super) use paths::Paths;
 pub(super) use signal_route::SignalRoute;
 
-/// What this hub knows of one other hub. Fields whose type has rules of its own are open to the relay. All other fields
-/// change only through methods.
+/// The state of one other hub. The relay changes fields with types that have their own rules directly. It changes all
+/// other fields only through methods of `Remote`.
 #[derive(Debug)]
 pub(super) struct Remote {
     /// The number that shards use for this hub, in [`Sender::Hub`](crate::Sender::Hub).
@@ -40,23 +40,25 @@ pub(super) struct Remote {
     link_lost_at: Option<Duration>,
     contest: Option<Contest>,
     pub(super) answers: Answers,
-    /// Incarnations that have sent a farewell, in the order of their farewells. At most [`MAX_ENDED_LIVES`] are kept.
+    /// Incarnations that have sent a farewell, in the order of their farewells. At most [`MAX_ENDED_LIVES`]
+    /// incarnations are kept.
     ended: VecDeque<HubIncarnation>,
     /// Time at which the lease from the last heartbeat expires. The start of the lease is not stored, because it can be
     /// before the start of this process.
     lease_ends: Duration,
     pub(super) holding: Holding,
-    /// Peers for which the directory has a claim of this hub. The slices change it.
+    /// Peers for which the directory has a claim of this hub. Only the code in `slices` changes this field.
     pub(super) claims: BTreeSet<PeerId>,
-    /// Peers that the slices have not reached yet. The slices change it.
+    /// Peers that the slices have not reached yet. Only the code in `slices` changes this field.
     pub(super) unsettled: Option<Unsettled>,
     pub(super) ahead: Ahead,
-    /// The bytes of this hub that the budgets count.
+    /// The bytes that the budgets count for this hub.
     accounted: Kept,
-    /// The neighbour from which the hub's first heartbeat arrived. It is the hub itself if the hub is a neighbour.
+    /// The neighbour from which the hub's first heartbeat arrived. If the hub is a neighbour, this can be the hub
+    /// itself.
     introduced_by: HubId,
-    /// The number of a heartbeat whose change number was lower than the replica's, and the last change of the replica
-    /// at that time.
+    /// The number of a heartbeat that reported a lower last change than the replica had, and the last change of the
+    /// replica at that time.
     mark: Option<(u64, u64)>,
     doubted: bool,
     pub(super) repair: Repair,
@@ -65,13 +67,13 @@ pub(super) struct Remote {
     /// Time until which the hub counts as reachable over the bridge.
     bridged_until: Duration,
     pub(super) outbound: Outbound,
-    /// Signals whose outcome will not arrive. Their senders are notified in slices.
+    /// Signals whose outcome will not arrive. The senders of these signals are notified in slices.
     lost: VecDeque<Outbound>,
     pub(super) inbound: Inbound,
     pub(super) outcomes: Outcomes,
 }
 
-/// Another incarnation of a hub's id that is not accepted, because the known incarnation is alive.
+/// Another incarnation of a hub's id. It is not accepted while the known incarnation is alive.
 #[derive(Clone, Copy, Debug)]
 struct Contest {
     /// The incarnation, and the number of its process.
@@ -141,7 +143,7 @@ impl Remote {
         }
     }
 
-    /// Records a farewell. Late heartbeats of that incarnation do not revive it.
+    /// Records a farewell. Late heartbeats of the ended incarnation do not make the hub live again.
     pub(super) fn note_ended(&mut self, life: HubIncarnation) {
         if !self.has_ended(life) {
             if self.ended.len() == MAX_ENDED_LIVES {
@@ -168,7 +170,7 @@ impl Remote {
         self.paths.note(via, beat.number, true);
     }
 
-    /// Replaces the known incarnation. Its peers must have been removed by [`Self::stop`] before.
+    /// Replaces the known incarnation. Before, [`Self::stop`] must have removed the peers of the known incarnation.
     pub(super) fn begin_life(&mut self, incarnation: HubIncarnation) {
         self.incarnation = incarnation;
         self.paths = Paths::default();
@@ -237,8 +239,9 @@ impl Remote {
         self.link_lost_at.is_some_and(|at| at >= self.beat_at)
     }
 
-    /// Records a heartbeat of another incarnation, while the known incarnation is alive. Returns true once per other
-    /// incarnation: when both still send heartbeats [`RIVAL_EVIDENCE`] after the first heartbeat of the other one.
+    /// Records a heartbeat of another incarnation, while the known incarnation is alive. Returns true once for each
+    /// other incarnation. It does so when both incarnations still send heartbeats [`RIVAL_EVIDENCE`] after the first
+    /// heartbeat of the other incarnation.
     pub(super) fn note_contest(&mut self, life: (HubIncarnation, u64), now: Duration) -> bool {
         let known = self.contest.filter(|contest| contest.life == life);
         let contest = known.unwrap_or(Contest { life, since: now, is_proven: false });
@@ -276,24 +279,25 @@ impl Remote {
         self.bridged_until = Duration::ZERO;
     }
 
-    /// Assigns the next signal to the hub its hop and its counter.
+    /// Assigns a counter to the next signal to the hub, and records the hop of this signal.
     pub(super) fn issue(&mut self, via: Hop, origin: Origin, target: PeerId, now: Duration) -> u64 {
         self.signal_route.note_sent(via, self.outbound.counter());
         self.outbound.issue(origin, target, now)
     }
 
-    /// Records that the outcome of a signal arrived. Returns the signal, unless it has expired.
+    /// Records that the outcome of a signal arrived. Returns the signal. Returns `None` if the signal has expired.
     pub(super) fn answered(&mut self, counter: u64) -> Option<Pending> {
         self.signal_route.note_answered(counter, self.outbound.counter());
         self.outbound.take(counter)
     }
 
-    /// Avoids the present hop of the signals if they get no outcomes. Returns whether this is so.
+    /// Avoids the current hop of the signals to the hub if these signals get no outcomes. Returns true if the hop is
+    /// now avoided.
     pub(super) fn avoid_unanswered(&mut self, now: Duration) -> bool {
         self.is_live() && self.outbound.len() > 0 && self.signal_route.avoid_unanswered(&self.outbound, now)
     }
 
-    /// Gives up all signals to the hub: no outcomes will arrive. Returns whether there are such signals.
+    /// Gives up all signals to the hub, because no outcomes will arrive. Returns true if there are such signals.
     pub(super) fn give_up_outbound(&mut self) -> bool {
         let lost = self.outbound.give_up();
         let any = lost.len() > 0;
@@ -325,7 +329,7 @@ impl Remote {
         self.beat.seq.saturating_sub(self.holding.seq)
     }
 
-    /// Keeps a change that arrived before an earlier change. Returns false if there is no room.
+    /// Stores a change until the missing earlier changes have arrived. Returns false if there is no room.
     pub(super) fn keep_ahead(&mut self, change: &Arc<Change>, budget: Budget) -> bool {
         self.ahead.keep(Arc::clone(change), self.beat.number, budget.allows(self.accounted.ahead))
     }
@@ -335,19 +339,19 @@ impl Remote {
         self.introduced_by
     }
 
-    /// The bytes that were kept for the hub at the last [`Self::account`].
+    /// The bytes that were stored for the hub at the last [`Self::account`].
     pub(super) fn accounted(&self) -> Kept {
         self.accounted
     }
 
-    /// The bytes that are kept for the hub. While a snapshot arrives, both the replica and the snapshot are stored, but
-    /// only the larger of the two counts.
+    /// The bytes that are stored for the hub. While a snapshot arrives, both the replica and the snapshot are stored,
+    /// but only the larger of the two counts.
     pub(super) fn kept(&self) -> Kept {
         let presence = self.holding.bytes().max(self.repair.bytes());
         Kept { presence, ahead: self.ahead.bytes(), held: self.inbound.bytes() }
     }
 
-    /// Records the bytes that are kept for the hub now. Returns the previously recorded bytes and the new ones.
+    /// Records the bytes that are stored for the hub now. Returns the previously recorded bytes and the new ones.
     pub(super) fn account(&mut self) -> (Kept, Kept) {
         let now = self.kept();
         (std::mem::replace(&mut self.accounted, now), now)
@@ -366,13 +370,14 @@ impl Remote {
         }
     }
 
-    /// Whether this replica has changes that later heartbeats of the hub do not count. A snapshot with a lower number is
-    /// then accepted, and neighbours' requests for a snapshot of this hub are declined.
+    /// Whether this replica has changes that the hub has probably never made, because several later heartbeats report a
+    /// lower last change. For a doubted replica, a snapshot with a lower last change is accepted, and neighbours'
+    /// snapshot requests are declined.
     pub(super) fn is_doubted(&self) -> bool {
         self.doubted
     }
 
-    /// Ends the doubt: the replica has been replaced.
+    /// Records that the replica is no longer doubted, because it was replaced or a heartbeat has confirmed it.
     pub(super) fn trust(&mut self) {
         (self.mark, self.doubted) = (None, false);
     }
@@ -426,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_is_doubted_if_four_later_heartbeats_are_behind_it() {
+    fn a_replica_is_doubted_after_four_heartbeats_with_a_lower_last_change() {
         let mut remote = remote(10, 5);
         remote.holding.seq = 8;
         for (number, doubted) in [(10, false), (13, false), (14, true)] {
@@ -437,7 +442,7 @@ mod tests {
         remote.edit_beat(|beat| (beat.number, beat.seq) = (15, 8));
         remote.doubt();
         assert!(!remote.doubted && remote.mark.is_none(), "a heartbeat has confirmed the replica's number");
-        // Changes that arrive before the heartbeat that counts them do not cause doubt.
+        // Changes that arrive before the heartbeat that reports them do not make the replica doubted.
         for number in 16..30 {
             remote.holding.seq += 1;
             let seq = remote.holding.seq - 1;
@@ -448,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn the_age_of_a_heartbeat_is_the_used_part_of_its_lease() {
+    fn the_age_of_a_heartbeat_is_computed_from_the_end_of_its_lease() {
         let remote = remote(1, 0);
         assert_eq!((remote.age(NOW), remote.age(NOW + HEARTBEAT)), (Duration::ZERO, HEARTBEAT));
         assert!(!remote.is_bridged(NOW), "the hub has sent nothing on the bridge");

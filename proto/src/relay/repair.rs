@@ -1,5 +1,5 @@
-//! The repair of a hub's replica. This type stores since when changes are missing, when and over which hop the next
-//! snapshot is requested, and the parts that have arrived.
+//! The repair of this hub's replica of another hub's presence. `Repair` stores the time since which changes are
+//! missing, the plan for the next snapshot request, and the parts of the snapshot that have arrived.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,16 +23,17 @@ pub(super) struct Repair {
     /// Time at which the next snapshot must be requested.
     ask_at: Option<Duration>,
     sync: Option<Sync>,
-    /// Neighbours that requested a snapshot of the hub while `sync` was in progress. They are answered when `sync`
-    /// ends.
+    /// Neighbours that requested a snapshot of the same hub while `sync` was in progress. This hub answers these
+    /// neighbours when `sync` ends.
     waiters: Vec<Hop>,
-    /// The hop of the last request without a result.
+    /// The hop of the last request that brought no usable snapshot.
     failed: Option<Hop>,
     /// Number of snapshots that arrived since this replica last agreed with a heartbeat.
     vain: u32,
-    /// Time at which the last of these snapshots arrived.
+    /// Time at which the last snapshot in `vain` arrived.
     vain_at: Duration,
-    /// The hop over which the last of these snapshots arrived, until this hub detects that the snapshot was wrong.
+    /// The hop over which the last snapshot in `vain` arrived. `None` after this hub has detected that this snapshot
+    /// was wrong.
     repaired_by: Option<Hop>,
 }
 
@@ -43,7 +44,7 @@ struct Sync {
     /// Time of the request.
     since: Duration,
     deadline: Duration,
-    /// Bytes received so far.
+    /// Approximate size of the parts received so far, in bytes.
     bytes: u64,
     parts: u32,
     seq: u64,
@@ -91,12 +92,12 @@ pub(super) struct Abandoned {
 /// The answer to a neighbour that requests a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wait {
-    /// This hub waits for no snapshot, so the replica can be sent as it is.
+    /// This hub waits for no snapshot, so it can send its current replica.
     NotNeeded,
-    /// The neighbour waits.
+    /// The neighbour's request waits until this hub has received the snapshot.
     Waits,
-    /// The request is declined. Either too many neighbours wait already, or this hub has asked the same neighbour, so
-    /// that the two would wait for each other.
+    /// The request is declined, for one of two reasons. Too many neighbours wait already, or this hub has asked the
+    /// same neighbour. If this hub has asked the same neighbour, the two hubs would otherwise wait for each other.
     Declined,
 }
 
@@ -117,7 +118,7 @@ impl Sync {
         }
     }
 
-    /// Adds the next part if it is in order, well-formed, and within the limits.
+    /// Adds the next part if this part is in order, well-formed, and within the limits.
     fn take(&mut self, part: SnapshotPart, most: Most, now: Duration) -> bool {
         if part.part == 0 && self.parts == 0 {
             (self.seq, self.digest) = (part.seq, part.digest);
@@ -190,7 +191,8 @@ impl Repair {
         self.ask_at.is_some_and(|at| at <= now)
     }
 
-    /// Records that a change is missing. This hub waits for the change for a while, and then requests a snapshot.
+    /// Records that a change is missing. This hub waits for the missing change for a while, and then requests a
+    /// snapshot.
     pub(super) fn note_behind(&mut self, now: Duration) {
         self.behind_since.get_or_insert(now);
         let at = self.next_ask(now);
@@ -216,8 +218,8 @@ impl Repair {
         }
     }
 
-    /// Records that the replica has all changes that a heartbeat counts. `is_complete` is true if it has no later
-    /// changes.
+    /// Records that a heartbeat does not contradict the replica. `is_complete` is true if the heartbeat and the replica
+    /// have the same last change.
     pub(super) fn note_agrees(&mut self, is_complete: bool) {
         self.vain = 0;
         if is_complete {
@@ -237,8 +239,8 @@ impl Repair {
 
     /// Time of the next request, if the reason for the request is detected now.
     ///
-    /// The pause begins at the last snapshot that did not repair the replica. So neighbours send only a limited number
-    /// of snapshots. A request that was lost is repeated soon, because it brought no snapshot.
+    /// The pause begins at the last snapshot that did not repair the replica. The pause limits the number of snapshots
+    /// that neighbours send. A request that was lost is repeated soon, because it brought no snapshot.
     fn next_ask(&self, now: Duration) -> Duration {
         let pause = GAP_PATIENCE * (1 << self.vain.min(MAX_VAIN_REPAIRS));
         (now + GAP_PATIENCE).max(if self.vain > 0 { self.vain_at + pause } else { Duration::ZERO })
@@ -297,7 +299,8 @@ impl Repair {
         self.sync.as_ref().map_or(0, |sync| sync.kept)
     }
 
-    /// Completes the snapshot. Returns `None` if its digest is wrong, or if it does not include the change `least`.
+    /// Completes the snapshot. Returns `None` if the digest of the snapshot is wrong, or if the snapshot does not
+    /// include the change `least`.
     pub(super) fn complete(&mut self, least: u64, now: Duration) -> Option<Snapshot> {
         let Sync { via, seq, digest, peers, kept: bytes, .. } =
             self.sync.take_if(|sync| sync.found == sync.digest && sync.seq >= least)?;
@@ -307,8 +310,8 @@ impl Repair {
         Some(Snapshot { via, seq, digest, peers, bytes })
     }
 
-    /// Records that the snapshot over this hop lacks changes that the hub's heartbeats count. The next request uses
-    /// another hop.
+    /// Records that the snapshot over this hop is older than the hub's last heartbeat. The next request uses another
+    /// hop.
     pub(super) fn note_stale(&mut self, via: Hop) {
         self.failed = Some(via);
     }
@@ -377,7 +380,7 @@ mod tests {
         let later = NOW + Duration::from_secs(20);
         let mut repair = after(5);
         repair.note_behind(later);
-        assert_eq!(repair.due(), Some(later + GAP_PATIENCE), "the pause is over");
+        assert_eq!(repair.due(), Some(later + GAP_PATIENCE), "the pause after the last snapshot is over");
         assert_eq!(repair.ask([A].into_iter(), later), Some(A));
         let late = later + SNAPSHOT_PATIENCE;
         assert!(!repair.is_late(late - Duration::from_millis(1)) && repair.is_late(late));
@@ -395,7 +398,7 @@ mod tests {
         assert_eq!(repair.ask([B, B].into_iter(), NOW), Some(B), "there is no other hop");
         repair.end();
         assert_eq!(repair.ask(std::iter::empty(), NOW), None);
-        assert_eq!(repair.due(), Some(NOW + GAP_PATIENCE), "there may be a hop soon");
+        assert_eq!(repair.due(), Some(NOW + GAP_PATIENCE), "the request is repeated, because a hop may exist soon");
     }
 
     #[test]
@@ -423,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_wait_only_for_a_snapshot_that_is_requested_from_others() {
+    fn neighbours_wait_only_for_a_snapshot_that_is_requested_from_another_hub() {
         let mut repair = Repair::default();
         assert_eq!(repair.wait(B, false), Wait::NotNeeded);
         repair.ask([A].into_iter(), NOW);

@@ -1,15 +1,15 @@
-//! Handles two live hubs with one id: this hub and another hub, or two other hubs.
+//! Handles two live hubs with one id. Either this hub is one of the two hubs, or both are other hubs.
 //!
 //! Other hubs remember the last incarnation of a restarted hub with a fixed HUB_ID. If the clock was set back, that
 //! incarnation is later than the hub's new one. The hub then begins an incarnation that is later than the remembered
-//! one. It must not do this while another process still uses the remembered incarnation, because each of the two
-//! processes would replace the other forever. An incarnation is alive if the numbers of its heartbeats grow. If two
-//! live hubs have one id, the hub that started later takes a new id (`names`). A third hub keeps the hub that it knows
-//! under this id, and forwards the heartbeats of each of the two hubs to the other.
+//! one. A hub must not begin this incarnation while another process still uses the remembered one. Otherwise, each of
+//! the two processes would replace the other forever. An incarnation is alive if the numbers of its heartbeats grow. If
+//! two live hubs have one id, the hub that started later takes a new id (`names`). A third hub continues with the hub
+//! that it already knows under this id. The third hub forwards the heartbeats of each of the two hubs to the other hub.
 //!
-//! Two third hubs can know different hubs under this id. Then each of the two third hubs receives heartbeats of the hub
-//! that it does not know, and answers with the last heartbeat of the hub that it knows. The rate of these answers is
-//! limited ([`Answers`]), because otherwise the two third hubs would answer each other's answers forever.
+//! Two third hubs, A and B, can know different hubs under this id. When A receives a heartbeat of the hub that B knows,
+//! A answers with the last heartbeat of the hub that A knows. B does the same. The rate of these answers is limited
+//! ([`Answers`]), because otherwise A and B would answer each other's answers forever.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -29,8 +29,8 @@ use crate::time::Now;
 use super::remote::Paths;
 use super::{Destination, MeshEvent, Relay, RelayOutput};
 
-/// Maximum time by which a new incarnation is later than the incarnation that it follows, in milliseconds: about a
-/// minute.
+/// Maximum difference between the incarnation that other hubs remember and the later one that this hub begins, in
+/// milliseconds. It is about a minute.
 const LIFE_STEPS: u64 = 1 << 16;
 
 /// Another incarnation of this hub's id, in another process.
@@ -44,10 +44,10 @@ pub(super) struct Rival {
     grew: u32,
     /// Time at which the heartbeat number last grew.
     last_at: Duration,
-    /// Time at which another hub last reported this incarnation as the current one.
+    /// Time of the last report that another hub remembers this incarnation.
     recalled_at: Option<Duration>,
-    /// Time at which other hubs first reported this incarnation, or the ended incarnation that this `Rival` described
-    /// before.
+    /// Time since which other hubs have reported that they remember another incarnation of this id. The time in `since`
+    /// does not restart when other hubs report a different incarnation.
     since: Duration,
     /// Whether the other process has identified itself with a hello on a link.
     proven: bool,
@@ -65,8 +65,9 @@ impl Rival {
     }
 }
 
-/// The heartbeats of one hub id that this hub has sent since the current pause began. Each was sent because a heartbeat
-/// of another incarnation of that id had arrived. There are at most [`MAX_CONTEST_HEARTBEATS`].
+/// The heartbeats of one hub id that this hub has sent since the current pause began. Each of these heartbeats was sent
+/// because a heartbeat of another incarnation of that id had arrived. There are at most [`MAX_CONTEST_HEARTBEATS`] such
+/// heartbeats.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     pause_began: Duration,
@@ -80,7 +81,7 @@ const _: () = assert!(size_of::<Answer>() <= 56);
 
 impl Answers {
     /// Whether a heartbeat may be sent now. Each receiver gets at most one heartbeat of each incarnation in
-    /// [`CONTEST_PAUSE`]. If the heartbeat may be sent, it counts as sent.
+    /// [`CONTEST_PAUSE`]. A heartbeat that may be sent is recorded as sent.
     fn admit(&mut self, answer: Answer, now: Duration) -> bool {
         if now >= self.pause_began + CONTEST_PAUSE {
             *self = Self { pause_began: now, sent: Vec::new() };
@@ -94,7 +95,7 @@ impl Answers {
 }
 
 impl Relay {
-    /// A random number of this process. It distinguishes this process from another one with the same id.
+    /// A random number of this process. The number distinguishes this process from another process with the same id.
     pub fn process(&self) -> u64 {
         self.config.keys.hash_one((self.config.hub, "process")).max(1)
     }
@@ -107,8 +108,8 @@ impl Relay {
     pub(super) fn heard_of_itself(&mut self, beat: &Heartbeat, now: Now) {
         let life = (beat.incarnation, beat.process);
         if beat.process == self.process() || life == (self.config.incarnation, 0) {
-            // Other hubs remember a later incarnation of this process, or more heartbeats than it has sent. So they
-            // have accepted forged numbers, and would ignore the real heartbeats.
+            // Other hubs remember a later incarnation of this process, or more heartbeats than it has sent. So other
+            // hubs have accepted forged numbers, and would ignore the real heartbeats.
             if beat.incarnation > self.config.incarnation || beat.number > self.beats {
                 self.begin_later_life(beat.incarnation.max(self.config.incarnation), now);
             }
@@ -139,8 +140,8 @@ impl Relay {
                 rival.last_at = now.at;
             }
         }
-        // A heartbeat of this age does not extend a lease: another hub sent it to report an incarnation that it
-        // remembers.
+        // A heartbeat of this age does not extend a lease. Another hub sent the heartbeat to report an incarnation that
+        // it remembers.
         if rival.life == life && Duration::from_millis(u64::from(beat.age_ms)) >= LEASE {
             rival.recalled_at = Some(now.at);
         }
@@ -192,7 +193,7 @@ impl Relay {
             }
         } else if alive {
             // The other hub started later, and must take a new id. Hubs before 2.1 do not take a new id. Therefore this
-            // hub takes a new id after a while.
+            // hub takes a new id itself if the other hub has not done so after a while.
             if known_for >= RIVAL_YIELD {
                 self.take_new_id(now);
             }
@@ -207,7 +208,7 @@ impl Relay {
     /// Begins an incarnation that is later than `than`, the ended incarnation that other hubs remember.
     pub(super) fn begin_later_life(&mut self, than: HubIncarnation, now: Now) {
         // Another process with this id may also have begun an incarnation after `than`. The step depends on this
-        // process, so that the two incarnations differ.
+        // process, so that the incarnations of two such processes differ.
         let step = 1 + self.config.keys.0 % LIFE_STEPS;
         let later = than.0.saturating_add(step);
         if later > GREATEST_TIME_FOLLOWED {
@@ -229,10 +230,11 @@ impl Relay {
         }
     }
 
-    /// Gives up this hub's id for a new one. All links must be dialed again.
+    /// Replaces this hub's id by a new id. All links must be dialed again.
     fn take_new_id(&mut self, now: Now) {
         let before = self.names.outside();
-        // After the farewell, other hubs do not have to wait for the end of the old id's lease.
+        // After the farewell, other hubs remove the old id at once. Without the farewell, other hubs would wait until
+        // the lease of the old id expires.
         self.send_farewell();
         self.renamed += 1;
         self.names.rename((self.config.keys.hash_one((self.config.hub, self.renamed)) >> 2).max(1));
@@ -269,8 +271,8 @@ impl Relay {
         !same_process && heard_lately && !link_ended
     }
 
-    /// Handles a second live hub with the id of a known hub. The known hub is kept. Each of the two hubs receives the
-    /// last heartbeat of the other hub.
+    /// Handles a second live hub with the id of a known hub. This hub continues with the known hub, and sends each of
+    /// the two hubs the last heartbeat of the other hub.
     pub(super) fn contest(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "{:?} is contested", beat.hub);
@@ -292,9 +294,9 @@ impl Relay {
         }
     }
 
-    /// Handles a heartbeat of an incarnation that is earlier than the known one. The sender receives the last heartbeat
-    /// of the known incarnation. If the known incarnation belongs to another process, that process receives the
-    /// sender's heartbeat, too.
+    /// Handles a heartbeat of an incarnation that is earlier than the known one. The sender of this heartbeat receives
+    /// the last heartbeat of the known incarnation. If the known incarnation belongs to another process, that process
+    /// receives the sender's heartbeat, too.
     pub(super) fn earlier_life(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         self.recall(via, beat.hub, now);
         let is_other = self.hubs.get(&beat.hub).is_some_and(|remote| remote.beat().process != beat.process);
@@ -305,8 +307,8 @@ impl Relay {
 
     /// Sends the remembered heartbeat of a hub back to that hub. A heartbeat has arrived from that hub with a lower
     /// incarnation or number than the remembered one, for example because the hub's clock was set back. The hub then
-    /// begins an incarnation that is later than the remembered one. The age of the sent heartbeat keeps other hubs from
-    /// accepting it as new.
+    /// begins an incarnation that is later than the remembered one. The sent heartbeat is so old that other hubs do not
+    /// accept it as a new heartbeat.
     pub(super) fn recall(&mut self, via: Hop, hub: HubId, now: Now) {
         let Some(remote) = self.hubs.get(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} is recalled");
@@ -316,8 +318,8 @@ impl Relay {
     }
 
     /// Sends a heartbeat of one incarnation of a hub, because a heartbeat of another incarnation of that hub has
-    /// arrived. If [`Answers`] does not admit the heartbeat, it is not sent. Nothing is lost then, because another
-    /// heartbeat follows within [`HEARTBEAT`].
+    /// arrived. If [`Answers`] does not admit the heartbeat, it is not sent. A heartbeat that is not sent does no harm,
+    /// because another heartbeat follows within [`HEARTBEAT`].
     fn answer_beat(&mut self, to: Hop, beat: Arc<Heartbeat>, now: Now) {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "an answer about {:?}", beat.hub);

@@ -71,11 +71,11 @@ impl Relay {
         self.send(Destination::from(via), Envelope::Routed(route, Box::new(Routed::Signal(signal))));
     }
 
-    /// Whether a signal is in order among the signals to the same session of its target.
+    /// Checks that signals to the same session of a target cannot overtake each other.
     ///
     /// The shard of the sender posts signals to members directly to the mesh. All other signals make a detour through
-    /// the target's home shard. To each session of the target, only detoured signals are sent before its first join,
-    /// and only direct signals after it.
+    /// the target's home shard. Before the first join of a target's session, only detoured signals are sent to this
+    /// session. After the join, only direct signals are sent to this session.
     fn is_in_order(&self, origin: &Origin, from: &PeerId, target: &PeerId) -> Result<(), ErrorCode> {
         // All signals of a Go peer arrive over one link, so they are always in order.
         let Sender::Session { detour, .. } = origin.sender else { return Ok(()) };
@@ -139,7 +139,7 @@ impl Relay {
         let waits = |relay: &Self, next| large && relay.is_saturated(next);
         let next = self.route(&route.to, now).filter(|&next| next != via);
         // If there is no other route, this hub's direct link to the destination is used even if it fails in one
-        // direction. The previous hub has no better route.
+        // direction. The hub that sent the envelope here has no better route.
         let direct = || self.links.used_for(&route.to).map(Hop::Link).filter(|&direct| direct != via);
         let next = next.or_else(direct).filter(|&next| !waits(self, next));
         let Some(next) = next.filter(|_| route.hops.saturating_add(1) < MAX_HOPS) else {
@@ -171,8 +171,8 @@ impl Relay {
             to_incarnation: route.from_incarnation,
             from: route.to,
             from_incarnation: route.to_incarnation,
-            // The count starts again at 0, because the route back can have the same length. Answers are never bounced,
-            // so they do not circulate.
+            // The hop count starts again at 0, because the route back can have the same length. Answers are never
+            // bounced, so answers do not circulate.
             hops: 0,
         };
         if let Some(via) = self.route(&back.to, now) {
@@ -253,13 +253,13 @@ impl Relay {
             // A sender that is in no network does not have to be known here.
             None => standing != Standing::Outsider,
         };
-        // Hubs of version 2.0.0 accept data of any depth. Only the signal is refused: the link stays, because it
-        // carries signals of other peers.
+        // Hubs of version 2.0.0 accept data of any nesting depth. Only the signal is refused. The link stays open,
+        // because it carries signals of other peers.
         if is_deeper_than(ws::payload(&frame), MAX_SIGNAL_DEPTH + 1) {
             self.answer(from, counter, Outcome::Failed(ErrorCode::InvalidMessage), receipt, now);
         } else if gone {
-            // The sender has left, or has lost its id to another session, and the peers here have been notified of
-            // that.
+            // The sender has left, or has lost its id to another session. This hub's peers have already been notified
+            // that the sender has left.
             self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), receipt, now);
         } else if self.legacy.holds(&target) {
             let outcome = self.signal_legacy(&origin, &sender, &target, &frame, now);
@@ -371,7 +371,7 @@ impl Relay {
         }
     }
 
-    /// Gives up the signals to a lost hub: some may have been delivered, but no outcomes will arrive.
+    /// Gives up the signals to a lost hub. Some of these signals may have been delivered, but no outcomes will arrive.
     pub(super) fn give_up_outbound(&mut self, to: HubId) {
         let Some(remote) = self.hubs.get_mut(&to) else {
             return bug!(self.bugs, HubMissing, "signals to {to:?} are given up");
@@ -395,8 +395,8 @@ impl Relay {
 
     fn write_off(&mut self, Pending { origin, target, .. }: Pending, receipts_are_due: bool) {
         let waited_for = matches!(origin.sender, Sender::Session { ticket: Some(_), .. });
-        // If a receipt is due, the sender's shard has already sent it with `unknown`, because the shard has the same
-        // timeout.
+        // If a receipt is due, the sender's shard has already sent this receipt with `unknown`, because the shard has
+        // the same timeout.
         if !(waited_for && receipts_are_due) {
             self.resolve(origin, target, Outcome::Failed(ErrorCode::Unknown));
         }

@@ -1,10 +1,10 @@
 //! Detects links that carry no data, by missing heartbeats and by reports of the other hub.
 //!
 //! A link on a dead path is closed only after ten seconds ([`LINK_PATIENCE`](crate::limits::LINK_PATIENCE)), and all
-//! data sent until then is lost. But each neighbour sends one heartbeat per second on every link, even if there are
-//! other routes. So a link without received data for [`LINK_SILENCE`](crate::limits::LINK_SILENCE) does not work. Such
-//! a link stays open as a spare link. It is used if there is no other route, and becomes a normal link again when it
-//! works.
+//! data sent until then is lost. However, each neighbour sends one heartbeat per second on every link, even if there
+//! are other routes. So a link without received data for [`LINK_SILENCE`](crate::limits::LINK_SILENCE) does not work. A
+//! link that does not work stays open as a spare link. A spare link is used if there is no other route, and becomes a
+//! normal link again when it works.
 
 use crate::envelope::Heartbeat;
 use crate::id::{HubId, LinkId};
@@ -54,7 +54,7 @@ impl Relay {
         if let Some(event) = event {
             self.event(event);
         }
-        // The heartbeat tells other hubs to stop using this link, or that they may use it again.
+        // The heartbeat informs other hubs whether they may use this link.
         self.beat_soon(now);
     }
 

@@ -2,9 +2,10 @@
 //!
 //! The end of a hub, the installation of a snapshot, and the application of held changes concern many peers. The
 //! replicas of hubs change immediately. The directory and the shards follow peer by peer, in the order of ids, and
-//! [`Slices`](crate::Slices) limits the number of peers in each turn. The remaining work is stored as a position in
-//! that order, so it needs no list. If an event concerns a peer that the slices have not reached, [`Relay::settle`]
-//! first processes the pending change of this peer. So events between two slices cannot overtake the slices.
+//! [`Slices`](crate::Slices) limits the number of peers in each turn. The remaining work is stored as a position in the
+//! order of ids, so no list is necessary. If an event concerns a peer that the slices have not reached,
+//! [`Relay::settle`] first processes the pending change of this peer. Therefore, an event between two slices cannot
+//! overtake earlier events of the same peer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -60,8 +61,8 @@ impl Discarded {
 impl Remote {
     /// Records that the directory and the shards must be updated for all peers of the hub.
     pub(super) fn unsettle(&mut self, cause: LeaveCause) {
-        // Peers that were unsettled when an incarnation of the hub ended leave because of that end, even if the next
-        // incarnation has already sent changes.
+        // If an incarnation of the hub has ended, the peers that are still unsettled leave because of that end, even if
+        // the next incarnation has already sent changes.
         let is_ending = self.unsettled.as_ref().is_some_and(|unsettled| matches!(unsettled.cause, LeaveCause::HubGone));
         let cause = if is_ending { LeaveCause::HubGone } else { cause };
         self.unsettled = Some(Unsettled { after: None, cause });
@@ -72,7 +73,7 @@ impl Remote {
         self.unsettled.as_ref().filter(|unsettled| unsettled.after.is_none_or(|after| *peer > after)).map(|u| &u.cause)
     }
 
-    /// The next peer to settle. It is a peer that the directory has for this hub, or a peer in the hub's presence.
+    /// The next peer to settle. This peer is in the directory for this hub, or in the hub's presence.
     fn next_unsettled(&self) -> Option<PeerId> {
         let from = match self.unsettled.as_ref()?.after {
             Some(after) => Bound::Excluded(after),
@@ -92,7 +93,7 @@ impl Remote {
         }
     }
 
-    /// Whether the next missing change has arrived and can be applied, because no snapshot is expected first.
+    /// Whether the next change has arrived and can be applied. No change can be applied while a snapshot is requested.
     pub(super) fn is_catching_up(&self) -> bool {
         !self.repair.is_under_way() && self.ahead.first().is_some_and(|seq| seq <= self.holding.seq + 1)
     }
@@ -167,8 +168,8 @@ impl Relay {
         true
     }
 
-    /// Processes the pending change of a peer that no slice has reached: a peer of a lost hub, of an ended legacy link,
-    /// or of a snapshot. Call this before any decision about the peer.
+    /// Processes the pending change of a peer that no slice has reached. Such a peer belongs to a lost hub, to an ended
+    /// legacy link, or to a snapshot. Call this function before any decision about the peer.
     pub(super) fn settle(&mut self, peer: &PeerId, now: Now) {
         if self.legacy.is_leaving(peer) {
             self.leave_legacy(*peer, LeaveReason::HubLost, now);
@@ -182,7 +183,8 @@ impl Relay {
         }
     }
 
-    /// Like [`Self::settle`], but for one hub, and also for a peer to which this hub has no claim in the directory.
+    /// Like [`Self::settle`], but only for the given hub. This function also works for a peer to which the directory
+    /// has no claim of the given hub.
     pub(super) fn settle_at(&mut self, hub: HubId, peer: &PeerId, now: Now) {
         if self.busy.is_empty() {
             return;
@@ -192,8 +194,8 @@ impl Relay {
         }
     }
 
-    /// Replaces announcements of a snapshot by equal announcements that the shards know, so that members do not receive
-    /// them again.
+    /// Replaces announcements of a snapshot by equal announcements that the shards have already. So members do not
+    /// receive the same announcements again.
     pub(super) fn keep_what_is_shown(&mut self, peer: &PeerId, hub: HubId) {
         if let Some(remote) = self.hubs.get_mut(&hub)
             && remote.awaits(peer).is_some()

@@ -26,15 +26,16 @@ impl Relay {
         if remote.repair.is_under_way() || !remote.is_live() {
             return remote.repair.do_not_ask();
         }
-        // If the snapshot from a neighbour did not repair the replica, the hub itself is asked over the bridge. The
-        // neighbour may lack the same changes.
+        // If a neighbour's snapshot did not repair the replica, that neighbour may lack the same changes. In this case,
+        // this hub requests the next snapshot over the bridge, from the hub that the replica describes.
         let itself = Some(Hop::Bridge(hub))
             .filter(|_| self.bridge.is_up() && remote.is_bridged(now.at) && remote.repair.is_vain());
         let usual = [direct, itself, remote.paths.best(), route].into_iter().flatten();
         let hops = usual.chain(remote.paths.newest_first());
-        // Without a hop, `Repair` tries again after `GAP_PATIENCE`.
+        // If there is no hop, `Repair` plans another request after `GAP_PATIENCE`.
         let Some(via) = remote.repair.ask(hops, now.at) else { return };
-        // A doubted replica may have forged changes, so any correct snapshot may replace it.
+        // A doubted replica may have forged changes. If `have` is 0, the neighbour sends its snapshot even if this
+        // snapshot has fewer changes.
         let have = if remote.is_doubted() { 0 } else { remote.holding.seq };
         let request = SnapshotRequest { hub, incarnation: remote.incarnation(), have };
         self.send(Destination::from(via), Envelope::SnapshotRequest(request));
@@ -55,8 +56,8 @@ impl Relay {
         let is_asked = asked.is_some_and(|asked| self.neighbour(asked) == self.neighbour(via));
         let remote = self.hubs.get_mut(&hub).filter(|r| r.is_live() && r.incarnation() == incarnation);
         let Some(remote) = remote else { return self.decline_snapshot(via, request) };
-        // A doubted replica is of no use. A replica with missing changes is of use only if it has later changes than
-        // the neighbour.
+        // A doubted replica may have forged changes, so it is not sent. A replica with missing changes is sent only if
+        // it has later changes than the neighbour's replica.
         let is_of_use = !remote.is_doubted() && (remote.lag() == 0 || have < remote.holding.seq);
         match remote.repair.wait(via, is_asked) {
             Wait::Waits => {}
@@ -75,7 +76,7 @@ impl Relay {
         }
     }
 
-    /// Answers the requests that waited for this hub's own repair.
+    /// Answers neighbours' snapshot requests that waited until this hub had repaired its own replica.
     fn answer_waiters(&mut self, hub: HubId, now: Now) {
         let Some(remote) = self.hubs.get_mut(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} is repaired");
@@ -98,7 +99,7 @@ impl Relay {
             Hop::Link(link) => self.links.queue_mut(link),
             Hop::Bridge(_) => Some(self.bridge.queue_mut()),
         };
-        // Expected: a neighbour with a waiting request may have lost its link.
+        // The link may have closed while the neighbour's request waited.
         let Some(queue) = queue else { return };
         if queue.snapshots_mut().begin(via, request, held, now.at) {
             self.stats.snapshots[0] += 1;
@@ -108,7 +109,8 @@ impl Relay {
         }
     }
 
-    /// Handles a neighbour's decline. This hub then asks another neighbour, or the same neighbour later.
+    /// Handles a snapshot request that a neighbour has declined. After a decline, this hub asks another neighbour, or
+    /// asks the same neighbour later.
     pub(super) fn snapshot_declined(&mut self, via: Hop, request: SnapshotRequest, now: Now) {
         let remote = self.hubs.get(&request.hub).filter(|remote| remote.incarnation() == request.incarnation);
         if remote.is_some_and(|remote| remote.repair.asked() == Some(via)) {
@@ -125,7 +127,8 @@ impl Relay {
         let Some(queue) = queue.map(Queue::snapshots_mut) else {
             return bug!(self.bugs, HubLink, "{transport:?} has room");
         };
-        // Expected: the queue was full and is short again, but has no snapshot.
+        // This transport sends no snapshot now. A transport without a snapshot also reports room when its full queue is
+        // short again.
         let Some(hub) = queue.next_hub(now.at) else { return };
         let held = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|r| &r.holding) };
         let Some(held) = held else {
@@ -142,7 +145,8 @@ impl Relay {
         }
     }
 
-    /// Keeps the state of a peer that is about to change, for the snapshots in progress.
+    /// Stores the state of a peer before the peer changes, because the snapshots that are being sent still need this
+    /// state.
     pub(super) fn keep_for_snapshots(&mut self, hub: HubId, peer: &PeerId) {
         let queues = self.links.queues_mut().chain([self.bridge.queue_mut()]).map(Queue::snapshots_mut);
         let mut queues = queues.filter(|queue| !queue.is_empty()).peekable();
@@ -156,8 +160,8 @@ impl Relay {
         self.decline_begun(given_up);
     }
 
-    /// Declines the outgoing snapshots of a hub whose whole replica is being replaced, because they cannot be
-    /// completed.
+    /// Declines the outgoing snapshots of a hub whose whole replica is being replaced, because these snapshots cannot
+    /// be completed.
     pub(super) fn stop_sending(&mut self, hub: HubId) {
         let queues = self.links.queues_mut().chain([self.bridge.queue_mut()]).map(Queue::snapshots_mut);
         let given_up = queues.flat_map(|queue| queue.give_up(hub)).collect();
@@ -179,7 +183,8 @@ impl Relay {
         };
         let remote = self.hubs.get_mut(&hub).filter(|remote| remote.incarnation() == part.incarnation);
         let Some(remote) = remote.filter(|remote| remote.repair.asked() == Some(via)) else {
-            // Expected: this hub has asked another neighbour in the meantime, or the hub of the snapshot has ended.
+            // This is not an error. This hub may have asked another neighbour in the meantime, or the hub that the
+            // snapshot describes may have ended.
             self.stats.snapshots_refused += 1;
             return;
         };
@@ -208,7 +213,8 @@ impl Relay {
             remote.repair.note_stale(via);
         }
         let before = remote.holding.replace(seq, digest, peers, bytes);
-        // The real reason for a leave was in a change that did not arrive, so `ConnectionLost` is given for all leaves.
+        // The changes with the real reasons of the leaves did not arrive, so each leave gets the reason
+        // `ConnectionLost`.
         remote.unsettle(LeaveCause::Disconnected(LeaveReason::Closed(crate::CloseReason::ConnectionLost)));
         remote.trust();
         self.discarded.add(before);
@@ -221,8 +227,8 @@ impl Relay {
         self.answer_waiters(hub, now);
     }
 
-    /// Handles a snapshot that is invalid: a part is malformed or exceeds a limit, the digest is wrong, or a known
-    /// change is missing.
+    /// Handles an invalid snapshot. In an invalid snapshot, a part is malformed or exceeds a limit, the digest is
+    /// wrong, or a known change is missing.
     fn refuse_snapshot(&mut self, hub: HubId, now: Now) {
         match self.hubs.get_mut(&hub) {
             Some(remote) => remote.repair.note_vain(now.at),

@@ -1,5 +1,5 @@
-//! Takeovers between hubs. If a second connection with an id arrives at another hub, that hub asks the hub of the first
-//! connection.
+//! Takeovers between hubs. In a takeover, two sessions at different hubs want one peer id. The hub of the new session
+//! asks the hub of the old session whether the id is still in use.
 
 use crate::bug;
 use crate::envelope::{Envelope, RouteHeader, Routed};
@@ -10,7 +10,8 @@ use crate::time::Now;
 
 use super::{Destination, Relay};
 
-/// Number of bits of a shard's ticket. A ticket between hubs consists of the shard's number and the shard's ticket.
+/// Size of a shard's ticket, in bits. A ticket between hubs also has the shard's number, in the bits above the shard's
+/// ticket.
 const TICKET_BITS: u32 = 48;
 
 impl Relay {
@@ -63,7 +64,8 @@ impl Relay {
 
     pub(super) fn takeover_answered(&mut self, peer: PeerId, ticket: u64, in_use: bool) {
         let shard = (ticket >> TICKET_BITS) as u16;
-        // Another hub can answer with any ticket. The shard's number is checked here. The shard checks its own ticket.
+        // Another hub can send any ticket. The relay checks only the shard's number in the ticket, and the shard checks
+        // the remaining bits.
         if shard < self.config.shards {
             self.stats.takeovers[usize::from(in_use)] += 1;
             let ticket = ticket & ((1 << TICKET_BITS) - 1);

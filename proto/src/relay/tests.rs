@@ -37,7 +37,7 @@ use crate::wire::{self, MessageKind, SignalKind};
 struct Net {
     now: Now,
     hubs: BTreeMap<u8, Relay>,
-    /// The links: each end, as (hub, link), is mapped to the other end.
+    /// Both ends of all links. Each end, as (hub, link), is mapped to the other end.
     wires: BTreeMap<(u8, LinkId), (u8, LinkId)>,
     next_link: u64,
     under_way: VecDeque<(u8, Hop, Envelope)>,
@@ -60,7 +60,7 @@ struct Net {
     sampling: Sampling,
     /// A hub that forwards no signals.
     loses_signals: Option<u8>,
-    /// Hubs whose long work continues only when a test asks for it.
+    /// Hubs that do the next slice of long work only when a test calls [`Net::go_on`].
     pauses: Vec<u8>,
     tuning: RelayTuning,
     presence_bytes: usize,
@@ -133,7 +133,7 @@ impl Net {
         self.start_as(n, hub(n), 1);
     }
 
-    /// Starts a hub with any id.
+    /// Starts a hub with the given id and key.
     fn start_as(&mut self, n: u8, hub: HubId, key: u64) {
         let config = RelayConfig {
             discovery: Discovery::All,

@@ -1,8 +1,8 @@
 //! The spans of signals between hubs.
 //!
 //! The sender's hub records a span that ends when the outcome returns. Each hub that forwards the signal records a span
-//! without a length. The target's hub records a span from the arrival until the outcome is known. All these spans have
-//! the trace id of [`TraceId::of_signal`].
+//! of zero length. The target's hub records a span from the arrival until the outcome is known. All spans of a signal
+//! have the trace id of [`TraceId::of_signal`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +21,8 @@ use super::{Relay, RelayOutput};
 #[derive(Debug, Default)]
 pub(super) struct Traces {
     sampling: Sampling,
-    /// The spans by side, other hub and counter. At most [`MAX_OPEN_SPANS`].
+    /// The open spans, by the side of this hub, the id of the other hub, and the counter of the signal. At most
+    /// [`MAX_OPEN_SPANS`] spans are stored.
     open: BTreeMap<(Side, HubId, u64), Span>,
 }
 
@@ -65,8 +66,8 @@ impl Relay {
         self.open_span((Side::Sent, self.names.inward(route.to), signal.counter), span, now);
     }
 
-    /// Records that this hub has forwarded a signal to `next`, or has returned a failure because there is no way to its
-    /// target.
+    /// Records that this hub has forwarded a signal to `next`, or has returned a failure because there is no route to
+    /// its target.
     pub(super) fn trace_passed(
         &mut self,
         (via, next): (Hop, Option<Hop>),
@@ -198,7 +199,8 @@ impl Relay {
             self.stats.spans_dropped += 1;
             return;
         }
-        // Counters start again after a partition. The outcome of the earlier signal will not arrive.
+        // Counters start again after a partition, so an earlier signal can have the same key. The outcome of that
+        // earlier signal will not arrive.
         if let Some(earlier) = self.traces.open.insert(key, span) {
             self.put_out(earlier, Outcome::Failed(ErrorCode::Unknown), now);
         }

@@ -1,4 +1,4 @@
-//! The statistics of a relay: counters, gauges, and the state of other hubs.
+//! The statistics of a relay, which consist of counters, gauges, and the state of other hubs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::holding::PresenceRefusal;
 use super::reach::Reach;
 use super::remote::Remote;
 
-/// The state of another hub that pages show.
+/// The state of another hub, as the pages of this hub show it.
 #[derive(Clone, Debug)]
 pub struct HubView {
     /// The hub.
@@ -30,13 +30,13 @@ pub struct HubView {
     pub next_hop: Option<Hop>,
     /// The direct link to the hub, if there is one.
     pub link: Option<LinkId>,
-    /// Whether the hub is on the bridge.
+    /// Whether the hub is reachable over the Redis bridge.
     pub bridged: bool,
     /// Whether the hub is a Go hub.
     pub legacy: bool,
     /// Number of the hub's peers.
     pub peers: usize,
-    /// Number of the last change in this hub's replica.
+    /// Number of the hub's last change in the replica.
     pub seq: u64,
     /// Number of the hub's changes that are missing in the replica.
     pub lag: u64,
@@ -55,7 +55,8 @@ pub struct HubView {
 pub struct RelayStats {
     /// Envelopes received, by the discriminant of their kind.
     pub received: [u64; EnvelopeKind::ALL.len()],
-    /// Envelopes put out, by the kind's discriminant. An envelope counts once for each link, and once for the bridge.
+    /// Envelopes that the relay has put out, by the discriminant of their kind. An envelope counts once for each link,
+    /// and once for the bridge.
     pub sent: [u64; EnvelopeKind::ALL.len()],
     /// Changes and heartbeats that had already arrived, or that belong to an unknown or ended incarnation.
     pub duplicates: u64,
@@ -63,15 +64,15 @@ pub struct RelayStats {
     pub forwarded: u64,
     /// Signals of this hub's peers sent to other hubs.
     pub relayed: u64,
-    /// Signals of this hub's peers without a receipt that other hubs delivered. They are counted only here, because no
-    /// shard receives their outcome.
+    /// Signals of this hub's peers without a receipt that other hubs delivered. Such signals are counted only here,
+    /// because no shard receives their outcome.
     pub delivered: u64,
     /// Signals of this hub's peers without a receipt that were sent to Go hubs.
     pub forwarded_to_go: u64,
-    /// Signals to other hubs by the time from reading to the return of the outcome, in the buckets of
-    /// [`RouterStats::latency`].
+    /// Signals to other hubs by the time between the reading of the signal and the arrival of its outcome, in the
+    /// buckets of [`RouterStats::latency`].
     pub latency: [u64; RouterStats::LATENCY_BOUNDS.len() + 1],
-    /// Signals dropped because they arrived too late for their order, or twice.
+    /// Signals of other hubs that were dropped because they arrived too late for their order, or arrived twice.
     pub out_of_order: u64,
     /// Outcomes for which no signal waits, in most cases because the signal had expired.
     pub late_outcomes: u64,
@@ -84,8 +85,8 @@ pub struct RelayStats {
     pub hubs_lost: u64,
     /// Peers that left because their hub was lost, or because another incarnation replaced it.
     pub ghosts_evicted: u64,
-    /// Answers of other hubs to takeovers of this hub: the number of "free" answers, and the number of "in use"
-    /// answers.
+    /// Answers of other hubs to takeovers of this hub. The first number counts the answer "free", and the second number
+    /// counts the answer "in use".
     pub takeovers: [u64; 2],
     /// Messages of legacy links that were invalid or not allowed.
     pub legacy_refused: u64,
@@ -97,8 +98,8 @@ pub struct RelayStats {
     pub link_silences: u64,
     /// Number of times that signals over one hop got no outcomes, so that another route was used.
     pub routes_avoided: u64,
-    /// Implausible numbers that were refused: incarnations and sessions that start too far in the future, and counters
-    /// of signals that are too far ahead.
+    /// Implausible numbers that were refused. These numbers are incarnations and sessions that start too far in the
+    /// future, and signal counters that are too far ahead.
     pub numbers_refused: u64,
     /// Changes and heartbeats that this hub ignored because of a limit, by the discriminant of the [`PresenceRefusal`].
     pub presence_refused: [u64; PresenceRefusal::ALL.len()],
@@ -109,25 +110,26 @@ pub struct RelayStats {
     pub spans_dropped: u64,
     /// Number of times that this hub gave up its id.
     pub ids_given_up: u64,
-    /// Impossible states that were found.
+    /// States found that the rules exclude.
     pub bugs: BugCounts,
-    /// Gauge: links that carry no data in at least one direction.
+    /// Number of links that carry no data in at least one direction (a gauge).
     pub links_silent: u64,
-    /// Gauge: hubs with a valid lease.
+    /// Number of hubs with a valid lease (a gauge).
     pub hubs: u64,
-    /// Gauge: peers at other hubs.
+    /// Number of peers at other hubs (a gauge).
     pub remote_peers: u64,
-    /// Gauge: size of the presence of other hubs, in bytes.
+    /// Size of the presence of other hubs, in bytes (a gauge).
     pub presence_bytes: u64,
-    /// Gauge: signals to other hubs without an outcome yet.
+    /// Number of signals to other hubs without an outcome (a gauge).
     pub in_flight: u64,
-    /// Gauge: signals of other hubs that wait for an earlier signal or for their sender's presence.
+    /// Number of signals of other hubs that wait for an earlier signal or for their sender's presence (a gauge).
     pub held: u64,
-    /// Gauge: longest time for which a replica has lacked changes of its hub, in milliseconds.
+    /// Longest time for which a replica has lacked changes of its hub, in milliseconds (a gauge).
     pub presence_lag_ms: u64,
-    /// Gauge: longest time since the last heartbeat of a hub whose peers are in the rosters, in milliseconds.
+    /// Longest time since the last heartbeat of a hub whose peers are in the rosters, in milliseconds (a gauge).
     pub ghost_age_ms: u64,
-    /// Gauge: hubs and legacy links for which long work is unfinished, so that the shards do not know all changes yet.
+    /// Number of hubs and legacy links with unfinished long work, whose changes the shards have not all received (a
+    /// gauge).
     pub unsettled_hubs: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Reads the bodies of envelopes. Other hubs are not trusted: every length, count and text is checked.
+//! Reads the bodies of envelopes. Every length, count and text is checked, because other hubs are not trusted.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use super::write::{DELIVERED, FORWARDED};
 /// Greatest number that [`BodyReader::count`] accepts.
 pub(super) const GREATEST_COUNT: u64 = 1 << 62;
 
-/// The unread bytes of an envelope's body, or of a frame.
+/// The bytes of an envelope's body, or of a frame, that have not been read yet.
 pub(super) struct BodyReader<'a>(pub(super) &'a [u8]);
 
 impl<'a> BodyReader<'a> {
@@ -58,7 +58,8 @@ impl<'a> BodyReader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// Reads a counter. A number above [`GREATEST_COUNT`] is malformed, because later additions to it could overflow.
+    /// Reads a counter. A number above [`GREATEST_COUNT`] is malformed, because additions to such a number could
+    /// overflow.
     fn count(&mut self) -> Result<u64, Malformed> {
         let n = self.u64()?;
         if n > GREATEST_COUNT { Err(Malformed("a number is too great for a counter")) } else { Ok(n) }
@@ -100,8 +101,8 @@ impl<'a> BodyReader<'a> {
         Ok(NetworkName::new(self.text(MAX_NETWORK_NAME_BYTES)?))
     }
 
-    /// Reads JSON that is sent to peers. It has the same limits as JSON of a local client. Its length may exceed that
-    /// limit by [`DESCRIPTION_ROOM`].
+    /// Reads JSON that is sent to peers. The limits of depth and length are those for JSON of a local client, but the
+    /// length may be greater by [`DESCRIPTION_ROOM`].
     fn public(&mut self) -> Result<&'a str, Malformed> {
         let data = self.bytes()?;
         if data.len() > MAX_ANNOUNCE_DATA_BYTES + DESCRIPTION_ROOM {
@@ -116,7 +117,7 @@ impl<'a> BodyReader<'a> {
     }
 }
 
-/// Maximum number of bytes that a hub adds to announced data: the peer's id and `isHub`.
+/// Maximum number of bytes that a hub adds to announced data. A hub adds the peer's id and the field `isHub`.
 pub(super) const DESCRIPTION_ROOM: usize = 128;
 
 fn utf8(bytes: &[u8]) -> Result<&str, Malformed> {
@@ -161,7 +162,7 @@ fn read_heartbeat(body: &mut BodyReader<'_>) -> Result<Heartbeat, Malformed> {
     let (age_ms, draining) = (body.u32()?, body.bool()?);
     let neighbours = read_hubs(body)?;
     let (advertise, public_url) = (body.url()?, body.url()?);
-    // Hubs before 2.1 end here.
+    // Hubs before 2.1 send none of the following fields of a heartbeat.
     let process = body.added(BodyReader::u64)?;
     let unheard = body.added(read_hubs)?;
     let link_unheard = body.added(BodyReader::bool)?;
@@ -221,7 +222,7 @@ fn read_change(body: &mut BodyReader<'_>) -> Result<Change, Malformed> {
         }
         3 => {
             let known = LeaveReason::from_index(body.u8()?);
-            // Hubs before 2.1 end here.
+            // Hubs before 2.1 do not send the exact reason.
             let exact = body.added(|body| Ok(LeaveReason::from_index(body.u8()?)))?;
             ChangeKind::Down(exact.or(known).unwrap_or(LeaveReason::Closed(CloseReason::ConnectionLost)))
         }
@@ -261,7 +262,7 @@ fn read_snapshot(body: &mut BodyReader<'_>) -> Result<SnapshotPart, Malformed> {
     Ok(SnapshotPart { hub, incarnation, seq, digest, part, last, peers })
 }
 
-/// Reads the sender's standing. Hubs of version 2.0.0 do not send it.
+/// Reads the sender's standing, which hubs of version 2.0.0 do not send.
 fn read_standing(body: &mut BodyReader<'_>) -> Result<Standing, Malformed> {
     if body.0.is_empty() {
         return Ok(Standing::Unknown);
@@ -291,7 +292,7 @@ fn read_routed(kind: EnvelopeKind, body: &mut BodyReader<'_>) -> Result<Routed, 
             frame.extend_from_slice(text.as_bytes());
             let frame = frame.into_boxed_slice();
             let standing = read_standing(body)?;
-            // Hubs before 2.1 end here.
+            // Hubs before 2.1 do not send the exact kind.
             let exact = body.added(|body| Ok(SignalKind::ALL.get(usize::from(body.u8()?)).copied()))?;
             let kind = exact.unwrap_or(kind);
             Routed::Signal(SignalEnvelope { counter, seq, receipt, kind, sender, target, network, frame, standing })

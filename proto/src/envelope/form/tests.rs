@@ -29,7 +29,7 @@ fn hub() -> impl Strategy<Value = HubId> {
     peer().prop_map(HubId)
 }
 
-/// Values of counters.
+/// Any valid value of a counter.
 fn count() -> impl Strategy<Value = u64> {
     0..=GREATEST_COUNT
 }
@@ -225,7 +225,7 @@ fn encoded(envelopes: &[Envelope]) -> Vec<u8> {
     bytes
 }
 
-/// Decodes a frame. Returns its envelopes, and the error that ended the decoding, if there was one.
+/// Decodes a frame. Returns the envelopes of the frame, and an error if the decoding failed.
 fn decoded(mut frame: &[u8]) -> (Vec<Envelope>, Result<(), Malformed>) {
     let mut envelopes = Vec::new();
     loop {
@@ -282,7 +282,7 @@ proptest! {
     }
 
     #[test]
-    fn wrong_bytes_never_panic(envelopes in vec(envelope(), 1..3), wrong in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+    fn decoding_changed_bytes_never_panics(envelopes in vec(envelope(), 1..3), wrong in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
         let mut bytes = encoded(&envelopes);
         for (at, byte) in wrong {
             *at.get_mut(&mut bytes) = byte;
@@ -293,7 +293,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_never_panic(kind in 0..=EnvelopeKind::ALL.len() as u8, body in vec(any::<u8>(), 0..300)) {
+    fn decoding_random_bytes_never_panics(kind in 0..=EnvelopeKind::ALL.len() as u8, body in vec(any::<u8>(), 0..300)) {
         let mut bytes = (body.len() as u32 + 1).to_le_bytes().to_vec();
         bytes.push(kind);
         bytes.extend_from_slice(&body);
@@ -501,7 +501,7 @@ fn a_signal_of_version_2_0_0_ends_before_its_senders_standing() {
 }
 
 #[test]
-fn a_hub_of_version_2_0_0_finds_a_kind_of_signal_that_it_knows() {
+fn a_hub_of_version_2_0_0_receives_only_kinds_of_signals_that_it_knows() {
     let hub = HubId(PeerId::from_bytes([1; 20]));
     let incarnation = HubIncarnation(1);
     let route = RouteHeader { to: hub, to_incarnation: incarnation, from: hub, from_incarnation: incarnation, hops: 0 };
@@ -523,7 +523,7 @@ fn a_hub_of_version_2_0_0_finds_a_kind_of_signal_that_it_knows() {
 }
 
 #[test]
-fn a_reason_is_also_sent_as_version_2_0_0_knows_it() {
+fn a_leave_reason_is_also_sent_as_a_reason_that_version_2_0_0_knows() {
     let hub = HubId(PeerId::from_bytes([1; 20]));
     let down = |reason| {
         let kind = ChangeKind::Down(reason);

@@ -9,8 +9,8 @@ use crate::ws;
 use super::super::{Change, ChangeKind, Heartbeat, HubStatus, Routed, SnapshotPart};
 
 /// The numbers of outcomes that are not errors. Any other number is the index of an [`ErrorCode`] in
-/// [`ErrorCode::ALL`]. A hub reads a number that it does not know as [`ErrorCode::Unknown`], so hubs of 2.0.0 read
-/// `FORWARDED` as `Unknown`.
+/// [`ErrorCode::ALL`]. A hub reads a number that it does not know as [`ErrorCode::Unknown`], so hubs of version 2.0.0
+/// read `FORWARDED` as `Unknown`.
 pub(super) const DELIVERED: u8 = u8::MAX;
 pub(super) const FORWARDED: u8 = DELIVERED - 1;
 const _: () = assert!(ErrorCode::ALL.len() <= FORWARDED as usize);
@@ -138,7 +138,7 @@ pub(super) fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
             put_peer(out, &signal.sender);
             put_peer(out, &signal.target);
             put_text(out, signal.network.as_str());
-            // The WebSocket header of the frame is not sent: the receiver computes it from the length.
+            // The WebSocket header of the frame is not sent, because the receiver computes the header from the length.
             put_bytes(out, ws::payload(&signal.frame));
             put_standing(out, signal.standing);
             out.push(signal.kind as u8);
@@ -187,7 +187,7 @@ pub(super) fn put_routed(out: &mut Vec<u8>, routed: &Routed) {
     }
 }
 
-/// 0 stands for no lineage, since no session has this number.
+/// A takeover without a lineage has the number 0 in both fields, because no session has this number.
 fn put_lineage(out: &mut Vec<u8>, lineage: Option<Lineage>) {
     put_u64(out, lineage.map_or(0, |lineage| lineage.root.0));
     put_u64(out, lineage.map_or(0, |lineage| lineage.session.0));

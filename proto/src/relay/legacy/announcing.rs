@@ -1,4 +1,5 @@
-//! Messages to a Go hub on a legacy link: signals and announcements. Announcements are sent when the link has room.
+//! Sends messages to a Go hub on a legacy link. The messages are signals and announcements. Announcements are sent when
+//! the link has room.
 
 use std::ops::Bound;
 
@@ -33,7 +34,7 @@ impl Relay {
         }
     }
 
-    /// Queues the announcement of a peer for the Go hubs on legacy links. It is sent when a link has room.
+    /// Queues the announcement of a peer on legacy links. Each link sends the announcement when it has room.
     pub(in crate::relay) fn tell_legacy(&mut self, announcement: &Announcement) {
         if self.legacy.is_empty() {
             return;
@@ -44,7 +45,8 @@ impl Relay {
         }
     }
 
-    /// The hub with the winning claim to a peer. Returns `None` if it is this hub, or if no hub claims the peer.
+    /// The hub with the winning claim to a peer. Returns `None` if this hub has the winning claim, or if no hub claims
+    /// the peer.
     fn other_holder(&self, peer: &PeerId) -> Option<HubId> {
         self.directory.holder(peer).map(|claim| claim.hub).filter(|hub| *hub != self.config.hub)
     }
@@ -57,8 +59,8 @@ impl Relay {
         }
     }
 
-    /// The next peer after a position in the presence of all hubs, and the hub in whose presence it is. `None` stands
-    /// for this hub.
+    /// The next peer after a position in the presence of all hubs, and the hub that has this peer in its presence. For
+    /// this hub, the returned hub is `None`.
     fn next_earlier(&self, Position { mut hub, after }: Position) -> Option<(Option<HubId>, PeerId)> {
         let mut from = after.map_or(Bound::Unbounded, Bound::Excluded);
         loop {
@@ -72,8 +74,8 @@ impl Relay {
         }
     }
 
-    /// Adds the announcements of a peer that was connected before the link to the queue of the link, before the peer's
-    /// turn. Does nothing if the peer has already been announced on the link.
+    /// Queues the announcements of a peer that was connected before the link. So the peer does not have to wait until
+    /// [`Self::read_earlier`] reaches it. Does nothing if the peer has already been announced on the link.
     pub(super) fn owe_earlier(&mut self, link: LinkId, peer: &PeerId) {
         // A peer that is connected to no hub has nothing to announce.
         if self.directory.holder(peer).is_some() && self.legacy.hasten(link, self.other_holder(peer), peer) {
@@ -89,17 +91,18 @@ impl Relay {
         }
     }
 
-    /// Reads the next peers that were connected before the link, as many as one turn can announce.
+    /// Reads the next peers that were connected before the link, and queues their announcements. Reads at most as many
+    /// peers as one turn can announce.
     fn read_earlier(&mut self, link: LinkId) {
         for _ in 0..self.config.tuning.slices.peers {
-            // Expected: all these peers have been read, or the link must first send its queue.
+            // There is no position if all these peers have been read, or if the link must first send its queue.
             let Some(position) = self.legacy.earlier(link) else { return };
             let Some((hub, peer)) = self.next_earlier(position) else { return self.legacy.end_earlier(link) };
             let Some(is_announced) = self.legacy.read_earlier(link, hub, peer) else {
                 return bug!(self.bugs, LegacyLink, "{link:?} reads {peer:?}");
             };
-            // If a peer is now connected to another hub than `hub`, it is announced when that hub's peers are read, or
-            // was announced when it moved.
+            // If the peer is now connected to a hub other than `hub`, it is not announced here. Either it was announced
+            // when it moved, or it is announced when the peers of the other hub are read.
             let holder = self.directory.holder(&peer).map(|claim| claim.hub);
             if is_announced && holder == Some(hub.unwrap_or(self.config.hub)) {
                 self.owe_all(link, &peer);
@@ -131,7 +134,7 @@ impl Relay {
         }
     }
 
-    /// Sends the current announcement of a peer on a link. Returns its length in bytes.
+    /// Sends the current announcement of a peer on a link. Returns the length of the sent message in bytes.
     fn pay(&mut self, link: LinkId, peer: &PeerId, network: &NetworkName, now: Now) -> usize {
         self.settle(peer, now);
         // The peer may have left in the meantime.
@@ -162,8 +165,8 @@ impl Relay {
     ) -> Outcome {
         let stay = self.membership(from, &origin.network).map(|announcement| announcement.stay.number);
         if !origin.standing.fits(stay, &origin.network) {
-            // The stay in which the sender sent this signal has ended, or its announcement has not arrived yet. A
-            // signal is delivered only during that stay.
+            // A signal is delivered only during the stay in which it was sent. The stay of this signal has ended, or
+            // the announcement of this stay has not arrived yet.
             return Outcome::Failed(ErrorCode::Unreachable);
         }
         if origin.kind == SignalKind::Signal {
@@ -174,13 +177,13 @@ impl Relay {
             bug!(self.bugs, LegacyLink, "{target:?} is behind no link");
             return Outcome::Failed(ErrorCode::PeerNotFound);
         };
-        // The frame may not be UTF-8, because another hub can send any bytes.
+        // The decoder of envelopes checks that frames are UTF-8. The relay does not depend on this check.
         let Ok(text) = std::str::from_utf8(ws::payload(frame)) else {
             return Outcome::Failed(ErrorCode::PeerNotFound);
         };
         if self.is_go_peer(from) && self.has_said(link, from, text, now) {
-            // The Go hub has delivered this signal itself. If it were sent back, the target would receive the signal
-            // twice.
+            // The Go hub has delivered this signal itself. If this hub sent the signal back, the target would receive
+            // it twice.
             return Outcome::Forwarded;
         }
         self.owe_earlier(link, from);
@@ -201,7 +204,7 @@ impl Relay {
     }
 
     /// Whether the Go hub at this link sent this signal of a Go peer itself, so that the signal must not be sent back.
-    /// A Go hub that is linked with several hubs of this mesh sends the signal to each of them.
+    /// A Go hub that is linked with several hubs of this mesh sends each signal to all these hubs.
     fn has_said(&mut self, link: LinkId, from: &PeerId, text: &str, now: Now) -> bool {
         if self.legacy.has_announced(link, from) {
             return true;

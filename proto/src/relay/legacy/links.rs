@@ -17,8 +17,8 @@ use super::waiting::Waiting;
 
 /// The legacy links of this hub, and the link through which each peer of a Go hub is reached.
 ///
-/// This type stores the state and makes the decisions. The relay sends messages and changes this hub's presence.
-/// Methods that take a link and return an `Option` return `None` if there is no such link.
+/// This type stores the state of legacy links and makes the decisions. The relay sends messages and changes this hub's
+/// presence. Methods that take a link and return an `Option` return `None` if there is no such link.
 #[derive(Debug)]
 pub(in crate::relay) struct Legacy {
     links: BTreeMap<LinkId, LegacyLink>,
@@ -43,27 +43,29 @@ struct LegacyLink {
     heard_at: Duration,
     /// Whether the link's queue is above the high-water mark.
     saturated: bool,
-    /// Whether this hub has announced nothing on the link yet. Then nothing that arrives on the link can be an echo.
+    /// Whether this hub has announced nothing on the link yet. Before the first announcement of this hub, no message
+    /// that arrives on the link can be an echo.
     fresh: bool,
     /// Announcements to send when there is room.
     owed: BTreeSet<(PeerId, NetworkName)>,
-    /// The progress of announcing the peers that were connected before the link. `None` when all of them have been
+    /// The progress of announcing the peers that were connected before the link. `None` when all these peers have been
     /// read.
     earlier: Option<Earlier>,
-    /// Announcements that were recently sent on the link and have not been echoed yet. They are remembered so that an
-    /// echo is not taken for an announcement after the peer has left.
+    /// Announcements that were recently sent on the link and have not been echoed yet. This hub remembers these
+    /// announcements, so that it does not take an echo for a new announcement after the peer has left.
     told: Recent,
     /// Signals between Go peers that the Go hub has recently sent on this link.
     said: Recent,
-    /// Go peers behind other links whose signals were recently sent on this link. They are remembered because a Go hub
-    /// sends a signal with an unknown target to all its hubs, including the hub from which the signal arrived.
+    /// Go peers behind other links whose signals were recently sent on this link. A Go hub sends a signal with an
+    /// unknown target to all its hubs, including the hub from which the signal arrived. So a signal of such a peer on
+    /// this link may be an echo.
     passed: Recent,
     /// Announcements of the Go hub for peers to which a greater or equal claim exists.
     waiting: Waiting,
 }
 
-/// A position in the presence of all hubs. The presence of this hub is first. The other hubs follow in ascending order
-/// of ids.
+/// A position in the presence of all hubs. The presence of this hub is first, and the presences of other hubs follow in
+/// ascending order of hub ids.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub(super) struct Position {
     /// The hub whose peers are read. `None` means this hub.
@@ -74,7 +76,8 @@ pub(super) struct Position {
 
 /// The progress of a new legacy link in announcing the peers that were connected before it.
 ///
-/// These peers are read in slices when the link has room. Each is announced with the data that it has at that time.
+/// These peers are read in slices when the link has room. Each peer is announced with the data that it has at that
+/// time.
 #[derive(Debug, Default)]
 struct Earlier {
     read: Position,
@@ -82,7 +85,7 @@ struct Earlier {
     done: BTreeSet<PeerId>,
 }
 
-/// The values of an open legacy link that pages show.
+/// The state of an open legacy link, as the pages of this hub show it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LinkView {
     pub(super) link: LinkId,
@@ -95,7 +98,7 @@ pub(super) struct LinkView {
 /// The result of queueing an announcement for a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owed {
-    /// The announcement was added to an empty queue. The caller asks for room on the link.
+    /// The announcement was added to an empty queue. The caller then puts out `Backlog` for the link.
     First,
     /// The announcement was added to a queue with other announcements.
     Added,
@@ -131,10 +134,10 @@ impl Legacy {
         Self { links, ended, peers: HashMap::with_hasher(keys), left: Recent::default(), keys }
     }
 
-    // --- links ---------------------------------------------------------------------------------------------------
+    // --- links ---
 
-    /// Adds a link. `has_earlier` is true if any peer is already connected. The caller then asks for room on the link,
-    /// and [reads](Self::read_earlier) these peers.
+    /// Adds a link. `has_earlier` is true if any peer is already connected. The caller then puts out `Backlog` for the
+    /// link, and [reads](Self::read_earlier) these peers when the link has room.
     pub(super) fn open(&mut self, link: LinkId, hub: HubId, dialed: bool, has_earlier: bool, now: Duration) {
         let open = LegacyLink {
             hub,
@@ -196,7 +199,7 @@ impl Legacy {
         self.links.get_mut(&link).map(|open| open.saturated = saturated)
     }
 
-    // --- peers behind links --------------------------------------------------------------------------------------
+    // --- peers behind links ---
 
     /// Whether this peer is behind a legacy link of this hub.
     pub(in crate::relay) fn holds(&self, peer: &PeerId) -> bool {
@@ -245,7 +248,7 @@ impl Legacy {
         self.ended.len()
     }
 
-    /// Whether the link of a peer has ended, so that the peer must leave before any decision about it.
+    /// Whether the link of a peer has ended. Such a peer must leave before the relay decides anything about it.
     pub(in crate::relay) fn is_leaving(&self, peer: &PeerId) -> bool {
         !self.ended.is_empty() && self.peers.get(peer).is_some_and(|link| !self.links.contains_key(link))
     }
@@ -255,11 +258,11 @@ impl Legacy {
         self.ended.values().find_map(|peers| peers.first()).copied()
     }
 
-    // --- announcements to Go hubs --------------------------------------------------------------------------------
+    // --- announcements to Go hubs ---
 
-    /// The links on which a change of a peer is announced now. Two links are excluded: the peer's own link, and a link
-    /// on which the peer is announced later in its turn. `hub` is the hub to which the peer is connected. `None` means
-    /// this hub.
+    /// The links on which a change of a peer is announced now. The peer's own link is excluded. A link on which the
+    /// peer is announced later in its turn is also excluded. `hub` is the hub to which the peer is connected. `None`
+    /// means this hub.
     pub(super) fn to_announce(&self, hub: Option<HubId>, peer: &PeerId) -> SmallVec<[LinkId; 4]> {
         let awaits = |open: &LegacyLink| open.earlier.as_ref().is_some_and(|earlier| earlier.awaits(hub, peer));
         let links = self.links.iter().filter(|(link, open)| !awaits(open) && !self.has_announced(**link, peer));
@@ -300,17 +303,17 @@ impl Legacy {
         self.links.get(&link).is_some_and(|open| !open.saturated)
     }
 
-    /// The position after which the next peer that was connected before the link is read. Returns `None` if all such
-    /// peers have been read, or if the link must first send its queue, which fills one turn.
+    /// The position of the last peer that was read for the link, among the peers that were connected before the link.
+    /// Returns `None` if all such peers have been read, or if the link must first send its queue, which fills one turn.
     pub(super) fn earlier(&self, link: LinkId) -> Option<Position> {
         let open = self.links.get(&link).filter(|open| open.owed.len() < SNAPSHOT_PEERS)?;
         open.earlier.as_ref().map(|earlier| earlier.read)
     }
 
     /// Records that a peer that was connected before the link has been read. Returns whether the peer must be announced
-    /// now. The peer must not be announced if [`Self::hasten`] has already announced it, if this link leads to the
-    /// peer, or if the peer is leaving. Returns `None` if the link is unknown, or if all such peers have been read
-    /// already.
+    /// now. The peer must not be announced if [`Self::hasten`] has already announced it, or if this link leads to the
+    /// peer. A leaving peer must not be announced either. Returns `None` if the link is unknown, or if all such peers
+    /// have been read already.
     pub(super) fn read_earlier(&mut self, link: LinkId, hub: Option<HubId>, peer: PeerId) -> Option<bool> {
         let is_behind = self.has_announced(link, &peer) || self.is_leaving(&peer);
         let earlier = self.links.get_mut(&link)?.earlier.as_mut()?;
@@ -326,7 +329,7 @@ impl Legacy {
     }
 
     /// Decides whether a peer that was connected before the link must be announced now, because it has not been read
-    /// yet. If so, the peer will not be announced again when it is read.
+    /// yet. If this function returns true, the peer is not announced again when it is read.
     pub(super) fn hasten(&mut self, link: LinkId, hub: Option<HubId>, peer: &PeerId) -> bool {
         let earlier = self.links.get_mut(&link).and_then(|open| open.earlier.as_mut());
         earlier.is_some_and(|earlier| earlier.awaits(hub, peer) && earlier.done.insert(*peer))
@@ -341,20 +344,20 @@ impl Legacy {
         Some(())
     }
 
-    // --- announcements of Go hubs --------------------------------------------------------------------------------
+    // --- announcements of Go hubs ---
 
-    /// Whether a message echoes an announcement that was recently sent on the same link. Each announcement has one
-    /// echo. A Go hub that this hub dialed does not echo by itself, so an echo from it has passed through another Go
-    /// hub.
+    /// Whether a message echoes an announcement that was recently sent on the same link. An announcement has at most
+    /// one echo on a link. A Go hub that this hub dialed does not echo by itself, so an echo from it has passed through
+    /// another Go hub.
     pub(super) fn is_echo(&mut self, link: LinkId, peer: &PeerId, network: &str, now: Duration) -> bool {
         let hash = self.keys.hash_one((peer, network));
         let is_only_one = self.links.len() == 1;
         self.links.get_mut(&link).is_some_and(|open| open.told.take(hash, now) && !(open.dialed && is_only_one))
     }
 
-    /// Whether a Go hub's announcement of a peer with another claim may be new information. It may be new because the
-    /// other claim may belong to a dead hub or connection. If not, it echoes an announcement that a hub of this mesh
-    /// has sent to Go hubs.
+    /// Whether a Go hub's announcement of a peer with another claim may be new information. The announcement may be new
+    /// because the other claim may belong to a dead hub or connection. Returns false if the announcement is an echo of
+    /// an announcement that a hub of this mesh has sent to Go hubs.
     ///
     /// `is_go_peer` is true if the other claim belongs to a peer behind a legacy link of another hub. The queued
     /// announcement of the peer on this link is removed, because the Go hub knows the peer already.
@@ -372,19 +375,19 @@ impl Legacy {
         Some(if is_go_peer { !is_echo || open.dialed } else { !is_echo && (!is_owed || open.fresh) })
     }
 
-    /// Keeps an announcement of a peer until the existing claim to the peer ends. Returns false if there is no room.
+    /// Stores an announcement of a peer until the existing claim to the peer ends. Returns false if there is no room.
     pub(super) fn wait(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Duration) -> bool {
         let open = self.links.get_mut(&link);
         open.is_some_and(|open| open.waiting.keep(peer, NetworkName::new(network), data, now))
     }
 
-    /// Drops the kept announcements of a link for a peer, in one network or in all networks. Returns true if there were
-    /// any.
+    /// Drops the stored announcements of a link for a peer, in one network or in all networks. Returns true if there
+    /// were any.
     pub(super) fn forget_waiting(&mut self, link: LinkId, peer: &PeerId, network: Option<NetworkName>) -> bool {
         self.links.get_mut(&link).is_some_and(|open| open.waiting.forget(peer, network))
     }
 
-    /// Removes and returns the kept announcements of all links for a peer: links, networks and data.
+    /// Removes and returns the stored announcements of a peer on all links, each with its link, network and data.
     pub(super) fn take_waiting(&mut self, peer: &PeerId, now: Duration) -> Vec<(LinkId, NetworkName, Box<str>)> {
         let kept = self.links.iter_mut().map(|(&link, open)| (link, open.waiting.take(peer, now)));
         kept.flat_map(|(link, kept)| kept.into_iter().map(move |(network, data)| (link, network, data))).collect()
@@ -401,9 +404,9 @@ impl Legacy {
         [network, ""].iter().any(|of| self.left.holds(self.keys.hash_one((peer, of)), now))
     }
 
-    // --- signals -------------------------------------------------------------------------------------------------
+    // --- signals ---
 
-    /// Identifies a signal of a Go peer.
+    /// A hash that identifies a signal of a Go peer.
     pub(super) fn signal_hash(
         &self,
         kind: SignalKind,
@@ -422,8 +425,8 @@ impl Legacy {
         }
     }
 
-    /// Whether the Go hub itself has sent this signal on the link, so that the signal must not be sent back. If not,
-    /// records that a signal of this sender is sent on the link.
+    /// Whether the Go hub itself has sent this signal on the link, so that the signal must not be sent back. If the Go
+    /// hub has not sent the signal, records that a signal of this sender is sent on the link.
     pub(super) fn has_said(&mut self, link: LinkId, from: &PeerId, signal: u64, now: Duration) -> Option<bool> {
         let sender = self.keys.hash_one(from);
         let open = self.links.get_mut(&link)?;

@@ -1,4 +1,5 @@
-//! Messages from a Go hub on a legacy link: announcements, leaves and signals of its peers.
+//! Processes messages from a Go hub on a legacy link. The messages are announcements, leaves and signals of the Go
+//! hub's peers.
 
 use std::sync::Arc;
 
@@ -72,12 +73,12 @@ impl Relay {
         self.stats.legacy_refused += u64::from(!taken);
     }
 
-    /// Whether this link may send signals for a peer in this network.
+    /// Whether a signal of this peer in this network is accepted on this link.
     ///
-    /// A Go hub does not announce the peers that were connected to it before the link. A peer's first signal in a
-    /// network therefore counts as its announcement in that network, with empty data. Two kinds of senders are
-    /// excluded: a peer with another claim, and a peer that has recently left. The id of a hub, and a signal that may
-    /// be an echo, are excluded as well.
+    /// A Go hub that this hub dialed does not announce peers that were connected to the Go hub before the link was
+    /// opened. A peer's first signal in a network therefore counts as its announcement in that network, with empty
+    /// data. The signal does not count as an announcement if its sender has another claim, has recently left, or has
+    /// the id of a hub. A signal that may be an echo does not count as an announcement either.
     fn may_signal(&mut self, link: LinkId, peer: PeerId, network: &str, now: Now) -> bool {
         let known = self.is_behind(link, &peer);
         if known && self.is_in(&peer, network) {
@@ -91,8 +92,9 @@ impl Relay {
         }
         if !known && let Some(holder) = self.directory.holder(&peer) {
             if holder.is_legacy() && holder.hub != self.config.hub {
-                // The hub with the claim to the peer may be dead. Then the peer is accepted when the lease of that hub
-                // expires. Until then, its signals are dropped, because this hub has no claim to it.
+                // The hub with the claim to the peer may be dead. If it is dead, this hub accepts the peer when the
+                // lease of the dead hub expires. Until then, the peer's signals are dropped, because this hub has no
+                // claim to the peer.
                 self.wait_for(link, peer, network, "null", now);
             }
             return false;
@@ -112,8 +114,8 @@ impl Relay {
         hub == self.config.hub || self.hubs.contains_key(&hub) || self.legacy.is_hub(hub)
     }
 
-    /// Whether messages of a peer are accepted on this link: the link has announced the peer, and no greater claim
-    /// exists.
+    /// Whether messages of a peer are accepted on this link. The peer must be announced on this link, and no greater
+    /// claim to the peer may exist.
     fn is_behind(&self, link: LinkId, peer: &PeerId) -> bool {
         self.legacy.has_announced(link, peer) && self.directory.holder(peer).is_some_and(|holder| holder.is_legacy())
     }
@@ -140,12 +142,12 @@ impl Relay {
         }
     }
 
-    /// Keeps a Go hub's announcement of a peer until the existing claim ends.
+    /// Stores a Go hub's announcement of a peer until the existing claim ends.
     fn wait_for(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
         codec::check_public(data).is_ok() && self.legacy.wait(link, peer, network, data, now.at)
     }
 
-    /// Handles a change of a peer's claim. Kept announcements of Go hubs take effect when no claim is left.
+    /// Handles a change of a peer's claim. Stored announcements of Go hubs take effect when no claim is left.
     pub(in crate::relay) fn legacy_reconsiders(
         &mut self,
         peer: PeerId,
@@ -164,9 +166,9 @@ impl Relay {
             return;
         }
         let waiting = self.legacy.take_waiting(&peer, now.at);
-        // The kept announcements count if the ended claim may have belonged to a dead connection or a lost hub for some
-        // time. They do not count if a hub has reported the leave of a Go peer, because other Go hubs announced that
-        // peer before its leave.
+        // Stored announcements take effect if the ended claim may have been outdated for some time, because it belonged
+        // to a dead connection or a lost hub. Stored announcements take no effect if a hub has reported the leave of a
+        // Go peer, because other Go hubs announced that peer before its leave.
         let counts = after.is_none()
             && (before.is_some_and(|before| !before.is_legacy()) || matches!(cause, LeaveCause::HubGone));
         for (link, network, data) in waiting {
@@ -199,7 +201,7 @@ impl Relay {
         }
         let claim = Claim { incarnation: LEGACY_SESSION, hub: self.config.hub };
         if known == Some(true) {
-            // The announcement repeats a known one, so no peer is notified.
+            // This announcement repeats a known announcement, so no peer is notified.
             return true;
         }
         let discovered = Arc::new(wire::peer_discovered(&data, PeerIncarnation::LEGACY, network, now.wall_ms));
@@ -212,8 +214,8 @@ impl Relay {
         true
     }
 
-    /// Handles a Go peer's goodbye to a network. A goodbye to all networks has no name, which the Go hub sends as
-    /// `global`. So `global` means all networks if the peer is not in `global`.
+    /// Handles a Go peer's goodbye to a network. A goodbye to all networks contains no network name, so the Go hub
+    /// sends it with the name `global`. Therefore `global` means all networks if the peer is not in `global`.
     fn legacy_goodbye(&mut self, link: LinkId, peer: PeerId, network: &str, data: &str, now: Now) -> bool {
         if codec::check_public(data).is_err() {
             return false;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::limits::{LEGACY_ECHO, MAX_LEGACY_ECHOES};
 
-/// Hashes of the events of the last [`LEGACY_ECHO`]. Above [`MAX_LEGACY_ECHOES`] events, the oldest are dropped.
+/// Hashes of the events of the last [`LEGACY_ECHO`]. If there are more than [`MAX_LEGACY_ECHOES`] events, the oldest
+/// events are dropped.
 #[derive(Debug, Default)]
 pub(super) struct Recent(VecDeque<(Duration, u64)>);
 
@@ -21,7 +22,8 @@ impl Recent {
         self.find(hash, now).is_some()
     }
 
-    /// Like [`Self::holds`], but also removes the event, so it returns true only once for each recorded event.
+    /// Like [`Self::holds`], but also removes the event. So this function returns true only once for each recorded
+    /// event.
     pub(super) fn take(&mut self, hash: u64, now: Duration) -> bool {
         self.find(hash, now).and_then(|at| self.0.remove(at)).is_some()
     }

@@ -1,8 +1,8 @@
 //! Announcements of Go hubs that cannot take effect yet, because another claim to the peer exists.
 //!
-//! The other claim may be outdated. Its hub may have been killed while the lease has not expired yet, or its connection
-//! may be lost while the hub has not noticed the loss yet. A Go hub does not repeat an announcement, so the
-//! announcement is kept until the other claim ends.
+//! The other claim may be outdated. For example, the hub with the other claim was killed, and its lease has not expired
+//! yet. Or the peer's connection was lost, and the hub with the other claim has not noticed the loss yet. A Go hub does
+//! not repeat an announcement, so this hub stores the announcement until the other claim ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,13 +10,13 @@ use std::time::Duration;
 use crate::id::{NetworkName, PeerId};
 use crate::limits::{DEFAULT_MAX_NETWORKS_PER_PEER, LEGACY_WAIT, MAX_LEGACY_WAITING, MAX_LEGACY_WAITING_BYTES};
 
-/// Announcements of one Go hub for peers to which other claims exist. They are kept for [`LEGACY_WAIT`].
+/// Announcements of one Go hub for peers to which other claims exist. Each announcement is stored for [`LEGACY_WAIT`].
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     words: BTreeMap<(PeerId, NetworkName), Word>,
     /// The keys of `words`, the oldest first.
     by_age: BTreeSet<(Duration, PeerId, NetworkName)>,
-    /// Bytes of all names and data.
+    /// Size of all network names and data, in bytes.
     bytes: usize,
 }
 
@@ -27,7 +27,7 @@ struct Word {
 }
 
 impl Waiting {
-    /// Keeps an announcement. Returns false if there is no room, even after expired entries are removed.
+    /// Removes expired announcements, and stores a new one. Returns false if there is no room.
     pub(super) fn keep(&mut self, peer: PeerId, network: NetworkName, data: &str, now: Duration) -> bool {
         self.expire(now);
         let key = (peer, network);
@@ -44,7 +44,7 @@ impl Waiting {
         has_room
     }
 
-    /// Removes expired entries. Of the other entries, it examines only the oldest.
+    /// Removes expired entries. Of the entries that have not expired, only the oldest is examined.
     fn expire(&mut self, now: Duration) {
         while let Some((at, ..)) = self.by_age.first()
             && *at + LEGACY_WAIT <= now
@@ -134,7 +134,7 @@ mod tests {
         let millis = |n: usize| Duration::from_millis(n as u64);
         let mut keeps = |n: usize, now| waiting.keep(peer(n), NetworkName::new("n"), "null", now);
         assert!((0..MAX_LEGACY_WAITING).all(|n| keeps(n, millis(n))));
-        // This would take very long if each call examined all entries instead of only the oldest.
+        // The next loop would take very long if each call of `keep` examined all entries instead of only the oldest.
         let full = millis(MAX_LEGACY_WAITING);
         assert!((0..MAX_LEGACY_WAITING).all(|n| !keeps(MAX_LEGACY_WAITING + n, full)));
         assert!(keeps(1, full), "a known announcement is replaced");
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_networks_count_as_bytes_and_their_number_per_peer_is_bounded() {
+    fn network_names_count_as_bytes_and_their_number_per_peer_is_bounded() {
         let mut waiting = Waiting::default();
         let mut bytes = 0;
         for n in 0..DEFAULT_MAX_NETWORKS_PER_PEER {

@@ -3,18 +3,19 @@
 use crate::limits::{HEARTBEAT, LEASE, ROUTE_PATIENCE};
 use crate::route::Hop;
 
-/// The neighbours through which a hub's heartbeats arrive.
+/// The hops over which a hub's heartbeats arrive, and the hop with the fastest heartbeats.
 #[derive(Debug, Default)]
 pub(in crate::relay) struct Paths {
-    /// The last heartbeat over each hop, the newest last.
+    /// The hops, each with the number of the last heartbeat that arrived over it. The hop with the latest arrival is
+    /// last.
     heard: Vec<(Hop, u64)>,
     best: Option<Hop>,
     worse: u8,
 }
 
 impl Paths {
-    /// Maximum difference between the newest heartbeat and the last heartbeat over a hop. A hop with a greater
-    /// difference is removed.
+    /// Maximum difference between the number of the newest heartbeat and the number of the last heartbeat over a hop.
+    /// If the difference is greater, the hop is removed.
     const SLACK: u64 = 2 * LEASE.as_secs() / HEARTBEAT.as_secs();
 
     /// Records that a heartbeat arrived over a hop. `first` means that this heartbeat had not arrived over another hop
@@ -37,7 +38,7 @@ impl Paths {
         }
     }
 
-    /// The hop to use.
+    /// The hop over which new heartbeats usually arrive first.
     pub(in crate::relay) fn best(&self) -> Option<Hop> {
         self.best
     }
@@ -47,7 +48,8 @@ impl Paths {
         self.heard.iter().rev().map(|(hop, _)| *hop)
     }
 
-    /// Removes hops that no longer exist.
+    /// Removes the hops for which `gone` returns true. If the best hop is removed, the hop with the latest heartbeat
+    /// replaces it.
     pub(in crate::relay) fn forget(&mut self, gone: impl Fn(Hop) -> bool) {
         self.heard.retain(|(hop, _)| !gone(*hop));
         if self.best.is_some_and(&gone) {
@@ -63,7 +65,7 @@ mod tests {
     use crate::id::LinkId;
 
     #[test]
-    fn a_hop_that_is_gone_is_replaced_by_the_one_with_the_latest_heartbeat() {
+    fn a_removed_best_hop_is_replaced_by_the_hop_with_the_latest_heartbeat() {
         let hops = [1, 2, 3].map(|n| Hop::Link(LinkId(n)));
         let mut paths = Paths::default();
         for (hop, number) in hops.into_iter().zip([5, 7, 6]) {
@@ -71,7 +73,7 @@ mod tests {
         }
         assert_eq!(paths.best(), Some(hops[0]));
         paths.forget(|via| via == hops[2]);
-        assert_eq!(paths.best(), Some(hops[0]), "another hop is gone");
+        assert_eq!(paths.best(), Some(hops[0]), "the best hop stays when another hop is removed");
         paths.note(hops[2], 6, false);
         paths.forget(|via| via == hops[0]);
         assert_eq!(paths.best(), Some(hops[1]));

@@ -6,10 +6,10 @@ use crate::limits::{OUTCOME_PATIENCE, ROUTE_AVOIDED};
 use crate::relay::signals::Outbound;
 use crate::route::Hop;
 
-/// Finds a hop whose signals get no outcomes. Signals avoid this hop for a time if there is another route.
+/// Detects a hop whose signals get no outcomes. Signals avoid such a hop for a time if there is another route.
 #[derive(Debug, Default)]
 pub(in crate::relay) struct SignalRoute {
-    /// The hop of the latest signals, and the counter of the last signal that used another hop.
+    /// The hop of the latest signals, and the counter of the last signal that was sent over a different hop.
     sent_by: Option<(Hop, u64)>,
     /// The counter of the last signal that was sent before the latest outcome arrived.
     answered: u64,
@@ -28,7 +28,7 @@ struct Avoided {
 }
 
 impl SignalRoute {
-    /// Records the hop of the next signal. `last` is the counter of the signal before it.
+    /// Records the hop of the next signal. `last` is the counter of the previous signal.
     pub(in crate::relay) fn note_sent(&mut self, via: Hop, last: u64) {
         if self.sent_by.is_none_or(|(before, _)| before != via) {
             self.sent_by = Some((via, last));
@@ -42,8 +42,9 @@ impl SignalRoute {
         self.avoided.take_if(|avoided| avoided.after < counter && counter <= avoided.last);
     }
 
-    /// Avoids the present hop if a signal over it has waited [`OUTCOME_PATIENCE`] for its outcome, and no outcome has
-    /// arrived since. Returns whether the hop is now avoided.
+    /// Avoids the current hop if signals to at least two targets over this hop have waited [`OUTCOME_PATIENCE`] for
+    /// their outcomes. No outcome may have arrived after these signals were sent. Returns true if the hop is now
+    /// avoided.
     pub(in crate::relay) fn avoid_unanswered(&mut self, outbound: &Outbound, now: Duration) -> bool {
         let Some((via, before)) = self.sent_by else { return false };
         let after = before.max(self.answered);
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_ends_avoidance_only_if_it_is_to_a_signal_over_the_avoided_hop() {
+    fn a_hop_is_avoided_until_a_signal_over_it_gets_an_outcome() {
         for (counter, avoided) in [(3, true), (4, false), (9, false), (10, true)] {
             let mut route = avoiding(3, 9, NOW + ROUTE_AVOIDED);
             route.note_answered(counter, 12);
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hop_is_avoided_until_its_time_is_over() {
+    fn a_hop_is_avoided_for_a_limited_time() {
         let nanosecond = Duration::from_nanos(1);
         assert_eq!(avoiding(0, 1, NOW + nanosecond).avoided(NOW), Some(Hop::Link(LinkId(1))));
         assert_eq!(avoiding(0, 1, NOW).avoided(NOW), None);

@@ -1,4 +1,5 @@
-//! Signals from one hub: the order in which they are delivered, and the signals that wait for an earlier one.
+//! Signals from one hub. `Inbound` decides the order in which the signals are delivered, and stores signals that wait
+//! for an earlier signal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,31 +12,32 @@ use crate::limits::{COUNT_PATIENCE, MAX_COUNTER_STEP, MAX_SIGNALS_HELD, MEMBER_B
 /// The decision about a signal that has just arrived.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Arrival {
-    /// The signal is the next one and does not have to wait. From now on, it counts as processed.
+    /// The signal is the next signal in order and does not have to wait. From now on, the signal counts as processed.
     Deliver,
     /// The signal must wait for an earlier signal, or for the presence of its sender. Pass it to [`Inbound::hold`].
     Hold,
-    /// The signal would have to wait, but [`MAX_SIGNALS_HELD`] signals or the maximum number of bytes already wait.
+    /// The signal would have to wait, but [`MAX_SIGNALS_HELD`] signals wait already, or waiting signals of the maximum
+    /// total size.
     Full,
     /// A signal with the same counter is already waiting.
     Repeated,
     /// The counter of the signal is not greater than the last processed counter.
     Late {
-        /// Whether this hub had given up the signal before it arrived. In that case, the sending hub has no outcome
-        /// yet, and needs an answer.
+        /// Whether this hub had given up the signal before it arrived. If this hub had given up the signal, the sending
+        /// hub has no outcome yet, and needs an answer.
         is_answered: bool,
     },
     /// The counter of the signal is more than [`MAX_COUNTER_STEP`] ahead of the last processed counter.
     TooFar,
-    /// For [`COUNT_PATIENCE`], the counters of all signals were too low or too far ahead. So this hub continues with
-    /// the counter of this signal. The caller passes the signal to [`Inbound::arrives`] again.
+    /// For [`COUNT_PATIENCE`], the counters of all signals were too low or too far ahead. Therefore, this hub continues
+    /// with the counter of this signal. The caller passes the signal to [`Inbound::arrives`] again.
     Restarted {
         /// Counters of the waiting signals, which are dropped.
         dropped: Vec<u64>,
     },
 }
 
-/// Bytes that a signal takes while it waits.
+/// Size in bytes of a signal that waits for an earlier signal.
 fn bytes(signal: &SignalEnvelope) -> usize {
     MEMBER_BYTES + signal.frame.len()
 }
@@ -48,7 +50,8 @@ pub(in crate::relay) struct Inbound {
     held: BTreeMap<u64, (Duration, SignalEnvelope)>,
     /// Size of the held signals, in bytes.
     bytes: usize,
-    /// Counters for which this hub no longer waits. If a signal with one of these counters arrives, it is answered.
+    /// Counters for which this hub no longer waits. If a signal with one of these counters arrives, its hub receives an
+    /// outcome.
     skipped: BTreeSet<u64>,
     /// Time since which only signals with unexpected counters have arrived, and the last unexpected counter.
     astray: Option<(Duration, u64)>,
@@ -93,7 +96,6 @@ impl Inbound {
             return Arrival::Late { is_answered: self.skipped.remove(&counter) };
         }
         if counter == self.taken + 1 && self.held.is_empty() && signal.seq <= known && is_live {
-            // The usual case.
             self.took(counter);
             return Arrival::Deliver;
         }
@@ -121,7 +123,7 @@ impl Inbound {
         (self.taken, self.held.len())
     }
 
-    /// Whether a signal with this counter is expected. Its counter must be greater than the last processed counter, by
+    /// Whether a signal with this counter is expected. The counter must be greater than the last processed counter, by
     /// at most [`MAX_COUNTER_STEP`].
     fn expects(&self, counter: u64) -> bool {
         // If no signal has arrived yet, any counter is accepted as the first. This hub may have forgotten the other hub
@@ -130,7 +132,7 @@ impl Inbound {
     }
 
     /// Records an unexpected counter. Returns true if only unexpected counters that follow each other have arrived for
-    /// [`COUNT_PATIENCE`]. Counting then restarts from this counter.
+    /// [`COUNT_PATIENCE`]. If this function returns true, counting restarts from this counter.
     fn goes_on_from(&mut self, counter: u64, now: Duration) -> bool {
         let follows = |last: u64| last < counter && counter - last <= MAX_COUNTER_STEP;
         let since = self.astray.filter(|&(_, last)| follows(last)).map_or(now, |(since, _)| since);
@@ -143,7 +145,8 @@ impl Inbound {
         self.astray = None;
     }
 
-    /// Removes and returns the next signal in order, if it needs no change of its hub's presence after `seq`.
+    /// Removes and returns the next signal in order. Returns `None` if this signal needs a later change of its hub's
+    /// presence than `seq`.
     pub(super) fn next(&mut self, seq: u64) -> Option<SignalEnvelope> {
         let first = self.held.first_entry()?;
         if *first.key() != self.taken + 1 || first.get().1.seq > seq {
@@ -155,8 +158,8 @@ impl Inbound {
         Some(signal)
     }
 
-    /// Gives up the missing signals before the first waiting signal. If no signal is missing, but the presence of the
-    /// first waiting signal's sender is missing, gives up and returns that signal.
+    /// Gives up the missing signals before the first waiting signal. If no signal is missing, the first waiting signal
+    /// waits only for the presence of its sender. In this case, gives up and returns the first waiting signal.
     pub(super) fn give_up(&mut self, seq: u64) -> Option<SignalEnvelope> {
         let first = self.held.first_entry()?;
         let counter = *first.key();

@@ -9,9 +9,9 @@ use crate::router::Origin;
 
 /// The signals to one hub that have no outcome yet.
 ///
-/// Outcomes return in nearly the order of the counters, so most signals are found by their distance from the oldest. A
-/// target that reads slowly delays the outcomes of its own signals for a long time. These signals are moved to `aside`,
-/// so that `recent` stays short.
+/// Outcomes return in nearly the order of the counters, so most signals are found by their distance from the oldest
+/// signal in `recent`. A target that reads slowly delays the outcomes of its own signals for a long time. Old signals
+/// without an outcome are moved to `aside`, so that `recent` stays short.
 #[derive(Debug, Default)]
 pub(in crate::relay) struct Outbound {
     /// The last counter assigned.
@@ -34,7 +34,7 @@ pub(in crate::relay) struct Pending {
 const _: () = assert!(size_of::<Option<Pending>>() <= 136);
 
 impl Outbound {
-    /// Maximum length of `recent`: 4,096 x 136 B, about half of a core's cache.
+    /// Maximum length of `recent`, in signals. 4,096 x 136 B = 557 KB fit into a core's cache.
     const RECENT: usize = 4096;
 
     pub(in crate::relay) fn len(&self) -> usize {
@@ -71,7 +71,8 @@ impl Outbound {
         self.counter
     }
 
-    /// Removes and returns the signal to which an outcome belongs. Returns `None` if it has expired, or was never sent.
+    /// Removes and returns the signal to which an outcome belongs. Returns `None` if the signal has expired or was
+    /// never sent.
     pub(in crate::relay) fn take(&mut self, counter: u64) -> Option<Pending> {
         let pending = match counter.checked_sub(self.first_recent()) {
             Some(place) => self.recent.get_mut(usize::try_from(place).ok()?)?.take(),
@@ -95,7 +96,7 @@ impl Outbound {
         targets.any(|target| first != Some(target))
     }
 
-    /// Removes and returns at most `most` expired signals. Further expired signals stay due.
+    /// Removes and returns at most `most` expired signals. A later call returns further expired signals.
     pub(in crate::relay) fn expire(&mut self, most: usize, now: Duration) -> Vec<Pending> {
         let mut expired = Vec::new();
         while expired.len() < most
@@ -122,7 +123,7 @@ impl Outbound {
         self.aside.keys().next().copied().or_else(recent)
     }
 
-    /// The counter of the first of the latest signals.
+    /// The counter of the first signal in `recent`.
     fn first_recent(&self) -> u64 {
         self.counter + 1 - self.recent.len() as u64
     }
@@ -144,7 +145,7 @@ mod tests {
     use crate::wire::SignalKind;
 
     #[test]
-    fn old_open_signals_do_not_hide_unanswered_later_ones() {
+    fn many_open_old_signals_do_not_hide_later_unanswered_signals() {
         let mut outbound = Outbound::default();
         let mut issue = |count: usize, target: u8| {
             for _ in 0..count {
@@ -156,7 +157,7 @@ mod tests {
             }
             outbound.counter()
         };
-        // This number is so great that some signals are moved to `aside`.
+        // So many signals are issued that some of them are moved to `aside`.
         let after = issue(Outbound::RECENT + 2 * MAX_UNANSWERED_LOOKED_AT, 1);
         issue(1, 2);
         issue(1, 3);

@@ -13,8 +13,9 @@ pub(in crate::relay) struct Outcomes {
 }
 
 impl Outcomes {
-    /// Stores the outcome of the signal with this counter. Failures, outcomes for a receipt (`is_urgent`), and outcomes
-    /// that fill an envelope are due immediately. Other outcomes are due after [`OUTCOME_DELAY`].
+    /// Stores the outcome of the signal with this counter. Failures, outcomes for a receipt (`is_urgent`), and an
+    /// outcome that fills an envelope make all stored outcomes due immediately. Other outcomes are due after
+    /// [`OUTCOME_DELAY`].
     pub(super) fn add(&mut self, counter: u64, outcome: Outcome, is_urgent: bool, now: Duration) {
         self.collected.push((counter, outcome));
         let is_urgent = is_urgent || outcome.is_failure() || self.collected.len() >= MAX_OUTCOMES;
@@ -33,7 +34,7 @@ impl Outcomes {
         std::mem::take(&mut self.collected)
     }
 
-    /// The outcomes that are not sent yet.
+    /// The outcomes that have not been sent yet.
     #[cfg(test)]
     pub(in crate::relay) fn collected(&self) -> &[(u64, Outcome)] {
         &self.collected

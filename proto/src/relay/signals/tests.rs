@@ -12,7 +12,7 @@ use crate::wire::SignalKind;
 
 const NOW: Duration = Duration::from_secs(1);
 
-/// A signal whose frame has this number of bytes.
+/// A signal with a frame of `bytes` bytes.
 fn signal(counter: u64, seq: u64, bytes: usize) -> SignalEnvelope {
     let (kind, network, frame) = (SignalKind::Offer, NetworkName::new("n"), vec![0; bytes].into());
     let (sender, target) = (PeerId::from_bytes([1; 20]), PeerId::from_bytes([2; 20]));
@@ -23,7 +23,7 @@ fn arrives(inbound: &mut Inbound, counter: u64, now: Duration) -> Arrival {
     inbound.arrives(&signal(counter, 0, 0), 0, true, usize::MAX, now)
 }
 
-/// The signals from a hub: signal 1 was delivered, and these other signals wait.
+/// The state of the signals from one hub, after signal 1 was delivered and while the signals `others` wait.
 fn waiting(others: impl IntoIterator<Item = SignalEnvelope>) -> Inbound {
     let mut inbound = Inbound::default();
     assert_eq!(arrives(&mut inbound, 1, NOW), Arrival::Deliver);
@@ -53,7 +53,7 @@ fn only_the_latest_signals_that_were_given_up_are_answered_when_they_arrive() {
         let arrival = arrives(inbound, counter, NOW);
         matches!(arrival, Arrival::Late { is_answered: true })
     };
-    // The signals before this one do not arrive in time.
+    // Signals 2 to `last - 1` do not arrive in time.
     let last = 2 * most;
     let mut inbound = waiting([signal(last, 0, 0)]);
     assert!(inbound.give_up(0).is_none() && inbound.next(0).is_some());

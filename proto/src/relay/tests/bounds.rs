@@ -41,7 +41,7 @@ fn heartbeats_of_more_hubs_than_a_hub_remembers_are_ignored() {
 }
 
 #[test]
-fn hubs_that_a_neighbour_invents_do_not_displace_real_ones() {
+fn hubs_that_a_neighbour_invents_do_not_displace_real_hubs() {
     let mut net = Net::full(3);
     let link = Hop::Link(net.hubs[&1].links.used_for(&hub(3)).unwrap());
     let known: Heartbeat = (**net.hubs[&1].hubs[&hub(3)].beat()).clone();
@@ -109,13 +109,13 @@ fn a_signal_crosses_a_bounded_number_of_links() {
 }
 
 #[test]
-fn changes_beyond_those_that_are_held_for_a_missing_one_are_dropped_and_repaired() {
+fn waiting_changes_beyond_the_maximum_are_dropped_and_repaired() {
     let mut net = Net::full(2);
     net.joins(2, 8, 0);
     net.pass(HEARTBEAT);
     let via = Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
     let (seq, incarnation) = (net.hubs[&2].own.seq, net.hubs[&2].incarnation());
-    // All changes arrive except the next one.
+    // The next change does not arrive, but all changes after it arrive.
     for n in 2..MAX_CHANGES_AHEAD as u64 + 10 {
         let kind = ChangeKind::Up;
         let (peer, session) = (invented(n as usize).0, PeerIncarnation(n));
@@ -131,7 +131,7 @@ fn changes_beyond_those_that_are_held_for_a_missing_one_are_dropped_and_repaired
 }
 
 #[test]
-fn a_hub_beyond_the_maximum_of_peers_costs_others_no_more_memory() {
+fn a_hub_with_too_many_peers_costs_other_hubs_bounded_memory() {
     const MOST: usize = 4;
     let mut net = Net::new(0);
     net.start(2);
@@ -147,12 +147,16 @@ fn a_hub_beyond_the_maximum_of_peers_costs_others_no_more_memory() {
     assert!(net.hubs[&1].stats.snapshots_refused > 0);
     (10..17).for_each(|peer| net.leaves(2, peer, 0));
     net.pass(GONE);
-    assert_eq!(net.hubs[&1].hubs[&hub(2)].holding.peers.len(), 3, "all peers are known when there are few enough");
+    assert_eq!(
+        net.hubs[&1].hubs[&hub(2)].holding.peers.len(),
+        3,
+        "all peers are known when their number is below the maximum again"
+    );
     net.nothing_is_left();
 }
 
 #[test]
-fn signals_beyond_those_that_may_be_in_flight_are_unreachable() {
+fn signals_beyond_the_maximum_in_flight_get_unreachable() {
     let mut net = Net::new(0);
     net.tuning.max_signals_in_flight = 3;
     net.start(1);
@@ -175,9 +179,9 @@ fn signals_beyond_those_that_may_be_in_flight_are_unreachable() {
 }
 
 #[test]
-fn signals_beyond_those_that_are_held_for_an_earlier_one_are_unreachable() {
+fn waiting_signals_beyond_the_maximum_get_unreachable() {
     let mut net = triangle();
-    // The signal with the first counter, 1, never arrives.
+    // The signal with counter 1 never arrives.
     for counter in 2..MAX_SIGNALS_HELD as u64 + 2 {
         let forged = forged_signal(&net, counter);
         receives(&mut net, 2, forged);
@@ -262,7 +266,7 @@ fn signals_use_another_route_when_it_has_been_faster_for_some_heartbeats() {
 }
 
 #[test]
-fn a_part_of_a_snapshot_is_full_by_its_bytes() {
+fn a_part_of_a_snapshot_has_a_bounded_size_in_bytes() {
     let mut net = Net::full(2);
     let data = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_ANNOUNCE_DATA_BYTES - 20));
     net.loses = |envelope| envelope.kind() == EnvelopeKind::Change;

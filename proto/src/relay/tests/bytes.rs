@@ -76,7 +76,7 @@ fn one_hub_uses_at_most_half_of_the_presence_budget() {
 }
 
 #[test]
-fn a_larger_announcement_does_not_replace_a_smaller_one_beyond_the_bytes() {
+fn an_announcement_beyond_the_byte_limit_does_not_replace_a_smaller_one() {
     let mut net = small(20_000);
     net.joins(2, 10, 0);
     let before = stored(&mut net);
@@ -86,7 +86,7 @@ fn a_larger_announcement_does_not_replace_a_smaller_one_beyond_the_bytes() {
 }
 
 #[test]
-fn changes_that_wait_are_kept_up_to_a_number_of_bytes() {
+fn changes_that_wait_for_an_earlier_change_are_limited_in_bytes() {
     let mut net = Net::new(0);
     net.tuning.max_ahead_bytes = 100_000;
     net.start(1);
@@ -127,10 +127,10 @@ fn a_change_that_arrives_frees_the_changes_that_waited_for_it() {
 }
 
 #[test]
-fn signals_that_wait_are_held_up_to_a_number_of_bytes() {
+fn signals_that_wait_for_an_earlier_signal_are_limited_in_bytes() {
     let mut net = triangle();
     net.hubs.get_mut(&2).unwrap().budgets.limit_held(8 * (MEMBER_BYTES + 1_000));
-    // The signal with the first counter, 1, never arrives.
+    // The signal with counter 1 never arrives.
     for counter in 2..20 {
         let forged = forged_signal(&net, counter);
         receives(&mut net, 2, forged);

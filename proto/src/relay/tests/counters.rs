@@ -8,7 +8,7 @@ use crate::limits::{HOLD, LINK_SILENCE, MAX_MEMBERSHIPS};
 use crate::relay::holding::PresenceRefusal;
 
 #[test]
-fn each_forwarded_signal_is_counted_where_it_passes() {
+fn each_signal_is_counted_at_its_senders_hub_and_at_each_forwarding_hub() {
     let mut net = Net::chain(3);
     net.joins(1, 11, 0);
     net.joins(3, 13, 0);
@@ -46,11 +46,11 @@ fn outcomes_of_an_ended_incarnation_count_as_late_and_reach_no_sender() {
     assert_eq!((net.hears(1), net.hubs[&1].stats.late_outcomes), (vec![], 2));
     receives(&mut net, 1, outcomes(lives[1]));
     assert_eq!(net.hears(1), ["outcome 12 delivered"]);
-    assert_eq!(net.hubs[&1].stats.late_outcomes, 3, "there is no second signal");
+    assert_eq!(net.hubs[&1].stats.late_outcomes, 3, "no signal with counter 2 waits for an outcome");
 }
 
 #[test]
-fn a_signal_waits_for_earlier_ones_for_a_fixed_time_and_its_repetition_is_counted() {
+fn a_signal_waits_for_an_earlier_signal_for_a_fixed_time_and_its_repetition_is_counted() {
     let mut net = triangle();
     net.signals(1, 11, 12, 1);
     net.hears(2);
@@ -73,7 +73,8 @@ fn a_link_that_carries_nothing_in_one_direction_counts_once_at_each_end() {
     assert_eq!([1, 2, 3].map(|n| net.hubs[&n].stats.link_silences), [1, 1, 0]);
 }
 
-/// The takeover answers that the relay has posted to shards: the shard, the ticket, and whether the id is in use.
+/// The takeover answers that the relay has posted to shards. Each answer has the shard, the ticket, and whether the id
+/// is in use.
 fn answers(relay: &mut Relay) -> Vec<(ShardId, u64, bool)> {
     let answer = |output| {
         let RelayOutput::Letter { to, letter: ToShard::TakeoverAnswered { ticket, in_use, .. } } = output else {
@@ -252,7 +253,7 @@ fn changes_of_unknown_incarnations_and_repeated_changes_are_duplicates() {
     receives(&mut net, 2, next);
     assert_eq!(net.hubs[&2].locate(&id(40)), Some(hub(1)));
     assert_eq!(net.hubs[&2].stats.duplicates - before, 3);
-    // A change that waits for a missing one arrives a second time.
+    // A change that waits for a missing change arrives a second time.
     for _ in 0..2 {
         let ahead = change(&net, 1, 0, known + 3);
         receives(&mut net, 2, ahead);

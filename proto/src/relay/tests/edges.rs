@@ -42,7 +42,7 @@ fn a_hub_counts_as_bridged_while_its_heartbeats_arrive_over_the_bridge() {
     net.pass(2 * HEARTBEAT);
     let bridged = |net: &Net| net.hubs[&2].hubs(net.now)[0].bridged;
     assert!(bridged(&net));
-    // Hub 1 loses the bridge. Its heartbeats continue to arrive over the link.
+    // Hub 1 loses the bridge. The heartbeats of hub 1 continue to arrive over the link.
     net.bridged = vec![2];
     net.input(1, RelayInput::BridgeDown);
     net.pass(LEASE - 2 * HEARTBEAT);
@@ -98,7 +98,7 @@ fn a_change_on_the_bridge_is_forwarded_only_to_hubs_that_are_not_on_it() {
 }
 
 /// Stops hub 1 for `pause` around the end of the lease of the dead hub 2. Returns the time until hub 1 gives up hub 2.
-/// It is measured from the end of the stop, or from the end of the lease if that is later.
+/// The returned time is measured from the end of the stop, or from the end of the lease if that is later.
 fn gives_up_after(pause: Duration) -> Duration {
     let mut net = Net::full(2);
     net.hubs.remove(&2);
@@ -130,7 +130,7 @@ fn after_a_stop_of_the_process_leases_are_checked_a_heartbeat_later() {
 }
 
 #[test]
-fn a_heartbeat_that_was_read_after_a_stop_may_be_as_old_as_the_stop() {
+fn a_heartbeat_that_was_read_after_a_stop_counts_as_old_as_the_stop_was_long() {
     for (stopped, old) in [(2 * HEARTBEAT, Duration::ZERO), (3 * HEARTBEAT, 3 * HEARTBEAT), (LEASE, LEASE)] {
         let mut net = Net::full(2);
         let relay = net.hubs.get_mut(&1).unwrap();
@@ -208,7 +208,7 @@ fn a_silent_hub_with_the_same_id_is_forgotten() {
         }
     }
     assert!(net.events.contains(&(1, MeshEvent::SameId)));
-    assert_ne!(net.hubs[&1].hub(), hub(1), "the other hub began earlier");
+    assert_ne!(net.hubs[&1].hub(), hub(1), "the other hub began earlier, so hub 1 takes a new id");
     net.pass(RIVAL_MEMORY);
 }
 
@@ -290,7 +290,7 @@ fn a_go_hub_receives_large_announcements_in_turns_of_bounded_size() {
 }
 
 #[test]
-fn the_outcome_of_a_signal_returns_although_its_hub_has_restarted() {
+fn a_signal_to_a_hub_that_has_restarted_gets_an_outcome() {
     // Hub 3 has begun another incarnation, which hub 1 does not know yet.
     let mut net = Net::chain(3);
     net.joins(1, 11, 0);

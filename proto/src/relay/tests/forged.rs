@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// A hub whose farewell was forged is informed of it, and begins a later incarnation. Otherwise the other hubs would
-/// ignore it forever.
+/// A hub whose farewell was forged is informed of this farewell, and begins a later incarnation. Otherwise, other hubs
+/// would ignore this hub forever.
 #[test]
 fn a_hub_returns_after_a_forged_farewell() {
     for deceived in [1, 2, 3] {
@@ -12,7 +12,7 @@ fn a_hub_returns_after_a_forged_farewell() {
         net.joins(4, 9, 0);
         net.pass(HEARTBEAT);
         (1..=4).for_each(|n| _ = net.hears(n));
-        // A forged farewell says that hub 1 has ended. It arrives from the direction of hub 4.
+        // A forged farewell says that hub 1 has ended. The farewell arrives from the direction of hub 4.
         let via = match deceived {
             1 => Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap()),
             n => Hop::Link(net.hubs[&n].links.used_for(&hub(n + 1)).unwrap()),

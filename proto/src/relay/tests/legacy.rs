@@ -93,7 +93,7 @@ fn a_peer_that_moves_from_a_go_hub_and_leaves_is_gone() {
 }
 
 #[test]
-fn a_peer_of_a_go_hub_has_the_same_maximum_number_of_networks() {
+fn a_peer_of_a_go_hub_joins_at_most_the_default_maximum_of_networks() {
     let mut net = Net::full(2);
     net.go_hub(1, LinkId(99));
     for network in 0..40 {
@@ -104,7 +104,7 @@ fn a_peer_of_a_go_hub_has_the_same_maximum_number_of_networks() {
 }
 
 #[test]
-fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
+fn an_echo_of_one_go_hub_does_not_keep_a_peer_of_another_go_hub() {
     let mut net = Net::full(2);
     let (one, two) = (LinkId(98), LinkId(99));
     net.go_hub(1, one);
@@ -126,7 +126,7 @@ fn an_echo_of_one_go_hub_does_not_keep_the_peer_of_another() {
     net.joins(2, 8, 0);
     net.signals(2, 8, 9, 0);
     assert_eq!(net.hears(1).last().unwrap(), "signal 8 9");
-    // The same must be true for a Go hub that is linked with another hub of the mesh.
+    // A Go hub that is linked with another hub of the mesh must not keep the peer either.
     net.texts.clear();
     net.go_hub(2, one);
     assert_eq!(net.told(one).len(), 3);
@@ -172,7 +172,7 @@ fn an_echo_after_the_leave_brings_no_peer_back() {
     net.hears(2);
     net.go_hub_says(1, link, &discovered(9, "n"));
     assert_eq!(net.hears(2), ["elsewhere 9", "joined 9 n"]);
-    // A dialed Go hub does not echo, so a peer that moves to it is accepted immediately.
+    // A dialed Go hub does not echo, so a peer that moves to this Go hub is accepted immediately.
     let mut net = Net::full(2);
     net.go_hub(1, link);
     net.joins(1, 7, 0);
@@ -318,7 +318,7 @@ fn a_hub_that_restarts_learns_the_peers_of_its_go_hub_again() {
         assert_eq!(is_there(&mut net, 7), (Some(hub(3)), 1, 1), "{word}");
     }
 
-    // The peer leaves before the lease expires.
+    // The peer leaves before the lease of hub 1 expires.
     let mut net = restarted(7..8);
     net.go_hub_dials(3, link);
     net.go_hub_says(3, link, &discovered(7, "n"));
@@ -353,7 +353,7 @@ fn a_peer_that_moved_to_a_go_hub_is_known_once_its_old_connection_or_hub_is_dead
     assert_eq!(net.hears(2), ["left 7 n peer-disconnected", "nowhere 7", "elsewhere 7", "joined 7 n"]);
     net.leaves(2, 8, 0);
     assert_eq!(net.hears(2), ["elsewhere 8", "joined 8 n"]);
-    // One peer has reconnected to its hub with a new session, which is later than the Go hub's announcement.
+    // Peer 9 has reconnected to its hub with a new session, which is later than the Go hub's announcement.
     net.joins(3, 9, 1);
     net.leaves(3, 9, 1);
     assert_eq!(net.hubs[&1].locate(&id(9)), None);

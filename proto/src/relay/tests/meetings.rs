@@ -10,8 +10,8 @@ fn meeting(about: u8, others: &[u8], to: MeetingEnd) -> Arc<Meeting> {
     Arc::new(Meeting { network: NetworkName::new("n"), about: id(about), stay: 1, others, to, kind: MeetingKind::Met })
 }
 
-/// Passes a meeting in the name of hub 1 to hub 2. Returns the peers of the meetings that the shard of hub 2 receives:
-/// `about` and `others`.
+/// Passes a meeting in the name of hub 1 to hub 2. Returns the peers of the meetings that the shard of hub 2 receives,
+/// as pairs of `about` and `others`.
 fn met(net: &mut Net, life: HubIncarnation, meeting: Arc<Meeting>) -> Vec<(u8, Vec<u8>)> {
     let to_incarnation = net.hubs[&2].incarnation();
     let route = RouteHeader { to: hub(2), to_incarnation, from: hub(1), from_incarnation: life, hops: 1 };
@@ -71,7 +71,7 @@ fn a_meeting_is_sent_to_a_live_hub_over_a_hop_with_room() {
 
 /// An outcome without a signal arrives if another hub answers a forged signal.
 #[test]
-fn outcomes_that_nobody_waits_for_are_counted() {
+fn outcomes_for_which_no_signal_waits_are_counted() {
     let mut net = triangle();
     let lives = [1, 2].map(|n| net.hubs[&n].incarnation());
     let route = RouteHeader { to: hub(1), to_incarnation: lives[0], from: hub(2), from_incarnation: lives[1], hops: 1 };

@@ -7,7 +7,7 @@ use crate::limits::{GREATEST_TIME, GREATEST_TIME_FOLLOWED, MAX_ENDED_LIVES, RIVA
 const PARTED: Duration = Duration::from_secs(8);
 
 /// Hubs 1 and 9 both have the id of hub 1. Hub 9 starts later, with a clock that differs by `later_by` milliseconds.
-/// Both are linked with hub 3, which has a peer.
+/// Hubs 1 and 9 are linked with hub 3. Each of the three hubs has a peer.
 fn namesakes(later_by: i64) -> Net {
     let mut net = Net::new(0);
     net.start(1);
@@ -24,7 +24,7 @@ fn namesakes(later_by: i64) -> Net {
 }
 
 impl Net {
-    /// Links hubs that have a new id again, as the mesh does.
+    /// For each hub with a new id, closes all its links and opens them again, as the mesh does.
     fn make_links_anew(&mut self) {
         for n in std::mem::take(&mut self.relink) {
             let others: Vec<u8> =
@@ -46,7 +46,7 @@ impl Net {
 }
 
 #[test]
-fn the_later_of_two_live_hubs_with_one_id_takes_a_new_one_and_each_peer_is_seen_once() {
+fn the_later_of_two_live_hubs_with_one_id_takes_a_new_id_and_each_peer_is_seen_once() {
     // The clock of hub 9 may be behind the clock of hub 1. Hub 9 still started later.
     for later_by in [1_000, -3_600_000] {
         let mut net = namesakes(later_by);
@@ -205,7 +205,7 @@ fn is_whole(net: &mut Net) {
 }
 
 #[test]
-fn no_reported_incarnation_separates_a_hub_forever() {
+fn no_forged_incarnation_cuts_a_hub_off_forever() {
     for life in [GREATEST_TIME_FOLLOWED - 1, GREATEST_TIME_FOLLOWED, GREATEST_TIME, GREATEST_TIME + 1, 1 << 62] {
         for process in [0, 5] {
             let mut net = Net::full(3);
@@ -221,7 +221,7 @@ fn no_reported_incarnation_separates_a_hub_forever() {
 }
 
 #[test]
-fn no_heartbeat_or_change_number_separates_a_hub_forever() {
+fn no_forged_heartbeat_or_change_number_cuts_a_hub_off_forever() {
     for (number, seq) in [(1 << 62, 0), (1 << 40, 1 << 40), (1, 1 << 62)] {
         let mut net = Net::full(3);
         net.pass(RIVAL_PATIENCE);

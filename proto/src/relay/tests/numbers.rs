@@ -1,5 +1,5 @@
-//! Tests of wrong numbers, snapshots and orders of envelopes, which only faulty or hostile hubs send. Their effect on
-//! other hubs must end after a bounded time.
+//! Tests of wrong numbers, snapshots and orders of envelopes, which only faulty or hostile hubs send. The effect of
+//! such envelopes on other hubs must end after a bounded time.
 
 use super::*;
 use crate::envelope::{Change, ChangeKind, Presence, RouteHeader, Routed, SignalEnvelope, SnapshotPart};
@@ -67,7 +67,7 @@ fn a_forged_signal_counter_delays_a_pair_of_hubs_for_a_bounded_time() {
                 assert!(net.now.at < began + COUNT_PATIENCE + 2 * HEARTBEAT, "{step}");
             }
             if step > MAX_COUNTER_STEP + 1 && known {
-                assert!(net.now.at < began + HEARTBEAT, "an impossible step does not delay anything: {step}");
+                assert!(net.now.at < began + HEARTBEAT, "a counter that is too far ahead delays no signal: {step}");
                 assert_eq!(net.hubs[&2].stats.numbers_refused, 1);
             }
             for _ in 0..5 {
@@ -80,7 +80,7 @@ fn a_forged_signal_counter_delays_a_pair_of_hubs_for_a_bounded_time() {
 }
 
 #[test]
-fn after_a_forged_counter_only_the_first_signal_of_a_quiet_pair_of_hubs_is_lost() {
+fn after_a_forged_counter_only_the_first_signal_is_lost_if_signals_are_rare() {
     let mut net = triangle();
     assert_eq!(outcome(&mut net), DELIVERED);
     let forged = forged_signal(&net, 5_000);
@@ -168,7 +168,7 @@ fn a_forged_change_far_ahead_is_forgotten_and_causes_few_snapshots() {
 }
 
 #[test]
-fn forged_changes_in_order_are_removed_even_if_their_hub_is_quiet() {
+fn forged_changes_in_order_are_removed_even_if_their_hub_makes_no_change() {
     for count in [1, 40] {
         let mut net = triangle();
         let seq = net.hubs[&1].own.seq;
@@ -245,7 +245,7 @@ fn a_snapshot_with_too_great_a_change_number_is_replaced() {
 }
 
 #[test]
-fn a_sender_of_wrong_snapshots_is_asked_less_often_and_others_are_asked() {
+fn a_sender_of_wrong_snapshots_is_asked_rarely_and_other_neighbours_are_asked_too() {
     let mut net = triangle();
     net.loses = |envelope| envelope.kind() == EnvelopeKind::Snapshot;
     let wrong = |net: &mut Net| {
@@ -389,7 +389,7 @@ fn changes_cannot_give_a_peer_more_than_its_maximum_number_of_networks() {
 }
 
 #[test]
-fn a_signal_that_is_nested_too_deeply_is_refused_and_its_link_stays() {
+fn a_signal_that_is_nested_too_deeply_is_refused_and_its_link_stays_open() {
     for (depth, outcome) in [(MAX_SIGNAL_DEPTH, "delivered"), (MAX_SIGNAL_DEPTH + 1, "invalid-message")] {
         let mut net = triangle();
         let ToMesh::Signal(SignalLetter { from, target, origin, .. }) = net.signal(11, 12, 1, false) else { panic!() };

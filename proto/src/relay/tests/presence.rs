@@ -14,7 +14,7 @@ fn the_join_and_leave_of_a_peer_reach_every_hub_of_a_chain() {
 }
 
 #[test]
-fn a_late_hub_learns_the_existing_peers() {
+fn a_hub_that_starts_later_learns_the_existing_peers() {
     let mut net = Net::chain(2);
     for peer in 10..200 {
         net.joins(1, peer, 0);
@@ -37,7 +37,7 @@ fn in_a_full_mesh_one_change_is_one_envelope_for_each_other_hub() {
 }
 
 #[test]
-fn a_dead_hubs_peers_leave_once_and_it_returns_with_others() {
+fn peers_of_a_dead_hub_leave_once_and_the_hub_can_return() {
     let mut net = Net::full(3);
     net.joins(1, 7, 0);
     net.joins(2, 8, 0);
@@ -107,7 +107,7 @@ fn a_peer_that_returned_unnoticed_is_known_in_its_new_stay() {
     net.loses = |_| false;
     net.hears(2);
     net.pass(HEARTBEAT * 2);
-    assert_eq!(net.hears(2), ["joined 7 n"], "the peer is announced again, because its new stay has no acquaintances");
+    assert_eq!(net.hears(2), ["joined 7 n"], "the peer is announced again, because it has a new stay");
     net.says_goodbye(1, 7, 0);
     net.pass(HEARTBEAT * 4);
     let now = net.now;
@@ -133,7 +133,7 @@ fn signals_over_a_full_link_fail_immediately_and_presence_is_repaired_later() {
 }
 
 #[test]
-fn hubs_on_a_bridge_are_one_mesh_with_those_that_are_linked() {
+fn hubs_on_a_bridge_and_linked_hubs_are_one_mesh() {
     let mut net = Net::new(4);
     // Hubs 1 and 2 are linked, hubs 2 and 3 are on the bridge, and hubs 3 and 4 are linked.
     net.link(1, 2);
@@ -230,6 +230,9 @@ fn frequent_heartbeats_do_not_delay_the_expiry_of_leases() {
         net.input(1, RelayInput::Saturated { transport: Transport::Link(link) });
         net.input(1, RelayInput::Room { transport: Transport::Link(link) });
         net.pass(HEARTBEAT / 2);
-        assert!(net.now.at <= killed + LEASE + HEARTBEAT / 2, "the hub must not assume a stop of its process");
+        assert!(
+            net.now.at <= killed + LEASE + HEARTBEAT / 2,
+            "hub 1 must not take the extra heartbeats for a pause of its process"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Tests of a repair: when a snapshot is requested, and from which neighbour.
+//! Tests of a repair. These tests check when a snapshot is requested, and from which neighbour.
 
 use super::*;
 use crate::relay::repair::{Repair, Wait};

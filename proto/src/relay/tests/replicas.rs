@@ -55,7 +55,7 @@ fn different_presences_have_different_digests() {
 }
 
 #[test]
-fn a_replica_uses_exactly_its_maximum_of_bytes_and_no_more() {
+fn a_replica_uses_at_most_its_maximum_of_bytes() {
     let announcement = membership(5, "n", 1, r#"{"a":1}"#);
     let whole = joined(&announcement).bytes();
     assert!(whole > REMOTE_PEER_BYTES);

@@ -80,9 +80,9 @@ fn a_hub_ignores_its_own_heartbeats_and_follows_greater_numbers_of_its_process()
     assert_eq!(net.hubs[&1].incarnation(), life, "the hub ignores its own heartbeats, even of an earlier incarnation");
     hears_beat(&mut net, 1, 2, Heartbeat { number: own.number + 100, ..own.clone() });
     let next = net.hubs[&1].incarnation();
-    assert!(next > life, "otherwise, other hubs would ignore its next 100 heartbeats");
+    assert!(next > life, "otherwise, other hubs would ignore the next 100 heartbeats of hub 1");
     hears_beat(&mut net, 1, 2, Heartbeat { incarnation: HubIncarnation(next.0 + 1), number: 1, ..own });
-    assert!(net.hubs[&1].incarnation().0 > next.0 + 1, "otherwise, other hubs would ignore its incarnation");
+    assert!(net.hubs[&1].incarnation().0 > next.0 + 1, "otherwise, other hubs would ignore the incarnation of hub 1");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn namesake(net: &Net, later: i64, process: u64, number: u64) -> Heartbeat {
 }
 
 #[test]
-fn the_heartbeat_that_a_second_hub_with_one_id_receives_has_its_age() {
+fn a_second_hub_with_one_id_receives_the_first_hubs_heartbeat_with_its_age() {
     let mut net = Net::full(3);
     net.pass(HEARTBEAT);
     let known = last_beat(&net, 1);
@@ -116,14 +116,15 @@ fn the_heartbeat_that_a_second_hub_with_one_id_receives_has_its_age() {
     let back: Vec<_> = sent.iter().filter(|(to, _)| *to == 3).map(|(_, beat)| (beat.process, beat.age_ms)).collect();
     assert_eq!(back, [(known.process, age.as_millis() as u32)]);
     let forward: Vec<_> = sent.iter().filter(|(to, _)| *to == 1).map(|(_, beat)| beat.process).collect();
-    assert_eq!(forward, [7], "the first hub learns of the second");
+    assert_eq!(forward, [7], "hub 1 receives the heartbeat of the second hub");
 }
 
 #[test]
 fn two_hubs_with_one_id_are_reported_when_the_same_two_have_sent_heartbeats_for_a_while() {
     let mut net = Net::full(3);
     let reported = |net: &Net| net.events.contains(&(2, MeshEvent::TwoHubs(hub(1))));
-    // Three processes send one heartbeat each. They may be restarts of one hub, so they are not reported.
+    // Three processes send one heartbeat each. The three processes may be restarts of one hub, so they are not
+    // reported.
     for process in 7..10 {
         let second = namesake(&net, 1_000, process, 1);
         hears_beat(&mut net, 2, 3, second);
@@ -181,7 +182,7 @@ fn linked() -> Net {
 }
 
 #[test]
-fn a_rival_is_alive_when_its_number_has_grown_three_times_over_a_while() {
+fn another_incarnation_is_alive_when_its_heartbeat_number_has_grown_three_times() {
     let evidence = RIVAL_EVIDENCE.as_millis() as u64;
     for (at, is_alive) in [
         (vec![0, 1_000, 2_000, evidence], true),
@@ -200,7 +201,7 @@ fn a_rival_is_alive_when_its_number_has_grown_three_times_over_a_while() {
 }
 
 #[test]
-fn a_hub_that_has_just_started_leaves_an_earlier_one_time_to_end() {
+fn a_hub_that_has_just_started_waits_for_an_earlier_hub_with_its_id_to_end() {
     let patience = RIVAL_PATIENCE.as_millis() as u64;
     for (last, keeps_id) in [(patience - 1, true), (patience, false)] {
         let mut net = linked();
@@ -210,7 +211,7 @@ fn a_hub_that_has_just_started_leaves_an_earlier_one_time_to_end() {
 }
 
 #[test]
-fn a_later_hub_that_keeps_the_id_gets_it_after_a_while() {
+fn a_later_hub_that_does_not_give_up_the_id_gets_it_after_a_while() {
     let whole = RIVAL_YIELD.as_millis() as u64;
     for (last, keeps_id) in [(whole - 1, true), (whole, false)] {
         let mut net = linked();
@@ -306,7 +307,7 @@ fn a_second_hub_with_one_id_is_reported_to_the_first_over_other_hubs() {
 }
 
 #[test]
-fn a_hub_is_reminded_of_its_last_heartbeat_if_it_is_far_behind_it() {
+fn a_hub_receives_its_last_known_heartbeat_if_its_numbers_are_far_lower() {
     const LATE: u64 = 16;
     let mut net = Net::full(3);
     let known = Heartbeat { number: 1_000, ..last_beat(&net, 1) };
@@ -348,7 +349,7 @@ fn beats_until_quiet(net: &mut Net) -> usize {
 
 #[test]
 fn hubs_that_know_different_processes_of_one_hub_do_not_answer_each_other_forever() {
-    // Hub 1 has ended, and each of the other hubs learns of another process with its id.
+    // Hub 1 has ended. Each of the other hubs receives heartbeats of a different process with the id of hub 1.
     for hubs in [2..=3, 2..=4, 2..=6] {
         let mut net = Net::full(*hubs.end());
         let known = last_beat(&net, 1);

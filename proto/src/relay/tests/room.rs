@@ -1,4 +1,5 @@
-//! Tests of the maximum number of known hubs: which hub a new hub displaces, and which numbers hubs get.
+//! Tests of the maximum number of known hubs. These tests check which hub a new hub displaces, and which numbers hubs
+//! get.
 
 use super::*;
 use crate::envelope::{Change, ChangeKind, Heartbeat};
@@ -28,7 +29,7 @@ impl Crowd {
         crowd
     }
 
-    /// Hub 1 receives from this neighbour a heartbeat of a hub with a peer, and the peer.
+    /// Passes a heartbeat of invented hub `n`, and a change that adds a peer of this hub, from neighbour `by` to hub 1.
     fn introduces(&mut self, by: u8, n: usize) {
         let relay = &self.net.hubs[&1];
         let via = Hop::Link(relay.links.used_for(&hub(by)).unwrap());
@@ -54,7 +55,7 @@ impl Crowd {
 }
 
 #[test]
-fn a_new_hub_displaces_the_latest_of_the_neighbour_that_introduced_the_most() {
+fn a_new_hub_displaces_the_latest_hub_of_the_neighbour_that_introduced_the_most() {
     let mut crowd = Crowd::new();
     let latest = crowd.room - 1;
     for n in 0..3 {
@@ -76,7 +77,7 @@ fn a_new_hub_displaces_a_stopped_hub_before_all_others() {
     crowd.net.drain(1);
     crowd.introduces(2, 10_000);
     assert!(crowd.knows(10_000) && !crowd.knows(5) && crowd.knows(crowd.room - 1));
-    assert_eq!(crowd.net.hubs[&1].stats.hubs_lost, 0, "hub 5 was lost before, so it is not counted again");
+    assert_eq!(crowd.net.hubs[&1].stats.hubs_lost, 0, "invented hub 5 was lost before, so it is not counted again");
 }
 
 #[test]

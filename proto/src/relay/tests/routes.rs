@@ -30,7 +30,7 @@ fn next_beat(net: &Net, n: u8, about: u8) -> Heartbeat {
     Heartbeat { number: beat.number + 1, ..beat }
 }
 
-/// The number of heartbeats that a hub publishes on the bridge when it receives this one.
+/// The number of heartbeats that a hub publishes on the bridge when it receives `beat`.
 fn published(net: &mut Net, n: u8, via: Hop, beat: Heartbeat) -> usize {
     let now = net.now;
     let relay = net.hubs.get_mut(&n).unwrap();
@@ -59,7 +59,7 @@ fn a_hub_is_on_the_bridge_until_its_lease_there_ends() {
 }
 
 #[test]
-fn a_hub_that_reports_other_neighbours_leads_to_other_hubs() {
+fn routes_change_when_a_hub_reports_other_neighbours() {
     let mut net = Net::chain(3);
     net.pass(2 * HEARTBEAT);
     let via = link_to(&net, 1, 2);
@@ -88,7 +88,7 @@ fn a_hub_publishes_a_heartbeat_when_the_bridge_comes_up() {
 }
 
 #[test]
-fn a_hub_behind_another_is_reached_through_it_although_no_heartbeat_came_that_way() {
+fn a_hub_is_reached_through_its_neighbour_although_no_heartbeat_came_that_way() {
     let mut net = Net::chain(3);
     net.pass(2 * HEARTBEAT);
     let (via, now) = (link_to(&net, 1, 2), net.now);
@@ -121,11 +121,11 @@ fn the_bridge_is_saturated_while_it_is_down() {
     assert!(!net.hubs[&1].is_saturated(Hop::Bridge(hub(2))));
     let now = net.now;
     net.hubs.get_mut(&1).unwrap().handle_input(RelayInput::Saturated { transport: Transport::Bridge }, now);
-    assert!(net.hubs[&1].is_saturated(Hop::Bridge(hub(2))), "its queue is long");
+    assert!(net.hubs[&1].is_saturated(Hop::Bridge(hub(2))), "the queue of the bridge is full");
 }
 
 #[test]
-fn a_hub_that_has_left_the_bridge_is_not_on_the_way_to_others() {
+fn routes_do_not_use_a_hub_that_has_left_the_bridge_as_a_step() {
     // Hubs 1 and 2 are on the bridge. A chain of links leads from hub 1 through hubs 4 and 2 to hub 3.
     let mut net = Net::new(4);
     for (a, b) in [(1, 4), (4, 2), (2, 3)] {
@@ -161,7 +161,7 @@ fn one_hub_on_the_bridge_forwards_for_all_hubs_that_are_linked_with_it() {
 }
 
 #[test]
-fn heartbeats_go_from_links_to_the_bridge_and_not_back_to_it() {
+fn only_heartbeats_that_arrive_on_links_are_published_on_the_bridge() {
     let mut net = Net::new(4);
     for (a, b) in [(1, 3), (2, 3)] {
         net.link(a, b);
@@ -170,7 +170,7 @@ fn heartbeats_go_from_links_to_the_bridge_and_not_back_to_it() {
     let (link, beat) = (link_to(&net, 1, 3), next_beat(&net, 1, 3));
     assert_eq!(published(&mut net, 1, link, beat), 1, "hub 3 is not on the bridge");
     let beat = next_beat(&net, 1, 3);
-    assert_eq!(published(&mut net, 1, Hop::Bridge(hub(2)), beat), 0, "it came from the bridge");
+    assert_eq!(published(&mut net, 1, Hop::Bridge(hub(2)), beat), 0, "the heartbeat came from the bridge");
     let beat = next_beat(&net, 1, 4);
     assert_eq!(published(&mut net, 1, link, beat), 0, "hub 4 is on the bridge");
     net.input(1, RelayInput::BridgeDown);
@@ -194,7 +194,7 @@ fn a_new_neighbour_gets_heartbeats_of_others_with_their_age() {
 }
 
 #[test]
-fn a_hub_of_an_earlier_version_that_names_its_process_is_the_same_hub() {
+fn a_hub_that_begins_to_report_its_process_is_the_same_hub() {
     let mut net = Net::full(2);
     net.joins(2, 8, 0);
     let via = link_to(&net, 1, 2);
@@ -251,12 +251,12 @@ fn a_heartbeat_from_the_bridge_counts_if_it_is_not_far_behind_the_links() {
 }
 
 #[test]
-fn another_hop_is_used_when_it_has_been_first_several_times_in_a_row() {
+fn another_hop_is_used_after_several_heartbeats_in_a_row_arrived_over_it_first() {
     let [one, two] = [1, 2].map(|n| Hop::Link(LinkId(n)));
     let mut paths = Paths::default();
     paths.note(one, 1, true);
     for number in 2..20 {
-        // The two hops are first in turn.
+        // The two hops deliver the newest heartbeat in turn.
         paths.note(if number % 2 == 0 { two } else { one }, number, true);
         assert_eq!(paths.best(), Some(one), "{number}");
     }

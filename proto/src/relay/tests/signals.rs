@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_signal_goes_hop_by_hop_and_its_outcome_comes_back() {
+fn a_signal_goes_hop_by_hop_and_its_outcome_returns() {
     let mut net = Net::chain(4);
     net.joins(1, 7, 0);
     net.joins(4, 8, 0);
@@ -18,17 +18,17 @@ fn a_signal_goes_hop_by_hop_and_its_outcome_comes_back() {
     assert_eq!(
         net.hears(1),
         ["outcome 8 delivered", "outcome 8 delivered"],
-        "only signals with a receipt have an outcome letter"
+        "shards receive an outcome letter only for signals with a receipt"
     );
     let now = net.now;
     let stats = net.hubs.get_mut(&1).unwrap().stats(now).clone();
     assert_eq!((stats.relayed, stats.delivered, stats.latency.iter().sum::<u64>()), (3, 1, 3));
-    assert_eq!(net.signals, 9, "three hops each");
+    assert_eq!(net.signals, 9, "each of the three signals crosses three links");
     net.nothing_is_left();
 }
 
 #[test]
-fn a_signal_in_flight_to_a_hub_that_dies_is_answered() {
+fn a_signal_that_is_lost_on_a_link_gets_the_outcome_unknown() {
     let mut net = Net::full(2);
     net.joins(1, 7, 0);
     net.joins(2, 8, 0);
@@ -41,7 +41,7 @@ fn a_signal_in_flight_to_a_hub_that_dies_is_answered() {
 }
 
 #[test]
-fn a_takeover_asks_the_hub_that_holds_the_id() {
+fn a_takeover_asks_the_hub_at_which_the_id_has_a_session() {
     let mut net = Net::chain(3);
     net.joins(3, 7, 0);
     net.pass(HEARTBEAT);
@@ -59,8 +59,8 @@ fn a_takeover_asks_the_hub_that_holds_the_id() {
     assert_eq!(net.hears(1), ["answered 6 false"], "a session at an unreachable hub does not keep its id");
 }
 
-/// After its target has joined, the sender's shard posts signals directly to the mesh. A detoured signal could arrive
-/// after them.
+/// After the target has joined a network, the sender's shard posts signals directly to the mesh. A detoured signal
+/// could arrive after these direct signals.
 #[test]
 fn a_detoured_signal_is_not_delivered_after_its_target_has_joined() {
     let mut net = Net::chain(2);

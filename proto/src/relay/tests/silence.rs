@@ -5,7 +5,7 @@ use crate::limits::{HOLD, LINK_SILENCE, OUTCOME_PATIENCE, ROUTE_AVOIDED};
 
 const NOTICED: Duration = Duration::from_secs(3);
 
-/// Three hubs, each linked to both others, with one peer each: 11, 12 and 13.
+/// Three hubs, each linked to both other hubs. Hubs 1, 2 and 3 have the peers 11, 12 and 13.
 fn triangle() -> Net {
     let mut net = Net::full(3);
     for n in 1..=3 {
@@ -19,7 +19,7 @@ fn triangle() -> Net {
 fn reaches(net: &mut Net, n: u8, from: u8, target: u8) -> bool {
     (1..=3).for_each(|n| drop(net.hears(n)));
     net.signals(n, from, target, 1);
-    // In this time, the target's hub stops waiting for an earlier signal that was lost.
+    // After this time, the target's hub has stopped waiting for an earlier signal that was lost.
     net.pass(HOLD + Duration::from_millis(100));
     net.hears(n) == [format!("outcome {target} delivered")]
 }
@@ -65,7 +65,7 @@ fn a_silent_link_is_used_if_there_is_no_other_route() {
 }
 
 #[test]
-fn a_long_message_in_parts_is_not_silence() {
+fn a_link_that_receives_a_long_message_in_parts_is_not_silent() {
     let mut net = triangle();
     let link = net.hubs[&1].links.used_for(&hub(2)).unwrap();
     net.swallows = vec![(2, 1)];
@@ -93,7 +93,7 @@ fn links_do_not_count_as_silent_after_a_stop_of_the_hub() {
 }
 
 #[test]
-fn the_working_one_of_two_links_to_one_hub_is_used() {
+fn of_two_links_to_one_hub_the_working_link_is_used() {
     let mut net = Net::full(2);
     let first = net.hubs[&1].links.used_for(&hub(2)).unwrap();
     net.link(1, 2);
@@ -112,7 +112,7 @@ fn a_working_link_is_preferred_to_one_that_works_in_one_direction() {
         let first = net.hubs[&1].links.used_for(&hub(2)).unwrap();
         net.link(1, 2);
         let second = net.hubs[&1].links.used_for(&hub(2)).unwrap();
-        // Data that hub 1 sends on one of the links is lost, but data that it receives there is not.
+        // Data that hub 1 sends on the link `deaf` is lost. Data that hub 2 sends on this link still arrives.
         let (deaf, works) = if newest { (second, first) } else { (first, second) };
         let other_end = net.wires.remove(&(1, deaf)).unwrap().1;
         net.pass(NOTICED);
@@ -149,8 +149,8 @@ fn a_working_link_is_preferred_to_a_silent_one_of_any_incarnation() {
 }
 
 #[test]
-fn an_unanswered_route_is_replaced_by_another() {
-    // There are two routes from hub 1 to hub 4: through hub 2 and through hub 3.
+fn a_route_on_which_signals_get_no_outcomes_is_replaced() {
+    // There are two routes from hub 1 to hub 4. One route leads through hub 2, and the other route leads through hub 3.
     let mut net = Net::new(4);
     for (a, b) in [(1, 2), (1, 3), (2, 4), (3, 4)] {
         net.link(a, b);
@@ -208,12 +208,12 @@ fn two_avoid_the_third() -> Net {
 }
 
 #[test]
-fn two_hubs_reach_a_third_whose_links_they_avoid() {
+fn two_hubs_reach_a_third_hub_whose_links_they_avoid() {
     let mut net = two_avoid_the_third();
     (1..=3).for_each(|n| drop(net.hears(n)));
     for (n, from) in [(1, 11), (3, 13), (1, 11)] {
         net.signals(n, from, 14, 1);
-        // In this time, hub 2 stops waiting for earlier signals that were lost.
+        // After this time, hub 2 has stopped waiting for earlier signals that were lost.
         net.pass(HOLD + HEARTBEAT / 5);
         let heard = net.hears(n);
         assert!(heard.contains(&"outcome 14 delivered".to_owned()), "{n}: {heard:?}");
@@ -223,7 +223,7 @@ fn two_hubs_reach_a_third_whose_links_they_avoid() {
 }
 
 #[test]
-fn a_takeover_is_asked_over_a_route_that_signals_avoid() {
+fn a_takeover_request_uses_a_route_that_signals_avoid() {
     let mut net = two_avoid_the_third();
     net.hears(1);
     net.hears(2);
@@ -232,7 +232,7 @@ fn a_takeover_is_asked_over_a_route_that_signals_avoid() {
 }
 
 #[test]
-fn a_takeover_is_asked_although_all_links_to_the_hub_are_silent() {
+fn a_takeover_request_is_sent_although_all_links_to_the_hub_are_silent() {
     let mut net = triangle();
     net.swallows = vec![(2, 1), (2, 3)];
     net.pass(NOTICED);
@@ -244,7 +244,7 @@ fn a_takeover_is_asked_although_all_links_to_the_hub_are_silent() {
 }
 
 #[test]
-fn a_route_is_used_again_when_its_signals_are_answered_after_all() {
+fn a_route_is_used_again_when_its_signals_get_outcomes_after_all() {
     let mut net = triangle();
     net.joins(2, 14, 0);
     net.stopped = Some(2);

@@ -87,7 +87,7 @@ fn decisions_about_a_peer_of_a_lost_hub_do_not_wait_for_its_slice() {
     let mut net = crowded(59);
     net.loses_the_third();
     net.hears(1);
-    // The peer has moved to another hub. Members receive its leave once, before they discover it again.
+    // Peer 59 has moved to another hub. Members receive the peer's leave once, before they discover the peer again.
     net.opens(2, 59, 2);
     net.joins(2, 59, 2);
     net.run();
@@ -155,7 +155,8 @@ fn a_snapshot_is_installed_in_slices_with_changes_between_them() {
     });
     let mut heard = net.hears(1);
     assert!(heard.is_empty(), "the first slice repeats events about known peers: {heard:?}");
-    // Peers that no slice has reached change: one says goodbye, one leaves, and one leaves and returns.
+    // Some peers that no slice has reached change. Peer 60 says goodbye, peer 59 leaves, and peer 38 leaves and
+    // returns.
     net.says_goodbye(3, 60, 1);
     net.leaves(3, 59, 1);
     net.leaves(3, 38, 1);
@@ -278,8 +279,8 @@ fn a_snapshot_has_the_state_at_its_start() {
     net.input(3, RelayInput::Room { transport: to_new });
     net.run();
     assert_eq!(net.hubs[&3].stats.sent[EnvelopeKind::Snapshot as usize], 1);
-    // One peer that has been read leaves. Three peers that have not been read change: one leaves, one joins, and one
-    // returns in a new session.
+    // Peer 11, which has been read, leaves. Peers that have not been read change, too. Peer 249 leaves, peer 200
+    // returns in a new session, and peer 255 joins.
     net.leaves(3, 11, 1);
     net.leaves(3, 249, 1);
     net.leaves(3, 200, 1);
@@ -318,8 +319,7 @@ fn a_snapshot_during_which_too_many_peers_change_is_declined() {
 }
 
 impl Net {
-    /// Links a fourth hub with the third. The queue of the third hub has no room for the snapshot that the fourth hub
-    /// requests.
+    /// Links hub 4 with hub 3. The queue of hub 3 has no room for the snapshot that hub 4 requests.
     fn link_without_room(&mut self) -> Transport {
         self.start(4);
         let transport = Transport::Link(LinkId(self.next_link));
@@ -347,7 +347,7 @@ fn the_end_of_a_legacy_link_reaches_the_shards_in_slices() {
     let begun = net.hears(1);
     assert_eq!(begun.len(), 2 * SLICE, "the first slice: {begun:?}");
     assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).unsettled_hubs, 1);
-    // A signal to a peer of that link fails, whether it is sent by a peer of hub 1 or of hub 3.
+    // A signal to a peer of the ended link fails, whether a peer of hub 1 or a peer of hub 3 sends it.
     net.opens(1, 5, 1);
     net.joins(1, 5, 1);
     net.signals(1, 5, 149, 1);
@@ -379,7 +379,7 @@ fn a_new_legacy_link_announces_older_peers_in_slices() {
     let (link, transport) = (LinkId(99), Transport::Link(LinkId(99)));
     net.full.push((1, transport));
     net.input(1, RelayInput::LegacyUp { link, hub: hub(50), dialed: true });
-    assert_eq!(net.announced(link), [0; 0], "there is no room yet");
+    assert_eq!(net.announced(link), [0; 0], "the link has no room yet");
     net.input(1, RelayInput::LegacyText { link, text: &super::legacy::discovered(100, "n") });
     net.run();
     // Peer 58 is announced before its signal is sent. Peer 57 has left and is not announced. Peer 60 joins now and is

@@ -44,11 +44,14 @@ fn repairing() -> (Net, HubIncarnation) {
 }
 
 #[test]
-fn a_request_is_declined_when_the_asked_hub_gives_up_its_own_repair() {
+fn a_snapshot_request_is_declined_when_the_asked_hub_gives_up_its_own_repair() {
     let (mut net, _) = repairing();
     net.hears(3);
     net.pass(SNAPSHOT_PATIENCE);
-    assert!(!net.hubs[&3].hubs[&hub(1)].repair.is_under_way(), "hub 3 waits no longer than the asked hub");
+    assert!(
+        !net.hubs[&3].hubs[&hub(1)].repair.is_under_way(),
+        "hub 3 stops waiting when hub 2 gives up its own repair"
+    );
     net.loses = |_| false;
     net.pass(2 * GAP_PATIENCE);
     assert_eq!(net.hears(3), ["elsewhere 7", "joined 7 n"]);
@@ -56,7 +59,7 @@ fn a_request_is_declined_when_the_asked_hub_gives_up_its_own_repair() {
 }
 
 #[test]
-fn a_bounded_number_of_requests_waits_for_a_repair() {
+fn a_bounded_number_of_snapshot_requests_waits_for_a_repair() {
     let (mut net, incarnation) = repairing();
     let asks = |net: &mut Net, n: u8| {
         let request = SnapshotRequest { hub: hub(1), incarnation, have: 0 };
@@ -76,14 +79,14 @@ fn a_bounded_number_of_requests_waits_for_a_repair() {
     assert_eq!(declined(&net), 0);
     asks(&mut net, 250);
     assert_eq!(declined(&net), 1);
-    // Hub 2 has asked hub 1 for this snapshot. A request of hub 1 for the same snapshot is declined, so that the two do
-    // not wait for each other.
+    // Hub 2 has asked hub 1 for this snapshot. A request of hub 1 for the same snapshot is declined, so that the two
+    // hubs do not wait for each other.
     asks(&mut net, 1);
     assert_eq!(declined(&net), 2);
 }
 
 #[test]
-fn a_request_about_an_unknown_hub_is_declined() {
+fn a_snapshot_request_for_an_unknown_hub_is_declined() {
     let mut net = Net::chain(2);
     let life = net.hubs[&1].incarnation();
     let link = net.hubs[&2].links.used_for(&hub(1)).unwrap();
@@ -152,7 +155,7 @@ fn a_replica_with_missing_changes_is_not_sent_to_a_neighbour_with_the_same_chang
 }
 
 #[test]
-fn two_hubs_that_lack_the_same_change_are_repaired_as_soon_as_one_of_them_is() {
+fn a_hub_is_repaired_soon_after_a_neighbour_that_lacked_the_same_change() {
     let mut net = Net::chain(3);
     net.joins(1, 7, 0);
     net.pass(2 * HEARTBEAT);
@@ -169,7 +172,7 @@ fn two_hubs_that_lack_the_same_change_are_repaired_as_soon_as_one_of_them_is() {
 }
 
 #[test]
-fn a_hub_itself_is_asked_after_a_neighbour_has_sent_too_little() {
+fn a_hub_itself_is_asked_after_a_neighbour_has_sent_an_incomplete_snapshot() {
     let mut net = Net::new(3);
     net.bridged = vec![1, 2, 3];
     (1..=3).for_each(|n| net.input(n, RelayInput::BridgeUp));

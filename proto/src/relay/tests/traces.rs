@@ -4,7 +4,7 @@ use super::*;
 use crate::limits::MAX_OPEN_SPANS;
 use crate::trace::{AttributeValue, SpanKind, attribute};
 
-/// A chain of hubs that trace this share of the signals, with peer 7 at the first and peer 8 at the last.
+/// A chain of hubs that trace this share of the signals, with peer 7 at the first hub and peer 8 at the last hub.
 fn chain(hubs: u8, sampling: Sampling) -> Net {
     let mut net = Net::new(0);
     net.sampling = sampling;
@@ -45,7 +45,12 @@ fn a_signal_over_four_hubs_is_one_trace_with_a_span_of_each_hub() {
     assert!(spans.iter().all(|span| span.trace == spans[0].trace && span.failure.is_none()));
     assert_eq!(spans[0].parent, None);
     for pair in spans.windows(2) {
-        assert_eq!(pair[1].parent, Some((pair[0].id, true)), "{} is caused by the hub before", pair[1].name);
+        assert_eq!(
+            pair[1].parent,
+            Some((pair[0].id, true)),
+            "the parent of {} is the span of the previous hub",
+            pair[1].name
+        );
     }
     let events = |span: &Span| span.events.iter().map(|(event, _)| *event).collect::<Vec<_>>();
     assert_eq!((events(&spans[0]), events(&spans[3])), (vec!["sent"], vec!["posted"]));
@@ -65,7 +70,7 @@ fn a_signal_over_four_hubs_is_one_trace_with_a_span_of_each_hub() {
 }
 
 #[test]
-fn hubs_record_nothing_until_they_are_asked_to() {
+fn hubs_record_no_spans_if_sampling_is_off() {
     let mut net = chain(3, Sampling::OFF);
     net.signals(1, 7, 8, 1);
     net.pass(RECEIPT_TIMEOUT + HEARTBEAT);
@@ -85,10 +90,10 @@ fn all_hubs_record_the_same_share_of_the_signals() {
 }
 
 #[test]
-fn a_signal_without_a_way_ends_at_the_hub_that_has_none() {
+fn the_trace_of_a_signal_ends_at_the_hub_that_has_no_route() {
     let mut net = chain(3, Sampling::ALL);
     net.swallows.push((3, 2));
-    // Hub 1 does not know yet that the link between the others is gone.
+    // Hub 1 does not know yet that the link between hubs 2 and 3 has closed.
     let ends: Vec<_> = net.wires.keys().copied().filter(|(n, _)| *n == 2).collect();
     let (_, to_third) = *ends.last().unwrap();
     net.input(2, RelayInput::LinkDown { link: to_third });
@@ -116,7 +121,7 @@ fn the_span_of_a_lost_signal_ends_as_unknown() {
 }
 
 #[test]
-fn a_signal_before_its_senders_presence_is_held() {
+fn a_signal_that_arrives_before_its_senders_presence_is_held() {
     let mut net = chain(2, Sampling::ALL);
     net.loses = |envelope| matches!(envelope, Envelope::Change(_));
     net.joins(1, 9, 1);
@@ -139,7 +144,7 @@ fn the_number_of_open_spans_is_bounded() {
 }
 
 #[test]
-fn a_hub_that_changed_its_id_is_named_as_others_name_it() {
+fn spans_name_a_renamed_hub_by_its_new_id() {
     let mut net = Net::new(0);
     net.sampling = Sampling::ALL;
     net.start(1);

@@ -54,12 +54,12 @@ fn a_link_asks_for_room_once_and_its_queue_is_bounded() {
     assert_eq!(legacy.next_owed_of(LINK, &peer(2)), None);
     legacy.set_saturated(LINK, true);
     assert!(legacy.next_owed_of(LINK, &peer(1)).is_none() && !legacy.has_room(LINK) && legacy.has_backlog(LINK));
-    assert_eq!(legacy.next_owed(LINK), Some((peer(1), name())), "only the relay checks for room");
+    assert_eq!(legacy.next_owed(LINK), Some((peer(1), name())), "`next_owed` does not check whether the link has room");
     assert!(!legacy.has_backlog(LINK));
 }
 
 #[test]
-fn an_older_peer_is_announced_once_in_its_turn_or_before() {
+fn a_peer_that_was_connected_before_the_link_is_announced_once() {
     let mut legacy = legacy(true);
     let hub = Some(HubId(peer(50)));
     assert_eq!(legacy.to_announce(None, &peer(1))[..], [OTHER], "the first link announces the peer in its turn");
@@ -83,7 +83,7 @@ fn an_older_peer_is_announced_once_in_its_turn_or_before() {
 }
 
 #[test]
-fn at_most_one_turn_of_older_peers_is_read_ahead() {
+fn peers_connected_before_the_link_are_read_until_the_queue_fills_one_turn() {
     let mut legacy = legacy(true);
     for n in 0..SNAPSHOT_PEERS as u8 {
         assert!(legacy.earlier(LINK).is_some());
@@ -121,7 +121,7 @@ fn an_announcement_of_a_known_peer_is_news_or_an_echo() {
 }
 
 #[test]
-fn each_event_has_one_echo_unless_the_dialed_hub_is_the_only_link() {
+fn an_announcement_has_one_echo_but_none_from_a_dialed_hub_on_the_only_link() {
     let mut legacy = legacy(false);
     for link in [LINK, OTHER] {
         legacy.note_told(link, &peer(1), "n", NOW).unwrap();
@@ -134,7 +134,7 @@ fn each_event_has_one_echo_unless_the_dialed_hub_is_the_only_link() {
 }
 
 #[test]
-fn a_signal_is_not_sent_back_and_its_return_makes_no_peer_known() {
+fn a_signal_is_not_sent_back_and_its_echo_introduces_no_peer() {
     let mut legacy = legacy(false);
     let signal = legacy.signal_hash(SignalKind::Offer, &peer(1), &peer(2), "n", "null");
     legacy.note_said(LINK, signal, NOW);
@@ -159,7 +159,7 @@ fn leaves_are_remembered_while_there_are_links() {
 }
 
 #[test]
-fn kept_announcements_are_taken_from_all_links() {
+fn stored_announcements_of_all_links_are_returned() {
     let mut legacy = legacy(false);
     assert!(legacy.wait(LINK, peer(1), "n", "1", NOW) && legacy.wait(OTHER, peer(1), "n", "2", NOW));
     assert!(!legacy.wait(LinkId(9), peer(1), "n", "3", NOW));

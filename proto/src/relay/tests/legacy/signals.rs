@@ -23,7 +23,7 @@ fn if_two_hubs_are_linked_to_one_go_hub_one_forwards_its_signals() {
 }
 
 #[test]
-fn the_first_signal_of_a_silent_peer_makes_it_known() {
+fn the_first_signal_of_an_unannounced_go_peer_introduces_it() {
     for dialed in [true, false] {
         let mut net = Net::full(2);
         let link = LinkId(99);
@@ -47,7 +47,7 @@ fn the_first_signal_of_a_silent_peer_makes_it_known() {
         assert_eq!(net.sent_to_go(), [link]);
         net.go_hub_says(1, link, &offer(18, 8, "n"));
         assert_eq!(net.hears(2), ["signal 18 8"]);
-        // In another network the sender is still unknown.
+        // The sender is still unknown in the network `m`, so its first signal there introduces it in `m`.
         net.go_hub_says(1, link, &offer(18, 8, "m"));
         assert_eq!(net.hears(2), ["joined 18 m", "signal 18 8"]);
         let now = net.now;
@@ -59,7 +59,7 @@ fn the_first_signal_of_a_silent_peer_makes_it_known() {
 }
 
 #[test]
-fn an_echoed_signal_makes_no_peer_known() {
+fn an_echoed_signal_introduces_no_peer() {
     let mut net = Net::full(2);
     let link = LinkId(99);
     net.go_hub(1, link);
@@ -76,7 +76,7 @@ fn an_echoed_signal_makes_no_peer_known() {
     for from in [8, 9] {
         net.go_hub_says(1, link, &offer(from, 7, "n"));
     }
-    // Messages in flight of a Go peer that has left do not make it known either.
+    // Messages in flight of a Go peer that has left do not introduce the peer again.
     net.go_hub_says(1, link, &disconnected(7));
     net.hears(2);
     net.go_hub_says(1, link, &offer(7, 8, "n"));
@@ -160,7 +160,7 @@ fn a_signal_restores_a_peer_of_a_lost_hub_or_link_but_no_peer_that_has_left() {
 }
 
 #[test]
-fn signals_are_received_between_discovery_and_leave_at_a_go_hub_and_here() {
+fn signals_are_received_between_discovery_and_leave_at_a_go_hub_and_at_this_hub() {
     let mut net = Net::full(2);
     let link = LinkId(99);
     net.go_hub(1, link);
@@ -176,7 +176,8 @@ fn signals_are_received_between_discovery_and_leave_at_a_go_hub_and_here() {
     }
     net.run();
     assert_eq!(net.hears(2), ["elsewhere 7", "joined 7 n", "signal 7 8", "left 7 n goodbye"]);
-    // The same must be true in the other direction, for a peer of hub 1 and for a peer of hub 2.
+    // In the other direction, too, a signal is sent only between discovery and leave. The sender is first a peer of hub
+    // 1, and then a peer of hub 2.
     net.go_hub_says(1, link, &discovered(7, "n"));
     net.texts.clear();
     for hub in [1, 2] {
