@@ -87,7 +87,7 @@ impl Shard {
         self.input(Input::Message { session: session(number), text })
     }
 
-    /// Reports room in the queue until the new member has received the whole roster.
+    /// Reports to the router that the session's queue has room, until the new member has received the whole roster.
     fn read(&mut self, session: SessionId) {
         let mut more = true;
         while more {
@@ -172,7 +172,7 @@ fn visit(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, members: u32, mut
         let mut generation = 0;
         b.iter(|| {
             generation += 1;
-            // Each visit has another id, because the id determines which peers the visitor meets.
+            // Each visitor has a different peer id, because the id determines which peers the visitor discovers.
             shard.visit(SessionId { slot: members, generation }, members + generation % 997);
         });
     });

@@ -1,8 +1,8 @@
-//! The pause before the next attempt after failures.
+//! The pauses between failed attempts to connect.
 
 use std::time::Duration;
 
-/// Pauses between successive failed attempts: one rule for links and for the bridge.
+/// Computes the pauses between attempts to connect. Links and the Redis bridge use the same rule.
 ///
 /// The first pause is the shortest one, and each later pause is twice the previous one, up to the longest. The first
 /// half of a pause is fixed, which bounds the rate of attempts. The second half is random, so that hubs that failed
@@ -35,7 +35,7 @@ pub(crate) fn spread(pause: Duration, chance: u32) -> Duration {
 
 /// A random number.
 pub(crate) fn chance() -> u32 {
-    // Without random numbers, the pause has its full length.
+    // If the system provides no random numbers, the pause has its full length.
     getrandom::u32().unwrap_or(u32::MAX)
 }
 

@@ -45,7 +45,7 @@ mod tests;
 /// HUB_MESH_NAMESPACE. HELLO switches to RESP3 and returns the server's role.
 pub const REDIS_ACL: &str = "resetchannels &<namespace>:* -@all +hello +publish +subscribe";
 
-/// The rights that a Redis user of the hubs needs in a Redis Cluster. Every node needs the user.
+/// The rights that a Redis user of the hubs needs in a Redis Cluster. This user must exist on every node.
 pub const REDIS_CLUSTER_ACL: &str = "resetchannels &<namespace>:* -@all +hello +cluster|slots +spublish +ssubscribe";
 
 /// The settings of the bridge.
@@ -111,8 +111,9 @@ pub struct BridgeView {
     /// Frames of hubs of this mesh that were dropped because they were not fresh. The first number counts frames whose
     /// sender has not answered this hub's challenge. The second number counts frames that repeat an accepted frame.
     pub stale: [u64; 2],
-    /// Hubs whose frames arrive but that do not answer. Either they do not receive this hub's frames, or somebody
-    /// publishes their recorded frames. In ascending order, at most [`MAX_ONE_WAY`](proto::limits::MAX_ONE_WAY).
+    /// Hubs whose frames arrive but that do not answer. Either these hubs do not receive this hub's frames, or somebody
+    /// publishes their recorded frames. The list is in ascending order, and has at most
+    /// [`MAX_ONE_WAY`](proto::limits::MAX_ONE_WAY) entries.
     pub one_way: Vec<HubId>,
     /// Envelopes dropped because the queue was full, and messages dropped because they were not read in time.
     pub lost: u64,
@@ -126,8 +127,8 @@ pub struct BridgeView {
     pub address: String,
 }
 
-/// Receives the events of a bridge, each with the hub's id on that bridge. After a change of the id, events of the
-/// previous bridge can still arrive.
+/// The channel for the events of a bridge. Each event comes with the id that this hub has on that bridge. After a
+/// change of the id, events of the previous bridge can still arrive.
 pub(crate) type Events = mpsc::Sender<(HubId, BridgeEvent)>;
 
 /// An event of the bridge for the mesh. `Up` and `Down` alternate, starting with `Up`. All other events come between an
@@ -165,7 +166,7 @@ struct BridgeState {
     /// The name of a hub's channel without the hub's id.
     prefix: String,
     queue: RefCell<PublishQueue>,
-    /// Freshness checks of the current connection; `None` before the first.
+    /// Freshness checks of the current connection; `None` before the first connection.
     fresh: RefCell<Option<Rc<RefCell<Fresh>>>>,
     wake: Notify,
     up: Cell<bool>,
@@ -200,7 +201,7 @@ impl Bridge {
         match server {
             Ok(server) => {
                 if server.is_tls() {
-                    // An error means that a provider is already installed, which is fine.
+                    // An error means that a crypto provider is already installed, which is fine.
                     _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
                 }
                 state.view.borrow_mut().address.clone_from(&server.address);
@@ -223,7 +224,7 @@ impl Bridge {
         }
     }
 
-    /// Sends the next envelope for all hubs after the envelopes already pushed for single hubs.
+    /// Makes sure that the next envelope for all hubs is sent after the envelopes already pushed for single hubs.
     pub(crate) fn fence(&mut self) {
         self.state.queue.borrow_mut().fence();
     }
@@ -235,8 +236,8 @@ impl Bridge {
         }
     }
 
-    /// Handles a hub's answer to the question whether an id is free. The answer arrived over a link. The bridge may
-    /// have asked this question, because it serves as the challenge for hubs of version 2.0.
+    /// Handles a hub's answer to the question whether an id is free. The answer arrived over a link. The bridge asks
+    /// hubs of version 2.0 this question as a challenge.
     pub(crate) fn answered(&mut self, hub: HubId, peer: PeerId, ticket: u64) {
         if let Some(fresh) = &*self.state.fresh.borrow() {
             fresh.borrow_mut().answered(hub, &(peer, ticket));

@@ -24,7 +24,7 @@ pub(crate) struct Present {
     pub(crate) dialed: bool,
     /// The incarnation in the hello that the other hub sent on this link.
     pub(crate) incarnation: HubIncarnation,
-    /// The process number in that hello; 0 for hubs before 2.1.
+    /// The process number in the other hub's hello; 0 for hubs before version 2.1.
     pub(crate) process: u64,
     /// Whether data arrived on this link recently.
     pub(crate) is_heard: bool,
@@ -41,8 +41,8 @@ pub(crate) enum Choice {
     Refuse(LinkEnd),
 }
 
-/// Whether this hub may link with the other side. `expected` is the id in the other side's request. `None` if this hub
-/// has dialed.
+/// Whether this hub may link with the other side. `expected` is the id in the other side's request, or `None` if this
+/// hub has dialed.
 pub(crate) fn greet(own: Own<'_>, hello: &Hello, expected: Option<HubId>) -> Result<(), LinkEnd> {
     if hello.version != VERSION {
         Err(LinkEnd::WrongVersion)
@@ -66,7 +66,8 @@ fn is_same_process((process, incarnation): (u64, HubIncarnation), hello: &Hello)
 }
 
 /// Chooses between two links of two hubs: the one dialed by the hub with the smaller id is kept. The dialer (`dialed`)
-/// calls this function after it has received the acceptor's hello. The acceptor calls it when the dialer is ready.
+/// calls this function after it has received the acceptor's hello. The acceptor calls it after the dialer has confirmed
+/// the link.
 pub(crate) fn decide(own: HubId, hello: &Hello, dialed: bool, present: Option<Present>) -> Choice {
     let Some(present) = present else { return Choice::Take };
     // Two processes have the same id. Either the older one is dead and its socket does not show that yet, or both are
@@ -80,7 +81,7 @@ pub(crate) fn decide(own: HubId, hello: &Hello, dialed: bool, present: Option<Pr
     match (present.dialed, dialed) {
         // The existing link works, as far as this hub knows.
         (true, true) => Choice::Refuse(LinkEnd::Double),
-        // The dialer no longer has the existing link, otherwise it would not have confirmed the new one.
+        // The dialer no longer has the existing link, otherwise it would not have confirmed the new link.
         (false, false) => Choice::Replace(present.link),
         (true, false) | (false, true) => {
             let by_smaller = dialed == (own < hello.hub);

@@ -15,14 +15,15 @@ use crate::bridge::BridgeConfig;
 pub struct MeshConfig {
     /// Configuration of the relay.
     pub relay: RelayConfig,
-    /// MESH_TOKEN. Dialed hubs receive a proof that this hub knows it. `None` with MESH_INSECURE, and with
-    /// certificates alone.
+    /// MESH_TOKEN. Dialed hubs receive a proof that this hub knows it. `None` if MESH_INSECURE is set, or if hubs
+    /// authenticate with certificates only.
     pub token: Option<Arc<str>>,
     /// Whether dialed hubs of version 2.0.0 receive the token itself (MESH_AUTH=both).
     pub sends_bearer: bool,
     /// MESH_CERT and MESH_KEY: the certificate that this hub presents at `wss://` URLs.
     pub certificate: Option<tls::ClientCertificate>,
-    /// Whether this hub dials `wss://` URLs by its certificate even if it has a token (MESH_AUTH=certificate).
+    /// Whether this hub authenticates at `wss://` URLs with its certificate even if it has a token
+    /// (MESH_AUTH=certificate).
     pub prefers_certificate: bool,
     /// Whether this hub dials without a token and without a certificate (MESH_INSECURE).
     pub is_open: bool,
@@ -32,14 +33,14 @@ pub struct MeshConfig {
     /// MESH_DNS: a name and a port. The name is resolved once per [`DNS_INTERVAL`](proto::limits::DNS_INTERVAL), and
     /// each of its addresses is dialed.
     pub dns: Option<(String, u16)>,
-    /// Whether the addresses of that name are dialed with TLS. The certificate must be for the name.
+    /// Whether the addresses of MESH_DNS are dialed with TLS. The certificate of the other hub must be for that name.
     pub dns_tls: bool,
     /// MESH_CA: additional root certificates (PEM).
     pub extra_roots: Option<Arc<[u8]>>,
     /// MESH_LEGACY: URLs of Go hubs. The token is not sent to these hubs.
     pub legacy: Vec<String>,
-    /// Maximum length of a message of this hub's clients, in bytes (MAX_MESSAGE_BYTES). A legacy link may send messages
-    /// of that length plus their envelope. A longer message ends the link.
+    /// Maximum length of a message of this hub's clients, in bytes (MAX_MESSAGE_BYTES). A message on a legacy link may
+    /// have this length plus the length of its envelope. A longer message ends the link.
     pub max_message_bytes: usize,
     /// Maximum number of bytes queued for all links together:
     /// [`LINK_QUEUES_BYTES`](proto::limits::LINK_QUEUES_BYTES), or less if the process may use little memory.
@@ -49,7 +50,8 @@ pub struct MeshConfig {
     pub link_partial_bytes: usize,
     /// Maximum number of simultaneous dials: at most [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), fewer if
     /// the process may open few files. A dial can make several attempts at the same time. Each dial may always make one
-    /// attempt. All dials together make at most a quarter of this number of further attempts at the same time.
+    /// attempt. For all dials together, the maximum number of additional simultaneous attempts is a quarter of this
+    /// number.
     pub max_dials: usize,
     /// Configuration of the bridge, if there is one.
     pub redis: Option<BridgeConfig>,
@@ -58,7 +60,7 @@ pub struct MeshConfig {
     /// The figures of this hub for its heartbeats. `None` before the first figures. The mesh reads them once per
     /// [`TICK`](proto::limits::TICK).
     pub status: watch::Receiver<Option<Arc<HubStatus>>>,
-    /// Records spans of signals and links. `None`: the hub does not trace.
+    /// Records spans of signals and links. `None` if the hub does not trace.
     pub tracer: Option<Tracer>,
     /// The mesh calls this function on its thread once per [`TICK`](proto::limits::TICK). When the calls stop, a
     /// watchdog reports that the mesh hangs. The function must not block.

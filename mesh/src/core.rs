@@ -1,4 +1,4 @@
-//! The state of the mesh, and all its events. The core never waits.
+//! The state of the mesh, and the methods that process its events. The core never waits.
 //!
 //! This file drives the relay. [`dials`] selects the hubs to dial, and [`hello`] starts links. [`inbound`] processes
 //! received data, and [`outbound`] queues and writes the output. [`ending`] ends links. [`post`] queues letters for
@@ -73,7 +73,8 @@ pub(crate) struct Core {
     /// The bridge event that the last turn did not finish: the hub that sent it, and the remaining bytes.
     bridge_unread: Option<(HubId, Unread)>,
     bridge_pressure: Pressure,
-    /// The mesh did not read links before this time, so the silence of a link is measured from here at the earliest.
+    /// The mesh did not read links before this time, so the silence of a link is measured from this time at the
+    /// earliest.
     listening_since: Duration,
     last_tick: Duration,
     /// No timeouts are checked before this time.
@@ -109,7 +110,7 @@ pub(crate) struct NewLink {
     /// The hub id in the request.
     pub(crate) hub: Option<HubId>,
     pub(crate) legacy: bool,
-    /// What the other end has shown.
+    /// How the other end has authenticated itself.
     pub(crate) auth: LinkAuth,
     pub(crate) leftover: Bytes,
     /// The trace of the dial. An accepted socket gets its trace when it becomes a link.
@@ -189,8 +190,8 @@ impl Core {
         self.own
     }
 
-    /// The link with this id. `None` if it has ended: its task, the relay's outputs and lists keep the ids of ended
-    /// links for a while. Callers then do nothing.
+    /// The link with this id, or `None` if it has ended. Tasks, outputs of the relay and lists keep the ids of ended
+    /// links for a while, so `None` is not an error.
     pub(crate) fn link_mut(&mut self, id: LinkId) -> Option<&mut Link> {
         self.links.get_mut(&id)
     }
@@ -257,7 +258,8 @@ impl Core {
         self.perform_outputs(now);
     }
 
-    /// Performs the relay's outputs, gives it the resulting inputs, and repeats until there are none.
+    /// Performs the relay's outputs, passes the resulting inputs to the relay, and repeats until no outputs or inputs
+    /// are left.
     fn perform_outputs(&mut self, now: Now) {
         loop {
             while let Some(output) = self.relay.poll_output() {
@@ -319,7 +321,7 @@ impl Core {
         let _turn = TurnGuard::of("bridge-event", ());
         planted("bridge-event");
         match event {
-            // After each of these two events, the relay sends a heartbeat.
+            // After `Up`, and after `Met`, the relay sends a heartbeat.
             BridgeEvent::Up | BridgeEvent::Met => self.input(RelayInput::BridgeUp, now),
             BridgeEvent::Down => self.input(RelayInput::BridgeDown, now),
             BridgeEvent::Received { from, frame } => {
@@ -340,8 +342,8 @@ impl Core {
         true
     }
 
-    /// Does the next slice of the relay's long work. Does nothing if there is no such work, or if the shards accept no
-    /// letters. Call this function when all ready tasks have had their turn.
+    /// Does the next slice of the relay's long work. Does nothing if there is no such work, or if too many letters for
+    /// a shard are queued. Call this function when all ready tasks have had their turn.
     pub(crate) fn continue_work(&mut self) -> bool {
         let may = self.unfinished && self.outboxes.has_room_for_a_slice();
         if may {
@@ -409,8 +411,7 @@ fn log(event: MeshEvent) {
             warn!(%hub, detail, "hub_id_twice");
         }
         MeshEvent::LaterLife => {
-            let detail = "other hubs have seen a start of this hub that is later than its clock: set the clock of this \
-                          machine";
+            let detail = "other hubs have seen a start time of this hub that is later than the time of its clock: set the clock of this machine";
             info!(detail, "hub_life_later");
         }
         MeshEvent::LinkSilent(hub) => {

@@ -21,7 +21,7 @@ use crate::tls::Tls;
 use crate::websocket::{self, ConnectError, LinkLogin, WebSocket};
 pub(crate) use target::{Known, Plan, TargetId, Targets};
 
-/// Data about this hub that a dial sends.
+/// The identity, the credentials and the TLS settings that this hub uses for all its dials.
 #[derive(Clone)]
 pub(crate) struct Dialer {
     pub(crate) hub: HubId,
@@ -36,7 +36,7 @@ pub(crate) struct Dialer {
     /// Whether this hub dials without a token and without a certificate (MESH_INSECURE).
     pub(crate) is_open: bool,
     pub(crate) tls: Tls,
-    /// Permits for attempts that dials make beyond their first.
+    /// Permits for additional attempts to connect. The first attempt of a dial needs no permit.
     pub(crate) extra_attempts: Arc<Semaphore>,
 }
 
@@ -45,7 +45,8 @@ pub(crate) struct Dialer {
 enum Login {
     /// The URL is that of a Go hub.
     Legacy,
-    /// TLS proves both ends: the server's certificate is for the dialed name, and this hub presents its own.
+    /// TLS authenticates both ends: the server's certificate is for the dialed name, and this hub presents its own
+    /// certificate.
     Certificate,
     /// The two ends prove to each other that they know MESH_TOKEN.
     Token(Arc<str>),
@@ -56,7 +57,7 @@ enum Login {
 /// A socket that a dial has opened.
 pub(crate) struct Dialed {
     pub(crate) socket: WebSocket,
-    /// What the other side has shown.
+    /// How the other side has authenticated itself.
     pub(crate) auth: LinkAuth,
     /// Whether the other side should have proved that it knows MESH_TOKEN, and was accepted without a proof.
     pub(crate) lacks_proof: bool,
@@ -152,7 +153,8 @@ impl Dialer {
     ///
     /// # Errors
     ///
-    /// If this hub has a certificate and no token, and the URL has no TLS. Without TLS, a certificate proves nothing.
+    /// Fails if this hub has a certificate and no token, and the URL has no TLS. Without TLS, a certificate proves
+    /// nothing.
     fn login(&self, plan: &Plan) -> Result<Login, DialError> {
         if plan.legacy {
             return Ok(Login::Legacy);

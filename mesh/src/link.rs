@@ -43,7 +43,7 @@ pub(crate) struct Link {
     pub(crate) hub: Option<HubId>,
     /// The incarnation in the other hub's hello.
     pub(crate) incarnation: HubIncarnation,
-    /// The process number in that hello; 0 for hubs before 2.1.
+    /// The process number in the other hub's hello; 0 for hubs before version 2.1.
     pub(crate) process: u64,
     pub(crate) address: SocketAddr,
     /// The dialed target.
@@ -57,11 +57,11 @@ pub(crate) struct Link {
     pub(crate) ready_at: Option<Duration>,
     /// Why the link ends.
     pub(crate) end: Option<LinkEnd>,
-    /// Why the link ends, in the words of the other side.
+    /// The reason that the other side gave for the end of the link.
     pub(crate) why: String,
-    /// Whether the other side will send nothing more: the socket closes when the queue is empty.
+    /// Whether the other side will send nothing more. The socket then closes as soon as the queue is empty.
     pub(crate) other_done: bool,
-    /// Whether malformed data arrived: later data cannot be parsed.
+    /// Whether malformed data has arrived, after which later data cannot be parsed.
     pub(crate) deaf: bool,
     pub(crate) queue: LinkQueue,
     pub(crate) reader: FrameReader,
@@ -117,10 +117,10 @@ impl Link {
         matches!(self.phase, Phase::Ready)
     }
 
-    /// Whether everything has been read that a Go hub sends right after it dials.
+    /// Whether this hub has read everything that a Go hub sends right after it dials.
     ///
-    /// A Go hub announces its peers before it reads anything, and so before it answers the first ping. The Go hub
-    /// echoes announcements that it receives later. After the pong, its own announcements cannot be reliably
+    /// A Go hub announces its peers before it reads anything, and so before it answers the first ping. Later, the Go
+    /// hub receives announcements and echoes them. So after the pong, its own announcements cannot be reliably
     /// distinguished from echoes.
     pub(crate) fn has_been_heard_out(&self, now: Duration) -> bool {
         !self.legacy || self.dialed() || self.rtt.is_some() || now >= self.since + LEGACY_PATIENCE

@@ -37,7 +37,7 @@ pub(crate) fn order(resolved: impl IntoIterator<Item = SocketAddr>, known: &Expe
         ordered.extend(families.iter_mut().filter_map(VecDeque::pop_front));
     }
     if !ordered.is_empty() {
-        // One dial waits for at most five silent upgrades. The next dial starts at the sixth address.
+        // One dial waits for at most five silent upgrades. So each dial starts five addresses after the previous one.
         let turn = (known.failures as usize).saturating_mul(5) % ordered.len();
         ordered.rotate_left(turn);
     }
@@ -86,7 +86,7 @@ impl Race {
         Self { left: addresses, running: VecDeque::new(), next: Duration::ZERO, began: Duration::ZERO }
     }
 
-    /// The attempt to begin now, if one is due. `has_room`: one more attempt may run at the same time.
+    /// The attempt to begin now, if one is due. `has_room` says whether one more attempt may run at the same time.
     pub(crate) fn start(&mut self, now: Duration, has_room: bool) -> Option<Start> {
         if now < self.next && !self.running.is_empty() {
             return None;

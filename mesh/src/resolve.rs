@@ -4,12 +4,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
-/// Resolves a host's addresses. Without `/etc/hosts`, as in an empty image, `localhost` has the loopback addresses (RFC
-/// 6761 section 6.3). The system would ask a DNS server for it there, and wait for seconds.
+/// Resolves a host's addresses. If there is no `/etc/hosts`, as in an empty container image, `localhost` gets the
+/// loopback addresses (RFC 6761 section 6.3). Without this rule, the system would ask a DNS server for `localhost`, and
+/// wait for seconds.
 ///
 /// # Errors
 ///
-/// If the name is unknown, or DNS does not answer.
+/// Fails if the name is unknown, or if DNS does not answer.
 pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     resolve_with(Path::new("/etc/hosts"), host, port).await
 }
@@ -21,7 +22,7 @@ async fn resolve_with(hosts: &Path, host: &str, port: u16) -> io::Result<Vec<Soc
     Ok(tokio::net::lookup_host((host, port)).await?.collect())
 }
 
-/// Whether a host is this machine by its name.
+/// Whether this host name is `localhost`, which means this machine.
 pub fn is_localhost(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
 }

@@ -45,7 +45,7 @@ pub struct LinkSocket {
     pub hub: HubId,
     /// Whether the link is a legacy link.
     pub legacy: bool,
-    /// What the other hub has shown.
+    /// How the other hub has authenticated itself.
     pub auth: LinkAuth,
 }
 
@@ -83,7 +83,7 @@ impl MeshHandle {
 ///
 /// # Errors
 ///
-/// If MESH_CA has no valid certificates, or the thread cannot be started.
+/// Fails if MESH_CA has no valid certificates, or if the thread cannot be started.
 pub fn start(
     config: MeshConfig,
     shards: Vec<mpsc::Sender<Vec<ToShard>>>,

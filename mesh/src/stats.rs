@@ -95,8 +95,8 @@ pub struct DialView {
     pub attempt_number: u32,
     /// Whether the hub at this address is linked, by this dial or otherwise.
     pub connected: bool,
-    /// Whether the last dial reached this hub itself. An address of this hub is dialed once a minute, because behind a
-    /// balancer another hub may answer.
+    /// Whether the last dial reached this hub itself. An address of this hub is dialed once a minute, because another
+    /// hub may answer there behind a load balancer.
     pub own: bool,
     /// The wall clock at the last dial, in milliseconds; 0 before the first.
     pub last_attempt: u64,
@@ -119,7 +119,7 @@ pub struct LinkStats {
     pub writes: u64,
     /// Links that became ready.
     pub opened: u64,
-    /// Closed sockets of links, by the end's discriminant.
+    /// Number of closed link sockets for each [`LinkEnd`], indexed by its discriminant.
     pub ended: [u64; LinkEnd::ALL.len()],
     /// Accepted sockets refused because there were too many links.
     pub refused: u64,
@@ -156,7 +156,7 @@ pub enum LinkEnd {
     Lost,
     /// Malformed data arrived.
     Malformed,
-    /// Incomplete messages of all links took too much memory, and the message of this link was the longest.
+    /// Incomplete messages of all links took too much memory, and this link had the longest of them.
     Memory,
     /// The queue reached its maximum, or all queues together reached theirs and this queue was the longest.
     Overflow,

@@ -35,7 +35,7 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// If `extra_roots` contains an invalid certificate, or none.
+    /// Fails if `extra_roots` contains an invalid certificate, or no certificate.
     pub fn new(extra_roots: Option<&[u8]>) -> io::Result<Self> {
         connector(extra_roots).map(Self)
     }
@@ -44,7 +44,7 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// If TLS cannot be set up.
+    /// Fails if TLS cannot be set up.
     pub fn without_proof() -> io::Result<Self> {
         let provider = aws_lc_rs::default_provider();
         let anyone = Anyone(provider.signature_verification_algorithms);
@@ -65,8 +65,8 @@ impl Tls {
         Self(Arc::new(config).into())
     }
 
-    /// Keeps up to this number of tickets, for many connections to one server. The default is eight per server. With 0,
-    /// no session is resumed.
+    /// Stores up to this number of TLS session tickets, for many connections to one server. The default is eight
+    /// tickets per server. With 0, no TLS session is resumed.
     #[must_use]
     #[expect(clippy::disallowed_types, reason = "rustls requires a store that threads can share")]
     pub fn keeping_tickets(self, most: usize) -> Self {
@@ -82,7 +82,7 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// If `host` is invalid, or the other side does not prove its identity.
+    /// Fails if `host` is invalid, or if the other side does not prove its identity.
     pub async fn connect(&self, host: &str, tcp: TcpStream) -> io::Result<MaybeTlsStream> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let stream = self.0.connect(name, tcp).await.map_err(Explained::io)?;
@@ -90,7 +90,7 @@ impl Tls {
     }
 }
 
-/// The tickets of one server (TLS 1.3), oldest first. Sessions of TLS 1.2 are not kept.
+/// The session tickets of one server (TLS 1.3), oldest first. Sessions of TLS 1.2 are not stored.
 #[derive(Debug)]
 #[expect(clippy::disallowed_types, reason = "rustls requires a store that threads can share")]
 struct Tickets {
@@ -126,7 +126,7 @@ impl ClientSessionStore for Tickets {
     }
 }
 
-/// Accepts every certificate. Verifies only that the other side has the key of its certificate.
+/// Accepts every certificate, and verifies only that the other side has the key of its certificate.
 #[derive(Debug)]
 struct Anyone(WebPkiSupportedAlgorithms);
 

@@ -140,8 +140,8 @@ impl ConnectError {
     }
 }
 
-/// An extension of requests for links: how the hub proves that it knows MESH_TOKEN. It does so only after the other
-/// side has answered as only PeerPigeon 2 hubs do ([`TOKEN_WANTED`]).
+/// How this hub proves, when it requests a link, that it knows MESH_TOKEN. It sends a proof only after the other side
+/// has answered as only PeerPigeon 2 hubs do ([`TOKEN_WANTED`]).
 ///
 /// The first request has no credentials. The second request follows on the same connection, and answers the other
 /// side's challenge. Hubs of version 2.0.0 send no challenge. Such a hub receives the token itself if
@@ -152,7 +152,7 @@ pub(crate) struct LinkLogin {
     pub(crate) token: Arc<str>,
     /// The id of this hub in the request.
     pub(crate) dialer: HubId,
-    /// Whether MESH_AUTH=both is set. If so, anybody at a dialed address can ask for the token, and receives it.
+    /// Whether MESH_AUTH=both is set. If so, any server at a dialed address can ask for the token, and receives it.
     pub(crate) sends_bearer: bool,
 }
 
@@ -311,8 +311,8 @@ async fn run<T>(
             biased;
             (at, result) = first_of(&mut running) => {
                 let Attempt { address, extra, .. } = running.swap_remove(at);
-                // The attempt that ended was the one without a permit. Another one takes its place, and returns its
-                // permit.
+                // The attempt that ended was the one that needs no permit. Another attempt takes its place, and returns
+                // its permit.
                 if extra.is_none() && let Some(other) = running.first_mut() {
                     other.extra = None;
                 }
@@ -368,7 +368,7 @@ async fn upgrade(
     let login = request.extensions().get::<LinkLogin>().cloned();
     let first = login.as_ref().map(|_| request.clone());
     if login.is_some() {
-        // A hub with challenges does not count this as a failed attempt.
+        // Hubs that send challenges do not count this request as a failed attempt to authenticate.
         request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static(LINK_SCHEME));
     }
     let mut unanswered = login.clone().zip(first);
@@ -390,7 +390,8 @@ async fn upgrade(
             let body = body.map(Collected::to_bytes).unwrap_or_default();
             match unanswered.take() {
                 Some((login, mut second)) if status == StatusCode::UNAUTHORIZED && body == TOKEN_WANTED => {
-                    // Another connection could lead to a hub that must not receive the token.
+                    // The second request must use the same connection, because another one could lead to a hub that
+                    // must not receive the token.
                     requests.ready().await.map_err(|_| ConnectError::Asked)?;
                     credentials = answered(&login, &challenges)?;
                     let sent = match &credentials {
@@ -406,7 +407,7 @@ async fn upgrade(
             }
         }
     };
-    // The request progresses only while the connection is driven; both end together.
+    // The exchange makes progress only while the connection is polled, so both futures are awaited together.
     let (exchanged, driven) = tokio::join!(exchange, connection.without_shutdown());
     let is_proven = exchanged?;
     let parts = driven.map_err(ConnectError::Http)?;
@@ -421,8 +422,8 @@ fn answered(login: &LinkLogin, challenges: &[String]) -> Result<Option<LinkCrede
     Ok(challenges.iter().find_map(answer))
 }
 
-/// Whether the other side has proved that it knows the token. A hub of version 2.0.0 proves nothing, and is accepted if
-/// [`LinkLogin::sends_bearer`].
+/// Whether the other side has proved that it knows the token. A hub of version 2.0.0 cannot prove it, and is accepted
+/// if [`LinkLogin::sends_bearer`] is true.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! The environment of the routers: sockets, mailboxes and timers. Their events come in any order that `proto`'s
-//! contract allows.
+//! Simulates the environment of the routers: sockets, mailboxes and timers. Their events come in any order that
+//! `proto`'s contract allows.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;

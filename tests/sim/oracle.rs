@@ -90,8 +90,8 @@ struct Opened {
     granted: Option<Granted>,
     /// Whether the session takes the id over at once, because of its secret or its proof.
     at_once: bool,
-    /// Whether the session comes before every session that already waits for the id: none waits, or its secret is
-    /// weaker.
+    /// Whether this session goes before the session that already waits for the id. It does if no session waits, or if
+    /// the waiting session has a weaker secret.
     first: bool,
 }
 

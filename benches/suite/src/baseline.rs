@@ -2,7 +2,8 @@
 //!
 //! This server uses tokio's multi-threaded runtime, one map of networks behind a lock, two tasks and a channel per
 //! connection, fastwebsockets, and `serde_json::Value` for all messages. It supports the part of the protocol that the
-//! generator needs: `connected`, announcements and discoveries, signals, goodbyes. It is not slowed down on purpose.
+//! load generator needs: `connected`, announcements and discoveries, signals, goodbyes. It is not slowed down on
+//! purpose.
 #![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the hub is compared with this usual design")]
 
 use std::collections::HashMap;
@@ -31,7 +32,7 @@ type Socket = TokioIo<Upgraded>;
 /// Maximum number of messages queued for one peer. Further messages are dropped.
 const QUEUE: usize = 32 * 1024;
 
-/// A message for a peer's writer.
+/// A message for the task that writes to a peer's connection.
 enum Outgoing {
     Text(String),
     Pong(Vec<u8>),

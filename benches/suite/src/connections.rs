@@ -16,7 +16,7 @@ const MEMBERS: usize = 10;
 /// Connects all peers. Then ends half of the connections with a reset, and the other half with a close.
 pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     let mut swarm = Swarm::new()?;
-    // These first connections are not measured, because a server does some work only once.
+    // These first connections are not measured, because a server does some work only for its first connections.
     swarm.connect((peers..peers + 200).map(|peer| server.seat(peer, peer)), |_, _| {})?;
     (0..200).try_for_each(|at| swarm.reset(at))?;
     swarm.rest(SETTLED)?;
@@ -29,7 +29,7 @@ pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     swarm.rest(SETTLED)?;
     let reset = server.cpu()?;
     if server.kind.is_hub() {
-        // The yardstick gets no close, because it does not parse frames, and would forward the close to other peers.
+        // The yardstick gets no close frames. It does not parse frames, and would forward a close frame to other peers.
         (middle..first + peers).try_for_each(|at| swarm.send(at, &frames::close()))?;
     }
     swarm.rest(SETTLED)?;
@@ -43,7 +43,7 @@ pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     ]))
 }
 
-/// Time for a server to settle.
+/// Time between two phases of a measurement. A server finishes the work of the previous phase in this time.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// How long all peers stay connected, and how long they stay disconnected, before memory is measured.
@@ -102,7 +102,7 @@ pub(crate) fn idle(server: &Server, peers: usize, rest: Rest) -> io::Result<Figu
 
 /// Announces all peers in networks of ten. Returns when every peer knows the nine others.
 fn announce_all(swarm: &mut Swarm, peers: usize) -> io::Result<()> {
-    /// Number of announcements before the generator reads again.
+    /// Number of announcements that the generator sends before it reads again.
     const CHUNK: usize = 500;
     let mut count = 0;
     let is_event = |heard| u64::from(matches!(heard, Heard::Discovered(_)));
@@ -126,8 +126,8 @@ pub(crate) fn churn(server: &Server, networks: usize, window: Duration) -> io::R
     announce_all(&mut swarm, peers)?;
     let room: Vec<(Vec<u8>, Vec<u8>)> =
         (0..networks).map(message::network).map(|name| (message::announce(&name), message::goodbye(&name))).collect();
-    // Events caused by the last step in each network. A leave notifies the others; a join notifies both sides of each
-    // pair.
+    // Number of events that the last step in each network has caused. A leave causes one event for each other member. A
+    // join causes two events for each other member, because both peers discover each other.
     let mut heard = vec![0u32; networks];
     let mut away = vec![true; networks];
     let mut cycles = 0u64;

@@ -1,4 +1,4 @@
-//! Relays within a shard and between shards: the cost of a crossing.
+//! Compares the cost of a message between two peers of one shard with the cost of a message between two shards.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use crate::relay::{self, Pair, Plan};
 use crate::server::Server;
 use crate::swarm::Swarm;
 
-/// Number of peers whose home shards are determined. Determining one takes a tick of the hub, because the hub publishes
-/// its gauges once per tick.
+/// Number of peers whose home shards are determined. It takes one tick of the hub to determine one home shard, because
+/// the hub publishes its gauges once per tick.
 const PEERS: usize = 40;
 
 /// Measures the same peers twice: paired within a shard, and paired across shards.
@@ -19,7 +19,7 @@ pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures
     let (here, there) = (of(0), of(1));
     let count = here.len().min(there.len()) / 2 * 2;
     if count < 4 {
-        return Err(io::Error::other("nearly all peers have the same home"));
+        return Err(io::Error::other("nearly all peers have the same home shard: run the scenario again"));
     }
     let same: Vec<Pair<'_>> = [&here[..count], &there[..count]]
         .iter()
@@ -38,7 +38,7 @@ pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures
     let letters = [letters_a_message(&same, middle - before), letters_a_message(&cross, after - middle)];
     if letters[0] > 0.1 || letters[1] < 0.5 {
         return Err(io::Error::other(format!(
-            "{letters:.2?} letters per message: the pairs are on other shards than expected"
+            "{letters:.2?} letters per message: the pairs are not on the expected shards"
         )));
     }
     Ok(Figures::from([

@@ -20,7 +20,7 @@ fn announcement(server: &Server, peer: usize) -> Vec<u8> {
     if server.kind.is_hub() { message::announce(&message::network(ROOM)) } else { message::discovered(peer, ROOM) }
 }
 
-/// The delays of discoveries.
+/// The discoveries that peers have received, and the delay of each discovery.
 struct Hearing {
     ledger: Ledger,
     /// Time at which each peer announced, or should have announced.
@@ -73,8 +73,8 @@ impl Hearing {
     }
 }
 
-/// All peers connect and then announce, `per_sec` of them per second or all at once. Ends a moment after every peer has
-/// discovered every other. In that moment, no peer may receive further discoveries.
+/// All peers connect and then announce, `per_sec` of them per second or all at once. After every peer has discovered
+/// every other one, the function waits for a short time. A discovery that arrives in this time is an error.
 pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::Result<Figures> {
     const QUIET: Duration = Duration::from_secs(20);
     const AFTERWARDS: Duration = Duration::from_millis(300);
@@ -109,7 +109,7 @@ pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::R
 }
 
 /// Measures the cost per recipient when one of many connected peers leaves and returns, repeatedly. The returning peer
-/// also discovers all others, in few large writes. With a yardstick, each message is only written to every peer.
+/// also discovers all others, in few large writes. The yardstick only writes each message to every peer.
 pub(crate) fn fan_out(server: &Server, peers: usize, rounds: usize) -> io::Result<Figures> {
     let mut swarm = Swarm::new()?;
     swarm.connect((0..peers).map(|peer| server.seat(peer, ROOM)), |_, _| {})?;

@@ -1,4 +1,4 @@
-//! Joins into one network, one after another: events and cost per join, by size of the network.
+//! Measures joins into one network, one after another: the number of events and the CPU time per join.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::swarm::Swarm;
 /// Maximum number of joins that are awaited together. A tenth of all joins must be a multiple of this number.
 const CHUNK: usize = 50;
 
-/// If no message arrives for this time, all messages have arrived, because no delay of a hub is as long.
+/// If no message arrives for this time, all messages have arrived, because a hub never delays a message for so long.
 const QUIET: Duration = Duration::from_millis(60);
 
 /// `peers` peers join, then one in twenty leaves.
@@ -22,7 +22,7 @@ pub(crate) fn run(server: &Server, peers: usize) -> io::Result<Figures> {
     let mut events = 0;
     let mut cpu = server.cpu()?;
     let (mut late_events, mut late_us, mut late_joins) = (0, 0.0, 0);
-    // The last tenth of the joins shows the cost of a join into the whole network.
+    // The last tenth of the joins shows the cost of a join into a nearly full network.
     let late = peers - peers / 10;
     let chunk = CHUNK.min(peers / 10).max(1);
     for first in (0..peers).step_by(chunk) {

@@ -21,10 +21,10 @@ use crate::relay::{self, Pair, Plan};
 use crate::server::{Kind, Server, Setup};
 use crate::swarm::{Seat, Swarm};
 
-/// The places of the flood.
+/// The measured cases: without a flood, and with a flood at each of two places.
 pub(crate) const PLACES: [&str; 3] = ["no flood", "flood here", "flood at another hub"];
 
-/// Messages per second of the pair that sends little.
+/// Number of messages per second that the measured pair sends.
 const RATE: f64 = 200.0;
 
 /// Number of connections of a flood with several peers.
@@ -67,7 +67,7 @@ pub(crate) enum Flood {
     Pings,
     /// Signals to an unknown peer, with receipts.
     Receipts,
-    /// Signals from all to one peer that reads.
+    /// Signals of all peers to one peer, which reads them.
     Victim,
 }
 
@@ -140,7 +140,7 @@ impl Flood {
         }
     }
 
-    /// Number of the flood's peers, and the number of them that send.
+    /// Number of the flood's peers, and how many of these peers send.
     fn peers(self) -> (usize, usize) {
         match self {
             Self::Announce => (500, 1),
@@ -159,7 +159,7 @@ impl Flood {
         }
     }
 
-    /// Floods the server until it receives a stop, and reports when it has begun.
+    /// Floods the server until `stop` is set. Sends a message on `begun` when the flood has begun.
     fn run(self, port: u16, begun: &SyncSender<()>, stop: &AtomicBool, sent: &AtomicU64) -> io::Result<()> {
         // The flood and the generator of the pair use the same core. The flood gets a lower priority, so that the
         // pair's generator runs first.
@@ -246,7 +246,7 @@ fn connect_again_and_again(
     while !stop.load(Ordering::Relaxed) {
         peer += 1;
         let request = message::request(if flood == Flood::IdFight { FIRST } else { peer }, 0);
-        // The hub refuses an address that connects too often.
+        // The hub refuses connections from an address that connects too often, so a failed attempt is not an error.
         let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
         let Ok(stream) = connected.and_then(|mut stream| stream.write_all(&request).map(|()| stream)) else { continue };
         sent.fetch_add(1, Ordering::Relaxed);

@@ -7,7 +7,8 @@ pub(crate) struct Ledger {
     seen: Vec<u64>,
     /// Number of recorded pairs.
     pub(crate) pairs: u64,
-    /// Number of wrong discoveries: repeated, of oneself, or of an unknown peer.
+    /// Number of wrong discoveries. A discovery is wrong if it is repeated, or if a peer discovers itself or an unknown
+    /// peer.
     pub(crate) wrong: u64,
 }
 

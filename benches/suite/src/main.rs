@@ -1,4 +1,5 @@
-//! Benchmarks of a hub, compared with the limit of the machine and with the usual design.
+//! Benchmarks that compare a hub with a relay without any logic (the yardstick) and with a server of the usual design
+//! (the baseline).
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
 mod baseline;
@@ -43,14 +44,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Serve with the usual design until killed
+    /// Run a signaling server of the usual design, for comparison, until it is killed
     Baseline {
         #[arg(long)]
         port: u16,
         #[arg(long, default_value_t = 2)]
         workers: usize,
     },
-    /// Run yardstick and hub in turn, with three sizes and 1 and 16 messages in flight, and print medians and ratios
+    /// Run the yardstick and the hub in turn, with each message length and number in flight, and print medians and
+    /// ratios
     Ratio {
         #[arg(long, default_value_t = 3)]
         runs: usize,
@@ -90,14 +92,14 @@ enum What {
         /// Write all results to this file, as JSON
         #[arg(long)]
         json: Option<PathBuf>,
-        /// Write the table between the marks of this page
+        /// Write the table into this Markdown file, between the two marks in it
         #[arg(long)]
         md: Option<PathBuf>,
         /// Program of the hub [default: the one in the folder of this program]
         #[arg(long)]
         hub: Option<PathBuf>,
     },
-    /// Forward bytes unchanged until killed
+    /// Run the yardstick, which forwards bytes unchanged, until it is killed
     Yardstick {
         #[arg(long)]
         port: u16,

@@ -4,7 +4,7 @@ use memchr::memmem;
 
 use crate::frames;
 
-/// The id of peer `number`: spread over the whole space like a random id, with the number at the end.
+/// The id of peer `number`: 32 hexadecimal digits that look random, followed by the number.
 pub(crate) fn id(number: usize) -> String {
     let high = mix(number as u64);
     format!("{high:016x}{:016x}{:08x}", mix(high), number as u32)

@@ -66,7 +66,7 @@ pub(crate) fn closed(pairs: &[Pair<'_>], plan: Plan, spin: bool) -> io::Result<F
 /// The first peer of each pair sends to the second at a fixed rate, and does not wait for the server. Latency counts
 /// from the time at which a message was due, even if the generator is late.
 pub(crate) fn open(pairs: &[Pair<'_>], plan: Plan, rate: f64, spin: bool) -> io::Result<Figures> {
-    /// Number of messages sent before the generator reads again.
+    /// Number of messages that the generator sends before it reads again.
     const BURST: u64 = 32;
     let mut talk = Talk::assemble(pairs, plan, (!spin).then_some(Duration::from_micros(100)))?;
     let figures = talk.measure(plan.window, |talk, time| {

@@ -97,7 +97,7 @@ pub(crate) fn machine_line(machine: &Value) -> String {
 const BEGIN: &str = "<!-- bench:begin -->\n";
 const END: &str = "<!-- bench:end -->";
 
-/// Replaces the text between the marks of a page.
+/// Replaces the text between the two marks of a Markdown file.
 pub(crate) fn put_between_marks(page: &Path, text: &str) -> io::Result<()> {
     let old = std::fs::read_to_string(page)?;
     let new = between_marks(&old, text).ok_or_else(|| io::Error::other(format!("{}: no marks", page.display())))?;

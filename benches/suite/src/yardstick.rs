@@ -1,8 +1,9 @@
 //! The limit of the machine: a relay without any logic.
 //!
-//! The relay is one thread with bare epoll. It answers handshakes with a constant text. Then it writes the bytes of one
-//! connection unchanged to all other connections of the group, with one read per readiness, and one write per target
-//! and batch. It does not parse, unmask or check anything. No hub that uses the same system calls can be cheaper.
+//! The relay is one thread with bare epoll. It answers handshakes with a constant text. Then it writes the bytes of
+//! each connection unchanged to all other connections of the same group. It makes one read per ready socket, and one
+//! write per target and batch. It does not parse, unmask or check frames. No hub that uses the same system calls can be
+//! cheaper.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};

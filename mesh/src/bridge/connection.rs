@@ -1,7 +1,7 @@
 //! One connection to Redis, used for both directions.
 //!
-//! The bridge reconnects when the connection ends. The library has a connection manager, which the bridge does not use:
-//! the manager gives up after some attempts, and does not report a restored subscription.
+//! The bridge reconnects when the connection ends. The bridge does not use the connection manager of the `redis`
+//! library. That manager gives up after some attempts, and does not report a restored subscription.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(super) enum Connection {
     Cluster(ClusterConnection),
 }
 
-/// Why the server cannot be a bridge; `None` if it can.
+/// Why the bridge cannot use this server; `None` if it can.
 ///
 /// A message published at the master reaches its replicas. A message published at a replica reaches no other server. So
 /// a hub at a replica could receive messages but not send any.
@@ -47,7 +47,7 @@ fn unfit(hello: &Value) -> Option<&'static str> {
 }
 
 impl Connection {
-    /// Connects. Unrequested messages of Redis go to `mouth`.
+    /// Connects. Messages that Redis sends without a request go to `mouth`.
     pub(super) async fn open(server: &Server, mouth: Mouth) -> RedisResult<Self> {
         let push = move |info| mouth.take(info);
         if server.cluster {
@@ -56,8 +56,8 @@ impl Connection {
                 .push_sender(push)
                 .connection_timeout(BRIDGE_CONNECT_TIMEOUT)
                 .response_timeout(BRIDGE_NODE_TIMEOUT)
-                // Retries help if a slot has moved or a node was lost. All retries together must take less time than a
-                // probe.
+                // Retries help if a slot has moved or a node was lost. All retries together must take less time than
+                // the interval of probes, which is 2 s.
                 .retries(3)
                 .min_retry_wait(50)
                 .max_retry_wait(500);
@@ -85,8 +85,8 @@ impl Connection {
         matches!(self, Self::Cluster(_))
     }
 
-    /// Asks the server for its role, and returns the reason if it cannot be a bridge. A cluster is not asked, because
-    /// its nodes are selected by their slots.
+    /// Asks the server for its role, and returns the reason if the bridge cannot use it. Nodes of a cluster are not
+    /// asked, because they are selected by their slots.
     pub(super) async fn unfit(&mut self) -> RedisResult<Option<&'static str>> {
         match self {
             Self::Server(connection) => Ok(unfit(&redis::cmd("HELLO").query_async(connection).await?)),
@@ -102,8 +102,8 @@ impl Connection {
         }
     }
 
-    /// Publishes frames in one pipeline. In a cluster, all of them are for one channel. Returns the error of each
-    /// refused frame.
+    /// Publishes frames in one pipeline. In a cluster, all frames of one call must be for the same channel. Returns the
+    /// error of each refused frame.
     pub(super) async fn publish(self, frames: Vec<(Arc<str>, Vec<u8>)>) -> RedisResult<Vec<redis::RedisError>> {
         let mut pipeline = redis::Pipeline::with_capacity(frames.len());
         pipeline.ignore_errors();

@@ -1,8 +1,8 @@
 //! A published frame consists of: `magic and version, sender, HMAC-SHA256, payload`.
 //!
-//! Everyone who may publish to Redis could act as any hub. Therefore the HMAC authenticates the payload together with
-//! its sender and its channel. A frame is invalid on any other channel. The payload is a stamp followed by envelopes.
-//! The stamp identifies frames that are published again (see [`fresh`](super::fresh)).
+//! Without the HMAC, everyone who may publish to Redis could act as any hub. The HMAC authenticates the payload
+//! together with its sender and its channel. A frame is invalid on any other channel. The payload is a stamp followed
+//! by envelopes. The stamp identifies frames that are published again (see [`fresh`](super::fresh)).
 
 use hmac::{Hmac, Mac};
 use proto::{HubId, PeerId};
@@ -110,8 +110,8 @@ mod tests {
         let (old, new) = (Some("old"), Some("new"));
         let seals =
             [(old, None), (old, new), (new, old), (new, None)].map(|(token, also)| Seal::new(hub(1), token, also));
-        // Hubs at successive steps of a replacement accept each other's frames. Hubs at the first and the last step do
-        // not.
+        // An operator replaces the token in steps. Hubs at successive steps accept each other's frames. Hubs at the
+        // first and the last step do not accept each other's frames.
         for pair in seals.windows(2) {
             for (one, other) in [(&pair[0], &pair[1]), (&pair[1], &pair[0])] {
                 assert_eq!(other.open("c", &frame(one, "c", b"x")), Ok(hub(1)));

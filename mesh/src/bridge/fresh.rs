@@ -46,7 +46,7 @@ pub(super) struct Judgment {
     pub(super) twins: bool,
     /// Whether to echo the sender's challenge.
     pub(super) answer: bool,
-    /// The question for the sender, if it must be asked.
+    /// The question that this hub must ask the sender, if there is one.
     pub(super) ask: Option<Question>,
 }
 
@@ -175,8 +175,8 @@ impl Fresh {
         judgment
     }
 
-    /// Processes an answer that arrived over a link. Hubs prefer links for answers. Returns whether the hub's frames
-    /// are accepted from now on.
+    /// Processes an answer that arrived over a link. Hubs send answers over a link if they have one. Returns whether
+    /// the hub's frames are accepted from now on.
     pub(super) fn answered(&mut self, hub: HubId, question: &Question) -> bool {
         let round = self.round;
         // Hubs that send stamps also answer these questions. Their answers do not count, because a frame without a
@@ -273,7 +273,8 @@ impl Known {
         }
         judgment.taken = self.is_plain_fresh(round);
         // The hub is asked once per challenge. While its frames are rejected, each of them causes a question, up to a
-        // bound. A single question could be lost, because the hub cannot answer before it has discovered this hub.
+        // bound. One question per challenge would not be enough, because the other hub cannot answer before it has
+        // discovered this hub.
         let is_due = self.asked != Some(round) && self.plain != Some(round);
         let is_urgent = !judgment.taken && self.spare_answers > 0;
         if (is_due || is_urgent)

@@ -60,7 +60,7 @@ impl PublishQueue {
         true
     }
 
-    /// Sends the next envelope for all hubs after the queued frames for single hubs.
+    /// Makes sure that the next envelope for all hubs is sent after the queued frames for single hubs.
     ///
     /// Ends the open frame for all hubs, if there is one. Channels send one frame each in turn, so the next frame for
     /// all follows the first queued frame of each hub. In a cluster, channels are at different nodes, so frames of
@@ -122,7 +122,7 @@ impl PublishQueue {
     }
 
     fn depart(&mut self, bytes: usize) {
-        // Without frames for single hubs, the next envelope need not wait.
+        // If no frames for single hubs are queued, the next envelope for all hubs need not wait.
         self.unfenced &= self.lanes.iter().any(|(to, lane)| to.is_some() && !lane.frames.is_empty());
         self.waiting_bytes -= bytes;
         self.under_way_bytes += bytes;
@@ -192,7 +192,7 @@ mod tests {
         let mut queue = queue(&[(None, 10), (hub(1), 5)]);
         let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
         queue.fence();
-        // Nothing was appended for a single hub since, so both envelopes share one frame.
+        // Nothing was appended for a single hub since the fence, so both envelopes share one frame.
         for len in [3, 4] {
             assert!(queue.push(None, &seal, |out| out.resize(out.len() + len, 7)));
             queue.fence();

@@ -58,7 +58,7 @@ impl Server {
         let tls = nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. }));
         let roots = extra_roots.filter(|_| tls).map(trust);
         let database = nodes.first().map_or(0, |node| node.redis_settings().db());
-        // SELECT would need one more right, and would change nothing.
+        // The bridge sends no SELECT, which would need one more right and would change nothing.
         let nodes = nodes.into_iter().map(without_database).collect();
         Ok(Self { nodes, cluster, roots, address: Redacted(url).to_string(), database })
     }

@@ -87,8 +87,8 @@ async fn connect(state: &BridgeState, server: &Server) -> Result<(Connection, In
     Ok((connection, inbox, fresh))
 }
 
-/// Fails if the server cannot be a bridge, for example because it is a replica. A server that does not report its role
-/// is accepted.
+/// Fails if the bridge cannot use the server, for example because it is a replica. A server that does not report its
+/// role is accepted.
 async fn check_role(connection: &mut Connection) -> Result<(), End> {
     match connection.unfit().await {
         Ok(Some(reason)) => Err(End::Failed(reason.to_owned())),
@@ -287,7 +287,7 @@ impl RedisSession {
         let one_way: Vec<HubId> = fresh.one_way().take(MAX_ONE_WAY).collect();
         let mut view = self.state.view.borrow_mut();
         for hub in one_way.iter().filter(|hub| !view.one_way.contains(hub)) {
-            let detail = "that hub does not receive this hub over Redis, or somebody publishes its recorded frames \
+            let detail = "that hub does not receive the frames of this hub over Redis, or somebody publishes its recorded frames \
                           again: check REDIS_URL and the Redis rights of that hub";
             warn!(%hub, address = %view.address, detail, "bridge_one_way");
         }
@@ -310,7 +310,7 @@ impl RedisSession {
         }
     }
 
-    /// Asks whether the server is still a master: it may be demoted while its connections stay.
+    /// Asks whether the server is still a master. A failover can demote the server without closing its connections.
     fn ask_role(&mut self) {
         if self.role.is_empty() {
             let mut connection = self.connection.clone();

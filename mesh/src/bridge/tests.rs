@@ -113,7 +113,7 @@ async fn have_met(hubs: &[&Hub]) {
     until(|| hubs.iter().all(|hub| hubs.iter().all(|other| hub.id == other.id || hub.has_met(other.id)))).await;
 }
 
-/// Checks that two hubs receive each other over both kinds of channels.
+/// Checks that two hubs receive each other's frames over both kinds of channels.
 async fn hear_each_other(a: &mut Hub, b: &mut Hub) {
     have_met(&[a, b]).await;
     for (to, words) in [(None, "to all"), (Some(b.id), "to b")] {
@@ -264,7 +264,8 @@ fn many_frames_arrive_in_order() {
             for n in 0..FRAMES {
                 a.bridge.push(if n % 2 == 0 { Some(to) } else { None }, |out| out.extend_from_slice(&n.to_le_bytes()));
                 a.bridge.flush();
-                // The bridge gets a turn, and fewer pipelines are in progress than allowed, so each flush is one frame.
+                // The test waits until the bridge has published most of the queue, so that each flush makes a separate
+                // frame.
                 tokio::task::yield_now().await;
                 until(|| a.bridge.queued_bytes() < 4 * 60).await;
             }

@@ -93,7 +93,8 @@ impl Core {
                 let lived = link.ready_at.map(|at| now.at.saturating_sub(at));
                 self.targets.ended(target, end, &link.why, lived, now, chance())
             }
-            // Refused hubs dial repeatedly and log each refusal themselves.
+            // A refused hub dials again and again, and logs each refusal itself. So this hub logs each reason only once
+            // per hub.
             None => end.wants_attention() && self.is_news(link.hub, end),
         };
         if let Some(hub) = link.hub.filter(|_| link.ready_at.is_some())

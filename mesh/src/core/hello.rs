@@ -65,8 +65,8 @@ impl Core {
                 if dialed {
                     self.close(id, end, now);
                 } else {
-                    // The acceptor answers first. So the dialer, too, notices that it has dialed itself, or another hub
-                    // with its id.
+                    // The acceptor sends its hello before the link ends. From this hello, the dialer notices that it
+                    // has dialed itself or another hub with its id.
                     self.say_hello(id, now);
                     self.answered(id, hello);
                 }

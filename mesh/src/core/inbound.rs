@@ -122,7 +122,8 @@ impl Core {
                 if let Ok(sent) = payload.try_into().map(u64::from_be_bytes) {
                     link.rtt = now.at.checked_sub(Duration::from_micros(sent));
                     if legacy {
-                        // Work that waited for this input can continue.
+                        // The pong shows that the first announcements of the Go hub have been read. The relay's work
+                        // that waited for them can continue.
                         link.wake();
                     }
                 }

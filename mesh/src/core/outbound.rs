@@ -32,7 +32,8 @@ impl Core {
         };
         if let Some(bridge) = &mut self.bridge {
             if is_leave(envelope) {
-                // A signal that arrives after its sender's leave would be refused.
+                // The leave must be sent after the queued signals. A signal that arrives after its sender's leave would
+                // be refused.
                 bridge.fence();
             }
             bridge.push(to, |out| envelope.encode(out));

@@ -1,4 +1,4 @@
-//! Letters for shards, and the pause of reading while they wait.
+//! Queues letters for shards. While too many letters wait, links are not read.
 
 use std::task::{Context, Waker};
 

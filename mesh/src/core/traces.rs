@@ -13,7 +13,7 @@ use crate::dial::Plan;
 use crate::link::Link;
 use crate::stats::LinkEnd;
 
-/// The part of the mesh in the traces of a process. Shards have the numbers from 0.
+/// The number of the mesh among the parts of a process that make trace ids. Shards are numbered from 0.
 const PART: u64 = u64::MAX;
 
 /// Steps of a link's trace. Each step has one span: the opening of the link, and its end.

@@ -295,7 +295,7 @@ impl Targets {
         leaving || is(&self.known.linked)
     }
 
-    /// Records that a dial failed. Returns true if the log should have a warning.
+    /// Records that a dial failed. Returns whether the caller should log a warning.
     pub(crate) fn failed(&mut self, id: &TargetId, error: &str, now: Now, chance: u32) -> bool {
         let Some(target) = self.targets.get_mut(id) else { return false };
         target.last_error = Some(error.to_owned());
@@ -332,8 +332,8 @@ impl Targets {
         }
     }
 
-    /// Records that the link of a target has ended, after it was in use for `lived`. Returns true if the log should
-    /// have a warning.
+    /// Records that the link of a target has ended, after it was in use for `lived`. Returns whether the caller should
+    /// log a warning.
     pub(crate) fn ended(
         &mut self,
         id: &TargetId,

@@ -1,4 +1,4 @@
-//! Tests of the end of links, and of the events after it.
+//! Tests how links end, and what hubs do afterwards.
 
 use mesh::LinkEnd;
 use proto::ws::Opcode;

@@ -10,7 +10,7 @@ use proto::{Announcement, Claim, Envelope, HubId, PeerId, PeerIncarnation, ToMes
 use crate::hub::{DEADLINE, Hub, config, door, hub, id, url};
 use crate::wire::Wire;
 
-/// The letters with which a shard announces to the mesh that a peer of hub `n` has announced data of this size.
+/// The letters that a shard posts to the mesh when a peer of hub `n` announces data of this size.
 fn join(n: u8, peer: u32, data_bytes: usize) -> Vec<ToMesh> {
     let mut bytes = [0; 20];
     bytes[..4].copy_from_slice(&peer.to_be_bytes());
@@ -30,7 +30,7 @@ fn announcement(peer: PeerId, claim: Claim, data_bytes: usize) -> Announcement {
     body.extend_from_slice(&[1, 1, 0, b'n']);
     body.extend_from_slice(&(data.len() as u32).to_le_bytes());
     body.extend_from_slice(data.as_bytes());
-    // The peer's stay: a number, and unbounded discovery.
+    // The number of the peer's stay, and one byte for unbounded discovery.
     body.extend_from_slice(&[0; 8 + 1]);
     let frame = [&(body.len() as u32).to_le_bytes()[..], &body].concat();
     let Ok(Some(Envelope::Change(change))) = Envelope::decode(&mut &frame[..]) else { panic!("no change") };
@@ -106,7 +106,7 @@ async fn a_hub_that_stops_reading_does_not_affect_others() {
     let _deaf = Wire::link(a.address, 9);
     let mut b = hub(2, &[a.url()]);
     a.until_linked_to(&[2, 9]).await;
-    // More data than the socket and the queue of the link can hold, posted as fast as the mesh accepts it.
+    // The shard posts more data than the socket and the queue of the link can hold.
     let (letters, data_bytes) = (3_000, 8 * 1024);
     assert!(letters as usize * data_bytes > 2 * LINK_QUEUE_HIGH);
     let (mail, mut heard) = (a.mail.clone(), 0);

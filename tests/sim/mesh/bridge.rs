@@ -1,4 +1,5 @@
-//! The bridge. A frame that one hub publishes reaches all other hubs on the bridge, unless the frame is lost.
+//! Simulates the Redis bridge. A frame that one hub publishes reaches all other hubs on the bridge, unless the frame is
+//! lost.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,14 +11,15 @@ use super::agenda::Event;
 use super::links::is_bulk;
 use super::world::World;
 
-/// The channel of a frame. Each channel keeps its own order.
+/// The channel of a frame. Frames of one channel keep their order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Channel {
     Everyone,
     One,
 }
 
-/// Identifies the frames of one publisher in one channel of a subscriber. They arrive in their order.
+/// Identifies the frames of one publisher in one channel of a subscriber. These frames arrive in the order in which
+/// they were published.
 ///
 /// A subscriber is one process of a hub. When the hub starts again, its new process does not receive frames that were
 /// published before its start.

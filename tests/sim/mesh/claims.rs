@@ -1,10 +1,11 @@
-//! The oracle of claims: a shard's knowledge of a peer at another shard or hub must follow from the letters about it.
+//! The oracle of claims: what a shard knows about a peer at another shard or hub must follow from the letters about
+//! this peer.
 //!
 //! A roster shows the greatest claim among those whose `Joined` has arrived and whose `Left` has not. After an
-//! `Elsewhere`, a home shard knows its claim until the matching `Nowhere` arrives.
+//! `Elsewhere`, a home shard knows the claim in that letter until the matching `Nowhere` arrives.
 //!
-//! This oracle is needed although other oracles check the messages to clients: if a shard forgets a claim, clients
-//! notice it much later, or not at all if another letter repairs the state.
+//! Other oracles check the messages to clients. They would find a forgotten claim much later than this oracle. They
+//! would not find it at all if another letter repaired the state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,7 +95,8 @@ impl World {
         let life = self.hubs[hub].life;
         let here = |client: &&super::clients::Client| (client.hub, client.life) == (hub, life);
         match known {
-            // The home shard also knows the claims of its own sessions.
+            // The home shard of the peer also knows the claims of its own sessions, so the letters alone do not
+            // determine its roster.
             Known::Member { peer, .. } if self.hubs[hub].home(peer) == shard => {}
             Known::Member { peer, network, claim, .. } => {
                 let found = router.claim_in(network, peer);

@@ -140,8 +140,8 @@ impl World {
         }
     }
 
-    /// Connects a client. If its id has a secret, half of the clients send one. Most of these send the latest secret,
-    /// which another client with the same id may have received.
+    /// Connects a client. If a client with the same id has received a secret before, half of the new clients send such
+    /// a secret. Most of them send the latest one.
     pub(crate) fn open(&mut self, hub: usize, peer: usize) {
         let secrets = self.those(|client| client.peer == self.plan.peers[peer] && client.lineage.is_some());
         let shown = match self.rng.below(6) {

@@ -1,5 +1,5 @@
-//! Checks of a quiet mesh, after the rest: how many envelopes a single change and a single signal cause, and how hubs
-//! react to a single fault.
+//! Checks at the end of a run, when the mesh is at rest: how many envelopes a single change and a single signal cause,
+//! and how hubs react to a single fault.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Links. A link has a pipe for each direction. A link can open, transfer frames, stall and be cut.
+//! Simulates links between hubs. A link has a pipe for each direction. A link can open, transfer frames, stall and be
+//! cut.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -185,7 +185,7 @@ impl World {
         if known > most {
             return Err(format!("knows {known} peers, which is more than {most}"));
         }
-        // Members that are at their maximum of acquaintances may have declined.
+        // Members that are at their maximum of acquaintances may have declined meetings.
         if view.told.len() < wanted && !self.plan.is_crowded() {
             Err(format!("knows fewer peers than {wanted}"))
         } else {

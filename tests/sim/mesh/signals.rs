@@ -101,8 +101,8 @@ impl World {
         if self.signals.last.insert((from, client), number).is_some_and(|last| last > number) {
             return Err("receives signals out of order");
         }
-        // If sender and target are members, the target must have discovered the sender in the stay in which it sent the
-        // signal, and not have received its leave.
+        // If sender and target are members, the target must have discovered the sender in the stay in which the sender
+        // sent the signal. The target must not have received the sender's leave.
         if let (Some(view), Some(stay)) = (self.clients[client].views.get(&net), member)
             && self.clients[from].peer != self.clients[client].peer
         {

@@ -27,7 +27,8 @@ pub(crate) struct World {
     pub(crate) now: Duration,
     pub(crate) agenda: Agenda,
     pub(crate) hubs: Vec<Hub>,
-    /// All links of the run. The id of a link's end is twice its index here, plus its side.
+    /// All links of the run. The id of a link's end is twice the index of the link in this list, plus the number of the
+    /// side.
     pub(crate) links: Vec<Link>,
     /// Time until which two hubs cannot be linked.
     pub(crate) blocked: BTreeMap<(usize, usize), Duration>,

@@ -174,7 +174,7 @@ fn a_stopped_process_accepts_the_frames_that_arrived_meanwhile() {
         b.rounds(1);
         assert!(say(&mut a, &mut b).taken && say(&mut b, &mut a).taken);
     }
-    // Frames of a, which continues while b is stopped.
+    // Hub `a` publishes these frames while hub `b` is stopped.
     let waiting: Vec<_> = (0..50)
         .map(|_| {
             a.rounds(1);

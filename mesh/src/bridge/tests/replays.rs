@@ -1,4 +1,4 @@
-//! Frames that are published again, and hubs of version 2.0.0.
+//! Tests with recorded frames that are published again, and with hubs of version 2.0.0.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The kinds of Redis servers: rights, replicas, clusters, sentinels, TLS.
+//! Tests with several kinds of Redis servers: user rights, replicas, clusters, sentinels, TLS.
 
 use super::*;
 

@@ -282,7 +282,7 @@ fn an_advertised_address_belongs_to_the_latest_hub_that_advertises_it() {
     let x = only(&targets);
     targets.met(&x, id(8));
     targets.ready(&x);
-    // The hub there has a new id, while the old one still drains.
+    // The hub at this address has a new id, while the hub with the old id still drains.
     let hubs = [(id(8), true, "ws://x"), (id(9), false, "ws://x")];
     targets.advertised(id(1), hubs.into_iter(), at(0));
     targets.learn(Known { linked: BTreeSet::new(), draining: [id(8)].into() });
