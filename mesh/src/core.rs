@@ -402,8 +402,7 @@ fn log(event: MeshEvent) {
         }
         MeshEvent::IdGivenUp(before, hub) => {
             let detail = "another live hub has this HUB_ID and started earlier, so this hub has taken a random id \
-                until \
-                          it is restarted: leave HUB_ID unset, or give each hub its own";
+                          until it is restarted: leave HUB_ID unset, or give each hub its own";
             warn!(%before, %hub, detail, "hub_id_changed");
         }
         MeshEvent::TwoHubs(hub) => {
@@ -411,7 +410,8 @@ fn log(event: MeshEvent) {
             warn!(%hub, detail, "hub_id_twice");
         }
         MeshEvent::LaterLife => {
-            let detail = "other hubs have seen a start time of this hub that is later than the time of its clock: set the clock of this machine";
+            let detail = "other hubs have seen a start time of this hub that is later than the time of its \
+                          clock: set the clock of this machine";
             info!(detail, "hub_life_later");
         }
         MeshEvent::LinkSilent(hub) => {

@@ -379,7 +379,7 @@ impl Stage {
             Some(secret) => Some(secret?),
             None => None,
         };
-        // A hub treats a client with an invalid secret like a client without one.
+        // A hub treats a client with an invalid secret like a client without a secret.
         let resume = secret.and_then(|secret| self.config.resume_keys.check(&peer, secret).ok());
         let conn = Conn {
             peer,
@@ -603,7 +603,7 @@ impl Stage {
                 Output::Authorize { session, .. } => self.tokens.push((ShardId(shard as u16), session)),
                 Output::ToShard { to, letter } => self.letters.push_back((to, letter)),
                 Output::Acted(acted) => self.answers.push_back(acted),
-                Output::Unfinished => panic!("no transcript is long enough for this"),
+                Output::Unfinished => panic!("no transcript causes work for more than one turn"),
                 Output::ToMesh(_) | Output::Event(_) => {}
                 Output::Bug(note) => panic!("{note:?}"),
             }

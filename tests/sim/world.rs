@@ -37,7 +37,7 @@ pub(crate) struct World {
     pub(crate) versions: u64,
 }
 
-/// Maximum number of rounds in which a run must come to rest.
+/// Maximum number of rounds of deliveries after which a run must be at rest.
 const MOST_ROUNDS: usize = 10_000;
 
 impl World {
@@ -67,7 +67,7 @@ impl World {
         }
     }
 
-    /// Runs the simulation. If the oracle finds a fault, it has a complaint afterwards.
+    /// Runs the simulation. If an invariant is violated, the oracle has a complaint afterwards.
     pub(crate) fn run(&mut self) {
         self.oracle.now = self.now;
         for _ in 0..self.plan.peers.len() * 3 / 4 {

@@ -97,7 +97,8 @@ pub struct CertificateFacts {
     pub id: Option<CertificateId>,
 }
 
-/// The id of a certificate at its authority (RFC 9773). The authority uses it to say when to renew the certificate.
+/// The id of a certificate at its authority (RFC 9773). With this id, a hub asks the authority when to renew the
+/// certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CertificateId {
     /// The identifier of the authority's key.
@@ -107,11 +108,12 @@ pub struct CertificateId {
 }
 
 impl CertificateFacts {
-    /// Reads a certificate. `file` is not read: it only names the certificate.
+    /// Reads a certificate in DER format. The function does not open `file`, and only stores this path in the result.
     ///
     /// # Errors
     ///
-    /// If the certificate is invalid. The error is a sentence without its subject, which is the file.
+    /// Fails if the certificate is invalid. The error is a sentence without its subject. The caller puts the name of
+    /// the file before it.
     pub fn read(file: &Path, certificate: &CertificateDer<'_>) -> Result<Self, String> {
         facts(file, certificate)
     }
@@ -132,7 +134,7 @@ pub struct Certificates {
     /// name matches no certificate.
     keys: Vec<Arc<CertifiedKey>>,
     facts: Vec<CertificateFacts>,
-    /// Index of the certificate for each name. A wildcard has the key `*.example.com`.
+    /// Index of the certificate for each name. A wildcard certificate has a key such as `*.example.com`.
     by_name: HashMap<String, usize>,
 }
 
@@ -141,7 +143,7 @@ impl Certificates {
     ///
     /// # Errors
     ///
-    /// The first invalid file, and the reason.
+    /// Returns the first invalid file, and the reason.
     pub fn load(pairs: &[PairFiles]) -> Result<Self, LoadError> {
         let provider = aws_lc_rs::default_provider();
         let mut loaded = Self { keys: Vec::new(), facts: Vec::new(), by_name: HashMap::new() };
@@ -222,7 +224,7 @@ fn load_pair(files: &PairFiles, provider: &CryptoProvider) -> Result<(CertifiedK
     let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| {
         let certificate = files.certificate.display();
         let problem = if error == Error::InconsistentKeys(InconsistentKeys::KeyMismatch) {
-            format!("does not match the certificate in {certificate}: it is the key of another certificate")
+            format!("does not match the certificate in {certificate}: use the key of that certificate")
         } else {
             format!("has a key that cannot be used: {error}")
         };
@@ -285,7 +287,7 @@ impl Acceptor {
     ///
     /// # Errors
     ///
-    /// If the system provides no random bytes.
+    /// Fails if the system provides no random bytes.
     pub fn new(certificates: Arc<Certificates>, ticket_secret: Option<&[u8]>) -> io::Result<Self> {
         let challenges = watch::Sender::new(HashMap::new());
         let current = Arc::new(Current { certificates: watch::Sender::new(certificates), challenges, stand_in: None });
@@ -302,7 +304,7 @@ impl Acceptor {
         // Tickets contain the sessions, so the hub stores nothing for clients that do not return.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = tickets;
-        // One ticket is enough: a client has one connection, and gets a new ticket with the next one.
+        // One ticket is enough: a client has one connection, and gets a new ticket with its next connection.
         config.send_tls13_tickets = 1;
         Ok(Self { config: Arc::new(config), current, links: None })
     }
@@ -311,7 +313,7 @@ impl Acceptor {
     ///
     /// # Errors
     ///
-    /// If rustls refuses the configuration.
+    /// Fails if rustls refuses the configuration.
     pub fn connection(&self) -> io::Result<Connection> {
         Connection::new(Arc::clone(&self.config)).map_err(io::Error::other)
     }
@@ -320,7 +322,7 @@ impl Acceptor {
     ///
     /// # Errors
     ///
-    /// If rustls refuses the configuration.
+    /// Fails if rustls refuses the configuration.
     pub fn with_authorities(self, authorities: &ClientAuthorities) -> io::Result<Self> {
         let config = link_config(authorities, &self.current)?;
         Ok(Self { links: Some(Arc::new(watch::Sender::new(config))), ..self })
@@ -330,7 +332,7 @@ impl Acceptor {
     ///
     /// # Errors
     ///
-    /// If rustls refuses the configuration.
+    /// Fails if rustls refuses the configuration.
     pub fn replace_authorities(&self, authorities: &ClientAuthorities) -> io::Result<()> {
         if let Some(links) = &self.links {
             links.send_replace(link_config(authorities, &self.current)?);
@@ -340,11 +342,11 @@ impl Acceptor {
 
     /// A new connection at the port for links. The connection asks the client for a certificate if there are
     /// authorities. A client without a certificate is accepted ([`Connection::is_certified`] is then false), and a
-    /// client with an invalid one is refused.
+    /// client with an invalid certificate is refused.
     ///
     /// # Errors
     ///
-    /// If rustls refuses the configuration.
+    /// Fails if rustls refuses the configuration.
     pub fn link_connection(&self) -> io::Result<Connection> {
         let config = self.links.as_ref().map_or_else(|| Arc::clone(&self.config), |links| Arc::clone(&links.borrow()));
         Connection::new(config).map_err(io::Error::other)
@@ -361,8 +363,8 @@ impl Acceptor {
     }
 
     /// Makes the acceptor also answer the challenges of certificate authorities (TLS-ALPN-01, RFC 8737). While there is
-    /// no certificate, clients get `stand_in`. Clients that verify certificates refuse `stand_in`. Probes do not verify
-    /// certificates.
+    /// no certificate, clients get `stand_in`. Clients that verify certificates refuse `stand_in`. Health probes accept
+    /// it, because they do not verify certificates.
     pub fn with_challenges(self, stand_in: Arc<OwnKey>) -> Self {
         let mut config = ServerConfig::clone(&self.config);
         // HTTP comes first, so only clients that offer nothing else get the challenge's protocol.
@@ -376,7 +378,8 @@ impl Acceptor {
         Self { config: Arc::new(config), current, links: None }
     }
 
-    /// Presents the certificate `answer` to the authority that verifies `name`, until [`Self::end_challenge`].
+    /// Presents the certificate `answer` to the authority that verifies `name`, until [`Self::end_challenge`] is
+    /// called.
     pub fn begin_challenge(&self, name: &str, answer: Arc<OwnKey>) {
         self.current.challenges.send_modify(|challenges| _ = challenges.insert(name.to_owned(), answer));
     }
@@ -403,8 +406,8 @@ fn link_config(authorities: &ClientAuthorities, current: &Arc<Current>) -> io::R
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::clone(current) as Arc<dyn ResolvesServerCert>);
     config.alpn_protocols = vec![HTTP.to_vec()];
-    // A resumed session would contain a certificate that nobody has verified since: it may have expired, or its
-    // authority may have been removed. So these connections issue no tickets and accept none.
+    // A resumed session would rely on a certificate that was verified earlier. Since then, the certificate may have
+    // expired, or its authority may have been removed. So these connections issue no tickets and accept none.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
@@ -419,11 +422,11 @@ impl OwnKey {
     ///
     /// # Errors
     ///
-    /// If the key is invalid.
+    /// Fails if the key is invalid.
     pub fn new(certificate: Vec<u8>, key: Vec<u8>) -> io::Result<Self> {
         let key = PrivateKeyDer::Pkcs8(key.into());
         let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).map_err(io::Error::other)?;
-        // `from_der` refuses the critical extension of a challenge.
+        // `CertifiedKey::from_der` would refuse the critical extension in the certificate of a challenge.
         Ok(Self(Arc::new(CertifiedKey::new(vec![certificate.into()], key))))
     }
 }

@@ -37,8 +37,8 @@ impl ClientCertificate {
     ///
     /// # Errors
     ///
-    /// The first invalid file, and the reason. CA certificates and certificates that are not for clients are invalid,
-    /// because every server refuses them.
+    /// Returns the first invalid file, and the reason. CA certificates and certificates that are not for clients are
+    /// invalid, because every server refuses them.
     pub fn load(pair: &PairFiles) -> Result<Certificates, LoadError> {
         let loaded = Certificates::load(std::slice::from_ref(pair))?;
         let invalid = |problem| LoadError { role: FileRole::Certificate, file: pair.certificate.clone(), problem };
@@ -95,9 +95,9 @@ impl ClientAuthorities {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, has no certificate, or has a certificate that is not valid here. A certificate that
-    /// is not a CA is invalid, because its key could then sign certificates that this hub accepts. A public CA is
-    /// invalid, because anyone can get a certificate of it.
+    /// Fails if the file cannot be read, has no certificate, or has a certificate that is not valid here. A certificate
+    /// that is not a CA is invalid, because its key could then sign certificates that this hub accepts. A public CA is
+    /// invalid, because anyone can get a certificate from it.
     pub fn load(file: &Path) -> Result<Self, LoadError> {
         let wrong = |problem| LoadError { role: FileRole::Certificate, file: file.to_owned(), problem };
         let text = read(file).map_err(wrong)?;

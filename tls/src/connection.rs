@@ -1,4 +1,4 @@
-//! The TLS state machine of one connection: decrypts what is read and encrypts what is written.
+//! The TLS state machine of one connection. It decrypts received bytes, and encrypts data to send.
 
 use std::cell::Cell;
 use std::fmt;
@@ -90,11 +90,11 @@ impl std::error::Error for Fault {}
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        // rustls adds errors in new versions, and only some matter here.
+        // rustls adds errors in new versions, and only some errors have an explanation here.
         #[allow(clippy::wildcard_enum_match_arm, reason = "non-exhaustive")]
         match error {
             Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls,
-            // A server verifies no other certificates.
+            // A server verifies only the certificates of clients.
             Error::InvalidCertificate(error) => Self::ClientCertificate(explain_certificate(&error, Presenter::Client)),
             Error::AlertReceived(alert) => Self::Refused(alert),
             Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Self::NothingInCommon(error.to_string()),
@@ -114,7 +114,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// If rustls refuses the configuration.
+    /// Fails if rustls refuses the configuration.
     pub(crate) fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
         Ok(Self {
             tls: UnbufferedServerConnection::new(config)?,
@@ -169,12 +169,13 @@ impl Connection {
         (self.outgoing, self.written) = (Vec::new(), 0);
     }
 
-    /// Reads once, up to `most` bytes, and appends the decrypted data to `plain`: less than `most` bytes plus one
-    /// record. TLS itself may have produced an answer, which is then pending ([`Self::flush`]).
+    /// Reads once, at most `most` bytes, and appends the decrypted data to `plain`. The appended data is shorter than
+    /// `most` bytes plus one record. TLS itself may have produced an answer, which is then pending ([`Self::flush`]).
     ///
     /// # Errors
     ///
-    /// Errors of `read`, and a [`Fault`] if the client violates the protocol. The alert for the client is then pending.
+    /// Returns errors of `read`, and a [`Fault`] if the client violates the protocol. The alert for the client is then
+    /// pending.
     pub fn receive(
         &mut self,
         most: usize,
@@ -295,8 +296,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if earlier ciphertext is still pending. Errors of `write`. A [`Fault`] if the connection has
-    /// failed, or has encrypted the maximum number of records with its keys (TLS 1.2).
+    /// Returns `WouldBlock` if earlier ciphertext is still pending, and errors of `write`. Returns a [`Fault`] if the
+    /// connection has failed, or has encrypted the maximum number of records with its keys (TLS 1.2).
     pub fn send(&mut self, plain: &[u8], mut write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
         while self.has_pending() {
             if self.flush(&mut write)? == 0 {
@@ -347,7 +348,7 @@ impl Connection {
         if self.has_failed {
             return Err(Fault::Violation("the connection has failed".to_owned()));
         }
-        // Includes the kept bytes, because rustls remembers positions of handshake pieces in them.
+        // The input includes the kept bytes, because rustls remembers the positions of handshake pieces in them.
         let mut incoming = std::mem::take(&mut self.incoming);
         let mut consumed = 0;
         let result = loop {
@@ -374,7 +375,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Errors of `write`, except `WouldBlock`.
+    /// Returns errors of `write`, except `WouldBlock`.
     pub fn flush(&mut self, write: impl FnOnce(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
         if !self.has_pending() {
             return Ok(0);
@@ -402,7 +403,7 @@ impl Connection {
         }
     }
 
-    /// Makes close_notify pending, once, if the handshake is complete.
+    /// Queues close_notify if the handshake is complete and close_notify is not queued yet.
     pub(crate) fn queue_close(&mut self) {
         if self.has_failed || self.is_handshaking() {
             return;

@@ -16,7 +16,7 @@ pub enum Presenter {
     Client,
 }
 
-/// An error of rustls. If people can remove the cause, the text is a sentence for them.
+/// An error of rustls. If an operator can remove its cause, the text says what to do.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Explained(Error);
 
@@ -39,7 +39,7 @@ impl Explained {
     pub fn among(error: &(dyn StdError + 'static)) -> Option<String> {
         let mut next = Some(error);
         while let Some(error) = next {
-            // Some libraries share their errors.
+            // Some libraries put their errors into an `Arc`.
             let shared = error.downcast_ref::<Arc<dyn StdError + Send + Sync>>();
             let error = shared.map_or(error, |shared| &**shared);
             let tls = error.downcast_ref::<Error>().or_else(|| Self::find(error.downcast_ref::<io::Error>()?));
@@ -101,9 +101,10 @@ fn explain_alert(alert: AlertDescription) -> Option<&'static str> {
         AlertDescription::BadCertificate
         | AlertDescription::CertificateRevoked
         | AlertDescription::CertificateUnknown
-        | AlertDescription::DecryptError => {
-            Some("the server refuses the client certificate (MESH_CERT): tls_refused in its log has the reason")
-        }
+        | AlertDescription::DecryptError => Some(
+            "the server refuses the client certificate (MESH_CERT): the event tls_refused in the server's log \
+             has the reason",
+        ),
         AlertDescription::CertificateRequired => Some("the server requires a client certificate: set MESH_CERT"),
         _ => None,
     }
@@ -120,7 +121,8 @@ pub fn explain_certificate(error: &CertificateError, presenter: Presenter) -> St
             "is not valid yet: set the clocks of both machines"
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "is for other names: use one of these names in the URL, or issue the certificate for this name"
+            "is for other names: use a name of the certificate in the URL, or issue the certificate for the \
+             name in the URL"
         }
         CertificateError::UnknownIssuer if is_server => {
             "is not signed by a known authority: let the server send all intermediate certificates, or add the \
@@ -136,7 +138,8 @@ pub fn explain_certificate(error: &CertificateError, presenter: Presenter) -> St
             "is not for clients: issue it with the extended key usage clientAuth"
         }
         CertificateError::BadSignature => {
-            "or its use has a wrong signature: use the key that belongs to the certificate, and the CA that signed it"
+            "or the handshake with it has a wrong signature: use the key that belongs to the certificate, and the CA \
+             that signed it"
         }
         CertificateError::BadEncoding => "is malformed: issue it again",
         CertificateError::Revoked => "has been revoked: issue a new one",
@@ -149,7 +152,7 @@ pub fn explain_certificate(error: &CertificateError, presenter: Presenter) -> St
     sentence.to_owned()
 }
 
-/// Like [`explain_certificate`], for errors that rustls does not name.
+/// Like [`explain_certificate`], for errors of webpki that have no own name in rustls.
 fn explain_webpki(error: &webpki::Error) -> String {
     #[allow(clippy::wildcard_enum_match_arm, reason = "non-exhaustive")]
     let sentence = match error {

@@ -1,6 +1,6 @@
 //! The server's side of TLS: connections without buffers while idle, certificates that can be replaced at any time, and
-//! tickets that every shard accepts. Also the client certificates by which hubs recognize each other, and sentences for
-//! errors of TLS.
+//! tickets that every shard accepts. The crate also has the client certificates by which hubs recognize each other, and
+//! the error texts of TLS.
 //!
 //! [`Connection`] is the TLS state of one connection without its socket: callers do the I/O. [`Stream`] is a connection
 //! with tokio's socket, for code that needs [`AsyncRead`](tokio::io::AsyncRead) and

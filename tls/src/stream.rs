@@ -59,7 +59,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Errors of the socket, and a [`Fault`](crate::Fault) after its alert has been sent to the client.
+    /// Returns errors of the socket, and a [`Fault`](crate::Fault) after its alert has been sent to the client.
     pub fn shake_hands(&mut self) -> io::Result<Handshake> {
         let Self { tcp, tls, plain, .. } = self;
         let received = tls.receive(TLS_STREAM_READ_BYTES, plain, |buffer| match tcp.try_read(buffer) {
@@ -79,7 +79,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Errors of the socket.
+    /// Returns errors of the socket.
     pub fn flush_pending(&mut self) -> io::Result<()> {
         let Self { tcp, tls, .. } = self;
         tls.flush(|bytes| tcp.try_write(bytes)).map(drop)

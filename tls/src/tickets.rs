@@ -78,7 +78,7 @@ impl ProducesTickets for SharedTickets {
         let (period, nonce) = head.split_first_chunk::<8>()?;
         let number = u64::from_be_bytes(*period);
         let now = self.period();
-        // Includes the next period, because the clock of the issuing hub may be ahead.
+        // Tickets of the next period are accepted, too, because the clock of the hub that issued them may be ahead.
         if !(now.saturating_sub(1)..=now + 1).contains(&number) {
             return None;
         }

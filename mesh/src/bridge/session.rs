@@ -287,8 +287,8 @@ impl RedisSession {
         let one_way: Vec<HubId> = fresh.one_way().take(MAX_ONE_WAY).collect();
         let mut view = self.state.view.borrow_mut();
         for hub in one_way.iter().filter(|hub| !view.one_way.contains(hub)) {
-            let detail = "that hub does not receive the frames of this hub over Redis, or somebody publishes its recorded frames \
-                          again: check REDIS_URL and the Redis rights of that hub";
+            let detail = "that hub does not receive the frames of this hub over Redis, or somebody publishes its \
+                          recorded frames again: check REDIS_URL and the Redis rights of that hub";
             warn!(%hub, address = %view.address, detail, "bridge_one_way");
         }
         for hub in view.one_way.iter().filter(|hub| !one_way.contains(hub)) {

@@ -374,7 +374,9 @@ impl World {
         let wants = if machine == routers.len() { relay.poll_timeout() } else { routers[machine].poll_timeout() };
         *idle_timeouts = if wants.is_some_and(|at| at <= now) { *idle_timeouts + 1 } else { 0 };
         if *idle_timeouts > MOST_IDLE_TIMEOUTS {
-            self.complain(format!("h{hub}: machine {machine} requests a timer call at {wants:?}, but the time is already {now:?}"));
+            self.complain(format!(
+                "h{hub}: machine {machine} requests a timer call at {wants:?}, but the time is already {now:?}"
+            ));
         }
     }
 }

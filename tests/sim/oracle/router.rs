@@ -81,7 +81,7 @@ impl Oracle {
             CloseReason::MessageTooLarge => self.due.too_large && peer.is_some(),
             CloseReason::Kicked => peer.is_some() && self.due.kick == peer,
             CloseReason::RateLimited => self.signals.is_flooder(sid) && peer.is_some(),
-            // Only the I/O can detect these reasons.
+            // The router must not close a session for these reasons, because only the I/O code can detect them.
             CloseReason::ClientClosed
             | CloseReason::PageClosed
             | CloseReason::ConnectionLost
@@ -132,7 +132,7 @@ impl Oracle {
     /// pass this epoch to `heard` when the message arrives.
     pub(crate) fn said(&mut self, sid: Sid, heard: &Heard) -> u64 {
         let Some(client) = self.sessions.get_mut(&sid) else {
-            // `connected` precedes the admission.
+            // A session receives `connected` before it is admitted.
             if !matches!(heard, Heard::Connected { .. }) {
                 self.complain(format!("{sid:?} has ended and receives {heard:?}"));
             }

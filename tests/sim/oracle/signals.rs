@@ -263,7 +263,7 @@ impl Signals {
     }
 
     /// Checks that senders that are still connected have received a receipt for each signal that has an id and whose
-    /// outcome is known. Floods are left out. Must be called only while nothing is in flight.
+    /// outcome is known. Signals of senders that flood are not checked. Must be called only while nothing is in flight.
     pub(super) fn nothing_moves(&self, here: impl Fn(Sid) -> bool) -> Vec<String> {
         let is_owed = |signal: &Signal| {
             let is_known = signal.outcome().is_some() && signal.stage != Stage::Handed(Fate::Queued);

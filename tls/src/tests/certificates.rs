@@ -35,8 +35,8 @@ fn the_server_name_selects_the_certificate() {
     ] {
         assert!(certificate_for(&acceptor, &pairs, name) == own(at), "{name}");
     }
-    // Without a server name, or with an unknown one, the server uses the first certificate. The client refuses it
-    // later, which the server cannot know.
+    // Without a server name, or with an unknown one, the server uses the first certificate. The client refuses this
+    // certificate later, but the server cannot know that.
     for name in ["unknown.example", "a.b.wild.example", "127.0.0.1"] {
         let chosen = acceptor.certificates().choose_der(name);
         assert!(chosen == own(0), "{name}");
