@@ -2,8 +2,8 @@
 //!
 //! Each hub subscribes to two channels of Redis: `<namespace>:mesh.1:presence` for everyone and
 //! `<namespace>:mesh.1:hub:<id>` for itself. Pub/sub stores nothing. A hub loses messages that are published while it
-//! is not connected, or while a queue is full. The digests in heartbeats then repair presence. So the bridge keeps no
-//! envelopes while Redis is unreachable, and no other part of the hub waits for Redis.
+//! is not connected, or while a queue is full. After such a loss, the digests in heartbeats repair presence. So the
+//! bridge keeps no envelopes while Redis is unreachable, and no other part of the hub waits for Redis.
 //!
 //! The bridge is up while the frames that it publishes to its two channels come back. When these frames stop, the
 //! bridge sends `Down`, and reconnects without a limit on attempts. When frames come back again, the bridge sends `Up`.
@@ -52,14 +52,15 @@ pub const REDIS_CLUSTER_ACL: &str = "resetchannels &<namespace>:* -@all +hello +
 #[derive(Clone)]
 pub struct BridgeConfig {
     /// `redis[s]://[user][:password]@host[:port][/db]`. For a Redis Cluster with sharded pub/sub:
-    /// `redis[s]+cluster://[user][:password]@host[:port],host[:port]..`, with at least one of its nodes. `rediss` is
-    /// TLS. Special characters of a password are percent-encoded.
+    /// `redis[s]+cluster://[user][:password]@host[:port],host[:port]..`, with at least one node of the cluster.
+    /// `rediss` is TLS. Special characters of a password are percent-encoded.
     pub url: String,
     /// HUB_MESH_NAMESPACE: the first part of every channel's name.
     pub namespace: String,
     /// The id of this hub.
     pub hub: HubId,
-    /// MESH_TOKEN, the key that frames are signed with. Without it, everyone who can publish to Redis can act as a hub.
+    /// MESH_TOKEN, the key that frames are signed with. Without a token, everyone who can publish to Redis can act as a
+    /// hub.
     pub token: Option<Arc<str>>,
     /// MESH_TOKEN_ALSO, a second key that received frames may be signed with.
     pub also: Option<Arc<str>>,
@@ -72,7 +73,7 @@ impl BridgeConfig {
     ///
     /// # Errors
     ///
-    /// A sentence that says what is wrong, without the password.
+    /// Returns a sentence that says what is wrong with the URL, without the password.
     pub fn check(&self) -> Result<(), String> {
         Server::parse(&self.url, None).map(drop)
     }
@@ -303,8 +304,8 @@ fn bounded(error: &str) -> &str {
 /// Makes one connection after another. If this function panics, the mesh ends, because nothing would reconnect.
 async fn keep(state: Rc<BridgeState>, server: Rc<Server>, events: Events) {
     let mut reconnects = std::pin::pin!(reconnect(state, server, events));
-    // The guard exists only during a poll. Otherwise the log would blame this task for a panic of another task of the
-    // thread.
+    // The guard exists only during a poll. If it existed between polls, the log would blame this task for a panic of
+    // another task of the thread.
     std::future::poll_fn(|cx| {
         let _turn = TurnGuard::of("bridge", ());
         reconnects.as_mut().poll(cx)
@@ -316,7 +317,7 @@ async fn reconnect(state: Rc<BridgeState>, server: Rc<Server>, events: Events) {
     planted("bridge");
     let mut backoff = Backoff::default();
     loop {
-        // Each connection has its own task, so that a panic in it ends only that connection.
+        // Each connection has its own task, so that a panic in the task ends only that connection.
         let mut life = JoinSet::new();
         life.spawn_local(session::run(Rc::clone(&state), Rc::clone(&server), events.clone()));
         let error = match life.join_next().await {

@@ -65,13 +65,13 @@ fn is_same_process((process, incarnation): (u64, HubIncarnation), hello: &Hello)
     if process != 0 && hello.process != 0 { process == hello.process } else { incarnation == hello.incarnation }
 }
 
-/// Chooses between two links of two hubs: the one dialed by the hub with the smaller id is kept. The dialer (`dialed`)
-/// calls this function after it has received the acceptor's hello. The acceptor calls it after the dialer has confirmed
-/// the link.
+/// Chooses between two links of two hubs: the link that the hub with the smaller id has dialed is kept. The dialer
+/// (`dialed`) calls this function after it has received the acceptor's hello. The acceptor calls it after the dialer
+/// has confirmed the link.
 pub(crate) fn decide(own: HubId, hello: &Hello, dialed: bool, present: Option<Present>) -> Choice {
     let Some(present) = present else { return Choice::Take };
-    // Two processes have the same id. Either the older one is dead and its socket does not show that yet, or both are
-    // alive. The relay decides between them.
+    // Two processes have the same id. Either the older process is dead and its socket does not show that yet, or both
+    // processes are alive. The relay decides between them.
     if present.is_heard && !is_same_process((present.process, present.incarnation), hello) {
         return Choice::Take;
     }

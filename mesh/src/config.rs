@@ -15,8 +15,8 @@ use crate::bridge::BridgeConfig;
 pub struct MeshConfig {
     /// Configuration of the relay.
     pub relay: RelayConfig,
-    /// MESH_TOKEN. Dialed hubs receive a proof that this hub knows it. `None` if MESH_INSECURE is set, or if hubs
-    /// authenticate with certificates only.
+    /// MESH_TOKEN. Dialed hubs receive a proof that this hub knows MESH_TOKEN. `None` if MESH_INSECURE is set, or if
+    /// hubs authenticate with certificates only.
     pub token: Option<Arc<str>>,
     /// Whether dialed hubs of version 2.0.0 receive the token itself (MESH_AUTH=both).
     pub sends_bearer: bool,
@@ -33,14 +33,15 @@ pub struct MeshConfig {
     /// MESH_DNS: a name and a port. The name is resolved once per [`DNS_INTERVAL`](proto::limits::DNS_INTERVAL), and
     /// each of its addresses is dialed.
     pub dns: Option<(String, u16)>,
-    /// Whether the addresses of MESH_DNS are dialed with TLS. The certificate of the other hub must be for that name.
+    /// Whether the addresses of MESH_DNS are dialed with TLS. The certificate of the other hub must be for the name in
+    /// MESH_DNS.
     pub dns_tls: bool,
     /// MESH_CA: additional root certificates (PEM).
     pub extra_roots: Option<Arc<[u8]>>,
     /// MESH_LEGACY: URLs of Go hubs. The token is not sent to these hubs.
     pub legacy: Vec<String>,
     /// Maximum length of a message of this hub's clients, in bytes (MAX_MESSAGE_BYTES). A message on a legacy link may
-    /// have this length plus the length of its envelope. A longer message ends the link.
+    /// have the length MAX_MESSAGE_BYTES plus the length of its envelope. A longer message ends the link.
     pub max_message_bytes: usize,
     /// Maximum number of bytes queued for all links together:
     /// [`LINK_QUEUES_BYTES`](proto::limits::LINK_QUEUES_BYTES), or less if the process may use little memory.
@@ -57,7 +58,7 @@ pub struct MeshConfig {
     pub redis: Option<BridgeConfig>,
     /// The hub's clock, which its shards also use.
     pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
-    /// The figures of this hub for its heartbeats. `None` before the first figures. The mesh reads them once per
+    /// The figures of this hub for its heartbeats. `None` before the first figures. The mesh reads the figures once per
     /// [`TICK`](proto::limits::TICK).
     pub status: watch::Receiver<Option<Arc<HubStatus>>>,
     /// Records spans of signals and links. `None` if the hub does not trace.

@@ -59,7 +59,7 @@ pub(crate) struct Dialed {
     pub(crate) socket: WebSocket,
     /// How the other side has authenticated itself.
     pub(crate) auth: LinkAuth,
-    /// Whether the other side should have proved that it knows MESH_TOKEN, and was accepted without a proof.
+    /// Whether this hub asked the other side to prove that it knows MESH_TOKEN, and accepted it without a proof.
     pub(crate) lacks_proof: bool,
 }
 

@@ -23,7 +23,7 @@ pub(crate) enum Phase {
     Answered(Box<Hello>),
     /// The link is in use.
     Ready,
-    /// The link is being replaced. Envelopes received on it are still processed.
+    /// The link is being replaced. Envelopes received on a retiring link are still processed.
     Retiring,
     /// This end writes its last bytes, and waits for the other end's close frame or for the end of the stream.
     Closing,
@@ -39,7 +39,7 @@ pub(crate) struct Unread {
 
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// The id of the other hub. On an accepted link, this is at first the id in the request.
+    /// The id of the other hub. On an accepted link, the id comes from the request until the hello arrives.
     pub(crate) hub: Option<HubId>,
     /// The incarnation in the other hub's hello.
     pub(crate) incarnation: HubIncarnation,
@@ -59,7 +59,7 @@ pub(crate) struct Link {
     pub(crate) end: Option<LinkEnd>,
     /// The reason that the other side gave for the end of the link.
     pub(crate) why: String,
-    /// Whether the other side will send nothing more. The socket then closes as soon as the queue is empty.
+    /// Whether the other side will send nothing more. In this case, the socket closes as soon as the queue is empty.
     pub(crate) other_done: bool,
     /// Whether malformed data has arrived, after which later data cannot be parsed.
     pub(crate) deaf: bool,
@@ -68,8 +68,8 @@ pub(crate) struct Link {
     /// Whether the reader has unprocessed bytes: bytes that arrived with the upgrade, or bytes for which the last turn
     /// had no time.
     pub(crate) replay: bool,
-    /// The remaining bytes of the message that the last turn did not finish. These bytes precede the bytes in the
-    /// reader.
+    /// The remaining bytes of the message that the last turn did not finish. The bytes of this message precede the
+    /// bytes in the reader.
     pub(crate) unread: Option<Unread>,
     /// Wakes the link's task.
     pub(crate) waker: Option<Waker>,

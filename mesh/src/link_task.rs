@@ -1,4 +1,4 @@
-//! The task of one link: it owns the link's socket, and lends it to the core for one turn at a time.
+//! The task of one link. The task owns the link's socket, and borrows the core for one turn at a time.
 
 use std::cell::RefCell;
 use std::pin::Pin;

@@ -3,7 +3,7 @@
 use proto::limits::LINK_FRAME_BYTES;
 use proto::ws::{self, Opcode};
 
-/// Frames in the order in which they are written, as one run of bytes. The last frame may still be open for envelopes.
+/// Frames in the order in which they are written, in one buffer. The last frame may still be open for envelopes.
 #[derive(Debug)]
 pub(crate) struct LinkQueue {
     bytes: Vec<u8>,

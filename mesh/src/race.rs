@@ -14,7 +14,8 @@ pub(crate) struct Experience {
     pub(crate) worked: Option<SocketAddr>,
     /// An address that leads to the dialing hub itself. This address is tried last.
     pub(crate) own: Option<SocketAddr>,
-    /// Number of failed dials in a row. Each dial starts further down the list, so that every address is tried.
+    /// Number of failed dials in a row. After each failure, the next dial starts further down the list, so that every
+    /// address is tried.
     pub(crate) failures: u32,
 }
 

@@ -30,7 +30,7 @@ use crate::stats::MeshReading;
 use crate::stream::MaybeTlsStream;
 use crate::tls::Tls;
 
-/// An accepted socket that becomes a link: its request was checked and answered with 101.
+/// An accepted socket that becomes a link. The request on this socket was checked and answered with 101.
 #[derive(Debug)]
 pub struct LinkSocket {
     /// The socket, in non-blocking mode.

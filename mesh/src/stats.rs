@@ -98,7 +98,7 @@ pub struct DialView {
     /// Whether the last dial reached this hub itself. An address of this hub is dialed once a minute, because another
     /// hub may answer there behind a load balancer.
     pub own: bool,
-    /// The wall clock at the last dial, in milliseconds; 0 before the first.
+    /// The wall clock at the last dial, in milliseconds; 0 before the first dial.
     pub last_attempt: u64,
     /// The error of the last dial or of its link.
     pub last_error: Option<String>,
@@ -115,7 +115,8 @@ pub struct LinkStats {
     pub frames_in: u64,
     /// Data frames queued for links.
     pub frames_out: u64,
-    /// Writes to links. The number of sent envelopes divided by this number shows how well envelopes are batched.
+    /// Writes to links. The number of sent envelopes divided by the number of writes shows how well envelopes are
+    /// batched.
     pub writes: u64,
     /// Links that became ready.
     pub opened: u64,

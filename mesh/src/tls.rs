@@ -40,7 +40,7 @@ impl Tls {
         connector(extra_roots).map(Self)
     }
 
-    /// Trusts any certificate. Use it only for probes of the hub on this machine, and never for secret data.
+    /// Trusts any certificate. Use this method only for probes of the hub on this machine, and never for secret data.
     ///
     /// # Errors
     ///

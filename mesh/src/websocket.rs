@@ -62,7 +62,7 @@ pub enum ConnectError {
     Refused {
         /// Status of the answer.
         status: StatusCode,
-        /// The beginning of its body, at most 4 KiB.
+        /// The beginning of the answer's body, at most 4 KiB.
         body: String,
     },
     /// The answer was not HTTP, or ended early.
@@ -140,11 +140,11 @@ impl ConnectError {
     }
 }
 
-/// How this hub proves, when it requests a link, that it knows MESH_TOKEN. It sends a proof only after the other side
-/// has answered as only PeerPigeon 2 hubs do ([`TOKEN_WANTED`]).
+/// How this hub proves, when it requests a link, that it knows MESH_TOKEN. This hub sends a proof only after the other
+/// side has answered as only PeerPigeon 2 hubs do ([`TOKEN_WANTED`]).
 ///
 /// The first request has no credentials. The second request follows on the same connection, and answers the other
-/// side's challenge. Hubs of version 2.0.0 send no challenge. Such a hub receives the token itself if
+/// side's challenge. Hubs of version 2.0.0 send no challenge. A hub without a challenge receives the token itself if
 /// [`Self::sends_bearer`] is true.
 #[derive(Clone)]
 pub(crate) struct LinkLogin {
@@ -152,7 +152,8 @@ pub(crate) struct LinkLogin {
     pub(crate) token: Arc<str>,
     /// The id of this hub in the request.
     pub(crate) dialer: HubId,
-    /// Whether MESH_AUTH=both is set. If so, any server at a dialed address can ask for the token, and receives it.
+    /// Whether MESH_AUTH=both is set. With this setting, any server at a dialed address that asks for the token
+    /// receives it.
     pub(crate) sends_bearer: bool,
 }
 
@@ -170,7 +171,8 @@ impl fmt::Debug for LinkLogin {
 /// the next address. Only one upgrade is in progress at a time, so a hub never receives one peer's request twice at the
 /// same time.
 ///
-/// The headers of a WebSocket upgrade are added to `request`. With `tls`, the certificate must be for that name.
+/// The headers of a WebSocket upgrade are added to `request`. If `tls` is given, the connection uses TLS, and the
+/// certificate must be for the name in `tls`.
 ///
 /// # Errors
 ///
@@ -332,8 +334,8 @@ async fn run<T>(
     }
 }
 
-/// The index and the output of the first attempt that completes. There are
-/// [`MAX_CONNECT_ATTEMPTS`](proto::limits::MAX_CONNECT_ATTEMPTS) at most.
+/// The index and the output of the first attempt that completes. At most
+/// [`MAX_CONNECT_ATTEMPTS`](proto::limits::MAX_CONNECT_ATTEMPTS) attempts run at the same time.
 async fn first_of<F: Future>(running: &mut [Attempt<'_, F>]) -> (usize, F::Output) {
     poll_fn(|cx| {
         for (at, attempt) in running.iter_mut().enumerate() {
@@ -427,7 +429,7 @@ fn answered(login: &LinkLogin, challenges: &[String]) -> Result<Option<LinkCrede
 ///
 /// # Errors
 ///
-/// [`ConnectError::Unproven`] if the other side has not proved that it knows the token. Only a hub that sent no
+/// Returns [`ConnectError::Unproven`] if the other side has not proved that it knows the token. Only a hub that sent no
 /// challenge is accepted without a proof, and only if [`LinkLogin::sends_bearer`] is true.
 fn is_proven(
     login: Option<&LinkLogin>,

@@ -1,5 +1,5 @@
-//! Simulates the environment of the routers: sockets, mailboxes and timers. Their events come in any order that
-//! `proto`'s contract allows.
+//! Simulates the environment of the routers: sockets, mailboxes and timers. The events of this environment come in any
+//! order that `proto`'s contract allows.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -169,7 +169,7 @@ impl World {
         }
     }
 
-    /// Completes the check of a session's new token: the token is refused, or has other rights.
+    /// Completes the check of a session's new token. The token is refused, or is accepted with other rights.
     fn checked(&mut self, sid: Sid) {
         let rights = (!self.rng.one_in(3)).then(|| self.rights());
         let grant = rights.as_ref().map(|rights| self.grant(rights)).ok_or("the token is bad: send another one");
@@ -239,7 +239,7 @@ impl World {
                 Output::Acted(_) | Output::Event(PeerEvent::TakeoverAsked { .. }) => {}
                 Output::Bug(note) => self.oracle.complain(format!("{note:?}")),
                 Output::Unfinished => {
-                    // The next slice follows at once. The oracle checks the outputs when no slice is left.
+                    // The next slice of the work follows at once. The oracle checks the outputs when no slice is left.
                     self.shards[usize::from(shard)].followups.push_front(Followup::Continue);
                 }
             }
@@ -338,7 +338,7 @@ impl World {
             (Heard::Signal { .. }, None) | (_, Some(_)) => {
                 return self
                     .oracle
-                    .complain(format!("{sid:?}: the origin of a frame is missing or superfluous: {heard:?}"));
+                    .complain(format!("{sid:?}: a signal has no origin, or another message has one: {heard:?}"));
             }
             (_, None) => None,
         };
@@ -440,7 +440,7 @@ impl World {
         self.input(sid.shard, Input::Closed { session: sid.session, reason }, Cause::default());
     }
 
-    /// Removes a socket. Its unwritten signals return to the router.
+    /// Removes a socket. The unwritten signals of the socket return to the router.
     pub(crate) fn remove(&mut self, sid: Sid) {
         let slot = &mut self.shards[usize::from(sid.shard)].slots[sid.session.slot as usize];
         let Some(socket) = slot.take_if(|socket| socket.sid == sid) else { return };

@@ -1,4 +1,5 @@
-//! Letters in flight from one machine (a shard or the relay) to another. They pass through the `Outbox` of real hubs.
+//! Letters in flight from one machine (a shard or the relay) to another. These letters pass through the type `Outbox`,
+//! which real hubs use, too.
 
 use std::collections::VecDeque;
 

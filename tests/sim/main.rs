@@ -1,9 +1,9 @@
 //! Tests of a hub's rules without sockets or clocks.
 //!
 //! Two drivers use the same router. *Transcripts* are conversations in files. Each file tests one behaviour, and does
-//! not depend on the router's interface. The *simulator* generates thousands of conversations from seeds. It loses and
-//! delays data and interrupts connections, as networks do, and checks every output against the invariants. A second
-//! simulator, in `mesh`, runs many hubs.
+//! not depend on the router's interface. The *simulator* generates thousands of conversations from seeds. The simulator
+//! loses and delays data and interrupts connections, as networks do. It checks every output against the invariants. A
+//! second simulator, in `mesh`, runs many hubs.
 
 mod clients;
 mod heard;

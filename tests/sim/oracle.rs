@@ -1,8 +1,8 @@
-//! The oracle of one hub. It checks which peers know each other, and when they discover each other.
+//! The oracle of one hub, which checks which peers know each other, and when peers discover each other.
 //!
 //! The simulator reports each input to the oracle before the router gets it. From these inputs, the oracle computes the
 //! roster that each shard must have, and compares the router's outputs with it. The oracle shares no code with the
-//! router. It records errors as complaints, and the first complaint ends the run.
+//! router. The oracle records errors as complaints, and the first complaint ends the run.
 
 mod router;
 mod signals;
@@ -90,8 +90,8 @@ struct Opened {
     granted: Option<Granted>,
     /// Whether the session takes the id over at once, because of its secret or its proof.
     at_once: bool,
-    /// Whether this session goes before the session that already waits for the id. It does if no session waits, or if
-    /// the waiting session has a weaker secret.
+    /// Whether no other session has precedence for the id: none waits, or this session has a proof or a stronger secret
+    /// than the waiting session.
     first: bool,
 }
 
@@ -116,13 +116,13 @@ struct Client {
 #[derive(Debug, Default)]
 struct View {
     epoch: u64,
-    /// Whether the client is an observer: it discovers the members, but is not a member.
+    /// Whether the client is an observer, which discovers the members but is not a member itself.
     observes: bool,
     /// Peers that the router has announced to this client.
     told: BTreeMap<PeerId, u64>,
     /// Peers that the router must still announce to this client, now or while it reads the roster.
     owed: BTreeSet<PeerId>,
-    /// Announced peers whose message has reached the client.
+    /// Peers whose `peer-discovered` message has reached the client.
     heard: BTreeMap<PeerId, u64>,
 }
 
@@ -182,8 +182,8 @@ impl Oracle {
             self.resumes[outcome as usize] += 1;
         }
         let at_once = takes || outcome == Some(ResumeOutcome::Resumed);
-        // A secret is stronger if its root is older. With equal roots, the later session is stronger. A client without
-        // a secret comes last.
+        // A secret is stronger if its root is older. Of two secrets with the same root, the secret of the later session
+        // is stronger. A client without a secret comes last.
         let rank = |resume: Option<Lineage>| resume.map(|l| (std::cmp::Reverse(l.root), l.session));
         let goes_before = |waiting: &Waiting| !waiting.owner && rank(resume) > rank(waiting.resume);
         let first = owner || self.waiting.get(&peer).is_none_or(goes_before);

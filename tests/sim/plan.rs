@@ -79,8 +79,8 @@ pub(crate) struct Plan {
     pub(crate) low_water: usize,
     pub(crate) seats: usize,
     pub(crate) steps: usize,
-    /// Maximum number of messages that a session sends at random. It keeps sessions that do not flood below the rate
-    /// limit.
+    /// Maximum number of messages that a session sends at random. This maximum keeps sessions that do not flood below
+    /// the rate limit.
     pub(crate) sayings_per_session: usize,
     /// Whether some sessions have grants.
     pub(crate) has_grants: bool,

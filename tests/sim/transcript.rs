@@ -1,8 +1,8 @@
 //! Runs transcripts: files with the messages that each client sends and receives.
 //!
-//! A file contains scenes. `# title` begins a scene, with a new hub. Each scene runs with one shard and with eight,
-//! under several hash keys, so that its peers are on the same shard in some runs and on different shards in others. The
-//! scene must list every message that a peer receives. A message that is not listed makes the test fail.
+//! A file contains scenes. A line `# title` begins a scene with a new hub. Each scene runs with one shard and with
+//! eight, under several hash keys, so that its peers are on the same shard in some runs and on different shards in
+//! others. The scene must list every message that a peer receives. A message that is not listed makes the test fail.
 //!
 //! | line | |
 //! |---|---|
@@ -336,7 +336,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Checks the end of a scene: no message, ping or close may be left that the scene does not mention.
+    /// Checks the end of a scene. The hub may not have sent a message, ping or close that the scene does not mention.
     fn end(&mut self) -> Told {
         let silent = self.conns.values().all(|c| c.heard.is_empty() && c.unseen_questions == 0);
         let closes_seen = self.conns.values().all(|c| c.closed.is_none() || c.close_seen);
@@ -479,7 +479,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Ends a connection. Its unwritten signals return to the router.
+    /// Ends a connection. The unwritten signals of the connection return to the router.
     fn finish(&mut self, who: &str, reason: CloseReason) -> Told {
         let conn = self.conn(who)?;
         conn.closed = Some(conn.closed.unwrap_or(reason));
@@ -523,8 +523,8 @@ impl Stage {
         self.drain(usize::from(shard.0));
     }
 
-    /// Runs the routers until all letters have arrived and all deliveries are reported. Clients that read have then
-    /// received their whole rosters.
+    /// Runs the routers until all letters have arrived and all deliveries are reported. After that, clients that read
+    /// have received their whole rosters.
     fn settle(&mut self) {
         loop {
             if let Some((to, letter)) = self.letters.pop_front() {

@@ -1,5 +1,5 @@
-//! One hub and its clients. A run takes a number of random steps. Then it goes on without new messages until nothing is
-//! in flight.
+//! One hub and its clients. A run takes a number of random steps, and then continues without new messages until nothing
+//! is in flight.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

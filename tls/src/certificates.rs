@@ -112,8 +112,8 @@ impl CertificateFacts {
     ///
     /// # Errors
     ///
-    /// Fails if the certificate is invalid. The error is a sentence without its subject. The caller puts the name of
-    /// the file before it.
+    /// Fails if the certificate is invalid. The error text is the end of a sentence that begins with the name of the
+    /// file.
     pub fn read(file: &Path, certificate: &CertificateDer<'_>) -> Result<Self, String> {
         facts(file, certificate)
     }
@@ -270,8 +270,8 @@ fn facts(file: &Path, certificate: &CertificateDer<'_>) -> Result<CertificateFac
 pub struct Acceptor {
     config: Arc<ServerConfig>,
     current: Arc<Current>,
-    /// The configuration of the port that asks for client certificates. A new configuration replaces it when the
-    /// authorities are replaced.
+    /// The configuration of the port that asks for client certificates. When the authorities are replaced, this
+    /// configuration is replaced, too.
     links: Option<Arc<watch::Sender<Arc<ServerConfig>>>>,
 }
 
@@ -283,7 +283,7 @@ impl fmt::Debug for Acceptor {
 
 impl Acceptor {
     /// Makes an acceptor with these certificates. The ticket keys are derived from `ticket_secret`, which several hubs
-    /// can share. Without a secret, the keys are random. In both cases, the keys change every six hours.
+    /// can share. Without a secret, the ticket keys are random. Derived keys and random keys change every six hours.
     ///
     /// # Errors
     ///
@@ -304,7 +304,7 @@ impl Acceptor {
         // Tickets contain the sessions, so the hub stores nothing for clients that do not return.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = tickets;
-        // One ticket is enough: a client has one connection, and gets a new ticket with its next connection.
+        // One ticket is enough, because a client has one connection and gets a new ticket with its next connection.
         config.send_tls13_tickets = 1;
         Ok(Self { config: Arc::new(config), current, links: None })
     }
@@ -328,7 +328,8 @@ impl Acceptor {
         Ok(Self { links: Some(Arc::new(watch::Sender::new(config))), ..self })
     }
 
-    /// Replaces the authorities for new connections. Without [`Self::with_authorities`], nothing changes.
+    /// Replaces the authorities for new connections. Does nothing if the acceptor was made without
+    /// [`Self::with_authorities`].
     ///
     /// # Errors
     ///
@@ -364,7 +365,7 @@ impl Acceptor {
 
     /// Makes the acceptor also answer the challenges of certificate authorities (TLS-ALPN-01, RFC 8737). While there is
     /// no certificate, clients get `stand_in`. Clients that verify certificates refuse `stand_in`. Health probes accept
-    /// it, because they do not verify certificates.
+    /// `stand_in`, because they do not verify certificates.
     pub fn with_challenges(self, stand_in: Arc<OwnKey>) -> Self {
         let mut config = ServerConfig::clone(&self.config);
         // HTTP comes first, so only clients that offer nothing else get the challenge's protocol.
@@ -407,7 +408,8 @@ fn link_config(authorities: &ClientAuthorities, current: &Arc<Current>) -> io::R
         .with_cert_resolver(Arc::clone(current) as Arc<dyn ResolvesServerCert>);
     config.alpn_protocols = vec![HTTP.to_vec()];
     // A resumed session would rely on a certificate that was verified earlier. Since then, the certificate may have
-    // expired, or its authority may have been removed. So these connections issue no tickets and accept none.
+    // expired, or its authority may have been removed. So connections that ask for a client certificate issue no
+    // tickets and accept no tickets.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))

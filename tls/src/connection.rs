@@ -1,4 +1,4 @@
-//! The TLS state machine of one connection. It decrypts received bytes, and encrypts data to send.
+//! The TLS state machine of one connection, which decrypts received bytes and encrypts data to send.
 
 use std::cell::Cell;
 use std::fmt;
@@ -55,11 +55,11 @@ impl fmt::Debug for Connection {
 pub enum Received {
     /// The connection is open. The plaintext may be empty, because a record may be incomplete or contain no data.
     More,
-    /// The client will send no more data: it sent close_notify, or its stream ended.
+    /// The client will send no more data, because it has sent close_notify or its stream has ended.
     End,
 }
 
-/// Why a connection failed, with the distinctions that operators need.
+/// Why a connection failed. Each variant is a cause that operators must distinguish from others.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// The received data is not TLS.
@@ -174,8 +174,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Returns errors of `read`, and a [`Fault`] if the client violates the protocol. The alert for the client is then
-    /// pending.
+    /// Returns errors of `read`, and a [`Fault`] if the client violates the protocol. After a [`Fault`], the alert for
+    /// the client is pending.
     pub fn receive(
         &mut self,
         most: usize,
@@ -279,8 +279,8 @@ impl Connection {
     /// Takes the data for the client out of rustls after an error: data that was queued before, and in most cases an
     /// alert.
     fn encode_alert(&mut self) {
-        // rustls returns this data before it processes input. The input is empty, because the remaining bytes would
-        // cause a second error.
+        // rustls returns data for the client before it processes input. The input is empty, because the remaining bytes
+        // would cause a second error.
         while self.tls.wants_write() {
             let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(&mut []).state else {
                 return;
@@ -322,7 +322,7 @@ impl Connection {
         sent
     }
 
-    /// Encrypts `plain` into `records`. Returns the number of bytes written there.
+    /// Encrypts `plain` into `records`, and returns the number of bytes written to `records`.
     fn encrypt(&mut self, plain: &[u8], records: &mut Vec<u8>) -> Result<usize, Fault> {
         if records.is_empty() {
             // A KeyUpdate may precede the data.

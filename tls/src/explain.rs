@@ -16,7 +16,7 @@ pub enum Presenter {
     Client,
 }
 
-/// An error of rustls. If an operator can remove its cause, the text says what to do.
+/// An error of rustls, with a text that says what to do if an operator can remove the cause.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Explained(Error);
 

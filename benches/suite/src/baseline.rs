@@ -1,9 +1,9 @@
 //! A signaling server of the usual design, to measure the benefit of a thread per core.
 //!
 //! This server uses tokio's multi-threaded runtime, one map of networks behind a lock, two tasks and a channel per
-//! connection, fastwebsockets, and `serde_json::Value` for all messages. It supports the part of the protocol that the
-//! load generator needs: `connected`, announcements and discoveries, signals, goodbyes. It is not slowed down on
-//! purpose.
+//! connection, fastwebsockets, and `serde_json::Value` for all messages. The baseline supports the messages that the
+//! load generator needs: `connected`, announcements, discoveries, signals and goodbyes. The baseline is not slowed down
+//! on purpose.
 #![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the hub is compared with this usual design")]
 
 use std::collections::HashMap;

@@ -13,7 +13,7 @@ use crate::swarm::Swarm;
 /// Peers in a network.
 const MEMBERS: usize = 10;
 
-/// Connects all peers. Then ends half of the connections with a reset, and the other half with a close.
+/// Connects all peers, and then ends half of the connections with a reset and the other half with a close frame.
 pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     let mut swarm = Swarm::new()?;
     // These first connections are not measured, because a server does some work only for its first connections.
@@ -29,7 +29,7 @@ pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     swarm.rest(SETTLED)?;
     let reset = server.cpu()?;
     if server.kind.is_hub() {
-        // The yardstick gets no close frames. It does not parse frames, and would forward a close frame to other peers.
+        // The yardstick gets no close frames, because it forwards all frames to other peers without parsing them.
         (middle..first + peers).try_for_each(|at| swarm.send(at, &frames::close()))?;
     }
     swarm.rest(SETTLED)?;
@@ -55,8 +55,8 @@ pub(crate) struct Rest {
 
 impl Rest {
     /// The allocators of hub and baseline return free memory to the system within ten seconds. After a shorter rest,
-    /// the measured memory would include free memory of a burst of announcements, whose amount depends on the load of
-    /// the machine.
+    /// the measured memory would include free memory that announcements have used. The amount of this free memory
+    /// depends on the load of the machine.
     pub(crate) fn new(quick: bool) -> Self {
         let [there, gone] = if quick { [3, 5] } else { [15, 30] };
         Self { there: Duration::from_secs(there), gone: Duration::from_secs(gone) }
@@ -100,7 +100,7 @@ pub(crate) fn idle(server: &Server, peers: usize, rest: Rest) -> io::Result<Figu
     ]))
 }
 
-/// Announces all peers in networks of ten. Returns when every peer knows the nine others.
+/// Announces all peers in networks of ten. Returns when every peer knows the nine other members of its network.
 fn announce_all(swarm: &mut Swarm, peers: usize) -> io::Result<()> {
     /// Number of announcements that the generator sends before it reads again.
     const CHUNK: usize = 500;
@@ -166,7 +166,9 @@ pub(crate) fn churn(server: &Server, networks: usize, window: Duration) -> io::R
                 let cycles = (cycles - before) as f64;
                 if strange > 0 || swarm.lost > 0 || cycles < 1.0 {
                     let lost = swarm.lost;
-                    return Err(io::Error::other(format!("{cycles} cycles, {strange} strange events, {lost} lost")));
+                    return Err(io::Error::other(format!(
+                        "{cycles} leaves and joins, {strange} unexpected events, {lost} lost connections"
+                    )));
                 }
                 return Ok(Figures::from([
                     ("cpu_us", cpu.us() / cycles),

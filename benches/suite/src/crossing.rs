@@ -12,7 +12,7 @@ use crate::swarm::Swarm;
 /// the hub publishes its gauges once per tick.
 const PEERS: usize = 40;
 
-/// Measures the same peers twice: paired within a shard, and paired across shards.
+/// Measures the same peers twice: first with pairs within a shard, and then with pairs across shards.
 pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures> {
     let shards = homes(server)?;
     let of = |shard: usize| (0..PEERS).filter(|&peer| shards[peer] == shard).collect::<Vec<_>>();
@@ -53,8 +53,8 @@ pub(crate) fn run(server: &Server, plan: Plan, spin: bool) -> io::Result<Figures
     ]))
 }
 
-/// The home shard of each peer: the shard that has one more session after the peer connected. Hubs draw random keys at
-/// the start, so the generator cannot compute home shards.
+/// Finds the home shard of each peer: the session count of this shard increases when the peer connects. Hubs draw
+/// random keys at the start, so the generator cannot compute home shards.
 fn homes(server: &Server) -> io::Result<Vec<usize>> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let mut swarm = Swarm::new()?;

@@ -1,4 +1,4 @@
-//! Many peers in one network: all join at the same time, or one sends to all.
+//! Scenarios with many peers in one network. Either all peers join at the same time, or one peer sends to all.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -74,7 +74,7 @@ impl Hearing {
 }
 
 /// All peers connect and then announce, `per_sec` of them per second or all at once. After every peer has discovered
-/// every other one, the function waits for a short time. A discovery that arrives in this time is an error.
+/// every other one, the function waits for a short time, in which each further discovery is an error.
 pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::Result<Figures> {
     const QUIET: Duration = Duration::from_secs(20);
     const AFTERWARDS: Duration = Duration::from_millis(300);

@@ -8,7 +8,8 @@ use crate::message;
 use crate::server::Server;
 use crate::swarm::Swarm;
 
-/// Maximum number of joins that are awaited together. A tenth of all joins must be a multiple of this number.
+/// Maximum number of joins that are started before the generator waits for their events. A tenth of all joins must be a
+/// multiple of this number.
 const CHUNK: usize = 50;
 
 /// If no message arrives for this time, all messages have arrived, because a hub never delays a message for so long.
@@ -63,7 +64,7 @@ pub(crate) fn run(server: &Server, peers: usize) -> io::Result<Figures> {
 /// The cost of the same events on the yardstick: the same number of peers, in groups with one sender and many
 /// receivers.
 pub(crate) fn bare(server: &Server, peers: usize) -> io::Result<Figures> {
-    /// Size of a group: the sender, and the members that it meets, which are the 16 closest and four random ones.
+    /// Number of peers in a group: one sender, and the 16 closest and four random members that discover it.
     const GROUP: usize = 21;
     let mut swarm = Swarm::new()?;
     let groups = peers / GROUP;

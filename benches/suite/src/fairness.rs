@@ -1,8 +1,8 @@
 //! The latency of a pair of peers that send little, while other clients flood the pair's hub or another hub on the same
 //! core.
 //!
-//! The core is equally busy in both cases. If the pair's latency is higher at the flood's own hub, the cause is the
-//! order in which that hub works.
+//! The core is equally busy in both cases. If the pair's latency is higher when the flood arrives at the pair's own
+//! hub, the cause is the order in which this hub does its work.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -21,7 +21,7 @@ use crate::relay::{self, Pair, Plan};
 use crate::server::{Kind, Server, Setup};
 use crate::swarm::{Seat, Swarm};
 
-/// The measured cases: without a flood, and with a flood at each of two places.
+/// The three measured cases: no flood, a flood at the pair's own hub, and a flood at another hub.
 pub(crate) const PLACES: [&str; 3] = ["no flood", "flood here", "flood at another hub"];
 
 /// Number of messages per second that the measured pair sends.

@@ -1,6 +1,6 @@
-//! Records which peers have discovered which others.
+//! Records which other peers each peer has discovered.
 
-/// Has one bit for each pair of an observer and a subject.
+/// Has one bit for each pair of an observer and a subject. The bit is set when the observer has discovered the subject.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     peers: usize,

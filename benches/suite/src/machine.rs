@@ -31,8 +31,8 @@ impl Cores {
         self.all.last().copied().into_iter().collect()
     }
 
-    /// The first `count` cores, for servers. They include the generator's core only if there are too few other cores:
-    /// with SHARDS=2 on two cores, one shard shares its core with the generator.
+    /// The first `count` cores, for servers. The servers share the generator's core only if there are too few other
+    /// cores. For example, with SHARDS=2 on two cores, one shard shares its core with the generator.
     pub(crate) fn server(&self, count: usize) -> Vec<usize> {
         self.all[..count.clamp(1, self.all.len())].to_vec()
     }
@@ -125,8 +125,8 @@ fn thread_ns(task: &Path) -> io::Result<u64> {
     {
         return Ok(ns);
     }
-    // The name, in parentheses, can contain any characters. User and system time are the 12th and 13th fields after the
-    // name.
+    // In the file `stat`, the name of the thread is in parentheses, and can contain any characters. User and system
+    // time are the 12th and 13th fields after the name.
     const TICK_NS: u64 = 10_000_000;
     let text = std::fs::read_to_string(task.join("stat"))?;
     let fields = text.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();

@@ -58,7 +58,7 @@ pub(crate) fn announce_bounded(network: &str) -> Vec<u8> {
     frames::text(&format!(r#"{{"type":"announce","networkName":"{network}","data":{{"discover":{{"closest":4}}}}}}"#))
 }
 
-/// A frame with `peer-discovered` about a peer. The peer sends it itself, because the yardstick forwards frames
+/// A frame with `peer-discovered` about a peer. The peer sends this frame itself, because the yardstick forwards frames
 /// unchanged to the other peers.
 pub(crate) fn discovered(peer: usize, network: usize) -> Vec<u8> {
     let (peer, target) = (id(peer), id(0));
@@ -89,7 +89,7 @@ pub(crate) fn offer(target: usize, network: &str, size: usize) -> Vec<u8> {
         sdp.push_str(&format!(r"a=candidate:1 1 udp 2122260223 192.0.2.1 {port} typ host\r\n"));
     }
     sdp.truncate(room);
-    // The cut may be inside an escape, so the incomplete escape is removed.
+    // The text may end inside an escape sequence, so an incomplete sequence is removed.
     if sdp.ends_with('\\') {
         sdp.pop();
         sdp.push('0');
@@ -114,7 +114,7 @@ pub(crate) enum Heard {
 pub(crate) fn heard(text: &[u8]) -> Heard {
     // The hub's messages begin with their type. A server that sorts its keys writes the type last.
     let kind = text.strip_prefix(br#"{"type":""#).or_else(|| {
-        // A `type` in a peer's `data` precedes the message's own type, so the last one counts.
+        // A `type` in a peer's `data` precedes the message's own `type`, so the last `type` counts.
         let name = br#""type":""#;
         memmem::rfind(text, name).map(|at| &text[at + name.len()..])
     });

@@ -89,8 +89,8 @@ pub(crate) fn open(pairs: &[Pair<'_>], plan: Plan, rate: f64, spin: bool) -> io:
     Ok(figures.into_iter().chain([("asked", rate), ("reached", reached)]).collect())
 }
 
-/// Like [`open`], but the generator sleeps between messages. At the end, it waits for every sent message, so that
-/// delays longer than the window are measured.
+/// Like [`open`], but the generator sleeps between messages. At the end, the generator waits for every sent message, so
+/// that delays longer than the window are measured.
 pub(crate) fn quiet(pairs: &[Pair<'_>], plan: Plan, rate: f64) -> io::Result<Figures> {
     const PATIENCE: Duration = Duration::from_secs(30);
     let mut talk = Talk::assemble(pairs, plan, Some(Duration::from_micros(100)))?;
@@ -154,7 +154,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// Maximum number of open connections. This is enough, because an answer takes milliseconds.
+    /// Maximum number of open connections. 64 connections are enough, because a server answers within milliseconds.
     const OPEN: usize = 64;
 
     fn come(&mut self) -> io::Result<()> {
@@ -185,8 +185,8 @@ struct Talk {
     latency: Histogram<u64>,
     moved: u64,
     stray: u64,
-    /// Maximum time to sleep. `None` if the generator has its own core. Such a generator does not sleep, because waking
-    /// it would count as CPU time of the server.
+    /// Maximum time to sleep. `None` if the generator has its own core. A generator with its own core does not sleep,
+    /// because waking it would count as CPU time of the server.
     sleep: Option<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! TLS: the servers' certificate, the generator's side of a connection, and nginx before a hub.
+//! TLS: the servers' certificate, the generator's side of a connection, and nginx in front of a hub.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -62,8 +62,8 @@ pub(crate) fn client() -> io::Result<ClientConnection> {
     Ok(client)
 }
 
-/// The first message of a TLS client, its ClientHello. It causes most of a server's handshake cost. All simulated
-/// clients send the same bytes, so the generator spends no time on making them.
+/// The first message of a TLS client, its ClientHello. The ClientHello causes most of the cost that a handshake has for
+/// a server. All simulated clients send the same bytes, so the generator spends no time on making them.
 pub(crate) fn hello() -> io::Result<Vec<u8>> {
     let mut hello = Vec::new();
     client()?.write_tls(&mut hello)?;

@@ -44,7 +44,7 @@ impl Kind {
         matches!(self, Self::HubWithTls | Self::NginxAndHub)
     }
 
-    /// Whether the server supports the protocol, such as `connected` and discoveries.
+    /// Whether the server implements the protocol between clients and hubs. The yardstick does not.
     pub(crate) fn is_hub(self) -> bool {
         self != Self::Yardstick
     }

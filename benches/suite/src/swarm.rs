@@ -16,7 +16,7 @@ use crate::secure;
 /// Maximum number of handshakes in progress.
 const WINDOW: usize = 64;
 
-/// Maximum time without any event while messages are expected.
+/// Maximum time for which no event arrives while messages are expected. After this time, the scenario fails.
 const QUIET: Duration = Duration::from_secs(20);
 
 /// Length of a read.
@@ -57,7 +57,7 @@ pub(crate) struct Swarm {
     epoll: OwnedFd,
     conns: Vec<Option<Conn>>,
     events: Vec<Event>,
-    /// Read buffer. It is taken out while its bytes are processed.
+    /// Read buffer. Methods take the buffer out of the swarm while they process its bytes.
     pub(crate) buffer: Vec<u8>,
     /// Number of connections that the other side ended.
     pub(crate) lost: usize,
@@ -85,7 +85,8 @@ impl Swarm {
         })
     }
 
-    /// Connects all `seats`, and returns when all are connected. Calls `on` for messages that arrive before that.
+    /// Connects all `seats`, and returns when all are connected. Calls `on` for messages that arrive before all seats
+    /// are connected.
     pub(crate) fn connect(
         &mut self,
         seats: impl IntoIterator<Item = Seat>,
@@ -146,7 +147,7 @@ impl Swarm {
         Ok(at)
     }
 
-    /// Number of connections so far, which is the next index.
+    /// Number of connections so far. The next connection gets this number as its index.
     pub(crate) fn len(&self) -> usize {
         self.conns.len()
     }
@@ -262,8 +263,8 @@ impl Swarm {
         Ok(())
     }
 
-    /// Reads all available data and only counts text messages, for scenarios with many peers. Must not be called while
-    /// a message is partly read.
+    /// Reads all available data and only counts text messages, for scenarios with many peers. This method must not be
+    /// called while a message is partly read.
     pub(crate) fn count_texts(&mut self, timeout: Option<Duration>) -> io::Result<u64> {
         let mut ready = Vec::new();
         self.wait(timeout, &mut ready)?;

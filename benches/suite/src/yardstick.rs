@@ -1,9 +1,9 @@
 //! The limit of the machine: a relay without any logic.
 //!
-//! The relay is one thread with bare epoll. It answers handshakes with a constant text. Then it writes the bytes of
-//! each connection unchanged to all other connections of the same group. It makes one read per ready socket, and one
-//! write per target and batch. It does not parse, unmask or check frames. No hub that uses the same system calls can be
-//! cheaper.
+//! The yardstick is one thread with bare epoll. The yardstick answers handshake requests with a constant text, and then
+//! writes the bytes of each connection unchanged to all other connections of the same group. The yardstick makes one
+//! read per ready socket, and one write per target and batch. The yardstick does not parse, unmask or check frames. No
+//! hub that uses the same system calls can be cheaper.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -17,8 +17,8 @@ use crate::message::KEY;
 /// Length of a read.
 const READ: usize = 64 * 1024;
 
-/// Maximum number of ready sockets per batch. The data of a batch is copied for each target before it is written. So
-/// with one large group, this number bounds the memory.
+/// Maximum number of ready sockets per batch. The data of a batch is copied for each target before it is written, so
+/// the maximum bounds the memory for one large group.
 const BATCH: usize = 64;
 
 const LISTENER: u64 = u64::MAX;
@@ -50,7 +50,7 @@ pub(crate) fn run(port: u16) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     // Accepted sockets inherit this option.
     rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
-    // The standard library's backlog of 128 is too small.
+    // The standard library's backlog of 128 is too small for thousands of connections that open at the same time.
     rustix::net::listen(&listener, 4096)?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
@@ -70,7 +70,7 @@ pub(crate) fn run(port: u16) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
         for event in &events {
-            // The structure is packed, so its fields are copied before they are used.
+            // The struct of an epoll event is packed, so its fields are copied before they are used.
             let (data, flags) = (event.data, event.flags);
             if data.u64() == LISTENER {
                 it.accept(&listener);

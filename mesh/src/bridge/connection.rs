@@ -1,7 +1,7 @@
 //! One connection to Redis, used for both directions.
 //!
 //! The bridge reconnects when the connection ends. The bridge does not use the connection manager of the `redis`
-//! library. That manager gives up after some attempts, and does not report a restored subscription.
+//! library, because that manager gives up after some attempts, and does not report a restored subscription.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::server::Server;
 #[derive(Clone)]
 pub(super) enum Connection {
     Server(MultiplexedConnection),
-    /// Channels are sharded: each one is at the node that owns its slot.
+    /// Channels are sharded: each channel is at the node that owns the channel's slot.
     Cluster(ClusterConnection),
 }
 
@@ -71,8 +71,8 @@ impl Connection {
             Some(roots) => Client::build_with_tls(node, roots.clone())?,
             None => Client::open(node)?,
         };
-        // Answers need no timeout: probes detect a silent Redis, because they are sent after everything else on the
-        // same socket.
+        // Requests have no timeout. The bridge detects a silent Redis with its probes, which it sends after everything
+        // else on the same socket.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(BRIDGE_CONNECT_TIMEOUT))
             .set_response_timeout(None)

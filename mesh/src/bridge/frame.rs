@@ -32,13 +32,14 @@ pub(super) struct Seal {
 }
 
 impl Seal {
-    /// Makes and verifies frames for `hub` in the mesh with `token`. Frames made with `also` are accepted as well.
+    /// Makes and verifies frames for `hub` in the mesh with `token`. Frames made with the token `also` are accepted,
+    /// too.
     pub(super) fn new(hub: HubId, token: Option<&str>, also: Option<&str>) -> Self {
         let keyed = |token: &str| Hmac::new_from_slice(token.as_bytes()).expect("HMAC accepts keys of any length");
         Self { keyed: keyed(token.unwrap_or_default()), also: also.map(keyed), hub }
     }
 
-    /// A frame without its tag, with room for the stamp. Envelopes are appended to it.
+    /// Begins a frame, with room for the tag and the stamp. The caller appends envelopes to the frame.
     pub(super) fn begin(&self) -> Vec<u8> {
         let mut frame = vec![0; PREFIX];
         frame[..SENDER].copy_from_slice(&MAGIC);
@@ -110,8 +111,8 @@ mod tests {
         let (old, new) = (Some("old"), Some("new"));
         let seals =
             [(old, None), (old, new), (new, old), (new, None)].map(|(token, also)| Seal::new(hub(1), token, also));
-        // An operator replaces the token in steps. Hubs at successive steps accept each other's frames. Hubs at the
-        // first and the last step do not accept each other's frames.
+        // An operator replaces the token in steps. Hubs at successive steps of this replacement accept each other's
+        // frames. Hubs at the first and the last step do not accept each other's frames.
         for pair in seals.windows(2) {
             for (one, other) in [(&pair[0], &pair[1]), (&pair[1], &pair[0])] {
                 assert_eq!(other.open("c", &frame(one, "c", b"x")), Ok(hub(1)));

@@ -15,13 +15,14 @@
 //!   with one id.
 //!
 //! An answer cannot be older than its challenge, so a recorded frame is useless. A hub that received the original frame
-//! rejects the recorded one, because its number is too low. Any other hub rejects it, because its session has not
-//! answered a challenge. An attacker who delays frames, such as Redis itself, can make an ended hub seem alive. This
-//! works at most as long as the oldest challenge is accepted. An answer also shows that the other hub receives frames
-//! of this hub. So frames are accepted only if both hubs receive each other's frames: see [`Fresh::one_way`].
+//! rejects the recorded frame, because the number of that frame is too low. Any other hub rejects the recorded frame,
+//! because the frame's session has not answered a challenge of that hub. An attacker who delays frames, such as Redis
+//! itself, can make an ended hub seem alive. Such an attacker succeeds only while answers to the oldest challenge are
+//! accepted. An answer also shows that the other hub receives frames of this hub. So frames are accepted only if both
+//! hubs receive each other's frames: see [`Fresh::one_way`].
 //!
-//! Age is counted in this hub's own challenges, not in time. A stopped process draws no challenges, so it
-//! accepts the frames that arrived in its socket meanwhile.
+//! The age of an answer is counted in challenges of this hub, not in seconds. A stopped process draws no challenges, so
+//! it accepts the frames that arrived in its socket while it was stopped.
 //!
 //! Hubs of version 2.0 put no stamp on their frames: see [`question`].
 
@@ -42,7 +43,7 @@ pub(super) struct Judgment {
     pub(super) repeated: bool,
     /// Whether the sender's frames are accepted from now on, and were not before.
     pub(super) met: bool,
-    /// Whether two live hubs have the sender's id. Only one frame of a hub gets this verdict.
+    /// Whether two live hubs have the sender's id. This is true for only one frame, so that the problem is logged once.
     pub(super) twins: bool,
     /// Whether to echo the sender's challenge.
     pub(super) answer: bool,
@@ -63,7 +64,7 @@ const SPARE_ANSWERS: u8 = 8;
 pub(super) struct Fresh {
     session: u64,
     number: u64,
-    /// Number of challenges that this hub has drawn before the current one.
+    /// The number of the current round: how many challenges this hub has drawn before the current challenge.
     round: u64,
     /// Number of probes that were due.
     tick: u64,
@@ -98,7 +99,7 @@ struct SenderSession {
     session: u64,
     /// Round of its first answer.
     since: u64,
-    /// Round of the latest challenge that it has answered.
+    /// Round of the latest challenge that this session has answered.
     answered: u64,
     /// Number of the last accepted frame on each channel.
     last: [u64; CHANNELS],
@@ -179,8 +180,8 @@ impl Fresh {
     /// the hub's frames are accepted from now on.
     pub(super) fn answered(&mut self, hub: HubId, question: &Question) -> bool {
         let round = self.round;
-        // Hubs that send stamps also answer these questions. Their answers do not count, because a frame without a
-        // stamp from such a hub may be a recorded frame.
+        // Hubs that send stamps also answer these questions, but their answers do not count. A frame without a stamp
+        // from a hub that sends stamps may be a recorded frame.
         let known = self.hubs.get_mut(&hub).filter(|known| !known.is_fresh(round));
         known.is_some_and(|known| known.answers(question, round))
     }
@@ -256,11 +257,11 @@ impl Known {
         if self.sessions.len() >= BRIDGE_SESSIONS {
             return;
         }
-        // Earlier frames of the session may have been recorded.
+        // Earlier frames of the session may have been recorded, so only this frame and later ones are accepted.
         let last = [stamp.number.saturating_sub(1); CHANNELS];
         self.sessions.push(SenderSession { session: stamp.session, since: round, answered: echoed, last });
         judgment.met = true;
-        // The hub sends stamps, so a frame without one comes from an earlier process.
+        // The other hub now sends stamps, so a frame without a stamp comes from an earlier process of that hub.
         self.plain = None;
         self.questions.clear();
     }
@@ -272,9 +273,9 @@ impl Known {
             judgment.met = answers.iter().any(|question| self.answers(question, round));
         }
         judgment.taken = self.is_plain_fresh(round);
-        // The hub is asked once per challenge. While its frames are rejected, each of them causes a question, up to a
-        // bound. One question per challenge would not be enough, because the other hub cannot answer before it has
-        // discovered this hub.
+        // A hub of version 2.0 is asked once per challenge. While frames of such a hub are rejected, each of these
+        // frames causes a question, up to a bound. One question per challenge would not be enough, because the other
+        // hub cannot answer before it has discovered this hub.
         let is_due = self.asked != Some(round) && self.plain != Some(round);
         let is_urgent = !judgment.taken && self.spare_answers > 0;
         if (is_due || is_urgent)

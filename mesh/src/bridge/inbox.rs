@@ -13,7 +13,8 @@ pub(super) enum Push {
     Message { channel: Vec<u8>, frame: Vec<u8> },
     /// A connection has ended.
     Disconnected,
-    /// A subscription has ended: the slot of its channel has moved, or an administrator ended it.
+    /// A subscription has ended because the slot of its channel has moved, or because an administrator ended the
+    /// subscription.
     Unsubscribed,
 }
 
@@ -51,7 +52,7 @@ struct Counts {
     lost: AtomicU64,
 }
 
-/// The sending end, which the connection uses. This end never waits.
+/// The sending end of the inbox, which the connection uses. This end never waits.
 pub(super) struct Mouth(mpsc::Sender<Push>, Arc<Counts>);
 
 impl Mouth {
@@ -71,7 +72,7 @@ impl Mouth {
     }
 }
 
-/// The receiving end, which the bridge reads.
+/// The receiving end of the inbox, which the bridge reads.
 pub(super) struct Inbox(mpsc::Receiver<Push>, Arc<Counts>);
 
 /// An inbox for one connection.

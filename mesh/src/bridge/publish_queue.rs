@@ -27,8 +27,8 @@ struct Lane {
     frames: VecDeque<Vec<u8>>,
     /// Whether the lane is in [`PublishQueue::turns`].
     listed: bool,
-    /// Whether frames of the lane are being published. The other frames of the lane then wait until Redis has accepted
-    /// these frames.
+    /// Whether frames of the lane are being published. Other frames of a busy lane wait until Redis has accepted the
+    /// published frames.
     busy: bool,
     /// Whether the next envelope starts a new frame.
     fenced: bool,

@@ -1,17 +1,18 @@
 //! Questions to hubs of version 2.0, which put no stamp on their frames.
 //!
 //! These hubs ignore stamps, which look like an envelope of an unknown kind. The bridge asks these hubs a question that
-//! they can answer: whether a random id is free (`Takeover`), under a random ticket. Frames of a hub are accepted while
-//! it answers. So a rolling upgrade needs no setting, and recorded frames of that version are rejected too. Frames of
-//! version 2.0 have no numbers. So an attacker can repeat frames of a *live* hub of version 2.0. This attack is also
-//! possible between two hubs of version 2.0.
+//! they can answer: whether a random id is free (`Takeover`), under a random ticket. The bridge accepts the frames of a
+//! hub while that hub answers. So a rolling upgrade from version 2.0 needs no setting, and recorded frames of version
+//! 2.0 are rejected, too. Frames of version 2.0 have no numbers. So an attacker can repeat frames of a *live* hub of
+//! version 2.0. This attack is also possible between two hubs of version 2.0.
 
 use proto::envelope::{EnvelopeKind, RouteHeader, Routed};
 use proto::{Envelope, HubId, HubIncarnation, PeerId};
 
 use super::stamp::{self, split};
 
-/// A question to a hub that sends no stamps: whether this random id is free, under this random ticket.
+/// A question to a hub that sends no stamps: the hub must answer whether this random id is free, and repeat this random
+/// ticket.
 pub(super) type Question = (PeerId, u64);
 
 /// The questions that a payload answers.

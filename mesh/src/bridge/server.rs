@@ -14,7 +14,8 @@ pub(super) struct Server {
     pub(super) roots: Option<TlsCertificates>,
     /// The URL without user and password.
     pub(super) address: String,
-    /// The database number in the URL. Pub/sub has no databases, so the number has no effect and is not selected.
+    /// The database number in the URL. Pub/sub has no databases, so the number has no effect, and the bridge does not
+    /// select the database.
     pub(super) database: i64,
 }
 
@@ -23,7 +24,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// A sentence that says what is wrong, without the password.
+    /// Returns a sentence that says what is wrong with the URL, without the password.
     pub(super) fn parse(url: &str, extra_roots: Option<&[u8]>) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or("the Redis URL has no scheme: use redis:// or rediss://")?;
         let (plain, cluster) = match scheme {

@@ -115,7 +115,8 @@ struct RedisSession {
     /// The challenges and answers of this connection.
     fresh: Rc<RefCell<Fresh>>,
     publishing: JoinSet<Published>,
-    /// The request that checks whether the server is still a master. There is one at a time, sent with each probe.
+    /// The request that checks whether the server is still a master. The bridge sends this request with each probe, but
+    /// never while an earlier one is unanswered.
     role: JoinSet<Result<(), End>>,
     /// The state of the channel of all hubs, and that of this hub's channel.
     beats: [Beat; 2],
@@ -280,7 +281,7 @@ impl RedisSession {
         }
     }
 
-    /// Draws challenges. Records and logs which hubs do not answer them.
+    /// Draws challenges, and records and logs which hubs do not answer challenges.
     fn tick(&self) {
         let mut fresh = self.fresh.borrow_mut();
         fresh.tick();

@@ -54,7 +54,7 @@ impl Core {
         self.targets.resolved(name, tls, addresses, now);
     }
 
-    /// Processes the result of a dial. A successful dial becomes a link, and the caller runs its task.
+    /// Processes the result of a dial. A successful dial becomes a link, and the caller runs the link's task.
     pub(crate) fn dialed(&mut self, plan: Plan, result: Result<Dialed, DialError>) -> Option<(LinkId, MaybeTlsStream)> {
         let now = self.now();
         let _turn = TurnGuard::of("dials", ());
@@ -95,7 +95,8 @@ impl Core {
     }
 }
 
-/// Makes an id for a dialed Go hub, since its protocol does not send one. All hubs that dial the URL make the same id.
+/// Makes an id for a dialed Go hub, since its protocol does not send one. All hubs that dial the same URL make the same
+/// id for the Go hub there.
 fn hub_at(url: &str) -> HubId {
     let mut bytes = [0; 20];
     for (part, key) in bytes.chunks_mut(16).zip(0..) {

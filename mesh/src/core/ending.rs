@@ -32,8 +32,8 @@ impl Core {
         self.down(id);
     }
 
-    /// Ends a link that another link replaces, or that ends because this hub stops. Envelopes that still arrive on it
-    /// are processed.
+    /// Ends a link that another link replaces, or that ends because this hub stops. Envelopes that still arrive on the
+    /// link are processed.
     pub(super) fn retire(&mut self, id: LinkId, end: LinkEnd, now: Now) {
         let Some(link) = self.links.get_mut(&id).filter(|link| link.is_ready()) else { return };
         link.end.get_or_insert(end);

@@ -17,15 +17,15 @@ impl Core {
         let (dialed, legacy, hub) = (link.dialed(), link.legacy, link.hub);
         match (legacy, hub) {
             (true, Some(hub)) => {
-                // If a Go hub has two accepted links, the older one is dead: otherwise the hub would not have dialed
-                // again.
+                // A Go hub dials again only after its link is dead, so the older of two accepted links is closed.
                 let older = (!dialed).then(|| self.present(hub, id)).flatten();
                 if let Some(older) = older.filter(|older| !older.dialed) {
                     self.close(older.link, LinkEnd::Double, now);
                 }
                 self.ready(id, hub, now);
             }
-            // A legacy link must have an id from the start: from the Go hub's request, or made from the dialed URL.
+            // A legacy link must have an id from the start. The id comes from the Go hub's request, or is made from the
+            // dialed URL.
             (true, None) => self.close(id, LinkEnd::WrongHub, now),
             (false, _) if dialed => self.say_hello(id, now),
             (false, _) => {}

@@ -72,7 +72,7 @@ impl Core {
     }
 
     /// Closes the links with the longest messages until the memory for messages of all links is within its maximum.
-    /// Data that still arrives on these links is read and dropped.
+    /// Data that still arrives on a link closed in this way is read and dropped.
     fn limit_kept_bytes(&mut self, now: Now) {
         while self.kept_bytes() > self.partial_cap
             && let Some((&id, link)) = self.links.iter_mut().max_by_key(|(_, link)| link.kept_bytes())
@@ -123,7 +123,7 @@ impl Core {
                     link.rtt = now.at.checked_sub(Duration::from_micros(sent));
                     if legacy {
                         // The pong shows that the first announcements of the Go hub have been read. The relay's work
-                        // that waited for them can continue.
+                        // that waited for these announcements can continue.
                         link.wake();
                     }
                 }
@@ -213,7 +213,8 @@ impl Core {
                 Ok(None) => return,
                 // Hubs on the bridge identify themselves by heartbeats.
                 Ok(Some(Envelope::Hello(_))) => {}
-                // Another hub has this hub's id. Only its heartbeats matter, because they show that it is alive.
+                // Another hub has this hub's id. Only the heartbeats of that hub matter, because they show that it is
+                // alive.
                 Ok(Some(envelope)) if from == self.own && !is_heartbeat_of(&envelope, from) => {}
                 Ok(Some(envelope)) => self.input(RelayInput::Received { via: Hop::Bridge(from), envelope }, now),
                 Err(malformed) => {

@@ -31,7 +31,7 @@ impl Core {
         self.outboxes.is_stalled()
     }
 
-    /// Parks a link: its task is woken when links are read again.
+    /// Parks a link. The task of a parked link is woken when links are read again.
     pub(crate) fn park(&mut self, id: LinkId) {
         if let Some(link) = self.links.get_mut(&id).filter(|link| !link.parked) {
             link.parked = true;

@@ -533,7 +533,7 @@ fn events_of_the_previous_bridge_do_not_concern_the_current_one() {
     core.bridged(id(1), BridgeEvent::Up);
     core.bridged(id(1), heartbeat(1));
     assert!(is_bridged(&core));
-    // The relay does the same when its bridge has ended.
+    // A relay that takes a new id first handles the end of its bridge.
     core.input(RelayInput::BridgeDown, core.now());
     core.carry_out(RelayOutput::Renamed { hub: id(7) }, core.now());
     core.bridged(id(1), heartbeat(2));

@@ -203,7 +203,7 @@ impl Targets {
         self.targets.insert(target.plan.target.clone(), target);
     }
 
-    /// Processes the answer for MESH_DNS. Addresses that are no longer in it are not dialed again.
+    /// Processes the answer for MESH_DNS. Addresses that are no longer in the answer are not dialed again.
     pub(crate) fn resolved(&mut self, name: &str, tls: bool, addresses: &BTreeSet<SocketAddr>, now: Now) {
         let plans: Vec<Plan> = addresses.iter().map(|address| Plan::resolved(*address, name, tls)).collect();
         let ids: BTreeSet<&TargetId> = plans.iter().map(|plan| &plan.target).collect();
@@ -287,8 +287,8 @@ impl Targets {
         due.into_iter().filter_map(|(_, id)| Some(self.targets.get_mut(&id)?.dial(now))).collect()
     }
 
-    /// Whether a dial is unnecessary: the hub there is linked, or it drains and had no link. A draining hub still has
-    /// peers, so a lost link to it is dialed again.
+    /// Whether a dial is unnecessary: the hub at the address is linked, or it drains and had no link. A draining hub
+    /// still has peers, so a lost link to it is dialed again.
     fn is_left_alone(&self, target: &Target) -> bool {
         let is = |hubs: &BTreeSet<HubId>| target.hub.is_some_and(|hub| hubs.contains(&hub));
         let leaving = is(&self.known.draining) && !target.was_linked && target.source != DialSource::Bootstrap;

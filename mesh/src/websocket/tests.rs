@@ -11,7 +11,7 @@ use super::*;
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// The time limit of a dial. A silent address gets half of it if one other address is left.
+/// The time limit of a dial. A silent address gets half of this time if one other address is left.
 const PATIENCE: Duration = proto::limits::DIAL_TIMEOUT;
 
 #[test]
@@ -51,8 +51,8 @@ fn answers_are_checked() {
     assert!(answer(set(CONNECTION, "close"), None).unwrap_err().contains("not an upgrade"));
 }
 
-/// A local address that accepts no connection: its backlog is full, and the kernel drops each SYN. The sockets keep the
-/// backlog full.
+/// A local address that accepts no connection, because its backlog is full and the kernel drops each SYN. The sockets
+/// keep the backlog full.
 fn swallows() -> (SocketAddr, Vec<Socket>) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -302,9 +302,9 @@ fn a_token_is_sent_only_to_servers_that_ask_as_hubs_do() {
     assert!(shown == [false] && opened.as_ref().unwrap_err().contains("asked for the token"), "{shown:?} {opened:?}");
 }
 
-/// Dials a server that answers the first request with a challenge, and the second one with `proof`, made from the
-/// credentials in it. Without a challenge, it opens a WebSocket at once. Returns the header `authorization` of each
-/// request, and the result of dialing: whether the server has proved that it knows the token, or an error.
+/// Dials a server that answers the first request with a challenge, and the second request with a `proof` that is made
+/// from its credentials. Without a challenge, the server opens a WebSocket at once. Returns the header `authorization`
+/// of each request, and the result of dialing: whether the server has proved that it knows the token, or an error.
 fn challenged(
     sends_bearer: bool,
     challenge: Option<String>,

@@ -164,7 +164,7 @@ pub(crate) fn only_link(reading: &MeshReading) -> &LinkView {
     &reading.links[0]
 }
 
-/// A port that accepts no connections at any local address: its backlog is full, so the kernel drops each SYN.
+/// A port that accepts no connections at any local address, because its backlog is full and the kernel drops each SYN.
 pub(crate) struct Swallows {
     pub(crate) address: SocketAddr,
     _sockets: Vec<Socket>,

@@ -10,7 +10,7 @@ use tokio_rustls::rustls::{ServerConfig, crypto};
 
 use crate::hub::{Hub, config, door, hub};
 
-/// A TLS proxy in front of a hub. Returns its URL and the CA's certificate.
+/// A TLS proxy in front of a hub. Returns the proxy's URL and the CA's certificate.
 async fn proxy(hub: &Hub) -> (String, String) {
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -21,8 +21,8 @@ pub(crate) struct Asked {
     pub(crate) leftover: Bytes,
 }
 
-/// Reads the head of a request, and lets a dialing hub prove that it knows the token. Then answers with 101, and with
-/// the subprotocol if it was requested.
+/// Reads the head of a request, and lets a dialing hub prove that it knows the token. Then answers the request with
+/// 101, and with the subprotocol if it was requested.
 pub(crate) fn answer(stream: &TcpStream) -> Option<Asked> {
     answer_as(stream, true)
 }
@@ -200,7 +200,7 @@ impl Wire {
         }
     }
 
-    /// Waits for the end of the connection, and ignores messages before it.
+    /// Waits for the end of the connection, and ignores messages before the end.
     pub(crate) fn hear_end(&mut self) -> Said {
         loop {
             match self.hear() {

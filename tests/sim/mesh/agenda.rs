@@ -49,7 +49,7 @@ pub(crate) enum Event {
     Linger { client: usize },
     /// A connection has waited for its id for the maximum time.
     Waited { client: usize },
-    /// The client ended long ago: from now on, no peer may consider it present.
+    /// The client ended long ago, so no peer may consider it present any more.
     Forgotten { client: usize },
     /// A relay or a shard does the next slice of long work.
     Continue { hub: usize, life: usize, machine: usize },

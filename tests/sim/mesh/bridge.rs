@@ -125,7 +125,7 @@ mod tests {
         };
         assert!(received(&mut world) > 0);
         // The process of hub 1 is stopped, so frames for it remain unread. Then it is killed. No hub publishes while
-        // its next process starts.
+        // the next process of hub 1 starts.
         let long = world.now + Duration::from_secs(60);
         world.hubs[1].frozen_until = Some(world.now + Duration::from_secs(5));
         world.pass(Duration::from_secs(3));

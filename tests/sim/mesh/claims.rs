@@ -4,8 +4,8 @@
 //! A roster shows the greatest claim among those whose `Joined` has arrived and whose `Left` has not. After an
 //! `Elsewhere`, a home shard knows the claim in that letter until the matching `Nowhere` arrives.
 //!
-//! Other oracles check the messages to clients. They would find a forgotten claim much later than this oracle. They
-//! would not find it at all if another letter repaired the state.
+//! Other oracles, which check the messages to clients, would find a forgotten claim much later than this oracle. If
+//! another letter repaired the state, those oracles would not find the forgotten claim at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -60,7 +60,7 @@ pub(crate) enum Saying {
     Announce,
     Goodbye,
     Signal,
-    /// A signal to a peer that it has just discovered.
+    /// A signal to a peer that the client has just discovered.
     Greeting(PeerId, Net),
     /// Several signals to one target at once.
     Burst,
@@ -141,7 +141,7 @@ impl World {
     }
 
     /// Connects a client. If a client with the same id has received a secret before, half of the new clients send such
-    /// a secret. Most of them send the latest one.
+    /// a secret. Most of these clients send the latest secret.
     pub(crate) fn open(&mut self, hub: usize, peer: usize) {
         let secrets = self.those(|client| client.peer == self.plan.peers[peer] && client.lineage.is_some());
         let shown = match self.rng.below(6) {
@@ -233,7 +233,7 @@ impl World {
         debug_assert!(self.hubs[hub].routers.len() > shard && session.generation as usize == client);
     }
 
-    /// Joins if necessary, sends signals and leaves, all at the same moment.
+    /// Makes a client join a network if necessary, send signals and leave, all at the same moment.
     fn part(&mut self, client: usize) {
         let (net, target) = self.addressee(client);
         if !self.clients[client].views.contains_key(&net) {
@@ -285,7 +285,7 @@ impl World {
         }
     }
 
-    /// Handles the end of a session. Its unwritten signals return to the router.
+    /// Handles the end of a session. The unwritten signals of the session return to the router.
     fn ended(&mut self, client: usize, reason: CloseReason, undelivered: &mut Undelivered) {
         self.note(|| format!("c{client} has ended: {reason:?}"));
         let Client { hub, shard, session, peer, .. } = self.clients[client];
@@ -382,7 +382,8 @@ impl World {
         let signal = match (&heard, origin) {
             (Heard::Signal { number, .. }, Some(origin)) => Some((origin, *number)),
             (Heard::Signal { .. }, None) | (_, Some(_)) => {
-                return self.complain(format!("c{client}: the origin of a frame is missing or superfluous: {heard:?}"));
+                return self
+                    .complain(format!("c{client}: a signal has no origin, or another message has one: {heard:?}"));
             }
             (_, None) => None,
         };

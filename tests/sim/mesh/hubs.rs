@@ -81,8 +81,8 @@ pub(crate) enum Told<'a> {
     Timeout(usize),
 }
 
-/// Maximum number of successive timer calls that change nothing. A machine that exceeds it would request timer calls
-/// for ever.
+/// Maximum number of successive timer calls that change nothing. A machine that exceeds this maximum would request
+/// timer calls for ever.
 const MOST_IDLE_TIMEOUTS: usize = 50;
 
 impl Hub {
@@ -364,7 +364,7 @@ impl World {
             return;
         }
         let now = self.time(hub).at;
-        // This event is outdated: the timer was set to an earlier time meanwhile, and has fired then.
+        // This event is outdated, because the timer was set to an earlier time and has already fired.
         if self.hubs[hub].timers[machine].is_none_or(|set| set > now) {
             return;
         }

@@ -152,7 +152,7 @@ impl World {
         self.plan.old[self.hubs[hub].place]
     }
 
-    /// Handles an envelope that a relay puts out.
+    /// Handles an envelope that a relay outputs.
     pub(crate) fn put_out(&mut self, hub: usize, to: Destination, envelope: Envelope) {
         self.note(|| format!("    h{hub} > {to:?} {}", describe_envelope(&envelope)));
         if envelope.kind() == EnvelopeKind::Hello {
@@ -292,7 +292,8 @@ impl World {
     }
 }
 
-/// Removes the fields that hubs of version 2.0.0 do not know: such a hub does not send, read or forward them.
+/// Removes the fields that hubs of version 2.0.0 do not know. A hub of version 2.0.0 does not send, read or forward
+/// these fields.
 fn as_of_2_0_0(mut envelope: Envelope) -> Envelope {
     if let Envelope::Routed(_, routed) = &mut envelope
         && let Routed::Takeover { resume, owner, .. } = &mut **routed

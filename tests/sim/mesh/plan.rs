@@ -33,11 +33,11 @@ pub(crate) struct Plan {
     pub(crate) edges: BTreeSet<(usize, usize)>,
     /// Which hubs are on the bridge.
     pub(crate) bridged: Vec<bool>,
-    /// The bridge loses one in this many messages. 0 means that it loses none.
+    /// The bridge loses one message in this many. 0 means that it loses no messages.
     pub(crate) bridge_loses: usize,
     pub(crate) peers: Vec<PeerId>,
     pub(crate) networks: Vec<&'static str>,
-    /// Limits of the shards. They are so small that small networks reach them.
+    /// Limits of the shards. The limits are so small that small networks reach them.
     pub(crate) router: RouterTuning,
     /// Limits of the relays.
     pub(crate) relay: RelayTuning,
@@ -64,7 +64,7 @@ pub(crate) struct Plan {
     /// Maximum time between two actions of clients, and between two faults, in milliseconds.
     pub(crate) deed_ms: usize,
     pub(crate) trouble_ms: usize,
-    /// One of this many clients does not answer pings.
+    /// On average, one client in this many does not answer pings.
     pub(crate) half_dead: usize,
 }
 
@@ -86,7 +86,8 @@ impl Plan {
         let edges = edges(topology, hubs, rng);
         let bridged = match (topology, rng.below(6)) {
             (Topology::Islands, 0..3) => vec![true; hubs],
-            // At least one hub of each island is on the bridge. The islands are the even and the odd hubs.
+            // At least one hub of each island is on the bridge. One island has the hubs with even numbers, and the
+            // other island has the hubs with odd numbers.
             (Topology::Islands, _) => (0..hubs).map(|hub| hub < 2 || rng.one_in(2)).collect(),
             (_, 0) => vec![true; hubs],
             (_, 1) => (0..hubs).map(|_| rng.one_in(2)).collect(),
@@ -109,7 +110,7 @@ impl Plan {
         };
         let id = |rng: &mut Rng| PeerId::from_bytes(std::array::from_fn(|_| rng.next() as u8));
         let first = rng.below(2);
-        // In some runs, hubs are on different continents: transit times between them exceed GAP_PATIENCE.
+        // In some runs, hubs are on different continents, so that transit times between hubs exceed GAP_PATIENCE.
         let far = !calm && rng.one_in(6);
         let discovery = if rng.one_in(3) { Discovery::Closest(*rng.pick(&[1, 2, 3, 5])) } else { Discovery::All };
         let mut plan = Self {
@@ -167,8 +168,8 @@ impl Plan {
         !self.calm && self.troubles[trouble as usize] > 0
     }
 
-    /// Maximum time that a hub needs to post the leaves of all peers of lost hubs to its shards. It posts one slice at
-    /// a time, and waits between slices for up to the transit time of a letter.
+    /// Maximum time that a hub needs to post the leaves of all peers of lost hubs to its shards. A hub posts one slice
+    /// at a time, and waits between slices for up to the transit time of a letter.
     pub(crate) fn slices(&self) -> Duration {
         let slices = self.hubs * self.peers.len().div_ceil(self.relay.slices.peers);
         Duration::from_micros((slices * self.letter_us) as u64)

@@ -29,7 +29,7 @@ impl World {
         self.come_back();
         self.pass(REST + self.plan.slices());
         if self.is_bounded() {
-            // In this time, hubs restore acquaintances that one hub has and the other has forgotten.
+            // Within this time, hubs restore acquaintances that one hub has and the other hub has forgotten.
             self.pass(limits::MEETING_AGAIN + 10 * limits::MEETING_SWEEP);
         }
         self.at_rest();
@@ -41,7 +41,7 @@ impl World {
     fn mend(&mut self) {
         let thaw = self.hubs.iter().filter_map(|hub| hub.frozen_until).max();
         self.pass(thaw.unwrap_or_default().saturating_sub(self.now));
-        // In this time, all clients that were leaving have left.
+        // Within this time, all clients that have begun to leave complete their leaves.
         self.pass(Duration::from_secs(6));
         self.blocked.clear();
         let up = self.hubs.iter().filter(|hub| hub.is_up()).count();
@@ -193,7 +193,7 @@ impl World {
         }
     }
 
-    /// Number of acquaintances in a view: the known peers, except in pairs of two members with unbounded discovery.
+    /// Number of acquaintances in a view. A known peer is no acquaintance if both members have unbounded discovery.
     fn acquaintances(&self, net: Net, view: &View) -> usize {
         let by_right = |peer: &PeerId| {
             let theirs = self.clients.iter().filter(|client| client.phase == Phase::Open && client.peer == *peer);

@@ -32,7 +32,7 @@ pub(crate) enum Fault {
     LeavesWrongSession,
     LosesChange,
     LosesClosed,
-    /// A decline is lost: one peer knows another peer that does not know it.
+    /// A decline is lost, so that only one of two peers knows the other peer.
     LosesDeclined,
     LosesElsewhere,
     LosesJoined,

@@ -152,8 +152,8 @@ impl World {
         }
     }
 
-    /// Closes a network at a hub. The hub removes the members in slices, so they do not all receive the error at the
-    /// same time.
+    /// Closes a network at a hub. The hub removes the members in slices, so the members do not all receive the error at
+    /// the same time.
     fn close_network(&mut self, hub: usize) {
         if !self.is_ordered(hub) {
             return;

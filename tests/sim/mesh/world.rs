@@ -211,7 +211,8 @@ impl World {
             | Event::Waited { .. } => return None,
         };
         let thaw = self.hubs[hub].frozen_until.filter(|&thaw| thaw > self.now)?;
-        // When a stopped process continues, it usually reads the frames that arrived meanwhile before its timers fire.
+        // When a stopped process continues, it usually reads the frames that have arrived in the meantime before its
+        // timers fire.
         let late = matches!(event, Event::Timer { .. }) && !self.rng.one_in(8);
         Some(if late { thaw + self.up_to(20_000) + Duration::from_micros(1) } else { thaw })
     }

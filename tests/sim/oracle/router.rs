@@ -176,7 +176,7 @@ impl Oracle {
                     } else if !how
                         .is_some_and(|how| how.is_none() == *goodbye && how.is_none_or(|how| how.label() == reason))
                     {
-                        wrong = Some("receives a leave that did not happen, or that differs");
+                        wrong = Some("receives a leave that did not happen, or a leave with a wrong reason");
                     }
                 }
             },
@@ -214,8 +214,8 @@ impl Oracle {
         let before = lineage.and_then(|lineage| self.latest.insert(*peer, lineage.session.0));
         let client = self.sessions.get_mut(&sid);
         let resume = client.as_ref().and_then(|client| client.resume);
-        // The session must continue the lineage of its secret, or begin a new lineage if it has no secret. Its number
-        // must be greater than all earlier numbers.
+        // The session must continue the lineage of its secret, or begin a new lineage if it has no secret. The number
+        // of the session must be greater than all earlier numbers.
         let right = lineage.is_some_and(|lineage| {
             lineage.root == resume.map_or(lineage.session, |resume| resume.root) && before < Some(lineage.session.0)
         });

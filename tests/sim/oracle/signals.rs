@@ -307,7 +307,7 @@ impl Signals {
     }
 
     /// Checks that senders received an error for each failed signal without a receipt. Must be called only if the
-    /// router has withheld no error.
+    /// router has withheld no error because of the limit on errors.
     pub(crate) fn senders_know(&self) -> Option<String> {
         let (told, expected) = (&self.refusals, &self.refusals_expected);
         (told != expected).then(|| format!("senders received {told:?}; expected {expected:?}"))

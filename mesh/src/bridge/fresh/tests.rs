@@ -220,7 +220,7 @@ fn a_hub_of_version_2_0_is_accepted_while_it_answers_questions() {
     let judgment = b.receives(old, &reply);
     assert!(judgment.taken && judgment.met);
     assert!(b.receives(old, &everyone).taken);
-    // The hub is asked again with each challenge, and is accepted while it answers one of the latest.
+    // The hub is asked again with each challenge, and is accepted while it answers one of the latest questions.
     let mut taken = 0;
     for _ in 0..BRIDGE_CHALLENGES + 3 {
         b.rounds(1);
@@ -230,7 +230,7 @@ fn a_hub_of_version_2_0_is_accepted_while_it_answers_questions() {
     }
     assert_eq!(taken, BRIDGE_CHALLENGES - 1);
     assert_eq!(b.one_way(), [old]);
-    // An answer to an earlier question does not answer the current one.
+    // An answer to an earlier question does not answer the current question.
     let judgment = b.receives(old, &reply);
     assert!(!judgment.taken && !judgment.met);
     assert!(!Hub::new(3).receives(old, &reply).taken);
@@ -275,7 +275,7 @@ fn state_that_other_hubs_can_grow_is_bounded() {
         b.receives(last.id, &frame);
     }
     assert_eq!(b.fresh.hubs.len(), MAX_HUBS);
-    // `last` did not receive the answer to its challenge above. The two hubs answer each other after the next
+    // The hub `last` did not receive the answer to its first challenge. The two hubs answer each other after the next
     // challenge.
     last.rounds(1);
     say(&mut last, &mut b);

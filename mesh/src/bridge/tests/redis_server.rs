@@ -116,8 +116,9 @@ impl Drop for RedisServer {
     }
 }
 
-/// A free port. The port 10,000 above it, which a cluster uses for its own traffic, is free, too. Both ports are below
-/// the range that the kernel uses for clients, so that no client takes these ports while the server is down.
+/// A free port. The port whose number is 10,000 higher is free, too. A node of a cluster uses that port for the traffic
+/// between nodes. Both ports are below the range that the kernel uses for clients, so that no client takes these ports
+/// while the server is down.
 fn free_port() -> u16 {
     let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     loop {

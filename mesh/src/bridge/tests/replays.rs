@@ -105,7 +105,7 @@ fn frames_of_a_hub_that_receives_nothing_are_refused_until_it_receives() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;
-        // This hub publishes frames and receives none. Hubs at the master look like this to a hub at a replica.
+        // This hub publishes frames and receives none. A hub at a replica sees the hubs at the master in this way.
         let seal = Seal::new(id(2), Some("mesh token"), None);
         let mut fresh = crate::bridge::fresh::Fresh::new().unwrap();
         let channel = "test:mesh.1:presence";
@@ -131,7 +131,8 @@ fn frames_of_a_hub_that_receives_nothing_are_refused_until_it_receives() {
     });
 }
 
-/// A hub of version 2.0. Its frames have no stamps, it ignores the stamps of other hubs, and it answers questions.
+/// A simulated hub of version 2.0. Such a hub sends frames without stamps, ignores the stamps of other hubs, and
+/// answers questions.
 struct OldHub {
     id: HubId,
     redis: redis::Connection,
