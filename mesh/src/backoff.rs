@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Computes the pauses between attempts to connect. Links and the Redis bridge use the same rule.
 ///
 /// The first pause is the shortest one, and each later pause is twice the previous one, up to the longest. The first
-/// half of a pause is fixed, which bounds the rate of attempts. The second half is random, so that hubs that failed
-/// together do not retry together.
+/// half of a pause is fixed, which bounds the rate of attempts. The second half of a pause is random, so that hubs that
+/// failed together do not retry together.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,

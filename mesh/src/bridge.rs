@@ -109,8 +109,8 @@ pub struct BridgeView {
     pub bytes_in: u64,
     /// Messages that are not frames of this mesh: signed with another token, or malformed.
     pub refused: u64,
-    /// Frames of hubs of this mesh that were dropped because they were not fresh. The first number counts frames whose
-    /// sender has not answered this hub's challenge. The second number counts frames that repeat an accepted frame.
+    /// Frames of hubs of this mesh that were dropped because they were not fresh. Element 0 counts frames whose sender
+    /// has not answered this hub's challenge. Element 1 counts frames that repeat an accepted frame.
     pub stale: [u64; 2],
     /// Hubs whose frames arrive but that do not answer. Either these hubs do not receive this hub's frames, or somebody
     /// publishes their recorded frames. The list is in ascending order, and has at most

@@ -120,7 +120,7 @@ impl Link {
     /// Whether this hub has read everything that a Go hub sends right after it dials.
     ///
     /// A Go hub announces its peers before it reads anything, and so before it answers the first ping. Later, the Go
-    /// hub receives announcements and echoes them. So after the pong, its own announcements cannot be reliably
+    /// hub receives announcements and echoes them. So after the pong, the Go hub's own announcements cannot be reliably
     /// distinguished from echoes.
     pub(crate) fn has_been_heard_out(&self, now: Duration) -> bool {
         !self.legacy || self.dialed() || self.rtt.is_some() || now >= self.since + LEGACY_PATIENCE

@@ -116,8 +116,8 @@ impl Race {
         self.next = now;
     }
 
-    /// Records that an attempt has connected. The other attempts end, but their addresses are the first to be tried if
-    /// this connection does not work.
+    /// Records that an attempt has connected, so that the other attempts end. The addresses of the ended attempts are
+    /// the first to be tried if this connection does not work.
     pub(crate) fn connected(&mut self, address: SocketAddr, now: Duration) {
         while let Some(other) = self.running.pop_back() {
             if other != address {

@@ -37,7 +37,7 @@ pub struct LinkSocket {
     pub stream: std::net::TcpStream,
     /// The TLS state of the socket, if it uses TLS.
     pub tls: Option<Box<tls::Connection>>,
-    /// Bytes that arrived after the request. These bytes precede everything read from the socket.
+    /// Bytes that arrived after the request. The leftover bytes precede everything that is read from the socket.
     pub leftover: Bytes,
     /// The address of the other end.
     pub address: SocketAddr,

@@ -43,7 +43,7 @@ const MAX_REFUSAL_BYTES: usize = 4 * 1024;
 pub struct WebSocket {
     /// The socket.
     pub stream: MaybeTlsStream,
-    /// Bytes that arrived after the answer. These bytes precede everything read from the socket.
+    /// Bytes that arrived after the answer. The leftover bytes precede everything that is read from the socket.
     pub leftover: Bytes,
     /// The address of the other end.
     pub address: SocketAddr,
@@ -313,8 +313,8 @@ async fn run<T>(
             biased;
             (at, result) = first_of(&mut running) => {
                 let Attempt { address, extra, .. } = running.swap_remove(at);
-                // The attempt that ended was the one that needs no permit. Another attempt takes its place, and returns
-                // its permit.
+                // The attempt that needed no permit has ended. Another attempt no longer needs its permit, and returns
+                // it.
                 if extra.is_none() && let Some(other) = running.first_mut() {
                     other.extra = None;
                 }

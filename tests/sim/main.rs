@@ -2,8 +2,8 @@
 //!
 //! Two drivers use the same router. *Transcripts* are conversations in files. Each file tests one behaviour, and does
 //! not depend on the router's interface. The *simulator* generates thousands of conversations from seeds. The simulator
-//! loses and delays data and interrupts connections, as networks do. It checks every output against the invariants. A
-//! second simulator, in `mesh`, runs many hubs.
+//! loses and delays data and interrupts connections, as networks do. The simulator checks every output against the
+//! invariants. A second simulator, in `mesh`, runs many hubs.
 
 mod clients;
 mod heard;

@@ -35,7 +35,7 @@ fn make() -> io::Result<Certificate> {
     std::fs::write(&key, made.signing_key.serialize_pem())?;
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(made.cert.der().to_vec())).map_err(io::Error::other)?;
-    // These are the cipher suites that browsers on hardware with AES offer first, and that all servers support.
+    // The list has the cipher suites that browsers on hardware with AES offer first, and that all servers support.
     let provider = CryptoProvider {
         cipher_suites: vec![
             aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,

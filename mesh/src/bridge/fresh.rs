@@ -17,7 +17,7 @@
 //! An answer cannot be older than its challenge, so a recorded frame is useless. A hub that received the original frame
 //! rejects the recorded frame, because the number of that frame is too low. Any other hub rejects the recorded frame,
 //! because the frame's session has not answered a challenge of that hub. An attacker who delays frames, such as Redis
-//! itself, can make an ended hub seem alive. Such an attacker succeeds only while answers to the oldest challenge are
+//! itself, can make an ended hub seem alive. Delayed frames are accepted only while answers to the oldest challenge are
 //! accepted. An answer also shows that the other hub receives frames of this hub. So frames are accepted only if both
 //! hubs receive each other's frames: see [`Fresh::one_way`].
 //!
@@ -43,7 +43,8 @@ pub(super) struct Judgment {
     pub(super) repeated: bool,
     /// Whether the sender's frames are accepted from now on, and were not before.
     pub(super) met: bool,
-    /// Whether two live hubs have the sender's id. This is true for only one frame, so that the problem is logged once.
+    /// Whether two live hubs have the sender's id. The field is true for only one frame of the two hubs, so that the
+    /// problem is logged once.
     pub(super) twins: bool,
     /// Whether to echo the sender's challenge.
     pub(super) answer: bool,

@@ -297,7 +297,7 @@ fn one_large_flush_arrives_in_order() {
         let mut a = Hub::up(1, &redis.url()).await;
         let mut b = Hub::up(2, &redis.url()).await;
         have_met(&[&a, &b]).await;
-        // These envelopes need many pipelines, which are started in one turn.
+        // The envelopes of this flush need many pipelines, which are started in one turn.
         for n in 0..ENVELOPES {
             a.bridge.push(None, |out| {
                 out.extend_from_slice(&n.to_le_bytes());
@@ -333,7 +333,7 @@ fn a_mesh_that_does_not_read_loses_only_frames() {
         until(|| a.bridge.view().published >= FRAMES as u64).await;
         let mut heard = 0;
         loop {
-            // This frame may be lost, too, while the queue is full.
+            // The frame `last` may be lost, too, while the queue is full.
             a.says(Some(b.id), "last");
             if b.hears().await.1.ends_with("last") {
                 break;

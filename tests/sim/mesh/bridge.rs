@@ -18,8 +18,8 @@ pub(crate) enum Channel {
     One,
 }
 
-/// Identifies the frames of one publisher in one channel of a subscriber. These frames arrive in the order in which
-/// they were published.
+/// Identifies the frames of one publisher in one channel of a subscriber. The frames of one subscription arrive in the
+/// order in which they were published.
 ///
 /// A subscriber is one process of a hub. When the hub starts again, its new process does not receive frames that were
 /// published before its start.

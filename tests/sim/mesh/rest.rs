@@ -112,7 +112,9 @@ impl World {
                 if let Err(what) = self.knows_whom_it_should(client.peer, net, view, &others, &one_sided) {
                     let (name, network) = (self.name(index), self.plan.networks[net]);
                     let told = &view.told;
-                    wrong.push(format!("{name} in {network} {what}: it knows {told:?}, but the others are {others:?}"));
+                    wrong.push(format!(
+                        "{name} in {network} {what}: it knows {told:?}, but the other members are {others:?}"
+                    ));
                 }
             }
         }

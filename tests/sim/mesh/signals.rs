@@ -179,7 +179,7 @@ impl World {
             return if may_be_full { Ok(()) } else { Err("receives an error without a failure") };
         };
         *self.signals.errors.entry((client, kind.clone(), *target)).or_default() += 1;
-        // The error names the target, but not the signal. So the error may concern any signal of this kind to that
+        // The error names the target, but not the signal. So an error may concern any signal of its type to this
         // target.
         let mut sent = (0..self.signals.all.len()).filter(|&number| {
             let signal = &self.signals.all[number];

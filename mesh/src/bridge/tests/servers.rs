@@ -33,7 +33,7 @@ fn a_bridge_connects_with_a_password_or_an_acl_user_and_not_with_wrong_credentia
         let view = other.bridge.view();
         assert!(view.last_error.as_deref().is_some_and(|error| error.contains("no permissions")), "{view:?}");
 
-        // This user may only subscribe, so the frames of its hub do not come back.
+        // The user `mute` may only subscribe, so the frames of its hub do not come back.
         let _: String = redis.ask("ACL SETUSER mute on >secret resetchannels &test:mesh.1:* -@all +hello +subscribe");
         let mute = Hub::start(config(6, &at("mute:secret")));
         until(|| mute.bridge.view().errors >= 2).await;
