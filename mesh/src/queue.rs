@@ -158,7 +158,7 @@ mod tests {
         while at < stream.len() {
             let rest = &mut stream[at..];
             let progress = if queue.masked { decoder.decode(rest) } else { decoder.decode_from_server(rest) }.unwrap();
-            let Progress::Took { consumed, event } = progress else { panic!("half a frame") };
+            let Progress::Took { consumed, event } = progress else { panic!("the queue ends inside a frame") };
             at += consumed;
             match event {
                 Some(Event::Binary(payload) | Event::Ping(payload)) => messages.push(payload.to_vec()),

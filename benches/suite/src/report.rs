@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_run_replaces_the_old_one() {
+    fn new_results_replace_the_old_results_of_a_page() {
         let page = format!("a\n{BEGIN}old\n{END}\nb\n");
         let new = between_marks(&page, "new\n").unwrap();
         assert_eq!(new, format!("a\n{BEGIN}new\n{END}\nb\n"));

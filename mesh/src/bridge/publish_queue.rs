@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_busy_lane_waits() {
+    fn only_frames_of_a_busy_lane_wait() {
         let mut queue = queue(&[(None, 1), (hub(1), 2)]);
         let seal = Seal::new(HubId(PeerId::from_bytes([9; 20])), None, None);
         assert_eq!(sizes(&queue.take_lane()), [(None, 1)]);

@@ -293,7 +293,7 @@ fn beside_a_socket(task: impl AsyncFnOnce(Rc<RefCell<Core>>, LinkId, std::net::T
 async fn until(what: &str, is: impl Fn() -> bool) {
     let start = Instant::now();
     while !is() {
-        assert!(start.elapsed() < Duration::from_secs(20), "not within 20 s: {what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "this did not happen within 20 s: {what}");
         tokio::task::yield_now().await;
     }
 }
@@ -303,7 +303,7 @@ fn a_link_writes_again_when_the_other_hub_reads_again() {
     beside_a_socket(async |core, link, mut other| {
         send(&mut core.borrow_mut(), link, 3 * LINK_QUEUE_HIGH / ENVELOPE);
         // The socket accepts only a part of the queue.
-        until("something is written", || core.borrow().stats.writes > 0).await;
+        until("a part of the queue is written", || core.borrow().stats.writes > 0).await;
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -316,8 +316,8 @@ fn a_link_writes_again_when_the_other_hub_reads_again() {
             }
             other
         });
-        until("there is room", || !is_saturated(&core.borrow(), link)).await;
-        until("all is written", || core.borrow().links[&link].queue.is_empty()).await;
+        until("the queue is below its high-water mark", || !is_saturated(&core.borrow(), link)).await;
+        until("the whole queue is written", || core.borrow().links[&link].queue.is_empty()).await;
         let stats = core.borrow().stats.clone();
         // The frames are full, and each write contains many of them.
         assert!(stats.frames_out as usize <= 4 * LINK_QUEUE_HIGH / LINK_FRAME_BYTES, "{stats:?}");
@@ -332,7 +332,7 @@ fn messages_of_one_turn_leave_in_one_write() {
         until("the hello is written", || core.borrow().links[&link].queue.is_empty()).await;
         let before = core.borrow().stats.clone();
         send(&mut core.borrow_mut(), link, 3);
-        until("all is written", || core.borrow().links[&link].queue.is_empty()).await;
+        until("the whole queue is written", || core.borrow().links[&link].queue.is_empty()).await;
         let after = core.borrow().stats.clone();
         let frames = (3 * ENVELOPE).div_ceil(LINK_FRAME_BYTES + ENVELOPE) as u64;
         assert_eq!((after.writes - before.writes, after.frames_out - before.frames_out), (1, frames));
@@ -401,7 +401,7 @@ fn a_link_reports_room_in_its_next_turn_if_the_relay_has_more_to_send() {
     beside_a_socket(async |core, link, other| {
         let now = core.borrow().now();
         core.borrow_mut().carry_out(RelayOutput::Backlog { transport: Transport::Link(link) }, now);
-        until("there is room", || !core.borrow().links[&link].backlog).await;
+        until("the link reports room", || !core.borrow().links[&link].backlog).await;
         drop(other);
     });
 }

@@ -32,7 +32,7 @@ fn answer(change: impl FnOnce(&mut Response<()>), asked: Option<&'static str>) -
 }
 
 #[test]
-fn answers_are_checked() {
+fn an_answer_to_an_upgrade_that_violates_the_rfc_is_refused() {
     let set = |name: HeaderName, value: &'static str| {
         move |response: &mut Response<()>| {
             response.headers_mut().insert(name, HeaderValue::from_static(value));

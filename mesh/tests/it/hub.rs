@@ -130,12 +130,13 @@ impl Hub {
         let seen = |reading: &Arc<MeshReading>| reading.busy_micros > 0 && is(reading);
         let found = tokio::time::timeout(DEADLINE, self.readings.wait_for(seen));
         let found = found.await.map(|reading| Arc::clone(&reading.unwrap()));
-        found.unwrap_or_else(|_| panic!("never: {what}: {:#?}", self.reading()))
+        found.unwrap_or_else(|_| panic!("this did not happen in time: {what}: {:#?}", self.reading()))
     }
 
     /// Waits until the hub has one link to each of these hubs, and no other links.
     pub(crate) async fn until_linked_to(&mut self, hubs: &[u8]) -> Arc<MeshReading> {
-        self.until("linked", |reading| linked(reading) == hubs.iter().map(|n| id(*n)).collect::<Vec<_>>()).await
+        self.until("the hubs are linked", |reading| linked(reading) == hubs.iter().map(|n| id(*n)).collect::<Vec<_>>())
+            .await
     }
 
     /// Announces that the hub drains, as it does at SIGTERM.

@@ -126,7 +126,7 @@ async fn a_hub_with_another_discovery_is_refused() {
     let mut wire = Wire::dial(hub.address, id(2), false);
     wire.say_hello(2, |hello| hello.discovery = proto::Discovery::Closest(8));
     assert_eq!(wire.hear_end(), Said::Closed(4010, "DISCOVERY differs: set the same value on every hub".into()));
-    hub.until("counted", |reading| reading.io.ended[LinkEnd::WrongDiscovery as usize] == 1).await;
+    hub.until("the refused link is counted", |reading| reading.io.ended[LinkEnd::WrongDiscovery as usize] == 1).await;
 }
 
 #[tokio::test]

@@ -141,7 +141,7 @@ fn two_live_hubs_with_one_id_are_noticed_once() {
         let answer = first.publish(Some(b.id));
         let judgment = b.receives(first.id, &answer);
         noticed += u32::from(judgment.twins);
-        assert!(judgment.taken && say(&mut second, &mut b).taken, "the relay decides which of them is right");
+        assert!(judgment.taken && say(&mut second, &mut b).taken, "the bridge accepts frames of both hubs");
     }
     assert_eq!(noticed, 1);
 }

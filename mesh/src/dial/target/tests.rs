@@ -55,7 +55,7 @@ fn urls_other_than_websocket_urls_are_not_dialed() {
 }
 
 #[test]
-fn secrets_are_not_shown() {
+fn a_shown_url_contains_no_secrets() {
     let plan = plan("ws://me:secret@Hub:81/ws?token=secret").unwrap();
     assert_eq!(plan.shown(), "ws://hub:81/ws");
 }
@@ -295,7 +295,7 @@ fn draining(hub: HubId) -> Known {
 }
 
 #[test]
-fn a_draining_hub_is_not_dialed_unless_it_is_a_bootstrap() {
+fn only_the_bootstrap_url_of_a_draining_hub_is_dialed() {
     let mut targets = targets(&["ws://static"]);
     resolve(&mut targets, &[1]);
     targets.advertised(id(1), [(id(2), true, "ws://advertised")].into_iter(), at(0));
