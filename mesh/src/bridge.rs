@@ -283,8 +283,8 @@ impl BridgeState {
         self.up.replace(false)
     }
 
-    /// Counts an error, and stores its text, cut to a [`bounded`] length. Returns whether the text differs from the
-    /// previous error.
+    /// Counts an error `times` times, and stores its text. Callers truncate the text with [`bounded`]. Returns whether
+    /// the text differs from the previous error.
     fn failed(&self, times: u64, error: &str) -> bool {
         let mut view = self.view.borrow_mut();
         view.errors += times;

@@ -58,8 +58,8 @@ pub struct MeshConfig {
     pub redis: Option<BridgeConfig>,
     /// The hub's clock, which its shards also use.
     pub clock: Arc<dyn Fn() -> Now + Send + Sync>,
-    /// The figures of this hub for its heartbeats. `None` before the first figures. The mesh reads the figures once per
-    /// [`TICK`](proto::limits::TICK).
+    /// The status of this hub, which its heartbeats report to other hubs. `None` before the first status. The mesh
+    /// reads the status once per [`TICK`](proto::limits::TICK).
     pub status: watch::Receiver<Option<Arc<HubStatus>>>,
     /// Records spans of signals and links. `None` if the hub does not trace.
     pub tracer: Option<Tracer>,

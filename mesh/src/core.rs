@@ -83,15 +83,15 @@ pub(crate) struct Core {
     armed: Option<Duration>,
     timer: Rc<Notify>,
     ending: bool,
-    /// The figures of this hub for its heartbeats.
+    /// The status of this hub, which its heartbeats report to other hubs.
     status: watch::Receiver<Option<Arc<HubStatus>>>,
     /// Refused hubs, each with the reason that was logged.
     complaints: BTreeMap<HubId, LinkEnd>,
     read_buffer: Vec<u8>,
     /// Maximum number of bytes in all queues together.
     queues_cap: usize,
-    /// Length of one queue at which the relay sends only heartbeats and outcomes: [`LINK_QUEUE_HIGH`], or a quarter of
-    /// `queues_cap` if that is less.
+    /// Length of one queue, in bytes, at which the relay sends only heartbeats and short envelopes, such as outcomes:
+    /// [`LINK_QUEUE_HIGH`], or a quarter of `queues_cap` if that is less.
     queue_high: usize,
     /// Maximum memory for messages that have not arrived or been processed completely.
     partial_cap: usize,

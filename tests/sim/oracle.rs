@@ -120,7 +120,7 @@ struct View {
     observes: bool,
     /// Peers that the router has announced to this client.
     told: BTreeMap<PeerId, u64>,
-    /// Peers that the router must still announce to this client, now or while it reads the roster.
+    /// Peers that the router must still announce to this client, at once or while the client reads the roster.
     owed: BTreeSet<PeerId>,
     /// Peers whose `peer-discovered` message has reached the client.
     heard: BTreeMap<PeerId, u64>,

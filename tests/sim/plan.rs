@@ -43,7 +43,7 @@ impl Deed {
         Self::Flood,
     ];
 
-    /// Weight of a step before the plan changes the weights at random.
+    /// Relative frequency of a step. The plan of a run multiplies it by 1, 2 or 5 at random.
     const fn weight(self) -> usize {
         match self {
             Self::Open => 6,
@@ -69,7 +69,7 @@ pub(crate) enum Saying {
     Close,
 }
 
-/// The choices of one seed, made at the start.
+/// The random configuration that a seed determines, drawn at the start of a run.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) config: RouterConfig,

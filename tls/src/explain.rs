@@ -152,7 +152,7 @@ pub fn explain_certificate(error: &CertificateError, presenter: Presenter) -> St
     sentence.to_owned()
 }
 
-/// Like [`explain_certificate`], for errors of webpki that have no own name in rustls.
+/// Like [`explain_certificate`], for errors of webpki that rustls does not translate.
 fn explain_webpki(error: &webpki::Error) -> String {
     #[allow(clippy::wildcard_enum_match_arm, reason = "non-exhaustive")]
     let sentence = match error {

@@ -16,7 +16,7 @@ const MEMBERS: usize = 10;
 /// Connects all peers, and then ends half of the connections with a reset and the other half with a close frame.
 pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     let mut swarm = Swarm::new()?;
-    // These first connections are not measured, because a server does some work only for its first connections.
+    // The first 200 connections are not measured, because a server does some work only for its first connections.
     swarm.connect((peers..peers + 200).map(|peer| server.seat(peer, peer)), |_, _| {})?;
     (0..200).try_for_each(|at| swarm.reset(at))?;
     swarm.rest(SETTLED)?;

@@ -36,8 +36,8 @@ pub(crate) fn linked(setup: &Setup) -> io::Result<[Server; 2]> {
     Ok([first, second])
 }
 
-/// Relays between pairs with one peer at each hub. `cpu_us` is the CPU time of both hubs, and `mesh_us` is the CPU time
-/// of their two mesh threads.
+/// Measures pairs that exchange messages, with one peer of each pair at each hub. `cpu_us` is the CPU time of both
+/// hubs, and `mesh_us` is the CPU time of their two mesh threads.
 pub(crate) fn relay(hubs: &[Server; 2], pairs: usize, plan: Plan, spin: bool) -> io::Result<Figures> {
     let pairs: Vec<Pair<'_>> =
         (0..pairs).map(|n| Pair { servers: [&hubs[0], &hubs[1]], peers: [2 * n, 2 * n + 1] }).collect();

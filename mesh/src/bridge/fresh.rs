@@ -1,8 +1,8 @@
 //! Decides which frames are fresh: frames of a live hub, as opposed to recorded frames that are published again.
 //!
 //! The tag of a frame proves which mesh made it, but not when. An attacker who can write to Redis but does not know
-//! MESH_TOKEN could record frames and publish them later. An ended hub would then seem alive. Clocks do not help,
-//! because the clocks of hubs differ. So each hub challenges the others:
+//! MESH_TOKEN could record frames and publish them later. An ended hub would then seem alive. Timestamps in frames
+//! would not help, because the clocks of hubs differ. So each hub challenges the others:
 //!
 //! * Each frame begins with a [`Stamp`]: the session, the frame's number in that session, and a challenge. A session is
 //!   a random number for each connection to Redis. A challenge is a random number that changes every
@@ -39,7 +39,7 @@ use super::stamp::{Stamp, random};
 pub(super) struct Judgment {
     /// Whether the frame is accepted.
     pub(super) taken: bool,
-    /// Whether the frame repeats an earlier one of an accepted session.
+    /// Whether the frame repeats an earlier frame of an accepted session.
     pub(super) repeated: bool,
     /// Whether the sender's frames are accepted from now on, and were not before.
     pub(super) met: bool,
@@ -85,7 +85,7 @@ struct Known {
     /// Round of the latest question that the other hub answered as a hub of version 2.0.
     plain: Option<u64>,
     questions: VecDeque<(Question, u64)>,
-    /// Round of the latest question sent to the other hub.
+    /// Round in which the latest question was sent to the other hub.
     asked: Option<u64>,
     /// Rounds of the first and the last frame of the other hub since its last answer.
     unanswered: Option<(u64, u64)>,
@@ -208,8 +208,8 @@ impl Fresh {
         self.hubs.retain(|_, known| is_recent(Some(known.heard), round));
     }
 
-    /// Hubs whose frames arrive but that have not answered for two challenges. Either these hubs do not receive this
-    /// hub's frames, or somebody publishes their recorded frames.
+    /// Hubs whose frames arrive, but which have not answered any of the last two challenges. Either these hubs do not
+    /// receive this hub's frames, or somebody publishes their recorded frames.
     pub(super) fn one_way(&self) -> impl Iterator<Item = HubId> + '_ {
         let is_one_way = |(first, last)| first + 2 <= self.round && last + 2 > self.round;
         self.hubs.iter().filter(move |(_, known)| known.unanswered.is_some_and(is_one_way)).map(|(&hub, _)| hub)

@@ -118,7 +118,7 @@ impl Core {
         choice::decide(self.own, hello, dialed, self.present(hello.hub, id))
     }
 
-    /// A link in use to the same hub, other than the link `besides`.
+    /// A link that is in use, leads to `hub`, and is not the link `besides`.
     fn present(&self, hub: HubId, besides: LinkId) -> Option<Present> {
         let ready = self.links.iter().filter(|(id, link)| **id != besides && link.is_ready() && link.hub == Some(hub));
         // The id of a Go hub proves nothing, since it may send another hub's id.

@@ -75,7 +75,7 @@ impl Plan {
         })
     }
 
-    /// Makes a plan for one address of a DNS name. With TLS, the certificate must be for the name.
+    /// Makes a plan for one address of a DNS name. With TLS, the certificate of the other side must be for this name.
     fn resolved(address: SocketAddr, name: &str, tls: bool) -> Self {
         let scheme = if tls { "wss" } else { "ws" };
         let (host, authority) = if tls {
@@ -332,8 +332,8 @@ impl Targets {
         }
     }
 
-    /// Records that the link of a target has ended, after it was in use for `lived`. Returns whether the caller should
-    /// log a warning.
+    /// Records that the link of a target has ended. `lived` is the time for which the link was in use; `None` if it was
+    /// never in use. Returns whether the caller should log a warning.
     pub(crate) fn ended(
         &mut self,
         id: &TargetId,

@@ -22,7 +22,7 @@ enum Topology {
     Islands,
 }
 
-/// The choices of one seed, made at the start.
+/// The random configuration that a seed determines, drawn at the start of a run.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) hubs: usize,

@@ -62,14 +62,14 @@ impl Trouble {
         Self::FAULTS.get(number).copied().unwrap_or_else(|| Self::ORDERS[number - Self::FAULTS.len()])
     }
 
-    /// Weight of a fault before the plan changes the weights at random.
+    /// Relative frequency of a fault. The plan of a run multiplies it by 1 or 3 at random.
     pub(crate) const fn weight(self) -> usize {
         match self {
             Self::Cut => 6,
             Self::Double | Self::Kill | Self::Stall => 3,
             Self::Bridge | Self::Drain | Self::Fill | Self::Partition | Self::Stop | Self::Swallow => 2,
             Self::Clock => 1,
-            // The plan sets the weights of operators' orders.
+            // The plan sets the frequency of operators' orders.
             Self::Close | Self::Kick => 0,
         }
     }
