@@ -304,8 +304,8 @@ fn bounded(error: &str) -> &str {
 /// Makes one connection after another. If this function panics, the mesh ends, because nothing would reconnect.
 async fn keep(state: Rc<BridgeState>, server: Rc<Server>, events: Events) {
     let mut reconnects = std::pin::pin!(reconnect(state, server, events));
-    // The guard exists only during a poll. If it existed between polls, the log would blame this task for a panic of
-    // another task of the thread.
+    // The guard exists only during a poll. If the guard existed between polls, the log would blame this task for a
+    // panic of another task of the thread.
     std::future::poll_fn(|cx| {
         let _turn = TurnGuard::of("bridge", ());
         reconnects.as_mut().poll(cx)

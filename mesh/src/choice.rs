@@ -66,8 +66,8 @@ fn is_same_process((process, incarnation): (u64, HubIncarnation), hello: &Hello)
 }
 
 /// Chooses between two links of two hubs: the link that the hub with the smaller id has dialed is kept. The dialer
-/// (`dialed`) calls this function after it has received the acceptor's hello. The acceptor calls it after the dialer
-/// has confirmed the link.
+/// (`dialed`) calls this function after it has received the acceptor's hello. The acceptor calls this function after
+/// the dialer has confirmed the link.
 pub(crate) fn decide(own: HubId, hello: &Hello, dialed: bool, present: Option<Present>) -> Choice {
     let Some(present) = present else { return Choice::Take };
     // Two processes have the same id. Either the older process is dead and its socket does not show that yet, or both

@@ -51,8 +51,8 @@ pub struct MeshConfig {
     pub link_partial_bytes: usize,
     /// Maximum number of simultaneous dials: at most [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), fewer if
     /// the process may open few files. A dial can make several attempts at the same time. Each dial may always make one
-    /// attempt. For all dials together, the maximum number of additional simultaneous attempts is a quarter of this
-    /// number.
+    /// attempt. For all dials together, the maximum number of additional simultaneous attempts is a quarter of
+    /// `max_dials`.
     pub max_dials: usize,
     /// Configuration of the bridge, if there is one.
     pub redis: Option<BridgeConfig>,

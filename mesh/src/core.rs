@@ -85,7 +85,7 @@ pub(crate) struct Core {
     ending: bool,
     /// The status of this hub, which its heartbeats report to other hubs.
     status: watch::Receiver<Option<Arc<HubStatus>>>,
-    /// Refused hubs, each with the reason that was logged.
+    /// Refused hubs, each with the reason that was logged last.
     complaints: BTreeMap<HubId, LinkEnd>,
     read_buffer: Vec<u8>,
     /// Maximum number of bytes in all queues together.
@@ -342,8 +342,8 @@ impl Core {
         true
     }
 
-    /// Does the next slice of the relay's long work. Does nothing if there is no such work, or if too many letters for
-    /// a shard are queued. Call this function when all ready tasks have had their turn.
+    /// Does the next slice of the relay's long work. Does nothing if the relay has no work left, or if too many letters
+    /// for a shard are queued. Call this function when all ready tasks have had their turn.
     pub(crate) fn continue_work(&mut self) -> bool {
         let may = self.unfinished && self.outboxes.has_room_for_a_slice();
         if may {

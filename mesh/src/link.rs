@@ -59,7 +59,7 @@ pub(crate) struct Link {
     pub(crate) end: Option<LinkEnd>,
     /// The reason that the other side gave for the end of the link.
     pub(crate) why: String,
-    /// Whether the other side will send nothing more. In this case, the socket closes as soon as the queue is empty.
+    /// Whether the other side will send nothing more, so that the socket closes as soon as the queue is empty.
     pub(crate) other_done: bool,
     /// Whether malformed data has arrived, after which later data cannot be parsed.
     pub(crate) deaf: bool,
@@ -68,8 +68,7 @@ pub(crate) struct Link {
     /// Whether the reader has unprocessed bytes: bytes that arrived with the upgrade, or bytes for which the last turn
     /// had no time.
     pub(crate) replay: bool,
-    /// The remaining bytes of the message that the last turn did not finish. The bytes of this message precede the
-    /// bytes in the reader.
+    /// The remaining bytes of the message that the last turn did not finish, which precede the bytes in the reader.
     pub(crate) unread: Option<Unread>,
     /// Wakes the link's task.
     pub(crate) waker: Option<Waker>,

@@ -134,8 +134,7 @@ impl LinkQueue {
     }
 }
 
-/// A random mask. The system has random numbers: without them, the process would have no ids and no keys, and would not
-/// have started.
+/// A random mask. The system provides random numbers, because the process could not have started without them.
 fn mask() -> [u8; 4] {
     getrandom::u32().unwrap_or_default().to_ne_bytes()
 }

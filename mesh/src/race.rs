@@ -70,15 +70,15 @@ pub(crate) struct Race {
     began: Duration,
 }
 
-/// Minimum time between the starts of two attempts while there is no room for more. A new attempt then ends the oldest
-/// one, which must not end too early.
+/// Minimum time between the starts of two attempts while there is no room for more. In this case, a new attempt ends
+/// the oldest attempt, which must not end too early.
 const OLDEST: Duration = CONNECT_STAGGER.saturating_mul(MAX_CONNECT_ATTEMPTS as u32);
 
 /// The result of [`Race::start`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Start {
     pub(crate) address: SocketAddr,
-    /// The attempt that must end to make room for this one.
+    /// The attempt that must end to make room for the new attempt.
     pub(crate) give_up: Option<SocketAddr>,
 }
 

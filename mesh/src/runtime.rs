@@ -64,7 +64,7 @@ pub struct MeshHandle {
 }
 
 impl MeshHandle {
-    /// Notifies the other hubs whether this one drains and must not be dialed.
+    /// Notifies the other hubs whether this hub drains and must not be dialed.
     pub fn draining(&self, drains: bool) {
         _ = self.commands.try_send(Command::Draining(drains));
     }

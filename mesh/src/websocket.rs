@@ -152,8 +152,7 @@ pub(crate) struct LinkLogin {
     pub(crate) token: Arc<str>,
     /// The id of this hub in the request.
     pub(crate) dialer: HubId,
-    /// Whether MESH_AUTH=both is set. With this setting, any server at a dialed address that asks for the token
-    /// receives it.
+    /// Whether MESH_AUTH=both is set, so that any server at a dialed address that asks for the token receives it.
     pub(crate) sends_bearer: bool,
 }
 
@@ -313,8 +312,8 @@ async fn run<T>(
             biased;
             (at, result) = first_of(&mut running) => {
                 let Attempt { address, extra, .. } = running.swap_remove(at);
-                // The attempt that needed no permit has ended. Another attempt no longer needs its permit, and returns
-                // it.
+                // The attempt that needed no permit has ended, so another attempt no longer needs its permit and
+                // returns it.
                 if extra.is_none() && let Some(other) = running.first_mut() {
                     other.extra = None;
                 }
@@ -370,7 +369,8 @@ async fn upgrade(
     let login = request.extensions().get::<LinkLogin>().cloned();
     let first = login.as_ref().map(|_| request.clone());
     if login.is_some() {
-        // Hubs that send challenges do not count this request as a failed attempt to authenticate.
+        // The first request has only the name of the scheme. Hubs that send challenges do not count such a request as a
+        // failed attempt to authenticate.
         request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static(LINK_SCHEME));
     }
     let mut unanswered = login.clone().zip(first);
@@ -424,7 +424,7 @@ fn answered(login: &LinkLogin, challenges: &[String]) -> Result<Option<LinkCrede
     Ok(challenges.iter().find_map(answer))
 }
 
-/// Whether the other side has proved that it knows the token. A hub of version 2.0.0 cannot prove it, and is accepted
+/// Whether the other side has proved that it knows the token. A hub of version 2.0.0 cannot prove that, and is accepted
 /// if [`LinkLogin::sends_bearer`] is true.
 ///
 /// # Errors

@@ -363,8 +363,8 @@ impl World {
             Frame::Arena(range) => parse(&router.arena()[range.clone()]),
             Frame::Owned(bytes) => parse(bytes),
             Frame::Template(template) => {
-                // Each template is parsed for its first recipient. After that, one frame in 16 is parsed, to check that
-                // the template is filled in correctly for each recipient.
+                // Each template is parsed for its first recipient. Of all frames made from templates, one in 16 is
+                // parsed again, to check that templates are filled in correctly for each recipient.
                 let key = Arc::as_ptr(template) as usize;
                 self.templates_sent += 1;
                 if let Some((_, heard)) = self.templates.get(&key)

@@ -43,7 +43,7 @@ impl Deed {
         Self::Flood,
     ];
 
-    /// Relative frequency of a step. The plan of a run multiplies it by 1, 2 or 5 at random.
+    /// Relative frequency of a step. The plan of a run multiplies the frequency by 1, 2 or 5 at random.
     const fn weight(self) -> usize {
         match self {
             Self::Open => 6,

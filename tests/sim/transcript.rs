@@ -523,8 +523,8 @@ impl Stage {
         self.drain(usize::from(shard.0));
     }
 
-    /// Runs the routers until all letters have arrived and all deliveries are reported. After that, clients that read
-    /// have received their whole rosters.
+    /// Runs the routers until all letters have arrived and all deliveries are reported. When the method returns,
+    /// clients that read have received their whole rosters.
     fn settle(&mut self) {
         loop {
             if let Some((to, letter)) = self.letters.pop_front() {

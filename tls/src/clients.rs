@@ -78,7 +78,7 @@ impl ResolvesClientCert for Presented {
     }
 }
 
-/// The CAs whose client certificates are accepted.
+/// The CAs whose certificates a hub accepts from its clients.
 pub struct ClientAuthorities {
     roots: Arc<RootCertStore>,
     facts: Vec<CertificateFacts>,
@@ -95,7 +95,7 @@ impl ClientAuthorities {
     ///
     /// # Errors
     ///
-    /// Fails if the file cannot be read, has no certificate, or has a certificate that is not valid here. A certificate
+    /// Fails if the file cannot be read, has no certificate, or has a certificate that is unsuitable. A certificate
     /// that is not a CA is invalid, because its key could then sign certificates that this hub accepts. A public CA is
     /// invalid, because anyone can get a certificate from it.
     pub fn load(file: &Path) -> Result<Self, LoadError> {

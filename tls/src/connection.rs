@@ -35,7 +35,7 @@ pub struct Connection {
     written: usize,
     /// Whether the client has sent close_notify, so that no data follows.
     has_ended: bool,
-    /// Whether an error has ended the connection, so that it neither reads nor encrypts any more.
+    /// Whether an error has ended the connection. A failed connection reads and encrypts nothing more.
     has_failed: bool,
 }
 
@@ -59,7 +59,7 @@ pub enum Received {
     End,
 }
 
-/// Why a connection failed. Each variant is a cause that operators must distinguish from others.
+/// Why a connection failed. Each variant is a cause that operators must distinguish from the other causes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// The received data is not TLS.
@@ -170,7 +170,8 @@ impl Connection {
     }
 
     /// Reads once, at most `most` bytes, and appends the decrypted data to `plain`. The appended data is shorter than
-    /// `most` bytes plus one record. TLS itself may have produced an answer, which is then pending ([`Self::flush`]).
+    /// `most` bytes plus one record. rustls may have produced an answer to the client, which is then pending
+    /// ([`Self::flush`]).
     ///
     /// # Errors
     ///

@@ -109,7 +109,8 @@ pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::R
 }
 
 /// Measures the cost per recipient when one of many connected peers leaves and returns, repeatedly. The returning peer
-/// also discovers all others, in few large writes. The yardstick only writes each message to every peer.
+/// also receives the discoveries of all other peers, in few large writes. The yardstick only writes each message to
+/// every peer.
 pub(crate) fn fan_out(server: &Server, peers: usize, rounds: usize) -> io::Result<Figures> {
     let mut swarm = Swarm::new()?;
     swarm.connect((0..peers).map(|peer| server.seat(peer, ROOM)), |_, _| {})?;

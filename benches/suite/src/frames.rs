@@ -220,8 +220,7 @@ mod tests {
         for step in [1, 2, 3, 5, 13, 14, 1000, 65_536, stream.len()] {
             let (mut scan, mut frames) = (Scan::default(), Frames::default());
             let (mut lengths, mut payloads) = (Vec::new(), Vec::new());
-            // The test divides the stream only in and around headers, because dividing it at every position would take
-            // minutes.
+            // The test divides the stream into pieces of nine sizes. To divide it at every position would take minutes.
             for piece in stream.chunks(step) {
                 scan.feed(piece, |header| lengths.push((header.opcode, header.payload)));
                 if step > 5 {

@@ -215,7 +215,7 @@ impl Fresh {
         self.hubs.iter().filter(move |(_, known)| known.unanswered.is_some_and(is_one_way)).map(|(&hub, _)| hub)
     }
 
-    /// Whether there is room for a hub. A full list forgets one hub that does not answer.
+    /// Whether there is room for a hub. If the list is full, one hub that does not answer is removed from it.
     fn has_room_for(&mut self, from: HubId) -> bool {
         if self.hubs.len() < MAX_HUBS || self.hubs.contains_key(&from) {
             return true;
@@ -274,9 +274,9 @@ impl Known {
             judgment.met = answers.iter().any(|question| self.answers(question, round));
         }
         judgment.taken = self.is_plain_fresh(round);
-        // A hub of version 2.0 is asked once per challenge. While frames of such a hub are rejected, each of these
-        // frames causes a question, up to a bound. One question per challenge would not be enough, because the other
-        // hub cannot answer before it has discovered this hub.
+        // A hub of version 2.0 is asked once per challenge. While frames of a hub of version 2.0 are rejected, each of
+        // its frames causes a question, up to a bound. One question per challenge would not be enough, because the
+        // other hub cannot answer before it has discovered this hub.
         let is_due = self.asked != Some(round) && self.plain != Some(round);
         let is_urgent = !judgment.taken && self.spare_answers > 0;
         if (is_due || is_urgent)

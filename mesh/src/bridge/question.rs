@@ -1,10 +1,10 @@
 //! Questions to hubs of version 2.0, which put no stamp on their frames.
 //!
-//! Hubs of version 2.0 ignore stamps, which look like an envelope of an unknown kind. The bridge asks these hubs a
-//! question that they can answer: whether a random id is free (`Takeover`), under a random ticket. The bridge accepts
-//! the frames of a hub while that hub answers. So a rolling upgrade from version 2.0 needs no setting, and recorded
-//! frames of version 2.0 are rejected, too. Frames of version 2.0 have no numbers. So an attacker can repeat frames of
-//! a *live* hub of version 2.0. The same attack is possible between two hubs of version 2.0.
+//! Hubs of version 2.0 ignore stamps, which look like an envelope of an unknown kind. The bridge asks hubs of version
+//! 2.0 a question that they can answer: whether a random id is free (`Takeover`), under a random ticket. The bridge
+//! accepts the frames of a hub while that hub answers. So a rolling upgrade from version 2.0 needs no setting, and
+//! recorded frames of version 2.0 are rejected, too. Frames of version 2.0 have no numbers. So an attacker can repeat
+//! frames of a *live* hub of version 2.0. The same attack is possible between two hubs of version 2.0.
 
 use proto::envelope::{EnvelopeKind, RouteHeader, Routed};
 use proto::{Envelope, HubId, HubIncarnation, PeerId};

@@ -115,8 +115,8 @@ struct RedisSession {
     /// The challenges and answers of this connection.
     fresh: Rc<RefCell<Fresh>>,
     publishing: JoinSet<Published>,
-    /// The request that checks whether the server is still a master. The bridge sends this request with each probe, but
-    /// never while an earlier one is unanswered.
+    /// The request that checks whether the server is still a master. The bridge asks for the role of the server with
+    /// each probe, but never while an earlier request is unanswered.
     role: JoinSet<Result<(), End>>,
     /// The state of the channel of all hubs, and that of this hub's channel.
     beats: [Beat; 2],
@@ -366,7 +366,7 @@ impl RedisSession {
         drop(queue);
         let (refused, error) = match result {
             Ok(errors) => (errors.len(), errors.into_iter().next()),
-            // Other nodes of the cluster may work. The probes show whether this hub needs this node.
+            // Other nodes of the cluster may work. If this hub needs the failed node, its probes will fail.
             Err(error) if self.connection.is_cluster() => (frames, Some(error)),
             Err(error) => return Err(error.into()),
         };

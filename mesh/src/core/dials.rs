@@ -64,8 +64,8 @@ impl Core {
         match result {
             Ok(Dialed { socket: WebSocket { stream, leftover, address, .. }, auth, lacks_proof }) => {
                 if lacks_proof {
-                    let detail = "the hub has not proved that it knows MESH_TOKEN, as hubs of version 2.0.0 cannot: \
-                        set MESH_AUTH=challenge when no such hub is left";
+                    let detail = "the hub has not proved that it knows MESH_TOKEN (hubs of version 2.0.0 cannot prove \
+                        it): set MESH_AUTH=challenge when no hub of version 2.0.0 is left";
                     warn!(url, %address, detail, "link_unproven");
                 }
                 let hub = plan.legacy.then(|| hub_at(&url));
@@ -95,8 +95,8 @@ impl Core {
     }
 }
 
-/// Makes an id for a dialed Go hub, since its protocol does not send one. All hubs that dial the same URL make the same
-/// id for the Go hub there.
+/// Makes an id for a dialed Go hub, because a Go hub that is dialed does not send its id. All hubs that dial the same
+/// URL make the same id for the Go hub there.
 fn hub_at(url: &str) -> HubId {
     let mut bytes = [0; 20];
     for (part, key) in bytes.chunks_mut(16).zip(0..) {

@@ -93,8 +93,8 @@ impl Core {
                 let lived = link.ready_at.map(|at| now.at.saturating_sub(at));
                 self.targets.ended(target, end, &link.why, lived, now, chance())
             }
-            // A refused hub dials again and again, and logs each refusal itself. So this hub logs each reason only once
-            // per hub.
+            // A refused hub dials again and again, and logs each refusal itself. So this hub logs a refusal only if its
+            // reason differs from the last logged reason for the same hub.
             None => end.wants_attention() && self.is_news(link.hub, end),
         };
         if let Some(hub) = link.hub.filter(|_| link.ready_at.is_some())
@@ -116,7 +116,7 @@ impl Core {
         }
     }
 
-    /// Whether this reason for refusing `hub`, which dialed this hub, has not been logged yet.
+    /// Whether a refusal of `hub` must be logged, because its reason differs from the last logged reason for `hub`.
     fn is_news(&mut self, hub: Option<HubId>, end: LinkEnd) -> bool {
         let Some(hub) = hub else { return true };
         if self.complaints.len() >= MAX_HUBS {

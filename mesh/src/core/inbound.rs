@@ -213,8 +213,8 @@ impl Core {
                 Ok(None) => return,
                 // Hubs on the bridge identify themselves by heartbeats.
                 Ok(Some(Envelope::Hello(_))) => {}
-                // Another hub has this hub's id. Only the heartbeats of that hub matter, because they show that it is
-                // alive.
+                // Of another hub that has this hub's id, only heartbeats matter, because they show that the other hub
+                // is alive.
                 Ok(Some(envelope)) if from == self.own && !is_heartbeat_of(&envelope, from) => {}
                 Ok(Some(envelope)) => self.input(RelayInput::Received { via: Hop::Bridge(from), envelope }, now),
                 Err(malformed) => {

@@ -32,8 +32,8 @@ impl Core {
         };
         if let Some(bridge) = &mut self.bridge {
             if is_leave(envelope) {
-                // The leave must be sent after the queued signals. A signal that arrives after its sender's leave would
-                // be refused.
+                // A leave must be sent after the queued signals of its peer. A signal that arrives after its sender's
+                // leave would be refused.
                 bridge.fence();
             }
             bridge.push(to, |out| envelope.encode(out));

@@ -21,14 +21,14 @@ pub(crate) struct Asked {
     pub(crate) leftover: Bytes,
 }
 
-/// Reads the head of a request, and lets a dialing hub prove that it knows the token. Then answers the request with
-/// 101, and with the subprotocol if it was requested.
+/// Reads the head of a request, and lets a dialing hub prove that it knows the token. The function then answers the
+/// request with 101, and with the subprotocol if it was requested.
 pub(crate) fn answer(stream: &TcpStream) -> Option<Asked> {
     answer_as(stream, true)
 }
 
-/// Like [`answer`]. If `new` is false, it answers like a program that does not support links: 101 at once, without the
-/// subprotocol.
+/// Like [`answer`]. If `new` is false, the function answers like a program that does not support links: 101 at once,
+/// without the subprotocol.
 pub(crate) fn answer_as(mut stream: &TcpStream, new: bool) -> Option<Asked> {
     let (mut head, mut leftover) = read_head(stream)?;
     let hub = HubId(head.split_once("peerId=")?.1.get(..40)?.parse().ok()?);

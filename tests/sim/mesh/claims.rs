@@ -22,7 +22,7 @@ type Place = (usize, usize, usize);
 pub(crate) struct Claims {
     /// Memberships, by shard, peer and network.
     joined: BTreeMap<(Place, PeerId, NetworkName), BTreeSet<Claim>>,
-    /// Connections to other hubs, by home shard and peer.
+    /// Claims of other hubs, by the home shard and the peer.
     elsewhere: BTreeMap<(Place, PeerId), Claim>,
 }
 

@@ -57,12 +57,13 @@ impl Trouble {
     /// The orders of operators.
     const ORDERS: [Self; 2] = [Self::Kick, Self::Close];
 
-    /// The trouble with this number. Numbers first count [`Self::FAULTS`], then [`Self::ORDERS`].
+    /// The trouble with this number. The numbers of [`Self::FAULTS`] come first, followed by the numbers of
+    /// [`Self::ORDERS`].
     fn at(number: usize) -> Self {
         Self::FAULTS.get(number).copied().unwrap_or_else(|| Self::ORDERS[number - Self::FAULTS.len()])
     }
 
-    /// Relative frequency of a fault. The plan of a run multiplies it by 1 or 3 at random.
+    /// Relative frequency of a fault. The plan of a run multiplies the frequency by 1 or 3 at random.
     pub(crate) const fn weight(self) -> usize {
         match self {
             Self::Cut => 6,

@@ -62,7 +62,7 @@ pub(crate) struct World {
     events: usize,
 }
 
-/// Maximum number of events of a run. A run with more events would never come to rest.
+/// Maximum number of events of a run. A run that exceeds this maximum would never come to rest.
 const MOST_EVENTS: usize = 3_000_000;
 
 /// Time zero of the world's clocks.

@@ -105,7 +105,8 @@ fn frames_of_a_hub_that_receives_nothing_are_refused_until_it_receives() {
     on_a_runtime(async || {
         let redis = RedisServer::start(&[]);
         let mut a = Hub::up(1, &redis.url()).await;
-        // This hub publishes frames and receives none. A hub at a replica sees the hubs at the master in this way.
+        // This hub publishes frames and receives none. For a hub at a replica, the hubs at the master behave like this
+        // hub.
         let seal = Seal::new(id(2), Some("mesh token"), None);
         let mut fresh = crate::bridge::fresh::Fresh::new().unwrap();
         let channel = "test:mesh.1:presence";
@@ -131,8 +132,8 @@ fn frames_of_a_hub_that_receives_nothing_are_refused_until_it_receives() {
     });
 }
 
-/// A simulated hub of version 2.0. Such a hub sends frames without stamps, ignores the stamps of other hubs, and
-/// answers questions.
+/// A simulated hub of version 2.0. Hubs of version 2.0 send frames without stamps, ignore the stamps of other hubs, and
+/// answer questions.
 struct OldHub {
     id: HubId,
     redis: redis::Connection,
