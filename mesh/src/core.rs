@@ -196,12 +196,14 @@ impl Core {
         self.links.get_mut(&id)
     }
 
-    /// Adds a link for a socket. The caller runs its task. `None` if there are too many links.
+    /// Adds a link for a socket. The caller runs the link's task. `None` if there are too many links, or if the hub
+    /// stops.
     pub(crate) fn adopt(&mut self, adopted: NewLink) -> Option<LinkId> {
         let NewLink { address, target, hub, legacy, auth, leftover, trace } = adopted;
         if self.links.len() >= MAX_LINKS || self.ending {
             self.stats.refused += 1;
-            warn!(%address, detail = "this hub has its maximum number of links, and closes this one", "link_refused");
+            let detail = "this hub has its maximum number of links or is stopping, and closes this link";
+            warn!(%address, detail, "link_refused");
             return None;
         }
         let now = self.now();

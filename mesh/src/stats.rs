@@ -122,7 +122,7 @@ pub struct LinkStats {
     pub opened: u64,
     /// Number of closed link sockets for each [`LinkEnd`], indexed by its discriminant.
     pub ended: [u64; LinkEnd::ALL.len()],
-    /// Accepted sockets refused because there were too many links.
+    /// Sockets of other hubs that were closed because there were too many links, or because this hub was stopping.
     pub refused: u64,
     /// Times that the queue of a link, or of the bridge, rose above its high-water mark.
     pub saturations: u64,

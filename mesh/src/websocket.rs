@@ -73,7 +73,7 @@ pub enum ConnectError {
     Handshake(&'static str),
     /// The answer opens a WebSocket without the requested subprotocol.
     NoSubprotocol {
-        /// Whether the request contained a token.
+        /// Whether the request contained the token, or a proof that this hub knows it.
         shown: bool,
     },
     /// The server asked for a token, and ended the connection before the token was sent.
@@ -455,7 +455,7 @@ fn key() -> Result<String, ConnectError> {
 }
 
 /// Checks that a 101 answer opens the requested WebSocket (RFC 6455 section 4.1). `shown` says whether the request
-/// contained a token.
+/// contained the token, or a proof that this hub knows it.
 fn check<B>(response: &Response<B>, key: &str, asked: Option<&HeaderValue>, shown: bool) -> Result<(), ConnectError> {
     let headers = response.headers();
     let lists = |name: HeaderName, token: &str| {

@@ -175,7 +175,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Returns errors of `read`, and a [`Fault`] if the client violates the protocol. After a [`Fault`], the alert for
+    /// Returns errors of `read`, and a [`Fault`] if the client violates the protocol. After most faults, an alert for
     /// the client is pending.
     pub fn receive(
         &mut self,

@@ -59,7 +59,8 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Returns errors of the socket, and a [`Fault`](crate::Fault) after its alert has been sent to the client.
+    /// Returns errors of the socket, and a [`Fault`](crate::Fault) after the alert for it has been written, as far as
+    /// the socket accepts it.
     pub fn shake_hands(&mut self) -> io::Result<Handshake> {
         let Self { tcp, tls, plain, .. } = self;
         let received = tls.receive(TLS_STREAM_READ_BYTES, plain, |buffer| match tcp.try_read(buffer) {

@@ -73,7 +73,12 @@ impl Core {
                 let (legacy, target_url) = (plan.legacy, Some((plan.target, url)));
                 let adopted = NewLink { address, target: target_url, hub, legacy, auth, leftover, trace };
                 let Some(link) = self.adopt(adopted) else {
-                    self.targets.failed(&target, "this hub has its maximum number of links", now, chance());
+                    self.targets.failed(
+                        &target,
+                        "this hub has its maximum number of links or is stopping",
+                        now,
+                        chance(),
+                    );
                     return None;
                 };
                 if self.links.contains_key(&link) {

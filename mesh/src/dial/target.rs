@@ -237,7 +237,7 @@ impl Targets {
         for (hub, draining, url) in hubs {
             let Some(plan) = url.parse().ok().and_then(|uri| Plan::of(&uri)) else { continue };
             if let Some(target) = self.targets.get_mut(&plan.target).filter(|t| t.source == DialSource::Advertised) {
-                // Another hub may now have that address.
+                // Another hub may now have the address of this target.
                 if !draining && target.hub.is_none_or(|hub| !staying.contains(&hub)) {
                     target.found(hub);
                 }
