@@ -365,7 +365,8 @@ impl Acceptor {
 
     /// Makes the acceptor also answer the challenges of certificate authorities (TLS-ALPN-01, RFC 8737). While there is
     /// no certificate, clients get `stand_in`. Clients that verify certificates refuse `stand_in`. Health probes accept
-    /// `stand_in`, because they do not verify certificates.
+    /// `stand_in`, because they do not verify certificates. Call this method before [`Self::with_authorities`], because
+    /// it removes the configuration for links.
     pub fn with_challenges(self, stand_in: Arc<OwnKey>) -> Self {
         let mut config = ServerConfig::clone(&self.config);
         // HTTP comes first, so only clients that offer nothing else get the challenge's protocol.
