@@ -21,7 +21,7 @@ impl LinkQueue {
     /// Capacity kept by an empty queue, in bytes.
     const KEPT_BYTES: usize = 8 * LINK_FRAME_BYTES;
 
-    /// Length of a payload whose header has the most common length.
+    /// Length of a typical payload. A frame is started with room for the header of such a payload.
     const USUAL_PAYLOAD: usize = 1024;
 
     pub(crate) fn new(masked: bool) -> Self {

@@ -87,8 +87,8 @@ pub(crate) fn join(server: &Server, peers: usize, per_sec: Option<f64>) -> io::R
     while hearing.ledger.pairs < goal && last.elapsed() < QUIET {
         let due = per_sec.map_or(peers, |rate| (begin.elapsed().as_secs_f64() * rate) as usize + 1);
         while next < due.min(peers) {
-            // With a rate, the delay is measured from the time at which the announcement was due, even if the generator
-            // was late.
+            // If `per_sec` is given, the delay is measured from the time at which the announcement was due, even if the
+            // generator was late.
             let when = per_sec.map_or_else(Instant::now, |rate| begin + Duration::from_secs_f64(next as f64 / rate));
             hearing.announced[next] = Some(when);
             swarm.send(next, &announcement(server, next))?;

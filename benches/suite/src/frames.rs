@@ -155,7 +155,7 @@ pub(crate) fn first_fragment() -> Vec<u8> {
     unfinished(TEXT)
 }
 
-/// A further fragment, empty and not the last.
+/// An empty continuation fragment, which is not the last fragment of its message.
 pub(crate) fn empty_fragment() -> Vec<u8> {
     unfinished(CONTINUATION)
 }

@@ -271,7 +271,7 @@ fn a_message_may_arrive_byte_by_byte() {
     assert_eq!(core.stats.frames_in, 3);
 }
 
-/// Runs `task` next to a link between this core and a plain socket.
+/// Runs `task` beside the task of a link between this core and a plain socket.
 fn beside_a_socket(task: impl AsyncFnOnce(Rc<RefCell<Core>>, LinkId, std::net::TcpStream)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
     runtime.block_on(async {

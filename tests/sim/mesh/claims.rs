@@ -26,7 +26,7 @@ pub(crate) struct Claims {
     elsewhere: BTreeMap<(Place, PeerId), Claim>,
 }
 
-/// Knowledge that a shard must have after a letter.
+/// What a shard must know after it has received a letter.
 #[derive(Debug)]
 pub(crate) enum Known {
     /// The claim under which the peer is a member of the network.
