@@ -1,5 +1,5 @@
-//! Adds the commit to the version, and compresses the static files that the hub serves. The commit comes from
-//! PEERPIGEON_COMMIT, or else from git. If there is no PEERPIGEON_COMMIT and no git, the version has no commit.
+//! Adds the commit to the version, and compresses the static files that the hub serves. The commit comes from the
+//! variable PEERPIGEON_COMMIT, or else from `git`. If both are missing, the version has no commit.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -11,7 +11,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
-/// The static files: URL path, source paths and content type. A file consists of its sources, joined in order.
+/// A row for each static file: its URL path, the paths of its sources, and its content type. The hub serves the sources
+/// joined in this order.
 const ASSETS: [(&str, &[&str], &str); 15] = [
     ("/client.d.ts", &["clients/js/dist/client.d.ts"], "Text"),
     ("/client.js", &["clients/js/dist/client.js"], "Script"),
@@ -49,8 +50,8 @@ fn main() {
     println!("cargo::rustc-env=PEERPIGEON_VERSION={version}");
 }
 
-/// Writes `assets.rs`. `assets.rs` contains each static file plain and compressed, with a path that contains a hash of
-/// the content.
+/// Writes `assets.rs`, the table of the static files. A row has the file's content, plain and compressed, its path, and
+/// a second path that contains a hash of the content.
 #[expect(clippy::unwrap_used, reason = "a static file is missing")]
 fn assets() {
     let root = env::var("CARGO_MANIFEST_DIR").unwrap();

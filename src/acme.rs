@@ -2,7 +2,7 @@
 //!
 //! The authority verifies each name by a TLS connection (TLS-ALPN-01, RFC 8737), which the [`Acceptor`] answers. A
 //! certificate is stored with its chain and key in one file. The [`Reloader`](crate::certificates::Reloader) installs
-//! it, as it installs files of any other origin. While orders fail, the previous certificate stays in use.
+//! this file like any other certificate file. While orders fail, the previous certificate stays in use.
 
 mod order;
 mod renewal;
@@ -33,7 +33,7 @@ pub struct Wakes {
     pub asked: Arc<Notify>,
 }
 
-/// The state of the orders, for metrics and probes. Clones share it.
+/// The state of the certificate orders, for metrics and probes. All clones show the same state.
 #[derive(Clone, Debug)]
 pub struct AcmeFacts(watch::Receiver<AcmeView>);
 
@@ -90,7 +90,7 @@ struct Name {
     not_before: Option<Instant>,
 }
 
-/// The outcome of an attempt that did not fail.
+/// The outcome of an attempt to renew a certificate, if the attempt did not fail.
 enum Attempt {
     /// The certificate has been renewed.
     Issued,
@@ -98,8 +98,8 @@ enum Attempt {
     Elsewhere,
 }
 
-/// A self-signed certificate that the hub uses until the first certificate is issued. Clients refuse it with an error
-/// that shows its host name. The name says that the hub has no certificate yet.
+/// A self-signed certificate that the hub uses until the first certificate is issued. Clients refuse this certificate,
+/// and their error shows the host name in it: `hub-without-certificate-yet.invalid`.
 ///
 /// # Errors
 ///
@@ -116,8 +116,8 @@ impl Acme {
     ///
     /// If TLS cannot be set up.
     pub fn new(settings: AcmeSettings, acceptor: Acceptor, wakes: Wakes) -> io::Result<Self> {
-        // TLS sessions are not resumed, because a ticket from one server of the authority can make a handshake with
-        // another of its servers fail.
+        // TLS sessions are not resumed. An authority can have several servers, and a ticket from one of them can make a
+        // handshake with another one fail.
         let (http, line) = Line::new(Tls::new(settings.roots.as_deref())?.keeping_tickets(0));
         let name =
             |name: &String| Name { name: name.clone(), plan: None, failures: 0, problem: None, not_before: None };
@@ -135,12 +135,12 @@ impl Acme {
         })
     }
 
-    /// The state, for metrics and probes.
+    /// The state of the orders, for metrics and probes.
     pub fn facts(&self) -> AcmeFacts {
         AcmeFacts(self.view.subscribe())
     }
 
-    /// Orders each certificate when it is missing or due. Never ends.
+    /// Orders each certificate that is missing or due for renewal. The future never completes.
     pub async fn run(mut self) {
         let Some(line) = self.line.take() else { return std::future::pending().await };
         tokio::select! {
@@ -279,8 +279,7 @@ impl Acme {
     }
 }
 
-/// A random number, or 0 if the system provides none.
+/// A random number, or 0 if the system provides none. With 0, hubs that started together also renew together.
 fn chance() -> u32 {
-    // Without random numbers, times are not spread.
     getrandom::u32().unwrap_or_default()
 }

@@ -46,7 +46,7 @@ impl Desk {
         (Self(orders), received)
     }
 
-    /// Gives an order, and waits for its outcome.
+    /// Sends an order to the main thread, and waits for its outcome.
     pub async fn order(&self, act: Act) -> Outcome {
         let (answer, answered) = oneshot::channel();
         match self.0.try_send(Request { act, answer }) {
@@ -120,7 +120,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The name in answers and in the log.
+    /// The name of the outcome in answers and in the log.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Closed { .. } => "closed",
@@ -138,7 +138,7 @@ impl Outcome {
         }
     }
 
-    /// The status of the answer.
+    /// The HTTP status of the answer.
     pub fn status(&self, act: &Act) -> StatusCode {
         let keeps_out = act.out_for().is_some();
         match self {
@@ -158,7 +158,7 @@ impl Outcome {
         }
     }
 
-    /// Returns one sentence for people. The sentence says the outcome, and what to do if the order was not executed.
+    /// Returns a sentence that describes the outcome. If the order was not executed, the sentence also says what to do.
     pub fn explain(&self, act: &Act) -> String {
         let what = match self {
             Self::Closed { .. } => "the peer was disconnected".to_owned(),
@@ -214,7 +214,7 @@ impl Outcome {
     }
 }
 
-/// The outcome of a kick. `mesh` has the URL of another hub.
+/// The outcome of a kick. If the peer is at another hub, the URL of that hub comes from `mesh`.
 pub fn kicked(from: KickedFrom, kept_out: bool, mesh: &MeshReading) -> Outcome {
     match from {
         KickedFrom::Hub => Outcome::Closed { kept_out },

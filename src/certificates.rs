@@ -34,8 +34,8 @@ struct ReloadCounts {
 }
 
 impl TlsFacts {
-    /// Facts about the certificates that new connections use. New connections use the certificates that the hub serves,
-    /// and its certificate for other hubs.
+    /// Facts about the certificates that new connections use: the certificates that the hub serves, and its certificate
+    /// for links to other hubs.
     pub fn certificates(&self) -> Vec<CertificateFacts> {
         let served = self.acceptor.as_ref().map(Acceptor::certificates);
         let own = self.own.as_ref().map(ClientCertificate::certificates);
@@ -57,7 +57,7 @@ impl TlsFacts {
         let is_served = |acceptor: &Acceptor| !acceptor.certificates().facts().is_empty();
         let acme = self.acme.as_ref().filter(|_| !self.acceptor.as_ref().is_some_and(is_served))?;
         let problem = acme.view().problem;
-        Some(format!("no certificate yet: {}", problem.as_deref().unwrap_or("it was ordered")))
+        Some(format!("no certificate yet: {}", problem.as_deref().unwrap_or("the order is not complete")))
     }
 
     /// Whether the latest files are invalid, so that new connections still use the previous certificates.
@@ -66,7 +66,7 @@ impl TlsFacts {
     }
 }
 
-/// Files that are loaded together.
+/// Certificate files that are loaded together.
 #[derive(Clone, Debug)]
 enum Source {
     /// The certificates that the hub serves. Their files are TLS_CERT, TLS_KEY, and the files of certificates that the
@@ -130,8 +130,8 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Starts with the certificates that were loaded with the settings. With TLS_ACME, also returns the part that
-    /// orders certificates. `None` without any certificate.
+    /// Creates a reloader, which starts with the certificates that were loaded with the settings. With TLS_ACME, also
+    /// returns the [`Acme`] that orders certificates. Returns `None` if no certificate is configured.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl Reloader {
             return Ok(None);
         }
         let wakes = Wakes::default();
-        // The first check finds changes since the settings were read.
+        // `seen` dates from the time when the settings were read, so the first check finds all later changes.
         let watch = |source, seen: &FileStamps| Watched { source, seen: seen.clone(), is_stale: false };
         let mut watched = Vec::new();
         let (mut acceptor, mut acme) = (None, None);
@@ -183,7 +183,8 @@ impl Reloader {
         self.facts.clone()
     }
 
-    /// Checks the files periodically, and reloads them on each message of `asked`.
+    /// Checks the files periodically. Reloads them on each signal of `asked`, and when a new certificate has been
+    /// ordered.
     pub async fn run(mut self, asked: &mut Signal) {
         let mut looks = tokio::time::interval(TLS_RELOAD_INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -203,7 +204,7 @@ impl Reloader {
             // A blocking thread reads the files, because a file system can be slow.
             let looked = tokio::task::spawn_blocking(move || {
                 let look = |Watched { source, seen, .. }: &Watched| {
-                    // The state is read before the files, so that the next check finds a change during the read.
+                    // The stamps are read before the files, so that the next check finds a change during the read.
                     let now = source.stamps();
                     (is_asked || now != *seen).then(|| (now, source.load()))
                 };
@@ -248,8 +249,8 @@ impl Reloader {
         });
         match installed {
             Ok(facts) => {
-                // No warning is needed if a CA expires, because only the expiry of the hubs' own certificates is
-                // checked.
+                // There is no warning about CAs in MESH_CLIENT_CA that expire soon: TLS checks only the expiry of the
+                // certificates that hubs present.
                 let expiring = facts.iter().filter(|_| setting != "MESH_CLIENT_CA");
                 for detail in expiring.filter_map(|facts| expiry_warning(setting, facts, SystemTime::now())) {
                     warn!(detail, "tls_certificate_expires");

@@ -150,8 +150,8 @@ fn without_empty_variables(command: Command, env: &dyn Fn(&str) -> Option<OsStri
 }
 
 impl Exit {
-    /// Makes the exit for an error of clap. clap repeats invalid arguments in its message, so the part of each URL
-    /// before its last `@` is removed.
+    /// Makes the exit for an error of clap. clap repeats invalid arguments in its message. So in each URL, the part
+    /// before the last `@` is removed, because it can contain a password.
     fn of(error: clap::Error, args: &[OsString]) -> Self {
         let secret = |arg: &&str| arg.contains('@');
         let mut secrets: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).filter(secret).collect();

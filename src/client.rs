@@ -1,9 +1,9 @@
 //! A WebSocket client for the command-line tools.
 //!
-//! One connection has one [`Receiver`] and any number of [`MessageSender`]s. One task reads the receiver without
-//! cancellation, because a dropped half-read frame would desynchronize the stream. Senders never wait, because one
-//! writer task writes all queued frames at once. The receiver and the senders live on one thread, inside a
-//! [`tokio::task::LocalSet`].
+//! One connection has one [`Receiver`] and any number of [`MessageSender`]s. One task reads from the receiver and never
+//! cancels a read. If it did, the first half of a frame could be lost, and the following bytes would be misread.
+//! Senders never wait: they queue frames, and one task writes all queued frames at once. The receiver and its senders
+//! stay on one thread, inside a [`tokio::task::LocalSet`].
 
 mod connection;
 mod dial;

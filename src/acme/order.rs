@@ -1,4 +1,4 @@
-//! The requests and answers of an order at the authority.
+//! The requests and answers of a certificate order at the ACME authority.
 
 use std::fmt;
 use std::future::Future;
@@ -118,8 +118,8 @@ pub(super) async fn account(
     Ok((account, Some(credentials)))
 }
 
-/// Returns the window in which the authority wants this certificate renewed, and the time until the next question (RFC
-/// 9773).
+/// Returns the window in which the authority wants this certificate renewed, and the time after which to ask it again
+/// (RFC 9773).
 pub(super) async fn advice(account: &Account, id: &CertificateId) -> Result<([SystemTime; 2], Duration), Failure> {
     let (info, ask_after) = account.renewal_info(&identifier(id)).await?;
     let time = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
@@ -131,7 +131,7 @@ fn identifier(id: &CertificateId) -> CertificateIdentifier<'static> {
     CertificateIdentifier::new(id.authority_key.as_slice().into(), id.serial.as_slice().into()).into_owned()
 }
 
-/// Orders a certificate for this name. The caller removes the challenge.
+/// Orders a certificate for this name. Afterwards, the caller removes the answer to the challenge from `acceptor`.
 pub(super) async fn order(
     account: &Account,
     acceptor: &Acceptor,
@@ -149,8 +149,8 @@ pub(super) async fn order(
             let reason = reason(&mut order).await.unwrap_or_else(|| "no reason was given".to_owned());
             return Err(Failure::Unverified(reason));
         }
-        // Either the order has failed, or the authority has refused the request for its state. Only a failed order has
-        // a failed challenge.
+        // The order has failed, or the authority has refused to return the order's state. A failed challenge shows that
+        // the order has failed.
         Err(Error::Api(problem)) => {
             let reason = reason(&mut order).await;
             return Err(reason.map_or_else(|| Error::Api(problem).into(), Failure::Unverified));
@@ -165,7 +165,7 @@ pub(super) async fn order(
     Ok(Issued { chain, key: key.serialize_pem() })
 }
 
-/// Begins an order that replaces this certificate.
+/// Begins an order for these names. The order names the certificate `replaced`, if the authority accepts that.
 async fn begin(account: &Account, names: &[Identifier], replaced: Option<&CertificateId>) -> Result<Order, Failure> {
     if let Some(id) = replaced {
         match account.new_order(&NewOrder::new(names).replaces(identifier(id))).await {
@@ -182,8 +182,8 @@ async fn begin(account: &Account, names: &[Identifier], replaced: Option<&Certif
 /// Answers the challenges of an order.
 async fn prove(order: &mut Order, acceptor: &Acceptor, name: &str) -> Result<(), Failure> {
     match answer_challenges(order, acceptor, name).await {
-        // A fast authority verifies the name before it answers the request, so the answer can be the error of a failed
-        // challenge. The state of the order then has the same error, and the caller reports it from there.
+        // A fast authority verifies the name before it answers the request, so its answer can be the error of a failed
+        // challenge. The state of the order contains the same error, and the caller reads the error from that state.
         Err(Failure::Authority(Error::Api(problem))) => match reason(order).await {
             Some(_) => Ok(()),
             None => Err(Error::Api(problem).into()),
@@ -227,7 +227,7 @@ fn reasons(state: &AuthorizationState) -> impl Iterator<Item = String> {
     errors.map(|error| error.detail.clone().unwrap_or_else(|| error.to_string()))
 }
 
-/// A self-signed certificate, with the digest of a challenge if it answers one (RFC 8737).
+/// A self-signed certificate. If it answers a challenge, it contains the digest of this challenge (RFC 8737).
 pub(super) fn self_signed(name: &str, challenge: Option<&[u8]>) -> Result<OwnKey, rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut made = CertificateParams::new([name.to_owned()])?;
@@ -252,13 +252,13 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Returns the line and the client that uses it.
+    /// Returns the line, and the HTTP client whose requests the line sends.
     pub(super) fn new(tls: Tls) -> (Http, Self) {
         let (send, requests) = mpsc::channel(1);
         (Http(send), Self { tls, requests })
     }
 
-    /// Serves requests until the client is dropped.
+    /// Sends requests until all clones of the HTTP client are dropped.
     pub(super) async fn serve(mut self) {
         while let Some((request, answer)) = self.requests.recv().await {
             _ = answer.send(Box::pin(exchange(&self.tls, request)).await);
@@ -336,7 +336,7 @@ mod tests {
         }
     }
 
-    /// The failure of an order at an authority that answers by this script.
+    /// The failure of an order at an authority whose answers come from `script`.
     async fn failure(mut script: impl FnMut(&str) -> Option<(u16, Value)>) -> Failure {
         let (send, mut requests) = mpsc::channel::<Asked>(1);
         let settings = Account::builder_with_http(Box::new(Http(send)));

@@ -56,8 +56,7 @@ impl Plan {
         let [start, end] = window;
         let length = end.duration_since(start).unwrap_or_default();
         let chosen = start + length.mul_f64(f64::from(chance) / f64::from(u32::MAX));
-        // A renewal time that lies in the window is kept. If it were not kept, each answer of the authority would
-        // change the renewal time.
+        // A renewal time inside the window stays unchanged. Otherwise, each answer of the authority would change it.
         if !(start..=end).contains(&self.renew_at) {
             // A window after the expiry is an error of the authority, and is ignored.
             self.renew_at = if chosen < self.not_after { chosen } else { self.renew_at };
@@ -67,7 +66,7 @@ impl Plan {
         self.ask_at = SystemTime::now() + ask_after.clamp(shortest, longest);
     }
 
-    /// Schedules the next question, because the authority gave no advice.
+    /// Schedules the next question to the authority, which did not answer the last one.
     pub(super) fn ask_later(&mut self) {
         self.ask_at = SystemTime::now() + ACME_ASK_INTERVALS[1];
     }
@@ -79,8 +78,9 @@ impl Plan {
     }
 }
 
-/// Returns the pause after a failed order, which was preceded by `failures` other failed orders. A quarter of it is
-/// random, so that hubs do not repeat at the same time. `chance` is a random number.
+/// Returns the pause before a failed order is repeated. `failures` is the number of failed orders before this one: each
+/// doubles the pause, up to a maximum. Up to a quarter is added at random, so that hubs do not repeat their orders at
+/// the same time. `chance` is a random number.
 pub(super) fn pause(failures: u32, chance: u32) -> Duration {
     let [first, longest] = ACME_PAUSES;
     let pause = first.saturating_mul(2_u32.saturating_pow(failures)).min(longest);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_authority_may_advise_another_time() {
+    fn the_authority_may_advise_another_renewal_time() {
         let facts = facts(0, 90);
         let mut plan = Plan::new(&facts, 0);
         assert!(plan.wants_advice() && plan.replaceable().is_none());
@@ -123,7 +123,7 @@ mod tests {
         assert!((days(&plan) - 25.0).abs() < 0.01, "{}", days(&plan));
         assert!(!plan.wants_advice() && plan.replaceable().is_some());
         plan.advise([day(20), day(30)], Duration::ZERO, 0);
-        assert!((days(&plan) - 25.0).abs() < 0.01, "the chosen time stays");
+        assert!((days(&plan) - 25.0).abs() < 0.01, "a renewal time inside the window stays unchanged");
         // A window in the past means that the certificate will be revoked soon, so it must be renewed now.
         plan.advise([day(0) - DAY, day(0) - DAY], Duration::ZERO, 0);
         assert!(plan.until_due().is_zero());

@@ -1,5 +1,4 @@
-//! The directory of TLS_ACME_DIR. The directory contains the account, the certificates, and the lock of the hub that
-//! orders.
+//! The directory TLS_ACME_DIR. It contains the ACME account, the certificates, and a lock: one hub at a time orders.
 //!
 //! All functions work on a blocking thread, because a file system can be slow.
 
@@ -40,7 +39,7 @@ pub(super) async fn lock(settings: &AcmeSettings) -> Result<Option<File>, Failur
     locked.await?.map_err(Failure::Store)
 }
 
-/// Stores a certificate. The file is replaced as a whole, and only if the new one is valid.
+/// Stores a certificate. The file is replaced as a whole, and only if the new certificate is valid.
 pub(super) async fn save(settings: &AcmeSettings, name: &str, issued: Issued) -> Result<(), Failure> {
     let file = settings.file(name);
     let saved = on_a_thread(move || {
@@ -66,7 +65,7 @@ pub(super) async fn save_account(settings: &AcmeSettings, account: &AccountCrede
     on_a_thread(move || replace(&path, &text, |_| Ok(()))).await?.map_err(Failure::Store)
 }
 
-/// Removes the account.
+/// Removes the stored account.
 pub(super) async fn forget_account(settings: &AcmeSettings) {
     let path = settings.account();
     _ = on_a_thread(move || fs::remove_file(path)).await;
@@ -76,8 +75,8 @@ async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     spawn_blocking(work).await.map_err(|error| Failure::Store(io::Error::other(error)))
 }
 
-/// Writes a file that only its owner may read. The content is first written to a temporary file in the same directory,
-/// which is renamed if it passes the check.
+/// Writes a file that only its owner may read. The content is first written to a temporary file in the same directory.
+/// This file is renamed if `check` accepts it.
 fn replace(path: &Path, bytes: &[u8], check: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let beside = path.with_extension("new");
     // A crash may have left an old temporary file.
@@ -87,7 +86,7 @@ fn replace(path: &Path, bytes: &[u8], check: impl FnOnce(&Path) -> io::Result<()
     file.sync_all()?;
     check(&beside)?;
     fs::rename(&beside, path)?;
-    // The new name must survive a crash, too.
+    // The directory is also synced. Otherwise, a crash could undo the renaming.
     path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 

@@ -1,4 +1,4 @@
-//! An order as requests encode it.
+//! The encoding of orders in requests.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub enum Act {
     Order(Order),
     /// Close all connections, and accept no new ones.
     Drain {
-        /// The time over which the connections are closed. `None`: DRAIN_SECS.
+        /// The time over which the connections are closed. `None` means DRAIN_SECS.
         over: Option<Duration>,
     },
     /// End the drain.

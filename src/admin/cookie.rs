@@ -112,7 +112,7 @@ mod tests {
         assert!(cookies.are_in(&sent, now()));
         assert!(cookies.are_in(&sent, now() + LOGIN_TIME - Duration::from_secs(1)));
         assert!(!cookies.are_in(&sent, now() + LOGIN_TIME));
-        assert!(!Cookies::new([8; 32]).are_in(&sent, now()), "another hub's");
+        assert!(!Cookies::new([8; 32]).are_in(&sent, now()), "a cookie of another hub is invalid");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Decides who is an operator.
+//! Decides whether a request comes from an operator.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -14,7 +14,7 @@ use crate::config::Token;
 /// How a request shows that an operator sends it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entry {
-    /// No proof is needed: there is no ADMIN_TOKEN.
+    /// ADMIN_TOKEN is not set, so no proof is needed.
     Open,
     /// With ADMIN_TOKEN in `Authorization`.
     Bearer,
@@ -27,7 +27,7 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// Whether the operators' pages are shown.
+    /// Whether the request may read the operators' pages.
     pub const fn may_read(self) -> bool {
         matches!(self, Self::Open | Self::Bearer | Self::Cookie)
     }
@@ -49,7 +49,7 @@ impl Entry {
     }
 }
 
-/// Checks tokens and cookies, and counts failures. All shards share it.
+/// Checks tokens and cookies, and counts failures. All shards share one gatekeeper.
 ///
 /// A right token is always accepted, even from an address that has sent wrong tokens before. Behind a proxy, strangers
 /// and operators share an address. Strangers cannot guess the token, because it is long, and because guessing is slow.
@@ -82,7 +82,7 @@ impl Gatekeeper {
         self.token.is_some()
     }
 
-    /// Determines who has sent a request.
+    /// Determines whether a request comes from an operator, and how it proves that.
     pub fn check(&self, headers: &HeaderMap, visitor: Visitor) -> Entry {
         let Some(token) = &self.token else { return Entry::Open };
         if self.cookies.are_in(headers, SystemTime::now()) {
@@ -111,8 +111,8 @@ impl Gatekeeper {
         self.cookies.set(SystemTime::now(), visitor.is_tls).ok_or(Entry::Unknown)
     }
 
-    /// Ends all logins at this hub, if the request has the cookie of one. Returns the header that removes the cookie
-    /// from the browser.
+    /// Ends all logins at this hub if the request has a valid cookie. Returns the header that removes the cookie from
+    /// the browser.
     pub fn log_out(&self, headers: &HeaderMap, visitor: Visitor) -> Option<HeaderValue> {
         if self.cookies.are_in(headers, SystemTime::now()) {
             self.cookies.end_all();
@@ -128,8 +128,8 @@ impl Gatekeeper {
         }
     }
 
-    /// Counts a failure at this time since the start. Returns the number of failures since the last log line, if the
-    /// next line is due.
+    /// Counts a failure. `at` is the time since the hub's start. If the next log line is due, returns the number of
+    /// failures since the last line.
     pub(super) fn count_failure(&self, at: Duration) -> Option<u64> {
         let times = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
         let now = at.as_nanos() as u64 + 1;
@@ -148,6 +148,7 @@ pub fn is_own_page(headers: &HeaderMap, visitor: Visitor) -> bool {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let (Some(origin), Some(host)) = (text(ORIGIN), text(HOST)) else { return false };
     let of = |scheme: &str| origin.strip_prefix(scheme).is_some_and(|of| of.eq_ignore_ascii_case(host));
-    // A proxy may end TLS without adding a header.
+    // A proxy may end TLS and not say so in a header. An `https` origin is therefore also accepted on a plain
+    // connection.
     of("https://") || !visitor.is_tls && of("http://")
 }

@@ -48,7 +48,7 @@ fn an_order_is_read_from_the_form_that_it_writes() {
         assert_eq!(Act::read(act.label(), act.form().as_bytes()), Ok(act));
     }
     assert!(network.is_some());
-    // These fields have no text.
+    // Empty fields count as missing.
     let empty = Act::read("kick", format!("peer={ID}&network=&secs=").as_bytes());
     assert_eq!(empty, Ok(Act::Order(Order::Kick { peer: peer(), network: None, out_for: None })));
 }

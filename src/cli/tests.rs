@@ -226,7 +226,7 @@ fn both_languages_have_the_same_settings() {
     assert_eq!(rows(&table(true)).len(), translations().len());
 }
 
-/// The READMEs' tables match the program. With `BLESS=1`, this test writes them.
+/// Checks that the tables in the READMEs match the program's settings. With `BLESS=1`, this test writes the tables.
 #[test]
 fn the_readmes_list_all_settings() {
     const BEGIN: &str = "<!-- config:begin -->\n";
@@ -245,13 +245,13 @@ fn the_readmes_list_all_settings() {
         } else {
             assert!(
                 held == table,
-                "{name}: the settings changed: run the tests once with BLESS=1. It should say:\n{table}"
+                "{name}: the settings changed: run the tests once with BLESS=1. The table should be:\n{table}"
             );
         }
     }
 }
 
-/// Pages with commands, and their text.
+/// The paths and the texts of all Markdown pages that may contain commands.
 fn pages() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folders = [".", "docs", "k8s", "examples", "clients/js", "tests/sim"].map(|folder| root.join(folder));
@@ -288,7 +288,8 @@ fn the_commands_in_the_docs_exist() {
         for command in commands(&page) {
             let parsed = Cli::command().try_get_matches_from(&command);
             let kind = parsed.err().map(|error| error.kind());
-            // Values may be placeholders. clap prints the version as an error.
+            // Values in the docs may be placeholders, so an invalid value is accepted. clap reports `--version` as an
+            // error.
             let is_known = matches!(kind, None | Some(ErrorKind::ValueValidation | ErrorKind::DisplayVersion));
             assert!(is_known, "{path}: {command:?}: {kind:?}");
             found += 1;

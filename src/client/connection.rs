@@ -25,7 +25,7 @@ pub(super) const MAX_QUEUED_BYTES: usize = 4 * 1024 * 1024;
 /// Maximum length of a message from a hub, in bytes. By default, a hub accepts messages of up to 1 MiB.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Time for which queued bytes may still be written when the connection is over.
+/// Maximum time to write the queued bytes when the connection ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Splits a connection whose handshake is complete. `read_ahead` contains the bytes that were received after the
@@ -87,14 +87,14 @@ impl WriteSide {
 
     fn reset(self) {
         if let Self::Plain(write) = self {
-            // The half is forgotten, because dropping it would end the stream normally before the reset.
+            // Dropping this half would shut the stream down normally before the reset. So the half is forgotten.
             let _ = write.as_ref().set_zero_linger();
             write.forget();
         }
     }
 }
 
-/// The queue of the writer.
+/// The frames that the writer task has not written yet.
 #[derive(Default)]
 pub(super) struct SendQueue {
     pub(super) queued: RefCell<Vec<u8>>,
@@ -105,7 +105,7 @@ pub(super) struct SendQueue {
     close_queued: Cell<bool>,
 }
 
-/// The phases at the end of a connection.
+/// Whether the writer task still writes.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum WriterState {
     #[default]
@@ -157,8 +157,8 @@ impl SendQueue {
         Ok(())
     }
 
-    /// A mask protects proxies against bytes that a script in a browser chooses. This program chooses its bytes itself,
-    /// so a counter spread over the four bytes is enough.
+    /// Returns the mask of the next frame. WebSocket masks protect proxies from bytes that a script in a browser
+    /// chooses. This program runs no foreign scripts, so it derives its masks from a counter.
     fn next_mask(&self) -> [u8; 4] {
         let mask = self.mask.get().wrapping_add(0x9e37_79b9);
         self.mask.set(mask);
@@ -184,7 +184,7 @@ async fn write_queued(mut socket: WriteSide, queue: Rc<SendQueue>) {
             WriterState::Flush => {
                 batch.clear();
                 std::mem::swap(&mut batch, &mut queue.queued.borrow_mut());
-                // An error needs no handling: the connection is over.
+                // An error is ignored, because the connection ends anyway.
                 let _ = tokio::time::timeout(FLUSH_TIMEOUT, socket.send(&batch)).await;
                 return;
             }
@@ -221,7 +221,8 @@ impl MessageSender {
         self.0.push(OpCode::Text, text)
     }
 
-    /// Queues a close frame after all queued frames. The hub's answer ends the receiver.
+    /// Queues a close frame after all queued frames. The hub answers with a close frame, and [`Receiver::next`] then
+    /// returns [`Ended::Closed`].
     pub fn close(&self, code: u16, reason: &str) -> Result<(), SendError> {
         let mut payload = Vec::with_capacity(2 + reason.len());
         payload.extend_from_slice(&code.to_be_bytes());
@@ -229,8 +230,8 @@ impl MessageSender {
         self.0.push(OpCode::Close, &payload)
     }
 
-    /// Ends the sending half without a close frame. With `reset`, the socket is reset (over TLS: without close_notify).
-    /// The socket is closed when the receiver has been dropped as well.
+    /// Ends the sending half without a close frame. With `reset`, a plain socket is reset, and a TLS connection ends
+    /// without close_notify. The socket is closed when the receiver has been dropped as well.
     pub fn cut(&self, reset: bool) {
         self.0.end(if reset { WriterState::Reset } else { WriterState::Flush });
     }
@@ -252,7 +253,7 @@ pub struct Receiver {
 pub enum Ended {
     /// The connection ended with a close frame.
     Closed {
-        /// The code in the close frame; 1005 if there was none.
+        /// The code in the close frame, or 1005 if the frame has no code.
         code: u16,
         /// The reason in the close frame.
         reason: String,

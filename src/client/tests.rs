@@ -81,7 +81,7 @@ fn a_close_frame_is_read_with_and_without_its_code() {
     assert_eq!(closed(b"\x0f\xa9in use"), Ended::Closed { code: 4009, reason: "in use".to_owned() });
 }
 
-/// Serves one connection. The server answers the handshake with `answer` and then sends `then`.
+/// Connects to a server that answers the handshake with `answer` and then sends `then`.
 async fn with_hub(answer: &'static [u8], then: &'static [u8]) -> Result<(MessageSender, Receiver), ConnectError> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
@@ -92,8 +92,8 @@ async fn with_hub(answer: &'static [u8], then: &'static [u8]) -> Result<(Message
     url.parse::<HubUrl>().unwrap().resolve(None).await.unwrap().connect(&peer(), None, PATIENCE).await
 }
 
-/// Answers any request, and returns the bytes that follow it. `ACCEPT` in the answer is replaced by the accept value of
-/// the request's key.
+/// Answers a WebSocket request, and returns the bytes received after the request. In the answer, `ACCEPT` is replaced
+/// by the accept value for the request's key.
 async fn be_hub(mut stream: impl AsyncRead + tokio::io::AsyncWrite + Unpin, answer: &[u8]) -> Vec<u8> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

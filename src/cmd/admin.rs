@@ -17,7 +17,7 @@ use super::http;
 use crate::admin::{Act, span};
 use crate::config::{Token, certificates};
 
-/// Maximum time for an answer. A hub answers each order within 20 s, so a later answer does not come.
+/// Maximum time for an answer. A hub answers each order within 20 s.
 const PATIENCE: Duration = Duration::from_secs(25);
 
 /// Exit code if the peer of an order is not connected, is at another hub, or is not in the network.
@@ -134,7 +134,7 @@ impl Args {
     ///
     /// # Errors
     ///
-    /// Returns a sentence about the token, if there is none.
+    /// If there is no token, returns a sentence that says how to give one.
     pub fn question(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Question, String> {
         let (hub, act) = match self.command {
             Command::Kick { hub, peer, network, secs } => {

@@ -1,5 +1,5 @@
-//! `peerpigeon health`: checks whether a hub is ready, for containers without other tools. A full hub counts as
-//! healthy, too.
+//! `peerpigeon health`: checks whether a hub is ready, for containers without other tools. Without `--url`, a full hub
+//! counts as healthy, too.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -19,7 +19,7 @@ use crate::pages::FULL;
 /// Maximum time for an answer. This maximum is shorter than the timeout of the health check in the Dockerfile, 5 s.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Check whether a hub is ready; exits with 0 if it is ready or full
+/// Check whether a hub is ready; exits with 0 if it is ready or, without --url, full
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Page to request: /readyz (the hub accepts new peers) or /livez (the hub runs) [default: /readyz at
@@ -41,7 +41,7 @@ pub struct Question {
     /// Whether a full hub counts as healthy. A container runtime replaces an unhealthy hub, and all its peers would
     /// lose their connections.
     full_is_well: bool,
-    /// Addresses from which the hub expects a PROXY head.
+    /// Addresses from which the hub expects the header of the PROXY protocol.
     proxies: Vec<IpNet>,
 }
 
@@ -67,7 +67,8 @@ impl Args {
 pub async fn run(question: Question) -> ExitCode {
     let Question { page, is_own, full_is_well, proxies } = question;
     let shown = page.to_string();
-    // The certificate is not verified if the hub runs on this machine, because it is for the name that clients use.
+    // The certificate of the hub on this machine is not verified: it contains the name that clients use, not
+    // `localhost`.
     let tls = || if is_own { Tls::without_proof() } else { Tls::new(None) };
     let path = page.path_and_query().map_or("/", |path| path.as_str());
     let asked = ask(&page, Request::get(path), Bytes::new(), tls, &proxies, PATIENCE).await;

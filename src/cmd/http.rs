@@ -15,8 +15,8 @@ use mesh::{ConnectError, MaybeTlsStream, Tls};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// Maximum length of a shown answer, in bytes. `/metrics` of a hub with 16 shards has 100 KiB, and `/hubstats` in a
-/// mesh of 100 hubs has 50 KiB.
+/// Maximum length of an answer's body, in bytes. A longer body is an error. `/metrics` of a hub with 16 shards has 100
+/// KiB, and `/hubstats` in a mesh of 100 hubs has 50 KiB.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// Reads the URL of a page.
@@ -39,10 +39,10 @@ pub(super) async fn ask(
     Ok((head.status, text))
 }
 
-/// Sends a request to the host of `page`, with `tls` if its scheme is `https`. Returns the head and the body of the
-/// answer. `request` has everything but the `Host` header and the body. If this machine's address is in `proxies`, the
-/// hub expects a PROXY head (the first line of the PROXY protocol). This function then sends `PROXY UNKNOWN` first, so
-/// that the hub treats the sender itself as the client.
+/// Sends a request to the host of `page`. If the URL has the scheme `https`, the connection uses `tls`. Returns the
+/// head and the body of the answer. The function adds the `Host` header and `body` to `request`. If this machine's
+/// address is in `proxies`, the hub expects the first line of the PROXY protocol. This function then sends `PROXY
+/// UNKNOWN` first, so that the hub treats the sender itself as the client.
 pub(super) async fn ask_whole(
     page: &Uri,
     request: Builder,

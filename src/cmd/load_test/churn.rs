@@ -13,7 +13,7 @@ use super::scenario::{Outcome, Pace, connect, millis, redial, settle};
 use super::swarm::{Membership, Swarm};
 use super::tally::Check;
 
-/// Maximum time from a peer's announcement until it has discovered the other members.
+/// Maximum time from a peer's announcement until it has discovered all observers, and from a ping until its answer.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The ways to leave.
@@ -30,7 +30,7 @@ impl Departure {
     const ALL: [Self; 5] = [Self::Close, Self::Fin, Self::Goodbye, Self::GoodbyeThenClose, Self::Reset];
 }
 
-/// Runs the scenario. Each observer must receive each join and each leave once, and alternately.
+/// Runs the scenario. Each observer must receive each join and each leave exactly once, and for each peer alternately.
 pub(super) async fn churn(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) -> Outcome {
     let begin = Instant::now();
     progress.connect();
@@ -105,8 +105,8 @@ impl Churner {
         Instant::now() < self.until
     }
 
-    /// Connects if necessary, and announces. The join counts once this peer has discovered the other members, because
-    /// this proves that the hub has read the announcement.
+    /// Connects if necessary, and announces. The join counts once this peer has discovered all observers, because this
+    /// proves that the hub has read the announcement.
     async fn join(&mut self) -> bool {
         let swarm = &self.swarm;
         let seat = &swarm.seats[self.peer];

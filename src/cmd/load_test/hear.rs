@@ -9,7 +9,7 @@ use super::swarm::{Membership, Swarm};
 use super::tally::Check;
 
 impl Swarm {
-    /// Processes one message of the hub, and overwrites its buffer.
+    /// Processes one message of the hub. The buffer of the message is overwritten.
     pub(super) fn hear(&self, peer: usize, text: &mut [u8]) {
         let mut buffers = self.buffers.borrow_mut();
         let Ok(heard) = message::parse(text, &mut buffers) else {
@@ -49,7 +49,7 @@ impl Swarm {
             Membership::Inside => tally.leaves += 1,
             Membership::Leaving => return,
             Membership::Outside => {
-                return tally.violate(Check::ToldOutside, || format!("{} heard {}", self.called(peer), heard.kind));
+                return tally.violate(Check::ToldOutside, || format!("{} received {}", self.called(peer), heard.kind));
             }
         }
         let other = subject.and_then(|subject| self.plan.find(subject));
@@ -91,7 +91,7 @@ impl Swarm {
         let data = heard.data.as_ref().and_then(|data| data.n.zip(data.t));
         let (Some(from), true, true, Some((number, sent_at))) = (from, same_network, for_us, data) else {
             let mut tally = self.tally.borrow_mut();
-            return tally.violate(Check::Misaddressed, || format!("{} heard {heard:?}", self.called(peer)));
+            return tally.violate(Check::Misaddressed, || format!("{} received {heard:?}", self.called(peer)));
         };
         {
             let mut tally = self.tally.borrow_mut();
@@ -106,16 +106,17 @@ impl Swarm {
         if self.options.pairs {
             if from != partner(peer) {
                 let mut tally = self.tally.borrow_mut();
-                return tally.violate(Check::Misaddressed, || format!("{} heard {heard:?}", self.called(peer)));
+                return tally.violate(Check::Misaddressed, || format!("{} received {heard:?}", self.called(peer)));
             }
-            // A repeated signal is not answered. If it were answered, repeated signals would cause ever more answers.
+            // A repeated signal is not answered. Otherwise, each repetition would add a signal that goes back and forth
+            // forever.
             if self.check_order(peer, number) && self.bouncing.get() {
                 self.signal(peer, from, if peer.is_multiple_of(2) { "offer" } else { "answer" });
             }
         }
     }
 
-    /// Signals of one sender to one target must arrive in order, each once. Returns false if this signal has arrived
+    /// Checks that the partner's signals arrive in order, each exactly once. Returns false if this signal has arrived
     /// before.
     fn check_order(&self, peer: usize, number: u64) -> bool {
         let received = &self.seats[peer].received;

@@ -1,8 +1,8 @@
 //! The hostile scenario. Clients break every rule, while pairs of ordinary peers send signals that must arrive in time.
 //!
 //! Each kind of attack has its own thread with plain sockets. So a blocked or reset socket cannot delay the pairs or
-//! another attack. Each thread sleeps for a moment between two steps, because the generator usually shares the machine
-//! with the hub, and also measures the pairs.
+//! another attack. Each thread sleeps for a moment between two steps. The load test usually runs on the hub's machine,
+//! and the attacks must leave CPU time for the hub and for the pairs.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -36,22 +36,21 @@ const CONNECTIONS: usize = 8;
 enum Attack {
     /// Members of one network announce 16 KiB again and again, and read what the hub sends.
     Announce,
-    /// Text that is not JSON, JSON that is not a message, binary data, unknown types.
+    /// Clients send text that is not JSON, JSON that is not a message, binary data, and messages of unknown types.
     Garbage,
-    /// Incomplete messages of 1 MiB, and requests and frames that never end.
+    /// Clients begin a request or a message of 1 MiB, and never complete it.
     Half,
-    /// Connections with the id of a connected peer.
+    /// Clients connect again and again, all with the same peer id.
     IdFight,
-    /// Bytes that violate the WebSocket protocol, with wrong masks, reserved bits, unknown opcodes or impossible
-    /// lengths.
+    /// Clients violate the WebSocket protocol, with wrong masks, reserved bits, unknown opcodes or impossible lengths.
     Masks,
-    /// Signals to nobody, with and without receipts.
+    /// Clients send signals to a peer id that is not connected, with and without receipts.
     Nobody,
-    /// Headers of messages above the maximum length.
+    /// Clients send the headers of messages that exceed the maximum length.
     Oversized,
-    /// Pings and empty fragments.
+    /// Clients send pings and empty fragments.
     Pings,
-    /// Connections that are reset within the request, or within a frame after a join.
+    /// Clients reset their connections in the middle of the request, or in the middle of a frame after a join.
     Reset,
     /// Members of the network of [`Self::Announce`] that read nothing.
     Slow,
@@ -95,7 +94,7 @@ impl Attack {
     }
 }
 
-/// The addresses of the hub for attackers.
+/// The hub that an attacker connects to.
 #[derive(Clone, Debug)]
 struct Target {
     address: SocketAddr,
@@ -111,7 +110,7 @@ pub(super) fn check(endpoint: &Endpoint) -> Result<(), String> {
     }
 }
 
-/// Pairs send offers to each other during all attacks.
+/// Runs the scenario. Pairs send offers to each other while all attacks run.
 pub(super) async fn hostile(swarm: &Rc<Swarm>, pace: Pace, endpoints: &[Endpoint], progress: &Progress) -> Outcome {
     let mut outcome = assemble(swarm, pace, progress).await;
     outcome.expected_discoveries = Some(swarm.expected());
@@ -162,7 +161,7 @@ impl Storm {
         Self { stop, threads }
     }
 
-    /// Ends all attacks. Returns the number of steps of each.
+    /// Ends all attacks. Returns the number of steps that each attack took.
     fn end(self) -> Vec<(&'static str, u64)> {
         self.stop.store(true, Ordering::Relaxed);
         let mut ended: Vec<(&'static str, u64)> = Vec::new();
@@ -208,7 +207,7 @@ impl Attacker {
 
     fn id(&mut self) -> PeerId {
         if self.attack == Attack::IdFight {
-            // All these connections want one id.
+            // All connections of this attack have the same id.
             return PeerId::from_bytes([0xf1; 20]);
         }
         PeerId::from_bytes(std::array::from_fn(|_| self.rng.next() as u8))
@@ -226,7 +225,7 @@ impl Attacker {
         .into_bytes()
     }
 
-    /// Opens a connection, and takes the steps that the attack takes only once per connection.
+    /// Opens a connection, and sends the bytes that the attack sends once per connection.
     fn open(&mut self) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect_timeout(&self.target.address, PATIENCE)?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -361,7 +360,7 @@ fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The header of a frame of `declared` bytes, and `sent` bytes of it.
+/// The header of a frame whose payload has `declared` bytes, and the first `sent` bytes of that payload.
 fn begun(opcode: Opcode, declared: usize, sent: usize) -> Vec<u8> {
     let mut frame = Vec::with_capacity(sent + 14);
     put_masked_header(&mut frame, opcode, declared, [0; 4]);
@@ -369,8 +368,8 @@ fn begun(opcode: Opcode, declared: usize, sent: usize) -> Vec<u8> {
     frame
 }
 
-/// Writes as many bytes as the socket accepts. Further bytes are lost, so the stream becomes invalid, which is another
-/// attack.
+/// Writes as many bytes as the socket accepts. All other bytes are lost, which makes the stream invalid. An invalid
+/// stream is another attack.
 fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     match stream.write(bytes) {
         Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(error),

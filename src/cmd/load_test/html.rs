@@ -27,8 +27,8 @@ struct Data<'a> {
     points: &'a [Point],
 }
 
-/// The page. The page loads nothing. Its policy allows only the script and the style that the page contains. So
-/// browsers show text from a hub, but never run it.
+/// Returns the page, which loads no other files. Its Content-Security-Policy allows only the script and the style in
+/// the page. So a browser never runs text from a hub as a script.
 pub(super) fn page(report: &Report, points: &[Point]) -> String {
     let rows = report.rows();
     let data = Data {

@@ -1,4 +1,4 @@
-//! Records the peers that one peer knows, and checks that its events are consistent.
+//! Records which members one peer of the load test knows, and checks that the events it receives are consistent.
 //!
 //! For each observer and subject, events alternate: discovered, left, discovered, left. Nobody announces twice without
 //! leaving in between, so a second discovery is a duplicate. A leave without a discovery is called a ghost.
@@ -66,7 +66,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// `Err(None)` if the member was already in that state.
+    /// Records whether a member is present. Returns `Err(None)` if the member was already in that state.
     fn set(&mut self, slot: usize, present: bool) -> Result<(), Option<Anomaly>> {
         if slot == self.own {
             return Err(Some(Anomaly::Itself));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every omission, repetition or invention of a hub is reported, and nothing else.
+        /// Every missing, repeated or invented event is reported, and no correct event is reported.
         #[test]
         fn missing_duplicate_and_ghost_members_are_reported(
             own in 0..MEMBERS,

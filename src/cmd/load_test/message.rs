@@ -35,7 +35,7 @@ pub(super) struct Data<'a> {
     /// The outcome of a receipt.
     #[serde(borrow, default)]
     pub(super) outcome: Option<&'a str>,
-    /// Number of a signal among those of its sender.
+    /// Number of a signal among all signals of its sender.
     #[serde(default)]
     pub(super) n: Option<u64>,
     /// Time at which a signal was sent, in nanoseconds since the test began.
@@ -43,7 +43,7 @@ pub(super) struct Data<'a> {
     pub(super) t: Option<u64>,
 }
 
-/// Parses a message, and overwrites its buffer.
+/// Parses a message. The buffer of the message is overwritten.
 pub(super) fn parse<'a>(text: &'a mut [u8], buffers: &mut Buffers) -> Result<Heard<'a>, simd_json::Error> {
     simd_json::serde::from_slice_with_buffers(text, buffers)
 }

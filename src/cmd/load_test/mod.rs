@@ -42,13 +42,13 @@ use crate::config::{certificates, token};
 /// Exit code of an invalid command line (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
 
-/// In the scenario `churn`, one in this many members of a network stays and observes.
+/// Number of members of a network per observer in the scenario `churn`: every tenth member stays and observes.
 const OBSERVER_SHARE: usize = 10;
 
-/// hostile: maximum time from sending a signal to its arrival.
+/// Maximum time from sending a signal to its arrival in the scenario `hostile`. A later arrival is a violation.
 const LATEST: Duration = Duration::from_secs(2);
 
-/// Maximum number of files this program has open besides its peers' sockets.
+/// Maximum number of files that this program has open besides its peers' sockets.
 const OTHER_FILES: usize = 64;
 
 /// Put load on hubs with many peers, and check every message that each peer receives
@@ -295,7 +295,7 @@ async fn play(args: &Args, swarm: &Rc<Swarm>, progress: &Progress, seed: u64) ->
 }
 
 fn tell(report: &Report, points: &[Point], args: &Args) -> ExitCode {
-    // If the reader has closed the pipe, the file and the exit code still matter.
+    // A write error on stdout is ignored: the output files and the exit code still matter.
     let _ = write!(io::stdout().lock(), "{report}");
     let save = |path: &Path, text: io::Result<Vec<u8>>| {
         let written = text.and_then(|text| fs::write(path, text));

@@ -41,7 +41,7 @@ pub(super) struct Plan {
     spread: Spread,
 }
 
-/// The place of a peer. The place consists of a network, and a number among the members of this network.
+/// The place of a peer: its network, and its number among the members of that network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) network: usize,
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_follow_from_the_seed_and_lead_to_their_peer() {
+    fn ids_follow_from_the_seed_and_contain_the_number_of_their_peer() {
         let plan = Plan::new(300, 1, Spread::Single, 7);
         assert!((0..300).all(|peer| plan.find(&plan.id(peer).to_string()) == Some(peer)));
         assert_eq!(plan.id(5), Plan::new(10, 1, Spread::Single, 7).id(5));

@@ -11,7 +11,7 @@ use super::swarm::Swarm;
 /// Time between two updates of the bar.
 const TICK: Duration = Duration::from_millis(200);
 
-/// The current phase of the run.
+/// The progress bar with the current phase of the run.
 pub(super) struct Progress {
     bar: ProgressBar,
     phase: Cell<&'static str>,

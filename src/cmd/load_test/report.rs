@@ -101,7 +101,8 @@ impl Report {
     /// The names and values of the table.
     pub(super) fn rows(&self) -> Vec<(&'static str, String)> {
         let count = |n: u64| HumanCount(n).to_string();
-        // After an interrupted run, the time until the roster was exact is not known.
+        // After an interrupted run, it is not known when all peers had discovered exactly the members of their
+        // networks.
         let interrupted = self.violations.contains_key(&Check::Interrupted);
         let (connected, exact_after) = match (interrupted, self.exact_ms) {
             (true, _) => (self.connected.to_string(), "not known".to_owned()),
