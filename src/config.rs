@@ -55,7 +55,7 @@ use settings::Setting;
 const TOKEN_IS_SET: &str = "<set>";
 
 /// Maximum number of bytes that a hub adds to a client's `data`. The hub adds the frame's header, keys, two ids and a
-/// timestamp. The hub also adds a network name of up to 256 bytes, and escapes each byte as up to six bytes.
+/// timestamp. The hub also adds a network name of up to 256 bytes. Each of its bytes can be escaped as six bytes.
 const MAX_ENVELOPE_BYTES: usize = 2 * 1024;
 
 /// A secret string. The string can be compared, and is never printed.
@@ -67,7 +67,7 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// Returns a sentence if the text fits into no HTTP header.
+    /// Returns a sentence if the text cannot be sent in an HTTP header.
     pub fn parse(text: &str) -> Result<Self, String> {
         parse::token(text.trim())
     }
@@ -110,7 +110,7 @@ pub enum LogFormat {
 pub struct LogConfig {
     /// The format of a line.
     pub format: LogFormat,
-    /// The filter, in the syntax of tracing-subscriber's `EnvFilter`. It has been validated.
+    /// The filter, in the syntax of tracing-subscriber's `EnvFilter`. The filter is known to be valid.
     pub filter: String,
 }
 
@@ -137,7 +137,7 @@ pub struct Config {
     pub cors_private_network: bool,
     /// DISCOVERY.
     pub discovery: Discovery,
-    /// The settings of admission: proxies, and limits of addresses.
+    /// The settings of admission: trusted proxies, and limits of connections per address.
     pub door: DoorSettings,
     /// STUN and TURN servers for clients.
     pub ice: IceSettings,
@@ -169,7 +169,7 @@ pub struct Config {
     pub max_networks_per_peer: usize,
     /// MAX_PEERS_PER_NETWORK.
     pub max_peers_per_network: usize,
-    /// The settings of links and the bridge.
+    /// The settings of links and of the Redis bridge.
     pub mesh: MeshSettings,
     /// HUB_MESH_NAMESPACE.
     pub mesh_namespace: String,
@@ -201,9 +201,9 @@ pub struct Config {
     pub tls: Option<TlsSettings>,
     /// Whether clients prove that their ids are their own.
     pub id_proofs: IdProofSettings,
-    /// The settings of tokens; `None` if there is no key.
+    /// The settings of tokens (JWT); `None` if no key is set.
     pub tokens: Option<TokenSettings>,
-    /// The settings of traces; `None` if the hub sends none.
+    /// The settings of traces; `None` if the hub sends no traces.
     pub traces: Option<TraceSettings>,
     shown: Vec<Shown>,
 }
@@ -222,8 +222,8 @@ impl Config {
         }
     }
 
-    /// Makes a configuration from these variables alone, and not from the environment. Programs that contain a hub use
-    /// this.
+    /// Makes a configuration from these variables alone, and not from the environment. Programs that embed a hub use
+    /// this function.
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Result<Self, Vec<SettingError>> {
         Self::resolve(&Flags::default(), &|name| {
             pairs.iter().find(|(variable, _)| *variable == name).map(|(_, value)| OsString::from(value))
@@ -566,8 +566,8 @@ impl Config {
             && let Some(address) = self.listen.iter().find(is_reached)
         {
             warnings.push(format!(
-                "the hub listens on {address} with neither AUTH_TOKEN nor ALLOWED_ORIGINS, so everybody, and every web \
-                 page, can use it: set one of them, or ALLOWED_ORIGINS=* if that is meant",
+                "the hub listens on {address} without AUTH_TOKEN and ALLOWED_ORIGINS, so everybody can use it from \
+                 any program or web page: set one of the two, or ALLOWED_ORIGINS=* if everybody may use it",
             ));
         }
         let tokens = [
@@ -578,8 +578,8 @@ impl Config {
         ];
         for (setting, _) in tokens.iter().filter(|(_, token)| token.as_ref().is_some_and(Token::is_quoted)) {
             warnings.push(format!(
-                "{}: the quotes are part of the token, since Docker's --env-file keeps them; remove them if they are \
-                    not meant",
+                "{}: the token begins and ends with a quote, because Docker's --env-file does not remove quotes: \
+                 remove the quotes if they do not belong to the token",
                 setting.name
             ));
         }
@@ -603,12 +603,12 @@ pub(crate) fn variables_without_a_flag() -> impl Iterator<Item = (&'static str, 
     settings::ALL.iter().filter(|setting| setting.flag().is_none()).map(|setting| (setting.name, setting.help))
 }
 
-/// The default of PORT. A hub that orders certificates needs the port of https by default.
+/// The default of PORT. A hub that orders certificates listens at port 443, because the ACME authority connects to it.
 fn default_port(is_public: bool) -> u64 {
     if is_public { 443 } else { settings::PORT.default_number() }
 }
 
-/// Returns all addresses. All addresses are the default of HOST for a hub that orders certificates.
+/// The default of HOST for a hub that orders certificates: all addresses of the machine.
 fn public() -> Result<(String, Vec<IpAddr>), String> {
     let has_ipv6 = std::net::UdpSocket::bind("[::]:0").is_ok();
     host(if has_ipv6 { "::" } else { "0.0.0.0" })
@@ -634,8 +634,7 @@ fn random_hub_id() -> Result<HubId, String> {
     Ok(HubId(PeerId::from_bytes(bytes)))
 }
 
-/// Converts the number of a setting. The allowed ranges of settings fit into 64 bits. On 32-bit machines, a larger
-/// number is clamped.
+/// Converts the number of a setting. On 32-bit machines, a number that does not fit is clamped.
 fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
@@ -649,11 +648,11 @@ pub struct Place {
     pub port: u16,
     /// Whether the port uses TLS.
     pub speaks_tls: bool,
-    /// Addresses from which the port expects a PROXY head (PROXY_PROTOCOL, TRUSTED_PROXIES).
+    /// Addresses from which the port expects the header of the PROXY protocol (PROXY_PROTOCOL, TRUSTED_PROXIES).
     pub proxies: Vec<IpNet>,
 }
 
-/// Address of a hub's probes. Reads the settings in the same way as the hub.
+/// Returns the address of a hub's probes. Reads the settings in the same way as the hub.
 ///
 /// # Errors
 ///

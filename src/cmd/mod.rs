@@ -42,7 +42,8 @@ fn printed(result: io::Result<()>) -> ExitCode {
     }
 }
 
-/// The token of operators: from the file, or else from ADMIN_TOKEN. `None` if ADMIN_TOKEN is unset or empty.
+/// Returns the token of operators from `file`, or else from ADMIN_TOKEN. Returns `None` if the file or the variable is
+/// empty.
 ///
 /// # Errors
 ///

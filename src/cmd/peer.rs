@@ -19,7 +19,8 @@ use super::generate_peer_ids::random_id;
 use crate::client::{Ended, HubUrl, MessageSender, Receiver};
 use crate::config::{certificates, token};
 
-/// Maximum time until `connected`. A takeover takes two seconds.
+/// Maximum time until the hub sends `connected`. If another connection uses the id, a takeover delays this by two
+/// seconds or more.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum time for the hub's answer to a close frame.
@@ -87,7 +88,8 @@ fn json_object(text: &str) -> Result<Map<String, Value>, serde_json::Error> {
     serde_json::from_str(text)
 }
 
-/// Joins, prints and leaves. Fails if the hub is unreachable or ends the connection with an error.
+/// Joins the network, prints the messages, and leaves. Fails if the hub is unreachable or ends the connection with an
+/// error.
 pub async fn run(args: Args) -> ExitCode {
     match LocalSet::new().run_until(session(&args)).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -182,8 +184,8 @@ struct Outgoing<'a, T> {
     data: T,
 }
 
-/// Prints until the connection ends. `None` if this program ended it, because its time was over, the user interrupted
-/// it, or its output was closed.
+/// Prints messages until the connection ends. Returns `None` if this program ended the connection, because the time of
+/// `--listen` was over, the user interrupted the program, or its output was closed.
 async fn listen(
     time: Option<Duration>,
     sender: &MessageSender,
@@ -236,7 +238,7 @@ struct Printer {
 }
 
 impl Printer {
-    /// Prints one message. False if the output was closed.
+    /// Prints one message. Returns false if the output was closed.
     fn message(&mut self, message: &[u8]) -> bool {
         let text = String::from_utf8_lossy(message);
         if let Some(outcome) = outcome(&text) {

@@ -85,7 +85,7 @@ pub struct Check {
     pub token: String,
 }
 
-/// The task, with the settings of tokens.
+/// The task, with the token settings from the environment.
 #[derive(Debug)]
 pub struct Question {
     asked: Asked,

@@ -22,7 +22,7 @@ const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 /// The settings of certificates from an ACME authority.
 #[derive(Clone, Debug)]
 pub struct AcmeSettings {
-    /// TLS_ACME: the host names, in lower case. Each gets its own certificate.
+    /// TLS_ACME: the host names, in lower case. Each name gets its own certificate.
     pub names: Vec<String>,
     /// TLS_ACME_URL: the directory of the authority.
     pub url: Uri,
@@ -30,7 +30,7 @@ pub struct AcmeSettings {
     pub roots: Option<Arc<[u8]>>,
     /// TLS_ACME_EMAIL as a URL (`mailto:`).
     pub contact: Option<String>,
-    /// The account of the authority to which the ACME account is bound, if the authority requires one.
+    /// The customer account to which the ACME account is bound. Some authorities require this.
     pub binding: Option<AcmeBinding>,
     /// The directory of this authority's account and certificates, in TLS_ACME_DIR.
     store: PathBuf,
@@ -94,7 +94,7 @@ impl AcmeSettings {
         Some(is_used.then_some(Self { names, url, roots, contact, binding, store }))
     }
 
-    /// The file of a certificate with its chain and its key.
+    /// The file that contains the certificate of this name, its chain and its key.
     pub fn file(&self, name: &str) -> PathBuf {
         self.store.join(format!("{name}.pem"))
     }
@@ -124,7 +124,7 @@ impl AcmeSettings {
     ///
     /// # Errors
     ///
-    /// The error of TLS_ACME_DIR.
+    /// Returns the error of TLS_ACME_DIR if the directory cannot be written.
     pub fn prepare(&self) -> Result<(), SettingError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.store);
         made.and_then(|()| File::create(self.lock())).map(drop).map_err(|error| {
@@ -136,7 +136,8 @@ impl AcmeSettings {
     }
 }
 
-/// The usual state directory of a service (set by systemd) or of a user.
+/// The default directory: in the state directory that systemd sets for a service, or else in the user's state
+/// directory.
 fn state_directory(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     // systemd separates several directories by colons.
     let of_service = env("STATE_DIRECTORY").and_then(|all| all.split(':').next().map(PathBuf::from));
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_is_that_of_the_service_or_of_the_user() {
+    fn the_default_directory_is_in_the_state_directory_of_the_service_or_the_user() {
         let at = |variables: &[(&str, &str)]| {
             let found = super::state_directory(&|name| {
                 variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())

@@ -100,7 +100,7 @@ fn deployment_files_use_existing_settings() {
     }
 }
 
-/// The literals of the ConfigMap, overridden by those of an overlay.
+/// The settings in the ConfigMap of the base, overridden by the settings of an overlay.
 fn config_map(overlay: &str) -> BTreeMap<String, String> {
     let mut said = BTreeMap::new();
     for file in ["k8s/base/kustomization.yaml", overlay] {
@@ -119,8 +119,8 @@ fn fly_environment() -> BTreeMap<String, String> {
     said.map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned())).collect()
 }
 
-/// Checks that the settings are valid and cause no warning. Adds the secrets that the deployment takes from other
-/// places.
+/// Checks that the settings are valid and cause no warning. Adds a MESH_TOKEN, because deployments store this token in
+/// a secret and not in these files.
 fn holds(what: &str, mut said: BTreeMap<String, String>) {
     said.entry("MESH_TOKEN".to_owned()).or_insert("f".repeat(64));
     assert!(said.len() > 8, "{said:?}");
@@ -135,7 +135,7 @@ fn settings_of_deployment_files_are_valid() {
     for overlay in ["dev", "production", "redis"] {
         let mut said = config_map(&format!("k8s/overlays/{overlay}/kustomization.yaml"));
         if overlay == "redis" {
-            // The redis overlay is based on the base and production.
+            // The redis overlay is based on the production overlay.
             said.extend(config_map("k8s/overlays/production/kustomization.yaml"));
             said.insert("REDIS_URL".to_owned(), "rediss://:e%2Be@redis.example:6380".to_owned());
         }

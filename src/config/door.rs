@@ -1,4 +1,4 @@
-//! The settings of admission: proxies, and limits of connections.
+//! The settings of admission: trusted proxies, and limits of connections per address.
 
 use std::net::IpAddr;
 
@@ -31,7 +31,7 @@ impl DoorSettings {
     pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<Self> {
         let trusted_proxies = reader.text(&settings::TRUSTED_PROXIES, || Ok(Vec::new()), ranges);
         let proxy_protocol = reader.text(&settings::PROXY_PROTOCOL, || Ok(PortNames::default()), ports);
-        // The real default of MAX_CONNECTIONS_PER_ADDRESS depends on the number of seats.
+        // If MAX_CONNECTIONS_PER_ADDRESS is unset, `limits` computes the limit from MAX_CONNECTIONS.
         let connections = reader.number(&settings::MAX_CONNECTIONS_PER_ADDRESS, || DEFAULT_ADDRESS_CONNECTIONS.into());
         let is_set = reader.is_set(&settings::MAX_CONNECTIONS_PER_ADDRESS);
         let mut number = |setting: &'static Setting| reader.number(setting, || setting.default_number());
@@ -61,7 +61,7 @@ impl DoorSettings {
         }
     }
 
-    /// Finds a contradiction among these settings.
+    /// Returns an error if PROXY_PROTOCOL is set without TRUSTED_PROXIES.
     pub(super) fn check(&self) -> Option<SettingError> {
         let is_useless = self.trusted_proxies.is_empty() && self.proxy_protocol != PortNames::default();
         is_useless.then(|| {
@@ -80,7 +80,7 @@ impl DoorSettings {
     }
 }
 
-/// Address ranges, separated by commas.
+/// Parses address ranges, which are separated by commas.
 pub(super) fn ranges(text: &str) -> Result<Vec<IpNet>, String> {
     let ranges = entries(text).map(|(number, item)| {
         item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
@@ -117,11 +117,11 @@ mod tests {
     }
 
     #[test]
-    fn by_default_one_address_gets_two_thirds_of_the_seats_from_64_to_512() {
+    fn by_default_one_address_gets_two_thirds_of_the_seats_but_at_least_64_and_at_most_512() {
         let limit = |pairs: &[(&str, &str)], seats| Config::from_pairs(pairs).unwrap().door.limits(seats).connections;
         assert_eq!([10_000, 1000, 300, 10].map(|seats| limit(&[], seats)), [512, 512, 200, 64]);
         assert_eq!(limit(&[("MAX_CONNECTIONS_PER_ADDRESS", "2000")], 1000), 2000);
-        assert_eq!(limit(&[("MAX_CONNECTIONS_PER_ADDRESS", "0")], 1000), 0, "no limit");
+        assert_eq!(limit(&[("MAX_CONNECTIONS_PER_ADDRESS", "0")], 1000), 0, "0 means no limit");
     }
 
     #[test]

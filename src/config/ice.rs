@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_without_urls_and_urls_without_a_secret_are_reported() {
+    fn a_turn_secret_without_urls_and_turn_urls_without_a_secret_cause_a_warning() {
         let warned = |pairs: &[(&str, &str)]| config(pairs).warnings().join("\n");
         assert!(warned(&[("TURN_URLS", "turn:t")]).contains("TURN_SECRET"));
         assert!(warned(&[("TURN_SECRET", "s")]).contains("TURN_URLS is unset"));
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_does_not_show_a_password() {
+    fn an_error_of_ice_servers_does_not_show_a_password() {
         for servers in [r#"[{"url":"turn:t","credential":"hunter2"}]"#, r#"{"credential":"hunter2"}"#, "hunter2"] {
             let refused = Config::from_pairs(&[("ICE_SERVERS", servers)]).unwrap_err();
             assert!(!refused[0].to_string().contains("hunter2"), "{}", refused[0]);

@@ -9,7 +9,8 @@ use super::quoted::quoted;
 use super::reader::{SettingError, SettingsReader};
 use super::settings;
 
-/// Whether clients prove that their id is their own (PEER_ID_PROOF), and for which hosts (PEER_ID_HOSTS).
+/// Whether clients prove that their id is their own (PEER_ID_PROOF), and the hosts that a proof may name
+/// (PEER_ID_HOSTS).
 #[derive(Clone, Debug)]
 pub struct IdProofSettings {
     mode: Mode,
@@ -42,7 +43,7 @@ impl IdProofSettings {
         (self.mode != Mode::Off).then_some(IdProofs { is_required: self.mode == Mode::Required, hosts })
     }
 
-    /// Checks that the hub knows the hosts for which it accepts proofs.
+    /// Checks that there is a host that a proof may name, if clients are asked for a proof.
     pub(super) fn check(&self, public_url: Option<&str>) -> Option<SettingError> {
         let is_nameless = self.proofs(public_url).is_some_and(|proofs| proofs.hosts.is_empty());
         is_nameless.then(|| {
@@ -70,7 +71,7 @@ fn host(url: &str) -> Option<String> {
     Some(url.port_u16().filter(|port| *port != usual).map_or_else(|| name.clone(), |port| format!("{name}:{port}")))
 }
 
-/// Hosts, separated by commas.
+/// Parses hosts, which are separated by commas.
 fn hosts(text: &str) -> Result<Vec<String>, String> {
     let is_valid =
         |host: &str| !host.contains(['/', '@', '?', '#']) && host.parse::<hyper::http::uri::Authority>().is_ok();
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_host_is_that_of_the_public_url_unless_hosts_are_named() {
+    fn a_proof_names_a_host_of_peer_id_hosts_or_else_the_host_of_the_public_url() {
         let accepted = |pairs: &[(&str, &str)]| {
             let config = Config::from_pairs(pairs).unwrap();
             config.id_proofs.proofs(config.mesh.public_url.as_deref()).map(|proofs| (proofs.is_required, proofs.hosts))

@@ -24,11 +24,11 @@ pub(super) struct MemoryBudgets {
 impl MemoryBudgets {
     /// The budgets of a process that may use this much additional memory. `None` means any amount.
     ///
-    /// Counted bytes take up to three times as much memory, because a buffer that grows doubles, and its old bytes
-    /// remain until they are copied. So the budgets together are a third of the memory that remains without the
-    /// reserve. The budget of queues is a sixth of this memory. The budgets of incomplete messages and of announcements
-    /// are a twelfth each. On a hub of a mesh, [`MeshBudgets`] get a quarter of this memory, and the fractions are of
-    /// the other three quarters.
+    /// Data can take three times as much memory as its bytes: a buffer that grows doubles its size, and the old buffer
+    /// remains until its bytes are copied. So the budgets together are a third of the usable memory, which is all
+    /// memory except the reserve. Queues get a sixth of the usable memory. Incomplete messages and announcements get a
+    /// twelfth each. On a hub of a mesh, [`MeshBudgets`] get a quarter of the usable memory, and these fractions apply
+    /// to the other three quarters.
     pub(super) fn of(room: Option<u64>, in_mesh: bool) -> Self {
         let usable = usable(room) / 4 * if in_mesh { 3 } else { 4 };
         let send = DEFAULT_SEND_BUDGET_BYTES.min(usable / 6);
@@ -46,7 +46,7 @@ impl MemoryBudgets {
 pub struct MeshBudgets {
     /// Bytes for the peers of other hubs (MESH_PRESENCE_BYTES).
     pub presence: usize,
-    /// Bytes of changes that wait for earlier changes.
+    /// Bytes of presence changes that wait for earlier changes.
     pub ahead: usize,
     /// Bytes of signals that wait for earlier signals.
     pub held: usize,
@@ -60,15 +60,15 @@ impl MeshBudgets {
     /// The budgets of a process that may use this much additional memory, with these values of MAX_CONNECTIONS and
     /// MAX_MESSAGE_BYTES.
     ///
-    /// Counted bytes take up to twice as much memory, because a snapshot is stored beside the replica that it replaces,
-    /// and buffers that grow double. The data of the mesh may take a quarter of the memory that remains without the
-    /// reserve. So the budgets together are an eighth of this memory. Presence gets 1/16, queues get 1/32, and
-    /// incomplete messages get 1/64. Changes that wait get 1/128, and signals that wait get 1/128.
+    /// Data can take twice as much memory as its bytes: a snapshot is stored beside the replica that it replaces, and a
+    /// buffer that grows doubles its size. The mesh may use a quarter of the usable memory, which is all memory except
+    /// the reserve. So the budgets together are an eighth of the usable memory. Presence gets 1/16, queues get 1/32,
+    /// and incomplete messages get 1/64. Presence changes that wait get 1/128. Signals that wait get 1/128, too.
     pub(super) fn of(room: Option<u64>, connections: usize, max_message: usize) -> Self {
         let usable = usable(room);
         let presence = connections.saturating_mul(PRESENCE_BYTES_PER_CONNECTION);
         let presence = presence.clamp(LEAST_DEFAULT_PRESENCE_BYTES, DEFAULT_MESH_PRESENCE_BYTES);
-        // Two of the longest messages that hubs with this hub's settings send.
+        // The size of two messages of the maximum length that a hub with the same settings sends.
         let two_messages = 2 * (max_message + LINK_FRAME_BYTES + ENVELOPE_ROOM);
         Self {
             presence: presence.min(usable / 16).max(LEAST_PRESENCE_BYTES),
@@ -80,15 +80,15 @@ impl MeshBudgets {
     }
 }
 
-/// The memory that remains without the reserve.
+/// The memory that remains after the reserve is subtracted.
 fn usable(room: Option<u64>) -> usize {
     let room = room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
     room - MEMORY_RESERVE_BYTES.min(room / 2)
 }
 
-/// Bytes that each connection may queue even if the budget is exhausted. If the budget is smaller than its default, the
-/// floor is the budget divided by the number of connections, but at least [`LEAST_SEND_FLOOR_BYTES`] and at most
-/// [`SEND_FLOOR_BYTES`].
+/// Bytes that each connection may queue even if the budget is exhausted. With the default budget, these are
+/// [`SEND_FLOOR_BYTES`]. A smaller budget is divided by the number of connections: the result is at least
+/// [`LEAST_SEND_FLOOR_BYTES`] and at most [`SEND_FLOOR_BYTES`].
 pub(super) fn send_floor(budget: usize, connections: usize) -> usize {
     match budget {
         DEFAULT_SEND_BUDGET_BYTES.. => SEND_FLOOR_BYTES,
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn floors_shrink_with_the_budget_but_not_below_a_few_offers() {
+    fn send_floors_shrink_with_the_budget_down_to_a_minimum() {
         let budget = DEFAULT_SEND_BUDGET_BYTES;
         assert_eq!(send_floor(budget, 100_000), SEND_FLOOR_BYTES);
         assert_eq!(send_floor(budget / 8, 1000), budget / 8 / 1000);

@@ -1,4 +1,4 @@
-//! The settings of links and the bridge.
+//! The settings of links between hubs, and of the Redis bridge.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub struct MeshSettings {
     pub certificates: MeshCertificates,
     /// MESH_DNS.
     pub dns: Option<MeshDns>,
-    /// Whether links may carry MESH_TOKEN itself, as links of hubs of version 2.0.0 do (MESH_AUTH=both).
+    /// Whether hubs may send MESH_TOKEN itself over a link, as hubs of version 2.0.0 do (MESH_AUTH=both).
     pub takes_bearer: bool,
     /// Whether this hub uses its certificate, and not its token, when it dials `wss://` URLs (MESH_AUTH=certificate).
     pub prefers_certificate: bool,
@@ -77,7 +77,8 @@ pub struct Legacy {
 #[derive(Clone)]
 pub struct RedisUrl {
     url: String,
-    /// The database number, unless it is 0. It has no effect on pub/sub.
+    /// The database number in the URL, if it is not 0. The number has no effect, because pub/sub does not use
+    /// databases.
     ignored_database: Option<i64>,
 }
 
@@ -185,9 +186,9 @@ impl Config {
         let MeshCertificates { own, authorities } = &self.mesh.certificates;
         let has_tls = self.tls.as_ref().is_some_and(|tls| tls.ports.links);
         if authorities.is_some() && (self.mesh.port.is_none() || !has_tls) {
-            let problem = "hubs present certificates only at a MESH_PORT with TLS, because at PORT browsers would ask \
-                           their users for one: set MESH_PORT to another port than PORT, add MESH_PORT to TLS_PORTS, \
-                           and set TLS_CERT and TLS_KEY";
+            let problem = "hubs present certificates only at a MESH_PORT with TLS (at PORT, browsers would ask their \
+                           users for a certificate): set MESH_PORT to another port than PORT, add MESH_PORT to \
+                           TLS_PORTS, and set TLS_CERT and TLS_KEY";
             refusals.push(SettingError::new(&settings::MESH_CLIENT_CA, problem));
         }
         if self.mesh.prefers_certificate && own.is_none() {
@@ -240,7 +241,7 @@ impl Config {
         warnings
     }
 
-    /// Whether the hub needs a mesh thread. A hub with IS_HUB alone and no token cannot link with anyone.
+    /// Whether the hub needs a mesh thread. A hub that has IS_HUB and no token cannot link to other hubs.
     pub fn has_mesh(&self) -> bool {
         let legacy = &self.mesh.legacy;
         let dials = self.bootstrap_hubs.iter().any(|url| self.is_legacy(url));
@@ -248,7 +249,7 @@ impl Config {
         self.is_hub && (can_link || self.mesh.redis_url.is_some())
     }
 
-    /// Whether the URL is that of a Go hub.
+    /// Whether the URL belongs to a Go hub, because MESH_LEGACY contains it.
     pub fn is_legacy(&self, url: &Uri) -> bool {
         self.mesh.legacy.urls.iter().any(|legacy| HubAddress::of(legacy) == HubAddress::of(url))
     }
@@ -313,13 +314,15 @@ impl Config {
         // BOOTSTRAP_HUBS without a token is not refused, because it is also a setting of the Go hub, which has no
         // token. A hub that still has the Go hub's settings must serve its peers.
         if !self.dials_are_trusted() && self.mesh.dns.is_some() {
-            let problem = "links need a token: set MESH_TOKEN to the same value on every hub, or MESH_INSECURE=true in \
-                           a network where everyone may pose as a hub; or set MESH_CERT and MESH_KEY";
+            let problem = "links need a token: set MESH_TOKEN to the same value on every hub. Instead of a token, you \
+                           can set MESH_CERT and MESH_KEY, or MESH_INSECURE=true in a network where everyone may pose \
+                           as a hub";
             refusals.push(SettingError::new(&settings::MESH_DNS, problem));
         }
         let legacy = &self.mesh.legacy;
         if self.discovery != Discovery::All && !(legacy.urls.is_empty() && legacy.addresses.is_empty()) {
-            let problem = "Go hubs always announce every peer to every other: use DISCOVERY=all, or unset MESH_LEGACY";
+            let problem = "Go hubs always announce every peer to every other peer: use DISCOVERY=all, or unset \
+                           MESH_LEGACY";
             refusals.push(SettingError::new(&settings::DISCOVERY, problem));
         }
         refusals.extend(self.check_mesh_certificates());
@@ -334,8 +337,8 @@ impl Config {
             let idle: Vec<_> = settings::NEEDS_LINKS.iter().filter(|s| said(s)).map(|s| s.name).collect();
             if !idle.is_empty() {
                 warnings.push(format!(
-                    "{}: unused, since this hub is not part of a mesh; set IS_HUB, BOOTSTRAP_HUBS, MESH_DNS or \
-                        REDIS_URL",
+                    "{}: unused, because this hub is not part of a mesh: set IS_HUB, BOOTSTRAP_HUBS, MESH_DNS or \
+                     REDIS_URL",
                     idle.join(", ")
                 ));
             }
@@ -354,9 +357,8 @@ impl Config {
                 );
             } else if !has_certificates {
                 warnings.push(
-                    "MESH_TOKEN is unset, so this hub has no links and its peers do not find peers of other hubs \
-                     over links: set MESH_TOKEN to the same value on every hub, or MESH_INSECURE=true where everyone \
-                     may pose as a hub; name Go hubs in MESH_LEGACY"
+                    "MESH_TOKEN is unset, so this hub has no links to other hubs: set MESH_TOKEN to the same value on \
+                     every hub, or MESH_INSECURE=true where everyone may pose as a hub. Name Go hubs in MESH_LEGACY"
                         .to_owned(),
                 );
             }
@@ -365,7 +367,8 @@ impl Config {
             }
             if self.mesh.redis_url.is_some() {
                 warnings.push(
-                    "REDIS_URL without MESH_TOKEN: anyone who can publish there can pose as a hub; set MESH_TOKEN"
+                    "REDIS_URL without MESH_TOKEN: anyone who can publish at this Redis server can pose as a hub. Set \
+                     MESH_TOKEN"
                         .to_owned(),
                 );
             }
@@ -374,7 +377,7 @@ impl Config {
         if self.mesh.token.as_ref().is_some_and(|token| token.expose().len() < LEAST_RESUME_TOKEN_BYTES) {
             warnings.push(format!(
                 "MESH_TOKEN is shorter than {LEAST_RESUME_TOKEN_BYTES} characters: a client's resume secret is only \
-                 valid at the hub that issued it. Make one with `openssl rand -hex 32`"
+                 valid at the hub that issued it. Make a longer token with `openssl rand -hex 32`"
             ));
         }
         if let Some(database) = self.mesh.redis_url.as_ref().and_then(|url| url.ignored_database) {
@@ -423,7 +426,8 @@ impl HubAddress {
     }
 }
 
-/// The machine that a host name refers to. One address has several spellings, and one machine has several addresses.
+/// A text that identifies the machine that a host name refers to. All spellings of an address give the same text, and
+/// so do all loopback addresses.
 fn machine(host: &str) -> String {
     let host = host.trim_matches(['[', ']']).trim_end_matches('.');
     match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
@@ -433,7 +437,7 @@ fn machine(host: &str) -> String {
     }
 }
 
-/// Parses a URL of this hub that the hub sends to others.
+/// Parses a URL of this hub that the hub sends to other hubs and to clients.
 fn own_url(text: &str) -> Result<Arc<str>, String> {
     let refused = || {
         let text = quoted(text);
@@ -444,7 +448,9 @@ fn own_url(text: &str) -> Result<Arc<str>, String> {
     };
     if Redacted(text).to_string() != text.trim_end_matches('/') {
         return Err(
-            "it has a user or a query, and it is sent to other hubs and clients: use a URL without them".to_owned()
+            "it has a user or a query, which other hubs and clients would receive: use a URL without user and \
+             query"
+                .to_owned(),
         );
     }
     let urls = hubs(text).map_err(|_| refused())?;
@@ -466,7 +472,9 @@ fn admin_url(text: &str) -> Result<Arc<str>, String> {
     let url: Uri = text.parse().map_err(|_| refused())?;
     let is_http = matches!(url.scheme_str(), Some("http" | "https")) && url.authority().is_some();
     if Redacted(text).to_string() != text.trim_end_matches('/') {
-        return Err("it has a user or a query, and operators of other hubs see it: use a URL without them".to_owned());
+        return Err("it has a user or a query, which operators of other hubs would see: use a URL without user and \
+                    query"
+            .to_owned());
     }
     if !is_http || url.path() != "/" || text.len() > MAX_HUB_URL_BYTES {
         return Err(refused());
@@ -523,9 +531,9 @@ fn legacy(text: &str) -> Result<Legacy, String> {
     Ok(legacy)
 }
 
-/// Nodes of a cluster are separated by commas. The bridge validates their URLs.
+/// Parses REDIS_URL, in which commas separate the URLs of a cluster's nodes. The bridge validates each URL.
 fn redis_url(text: &str) -> Result<RedisUrl, String> {
-    // This configuration serves only to validate the URL, for which the id does not matter.
+    // This configuration is used only to validate the URL, so the hub's id does not matter.
     let hub = HubId(PeerId::from_bytes([0; 20]));
     let bridge = BridgeConfig {
         url: text.to_owned(),

@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use super::quoted::quoted;
 use super::{LogFormat, TOKEN_IS_SET, Token};
 
-/// Parses a boolean in a form of Go's ParseBool, or as yes, no, on or off.
+/// Parses a boolean. Accepts the words that Go's ParseBool accepts, and also yes, no, on and off.
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "t" | "true" | "y" | "yes" | "on" => Ok(true),
@@ -164,8 +164,8 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
 
 /// Validates a log filter with the subscriber's parser.
 ///
-/// This function is stricter than the parser, because a bare word must be a level. The parser takes any other word as a
-/// module name, so a misspelt level would silence the hub.
+/// This function is stricter than the parser: a word without `=` must be a level. The parser would accept a misspelt
+/// level as the name of a module, and the hub would then log nothing.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let refused = |item: String| {

@@ -74,7 +74,7 @@ impl<'a> SettingsReader<'a> {
         Self { flags, env, refusals: Vec::new(), shown: Vec::new(), of_services: Vec::new() }
     }
 
-    /// A text setting, parsed by `parse`.
+    /// Reads a text setting with the parser `parse`.
     pub(super) fn text<T>(
         &mut self,
         setting: &'static Setting,
@@ -84,7 +84,7 @@ impl<'a> SettingsReader<'a> {
         self.aliased(setting, &[], default, parse)
     }
 
-    /// A text setting with other variables as a fallback.
+    /// Reads a text setting. If its variable is unset, the variables `aliases` are read.
     pub(super) fn aliased<T>(
         &mut self,
         setting: &'static Setting,
@@ -105,7 +105,7 @@ impl<'a> SettingsReader<'a> {
         self.settle(setting, &said, judged, value)
     }
 
-    /// An integer setting within its range.
+    /// Reads an integer setting, and checks that it is in its range.
     pub(super) fn number(&mut self, setting: &'static Setting, default: impl FnOnce() -> u64) -> Option<u64> {
         let mut said = self.said(setting, &[])?;
         let Kind::Number { noun, min, max } = setting.kind else { return None };
@@ -136,7 +136,7 @@ impl<'a> SettingsReader<'a> {
         self.shown.iter().any(|shown| shown.name == setting.name && shown.source != Source::Default)
     }
 
-    /// A boolean setting.
+    /// Reads a boolean setting.
     pub(super) fn switch(&mut self, setting: &'static Setting) -> Option<bool> {
         let said = self.said(setting, &[])?;
         let default = setting.default_text().as_deref() == Some("true");

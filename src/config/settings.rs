@@ -17,7 +17,7 @@ use proto::limits::{
 /// One setting, set by its variable or by the flag of the same name.
 #[derive(Debug)]
 pub(crate) struct Setting {
-    /// The variable. The flag is its name in lower case with dashes.
+    /// The name of the variable. The flag has the same name in lower case, with dashes.
     pub(crate) name: &'static str,
     /// Placeholder for the value in `--help`. Empty if there is no flag.
     pub(crate) value: &'static str,
@@ -1127,11 +1127,11 @@ impl Setting {
         }
     }
 
-    /// The help text up to its first pause, for `-h`.
+    /// The help text for `-h`: the full text up to its first pause, such as a colon.
     fn short_help(&self) -> &'static str {
         let pauses = [": ", "; ", ", so that ", ", which ", ". "].into_iter();
         let ends = pauses.flat_map(|pause| self.help.match_indices(pause)).map(|(end, _)| end);
-        // Not within code.
+        // A pause within code, which is between backticks, does not count.
         let end = ends.filter(|&end| self.help[..end].matches('`').count().is_multiple_of(2)).min();
         &self.help[..end.unwrap_or(self.help.len())]
     }
@@ -1145,7 +1145,7 @@ impl Setting {
         }
     }
 
-    /// The default of a number. Zero for other kinds.
+    /// The default of a number setting. 0 for any other setting.
     pub(crate) fn default_number(&self) -> u64 {
         match self.default {
             Preset::Number(number) => number,
@@ -1178,9 +1178,8 @@ impl Setting {
 
 /// The flags of a hub, not validated.
 ///
-/// clap parses the flags, and shows variables and defaults in `--help`. It does not apply them:
-/// [`Config::resolve`](super::Config::resolve) does that in one place, with the same errors for a bad flag and a bad
-/// variable.
+/// clap parses the flags, and shows variables and defaults in `--help`. [`Config::resolve`](super::Config::resolve)
+/// applies variables and defaults, so that an invalid flag and an invalid variable cause the same error.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     pub(super) given: BTreeMap<&'static str, std::ffi::OsString>,
@@ -1192,7 +1191,7 @@ pub struct Flags {
 #[derive(Clone, Debug, Default)]
 pub struct ListenFlags(pub(super) Flags);
 
-/// Each setting with its help text for tools.
+/// The settings of [`ListenFlags`], each with its help text.
 static PLACE: [(&Setting, &str); 9] = [
     (&HOST, "Address or host name that the hub listens on"),
     (&PORT, "Port that the hub listens on"),
@@ -1243,7 +1242,7 @@ impl clap::FromArgMatches for ListenFlags {
 }
 
 impl Flags {
-    /// Keeps the flags of these settings.
+    /// Takes the values of these settings from the command line.
     fn take(&mut self, matches: &ArgMatches, settings: impl Iterator<Item = &'static Setting>) {
         for setting in settings.filter(|setting| setting.flag().is_some()) {
             if matches.value_source(setting.name) == Some(ValueSource::CommandLine)

@@ -362,7 +362,7 @@ fn a_switch_needs_no_value() {
 }
 
 #[test]
-fn an_error_names_the_value_and_the_allowed_ones() {
+fn an_error_names_the_invalid_value_and_the_allowed_values() {
     for (name, value, said) in [
         ("PORT", "99999", "PORT (--port): 99999 is not a port: use a number from 0 to 65535"),
         ("IS_HUB", "maybe", "IS_HUB (--is-hub): maybe is not a boolean: use true, false, 1, 0, yes, no, on or off"),
@@ -385,7 +385,7 @@ fn all_errors_are_reported_at_once() {
 }
 
 #[test]
-fn origins_for_websockets_also_apply_to_pages_unless_cors_has_its_own() {
+fn allowed_origins_also_apply_to_pages_if_cors_origin_is_unset() {
     let list = ("ALLOWED_ORIGINS", "https://a.example, https://*.b.example");
     let config = Config::from_pairs(&[list]).unwrap();
     assert_eq!(config.cors.to_string(), "https://a.example,https://*.b.example");
@@ -404,7 +404,7 @@ fn origins_for_websockets_also_apply_to_pages_unless_cors_has_its_own() {
 }
 
 #[test]
-fn the_operators_token_must_differ_from_the_others() {
+fn admin_token_must_differ_from_all_other_tokens() {
     let both = [("ADMIN_TOKEN", "same"), ("AUTH_TOKEN", "same")];
     assert!(refusal(&both).starts_with("ADMIN_TOKEN (--admin-token): it is the same as AUTH_TOKEN"));
     let links = [("ADMIN_TOKEN", "same"), ("MESH_TOKEN", "same"), ("IS_HUB", "true")];
@@ -426,10 +426,7 @@ fn a_hub_that_everyone_can_use_logs_a_warning() {
     let warnings = |pairs: &[(&str, &str)]| Config::from_pairs(pairs).unwrap().warnings();
     let open = [("HOST", "0.0.0.0")];
     let said = warnings(&open);
-    assert!(
-        said.len() == 1 && said[0].contains("0.0.0.0:8080 with neither AUTH_TOKEN nor ALLOWED_ORIGINS"),
-        "{said:?}"
-    );
+    assert!(said.len() == 1 && said[0].contains("0.0.0.0:8080 without AUTH_TOKEN and ALLOWED_ORIGINS"), "{said:?}");
     for meant in [("AUTH_TOKEN", "t"), ("ALLOWED_ORIGINS", "https://a"), ("ALLOWED_ORIGINS", "*"), ("HOST", "::1")] {
         let pairs = if meant.0 == "HOST" { vec![meant] } else { vec![open[0], meant] };
         assert_eq!(warnings(&pairs), Vec::<String>::new(), "{meant:?}");
@@ -446,7 +443,7 @@ fn values_that_are_not_utf8_are_refused() {
     assert_eq!(refusals[0].to_string(), "HOST (--host): its value is not UTF-8: use UTF-8 text");
 }
 
-/// Passwords with unescaped special characters, in URLs of every setting.
+/// Tests URLs whose passwords contain unescaped special characters, in all settings that accept a URL, and in others.
 #[test]
 fn nothing_before_the_last_at_sign_of_a_url_is_shown() {
     let settings = [
@@ -654,6 +651,8 @@ fn valid_settings_without_effect_cause_warnings() {
     let warnings = |pairs: &[(&str, &str)]| Config::from_pairs(pairs).unwrap().warnings().join("\n");
     assert_eq!(warnings(&[]), "");
     assert!(warnings(&[("CLEANUP_INTERVAL_MS", "30000")]).contains("CLEANUP_INTERVAL_MS"));
-    assert!(warnings(&[("AUTH_TOKEN", "\"secret\"")]).starts_with("AUTH_TOKEN: the quotes"));
+    assert!(
+        warnings(&[("AUTH_TOKEN", "\"secret\"")]).starts_with("AUTH_TOKEN: the token begins and ends with a quote")
+    );
     assert_eq!(warnings(&[("AUTH_TOKEN", "sec\"ret\"")]), "");
 }

@@ -24,7 +24,7 @@ pub struct TlsSettings {
     pub files: Vec<PairFiles>,
     /// The settings of certificates that the hub orders; `None` without TLS_ACME.
     pub acme: Option<AcmeSettings>,
-    /// The certificates and keys in these files, and the certificates and keys that the hub has ordered.
+    /// The certificates and keys in `files`, and the certificates and keys that the hub has ordered.
     pub certificates: Arc<Certificates>,
     /// The state of the files when they were read.
     pub stamps: FileStamps,
@@ -111,7 +111,7 @@ impl TlsSettings {
 pub struct CertificateSources {
     /// Files that must be valid: TLS_CERT and TLS_KEY.
     files: Vec<PairFiles>,
-    /// Files that the hub's own certificate orders write. They may be missing or invalid.
+    /// The files of certificates that the hub orders itself. These files may be missing or invalid.
     ordered: Vec<PairFiles>,
 }
 

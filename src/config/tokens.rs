@@ -29,7 +29,7 @@ pub struct TokenSettings {
     pub url: Option<Uri>,
     /// JWT_CA.
     pub roots: Option<Arc<[u8]>>,
-    /// The keys in files and settings, as they were read with the settings.
+    /// The keys that the hub read from files and settings at the start.
     pub keys: Vec<TokenKey>,
     /// The first secret of JWT_SECRET, for a tool that makes tokens.
     pub secret: Option<Token>,
@@ -170,7 +170,7 @@ fn at_most<T>(found: Vec<T>, what: &str) -> Result<Vec<T>, String> {
     Ok(found)
 }
 
-/// Secrets, separated by commas. No error shows a secret.
+/// Parses secrets, which are separated by commas. No error shows a secret.
 fn secrets(text: &str) -> Result<Vec<Source>, String> {
     let source = |(_, item): (usize, &str)| match item.strip_prefix(FILE) {
         Some(path) => Ok(Source::File(path.into())),
@@ -179,8 +179,8 @@ fn secrets(text: &str) -> Result<Vec<Source>, String> {
     at_most(entries(text).map(source).collect::<Result<_, _>>()?, "secrets")
 }
 
-/// Public keys: PEM texts, or files separated by commas. In a text, `\n` can stand for the end of a line, since env
-/// files have no other way to write it.
+/// Parses public keys: PEM text, or paths of files separated by commas. In PEM text, the two characters `\n` mean the
+/// end of a line, because a value in an env file cannot contain line ends.
 fn public_keys(text: &str) -> Result<Vec<Source>, String> {
     if text.contains("-----BEGIN") {
         return Ok(vec![Source::Text(Token(text.replace("\\n", "\n")))]);
@@ -199,7 +199,7 @@ fn jwks(text: &str) -> Result<Jwks, String> {
     if is_https && !text.contains('@') { Ok(Jwks::Url(url)) } else { Err(problem()) }
 }
 
-/// Names, separated by commas.
+/// Parses names, which are separated by commas.
 fn names(text: &str) -> Result<Vec<String>, String> {
     at_most(entries(text).map(|(_, name)| name.to_owned()).collect(), "names")
 }

@@ -90,8 +90,8 @@ impl TraceSettings {
         if is_said(&settings::OTEL_EXPORTER_OTLP_ENDPOINT) {
             return Vec::new();
         }
-        // Only these two settings cause a warning, because other settings of OpenTelemetry are common even where a hub
-        // sends no traces.
+        // Only these two settings cause a warning. Machines often have the other settings of OpenTelemetry for other
+        // programs.
         let idle = [&settings::OTEL_EXPORTER_OTLP_HEADERS, &settings::OTEL_EXPORTER_OTLP_CERTIFICATE];
         let idle = idle.into_iter().filter(|setting| is_said(setting));
         idle.map(|setting| format!("{} has no effect: OTEL_EXPORTER_OTLP_ENDPOINT is unset", setting.name)).collect()
@@ -120,13 +120,13 @@ fn endpoint(text: &str) -> Result<Uri, String> {
         return refused();
     }
     let path = uri.path().trim_end_matches('/');
-    // A URL with this path is a frequent mistake, because other exporters use it without a change.
+    // A URL that already ends with this path is a frequent mistake, because some exporters use the URL unchanged.
     let path = path.strip_suffix(&format!("/{TRACES_PATH}")).unwrap_or(path);
     let scheme = uri.scheme_str().unwrap_or_default();
     format!("{scheme}://{authority}{path}/{TRACES_PATH}").parse().or_else(|_| refused())
 }
 
-/// A share from 0 to 1.
+/// Parses a share from 0 to 1.
 fn share(text: &str) -> Result<Sampling, String> {
     match text.parse::<f64>() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(Sampling::of_share(share)),
@@ -134,7 +134,7 @@ fn share(text: &str) -> Result<Sampling, String> {
     }
 }
 
-/// `key=value` pairs, separated by commas, with percent-encoded values.
+/// Parses `key=value` pairs, which are separated by commas. The values are percent-encoded.
 fn pairs(text: &str, noun: &str) -> Result<Vec<(String, String)>, String> {
     const MOST: usize = 64;
     let mut pairs = Vec::new();
@@ -173,7 +173,7 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Headers of requests to the collector. Errors do not show their values.
+/// Parses the headers of requests to the collector. Errors do not show the values of the headers.
 fn headers(text: &str) -> Result<HiddenHeaders, String> {
     let mut headers = HeaderMap::new();
     for (number, (key, value)) in (1..).zip(pairs(text, "header")?) {

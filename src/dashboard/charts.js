@@ -189,8 +189,8 @@ export function bars (svg, { values, format = short, height = 150, max }) {
 
 /**
  * Draws hubs and their links. nodes: [{ id, name, detail, state, own }]; edges: [{ from, to, label, state, weight }],
- * where from and to are ids of nodes. The first node is in the middle. But if each node has edges to most other nodes,
- * all nodes are on one circle.
+ * where from and to are ids of nodes. The own node is in the middle, and the other nodes are on a circle around it. If
+ * there are fewer than three other nodes, all nodes are on the circle.
  */
 export function graph (svg, { nodes, edges, height = 320 }) {
   const width = widthOf(svg)

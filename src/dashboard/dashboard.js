@@ -240,7 +240,7 @@ const mark = (says, level = '') => make('span', { className: `mark ${level}`, te
 const markOf = state => mark(state, { live: '', ready: '', draining: 'warn', opening: 'warn', lost: 'bad' }[state])
 const ms = value => value === null || value === undefined ? '–' : duration(value)
 
-/** The bytes per second of a link in each direction, from its counts in the current state and in the state before. */
+/** The bytes per second of a link in each direction, computed from the counts in the current and the previous state. */
 function traffic ({ link, bytes }) {
   const known = before?.mesh?.links.find(other => other.link === link)
   const secs = (state.at - (before?.at ?? 0)) / 1000

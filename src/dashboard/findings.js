@@ -3,11 +3,11 @@ import { bytes, duration, short } from './dashboard-charts.js'
 
 const RUNBOOK = 'https://github.com/PeerPigeon/PeerPigeon-Rust/blob/main/docs/runbook.md'
 
-/** A longer round trip to another hub, in milliseconds, is a finding. */
+/** Maximum round-trip time of a link to another hub, in milliseconds. A longer time is reported as a finding. */
 const SLOW_LINK_MS = 150
-/** If the hub uses this share of a limit, this is a finding. */
+/** The share of a limit at which its use is reported as a finding. */
 const NEAR = 0.8
-/** A certificate with fewer days left is a finding. */
+/** A certificate that expires in fewer days is reported as a finding. */
 const EXPIRES_DAYS = 21
 /** Index of the first bucket of turns longer than 25 ms. */
 const LONG_TURN = 8
@@ -93,7 +93,7 @@ function peers (add, minute, samples, state) {
   if (state.full) add('bad', 'The hub is full: new peers are refused.', 'PeerPigeonFull')
 }
 
-/** The settings of the budgets. */
+/** The setting of each budget. */
 const BUDGETS = { messages: 'MESSAGE_RATE', bytes: 'MESSAGE_RATE_BYTES', announcements: 'ANNOUNCE_RATE_BYTES', events: 'EVENT_RATE_BYTES', discover: 'DISCOVER_RATE' }
 
 function flood (add, exceeded, cut, { flooder }) {

@@ -1,4 +1,4 @@
-//! The short scenarios, and their common parts.
+//! The scenarios `join`, `idle`, `relay` and `storm`, and the steps that several scenarios share.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::swarm::{Membership, Swarm};
 use super::tally::Check;
 
-/// Maximum number of handshakes in progress, if no rate was requested.
+/// Maximum number of handshakes in progress. Further peers wait until a handshake ends.
 const MAX_DIALS: usize = 128;
 
 /// Time without any message after which a scenario gives up waiting.
@@ -21,15 +21,15 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Time between two checks for expected events.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Measurements of a run besides its counts.
+/// Measurements of a run, in addition to the counts in `Tally`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Outcome {
     /// Time until all peers were connected, in milliseconds.
     pub(super) connect_ms: u64,
-    /// Time from the first connection until every peer knew every other peer, in milliseconds.
+    /// Time from the first connection until every peer knew all other members of its network, in milliseconds.
     pub(super) exact_ms: Option<u64>,
-    /// Number of discoveries that a correct hub sends, if it is known.
+    /// Number of discoveries that a correct hub sends. `None` if the scenario does not determine this number.
     pub(super) expected_discoveries: Option<u64>,
     /// Length of the measured part, in seconds.
     pub(super) measured_secs: f64,
@@ -49,7 +49,8 @@ pub(super) struct Storm {
     pub(super) cut: &'static str,
     /// Time until all peers were connected again, in milliseconds.
     pub(super) connected_ms: u64,
-    /// Time until every peer knew every other peer again, in milliseconds; `None` if that did not happen.
+    /// Time until every peer knew all other members of its network again, in milliseconds. `None` if that did not
+    /// happen.
     pub(super) exact_ms: Option<u64>,
 }
 
@@ -64,8 +65,9 @@ pub(super) struct Pace {
     pub(super) seed: u64,
 }
 
-/// All peers connect, announce and should discover each other once. After that, each peer sends an offer to a random
-/// other member every `interval` (`chatter`), or stays silent.
+/// Runs the scenario `join` or `idle`. All peers connect and announce, and should discover each other once. Then, with
+/// `chatter`, each peer sends an offer to a random other member every `interval`. Without `chatter`, all peers stay
+/// silent.
 pub(super) async fn join(swarm: &Rc<Swarm>, pace: Pace, chatter: bool, progress: &Progress) -> Outcome {
     let mut outcome = assemble(swarm, pace, progress).await;
     outcome.expected_discoveries = Some(swarm.expected());
@@ -85,7 +87,7 @@ pub(super) async fn join(swarm: &Rc<Swarm>, pace: Pace, chatter: bool, progress:
     outcome
 }
 
-/// Sends offers evenly over the time: one per peer and interval.
+/// Sends one offer per peer and interval, spread evenly over the interval.
 pub(super) async fn talk(swarm: &Swarm, pace: Pace, until: Instant) {
     let mut rng = Rng::new(pace.seed ^ 1);
     let begin = Instant::now();
@@ -107,7 +109,7 @@ pub(super) async fn talk(swarm: &Swarm, pace: Pace, until: Instant) {
     }
 }
 
-/// Pairs send offers and answers back and forth, `in_flight` of them at a time.
+/// Pairs send offers and answers back and forth. Each pair has `in_flight` signals under way at a time.
 pub(super) async fn relay(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) -> Outcome {
     let mut outcome = assemble(swarm, pace, progress).await;
     outcome.expected_discoveries = Some(swarm.expected());
@@ -170,7 +172,8 @@ async fn come_back(swarm: Rc<Swarm>, peer: usize, mut rng: Rng) {
     }
 }
 
-/// Dials until a session is open. Reports a violation after the time in which a hub notices a dead peer.
+/// Connects again and again until a session is open. Reports a violation if this takes longer than 60 s: within this
+/// time, a hub notices that the peer's old session is dead.
 pub(super) async fn redial(swarm: &Rc<Swarm>, peer: usize, rng: &mut Rng) -> bool {
     const PATIENCE: Duration = Duration::from_secs(60);
     const LONGEST_PAUSE_MS: u64 = 2_000;
@@ -250,7 +253,7 @@ pub(super) async fn settle(swarm: &Swarm, done: impl Fn() -> bool) -> bool {
     true
 }
 
-/// Makes the last checks when no more messages arrive. Then all peers leave.
+/// Makes the last checks after the last message has arrived. Then all peers leave.
 pub(super) async fn finish(swarm: &Rc<Swarm>, progress: &Progress) {
     progress.phase("checking");
     // A receipt may arrive after its signal.

@@ -15,7 +15,8 @@ use super::plan::{Place, Plan};
 use super::tally::{Check, Tally};
 use crate::client::{ConnectError, Ended, Endpoint, MessageSender, Receiver, SendError};
 
-/// Maximum time until `connected`. This time is enough for many peers that connect at once, plus the takeover of an id.
+/// Maximum time from the dial until the hub sends `connected`. This time is enough for many peers that connect at once,
+/// plus the takeover of an id.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum time for the hub's answer to a close frame.
@@ -69,9 +70,9 @@ pub(super) struct Seat {
     /// Notified at each event that the task of this peer may wait for.
     pub(super) changed: Notify,
     pub(super) app_pongs: Cell<u64>,
-    /// Signals sent to its partner.
+    /// Number of signals that this peer has sent.
     pub(super) sent: Cell<u64>,
-    /// Signals of its partner that arrived or were skipped.
+    /// Number of the partner's signals that arrived or were skipped.
     pub(super) received: Cell<u64>,
     /// Signals without a receipt.
     pub(super) unreceipted: RefCell<BTreeSet<u64>>,
@@ -90,7 +91,7 @@ pub(super) enum Membership {
     Outside,
     /// Announced.
     Inside,
-    /// Leaving: messages that still arrive are ignored.
+    /// The peer is leaving. Discoveries and leaves that still arrive are ignored.
     Leaving,
 }
 
@@ -190,7 +191,7 @@ impl Swarm {
             }
         };
         let seat = &self.seats[peer];
-        // If this program ended the session, it has already taken the connection out of the seat.
+        // If the seat has no connection, this program ended the session itself.
         if let Some(connection) = seat.connection.take() {
             self.retire(&connection.sender);
             self.leave(peer, Membership::Outside);
@@ -218,8 +219,8 @@ impl Swarm {
         }
     }
 
-    /// Records that the other members should not know this peer from now on. The members that this peer knows are no
-    /// longer checked.
+    /// Records that the other members should not know this peer from now on. From now on, this peer's view of the
+    /// members is not checked.
     pub(super) fn leave(&self, peer: usize, state: Membership) {
         let seat = &self.seats[peer];
         seat.state.set(state);
@@ -242,13 +243,13 @@ impl Swarm {
         &self.endpoints
     }
 
-    /// Whether all members know all members, and all signals have arrived.
+    /// Whether every member knows all other members of its network, and all signals have arrived.
     pub(super) fn is_exact(&self) -> bool {
         let tally = self.tally.borrow();
         self.known.get() == self.expected.get() && tally.sent == tally.delivered
     }
 
-    /// Number of discoveries until every peer knows every other.
+    /// Number of discoveries after which every member knows all other members of its network.
     pub(super) fn expected(&self) -> u64 {
         self.expected.get()
     }
@@ -286,7 +287,7 @@ impl Swarm {
         self.leave(peer, Membership::Leaving);
         let Some(connection) = self.seats[peer].connection.take() else { return };
         self.retire(&connection.sender);
-        // If the close frame does not fit into the queue, there is no answer to wait for.
+        // If the queue is full, the close frame is not sent. The wait for an answer then ends after CLOSE_TIMEOUT.
         let _ = connection.sender.close(1000, "");
         let mut reader = connection.reader;
         if tokio::time::timeout(CLOSE_TIMEOUT, &mut reader).await.is_err() {
@@ -295,7 +296,7 @@ impl Swarm {
         }
     }
 
-    /// Ends a session without a close frame. The TCP stream ends with a reset, or normally.
+    /// Ends a session without a close frame. With `reset`, the TCP stream is reset. Without, it ends normally (FIN).
     pub(super) fn cut(&self, peer: usize, reset: bool) {
         self.leave(peer, Membership::Outside);
         let Some(connection) = self.seats[peer].connection.take() else { return };
@@ -329,8 +330,7 @@ impl Swarm {
         }
     }
 
-    /// The name of a peer in examples. The name has the number of the peer, and its id, which is also in the log of the
-    /// hub.
+    /// The name of a peer in examples of violations: its number and its id. The log of the hub has the same id.
     pub(super) fn called(&self, peer: usize) -> String {
         format!("peer {peer} ({})", self.plan.id(peer))
     }

@@ -1,4 +1,4 @@
-//! The counts of a run. The counts are plain numbers, the latency histogram, and violations.
+//! The results of a run: counts, the latency histogram, and violations.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use super::timeline::{BUCKETS, bucket};
 
-/// Maximum number of names from a hub that are counted separately. Others are counted as `other`.
+/// Maximum number of names from a hub that are counted separately. All further names are counted as `other`.
 const MAX_NAMES: usize = 64;
 
 /// Maximum number of examples per check.
 const MAX_EXAMPLES: usize = 3;
 
-/// Maximum latency that is distinguished, in microseconds.
+/// Maximum latency in the histogram, in microseconds (60 s). A longer latency is recorded as this maximum.
 const MAX_LATENCY_MICROS: u64 = 60_000_000;
 
 /// The kinds of violations. A single violation fails the run.
@@ -34,9 +34,9 @@ pub(super) enum Check {
     Itself,
     /// A signal arrived later than the scenario `hostile` allows.
     Late,
-    /// A message for another peer or network, or with another peer's id.
+    /// A signal for another peer or network, or from a peer that should not have sent it.
     Misaddressed,
-    /// A member did not discover another.
+    /// A member did not discover another member.
     Missing,
     /// A peer did not reconnect.
     NotBack,
@@ -143,7 +143,7 @@ pub(super) struct Tally {
     pub(super) pongs: u64,
     pub(super) violations: BTreeMap<Check, Violations>,
     latency_micros: Histogram<u64>,
-    /// Signals by latency, in the buckets of the hub's metric.
+    /// Number of signals by latency, in the buckets of the hub's latency metric.
     pub(super) latency_buckets: [u64; BUCKETS],
 }
 
@@ -168,7 +168,7 @@ impl Tally {
         }
     }
 
-    /// Records a violation. `example` is called only while there is room for it.
+    /// Records a violation. `example` is called only if fewer than [`MAX_EXAMPLES`] examples are recorded.
     pub(super) fn violate(&mut self, check: Check, example: impl FnOnce() -> String) {
         let violations = self.violations.entry(check).or_default();
         violations.count += 1;

@@ -58,7 +58,7 @@ fn swarm(pairs: bool) -> Swarm {
     swarm
 }
 
-/// A message of the hub to `to` about `about`.
+/// A message that the hub sends to the peer `to` about the peer `about`.
 fn message(swarm: &Swarm, kind: &str, about: usize, to: usize) -> String {
     let (about, target, network) = (swarm.plan.id(about), swarm.plan.id(to), swarm.plan.network_name(to));
     let from = format!(r#""fromPeerId":"{about}","targetPeerId":"{target}","networkName":"{network}""#);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::swarm::Swarm;
 use super::tally::Tally;
 
-/// Time between two points at first.
+/// Time between two points at the start of a run.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Maximum number of points. When it is reached, every second point is dropped and the interval doubles. So even a long
@@ -98,7 +98,8 @@ impl Timeline {
     }
 }
 
-/// Drops every second point if there are too many. Counts are sums, so no event is lost.
+/// Drops every second point if there are too many. The counts of a point are totals since the start of the run, so no
+/// event is lost.
 fn thin(points: &mut Vec<Point>) -> bool {
     if points.len() < MAX_POINTS {
         return false;

@@ -19,7 +19,7 @@ fn settings_of_links_imply_is_hub() {
         (&[("BOOTSTRAP_HUBS", "ws://a"), ("MESH_TOKEN", "t")], true, true),
         (&[("MESH_DNS", "hubs"), ("MESH_INSECURE", "true")], true, true),
         (&[("REDIS_URL", "redis://a")], true, true),
-        // The hub has no links, and serves its peers like the Go hub.
+        // Without a token, the hub has no links, and serves its peers like the Go hub.
         (&[("IS_HUB", "true")], true, false),
         (&[("IS_HUB", "true"), ("MESH_LEGACY", "10.0.0.0/8")], true, true),
         (&[("BOOTSTRAP_HUBS", "ws://a"), ("MESH_LEGACY", "ws://a/")], true, true),
@@ -209,7 +209,8 @@ fn two_spellings_of_a_go_hub_are_refused() {
     assert!(refusals(&[("MESH_DNS", "go"), ("MESH_LEGACY", "ws://go:3000"), token]).is_empty());
 }
 
-/// A CA and a certificate of it with its key, in files that are deleted at the end of a test.
+/// A CA, a certificate that it has issued, and the key of this certificate, in files that are deleted at the end of a
+/// test.
 struct Files(std::path::PathBuf);
 
 impl Files {
