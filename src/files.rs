@@ -9,12 +9,12 @@ use shard::FileShares;
 
 use crate::config::Config;
 
-/// The division of the files.
+/// How the file descriptors are divided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Files {
     /// Maximum number of peers' WebSockets. The maximum is MAX_CONNECTIONS, or less if there are not enough files.
     pub seats: usize,
-    /// Maximum numbers of sockets of the listeners.
+    /// Maximum number of open sockets for each kind of listener.
     pub shares: FileShares,
     /// Maximum number of dials to other hubs at a time. Dials can open further connections in parallel, at most a
     /// quarter of this number. All these connections together use at most half of the files reserved for links.
@@ -56,7 +56,7 @@ impl Files {
     }
 }
 
-/// Files that a hub with these settings needs besides its peers.
+/// What determines how many files a hub needs in addition to the sockets of its peers.
 struct Needs {
     /// Standard streams, runtimes and listeners, which are always open.
     fixed: usize,
@@ -104,7 +104,7 @@ impl Needs {
         }
     }
 
-    /// Each purpose gets its maximum, or its part of `max_files` if that is less.
+    /// Divides `max_files`. Each purpose gets its maximum, or its part of `max_files` if that part is less.
     fn all(&self, max_files: usize) -> Kept {
         let part = |of: usize, all: usize| (max_files / of).clamp(SMALLEST_FILE_SHARE, all);
         // Each dialed hub can have a link in each direction, until one of the two links is closed.

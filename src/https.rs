@@ -10,11 +10,11 @@ use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use mesh::{ConnectError, MaybeTlsStream, Tls};
 
-/// Sends a request to the host of its URL, and returns the answer, of at most `most` bytes.
+/// Sends a request to the host of its URL, and returns the answer. The body of the answer may have `most` bytes.
 ///
 /// # Errors
 ///
-/// If the server cannot be reached, does not answer within `patience`, or sends a longer answer.
+/// If the server cannot be reached, does not answer within `patience`, or sends a longer body.
 pub(crate) async fn exchange(
     tls: &Tls,
     request: Request<Bytes>,

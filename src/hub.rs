@@ -1,4 +1,4 @@
-//! Runs a hub from its first bind to its last byte: wiring, supervision, drain.
+//! Runs a hub: binds its ports, starts the shards and the mesh, supervises them, and drains the hub when it stops.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -19,7 +19,7 @@ use crate::admin::{self, Act, Outcome, Request, Requests};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::linking::{self, Mesh};
 
-/// Time after the first signal within which further signals count as repetitions of the first signal.
+/// Time after the first stop (such as SIGTERM) in which further stops count as repetitions of the first.
 const STOP_ECHO: Duration = Duration::from_millis(500);
 
 /// A running hub. Dropping this value ends the hub.
@@ -33,7 +33,7 @@ pub struct Hub {
     keys: Keys,
 }
 
-/// A part of the hub that ended unexpectedly. Without it, presence can no longer be correct.
+/// A part of the hub that ended unexpectedly. The hub then ends, because without this part its presence would be wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Failed {
     /// The mesh.
@@ -83,8 +83,8 @@ pub fn bind(addresses: &[SocketAddr], shards: u16) -> Result<Vec<Vec<TcpListener
 }
 
 impl Hub {
-    /// Starts the shards on bound listeners, and then the mesh, which needs their mailboxes. The mesh publishes
-    /// `reading`.
+    /// Starts the shards on bound listeners, and then the mesh, which needs their mailboxes. `reading` receives the
+    /// state that the mesh publishes.
     ///
     /// # Errors
     ///
@@ -184,7 +184,7 @@ impl Hub {
 }
 
 impl Hub {
-    /// Closes all sessions, spread over this time.
+    /// Closes all sessions, spread evenly over the time `spread`.
     fn drain(&self, spread: Duration, stops: bool) -> Vec<oneshot::Receiver<()>> {
         let reading = self.reading.borrow();
         let (hubs, is_alone) = (linking::other_hubs(&reading), linking::staying_hubs(&reading).next().is_none());
@@ -248,7 +248,7 @@ impl Hub {
         };
         async move {
             let outcome = tokio::time::timeout(ACT_TIMEOUT, begun).await.unwrap_or(Outcome::Unknown);
-            // The operator may have stopped waiting.
+            // If the operator's request has ended, nobody receives the outcome.
             _ = answer.send(outcome);
         }
     }
@@ -257,7 +257,7 @@ impl Hub {
 /// An operator's order that is being executed.
 type Begun = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// Waits until all these threads have ended, for [`CLOSE_LINGER`] at most. Returns whether they have.
+/// Waits until all these threads have ended, for [`CLOSE_LINGER`] at most. Returns whether they have ended.
 async fn have_ended(threads: &[JoinHandle<()>]) -> bool {
     let ended = async {
         while threads.iter().any(|thread| !thread.is_finished()) {
@@ -267,14 +267,14 @@ async fn have_ended(threads: &[JoinHandle<()>]) -> bool {
     tokio::time::timeout(CLOSE_LINGER, ended).await.is_ok()
 }
 
-/// Whether a part has panicked. After a panic in a turn, the part has reported its end, and its thread has stopped but
-/// not ended. A thread that is stuck for another reason is not joined: it ends with the process.
+/// Whether a shard or the mesh has panicked. After a panic in a turn, the shard or mesh has reported its end, and its
+/// thread has stopped but not ended. A thread that is stuck for another reason is not joined: it ends with the process.
 fn has_panicked(thread: JoinHandle<()>, has_reported: bool) -> bool {
     if thread.is_finished() { thread.join().is_err() } else { has_reported }
 }
 
-/// Waits for an intended stop. Signals right after the first are ignored, because timeout(1) and some supervisors
-/// signal the process and then its group.
+/// Waits for a second, intended stop. Stops right after the first one are ignored, because timeout(1) and some
+/// supervisors send one SIGTERM to the process and another to its process group.
 async fn meant(stops: &mut mpsc::Receiver<()>) {
     let echo = tokio::time::sleep(STOP_ECHO);
     tokio::pin!(echo);

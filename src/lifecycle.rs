@@ -27,7 +27,7 @@ impl Stage {
     }
 }
 
-/// The stage of a hub. Clones share it.
+/// The stage of a hub. All clones show the same stage.
 #[derive(Clone, Debug, Default)]
 pub struct Lifecycle(Arc<AtomicU8>);
 
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_drain_of_an_operator_ends() {
+    fn only_a_drain_that_an_operator_began_can_be_ended() {
         let lifecycle = Lifecycle::new();
         let other = lifecycle.clone();
         assert_eq!(other.stage(), Stage::Starting);

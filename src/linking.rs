@@ -14,13 +14,13 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, PortNames, Token};
 
-/// A mesh that is not started yet, because it needs the shards' mailboxes.
+/// A mesh that is configured but not started. Its start needs the mailboxes of the shards.
 pub struct Mesh {
     /// The configuration of the mesh.
     pub config: MeshConfig,
-    /// Sockets of other hubs, from the shards.
+    /// Receives the sockets of other hubs that the shards have accepted.
     pub sockets: mpsc::Receiver<LinkSocket>,
-    /// Receives the statistics of the mesh.
+    /// Receives the state that the mesh publishes.
     pub publish: watch::Sender<Arc<MeshReading>>,
 }
 
@@ -69,9 +69,9 @@ pub struct MeshHooks {
     pub turned: Turned,
     /// Receives the state of the mesh.
     pub publish: watch::Sender<Arc<MeshReading>>,
-    /// The figures of this hub, which other hubs show.
+    /// The figures of this hub, which it sends to the other hubs.
     pub status: Status,
-    /// Records spans. `None`: the hub does not trace.
+    /// Records spans. `None` if the hub sends no traces.
     pub tracer: Option<Tracer>,
     /// The certificate that the hub presents to other hubs.
     pub certificate: Option<ClientCertificate>,
@@ -206,7 +206,7 @@ pub fn staying_hubs(reading: &MeshReading) -> impl Iterator<Item = &HubView> {
 pub fn other_hubs(reading: &MeshReading) -> Arc<[String]> {
     let mut urls: Vec<String> =
         staying_hubs(reading).filter_map(|hub| hub.public_url.as_deref()).map(str::to_owned).collect();
-    // Hubs behind one load balancer have the same URL.
+    // Hubs behind one load balancer have the same URL, and each URL is sent once.
     urls.sort_unstable();
     urls.dedup();
     urls.truncate(MAX_GO_AWAY_HUBS);

@@ -57,7 +57,7 @@ pub struct HubFacts {
     pub started: Instant,
     /// Start time by the wall clock.
     pub started_at: SystemTime,
-    /// The bound port. It differs from PORT if that is 0.
+    /// The bound port. It differs from PORT if PORT is 0.
     pub port: u16,
     /// Maximum number of open WebSockets. The maximum is MAX_CONNECTIONS, or less if the process may open too few
     /// files.
@@ -78,7 +78,7 @@ pub struct HubFacts {
     pub watchdog: Watchdog,
     /// The hub's certificates; `None` without TLS.
     pub tls: Option<TlsFacts>,
-    /// Numbers of loads of the keys of tokens. `None` if the hub checks no JWTs.
+    /// How often the keys of tokens were loaded. `None` if the hub checks no JWTs.
     pub token_keys: Option<KeyFacts>,
     /// Numbers of spans. `None` if the hub sends no traces.
     pub traces: Option<TraceFacts>,
@@ -153,7 +153,7 @@ impl Page {
     }
 }
 
-/// The paths of the pages. The first one is also the path of the WebSocket, for clients that omit the path.
+/// The paths of the pages. The WebSocket has the path `/ws`, and also `/` for clients that omit the path.
 const PATHS: [(&str, Page); 10] = [
     ("/", Page::Index),
     (dashboard::PATH, Page::Dashboard),
@@ -315,7 +315,7 @@ impl Site {
         if operators && let Some(found) = Asset::of_the_dashboard(path) {
             return Some(found);
         }
-        // ADMIN_PORT accepts no peers, so a client would be useless there.
+        // ADMIN_PORT accepts no peers, so the browser client and the playground are not served there.
         if operators && self.config.admin_port.is_some() {
             return None;
         }
@@ -357,7 +357,8 @@ impl Site {
         visitor.has_token || self.config.admin_token.is_some() || is_open && !self.is_of_a_strange_page(request)
     }
 
-    /// Whether a browser sends the request for a web page whose origin the settings do not name. `*` names no origin.
+    /// Whether a browser sends the request for a web page whose origin the settings do not name. The setting `*` does
+    /// not name an origin.
     fn is_of_a_strange_page(&self, request: &Parts) -> bool {
         match request.headers.get(ORIGIN) {
             Some(origin) => self.config.cors.is_open() || !self.config.cors.allow(origin),
@@ -367,7 +368,7 @@ impl Site {
         }
     }
 
-    /// The answer to a preflight.
+    /// The answer to a CORS preflight, which is a request with the method OPTIONS.
     fn preflight(&self, request: &Parts) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -377,7 +378,8 @@ impl Site {
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECS));
         let cors = &self.config.cors;
         let allowed = cors.is_open() || request.headers.get(ORIGIN).is_some_and(|origin| cors.allow(origin));
-        // Tracers add headers (`traceparent`). The hub ignores all of them, so any header is allowed.
+        // Tracing libraries in web pages add headers such as `traceparent`. The hub ignores these headers, so every
+        // requested header is allowed.
         let asked = request.headers.get(ACCESS_CONTROL_REQUEST_HEADERS).filter(|_| allowed);
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.unwrap_or(&USUAL_HEADERS).clone());
         let private = request.headers.get(ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK);
@@ -388,7 +390,7 @@ impl Site {
     }
 }
 
-/// The allowed headers for a preflight that requests none.
+/// The allowed headers, for a preflight that names no headers.
 static USUAL_HEADERS: HeaderValue = HeaderValue::from_static("Accept, Authorization, Cache-Control, Content-Type");
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

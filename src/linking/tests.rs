@@ -92,7 +92,11 @@ fn the_mesh_gets_the_configured_values() {
     let (config, door) = (mesh.unwrap().config, door.unwrap());
     assert_eq!((door.port, door.legacy.len()), (Some(9), 1));
     assert_eq!(config.bootstrap.len(), 2);
-    assert_eq!(config.legacy, [config.bootstrap[1].to_string()], "spelled like the URL in BOOTSTRAP_HUBS");
+    assert_eq!(
+        config.legacy,
+        [config.bootstrap[1].to_string()],
+        "the URL in MESH_LEGACY and in BOOTSTRAP_HUBS is spelled in the same way"
+    );
     assert_eq!((config.dns, config.dns_tls), (Some(("hubs".to_owned(), 9)), true));
     assert_eq!(config.relay.advertise.as_deref(), Some("ws://me:9"));
     assert_eq!(config.relay.public_url.as_deref(), Some("wss://me.example"));
@@ -155,7 +159,7 @@ fn resume_secrets_are_shared_only_with_a_long_mesh_token() {
     assert!(accepts(&long, &[("MESH_TOKEN", &other), ("MESH_TOKEN_ALSO", long[0].1)]));
     assert!(!accepts(&long, &[("MESH_TOKEN", &other)]));
     assert!(!accepts(&long, &[long[0], ("HUB_MESH_NAMESPACE", "another")]));
-    // With a short token, every client could verify guesses of it.
+    // If keys were derived from a short token, every client could guess the token and verify its guess.
     let short = [("MESH_TOKEN", &long[0].1[1..])];
     assert!(!accepts(&short, &short));
     assert!(!accepts(&[], &[]));

@@ -25,7 +25,7 @@ const PATH: &str = "/admin";
 const NO_TOKEN: &str =
     "this hub accepts no orders over HTTP: set ADMIN_TOKEN on it, and send it as Authorization: Bearer";
 
-/// The refusal of an order that a browser sends for another page.
+/// The refusal of an order that a browser sends for a page of another host.
 const FOREIGN: &str = "with a cookie, the Origin header must name this host: send orders from the page /admin, or send \
                        Authorization: Bearer";
 
@@ -52,7 +52,7 @@ struct Done<'a> {
     url: Option<&'a str>,
 }
 
-/// The rest of a path below [`PATH`]: "" for the path itself.
+/// The part of a path after [`PATH`]. It is empty for [`PATH`] itself.
 pub(super) fn below(path: &str) -> Option<&str> {
     let rest = path.strip_prefix(PATH)?;
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
@@ -127,8 +127,8 @@ impl Site {
         }))
     }
 
-    /// The answer to a request that no operator sends. A browser gets the form for the token, and a program gets a
-    /// sentence.
+    /// The answer to a request without a valid token or cookie. A browser gets the form for the token, and a program
+    /// gets a sentence.
     pub(super) fn refusal(&self, entry: Entry, request: &Parts, visitor: Visitor, next: &'static str) -> Answer {
         if entry != Entry::Unknown {
             self.gatekeeper.refused(visitor, entry.label());
@@ -142,7 +142,8 @@ impl Site {
         if !entry.may_read() {
             return self.refusal(entry, request, visitor, PATH);
         }
-        // In a browser that ignores SameSite, another page could send an order with an operator's cookie.
+        // A browser that ignores SameSite could send the operator's cookie with an order of another page. So the Origin
+        // header is checked.
         if entry == Entry::Cookie && !is_own_page(&request.headers, visitor) {
             self.gatekeeper.refused(visitor, "foreign-page");
             return now(&request.method, plain(StatusCode::FORBIDDEN, FOREIGN));
@@ -227,7 +228,7 @@ fn denied(method: &Method, entry: Entry, next: Option<&'static str>) -> Answer {
         Some(next) => html(StatusCode::UNAUTHORIZED, page::login(next, (entry == Entry::Wrong).then_some(sentence))),
         None => plain(StatusCode::UNAUTHORIZED, sentence),
     };
-    // The challenge is required (RFC 9110, 11.6.1).
+    // An answer with the status 401 must have this header (RFC 9110, 11.6.1).
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="peerpigeon""#));
     if entry != Entry::Wrong {
         return now(method, response);

@@ -56,11 +56,11 @@ const DASHBOARD: &str = "/dashboard.html";
 const PLAYGROUND: &str = "/playground.html";
 
 /// Content-Security-Policy of the playground and the live view. These pages may load from and connect to this hub only.
-/// Scripts and styles come from files only.
+/// Scripts and styles must come from files.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// `Cache-Control` of a file. A browser may use its copy for this time without asking for a newer one.
+/// `Cache-Control` of a file. A browser may use its copy for five minutes without a request to the hub.
 const FRESH: &str = "public, max-age=300";
 /// `Cache-Control` for a path with a hash of the content.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";

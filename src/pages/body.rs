@@ -1,4 +1,4 @@
-//! The JSON bodies. Fields are in alphabetical order, as the Go hub's maps print them.
+//! The JSON bodies of the pages. Fields are in alphabetical order, because the Go hub prints them in this order.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ pub(super) struct HealthBrief {
     pub(super) timestamp: String,
 }
 
-/// The names of Node's `process.memoryUsage()`, because the npm client's `server-status` reads them.
+/// The fields have the names of Node's `process.memoryUsage()`, because the npm client's `server-status` reads them.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct MemoryBody {
@@ -144,7 +144,7 @@ pub(super) struct PeerCount<'a> {
 #[derive(Serialize)]
 pub(super) struct FlooderBody {
     pub(super) peer: String,
-    /// Number of its refused messages since it last paused.
+    /// Number of the peer's messages that were refused since the peer last paused.
     pub(super) refused: u32,
 }
 

@@ -47,7 +47,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Makes nginx forward events without buffering them.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The history of the live view, and the places of its streams.
+/// The history of the live view, and the permits of its streams.
 pub(super) struct Live {
     ring: watch::Receiver<Ring>,
     /// One permit for each stream that may stay open.
@@ -120,7 +120,8 @@ impl Sampler {
     }
 
     fn gauges(&self, readings: &[Arc<ShardReading>], mesh: &MeshReading, memory: u64) -> Gauges {
-        // Every shard knows all networks, except for changes that have not arrived yet.
+        // Every shard knows all networks, except for changes that have not arrived yet. So the largest number is the
+        // best.
         let most = |of: fn(&ShardReading) -> u64| readings.iter().map(|reading| of(reading)).max().unwrap_or(0);
         let ready = || mesh.links.iter().filter(|link| link.ready);
         let rtt = ready().filter_map(|link| link.rtt).max();
@@ -242,7 +243,7 @@ struct MemberBody {
     hub: Option<String>,
 }
 
-/// The rest of a path below [`PATH`]: "" for the path itself.
+/// The part of a path after [`PATH`]. It is empty for [`PATH`] itself.
 pub(super) fn below(path: &str) -> Option<&str> {
     let rest = path.strip_prefix(PATH)?;
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }

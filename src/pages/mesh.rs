@@ -1,5 +1,5 @@
-//! The bodies about other hubs. The fields of the Go hub come first, with the same names as in the Go hub. The new
-//! fields follow.
+//! The JSON bodies that describe other hubs. The fields of the Go hub come first, with the same names as in the Go hub.
+//! The new fields follow.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 
-/// A hub with a valid or expired lease.
+/// Another hub, whose lease is valid or has expired.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct HubBody<'a> {
@@ -72,7 +72,7 @@ pub(super) struct StatusBody {
 impl StatusBody {
     pub(super) fn of(status: &HubStatus) -> Self {
         Self {
-            // The page makes a link of this URL, so the URL must not have another scheme.
+            // The page makes a link of this URL, so only URLs with the scheme `http` or `https` are allowed.
             admin_url: status.admin_url.as_deref().filter(|url| is_web(url)).map(str::to_owned),
             version: status.version.to_string(),
             connections: status.connections,
@@ -89,7 +89,7 @@ fn is_web(url: &str) -> bool {
     url.starts_with("http://") || url.starts_with("https://")
 }
 
-/// The hubs with valid leases, or those with expired ones.
+/// The hubs whose leases are valid (`live`), or the hubs whose leases have expired.
 pub(super) fn hubs<'a>(reading: &'a MeshReading, config: &'a Config, live: bool, wall_ms: u64) -> Vec<HubBody<'a>> {
     reading.hubs.iter().filter(|hub| hub.live == live).map(|hub| HubBody::of(hub, reading, config, wall_ms)).collect()
 }
@@ -105,7 +105,8 @@ impl<'a> HubBody<'a> {
         let url = hub.advertise.as_deref().or_else(|| link.and_then(|link| link.url.as_deref()));
         let (host, port) = match (url, link) {
             (Some(url), _) => place(url),
-            // The other hub dialed this hub, from a port on which it does not listen.
+            // The other hub has dialed this hub. The port of that connection is not the port on which the other hub
+            // listens.
             (None, Some(link)) => (link.address.ip().to_string(), 0),
             (None, None) => (String::new(), 0),
         };
@@ -137,7 +138,7 @@ impl<'a> HubBody<'a> {
     }
 }
 
-/// How a hub is reached. `link` is its link, if it has one.
+/// How a hub is reached. `link` is the link to this hub, if there is one.
 pub(super) fn way(hub: &HubView, link: Option<&LinkView>) -> Option<&'static str> {
     match (link, hub.next_hop) {
         (Some(link), _) if link.dialed => Some("dialed"),
@@ -171,7 +172,7 @@ pub(super) struct DialBody<'a> {
     last_attempt: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<&'a str>,
-    /// The URL turned out to be that of this hub.
+    /// Whether the URL leads to this hub itself.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     own: bool,
     #[serde(skip_serializing_if = "Option::is_none")]

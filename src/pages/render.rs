@@ -246,7 +246,7 @@ impl Renderer {
         self.facts.readings.iter().map(|reading| Arc::clone(&reading.borrow()))
     }
 
-    /// Every shard knows all networks, except for changes it has not received yet.
+    /// Number of networks. Every shard knows all networks, except for changes that it has not received yet.
     fn networks(&self) -> usize {
         self.readings().map(|reading| reading.router.networks).max().unwrap_or(0) as usize
     }

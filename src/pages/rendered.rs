@@ -1,9 +1,9 @@
 //! Renders pages on a separate thread, once for all simultaneous requests.
 //!
 //! A request usually gets a rendering that began after the request arrived. All requests that wait at the same time
-//! share it. Each page is rendered at most [`RENDER_RATE`] times per second, with bursts of [`RENDER_BURST`]. Beyond
-//! this limit, requests get the last rendering, which began at most a quarter of a second ago. So a flood of requests
-//! costs the shards only copies of bytes.
+//! share one rendering. Each page is rendered at most [`RENDER_RATE`] times per second, with bursts of
+//! [`RENDER_BURST`]. Beyond this limit, requests get the last rendering, which began at most a quarter of a second ago.
+//! So a flood of requests costs the shards only copies of bytes.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::render::{PageKind, Renderer};
 
-/// The last rendering of each page. The thread ends when this is dropped.
+/// The last rendering of each page. The thread ends when this value is dropped.
 pub(super) struct Rendered {
     slots: [Slot; PageKind::ALL.len()],
 }
@@ -36,8 +36,8 @@ struct Made {
 }
 
 impl Rendered {
-    /// Starts the thread, which calls `turned` once a tick. If the thread fails, the calls end, and the watchdog
-    /// reports that.
+    /// Starts the thread, which calls `turned` once a tick. If the thread fails, it no longer calls `turned`, and the
+    /// watchdog reports the thread.
     pub(super) fn start(renderer: Renderer, turned: impl Fn() + Send + 'static) -> io::Result<Self> {
         let renderer = Arc::new(renderer);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;

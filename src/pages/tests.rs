@@ -33,7 +33,7 @@ struct TestHub {
     watchdog: Watchdog,
 }
 
-/// A hub with these settings, and this many peers in each network.
+/// A hub with these settings. `networks` has the name of each network, and the number of its peers.
 fn hub(settings: &[(&str, &str)], networks: &[(&str, usize)]) -> TestHub {
     let settings: Vec<_> = [("HUB_ID", HUB)].iter().chain(settings).copied().collect();
     let config = Arc::new(Config::from_pairs(&settings).unwrap());
@@ -164,7 +164,7 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The body with variable values replaced.
+    /// The body, in which the values that differ from run to run are replaced.
     fn plain(&self) -> Value {
         assert_eq!(self.header("content-type"), "application/json");
         let mut value: Value = serde_json::from_str(&self.body).unwrap();
@@ -253,14 +253,14 @@ fn a_flood_of_requests_shares_fresh_renderings() {
     };
     let start = Instant::now();
     let (mut asked, mut last) = (0, 0);
-    // The loop makes more requests than the limits allow renderings. The loop makes more than two bursts of requests,
-    // and lasts for at least two seconds.
+    // The loop makes more requests than the rate limit allows renderings: more than two bursts of requests, in at least
+    // two seconds.
     while asked <= 2 * RENDER_BURST as usize || start.elapsed() < Duration::from_secs(2) {
         asked += 1;
         hub.gauges.connections.store(9 + asked, Ordering::Relaxed);
         let shown = hub.get("/health").plain()["connections"].as_u64().unwrap() as usize - 9;
         if asked <= RENDER_BURST as usize {
-            assert_eq!(shown, asked, "an answer shows the state at the time of its request, or a later one");
+            assert_eq!(shown, asked, "an answer shows the state at the time of its request, or a later state");
         }
         assert!((last..=asked).contains(&shown), "{shown} after {last}");
         last = shown;
@@ -563,7 +563,7 @@ fn names_of_networks_are_escaped_in_json() {
     assert!(NetworkName::resolve(Some(name)).is_some());
 }
 
-/// hyper determines the wire format of HEAD and 204.
+/// Checks the bytes on the wire, because hyper determines the wire format of HEAD and 204.
 #[test]
 fn head_has_a_length_and_no_body_on_the_wire() {
     let hub = hub(&[], &[]);

@@ -60,7 +60,7 @@ function row (kind, label, detail, key = '') {
 }
 
 const QUIET = new Set(['ping', 'pong', 'receipt'])
-/** The name in the data of a peer. Another kind of page may announce no name, or anything else. */
+/** The name in the data of a peer. Peers on other pages may announce no name, or a name that is not a text. */
 const called = (id = '', name) => typeof name === 'string' && name ? name.slice(0, MAX_NAME) : id.slice(0, 6)
 const nameOf = (peer, data = peer.data) => called(peer.id, data.name)
 
@@ -180,7 +180,7 @@ const shape = (name, attributes, text = '') => {
 /** The links that each other peer reports, because this page itself knows only its own links. */
 const linksOf = new WeakMap()
 
-/** Announces the links of this page to the other peers. */
+/** Sends the list of this page's links to all linked peers. */
 function tellLinks () {
   const open = [...room.peers.values()].filter(peer => peer.state === 'open')
   room.channel('links').send(open.slice(0, MAX_DRAWN).map(({ id }) => id), open).catch(() => {})

@@ -29,12 +29,12 @@ pub(super) struct Ring {
     epoch: u64,
     /// Number of the last event.
     last: u64,
-    /// At most [`LIVE_SAMPLES`], and [`LIVE_RING_BYTES`] in total.
+    /// At most [`LIVE_SAMPLES`] samples, with [`LIVE_RING_BYTES`] in total.
     samples: VecDeque<(u64, Bytes)>,
     bytes: usize,
-    /// At most [`LIVE_LINES`].
+    /// At most [`LIVE_LINES`] lines of the log.
     lines: VecDeque<(u64, Bytes)>,
-    /// The current state. It replaces the previous one.
+    /// The current state, which replaces the previous state.
     state: Bytes,
 }
 
@@ -77,7 +77,8 @@ impl Ring {
         self.state.clone()
     }
 
-    /// The number of the last event that `position` has read; 0 if the position belongs to another process.
+    /// The number of the last event that was read at `position`. 0 if the position belongs to an earlier process of the
+    /// hub.
     pub(super) fn place_of(&self, position: Position) -> u64 {
         if position.epoch == self.epoch { position.number.min(self.last) } else { 0 }
     }
@@ -113,7 +114,7 @@ impl Ring {
     }
 }
 
-/// An event of a stream (HTML, 9.2). serde writes JSON without line breaks.
+/// Encodes an event of a stream (HTML standard, 9.2). The JSON fits on one line, because serde writes no line breaks.
 pub(super) fn event(name: &str, id: Option<(u64, u64)>, json: &[u8]) -> Bytes {
     let id = id.map(|(epoch, number)| format!("id: {epoch}.{number}\n")).unwrap_or_default();
     [id.as_bytes(), b"event: ", name.as_bytes(), b"\ndata: ", json, b"\n\n"].concat().into()
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_of_another_process_starts_at_the_beginning() {
+    fn a_position_of_an_earlier_process_starts_at_the_beginning() {
         let mut ring = Ring::new(7);
         (0..5).for_each(|_| ring.sample(b"1"));
         let place = |text| Position::read(text).map(|position| ring.place_of(position));

@@ -1,4 +1,5 @@
-//! One second of the history. A sample has the increases of the counters in one second, and the gauges at its end.
+//! One second of the history. A sample has the increases of the counters in one second, and the gauges at the end of
+//! that second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -241,7 +242,7 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    /// The figures for other hubs.
+    /// The figures of this hub, which it sends to other hubs.
     pub(super) fn status(&self, admin_url: Option<Arc<str>>, max_connections: usize) -> HubStatus {
         let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let per_second = |n: u64| number(n.saturating_mul(1000) / self.over.max(1));
@@ -265,7 +266,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_sample_has_this_form() {
+    fn a_sample_contains_the_gauges_and_the_increase_of_each_counter() {
         let mut mesh = MeshReading::default();
         let mut shards = vec![ShardReading::default(), ShardReading::default()];
         let start = Instant::now();
@@ -303,8 +304,8 @@ mod tests {
         assert_eq!(written, expected);
     }
 
-    /// Even if every sample contains every reason, the history covers ten minutes with 32 shards, or seven minutes with
-    /// 256 shards.
+    /// Even if every sample contains every reason, the history covers ten minutes with 32 shards, and more than six
+    /// minutes with 256 shards.
     #[test]
     fn ten_minutes_of_the_largest_samples_fit() {
         let mut shard = ShardReading::default();

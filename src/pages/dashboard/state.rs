@@ -35,7 +35,7 @@ pub(super) struct State<'a> {
     /// everyone can then read the live view.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) flooder: Option<FlooderBody>,
-    /// Impossible states that were found since the start.
+    /// Number of impossible states (`bug!`) that were found since the start.
     pub(super) bugs: u64,
     /// The figures of this hub that other hubs show.
     pub(super) status: StatusBody,
@@ -61,7 +61,7 @@ pub(super) struct Budget {
 pub(super) struct LogBody {
     /// Lines dropped since the start.
     pub(super) dropped: u64,
-    /// Time for which the output has accepted nothing.
+    /// Time for which the log's output has accepted no lines, in milliseconds.
     pub(super) stalled_ms: u64,
 }
 
@@ -92,7 +92,7 @@ impl ShardBody {
     }
 }
 
-/// Number of impossible states that were found.
+/// Number of impossible states (`bug!`) that the shards and the mesh have found.
 pub(super) fn bugs(shards: &[impl AsRef<ShardReading>], mesh: &MeshReading) -> u64 {
     let at = |site: BugSite| {
         let shards = shards.iter().map(AsRef::as_ref).map(|r| r.router.bugs.of(site) + r.io.bugs.of(site));

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn livez_always_succeeds_and_readyz_only_while_ready() {
+fn livez_succeeds_in_every_stage_and_readyz_only_while_ready() {
     let hub = hub(&[], &[]);
     let ask = || (hub.get("/livez").status, hub.get("/readyz").status, hub.get("/readyz").body);
     assert_eq!(ask(), (200, 503, "starting\n".to_owned()));
