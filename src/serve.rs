@@ -39,7 +39,7 @@ use crate::watchdog::{self, Stuck, Watchdog};
 /// supervisor must restart it.
 pub const EX_SOFTWARE: u8 = 70;
 
-/// Runs a hub until a signal stops it.
+/// Runs a hub until a signal such as SIGTERM stops it.
 pub fn run(mut config: Config) -> ExitCode {
     // The supervisor's sockets are taken before any thread starts, because `from_env` changes the environment.
     let handed = Handed::from_env();
@@ -63,7 +63,7 @@ pub fn run(mut config: Config) -> ExitCode {
     };
     let hosts: Vec<_> = config.listen.iter().map(SocketAddr::ip).collect();
     if let Some(peers) = &peers {
-        // The addresses of PORT are those of the supervisor's sockets, not those of HOST.
+        // PORT listens at the addresses of the supervisor's sockets. HOST has no effect on PORT then.
         config.listen = peers[0].iter().filter_map(|listener| listener.local_addr().ok()).collect();
     }
     let max_files = telemetry::process::raise_max_files();
@@ -84,7 +84,7 @@ pub fn run(mut config: Config) -> ExitCode {
             return code;
         }
     };
-    // In logs, the main thread has the name of the process.
+    // The log stores panics by the name of their thread.
     let main = std::thread::current().name().unwrap_or_default().to_owned();
     let served = catch_unwind(AssertUnwindSafe(|| {
         tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
@@ -209,7 +209,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     let keys = Keys(getrandom::u64()?, getrandom::u64()?);
     let mut challenge_key = [0; 32];
     getrandom::fill(&mut challenge_key)?;
-    // Threads are numbered in this order: shards, main thread, mesh.
+    // Threads are numbered in this order: shards, main thread, mesh (if there is one), pages.
     let mut threads: Vec<String> = (0..config.shards).map(|shard| format!("shard-{shard}")).collect();
     let (main_thread, mesh_thread) = (threads.len(), threads.len() + 1);
     threads.push("main".to_owned());
@@ -324,7 +324,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         tracer,
         echo: false,
     };
-    // The handlers are registered before the hub is reachable, so that no signal is lost.
+    // The signal handlers are registered before the hub is reachable, so that no SIGTERM is lost.
     let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
     // Signals that were ignored at the start stay ignored, so that nohup(1) keeps a hub running when its terminal
     // closes.
@@ -362,7 +362,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
                 if came { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
-            // The channel has room for two signals; further signals have no effect.
+            // The channel has room for two stops. Further stops have no effect.
             _ = stop.try_send(());
         }
     };
@@ -400,7 +400,7 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
         () = sampler.run() => Ok(()),
         () = watch(&watchdog, turned(main_thread)) => Ok(()),
     };
-    // After a bug, the last spans are not sent, because they would delay the restart of the process.
+    // After a bug, the last spans are not sent, because sending them would delay the restart of the process.
     if let Some(exporter) = exporter.as_mut().filter(|_| ended.is_ok()) {
         exporter.flush().await;
     }

@@ -1,8 +1,8 @@
 //! Prometheus metrics.
 //!
-//! Shards count in plain fields and publish them once a tick. A scrape adds them up. Each hub has its own recorder, so
-//! two hubs in one process do not share numbers. The recorder stores no samples between two scrapes, so its memory does
-//! not grow.
+//! Shards count in plain fields, and publish these counts once a tick. A scrape adds up the counts of all shards. Each
+//! hub has its own recorder, so two hubs in one process do not share numbers. The recorder stores no samples between
+//! two scrapes, so its memory does not grow.
 
 mod catalog;
 #[cfg(test)]
@@ -45,7 +45,7 @@ pub struct Telemetry {
     recorder: PrometheusRecorder,
 }
 
-/// The input of a scrape.
+/// The data that a scrape renders.
 #[derive(Clone, Debug)]
 pub struct Scrape {
     /// The statistics that each shard published last, in the order of the shards.
@@ -93,7 +93,7 @@ pub struct TlsScrape {
     pub reloads: (u64, u64),
     /// Whether the latest files are invalid.
     pub stale: bool,
-    /// The state of the hub's own orders; `None` without TLS_ACME.
+    /// The state of the certificates that the hub orders; `None` without TLS_ACME.
     pub acme: Option<AcmeView>,
 }
 
@@ -119,7 +119,7 @@ impl Telemetry {
         Self { recorder }
     }
 
-    /// Renders everything in Prometheus text format, in a stable order.
+    /// Renders all metrics in Prometheus text format, in a stable order.
     pub fn render(&self, scrape: &Scrape) -> String {
         metrics::with_local_recorder(&self.recorder, || publish(scrape));
         let rendered = self.recorder.handle().render();
@@ -140,11 +140,12 @@ impl Telemetry {
     }
 }
 
-/// Records the statistics of the shards.
+/// Records the statistics of the hub in the current recorder.
 fn publish(scrape: &Scrape) {
     let readings = &scrape.readings;
     let sum = |of: &dyn Fn(&ShardReading) -> u64| readings.iter().map(|reading| of(reading)).sum::<u64>();
-    // Every shard knows all networks, except for changes it has not received yet.
+    // Every shard knows all networks, except for changes that it has not received yet. So the largest number is the
+    // best.
     let most = |of: &dyn Fn(&ShardReading) -> u64| readings.iter().map(|reading| of(reading)).max().unwrap_or(0);
 
     gauge(&catalog::CONNECTIONS, vec![], scrape.connections as f64);
@@ -333,7 +334,7 @@ fn is_said(kind: MessageKind) -> bool {
     !is_heard(kind) || matches!(kind, MessageKind::Signal(_) | MessageKind::Goodbye)
 }
 
-/// Sorts the series of a rendered family, since the exporter's order is that of its hash maps.
+/// Sorts the series of a rendered family. The exporter renders them in the order of its hash maps, which varies.
 fn in_order(family: &str) -> Option<String> {
     let (mut comments, mut series): (Vec<&str>, Vec<&str>) =
         family.lines().filter(|line| !line.is_empty()).partition(|line| line.starts_with('#'));
@@ -382,7 +383,8 @@ fn turns(scrape: &Scrape) -> String {
 
 /// Renders the latency of signals, whose buckets the routers and the relay have counted.
 ///
-/// The exporter accepts only samples. At 100,000 signals per second, a scrape would have to record millions of them.
+/// The exporter can make a histogram only from single samples. At 100,000 signals per second, a scrape would have to
+/// record millions of samples.
 fn latency(scrape: &Scrape) -> String {
     let metric = &catalog::RELAY_LATENCY;
     let name = metric.name;

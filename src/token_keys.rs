@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::config::{TokenSettings, TokenSources};
 use crate::https;
 
-/// Numbers of loads, for metrics. Clones share them.
+/// Numbers of loads, for metrics. All clones show the same numbers.
 #[derive(Clone, Debug, Default)]
 pub struct KeyFacts(Arc<[AtomicU64; 2]>);
 
@@ -109,8 +109,8 @@ impl KeyLoader {
         self.facts.clone()
     }
 
-    /// Reads files again periodically, and on each message of `asked`. Requests the keys of a URL periodically, and on
-    /// each message of `asked`. If a token names an unknown key, requests the keys as soon as the last request is
+    /// Reads files again periodically, and on each signal of `asked` (SIGHUP). Requests the keys of a URL periodically,
+    /// and on each signal of `asked`. If a token names an unknown key, requests the keys as soon as the last request is
     /// [`JWKS_FLOOR`] ago. This function never returns.
     pub async fn run(mut self, asked: &mut Signal) {
         let mut next_fetch = Instant::now();

@@ -1,8 +1,8 @@
 //! Detects threads of the hub that hang because of a deadlock, an endless loop or a blocking call.
 //!
-//! Each thread records a turn once a tick. The watchdog counts only time in which at least *one* thread has turns. So
-//! when a whole process was stopped (SIGSTOP, a frozen container, a suspended machine), none of its threads counts as
-//! stuck when it resumes.
+//! Each thread records a turn once a tick. The watchdog counts only time in which at least *one* thread has turns. The
+//! whole process can be stopped for a time (by SIGSTOP, in a frozen container, on a suspended machine). When it
+//! resumes, none of its threads counts as stuck.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,7 +5,8 @@
 pub(super) struct Metric {
     pub(super) name: &'static str,
     pub(super) kind: MetricType,
-    /// Values come from enums, the number of shards or the build, never from clients.
+    /// The names of the labels. Their values come from enums, thread numbers, the build and certificate files, never
+    /// from clients.
     pub(super) labels: &'static [&'static str],
     pub(super) help: &'static str,
 }

@@ -139,7 +139,8 @@ fn each_alert_has_a_severity_and_a_runbook_paragraph() {
     }
 }
 
-/// promtool runs the cases; this test checks that each alert has a case in which it fires and one in which it does not.
+/// promtool runs the cases in rules_test.yml. This test checks that each alert has a case in which it fires, and a case
+/// in which it does not fire.
 #[test]
 fn each_alert_has_tests() {
     let tests = text("deploy/prometheus/rules_test.yml");
@@ -157,7 +158,8 @@ fn each_alert_has_tests() {
     }
 }
 
-/// The PrometheusRule for Kubernetes has the same rules as Prometheus's file. `BLESS=1` writes it.
+/// The PrometheusRule for Kubernetes must have the same rules as Prometheus's file. With `BLESS=1`, this test writes
+/// the PrometheusRule.
 #[test]
 fn kubernetes_has_the_same_rules() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s/components/monitoring/prometheusrule.yaml");

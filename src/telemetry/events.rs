@@ -119,7 +119,7 @@ fn sentences_templates_and_missing_messages_are_detected() {
     }
 }
 
-/// All impossible states are reported through one helper, and every site in the helper's table is used.
+/// Checks that all impossible states are reported with `bug!`, and that every `BugSite` is used.
 #[test]
 fn every_bug_site_is_used_and_bug_is_the_only_assertion() {
     let mut found = all_sources();

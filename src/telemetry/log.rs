@@ -35,14 +35,13 @@ static PANICS: std::sync::Mutex<BTreeMap<String, (String, String)>> = std::sync:
 pub struct Log(&'static Sink);
 
 impl Log {
-    /// Writes a line for the person who started the process, whatever LOG_LEVEL says. This function never waits for
-    /// stderr.
+    /// Writes a line for the person who started the process, at any LOG_LEVEL. This function never waits for stderr.
     pub fn say(&self, line: &str) {
         self.0.push(format!("peerpigeon: {line}\n").as_bytes());
     }
 
-    /// Logs why the process fails, whatever LOG_LEVEL says, and even if the buffer of the log is full. The line
-    /// includes the thread's panic, if it panicked.
+    /// Logs why the process fails, at any LOG_LEVEL, and even if the buffer of the log is full. The line includes the
+    /// thread's panic, if it panicked.
     pub fn say_last(&self, event: &'static str, thread: &str) {
         self.0.keep_last_lines();
         let panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);

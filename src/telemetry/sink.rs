@@ -40,9 +40,8 @@ struct Buffer {
     writing: bool,
     /// Whether the latest write failed.
     failing: bool,
-    /// The time from which a stall is measured. A stall begins at the last time at which the output accepted a write.
-    /// If a line was later queued into an empty buffer while no line was being written, the stall begins with that
-    /// line.
+    /// The time from which a stall is measured. It is set when the output accepts a write, and when a line is queued
+    /// while no other lines are queued or being written.
     progress: Instant,
     /// Number of dropped lines.
     dropped: u64,
@@ -76,8 +75,8 @@ impl Sink {
         let own = Arc::clone(&shared);
         std::thread::Builder::new().name("log".to_owned()).spawn(move || {
             let mut out = out;
-            // The batch in progress is lost when the thread panics. Without a new thread, all later lines would be lost
-            // as well.
+            // A panic loses the batch in progress. Without this loop, it would end the thread, and all later lines
+            // would be lost as well.
             while catch_unwind(AssertUnwindSafe(|| own.run(&mut out))).is_err() {
                 std::thread::sleep(LOG_RETRY);
             }
@@ -113,7 +112,7 @@ impl Sink {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Buffer> {
-        // Code under this lock must not panic.
+        // Code that holds this lock must not panic: a panic is logged, and logging needs this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -158,7 +157,8 @@ impl Shared {
         }
     }
 
-    /// Writes the batch in pieces of complete lines, so that several processes on one pipe mix lines and not bytes.
+    /// Writes the batch in pieces of complete lines. If several processes write to one pipe, their lines then stay
+    /// whole.
     fn write(&self, batch: &[u8], out: &mut impl io::Write) {
         let mut rest = batch;
         while !rest.is_empty() {
@@ -182,8 +182,8 @@ impl Shared {
     }
 }
 
-/// The first lines that fit into [`LOG_CHUNK_BYTES`]. If the first line does not fit, the result is its first
-/// [`LOG_CHUNK_BYTES`].
+/// The first lines that fit into [`LOG_CHUNK_BYTES`]. If the first line is too long, the result is the first
+/// [`LOG_CHUNK_BYTES`] bytes of this line.
 fn chunk(lines: &[u8]) -> &[u8] {
     let Some(most) = lines.get(..LOG_CHUNK_BYTES) else { return lines };
     most.iter().rposition(|byte| *byte == b'\n').map_or(most, |end| &most[..=end])

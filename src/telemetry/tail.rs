@@ -45,13 +45,13 @@ pub fn lines_after(number: u64) -> Vec<(u64, String)> {
     TAIL.lock().unwrap_or_else(PoisonError::into_inner).after(number)
 }
 
-/// Keeps lines at WARN and ERROR.
+/// Stores the lines at WARN and ERROR.
 pub(super) struct TailLayer;
 
 impl<S: Subscriber> Layer<S> for TailLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let level = *event.metadata().level();
-        // Levels are ordered by verbosity.
+        // Levels are ordered by verbosity, from ERROR to TRACE.
         if level > Level::WARN {
             return;
         }
@@ -74,8 +74,8 @@ struct Fields {
 }
 
 impl Fields {
-    /// Space for the fields of a line. The rest of [`LIVE_LINE_BYTES`] is for the time, the level, the name of the
-    /// event, and the names of the fields.
+    /// Space for the fields of a line. The other 160 of [`LIVE_LINE_BYTES`] are for the time, the level, the name of
+    /// the event, and the JSON around them.
     const ROOM: usize = LIVE_LINE_BYTES - 160;
 
     fn add(&mut self, field: &Field, value: &str) {
@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// The kept lines that contain `mark`. Lines without it come from other tests of this process, which log, too.
+    /// The kept lines that contain `mark`. Other tests in this process log, too. Their lines do not contain `mark`.
     fn logged(mark: &str, log: impl FnOnce()) -> Vec<serde_json::Value> {
         let subscriber = tracing_subscriber::registry().with(TailLayer);
         tracing::subscriber::with_default(subscriber, log);

@@ -120,7 +120,8 @@ fn each_metric_is_rendered_with_its_help_and_type() {
     assert_eq!(families.len(), catalog::ALL.len());
 }
 
-/// `render` splits the exporter's text at blank lines and sorts the lines of each family.
+/// Checks the format of the exporter's text, because `render` splits this text at blank lines and sorts the lines of
+/// each family.
 #[test]
 fn the_exporter_writes_the_format_that_render_expects() {
     let recorder = PrometheusBuilder::new().build_recorder();
@@ -143,7 +144,7 @@ fn the_exporter_writes_the_format_that_render_expects() {
 }
 
 #[test]
-fn shards_are_added_up() {
+fn the_numbers_of_all_shards_are_added_up() {
     let (mut a, mut b) = (reading(), reading());
     let announce = MessageKind::Announce.index();
     (a.router.messages_in[announce], b.router.messages_in[announce]) = (3, 4);
@@ -260,7 +261,8 @@ fn repeated_scrapes_are_equal() {
     }
 }
 
-/// docs/metrics.md lists exactly the metrics of a real render. `BLESS=1` rewrites its tables.
+/// Checks that docs/metrics.md lists exactly the metrics that a hub renders. With `BLESS=1`, this test writes the
+/// tables.
 #[test]
 fn the_docs_list_all_metrics() {
     const BEGIN: &str = "<!-- metrics:begin -->\n";
@@ -293,7 +295,10 @@ fn the_docs_list_all_metrics() {
     if std::env::var_os("BLESS").is_some_and(|bless| bless == "1") {
         std::fs::write(&path, format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();
     } else {
-        assert!(held == expected, "docs/metrics.md: run the tests once with BLESS=1. It should say:\n{expected}");
+        assert!(
+            held == expected,
+            "docs/metrics.md: run the tests once with BLESS=1. The tables should be:\n{expected}"
+        );
     }
 }
 

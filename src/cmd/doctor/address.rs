@@ -32,7 +32,7 @@ pub(super) struct Reachable {
     pub(super) rtt: Duration,
 }
 
-/// Resolves the name and connects to each address. `None` if none accepts a connection.
+/// Resolves the name of the hub, and connects to each address. Returns `None` if no address accepts a connection.
 pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Reachable> {
     const CHECK: &str = "address";
     let (host, port) = (url.host(), url.port());
@@ -214,7 +214,7 @@ fn unproven(host: &str, address: SocketAddr, error: &io::Error, lax: Option<&May
     Finding::problem(CHECK, topic, format!("{address}: {message}"))
 }
 
-/// Why a certificate is invalid.
+/// The topic and the message for an invalid certificate.
 #[expect(clippy::wildcard_enum_match_arm, reason = "rustls has many more, which are rare")]
 fn invalid(
     host: &str,

@@ -38,7 +38,8 @@ impl Grade {
 
 macro_rules! topics {
     ($($name:ident $code:literal $action:literal)*) => {
-        /// The kinds of findings. Each has a paragraph in docs/troubleshooting.md, under a heading that is its code.
+        /// The kinds of findings. Each kind has a paragraph in docs/troubleshooting.md, whose heading is the code of
+        /// the kind.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub(super) enum Topic {
             $($name,)*

@@ -23,10 +23,10 @@ const MAX_SERVERS: usize = 16;
 /// Maximum time for a connection to a server, and for each of its answers.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Time after which a request over UDP is repeated. It doubles with each repetition.
+/// Time after which a request over UDP is repeated. This time doubles with each repetition.
 const REPEAT: Duration = Duration::from_millis(500);
 
-/// An entry of `iceServers`, as `RTCPeerConnection` takes it.
+/// An entry of `iceServers`, in the form that `RTCPeerConnection` accepts.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Server {
     urls: Urls,
