@@ -34,7 +34,7 @@ use crate::config::TraceSettings;
 use crate::https;
 use message::Encoder;
 
-/// Numbers of spans, for metrics. Clones share them.
+/// Numbers of spans, for metrics. All clones show the same numbers.
 #[derive(Clone, Debug)]
 pub struct TraceFacts {
     tracer: Tracer,
@@ -218,8 +218,8 @@ impl Exporter {
         }
     }
 
-    /// Sends the batch once. Returns the pause before the next request if this request failed, and a later one can
-    /// succeed. The batch is then kept for another attempt, except if `is_last` is true.
+    /// Sends the batch once. If the request fails and can succeed later, returns the pause before the next request. The
+    /// batch is then kept for another attempt, except if `is_last` is true.
     async fn send(&mut self, is_last: bool) -> Option<Duration> {
         let counts = Arc::clone(&self.facts.counts);
         let spans = self.batch.len() as u64;

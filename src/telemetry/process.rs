@@ -60,7 +60,8 @@ pub fn save_addresses() {
 
 /// Memory that this process may still allocate, in bytes; `None` if there is no limit, or if it is unknown.
 ///
-/// The limit of the control group counts resident memory, RLIMIT_AS all addresses, and RLIMIT_DATA writable addresses.
+/// The limit of the control group counts resident memory. RLIMIT_AS counts all addresses. RLIMIT_DATA counts writable
+/// addresses.
 pub fn memory_room() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let left = |limit: Option<u64>, field| Some(limit?.saturating_sub(read_kib(&status, field)));
@@ -95,7 +96,7 @@ fn limit_files(line: &str) -> Vec<String> {
     ancestors.map(|group| format!("{mount}{group}/{name}")).collect()
 }
 
-/// Version 1 expresses "no limit" as a number far beyond any machine's memory.
+/// Parses a limit. Version 1 of cgroups expresses "no limit" as a number far beyond any machine's memory.
 fn limit(text: &str) -> Option<u64> {
     text.trim().parse().ok().filter(|&bytes| bytes < 1 << 60)
 }

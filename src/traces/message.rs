@@ -23,7 +23,8 @@ const PARENT_IS_REMOTE: u32 = 0x200;
 #[derive(Debug)]
 pub(super) struct Encoder {
     resource: Resource,
-    /// The trace state of all spans. With the threshold in it, collectors can compute the number of all signals.
+    /// The trace state of all spans. It contains the sampling threshold, from which collectors can estimate the number
+    /// of all signals.
     trace_state: String,
 }
 

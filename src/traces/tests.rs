@@ -1,4 +1,4 @@
-//! Tests of the exporter with a server of a few lines. `tests/it/traces.rs` has the tests of whole hubs.
+//! Tests of the exporter with a small server. `tests/it/traces.rs` has the tests of whole hubs.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
@@ -35,8 +35,8 @@ fn span(n: u8) -> Span {
     }
 }
 
-/// A server that answers each request with the next of these answers, and then with none. Returns its port, and the
-/// number of spans in each request.
+/// A server that answers each request with the next of these answers. After the last answer, it answers no requests.
+/// Returns its port, and the number of spans in each request.
 fn server(answers: &'static [&'static [u8]]) -> (u16, Receiver<usize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -75,7 +75,7 @@ fn exporter(port: u16, tuning: TraceTuning) -> (Exporter, Tracer) {
     Exporter::new(&settings, HubId(PeerId::from_bytes([1; 20])), Clock::start(), tuning).unwrap()
 }
 
-/// Runs an exporter until its numbers are these.
+/// Runs an exporter until its counts are `expected`.
 async fn becomes(exporter: &mut Exporter, expected: TraceCounts) {
     let facts = exporter.facts();
     let reached = async {

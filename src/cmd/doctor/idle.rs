@@ -11,7 +11,7 @@ const CHECK: &str = "idle";
 /// Maximum delay of the hub's first ping.
 const PING_GRACE: Duration = Duration::from_secs(5);
 
-/// Sends nothing for `patience`, except answers to pings.
+/// Keeps a connection idle for `patience`. Sends only the answers to pings.
 pub(super) async fn wait(mut visitor: Visitor, welcome: &Welcome, patience: Duration) -> Finding {
     let begin = Instant::now();
     let ended = visitor.end(patience).await;
@@ -19,7 +19,8 @@ pub(super) async fn wait(mut visitor: Visitor, welcome: &Welcome, patience: Dura
     finding(ended, visitor.sender.pongs(), heartbeat, patience, begin.elapsed())
 }
 
-/// The finding about a connection that was idle for this time, in which the hub has sent this number of pings.
+/// The finding about an idle connection. `idle` is the time for which it was idle, and `pings` is the number of the
+/// hub's pings in this time.
 fn finding(
     ended: Option<Ended>,
     pings: u64,
@@ -76,7 +77,7 @@ mod tests {
             (lost, 0, None, 35, Some(Topic::IdleCut)),
             (None, 0, Some(25), 31, Some(Topic::PingsLost)),
             (None, 1, Some(25), 31, None),
-            // The first ping may be late, or is not due yet.
+            // The hub's first ping may be on its way, or is not due yet.
             (None, 0, Some(25), 30, None),
             (None, 0, None, 60, None),
         ] {

@@ -16,7 +16,8 @@ use crate::cmd::http;
 /// Maximum time for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A larger difference of the clocks causes a warning. Tokens and TURN credentials expire by the clock.
+/// Maximum difference of the clocks. A larger difference causes a warning, because tokens and TURN credentials would
+/// expire at the wrong time.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5);
 
 /// The pages of the hub at the URL's host.
@@ -45,8 +46,8 @@ impl Pages<'_> {
         answer.is_ok_and(|(head, body)| head.status.as_u16() != 400 || !body.contains("TLS"))
     }
 
-    /// Examines /livez and /readyz, and which pages may read them. Returns the difference of the clocks, if the answers
-    /// of the hub have a date.
+    /// Examines /livez and /readyz, and whether web pages of `origin` may read them. Returns the difference of the
+    /// clocks, if the answers of the hub have a date.
     pub(super) async fn examine(&self, origin: Option<&str>, report: &mut Report) -> Option<Duration> {
         const CHECK: &str = "pages";
         let asked = SystemTime::now();
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_an_allowed_origin_may_read() {
+    fn pages_of_an_allowed_origin_may_read_the_pages_of_the_hub() {
         let topic = |header: Option<&str>| {
             let response = hyper::Response::builder();
             let response = header

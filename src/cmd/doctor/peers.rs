@@ -13,7 +13,8 @@ use super::visitor::{Missing, Visitor, Welcome};
 /// Maximum time for each answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Maximum time until peers at two hubs discover each other. A hub that was just linked needs a snapshot.
+/// Maximum time until peers at two hubs discover each other. A hub that was just linked first needs a snapshot of the
+/// other hub's peers.
 const MESH_PATIENCE: Duration = Duration::from_secs(10);
 
 const PINGS: usize = 20;
@@ -33,7 +34,7 @@ const LARGE: usize = 16 * 1024;
 /// The longest message that this program sends, in bytes. The program's send queue is twice as large.
 const LONGEST: usize = 2 * 1024 * 1024;
 
-/// Median and maximum.
+/// The median and the maximum of the times of several answers.
 #[derive(Clone, Copy)]
 struct Times {
     median: Duration,
@@ -87,7 +88,7 @@ pub(super) async fn ping(visitor: &mut Visitor, reachable: &Reachable, report: &
     }
 }
 
-/// Lets two peers of one hub meet and signal.
+/// Lets two peers of one hub discover each other and send signals to each other.
 pub(super) async fn meet(
     entry: &Entry<'_>,
     first: &mut Visitor,
@@ -203,7 +204,7 @@ async fn relay(
 ) -> bool {
     let mut times = Vec::new();
     let mut receipts = 0;
-    // The hub forwards data byte for byte, so numbers keep their digits, and spaces stay.
+    // The hub must forward this data byte for byte, with all spaces and with all digits of the number.
     let data = r#"{"sdp": "v=0\r\n", "n": 1.50}"#;
     for n in 0..OFFERS {
         let (from, to) = if n % 2 == 0 { (&mut *first, &mut *second) } else { (&mut *second, &mut *first) };
@@ -315,15 +316,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_slow_if_their_median_or_the_longest_is() {
+    fn answers_are_slow_if_their_median_or_their_longest_time_is_too_long() {
         let ms = Duration::from_millis;
         let grade = |times: &[u64]| {
             let times = Times::of(times.iter().copied().map(ms).collect()).unwrap();
             times.finding("ping", ms(10), "pings").grade
         };
         assert_eq!(grade(&[30, 30, 210]), Grade::Ok);
-        assert_eq!(grade(&[210, 30, 31, 31]), Grade::Warning, "the median");
-        assert_eq!(grade(&[211, 1, 1]), Grade::Warning, "the longest");
+        assert_eq!(grade(&[210, 30, 31, 31]), Grade::Warning, "the median is too long");
+        assert_eq!(grade(&[211, 1, 1]), Grade::Warning, "the longest time is too long");
         assert!(Times::of(Vec::new()).is_none());
     }
 }

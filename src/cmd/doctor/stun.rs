@@ -59,7 +59,7 @@ pub(super) fn request(method: Method, transaction: [u8; 12], login: Option<Login
     message.extend(transaction);
     match method {
         Method::Binding => {}
-        // 17 is UDP.
+        // 17 is the protocol number of UDP.
         Method::Allocate => put(&mut message, REQUESTED_TRANSPORT, &[17, 0, 0, 0]),
         Method::Release => put(&mut message, LIFETIME, &[0; 4]),
     }

@@ -12,7 +12,8 @@ use crate::client::{ConnectError, Ended, Endpoint, HubUrl};
 /// Maximum time for the answer to a handshake, and for `connected` after it. A takeover takes two seconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Number of pings. The answers to these pings have about 40 KB in total, which is more than proxies buffer by default.
+/// Number of pings that are sent if the hub's first message does not arrive. The answers to these pings have about 40
+/// KB in total, which is more than proxies buffer by default.
 const FLUSHING_PINGS: usize = 400;
 
 /// The URL and the credentials of a connection.

@@ -83,7 +83,7 @@ impl Visitor {
                     Ok(payload) => serde_json::from_slice::<Message>(&payload).ok().map(Ok),
                     Err(ended) => Some(Err(ended)),
                 };
-                // A hub sends only JSON.
+                // A hub sends only JSON, so other data is ignored.
                 let Some(message) = message else { continue };
                 let is_over = message.is_err();
                 let message = message.map(|message| Message { at: Some(Instant::now()), ..message });

@@ -1,4 +1,4 @@
-//! Draws the model.
+//! Draws the screens of `peerpigeon top`.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -184,7 +184,7 @@ fn fault_line(text: &str, alert: &'static str) -> Line<'static> {
     Line::from(vec![Span::styled(clean(text), red()), Span::raw("  "), Span::styled(alert, bold())])
 }
 
-/// Parts with their rates, on one line.
+/// Writes parts, such as the types of messages, with their rates on one line.
 fn parts(parts: &[(String, f64)]) -> String {
     if parts.is_empty() {
         return "none".to_owned();

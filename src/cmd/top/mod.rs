@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// refuse pages if polls stay this fast.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(200);
 
-/// One in this many polls also reads the pages that change slowly.
+/// Every fifth poll also reads the pages that change slowly.
 const SLOW_PAGES: u64 = 5;
 
 /// Maximum number of pressed keys that wait to be handled.

@@ -14,7 +14,7 @@ pub(super) const HISTORY: usize = 60;
 /// minutes.
 const ENDS: usize = 300;
 
-/// Ends of connections count for this time, in seconds.
+/// Time for which the end of a connection counts, in seconds (ten minutes).
 const ENDS_SECONDS: f64 = 600.0;
 
 /// The sparklines of a hub or a network. A sparkline has one figure for each poll, the latest last.
@@ -35,7 +35,7 @@ impl History {
     }
 }
 
-/// Counters of a hub at one time.
+/// The counters of ended connections at the time of one poll.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Ends {
     /// Time of the poll, in seconds since the first poll.
@@ -117,7 +117,7 @@ impl Hub {
         }
         let first = self.ends.front()?;
         let (vanished, all) = (ends.vanished - first.vanished, ends.all - first.all);
-        // The live view has the same limits.
+        // The live view (src/dashboard/findings.js) has the same limits.
         (vanished >= 5.0 && vanished > all * 2.0 / 3.0).then(|| {
             let text = format!(
                 "{vanished:.0} of {all:.0} ended connections had no close frame, in ten minutes at most: does a proxy cut \

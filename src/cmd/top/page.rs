@@ -72,8 +72,8 @@ impl Span<'_> {
         (if grown < 0.0 { after } else { grown }) / self.seconds
     }
 
-    /// The growth per second of each part of a counter that has grown, the fastest first. Only series whose labels
-    /// contain `wanted` count.
+    /// The growth of a counter per second, for each value of `label`. Values without growth are left out, and the
+    /// fastest growth comes first. Only series whose labels contain `wanted` count.
     pub(super) fn rates_by(&self, name: &str, label: &str, wanted: &str) -> Vec<(String, f64)> {
         let before = self.before.by_where(name, label, wanted);
         let after = self.after.by_where(name, label, wanted);
@@ -137,7 +137,7 @@ mod tests {
         let (before, after) = (Page::parse(BEFORE), Page::parse(AFTER));
         let span = Span { before: &before, after: &after, seconds: 2.0 };
         assert_eq!((span.rate("a", ""), span.rate("a", "x=\"1\"")), (5.5, 5.0));
-        assert_eq!(span.rate("b", ""), 0.5, "the hub was restarted");
+        assert_eq!(span.rate("b", ""), 0.5, "after a restart of the hub, the counter has grown from 0");
         assert_eq!(span.rates_by("a", "x", ""), [("1".to_owned(), 5.0), ("3".to_owned(), 0.5)]);
         assert_eq!((span.quantile("t", "", 0.5), span.quantile("t", "", 0.99)), (Some(0.005), Some(0.1)));
         assert_eq!((span.quantile("t", "", 1.0), span.quantile("u", "", 0.5)), (Some(f64::INFINITY), None));

@@ -10,10 +10,10 @@ use super::page::{Page, Span};
 /// Maximum round trip of a link, in milliseconds. A longer round trip is a fault.
 const SLOW_LINK_MS: f64 = 150.0;
 
-/// Turns longer than this are a fault, in seconds. A turn should end within 5 ms.
+/// Maximum length of a turn, in seconds. Frequent longer turns are a fault. A turn should end within 5 ms.
 const LONG_TURN: f64 = 0.025;
 
-/// A shard or a mesh that is busier than this is a fault.
+/// Maximum part of a core that a shard or the mesh may use. A larger part is a fault.
 const BUSY: f64 = 0.9;
 
 /// Maximum time for the answer of a hub. A longer time is a fault.
@@ -89,7 +89,7 @@ pub(super) struct Status {
     pub(super) memory: f64,
 }
 
-/// The bridge, as /hubstats shows it.
+/// The Redis bridge, as /hubstats shows it.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Redis {
@@ -183,7 +183,7 @@ pub(super) struct Member {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
 pub(super) struct Roster {
-    /// Number of all members. The list has at most 200.
+    /// Number of all members. The list `members` has at most 200.
     pub(super) count: u64,
     pub(super) members: Vec<Member>,
 }

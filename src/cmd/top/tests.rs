@@ -1,4 +1,4 @@
-//! Tests of the screens, with pages as a hub sends them. With `BLESS=1`, this test writes the snapshots.
+//! Tests of the screens, with pages as a hub sends them. With `BLESS=1`, these tests write the snapshots.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::once;
 use super::page::Page;
 use super::sample::{Fault, MetricsJson, Roster, Sample};
 
-/// A page of a hub with this number of peers, at this second.
+/// The page /metrics of a hub with this number of peers, at this second.
 fn metrics(peers: u32, second: u32, more: &str) -> String {
     let signals = second * 120;
     format!(
@@ -259,7 +259,7 @@ fn faults_of(hubstats: &str, more: impl Fn(u32) -> String, change: impl Fn(&mut 
     hub.faults().into_iter().map(|fault| fault.alert).collect()
 }
 
-/// The value of a counter or of a gauge. `+5` stands for a counter that is five higher at the second poll.
+/// The value of a counter or of a gauge. `+5` means a counter that is five higher at the second poll.
 fn grown(value: &str, poll: u32) -> String {
     match value.strip_prefix('+') {
         Some(grown) => (grown.parse::<f64>().unwrap() * f64::from(poll)).to_string(),
@@ -301,7 +301,7 @@ fn each_fault_is_found_alone_and_only_beyond_its_limit() {
         ("process_max_fds", "process_open_fds", "PeerPigeonFilesShort"),
     ] {
         let faults = |used: u64| faults_of(HUBSTATS, |_| format!("{whole} 1000000000\n{part} {used}\n"), |_| ());
-        // The page has 31 MB of resident memory already.
+        // The page of `metrics` already shows 31 MB of resident memory.
         assert_eq!(faults(860_000_000), [""; 0], "{part}");
         assert_eq!(faults(910_000_000), [alert], "{part}");
     }
