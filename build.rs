@@ -11,8 +11,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
-/// A row for each static file: its URL path, the paths of its sources, and its content type. The hub serves the sources
-/// joined in this order.
+/// Each row has the URL path of a static file, the paths of its sources, and its content type. The hub serves the
+/// sources as one file, joined in this order.
 const ASSETS: [(&str, &[&str], &str); 15] = [
     ("/client.d.ts", &["clients/js/dist/client.d.ts"], "Text"),
     ("/client.js", &["clients/js/dist/client.js"], "Script"),

@@ -29,7 +29,7 @@ use renewal::Plan;
 pub struct Wakes {
     /// A new certificate has been stored.
     pub stored: Arc<Notify>,
-    /// The operator has asked for a reload. Orders that failed are then repeated at once.
+    /// The operator has asked for a reload. After a reload, orders that failed are repeated at once.
     pub asked: Arc<Notify>,
 }
 
@@ -94,12 +94,12 @@ struct Name {
 enum Attempt {
     /// The certificate has been renewed.
     Issued,
-    /// Another hub that shares the directory is ordering a certificate, or has just ordered this one.
+    /// Another hub that shares the directory is ordering a certificate, or has just renewed this certificate.
     Elsewhere,
 }
 
 /// A self-signed certificate that the hub uses until the first certificate is issued. Clients refuse this certificate,
-/// and their error shows the host name in it: `hub-without-certificate-yet.invalid`.
+/// and their error shows its host name, `hub-without-certificate-yet.invalid`.
 ///
 /// # Errors
 ///
@@ -202,7 +202,7 @@ impl Acme {
             };
             match advice {
                 Ok((window, ask_after)) => plan.advise(window, ask_after, chance()),
-                // The advice is optional. Without it, the time of renewal stays unchanged.
+                // The advice is optional. Without the authority's advice, the time of renewal stays unchanged.
                 Err(failure) => {
                     debug!(name, error = %failure, "acme_no_advice");
                     plan.ask_later();
@@ -279,7 +279,8 @@ impl Acme {
     }
 }
 
-/// A random number, or 0 if the system provides none. With 0, hubs that started together also renew together.
+/// A random number, or 0 if the system provides none. If the random number is 0, hubs that started together also renew
+/// together.
 fn chance() -> u32 {
     getrandom::u32().unwrap_or_default()
 }

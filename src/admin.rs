@@ -85,7 +85,8 @@ pub enum Outcome {
     Elsewhere {
         /// That hub.
         hub: HubId,
-        /// The PUBLIC_URL of that hub, or else the URL of its links. `None` if the hub has neither.
+        /// The PUBLIC_URL of the hub that has the peer, or else the URL of that hub's links. `None` if the hub has
+        /// neither.
         url: Option<Arc<str>>,
         /// As in [`Self::Closed`], at this hub.
         kept_out: bool,

@@ -34,8 +34,7 @@ struct ReloadCounts {
 }
 
 impl TlsFacts {
-    /// Facts about the certificates that new connections use: the certificates that the hub serves, and its certificate
-    /// for links to other hubs.
+    /// Facts about the certificates that new connections use, including the hub's certificate for links to other hubs.
     pub fn certificates(&self) -> Vec<CertificateFacts> {
         let served = self.acceptor.as_ref().map(Acceptor::certificates);
         let own = self.own.as_ref().map(ClientCertificate::certificates);
@@ -69,8 +68,7 @@ impl TlsFacts {
 /// Certificate files that are loaded together.
 #[derive(Clone, Debug)]
 enum Source {
-    /// The certificates that the hub serves. Their files are TLS_CERT, TLS_KEY, and the files of certificates that the
-    /// hub has ordered.
+    /// The certificates that the hub serves, from TLS_CERT, TLS_KEY and the files of ordered certificates.
     Served(CertificateSources),
     /// MESH_CERT and MESH_KEY.
     Own(PairFiles),
@@ -183,8 +181,8 @@ impl Reloader {
         self.facts.clone()
     }
 
-    /// Checks the files periodically. Reloads them on each signal of `asked`, and when a new certificate has been
-    /// ordered.
+    /// Checks the certificate files periodically. Reloads the certificate files on each signal of `asked`, and when a
+    /// new certificate has been issued.
     pub async fn run(mut self, asked: &mut Signal) {
         let mut looks = tokio::time::interval(TLS_RELOAD_INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -249,8 +247,8 @@ impl Reloader {
         });
         match installed {
             Ok(facts) => {
-                // There is no warning about CAs in MESH_CLIENT_CA that expire soon: TLS checks only the expiry of the
-                // certificates that hubs present.
+                // A CA in MESH_CLIENT_CA that expires soon causes no warning, because TLS does not check the expiry of
+                // trusted CAs.
                 let expiring = facts.iter().filter(|_| setting != "MESH_CLIENT_CA");
                 for detail in expiring.filter_map(|facts| expiry_warning(setting, facts, SystemTime::now())) {
                     warn!(detail, "tls_certificate_expires");

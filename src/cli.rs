@@ -188,8 +188,8 @@ impl Exit {
             Self::Print(text) => {
                 let mut out = std::io::stdout();
                 let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-                // The reader may have closed the pipe. Any other write error is a failure, because the user requested
-                // this output.
+                // The reader may have closed the pipe, which is no failure. Any other write error is a failure, because
+                // the user requested this output.
                 if printed.as_ref().is_err_and(|error| error.kind() != std::io::ErrorKind::BrokenPipe) {
                     code = ExitCode::FAILURE;
                 }

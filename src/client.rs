@@ -1,9 +1,9 @@
 //! A WebSocket client for the command-line tools.
 //!
 //! One connection has one [`Receiver`] and any number of [`MessageSender`]s. One task reads from the receiver and never
-//! cancels a read. If it did, the first half of a frame could be lost, and the following bytes would be misread.
-//! Senders never wait: they queue frames, and one task writes all queued frames at once. The receiver and its senders
-//! stay on one thread, inside a [`tokio::task::LocalSet`].
+//! cancels a read. A cancelled read could lose the first half of a frame, and the following bytes would be misread.
+//! Senders queue frames and never wait. One task writes all queued frames at once. The receiver and its senders stay on
+//! one thread, inside a [`tokio::task::LocalSet`].
 
 mod connection;
 mod dial;

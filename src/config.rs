@@ -50,12 +50,12 @@ pub use memory::MeshBudgets;
 use reader::{SettingsReader, Shown, Source};
 use settings::Setting;
 
-/// Placeholder that `--print-config` prints for a token. The placeholder is invalid as a token. So a hub refuses the
-/// output of `--print-config` as an env file, and does not use a wrong secret.
+/// Placeholder that `--print-config` prints for a token. The placeholder is invalid as a token. If the output of
+/// `--print-config` is used as an env file, the hub refuses the placeholder, and does not use a wrong secret.
 const TOKEN_IS_SET: &str = "<set>";
 
 /// Maximum number of bytes that a hub adds to a client's `data`. The hub adds the frame's header, keys, two ids and a
-/// timestamp. The hub also adds a network name of up to 256 bytes. Each of its bytes can be escaped as six bytes.
+/// timestamp. The hub also adds a network name of up to 256 bytes, each of which can be escaped as six bytes.
 const MAX_ENVELOPE_BYTES: usize = 2 * 1024;
 
 /// A secret string. The string can be compared, and is never printed.
@@ -77,7 +77,7 @@ impl Token {
         proto::is_secret(presented, self.0.as_bytes())
     }
 
-    /// Whether the token is in quotes. Quotes are part of the token, which is probably a mistake.
+    /// Whether the token is in quotes. The quotes then belong to the token, which is probably a mistake.
     fn is_quoted(&self) -> bool {
         ['"', '\''].iter().any(|quote| self.0.len() > 1 && self.0.starts_with(*quote) && self.0.ends_with(*quote))
     }
@@ -129,7 +129,7 @@ pub struct Config {
     pub auth_token: Option<Token>,
     /// BOOTSTRAP_HUBS.
     pub bootstrap_hubs: Vec<Uri>,
-    /// Origins whose pages may read the HTTP endpoints: CORS_ORIGIN, or else ALLOWED_ORIGINS.
+    /// Origins whose pages may read the HTTP endpoints (CORS_ORIGIN, or else ALLOWED_ORIGINS).
     pub cors: Arc<Origins>,
     /// The rates of the budgets, such as MESSAGE_RATE.
     pub budget_rates: BudgetRates,
@@ -137,7 +137,7 @@ pub struct Config {
     pub cors_private_network: bool,
     /// DISCOVERY.
     pub discovery: Discovery,
-    /// The settings of admission: trusted proxies, and limits of connections per address.
+    /// The settings of trusted proxies, and of the limits of connections per address.
     pub door: DoorSettings,
     /// STUN and TURN servers for clients.
     pub ice: IceSettings,
@@ -156,8 +156,8 @@ pub struct Config {
     /// Whether this hub is part of a mesh: IS_HUB, or a setting that implies it.
     pub is_hub: bool,
     is_hub_said: bool,
-    /// The addresses to listen on. With PORT=0, each address has port 0. The hub then binds the first address to a free
-    /// port, and all other addresses to this port, too.
+    /// The addresses to listen on. With PORT=0, each address has port 0. For PORT=0, the hub binds the first address to
+    /// a free port, and all other addresses to the same port.
     pub listen: Vec<SocketAddr>,
     /// The log.
     pub log: LogConfig,
@@ -476,8 +476,8 @@ impl Config {
         refused(format!("{port} is also {name}: use different ports"))
     }
 
-    /// The HTTPS port that clients use. This port can differ from `bound`, the port at which the hub listens, because a
-    /// load balancer or a container can map ports.
+    /// The HTTPS port that clients use. The port for clients can differ from `bound`, the port at which the hub
+    /// listens, because a load balancer or a container can map ports.
     pub fn https_port(&self, bound: u16) -> u16 {
         let public = self.mesh.public_url.as_deref().and_then(|url| url.parse::<Uri>().ok());
         if let Some(url) = public.filter(|url| url.scheme_str() == Some("wss")) {
@@ -608,7 +608,7 @@ fn default_port(is_public: bool) -> u64 {
     if is_public { 443 } else { settings::PORT.default_number() }
 }
 
-/// The default of HOST for a hub that orders certificates: all addresses of the machine.
+/// The default of HOST for a hub that orders certificates is all addresses of the machine.
 fn public() -> Result<(String, Vec<IpAddr>), String> {
     let has_ipv6 = std::net::UdpSocket::bind("[::]:0").is_ok();
     host(if has_ipv6 { "::" } else { "0.0.0.0" })

@@ -93,7 +93,7 @@ impl Needs {
             usize::from(config.admin_port.is_some()) + usize::from(config.is_hub && config.mesh.port.is_some());
         let each = config.listen.len() * shards;
         let listeners = (1 + redirects) * each;
-        // The main thread, the shards, and the mesh.
+        // The main thread, each shard and the mesh have a runtime of their own.
         let runtimes = 1 + shards + usize::from(meshed);
         Self {
             fixed: STANDARD_FILES + runtimes * RUNTIME_FILES + others * each + listeners,

@@ -1,4 +1,4 @@
-//! Runs a hub: binds its ports, starts the shards and the mesh, supervises them, and drains the hub when it stops.
+//! Binds the ports of a hub, starts and supervises its shards and its mesh, and drains the hub when it stops.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -154,7 +154,8 @@ impl Hub {
             failed = self.ends.next() => return Err(failed),
             () = meant(&mut stops) => warn!("server_stopped_at_once"),
             () = all_drained => info!("server_drained"),
-            // The last session is closed at the end of `drain`, and then lingers. Each timer fires up to one tick late.
+            // The last session is closed at the end of `drain`, and its socket then stays open for up to
+            // [`CLOSE_LINGER`]. Each timer fires up to one tick late.
             () = tokio::time::sleep(drain + CLOSE_LINGER + 3 * TICK) => warn!("server_drain_timed_out"),
         }
         // The leaves of this hub's peers are already in the mesh's mailbox, so other hubs receive them before the
@@ -268,7 +269,8 @@ async fn have_ended(threads: &[JoinHandle<()>]) -> bool {
 }
 
 /// Whether a shard or the mesh has panicked. After a panic in a turn, the shard or mesh has reported its end, and its
-/// thread has stopped but not ended. A thread that is stuck for another reason is not joined: it ends with the process.
+/// thread has stopped but not ended. A thread that is stuck for another reason is not joined, because it ends with the
+/// process.
 fn has_panicked(thread: JoinHandle<()>, has_reported: bool) -> bool {
     if thread.is_finished() { thread.join().is_err() } else { has_reported }
 }

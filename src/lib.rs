@@ -1,9 +1,9 @@
-//! A WebRTC signaling hub: the program around [`proto`], [`tls`], [`shard`] and [`mesh`].
+//! A WebRTC signaling hub, made from the crates [`proto`], [`tls`], [`shard`] and [`mesh`].
 //!
 //! [`cli`] parses the command line and [`config`] the settings. [`serve`] runs a hub. [`serve`] binds the ports, and
-//! connects the shards with each other ([`hub`]) and with the mesh ([`linking`]). It also provides [`pages`] and
-//! [`certificates`], and [`acme`] can order certificates. [`admin`] receives the orders of operators for a running hub.
-//! [`cmd`] contains the tools, which are clients of a hub.
+//! connects the shards with each other ([`hub`]) and with the mesh ([`linking`]). [`pages`] answers HTTP requests,
+//! [`certificates`] reloads the hub's certificates, and [`acme`] can order certificates. [`admin`] receives the orders
+//! of operators for a running hub. [`cmd`] contains the tools, which are clients of a hub.
 
 pub mod acme;
 pub mod admin;

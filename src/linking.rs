@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, PortNames, Token};
 
-/// A mesh that is configured but not started. Its start needs the mailboxes of the shards.
+/// A mesh that is configured but not started. The mesh can start only when the mailboxes of the shards exist.
 pub struct Mesh {
     /// The configuration of the mesh.
     pub config: MeshConfig,

@@ -348,9 +348,9 @@ impl Site {
 
     /// Whether a visitor may read the names of networks. Some networks are protected only by a secret name.
     ///
-    /// With AUTH_TOKEN, visitors with the token may read them. Without AUTH_TOKEN, or if there is an ADMIN_PORT,
-    /// programs and pages of allowed origins may read them. Other pages may not read them, because any web page could
-    /// send the request from its user's browser.
+    /// With AUTH_TOKEN, visitors with the token may read the names. Without AUTH_TOKEN, or if there is an ADMIN_PORT,
+    /// programs and pages of allowed origins may read the names. Pages of other origins may not read the names, because
+    /// any web page could send the request from its user's browser.
     fn may_read_names(&self, request: &Parts, visitor: Visitor) -> bool {
         let is_open = self.config.auth_token.is_none() || self.config.admin_port.is_some();
         // If there is an ADMIN_TOKEN, requests without this token have been refused already.
@@ -441,8 +441,8 @@ fn path_of(request: &Parts) -> &str {
     if path.len() > 1 { path.trim_end_matches('/') } else { path }
 }
 
-/// Whether /metrics is requested as JSON. Clients request it by `?format=`, or by an `Accept` that prefers JSON to text
-/// or accepts both equally.
+/// Whether /metrics is requested as JSON. Clients request JSON by `?format=`, or by an `Accept` that prefers JSON to
+/// text or accepts both equally.
 fn wants_json(request: &Parts) -> bool {
     let query = request.uri.query().unwrap_or_default();
     if let Some(format) = query.split('&').find_map(|pair| pair.strip_prefix("format=")) {

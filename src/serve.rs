@@ -1,4 +1,4 @@
-//! `peerpigeon serve`: runs a hub.
+//! The command `peerpigeon serve` runs a hub.
 
 use std::future::poll_fn;
 use std::io::{ErrorKind, Write};
@@ -209,7 +209,8 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     let keys = Keys(getrandom::u64()?, getrandom::u64()?);
     let mut challenge_key = [0; 32];
     getrandom::fill(&mut challenge_key)?;
-    // Threads are numbered in this order: shards, main thread, mesh (if there is one), pages.
+    // The shards have the first numbers of threads. The main thread, the mesh (if there is one) and the thread of the
+    // pages have the next numbers.
     let mut threads: Vec<String> = (0..config.shards).map(|shard| format!("shard-{shard}")).collect();
     let (main_thread, mesh_thread) = (threads.len(), threads.len() + 1);
     threads.push("main".to_owned());

@@ -1,4 +1,4 @@
-//! Listening sockets that the supervisor has opened for the hub: socket activation, as systemd does it.
+//! Listening sockets that the supervisor, such as systemd, has opened for the hub (socket activation).
 //!
 //! The supervisor may bind ports for which the hub has no privilege. The supervisor keeps the sockets open while the
 //! hub restarts, so new connections wait in the kernel's queue for the next process. A socket belongs to the setting

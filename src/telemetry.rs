@@ -334,7 +334,8 @@ fn is_said(kind: MessageKind) -> bool {
     !is_heard(kind) || matches!(kind, MessageKind::Signal(_) | MessageKind::Goodbye)
 }
 
-/// Sorts the series of a rendered family. The exporter renders them in the order of its hash maps, which varies.
+/// Sorts the series of a rendered family. The exporter renders the series of a family in the order of its hash maps,
+/// which varies.
 fn in_order(family: &str) -> Option<String> {
     let (mut comments, mut series): (Vec<&str>, Vec<&str>) =
         family.lines().filter(|line| !line.is_empty()).partition(|line| line.starts_with('#'));

@@ -1,8 +1,8 @@
 //! Sends spans to an OpenTelemetry collector, as OTLP over HTTP with protobuf.
 //!
 //! The threads of the hub queue spans with [`Tracer`], which never waits. One task on the main thread sends them in
-//! batches. A collector that is slow, dead or full delays only this task. If the queue then becomes full, further spans
-//! are dropped and counted.
+//! batches. A collector that is slow, dead or full delays only this task. While the queue is full, further spans are
+//! dropped and counted.
 
 mod message;
 #[cfg(test)]
@@ -80,9 +80,9 @@ impl TraceFacts {
 pub struct TraceTuning {
     /// Maximum number of queued spans: [`TRACE_QUEUE`].
     pub queue: usize,
-    /// Time for which the first span of a batch waits for further spans: [`TRACE_INTERVAL`].
+    /// Time for which the first span of a batch waits for further spans ([`TRACE_INTERVAL`]).
     pub interval: Duration,
-    /// Time within which the collector must answer: [`TRACE_TIMEOUT`].
+    /// Time within which the collector must answer ([`TRACE_TIMEOUT`]).
     pub timeout: Duration,
     /// The first pause after a failure: [`TRACE_PAUSE`].
     pub pause: Duration,

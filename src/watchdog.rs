@@ -1,8 +1,8 @@
 //! Detects threads of the hub that hang because of a deadlock, an endless loop or a blocking call.
 //!
 //! Each thread records a turn once a tick. The watchdog counts only time in which at least *one* thread has turns. The
-//! whole process can be stopped for a time (by SIGSTOP, in a frozen container, on a suspended machine). When it
-//! resumes, none of its threads counts as stuck.
+//! whole process can be stopped for a time (by SIGSTOP, in a frozen container, on a suspended machine). When the
+//! stopped process resumes, none of its threads counts as stuck.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +43,7 @@ pub struct Stuck {
 }
 
 impl Watchdog {
-    /// A watchdog for threads with these names. The time of each thread's last turn is now.
+    /// A watchdog for threads with these names. The watchdog assumes that each thread has just had a turn.
     pub fn new(names: impl IntoIterator<Item = String>, patience: Duration) -> Self {
         let threads = names.into_iter().map(|name| Thread { name, turned: AtomicU64::new(0) }).collect();
         Self(Arc::new(Threads { patience, last: AtomicU64::new(0), awake: AtomicU64::new(0), threads }))

@@ -171,8 +171,8 @@ async fn begin(account: &Account, names: &[Identifier], replaced: Option<&Certif
         match account.new_order(&NewOrder::new(names).replaces(identifier(id))).await {
             Ok(order) => return Ok(order),
             // The authority may not know the field `replaces`. The authority also refuses the field if an earlier order
-            // has named the same certificate and then failed. The order is then made without the field. An order
-            // without the field counts towards the authority's rate limits.
+            // has named the same certificate and then failed. After such a refusal, the order is made without the
+            // field. An order without the field counts towards the authority's rate limits.
             Err(error) => debug!(%error, "acme_replacement_refused"),
         }
     }
@@ -227,7 +227,7 @@ fn reasons(state: &AuthorizationState) -> impl Iterator<Item = String> {
     errors.map(|error| error.detail.clone().unwrap_or_else(|| error.to_string()))
 }
 
-/// A self-signed certificate. If it answers a challenge, it contains the digest of this challenge (RFC 8737).
+/// A self-signed certificate. A certificate that answers a challenge contains the digest of this challenge (RFC 8737).
 pub(super) fn self_signed(name: &str, challenge: Option<&[u8]>) -> Result<OwnKey, rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut made = CertificateParams::new([name.to_owned()])?;
@@ -252,7 +252,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Returns the line, and the HTTP client whose requests the line sends.
+    /// Returns a line, and the HTTP client that passes its requests to this line.
     pub(super) fn new(tls: Tls) -> (Http, Self) {
         let (send, requests) = mpsc::channel(1);
         (Http(send), Self { tls, requests })

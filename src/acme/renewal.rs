@@ -56,7 +56,8 @@ impl Plan {
         let [start, end] = window;
         let length = end.duration_since(start).unwrap_or_default();
         let chosen = start + length.mul_f64(f64::from(chance) / f64::from(u32::MAX));
-        // A renewal time inside the window stays unchanged. Otherwise, each answer of the authority would change it.
+        // A renewal time inside the window stays unchanged. If the time were always drawn anew, each answer of the
+        // authority would change it.
         if !(start..=end).contains(&self.renew_at) {
             // A window after the expiry is an error of the authority, and is ignored.
             self.renew_at = if chosen < self.not_after { chosen } else { self.renew_at };
@@ -66,7 +67,7 @@ impl Plan {
         self.ask_at = SystemTime::now() + ask_after.clamp(shortest, longest);
     }
 
-    /// Schedules the next question to the authority, which did not answer the last one.
+    /// Schedules the next question to the authority, after a question without an answer.
     pub(super) fn ask_later(&mut self) {
         self.ask_at = SystemTime::now() + ACME_ASK_INTERVALS[1];
     }
@@ -78,9 +79,9 @@ impl Plan {
     }
 }
 
-/// Returns the pause before a failed order is repeated. `failures` is the number of failed orders before this one: each
-/// doubles the pause, up to a maximum. Up to a quarter is added at random, so that hubs do not repeat their orders at
-/// the same time. `chance` is a random number.
+/// Returns the pause before a failed order is repeated. `failures` is the number of failed orders before this order.
+/// Each failure doubles the pause, up to a maximum. Up to a quarter of the pause is added at random, so that hubs do
+/// not repeat their orders at the same time. `chance` is a random number.
 pub(super) fn pause(failures: u32, chance: u32) -> Duration {
     let [first, longest] = ACME_PAUSES;
     let pause = first.saturating_mul(2_u32.saturating_pow(failures)).min(longest);

@@ -1,4 +1,5 @@
-//! The directory TLS_ACME_DIR. It contains the ACME account, the certificates, and a lock: one hub at a time orders.
+//! The directory TLS_ACME_DIR. The directory contains the ACME account, the certificates, and a lock. With the lock,
+//! only one hub at a time orders a certificate.
 //!
 //! All functions work on a blocking thread, because a file system can be slow.
 
@@ -86,7 +87,7 @@ fn replace(path: &Path, bytes: &[u8], check: impl FnOnce(&Path) -> io::Result<()
     file.sync_all()?;
     check(&beside)?;
     fs::rename(&beside, path)?;
-    // The directory is also synced. Otherwise, a crash could undo the renaming.
+    // The directory is also synced, because a crash could undo the renaming.
     path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 

@@ -82,15 +82,15 @@ impl Gatekeeper {
         self.token.is_some()
     }
 
-    /// Determines whether a request comes from an operator, and how it proves that.
+    /// Determines whether a request comes from an operator, and whether a token or a cookie proves this.
     pub fn check(&self, headers: &HeaderMap, visitor: Visitor) -> Entry {
         let Some(token) = &self.token else { return Entry::Open };
         if self.cookies.are_in(headers, SystemTime::now()) {
             return Entry::Cookie;
         }
         let mut shown = shard::bearer_tokens(headers).peekable();
-        // Peers send AUTH_TOKEN in the same header. A request with AUTH_TOKEN does not count as an attempt to guess
-        // ADMIN_TOKEN.
+        // Peers send AUTH_TOKEN in the header in which operators send ADMIN_TOKEN. A request with AUTH_TOKEN does not
+        // count as an attempt to guess ADMIN_TOKEN.
         if shown.peek().is_none() || visitor.has_token {
             return Entry::Unknown;
         }

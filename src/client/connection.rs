@@ -1,4 +1,4 @@
-//! An open connection: its sending and its receiving half.
+//! An open connection, with a sending half and a receiving half.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -87,7 +87,7 @@ impl WriteSide {
 
     fn reset(self) {
         if let Self::Plain(write) = self {
-            // Dropping this half would shut the stream down normally before the reset. So the half is forgotten.
+            // The write half is forgotten, because dropping it would shut the stream down normally before the reset.
             let _ = write.as_ref().set_zero_linger();
             write.forget();
         }

@@ -1,4 +1,4 @@
-//! `peerpigeon admin`: sends orders to a running hub.
+//! The command `peerpigeon admin` sends orders to a running hub.
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! `peerpigeon completions`: scripts with which shells complete the command line.
+//! The command `peerpigeon completions` prints scripts with which shells complete the command line.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

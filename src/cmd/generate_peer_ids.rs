@@ -1,4 +1,4 @@
-//! `peerpigeon generate-peer-ids`: random ids, with the URLs to connect with.
+//! The command `peerpigeon generate-peer-ids` prints random peer ids, with the URLs to connect with.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! `peerpigeon health`: checks whether a hub is ready, for containers without other tools. Without `--url`, a full hub
-//! counts as healthy, too.
+//! The command `peerpigeon health` checks whether a hub is ready, for containers without other tools. Without `--url`,
+//! a full hub counts as healthy, too.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -67,7 +67,7 @@ impl Args {
 pub async fn run(question: Question) -> ExitCode {
     let Question { page, is_own, full_is_well, proxies } = question;
     let shown = page.to_string();
-    // The certificate of the hub on this machine is not verified: it contains the name that clients use, not
+    // The certificate of the hub on this machine is not verified, because it contains the name that clients use, not
     // `localhost`.
     let tls = || if is_own { Tls::without_proof() } else { Tls::new(None) };
     let path = page.path_and_query().map_or("/", |path| path.as_str());

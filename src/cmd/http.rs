@@ -41,8 +41,8 @@ pub(super) async fn ask(
 
 /// Sends a request to the host of `page`. If the URL has the scheme `https`, the connection uses `tls`. Returns the
 /// head and the body of the answer. The function adds the `Host` header and `body` to `request`. If this machine's
-/// address is in `proxies`, the hub expects the first line of the PROXY protocol. This function then sends `PROXY
-/// UNKNOWN` first, so that the hub treats the sender itself as the client.
+/// address is in `proxies`, the hub expects the first line of the PROXY protocol. In this case, the function sends the
+/// line `PROXY UNKNOWN` first, so that the hub treats the sender itself as the client.
 pub(super) async fn ask_whole(
     page: &Uri,
     request: Builder,

@@ -1,4 +1,4 @@
-//! `peerpigeon man`: the manual pages, made from the definitions of the command line.
+//! The command `peerpigeon man` prints manual pages, made from the definitions of the command line.
 
 use std::fs;
 use std::io::{self, Write};

@@ -1,5 +1,4 @@
-//! `peerpigeon peer`: one peer on the command line. The peer joins a network, and the program prints the messages that
-//! it receives.
+//! The command `peerpigeon peer` joins a network as one peer, and prints the messages that this peer receives.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -19,14 +18,14 @@ use super::generate_peer_ids::random_id;
 use crate::client::{Ended, HubUrl, MessageSender, Receiver};
 use crate::config::{certificates, token};
 
-/// Maximum time until the hub sends `connected`. If another connection uses the id, a takeover delays this by two
-/// seconds or more.
+/// Maximum time until the hub sends `connected`. If another connection uses the peer's id, its takeover delays
+/// `connected` by two seconds or more.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum time for the hub's answer to a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Maximum number of messages queued for printing. At this number, the connection is not read.
+/// Maximum number of messages queued for printing. While so many messages are queued, the connection is not read.
 const UNPRINTED: usize = 64;
 
 /// The id of the offer, for its receipt.
@@ -184,8 +183,8 @@ struct Outgoing<'a, T> {
     data: T,
 }
 
-/// Prints messages until the connection ends. Returns `None` if this program ended the connection, because the time of
-/// `--listen` was over, the user interrupted the program, or its output was closed.
+/// Prints messages until the connection ends. Returns `None` if this program ended the connection. It does so when the
+/// time of `--listen` is over, when the user interrupts it, or when its output is closed.
 async fn listen(
     time: Option<Duration>,
     sender: &MessageSender,

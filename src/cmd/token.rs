@@ -1,4 +1,4 @@
-//! `peerpigeon token`: makes tokens (JWT) for peers, and checks them as a hub would.
+//! The command `peerpigeon token` makes tokens (JWT) for peers, and checks them as a hub would.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};

@@ -136,7 +136,7 @@ impl AcmeSettings {
     }
 }
 
-/// The default directory: in the state directory that systemd sets for a service, or else in the user's state
+/// The default of TLS_ACME_DIR, in the state directory that systemd sets for a service, or else in the user's state
 /// directory.
 fn state_directory(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     // systemd separates several directories by colons.

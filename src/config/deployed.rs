@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Config, Flags, settings};
 
-/// Variables in the deployment files that are for other programs: Compose, Grafana, Redis, and the build of the image.
+/// Variables in the deployment files that Compose, Grafana, Redis and the build of the image use.
 const OTHERS: [&str; 19] = [
     "BIND",
     "BUILD_IMAGE",

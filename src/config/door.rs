@@ -1,4 +1,4 @@
-//! The settings of admission: trusted proxies, and limits of connections per address.
+//! The settings of trusted proxies, and of the limits of connections per address.
 
 use std::net::IpAddr;
 

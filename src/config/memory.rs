@@ -24,11 +24,11 @@ pub(super) struct MemoryBudgets {
 impl MemoryBudgets {
     /// The budgets of a process that may use this much additional memory. `None` means any amount.
     ///
-    /// Data can take three times as much memory as its bytes: a buffer that grows doubles its size, and the old buffer
-    /// remains until its bytes are copied. So the budgets together are a third of the usable memory, which is all
-    /// memory except the reserve. Queues get a sixth of the usable memory. Incomplete messages and announcements get a
-    /// twelfth each. On a hub of a mesh, [`MeshBudgets`] get a quarter of the usable memory, and these fractions apply
-    /// to the other three quarters.
+    /// Data can take three times as much memory as its bytes, because a buffer that grows doubles its size, and the old
+    /// buffer remains until its bytes are copied. So the budgets together are a third of the usable memory, which is
+    /// all memory except the reserve. Queues get a sixth of the usable memory. Incomplete messages and announcements
+    /// get a twelfth each. On a hub of a mesh, [`MeshBudgets`] get a quarter of the usable memory, and the fractions of
+    /// queues, messages and announcements apply to the other three quarters.
     pub(super) fn of(room: Option<u64>, in_mesh: bool) -> Self {
         let usable = usable(room) / 4 * if in_mesh { 3 } else { 4 };
         let send = DEFAULT_SEND_BUDGET_BYTES.min(usable / 6);
@@ -60,10 +60,11 @@ impl MeshBudgets {
     /// The budgets of a process that may use this much additional memory, with these values of MAX_CONNECTIONS and
     /// MAX_MESSAGE_BYTES.
     ///
-    /// Data can take twice as much memory as its bytes: a snapshot is stored beside the replica that it replaces, and a
-    /// buffer that grows doubles its size. The mesh may use a quarter of the usable memory, which is all memory except
-    /// the reserve. So the budgets together are an eighth of the usable memory. Presence gets 1/16, queues get 1/32,
-    /// and incomplete messages get 1/64. Presence changes that wait get 1/128. Signals that wait get 1/128, too.
+    /// Data of the mesh can take twice as much memory as its bytes, because a snapshot is stored beside the replica
+    /// that it replaces, and a buffer that grows doubles its size. The mesh may use a quarter of the usable memory,
+    /// which is all memory except the reserve. So the budgets together are an eighth of the usable memory. Presence
+    /// gets 1/16, queues get 1/32, and incomplete messages get 1/64. Presence changes that wait get 1/128. Signals that
+    /// wait get 1/128, too.
     pub(super) fn of(room: Option<u64>, connections: usize, max_message: usize) -> Self {
         let usable = usable(room);
         let presence = connections.saturating_mul(PRESENCE_BYTES_PER_CONNECTION);
@@ -86,9 +87,9 @@ fn usable(room: Option<u64>) -> usize {
     room - MEMORY_RESERVE_BYTES.min(room / 2)
 }
 
-/// Bytes that each connection may queue even if the budget is exhausted. With the default budget, these are
-/// [`SEND_FLOOR_BYTES`]. A smaller budget is divided by the number of connections: the result is at least
-/// [`LEAST_SEND_FLOOR_BYTES`] and at most [`SEND_FLOOR_BYTES`].
+/// Bytes that each connection may queue even if the budget is exhausted. With the default budget, a connection may
+/// queue [`SEND_FLOOR_BYTES`]. A smaller budget is divided by the number of connections. The quotient is raised to
+/// [`LEAST_SEND_FLOOR_BYTES`], or lowered to [`SEND_FLOOR_BYTES`].
 pub(super) fn send_floor(budget: usize, connections: usize) -> usize {
     match budget {
         DEFAULT_SEND_BUDGET_BYTES.. => SEND_FLOOR_BYTES,

@@ -417,8 +417,8 @@ impl HubAddress {
         Self { tls, host: url.host().unwrap_or_default().to_ascii_lowercase(), port, path }
     }
 
-    /// Whether both addresses may belong to one hub. This is possible if the hosts are equal, and the ports are equal
-    /// or are the default ports of both schemes.
+    /// Whether both addresses may belong to one hub. Two addresses can belong to one hub if their hosts are equal, and
+    /// their ports are equal or are the default ports of both schemes.
     fn is_beside(&self, other: &Self) -> bool {
         let usual = |place: &Self| place.port == if place.tls { 443 } else { 80 };
         let same_port = self.port == other.port || usual(self) && usual(other);

@@ -1,4 +1,4 @@
-//! The settings of certificates between hubs: MESH_CERT, MESH_KEY and MESH_CLIENT_CA.
+//! The settings of certificates between hubs (MESH_CERT, MESH_KEY and MESH_CLIENT_CA).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::tls::expiry_warning;
 /// The certificates by which hubs recognize each other.
 #[derive(Clone, Default, Debug)]
 pub struct MeshCertificates {
-    /// The certificate that this hub presents when it dials other hubs: MESH_CERT and MESH_KEY.
+    /// The certificate that this hub presents when it dials other hubs (MESH_CERT and MESH_KEY).
     pub own: Option<OwnCertificate>,
-    /// The CAs whose certificates other hubs may present: MESH_CLIENT_CA.
+    /// The CAs whose certificates other hubs may present (MESH_CLIENT_CA).
     pub authorities: Option<Authorities>,
 }
 

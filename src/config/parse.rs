@@ -146,7 +146,7 @@ pub(super) fn entries(list: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// An entry of a list, as an error may show it. If a later entry contains an `@`, this entry may be part of a password
-/// that contains a comma. In this case, only the number of the entry is shown.
+/// that contains a comma. The error then shows only the number of the entry.
 pub(super) fn shown_entry(list: &str, number: usize) -> String {
     let mut rest = list.split(',').skip(number);
     let entry = rest.next().unwrap_or_default().trim();
@@ -164,8 +164,8 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
 
 /// Validates a log filter with the subscriber's parser.
 ///
-/// This function is stricter than the parser: a word without `=` must be a level. The parser would accept a misspelt
-/// level as the name of a module, and the hub would then log nothing.
+/// A word without `=` must be a level. The parser would accept a misspelt level as the name of a module, and the hub
+/// would then log nothing.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let refused = |item: String| {

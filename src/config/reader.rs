@@ -84,7 +84,7 @@ impl<'a> SettingsReader<'a> {
         self.aliased(setting, &[], default, parse)
     }
 
-    /// Reads a text setting. If its variable is unset, the variables `aliases` are read.
+    /// Reads a text setting. If the variable of the setting is unset, the variables in `aliases` are read.
     pub(super) fn aliased<T>(
         &mut self,
         setting: &'static Setting,

@@ -1,4 +1,4 @@
-//! All settings: variable, flag, default and allowed values.
+//! All settings, each with its variable, flag, default and allowed values.
 
 use std::collections::BTreeMap;
 
@@ -1093,7 +1093,7 @@ pub(crate) static ALL: [&Setting; 93] = [
     &FLY_REGION,
 ];
 
-/// The settings that `-h` shows: those for a first hub, and for a first mesh. `--help` shows all.
+/// The settings that `-h` shows, which a first hub or a first mesh needs. `--help` shows all settings.
 static COMMON: [&Setting; 16] = [
     &HOST,
     &PORT,
@@ -1127,7 +1127,7 @@ impl Setting {
         }
     }
 
-    /// The help text for `-h`: the full text up to its first pause, such as a colon.
+    /// The help text for `-h`, which is the full text up to its first pause, such as a colon.
     fn short_help(&self) -> &'static str {
         let pauses = [": ", "; ", ", so that ", ", which ", ". "].into_iter();
         let ends = pauses.flat_map(|pause| self.help.match_indices(pause)).map(|(end, _)| end);
@@ -1153,7 +1153,7 @@ impl Setting {
         }
     }
 
-    /// The clap argument. clap only shows the variable and the default: see [`Flags`].
+    /// The clap argument. clap only shows the variable and the default, and [`Flags`] explains why.
     fn arg(&self) -> Option<Arg> {
         let mut arg = Arg::new(self.name)
             .long(self.flag()?)
@@ -1187,7 +1187,7 @@ pub struct Flags {
     pub print_config: bool,
 }
 
-/// The flags that say where a hub listens: for tools that probe a hub on the same machine.
+/// The flags that say where a hub listens, for tools that probe a hub on the same machine.
 #[derive(Clone, Debug, Default)]
 pub struct ListenFlags(pub(super) Flags);
 
@@ -1212,7 +1212,7 @@ static PLACE: [(&Setting, &str); 9] = [
     ),
 ];
 
-/// The argument of a tool. Its help is short, so that `-h` and `--help` show the same.
+/// The argument of a tool. The help of a tool's argument is short, so that `-h` and `--help` show the same.
 fn tool_arg(setting: &Setting) -> Option<Arg> {
     Some(setting.arg()?.long_help(None).hide_short_help(false).help_heading(None))
 }

@@ -1,4 +1,4 @@
-//! The settings of traces. These settings have the names that OpenTelemetry gives them.
+//! The settings of traces, under the names that OpenTelemetry gives them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,13 +29,13 @@ pub struct TraceSettings {
     pub roots: Option<Arc<[u8]>>,
     /// OTEL_TRACES_SAMPLER_ARG.
     pub sampling: Sampling,
-    /// OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES: attributes of all spans.
+    /// The attributes of all spans, from OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES.
     pub resource: Vec<(String, String)>,
     /// A protocol in OTEL_EXPORTER_OTLP_PROTOCOL that the hub does not speak.
     other_protocol: Option<String>,
 }
 
-/// Headers of requests to the collector. They may contain a token, so they are never printed.
+/// Headers of requests to the collector. The headers may contain a token, so they are never printed.
 #[derive(Clone, Default)]
 pub struct HiddenHeaders(pub HeaderMap);
 

@@ -1,4 +1,4 @@
-//! `/admin`: the login of operators, and their orders.
+//! The page `/admin`, at which operators log in and send orders.
 
 use std::sync::Arc;
 
@@ -279,7 +279,7 @@ pub(super) fn sealed(method: &Method, mut response: Response<Full<Bytes>>) -> Re
         headers.insert(CONTENT_SECURITY_POLICY, policy.clone());
     }
     restrict(headers);
-    // With `no-referrer`, browsers would send `Origin: null` with the forms.
+    // With the policy `no-referrer`, browsers would send the forms of this page with `Origin: null`.
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     response
 }

@@ -1,4 +1,4 @@
-//! The static files: the browser client, the playground and the live view.
+//! The static files of the browser client, the playground and the live view.
 //!
 //! The program contains each file plain and compressed, so a shard reads and compresses nothing to answer a request.
 
@@ -77,7 +77,8 @@ impl Asset {
         is_there.then_some(found).filter(|found| found.path != PLAYGROUND)
     }
 
-    /// The file of the live view with this path. `None` for the page of the live view: see [`Self::dashboard`].
+    /// The file of the live view with this path. `None` for the page of the live view, which [`Self::dashboard`]
+    /// returns.
     pub(super) fn of_the_dashboard(path: &str) -> Option<&'static Self> {
         let mut own = ASSETS.iter().filter(|asset| asset.is_of_the_dashboard() && asset.path != DASHBOARD);
         own.find(|asset| asset.path == path || asset.named == path)
@@ -88,7 +89,7 @@ impl Asset {
         ASSETS.iter().find(|asset| asset.path == DASHBOARD)
     }
 
-    /// The page for people, if a browser asks. Browsers accept `text/html`; programs do not name it.
+    /// The page for people, if a browser asks. Browsers name `text/html` in `Accept`, and programs do not.
     pub(super) fn page(request: &Parts) -> Option<&'static Self> {
         let liking = |kind: &str| {
             let named = accepted(request, ACCEPT).filter(|range| media_type(range) == kind);
@@ -149,7 +150,7 @@ impl Asset {
         response
     }
 
-    /// Whether an entity tag is that of this file. The comparison is weak (RFC 9110, 13.1.2): it ignores the prefix
+    /// Whether an entity tag is that of this file. The comparison is weak (RFC 9110, 13.1.2), so it ignores the prefix
     /// `W/`.
     fn is(&self, tag: &str) -> bool {
         tag.trim_start_matches("W/") == self.etag.trim_start_matches("W/")

@@ -89,7 +89,8 @@ pub(super) struct Hubs<'a> {
     pub(super) total_hubs: usize,
 }
 
-/// Optional fields are new in PeerPigeon 2. A hub without a mesh omits them, so that it answers like the Go hub.
+/// Optional fields are new in PeerPigeon 2. A hub without a mesh omits the optional fields, so that it answers like the
+/// Go hub.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HubStats<'a> {
@@ -107,7 +108,7 @@ pub(super) struct HubStats<'a> {
     pub(super) total_hubs: usize,
 }
 
-/// The Go hub's form of /metrics, in its snake case.
+/// The body of /metrics with the fields of the Go hub, whose names are in snake case.
 #[derive(Serialize)]
 pub(super) struct Metrics<'a> {
     pub(super) connections: ConnectionCount,

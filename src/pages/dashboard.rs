@@ -1,4 +1,4 @@
-//! `/dashboard`: the live view of the hub, and the history that it shows.
+//! The page `/dashboard`, which is the live view of the hub, and the history that it shows.
 //!
 //! Once a second, the hub's main thread adds up the counters that the shards and the mesh have published. The main
 //! thread then appends one sample to a ring of the last ten minutes. A browser reads the ring as server-sent events.

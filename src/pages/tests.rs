@@ -253,8 +253,8 @@ fn a_flood_of_requests_shares_fresh_renderings() {
     };
     let start = Instant::now();
     let (mut asked, mut last) = (0, 0);
-    // The loop makes more requests than the rate limit allows renderings: more than two bursts of requests, in at least
-    // two seconds.
+    // The loop makes more requests than the rate limit allows renderings. It makes more than two bursts of requests, in
+    // at least two seconds.
     while asked <= 2 * RENDER_BURST as usize || start.elapsed() < Duration::from_secs(2) {
         asked += 1;
         hub.gauges.connections.store(9 + asked, Ordering::Relaxed);

@@ -1,12 +1,12 @@
-//! All metrics: name, type, labels and help.
+//! All metrics, each with its name, type, labels and help.
 
 /// A family of time series.
 #[derive(Debug)]
 pub(super) struct Metric {
     pub(super) name: &'static str,
     pub(super) kind: MetricType,
-    /// The names of the labels. Their values come from enums, thread numbers, the build and certificate files, never
-    /// from clients.
+    /// The names of the labels. The values of labels come from enums, thread numbers, the build and certificate files,
+    /// never from clients.
     pub(super) labels: &'static [&'static str],
     pub(super) help: &'static str,
 }

@@ -63,8 +63,8 @@ fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
     }
 }
 
-/// The sources of all crates whose code runs in a hub, with their paths: the members of the workspace except
-/// benchmarks.
+/// The sources of all crates whose code runs in a hub, with their paths. These crates are the members of the workspace
+/// except benchmarks.
 fn all_sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();

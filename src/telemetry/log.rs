@@ -61,7 +61,7 @@ impl Drop for Log {
     }
 }
 
-/// Starts logging to stderr, panics included. If the process logs already, it keeps its log.
+/// Starts logging to stderr, panics included. If the process logs already, this call changes nothing.
 ///
 /// After this call, nothing else in the process may write to stderr, because such a write blocks if stderr is stalled.
 ///

@@ -32,7 +32,7 @@ impl Memory {
 /// Memory limit of this process's control group, in bytes; `None` if there is no limit, or if it is unknown.
 ///
 /// The result is the smallest limit among the process's own group and the groups above it. Only groups that the process
-/// can see count: in a container, only its own group.
+/// can see count. In a container, the process can see only its own group.
 pub fn memory_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     groups.lines().flat_map(limit_files).filter_map(|file| limit(&fs::read_to_string(file).ok()?)).min()
@@ -79,7 +79,7 @@ fn read_kib(status: &str, field: &str) -> u64 {
     values.filter_map(|value| value.trim().trim_end_matches(" kB").parse::<u64>().ok()).map(|kib| kib * 1024).sum()
 }
 
-/// The limit files for one line of `/proc/self/cgroup`: `0::/path` (version 2), `4:memory:/path` (version 1).
+/// The limit files for one line of `/proc/self/cgroup`, such as `0::/path` (version 2) or `4:memory:/path` (version 1).
 fn limit_files(line: &str) -> Vec<String> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (mount, name) = match parts.next() {

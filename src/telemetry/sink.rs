@@ -40,8 +40,8 @@ struct Buffer {
     writing: bool,
     /// Whether the latest write failed.
     failing: bool,
-    /// The time from which a stall is measured. It is set when the output accepts a write, and when a line is queued
-    /// while no other lines are queued or being written.
+    /// The time from which a stall is measured. This time is set when the output accepts a write, and when a line is
+    /// queued while no other lines are queued or being written.
     progress: Instant,
     /// Number of dropped lines.
     dropped: u64,
@@ -75,7 +75,7 @@ impl Sink {
         let own = Arc::clone(&shared);
         std::thread::Builder::new().name("log".to_owned()).spawn(move || {
             let mut out = out;
-            // A panic loses the batch in progress. Without this loop, it would end the thread, and all later lines
+            // A panic loses the batch in progress. Without this loop, a panic would end the thread, and all later lines
             // would be lost as well.
             while catch_unwind(AssertUnwindSafe(|| own.run(&mut out))).is_err() {
                 std::thread::sleep(LOG_RETRY);
@@ -112,7 +112,8 @@ impl Sink {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Buffer> {
-        // Code that holds this lock must not panic: a panic is logged, and logging needs this lock.
+        // Code that holds the lock of the log's buffer must not panic, because a panic is logged, and logging needs
+        // this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -23,8 +23,8 @@ const PARENT_IS_REMOTE: u32 = 0x200;
 #[derive(Debug)]
 pub(super) struct Encoder {
     resource: Resource,
-    /// The trace state of all spans. It contains the sampling threshold, from which collectors can estimate the number
-    /// of all signals.
+    /// The trace state of all spans. The trace state contains the sampling threshold, from which collectors can
+    /// estimate the number of all signals.
     trace_state: String,
 }
 

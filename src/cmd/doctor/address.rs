@@ -21,7 +21,7 @@ const MAX_ADDRESSES: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Days until a certificate expires. With fewer days than the first number, the doctor reports a warning. With fewer
-/// days than the second number, it reports a problem. The alerts use the same limits.
+/// days than the second number, the doctor reports a problem. The alerts use the same limits.
 const DAYS_LEFT: (f64, f64) = (14.0, 3.0);
 
 /// The addresses that accept connections.

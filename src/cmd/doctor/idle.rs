@@ -19,8 +19,8 @@ pub(super) async fn wait(mut visitor: Visitor, welcome: &Welcome, patience: Dura
     finding(ended, visitor.sender.pongs(), heartbeat, patience, begin.elapsed())
 }
 
-/// The finding about an idle connection. `idle` is the time for which it was idle, and `pings` is the number of the
-/// hub's pings in this time.
+/// The finding about an idle connection. `idle` is the time for which the connection was idle, and `pings` is the
+/// number of the hub's pings in this time.
 fn finding(
     ended: Option<Ended>,
     pings: u64,

@@ -1,4 +1,4 @@
-//! `peerpigeon doctor`: examines a hub from outside, as clients see it, and says what to do.
+//! The command `peerpigeon doctor` examines a hub from outside, as clients see it, and says what to do.
 
 mod address;
 mod finding;

@@ -16,8 +16,8 @@ use crate::cmd::http;
 /// Maximum time for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Maximum difference of the clocks. A larger difference causes a warning, because tokens and TURN credentials would
-/// expire at the wrong time.
+/// Maximum difference of the clocks. A larger difference of the clocks causes a warning, because tokens and TURN
+/// credentials would expire at the wrong time.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5);
 
 /// The pages of the hub at the URL's host.
@@ -183,7 +183,8 @@ mod tests {
         assert_eq!(topic(Some(secs(5)), 0), None);
         assert_eq!(topic(Some(secs(6)), 0), Some(Topic::ClockDiffers));
         let now = SystemTime::now();
-        // The message may be up to 5 s old. So if its time is 9 s in the past, the clocks may differ by only 4 s.
+        // The hub's message may be up to 5 s old. If the time in the message is 9 s in the past, the clocks may differ
+        // by only 4 s.
         assert_eq!(topic(None, unix(now - secs(9))), None);
         assert_eq!(topic(None, unix(now - secs(12))), Some(Topic::ClockDiffers));
         assert_eq!(topic(None, unix(now + secs(9))), Some(Topic::ClockDiffers));

@@ -1,4 +1,4 @@
-//! Checks the actions of peers at a hub: they ping the hub, join a network, discover each other and send signals.
+//! Checks whether peers of a hub can ping it, join a network, discover each other and send signals.
 
 use std::time::{Duration, Instant};
 
@@ -24,14 +24,15 @@ const PING_PAUSE: Duration = Duration::from_millis(40);
 
 const OFFERS: usize = 20;
 
-/// The hub counts as slow if an answer takes this much longer than a TCP connection. The first limit is for the median
-/// time, and the second limit is for the longest time.
+/// The hub counts as slow if its answers take longer than a TCP connection by more than these limits. The first limit
+/// is for the median time, and the second limit is for the longest time.
 const SLOW: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 
 /// The size of a large offer of a browser with video, in bytes.
 const LARGE: usize = 16 * 1024;
 
-/// The longest message that this program sends, in bytes. The program's send queue is twice as large.
+/// The longest message that this program sends, in bytes. The send queue of the client is twice as large as this
+/// message.
 const LONGEST: usize = 2 * 1024 * 1024;
 
 /// The median and the maximum of the times of several answers.
@@ -56,7 +57,7 @@ impl Times {
         self.median > rtt + SLOW.0 || self.longest > rtt + SLOW.1
     }
 
-    /// A warning if these times are slow, else a finding with `message`.
+    /// Returns a warning if the measured times are slow, else a finding with `message`.
     fn finding(self, check: &'static str, rtt: Duration, message: &str) -> Finding {
         let message = format!("{message}: {}", self.shown());
         if self.is_slow(rtt) {

@@ -139,7 +139,8 @@ fn refused(status: StatusCode, body: &str, has_token: bool) -> Topic {
         403 if body.starts_with("pages of ") => Topic::OriginRefused,
         403 if body.contains("peerId") => Topic::QueryLost,
         400 | 426 if body.contains("RFC 6455") => Topic::HeadersLost,
-        // The hub answers requests without an upgrade in this way, at paths other than /ws.
+        // At paths other than /ws, the hub answers a request without an upgrade with a text that contains
+        // `"websocket"`.
         400 | 404 if body.contains("\"websocket\"") => Topic::HeadersLost,
         503 if body.contains("drain") => Topic::HubDrains,
         503 if body.contains("address") || body.contains("connect") => Topic::AddressLimits,

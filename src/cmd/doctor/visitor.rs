@@ -12,7 +12,8 @@ use tokio::time::{Instant as Deadline, timeout_at};
 use crate::client::{ConnectError, Ended, Endpoint, MessageSender};
 use crate::cmd::generate_peer_ids::random_id;
 
-/// Maximum number of received messages that the doctor has not processed. At this number, the connection is not read.
+/// Maximum number of received messages that the doctor has not processed. While so many messages wait, the connection
+/// is not read.
 const UNREAD: usize = 256;
 
 /// A message of the hub.

@@ -108,7 +108,7 @@ impl Swarm {
                 let mut tally = self.tally.borrow_mut();
                 return tally.violate(Check::Misaddressed, || format!("{} received {heard:?}", self.called(peer)));
             }
-            // A repeated signal is not answered. Otherwise, each repetition would add a signal that goes back and forth
+            // A repeated signal is not answered, because each answer would add a signal that goes back and forth
             // forever.
             if self.check_order(peer, number) && self.bouncing.get() {
                 self.signal(peer, from, if peer.is_multiple_of(2) { "offer" } else { "answer" });
@@ -116,8 +116,8 @@ impl Swarm {
         }
     }
 
-    /// Checks that the partner's signals arrive in order, each exactly once. Returns false if this signal has arrived
-    /// before.
+    /// Checks that the partner's signals arrive in order, each exactly once. Returns false if the signal with this
+    /// number has arrived before.
     fn check_order(&self, peer: usize, number: u64) -> bool {
         let received = &self.seats[peer].received;
         let next = received.get();

@@ -192,7 +192,8 @@ impl Attacker {
     fn run(mut self) {
         let mut open: Vec<TcpStream> = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
-            // The hub ends or refuses many of these connections. The attacker opens a new connection for each of them.
+            // The hub ends or refuses many connections of an attacker. For each of them, the attacker opens a new
+            // connection.
             if open.len() < self.attack.connections() {
                 match self.open() {
                     Ok(stream) => open.push(stream),
@@ -207,7 +208,7 @@ impl Attacker {
 
     fn id(&mut self) -> PeerId {
         if self.attack == Attack::IdFight {
-            // All connections of this attack have the same id.
+            // All connections of the attack `IdFight` have the same peer id.
             return PeerId::from_bytes([0xf1; 20]);
         }
         PeerId::from_bytes(std::array::from_fn(|_| self.rng.next() as u8))

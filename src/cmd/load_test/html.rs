@@ -12,7 +12,7 @@ use super::timeline::Point;
 /// The style sheet and the charts of the live view.
 const STYLE: &str = concat!(include_str!("../../common.css"), include_str!("../../dashboard/dashboard.css"));
 const CHARTS: &str = include_str!("../../dashboard/charts.js");
-/// The script that draws the report with these charts.
+/// The script that draws the report with the charts of the live view.
 const SCRIPT: &str = include_str!("report.js");
 const BODY: &str = include_str!("report.html");
 
@@ -27,8 +27,8 @@ struct Data<'a> {
     points: &'a [Point],
 }
 
-/// Returns the page, which loads no other files. Its Content-Security-Policy allows only the script and the style in
-/// the page. So a browser never runs text from a hub as a script.
+/// Returns the page, which loads no other files. The page's Content-Security-Policy allows only the script and the
+/// style in the page, so a browser never runs text from a hub as a script.
 pub(super) fn page(report: &Report, points: &[Point]) -> String {
     let rows = report.rows();
     let data = Data {

@@ -1,7 +1,7 @@
 //! Records which members one peer of the load test knows, and checks that the events it receives are consistent.
 //!
-//! For each observer and subject, events alternate: discovered, left, discovered, left. Nobody announces twice without
-//! leaving in between, so a second discovery is a duplicate. A leave without a discovery is called a ghost.
+//! An observer receives a discovery and a leave of each other peer alternately. No peer announces twice without leaving
+//! in between, so a second discovery is a duplicate. A leave without a discovery is called a ghost.
 
 /// The events that one peer has received since it joined its network.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! `peerpigeon load-test`: many peers in one process, which validate the hub's messages.
+//! The command `peerpigeon load-test` runs many peers in one process, which check every message of the hub.
 //!
 //! All peers run on one thread, so they share their counts without locks. One thread receives more messages per second
 //! than a hub on two cores sends.
@@ -42,7 +42,7 @@ use crate::config::{certificates, token};
 /// Exit code of an invalid command line (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
 
-/// Number of members of a network per observer in the scenario `churn`: every tenth member stays and observes.
+/// In the scenario `churn`, one in this many members of a network stays and observes the other members.
 const OBSERVER_SHARE: usize = 10;
 
 /// Maximum time from sending a signal to its arrival in the scenario `hostile`. A later arrival is a violation.
@@ -295,7 +295,7 @@ async fn play(args: &Args, swarm: &Rc<Swarm>, progress: &Progress, seed: u64) ->
 }
 
 fn tell(report: &Report, points: &[Point], args: &Args) -> ExitCode {
-    // A write error on stdout is ignored: the output files and the exit code still matter.
+    // A write error on stdout is ignored, because the output files and the exit code still matter.
     let _ = write!(io::stdout().lock(), "{report}");
     let save = |path: &Path, text: io::Result<Vec<u8>>| {
         let written = text.and_then(|text| fs::write(path, text));

@@ -41,7 +41,7 @@ pub(super) struct Plan {
     spread: Spread,
 }
 
-/// The place of a peer: its network, and its number among the members of that network.
+/// The network of a peer, and the peer's number among the members of that network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) network: usize,

@@ -133,7 +133,7 @@ pub(super) async fn relay(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) ->
     outcome
 }
 
-/// All peers connect. Then all sockets are cut at once, repeatedly, and all peers reconnect at once with the same ids.
+/// All peers connect. In each round, all sockets are cut at once, and all peers reconnect at once with the same ids.
 pub(super) async fn storm(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) -> Outcome {
     let mut outcome = assemble(swarm, pace, progress).await;
     if swarm.connected() == 0 {
@@ -172,8 +172,8 @@ async fn come_back(swarm: Rc<Swarm>, peer: usize, mut rng: Rng) {
     }
 }
 
-/// Connects again and again until a session is open. Reports a violation if this takes longer than 60 s: within this
-/// time, a hub notices that the peer's old session is dead.
+/// Connects again and again until a session is open. Reports a violation if no session is open after 60 s, because
+/// within this time a hub notices that the peer's old session is dead.
 pub(super) async fn redial(swarm: &Rc<Swarm>, peer: usize, rng: &mut Rng) -> bool {
     const PATIENCE: Duration = Duration::from_secs(60);
     const LONGEST_PAUSE_MS: u64 = 2_000;

@@ -1,4 +1,4 @@
-//! The peers of a load test: their connections, and the messages they receive.
+//! The peers of a load test, with their connections and the messages that they receive.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -91,7 +91,7 @@ pub(super) enum Membership {
     Outside,
     /// Announced.
     Inside,
-    /// The peer is leaving. Discoveries and leaves that still arrive are ignored.
+    /// The peer is leaving. Discoveries and leaves that a leaving peer still receives are ignored.
     Leaving,
 }
 
@@ -330,7 +330,8 @@ impl Swarm {
         }
     }
 
-    /// The name of a peer in examples of violations: its number and its id. The log of the hub has the same id.
+    /// The name of a peer in examples of violations consists of its number and its id. The log of the hub has the same
+    /// id.
     pub(super) fn called(&self, peer: usize) -> String {
         format!("peer {peer} ({})", self.plan.id(peer))
     }

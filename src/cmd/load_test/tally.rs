@@ -1,4 +1,4 @@
-//! The results of a run: counts, the latency histogram, and violations.
+//! The results of a load test are counts, the latency histogram, and violations.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! `peerpigeon top`: hubs, links and networks in a terminal.
+//! The command `peerpigeon top` shows hubs, links and networks in a terminal.
 
 mod draw;
 mod model;

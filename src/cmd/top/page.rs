@@ -99,7 +99,8 @@ impl Span<'_> {
     }
 
     /// A quantile of a histogram between the two pages, as the upper bound of its bucket. Only series whose labels
-    /// contain `wanted` count. `None` if nothing was counted, and infinity above the last bound.
+    /// contain `wanted` count. Returns `None` if the histogram counted nothing, and infinity if the quantile is above
+    /// the last bound.
     pub(super) fn quantile(&self, name: &str, wanted: &str, quantile: f64) -> Option<f64> {
         let name = format!("{name}_bucket");
         let (before, after) = (self.before.by_where(&name, "le", wanted), self.after.by_where(&name, "le", wanted));

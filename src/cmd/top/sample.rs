@@ -22,8 +22,8 @@ const SLOW_ANSWER: Duration = Duration::from_millis(250);
 /// Minimum time for which a certificate must still be valid, in days. A shorter time is a fault.
 const FEW_DAYS: f64 = 14.0;
 
-/// The processor time of a hub is checked only if its threads are awake for a larger part of a core than this. The live
-/// view has the same limits.
+/// The processor time of a hub is checked only if its threads are awake for a larger part of a core than this limit.
+/// The live view has the same limits.
 const AWAKE: f64 = 0.3;
 
 /// Minimum ratio of the time for which the process runs to the time for which its threads are awake. A smaller ratio is
@@ -175,7 +175,7 @@ impl MetricsJson {
 #[serde(default)]
 pub(super) struct Member {
     pub(super) peer: String,
-    /// The other hub to which the member is connected. `None` if it is connected to the asked hub.
+    /// The other hub to which the member is connected. `None` if the member is connected to the asked hub.
     pub(super) hub: Option<String>,
 }
 
@@ -193,7 +193,7 @@ pub(super) struct Roster {
 pub(super) struct Sample {
     pub(super) page: Page,
     pub(super) hubstats: HubStats,
-    /// The time for /hubstats. The time includes a connection, the request and its answer.
+    /// The time that the page /hubstats took, including the connection, the request and its answer.
     pub(super) answer: Duration,
     pub(super) stats: Stats,
     pub(super) flooder: Option<Flooder>,

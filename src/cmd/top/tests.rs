@@ -341,7 +341,7 @@ fn each_fault_is_found_alone_and_only_beyond_its_limit() {
 
 #[test]
 fn a_hub_with_too_little_processor_time_is_reported_as_starved_and_not_as_busy() {
-    // The page has shard 0, which is busy for 25 % of a core. The process runs for 30 %.
+    // On the page of `metrics`, shard 0 is busy for 25 % of a core. The process runs for 30 %.
     let busy = |shard: f64, mesh: f64| {
         let more = move |poll: u32| {
             let (shard, mesh) = (shard * f64::from(poll), mesh * f64::from(poll));

@@ -77,8 +77,8 @@ impl Ring {
         self.state.clone()
     }
 
-    /// The number of the last event that was read at `position`. 0 if the position belongs to an earlier process of the
-    /// hub.
+    /// The number of the last event that was read at `position`. Returns 0 if the position belongs to an earlier
+    /// process of the hub.
     pub(super) fn place_of(&self, position: Position) -> u64 {
         if position.epoch == self.epoch { position.number.min(self.last) } else { 0 }
     }

@@ -109,7 +109,7 @@ pub(super) struct MeshBody<'a> {
     links: Vec<LinkBody>,
     /// Addresses that are dialed.
     dials: Vec<DialBody>,
-    /// Number of entries that are not in the lists: hubs, links, addresses.
+    /// Number of hubs, of links and of addresses that are not in the lists.
     more: [usize; 3],
     redis: Option<BridgeBody<'a>>,
     /// Longest time for which changes of another hub's presence have been missing at this hub.

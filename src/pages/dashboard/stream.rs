@@ -14,9 +14,9 @@ use super::ring::Ring;
 
 type Next = Pin<Box<dyn Future<Output = Option<watch::Receiver<Ring>>> + Send>>;
 
-/// The body of a stream. A stream begins with a greeting and the history after a position. After that, the stream has
-/// the new events and the current state of each second. A stream stores no events itself, so a slow reader uses no
-/// additional memory.
+/// The body of a stream. A stream begins with a greeting and the history after a position. After the history, the
+/// stream has the new events and the current state of each second. A stream stores no events itself, so a slow reader
+/// uses no additional memory.
 pub(super) struct Stream {
     ring: watch::Receiver<Ring>,
     greeting: Option<Bytes>,

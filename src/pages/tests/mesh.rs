@@ -62,8 +62,8 @@ fn dial(uri: &str, source: DialSource, connected: bool) -> DialView {
     }
 }
 
-/// A hub that knows five other hubs. It has dialed hub 1, and hub 2 has dialed it. It reaches hub 3 through hub 1, and
-/// hub 4 over Redis. Hub 5 is lost.
+/// A hub that knows five other hubs. The tested hub has dialed hub 1, and hub 2 has dialed the tested hub. The tested
+/// hub reaches hub 3 through hub 1, and hub 4 over Redis. Hub 5 is lost.
 fn meshed() -> TestHub {
     let urls = format!("{URL},ws://b");
     let hub = hub(&[("BOOTSTRAP_HUBS", &urls), ("MESH_TOKEN", "t")], &[]);
