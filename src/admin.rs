@@ -110,7 +110,7 @@ pub enum Outcome {
     },
     /// The drain has ended.
     Undrained,
-    /// There is no drain that an operator could end.
+    /// The hub is not draining, so the operator cannot end a drain.
     NotDraining,
     /// The hub is stopping and accepts no orders.
     Stopping,

@@ -41,7 +41,7 @@ impl TlsFacts {
         served.iter().chain(&own).flat_map(|certificates| certificates.facts()).cloned().collect()
     }
 
-    /// Number of reloads that succeeded, and of reloads that failed.
+    /// Number of reloads of certificate files that succeeded, and of reloads that failed.
     pub fn reloads(&self) -> (u64, u64) {
         (self.counts.done.load(Ordering::Relaxed), self.counts.failed.load(Ordering::Relaxed))
     }

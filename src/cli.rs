@@ -181,7 +181,7 @@ impl Exit {
     /// Prints the message. A requested message goes to stdout, any other message to stderr.
     pub fn report(self) -> ExitCode {
         let mut code = ExitCode::from(self.code());
-        // If stderr is closed, the exit code is enough.
+        // If stderr is closed, only the exit code shows the failure.
         let _ = match self {
             Self::Clap(error) => error.print(),
             Self::Usage(text) => std::io::stderr().write_all(text.as_bytes()),

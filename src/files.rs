@@ -60,8 +60,8 @@ impl Files {
 struct Needs {
     /// Standard streams, runtimes and listeners, which are always open.
     fixed: usize,
-    /// Number of listeners for peers, and of listeners that redirect. Each of these listeners needs one more file for
-    /// its next connection.
+    /// Number of listeners for peers, and of listeners that redirect. Each listener for peers or for redirects needs
+    /// one more file for its next connection.
     listeners: usize,
     meshed: bool,
     /// Number of hubs that this hub always dials.

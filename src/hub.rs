@@ -113,9 +113,9 @@ impl Hub {
         Ok(Self { shards, mesh, reading, ends: Ends { shards: shard_ends, mesh: mesh_ends, _mesh: mesh_end }, keys })
     }
 
-    /// Runs until `stops` receives a stop. Until the stop, executes operators' orders, one at a time. After the stop,
-    /// closes the sessions, spread evenly over `drain`. A second stop ends the hub at once, if it comes more than
-    /// `STOP_ECHO` after the first stop.
+    /// Runs the hub until `stops` receives a stop signal. Before the stop signal, the hub executes operators' orders,
+    /// one at a time. After the stop signal, the hub closes the sessions, spread evenly over `drain`. A second stop
+    /// ends the hub at once, if it comes more than `STOP_ECHO` after the first stop.
     ///
     /// # Errors
     ///

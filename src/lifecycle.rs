@@ -61,8 +61,8 @@ impl Lifecycle {
 
 /// Whether a hub is full, for load balancers.
 ///
-/// A full hub counts as full until 5 % of its seats (at least one) are free. Without this margin, the state would
-/// change with each peer.
+/// A full hub counts as full until 5 % of its seats (at least one) are free. Without this margin of 5 %, a hub near its
+/// limit would change its state with each peer.
 #[derive(Debug)]
 pub struct Fullness {
     seats: usize,

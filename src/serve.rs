@@ -63,7 +63,7 @@ pub fn run(mut config: Config) -> ExitCode {
     };
     let hosts: Vec<_> = config.listen.iter().map(SocketAddr::ip).collect();
     if let Some(peers) = &peers {
-        // PORT listens at the addresses of the supervisor's sockets. HOST has no effect on PORT then.
+        // The supervisor's sockets for PORT replace the addresses of HOST.
         config.listen = peers[0].iter().filter_map(|listener| listener.local_addr().ok()).collect();
     }
     let max_files = telemetry::process::raise_max_files();

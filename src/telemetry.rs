@@ -89,7 +89,7 @@ pub struct Scrape {
 pub struct TlsScrape {
     /// Days until each certificate expires, by its file.
     pub days_left: Vec<(String, f64)>,
-    /// Number of reloads that succeeded, and of reloads that failed.
+    /// Number of reloads of certificate files that succeeded, and of reloads that failed.
     pub reloads: (u64, u64),
     /// Whether the latest files are invalid.
     pub stale: bool,
@@ -104,7 +104,7 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// Makes the metrics of one hub. The metrics of each hub in a process are independent.
+    /// Makes the metrics of one hub. Two hubs in one process do not share metrics.
     pub fn new() -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || {

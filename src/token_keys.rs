@@ -22,7 +22,7 @@ use crate::https;
 pub struct KeyFacts(Arc<[AtomicU64; 2]>);
 
 impl KeyFacts {
-    /// Number of loads that succeeded, and of loads that failed.
+    /// Number of loads of keys that succeeded, and of loads that failed.
     pub fn loads(&self) -> (u64, u64) {
         (self.0[0].load(Ordering::Relaxed), self.0[1].load(Ordering::Relaxed))
     }

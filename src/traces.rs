@@ -162,8 +162,8 @@ impl Exporter {
         self.facts.clone()
     }
 
-    /// Sends spans as they are queued. This function never returns. If its future is dropped, the spans stay in the
-    /// queue, and [`Self::flush`] sends them.
+    /// Sends spans as they are queued. This function never returns. If the future of [`Self::run`] is dropped, the
+    /// spans stay in the queue, and [`Self::flush`] sends them.
     pub async fn run(&mut self) {
         loop {
             self.gather().await;
@@ -266,7 +266,8 @@ impl Exporter {
     }
 
     async fn request(&self) -> Answer {
-        // Both clocks are read now, so that the times of spans follow corrections of the wall clock.
+        // The wall clock and the hub's clock are read for each request, so that the times of spans follow corrections
+        // of the wall clock.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = wall.saturating_sub(self.clock.elapsed());
         let mut request = Request::new(Bytes::from(self.encoder.encode(&self.batch, epoch)));

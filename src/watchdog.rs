@@ -165,7 +165,7 @@ mod tests {
     fn a_stopped_process_has_no_stuck_thread() {
         let watchdog = watchdog();
         assert_eq!(run(&watchdog, &[0, 1, 2], 0, 60), None);
-        // One hour later, one thread turns before the others, and all threads are checked immediately.
+        // One hour later, one thread has a turn before the other threads, and all threads are checked immediately.
         assert_eq!(run(&watchdog, &[1], 3660, 3661), None);
         assert_eq!(run(&watchdog, &[0, 1, 2], 3661, 3662), None);
         // The process is stopped repeatedly, with a single turn in between.

@@ -77,7 +77,7 @@ async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
 }
 
 /// Writes a file that only its owner may read. The content is first written to a temporary file in the same directory.
-/// This file is renamed if `check` accepts it.
+/// The temporary file is renamed if `check` accepts it.
 fn replace(path: &Path, bytes: &[u8], check: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let beside = path.with_extension("new");
     // A crash may have left an old temporary file.

@@ -158,7 +158,7 @@ impl SendQueue {
     }
 
     /// Returns the mask of the next frame. WebSocket masks protect proxies from bytes that a script in a browser
-    /// chooses. This program runs no foreign scripts, so it derives its masks from a counter.
+    /// chooses. A command-line tool runs no foreign scripts, so its masks can come from a counter.
     fn next_mask(&self) -> [u8; 4] {
         let mask = self.mask.get().wrapping_add(0x9e37_79b9);
         self.mask.set(mask);

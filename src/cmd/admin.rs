@@ -196,7 +196,7 @@ pub async fn run(question: Question) -> ExitCode {
 
 /// Prints a failure as JSON on stdout, or as a sentence on stderr.
 fn print(json: bool, act: &Act, outcome: &'static str, message: &str) -> ExitCode {
-    // If the stream is closed, the exit code is enough.
+    // If the stream is closed, only the exit code shows the failure.
     _ = if json {
         let text = serde_json::to_string(&Refused { act: act.label(), outcome, message }).unwrap_or_default();
         writeln!(io::stdout(), "{text}")

@@ -1,8 +1,9 @@
-//! Durations on the command line: `10s`, `500ms`, `1m30s`.
+//! Durations on the command line, such as `10s`, `500ms` or `1m30s`.
 
 use std::time::Duration;
 
-/// Maximum duration: a hundred days. This bound prevents an overflow when a duration is added to a time.
+/// Maximum duration on the command line, a hundred days. The maximum prevents an overflow when a duration is added to a
+/// time.
 const MAX: Duration = Duration::from_secs(100 * 24 * 3600);
 
 /// Parses a duration in the grammar of `humantime`, at most a hundred days. Only zero needs no unit.

@@ -16,7 +16,7 @@ use super::http::{ask, url};
 use crate::config::{self, ListenFlags, Place, SettingError};
 use crate::pages::FULL;
 
-/// Maximum time for an answer. This maximum is shorter than the timeout of the health check in the Dockerfile, 5 s.
+/// Maximum time for an answer. The health check in the Dockerfile has a longer timeout, 5 s.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Check whether a hub is ready; exits with 0 if it is ready or, without --url, full

@@ -100,7 +100,7 @@ pub async fn run(args: Args) -> ExitCode {
 }
 
 fn complain(problem: &str) {
-    // If stderr is closed, the exit code is enough.
+    // If stderr is closed, only the exit code shows the failure.
     _ = writeln!(io::stderr(), "peerpigeon peer: {problem}");
 }
 
@@ -114,7 +114,7 @@ async fn session(args: &Args) -> Result<(), String> {
         let endpoint = args.hub.resolve(args.ca.as_deref()).await.map_err(|error| error.to_string())?;
         let (sender, mut receiver) =
             endpoint.connect(&peer, args.token.as_deref(), CONNECT_TIMEOUT).await.map_err(|error| error.to_string())?;
-        // A full hub upgrades the connection and then closes it. So only the first message shows that the hub has
+        // A full hub upgrades the connection and then closes it, so only the first message shows that the hub has
         // admitted the peer.
         let first = receiver.next().await.map_err(|ended| ended.to_string())?;
         Ok::<_, String>((sender, receiver, first))
@@ -183,8 +183,8 @@ struct Outgoing<'a, T> {
     data: T,
 }
 
-/// Prints messages until the connection ends. Returns `None` if this program ended the connection. It does so when the
-/// time of `--listen` is over, when the user interrupts it, or when its output is closed.
+/// Prints messages until the connection ends. Returns `None` if this program ended the connection. The program ends the
+/// connection when the time of `--listen` is over, when the user interrupts the program, or when its output is closed.
 async fn listen(
     time: Option<Duration>,
     sender: &MessageSender,

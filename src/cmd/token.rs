@@ -127,7 +127,7 @@ pub async fn run(question: Question) -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         },
         Err(problem) => {
-            // If stderr is closed, the exit code is enough.
+            // If stderr is closed, only the exit code shows the failure.
             _ = writeln!(io::stderr(), "peerpigeon token: {problem}");
             ExitCode::FAILURE
         }

@@ -62,9 +62,9 @@ impl MeshBudgets {
     ///
     /// Data of the mesh can take twice as much memory as its bytes, because a snapshot is stored beside the replica
     /// that it replaces, and a buffer that grows doubles its size. The mesh may use a quarter of the usable memory,
-    /// which is all memory except the reserve. So the budgets together are an eighth of the usable memory. Presence
-    /// gets 1/16, queues get 1/32, and incomplete messages get 1/64. Presence changes that wait get 1/128. Signals that
-    /// wait get 1/128, too.
+    /// which is all memory except the reserve. So the budgets of the mesh together are an eighth of the usable memory.
+    /// Presence gets 1/16, queues get 1/32, and incomplete messages get 1/64. Presence changes that wait get 1/128.
+    /// Signals that wait get 1/128, too.
     pub(super) fn of(room: Option<u64>, connections: usize, max_message: usize) -> Self {
         let usable = usable(room);
         let presence = connections.saturating_mul(PRESENCE_BYTES_PER_CONNECTION);
@@ -140,7 +140,7 @@ mod tests {
                 let MeshBudgets { presence, ahead, held, link_queues, link_partial } =
                     MeshBudgets::of(Some(room), 100_000, DEFAULT_MAX_MESSAGE_BYTES);
                 let mesh = 2 * (presence + ahead + held + link_queues + link_partial) as u64;
-                // Below 200 MiB, the minimums of the mesh exceed its share, but not by more than the reserve.
+                // Below 200 MiB of memory, the minimum budgets of the mesh can exceed its share, by 20 MiB at most.
                 let reserve = (MEMORY_RESERVE_BYTES as u64).min(room / 2);
                 let slack = if room < 200 * MIB { 20 * MIB } else { 0 };
                 assert!(own + if in_mesh { mesh } else { 0 } <= room - reserve + slack, "{room}: {own} + {mesh}");

@@ -254,7 +254,8 @@ impl Config {
         self.mesh.legacy.urls.iter().any(|legacy| HubAddress::of(legacy) == HubAddress::of(url))
     }
 
-    /// Finds URLs of Go hubs that MESH_LEGACY spells differently. This hub would send MESH_TOKEN to these URLs.
+    /// Finds URLs of Go hubs that MESH_LEGACY spells differently. Without this check, the hub would send MESH_TOKEN to
+    /// Go hubs.
     fn near_misses(&self) -> Vec<SettingError> {
         let legacy = &self.mesh.legacy.urls;
         let near = |place: &HubAddress| legacy.iter().find(|url| HubAddress::of(url).is_beside(place));
@@ -533,7 +534,7 @@ fn legacy(text: &str) -> Result<Legacy, String> {
 
 /// Parses REDIS_URL, in which commas separate the URLs of a cluster's nodes. The bridge validates each URL.
 fn redis_url(text: &str) -> Result<RedisUrl, String> {
-    // This configuration is used only to validate the URL, so the hub's id does not matter.
+    // The configuration of the bridge only validates the URL here, so the hub's id does not matter.
     let hub = HubId(PeerId::from_bytes([0; 20]));
     let bridge = BridgeConfig {
         url: text.to_owned(),

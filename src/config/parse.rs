@@ -62,8 +62,8 @@ pub(super) fn token(text: &str) -> Result<Token, String> {
     Ok(Token(text.to_owned()))
 }
 
-/// Trims a token as the hub does, for tools that send it. This function never fails, because clap would print the value
-/// in its error.
+/// Trims a token as the hub does, for tools that send it. A parser of tokens must not fail, because clap would print
+/// the token in its error.
 #[allow(clippy::unnecessary_wraps, reason = "clap requires a Result")]
 pub fn trimmed(text: &str) -> Result<String, std::convert::Infallible> {
     Ok(text.trim().to_owned())

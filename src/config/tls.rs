@@ -121,7 +121,7 @@ impl CertificateSources {
         FileStamps::of(&[&self.files[..], &self.ordered].concat())
     }
 
-    /// Loads the certificates. Also returns the state of their files before the load.
+    /// Loads the certificates. Also returns the state of the certificate files before the load.
     ///
     /// # Errors
     ///

@@ -55,8 +55,8 @@ const DASHBOARD: &str = "/dashboard.html";
 /// The page that browsers get at `/`.
 const PLAYGROUND: &str = "/playground.html";
 
-/// Content-Security-Policy of the playground and the live view. These pages may load from and connect to this hub only.
-/// Scripts and styles must come from files.
+/// Content-Security-Policy of the playground and the live view. The two pages may load from and connect to this hub
+/// only. Scripts and styles must come from files.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

@@ -339,8 +339,8 @@ impl Site {
 
     /// The stream of events.
     fn events(&self, request: &Parts) -> Answer {
-        // Without this check, a page of another site could open streams with its visitor's login. That page could not
-        // read these streams, but they would take the places of other streams.
+        // Without the check of `Sec-Fetch-Site`, a page of another site could open streams with its visitor's login.
+        // The foreign page could not read these streams, but they would take the places of other streams.
         let site = request.headers.get(SEC_FETCH_SITE);
         if site.is_some_and(|site| site != "same-origin" && site != "none") {
             let refusal = plain(StatusCode::FORBIDDEN, "only the live view of this hub reads this path");

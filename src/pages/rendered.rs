@@ -3,7 +3,7 @@
 //! A request usually gets a rendering that began after the request arrived. All requests that wait at the same time
 //! share one rendering. Each page is rendered at most [`RENDER_RATE`] times per second, with bursts of
 //! [`RENDER_BURST`]. Beyond this limit, requests get the last rendering, which began at most a quarter of a second ago.
-//! So a flood of requests costs the shards only copies of bytes.
+//! So a flood of requests makes the shards only copy finished bytes, and not render pages.
 
 use std::io;
 use std::sync::Arc;

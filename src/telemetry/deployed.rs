@@ -139,7 +139,7 @@ fn each_alert_has_a_severity_and_a_runbook_paragraph() {
     }
 }
 
-/// promtool runs the cases in rules_test.yml. This test checks that each alert has a case in which it fires, and a case
+/// promtool runs the cases in rules_test.yml. The test checks that each alert has a case in which it fires, and a case
 /// in which it does not fire.
 #[test]
 fn each_alert_has_tests() {

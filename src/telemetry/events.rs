@@ -85,7 +85,7 @@ fn every_log_line_has_an_event_name_as_its_message() {
         assert!(found.iter().any(|(path, _)| path.contains(&format!("/{member}/src/"))), "{member} was not read");
     }
     let mut lines = 0;
-    // This file is skipped, because it contains examples of valid and of invalid calls.
+    // The source of this test is skipped, because it contains examples of valid and of invalid calls.
     for (path, source) in found.iter().filter(|(path, _)| !path.ends_with(file!())) {
         for arguments in calls(source) {
             let event = arguments.last().map(String::as_str).unwrap_or_default();

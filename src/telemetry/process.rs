@@ -39,7 +39,7 @@ pub fn memory_limit() -> Option<u64> {
 }
 
 /// Replaces this program by a new run of itself if the addresses of the process are limited (RLIMIT_AS). The C library
-/// of the new run has a single arena of memory. By default, the library reserves 64 MiB of addresses for each thread
+/// of the new run uses a single arena of memory. By default, the C library reserves 64 MiB of addresses for each thread
 /// that allocates, and too few addresses would be left.
 ///
 /// Call this function before any thread starts. The function returns only if a restart is unnecessary or fails.
@@ -89,8 +89,8 @@ fn limit_files(line: &str) -> Vec<String> {
         }
         _ => return Vec::new(),
     };
-    // In a container, the process does not see the whole tree. The group of the process is then the visible root, even
-    // if this line has another path.
+    // In a container, the process does not see the whole tree. The control group of the process is then the root that
+    // the process sees, even if the line in `/proc/self/cgroup` has another path.
     let path = parts.next().unwrap_or_default().trim_end_matches('/');
     let ancestors = path.match_indices('/').map(|(end, _)| &path[..end]).chain([path]);
     ancestors.map(|group| format!("{mount}{group}/{name}")).collect()
@@ -138,7 +138,8 @@ pub fn raise_max_files() -> Option<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
-        // If this fails, the old limit stays in force. `Files::warning` reports a limit that is too low.
+        // If the limit cannot be raised, the old limit of open files stays in force. `Files::warning` reports a limit
+        // that is too low.
         let _ = setrlimit(Resource::Nofile, limit);
     }
     max_files()
@@ -176,7 +177,7 @@ mod tests {
         let memory = Memory::measure();
         assert!(memory.resident >= memory.anonymous && memory.anonymous > 0, "{memory:?}");
 
-        // This test opens many files, because other tests of this process open and close some files at the same time.
+        // The test opens many files, because other tests of the process open and close some files at the same time.
         let before = open_files().unwrap();
         let held: Vec<_> = (0..200).map(|_| std::fs::File::open("/proc/self/status").unwrap()).collect();
         assert!(open_files().unwrap() > before + 100, "{before}");

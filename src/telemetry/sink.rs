@@ -5,8 +5,8 @@
 //! stalled or died), the buffer fills. When the buffer is full, new lines are dropped and counted. The writing thread
 //! retries until the output works.
 //!
-//! tracing-appender's `non_blocking` is similar. But that writer limits the number of lines instead of bytes, and does
-//! not count lines that the output refused.
+//! tracing-appender's `non_blocking` is similar. But `non_blocking` limits the number of lines instead of bytes, and
+//! does not count lines that the output refused.
 
 #![allow(clippy::disallowed_types, reason = "threads hold this lock only while they copy one line")]
 
@@ -34,7 +34,8 @@ struct Shared {
 struct Buffer {
     /// Complete lines that the thread has not taken yet. At most `most` bytes.
     waiting: Vec<u8>,
-    /// Maximum length of `waiting`: [`LOG_QUEUE_BYTES`]. When the process fails, [`LOG_LAST_BYTES`] are added.
+    /// Maximum length of `waiting`: [`LOG_QUEUE_BYTES`]. When the process fails, [`LOG_LAST_BYTES`] are added to this
+    /// limit.
     most: usize,
     /// Whether the thread has taken lines and is still writing them.
     writing: bool,
@@ -158,8 +159,8 @@ impl Shared {
         }
     }
 
-    /// Writes the batch in pieces of complete lines. If several processes write to one pipe, their lines then stay
-    /// whole.
+    /// Writes the batch in pieces of complete lines. Such pieces keep lines whole even if several processes write to
+    /// one pipe.
     fn write(&self, batch: &[u8], out: &mut impl io::Write) {
         let mut rest = batch;
         while !rest.is_empty() {

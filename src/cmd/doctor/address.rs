@@ -65,7 +65,8 @@ pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Reach
     let shown = |addresses: &[SocketAddr]| {
         addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
     };
-    // If this machine has no route to IPv6 addresses, a failed connection to one says nothing about the hub.
+    // If this machine has no route to IPv6 addresses, a failed connection to an IPv6 address says nothing about the
+    // hub.
     let is_ours = |(address, error): &(SocketAddr, io::Error)| {
         address.is_ipv6() && matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable)
     };

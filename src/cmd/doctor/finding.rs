@@ -251,7 +251,7 @@ impl Report {
                 _ => format!("{} and {}", counted(problems, "problem"), counted(warnings, "warning")),
             }
         };
-        // If the reader has closed the pipe, the exit code is enough.
+        // If the reader has closed the pipe, only the exit code shows the result.
         _ = writeln!(io::stdout(), "{text}");
         result
     }

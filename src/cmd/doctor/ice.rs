@@ -219,7 +219,7 @@ async fn allocate(server: &Server, connection: &mut Connection) -> Result<Socket
     match (second.error, second.relayed) {
         (Some((code, reason)), _) => Err(Failure::Refused(code, reason)),
         (None, Some(address)) => {
-            // Without this request, the address would stay reserved for ten minutes.
+            // Without a release, the TURN server would keep the relayed address reserved for ten minutes.
             _ = connection.ask(Method::Release, Some(login)).await;
             Ok(address)
         }

@@ -316,7 +316,7 @@ fn tell(report: &Report, points: &[Point], args: &Args) -> ExitCode {
 }
 
 fn complain(problem: &str) {
-    // If stderr is closed, the exit code is enough.
+    // If stderr is closed, only the exit code shows the failure.
     _ = writeln!(io::stderr(), "peerpigeon load-test: {problem}");
 }
 

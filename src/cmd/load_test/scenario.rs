@@ -31,9 +31,9 @@ pub(super) struct Outcome {
     pub(super) exact_ms: Option<u64>,
     /// Number of discoveries that a correct hub sends. `None` if the scenario does not determine this number.
     pub(super) expected_discoveries: Option<u64>,
-    /// Length of the measured part, in seconds.
+    /// Length of the measured part of the run, in seconds.
     pub(super) measured_secs: f64,
-    /// Signals delivered within the measured part.
+    /// Number of signals delivered within the measured part of the run.
     pub(super) relays: u64,
     /// Rounds of a storm.
     pub(super) storms: Vec<Storm>,

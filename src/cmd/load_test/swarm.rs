@@ -15,8 +15,8 @@ use super::plan::{Place, Plan};
 use super::tally::{Check, Tally};
 use crate::client::{ConnectError, Ended, Endpoint, MessageSender, Receiver, SendError};
 
-/// Maximum time from the dial until the hub sends `connected`. This time is enough for many peers that connect at once,
-/// plus the takeover of an id.
+/// Maximum time from the dial until the hub sends `connected`. The maximum leaves time for many peers that connect at
+/// once, and for the takeover of an id.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum time for the hub's answer to a close frame.
@@ -55,8 +55,7 @@ pub(super) struct Options {
     pub(super) receipts: bool,
     /// Maximum time from sending a signal to its arrival; `None` means any time.
     pub(super) latest: Option<Duration>,
-    /// If this is n, one in n members of a network stays while the other members join and leave. If this is 0, no
-    /// member stays.
+    /// With n, one in n members of a network stays while the other members join and leave. With 0, no member stays.
     pub(super) observer_share: usize,
 }
 

@@ -434,8 +434,8 @@ const BUDGETS: [(&str, &str); 5] = [
 /// A sentence about messages above a budget, if there are any.
 fn flood(now: &Sample, span: Span<'_>) -> Option<String> {
     let refused = span.rates_by("peerpigeon_rate_limited_total", "budget", "");
-    // A refused message causes an error, and the hub can withhold this error as well. So withheld errors are counted
-    // only if no messages are refused.
+    // A refused message causes an error, and the hub can withhold this error as well. To count nothing twice, withheld
+    // errors are counted only if no messages are refused.
     let (withheld, refused): (Vec<_>, Vec<_>) = refused.into_iter().partition(|(budget, _)| budget == "errors");
     let text = if refused.is_empty() {
         let (_, rate) = withheld.first()?;
