@@ -105,7 +105,7 @@ pub enum Outcome {
     },
     /// The hub drains.
     Draining {
-        /// The time over which its connections are closed.
+        /// The time over which the hub closes its connections.
         over: Duration,
     },
     /// The drain has ended.

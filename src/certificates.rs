@@ -202,7 +202,8 @@ impl Reloader {
             // A blocking thread reads the files, because a file system can be slow.
             let looked = tokio::task::spawn_blocking(move || {
                 let look = |Watched { source, seen, .. }: &Watched| {
-                    // The stamps are read before the files, so that the next check finds a change during the read.
+                    // The stamps of the files are read before their contents, so that the next check finds a change
+                    // during the read.
                     let now = source.stamps();
                     (is_asked || now != *seen).then(|| (now, source.load()))
                 };

@@ -17,7 +17,8 @@ pub struct Files {
     /// Maximum number of open sockets for each kind of listener.
     pub shares: FileShares,
     /// Maximum number of dials to other hubs at a time. Dials can open further connections in parallel, at most a
-    /// quarter of this number. All these connections together use at most half of the files reserved for links.
+    /// quarter as many as there are dials. The connections of all dials together use at most half of the files reserved
+    /// for links.
     pub dials: usize,
     /// Number of files that peers may not use.
     reserve: usize,

@@ -47,7 +47,7 @@ pub(crate) async fn exchange(
         let ended = async {
             let ended = connection.await;
             // Some servers end the connection right after a complete answer, without close_notify, which is an error of
-            // the connection. The answer is therefore read before this error is reported.
+            // the connection. The answer is read before the error of the connection is reported.
             tokio::task::yield_now().await;
             ended
         };

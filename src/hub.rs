@@ -19,7 +19,7 @@ use crate::admin::{self, Act, Outcome, Request, Requests};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::linking::{self, Mesh};
 
-/// Time after the first stop (such as SIGTERM) in which further stops count as repetitions of the first.
+/// Time after the first stop signal (such as SIGTERM) in which further stop signals are ignored as repetitions.
 const STOP_ECHO: Duration = Duration::from_millis(500);
 
 /// A running hub. Dropping this value ends the hub.
@@ -33,7 +33,8 @@ pub struct Hub {
     keys: Keys,
 }
 
-/// A part of the hub that ended unexpectedly. The hub then ends, because without this part its presence would be wrong.
+/// A part of the hub that ended unexpectedly. Without this part, the hub's presence would be wrong, so the whole hub
+/// ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Failed {
     /// The mesh.
@@ -115,7 +116,7 @@ impl Hub {
 
     /// Runs the hub until `stops` receives a stop signal. Before the stop signal, the hub executes operators' orders,
     /// one at a time. After the stop signal, the hub closes the sessions, spread evenly over `drain`. A second stop
-    /// ends the hub at once, if it comes more than `STOP_ECHO` after the first stop.
+    /// signal ends the hub at once, if it comes more than `STOP_ECHO` after the first stop signal.
     ///
     /// # Errors
     ///
@@ -268,15 +269,14 @@ async fn have_ended(threads: &[JoinHandle<()>]) -> bool {
     tokio::time::timeout(CLOSE_LINGER, ended).await.is_ok()
 }
 
-/// Whether a shard or the mesh has panicked. After a panic in a turn, the shard or mesh has reported its end, and its
-/// thread has stopped but not ended. A thread that is stuck for another reason is not joined, because it ends with the
-/// process.
+/// Whether a shard or the mesh has panicked. After a panic in a turn, the shard or mesh has reported its end, but its
+/// thread sleeps forever. A sleeping or stuck thread is not joined, because it ends with the process.
 fn has_panicked(thread: JoinHandle<()>, has_reported: bool) -> bool {
     if thread.is_finished() { thread.join().is_err() } else { has_reported }
 }
 
-/// Waits for a second, intended stop. Stops right after the first one are ignored, because timeout(1) and some
-/// supervisors send one SIGTERM to the process and another to its process group.
+/// Waits for a second, intended stop signal. Stop signals right after the first stop signal are ignored, because
+/// timeout(1) and some supervisors send one SIGTERM to the process and another SIGTERM to its process group.
 async fn meant(stops: &mut mpsc::Receiver<()>) {
     let echo = tokio::time::sleep(STOP_ECHO);
     tokio::pin!(echo);

@@ -285,7 +285,7 @@ impl Site {
             return Reply::Denied(self.refusal(entry, request, visitor, path));
         }
         Reply::Now(match page {
-            // The live view has already answered the requests of operators.
+            // Requests of operators for the live view have already been answered.
             Page::Dashboard => json(StatusCode::NOT_FOUND, &body::Lost::new("not found", paths())),
             Page::Health if entry.may_read() => return Reply::Page(PageKind::Health, entry),
             Page::Health => return Reply::Page(PageKind::HealthBrief, entry),

@@ -75,7 +75,7 @@ pub(crate) async fn fetch(tls: &Tls, url: &Uri) -> Result<Vec<TokenKey>, FetchEr
 }
 
 impl KeyLoader {
-    /// Begins with the keys that were read with the settings. [`Self::run`] requests the keys of a URL.
+    /// Makes a loader that begins with the keys in the settings. [`Self::run`] requests the keys of a URL.
     ///
     /// # Errors
     ///

@@ -238,7 +238,7 @@ pub(super) fn self_signed(name: &str, challenge: Option<&[u8]>) -> Result<OwnKey
     OwnKey::new(certificate, key.serialize_der()).map_err(|_| rcgen::Error::CouldNotParseKeyPair)
 }
 
-/// A request to the authority, with the sender for its answer.
+/// A request to the authority, with the channel that receives the answer.
 type Asked = (Request<BodyWrapper<Bytes>>, oneshot::Sender<Result<Response<Full<Bytes>>, ConnectError>>);
 
 /// Hands requests to [`Line::serve`].

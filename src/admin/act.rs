@@ -20,7 +20,8 @@ pub enum Act {
     Undrain,
 }
 
-/// The names of the orders. The names are also the last segments of the paths, and the commands of `peerpigeon admin`.
+/// The names of the orders. The name of an order is also the last segment of its path, and a command of `peerpigeon
+/// admin`.
 pub const NAMES: [&str; 4] = ["kick", "close-network", "drain", "undrain"];
 
 impl Act {

@@ -164,7 +164,8 @@ fn short_help_fits_on_a_screen_and_long_help_has_every_setting() {
 /// The Chinese help texts of the settings.
 const CHINESE: &str = "docs/settings.zh.tsv";
 
-/// The lines of [`CHINESE`]. A line has a variable, its help, and its default if the hub determines it at the start.
+/// The lines of [`CHINESE`]. Each translated line has a variable, its help, and its default if the hub determines it at
+/// the start.
 fn translations() -> Vec<(String, String, String)> {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(CHINESE)).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));

@@ -70,7 +70,7 @@ impl HubUrl {
         let query = self.0.query().filter(|query| !query.is_empty()).map(|query| format!("{query}&"));
         let target = format!("{path}?{}token={token}", query.unwrap_or_default());
         let mut parts = self.0.clone().into_parts();
-        // If the URL is invalid with the token, the token is left out. The hub then refuses the peer.
+        // If the token makes the URL invalid, the token is left out, and the hub refuses the peer.
         parts.path_and_query = target.parse().ok().or(parts.path_and_query);
         Self(Uri::from_parts(parts).unwrap_or_else(|_| self.0.clone()))
     }

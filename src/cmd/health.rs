@@ -38,8 +38,8 @@ pub struct Question {
     page: Uri,
     /// Whether the request goes to the hub on this machine, whose address comes from its settings.
     is_own: bool,
-    /// Whether a full hub counts as healthy. A container runtime replaces an unhealthy hub, and all its peers would
-    /// lose their connections.
+    /// Whether a full hub counts as healthy. A container runtime replaces an unhealthy hub, and all peers of the hub
+    /// would lose their connections.
     full_is_well: bool,
     /// Addresses from which the hub expects the header of the PROXY protocol.
     proxies: Vec<IpNet>,

@@ -27,7 +27,7 @@ pub struct OwnCertificate {
     pub files: PairFiles,
     /// The certificate and the key.
     pub certificates: Arc<Certificates>,
-    /// The state of the files before they were read.
+    /// The state of the files of MESH_CERT and MESH_KEY before they were read.
     pub stamps: FileStamps,
 }
 
@@ -38,7 +38,7 @@ pub struct Authorities {
     pub file: PathBuf,
     /// The CAs.
     pub authorities: Arc<ClientAuthorities>,
-    /// The state of the file before it was read.
+    /// The state of the file of MESH_CLIENT_CA before it was read.
     pub stamps: FileStamps,
 }
 

@@ -193,8 +193,8 @@ impl<'a> SettingsReader<'a> {
 }
 
 /// Whether Kubernetes (or Docker, for a linked container) has set this variable for a Service. For a Service named
-/// `mesh`, Kubernetes sets `MESH_PORT` to a value such as `tcp://10.0.0.1:8080`. A variable of the pod's own
-/// specification overrides this value.
+/// `mesh`, Kubernetes sets `MESH_PORT` to a value such as `tcp://10.0.0.1:8080`. A variable in the specification of the
+/// pod overrides the value of Kubernetes.
 fn is_of_a_service(variable: &str, text: &str) -> bool {
     variable.ends_with("_PORT") && ["tcp://", "udp://", "sctp://"].iter().any(|scheme| text.starts_with(scheme))
 }

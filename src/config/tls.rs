@@ -26,7 +26,7 @@ pub struct TlsSettings {
     pub acme: Option<AcmeSettings>,
     /// The certificates and keys in `files`, and the certificates and keys that the hub has ordered.
     pub certificates: Arc<Certificates>,
-    /// The state of the files when they were read.
+    /// The state of the certificate files when they were read.
     pub stamps: FileStamps,
     /// The ports that use TLS.
     pub ports: PortNames,
@@ -116,7 +116,7 @@ pub struct CertificateSources {
 }
 
 impl CertificateSources {
-    /// The current state of the files.
+    /// The current state of the certificate files.
     pub fn stamps(&self) -> FileStamps {
         FileStamps::of(&[&self.files[..], &self.ordered].concat())
     }

@@ -266,7 +266,7 @@ fn now(method: &Method, response: Response<Full<Bytes>>) -> Answer {
     Answer::Now(sealed(method, response))
 }
 
-/// Adds the headers of all answers below [`PATH`]. Other origins may not read these answers.
+/// Adds the headers of all answers below [`PATH`]. Pages of other origins may not read answers below [`PATH`].
 pub(super) fn sealed(method: &Method, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     let length = hyper::body::Body::size_hint(response.body()).exact().unwrap_or(0);
     if method == Method::HEAD {

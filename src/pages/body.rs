@@ -28,7 +28,7 @@ pub(super) struct Health {
 #[serde(rename_all = "camelCase")]
 pub(super) struct HealthBrief {
     pub(super) is_hub: bool,
-    /// The npm client's `server-status` fails without this field.
+    /// The npm client's `server-status` fails without the field `memory`.
     pub(super) memory: MemoryBody,
     pub(super) status: &'static str,
     pub(super) timestamp: String,

@@ -74,8 +74,8 @@ struct Fields {
 }
 
 impl Fields {
-    /// Space for the fields of a line. The other 160 of [`LIVE_LINE_BYTES`] are for the time, the level, the name of
-    /// the event, and the JSON around them.
+    /// Space for the fields of a line. The other 160 bytes of a line are for the time, the level, the name of the
+    /// event, and the JSON around them.
     const ROOM: usize = LIVE_LINE_BYTES - 160;
 
     fn add(&mut self, field: &Field, value: &str) {

@@ -36,7 +36,7 @@ fn span(n: u8) -> Span {
 }
 
 /// A server that answers each request with the next of these answers. After the last answer, it answers no requests.
-/// Returns its port, and the number of spans in each request.
+/// Returns the server's port, and a receiver of the number of spans in each request.
 fn server(answers: &'static [&'static [u8]]) -> (u16, Receiver<usize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -77,7 +77,7 @@ mod tests {
             (lost, 0, None, 35, Some(Topic::IdleCut)),
             (None, 0, Some(25), 31, Some(Topic::PingsLost)),
             (None, 1, Some(25), 31, None),
-            // The hub's first ping may be on its way, or is not due yet.
+            // The hub's first ping may be on its way, or may not be due yet.
             (None, 0, Some(25), 30, None),
             (None, 0, None, 60, None),
         ] {

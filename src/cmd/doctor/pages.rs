@@ -116,7 +116,7 @@ fn cors(origin: &str, head: &Parts) -> Finding {
     }
 }
 
-/// The time of a `Date` header: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7).
+/// Parses the time of a `Date` header, such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7).
 fn humantime_of(text: &str) -> Option<SystemTime> {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let rest = text.split_once(", ")?.1.strip_suffix(" GMT")?;

@@ -165,7 +165,7 @@ enum Fate {
     /// The offer arrived after this time. If there is a receipt, its outcome is included.
     Arrived(Duration, Option<String>),
     Changed,
-    /// The offer did not arrive. The text is the outcome, or another reason.
+    /// The offer did not arrive. The text is the outcome in the receipt, or another reason for the loss.
     Lost(String),
 }
 

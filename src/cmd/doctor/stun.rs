@@ -115,7 +115,7 @@ pub(super) struct Answer {
     pub(super) relayed: Option<SocketAddr>,
 }
 
-/// Reads the answer to a request. `None` if the message is not that answer.
+/// Reads the answer to a request. Returns `None` if the message is not the answer to the request `transaction`.
 pub(super) fn answer(message: &[u8], method: Method, transaction: [u8; 12]) -> Option<Answer> {
     let (header, body) = message.split_first_chunk::<HEADER>()?;
     let kind = u16::from_be_bytes([header[0], header[1]]);
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_request_with_a_login_is_signed_with_its_key() {
         let login = Login { username: "user", password: "pass", realm: "realm", nonce: b"n" };
-        // RFC 8489 section 18.5.1.1 has this key for this example.
+        // The login and its key are the example in RFC 8489, section 18.5.1.1.
         let key = [0x84, 0x93, 0xfb, 0xc5, 0x3b, 0xa5, 0x82, 0xfb, 0x4c, 0x04, 0x4c, 0x45, 0x6b, 0xdc, 0x40, 0xeb];
         assert_eq!(login.key(), key);
         let message = request(Method::Allocate, SAMPLE, Some(login));

@@ -30,7 +30,8 @@ impl Departure {
     const ALL: [Self; 5] = [Self::Close, Self::Fin, Self::Goodbye, Self::GoodbyeThenClose, Self::Reset];
 }
 
-/// Runs the scenario. Each observer must receive each join and each leave exactly once, and for each peer alternately.
+/// Runs the scenario. Each observer must receive each join and each leave exactly once. The joins and leaves of one
+/// peer must alternate.
 pub(super) async fn churn(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) -> Outcome {
     let begin = Instant::now();
     progress.connect();
@@ -58,7 +59,7 @@ pub(super) async fn churn(swarm: &Rc<Swarm>, pace: Pace, progress: &Progress) ->
 }
 
 /// Returns the number of discoveries that observers should have received. Records a violation for each observer that
-/// received more or fewer.
+/// received more or fewer discoveries.
 fn check_observers(swarm: &Swarm, joins: &[Cell<u64>]) -> u64 {
     let mut all = 0;
     for (peer, seat) in swarm.seats.iter().enumerate() {
@@ -137,8 +138,8 @@ impl Churner {
             }
             Departure::Goodbye => {
                 self.say_goodbye();
-                // The answer to this ping follows everything that the hub sent before it read the goodbye. After the
-                // answer, no event may arrive.
+                // The hub answers the ping after everything that it sent before it read the goodbye. After this answer,
+                // the hub must not send any event to the peer.
                 let seat = &swarm.seats[peer];
                 let pongs = seat.app_pongs.get();
                 swarm.say(peer, b"{\"type\":\"ping\"}");

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// Pause of an attacker between two steps.
 const BREATH: Duration = Duration::from_millis(1);
 
-/// Number of connections of each attack that keeps connections open.
+/// Number of connections per attack, for attacks that keep connections open.
 const CONNECTIONS: usize = 8;
 
 /// A kind of attack.
@@ -369,8 +369,8 @@ fn begun(opcode: Opcode, declared: usize, sent: usize) -> Vec<u8> {
     frame
 }
 
-/// Writes as many bytes as the socket accepts. All other bytes are lost, which makes the stream invalid. An invalid
-/// stream is another attack.
+/// Writes as many bytes as the socket accepts. Bytes that the socket does not accept are lost, which makes the stream
+/// invalid. An invalid stream is another attack.
 fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     match stream.write(bytes) {
         Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(error),

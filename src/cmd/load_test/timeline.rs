@@ -13,8 +13,8 @@ use super::tally::Tally;
 /// Time between two points at the start of a run.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Maximum number of points. At this number, every second point is dropped, and the interval doubles. So a long run has
-/// 600 to 1,200 points of 0.3 KB.
+/// Maximum number of points. When a run has this number of points, every second point is dropped, and the interval
+/// doubles. So a long run has 600 to 1,200 points of 0.3 KB.
 const MAX_POINTS: usize = 1_200;
 
 /// Number of buckets of latencies. The hub's metric has the same buckets, so that both can be compared.
