@@ -290,8 +290,8 @@ impl Config {
         let mesh = MeshSettings::read(reader, port, mesh_budgets);
         let in_mesh = is_asked || mesh.as_ref().is_some_and(MeshSettings::finds_hubs);
         let memory = MemoryBudgets::of(room, in_mesh);
-        // The following defaults depend on other settings, so that they pass `cross_check` whatever the operator has
-        // set.
+        // The defaults of the send queue and the send budget grow with the settings with which `cross_check` compares
+        // them. The default of SEND_QUEUE_BYTES grows up to `DEFAULT_SEND_QUEUE_BYTES`.
         let message = size(max_message_bytes.unwrap_or_default()) + MAX_ENVELOPE_BYTES;
         let queue = memory.send_queue.max(message.min(DEFAULT_SEND_QUEUE_BYTES));
         let send_queue_bytes = reader.number(&settings::SEND_QUEUE_BYTES, || queue as u64);

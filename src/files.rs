@@ -16,9 +16,9 @@ pub struct Files {
     pub seats: usize,
     /// Maximum number of open sockets for each kind of listener.
     pub shares: FileShares,
-    /// Maximum number of dials to other hubs at a time. Dials can open further connections in parallel, at most a
-    /// quarter as many as there are dials. The connections of all dials together use at most half of the files reserved
-    /// for links.
+    /// Maximum number of dials to other hubs at a time. All dials together can open further connections in parallel, at
+    /// most a quarter of this maximum. The connections of all dials together use at most half of the files reserved for
+    /// links.
     pub dials: usize,
     /// Number of files that peers may not use.
     reserve: usize,

@@ -92,7 +92,7 @@ fn deployment_files_use_existing_settings() {
             seen.extend(known.then(|| name.to_owned()));
         }
     }
-    // If one of these names is missing, the files were not read.
+    // Deployment files that were read contain at least these settings.
     for name in
         ["HOST", "PORT", "ADMIN_PORT", "MESH_PORT", "MESH_DNS", "MESH_TOKEN", "REDIS_URL", "SHARDS", "DRAIN_SECS"]
     {

@@ -64,7 +64,8 @@ impl TraceSettings {
         }
         let (url, headers, roots, sampling, name, mut resource) = (url?, headers?, roots?, sampling?, name?, resource?);
         let Some(url) = url.filter(|_| !sampling.is_off()) else { return Some(None) };
-        // OTEL_SERVICE_NAME takes precedence, as the specification says.
+        // OTEL_SERVICE_NAME takes precedence over `service.name` in OTEL_RESOURCE_ATTRIBUTES, as the specification
+        // says.
         let is_named = resource.iter().any(|(key, _)| key == SERVICE_NAME);
         if let Some(name) = name.or_else(|| (!is_named).then(|| "peerpigeon".to_owned())) {
             resource.retain(|(key, _)| key != SERVICE_NAME);
