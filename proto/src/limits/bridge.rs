@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Bytes at which a frame of the Redis bridge is full. The last envelope of a frame can exceed this number.
 ///
-/// Redis copies each frame once per hub. A frame of 64 KiB fits into the caches of a core, and about 200 envelopes
-/// share one command.
+/// Redis copies each frame once per hub. A frame of 64 KiB fits into the caches of a core, and sends about 200
+/// envelopes with one command.
 pub const BRIDGE_FRAME_BYTES: usize = 64 * 1024;
 
 /// Maximum number of bytes that are queued for Redis or in flight to it. Further envelopes are dropped and counted as
@@ -17,9 +17,10 @@ pub const BRIDGE_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of frames at which a pipeline to Redis is full. The last frame of a pipeline can exceed this number.
 pub const BRIDGE_PIPELINE_BYTES: usize = 256 * 1024;
 
-/// Maximum number of pipelines to Redis in flight. Further frames wait, and are then sent together in one pipeline.
+/// Maximum number of pipelines to Redis in flight. Further frames wait until a pipeline is answered, and are then sent
+/// together.
 ///
-/// At most 8 x (256 + 64 KiB) = 2.5 MiB precede a probe in the socket. At 1.25 MB/s, the probe is still answered in
+/// At most 8 x (256 KiB + 64 KiB) = 2.5 MiB precede a probe in the socket. At 1.25 MB/s, the probe is still answered in
 /// time.
 pub const BRIDGE_PIPELINES: usize = 8;
 
@@ -37,22 +38,22 @@ pub const BRIDGE_INBOX_BYTES: usize = 32 * 1024 * 1024;
 /// Number of messages of [`BRIDGE_INBOX`] that are processed before anything else runs.
 pub const BRIDGE_BATCH: usize = 256;
 
-/// Interval between two probes: empty frames that a bridge publishes and must receive back within this time. So the
-/// bridge notices an unresponsive Redis within twice this time.
+/// Interval between two probes. A probe is an empty frame that a bridge publishes and must receive back within this
+/// time. So the bridge notices an unresponsive Redis within twice this time.
 pub const BRIDGE_PROBE: Duration = Duration::from_secs(2);
 
 /// Interval between two challenges of a hub on the bridge. A challenge is a random number that other hubs echo. The
-/// echo proves that these hubs are alive and receive frames. It is a multiple of [`BRIDGE_PROBE`].
+/// echo proves that these hubs are alive and receive frames. The interval is a multiple of [`BRIDGE_PROBE`].
 ///
-/// A mesh of n hubs publishes n x (n - 1) answers of about 150 B in this time. For 64 hubs these are 1,008 answers per
-/// second. Redis can process 100,000 messages per second.
+/// A mesh of n hubs publishes n x (n - 1) answers of about 150 B in each interval. For 64 hubs, these are 1,008 answers
+/// per second. Redis can process 100,000 messages per second.
 pub const BRIDGE_CHALLENGE: Duration = Duration::from_secs(4);
 
 /// Number of recent challenges that are remembered. The frames of a hub that has answered none of these challenges are
 /// dropped.
 ///
-/// Because three challenges are remembered, two successive answers of a hub may be lost without effect. A hub that
-/// stops receiving counts as lost after 8 to 12 s (three challenges of 4 s) and a lease.
+/// Because three challenges are remembered, two successive answers of a hub may be lost without effect. The frames of a
+/// hub that receives nothing more are dropped after 8 to 12 s, and the hub counts as lost a lease later.
 pub const BRIDGE_CHALLENGES: usize = 3;
 
 /// Maximum number of bridge sessions of one hub id whose answers are accepted. Frames of a further session are dropped
@@ -62,28 +63,30 @@ pub const BRIDGE_CHALLENGES: usize = 3;
 /// in 12 s. A session takes 48 B.
 pub const BRIDGE_SESSIONS: usize = 16;
 
-/// Maximum number of hubs that a page lists as one-way on the bridge: 64 x 40 B. Further hubs are left out.
+/// Maximum number of hubs that a page lists as one-way on the bridge. Frames of such a hub arrive, but it does not
+/// answer challenges. Further hubs are left out. The list takes 64 x 40 B.
 pub const MAX_ONE_WAY: usize = 64;
 
 /// Time in which Redis must accept a connection, including TLS and authentication. Redis has the same time again to
 /// accept both subscriptions.
 pub const BRIDGE_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Time in which a node of a Redis Cluster must answer one pipeline. It is twice [`BRIDGE_PROBE`], like the time within
-/// which a lost probe is noticed.
+/// Time in which a node of a Redis Cluster must answer one pipeline. It is twice [`BRIDGE_PROBE`], the time within
+/// which a bridge notices a lost probe.
 pub const BRIDGE_NODE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Minimum pause before the bridge reconnects to Redis.
 pub const BRIDGE_BACKOFF_MIN: Duration = Duration::from_millis(100);
 
-/// Maximum pause before the bridge reconnects to Redis. It is also the maximum delay of the bridge after Redis has
+/// Maximum pause before the bridge reconnects to Redis. So the bridge connects again at most this time after Redis has
 /// returned. While Redis is unreachable, 1,000 hubs together make about 300 attempts per second.
 pub const BRIDGE_BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// Maximum number of frames from the bridge that are queued for the mesh: 64 x 64 KiB = 4 MiB in practice.
+/// Maximum number of frames from the bridge that are queued for the mesh. In practice, they take at most 64 x 64 KiB =
+/// 4 MiB.
 pub const BRIDGE_EVENTS: usize = 64;
 
-/// Maximum length of a stored error text, in bytes.
+/// Maximum length of a stored error text of the bridge, in bytes.
 pub const MAX_ERROR_TEXT_BYTES: usize = 256;
 
 // These assertions check figures and orderings in the comments above.

@@ -7,51 +7,51 @@ use super::*;
 
 /// Default of MESSAGE_RATE: average number of messages per second and session. Further messages get `rate-limited`.
 ///
-/// A peer that joins a mesh of 16 peers sends about 150 messages in its first second. Later, it rarely sends more than
-/// 50 messages per second: a new connection takes about 10 messages in each direction, and a page opens few connections
-/// at a time. The default is four times this number. A message costs about 5 us, so a peer at this rate uses a
-/// thousandth of a core.
+/// A peer that connects to 15 others sends about 150 messages in its first second. Later, it rarely sends more than 50
+/// messages per second, because a new connection takes about 10 messages in each direction. The default is four times
+/// 50. A message costs about 5 us, so a peer at this rate uses a thousandth of a core.
 pub const DEFAULT_MESSAGE_RATE: u32 = 200;
 
 /// Default of MESSAGE_RATE_BYTES: average number of bytes of messages per second and session. Further messages get
 /// `rate-limited`.
 ///
-/// A peer that joins a mesh of 16 peers sends about 1 MB of offers in its first second. 200 messages per second of the
-/// usual sizes (one offer of 7 KB, nine candidates of 300 B) are 200 KB per second.
+/// A peer that connects to 15 others sends about 1 MB of offers in its first second. 200 messages per second of the
+/// usual sizes are 200 KB per second. Usually, one offer of 7 KB is followed by nine candidates of 300 B.
 pub const DEFAULT_MESSAGE_RATE_BYTES: u64 = 1024 * 1024;
 
-/// Default of ANNOUNCE_RATE_BYTES: average number of bytes of announcements per second and session, each plus
-/// [`ANNOUNCE_COST_BYTES`]. Further announcements get `rate-limited`.
+/// Default of ANNOUNCE_RATE_BYTES: average number of bytes of announcements per second and session. Each announcement
+/// counts its length and [`ANNOUNCE_COST_BYTES`]. Further announcements get `rate-limited`.
 ///
-/// Each announcement is queued for every member, even in the quarter of a member's queue that signals may not fill. The
-/// rate allows 3 announcements of the maximum size per second, or 15 announcements of 100 B.
+/// Each announcement is queued for every member, and can fill even the quarter of a member's queue that is closed to
+/// signals. The rate allows 3 announcements of the maximum size per second, or 15 announcements of 100 B.
 pub const DEFAULT_ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
 
-/// Default of EVENT_RATE_BYTES: average number of bytes per second that the mesh sends because of a session. These
-/// bytes are the session's announcements and goodbyes to other peers, and the rosters that the session receives when it
-/// joins networks. Further announcements get `rate-limited`.
+/// Default of EVENT_RATE_BYTES: average number of bytes per second that all hubs together send because of a session.
+/// These bytes are the session's announcements and goodbyes to other peers, and the rosters that the session receives.
+/// Further announcements get `rate-limited`.
 ///
-/// A join of a network of 2,000 members costs 2 x 2,000 x 300 B = 1.2 MB, and a change of 16 KiB in a network of 500
-/// costs 8 MB. The rate allows 3 such joins per second, or one such change in 2 s. 4 MiB take about 10 ms of a core.
+/// A join of a network of 2,000 members costs 2 x 2,000 x 300 B = 1.2 MB. An announcement of 16 KiB in a network of 500
+/// members costs 8 MB. The rate allows 3 of these joins per second, or one of these announcements in 2 s. 4 MiB take
+/// about 10 ms of a core.
 pub const DEFAULT_EVENT_RATE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Default of DISCOVER_RATE: average number of `discover` messages per second and session. Further `discover` messages
 /// get `rate-limited`.
 ///
 /// A `discover` introduces a page of up to [`MAX_CLOSEST`] members, with an event for both peers of each pair. A peer
-/// that wants to know [`MAX_ACQUAINTANCES`] members needs 16 of the largest pages, or 64 pages of 16 members.
+/// that wants to know [`MAX_ACQUAINTANCES`] members needs 16 pages of the largest size, or 64 pages of 16 members.
 pub const DEFAULT_DISCOVER_RATE: u32 = 4;
 
-/// Default of ERROR_RATE: average number of `error` messages per second and session. Further errors are counted and not
-/// sent. Receipts are always sent.
+/// Default of ERROR_RATE: average number of `error` messages per second and session. Further errors are only counted.
+/// Receipts are always sent.
 pub const DEFAULT_ERROR_RATE: u32 = 20;
 
-/// Default of NETWORK_BUDGETS: the members of a network at one hub may together use the budgets of this number of
-/// sessions. When the network has used them up, members that have used more than an eighth ([`LIGHT_PART`]) of their
-/// own burst get `rate-limited`.
+/// Default of NETWORK_BUDGETS: number of session budgets that all members of a network at one hub may use together.
+/// When these budgets are exhausted, members that have used more than an eighth ([`LIGHT_PART`]) of their own burst get
+/// `rate-limited`.
 ///
-/// 64 sessions at their rates send 12,800 messages per second, which take 6 % of a core. They cause 256 MiB of events
-/// per second.
+/// 64 sessions at their maximum rates send 12,800 messages per second, which take 6 % of a core. They cause 256 MiB of
+/// events per second.
 pub const DEFAULT_NETWORK_BUDGETS: u32 = 64;
 
 /// Maximum of the settings MESSAGE_RATE_BYTES, ANNOUNCE_RATE_BYTES and EVENT_RATE_BYTES.
@@ -59,13 +59,14 @@ pub const LARGEST_MESSAGE_RATE_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Length of a session's burst, in seconds of its rates of messages, bytes, events and pages.
 ///
-/// 25 s of [`DEFAULT_MESSAGE_RATE`] are 5,000 messages. A page sends this number if it opens 500 connections at once,
-/// the maximum in browsers. A peer that joins a network of 16 members uses 3 % of this burst. A burst of events is 100
-/// MiB, because a join of a network of 100,000 members takes 60 MB. A burst of pages is 100 `discover` messages.
+/// 25 s of [`DEFAULT_MESSAGE_RATE`] are 5,000 messages. A web page sends this number if it opens 500 connections at
+/// once, the maximum in browsers. A burst of events is 100 MiB, because a join of a network of 100,000 members takes 60
+/// MB. A burst of pages is 100 `discover` messages.
 pub const BURST_SECS: u64 = 25;
 
-/// Length of a burst of announcements, in seconds of their rate: 1 MiB, a sixteenth of [`DEFAULT_SEND_QUEUE_BYTES`]. So
-/// a peer can join [`DEFAULT_MAX_NETWORKS_PER_PEER`] networks at once with data of the maximum size.
+/// Length of a burst of announcements, in seconds of their rate. By default, the burst is 1 MiB, a sixteenth of
+/// [`DEFAULT_SEND_QUEUE_BYTES`]. So a peer can join [`DEFAULT_MAX_NETWORKS_PER_PEER`] networks at once with data of the
+/// maximum size.
 pub const ANNOUNCE_BURST_SECS: u64 = 16;
 
 /// Length of a burst of errors, in seconds of their rate: 100 errors.
@@ -81,16 +82,16 @@ pub const MESSAGE_BURST_LARGEST: u64 = 4;
 /// Bytes that are added to the length of each announcement, so that the rate also limits small announcements.
 pub const ANNOUNCE_COST_BYTES: u64 = 4 * 1024;
 
-/// Divisor of a burst: 8 means an eighth of the burst, which is 625 messages. When the budget of a network is
-/// exhausted, messages of sessions that have used at most this part of their own burst are still accepted. So a flood
-/// in a network does not stop peers that send little.
+/// Divisor of a session's burst. When the budget of a network is exhausted, the hub still accepts messages of sessions
+/// that have used at most an eighth of their own burst (625 messages). So a flood in a network does not stop peers that
+/// send little.
 pub const LIGHT_PART: u64 = 8;
 
-/// Time for which a session may exceed a budget without a pause. After that, it is closed (1008).
+/// Time for which a session may exceed a budget without a pause. After this time, the session is closed with 1008.
 pub const RATE_LIMIT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Time without a refused message that counts as a pause. It is the minimum of `retryInMs`, so a client that waits for
-/// that time is never closed.
+/// Time without a refused message that counts as a pause. `retryInMs` is never less than this time, so a client that
+/// waits for `retryInMs` is never closed.
 pub const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(1);
 
 // These assertions check figures and orderings in the comments above.

@@ -5,29 +5,29 @@ use std::time::Duration;
 /// Maximum K of `closest`, and maximum number of members that one `discover` introduces.
 pub const MAX_CLOSEST: u8 = 64;
 
-/// Number of random members that a new member meets in addition to the closest ones, under bounded discovery. They
-/// connect the neighbourhoods of a network. A random graph with two edges per node is connected except for a few nodes.
-/// With four edges per node, the graph stays connected while half of the nodes are missing.
+/// Number of random members that a new member meets in addition to the closest ones, under bounded discovery. The
+/// random members connect groups of close peers with each other. A random graph with two edges per node is connected
+/// except for a few nodes. With four edges per node, the graph stays connected while half of the nodes are missing.
 pub const RANDOM_PICKS: usize = 4;
 
 /// Maximum number of other peers that a peer knows in a network under bounded discovery. At this limit, the peer's hub
 /// declines meetings with further members. Signals between the peer and a member that it does not know get
-/// `network-full`, and so does a `discover` of the peer.
+/// `network-full`. A `discover` of the peer gets `network-full`, too.
 ///
 /// Clients choose their ids, so many of them can choose ids close to one peer. With random ids and P = K +
 /// [`RANDOM_PICKS`] picks, a peer among 100,000 knows about 2P others: 40 for K = 16, 140 for K = 64. The first peer of
-/// a network knows P x ln(100,000 / P) others: 170 and 500. An acquaintance takes 21 B at the peer's home and 8 B in
-/// the roster: 1,024 x 29 B = 30 KB.
+/// such a network knows P x ln(100,000 / P) others: 170 for K = 16, 500 for K = 64. An acquaintance takes 21 B in the
+/// peer's circle and 8 B in the roster: 1,024 x 29 B = 30 KB.
 pub const MAX_ACQUAINTANCES: usize = 1024;
 
-/// Maximum number of members that a hub remembers as having declined a peer. A further member that declines is not
-/// remembered, and no other member is picked in its place. So a join of a network whose members all decline costs at
-/// most 2 x 64 more events.
+/// Maximum number of declines that a hub remembers for a peer in a network. After a remembered decline, the hub can
+/// pick another member for the peer. After a further decline, it picks no other member. So a peer that joins a network
+/// whose members all decline causes at most 2 x 64 additional events.
 pub const MAX_DECLINED: usize = 64;
 
-/// Maximum number of members that are examined one after another, after random picks have found too few members that
-/// the peer does not know yet. In a network with fewer members, all members are examined. So the peer meets the
-/// requested number of members if there are as many.
+/// Maximum number of members that a pick examines one after another. It does so when random draws have not found enough
+/// members that the peer does not know. In a network with fewer members, the pick examines all members. So it finds the
+/// requested number of members if the network has this number.
 pub const PICKS_IN_TURN: usize = 256;
 
 /// Maximum number of pairs in one meeting between hubs. A pair takes 28 B.
@@ -37,10 +37,10 @@ pub const MAX_MEETING: usize = 256;
 pub const MEETING_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Interval at which a hub sends the complete list of each peer's acquaintances at other hubs to those hubs. This
-/// restores acquaintances that one of the two hubs forgot in a partition. 10,000 peers with three other hubs cause 500
-/// envelopes per second of 400 B.
+/// restores acquaintances that one of the two hubs lost in a partition of the mesh. In a mesh of four hubs, the 10,000
+/// peers of a hub cause 500 envelopes of 400 B per second.
 pub const MEETING_AGAIN: Duration = Duration::from_secs(60);
 
-/// Interval between two parts of the sweep that sends these lists ([`MEETING_AGAIN`]). Each part covers only some of
-/// the peers.
+/// Interval between two parts of the sweep that sends the lists of [`MEETING_AGAIN`]. Each part sends the lists of some
+/// of the peers.
 pub const MEETING_SWEEP: Duration = Duration::from_secs(1);

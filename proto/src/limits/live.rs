@@ -14,15 +14,15 @@ pub const LIVE_SAMPLES: usize = 600;
 /// Maximum number of bytes of all samples. Above this number, the oldest samples are dropped early, so the history gets
 /// shorter.
 ///
-/// A sample has 400 to 700 B, and 2.4 KB with 32 busy shards and every reason in one second: 600 x 2.5 KB = 1.5 MB.
-/// With 256 such shards, the history has only seven minutes. With [`LIVE_LINES`] (2 x 100 KiB) and [`LIVE_LISTED`] (140
-/// KB), the live view takes less than 2 MiB.
+/// A sample has 400 to 700 B. With 32 busy shards and every close reason in one second, it has 2.4 KB, so 600 samples
+/// take 1.5 MB. With 256 busy shards, the history has only seven minutes. With [`LIVE_LINES`] (2 x 100 KiB) and
+/// [`LIVE_LISTED`] (134 KB), the live view takes less than 2 MiB.
 pub const LIVE_RING_BYTES: usize = 1_536 * 1024;
 
-/// Maximum number of log lines at WARN and ERROR that the hub stores for the live view. Both the log and the history
-/// store them. A new line replaces the oldest.
+/// Maximum number of log lines at WARN and ERROR that the hub stores for the live view. The hub stores them twice: as
+/// the last lines of the log, and in the history. A new line replaces the oldest.
 ///
-/// A line has at most [`LIVE_LINE_BYTES`]: 2 x 100 KiB.
+/// A line has at most [`LIVE_LINE_BYTES`], so all lines take at most 2 x 100 KiB.
 pub const LIVE_LINES: usize = 100;
 
 /// Maximum length of a log line in the live view, in bytes. Fields that do not fit are left out, and the line says so.
@@ -31,31 +31,32 @@ pub const LIVE_LINE_BYTES: usize = 1024;
 /// Maximum number of hubs, of links, and of dialed addresses in the state that the live view shows. Further entries are
 /// only counted.
 ///
-/// An entry takes at most 350 B: 128 x 3 x 350 B = 134 KB.
+/// An entry takes at most 350 B, so all entries take 128 x 3 x 350 B = 134 KB.
 pub const LIVE_LISTED: usize = 128;
 
-/// Maximum number of networks, and of members of one network, in the lists of the live view. The largest networks and
-/// the members with the smallest ids are listed. All others are only counted.
+/// Maximum number of networks, and of members of one network, in the lists of the live view. The lists have the largest
+/// networks, and the members with the smallest ids. All other networks and members are only counted.
 ///
-/// A list is one answer of 200 x 350 B = 70 KB, since a network's name has at most 256 B. A shard reads the members in
-/// one turn, which takes 20 us.
+/// A list takes 200 x 350 B = 70 KB, since a network's name has at most 256 B. A shard reads the members in one turn,
+/// which takes 20 us.
 pub const LIVE_NAMES: usize = 200;
 
 /// Maximum number of streams of `/dashboard/events` that stay open. A further stream sends the history and then ends.
-/// Its browser requests it again after [`LIVE_RETRY`]. So every reader gets the history, and a reader that opens many
-/// streams has no advantage.
+/// Its browser requests it again after [`LIVE_RETRY`]. So every browser gets the history, even if one browser opens
+/// many streams.
 ///
 /// In a turn, a stream makes its shard copy at most [`LIVE_CHUNK_BYTES`]. 32 streams take about 0.1 % of a core.
 pub const LIVE_STREAMS: usize = 32;
 
-/// Maximum number of bytes of events that a stream writes in a turn. The history keeps the events that a reader has not
-/// read yet, so a slow reader takes only the memory of one chunk. It misses the samples that leave the history in the
+/// Maximum number of bytes of events that a stream writes in a turn. A stream reads its events from the history, so a
+/// slow browser takes only the memory of one chunk. It misses the samples that are dropped from the history in the
 /// meantime.
 ///
 /// An event that is longer than this number is sent alone.
 pub const LIVE_CHUNK_BYTES: usize = 16 * 1024;
 
-/// Maximum duration of a stream. Its browser then requests a new stream, which checks the login again.
+/// Maximum duration of a stream of `/dashboard/events`. The browser then requests a new stream, and the hub checks the
+/// login again.
 pub const LIVE_STREAM_TIME: Duration = Duration::from_secs(60 * 60);
 
 /// Time after which a browser requests an ended stream again.

@@ -11,8 +11,8 @@ pub const MAX_MESSAGE_ID_BYTES: usize = 64;
 
 /// Maximum length of announced `data`, in bytes of JSON. Longer data gets `data-too-large`.
 ///
-/// An announcement is stored once per hub while its peer is in the network. [`DEFAULT_ANNOUNCE_BUDGET_BYTES`] bounds
-/// the sum of all announcements.
+/// Each hub stores an announcement once, while its peer is in the network. [`DEFAULT_ANNOUNCE_BUDGET_BYTES`] bounds the
+/// sum of all announcements of a hub's peers.
 pub const MAX_ANNOUNCE_DATA_BYTES: usize = 16 * 1024;
 
 /// Maximum nesting of announced `data`, in levels. Deeper data gets `invalid-message`.
@@ -22,8 +22,8 @@ pub const MAX_ANNOUNCE_DEPTH: usize = 64;
 
 /// Maximum nesting of a signal's `data`, in levels. Deeper data gets `invalid-message`.
 ///
-/// At the target, a recursive parser would fail on a message with deeper data: Python's fails at about 1,000 levels.
-/// Offers have two levels. Hubs of version 2.0.0 relay deeper signals. At this hub, such a signal has the outcome
+/// A recursive parser of the target can fail on deeper data. Python's JSON parser fails at about 1,000 levels. Offers
+/// have two levels. Hubs of version 2.0.0 relay deeper signals to this hub, where these signals get the outcome
 /// `invalid-message`.
 pub const MAX_SIGNAL_DEPTH: usize = 512;
 
@@ -34,8 +34,8 @@ pub const MAX_ECHOED_TYPE_BYTES: usize = 64;
 /// Default of MAX_MESSAGE_BYTES: maximum length of a client's message, in bytes, all fragments together. A longer
 /// message gets `message-too-large`, and then its session is closed with 1009.
 ///
-/// Offers have 7 KB in practice. 1 MiB leaves room for applications that send other data in signals.
+/// Offers have 7 KB in practice. With 1 MiB, applications can also send other data in signals.
 pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
-/// Maximum of the setting MAX_MESSAGE_BYTES.
+/// Maximum value of the setting MAX_MESSAGE_BYTES, in bytes.
 pub const LARGEST_MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Maximum length of a head of the PROXY protocol, version 2, in bytes. A connection with a longer head is closed. The
-/// addresses take 36 bytes. The other bytes are extensions of the proxy, such as the name in a client's certificate.
+/// addresses in a head take 36 bytes. The other bytes are extensions, such as the name in a client's certificate.
 pub const MAX_PROXY_HEAD_BYTES: usize = 4 * 1024;
 
 /// Time in which a trusted proxy must send the head of the PROXY protocol. After that, the connection is closed. The
@@ -19,5 +19,5 @@ pub const MAX_FORWARDED_HOPS: usize = 32;
 pub const MAX_PROXY_RANGES: usize = 64;
 
 /// Maximum number of proxies that are exempt from the limits per address although TRUSTED_PROXIES does not name them.
-/// Further proxies get the limits of any other address. A proxy takes 8 B: 512 B per hub.
+/// Further proxies get the limits of any other address. A proxy takes 8 B, so all these proxies take 512 B.
 pub const MAX_UNNAMED_PROXIES: usize = 64;

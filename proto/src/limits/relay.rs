@@ -7,36 +7,36 @@ use super::*;
 /// Interval between two heartbeats of a hub.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Minimum time between two extra heartbeats that are sent because links became full or free. The rate is limited
-/// because each heartbeat goes to every hub.
+/// Minimum time between two extra heartbeats. A hub sends an extra heartbeat when a link's queue becomes full or has
+/// room again. The rate is limited because each heartbeat goes to every hub.
 pub const EXTRA_BEAT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time without a received byte on a link after which signals use another route. It is longer than two heartbeats,
-/// because a timer or a busy socket can delay a heartbeat.
+/// Time without a received byte on a link after which signals use another route. This time is longer than two
+/// heartbeats, because a timer or a busy socket can delay a heartbeat.
 ///
-/// The link stays open, and is used again when data arrives on it. If it never recovers, the envelopes that were sent
-/// over it are lost. Presence is then repaired through other hubs, and the lost signals get `unknown` after
+/// The link stays open, and is used again when data arrives on it. If no more data arrives, the envelopes that were
+/// sent over the link are lost. Presence is then repaired through other hubs, and the lost signals get `unknown` after
 /// [`RECEIPT_TIMEOUT`].
 pub const LINK_SILENCE: Duration = Duration::from_millis(2_200);
 
-/// Time after which another route is tried if no signal over a route has been answered.
+/// Time after which signals use another route if no signal over their present route has been answered.
 pub const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Time for which this hub's own signals avoid an unanswered route if there is another one. The time ends early if a
-/// signal over the unanswered route is answered.
+/// Time for which the signals of this hub's peers avoid an unanswered route if there is another route. The time ends
+/// early if a signal over the unanswered route is answered.
 pub const ROUTE_AVOIDED: Duration = Duration::from_secs(10);
 
 /// Maximum number of unanswered signals to one hub that are examined per second. A route counts as failed if signals to
-/// two different targets have no outcome, because a single target may only read slowly.
+/// two different targets have no outcome. A single target without an outcome may only read slowly.
 pub const MAX_UNANSWERED_LOOKED_AT: usize = 1024;
 
-/// Time without a heartbeat of a hub after which its peers leave. It is eight heartbeats, so that a lost link or a
-/// pause of a few seconds does not look like the end of a hub. A peer of a dead hub stays visible for at most this
-/// time, plus one heartbeat and its transit.
+/// Time without a heartbeat of a hub after which the hub counts as lost and its peers leave. The time is eight
+/// heartbeats long, so that a hub with a lost link or a pause of a few seconds does not count as lost. A peer of a dead
+/// hub stays visible for at most this time, one heartbeat interval, and the time that a heartbeat needs to arrive.
 pub const LEASE: Duration = Duration::from_secs(8);
 
-/// Time for which another incarnation of a hub's id must send heartbeats before it counts as another live hub. It
-/// exceeds the time for which third hubs forward the last heartbeat of an ended incarnation ([`LINK_SILENCE`]).
+/// Time for which another incarnation of a hub's id must send heartbeats before it counts as another live hub. The time
+/// is longer than [`LINK_SILENCE`], in which third hubs can still forward the last heartbeat of an ended incarnation.
 pub const RIVAL_EVIDENCE: Duration = Duration::from_millis(2_500);
 
 /// Maximum age of the last heartbeat of another incarnation of a hub's id. With an older heartbeat, that incarnation
@@ -52,54 +52,54 @@ pub const RIVAL_PATIENCE: Duration = Duration::from_secs(3);
 /// earlier hub takes a new id itself. Hubs before 2.1 never take a new id.
 pub const RIVAL_YIELD: Duration = Duration::from_secs(10);
 
-/// Minimum time between two answers to the same neighbour about one incarnation of a hub. Such an answer is a heartbeat
-/// of this incarnation, which is sent because a heartbeat of another incarnation of the hub has arrived. The pause is
-/// shorter than [`HEARTBEAT`], so that each of two live hubs with one id receives each heartbeat of the other. Without
-/// the pause, two hubs that know different incarnations of this id would answer each other's answers forever.
+/// Minimum time between two heartbeats of one incarnation of a hub that answer heartbeats of another incarnation, for
+/// each neighbour. The pause is shorter than [`HEARTBEAT`], so that two live hubs with one id receive each other's
+/// heartbeats. Without the pause, two hubs that know different incarnations of one id would answer each other's answers
+/// forever.
 pub const CONTEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Maximum number of heartbeats of one hub id that are sent in one [`CONTEST_PAUSE`] because heartbeats of another
-/// incarnation arrive. It counts the heartbeats to all neighbours together. Further heartbeats are not sent. Each sent
-/// heartbeat is remembered for this time and takes 56 B. Together they take 3.5 KiB for each id that two live hubs
-/// have, and 3.5 MiB for [`MAX_HUBS`] such ids.
+/// Maximum number of heartbeats of one hub id that a hub sends in one [`CONTEST_PAUSE`] as answers to heartbeats of
+/// another incarnation. Answers to all neighbours count together. Further answers are not sent. A hub remembers each
+/// answer for the time of the pause, in 56 B. The answers take 3.5 KiB for each id that two live hubs have, and 3.5 MiB
+/// for [`MAX_HUBS`] such ids.
 ///
-/// In a mesh of n hubs with two live hubs of one id, a hub would send at most n of these heartbeats. The maximum is
-/// enough even for n > 64, because the first heartbeats go to the two hubs, or to their neighbours.
+/// In a mesh of n hubs in which two live hubs have one id, a hub would send at most n answers. The maximum is enough
+/// even for n > 64, because the first answers go to the two hubs or to their neighbours.
 pub const MAX_CONTEST_HEARTBEATS: usize = 64;
 
 /// Latest accepted start of a hub's incarnation or of a session, in milliseconds since 1970: the year 2527.
 ///
 /// Heartbeats of later incarnations, and sessions with later starts, are ignored and counted. They are not compared
-/// with a clock, so clocks of hubs may differ by any amount. A hub must be able to choose a number that is greater than
-/// an accepted number and is accepted itself. Therefore no hub exceeds an accepted number above
+/// with a clock, so clocks of hubs may differ by any amount. A hub chooses greater numbers than all numbers that it has
+/// accepted, and other hubs must accept its choice. Therefore a hub does not exceed numbers above
 /// [`GREATEST_TIME_FOLLOWED`].
 pub const GREATEST_TIME: u64 = 1 << 44;
 
-/// Latest incarnation or session that a hub still exceeds with a later one of its own: the year 2248. If another
-/// incarnation of its own id is later than this year, the hub takes a new id. If a session at another hub is later than
-/// this year, that session keeps its peer's id until it ends.
+/// Latest start of an incarnation or a session that a hub still exceeds with a later start: the year 2248. If another
+/// incarnation of the hub's own id is later, the hub takes a new id. If a session at another hub is later, that session
+/// keeps its peer's id until it ends.
 pub const GREATEST_TIME_FOLLOWED: u64 = GREATEST_TIME / 2;
 
 /// Maximum number of hubs that a hub remembers, including dead hubs. Heartbeats of further hubs are ignored and
-/// counted. There is one exception: if another neighbour has introduced at least two hubs more than the neighbour that
-/// sent the heartbeat, the new hub replaces a known hub. It replaces a hub that has stopped. If no hub has stopped, it
-/// replaces a hub that the neighbour with the most introductions introduced.
+/// counted. There is one exception. If another neighbour has introduced at least two hubs more than the neighbour that
+/// sent the heartbeat, the new hub replaces a known hub. The replaced hub is one that has stopped, or else one that the
+/// neighbour with the most introductions has introduced.
 ///
 /// A hub takes about 1 KiB without its peers, and at most 43 KiB: two lists of [`MAX_NEIGHBOURS`] ids, and two URLs. In
-/// practice, the load of heartbeats limits a mesh to fewer hubs: the hubs of a full mesh send hubs x (hubs - 1)^2
-/// heartbeats per second.
+/// practice, heartbeats limit a mesh to fewer hubs, because the n hubs of a full mesh send n x (n - 1)^2 heartbeats per
+/// second.
 pub const MAX_HUBS: usize = 1024;
 
-/// Maximum number of neighbours in a heartbeat. Further neighbours are left out. This causes duplicate envelopes, but
-/// loses none.
+/// Maximum number of neighbours that a heartbeat lists. Further neighbours are left out. This causes duplicate
+/// envelopes, but no envelope is lost.
 pub const MAX_NEIGHBOURS: usize = 1024;
 
 /// Time for which a stopped hub is remembered, so that its late envelopes are not accepted as new.
 pub const HUB_MEMORY: Duration = Duration::from_secs(600);
 
 /// Maximum number of incarnations of one hub that are remembered after their farewell, until the hub is forgotten. A
-/// further incarnation replaces the oldest. A hub has more such incarnations only if it is restarted more than four
-/// times while a heartbeat travels around the mesh, which takes seconds.
+/// further incarnation replaces the oldest. Four are enough, unless a hub is restarted more than four times in the few
+/// seconds in which a heartbeat can travel around the mesh.
 pub const MAX_ENDED_LIVES: usize = 4;
 
 /// Maximum length of a hub's URL, in bytes.
@@ -112,34 +112,35 @@ pub const MAX_VERSION_BYTES: usize = 32;
 /// `unreachable`.
 pub const MAX_HOPS: u8 = 16;
 
-/// Largest default of MESH_PRESENCE_BYTES: maximum size of the presence of all other hubs together, in bytes. One hub
-/// can use half of this size. Peers and networks beyond it are counted and not stored. Peers that are already stored
-/// stay.
+/// Largest default of MESH_PRESENCE_BYTES: maximum size of the stored presence of all other hubs together, in bytes. A
+/// single hub can use half of this size. Peers and networks beyond it are counted and not stored. Peers that are
+/// already stored stay.
 ///
-/// A peer counts [`REMOTE_PEER_BYTES`]. A membership counts its `peer-discovered` message and [`MEMBER_BYTES`]. So 1
-/// GiB is enough for 1,000,000 peers of other hubs that are in one network each and announce 50 B: 1,000,000 x (512 B +
-/// 300 B + 256 B) = 1.07 GB. While a snapshot arrives, both the replica and the snapshot are stored, but only the
-/// larger of the two counts.
+/// A peer counts [`REMOTE_PEER_BYTES`]. A membership counts its `peer-discovered` message and [`MEMBER_BYTES`]. If each
+/// peer is in one network and announces 50 B, 1 GiB is enough for 1,000,000 peers: 1,000,000 x (512 B + 300 B + 256 B)
+/// = 1.07 GB. While a snapshot arrives, the hub stores both the replica and the snapshot, but counts only the larger
+/// one.
 pub const DEFAULT_MESH_PRESENCE_BYTES: usize = 1024 * 1024 * 1024;
 
-/// Default of MESH_PRESENCE_BYTES for each connection that MAX_CONNECTIONS allows, up to
-/// [`DEFAULT_MESH_PRESENCE_BYTES`], which 8,192 connections reach.
+/// Part of the default of MESH_PRESENCE_BYTES for each connection that MAX_CONNECTIONS allows. With 8,192 connections,
+/// the default reaches its maximum, [`DEFAULT_MESH_PRESENCE_BYTES`].
 ///
-/// This is enough for 64 hubs with equally many connections, if each peer takes 2 KiB. It is also enough for seven such
-/// hubs if each peer announces 16 KiB in one network, which takes 16 KiB + 2 x 0.5 KiB = 17 KiB.
+/// This is enough for 64 hubs with the same number of connections, if each peer takes 2 KiB. It is also enough for
+/// seven such hubs if each peer announces 16 KiB in one network. Such a peer takes 16 KiB + 2 x 0.5 KiB = 17 KiB.
 pub const PRESENCE_BYTES_PER_CONNECTION: usize = 128 * 1024;
 
 /// Smallest default of MESH_PRESENCE_BYTES in a process without a memory limit. A hub with few connections can have
-/// large neighbours: this default has room for 64,000 peers of 2 KiB. It is also the default of a hub with up to 1,024
-/// connections. A hostile hub that reports 20,000 peers of 16 KiB makes such a hub store at most 64 MiB. Many invented
-/// hubs together make it store at most 128 MiB.
+/// large neighbours, and this default has room for 64,000 peers of 2 KiB. Hubs with up to 1,024 connections have this
+/// default. A hostile hub that reports 20,000 peers of 16 KiB makes such a hub store at most 64 MiB. Many invented hubs
+/// together make it store at most 128 MiB.
 pub const LEAST_DEFAULT_PRESENCE_BYTES: usize = 128 * 1024 * 1024;
 
-/// Minimum of MESH_PRESENCE_BYTES, and of the budgets of changes and signals that wait. It has room for 1,000 peers.
+/// Minimum of MESH_PRESENCE_BYTES, and of the budgets for waiting changes and waiting signals. It is enough for 1,000
+/// peers.
 pub const LEAST_PRESENCE_BYTES: usize = 1024 * 1024;
 
-/// Bytes that a peer of another hub counts in MESH_PRESENCE_BYTES, without its memberships. They account for its
-/// entries in the replica, in the directory, among the claims of its hub, and at its home shard.
+/// Bytes that a peer of another hub counts in MESH_PRESENCE_BYTES, without its memberships. They stand for the peer's
+/// entries in the replica, in the directory, in the claims of its hub, and on its home shard.
 pub const REMOTE_PEER_BYTES: usize = 512;
 
 /// Maximum number of changes of one hub that are held while an earlier change is missing. Further changes are dropped
@@ -148,8 +149,8 @@ pub const REMOTE_PEER_BYTES: usize = 512;
 /// A change takes about 500 B: 8,192 x 500 B = 4 MB for each hub with a missing change.
 pub const MAX_CHANGES_AHEAD: usize = 8 * 1024;
 
-/// Maximum size of the changes in [`MAX_CHANGES_AHEAD`] of all hubs together, in bytes. One hub can use half of this
-/// size: 8,192 changes of 4 KB. Further changes are dropped and counted.
+/// Maximum size of the changes of all hubs that are held while earlier changes are missing, in bytes. A single hub can
+/// use half of this size, which is enough for 8,192 changes of 4 KB. Further changes are dropped and counted.
 ///
 /// Without this bound, 1,024 hubs could make a hub hold 8,192 changes of 17 KB each: 146 GB.
 pub const MAX_AHEAD_BYTES: usize = 64 * 1024 * 1024;
@@ -162,49 +163,50 @@ pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Maximum time for a whole snapshot. A slower snapshot is refused, and another neighbour is asked.
 ///
-/// A hub of 1,000,000 peers has about 300 MB, so 1 MB/s is enough.
+/// A snapshot of 1,000,000 peers has about 300 MB, so 1 MB/s is enough.
 pub const SNAPSHOT_LIMIT: Duration = Duration::from_secs(300);
 
-/// Time from the request for which a snapshot may arrive more slowly than at [`SNAPSHOT_RATE_BYTES`]. A snapshot that
-/// is too slow after this time is refused.
+/// Time after the request in which a snapshot may arrive more slowly than [`SNAPSHOT_RATE_BYTES`]. After this time, a
+/// snapshot that is too slow is refused.
 pub const SNAPSHOT_SLACK: Duration = Duration::from_secs(12);
 
 /// Minimum average rate of a snapshot since its request, in bytes per second. A link of 20 Mbit/s gives each of 64
 /// simultaneous snapshots this rate.
 ///
-/// So a neighbour can keep a repair open only while it sends distinct peers, of which there are at most
-/// [`MAX_PEERS_PER_HUB`].
+/// So a neighbour cannot keep a repair open without end. It must send further peers at this rate, and a snapshot has at
+/// most [`MAX_PEERS_PER_HUB`] peers.
 pub const SNAPSHOT_RATE_BYTES: u64 = 32 * 1024;
 
-/// Number of heartbeats of another hub after which this hub doubts its replica of that hub. The heartbeats must have a
-/// lower change number than the replica. This hub then drops changes with numbers greater than those in the heartbeats,
-/// and accepts a snapshot whose number is lower than the replica's.
+/// A hub doubts its replica of another hub after this number of heartbeats whose change number is lower than the
+/// replica's. It then drops changes with greater numbers than the heartbeats', and accepts a snapshot with a lower
+/// number than the replica's.
 ///
 /// More than one heartbeat is necessary, because heartbeats and changes can use different routes, and one route can be
-/// seconds slower. A forged change or snapshot lasts for 4 to 8 heartbeats at each hub on its route, and is then
-/// repaired.
+/// seconds slower. A hub that receives a forged change or snapshot repairs its replica after 4 to 8 heartbeats.
 pub const DOUBT_BEATS: u64 = 4;
 
 /// Maximum number of doublings of the pause before a request for a snapshot. The pause doubles each time a snapshot
-/// does not match the heartbeats of its hub. It grows from [`GAP_PATIENCE`] to 300 ms x 2^5 = 9.6 s after the last
-/// snapshot. A neighbour that sends wrong snapshots is asked six times in 20 s, and then every ten seconds. A request
-/// that is lost or declined is repeated after [`GAP_PATIENCE`].
+/// does not match the heartbeats of its hub. The pause grows from [`GAP_PATIENCE`] to 300 ms x 2^5 = 9.6 s. A neighbour
+/// that sends wrong snapshots is asked six times in 20 s, and then every ten seconds. A request that is lost or
+/// declined is repeated after [`GAP_PATIENCE`].
 pub const MAX_VAIN_REPAIRS: u32 = 5;
 
-/// Maximum number of peers in one part of a snapshot: 64 x 300 B = 20 KB in practice.
+/// Maximum number of peers in one part of a snapshot. In practice, these are 64 x 300 B = 20 KB.
 pub const SNAPSHOT_PEERS: usize = 64;
 
 /// Bytes of announcements at which a part of a snapshot is full. The last peer of a part can exceed this number.
 pub const SNAPSHOT_BYTES: usize = 64 * 1024;
 
-/// Maximum number of neighbours whose requests for a snapshot of one hub wait until this hub has received that snapshot
-/// itself. A further request is declined. The neighbour then asks another hub, or asks again after [`GAP_PATIENCE`].
+/// Maximum number of neighbours that wait for a snapshot of a third hub because this hub has not received that snapshot
+/// itself yet. A further request is declined. The neighbour then asks another hub, or asks again after
+/// [`GAP_PATIENCE`].
 ///
-/// A waiting request takes 16 B, until the repair of this hub ends.
+/// A waiting request takes 16 B until this hub has received the snapshot.
 pub const MAX_SNAPSHOT_WAITERS: usize = 64;
 
-/// Maximum number of peers whose old state is kept because they changed while a snapshot is being sent. If a further
-/// peer changes, the snapshot ends with a decline, and the neighbour asks again.
+/// Maximum number of peers that may change while a snapshot is being sent. The hub stores the old state of these peers
+/// until the snapshot is complete. If a further peer changes, the snapshot ends with a decline, and the neighbour asks
+/// again.
 ///
 /// A peer takes about 400 B: 16 Ki x 400 B = 6.5 MB per snapshot. This is enough for a snapshot of 100,000 peers, which
 /// takes some seconds, while 1,000 peers per second join and leave.
@@ -219,45 +221,45 @@ pub const MAX_SNAPSHOTS_OUT: usize = 64;
 pub const MAX_PEERS_PER_HUB: usize = 1_000_000;
 
 /// Maximum number of networks of one peer of another hub: the maximum of the setting MAX_NETWORKS_PER_PEER. A snapshot
-/// that has a peer with more networks is refused, and a change that adds one more network is left out.
+/// that has a peer with more networks is refused. A change that adds one more network is ignored.
 pub const MAX_MEMBERSHIPS: usize = 1024;
 
 /// Number of segments of the directory of all peers of the mesh. Each segment is a separate hash map, because a map
-/// that grows moves all its entries in one turn. If 100,000 peers are in a single map, its growth takes 57,000 x 0.25
-/// us = 14 ms. In one of 256 maps, it takes 0.06 ms, and 0.6 ms with [`MAX_PEERS_PER_HUB`] peers. An empty map takes 64
-/// B, and 256 of them 16 KB.
+/// that grows moves all its entries in one turn. With 100,000 peers in a single map, this takes 57,000 x 0.25 us = 14
+/// ms. With 256 maps, it takes 0.06 ms, or 0.6 ms with [`MAX_PEERS_PER_HUB`] peers. An empty map takes 64 B, and 256 of
+/// them 16 KB.
 pub const DIRECTORY_SEGMENTS: usize = 256;
 
 /// Number of letters to shards after which a slice of the relay's long work ends. The slice still completes the peer
 /// that exceeds this number. The next slice begins after all other ready tasks have had a turn, if no shard has more
 /// than [`SLICE_ROOM`] letters queued.
 ///
-/// On a hub with 16 shards, the end of a hub with 100,000 peers takes 1,700,000 letters. These are 830 slices of at
-/// most 2.2 ms. A letter takes 0.9 us, including its share of the work for the peer. The longest slice has one peer in
-/// 1,024 networks, the maximum of MAX_NETWORKS_PER_PEER. This slice has 2,048 + 16,400 letters, and takes 5.3 ms when a
-/// snapshot is installed. With the default of 32 networks, the longest slice has 2,048 + 528 letters.
+/// On a hub with 16 shards, the end of a hub with 100,000 peers takes 1,700,000 letters. They are posted in 830 slices
+/// of at most 2.2 ms. A letter takes 0.9 us, including its share of the work for the peer. The longest slice has one
+/// peer in 1,024 networks, the maximum of MAX_NETWORKS_PER_PEER. This slice has 2,048 + 16,400 letters, and takes 5.3
+/// ms when a snapshot is installed. With the default of 32 networks, the longest slice has 2,048 + 528 letters.
 pub const SLICE_LETTERS: usize = 2048;
 
-/// Maximum number of peers and lost signals that a slice of the relay's long work examines, even if they need fewer
-/// letters.
+/// Maximum number of peers and lost signals that a slice of the relay's long work examines, even if they cause fewer
+/// letters than [`SLICE_LETTERS`].
 pub const SLICE_PEERS: usize = 1024;
 
 /// Maximum number of held changes of one hub that are applied in one turn after the change for which they waited has
-/// arrived. The remaining changes are applied in slices, and whenever a further change arrives.
+/// arrived. The remaining changes are applied in later turns.
 pub const SLICE_CHANGES: usize = 64;
 
-/// Maximum number of peers of discarded replicas whose memory is freed in one turn, which takes 1,024 x 0.3 us.
+/// Maximum number of peers of discarded replicas whose memory is freed in one turn. 1,024 peers take 1,024 x 0.3 us =
+/// 0.3 ms.
 ///
 /// Discarded replicas hold at most as many peers as the replicas in use. So the memory for replicas at most doubles,
-/// for the second in which slices free the discarded replicas. A part of a snapshot discards up to [`SNAPSHOT_PEERS`]
-/// peers, and frees the same number.
+/// for about a second, until slices have freed the discarded replicas.
 pub const SLICE_DISCARDED: usize = 1024;
 
-/// Maximum number of letters queued for one shard, besides those in its mailbox, at which a slice of long work begins.
-/// While more letters are queued, the slice is delayed. Events of links and peers are delayed only at
-/// [`OUTBOX_HIGH_WATER`], so they do not wait for long work.
+/// Maximum length of the relay's outbox for a shard, in letters, at which a slice of long work begins. While the outbox
+/// is longer, the slice is delayed. Events of links and peers are delayed only at [`OUTBOX_HIGH_WATER`], so they do not
+/// wait for long work.
 ///
-/// With a full mailbox, long work has at most 16,384 + 2,048 letters of 136 B = 2.5 MB queued for a shard.
+/// A full mailbox and this outbox have at most 16,384 + 2,048 letters of 136 B = 2.5 MB for a shard.
 pub const SLICE_ROOM: usize = OUTBOX_HIGH_WATER / 4;
 
 /// Maximum number of signals to one hub without an outcome. A further signal is answered `unreachable`.
@@ -270,24 +272,25 @@ pub const MAX_SIGNALS_IN_FLIGHT: usize = 256 * 1024;
 /// signals get `unreachable`, and are counted.
 pub const MAX_SIGNALS_HELD: usize = 1024;
 
-/// Maximum size of the signals in [`MAX_SIGNALS_HELD`] of all hubs together, in bytes. Further signals get
-/// `unreachable`, and are counted. One hub can use half of this size: 1,024 signals of 32 KB. A browser's offer for a
-/// video call has about 8 KB.
+/// Maximum size of all waiting signals of other hubs ([`MAX_SIGNALS_HELD`]), in bytes. Further signals get
+/// `unreachable`, and are counted. A single hub can use half of this size, which is enough for 1,024 signals of 32 KB.
+/// A browser's offer for a video call has about 8 KB.
 pub const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
 
 /// Maximum time for which a signal waits for an earlier signal, or for the presence of its sender.
 pub const HOLD: Duration = Duration::from_millis(500);
 
-/// Maximum difference between the counter of a signal and the counter of the last delivered signal of its hub. No hub
-/// has more signals in flight. A signal with a greater counter gets `unreachable` and does not advance the receiver's
-/// counter. After [`COUNT_PATIENCE`] with only such signals, the receiver adopts their counters.
+/// Maximum difference between the counter of a signal and the counter of the last delivered signal of its hub. It is
+/// the maximum number of signals that a hub has in flight. A signal with a greater counter gets `unreachable` and does
+/// not advance the receiver's counter. After [`COUNT_PATIENCE`] with only such signals, the receiver adopts their
+/// counters.
 pub const MAX_COUNTER_STEP: u64 = MAX_SIGNALS_IN_FLIGHT as u64;
 
-/// Time after which the receiver adopts the counters of a hub's signals, although they do not fit its own counter. It
-/// does this if all counters in this time were too low or too far ahead, because its own counter must then be wrong.
-/// Until then, these signals get `unreachable`.
+/// Time after which a receiver adopts the counters of a hub's signals although they do not fit its own counter. It
+/// adopts them if all counters in this time were too low or too high, because its own counter must then be wrong. Until
+/// then, these signals get `unreachable`.
 ///
-/// A link that delivers nothing is closed after [`LINK_PATIENCE`], so no delayed signal can arrive after the same time.
+/// A link that delivers nothing is closed after [`LINK_PATIENCE`], so no signal can be delayed for longer.
 pub const COUNT_PATIENCE: Duration = LINK_PATIENCE;
 
 /// Time for which outcomes are collected before they are sent together. Failures, and outcomes for which a sender

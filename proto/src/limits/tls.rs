@@ -7,16 +7,16 @@ use super::*;
 /// Maximum number of TLS handshakes that wait for their next step on a shard. The connection of a further handshake is
 /// closed immediately.
 ///
-/// A step takes up to 130 us of CPU, and one step runs between any two turns of other work. 1,024 steps take 0.13 s of
-/// an otherwise idle shard. Handshakes that wait for their clients count in [`MAX_HTTP_CONNECTIONS`].
+/// A step takes up to 130 us of CPU, and other tasks run between two steps. 1,024 steps take 0.13 s of an otherwise
+/// idle shard. Handshakes that wait for bytes of their clients do not count here, but in [`MAX_HTTP_CONNECTIONS`].
 pub const TLS_TURNS: usize = 1_024;
 
-/// Time limit for the TLS handshake and the first request together. It equals [`REQUEST_HEAD_TIMEOUT`], so TLS gives a
-/// client no additional time. After this time, the connection is closed.
+/// Time limit for the TLS handshake and the first request together. After this time, the connection is closed. The
+/// limit equals [`REQUEST_HEAD_TIMEOUT`], so a client with TLS has no additional time.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = REQUEST_HEAD_TIMEOUT;
 
-/// Time for which a connection refused before its TLS handshake stays open, so that the client can read the reason and
-/// close the connection.
+/// Time for which a connection stays open after it was refused before its TLS handshake. In this time, the client can
+/// read the reason and close the connection.
 pub const TLS_REFUSAL_LINGER: Duration = Duration::from_secs(1);
 
 /// Maximum length of a TLS record, in bytes: 16 KiB of plaintext, the growth that TLS 1.2 allows, and the header. A
@@ -25,11 +25,11 @@ pub const TLS_REFUSAL_LINGER: Duration = Duration::from_secs(1);
 pub const TLS_RECORD_BYTES: usize = 16 * 1024 + 2048 + 5;
 
 /// Maximum plaintext that is encrypted at a time, in bytes: two records. If the socket does not accept the ciphertext,
-/// the ciphertext is stored in addition to the session's queue. For 1,000 sessions whose clients do not read, it takes
-/// 33 MB.
+/// the hub stores it in addition to the session's queue. For 1,000 sessions whose clients do not read, this takes 33
+/// MB.
 pub const TLS_WRITE_BYTES: usize = 32 * 1024;
 
-/// Maximum ciphertext of TLS itself (handshake, answers to KeyUpdate) that is queued for a socket in addition to
+/// Maximum ciphertext of handshakes and of answers to KeyUpdate that is queued for a socket in addition to
 /// [`TLS_WRITE_BYTES`], in bytes. A connection with more ciphertext is closed, because its client does not read. A
 /// handshake with a long chain of certificates takes 16 KiB.
 pub const TLS_PENDING_BYTES: usize = 128 * 1024;
@@ -37,7 +37,7 @@ pub const TLS_PENDING_BYTES: usize = 128 * 1024;
 /// Maximum ciphertext that is read at a time from links, and from connections that are not WebSockets yet, in bytes.
 ///
 /// Together with [`TLS_RECORD_BYTES`] and the buffers of hyper, a connection that is not a WebSocket takes up to 72
-/// KiB. 4,096 such connections take at most 288 MiB. With the requests of a browser, such a connection takes 20 KiB.
+/// KiB. 4,096 of these connections take at most 288 MiB. A connection of a browser takes only 20 KiB.
 pub const TLS_STREAM_READ_BYTES: usize = 16 * 1024;
 
 /// Maximum number of certificates in TLS_CERT, and of names in TLS_ACME. A longer list is refused at the start. The
@@ -51,9 +51,10 @@ pub const MAX_TLS_FILE_BYTES: usize = 256 * 1024;
 /// Interval between two checks of the certificate files for changes.
 pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The first and the longest pause after failed orders of a certificate. Each pause is twice the previous one.
+/// First and longest pause after a failed order of a certificate. Each pause is twice as long as the previous one.
 ///
-/// Five orders fail in the first hour. Let's Encrypt refuses further orders for a name after five failures in an hour.
+/// With these pauses, the hub makes at most five orders in the first hour. Let's Encrypt refuses further orders for a
+/// name after five failures in an hour.
 pub const ACME_PAUSES: [Duration; 2] = [Duration::from_secs(2 * 60), Duration::from_secs(4 * 3600)];
 
 /// Time limit for one request to an ACME authority. If a request takes longer, the request and its order fail.
@@ -69,6 +70,6 @@ pub const MAX_ACME_ANSWER_BYTES: usize = 256 * 1024;
 /// Maximum time between two checks whether a certificate must be renewed.
 pub const ACME_LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Minimum and maximum time between two requests that ask an authority when to renew a certificate. The interval that
-/// the authority names is clamped to these bounds.
+/// Minimum and maximum time between two requests that ask an authority when to renew a certificate. The hub uses the
+/// interval that the authority requests, within these bounds.
 pub const ACME_ASK_INTERVALS: [Duration; 2] = [Duration::from_secs(3600), Duration::from_secs(24 * 3600)];

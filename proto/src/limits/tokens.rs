@@ -18,30 +18,30 @@ pub const MAX_GRANT_RULES: usize = 64;
 pub const MAX_GRANT_CLASS_BYTES: usize = 64;
 
 /// Time before the end of a grant at which its session receives `token-expires`. To renew its token, a client needs a
-/// round trip to its identity provider and a round trip to the hub. If a grant ends within twice this time, the warning
-/// is sent when half of the grant's time has passed. So a client is not warned in a loop if its tokens are short-lived,
-/// or if it sends the same token again and again.
+/// round trip to its identity provider and a round trip to the hub. If a grant ends in less than twice this time, the
+/// warning is sent when half of the grant's time has passed. So a client with short-lived tokens is not warned again
+/// immediately after each renewal.
 pub const TOKEN_WARNING: Duration = Duration::from_secs(60);
 
 /// Time by which the clock of an identity provider may be ahead of the hub's clock. A token is accepted if its `nbf` is
-/// in the future by at most this time. `exp` has no tolerance.
+/// in the future by at most this time. A token is not accepted after its `exp`.
 pub const TOKEN_CLOCK_SKEW: Duration = Duration::from_secs(30);
 
-/// Maximum number of renewed tokens that wait in a shard for new keys. A further token is refused, and the client can
-/// send it again.
+/// Maximum number of new tokens of sessions that wait on a shard until keys have been fetched. A further token is
+/// refused, and the client can send it again.
 ///
 /// 64 tokens of [`MAX_TOKEN_BYTES`] take 512 KiB.
 pub const MAX_TOKENS_WAITING: usize = 64;
 
-/// In the budget of its session, an `auth` counts as this number of messages. While the budget is exhausted, no token
-/// is checked.
+/// Number of messages that an `auth` message counts in the budget of its session. While the budget is exhausted, the
+/// hub checks no token of the session.
 ///
-/// A check of EdDSA or ES256 takes 0.1 ms, the time of about 50 small messages. By default a session can send 4 tokens
-/// a second, and 100 in a burst.
+/// A check of EdDSA or ES256 takes 0.1 ms, the time of about 50 small messages. By default, a session can send 4 tokens
+/// per second, and 100 in a burst.
 pub const TOKEN_MESSAGES: u64 = 50;
 
 /// Maximum number of keys in each of JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS. More keys are an error. A token without
-/// `kid` is checked with each key of its algorithm, and 16 checks of RS256 take 0.5 ms.
+/// `kid` is checked with every key of its algorithm. 16 checks of RS256 take 0.5 ms.
 pub const MAX_TOKEN_KEYS: usize = 16;
 
 /// Maximum length of a set of keys (JWT_JWKS), in bytes. A longer set is refused. Identity providers publish 2 to 10
@@ -51,12 +51,12 @@ pub const MAX_JWKS_BYTES: usize = 256 * 1024;
 /// Time between two requests for the keys at a URL.
 pub const JWKS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
-/// Minimum time between two requests for the keys that tokens with an unknown `kid` cause. So an attacker with invented
-/// tokens makes the hub send at most 6 requests a minute.
+/// Minimum time between two requests for keys that are caused by tokens with an unknown `kid`. So an attacker with
+/// invented tokens makes the hub send at most 6 requests per minute.
 pub const JWKS_FLOOR: Duration = Duration::from_secs(10);
 
 /// Time limit of a request for keys. A token with an unknown `kid` waits if [`JWKS_FLOOR`] allows a request within this
-/// time. It waits for at most twice this time.
+/// time. The token waits for at most twice this time.
 pub const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time within which a client must prove its id. After that, the connection is closed.
@@ -66,7 +66,8 @@ pub const ID_PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 /// hexadecimal digits, and a host at most 253 characters.
 pub const MAX_ID_PROOF_BYTES: usize = 1024;
 
-/// Maximum number of hosts in PEER_ID_HOSTS. A longer list is an error. The host in a proof must be one of these hosts.
+/// Maximum number of hosts in PEER_ID_HOSTS. A longer list is an error. The host in a client's proof of its id must be
+/// one of these hosts.
 pub const MAX_ID_HOSTS: usize = 16;
 
 // These assertions check figures and orderings in the comments above.

@@ -5,16 +5,16 @@ use std::time::Duration;
 /// Maximum number of signals with a span and without an outcome. Further signals are not traced, and their spans are
 /// counted (`peerpigeon_trace_spans_total`).
 ///
-/// A signal has its outcome within [`RECEIPT_TIMEOUT`](super::RECEIPT_TIMEOUT), and usually within milliseconds.
-/// Example: at 40,000 signals per second, a share of 1 % and a second per signal, 400 spans are open. A span takes
-/// about 700 B: 4,096 x 700 B = 2.9 MB.
+/// A signal has its outcome within [`RECEIPT_TIMEOUT`](super::RECEIPT_TIMEOUT), and usually within milliseconds. If a
+/// hub traces 1 % of 40,000 signals per second, and each signal takes a second, 400 spans are open. A span takes about
+/// 700 B: 4,096 x 700 B = 2.9 MB.
 pub const MAX_OPEN_SPANS: usize = 4_096;
 
 /// Maximum number of spans that wait for the collector. Further spans are dropped and counted
 /// (`peerpigeon_trace_spans_total`).
 ///
-/// The collector gets spans every [`TRACE_INTERVAL`]. A span takes about 700 B: 4,096 x 700 B = 2.9 MB. If a collector
-/// does not answer, the hub keeps a full queue and one batch.
+/// The collector gets spans every [`TRACE_INTERVAL`]. A span takes about 700 B: 4,096 x 700 B = 2.9 MB. If the
+/// collector does not answer, the hub stores a full queue and one batch.
 pub const TRACE_QUEUE: usize = 4_096;
 
 /// Maximum number of spans in a request to the collector. A span of a signal takes about 600 B in a request, and the
@@ -22,13 +22,14 @@ pub const TRACE_QUEUE: usize = 4_096;
 /// megabytes.
 pub const TRACE_BATCH: usize = 512;
 
-/// Maximum length of a text in a span, in bytes: a URL, an address or an error. Longer texts are cut.
+/// Maximum length of a text in a span, in bytes. Such a text is a URL, an address or an error. Longer texts are
+/// truncated.
 pub const TRACE_TEXT_BYTES: usize = 256;
 
-/// Time for which a span waits for further spans before a request. A full batch is sent at once.
+/// Maximum time for which a span waits for other spans of its batch. A full batch is sent at once.
 pub const TRACE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time within which the collector must answer a request. After this time, the request counts as failed.
+/// Time within which the collector must answer a request. A later answer is ignored, and the request counts as failed.
 pub const TRACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum length of the collector's answer in bytes. The answer names the number of refused spans and a reason.
@@ -38,11 +39,12 @@ pub const TRACE_ANSWER_BYTES: usize = 16 * 1024;
 /// failure, the pause doubles, up to [`TRACE_LONGEST_PAUSE`].
 pub const TRACE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Longest pause between two attempts to send a batch, even if the collector asks for a longer one (`Retry-After`).
+/// Longest pause between two attempts to send a batch, even if the collector asks for a longer pause (`Retry-After`).
 pub const TRACE_LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Number of attempts to send a batch. After the last attempt, its spans are dropped and counted. With pauses of 1, 2,
-/// 4, 8 and 16 s, a batch is kept for half a minute. This is long enough for a restart of a collector.
+/// Number of attempts to send a batch. After the last failed attempt, the spans of the batch are dropped and counted.
+/// With pauses of 1, 2, 4, 8 and 16 s, a batch is kept for half a minute. This is long enough for a restart of a
+/// collector.
 pub const TRACE_ATTEMPTS: u32 = 6;
 
 /// Time for which a stopping hub still sends spans. Spans that the collector has not accepted by then are lost.

@@ -84,7 +84,7 @@ impl Router {
         self.post_to_mesh(|| ToMesh::Joined(Arc::clone(&announcement)));
         match renewed {
             None => self.join(id, ix, stay, now),
-            // The client knows the roster, and does not request a second copy.
+            // A repeated announcement with `ack` requests only `announced`, not the roster again.
             Some(_) if announce.ack => {}
             Some(_) => self.renew(id, ix),
         }
@@ -98,8 +98,8 @@ impl Router {
         }
     }
 
-    /// Sends `announced` now. If the session is still receiving the roster, `announced` follows the last member
-    /// instead.
+    /// Sends `announced` to a session. If the session is still receiving the roster, `announced` is sent after the last
+    /// member.
     pub(super) fn acknowledge(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
         match self.sessions.membership_mut(id, ix) {
             Some(membership) => match membership.cursor() {
@@ -130,8 +130,8 @@ impl Router {
         self.send(id, Frame::Arena(frame), MessageKind::Announced);
     }
 
-    /// Finishes up to two unfinished leaves before a join: the leave from the network that the session joins again, and
-    /// one more. So few unfinished leaves accumulate.
+    /// Finishes up to two unfinished leaves of a session before a join: the leave from the network that the session
+    /// joins, and one other leave. So a session that joins and leaves in a loop accumulates few unfinished leaves.
     pub(super) fn leave_before_joining(&mut self, id: SessionId, network: &str, now: Now) {
         if self.leaving.is_empty() {
             return;
@@ -154,7 +154,7 @@ impl Router {
         }
     }
 
-    /// Whether the budget for announcements has room for `more` bytes of a session.
+    /// Whether the budget for announcements has room for `more` additional bytes of a session.
     pub(super) fn has_room_for(&self, session: &Session, more: u32) -> bool {
         self.stats.announced_bytes + u64::from(more) <= self.config.announce_budget_bytes as u64
             || session.announced_bytes() + more as usize <= ANNOUNCE_FLOOR_BYTES
@@ -175,8 +175,8 @@ impl Router {
     }
 
     /// Takes the bytes of the events that an announcement causes from the session's budget. If the session is already a
-    /// member, also takes them from the network's budget. A join takes nothing from the network's budget here, so that
-    /// messages of other members never cause its refusal.
+    /// member, also takes them from the network's budget. A join takes nothing from the network's budget here, so
+    /// messages of other members never cause the refusal of a join.
     fn take_events(&mut self, id: SessionId, renewed: Option<NetworkIx>, bytes: u64, now: Now) -> Result<(), Exceeded> {
         if let Some(ix) = renewed {
             self.take_of_network(id, ix, (BudgetItem::Events, bytes), now)?;
@@ -190,7 +190,8 @@ impl Router {
         }
     }
 
-    /// Makes a session a member of a network, and introduces its peer, which is already in the network's roster.
+    /// Makes a session a member of a network, and introduces its peer to other members. The peer is already in the
+    /// roster.
     fn join(&mut self, id: SessionId, ix: NetworkIx, stay: Stay, now: Now) {
         let (Some(network), Some(session)) = (self.rosters.network_mut(ix), self.sessions.get_mut(id)) else {
             return bug!(self.bugs, JoinState, "{id:?} in {ix:?}");
@@ -204,7 +205,7 @@ impl Router {
         self.propose_from_here(ix, peer, now);
     }
 
-    /// Handles a member's repeated announcement: the member receives the roster and its circle again.
+    /// Handles the repeated announcement of a member, which then receives the roster and its circle again.
     pub(super) fn renew(&mut self, id: SessionId, ix: NetworkIx) {
         let (Some(network), Some(membership)) = (self.rosters.network(ix), self.sessions.membership_mut(id, ix)) else {
             return bug!(self.bugs, JoinState, "{id:?} in {ix:?}");

@@ -1,4 +1,4 @@
-//! Checks that all records of the state agree with each other. Only simulators run them.
+//! Checks that all records of the router's state agree with each other. Only tests and simulators call them.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,9 @@ use super::session::{Membership, Session};
 use super::takeovers::Parties;
 
 impl Router {
-    /// Compares all records of this shard with each other, and reports a contradiction as an impossible state. Call it
-    /// between two inputs. The comparison takes time in proportion to the state, so only tests call this function.
+    /// Compares all records of this shard with each other, and reports a contradiction as an impossible state. Call
+    /// this function between two inputs. The comparison takes time in proportion to the state, so only tests and
+    /// simulators call this function.
     ///
     /// # Panics
     ///
@@ -79,7 +80,7 @@ impl Router {
         })
     }
 
-    /// Checks that each membership is in the list of its network, and that each entry of the list is a membership.
+    /// Checks that each membership is in a list of its network, and that each entry of these lists is a membership.
     fn audit_memberships(&self) -> Result<(), String> {
         let mut lists = BTreeMap::new();
         for (id, session, membership) in self.all_memberships() {
@@ -104,7 +105,8 @@ impl Router {
                 *bounded += 1;
                 ensure(membership.circle().is_some(), || format!("{peer:?} has no circle in {ix:?}"))?;
             }
-            // The claim in the roster may be greater, if the peer is also connected to another hub.
+            // The claim in the roster may be greater than the session's claim, if the peer is also connected to another
+            // hub.
             let Some(member) = network.member(&peer) else {
                 return Err(format!("{peer:?} has a membership in {ix:?}, but is not in the roster"));
             };
@@ -137,7 +139,7 @@ impl Router {
         Ok(())
     }
 
-    /// Checks that each member lists exactly the bounded sessions that know it.
+    /// Checks that each member lists exactly the sessions whose circle has the member.
     fn audit_knowers(&self) -> Result<(), String> {
         let mut known = 0;
         for (id, session, membership) in self.all_memberships() {

@@ -17,7 +17,7 @@ use super::session::Session;
 const FORBIDDEN: &str = r#"{"reason":"forbidden"}"#;
 
 impl Router {
-    /// Begins to watch the expiry of a session's grant. This is done when the session begins, and again when it is
+    /// Schedules the warning before a session's grant ends. This is done when the session begins, and again when it is
     /// admitted, because a waiting session receives no warning.
     pub(super) fn watch_grant(&mut self, id: SessionId, now: Now) {
         if let Some(held) = self.sessions.get_mut(id).and_then(Session::held_mut) {
@@ -25,7 +25,7 @@ impl Router {
         }
     }
 
-    /// Processes `auth`: requests a check of the new token.
+    /// Processes `auth`, and requests a check of the new token.
     pub(super) fn renew_token(&mut self, id: SessionId, token: &str, now: Now) {
         let Some(session) = self.sessions.get_mut(id) else {
             return bug!(self.bugs, MessageSession, "auth of {id:?}");
@@ -91,8 +91,7 @@ impl Router {
         }
     }
 
-    /// Warns sessions whose grants end soon, and closes sessions whose grants have ended, as many as fit into this
-    /// turn.
+    /// Warns sessions whose grants end soon, and closes sessions whose grants have ended, until the turn is over.
     pub(super) fn expire_grants(&mut self, now: Now) {
         while self.outputs.len() < TURN_OUTPUTS
             && let Some(id) = self.expiries.next_due(now.at)

@@ -4,7 +4,7 @@ use crate::bugs::ensure;
 use crate::id::PeerId;
 use crate::limits::MAX_DECLINED;
 
-/// The acquaintances of a peer in a network. Unbounded members know each other without an entry here.
+/// The acquaintances of a peer in a network. Two unbounded members know each other without an entry in their circles.
 ///
 /// A circle has at most [`MAX_ACQUAINTANCES`](crate::limits::MAX_ACQUAINTANCES) acquaintances that were announced to
 /// the peer, and at most [`MAX_DECLINED`] that declined.
@@ -22,7 +22,7 @@ pub(super) struct Circle {
 #[derive(Clone, Copy, Debug)]
 struct Acquaintance {
     peer: PeerId,
-    /// At most one of [`CLOSE`] and [`RANDOM`], and at most one of [`UNANSWERED`] and [`DECLINED`].
+    /// A combination of [`CLOSE`], [`RANDOM`], [`UNANSWERED`] and [`DECLINED`].
     marks: u8,
 }
 
@@ -30,20 +30,20 @@ const CLOSE: u8 = 1;
 const RANDOM: u8 = 2;
 /// A peer of another hub that has not confirmed the meeting yet.
 const UNANSWERED: u8 = 4;
-/// A peer that declined because its circle is full. It was reported to the owner of this circle as left, and is not
+/// A peer that declined because its circle is full. The owner of this circle has received its leave, and it is not
 /// picked again.
 const DECLINED: u8 = 8;
 
-/// Why an acquaintance is in a circle. This decides whether another member replaces the acquaintance when the
+/// Why an acquaintance is in a circle. The reason decides whether another member replaces the acquaintance when the
 /// acquaintance leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Bond {
-    /// One of the peer's closest picks. It is replaced.
+    /// The acquaintance is one of the peer's closest picks. It is replaced.
     Close,
-    /// One of the peer's random picks. It is replaced.
+    /// The acquaintance is one of the peer's random picks. It is replaced.
     Random,
-    /// The other peer picked or signaled this peer, or `discover` found it. It is replaced only if the peer then has
-    /// fewer acquaintances than it requested.
+    /// The acquaintance is no pick: it picked or signaled the peer, the peer signaled it, or `discover` found it. It is
+    /// replaced only if the peer then has fewer acquaintances than it requested.
     Met,
 }
 
@@ -119,7 +119,7 @@ impl Circle {
         self.find(peer).ok().map(|at| self.all[at].marks & (UNANSWERED | DECLINED) == 0)
     }
 
-    /// Whether `most` acquaintances were announced to the peer.
+    /// Whether the maximum number of acquaintances, `most`, were announced to the peer.
     pub(super) fn is_full(&self, most: usize) -> bool {
         self.announced as usize >= most
     }
@@ -144,7 +144,7 @@ impl Circle {
         self.all.iter().map(|other| other.peer)
     }
 
-    /// Adds a peer, unless `most` other peers have been announced.
+    /// Adds a peer, unless the circle is full with `most` announced peers.
     pub(super) fn meet(&mut self, peer: PeerId, bond: Bond, most: usize) -> Met {
         match self.find(&peer) {
             Ok(at) if !self.all[at].has_declined() => {
@@ -171,7 +171,7 @@ impl Circle {
         Met::Now
     }
 
-    /// Removes an acquaintance that has left. Returns its bond, unless it had declined.
+    /// Removes an acquaintance that has left. Returns the bond of the acquaintance, or `None` if it had declined.
     pub(super) fn part(&mut self, peer: &PeerId) -> Option<Bond> {
         let gone = self.all.remove(self.find(peer).ok()?);
         if gone.has_declined() {
@@ -199,7 +199,7 @@ impl Circle {
         }
     }
 
-    /// Marks an acquaintance whose answer is awaited. Returns false if it is not in the circle.
+    /// Marks an acquaintance whose answer to a meeting is awaited. Returns false if the peer is not in the circle.
     pub(super) fn await_answer(&mut self, peer: &PeerId) -> bool {
         let found = self.find(peer);
         if let Ok(at) = found {
@@ -208,7 +208,7 @@ impl Circle {
         found.is_ok()
     }
 
-    /// Marks the circle as queued. Returns true if it was not queued before.
+    /// Marks the circle as queued. Returns true if the circle was not queued before.
     pub(super) fn enqueue(&mut self) -> bool {
         !std::mem::replace(&mut self.queued, true)
     }
@@ -220,7 +220,7 @@ impl Circle {
         self.all.iter().filter(unanswered).map(|other| other.peer).collect()
     }
 
-    /// Checks the order and the counter.
+    /// Checks the order of the acquaintances, and their counter.
     pub(super) fn audit(&self) -> Result<(), String> {
         ensure(self.all.is_sorted_by_key(|other| other.peer), || "the acquaintances are not sorted".to_owned())?;
         let announced = self.peers().count();

@@ -1,4 +1,4 @@
-//! Finds the closest members of a network, by the exclusive or of ids, without visiting all members.
+//! Finds the closest members of a network without visiting all members. The distance of two ids is their exclusive or.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Range;
@@ -7,8 +7,8 @@ use std::ops::{Bound, ControlFlow};
 
 use crate::id::PeerId;
 
-/// Maximum number of members with the same number of shared bits that are collected and sorted. If there are more, only
-/// the requested members among them are visited.
+/// Maximum number of members in a half (see [`visit_closest`]) that are collected and sorted. In a larger half, only
+/// the requested members are visited.
 const SORTED: usize = 64;
 
 /// Calls `visit` with members in ascending distance from `center`, beginning with `center` itself. Stops when `visit`
@@ -16,11 +16,12 @@ const SORTED: usize = 64;
 ///
 /// The closest ids share the most leading bits with `center`. In the sorted order, all ids that share at least n bits
 /// with `center` lie in one range around `center`. The ids that share exactly n bits are one half of that range: the
-/// half in which the next bit differs from `center`. So the search starts at `center` and adds half after half,
-/// outwards. A large half is searched in the same way, starting at the id in that half that is closest to `center`.
+/// half in which the next bit differs from `center`. So the search starts at `center` and visits one half after
+/// another, with increasing distance. A large half is searched in the same way, starting at the id in this half that is
+/// closest to `center`.
 ///
-/// With random ids this visits about twice the requested number of members, whatever the size of the network. If ids
-/// are chosen by an attacker, the search can descend through all 160 bits, with two lookups for each bit.
+/// With random ids, the search examines about twice the requested number of members, whatever the size of the network.
+/// If an attacker has chosen the ids, the search can descend through all 160 bits, with two lookups for each bit.
 pub(super) fn visit_closest<'a, V>(
     members: &'a BTreeMap<PeerId, V>,
     center: PeerId,
@@ -45,8 +46,8 @@ fn visit_run<'a, V>(
     let shared = |next: Option<&(&PeerId, &V)>| next.map(|(peer, _)| center.shared_bits(peer));
     loop {
         let (up, down) = (shared(above.peek()), shared(below.peek()));
-        // Members above `center` first differ from it in a bit that is 0 in `center`, and members below in a bit that
-        // is 1. So `up` and `down` are never equal.
+        // The first bit in which a member above `center` differs is 0 in `center`. For a member below `center`, it is 1
+        // in `center`. So `up` and `down` are never equal.
         let Some(bits) = up.max(down) else { return ControlFlow::Continue(()) };
         let mut half = Vec::new();
         let complete = if up == Some(bits) {
@@ -82,7 +83,7 @@ fn before<V>(members: &BTreeMap<PeerId, V>, from: PeerId, to: PeerId) -> Peekabl
 }
 
 /// Moves the members at the front of `run` that share `bits` bits with `center` to `into`. Returns false if there are
-/// more than [`SORTED`].
+/// more than [`SORTED`] of them.
 fn gather<'a, V: 'a>(
     run: &mut Peekable<impl Iterator<Item = (&'a PeerId, &'a V)>>,
     center: &PeerId,
@@ -129,7 +130,7 @@ mod tests {
         all
     }
 
-    /// Ids that often share long prefixes, as chosen ids do.
+    /// Ids that often share long prefixes, like ids that clients choose.
     fn any_id() -> impl Strategy<Value = PeerId> {
         (any::<[u8; 20]>(), 0usize..=20, any::<u8>(), any::<bool>()).prop_map(|(mut id, same, fill, bit)| {
             id[..same].fill(if bit { fill & 1 } else { 0xff });
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn few_members_are_visited_in_a_large_network() {
-        // The worst case of chosen ids: many ids share exactly n bits with the center, for each n.
+        // In the worst case of chosen ids, many ids share exactly n bits with the center, for each n.
         let mut members = BTreeMap::new();
         let center = PeerId::from_bytes([0; 20]);
         for bit in 0..120 {

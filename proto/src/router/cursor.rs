@@ -8,15 +8,15 @@ use super::network::Rank;
 
 /// The progress of a new member through a roster, at the speed of its socket.
 ///
-/// A member has its turn when the cursor reaches its rank: the member is then announced to the new member. Changes of
-/// members after the cursor need no event, because the later announcement covers them. The exception is a member that
-/// the new member already knows, because that member was announced early or in an earlier pass.
+/// A member has its turn when the cursor reaches the rank of this member. The member is then announced to the new
+/// member. Changes of members after the cursor need no event, because the later announcement covers them. The exception
+/// is a member that the new member already knows, because it was announced early or in an earlier pass.
 #[derive(Debug, Default)]
 pub(super) struct RosterCursor {
     /// Members up to this rank have had their turn in this pass.
     after: Option<Rank>,
-    /// Rank that earlier passes reached: the peer knows all members up to this rank. Set when the peer announces itself
-    /// again.
+    /// Rank that earlier passes reached. The new member knows all members up to this rank. Set when the new member
+    /// announces itself again.
     known: Option<Rank>,
     /// Members announced before their turn in this pass.
     early: BTreeSet<PeerId>,
@@ -35,19 +35,19 @@ pub(super) enum MemberEvent {
 }
 
 impl RosterCursor {
-    /// The cursor of another pass, for a peer that knows all members up to `known`.
+    /// The cursor of another pass, for a new member that knows all members up to `known`.
     pub(super) fn again(known: Option<Rank>) -> Self {
         Self { known, ..Self::default() }
     }
 
-    /// The cursor of the next pass, if the peer announces itself again before this pass has ended.
+    /// The cursor of the next pass, for a new member that announces itself again before this pass has ended.
     pub(super) fn interrupted(mut self) -> Self {
         self.known_early.append(&mut self.early);
         let known = self.after.max(self.known);
         Self { known, known_early: self.known_early, ack: self.ack, ..Self::default() }
     }
 
-    /// Records that `announced` must follow the last member, also after an interruption.
+    /// Records that `announced` must be sent after the last member, even if this pass is interrupted.
     pub(super) fn acknowledge(&mut self) {
         self.ack = true;
     }
@@ -62,12 +62,13 @@ impl RosterCursor {
         self.after
     }
 
-    /// Moves the cursor: members up to `rank` have had their turn.
+    /// Moves the cursor, because all members up to `rank` have had their turn.
     pub(super) fn advance(&mut self, rank: Rank) {
         self.after = Some(rank);
     }
 
-    /// Gives a member its turn. Returns whether the member must be announced now, because it was not announced early.
+    /// Gives a member its turn. Returns whether the member must be announced now. This is false if the member was
+    /// announced early.
     pub(super) fn turn(&mut self, peer: &PeerId) -> bool {
         !self.early.remove(peer)
     }
@@ -77,7 +78,7 @@ impl RosterCursor {
         !self.knows(rank, peer) && self.early.insert(*peer)
     }
 
-    /// Processes a change of a member. Returns whether the new member must be notified now. Otherwise, the later
+    /// Processes a change of a member. Returns whether the new member must be notified now. If not, the later
     /// announcement of the changed member covers the change.
     pub(super) fn notify(&mut self, rank: Rank, peer: &PeerId, event: MemberEvent) -> bool {
         match event {

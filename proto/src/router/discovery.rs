@@ -12,12 +12,13 @@ pub enum Discovery {
     /// All members.
     #[default]
     All,
-    /// The closest K members, 1 to [`MAX_CLOSEST`], and [`RANDOM_PICKS`](crate::limits::RANDOM_PICKS) random members.
+    /// The closest K members, and [`RANDOM_PICKS`](crate::limits::RANDOM_PICKS) random members. K is 1 to
+    /// [`MAX_CLOSEST`].
     Closest(u8),
 }
 
 impl Discovery {
-    /// Whether a peer in this mode knows only some members.
+    /// Whether a peer with this mode knows only some members of a network.
     pub const fn is_bounded(self) -> bool {
         matches!(self, Self::Closest(_))
     }

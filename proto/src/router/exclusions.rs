@@ -1,4 +1,4 @@
-//! Exclusions: for a time, an operator keeps a peer out of the hub or of a network, or closes a network.
+//! Exclusions: for some time, a peer may not connect, a peer may not join a network, or nobody may join a network.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,8 +18,8 @@ pub(super) enum Excluded {
     Network(NetworkName),
 }
 
-/// The exclusions of a shard, each with its end. An expired exclusion has no effect, and is removed when another one is
-/// added.
+/// The exclusions of a shard, each with the time at which it ends. An expired exclusion has no effect, and is removed
+/// when another exclusion is added.
 #[derive(Debug)]
 pub(super) struct Exclusions {
     until: HashMap<Excluded, Duration, Keys>,
@@ -31,7 +31,7 @@ impl Exclusions {
     }
 
     /// Excludes `what` for `out_for` from now on, and replaces an earlier exclusion of the same subject. Zero ends the
-    /// earlier exclusion. Returns false, without effect, if [`MAX_EXCLUSIONS`] other exclusions are in force.
+    /// earlier exclusion. If [`MAX_EXCLUSIONS`] other exclusions are in force, it changes nothing and returns false.
     pub(super) fn set(&mut self, what: Excluded, out_for: Duration, now: Duration) -> bool {
         self.until.retain(|_, until| *until > now);
         if out_for.is_zero() {

@@ -1,4 +1,4 @@
-//! Grants of sessions, and when they end.
+//! Grants of sessions, and the times at which they end.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,8 +30,8 @@ impl Held {
         &self.grant
     }
 
-    /// Records that a new token is being checked. Returns false if another token of the session is being checked
-    /// already.
+    /// Records that a new token is being checked. Returns false if the hub is already checking another token of the
+    /// session.
     pub(super) fn begin_renewal(&mut self) -> bool {
         !std::mem::replace(&mut self.is_renewing, true)
     }
@@ -57,7 +57,7 @@ impl Held {
     }
 }
 
-/// The event of a grant that is due for a session.
+/// The event that is due for a session's grant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Expiry {
     /// The grant ends after this time.
@@ -66,8 +66,8 @@ pub(super) enum Expiry {
     Now,
 }
 
-/// The sessions whose grants end. Each session has one entry: the time of its warning, and after the warning the time
-/// at which its grant ends.
+/// The sessions whose grants end. Each session has one entry. It is the time of the session's warning, and after the
+/// warning the time at which the grant ends.
 #[derive(Debug, Default)]
 pub(super) struct Expiries {
     due: BTreeSet<(Duration, SessionId)>,
@@ -79,7 +79,8 @@ impl Expiries {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Begins to watch a session's first or new grant. Later jumps of the wall clock do not move the end of the grant.
+    /// Schedules the warning before a session's grant ends. Later jumps of the wall clock do not move the end of the
+    /// grant.
     pub(super) fn watch(&mut self, id: SessionId, held: &mut Held, now: Now) {
         self.forget(id, Some(held));
         held.is_warned = false;
@@ -91,7 +92,7 @@ impl Expiries {
         self.due.extend(held.due.map(|due| (due, id)));
     }
 
-    /// Replaces a grant, and begins to watch the new one.
+    /// Replaces a session's grant, and schedules the warning anew.
     pub(super) fn replace(&mut self, id: SessionId, held: &mut Held, grant: Grant, now: Now) {
         held.grant = grant;
         self.watch(id, held, now);
@@ -111,7 +112,7 @@ impl Expiries {
         if *at > now { None } else { self.due.pop_first().map(|(_, id)| id) }
     }
 
-    /// Decides whether a session is warned or its grant has ended.
+    /// Decides whether a session must be warned, or whether its grant has ended.
     pub(super) fn judge(&mut self, id: SessionId, held: &mut Held, now: Duration) -> Expiry {
         let left = held.ends.saturating_sub(now);
         if held.is_warned || left.is_zero() {

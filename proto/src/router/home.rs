@@ -15,7 +15,7 @@ use crate::limits::GREATEST_TIME_FOLLOWED;
 pub(super) struct Home {
     /// The latest incarnation that this shard gave to a session or received from another hub. It only grows.
     latest: PeerIncarnation,
-    /// The claims of other hubs. The relay reports at most `MAX_PEERS_PER_HUB` for each of `MAX_HUBS` hubs.
+    /// The claims of other hubs. The relay reports at most `MAX_PEERS_PER_HUB` claims for each of `MAX_HUBS` hubs.
     elsewhere: HashMap<PeerId, Claim, Keys>,
 }
 
@@ -24,9 +24,9 @@ impl Home {
         Self { latest: PeerIncarnation::default(), elsewhere: HashMap::with_hasher(keys) }
     }
 
-    /// Makes later sessions get a greater incarnation than `incarnation`, which another hub has assigned. A value above
-    /// [`GREATEST_TIME_FOLLOWED`] counts as that limit. Otherwise one hub with a wrong clock could exhaust the numbers
-    /// of all hubs.
+    /// Makes later sessions get a greater incarnation than `incarnation`, which another hub has assigned. Incarnations
+    /// above [`GREATEST_TIME_FOLLOWED`] are not exceeded. Otherwise, one hub with a wrong clock could make all hubs use
+    /// up the possible numbers.
     pub(super) fn follow(&mut self, incarnation: PeerIncarnation) {
         self.latest = self.latest.max(incarnation.min(PeerIncarnation(GREATEST_TIME_FOLLOWED)));
     }
@@ -48,14 +48,14 @@ impl Home {
         self.elsewhere.get(peer).copied()
     }
 
-    /// Records that a peer is connected to another hub. Later sessions here need a greater claim even after the peer
-    /// has left that hub, because the leave may reach other shards after the announcements of these sessions.
+    /// Records that a peer is connected to another hub. Later sessions of the peer get a greater claim even after the
+    /// peer has left that hub, because the leave may reach other shards after the announcements of these sessions.
     pub(super) fn connected_elsewhere(&mut self, peer: PeerId, claim: Claim) {
         self.follow(claim.incarnation);
         self.elsewhere.insert(peer, claim);
     }
 
-    /// Records that a claim of another hub has ended. Returns whether it was the current claim to this peer.
+    /// Records that a claim of another hub to a peer has ended. Returns whether this claim was the peer's current one.
     pub(super) fn ended_elsewhere(&mut self, peer: &PeerId, claim: Claim) -> bool {
         let is_current = self.elsewhere.get(peer) == Some(&claim);
         if is_current {

@@ -1,4 +1,4 @@
-//! Leaves: by `goodbye`, or with the end of a session.
+//! Peers that leave networks, by `goodbye` or because their session ends.
 
 use std::mem;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl Router {
         self.leave_all(id, leaver, left, now);
     }
 
-    /// Makes a session leave networks. Notifies the members of as many of these networks as fit into this turn.
+    /// Makes a session leave networks. Notifies the members of as many of the networks as this turn allows.
     pub(super) fn leave_all(&mut self, id: SessionId, leaver: Leaver, memberships: Vec<Membership>, now: Now) {
         for membership in &memberships {
             self.detach(id, leaver.peer, membership);
@@ -50,8 +50,8 @@ impl Router {
         self.leave_detached(id, leaver, known.map(Membership::network).collect(), now);
     }
 
-    /// Notifies the members of the networks from which a session was [detached](Self::detach). Networks that do not fit
-    /// into this turn are left for later turns.
+    /// Notifies the members of the networks from which a session was [detached](Self::detach). The members of further
+    /// networks are notified in later turns.
     pub(super) fn leave_detached(&mut self, id: SessionId, leaver: Leaver, networks: Vec<NetworkIx>, now: Now) {
         let mut networks = networks.into_iter();
         while !self.is_turn_over()
@@ -63,8 +63,8 @@ impl Router {
         self.ask_to_continue();
     }
 
-    /// Removes a session from a network, so that the session receives no more events of that network. [`Self::leave`]
-    /// notifies the members.
+    /// Removes a session from a network, so that the session receives no more events of that network. The members are
+    /// notified by [`Self::leave`].
     pub(super) fn detach(&mut self, id: SessionId, peer: PeerId, membership: &Membership) {
         let ix = membership.network();
         lower!(self.bugs, self.stats.announced_bytes, u64::from(membership.announced_bytes()));
@@ -92,7 +92,7 @@ impl Router {
         }
     }
 
-    /// Removes a peer whose session has left a network from the network's roster, on all shards.
+    /// Removes a peer from the roster of a network that its session has left, on all shards.
     fn leave(&mut self, leaver: &Leaver, ix: NetworkIx, now: Now) {
         let Leaver { peer, claim, ref how } = *leaver;
         let Some(network) = self.rosters.network_mut(ix) else {
@@ -102,7 +102,7 @@ impl Router {
         let name = network.name().clone();
         let (frame, kind) = (Arc::new(how.frame(&peer, claim.incarnation, name.as_str(), now)), how.kind());
         let leave = Arc::new(Leave { peer, network: name, claim, frame, kind });
-        // The leave is posted first, because the letters that introduce replacements must follow it.
+        // Other shards must receive the leave before the letters that introduce replacements for the leaver.
         self.post_to_shards(&ToShard::Left(Arc::clone(&leave)));
         if kind == MessageKind::Goodbye {
             // At the end of a session, the mesh receives one letter for the session instead of one letter for each
@@ -116,7 +116,7 @@ impl Router {
         self.member_left_in(ix, &leave, now);
     }
 
-    /// Finishes one leave that a session has begun: the leave from this network, or from any network if `ix` is `None`.
+    /// Finishes one unfinished leave of a session: the leave from this network, or from any network if `ix` is `None`.
     pub(super) fn finish_leaving(&mut self, id: SessionId, ix: Option<NetworkIx>, now: Now) {
         if let Some((ix, leaver)) = self.leaving.take(Some(id), ix) {
             self.leave(&leaver, ix, now);
@@ -130,7 +130,7 @@ impl Router {
         self.ask_to_continue();
     }
 
-    /// Continues to close a network, and then to notify members of leaves, as far as this work fits into the turn.
+    /// Continues to close a network, and then to notify members of leaves, until the turn is over.
     pub(super) fn work(&mut self, now: Now) {
         self.continue_closing(now);
         while self.closing.is_none()

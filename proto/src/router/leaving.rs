@@ -1,9 +1,9 @@
-//! Unfinished leaves: the members of the network have not been notified yet.
+//! Unfinished leaves, of which the members of the network have not been notified yet.
 //!
 //! When a session in a thousand networks ends, or leaves all of them, a thousand rosters change. The session leaves all
-//! these networks immediately: it receives no more events of them, and may join them again. The members are notified in
-//! slices. Until then, a leave is kept here with the session's claim, so that a later session of the peer is not
-//! confused with the session that leaves.
+//! these networks immediately, receives no more events of them, and may join them again. The members are notified in
+//! slices. Until then, [`Leaving`] stores the leave with the session's claim, so that a later session of the peer is
+//! not confused with the session that leaves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use super::roster::NetworkIx;
 /// Networks that sessions have left and whose members have not been notified.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
-    /// Sorted by session. The parts of one session are in the order in which it left the networks. The networks of a
-    /// session here and in its memberships together are at most MAX_NETWORKS_PER_PEER plus one.
+    /// Sorted by session. The parts of one session are in the order in which it left the networks. Unfinished leaves
+    /// and memberships of a session together are at most MAX_NETWORKS_PER_PEER plus one.
     parts: BTreeMap<(SessionId, u64), Part>,
     last: u64,
 }
 
-/// The networks that a session left by one message, or by its end.
+/// The networks that a session left at the same time, by one message or by its end.
 #[derive(Debug)]
 struct Part {
     leaver: Leaver,
@@ -50,7 +50,7 @@ impl Parting {
         }
     }
 
-    /// The message for the members of a network. `session` is the session of the peer that leaves.
+    /// The message for the members of a network that a peer leaves. `session` is the incarnation of the peer's session.
     pub(super) fn frame(&self, peer: &PeerId, session: PeerIncarnation, network: &str, now: Now) -> Template {
         match self {
             Self::Ended(reason) => {
@@ -74,8 +74,8 @@ impl Leaving {
         }
     }
 
-    /// Removes and returns the next network with its leaver. If `id` or `ix` is given, only a leave of this session or
-    /// from this network is returned.
+    /// Removes and returns the next network with its leaver. `id` and `ix` restrict the search to the leaves of one
+    /// session or from one network.
     pub(super) fn take(&mut self, id: Option<SessionId>, ix: Option<NetworkIx>) -> Option<(NetworkIx, Leaver)> {
         let from = id.map_or((SessionId { slot: 0, generation: 0 }, 0), |id| (id, 0));
         let parts = self.parts.range_mut(from..).take_while(|((of, _), _)| id.is_none_or(|id| id == *of));

@@ -16,12 +16,12 @@ use crate::wire::{MessageKind, SignalKind, Template};
 use super::Discovery;
 use super::order::{Acted, Order};
 
-/// Inputs of a router. The documentation of each variant says when it may be passed. The inputs of one session have
-/// this order: `Opened`, all others, `Closed`. The router ignores an input of a session that has ended, because the
-/// input can be in transit when the router closes the session.
+/// Inputs of a router. The documentation of each variant says when it may be passed. `Opened` is the first input of a
+/// session, and `Closed` is the last one. The router ignores inputs of a session that it has closed, because the caller
+/// may have read them before it learned of the close.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// A WebSocket of `peer` was opened on its home shard. First input of a session; the session id must not be in use.
+    /// A WebSocket of `peer` was opened on the home shard of the peer. The session id must not be in use.
     Opened {
         /// The id of the new session.
         session: SessionId,
@@ -32,8 +32,8 @@ pub enum Input<'a> {
         seat: bool,
         /// The lineage that the client's resume secret proves, if the client sent a valid one.
         resume: Option<Lineage>,
-        /// Whether the client has proven that the id is its own, by a token for this id or by the key of the id. Such a
-        /// client takes over the id immediately.
+        /// Whether the client has proven that the id is its own, by a token for this id or by the key of the id. A
+        /// client with this proof takes over the id immediately.
         owner: bool,
         /// What the client's token allows. `None` if the session may do everything.
         grant: Option<Box<Grant>>,
@@ -42,7 +42,7 @@ pub enum Input<'a> {
     Authorized {
         /// The session.
         session: SessionId,
-        /// What the new token allows, or a sentence about why it is refused.
+        /// What the new token allows, or a sentence that says why the token is refused.
         grant: Result<Box<Grant>, &'static str>,
     },
     /// The client sent a message. This input may be passed only after [`Output::Admit`].
@@ -70,8 +70,8 @@ pub enum Input<'a> {
         /// The payload of the pong.
         payload: &'a [u8],
     },
-    /// The socket of a session accepted bytes that were queued before an [`Output::Ping`], or the ping itself. This
-    /// input may be passed only after [`Output::Ping`], until the last byte of the ping is written.
+    /// The socket of a session accepted bytes of an [`Output::Ping`], or bytes queued before the ping. This input may
+    /// be passed only after [`Output::Ping`], until the last byte of the ping is written.
     AskedOn {
         /// The session.
         session: SessionId,
@@ -81,8 +81,8 @@ pub enum Input<'a> {
         /// The session.
         session: SessionId,
     },
-    /// The target's socket accepted the last byte of a signal's frame. For each [`Output::Send`] with an origin, either
-    /// this input or [`Self::Undelivered`] must be passed once.
+    /// The target's socket accepted the last byte of a signal's frame. For each [`Output::Send`] with an origin, the
+    /// caller must pass this input or [`Self::Undelivered`] once.
     Delivered {
         /// The origin of the frame.
         origin: Origin,
@@ -96,7 +96,7 @@ pub enum Input<'a> {
         origin: Origin,
         /// The target.
         target: PeerId,
-        /// Why it could not be delivered.
+        /// Why the signal could not be delivered.
         reason: CloseReason,
     },
     /// The socket of a session has closed. This is the last input of a session. It is not passed if an
@@ -112,7 +112,7 @@ pub enum Input<'a> {
     Letter(ToShard),
     /// The answer to [`Output::Unfinished`].
     Continue,
-    /// The hub drains, and will close this session after `close_in`. Each session has another time. This input is
+    /// The hub drains, and will close this session after `close_in`, which differs between sessions. This input is
     /// passed once for each drain, before [`Self::Retire`]. An operator can end a drain and begin another one.
     GoAway {
         /// The session.
@@ -124,9 +124,8 @@ pub enum Input<'a> {
         /// PUBLIC_URLs of the other hubs.
         hubs: &'a [String],
     },
-    /// The credentials of a session's TURN servers expire soon. This input is passed
-    /// [`IceServers::renewal`](crate::IceServers::renewal) after [`Output::Admit`], and then repeatedly at this
-    /// interval.
+    /// The credentials of a session's TURN servers expire soon. This input is passed repeatedly after
+    /// [`Output::Admit`], at the interval [`IceServers::renewal`](crate::IceServers::renewal).
     RenewIce {
         /// The session.
         session: SessionId,
@@ -152,10 +151,11 @@ pub enum Output {
         frame: Frame,
         /// The kind of the message, for metrics.
         kind: MessageKind,
-        /// For signals: the token to return with [`Input::Delivered`] or [`Input::Undelivered`].
+        /// The origin of a signal, which the caller must return with [`Input::Delivered`] or [`Input::Undelivered`].
+        /// `None` for other messages.
         origin: Option<Origin>,
-        /// For signals: the sender, which may fill only its share of the queue. A signal beyond that share must be
-        /// returned as [`Input::Undelivered`] with [`CloseReason::SlowConsumer`], and the session stays open.
+        /// The sender of a signal, which may fill only its share of the queue. If the signal exceeds that share, the
+        /// caller must pass [`Input::Undelivered`] with [`CloseReason::SlowConsumer`] and keep the session open.
         from: Option<PeerId>,
     },
     /// Send a ping ahead of the queued messages, with a payload that only this session can return. Until the last byte
@@ -174,8 +174,7 @@ pub enum Output {
         session: SessionId,
     },
     /// If `more`, pass [`Input::Room`] when the session's queue is short. The router answers each [`Input::Room`] with
-    /// the next members of the roster and another `Backlog`. If the session already knows these members, the `Backlog`
-    /// is the whole answer.
+    /// the next members of the roster and another `Backlog`. Members that the session already knows are left out.
     Backlog {
         /// The session.
         session: SessionId,
@@ -185,7 +184,7 @@ pub enum Output {
     /// Send a close frame and close the connection. If
     /// [`routes_messages_in_flight`](CloseReason::routes_messages_in_flight) is true for the reason, continue to read
     /// until the client's own close frame, for at most [`CLOSE_LINGER`](crate::limits::CLOSE_LINGER). Then pass
-    /// [`Input::Closed`]. For all other reasons, the router has already removed the session.
+    /// [`Input::Closed`]. If it is false, the router has already removed the session.
     Close {
         /// The session.
         session: SessionId,
@@ -215,13 +214,13 @@ pub enum Output {
     ToMesh(ToMesh),
     /// The result of an operator's order.
     Acted(Acted),
-    /// There is more work than fits into one turn. Pass [`Input::Continue`] after all other ready tasks have had a
-    /// turn, when few letters are queued for each receiver.
+    /// The router has more work than it may do in one turn. Pass [`Input::Continue`] after all other ready tasks have
+    /// had a turn, when few letters are queued for each receiver.
     Unfinished,
-    /// An event for the log.
+    /// An event for the log or for traces.
     Event(PeerEvent),
-    /// A note for the log: this site found an impossible state for the first time. Only builds without debug assertions
-    /// have this output.
+    /// A note for the log that a line of the code has found an impossible state for the first time. Only builds without
+    /// debug assertions have this output.
     Bug(BugNote),
 }
 
@@ -239,37 +238,38 @@ pub enum Frame {
 /// A letter to a shard, from another shard of the hub or from the mesh.
 #[derive(Clone, Debug)]
 pub enum ToShard {
-    /// To a peer's home: the peer is connected to another hub. A later letter of this kind replaces an earlier one. If
-    /// a session here has the smaller claim, it is closed.
+    /// Notifies a peer's home shard that the peer is connected to another hub. A later letter of this kind replaces an
+    /// earlier one. If the shard has a session of the peer with a smaller claim, it closes this session.
     Elsewhere {
         /// The peer.
         peer: PeerId,
         /// The claim of the other hub.
         claim: Claim,
     },
-    /// To a peer's home: the peer is no longer connected to another hub.
+    /// Notifies a peer's home shard that the peer is no longer connected to another hub.
     Nowhere {
         /// The peer.
         peer: PeerId,
         /// The claim that ended.
         claim: Claim,
     },
-    /// To the shard that sent [`ToMesh::AskTakeover`]: the answer about the session at the other hub.
+    /// The answer to [`ToMesh::AskTakeover`], for the shard that asked.
     TakeoverAnswered {
         /// The id.
         peer: PeerId,
         /// The ticket of the question.
         ticket: u64,
-        /// Whether the other session is alive. If not, it was closed.
+        /// Whether the session at the other hub is alive. If not, the other hub has closed it.
         in_use: bool,
     },
-    /// To a peer's home: another hub has a session with this id. The shard checks whether its own session is alive.
+    /// Asks a peer's home shard whether its session of this peer is alive, because another hub has a new session with
+    /// this id.
     Challenge {
         /// The id.
         peer: PeerId,
-        /// The hub that asks. It is returned with the answer.
+        /// The hub that asks, which is returned with the answer.
         asker: Asker,
-        /// The lineage that the resume secret of that session proves.
+        /// The lineage that the resume secret of the new session proves.
         resume: Option<Lineage>,
         /// As in [`Input::Opened`].
         owner: bool,
@@ -285,9 +285,9 @@ pub enum ToShard {
     Left(Arc<Leave>),
     /// Peers know each other under bounded discovery, and this shard is the home of some of them.
     Meeting(Arc<Meeting>),
-    /// To the target's home: a signal.
+    /// A signal, for the target's home shard.
     Signal(SignalLetter),
-    /// To the sender's shard: the outcome of a signal.
+    /// The outcome of a signal, for the sender's shard.
     Outcome(OutcomeLetter),
 }
 
@@ -301,7 +301,7 @@ pub enum ToMesh {
         /// The claim of the session.
         claim: Claim,
     },
-    /// A peer's session ended, and with it all its memberships.
+    /// A peer's session ended, and all memberships of the session ended with it.
     Closed {
         /// The peer.
         peer: PeerId,
@@ -310,7 +310,7 @@ pub enum ToMesh {
         /// The reason.
         reason: CloseReason,
     },
-    /// Asks whether a session here may use this id. A session at another hub holds the id.
+    /// Asks the hub that has a session with this id whether a new session of this hub may use the id.
     AskTakeover {
         /// The id.
         peer: PeerId,
@@ -329,7 +329,7 @@ pub enum ToMesh {
         peer: PeerId,
         /// The asker of the challenge.
         asker: Asker,
-        /// Whether the session here is alive.
+        /// Whether the session at this hub is alive.
         in_use: bool,
     },
     /// A peer of this hub announced itself in a network, for the first time or again.
@@ -415,12 +415,13 @@ impl Letter for ToMesh {
     }
 }
 
-/// The hub that waits for the answer to a [`ToShard::Challenge`]. The relay creates it, and receives it back unchanged.
+/// The hub that waits for the answer to a [`ToShard::Challenge`]. The relay creates this value, and receives it back
+/// unchanged with the answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Asker {
     /// The hub.
     pub hub: HubId,
-    /// The hub's incarnation. The answer is not sent to a later incarnation.
+    /// The incarnation of the asking hub. The answer is not sent to a later incarnation.
     pub incarnation: HubIncarnation,
     /// The number of the question at the asking hub, which chose it.
     pub ticket: u64,
@@ -437,8 +438,8 @@ pub enum Sender {
         session: SessionId,
         /// The number of the outstanding receipt at the sender's shard. `None` if no receipt was requested.
         ticket: Option<NonZeroU64>,
-        /// Whether the sender's shard did not know where the target is. Only then may the target's home shard forward
-        /// the signal to the mesh.
+        /// Whether the signal was posted to the target's home shard because the sender's shard did not know where the
+        /// target is. Only such a signal may be forwarded from there to the mesh.
         detour: bool,
     },
     /// Another hub, through the mesh.
@@ -458,15 +459,16 @@ pub enum Standing {
     /// The sender was a member, in the stay with this number ([`Stay::number`]). Members receive the signal only during
     /// this stay: after they have discovered the sender, and before its leave.
     Member(u64),
-    /// The sender was in no network. It then counts as a member of `global`, but no peer discovers it or receives its
-    /// leave.
+    /// The sender was in no network. Such a sender counts as a member of `global`, but no peer discovers it or receives
+    /// its leave.
     Outsider,
     /// The standing is unknown, because the sender's hub runs version 2.0.0 and does not send it.
     Unknown,
 }
 
 impl Standing {
-    /// Whether the signal may be delivered. `known` is the stay in which the members know the sender, if they know it.
+    /// Whether a signal may be delivered to members on this shard. `known` is the stay in which these members know the
+    /// sender. `None` if they do not know it.
     pub(crate) fn fits(self, known: Option<u64>, network: &NetworkName) -> bool {
         match self {
             Self::Member(stay) => known == Some(stay),
@@ -477,7 +479,7 @@ impl Standing {
     }
 }
 
-/// The origin of a signal. It is passed on with the signal, and is returned with the outcome.
+/// The origin of a signal, which accompanies the signal and its outcome.
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// The place to which the outcome is reported.
@@ -512,16 +514,16 @@ pub struct Announcement {
 /// A peer's time in a network, from join to leave, over all its announcements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stay {
-    /// A number that distinguishes the stays of a peer in a network: a later stay has a greater number. The peer's home
-    /// shard sets it to the wall clock in milliseconds at the join, or to one more than the last number that it gave to
-    /// a stay.
+    /// A number that distinguishes the stays of a peer in a network. A later stay has a greater number. The number is
+    /// the wall clock in milliseconds at the join, or one more than the last number that the peer's home shard has
+    /// used, whichever is greater.
     pub number: u64,
     /// Which members the peer discovers, and which of them discover it.
     pub discovery: Discovery,
 }
 
 /// A statement that the peer `about` and each of `others` know each other under bounded discovery. The receiving shard
-/// announces them to its own peers, unless it has already done so.
+/// announces the other peer of each pair to its own peer, unless it has already done so.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Meeting {
     /// The network.
@@ -532,7 +534,7 @@ pub struct Meeting {
     pub stay: u64,
     /// The other peers, with the numbers of their stays.
     pub others: Vec<(PeerId, u64)>,
-    /// Which of the peers are connected to the receiver.
+    /// Which peers of the meeting are connected to the receiver.
     pub to: MeetingEnd,
     /// The kind of statement.
     pub kind: MeetingKind,
@@ -558,8 +560,8 @@ pub enum MeetingEnd {
 pub enum MeetingKind {
     /// The peers know each other from now on. If the receiver is another hub, it must answer.
     Met,
-    /// Like [`Self::Met`], for a peer that has just joined. `others` are all its picks at this hub. Used only between
-    /// shards of one hub.
+    /// Like [`Self::Met`], for a peer that has just joined. `others` are all picks of the peer on other shards of its
+    /// hub. Used only between shards of one hub.
     Joined,
     /// Confirms a meeting. It has no answer.
     Agreed,
@@ -574,7 +576,7 @@ pub struct Leave {
     pub peer: PeerId,
     /// The network.
     pub network: NetworkName,
-    /// The claim of the membership that ends. A membership with another claim stays.
+    /// The claim of the membership that ends. A membership of the peer with another claim does not end.
     pub claim: Claim,
     /// The message for members.
     pub frame: Arc<Template>,
@@ -582,7 +584,7 @@ pub struct Leave {
     pub kind: MessageKind,
 }
 
-/// An event about peers, for the log.
+/// An event about peers, for the log or for traces.
 #[derive(Clone, Debug)]
 pub enum PeerEvent {
     /// A peer announced itself.
@@ -595,12 +597,12 @@ pub enum PeerEvent {
         network: NetworkName,
         /// Number of members, including the peer.
         members: usize,
-        /// Whether the peer receives the network's roster. Its last part is followed by an [`Output::Backlog`] without
-        /// more.
+        /// Whether the peer receives the network's roster. After the last part of the roster, the router puts out an
+        /// [`Output::Backlog`] whose `more` is false.
         reads: bool,
     },
-    /// A new connection has an id that is in use. It waits until the session with that id has answered, or has not
-    /// answered in time.
+    /// A new connection has an id that is in use. The connection waits until the session with that id has answered a
+    /// ping or the time for its answer is over.
     TakeoverAsked {
         /// The id.
         peer: PeerId,

@@ -1,4 +1,4 @@
-//! The phases of a session in the router: a session waits, is admitted, retires, and ends.
+//! The phases of a session in the router. A session waits, is admitted, retires, and ends.
 
 use crate::bug;
 use crate::claim::Claim;
@@ -60,15 +60,15 @@ impl Router {
         self.stats.turn_credentials += u64::from(has_turn);
     }
 
-    /// Closes a session on a draining hub, when its time has come.
+    /// Closes a session of a hub that drains, when the time for this session has come.
     pub(super) fn retire(&mut self, id: SessionId, now: Now) {
         match self.sessions.get(id).map(Session::phase) {
             Some(SessionPhase::Open) => {
                 self.sessions.retire(id, &mut self.bugs);
                 self.outputs.push_back(Output::Close { session: id, reason: CloseReason::Draining });
             }
-            // A waiting session has sent no messages yet. If it stayed open, it could be admitted after the drain
-            // began.
+            // No message of a waiting session has been read, so the session can be closed at once. If it stayed open,
+            // it could be admitted during the drain.
             Some(SessionPhase::Pending) => self.close(id, CloseReason::Draining, now),
             // Expected: the session has retired already, or has ended.
             Some(SessionPhase::Retiring) | None => {}

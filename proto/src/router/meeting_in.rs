@@ -13,7 +13,7 @@ use super::letter::{Announcement, Meeting, MeetingEnd, MeetingKind, ToMesh, ToSh
 use super::roster::NetworkIx;
 
 impl Router {
-    /// Processes a meeting between peers of this shard and other peers.
+    /// Processes a meeting of peers of this shard with peers of other shards or hubs.
     pub(super) fn meeting_received(&mut self, meeting: &Meeting, now: Now) {
         let Some(ix) = self.rosters.find(meeting.network.as_str()) else { return };
         let about = (meeting.about, meeting.stay);
@@ -60,7 +60,7 @@ impl Router {
         }
     }
 
-    /// Answers a meeting, for all or some of its pairs.
+    /// Answers a meeting. The answer is about all or some of its pairs.
     fn answer_meeting(
         &mut self,
         to: &Meeting,
@@ -81,21 +81,21 @@ impl Router {
         }
     }
 
-    /// The session of a peer of this shard, if it is in this stay.
+    /// The session of a peer of this shard, if the stay with this number has not ended.
     fn resident(&mut self, ix: NetworkIx, (peer, stay): (PeerId, u64)) -> Option<SessionId> {
         let id = self.session_of(&peer)?;
         let membership = self.sessions.membership(id, ix)?;
         (membership.stay().number == stay && !membership.observes()).then_some(id)
     }
 
-    /// The address and hub of a member, if it is in this stay.
+    /// The address and the hub of a member, if the stay with this number has not ended.
     fn home_of(&self, ix: NetworkIx, (peer, stay): (PeerId, u64)) -> Option<(Address, HubId)> {
         let member = self.rosters.member(ix, &peer)?;
         let announcement = member.announcement();
         (announcement.stay.number == stay).then_some((member.address(), announcement.claim.hub))
     }
 
-    /// Whether a session and a member know each other only if they have met.
+    /// Whether a session and a member must meet before they know each other, because one of them is bounded.
     pub(super) fn may_meet(&self, id: SessionId, ix: NetworkIx, other: &PeerId) -> bool {
         let Some(session) = self.sessions.get(id) else { return false };
         let (Some(membership), Some(member)) = (session.membership(ix), self.rosters.member(ix, other)) else {
@@ -104,8 +104,7 @@ impl Router {
         session.peer() != *other && (membership.is_bounded() || member.is_bounded())
     }
 
-    /// Proposes a new member to the bounded peers of this shard that are close to it. The new member is connected to
-    /// another hub, or is an unbounded member of another shard.
+    /// Proposes a new member to the peers of this shard that should know it.
     pub(super) fn propose_from_here(&mut self, ix: NetworkIx, newcomer: PeerId, now: Now) {
         for (id, ..) in self.propose(ix, newcomer) {
             let member = self.rosters.member(ix, &newcomer);
@@ -119,10 +118,10 @@ impl Router {
         }
     }
 
-    /// Introduces a session and a member before a signal between them. Returns false if the circle of one of them is
-    /// full.
+    /// Introduces a session and a member to each other before a signal from the member. Returns false if the circle of
+    /// one of them is full.
     pub(super) fn introduce_stranger(&mut self, id: SessionId, ix: NetworkIx, from: PeerId, now: Now) -> bool {
-        // This check is first, because every signal calls this function, and hardly any network has bounded members.
+        // This check comes first, because every signal needs it and hardly any network has bounded members.
         if self.rosters.network(ix).is_none_or(|network| !network.has_bounded()) || !self.may_meet(id, ix, &from) {
             return true;
         }
@@ -144,21 +143,21 @@ impl Router {
         true
     }
 
-    /// Whether a session's circle is full and does not contain this peer, and the two know each other only if they have
-    /// met.
+    /// Whether a session cannot meet this peer because the session's circle is full. False if the two need not meet.
     pub(super) fn is_too_crowded_for(&self, id: SessionId, ix: NetworkIx, target: &PeerId) -> bool {
         let circle = self.sessions.membership(id, ix).and_then(|membership| membership.circle());
         circle.is_some_and(|circle| circle.is_full(self.config.tuning.max_acquaintances) && !circle.knows(target))
             && self.may_meet(id, ix, target)
     }
 
-    /// Handles a decline by the home shard or hub of an acquaintance whose circle is full.
+    /// Handles a decline that the home shard or hub of an acquaintance has sent because the acquaintance's circle is
+    /// full.
     fn declined(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, address: Address, now: Now) {
         let circle = self.sessions.membership(id, ix).and_then(|membership| membership.circle());
         // The session and the other peer may no longer know each other.
         let Some(is_confirmed) = circle.and_then(|circle| circle.is_confirmed(&other)) else { return };
-        // The decline may be outdated: the other peer has confirmed a later meeting, or its hub had forgotten the
-        // acquaintance and received a repeated meeting. So this hub sends the meeting again.
+        // The other peer has confirmed a meeting, so this decline may be outdated. It can also mean that the other hub
+        // lost the acquaintance in a partition. This hub sends the meeting again to get a new answer.
         if address == Address::Mesh && is_confirmed {
             return self.send_meetings(id, ix, &[other], MeetingKind::Met, now);
         }
@@ -167,7 +166,7 @@ impl Router {
 }
 
 impl Announcement {
-    /// Whether discovery is bounded in this stay.
+    /// Whether the discovery of the announced peer is bounded.
     pub(crate) fn is_bounded(&self) -> bool {
         self.stay.discovery.is_bounded()
     }

@@ -1,4 +1,4 @@
-//! Meetings that this shard's peers begin, and their circles.
+//! Meetings that peers of this shard begin, and changes of the circles of these peers.
 
 use std::sync::Arc;
 
@@ -34,7 +34,8 @@ impl Router {
         Stay { number: self.last_stay, discovery }
     }
 
-    /// Introduces a new member and its picks to each other. All shards have received its announcement already.
+    /// Introduces a new member and its picks to each other. The member's announcement has already been posted to all
+    /// other shards.
     pub(super) fn join_circle(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
         let Some(membership) = self.sessions.membership(id, ix) else {
             return bug!(self.bugs, CircleSession, "{id:?} joins {ix:?}");
@@ -55,7 +56,8 @@ impl Router {
         met
     }
 
-    /// Adds a member to a session's circle, and announces it to the session unless it was announced before.
+    /// Adds a member to a session's circle, and announces the member to the session unless the session already knows
+    /// it.
     pub(super) fn meet(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, bond: Bond) -> Met {
         let session = self.sessions.get_mut(id).map(|session| (session.is_open(), session));
         let Some((open, membership)) = session.and_then(|(open, session)| Some((open, session.membership_mut(ix)?)))
@@ -69,7 +71,8 @@ impl Router {
         };
         let met = membership.make_circle().meet(other, bond, self.config.tuning.max_acquaintances);
         if met == Met::Now {
-            // If the member declines later, this entry stays, so that the session is notified of the member's leave.
+            // This entry stays if the member declines later, so that the member is removed from the circle when it
+            // leaves.
             member.note_knower(id);
         }
         if matches!(met, Met::Now | Met::AtLast) {
@@ -81,7 +84,7 @@ impl Router {
         met
     }
 
-    /// Notifies the home shards and hubs of `others` that these peers and a session's peer know each other.
+    /// Notifies the home shards and hubs of `others` that each of these peers and the session's peer know each other.
     pub(super) fn send_meetings(
         &mut self,
         id: SessionId,
@@ -111,7 +114,8 @@ impl Router {
                     here.push(other);
                     continue;
                 }
-                // A new member is proposed to all shards, with one letter that contains all its picks on shards.
+                // A new member is proposed to all other shards, with one letter that lists all its picks on these
+                // shards.
                 Address::Shard(_) if kind == MeetingKind::Joined => Homes::Shards,
                 Address::Shard(shard) => Homes::Shard(shard),
                 Address::Mesh => Homes::Hub(member.announcement().claim.hub),
@@ -150,10 +154,11 @@ impl Router {
         }
     }
 
-    /// Lets `other`, a member of this shard, meet `peer`, which already knows it through the session `id`.
+    /// Adds `peer` to the circle of `other`, a member of this shard. `id` is the session of `peer`, whose circle
+    /// already has `other`.
     fn meet_here(&mut self, id: SessionId, ix: NetworkIx, peer: PeerId, other: PeerId, now: Now) {
         match self.by_peer.get(&other).copied() {
-            // The other peer has left, and the session's peer is notified of the leave in a later turn.
+            // The other peer has left, and `peer` is notified of this leave in a later turn.
             other_id if self.is_leaving(other_id, ix) => {}
             Some(other_id) if self.meet(other_id, ix, peer, Bond::Met) == Met::Not => {
                 self.part_as_crowded(id, ix, other, now);
@@ -180,7 +185,8 @@ impl Router {
         }
     }
 
-    /// Handles a decline: an acquaintance's circle is full, so a session and that acquaintance stop knowing each other.
+    /// Handles a decline of an acquaintance whose circle is full. The session and this acquaintance stop knowing each
+    /// other.
     pub(super) fn part_as_crowded(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, now: Now) {
         let session = self.sessions.get_mut(id).map(|session| (session.is_open(), session));
         let circle = session.and_then(|(open, session)| Some((open, session.membership_mut(ix)?.circle_mut()?)));
@@ -215,7 +221,7 @@ impl Router {
         }
     }
 
-    /// Notifies the bounded sessions that know a member when this member changes.
+    /// Notifies the sessions that have met a member that this member has announced itself again or has left.
     pub(super) fn notify_knowers(
         &mut self,
         ix: NetworkIx,
@@ -248,7 +254,7 @@ impl Router {
                 lost.push((id, bond));
             }
         }
-        // Replacements follow only after all sessions have been notified.
+        // Replacements are picked only after all sessions have been notified of the leave.
         for (id, bond) in lost {
             self.replace_pick(id, ix, bond, now);
         }
@@ -276,7 +282,7 @@ impl Router {
         }
     }
 
-    /// Announces the whole circle again to a peer that has announced itself again.
+    /// Announces all acquaintances of a peer again, because the peer has announced itself again.
     pub(super) fn announce_circle_again(&mut self, id: SessionId, ix: NetworkIx) {
         let Some(session) = self.sessions.get(id).filter(|session| session.is_open()) else { return };
         let Some(circle) = session.membership(ix).and_then(|membership| membership.circle()) else { return };
@@ -291,7 +297,7 @@ impl Router {
         }
     }
 
-    /// Removes a session's circle when it leaves the network.
+    /// Removes a session's circle when the session leaves the network.
     pub(super) fn dissolve(&mut self, id: SessionId, ix: NetworkIx, circle: &Circle) {
         let Some(network) = self.rosters.network_mut(ix) else {
             return bug!(self.bugs, CircleNetwork, "{id:?} in {ix:?}");
@@ -330,7 +336,8 @@ impl Router {
         let mut met = Vec::new();
         if bounded {
             let picks = self.pick(id, ix, usize::from(page), 0);
-            // Members from `discover` are not picks: they are not replaced when they leave.
+            // Members that `discover` finds are not picks. So they are replaced only if the peer then knows too few
+            // members.
             met = self.meet_picks(id, ix, picks.into_iter().map(|(other, _)| (other, Bond::Met)).collect());
             self.send_meetings(id, ix, &met, MeetingKind::Met, now);
         }
@@ -368,8 +375,9 @@ impl Router {
         }
     }
 
-    /// Sends the acquaintances of the session in a slot to their hubs again. If one of two hubs has forgotten an
-    /// acquaintance in a partition, both hubs know it again within [`MEETING_AGAIN`](crate::limits::MEETING_AGAIN).
+    /// Sends the acquaintances of the session in this slot to the hubs of these acquaintances again. If one of two hubs
+    /// has forgotten an acquaintance in a partition, both hubs know it again within
+    /// [`MEETING_AGAIN`](crate::limits::MEETING_AGAIN).
     fn recall_circles(&mut self, slot: u32, now: Now) {
         let Some((id, session)) = self.sessions.at(slot) else { return };
         let circles: Vec<(NetworkIx, Vec<PeerId>)> = session

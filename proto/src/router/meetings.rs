@@ -1,18 +1,18 @@
 //! Bounded discovery (DISCOVERY=closest:K): a peer knows only some members of a network.
 //!
 //! A peer that wants to know K others picks the K closest members and a few random ones when it joins. Two peers *meet*
-//! when one of them picks the other, signals the other, or asks for more members. From then on, each of the two is
-//! notified of the other's changes. The acquaintances of a peer are its [`Circle`](super::circle::Circle), which only
-//! the peer's home shard changes. The home of one peer notifies the home of the other with a
-//! [`Meeting`](super::letter::Meeting). Inside a hub, the meeting always arrives. Between hubs, it is repeated until it
-//! is answered.
+//! when one of them picks the other, signals the other, or finds the other with `discover`. From then on, each of the
+//! two peers is notified of changes of the other. The acquaintances of a peer are its
+//! [`Circle`](super::circle::Circle), which only the peer's home shard changes. The home shard of one peer notifies the
+//! home shard of the other peer with a [`Meeting`](super::letter::Meeting). A meeting to another hub is repeated until
+//! it is answered. A meeting to another shard of the hub always arrives.
 //!
 //! Two peers that join at the same moment do not find each other in their own shards' rosters. Therefore every shard
-//! repeats the pick for a new member with its own roster. If this shard picks a peer that has not met the new member,
-//! that peer joined at the same moment, and the home of the new member did not know it. The two peers meet now.
+//! repeats the pick for a new member with its own roster. If it picks a peer that has not met the new member, that peer
+//! joined at the same moment, and the two peers meet now.
 //!
-//! This file has the meetings that must be sent again. `meeting_out.rs` sends meetings, `meeting_in.rs` processes
-//! received ones, and `picks.rs` chooses the picks.
+//! This file schedules the meetings that must be sent again. `meeting_out.rs` sends meetings, `meeting_in.rs` processes
+//! received meetings, and `picks.rs` chooses the picks.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -28,12 +28,12 @@ use super::roster::NetworkIx;
 /// Meetings that must be sent again.
 #[derive(Debug, Default)]
 pub(super) struct Meetings {
-    /// Circles with unconfirmed acquaintances, in the order in which they are due, each once. The entry of an ended
-    /// stay remains until it is due. So there are at most as many such entries as stays can begin within
-    /// [`MEETING_PATIENCE`].
+    /// Circles with unconfirmed acquaintances, in the order in which they are due. Each circle has one entry. The entry
+    /// of an ended stay remains until it is due, so the stays that begin within [`MEETING_PATIENCE`] bound the number
+    /// of these entries.
     due: VecDeque<Due>,
-    /// Time and first slot of the next part of the sweep, which sends the acquaintances of all sessions to other hubs
-    /// again.
+    /// Time and first slot of the next part of the sweep. The sweep sends the acquaintances of all sessions to other
+    /// hubs again.
     sweep_at: Duration,
     sweep_from: u32,
     draws: u64,
@@ -74,7 +74,7 @@ impl Meetings {
         lower!(bugs, self.known, acquaintances);
     }
 
-    /// Number of random draws so far. Each draw must have a different number.
+    /// Number of random draws so far. Each draw must have a different number, because the number determines the draw.
     pub(super) fn draws(&self) -> u64 {
         self.draws
     }
@@ -100,8 +100,8 @@ impl Meetings {
         self.due.pop_front_if(|due| due.at <= now).map(|due| due.circle)
     }
 
-    /// The slots of sessions whose acquaintances at other hubs must be sent again now. All `slots` slots are returned
-    /// once within [`MEETING_AGAIN`].
+    /// The slots of sessions whose acquaintances at other hubs must be sent again now. Each of the `slots` slots is
+    /// returned once within [`MEETING_AGAIN`].
     pub(super) fn sweep(&mut self, slots: u32, now: Duration) -> Option<Range<u32>> {
         if self.known == 0 || self.sweep_at > now {
             return None;

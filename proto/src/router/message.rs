@@ -76,8 +76,8 @@ impl Router {
             Err(refusal) => {
                 let withheld = self.stats.errors_withheld;
                 self.refuse(id, &refusal, now);
-                // The budget of errors is exhausted, and the client still sends invalid messages, so it seems to ignore
-                // the errors. The message therefore counts like a message above a budget.
+                // The client has exhausted its budget of errors and still sends invalid messages, so it seems to ignore
+                // errors. Therefore this message counts like a message above a budget.
                 if self.stats.errors_withheld > withheld {
                     self.note_refused(id, now);
                 }
@@ -85,7 +85,7 @@ impl Router {
         }
     }
 
-    /// Sends an error about a signal whose `id` is not a string. The caller relays it as a signal without an id.
+    /// Sends an error about a signal whose `id` is not a string. The caller relays the signal as if it had no id.
     fn refuse_id(&mut self, id: SessionId, signal: &Signal<'_>, now: Now) {
         let report = ErrorReport {
             code: ErrorCode::InvalidMessage,
@@ -99,7 +99,7 @@ impl Router {
         self.send_error(id, &report, now);
     }
 
-    /// Handles a panic of the parser. It affects only the sender of the message.
+    /// Handles a panic of the parser by closing the session of the sender.
     pub(super) fn parser_failed(&mut self, id: SessionId, now: Now) {
         if self.sessions.get(id).is_some() {
             self.close(id, CloseReason::Internal, now);
@@ -170,7 +170,7 @@ impl Router {
         }
     }
 
-    /// Takes `n` of an item from the budget of one of a session's networks.
+    /// Takes `n` units of an item from the budget of one of a session's networks.
     ///
     /// # Errors
     ///
@@ -216,7 +216,7 @@ impl Router {
         self.send_error(id, &report, now);
     }
 
-    /// Refuses a valid message with the general sentence of `code`.
+    /// Refuses a valid message with the explanation of `code`.
     pub(super) fn refuse_public(&mut self, id: SessionId, code: ErrorCode, kind: MessageKind, network: &str, now: Now) {
         self.refuse_because(id, code, code.explain(), kind, network, now);
     }
@@ -273,7 +273,7 @@ impl Router {
     }
 }
 
-/// The refusal of a message that exceeds a budget, with the fields of the message that the answer repeats.
+/// The refusal of a message that exceeds a budget. It has those fields of the message that the answer repeats.
 fn over_budget<'a>(
     parsed: Result<ClientMessage<'a>, Box<RefusedMessage<'a>>>,
     exceeded: &Exceeded,
@@ -328,7 +328,7 @@ pub(super) fn refusal<'a>(exceeded: &Exceeded, kind: MessageKind, network: Optio
     }
 }
 
-/// The sentence about a budget that a message exceeds.
+/// The sentence that explains which budget a message exceeds.
 const fn explain(exceeded: &Exceeded) -> &'static str {
     match (exceeded.owner, exceeded.item) {
         (BudgetOwner::Network, _) => sentences::NETWORK_BUSY,

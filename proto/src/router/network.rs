@@ -25,7 +25,7 @@ pub(super) struct Member {
     lot: u32,
     /// The member's latest announcement.
     announcement: Arc<Announcement>,
-    /// Bounded sessions of this shard that know the member.
+    /// Sessions of this shard that have met the member under bounded discovery.
     #[expect(clippy::box_collection, reason = "most members have none, and a Box takes 8 bytes instead of 24")]
     knowers: Option<Box<Vec<SessionId>>>,
 }
@@ -50,7 +50,7 @@ impl Member {
         self.announcement.is_bounded()
     }
 
-    /// Bounded sessions of this shard that know the member.
+    /// Sessions of this shard that have met the member under bounded discovery.
     pub(super) fn knowers(&self) -> &[SessionId] {
         self.knowers.as_deref().map_or(&[], Vec::as_slice)
     }
@@ -61,12 +61,12 @@ impl Member {
         Output::Send { session, frame, kind: MessageKind::PeerDiscovered, origin: None, from: None }
     }
 
-    /// Records that a bounded session of this shard knows the member.
+    /// Records that a session of this shard has met the member.
     pub(super) fn note_knower(&mut self, id: SessionId) {
         self.knowers.get_or_insert_default().push(id);
     }
 
-    /// Records that a session no longer knows the member. Returns false if the session did not know it.
+    /// Records that a session no longer knows the member. Returns false if the session had not met the member.
     fn forget_knower(&mut self, id: SessionId) -> bool {
         let Some(knowers) = &mut self.knowers else { return false };
         let Some(at) = knowers.iter().position(|knower| *knower == id) else { return false };
@@ -110,16 +110,17 @@ pub(super) struct Network {
     bounded: u32,
     /// Number of bounded members with sessions on this shard.
     bounded_locals: u32,
-    /// Number of sessions of this shard that have left, but of whose leave the members have not been notified yet.
+    /// Number of sessions of this shard with an unfinished leave: the session has left, but the members have not been
+    /// notified yet.
     leavers: u32,
-    /// The members in arbitrary order, from which random members are drawn. `None` until the first draw, which most
-    /// networks never have.
+    /// The members in arbitrary order. Random members are drawn from this list. `None` until the first draw, which most
+    /// networks never need.
     lots: Option<Vec<PeerId>>,
     /// The part of the network's budget that its members on this shard have used.
     usage: Usage,
 }
 
-/// Error: the list of sessions of a network has another session at the index of the session to remove.
+/// Error: at the index of a session that must be removed, the network's list has another session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct WrongLocal;
 
@@ -275,7 +276,7 @@ impl Network {
         self.members.get_mut(peer)
     }
 
-    /// Reverses [`Member::note_knower`]. Returns false if there is no such member, or if the session did not know it.
+    /// Reverses [`Member::note_knower`]. Returns false if there is no such member, or if the session had not met it.
     pub(super) fn forget_knower(&mut self, peer: &PeerId, id: SessionId) -> bool {
         self.members.get_mut(peer).is_some_and(|member| member.forget_knower(id))
     }
@@ -348,8 +349,8 @@ impl Network {
         Some(struck)
     }
 
-    /// Examines up to `steps` members with ranks after `after`, and calls `tell` for each of them in the order of
-    /// ranks. Returns the rank of the last examined member, or `None` at the end of the roster.
+    /// Examines up to `steps` members with ranks after `after`, and calls `tell` with them in the order of ranks.
+    /// Returns the rank of the last examined member, or `None` at the end of the roster.
     pub(super) fn read(
         &self,
         after: Option<Rank>,
@@ -372,15 +373,15 @@ impl Network {
                 if rank.remote == remote {
                     tell(rank, member);
                 }
-                // Each of the two rounds skips members of the other group, but counts them as steps. So the size of a
-                // chunk bounds the work.
+                // The first pass skips the members of other hubs, and the second pass skips the members of this hub.
+                // Skipped members count as steps, so the size of a chunk bounds the work.
                 last = Some(Rank { remote, peer: *peer });
             }
         }
         None
     }
 
-    /// Checks that counters and lots agree with the members.
+    /// Checks that the counters and the list of lots agree with the members.
     pub(super) fn audit(&self) -> Result<(), String> {
         let bounded = self.members.values().filter(|member| member.is_bounded()).count();
         ensure(bounded == self.bounded as usize, || {
@@ -388,9 +389,9 @@ impl Network {
         })?;
         let lots = self.lots.as_ref();
         let drawn = |(peer, member): (&PeerId, &Member)| lots.is_none_or(|l| l.get(member.lot as usize) == Some(peer));
-        ensure(self.members.iter().all(drawn), || "a member's index in the lots is wrong".to_owned())?;
+        ensure(self.members.iter().all(drawn), || "a member's index in the list of lots is wrong".to_owned())?;
         ensure(lots.is_none_or(|lots| lots.len() == self.members.len()), || {
-            "the number of lots is not the number of members".to_owned()
+            "the number of lots differs from the number of members".to_owned()
         })
     }
 }

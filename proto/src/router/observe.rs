@@ -1,8 +1,8 @@
 //! Observers: sessions that discover the members of a network without being discovered.
 //!
-//! A session is an observer of a network if its grant allows it to observe that network, but not to join. An observer
-//! is in the network's list on this shard, and in no roster. So no other shard, hub or peer learns of the observer, and
-//! no signal of the network reaches it. An observer discovers every member, even under bounded discovery.
+//! A session is an observer of a network if its grant allows it to observe that network, but not to join. The network's
+//! state on this shard lists the observer, but no roster does. So no other shard, hub or peer learns of the observer,
+//! and it receives no signal of the network. An observer discovers every member, even under bounded discovery.
 
 use crate::bug;
 use crate::codec::{self, Announce};
@@ -17,7 +17,7 @@ use super::session::Membership;
 use super::{Discovery, Router};
 
 impl Router {
-    /// Processes `announce` of an observer. The announced data is checked like a member's data, and then ignored.
+    /// Processes `announce` of an observer. The announced data is checked like the data of a member, and then ignored.
     pub(super) fn observe(&mut self, id: SessionId, announce: &Announce<'_>, now: Now) {
         let network = announce.network.as_ref();
         if let Err(unfit) = codec::check_public(announce.data.unwrap_or("null")) {

@@ -23,7 +23,7 @@ const KICKED: &str = r#"{"reason":"kicked"}"#;
 #[derive(Debug)]
 pub(super) struct Closing {
     network: NetworkName,
-    /// Number of the last stay that began before the order. Later stays remain.
+    /// Number of the last stay that began before the order. Later stays do not end.
     last_stay: u64,
     next_slot: u32,
     members: usize,
@@ -38,7 +38,7 @@ impl Router {
         }
     }
 
-    /// Removes a peer from one network, or from the hub, and excludes it if the order says so.
+    /// Removes a peer from one network, or from the hub. If the order says so, also excludes the peer.
     fn kick(&mut self, peer: PeerId, network: Option<&NetworkName>, out_for: Option<Duration>, now: Now) {
         let what = network.map_or(Excluded::Peer(peer), |network| Excluded::Member(peer, network.clone()));
         let excluded = self.exclude(what, out_for, now);
@@ -67,10 +67,11 @@ impl Router {
         self.outputs.push_back(Output::Acted(Acted::Kicked { from, excluded }));
     }
 
-    /// Ends the memberships of this shard's sessions in a network, and excludes all peers from it if the order says so.
+    /// Ends the memberships of this shard's sessions in a network. If the order says so, also excludes all peers from
+    /// the network.
     fn close_network(&mut self, network: NetworkName, out_for: Option<Duration>, now: Now) {
-        // The caller should wait for the end of the previous order. If it has not waited, that order is completed
-        // first.
+        // The caller should wait until the previous order has been answered. If it has not waited, the previous order
+        // is completed first.
         while self.closing.is_some() {
             self.close_more(usize::MAX, now);
         }
@@ -81,7 +82,7 @@ impl Router {
         self.ask_to_continue();
     }
 
-    /// Closes more of a network, as far as it fits into this turn.
+    /// Removes further sessions from the network that is being closed, until the turn is over.
     pub(super) fn continue_closing(&mut self, now: Now) {
         if self.closing.is_some() {
             self.close_more(SLOTS_PER_SLICE, now);
@@ -116,8 +117,8 @@ impl Router {
         self.outputs.push_back(Output::Acted(Acted::Closed { members, excluded }));
     }
 
-    /// Executes a requested exclusion. Returns false if there is no room for it. If `out_for` is `None`, an earlier
-    /// exclusion stays.
+    /// Executes a requested exclusion. Returns false if there are too many exclusions. If `out_for` is `None`, an
+    /// earlier exclusion stays.
     fn exclude(&mut self, what: Excluded, out_for: Option<Duration>, now: Now) -> bool {
         out_for.is_none_or(|out_for| self.exclusions.set(what, out_for, now.at))
     }

@@ -4,32 +4,32 @@ use std::time::Duration;
 
 use crate::id::{HubId, NetworkName, PeerId};
 
-/// An operator's order. [`Output::Acted`](crate::Output::Acted) is the answer.
+/// An operator's order. The router answers with [`Output::Acted`](crate::Output::Acted).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Order {
     /// Remove a peer. Only the peer's home shard gets this order.
     Kick {
         /// The peer.
         peer: PeerId,
-        /// The network to remove the peer from. `None` closes its session.
+        /// The network from which the peer is removed. If it is `None`, the peer's session is closed.
         network: Option<NetworkName>,
-        /// Time for which the peer may not return to the network, or to the hub. Zero ends an earlier exclusion, and
-        /// `None` leaves it unchanged.
+        /// Time for which the peer may not return to the network or the hub. Zero ends an earlier exclusion, and `None`
+        /// leaves the earlier exclusion unchanged.
         out_for: Option<Duration>,
     },
-    /// Close a network: the memberships of the shard's own sessions end. Each shard gets this order, but only after
-    /// [`Output::Acted`](crate::Output::Acted) has answered the previous order.
+    /// Close a network by ending the memberships of the shard's sessions. Every shard gets this order, but only after
+    /// it has answered the previous order.
     CloseNetwork {
         /// The network.
         network: NetworkName,
-        /// Time for which nobody may join it on this hub. Zero ends an earlier exclusion, and `None` leaves it
-        /// unchanged.
+        /// Time for which nobody may join the network on this hub. Zero ends an earlier exclusion, and `None` leaves
+        /// the earlier exclusion unchanged.
         out_for: Option<Duration>,
     },
 }
 
 impl Order {
-    /// The requested time of exclusion.
+    /// The time of exclusion that the order requests.
     pub const fn out_for(&self) -> Option<Duration> {
         match self {
             Self::Kick { out_for, .. } | Self::CloseNetwork { out_for, .. } => *out_for,
@@ -59,7 +59,7 @@ pub enum Acted {
 }
 
 impl Acted {
-    /// Whether this is an answer to an order of this kind.
+    /// Whether this result can be the answer to this order.
     pub const fn answers(&self, order: &Order) -> bool {
         match order {
             Order::Kick { .. } => matches!(self, Self::Kicked { .. }),
@@ -75,10 +75,10 @@ pub enum KickedFrom {
     Hub,
     /// The peer was removed from the network.
     Network,
-    /// The peer was not removed: it is connected here, but is not a member of the network.
+    /// The peer was not removed, because it is connected to this hub, but is not a member of the network.
     NotAMember,
-    /// The peer was not removed: it is connected to this other hub.
+    /// The peer was not removed, because it is connected to this other hub.
     Elsewhere(HubId),
-    /// The peer was not removed: it is not connected, as far as this hub knows.
+    /// The peer was not removed, because this hub knows no connection of the peer.
     Nowhere,
 }

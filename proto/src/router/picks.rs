@@ -1,4 +1,4 @@
-//! Picks of a peer: the closest members, and random members.
+//! Chooses the picks of a peer: the closest members, and random members.
 
 use std::hash::BuildHasher;
 use std::ops::ControlFlow;
@@ -12,8 +12,8 @@ use super::circle::{Bond, Met};
 use super::network::Member;
 use super::roster::NetworkIx;
 
-/// Maximum number of members that one search for close members examines: as many as the peer may already know, plus a
-/// reserve for members that cannot be picked.
+/// Maximum number of members that one search for close members examines. The search can find all members that the peer
+/// already knows, and members that cannot be picked.
 const STEPS: usize = MAX_ACQUAINTANCES + 4 * MAX_CLOSEST as usize;
 
 impl Router {
@@ -68,8 +68,8 @@ impl Router {
             }
         }
         if picks.len() < wanted {
-            // Most random draws found known members, because the network is small, or because this peer knows nearly
-            // all members.
+            // Most random draws found members that this peer already knows, because the network is small or the peer
+            // knows nearly all members.
             draws += 1;
             let from = self.config.keys.hash_one((peer, draws));
             for other in network.draw_in_turn(from).take(PICKS_IN_TURN) {
@@ -86,8 +86,8 @@ impl Router {
         picks
     }
 
-    /// Whether a member of this shard already knows its maximum number of other peers. False for members elsewhere,
-    /// because only a member's home shard has this information.
+    /// Whether a member of this shard already knows its maximum number of other peers. False for members of other
+    /// shards and hubs, because only a member's home shard has this information.
     pub(super) fn is_full_here(&self, ix: NetworkIx, peer: &PeerId, member: &Member) -> bool {
         member.address() == self.here()
             && self
@@ -97,12 +97,12 @@ impl Router {
                 .is_some_and(|membership| membership.is_crowded(self.config.tuning.max_acquaintances))
     }
 
-    /// Introduces a new member to the peers of this shard that it would pick from this shard's roster. Returns the
-    /// peers that have met the new member now.
+    /// Introduces a new member to those peers of this shard that a pick for the new member finds in this shard's
+    /// roster. Returns the peers that have met the new member now.
     ///
-    /// A peer that knows fewer members than it requested also meets a new member that does not pick it. This is
-    /// possible only in a network with few members. So the search covers more than the picks only while the network is
-    /// small, or if the new member is unbounded and has no picks.
+    /// A peer that knows fewer members than it requested also meets a new member that does not pick it. Such peers are
+    /// usual only in a network with few members. So the search covers more than the picks only if the network is small,
+    /// or if the new member is unbounded and has no picks.
     pub(super) fn propose(&mut self, ix: NetworkIx, newcomer: PeerId) -> Vec<(SessionId, PeerId, u64)> {
         let network = self.rosters.network(ix);
         let Some((network, member)) = network.and_then(|network| Some((network, network.member(&newcomer)?))) else {
@@ -131,7 +131,7 @@ impl Router {
             if steps == 0 {
                 return ControlFlow::Break(());
             }
-            // Members that the new member's home could not have picked are skipped.
+            // Members that cannot be picked do not count.
             if other == newcomer || member.announcement().claim.is_legacy() {
                 return ControlFlow::Continue(());
             }

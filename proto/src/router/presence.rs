@@ -1,8 +1,8 @@
-//! Presence inside a hub: the members of networks, and their notifications.
+//! Presence inside a hub: joins and leaves of members, and the notifications of other members.
 //!
 //! Every shard has complete rosters. A new member discovers the members in its own shard's roster when it joins, and
 //! later members as they join. So each pair of members discovers each other once, in whatever order the letters about
-//! them arrive, and no state per pair is needed.
+//! them arrive. This needs no state for each pair.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl Router {
             Address::Shard(ShardId::home(&announcement.peer, self.config.shards, self.config.keys))
         };
         let (ix, new) = self.enter(announcement, address, now);
-        // A bounded member of this hub is proposed by its own home shard.
+        // A bounded member of another shard is proposed when the meeting of its home shard arrives.
         if new && (announcement.remote || !announcement.is_bounded()) {
             self.propose_from_here(ix, announcement.peer, now);
         }
@@ -37,8 +37,8 @@ impl Router {
 
     /// Processes the leave of a peer of another shard or hub.
     pub(super) fn member_left(&mut self, leave: &Arc<Leave>, now: Now) {
-        // The network of a late leave may no longer exist: the peer has moved to another hub, and has left the network
-        // there, too.
+        // The network of a late leave may no longer exist, if the peer has moved to another hub and has left the
+        // network there, too.
         if let Some(ix) = self.rosters.find(leave.network.as_str()) {
             self.member_left_in(ix, leave, now);
         }
@@ -47,8 +47,9 @@ impl Router {
     /// Adds an announcement to the roster, and notifies the members on this shard. Returns whether the member is new in
     /// the roster.
     ///
-    /// [`Rosters::arrive`](super::roster::Rosters::arrive) decides between claims. A peer that moves is announced as
-    /// left and discovered again when its join arrives. The leave with the old claim arrives later, and is ignored.
+    /// [`Rosters::arrive`](super::roster::Rosters::arrive) decides between claims. When the join of a peer that has
+    /// moved arrives, the members receive a leave and a discovery of the peer. The leave with the old claim arrives
+    /// later, and is ignored.
     pub(super) fn enter(&mut self, announcement: &Arc<Announcement>, address: Address, now: Now) -> (NetworkIx, bool) {
         let ix = self.rosters.find_or_create(&announcement.network);
         let peer = announcement.peer;
@@ -81,8 +82,8 @@ impl Router {
         self.strike(ix, &Leave { peer, network, claim, frame, kind }, now);
     }
 
-    /// Removes a member from the roster if its membership has this claim, and notifies the members on this shard. If
-    /// this claim had hidden a smaller claim, the hidden membership is entered.
+    /// Removes a member from the roster if its membership has the claim of the leave, and notifies the members on this
+    /// shard. If this claim had hidden a smaller claim, the hidden announcement is entered.
     pub(super) fn member_left_in(&mut self, ix: NetworkIx, leave: &Arc<Leave>, now: Now) {
         self.strike(ix, leave, now);
         match self.rosters.reveal(ix, leave.peer, leave.claim) {
@@ -102,8 +103,8 @@ impl Router {
         }
     }
 
-    /// Notifies the unbounded members on this shard, and the observers, of a change of a member. If that member is
-    /// bounded, only the observers are notified.
+    /// Notifies unbounded members and observers on this shard of a change of a member. If the changed member is
+    /// bounded, only observers are notified.
     fn notify_locals(
         &mut self,
         ix: NetworkIx,

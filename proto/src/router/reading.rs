@@ -48,7 +48,7 @@ impl Router {
         self.outputs.push_back(Output::Backlog { session: id, more });
     }
 
-    /// Announces a member to a new member before its turn, because a message of that member follows.
+    /// Announces a member to a new member before the roster reaches the member, because a signal of the member follows.
     pub(super) fn introduce(&mut self, id: SessionId, ix: NetworkIx, subject: &PeerId) {
         let Some(session) = self.sessions.get_mut(id) else {
             return bug!(self.bugs, CircleSession, "{subject:?} is introduced to {id:?}");
@@ -56,9 +56,9 @@ impl Router {
         if session.peer() == *subject {
             return;
         }
-        // A session without a cursor has received the whole roster, as most sessions have.
+        // Most sessions have received the whole roster, and have no cursor.
         let Some(cursor) = session.membership_mut(ix).and_then(|membership| membership.cursor()) else { return };
-        // A sender in `global` may be in no network, and has then no entry to announce.
+        // A sender that signals in `global` may be in no network. It then has no roster entry that can be announced.
         let Some(member) = self.rosters.member(ix, subject) else { return };
         if !member.is_bounded() && cursor.introduce(Rank::of(*subject, member.address()), subject) {
             self.outputs.push_back(member.discovered_by(id));

@@ -16,8 +16,8 @@ use crate::route::Address;
 use super::letter::Announcement;
 use super::network::{Member, Network};
 
-/// A network's index in [`Rosters`]. The index is valid while the network has a member, a session, or a leaving
-/// session.
+/// A network's index in [`Rosters`]. The index is valid while the network has a member, a session on this shard, or a
+/// session with an unfinished leave.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct NetworkIx(u32);
 
@@ -27,10 +27,10 @@ pub(super) struct Rosters {
     by_name: HashMap<NetworkName, NetworkIx, Keys>,
     slots: Vec<Option<Network>>,
     free: Vec<NetworkIx>,
-    /// Announcements whose claims are smaller than the claim in the roster: at most one for each member.
+    /// Announcements whose claims are smaller than the claim in the roster. There is at most one for each member.
     hidden: BTreeMap<(NetworkIx, PeerId), Arc<Announcement>>,
     members: usize,
-    /// Number of networks with members. The other networks have only observers, or sessions that leave.
+    /// Number of networks with members. A network without members has only observers or sessions that are leaving.
     inhabited: usize,
 }
 
@@ -39,10 +39,11 @@ pub(super) struct Rosters {
 pub(super) enum MemberArrival {
     /// [Enter](Rosters::enter) the announcement.
     Enters,
-    /// First [strike](Rosters::strike) the member with this claim, then enter the announcement, which belongs to
+    /// [Strike](Rosters::strike) the member with this claim, then enter the announcement. The announcement belongs to
     /// another session or another stay of the peer.
     Replaces(Claim),
-    /// Do nothing: a greater claim wins. The announcement is kept, because it wins if the greater claim ends first.
+    /// Do nothing, because a greater claim wins. The announcement is stored, because it wins if the greater claim ends
+    /// first.
     Hidden,
 }
 
@@ -82,9 +83,9 @@ impl Rosters {
     /// Decides about an announcement.
     ///
     /// If a peer is connected to two hubs for a moment, the greater claim wins, in whatever order the two announcements
-    /// arrive. The smaller claim is kept until it ends, because it wins if the greater claim ends first. A different
-    /// stay means that the peer left and returned unnoticed, during a partition. A different stay matters only to
-    /// members that must meet again: bounded members, and members that know a bounded member.
+    /// arrive. The smaller claim is stored until it ends, because it wins if the greater claim ends first. A different
+    /// stay means that the peer left and returned unnoticed, during a partition. If the stay differs, the member is
+    /// replaced only if it is or was bounded, or has met a bounded member. Only these members must meet again.
     pub(super) fn arrive(&mut self, ix: NetworkIx, announcement: &Arc<Announcement>) -> MemberArrival {
         let (peer, claim) = (announcement.peer, announcement.claim);
         let Some(member) = self.member(ix, &peer) else { return MemberArrival::Enters };
@@ -108,7 +109,7 @@ impl Rosters {
 
     /// Handles the end of a membership with this claim. If the roster has the member with this claim, the caller must
     /// remove the member first. Returns the hidden announcement that now wins, if there is one. The caller must enter
-    /// it.
+    /// this announcement.
     ///
     /// # Errors
     ///
@@ -197,7 +198,7 @@ impl Rosters {
         self.slots.iter().enumerate().filter_map(|(slot, network)| Some((NetworkIx(slot as u32), network.as_ref()?)))
     }
 
-    /// Checks that names, indexes and counters agree.
+    /// Checks that the names, indexes and counters of networks agree.
     pub(super) fn audit(&self) -> Result<(), String> {
         let (mut networks, mut members) = (0, 0);
         for (ix, network) in self.all() {
@@ -225,12 +226,12 @@ impl Rosters {
         ensure(members == self.members, || format!("{members} members exist, but {} are counted", self.members))
     }
 
-    /// All networks with their numbers of members, in the order of their slots.
+    /// All networks with at least one member, with their numbers of members, in the order of their slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&NetworkName, usize)> {
         sizes(&self.slots)
     }
 
-    /// The networks in these slots. `None` after the last slot.
+    /// The networks in these slots, as in [`Self::iter`]. `None` after the last slot.
     pub(super) fn iter_in(&self, slots: Range<usize>) -> Option<impl Iterator<Item = (&NetworkName, usize)>> {
         let end = slots.end.min(self.slots.len());
         self.slots.get(slots.start..end).filter(|slots| !slots.is_empty()).map(sizes)

@@ -1,4 +1,4 @@
-//! The sessions of a shard: the state that the rules keep for each of them.
+//! The sessions of a shard, with the state that the rules need for each session.
 
 use std::time::Duration;
 
@@ -42,8 +42,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// A session that waits for its id. It has no claim yet: its claim is a placeholder, the smallest claim of this
-    /// hub.
+    /// A session that waits for its id. It has no claim yet, so `claim` is the smallest claim of this hub.
     pub(super) fn pending(peer: PeerId, hub: HubId) -> Self {
         Self {
             peer,
@@ -59,7 +58,7 @@ impl Session {
         }
     }
 
-    /// Sets properties of the session's client. `owner` says whether the client has proven that the id is its own.
+    /// Sets the rights of the session's client. `owner` says whether the client has proven that the id is its own.
     /// `grant` is what the client's token allows.
     pub(super) fn with(self, owner: bool, grant: Option<Box<Grant>>) -> Self {
         Self { owner, held: grant.map(|grant| Box::new(Held::new(*grant))), ..self }
@@ -109,7 +108,7 @@ impl Session {
         Lineage { root: self.root, session: self.claim.incarnation }
     }
 
-    /// Time since the session's admission. It can be up to a second too long.
+    /// Time since the session's admission. The returned time can be up to a second too long.
     pub(super) fn age(&self, now: Duration) -> Duration {
         now.saturating_sub(Duration::from_secs(self.began_s.into()))
     }
@@ -187,7 +186,7 @@ impl Session {
 pub(super) struct Membership {
     network: NetworkIx,
     stay: Stay,
-    /// Bytes of the announcement budget that the announcement and the membership use.
+    /// Bytes that the announcement and the membership use of the budget for announcements.
     announced_bytes: u32,
     /// Index in the network's list of unbounded sessions, or of observers. [`Self::UNLISTED`] if the membership is
     /// bounded.
@@ -235,7 +234,7 @@ impl Membership {
         self.stay.discovery.is_bounded()
     }
 
-    /// Bytes of the announcement budget that the announcement and the membership use.
+    /// Bytes that the announcement and the membership use of the budget for announcements.
     pub(super) fn announced_bytes(&self) -> u32 {
         self.announced_bytes
     }
@@ -259,8 +258,8 @@ impl Membership {
         self.cursor.as_deref_mut()
     }
 
-    /// Begins another pass through the roster, whose last rank is `last`. After a finished pass, all members are known.
-    /// After an interrupted pass, only the members that it reached are known.
+    /// Begins another pass through the roster, whose last rank is `last`. After a finished pass, the session knows all
+    /// members. After an interrupted pass, it knows only the members that the pass reached.
     pub(super) fn read_again(&mut self, last: Option<Rank>) {
         let cursor = self.cursor.take();
         self.cursor = Some(Box::new(cursor.map_or_else(|| RosterCursor::again(last), |cursor| cursor.interrupted())));
@@ -280,7 +279,7 @@ impl Membership {
         self.circle.as_deref_mut()
     }
 
-    /// The circle, which is created if there is none.
+    /// The member's circle, which is created if the member has none.
     pub(super) fn make_circle(&mut self) -> &mut Circle {
         self.circle.get_or_insert_default()
     }
@@ -291,7 +290,7 @@ impl Membership {
     }
 }
 
-/// The sessions of a shard, by slot. An unused slot takes one pointer.
+/// The sessions of a shard, by slot. An unused slot takes 16 bytes.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     slots: Vec<(u32, Option<Box<Session>>)>,

@@ -25,7 +25,7 @@ impl Router {
         if !self.leaving.is_empty()
             && let Some(ix) = self.rosters.find(&signal.network)
         {
-            // Members receive the leave of a peer before any signal that it sends as a non-member.
+            // Members receive the leave of a peer before any signal that the peer sends after its leave.
             self.finish_leaving(id, Some(ix), now);
         }
         let Some(session) = self.sessions.get(id) else {
@@ -120,11 +120,11 @@ impl Router {
         }
     }
 
-    /// The address of a signal's target, as far as this shard knows. A shard knows its own peers and the members of
-    /// every network.
+    /// The address of a signal's target. A shard knows the addresses of its own peers and of the members of every
+    /// network.
     ///
     /// A signal for a member at another hub is posted directly to the mesh, into the same mailbox as the sender's
-    /// presence. A signal with an unknown target is posted to the target's home shard first.
+    /// presence. A signal with an unknown target is posted to the home shard of the target.
     fn address_of(&self, signal: &Signal<'_>, own: Option<NetworkIx>, home: ShardId) -> Option<Address> {
         if !self.config.meshed || self.by_peer.contains_key(&signal.target) {
             return Some(Address::Shard(home));
@@ -139,9 +139,9 @@ impl Router {
             .session_of(&target)
             .and_then(|id| Some((id, self.sessions.get(id).filter(|session| session.is_open())?)));
         let Some((id, session)) = open else {
-            // Without a detour, the sender's shard knew the target to be here, and the target has moved or left since.
-            // Such a signal is not forwarded to the mesh, because the sender's next signals are posted directly to the
-            // mesh, and this signal could arrive after them.
+            // Without a detour, the sender's shard knew that the target was on this shard. The target has moved or left
+            // since then. Such a signal is not forwarded to the mesh, because it could arrive after the sender's next
+            // signals, which are posted directly to the mesh.
             let detour = matches!(origin.sender, Sender::Session { detour: true, .. });
             if detour && self.home.is_elsewhere(&target) {
                 let frame = match frame {
@@ -171,8 +171,8 @@ impl Router {
         self.outputs.push_back(Output::Send { session: id, frame, kind, origin: Some(origin), from: Some(from) });
     }
 
-    /// Whether the members on this shard have discovered the sender in the stay in which it sent the signal, and have
-    /// not received its leave. If not, the signal arrived too early or too late.
+    /// Whether the members on this shard know the sender in the stay in which it sent the signal. If not, the signal
+    /// has arrived before the sender's join or after its leave.
     fn members_know(&self, ix: NetworkIx, from: &PeerId, origin: &Origin) -> bool {
         let remote = match origin.sender {
             Sender::Session { shard, .. } if shard == self.config.shard => return true,
@@ -233,7 +233,7 @@ impl Router {
     }
 
     pub(super) fn expire_receipts(&mut self, now: Now) {
-        // Tickets that do not fit into this turn stay due.
+        // Tickets that do not expire in this turn stay due.
         while self.outputs.len() < TURN_OUTPUTS
             && let Some(ticket) = self.tickets.expire(now.at)
         {
@@ -253,15 +253,15 @@ impl Router {
     }
 
     pub(super) fn send_receipt(&mut self, to: SessionId, report: &ReceiptReport<'_>, now: Now) {
-        // The sender may have left in the meantime.
+        // The session of the sender may have ended in the meantime.
         let Some(session) = self.sessions.get(to) else { return };
         let frame = wire::receipt(&mut self.arena, &session.peer(), report, now.wall_ms);
         self.send(to, Frame::Arena(frame), MessageKind::Receipt);
     }
 }
 
-/// Number of networks of a session up to which it is faster to compare their names than to look a name up. Most peers
-/// are in one or two networks.
+/// Maximum number of networks of a session for which comparing all names is faster than a look-up. Most peers are in
+/// one or two networks.
 const FEW_NETWORKS: usize = 4;
 
 /// The session's membership in the network with this name. `None` for an observer.

@@ -13,7 +13,7 @@ use crate::wire::MessageKind;
 pub struct Flooder {
     /// The peer.
     pub peer: PeerId,
-    /// Number of its refused messages since it last paused.
+    /// Number of the peer's refused messages since its last pause.
     pub refused: u32,
     /// Time of the last refused message.
     pub at: Duration,
@@ -28,28 +28,28 @@ pub struct RouterStats {
     pub delivered: u64,
     /// Signals sent to a Go hub.
     pub forwarded: u64,
-    /// Signals not delivered, by the code's discriminant.
+    /// Signals that were not delivered, by the discriminant of their [`ErrorCode`].
     pub failed: [u64; ErrorCode::ALL.len()],
     /// Outcomes that arrived after the receipt of their signal had been sent with `unknown`.
     pub late_outcomes: u64,
     /// Meetings declined because a peer of this shard knew its maximum number of other peers.
     pub meetings_declined: u64,
-    /// `error` messages sent, by the code's discriminant.
+    /// `error` messages sent, by the discriminant of their [`ErrorCode`].
     pub errors: [u64; ErrorCode::ALL.len()],
     /// Credentials for TURN that clients received.
     pub turn_credentials: u64,
     /// `error` messages not sent because the session had reached its limit.
     pub errors_withheld: u64,
-    /// Messages refused because they exceeded a budget, by the discriminants of the budget's owner and item. For the
-    /// item `Errors`, the number of withheld errors.
+    /// Messages refused because they exceeded a budget, by the discriminants of the budget's owner and item. The item
+    /// `Errors` counts withheld `error` messages.
     pub exceeded: [[u64; BudgetItem::ALL.len()]; BudgetOwner::ALL.len()],
-    /// Takeovers by result. The first number counts takeovers in which the second connection replaced the first
-    /// connection. The second number counts takeovers in which the first connection answered.
+    /// Takeovers in which the new connection had to wait, by result. The first number counts takeovers in which the new
+    /// connection got the id. The second number counts takeovers in which the old connection kept the id.
     pub takeovers: [u64; 2],
-    /// Sessions whose id was taken over immediately by a client that has proven that the id is its own.
+    /// Sessions that lost their id immediately to a client that has proven that the id is its own.
     pub owner_takeovers: u64,
-    /// Valid resume secrets, by the outcome's discriminant. If a session at another hub holds the id, that hub counts
-    /// the outcome.
+    /// Valid resume secrets, by the discriminant of their outcome. If a session at another hub holds the id, that hub
+    /// counts the outcome.
     pub resumes: [u64; ResumeOutcome::ALL.len()],
     /// Delivered signals by the time from reading to writing. The buckets end at [`Self::LATENCY_BOUNDS`]. The last
     /// bucket is for longer times.
@@ -66,9 +66,9 @@ pub struct RouterStats {
     pub open_receipts: u64,
     /// Gauge: bytes of announcements stored for sessions of this shard.
     pub announced_bytes: u64,
-    /// Gauge: acquaintances of this shard's bounded peers.
+    /// Gauge: acquaintances of this shard's peers under bounded discovery.
     pub acquaintances: u64,
-    /// Gauge: of the peers that do not pause, the one with the most refused messages.
+    /// Gauge: the peer with the most refused messages since its last pause.
     pub flooder: Option<Flooder>,
 }
 
@@ -79,16 +79,16 @@ impl RouterStats {
         2_500_000, 5_000_000,
     ];
 
-    /// Records a refused message of a peer. A peer with fewer refused messages replaces the recorded peer only if that
-    /// one has paused.
+    /// Records a refused message of a peer. A peer with fewer refused messages than the recorded peer replaces it only
+    /// if the recorded peer has paused.
     pub(super) fn note_flooder(&mut self, noted: Flooder) {
         let is_worse = |kept: &Flooder| kept.peer != noted.peer && kept.refused > noted.refused;
         let kept = self.flooder.filter(|kept| is_worse(kept) && noted.at.saturating_sub(kept.at) < RATE_LIMIT_PAUSE);
         self.flooder = kept.or(Some(noted));
     }
 
-    /// Number of signals with an outcome. The sum over all shards is the number of signals read, minus the signals in
-    /// flight and the signals that the relay counts.
+    /// Number of signals with an outcome. The sum over all shards is the number of signals that were read, minus the
+    /// signals in flight and the signals that the relay counts.
     pub fn outcomes(&self) -> u64 {
         self.delivered + self.forwarded + self.failed.iter().sum::<u64>()
     }

@@ -1,5 +1,5 @@
-//! Takeovers: two connections with one id, anywhere in the mesh. The hub of the first connection checks whether the
-//! first connection is still alive.
+//! Takeovers: two connections, at one hub or at two, want the same id. The hub of the first connection checks whether
+//! the first connection is still alive.
 
 use crate::bug;
 use crate::claim::{Claim, Precedence};
@@ -63,8 +63,8 @@ impl Router {
         }
     }
 
-    /// Handles the question of another hub: a session at that hub wants an id of this shard. `proven` is the lineage
-    /// that the resume secret of that session proves, and whether its client owns the id.
+    /// Handles the request of another hub, where a new session wants an id of this shard. `proven` is the lineage that
+    /// the resume secret of the new session proves, and whether its client owns the id.
     pub(super) fn challenged(&mut self, peer: PeerId, asker: Asker, proven: (Option<Lineage>, bool), now: Now) {
         let holder = self.holder(&peer, proven, now);
         let (challenged, displaced) = self.takeovers.challenged(asker, peer, holder, proven, now.at);
@@ -108,7 +108,7 @@ impl Router {
         self.stats.resumes[outcome as usize] += 1;
     }
 
-    /// Closes the session that holds an id. Its end releases the id.
+    /// Closes the session that holds an id. The end of this session releases the id.
     fn close_holder(&mut self, peer: &PeerId, now: Now) {
         match self.by_peer.get(peer) {
             Some(&holder) => self.close(holder, CloseReason::Replaced, now),
@@ -140,7 +140,7 @@ impl Router {
         }
     }
 
-    /// Refuses the new session of a takeover that has been decided against it.
+    /// Refuses the new session of a takeover.
     fn refuse_newcomer(&mut self, peer: PeerId, parties: Parties, now: Now) {
         match parties {
             Parties::BothHere(newcomer) | Parties::HolderElsewhere(newcomer) => {
@@ -150,7 +150,7 @@ impl Router {
         }
     }
 
-    /// Handles a takeover whose holder is alive: the new session is refused.
+    /// Ends a takeover whose holder is alive, and refuses the new session.
     fn holder_stays(&mut self, peer: PeerId, parties: Parties, now: Now) {
         match parties {
             Parties::BothHere(_) => self.stats.takeovers[1] += 1,
@@ -163,7 +163,7 @@ impl Router {
         self.refuse_newcomer(peer, parties, now);
     }
 
-    /// Handles the release of an id: the session that waits for the id, if there is one, continues.
+    /// Handles the release of an id. If a session waits for the id, the takeover of this session continues.
     pub(super) fn id_released(&mut self, peer: &PeerId, now: Now) {
         // For most released ids, no session waits.
         let Some((parties, proven)) = self.takeovers.release(peer) else { return };
@@ -179,8 +179,8 @@ impl Router {
         }
     }
 
-    /// Handles progress of the pinged session's socket: the socket has accepted bytes queued before the ping, or the
-    /// ping itself.
+    /// Handles progress of a pinged session's socket, which has accepted bytes of the ping or bytes queued before the
+    /// ping.
     pub(super) fn asked_on(&mut self, id: SessionId, now: Now) {
         let Some(session) = self.sessions.get(id) else { return };
         let peer = session.peer();
@@ -201,7 +201,7 @@ impl Router {
     }
 
     pub(super) fn expire_takeovers(&mut self, now: Now) {
-        // Takeovers that do not fit into a turn stay due.
+        // Takeovers that are not processed in this turn stay due.
         while self.outputs.len() < TURN_OUTPUTS
             && let Some((peer, expired)) = self.takeovers.expire(now.at)
         {
@@ -219,7 +219,7 @@ impl Router {
         }
     }
 
-    /// Handles the answer of the hub that holds an id.
+    /// Handles the answer of the hub whose session holds an id.
     pub(super) fn takeover_answered(&mut self, peer: PeerId, ticket: u64, in_use: bool, now: Now) {
         let Some(newcomer) = self.takeovers.asked_hub(&peer, ticket) else { return };
         self.stats.takeovers[usize::from(in_use)] += 1;
@@ -232,9 +232,8 @@ impl Router {
 
     /// Handles a letter that says that a peer of this home shard is connected to another hub.
     ///
-    /// If a session here was admitted in the meantime with a smaller claim, it has lost its id and is closed. It cannot
-    /// stay open, because other shards may have ignored its announcement, and would not restore it when the greater
-    /// claim ends.
+    /// A session that was admitted on this shard in the meantime with a smaller claim is closed, because the greater
+    /// claim wins in all rosters.
     pub(super) fn connected_elsewhere(&mut self, peer: PeerId, claim: Claim, now: Now) {
         self.home.connected_elsewhere(peer, claim);
         let here = self.session_of(&peer);

@@ -27,7 +27,7 @@ pub(super) struct Takeovers {
     asked: u64,
     pending: HashMap<PeerId, Takeover, Keys>,
     /// Ordered by time, peer and ticket. Entries of ended takeovers stay until they are due. So their number is bounded
-    /// by the connections that can be opened, and the challenges that can arrive, before an entry is due.
+    /// by the connections and challenges that can arrive before an entry is due.
     deadlines: BTreeSet<(Duration, PeerId, u64)>,
 }
 
@@ -38,10 +38,10 @@ struct Takeover {
     resume: Option<Lineage>,
     /// Whether the newcomer has proven that the id is its own.
     owner: bool,
-    /// Number of the question to the holder. The payload of the ping is derived from this number.
+    /// Number of the question whether the holder is alive. The payload of the ping is derived from this number.
     ticket: u64,
-    /// Time at which a holder that has not answered counts as dead. It is postponed while the holder's socket accepts
-    /// bytes queued before the ping.
+    /// Time at which a holder that has not answered counts as dead. This time is postponed while the holder's socket
+    /// accepts bytes of the ping or bytes queued before it.
     until: Duration,
     /// Latest time at which the takeover is decided.
     limit: Duration,
@@ -82,7 +82,7 @@ pub(super) enum Opened {
     Replace,
     /// Let the newcomer wait, and ping the holder with this payload.
     Ping([u8; 8]),
-    /// Let the newcomer wait, and ask the holder's hub, with this ticket.
+    /// Let the newcomer wait, and send the holder's hub a question with this ticket.
     AskHub(u64),
 }
 
@@ -103,12 +103,13 @@ pub(super) enum Challenged {
 /// The decision about a takeover that has expired.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Expired {
-    /// The holder here has not answered: close it. Its end releases the id, and the takeover stays until then.
+    /// The holder on this shard has not answered, and must be closed. The takeover stays until the end of the holder
+    /// releases the id.
     HolderDead,
     /// The holder's hub has not answered, so the holder loses the id. The takeover stays until [`Takeovers::release`].
     HubSilent,
-    /// The holder's socket has recently accepted bytes, so its client is alive. The takeover has ended: refuse the
-    /// newcomer.
+    /// The holder's socket has recently accepted bytes, so its client is alive. The takeover has ended, and the
+    /// newcomer must be refused.
     HolderAlive(Parties),
 }
 
@@ -137,10 +138,11 @@ impl Takeovers {
         self.pending.get(peer).map(|takeover| takeover.parties)
     }
 
-    /// Decides about a session that was opened here. `seat` says whether the hub has room for one more session.
+    /// Decides about a session that was opened on this shard. `seat` says whether the hub has room for one more
+    /// session.
     ///
-    /// The second value is an earlier newcomer that waited for the same id. Its takeover has ended, and the caller must
-    /// refuse it before anything else happens.
+    /// The second value is an earlier newcomer that waited for the same id. The takeover of this newcomer has ended,
+    /// and the caller must refuse it before it acts on the decision.
     pub(super) fn opened(
         &mut self,
         newcomer: SessionId,
@@ -172,8 +174,8 @@ impl Takeovers {
     }
 
     /// Decides about a session at another hub that wants an id of this shard. The second value is as in
-    /// [`Self::opened`]. While [`MAX_TAKEOVERS_ASKED`] questions are unanswered, only a session with the immediate
-    /// right to an id gets it.
+    /// [`Self::opened`]. While [`MAX_TAKEOVERS_ASKED`] takeovers are undecided, only a session with the immediate right
+    /// to an id gets the id.
     pub(super) fn challenged(
         &mut self,
         asker: Asker,
@@ -183,7 +185,7 @@ impl Takeovers {
         now: Duration,
     ) -> (Challenged, Option<Parties>) {
         let Holder::Here(right) = holder else {
-            // A session that already waits here for the id has precedence.
+            // A session that already waits for the id on this shard has precedence.
             return (Challenged::Answer { in_use: self.pending.contains_key(&peer) }, None);
         };
         let at_once = right == Some(Right::AtOnce);
@@ -199,16 +201,16 @@ impl Takeovers {
         (Challenged::Ping(self.nonce(&peer, ticket)), displaced)
     }
 
-    /// Records that the holder's socket has accepted bytes queued before the ping, or the ping itself. This extends the
-    /// time for the answer.
+    /// Records that the holder's socket has accepted bytes of the ping, or bytes queued before the ping. This extends
+    /// the time for the answer.
     pub(super) fn asked_on(&mut self, peer: &PeerId, now: Duration) {
         if let Some(takeover) = self.pending.get_mut(peer) {
             takeover.until = takeover.until.max(now + TAKEOVER_GRACE);
         }
     }
 
-    /// Handles a pong of the holder. If the pong has the payload of the ping, the takeover has ended: the caller must
-    /// refuse the returned newcomer.
+    /// Handles a pong of the holder. If the pong has the payload of the ping, the takeover has ended, and the caller
+    /// must refuse the returned newcomer.
     pub(super) fn answered(&mut self, peer: &PeerId, payload: &[u8]) -> Option<Parties> {
         let takeover = self.pending.get(peer)?;
         if !is_secret(payload, &self.nonce(peer, takeover.ticket)) {
@@ -217,8 +219,8 @@ impl Takeovers {
         self.pending.remove(peer).map(|takeover| takeover.parties)
     }
 
-    /// The newcomer that waits for the answer of the holder's hub with this ticket. The ticket is checked, because
-    /// other hubs can send any ticket.
+    /// The newcomer that waits for an answer of another hub with this ticket. The ticket is compared, because other
+    /// hubs can send any ticket.
     pub(super) fn asked_hub(&self, peer: &PeerId, ticket: u64) -> Option<SessionId> {
         match self.pending.get(peer) {
             Some(&Takeover { parties: Parties::HolderElsewhere(newcomer), ticket: asked, .. }) if asked == ticket => {
@@ -253,14 +255,14 @@ impl Takeovers {
         None
     }
 
-    /// Handles the release of an id. Ends the takeover of this id. Returns the newcomer, the lineage that the
-    /// newcomer's resume secret proves, and whether the newcomer is the owner.
+    /// Ends the takeover of a released id. Returns the newcomer, the lineage that the newcomer's resume secret proves,
+    /// and whether the newcomer is the owner.
     pub(super) fn release(&mut self, peer: &PeerId) -> Option<(Parties, (Option<Lineage>, bool))> {
         self.pending.remove(peer).map(|takeover| (takeover.parties, (takeover.resume, takeover.owner)))
     }
 
     /// Records that a newcomer waits for another hub, because a session at that hub now holds the id. Returns the
-    /// ticket of the question.
+    /// ticket of the question to that hub.
     pub(super) fn ask_hub(
         &mut self,
         peer: PeerId,
@@ -288,8 +290,8 @@ impl Takeovers {
     }
 
     /// Whether a new session has precedence over the session that already waits for the id, if there is one. A stronger
-    /// secret has precedence over a weaker one. An owner has precedence over all others, and the newest owner over
-    /// earlier owners.
+    /// resume secret has precedence over a weaker one. An owner has precedence over all other sessions, and a later
+    /// owner has precedence over earlier owners.
     fn goes_first(&self, peer: &PeerId, resume: Option<Lineage>, owner: bool) -> bool {
         let waits = self.pending.get(peer);
         owner || waits.is_none_or(|waits| !waits.owner && resume.is_some_and(|resume| resume.outranks(waits.resume)))

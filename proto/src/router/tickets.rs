@@ -10,7 +10,8 @@ use crate::limits::RECEIPT_TIMEOUT;
 
 /// The receipts that sessions of this shard requested and have not received.
 ///
-/// A session has at most [`MAX_OPEN_RECEIPTS`](crate::limits::MAX_OPEN_RECEIPTS). The session itself counts them.
+/// A session has at most [`MAX_OPEN_RECEIPTS`](crate::limits::MAX_OPEN_RECEIPTS) tickets, which `Session::open_receipt`
+/// counts.
 #[derive(Debug)]
 pub(super) struct Tickets {
     /// Number of the next ticket.
@@ -26,7 +27,7 @@ pub(super) struct Tickets {
 pub(super) struct Ticket {
     /// The session that requested the receipt.
     pub(super) session: SessionId,
-    /// The id that the client chose.
+    /// The `id` that the client chose for the signal.
     pub(super) id: Box<str>,
     /// The target of the signal.
     pub(super) target: PeerId,

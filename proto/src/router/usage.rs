@@ -15,12 +15,11 @@ impl Usage {
     ///
     /// # Errors
     ///
-    /// If the budget has less than `n` left. For events, if it has nothing left.
+    /// If less than `n` of the item is left. For events, if nothing is left.
     fn take(&mut self, item: BudgetItem, n: u64, budget: &Budget, now: u64) -> Result<(), u64> {
         let (used, allowance) = (&mut self.0[item as usize], budget.allowance(item));
         if item == BudgetItem::Events {
-            // Events are accepted while any budget is left, and counted afterwards, because one event can cost more
-            // than a burst.
+            // Events are accepted while any of the budget is left, because one event can cost more than a burst.
             used.take_if_any(n, allowance, now)
         } else {
             used.take(n, allowance, now)
@@ -32,8 +31,8 @@ impl Usage {
         self.0[item as usize].spend(n, budget.allowance(item), nanos(now));
     }
 
-    /// The time until a session uses at most 1/[`LIGHT_PART`] of its burst, in nanoseconds. From then on, the budget of
-    /// a network does not refuse its messages.
+    /// The time until a session uses at most 1/[`LIGHT_PART`] of its burst, in nanoseconds. From then on, no message of
+    /// the session is refused because of a network's budget.
     fn until_light(&self, item: BudgetItem, budget: &Budget, now: u64) -> u64 {
         self.0[item as usize].until_light(LIGHT_PART, budget.allowance(item), now)
     }
@@ -54,12 +53,12 @@ struct Overrun {
     refused: NonZero<u32>,
 }
 
-/// What a refused message means for its session.
+/// The state of a session after a refused message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Refusals {
-    /// Number of refused messages without a pause of [`RATE_LIMIT_PAUSE`], with this one.
+    /// Number of refused messages since the last pause of [`RATE_LIMIT_PAUSE`], including this message.
     pub(super) count: u32,
-    /// Whether they have continued for [`RATE_LIMIT_PATIENCE`].
+    /// Whether refused messages have continued for [`RATE_LIMIT_PATIENCE`] without a pause.
     pub(super) are_ignored: bool,
 }
 
@@ -88,7 +87,7 @@ impl SessionUsage {
         self.usage.spend(item, n, budget, now);
     }
 
-    /// Takes `n` of an item from the budget of one of the session's networks, which all its members share. A session
+    /// Takes `n` units of an item from the budget of one of the session's networks, which all members share. A session
     /// that has used at most 1/[`LIGHT_PART`] of its own burst is not refused.
     ///
     /// # Errors
@@ -190,8 +189,8 @@ mod tests {
             "the network's budget has one message"
         );
         let exceeded = busy.take_of(&mut network, item, (&own, &shared), START).unwrap_err();
-        // The session is 375 messages above the light part of 625, and needs 1.875 s at 200 per second. The network has
-        // a message left after one second.
+        // The session has used 1,000 messages, 375 more than an eighth of its burst. At 200 per second, it needs 1.875
+        // s for them. The network's budget has a message left after one second.
         assert_eq!((exceeded.owner, exceeded.retry_in), (BudgetOwner::Network, Duration::from_secs(1)));
         for _ in 0..100 {
             assert_eq!(quiet.take_of(&mut network, item, (&own, &shared), START), Ok(()));
