@@ -4,15 +4,15 @@ use std::time::Duration;
 
 /// Number of rows of the table that counts the connections of each address (each /64 of IPv6). Each address is counted
 /// in two rows, and is refused if both rows are above a limit. So an address can be refused because other addresses use
-/// both of its rows. While 100 addresses are at their limit, one in 6,700 other addresses is refused in this way. While
-/// 10 addresses are at their limit, it is one in 670,000.
+/// both of its rows. With 100 addresses at their limit, one in 6,700 other addresses is refused for this reason. With
+/// 10 addresses at their limit, one in 670,000 other addresses is refused for this reason.
 ///
 /// A row takes 16 B, so the table of a hub takes 256 KiB.
 pub const ADDRESS_ROWS: usize = 16 * 1024;
 
 /// Largest default of MAX_CONNECTIONS_PER_ADDRESS, the maximum number of connections of an address. The default is two
-/// thirds of MAX_CONNECTIONS, but at most this number. Further connections of the address are refused. A school behind
-/// one address can have 512 peers.
+/// thirds of MAX_CONNECTIONS, but at most 512. Further connections of the address are refused. So a school behind one
+/// address can have 512 peers.
 pub const DEFAULT_ADDRESS_CONNECTIONS: u32 = 512;
 
 /// Smallest default of MAX_CONNECTIONS_PER_ADDRESS, for hubs with a small MAX_CONNECTIONS.
@@ -26,7 +26,8 @@ pub const DEFAULT_ADDRESS_UNFINISHED: u32 = 512;
 /// Default of CONNECT_RATE_PER_ADDRESS, in connections per second. Connections above this rate are refused.
 pub const DEFAULT_ADDRESS_CONNECT_RATE: u32 = 64;
 
-/// Burst of connections of an address, in seconds of its rate: 8 x 64 = 512.
+/// Burst of connections of an address, in seconds of CONNECT_RATE_PER_ADDRESS. By default, a burst has 8 x 64 = 512
+/// connections.
 pub const ADDRESS_BURST_SECS: u64 = 8;
 
 /// Maximum number of recent connections of an address that counts as quiet. Probes, scrapes and single peers that
@@ -34,8 +35,8 @@ pub const ADDRESS_BURST_SECS: u64 = 8;
 /// from quiet addresses.
 pub const QUIET_CONNECTS: u64 = 8;
 
-/// Default of CONNECT_RATE: connections per second that each shard admits. Further connections get 503. With TLS, they
-/// are closed without an answer.
+/// Default of CONNECT_RATE: connections per second that each shard admits. Further connections get 503. With TLS,
+/// further connections are closed without an answer.
 ///
 /// A connection with an upgrade costs 60 us of CPU, and 180 us with a full TLS handshake. So 2,000 connections per
 /// second take 12 % of a core without TLS, and 36 % with TLS. A hub with 2 cores admits 8,000 returning clients within
@@ -45,12 +46,12 @@ pub const DEFAULT_CONNECT_RATE: u32 = 2_000;
 /// Burst of connections of a shard, in seconds of CONNECT_RATE.
 pub const CONNECT_BURST_SECS: u32 = 2;
 
-/// Connections per second that a shard admits from quiet addresses in addition when CONNECT_RATE is reached or the hub
-/// is full. They are meant for probes, scrapes and links.
+/// Additional connections per second that a shard admits from quiet addresses when CONNECT_RATE is reached or the hub
+/// is full. These connections are meant for probes, scrapes and links.
 pub const QUIET_RATE: u32 = 100;
 
-/// Connections per second that a shard of a full hub admits. An admitted connection can replace a session with the same
-/// id. Otherwise it is closed as `max connections`. Further connections get 503 before anything is read.
+/// Connections per second that a shard of a full hub admits. If an admitted connection does not replace a session with
+/// the same id, it is closed as `max connections`. Further connections get 503 before anything is read.
 pub const FULL_RATE: u32 = 100;
 
 /// Refused connections per second that a shard answers with 503. Further refused connections are closed without an
@@ -61,8 +62,8 @@ pub const REFUSALS_ANSWERED: u32 = 100;
 /// refusals take 0.3 ms.
 pub const REFUSALS_PER_TURN: u32 = 32;
 
-/// Maximum of `Retry-After`, in seconds, in the 503 for a connection that is refused before anything is read. Each of
-/// these answers has a random value of at least 1, so that clients do not all return at the same time.
+/// Maximum of `Retry-After`, in seconds, in the 503 for a connection that is refused before anything is read. Each 503
+/// has a random value of at least 1, so that clients do not all return at the same time.
 pub const RETRY_SPREAD_SECS: u64 = 10;
 
 /// Minimum time between two log lines about refused addresses.

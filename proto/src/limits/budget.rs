@@ -15,24 +15,24 @@ pub const DEFAULT_MESSAGE_RATE: u32 = 200;
 /// Default of MESSAGE_RATE_BYTES: average number of bytes of messages per second and session. Further messages get
 /// `rate-limited`.
 ///
-/// A peer that connects to 15 others sends about 1 MB of offers in its first second. 200 messages per second of the
-/// usual sizes are 200 KB per second. Usually, one offer of 7 KB is followed by nine candidates of 300 B.
+/// A peer that connects to 15 others sends about 1 MB of offers in its first second. One offer of 7 KB and nine
+/// candidates of 300 B have about 10 KB, so 200 messages per second have about 200 KB.
 pub const DEFAULT_MESSAGE_RATE_BYTES: u64 = 1024 * 1024;
 
 /// Default of ANNOUNCE_RATE_BYTES: average number of bytes of announcements per second and session. Each announcement
 /// counts its length and [`ANNOUNCE_COST_BYTES`]. Further announcements get `rate-limited`.
 ///
 /// Each announcement is queued for every member, and can fill even the quarter of a member's queue that is closed to
-/// signals. The rate allows 3 announcements of the maximum size per second, or 15 announcements of 100 B.
+/// signals. The default allows 3 announcements of the maximum size per second, or 15 announcements of 100 B.
 pub const DEFAULT_ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
 
 /// Default of EVENT_RATE_BYTES: average number of bytes per second that all hubs together send because of a session.
-/// These bytes are the session's announcements and goodbyes to other peers, and the rosters that the session receives.
-/// Further announcements get `rate-limited`.
+/// EVENT_RATE_BYTES counts the session's announcements and goodbyes once for each receiver. It also counts the rosters
+/// that the session receives. Further announcements get `rate-limited`.
 ///
-/// A join of a network of 2,000 members costs 2 x 2,000 x 300 B = 1.2 MB. An announcement of 16 KiB in a network of 500
-/// members costs 8 MB. The rate allows 3 of these joins per second, or one of these announcements in 2 s. 4 MiB take
-/// about 10 ms of a core.
+/// A join of a network of 2,000 members costs 2 x 2,000 x 300 B = 1.2 MB, so the default allows 3 joins per second. An
+/// announcement of 16 KiB in a network of 500 members costs 8 MB, so the default allows one announcement in 2 s. 4 MiB
+/// take about 10 ms of a core.
 pub const DEFAULT_EVENT_RATE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Default of DISCOVER_RATE: average number of `discover` messages per second and session. Further `discover` messages
@@ -47,8 +47,8 @@ pub const DEFAULT_DISCOVER_RATE: u32 = 4;
 pub const DEFAULT_ERROR_RATE: u32 = 20;
 
 /// Default of NETWORK_BUDGETS: number of session budgets that all members of a network at one hub may use together.
-/// When these budgets are exhausted, members that have used more than an eighth ([`LIGHT_PART`]) of their own burst get
-/// `rate-limited`.
+/// When the network has exhausted these budgets, members that have used more than an eighth ([`LIGHT_PART`]) of their
+/// own burst get `rate-limited`.
 ///
 /// 64 sessions at their maximum rates send 12,800 messages per second, which take 6 % of a core. They cause 256 MiB of
 /// events per second.
@@ -59,7 +59,7 @@ pub const LARGEST_MESSAGE_RATE_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Length of a session's burst, in seconds of its rates of messages, bytes, events and pages.
 ///
-/// 25 s of [`DEFAULT_MESSAGE_RATE`] are 5,000 messages. A web page sends this number if it opens 500 connections at
+/// 25 s of [`DEFAULT_MESSAGE_RATE`] are 5,000 messages. A web page sends 5,000 messages if it opens 500 connections at
 /// once, the maximum in browsers. A burst of events is 100 MiB, because a join of a network of 100,000 members takes 60
 /// MB. A burst of pages is 100 `discover` messages.
 pub const BURST_SECS: u64 = 25;
@@ -69,11 +69,11 @@ pub const BURST_SECS: u64 = 25;
 /// maximum size.
 pub const ANNOUNCE_BURST_SECS: u64 = 16;
 
-/// Length of a burst of errors, in seconds of their rate: 100 errors.
+/// Length of a session's burst of `error` messages, in seconds of their rate. By default, a burst has 100 errors.
 pub const ERROR_BURST_SECS: u64 = 5;
 
-/// Length of a network's burst, in seconds of its rates. It is shorter than the burst of a session, because many
-/// members that use their bursts at the same time would slow down the hub.
+/// Length of a network's burst, in seconds of its rates. A network's burst is shorter than the burst of a session,
+/// because many members that use their bursts at the same time would slow down the hub.
 pub const NETWORK_BURST_SECS: u64 = 5;
 
 /// Number of messages of the maximum length that a session may send in one burst, even if MESSAGE_RATE_BYTES is low.
@@ -87,10 +87,10 @@ pub const ANNOUNCE_COST_BYTES: u64 = 4 * 1024;
 /// send little.
 pub const LIGHT_PART: u64 = 8;
 
-/// Time for which a session may exceed a budget without a pause. After this time, the session is closed with 1008.
+/// Time for which a session may exceed a budget without a pause, before it is closed with 1008.
 pub const RATE_LIMIT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Time without a refused message that counts as a pause. `retryInMs` is never less than this time, so a client that
+/// Time without a refused message that counts as a pause. `retryInMs` is never shorter than a pause, so a client that
 /// waits for `retryInMs` is never closed.
 pub const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(1);
 

@@ -1,4 +1,4 @@
-//! Bounds of bounded discovery: how many peers a peer knows, and how hubs introduce them.
+//! Bounds of bounded discovery: how many peers a peer knows, and how hubs introduce peers to each other.
 
 use std::time::Duration;
 
@@ -14,20 +14,21 @@ pub const RANDOM_PICKS: usize = 4;
 /// declines meetings with further members. Signals between the peer and a member that it does not know get
 /// `network-full`. A `discover` of the peer gets `network-full`, too.
 ///
-/// Clients choose their ids, so many of them can choose ids close to one peer. With random ids and P = K +
-/// [`RANDOM_PICKS`] picks, a peer among 100,000 knows about 2P others: 40 for K = 16, 140 for K = 64. The first peer of
-/// such a network knows P x ln(100,000 / P) others: 170 for K = 16, 500 for K = 64. An acquaintance takes 21 B in the
-/// peer's circle and 8 B in the roster: 1,024 x 29 B = 30 KB.
+/// Clients choose their ids, so many of them can choose ids close to one peer. With random ids, a peer in a network of
+/// 100,000 peers knows about 2 x (K + [`RANDOM_PICKS`]) others, which are 40 for K = 16 and 140 for K = 64. The first
+/// peer of this network knows 170 others for K = 16, and 500 others for K = 64. With P = K + 4 picks for each peer,
+/// these are P x ln(100,000 / P) others. An acquaintance takes 21 B in the peer's circle and 8 B in the roster, so
+/// 1,024 acquaintances take 30 KB.
 pub const MAX_ACQUAINTANCES: usize = 1024;
 
 /// Maximum number of declines that a hub remembers for a peer in a network. After a remembered decline, the hub can
-/// pick another member for the peer. After a further decline, it picks no other member. So a peer that joins a network
-/// whose members all decline causes at most 2 x 64 additional events.
+/// pick another member for the peer. After a further decline, the hub picks no other member. So a peer that joins a
+/// network whose members all decline causes at most 2 x 64 additional events.
 pub const MAX_DECLINED: usize = 64;
 
-/// Maximum number of members that a pick examines one after another. It does so when random draws have not found enough
-/// members that the peer does not know. In a network with fewer members, the pick examines all members. So it finds the
-/// requested number of members if the network has this number.
+/// Maximum number of members that a pick examines one after another. A pick does so when random draws have not found
+/// enough members that the peer does not know. In a network with fewer members, the pick examines all members. So a
+/// pick finds the requested number of members if the network has so many members that the peer does not know.
 pub const PICKS_IN_TURN: usize = 256;
 
 /// Maximum number of pairs in one meeting between hubs. A pair takes 28 B.
@@ -36,8 +37,8 @@ pub const MAX_MEETING: usize = 256;
 /// Time in which another hub must confirm a meeting. After that, the meeting is sent again.
 pub const MEETING_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Interval at which a hub sends the complete list of each peer's acquaintances at other hubs to those hubs. This
-/// restores acquaintances that one of the two hubs lost in a partition of the mesh. In a mesh of four hubs, the 10,000
+/// Interval at which a hub sends the complete list of each peer's acquaintances at other hubs to those hubs. The lists
+/// restore acquaintances that one of the two hubs lost in a partition of the mesh. In a mesh of four hubs, the 10,000
 /// peers of a hub cause 500 envelopes of 400 B per second.
 pub const MEETING_AGAIN: Duration = Duration::from_secs(60);
 

@@ -7,8 +7,8 @@ use super::ACT_TIMEOUT;
 /// Maximum number of connections of one listener that are not WebSockets, or not WebSockets yet. A further connection
 /// replaces the oldest of them. A shard has one listener per address of HOST: two for `localhost`.
 ///
-/// A connection takes about 20 KiB while hyper reads a request ([`MAX_REQUEST_HEAD_BYTES`] and the buffers of hyper):
-/// 4,096 x 20 KiB = 80 MiB.
+/// A connection takes about 20 KiB while hyper reads a request: [`MAX_REQUEST_HEAD_BYTES`] and the buffers of hyper.
+/// 4,096 connections take 80 MiB.
 pub const MAX_HTTP_CONNECTIONS: usize = 4_096;
 
 /// Maximum length of the head of a request, in bytes. Bytes of the body that are read together with the head count,
@@ -18,17 +18,17 @@ pub const MAX_REQUEST_HEAD_BYTES: usize = 16 * 1024;
 /// Maximum number of headers of a request. Requests with more headers get 431.
 pub const MAX_REQUEST_HEADERS: usize = 100;
 
-/// Time in which the first request of a connection must arrive. After that, the connection is closed without an answer.
+/// Time in which the first request of a connection must arrive, before the connection is closed without an answer.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time in which the next request on an open connection must arrive completely. After this time, the connection is
-/// closed. Load balancers keep idle connections for 60 s. So the balancer closes a connection first, and never sends a
-/// request into a closing connection.
+/// Time in which the next request on an open connection must arrive completely, before the connection is closed. Load
+/// balancers keep idle connections for 60 s. So the balancer closes a connection first, and never sends a request into
+/// a closing connection.
 ///
 /// The oldest connection of a listener is closed earlier if its place is needed for another connection.
 pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// Time in which the hub must produce an answer and the client must read it. After that, the connection is closed.
+/// Time in which the hub must produce an answer and the client must read the answer, before the connection is closed.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Number of requests that one connection may send in a burst. Further requests are answered at [`REQUEST_RATE`].
@@ -75,10 +75,11 @@ pub const RENDER_BURST: u32 = 10;
 /// A rendering of /metrics takes 1.2 ms. 4 renderings per second of each of the 7 pages take at most 3 % of a core.
 pub const RENDER_RATE: u32 = 4;
 
-/// Time limit for the rendering of a page. After that, the answer is 503 with `Retry-After`.
+/// Time limit for the rendering of a page. If the rendering takes longer, the answer is 503 with `Retry-After`.
 pub const RENDER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time for which the JSON form of /metrics waits for the list of networks. After that, it contains the previous list.
+/// Time for which the JSON form of /metrics waits for the list of networks. If the list takes longer, /metrics contains
+/// the previous list.
 pub const NETWORKS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Maximum number of networks in `/metrics?format=json`, largest first. Further networks are only counted.
@@ -94,8 +95,8 @@ pub const MAX_ORDERS: usize = 3;
 /// Time for which an operator's login in a browser is valid.
 pub const LOGIN_TIME: Duration = Duration::from_secs(8 * 60 * 60);
 
-/// Time after which a request with a wrong ADMIN_TOKEN is answered, and its connection closed. A request with the right
-/// token is answered without this delay, even if others send wrong tokens from the same address.
+/// Time after which a request with a wrong ADMIN_TOKEN is answered, and its connection is closed. A request with the
+/// right token is answered without this delay, even if others send wrong tokens from the same address.
 ///
 /// Clients can guess over many connections, so this delay alone does not protect the token. The length of the token
 /// protects it ([`LEAST_ADMIN_TOKEN_BYTES`]).

@@ -15,10 +15,10 @@ pub const MAX_PEERS_PER_LEGACY_LINK: usize = 100_000;
 pub const LEGACY_ECHO: Duration = Duration::from_secs(5);
 
 /// Maximum number of events of each kind within [`LEGACY_ECHO`] that are remembered to recognize the echoes of a Go
-/// hub. An event takes 24 B. Each legacy link remembers three kinds: events sent to it, signals received from it, and
-/// senders of signals sent to it. In addition, the relay remembers the departed peers of all links together. At the
-/// bound, the oldest event is dropped. If the event of a departed peer is dropped, a late echo announces the peer again
-/// until the link ends.
+/// hub. An event takes 24 B. Each legacy link remembers the events sent to its Go hub, the signals received from the Go
+/// hub, and the senders of signals sent to the Go hub. In addition, the relay remembers the departed peers of all links
+/// together. At the bound, the oldest event is dropped. If the event of a departed peer is dropped, a late echo
+/// announces the peer again until the link ends.
 pub const MAX_LEGACY_ECHOES: usize = 8192;
 
 /// Time for which a Go hub's announcement of a peer is stored while another claim to that peer wins. The claim of a
@@ -30,13 +30,13 @@ pub const LEGACY_WAIT: Duration = Duration::from_secs(120);
 /// data, so all announcements take 20 MB.
 pub const MAX_LEGACY_WAITING: usize = MAX_PEERS_PER_LEGACY_LINK;
 
-/// Maximum size of the names and data of the announcements in [`MAX_LEGACY_WAITING`], in bytes. This is about 160 B for
-/// each announcement. A Go hub that dials this hub announces 70 B per peer. Further announcements are refused and
+/// Maximum size of the names and data of the announcements in [`MAX_LEGACY_WAITING`], in bytes. 16 MiB are about 160 B
+/// for each announcement. A Go hub that dials this hub announces 70 B per peer. Further announcements are refused and
 /// counted.
 pub const MAX_LEGACY_WAITING_BYTES: usize = 16 * 1024 * 1024;
 
-/// Time for which this hub waits for the first pong of a Go hub that has dialed it. After this time, peers are
-/// announced to the Go hub even without a pong. If the Go hub sends nothing at all, its link ends after
+/// Time for which this hub waits for the first pong of a Go hub that has dialed it. If no pong arrives in this time,
+/// peers are announced to the Go hub all the same. If the Go hub sends nothing at all, its link ends after
 /// [`LINK_PATIENCE`].
 pub const LEGACY_PATIENCE: Duration = Duration::from_secs(2);
 

@@ -12,8 +12,8 @@ pub const LINK_SOCKET_QUEUE: usize = 256;
 /// peer.
 pub const MAX_GO_AWAY_HUBS: usize = 16;
 
-/// Payload at which a frame of a link is full, in bytes. Queued envelopes are sent together in such frames. The last
-/// envelope of a frame can exceed this number.
+/// Payload at which a frame of a link is full, in bytes. A frame contains several queued envelopes. The last envelope
+/// of a frame can make the frame longer.
 ///
 /// A frame has at most about a quarter of [`READ_BUFFER_BYTES`]. So at least three quarters of a full read are whole
 /// frames, which are parsed in place. Only the incomplete last frame must be copied. The header of a frame has 4 to 8
@@ -33,17 +33,17 @@ pub const LINK_MESSAGE_BYTES: usize = LARGEST_MAX_MESSAGE_BYTES + LINK_FRAME_BYT
 /// Number of bytes queued for one link (or for the bridge) at which the relay sends only heartbeats and short
 /// envelopes, such as outcomes.
 ///
-/// This is enough for 400 parts of a snapshot of 20 KB, or for 10,000 signals of 800 B. A link at full speed sends them
-/// in about a tenth of a second.
+/// 8 MiB are enough for 400 parts of a snapshot of 20 KB, or for 10,000 signals of 800 B. A link at full speed sends 8
+/// MiB in about a tenth of a second.
 pub const LINK_QUEUE_HIGH: usize = 8 * 1024 * 1024;
 
-/// Number of bytes queued for one link below which the relay sends all envelopes again. A socket accepts this number of
-/// bytes in a few writes.
+/// Number of bytes queued for one link below which the relay sends all envelopes again. A socket accepts 1 MiB in a few
+/// writes.
 pub const LINK_QUEUE_LOW: usize = 1024 * 1024;
 
-/// Number of bytes queued for one link at which the link is closed. Above [`LINK_QUEUE_HIGH`], only heartbeats and
-/// short envelopes are queued, after the message that has exceeded that mark. 24 MiB have room for 200,000 of them. So
-/// a queue that reaches this number belongs to a hub that has not read for a long time.
+/// Number of bytes queued for one link at which the link is closed. A queue can have [`LINK_QUEUE_HIGH`], one message
+/// of the maximum length, and then 24 MiB of heartbeats and short envelopes. 24 MiB have room for 200,000 heartbeats
+/// and short envelopes. So the other hub has not read for a long time when a link is closed.
 pub const LINK_QUEUE_CAP: usize = 4 * LINK_QUEUE_HIGH + LINK_MESSAGE_BYTES;
 
 /// Maximum number of links of a hub, including links that are not ready. A further link is refused.
@@ -52,12 +52,12 @@ pub const LINK_QUEUE_CAP: usize = 4 * LINK_QUEUE_HIGH + LINK_MESSAGE_BYTES;
 /// not idle.
 pub const MAX_LINKS: usize = 256;
 
-/// Maximum number of bytes queued for all links together. When half of this maximum is queued, a link with more than
-/// its equal share of this half gets only heartbeats and short envelopes. Above the maximum, the link with the longest
+/// Maximum number of bytes queued for all links together. When half of the maximum is queued, a link with more than its
+/// equal share of this half gets only heartbeats and short envelopes. Above the maximum, the link with the longest
 /// queue is closed.
 ///
 /// The maximum is 32 full queues of 8 MiB. Without this bound, 256 hubs that do not read could make a hub queue 256 x 8
-/// MiB = 2 GiB until [`LINK_PATIENCE`] closes their links. With queues at [`LINK_QUEUE_CAP`], they would take 256 x 96
+/// MiB = 2 GiB until [`LINK_PATIENCE`] closes their links. 256 queues of [`LINK_QUEUE_CAP`] would even take 256 x 96
 /// MiB = 24 GiB.
 pub const LINK_QUEUES_BYTES: usize = 32 * LINK_QUEUE_HIGH;
 
@@ -65,7 +65,7 @@ pub const LINK_QUEUES_BYTES: usize = 32 * LINK_QUEUE_HIGH;
 pub const LEAST_LINK_QUEUES_BYTES: usize = 4 * LINK_QUEUE_LOW;
 
 /// Maximum memory of all links for incomplete and unprocessed messages, in bytes. Above this maximum, the link with the
-/// longest of these messages is closed.
+/// longest incomplete or unprocessed message is closed.
 ///
 /// A hub can send [`LINK_MESSAGE_BYTES`] without ever completing a message, and the buffer of its link can have twice
 /// this size. So 256 links would take 32 GiB. The maximum has room for two of the longest messages. Ordinary frames are
@@ -104,16 +104,16 @@ pub const LINK_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time after a pause of the whole process in which links are only read, and no timeouts of links are checked.
 pub const THAW: Duration = Duration::from_millis(300);
 
-/// Time limit for a complete dial over all addresses of a name: look-up of the name, TCP, TLS and upgrade.
+/// Time limit for a complete dial over all addresses of a name, with look-up, TCP, TLS and upgrade.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time between the starts of two attempts to connect to addresses of one name. RFC 8305 calls it the Connection
-/// Attempt Delay.
+/// Time between the starts of two attempts to connect to addresses of one name (the Connection Attempt Delay of RFC
+/// 8305).
 pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
 
 /// Maximum number of parallel attempts to connect to addresses of one name. A further attempt ends the oldest one.
 ///
-/// The oldest attempt then has lasted 6 x 250 ms = 1.5 s. In this time, the kernel sends a lost SYN again, after 1 s.
+/// The oldest attempt then has lasted 6 x 250 ms = 1.5 s, so the kernel has sent a lost SYN again, after 1 s.
 pub const MAX_CONNECT_ATTEMPTS: usize = 6;
 
 /// Maximum number of addresses of one name that one dial tries. The next dial of the name begins with the following
@@ -128,15 +128,16 @@ pub const MAX_DIAL_ADDRESSES: usize = 16;
 /// The minimum is enough for four round trips of 250 ms. A dial has time for five addresses that do not answer.
 pub const UPGRADE_SHARE: Duration = Duration::from_secs(1);
 
-/// First pause after a failed dial. It doubles with each successive failure, up to [`DIAL_BACKOFF_MAX`]. The second
-/// half of each pause is random, so that hubs that lost each other at the same time do not dial at the same time.
+/// First pause after a failed dial. The pause doubles with each successive failure, up to [`DIAL_BACKOFF_MAX`]. The
+/// second half of each pause is random, so that hubs that lost each other at the same time do not dial at the same
+/// time.
 pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(200);
 
 /// Maximum pause between two dials to a hub that has been missing for a minute.
 pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(15);
 
-/// Maximum pause between two dials to a hub in the first [`LEASE`] after its link was lost, or after this hub has
-/// learned of it. Later, the maximum is a quarter of the time since then, up to [`DIAL_BACKOFF_MAX`].
+/// Maximum pause between two dials to a hub in the first [`LEASE`] after its link was lost, or after its address became
+/// known. After the first [`LEASE`], the maximum is a quarter of the time since the loss, up to [`DIAL_BACKOFF_MAX`].
 ///
 /// The pause is a quarter of [`LEASE`], so that a hub dials at least three times before the lease of the other hub
 /// expires. A hub that returns after a minute costs about 20 dials.
@@ -148,7 +149,7 @@ const _: () = assert!(DIAL_BACKOFF_NEAR.as_millis() * 4 <= LEASE.as_millis());
 /// [`HEARTBEAT`] is enough, because a link that is lost every second is then missing for at most a fifth of the time.
 pub const DIAL_PROVEN: Duration = Duration::from_millis(500);
 
-/// First pause after a dial that reached the dialing hub itself. It doubles up to [`DIAL_OWN_BACKOFF_MAX`].
+/// First pause after a dial that reached the dialing hub itself. The pause doubles up to [`DIAL_OWN_BACKOFF_MAX`].
 pub const DIAL_OWN_BACKOFF_MIN: Duration = Duration::from_secs(1);
 
 /// Maximum pause between two dials to an address that reaches the dialing hub itself. The hub continues to dial this
@@ -162,7 +163,7 @@ pub const DIAL_COURTESY: Duration = Duration::from_secs(1);
 /// Maximum number of addresses to dial, from all sources. A further address is not dialed.
 pub const MAX_DIALS: usize = 1024;
 
-/// Age of a dial from which it no longer counts in [`MAX_YOUNG_DIALS`]. It then no longer delays other dials.
+/// Age from which a dial no longer counts in [`MAX_YOUNG_DIALS`], and no longer delays other dials.
 pub const DIAL_YOUNG: Duration = Duration::from_millis(500);
 
 /// Maximum number of dials younger than [`DIAL_YOUNG`]. Dials to further addresses wait.

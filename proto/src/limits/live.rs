@@ -8,19 +8,19 @@ use std::time::Duration;
 /// thread per second, which is 0.02 % of a core.
 pub const LIVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Maximum number of samples in the history: ten minutes. A new sample replaces the oldest.
+/// Maximum number of samples in the history of ten minutes. A new sample replaces the oldest.
 pub const LIVE_SAMPLES: usize = 600;
 
-/// Maximum number of bytes of all samples. Above this number, the oldest samples are dropped early, so the history gets
-/// shorter.
+/// Maximum number of bytes of all samples. If the samples are larger, the oldest samples are dropped early, and the
+/// history gets shorter.
 ///
-/// A sample has 400 to 700 B. With 32 busy shards and every close reason in one second, it has 2.4 KB, so 600 samples
-/// take 1.5 MB. With 256 busy shards, the history has only seven minutes. With [`LIVE_LINES`] (2 x 100 KiB) and
+/// A sample has 400 to 700 B. With 32 busy shards and every close reason in one second, a sample has 2.4 KB, so 600
+/// samples take 1.5 MB. With 256 busy shards, the history has only seven minutes. With [`LIVE_LINES`] (2 x 100 KiB) and
 /// [`LIVE_LISTED`] (134 KB), the live view takes less than 2 MiB.
 pub const LIVE_RING_BYTES: usize = 1_536 * 1024;
 
-/// Maximum number of log lines at WARN and ERROR that the hub stores for the live view. The hub stores them twice: as
-/// the last lines of the log, and in the history. A new line replaces the oldest.
+/// Maximum number of log lines at WARN and ERROR that the hub stores for the live view. The hub stores these lines
+/// twice, as the end of the log and in the history. A new line replaces the oldest.
 ///
 /// A line has at most [`LIVE_LINE_BYTES`], so all lines take at most 2 x 100 KiB.
 pub const LIVE_LINES: usize = 100;
@@ -41,18 +41,18 @@ pub const LIVE_LISTED: usize = 128;
 /// which takes 20 us.
 pub const LIVE_NAMES: usize = 200;
 
-/// Maximum number of streams of `/dashboard/events` that stay open. A further stream sends the history and then ends.
-/// Its browser requests it again after [`LIVE_RETRY`]. So every browser gets the history, even if one browser opens
-/// many streams.
+/// Maximum number of streams of `/dashboard/events` that stay open. A further stream sends the history and then ends,
+/// and its browser requests a new stream after [`LIVE_RETRY`]. So every browser gets the history, even if one browser
+/// opens many streams.
 ///
 /// In a turn, a stream makes its shard copy at most [`LIVE_CHUNK_BYTES`]. 32 streams take about 0.1 % of a core.
 pub const LIVE_STREAMS: usize = 32;
 
 /// Maximum number of bytes of events that a stream writes in a turn. A stream reads its events from the history, so a
-/// slow browser takes only the memory of one chunk. It misses the samples that are dropped from the history in the
-/// meantime.
+/// slow browser takes only the memory of one chunk. A slow browser misses samples that are dropped from the history
+/// before it has read them.
 ///
-/// An event that is longer than this number is sent alone.
+/// An event that is longer than 16 KiB is sent alone.
 pub const LIVE_CHUNK_BYTES: usize = 16 * 1024;
 
 /// Maximum duration of a stream of `/dashboard/events`. The browser then requests a new stream, and the hub checks the

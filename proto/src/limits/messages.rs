@@ -17,7 +17,7 @@ pub const MAX_ANNOUNCE_DATA_BYTES: usize = 16 * 1024;
 
 /// Maximum nesting of announced `data`, in levels. Deeper data gets `invalid-message`.
 ///
-/// This protects the parsers of members, which receive announcements that they did not request.
+/// The bound protects the parsers of members, which receive announcements that they did not request.
 pub const MAX_ANNOUNCE_DEPTH: usize = 64;
 
 /// Maximum nesting of a signal's `data`, in levels. Deeper data gets `invalid-message`.

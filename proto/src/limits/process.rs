@@ -16,8 +16,8 @@ pub const LOG_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// not mix writes up to this size (`PIPE_BUF`).
 pub const LOG_CHUNK_BYTES: usize = 4096;
 
-/// Additional room in the log queue for the last lines of a process that fails, in bytes. So these lines are written
-/// even if the queue is full. Such a process writes two or three lines of a few hundred bytes.
+/// Additional room in the log queue for the last lines of a process that fails, in bytes. So the last lines are written
+/// even if the queue is full. A process that fails writes two or three lines of a few hundred bytes.
 pub const LOG_LAST_BYTES: usize = 16 * 1024;
 
 /// Pause after stderr has refused a write, before the next attempt.
@@ -26,42 +26,47 @@ pub const LOG_RETRY: Duration = Duration::from_millis(200);
 /// Time for which a stopping process waits until stderr accepts the last lines. Unwritten lines are lost.
 pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Memory reserved for everything that no budget counts, in bytes: stacks of threads, letters between threads, the
-/// state of connections (4 KB each) and of TLS. The reserve is at most half of the process's memory limit.
+/// Memory reserved for everything that no budget counts, in bytes. Examples are stacks of threads, letters between
+/// threads, the state of connections (4 KB each) and the state of TLS. The reserve is at most half of the process's
+/// memory limit.
 pub const MEMORY_RESERVE_BYTES: usize = 64 * 1024 * 1024;
 
-/// Number of files of the process besides sockets: the standard streams, the pipe for signals, and files that jemalloc
-/// or the resolver opens.
+/// Number of files that the process opens besides sockets. These are the standard streams, the pipe for signals, and
+/// files that jemalloc or the resolver opens.
 pub const STANDARD_FILES: usize = 8;
 
-/// Number of files that one tokio runtime opens: its poll instance, its waker and its copy of the pipe for signals.
+/// Number of files that one tokio runtime opens. These are its poll instance, its waker and its copy of the pipe for
+/// signals.
 pub const RUNTIME_FILES: usize = 3;
 
-/// Files that are reserved for links and dials: [`MAX_LINKS`], [`MAX_DIALS_AT_ONCE`] and [`MAX_EXTRA_ATTEMPTS`]. Peers
-/// do not use these files. If the process may open only few files, it reserves a sixteenth of all its files for links
-/// and dials. It reserves at least [`SMALLEST_FILE_SHARE`], and at least two files for each hub in BOOTSTRAP_HUBS.
+/// Number of files that are reserved for links ([`MAX_LINKS`]) and dials ([`MAX_DIALS_AT_ONCE`] and
+/// [`MAX_EXTRA_ATTEMPTS`]). Peers do not use these files. If the process may open only few files, it reserves a
+/// sixteenth of all its files for links and dials. The process reserves at least [`SMALLEST_FILE_SHARE`] files for
+/// links and dials, and at least two for each hub in BOOTSTRAP_HUBS.
 pub const LINK_FILES: usize = MAX_LINKS + MAX_DIALS_AT_ONCE + MAX_EXTRA_ATTEMPTS;
 
 /// Maximum number of connections to ADMIN_PORT. A further connection replaces the oldest. If the process may open only
 /// few files, the maximum is a thirty-second of all its files.
 pub const ADMIN_FILES: usize = 256;
 
-/// Number of files reserved for connections to PORT that are not peers: requests for pages, and connections that are
-/// refused. If the process may open only few files, it reserves a thirty-second of all its files.
+/// Number of files reserved for connections to PORT that are not peers, such as requests for pages and refused
+/// connections. If the process may open only few files, it reserves a thirty-second of all its files.
 pub const REQUEST_FILES: usize = 256;
 
 /// Number of files reserved for connections to Redis, name lookups, reads of `/proc` and similar purposes. If the
 /// process may open only few files, it reserves a sixty-fourth of all its files.
 pub const OTHER_FILES: usize = 64;
 
-/// Minimum number of files that are reserved for each of four purposes: links, ADMIN_PORT, requests, other files.
+/// Minimum number of files that are reserved for each of four purposes ([`LINK_FILES`], [`ADMIN_FILES`],
+/// [`REQUEST_FILES`], [`OTHER_FILES`]).
 pub const SMALLEST_FILE_SHARE: usize = 8;
 
 /// Expected time from the stop of a hub until the restarted hub accepts connections. A hub that stops adds this time to
 /// the delay after which its clients should reconnect.
 ///
-/// The process starts in some tens of milliseconds. Its supervisor also needs time to restart it. systemd waits 100 ms,
-/// and a container runtime needs less than a second. Clients that reconnect too early try again with growing pauses.
+/// The process starts in some tens of milliseconds. The supervisor of a hub also needs time to restart the hub: systemd
+/// waits 100 ms, and a container runtime needs less than a second. Clients that reconnect too early try again with
+/// growing pauses.
 pub const RESTART_TIME: Duration = Duration::from_secs(1);
 
 /// Time after which `/livez` and `/readyz` report a thread of the hub whose loop has not begun a new turn.

@@ -8,15 +8,15 @@ use super::*;
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Minimum time between two extra heartbeats. A hub sends an extra heartbeat when a link's queue becomes full or has
-/// room again. The rate is limited because each heartbeat goes to every hub.
+/// room again. The rate of extra heartbeats is limited because each heartbeat goes to every hub.
 pub const EXTRA_BEAT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Time without a received byte on a link after which signals use another route. This time is longer than two
 /// heartbeats, because a timer or a busy socket can delay a heartbeat.
 ///
-/// The link stays open, and is used again when data arrives on it. If no more data arrives, the envelopes that were
-/// sent over the link are lost. Presence is then repaired through other hubs, and the lost signals get `unknown` after
-/// [`RECEIPT_TIMEOUT`].
+/// A silent link stays open, and is used again when data arrives on it. If no more data arrives, the envelopes that
+/// were sent over the link are lost. Presence is then repaired through other hubs, and the lost signals get `unknown`
+/// after [`RECEIPT_TIMEOUT`].
 pub const LINK_SILENCE: Duration = Duration::from_millis(2_200);
 
 /// Time after which signals use another route if no signal over their present route has been answered.
@@ -39,7 +39,7 @@ pub const LEASE: Duration = Duration::from_secs(8);
 /// is longer than [`LINK_SILENCE`], in which third hubs can still forward the last heartbeat of an ended incarnation.
 pub const RIVAL_EVIDENCE: Duration = Duration::from_millis(2_500);
 
-/// Maximum age of the last heartbeat of another incarnation of a hub's id. With an older heartbeat, that incarnation
+/// Maximum age of the last heartbeat of another incarnation of a hub's id. An incarnation with an older last heartbeat
 /// does not count as alive.
 pub const RIVAL_MEMORY: Duration = Duration::from_secs(4);
 
@@ -48,20 +48,20 @@ pub const RIVAL_MEMORY: Duration = Duration::from_secs(4);
 /// previous process.
 pub const RIVAL_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Time for which the earlier of two live hubs with one id waits for the later one to take a new id. After that, the
-/// earlier hub takes a new id itself. Hubs before 2.1 never take a new id.
+/// Time for which the earlier of two live hubs with one id waits for the later one to take a new id. If the later hub
+/// keeps the id for longer, the earlier hub takes a new id. Hubs before 2.1 never take a new id.
 pub const RIVAL_YIELD: Duration = Duration::from_secs(10);
 
-/// Minimum time between two heartbeats of one incarnation of a hub that answer heartbeats of another incarnation, for
-/// each neighbour. The pause is shorter than [`HEARTBEAT`], so that two live hubs with one id receive each other's
-/// heartbeats. Without the pause, two hubs that know different incarnations of one id would answer each other's answers
-/// forever.
+/// Minimum time between two answers to a neighbour about one incarnation of a hub. An answer is a heartbeat of the
+/// incarnation that this hub knows. It is sent when the neighbour has sent a heartbeat of another incarnation. The
+/// pause is shorter than [`HEARTBEAT`], so that two live hubs with one id receive each other's heartbeats. Without the
+/// pause, two hubs that know different incarnations of one id would answer each other's answers forever.
 pub const CONTEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Maximum number of heartbeats of one hub id that a hub sends in one [`CONTEST_PAUSE`] as answers to heartbeats of
-/// another incarnation. Answers to all neighbours count together. Further answers are not sent. A hub remembers each
-/// answer for the time of the pause, in 56 B. The answers take 3.5 KiB for each id that two live hubs have, and 3.5 MiB
-/// for [`MAX_HUBS`] such ids.
+/// another incarnation. The answers to all neighbours are counted together. Further answers are not sent. A hub
+/// remembers each answer for the time of the pause, in 56 B. The answers take 3.5 KiB for each id that two live hubs
+/// have, and 3.5 MiB for [`MAX_HUBS`] such ids.
 ///
 /// In a mesh of n hubs in which two live hubs have one id, a hub would send at most n answers. The maximum is enough
 /// even for n > 64, because the first answers go to the two hubs or to their neighbours.
@@ -69,9 +69,9 @@ pub const MAX_CONTEST_HEARTBEATS: usize = 64;
 
 /// Latest accepted start of a hub's incarnation or of a session, in milliseconds since 1970: the year 2527.
 ///
-/// Heartbeats of later incarnations, and sessions with later starts, are ignored and counted. They are not compared
-/// with a clock, so clocks of hubs may differ by any amount. A hub chooses greater numbers than all numbers that it has
-/// accepted, and other hubs must accept its choice. Therefore a hub does not exceed numbers above
+/// Heartbeats of later incarnations, and sessions with later starts, are ignored and counted. Starts are not compared
+/// with a clock, so the clocks of hubs may differ by any amount. A hub chooses greater numbers than all numbers that it
+/// has accepted, and other hubs must accept its choice. Therefore a hub does not exceed numbers above
 /// [`GREATEST_TIME_FOLLOWED`].
 pub const GREATEST_TIME: u64 = 1 << 44;
 
@@ -85,21 +85,21 @@ pub const GREATEST_TIME_FOLLOWED: u64 = GREATEST_TIME / 2;
 /// sent the heartbeat, the new hub replaces a known hub. The replaced hub is one that has stopped, or else one that the
 /// neighbour with the most introductions has introduced.
 ///
-/// A hub takes about 1 KiB without its peers, and at most 43 KiB: two lists of [`MAX_NEIGHBOURS`] ids, and two URLs. In
-/// practice, heartbeats limit a mesh to fewer hubs, because the n hubs of a full mesh send n x (n - 1)^2 heartbeats per
-/// second.
+/// A hub takes about 1 KiB without its peers. With two lists of [`MAX_NEIGHBOURS`] ids and two URLs, it takes at most
+/// 43 KiB. In practice, heartbeats limit a mesh to fewer hubs, because the n hubs of a full mesh send n x (n - 1)^2
+/// heartbeats per second.
 pub const MAX_HUBS: usize = 1024;
 
-/// Maximum number of neighbours that a heartbeat lists. Further neighbours are left out. This causes duplicate
-/// envelopes, but no envelope is lost.
+/// Maximum number of neighbours that a heartbeat lists. Further neighbours are left out. A shortened list causes
+/// duplicate envelopes, but no envelope is lost.
 pub const MAX_NEIGHBOURS: usize = 1024;
 
 /// Time for which a stopped hub is remembered, so that its late envelopes are not accepted as new.
 pub const HUB_MEMORY: Duration = Duration::from_secs(600);
 
 /// Maximum number of incarnations of one hub that are remembered after their farewell, until the hub is forgotten. A
-/// further incarnation replaces the oldest. Four are enough, unless a hub is restarted more than four times in the few
-/// seconds in which a heartbeat can travel around the mesh.
+/// further incarnation replaces the oldest. Four remembered incarnations are enough, unless a hub is restarted more
+/// than four times in the few seconds in which a heartbeat can travel around the mesh.
 pub const MAX_ENDED_LIVES: usize = 4;
 
 /// Maximum length of a hub's URL, in bytes.
@@ -113,46 +113,46 @@ pub const MAX_VERSION_BYTES: usize = 32;
 pub const MAX_HOPS: u8 = 16;
 
 /// Largest default of MESH_PRESENCE_BYTES: maximum size of the stored presence of all other hubs together, in bytes. A
-/// single hub can use half of this size. Peers and networks beyond it are counted and not stored. Peers that are
-/// already stored stay.
+/// single hub can use half of this size. Peers and networks that exceed the maximum are counted and not stored. Peers
+/// that are already stored stay.
 ///
 /// A peer counts [`REMOTE_PEER_BYTES`]. A membership counts its `peer-discovered` message and [`MEMBER_BYTES`]. If each
-/// peer is in one network and announces 50 B, 1 GiB is enough for 1,000,000 peers: 1,000,000 x (512 B + 300 B + 256 B)
-/// = 1.07 GB. While a snapshot arrives, the hub stores both the replica and the snapshot, but counts only the larger
-/// one.
+/// peer is in one network and announces 50 B, 1,000,000 peers take 1,000,000 x (512 B + 300 B + 256 B) = 1.07 GB, which
+/// is about 1 GiB. While a snapshot arrives, the hub stores both the replica and the snapshot, but counts only the
+/// larger one.
 pub const DEFAULT_MESH_PRESENCE_BYTES: usize = 1024 * 1024 * 1024;
 
 /// Part of the default of MESH_PRESENCE_BYTES for each connection that MAX_CONNECTIONS allows. With 8,192 connections,
 /// the default reaches its maximum, [`DEFAULT_MESH_PRESENCE_BYTES`].
 ///
-/// This is enough for 64 hubs with the same number of connections, if each peer takes 2 KiB. It is also enough for
-/// seven such hubs if each peer announces 16 KiB in one network. Such a peer takes 16 KiB + 2 x 0.5 KiB = 17 KiB.
+/// 128 KiB per connection are enough for 64 hubs with the same number of connections, if each peer takes 2 KiB. They
+/// are also enough for seven hubs whose peers announce 16 KiB in one network each, and take 17 KiB each.
 pub const PRESENCE_BYTES_PER_CONNECTION: usize = 128 * 1024;
 
 /// Smallest default of MESH_PRESENCE_BYTES in a process without a memory limit. A hub with few connections can have
 /// large neighbours, and this default has room for 64,000 peers of 2 KiB. Hubs with up to 1,024 connections have this
-/// default. A hostile hub that reports 20,000 peers of 16 KiB makes such a hub store at most 64 MiB. Many invented hubs
-/// together make it store at most 128 MiB.
+/// default. With this default, a hostile hub that reports 20,000 peers of 16 KiB makes a hub store at most 64 MiB. Many
+/// invented hubs together make a hub store at most 128 MiB.
 pub const LEAST_DEFAULT_PRESENCE_BYTES: usize = 128 * 1024 * 1024;
 
 /// Minimum of MESH_PRESENCE_BYTES, and of the budgets for waiting changes and waiting signals. It is enough for 1,000
 /// peers.
 pub const LEAST_PRESENCE_BYTES: usize = 1024 * 1024;
 
-/// Bytes that a peer of another hub counts in MESH_PRESENCE_BYTES, without its memberships. They stand for the peer's
-/// entries in the replica, in the directory, in the claims of its hub, and on its home shard.
+/// Bytes that a peer of another hub counts in MESH_PRESENCE_BYTES, without its memberships. These bytes stand for the
+/// peer's entries in the replica, in the directory, in the claims of its hub, and on its home shard.
 pub const REMOTE_PEER_BYTES: usize = 512;
 
 /// Maximum number of changes of one hub that are held while an earlier change is missing. Further changes are dropped
 /// and counted, and a snapshot repairs the loss.
 ///
-/// A change takes about 500 B: 8,192 x 500 B = 4 MB for each hub with a missing change.
+/// A change takes about 500 B, so 8,192 changes take 4 MB for each hub with a missing change.
 pub const MAX_CHANGES_AHEAD: usize = 8 * 1024;
 
 /// Maximum size of the changes of all hubs that are held while earlier changes are missing, in bytes. A single hub can
 /// use half of this size, which is enough for 8,192 changes of 4 KB. Further changes are dropped and counted.
 ///
-/// Without this bound, 1,024 hubs could make a hub hold 8,192 changes of 17 KB each: 146 GB.
+/// Without this bound, 1,024 hubs could make a hub store 1,024 x 8,192 changes of 17 KB, which are 146 GB.
 pub const MAX_AHEAD_BYTES: usize = 64 * 1024 * 1024;
 
 /// Time for which this hub waits for a missing change before it requests a snapshot.
@@ -173,12 +173,12 @@ pub const SNAPSHOT_SLACK: Duration = Duration::from_secs(12);
 /// Minimum average rate of a snapshot since its request, in bytes per second. A link of 20 Mbit/s gives each of 64
 /// simultaneous snapshots this rate.
 ///
-/// So a neighbour cannot keep a repair open without end. It must send further peers at this rate, and a snapshot has at
-/// most [`MAX_PEERS_PER_HUB`] peers.
+/// So a neighbour cannot keep a repair open without end. The neighbour must send further peers at this rate, and a
+/// snapshot has at most [`MAX_PEERS_PER_HUB`] peers.
 pub const SNAPSHOT_RATE_BYTES: u64 = 32 * 1024;
 
 /// A hub doubts its replica of another hub after this number of heartbeats whose change number is lower than the
-/// replica's. It then drops changes with greater numbers than the heartbeats', and accepts a snapshot with a lower
+/// replica's. The hub then drops changes with greater numbers than the heartbeats', and accepts a snapshot with a lower
 /// number than the replica's.
 ///
 /// More than one heartbeat is necessary, because heartbeats and changes can use different routes, and one route can be
@@ -191,7 +191,7 @@ pub const DOUBT_BEATS: u64 = 4;
 /// declined is repeated after [`GAP_PATIENCE`].
 pub const MAX_VAIN_REPAIRS: u32 = 5;
 
-/// Maximum number of peers in one part of a snapshot. In practice, these are 64 x 300 B = 20 KB.
+/// Maximum number of peers in one part of a snapshot. In practice, a part has 64 x 300 B = 20 KB.
 pub const SNAPSHOT_PEERS: usize = 64;
 
 /// Bytes of announcements at which a part of a snapshot is full. The last peer of a part can exceed this number.
@@ -208,8 +208,8 @@ pub const MAX_SNAPSHOT_WAITERS: usize = 64;
 /// until the snapshot is complete. If a further peer changes, the snapshot ends with a decline, and the neighbour asks
 /// again.
 ///
-/// A peer takes about 400 B: 16 Ki x 400 B = 6.5 MB per snapshot. This is enough for a snapshot of 100,000 peers, which
-/// takes some seconds, while 1,000 peers per second join and leave.
+/// A peer takes about 400 B, so the old states take at most 6.5 MB per snapshot. A snapshot of 100,000 peers takes some
+/// seconds, in which 1,000 peers per second can join and leave.
 pub const MAX_SNAPSHOT_CHANGES: usize = 16 * 1024;
 
 /// Maximum number of snapshots that are being sent over one link, or over the bridge. A further request is declined,
@@ -220,24 +220,25 @@ pub const MAX_SNAPSHOTS_OUT: usize = 64;
 /// unknown.
 pub const MAX_PEERS_PER_HUB: usize = 1_000_000;
 
-/// Maximum number of networks of one peer of another hub: the maximum of the setting MAX_NETWORKS_PER_PEER. A snapshot
-/// that has a peer with more networks is refused. A change that adds one more network is ignored.
+/// Maximum number of networks of one peer of another hub, and of the setting MAX_NETWORKS_PER_PEER. A snapshot that has
+/// a peer with more networks is refused. A change that adds one more network is ignored.
 pub const MAX_MEMBERSHIPS: usize = 1024;
 
 /// Number of segments of the directory of all peers of the mesh. Each segment is a separate hash map, because a map
-/// that grows moves all its entries in one turn. With 100,000 peers in a single map, this takes 57,000 x 0.25 us = 14
-/// ms. With 256 maps, it takes 0.06 ms, or 0.6 ms with [`MAX_PEERS_PER_HUB`] peers. An empty map takes 64 B, and 256 of
-/// them 16 KB.
+/// that grows moves all its entries in one turn. The growth of a single map with 100,000 peers takes 57,000 x 0.25 us =
+/// 14 ms. With 256 maps, the growth of one map takes 0.06 ms, or 0.6 ms with [`MAX_PEERS_PER_HUB`] peers. An empty map
+/// takes 64 B, and 256 of them 16 KB.
 pub const DIRECTORY_SEGMENTS: usize = 256;
 
 /// Number of letters to shards after which a slice of the relay's long work ends. The slice still completes the peer
 /// that exceeds this number. The next slice begins after all other ready tasks have had a turn, if no shard has more
 /// than [`SLICE_ROOM`] letters queued.
 ///
-/// On a hub with 16 shards, the end of a hub with 100,000 peers takes 1,700,000 letters. They are posted in 830 slices
-/// of at most 2.2 ms. A letter takes 0.9 us, including its share of the work for the peer. The longest slice has one
-/// peer in 1,024 networks, the maximum of MAX_NETWORKS_PER_PEER. This slice has 2,048 + 16,400 letters, and takes 5.3
-/// ms when a snapshot is installed. With the default of 32 networks, the longest slice has 2,048 + 528 letters.
+/// On a hub with 16 shards, the end of a hub with 100,000 peers takes 1,700,000 letters. These letters are posted in
+/// 830 slices of at most 2.2 ms. A letter takes 0.9 us, including its share of the work for the peer. The longest slice
+/// has one peer in 1,024 networks, the maximum of MAX_NETWORKS_PER_PEER. The longest slice has 2,048 + 16,400 letters,
+/// and takes 5.3 ms when a snapshot is installed. With the default of 32 networks, the longest slice has 2,048 + 528
+/// letters.
 pub const SLICE_LETTERS: usize = 2048;
 
 /// Maximum number of peers and lost signals that a slice of the relay's long work examines, even if they cause fewer
@@ -264,8 +265,8 @@ pub const SLICE_ROOM: usize = OUTBOX_HIGH_WATER / 4;
 
 /// Maximum number of signals to one hub without an outcome. A further signal is answered `unreachable`.
 ///
-/// A signal without an outcome takes about 150 B: 256 Ki x 150 B = 39 MB per hub. Each signal has an outcome within
-/// [`RECEIPT_TIMEOUT`].
+/// A signal without an outcome takes about 150 B, so 256 Ki signals take 39 MB per hub. Each signal has an outcome
+/// within [`RECEIPT_TIMEOUT`].
 pub const MAX_SIGNALS_IN_FLIGHT: usize = 256 * 1024;
 
 /// Maximum number of signals from one hub that wait for an earlier signal, or for the presence of their sender. Further
@@ -280,15 +281,15 @@ pub const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
 /// Maximum time for which a signal waits for an earlier signal, or for the presence of its sender.
 pub const HOLD: Duration = Duration::from_millis(500);
 
-/// Maximum difference between the counter of a signal and the counter of the last delivered signal of its hub. It is
-/// the maximum number of signals that a hub has in flight. A signal with a greater counter gets `unreachable` and does
-/// not advance the receiver's counter. After [`COUNT_PATIENCE`] with only such signals, the receiver adopts their
-/// counters.
+/// Maximum difference between the counter of a signal and the counter of the last delivered signal of its hub. The
+/// bound is the maximum number of signals that a hub has in flight. A signal with a greater counter gets `unreachable`
+/// and does not advance the receiver's counter. After [`COUNT_PATIENCE`] with only such signals, the receiver adopts
+/// their counters.
 pub const MAX_COUNTER_STEP: u64 = MAX_SIGNALS_IN_FLIGHT as u64;
 
-/// Time after which a receiver adopts the counters of a hub's signals although they do not fit its own counter. It
-/// adopts them if all counters in this time were too low or too high, because its own counter must then be wrong. Until
-/// then, these signals get `unreachable`.
+/// Time after which a receiver adopts the counters of a hub's signals although they do not fit its own counter. The
+/// receiver does so only if all counters in this time were too low or too high, because its own counter must then be
+/// wrong. Until then, signals with these counters get `unreachable`.
 ///
 /// A link that delivers nothing is closed after [`LINK_PATIENCE`], so no signal can be delayed for longer.
 pub const COUNT_PATIENCE: Duration = LINK_PATIENCE;

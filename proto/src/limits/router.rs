@@ -6,9 +6,9 @@ use std::time::Duration;
 /// exceeds its share refuses further announcements with `hub-full`, except from peers with at most
 /// [`ANNOUNCE_FLOOR_BYTES`] in total.
 ///
-/// Every hub of the mesh stores an announcement. It takes the data, 250 B for the other fields of the `peer-discovered`
-/// message, and [`MEMBER_BYTES`]. In the worst case, a hub stores 256 MiB + 1,000 x 2 KiB = 258 MiB for its own peers.
-/// MESH_PRESENCE_BYTES bounds the announcements of other hubs' peers.
+/// Every hub of the mesh stores every announcement. An announcement takes the bytes of its data, 250 B for the other
+/// fields of the `peer-discovered` message, and [`MEMBER_BYTES`]. In the worst case, a hub stores 256 MiB + 1,000 x 2
+/// KiB = 258 MiB for its own peers. MESH_PRESENCE_BYTES bounds the announcements of other hubs' peers.
 pub const DEFAULT_ANNOUNCE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 
 /// Bytes that a membership counts in ANNOUNCE_BUDGET_BYTES in addition to its `peer-discovered` message. These bytes
@@ -91,13 +91,13 @@ pub const PONG_GRACE: Duration = Duration::from_secs(10);
 /// frame. If a network has 100,000 members on 16 shards, an event causes 6,250 frames on each shard, which take 1.6 ms.
 pub const TURN_OUTPUTS: usize = 4096;
 
-/// Maximum number of exclusions of peers and networks that a shard enforces at the same time. Operators order
-/// exclusions. A further kick still removes its peer, and reports that the peer is not excluded.
+/// Maximum number of exclusions of peers and networks that a shard enforces at the same time. A further kick still
+/// removes its peer, and reports that the peer is not excluded.
 ///
 /// An entry takes 48 B, and up to 256 B for the name of its network.
 pub const MAX_EXCLUSIONS: usize = 1024;
 
-/// Maximum time for which an operator can exclude a peer or a network: 30 days. Exclusions end with the process.
+/// Maximum time for which an operator can exclude a peer or close a network: 30 days. Exclusions end with the process.
 pub const LONGEST_EXCLUSION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Number of sessions that a shard examines in one turn to find the members of a network that an operator closes. With

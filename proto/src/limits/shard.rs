@@ -35,8 +35,8 @@ pub const LEAST_SEND_FLOOR_BYTES: usize = 32 * 1024;
 /// [`RECEIVE_FLOOR_BYTES`].
 ///
 /// A client can send [`DEFAULT_MAX_MESSAGE_BYTES`] without ever completing a message. Without the budget, 1,000
-/// sessions of such clients would take 1 GiB. In the worst case with the budget, they take budget + connections x
-/// [`RECEIVE_FLOOR_BYTES`]. With 1,000 connections, these are 256 MiB + 63 MiB = 319 MiB.
+/// sessions of such clients would take 1 GiB. In the worst case with the budget, incomplete messages take budget +
+/// connections x [`RECEIVE_FLOOR_BYTES`]. With 1,000 connections, these are 256 MiB + 63 MiB = 319 MiB.
 pub const DEFAULT_RECEIVE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 
 /// Memory for an incomplete message that a session may use even if RECEIVE_BUDGET_BYTES is exhausted, in bytes. It is
@@ -62,8 +62,8 @@ pub const SIGNAL_QUARTERS: usize = 3;
 pub const SENDER_SMALL_BYTES: usize = 16 * 1024;
 
 /// Number of signals that each sender may always have in a target's queue while the queue has any room for signals.
-/// [`SENDER_SMALL_BYTES`] is the corresponding bound in bytes. 384 senders with 32 signals each have 12,288 signals.
-/// This is half of the frames of [`DEFAULT_SEND_QUEUE_FRAMES`] that signals may use.
+/// [`SENDER_SMALL_BYTES`] is the corresponding bound in bytes. 384 senders with 32 signals each have 12,288 signals,
+/// half of the frames of [`DEFAULT_SEND_QUEUE_FRAMES`] that signals may use.
 pub const SENDER_SMALL_FRAMES: usize = 32;
 
 /// Bytes of signals in a queue below which the queue does not count bytes per sender. So signals to peers that read
@@ -73,9 +73,9 @@ pub const SENDER_FLOOR_BYTES: usize = 64 * 1024;
 /// Number of signals in a queue below which the queue does not count signals per sender.
 pub const SENDER_FLOOR_FRAMES: usize = 256;
 
-/// Maximum number of chunks of a roster that a new member receives in one turn while its socket accepts them. They have
-/// 8 x 32 KB. With one chunk per turn, a new member of a network of 2,000 members would wait for sixteen rounds over
-/// all busy sockets of the shard.
+/// Maximum number of chunks of a roster that a new member receives in one turn while its socket accepts them. With one
+/// chunk per turn, a new member of a network of 2,000 members would wait for sixteen rounds over all busy sockets of
+/// the shard.
 pub const ROSTER_CHUNKS: usize = 8;
 
 /// Number of queued bytes of a session below which the session gets the next chunk of the roster.
@@ -84,7 +84,8 @@ pub const ROSTER_LOW_WATER_BYTES: usize = 64 * 1024;
 /// Maximum number of bytes of pings and pongs queued ahead of a session's messages. At the limit, a new pong replaces
 /// the last one (RFC 6455 section 5.5.3).
 ///
-/// This is enough for 32 pings or pongs of the maximum length. They accumulate only if the client does not read.
+/// 4 KiB are enough for 32 pings or pongs of the maximum length. Pings and pongs accumulate only if the client does not
+/// read.
 pub const CONTROL_LANE_BYTES: usize = 4 * 1024;
 
 /// Unsent bytes that the kernel accepts for a peer's socket, in addition to the bytes in flight (TCP_NOTSENT_LOWAT). A
@@ -114,11 +115,11 @@ pub const OUTBOX_HIGH_WATER: usize = 8 * 1024;
 /// by one message of the maximum length.
 pub const OUTBOX_HIGH_WATER_BYTES: usize = 16 * 1024 * 1024;
 
-/// Maximum number of letters in one batch. At 136 B per letter, a batch takes 35 KB in addition to the frames. This is
-/// about the size of a core's first-level cache.
+/// Maximum number of letters in one batch. At 136 B per letter, a batch takes 35 KB in addition to the frames, about
+/// the size of a core's first-level cache.
 pub const LETTER_BATCH: usize = 256;
 
-/// Bytes of frames at which a batch of letters is full. The last message of a batch can exceed this number.
+/// Bytes of frames at which a batch of letters is full. The last letter of a batch can make the batch longer.
 pub const LETTER_BATCH_BYTES: usize = 256 * 1024;
 
 /// Maximum number of batches in the mailbox of a shard, and in the mailbox of the mesh. A full mailbox has at most 64 x
@@ -129,9 +130,9 @@ pub const MAILBOX_BATCHES: usize = 64;
 /// accepted a socket keeps the socket.
 pub const HANDOFF_QUEUE: usize = 256;
 
-/// Number of sessions with queued bytes above which a shard does not read input that causes much output. This input is
-/// the messages of some sessions, and sometimes letters. The queued bytes must also exceed [`FLUSH_BACKLOG_BYTES`]. The
-/// shard reads this input again when half of either number is left. Further output would only lengthen the queues.
+/// Number of sessions with queued bytes above which a shard stops reading messages and letters that cause much output,
+/// because further output would only lengthen the queues. The queued bytes must also exceed [`FLUSH_BACKLOG_BYTES`].
+/// The shard continues to read these messages and letters when half of either number is left.
 ///
 /// A bound on bytes is necessary, because one announcement in a network of 2,000 members adds bytes to 2,000 sessions,
 /// but only 600 KB in total. 16 MiB are 27 of these announcements.
@@ -160,8 +161,8 @@ pub const WRITE_CHUNK_BYTES: usize = 256 * 1024;
 /// this cost. For example, an announcement of 16 KiB in a network of 500 members makes the shard write 8 MB.
 pub const TURN_NANOS: u64 = 250_000;
 
-/// Maximum cost of a turn of a shard for other work than a session's messages, in nanoseconds. A batch of
-/// [`LETTER_BATCH`] letters with one signal each has this cost.
+/// Maximum cost of a turn in which a shard does other work than processing a session's messages, in nanoseconds. A
+/// batch of [`LETTER_BATCH`] letters with one signal each has this cost.
 pub const SHARD_TURN_NANOS: u64 = 2_000_000;
 
 /// Cost of the system call that writes to one more session, in nanoseconds.
@@ -221,7 +222,7 @@ pub const NOTICED_STOP: Duration = Duration::from_secs(1);
 
 const _: () = assert!(NOTICED_STOP.as_millis() == 10 * TICK.as_millis());
 
-/// Maximum number of commands queued for a shard. Commands are the begin of a drain, the end of a drain, and an
+/// Maximum number of commands queued for a shard. Commands are the start of a drain, the end of a drain, and an
 /// operator's order. At most one order is queued at a time. A further command is not executed. If this command is an
 /// order, the operator's answer says that the outcome is unknown.
 pub const SHARD_COMMANDS: usize = 4;

@@ -8,25 +8,25 @@ use super::*;
 /// closed immediately.
 ///
 /// A step takes up to 130 us of CPU, and other tasks run between two steps. 1,024 steps take 0.13 s of an otherwise
-/// idle shard. Handshakes that wait for bytes of their clients do not count here, but in [`MAX_HTTP_CONNECTIONS`].
+/// idle shard. Handshakes that wait for bytes of their clients count only in [`MAX_HTTP_CONNECTIONS`].
 pub const TLS_TURNS: usize = 1_024;
 
-/// Time limit for the TLS handshake and the first request together. After this time, the connection is closed. The
-/// limit equals [`REQUEST_HEAD_TIMEOUT`], so a client with TLS has no additional time.
+/// Time limit for the TLS handshake and the first request together, before the connection is closed. The limit equals
+/// [`REQUEST_HEAD_TIMEOUT`], so a client with TLS has no additional time.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = REQUEST_HEAD_TIMEOUT;
 
 /// Time for which a connection stays open after it was refused before its TLS handshake. In this time, the client can
 /// read the reason and close the connection.
 pub const TLS_REFUSAL_LINGER: Duration = Duration::from_secs(1);
 
-/// Maximum length of a TLS record, in bytes: 16 KiB of plaintext, the growth that TLS 1.2 allows, and the header. A
-/// connection keeps at most this number of bytes of an incomplete record. A longer record violates the protocol and
-/// ends the connection.
+/// Maximum length of a TLS record, in bytes. A record has up to 16 KiB of plaintext, the growth that TLS 1.2 allows,
+/// and the header. A connection stores at most one incomplete record. A longer record violates the protocol and ends
+/// the connection.
 pub const TLS_RECORD_BYTES: usize = 16 * 1024 + 2048 + 5;
 
-/// Maximum plaintext that is encrypted at a time, in bytes: two records. If the socket does not accept the ciphertext,
-/// the hub stores it in addition to the session's queue. For 1,000 sessions whose clients do not read, this takes 33
-/// MB.
+/// Maximum plaintext that is encrypted at a time, in bytes. It fits into two records. If the socket does not accept the
+/// ciphertext, the hub stores it in addition to the session's queue. For 1,000 sessions whose clients do not read, this
+/// takes 33 MB.
 pub const TLS_WRITE_BYTES: usize = 32 * 1024;
 
 /// Maximum ciphertext of handshakes and of answers to KeyUpdate that is queued for a socket in addition to

@@ -18,9 +18,9 @@ pub const MAX_GRANT_RULES: usize = 64;
 pub const MAX_GRANT_CLASS_BYTES: usize = 64;
 
 /// Time before the end of a grant at which its session receives `token-expires`. To renew its token, a client needs a
-/// round trip to its identity provider and a round trip to the hub. If a grant ends in less than twice this time, the
-/// warning is sent when half of the grant's time has passed. So a client with short-lived tokens is not warned again
-/// immediately after each renewal.
+/// round trip to its identity provider and a round trip to the hub. If a grant ends within two minutes, the warning is
+/// sent when half of the grant's time has passed. So a client with short-lived tokens is not warned again immediately
+/// after each renewal.
 pub const TOKEN_WARNING: Duration = Duration::from_secs(60);
 
 /// Time by which the clock of an identity provider may be ahead of the hub's clock. A token is accepted if its `nbf` is
@@ -48,7 +48,7 @@ pub const MAX_TOKEN_KEYS: usize = 16;
 /// KiB.
 pub const MAX_JWKS_BYTES: usize = 256 * 1024;
 
-/// Time between two requests for the keys at a URL.
+/// Time between two requests for the keys at the URL in JWT_JWKS.
 pub const JWKS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// Minimum time between two requests for keys that are caused by tokens with an unknown `kid`. So an attacker with
@@ -59,7 +59,7 @@ pub const JWKS_FLOOR: Duration = Duration::from_secs(10);
 /// time. The token waits for at most twice this time.
 pub const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time within which a client must prove its id. After that, the connection is closed.
+/// Time within which a client must prove its id, before the connection is closed.
 pub const ID_PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum length of the message that proves an id, in bytes. A longer message is refused. A signature has 128

@@ -7,13 +7,13 @@ use std::time::Duration;
 ///
 /// A signal has its outcome within [`RECEIPT_TIMEOUT`](super::RECEIPT_TIMEOUT), and usually within milliseconds. If a
 /// hub traces 1 % of 40,000 signals per second, and each signal takes a second, 400 spans are open. A span takes about
-/// 700 B: 4,096 x 700 B = 2.9 MB.
+/// 700 B, so 4,096 open spans take 2.9 MB.
 pub const MAX_OPEN_SPANS: usize = 4_096;
 
 /// Maximum number of spans that wait for the collector. Further spans are dropped and counted
 /// (`peerpigeon_trace_spans_total`).
 ///
-/// The collector gets spans every [`TRACE_INTERVAL`]. A span takes about 700 B: 4,096 x 700 B = 2.9 MB. If the
+/// The collector gets spans every [`TRACE_INTERVAL`]. A span takes about 700 B, so a full queue takes 2.9 MB. If the
 /// collector does not answer, the hub stores a full queue and one batch.
 pub const TRACE_QUEUE: usize = 4_096;
 
@@ -22,8 +22,7 @@ pub const TRACE_QUEUE: usize = 4_096;
 /// megabytes.
 pub const TRACE_BATCH: usize = 512;
 
-/// Maximum length of a text in a span, in bytes. Such a text is a URL, an address or an error. Longer texts are
-/// truncated.
+/// Maximum length of a text in a span, in bytes. Longer texts are truncated. Spans contain URLs, addresses and errors.
 pub const TRACE_TEXT_BYTES: usize = 256;
 
 /// Maximum time for which a span waits for other spans of its batch. A full batch is sent at once.
@@ -43,8 +42,7 @@ pub const TRACE_PAUSE: Duration = Duration::from_secs(1);
 pub const TRACE_LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Number of attempts to send a batch. After the last failed attempt, the spans of the batch are dropped and counted.
-/// With pauses of 1, 2, 4, 8 and 16 s, a batch is kept for half a minute. This is long enough for a restart of a
-/// collector.
+/// With pauses of 1, 2, 4, 8 and 16 s, a batch is kept for half a minute. In this time, a collector can restart.
 pub const TRACE_ATTEMPTS: u32 = 6;
 
 /// Time for which a stopping hub still sends spans. Spans that the collector has not accepted by then are lost.

@@ -132,7 +132,9 @@ impl Router {
                 let claim = session.filter(|session| session.is_member(ix)).map(Session::claim);
                 let known = member.announcement().claim;
                 ensure(claim == Some(known) || self.leaving.has(peer, known, ix), || {
-                    format!("roster entry of {peer:?} in {ix:?} remains: its peer is not there")
+                    format!(
+                        "roster entry of {peer:?} in {ix:?} remains, although the peer has no session in the network"
+                    )
                 })?;
             }
         }
@@ -155,7 +157,7 @@ impl Router {
             }
         }
         ensure(known == self.meetings.known(), || {
-            format!("{} pairs are counted, but {known} exist", self.meetings.known())
+            format!("{} acquaintances are counted, but {known} exist", self.meetings.known())
         })?;
         for (ix, network) in self.rosters.all() {
             for (peer, member) in network.members() {

@@ -12,7 +12,7 @@ use crate::limits::MAX_DECLINED;
 pub(super) struct Circle {
     /// Acquaintances in ascending order of ids.
     all: Vec<Acquaintance>,
-    /// Number of acquaintances announced to the peer: all except those that declined.
+    /// Number of acquaintances announced to the peer. These are all acquaintances that have not declined.
     announced: u32,
     /// Whether the circle is in the queue of [`Meetings`](super::meetings::Meetings).
     queued: bool,
@@ -30,20 +30,21 @@ const CLOSE: u8 = 1;
 const RANDOM: u8 = 2;
 /// A peer of another hub that has not confirmed the meeting yet.
 const UNANSWERED: u8 = 4;
-/// A peer that declined because its circle is full. The owner of this circle has received its leave, and it is not
-/// picked again.
+/// A peer that declined because its circle is full. The owner of this circle has received a leave of the peer. The peer
+/// is not picked again.
 const DECLINED: u8 = 8;
 
 /// Why an acquaintance is in a circle. The reason decides whether another member replaces the acquaintance when the
 /// acquaintance leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Bond {
-    /// The acquaintance is one of the peer's closest picks. It is replaced.
+    /// The acquaintance is one of the peer's closest picks. Another member replaces it.
     Close,
-    /// The acquaintance is one of the peer's random picks. It is replaced.
+    /// The acquaintance is one of the peer's random picks. Another member replaces it.
     Random,
-    /// The acquaintance is no pick: it picked or signaled the peer, the peer signaled it, or `discover` found it. It is
-    /// replaced only if the peer then has fewer acquaintances than it requested.
+    /// The acquaintance is no pick of the peer. The two met by a signal, by `discover`, or by a pick of the
+    /// acquaintance. Another member replaces the acquaintance only if the peer then has fewer acquaintances than it
+    /// requested.
     Met,
 }
 

@@ -46,8 +46,8 @@ fn visit_run<'a, V>(
     let shared = |next: Option<&(&PeerId, &V)>| next.map(|(peer, _)| center.shared_bits(peer));
     loop {
         let (up, down) = (shared(above.peek()), shared(below.peek()));
-        // The first bit in which a member above `center` differs is 0 in `center`. For a member below `center`, it is 1
-        // in `center`. So `up` and `down` are never equal.
+        // The first bit in which a member above `center` differs is 0 in `center`. The first bit in which a member
+        // below `center` differs is 1 in `center`. So `up` and `down` are never equal.
         let Some(bits) = up.max(down) else { return ControlFlow::Continue(()) };
         let mut half = Vec::new();
         let complete = if up == Some(bits) {
@@ -82,8 +82,8 @@ fn before<V>(members: &BTreeMap<PeerId, V>, from: PeerId, to: PeerId) -> Peekabl
     members.range((Bound::Included(to), Bound::Excluded(from))).rev().peekable()
 }
 
-/// Moves the members at the front of `run` that share `bits` bits with `center` to `into`. Returns false if there are
-/// more than [`SORTED`] of them.
+/// Moves the members at the front of `run` that share `bits` bits with `center` to `into`. Returns false if more than
+/// [`SORTED`] members share `bits` bits with `center`.
 fn gather<'a, V: 'a>(
     run: &mut Peekable<impl Iterator<Item = (&'a PeerId, &'a V)>>,
     center: &PeerId,
@@ -154,7 +154,11 @@ mod tests {
         }
 
         #[test]
-        fn the_ends_of_a_prefix_bound_its_ids(id in any::<[u8; 20]>(), other in any::<[u8; 20]>(), bits in 0u32..=160) {
+        fn the_first_and_last_id_with_a_prefix_bound_all_ids_with_it(
+            id in any::<[u8; 20]>(),
+            other in any::<[u8; 20]>(),
+            bits in 0u32..=160,
+        ) {
             let (id, other) = (PeerId::from_bytes(id), PeerId::from_bytes(other));
             let within = (id.first_with_prefix(bits)..=id.last_with_prefix(bits)).contains(&other);
             prop_assert_eq!(within, id.shared_bits(&other) >= bits);

@@ -15,8 +15,8 @@ use super::network::Rank;
 pub(super) struct RosterCursor {
     /// Members up to this rank have had their turn in this pass.
     after: Option<Rank>,
-    /// Rank that earlier passes reached. The new member knows all members up to this rank. Set when the new member
-    /// announces itself again.
+    /// Rank that earlier passes reached. The new member knows all members up to this rank. It is set when the new
+    /// member announces itself again.
     known: Option<Rank>,
     /// Members announced before their turn in this pass.
     early: BTreeSet<PeerId>,
@@ -67,8 +67,7 @@ impl RosterCursor {
         self.after = Some(rank);
     }
 
-    /// Gives a member its turn. Returns whether the member must be announced now. This is false if the member was
-    /// announced early.
+    /// Gives a member its turn. Returns whether the member must be announced now, because it was not announced early.
     pub(super) fn turn(&mut self, peer: &PeerId) -> bool {
         !self.early.remove(peer)
     }
@@ -78,7 +77,7 @@ impl RosterCursor {
         !self.knows(rank, peer) && self.early.insert(*peer)
     }
 
-    /// Processes a change of a member. Returns whether the new member must be notified now. If not, the later
+    /// Processes a change of a member. Returns whether the new member must be notified now. Otherwise, a later
     /// announcement of the changed member covers the change.
     pub(super) fn notify(&mut self, rank: Rank, peer: &PeerId, event: MemberEvent) -> bool {
         match event {
@@ -90,8 +89,8 @@ impl RosterCursor {
             }
             MemberEvent::Joined | MemberEvent::Renewed if !self.awaits(rank, peer) => true,
             MemberEvent::Joined | MemberEvent::Renewed => {
-                // If the new member knows the changed member from an earlier pass, it will receive that member's leave,
-                // so it must also receive this event.
+                // A new member that knows the changed member from an earlier pass will receive its leave. So it must
+                // also receive this event.
                 let known = self.knows(rank, peer);
                 if known {
                     self.early.insert(*peer);
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_after_the_cursor_are_read_in_their_turn() {
+    fn changes_of_members_after_the_cursor_cause_no_event() {
         for (n, event, notified) in [
             (3, MemberEvent::Joined, true),
             (3, MemberEvent::Left, true),
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_announced_early_has_no_turn() {
+    fn a_member_announced_early_is_not_announced_again_in_its_turn() {
         let (mut cursor, (rank, peer)) = (at(5), member(7));
         assert!(
             cursor.introduce(rank, &peer) && !cursor.introduce(rank, &peer),

@@ -31,7 +31,7 @@ impl Exclusions {
     }
 
     /// Excludes `what` for `out_for` from now on, and replaces an earlier exclusion of the same subject. Zero ends the
-    /// earlier exclusion. If [`MAX_EXCLUSIONS`] other exclusions are in force, it changes nothing and returns false.
+    /// earlier exclusion. If [`MAX_EXCLUSIONS`] other exclusions are in force, nothing changes and the result is false.
     pub(super) fn set(&mut self, what: Excluded, out_for: Duration, now: Duration) -> bool {
         self.until.retain(|_, until| *until > now);
         if out_for.is_zero() {

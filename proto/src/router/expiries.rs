@@ -66,8 +66,8 @@ pub(super) enum Expiry {
     Now,
 }
 
-/// The sessions whose grants end. Each session has one entry. It is the time of the session's warning, and after the
-/// warning the time at which the grant ends.
+/// The sessions whose grants end. Each session has one entry. The entry is the time of the session's warning. After the
+/// warning, the entry is the time at which the grant ends.
 #[derive(Debug, Default)]
 pub(super) struct Expiries {
     due: BTreeSet<(Duration, SessionId)>,

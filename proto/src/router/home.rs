@@ -9,8 +9,8 @@ use crate::limits::GREATEST_TIME_FOLLOWED;
 
 /// The latest incarnation of any session, and the peers of this home shard that are connected to another hub.
 ///
-/// Each new session gets a greater incarnation than every earlier session that this shard knows. So its claim wins (see
-/// [`Claim`]), even if the clocks of the hubs differ.
+/// Each new session gets a greater incarnation than every earlier session that this shard knows. So the claim of the
+/// new session wins (see [`Claim`]), even if the clocks of the hubs differ.
 #[derive(Debug)]
 pub(super) struct Home {
     /// The latest incarnation that this shard gave to a session or received from another hub. It only grows.
@@ -25,7 +25,7 @@ impl Home {
     }
 
     /// Makes later sessions get a greater incarnation than `incarnation`, which another hub has assigned. Incarnations
-    /// above [`GREATEST_TIME_FOLLOWED`] are not exceeded. Otherwise, one hub with a wrong clock could make all hubs use
+    /// above [`GREATEST_TIME_FOLLOWED`] are not exceeded, so that one hub with a wrong clock cannot make all hubs use
     /// up the possible numbers.
     pub(super) fn follow(&mut self, incarnation: PeerIncarnation) {
         self.latest = self.latest.max(incarnation.min(PeerIncarnation(GREATEST_TIME_FOLLOWED)));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_current_claim_of_another_hub_ends() {
+    fn only_the_end_of_the_current_claim_of_another_hub_has_an_effect() {
         let mut home = Home::new(Keys(1, 2));
         assert!(!home.ended_elsewhere(&PEER, claim(1)));
         home.connected_elsewhere(PEER, claim(1));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_too_far_ahead_is_not_followed() {
+    fn an_incarnation_too_far_in_the_future_is_not_exceeded() {
         let mut home = Home::new(Keys(1, 2));
         home.follow(PeerIncarnation(u64::MAX));
         assert_eq!(home.next_incarnation(0), PeerIncarnation(GREATEST_TIME_FOLLOWED + 1));

@@ -83,9 +83,9 @@ impl Router {
             Ok(None) => {}
             Ok(Some(moved)) => match self.sessions.membership_mut(moved, ix).zip(local) {
                 Some((membership, local)) => membership.set_local(local),
-                None => bug!(self.bugs, LeaveLocal, "{moved:?} is listed in {ix:?} and is not there"),
+                None => bug!(self.bugs, LeaveLocal, "{moved:?} is listed in {ix:?}, but has no membership there"),
             },
-            Err(WrongLocal) => bug!(self.bugs, LeaveLocal, "{peer:?}, {id:?}, leaves place {local:?} of {ix:?}"),
+            Err(WrongLocal) => bug!(self.bugs, LeaveLocal, "{id:?} of {peer:?} is not at index {local:?} of {ix:?}"),
         }
         if membership.observes() {
             self.rosters.tidy(ix, &mut self.bugs);
@@ -116,7 +116,7 @@ impl Router {
         self.member_left_in(ix, &leave, now);
     }
 
-    /// Finishes one unfinished leave of a session: the leave from this network, or from any network if `ix` is `None`.
+    /// Finishes one unfinished leave of a session. If `ix` is given, this is the leave from this network.
     pub(super) fn finish_leaving(&mut self, id: SessionId, ix: Option<NetworkIx>, now: Now) {
         if let Some((ix, leaver)) = self.leaving.take(Some(id), ix) {
             self.leave(&leaver, ix, now);
@@ -141,8 +141,8 @@ impl Router {
         }
     }
 
-    /// Whether a roster entry of this shard may belong to a peer with an unfinished leave: the peer has left, but the
-    /// members have not been notified yet. `id` is the peer's current session, if it has one.
+    /// Whether a roster entry of this shard may belong to a peer that has left and of whose leave the members have not
+    /// been notified yet. `id` is the peer's current session, if it has one.
     pub(super) fn is_leaving(&self, id: Option<SessionId>, ix: NetworkIx) -> bool {
         !self.leaving.is_empty() && id.is_none_or(|id| self.sessions.membership(id, ix).is_none())
     }

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn each_network_is_taken_once_with_its_leaver() {
+    fn each_unfinished_leave_is_taken_once() {
         let [a, b, c, d] = networks();
         let mut leaving = Leaving::default();
         leaving.add(session(1), leaver(1), vec![a, b]);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_left_nothing_is_not_kept() {
+    fn a_session_that_left_no_network_is_not_stored() {
         let mut leaving = Leaving::default();
         leaving.add(session(1), leaver(1), Vec::new());
         assert!(leaving.is_empty());

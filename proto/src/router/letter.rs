@@ -99,7 +99,7 @@ pub enum Input<'a> {
         /// Why the signal could not be delivered.
         reason: CloseReason,
     },
-    /// The socket of a session has closed. This is the last input of a session. It is not passed if an
+    /// The socket of a session has closed. This is the last input of a session. This input is not passed if an
     /// [`Output::Close`] has already ended the session.
     Closed {
         /// The session.
@@ -178,17 +178,17 @@ pub enum Output {
     Backlog {
         /// The session.
         session: SessionId,
-        /// Whether there is more of the roster to send.
+        /// Whether the session has not received the whole roster yet.
         more: bool,
     },
     /// Send a close frame and close the connection. If
     /// [`routes_messages_in_flight`](CloseReason::routes_messages_in_flight) is true for the reason, continue to read
     /// until the client's own close frame, for at most [`CLOSE_LINGER`](crate::limits::CLOSE_LINGER). Then pass
-    /// [`Input::Closed`]. If it is false, the router has already removed the session.
+    /// [`Input::Closed`]. If `routes_messages_in_flight` is false, the router has already removed the session.
     Close {
         /// The session.
         session: SessionId,
-        /// The reason, which also determines the close frame.
+        /// The reason. The code and the text of the close frame follow from it.
         reason: CloseReason,
     },
     /// Check this token, which a session sent to replace its present token, and pass [`Input::Authorized`]. The token
@@ -209,8 +209,8 @@ pub enum Output {
         /// The letter.
         letter: ToShard,
     },
-    /// Post this letter to the mesh. Letters must arrive in the order of the outputs, and none may be dropped. Only a
-    /// router with [`RouterConfig::meshed`](crate::RouterConfig::meshed) has this output.
+    /// Post this letter to the mesh. Letters to the mesh must arrive in the order of the outputs, and none may be
+    /// dropped. Only a router with [`RouterConfig::meshed`](crate::RouterConfig::meshed) has this output.
     ToMesh(ToMesh),
     /// The result of an operator's order.
     Acted(Acted),
@@ -227,7 +227,7 @@ pub enum Output {
 /// The bytes of a frame.
 #[derive(Clone, Debug)]
 pub enum Frame {
-    /// A range of the router's arena, valid until its next input.
+    /// A range of the router's arena, valid until the router's next input.
     Arena(Range<usize>),
     /// A complete frame that arrived with a letter.
     Owned(Box<[u8]>),
@@ -349,7 +349,7 @@ pub enum ToMesh {
     Outcome(OutcomeLetter),
 }
 
-/// A signal on its way to its target's shard, or to the mesh.
+/// A signal on its way to the shard of its target, or to the mesh.
 #[derive(Clone, Debug)]
 pub struct SignalLetter {
     /// The place to which the outcome of the signal is reported.
@@ -362,7 +362,7 @@ pub struct SignalLetter {
     pub frame: Box<[u8]>,
 }
 
-/// The outcome of a signal, on its way to its sender's shard, or to the mesh.
+/// The outcome of a signal, on its way to the shard of the signal's sender, or to the mesh.
 #[derive(Clone, Debug)]
 pub struct OutcomeLetter {
     /// The origin of the signal.
@@ -373,7 +373,7 @@ pub struct OutcomeLetter {
     pub outcome: Outcome,
 }
 
-// Comments in `limits` calculate with this size of a letter.
+// Comments in `proto/src/limits` calculate with 136 bytes per letter.
 const _: () = assert!(size_of::<ToShard>() <= 136 && size_of::<ToMesh>() <= 136);
 
 /// A letter to a shard or to the mesh.
@@ -423,7 +423,7 @@ pub struct Asker {
     pub hub: HubId,
     /// The incarnation of the asking hub. The answer is not sent to a later incarnation.
     pub incarnation: HubIncarnation,
-    /// The number of the question at the asking hub, which chose it.
+    /// The number that the asking hub has given to its question.
     pub ticket: u64,
 }
 
@@ -439,12 +439,12 @@ pub enum Sender {
         /// The number of the outstanding receipt at the sender's shard. `None` if no receipt was requested.
         ticket: Option<NonZeroU64>,
         /// Whether the signal was posted to the target's home shard because the sender's shard did not know where the
-        /// target is. Only such a signal may be forwarded from there to the mesh.
+        /// target is. Only then may the target's home shard forward the signal to the mesh.
         detour: bool,
     },
     /// Another hub, through the mesh.
     Hub {
-        /// The mesh's number for that hub's incarnation.
+        /// The number that the mesh has given to the incarnation of the sender's hub.
         hub: u32,
         /// The counter of the signal between the two hubs.
         counter: u64,
@@ -456,13 +456,13 @@ pub enum Sender {
 /// The sender's standing in the signal's network when its hub read the signal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
-    /// The sender was a member, in the stay with this number ([`Stay::number`]). Members receive the signal only during
-    /// this stay: after they have discovered the sender, and before its leave.
+    /// The sender was a member, in the stay with this number ([`Stay::number`]). Members receive the signal only after
+    /// they have discovered the sender in this stay, and before the sender's leave.
     Member(u64),
     /// The sender was in no network. Such a sender counts as a member of `global`, but no peer discovers it or receives
     /// its leave.
     Outsider,
-    /// The standing is unknown, because the sender's hub runs version 2.0.0 and does not send it.
+    /// The standing is unknown, because the sender's hub runs version 2.0.0, which does not send the standing.
     Unknown,
 }
 
@@ -518,7 +518,7 @@ pub struct Stay {
     /// the wall clock in milliseconds at the join, or one more than the last number that the peer's home shard has
     /// used, whichever is greater.
     pub number: u64,
-    /// Which members the peer discovers, and which of them discover it.
+    /// Which members the peer discovers, and which members discover the peer.
     pub discovery: Discovery,
 }
 
@@ -558,7 +558,7 @@ pub enum MeetingEnd {
 /// The kind of a [`Meeting`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MeetingKind {
-    /// The peers know each other from now on. If the receiver is another hub, it must answer.
+    /// The peers know each other from now on. Another hub that receives this statement must answer it.
     Met,
     /// Like [`Self::Met`], for a peer that has just joined. `others` are all picks of the peer on other shards of its
     /// hub. Used only between shards of one hub.

@@ -67,8 +67,8 @@ impl Router {
                 self.sessions.retire(id, &mut self.bugs);
                 self.outputs.push_back(Output::Close { session: id, reason: CloseReason::Draining });
             }
-            // No message of a waiting session has been read, so the session can be closed at once. If it stayed open,
-            // it could be admitted during the drain.
+            // No message of a waiting session has been read, so the session can be closed at once. If the session
+            // stayed open, it could be admitted during the drain.
             Some(SessionPhase::Pending) => self.close(id, CloseReason::Draining, now),
             // Expected: the session has retired already, or has ended.
             Some(SessionPhase::Retiring) | None => {}
@@ -93,7 +93,7 @@ impl Router {
         }
         let spoke = self.by_peer.remove(&peer);
         if spoke != Some(id) {
-            bug!(self.bugs, SpeakerReplaced, "{peer:?}: {id:?} ends, {spoke:?} spoke");
+            bug!(self.bugs, SpeakerReplaced, "{id:?} of {peer:?} ends, but the current session is {spoke:?}");
         }
         let leaver = Leaver { peer, claim, how: Parting::Ended(reason) };
         self.leave_all(id, leaver, session.leave(|_| true), now);

@@ -60,7 +60,7 @@ impl Router {
         }
     }
 
-    /// Answers a meeting. The answer is about all or some of its pairs.
+    /// Answers a meeting. The answer is about all or some pairs of the meeting.
     fn answer_meeting(
         &mut self,
         to: &Meeting,
@@ -104,7 +104,7 @@ impl Router {
         session.peer() != *other && (membership.is_bounded() || member.is_bounded())
     }
 
-    /// Proposes a new member to the peers of this shard that should know it.
+    /// Proposes a new member to those peers of this shard that should know the new member.
     pub(super) fn propose_from_here(&mut self, ix: NetworkIx, newcomer: PeerId, now: Now) {
         for (id, ..) in self.propose(ix, newcomer) {
             let member = self.rosters.member(ix, &newcomer);
@@ -143,7 +143,8 @@ impl Router {
         true
     }
 
-    /// Whether a session cannot meet this peer because the session's circle is full. False if the two need not meet.
+    /// Whether a session cannot meet this peer because the session's circle is full. The result is false if the two
+    /// know each other without a meeting.
     pub(super) fn is_too_crowded_for(&self, id: SessionId, ix: NetworkIx, target: &PeerId) -> bool {
         let circle = self.sessions.membership(id, ix).and_then(|membership| membership.circle());
         circle.is_some_and(|circle| circle.is_full(self.config.tuning.max_acquaintances) && !circle.knows(target))
@@ -156,8 +157,8 @@ impl Router {
         let circle = self.sessions.membership(id, ix).and_then(|membership| membership.circle());
         // The session and the other peer may no longer know each other.
         let Some(is_confirmed) = circle.and_then(|circle| circle.is_confirmed(&other)) else { return };
-        // The other peer has confirmed a meeting, so this decline may be outdated. It can also mean that the other hub
-        // lost the acquaintance in a partition. This hub sends the meeting again to get a new answer.
+        // The other peer has confirmed a meeting, so this decline may be outdated. A decline can also mean that the
+        // other hub lost the acquaintance in a partition. This hub sends the meeting again to get a new answer.
         if address == Address::Mesh && is_confirmed {
             return self.send_meetings(id, ix, &[other], MeetingKind::Met, now);
         }

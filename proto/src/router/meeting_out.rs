@@ -71,8 +71,8 @@ impl Router {
         };
         let met = membership.make_circle().meet(other, bond, self.config.tuning.max_acquaintances);
         if met == Met::Now {
-            // This entry stays if the member declines later, so that the member is removed from the circle when it
-            // leaves.
+            // The session stays a knower of the member even if the member declines later, so that the member's leave
+            // also removes it from the circle.
             member.note_knower(id);
         }
         if matches!(met, Met::Now | Met::AtLast) {
@@ -243,7 +243,7 @@ impl Router {
                 MemberEvent::Left => circle.part(&subject),
                 MemberEvent::Joined | MemberEvent::Renewed => circle.knows(&subject).then_some(Bond::Met),
             };
-            // A peer that has declined is still in the circle, but was already reported as left.
+            // A member that has declined is still in the circle, but the session has already received its leave.
             let Some(bond) = bond else { continue };
             if open {
                 let frame = Frame::Template(Arc::clone(frame));
@@ -336,8 +336,8 @@ impl Router {
         let mut met = Vec::new();
         if bounded {
             let picks = self.pick(id, ix, usize::from(page), 0);
-            // Members that `discover` finds are not picks. So they are replaced only if the peer then knows too few
-            // members.
+            // Members that `discover` finds are not picks. If such a member leaves, it is replaced only if the peer
+            // then knows too few members.
             met = self.meet_picks(id, ix, picks.into_iter().map(|(other, _)| (other, Bond::Met)).collect());
             self.send_meetings(id, ix, &met, MeetingKind::Met, now);
         }
@@ -353,7 +353,7 @@ impl Router {
 
     /// Repeats the meetings that are due.
     pub(super) fn repeat_meetings(&mut self, now: Now) {
-        // Meetings that do not fit into a turn stay due.
+        // Meetings that are not repeated in this turn stay due.
         while self.outputs.len() < TURN_OUTPUTS
             && let Some(Waiting { session: id, network: ix, stay }) = self.meetings.next_due(now.at)
         {

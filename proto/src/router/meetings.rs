@@ -1,4 +1,4 @@
-//! Bounded discovery (DISCOVERY=closest:K): a peer knows only some members of a network.
+//! Bounded discovery (DISCOVERY=closest:K), in which a peer knows only some members of a network.
 //!
 //! A peer that wants to know K others picks the K closest members and a few random ones when it joins. Two peers *meet*
 //! when one of them picks the other, signals the other, or finds the other with `discover`. From then on, each of the
@@ -8,8 +8,8 @@
 //! it is answered. A meeting to another shard of the hub always arrives.
 //!
 //! Two peers that join at the same moment do not find each other in their own shards' rosters. Therefore every shard
-//! repeats the pick for a new member with its own roster. If it picks a peer that has not met the new member, that peer
-//! joined at the same moment, and the two peers meet now.
+//! repeats the pick for a new member with its own roster. If the shard picks a peer that has not met the new member,
+//! that peer joined at the same moment, and the two peers meet now.
 //!
 //! This file schedules the meetings that must be sent again. `meeting_out.rs` sends meetings, `meeting_in.rs` processes
 //! received meetings, and `picks.rs` chooses the picks.

@@ -1,4 +1,4 @@
-//! Messages of clients: their budgets, their dispatch, and the answers to refused messages.
+//! Messages of clients. This file checks their budgets, dispatches them, and answers refused messages.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -273,7 +273,7 @@ impl Router {
     }
 }
 
-/// The refusal of a message that exceeds a budget. It has those fields of the message that the answer repeats.
+/// The refusal of a message that exceeds a budget. The refusal has those fields of the message that the answer repeats.
 fn over_budget<'a>(
     parsed: Result<ClientMessage<'a>, Box<RefusedMessage<'a>>>,
     exceeded: &Exceeded,

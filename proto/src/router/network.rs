@@ -110,8 +110,7 @@ pub(super) struct Network {
     bounded: u32,
     /// Number of bounded members with sessions on this shard.
     bounded_locals: u32,
-    /// Number of sessions of this shard with an unfinished leave: the session has left, but the members have not been
-    /// notified yet.
+    /// Number of sessions of this shard that have left, but whose leave the members have not received yet.
     leavers: u32,
     /// The members in arbitrary order. Random members are drawn from this list. `None` until the first draw, which most
     /// networks never need.
@@ -120,7 +119,7 @@ pub(super) struct Network {
     usage: Usage,
 }
 
-/// Error: at the index of a session that must be removed, the network's list has another session.
+/// Error: the network's list has another session at the index of the session that must be removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct WrongLocal;
 
@@ -184,7 +183,7 @@ impl Network {
         observers.len() as u32 - 1
     }
 
-    /// Removes an observer. Returns the session that moves to its index, if there is one.
+    /// Removes an observer. Returns the session that moves to the index of the removed session, if there is one.
     ///
     /// # Errors
     ///
@@ -222,8 +221,8 @@ impl Network {
         self.members.last_key_value().map(|(peer, _)| Rank::of(*peer, Address::Mesh))
     }
 
-    /// Adds a session of this shard. Returns its index in the list of unbounded sessions, or `None` if the session is
-    /// bounded.
+    /// Adds a session of this shard. Returns the index of the session in the list of unbounded sessions, or `None` if
+    /// the session is bounded.
     pub(super) fn add_local(&mut self, id: SessionId, discovery: Discovery) -> Option<u32> {
         if discovery.is_bounded() {
             self.bounded_locals += 1;

@@ -70,8 +70,8 @@ impl Router {
     /// Ends the memberships of this shard's sessions in a network. If the order says so, also excludes all peers from
     /// the network.
     fn close_network(&mut self, network: NetworkName, out_for: Option<Duration>, now: Now) {
-        // The caller should wait until the previous order has been answered. If it has not waited, the previous order
-        // is completed first.
+        // The caller should wait until the previous order has been answered. If the caller has not waited, the previous
+        // order is completed first.
         while self.closing.is_some() {
             self.close_more(usize::MAX, now);
         }
@@ -124,8 +124,8 @@ impl Router {
     }
 
     /// Makes a session leave a network, so that it receives no more events of that network. `data` is the `data` of the
-    /// `goodbye` for the members. Returns the networks whose members must be notified: this network, or none if the
-    /// session was an observer.
+    /// `goodbye` for the members. Returns the networks whose members must be notified. This is the network that the
+    /// session has left, or none if the session was an observer.
     pub(super) fn detach_removed(
         &mut self,
         id: SessionId,

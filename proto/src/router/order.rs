@@ -11,7 +11,7 @@ pub enum Order {
     Kick {
         /// The peer.
         peer: PeerId,
-        /// The network from which the peer is removed. If it is `None`, the peer's session is closed.
+        /// The network from which the peer is removed. If `network` is `None`, the peer's session is closed.
         network: Option<NetworkName>,
         /// Time for which the peer may not return to the network or the hub. Zero ends an earlier exclusion, and `None`
         /// leaves the earlier exclusion unchanged.

@@ -12,12 +12,13 @@ use super::circle::{Bond, Met};
 use super::network::Member;
 use super::roster::NetworkIx;
 
-/// Maximum number of members that one search for close members examines. The search can find all members that the peer
+/// Maximum number of members that one search for close members examines. The search also examines members that the peer
 /// already knows, and members that cannot be picked.
 const STEPS: usize = MAX_ACQUAINTANCES + 4 * MAX_CLOSEST as usize;
 
 impl Router {
-    /// Chooses members that a session does not know: the `closest` closest members, and `random` random members.
+    /// Chooses members that a session does not know. `closest` is the number of closest members, and `random` is the
+    /// number of random members.
     pub(super) fn pick(&mut self, id: SessionId, ix: NetworkIx, closest: usize, random: usize) -> Vec<(PeerId, Bond)> {
         let mut picks = Vec::with_capacity(closest + random);
         if random > 0
@@ -131,7 +132,7 @@ impl Router {
             if steps == 0 {
                 return ControlFlow::Break(());
             }
-            // Members that cannot be picked do not count.
+            // Members that cannot be picked do not count in `seen`.
             if other == newcomer || member.announcement().claim.is_legacy() {
                 return ControlFlow::Continue(());
             }

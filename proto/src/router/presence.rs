@@ -1,4 +1,4 @@
-//! Presence inside a hub: joins and leaves of members, and the notifications of other members.
+//! Presence inside a hub. This file processes joins and leaves of members, and notifies other members.
 //!
 //! Every shard has complete rosters. A new member discovers the members in its own shard's roster when it joins, and
 //! later members as they join. So each pair of members discovers each other once, in whatever order the letters about

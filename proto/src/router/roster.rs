@@ -1,5 +1,5 @@
-//! Rosters: the members of each network. Every shard has complete rosters. Bounded discovery limits only the
-//! notifications.
+//! Rosters: the members of each network. Every shard has complete rosters. Bounded discovery limits only which members
+//! are notified.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -219,7 +219,9 @@ impl Rosters {
         ensure(inhabited == self.inhabited, || {
             format!("{inhabited} networks have members, but {} are counted", self.inhabited)
         })?;
-        ensure(networks == self.by_name.len(), || format!("{networks} networks have {} names", self.by_name.len()))?;
+        ensure(networks == self.by_name.len(), || {
+            format!("{networks} networks exist, but {} names are listed", self.by_name.len())
+        })?;
         ensure(networks + self.free.len() == self.slots.len(), || {
             format!("{} slots are listed as free", self.free.len())
         })?;
@@ -303,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn another_stay_is_another_membership_if_members_have_met() {
+    fn a_new_stay_replaces_a_member_that_is_bounded_or_has_met_others() {
         let (all, some) = (Discovery::All, Discovery::Closest(1));
         for (known, comes, met, expected) in [
             (all, all, false, MemberArrival::Enters),
@@ -351,7 +353,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lots_lists_and_counters_agree_with_the_members(
+        fn the_lists_and_counters_of_a_network_match_its_members(
             steps in prop::collection::vec((0u8..10, any::<bool>(), any::<bool>(), any::<bool>()), 1..60),
         ) {
             let (mut rosters, ix) = rosters();

@@ -42,7 +42,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// A session that waits for its id. It has no claim yet, so `claim` is the smallest claim of this hub.
+    /// A session that waits for its id. Such a session has no claim yet, so `claim` is the smallest claim of this hub.
     pub(super) fn pending(peer: PeerId, hub: HubId) -> Self {
         Self {
             peer,
@@ -284,7 +284,7 @@ impl Membership {
         self.circle.get_or_insert_default()
     }
 
-    /// Whether the circle has `most` acquaintances.
+    /// Whether the circle has the maximum number of acquaintances, `most`.
     pub(super) fn is_crowded(&self, most: usize) -> bool {
         self.circle().is_some_and(|circle| circle.is_full(most))
     }
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_of_an_earlier_session_of_the_slot_finds_nothing() {
+    fn the_id_of_an_earlier_session_in_a_slot_finds_no_session() {
         let mut sessions = Sessions::default();
         sessions.insert(id(1), Session::pending(PeerId::from_bytes([1; 20]), HUB), &mut Bugs::default());
         assert!(sessions.get(id(0)).is_none() && sessions.get_mut(id(2)).is_none() && sessions.remove(id(0)).is_none());

@@ -38,7 +38,7 @@ pub struct RouterStats {
     pub errors: [u64; ErrorCode::ALL.len()],
     /// Credentials for TURN that clients received.
     pub turn_credentials: u64,
-    /// `error` messages not sent because the session had reached its limit.
+    /// `error` messages that were not sent because the session had exhausted its budget of errors.
     pub errors_withheld: u64,
     /// Messages refused because they exceeded a budget, by the discriminants of the budget's owner and item. The item
     /// `Errors` counts withheld `error` messages.
@@ -51,8 +51,8 @@ pub struct RouterStats {
     /// Valid resume secrets, by the discriminant of their outcome. If a session at another hub holds the id, that hub
     /// counts the outcome.
     pub resumes: [u64; ResumeOutcome::ALL.len()],
-    /// Delivered signals by the time from reading to writing. The buckets end at [`Self::LATENCY_BOUNDS`]. The last
-    /// bucket is for longer times.
+    /// Delivered signals, by the time from the reading of the signal to its writing. The buckets end at
+    /// [`Self::LATENCY_BOUNDS`]. The last bucket is for longer times.
     pub latency: [u64; Self::LATENCY_BOUNDS.len() + 1],
     /// Impossible states that were found.
     pub bugs: BugCounts,
@@ -87,7 +87,7 @@ impl RouterStats {
         self.flooder = kept.or(Some(noted));
     }
 
-    /// Number of signals with an outcome. The sum over all shards is the number of signals that were read, minus the
+    /// Number of signals with an outcome. Over all shards, this is the number of signals that were read, minus the
     /// signals in flight and the signals that the relay counts.
     pub fn outcomes(&self) -> u64 {
         self.delivered + self.forwarded + self.failed.iter().sum::<u64>()

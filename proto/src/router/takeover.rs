@@ -1,5 +1,5 @@
-//! Takeovers: two connections, at one hub or at two, want the same id. The hub of the first connection checks whether
-//! the first connection is still alive.
+//! Takeovers, in which two connections at one hub or at two hubs want the same id. The hub of the first connection
+//! checks whether the first connection is still alive.
 
 use crate::bug;
 use crate::claim::{Claim, Precedence};
@@ -88,7 +88,7 @@ impl Router {
             return if self.home.is_elsewhere(peer) { Holder::Elsewhere } else { Holder::Nobody };
         };
         let Some(session) = self.sessions.get(id) else {
-            bug!(self.bugs, AskedSession, "{id:?} has an id and does not exist");
+            bug!(self.bugs, AskedSession, "{id:?} is the current session of {peer:?}, but does not exist");
             return Holder::Here(Some(Right::Late));
         };
         if owner {
@@ -157,7 +157,7 @@ impl Router {
             // The hub of the new session counts the takeover.
             Parties::NewcomerElsewhere(_) => {}
             Parties::HolderElsewhere(_) => {
-                bug!(self.bugs, AskedSession, "{peer:?} is here, and waits for another hub");
+                bug!(self.bugs, AskedSession, "{peer:?} has a session here, but its takeover waits for another hub");
             }
         }
         self.refuse_newcomer(peer, parties, now);

@@ -17,8 +17,8 @@ use crate::secret::is_secret;
 
 use super::letter::Asker;
 
-/// The takeovers in progress: ids that one session holds and another session wants. There is at most one takeover for
-/// each id.
+/// The takeovers in progress. In a takeover, one session holds an id and another session wants it. There is at most one
+/// takeover for each id.
 ///
 /// This type only decides. The router closes and admits sessions, sends pings and asks hubs.
 #[derive(Debug)]
@@ -26,8 +26,8 @@ pub(super) struct Takeovers {
     keys: Keys,
     asked: u64,
     pending: HashMap<PeerId, Takeover, Keys>,
-    /// Ordered by time, peer and ticket. Entries of ended takeovers stay until they are due. So their number is bounded
-    /// by the connections and challenges that can arrive before an entry is due.
+    /// Ordered by time, peer and ticket. Entries of ended takeovers stay until they are due. So the connections and
+    /// challenges that can arrive before an entry is due bound the number of entries.
     deadlines: BTreeSet<(Duration, PeerId, u64)>,
 }
 
@@ -47,7 +47,7 @@ struct Takeover {
     limit: Duration,
 }
 
-/// The places of the two sessions of a takeover: the holder of the id, and the newcomer that wants it.
+/// The places of the two sessions of a takeover. The holder has the id, and the newcomer wants the id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Parties {
     /// Both sessions are on this shard. The value is the newcomer.
@@ -141,8 +141,8 @@ impl Takeovers {
     /// Decides about a session that was opened on this shard. `seat` says whether the hub has room for one more
     /// session.
     ///
-    /// The second value is an earlier newcomer that waited for the same id. The takeover of this newcomer has ended,
-    /// and the caller must refuse it before it acts on the decision.
+    /// The second value is an earlier newcomer that waited for the same id. The takeover of this newcomer has ended.
+    /// The caller must refuse this newcomer before it acts on the decision.
     pub(super) fn opened(
         &mut self,
         newcomer: SessionId,
@@ -313,8 +313,8 @@ impl Takeovers {
         ticket
     }
 
-    /// The payload of the ping. It is a keyed hash, so that a client cannot send a valid pong without having received
-    /// the ping.
+    /// The payload of the ping. The payload is a keyed hash, so that a client cannot send a valid pong without having
+    /// received the ping.
     fn nonce(&self, peer: &PeerId, ticket: u64) -> [u8; 8] {
         self.keys.hash_one((peer, ticket)).to_be_bytes()
     }

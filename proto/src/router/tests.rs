@@ -1,5 +1,5 @@
 //! Tests of properties that cannot be observed from outside the router, such as memory that must not grow with past
-//! sessions. Transcripts and the simulator (`tests/sim`) test everything else.
+//! sessions. Transcripts and the simulator (`tests/sim`) test all other properties.
 
 mod answers;
 mod budgets;
@@ -118,7 +118,7 @@ fn sessions_that_have_ended_leave_no_state() {
             day.closes(session);
         }
     }
-    assert!(day.router.takeovers.deadlines() <= 4, "only deadlines of the last two seconds remain");
+    assert!(day.router.takeovers.deadlines() <= 4, "only the deadlines of the last two seconds remain");
     day.pass(RECEIPT_TIMEOUT);
     let Router { sessions, by_peer, rosters, takeovers, tickets, .. } = &day.router;
     assert_eq!((sessions.len(), by_peer.len(), rosters.len(), rosters.members()), (0, 0, 0, 0));
@@ -128,7 +128,7 @@ fn sessions_that_have_ended_leave_no_state() {
 }
 
 #[test]
-fn a_reader_without_room_remembers_only_present_members() {
+fn a_reader_without_room_stores_no_member_that_has_left() {
     let mut day = Day::new(1);
     let (reader, there, fleeting) = (session(0, 0), session(1, 0), session(2, 0));
     for (session, n) in [(there, 1), (reader, 9), (fleeting, 5)] {
@@ -161,8 +161,8 @@ impl Day {
         self.router.sessions.get(session).unwrap().lineage()
     }
 
-    /// Passes a challenge of another hub whose new session has this lineage. Returns the answers, and the sessions that
-    /// are closed.
+    /// Passes a challenge of another hub, whose new session has this lineage, to the router. Returns the answers, and
+    /// the sessions that are closed.
     fn challenged(&mut self, n: u8, ticket: u64, resume: Option<Lineage>) -> (Vec<(u64, bool)>, Closed) {
         let asker = Asker { hub: HubId(peer(9)), incarnation: crate::HubIncarnation(1), ticket };
         let outputs = self.hears(ToShard::Challenge { peer: peer(n), asker, resume, owner: false });
@@ -291,8 +291,8 @@ fn an_ended_stay_repeats_no_meeting() {
     assert_eq!((day.router.meetings.known(), day.router.poll_timeout()), (0, None));
 }
 
-/// The other hub forgot this peer in a partition, and its own peer now knows its maximum number of others. So the other
-/// hub declines the repeated meeting.
+/// The other hub has lost this acquaintance in a partition, and its own peer now knows its maximum number of other
+/// peers. So the other hub declines the repeated meeting.
 #[test]
 fn a_member_that_is_asked_again_can_decline() {
     let mut day = Day::bounded(1);
@@ -334,7 +334,7 @@ fn an_unbounded_peer_that_returned_unnoticed_is_introduced_again() {
     assert_eq!(
         told(&day.hears(joined(9, claim, stay(1)))),
         [MessageKind::PeerDiscovered],
-        "a repeated announcement is sent"
+        "the repeated announcement is sent to the peer"
     );
     let returned = day.hears(joined(9, claim, stay(2)));
     assert_eq!(told(&returned), [MessageKind::PeerDisconnected, MessageKind::PeerDiscovered]);
@@ -362,7 +362,7 @@ fn signal(sender: Sender, network: &str, standing: Standing, target: u8) -> ToSh
 
 #[test]
 #[should_panic(expected = "impossible state outputs-lost: 1 outputs")]
-fn removed_outputs_are_detected() {
+fn lost_outputs_are_reported_as_an_impossible_state() {
     let mut day = Day::new(128);
     day.opens(session(0, 0), 1);
     day.router.handle_input(
@@ -375,7 +375,7 @@ fn removed_outputs_are_detected() {
 
 #[test]
 #[should_panic(expected = "impossible state audit: roster entry of 01010101 in NetworkIx(0) remains")]
-fn an_entry_that_remains_in_a_roster_is_found() {
+fn the_audit_finds_a_roster_entry_without_a_session() {
     let mut day = Day::new(128);
     day.opens(session(0, 0), 1);
     day.opens(session(1, 0), 2);
@@ -390,7 +390,7 @@ fn an_entry_that_remains_in_a_roster_is_found() {
 }
 
 #[test]
-fn a_parser_defect_ends_only_its_session() {
+fn a_panic_of_the_parser_ends_only_the_session_of_the_sender() {
     let mut day = Day::new(128);
     day.opens(session(0, 0), 1);
     day.opens(session(1, 0), 2);

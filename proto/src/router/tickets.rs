@@ -76,7 +76,7 @@ impl Tickets {
         number
     }
 
-    /// Closes a ticket. `None` if it has been closed or has expired.
+    /// Closes a ticket. `None` if the ticket has been closed or has expired.
     pub(super) fn close(&mut self, number: NonZeroU64) -> Option<Ticket> {
         self.open.remove(&number)
     }

@@ -26,7 +26,7 @@ impl Usage {
         }
     }
 
-    /// Takes `n` of an item, even if less is left. Used for events that cannot be refused.
+    /// Takes `n` units of an item, even if less is left. Used for events that cannot be refused.
     pub(super) fn spend(&mut self, item: BudgetItem, n: u64, budget: &Budget, now: Duration) {
         self.0[item as usize].spend(n, budget.allowance(item), nanos(now));
     }
@@ -77,7 +77,7 @@ impl SessionUsage {
     ///
     /// # Errors
     ///
-    /// If it exceeds the session's budget of announcements.
+    /// If the announcement exceeds the session's budget of announcements.
     pub(super) fn take_announcement(&mut self, bytes: u64, budget: &Budget, now: Duration) -> Result<(), Exceeded> {
         self.take(BudgetItem::Announcements, bytes + ANNOUNCE_COST_BYTES, budget, now)
     }
@@ -156,7 +156,11 @@ mod tests {
         }
         assert_eq!(usage.note_refused(now), Refusals { count: count + 1, are_ignored: true });
         let again = usage.note_refused(now + RATE_LIMIT_PAUSE);
-        assert_eq!(again, Refusals { count: 1, are_ignored: false }, "after a pause the time begins again");
+        assert_eq!(
+            again,
+            Refusals { count: 1, are_ignored: false },
+            "after a pause, the session may exceed its budget for the whole time again"
+        );
     }
 
     #[test]
@@ -186,11 +190,11 @@ mod tests {
         assert_eq!(
             busy.take_of(&mut network, item, (&own, &shared), START),
             Ok(()),
-            "the network's budget has one message"
+            "the network's budget allows one message"
         );
         let exceeded = busy.take_of(&mut network, item, (&own, &shared), START).unwrap_err();
-        // The session has used 1,000 messages, 375 more than an eighth of its burst. At 200 per second, it needs 1.875
-        // s for them. The network's budget has a message left after one second.
+        // The session has used 1,000 messages, 375 more than an eighth of its burst. At 200 messages per second, the
+        // session needs 1.875 s to recover 375 messages. The network's budget has a message left after one second.
         assert_eq!((exceeded.owner, exceeded.retry_in), (BudgetOwner::Network, Duration::from_secs(1)));
         for _ in 0..100 {
             assert_eq!(quiet.take_of(&mut network, item, (&own, &shared), START), Ok(()));
@@ -199,7 +203,7 @@ mod tests {
         assert_eq!(
             busy.take_of(&mut network, item, (&own, &shared), later),
             Ok(()),
-            "the session has used little of its burst again"
+            "the session has now used at most an eighth of its burst"
         );
     }
 

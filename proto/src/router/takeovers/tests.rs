@@ -100,12 +100,12 @@ fn another_hub_gets_an_immediate_answer_if_no_session_is_pinged() {
     let mut takeovers = takeovers();
     assert_eq!(takeovers.there(1, Holder::Nobody, None), answer(false));
     takeovers.here(1, Holder::Elsewhere, None);
-    assert_eq!(takeovers.there(2, Holder::Elsewhere, None), answer(true), "a session here waits for the id");
+    assert_eq!(takeovers.there(2, Holder::Elsewhere, None), answer(true), "a session on this shard waits for the id");
     assert_eq!(takeovers.parties(&PEER), Some(Parties::HolderElsewhere(session(1))));
 }
 
 #[test]
-fn an_immediate_right_ends_a_waiting_takeover() {
+fn a_newcomer_with_the_immediate_right_ends_a_waiting_takeover() {
     let mut takeovers = takeovers();
     takeovers.here(1, Holder::Here(None), None);
     let decided = takeovers.there(1, Holder::Here(Some(Right::AtOnce)), secret(1));
@@ -177,7 +177,7 @@ fn a_session_at_a_silent_hub_loses_its_id() {
 }
 
 #[test]
-fn only_the_waiting_session_withdraws() {
+fn only_the_waiting_session_can_withdraw_from_a_takeover() {
     let mut takeovers = takeovers();
     takeovers.here(1, Holder::Here(None), None);
     takeovers.withdraw(&PEER, session(2));

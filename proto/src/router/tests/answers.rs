@@ -25,7 +25,7 @@ fn field(message: &Value, name: &str) -> String {
     found.map_or(String::new(), |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }
 
-/// A router with one session, whose budget of an item is one unit and is exhausted.
+/// A router with one session. The budget of the session allows one unit of `item`, which is used.
 fn exhausted(item: BudgetItem) -> Day {
     let mut day = Day::new(8);
     day.now = Duration::from_secs(1_000_000);
@@ -37,7 +37,7 @@ fn exhausted(item: BudgetItem) -> Day {
 }
 
 #[test]
-fn the_answer_to_a_message_over_budget_names_it_and_its_network() {
+fn the_answer_to_a_message_over_budget_names_its_type_and_network() {
     let target = peer(9);
     let mut day = exhausted(BudgetItem::Messages);
     for (text, in_reply_to, network) in [
@@ -130,7 +130,7 @@ fn a_signal_with_an_id_that_is_not_a_string_is_relayed_and_reported() {
 }
 
 #[test]
-fn data_for_a_network_that_is_nested_too_deep_is_refused() {
+fn announced_data_and_goodbye_data_are_refused_if_nested_too_deep() {
     let mut day = Day::new(8);
     day.opens(session(0, 0), 1);
     day.says(session(0, 0), ANNOUNCE);
@@ -174,7 +174,7 @@ fn the_answer_to_an_announcement_counts_the_members_that_the_peer_has_discovered
     let count = |day: &mut Day, n: u8| {
         day.opens(session(n.into(), 0), n);
         let answers = answers(day, session(n.into(), 0), ack);
-        assert_eq!(answers.len(), 1, "the roster is not sent in the arena");
+        assert_eq!(answers.len(), 1, "only the answer is in the arena, not the roster");
         field(&answers[0], "count")
     };
     assert_eq!([1, 2, 3].map(|n| count(&mut day, n)), ["0", "1", "2"]);
@@ -293,7 +293,7 @@ fn a_signal_over_the_budget_of_its_network_is_answered_with_its_target_and_id() 
     let offer = |id: &str| format!(r#"{{"type":"offer","targetPeerId":"{}","networkName":"n"{id}}}"#, peer(9));
     let exceeded = |day: &mut Day| day.router.stats().exceeded[BudgetOwner::Network as usize][0];
     day.says(session(0, 0), &offer(""));
-    assert_eq!(exceeded(&mut day), 0, "the network's budget has one message");
+    assert_eq!(exceeded(&mut day), 0, "the network's budget allows one message");
     for (id, kind) in [("", "error"), (r#","id":"x""#, "receipt")] {
         let [answer] = &answers(&mut day, session(0, 0), &offer(id))[..] else { panic!("{id}") };
         assert_eq!(field(answer, "type"), kind, "{answer}");

@@ -31,7 +31,7 @@ fn a_goodbye_costs_its_data_for_each_member_of_its_networks() {
     let data = r#""so long""#;
     let goodbye = format!(r#"{{"type":"goodbye","networkName":"n","data":{data}}}"#);
     let cost = (data.len() + MEMBER_BYTES) as u64 * members;
-    // After the goodbye, one byte of the events' burst is left in the first case, and nothing in the second.
+    // After the goodbye, one byte of the burst of events is left in the first case, and nothing in the second case.
     for (burst, refused) in [(cost + 1, 0), (cost, 1)] {
         let mut day = Day::new(8);
         day.now = Duration::from_secs(1_000_000);
@@ -98,19 +98,19 @@ fn the_peer_with_the_most_refused_messages_is_named_until_it_pauses() {
     };
     day.opens(session(0, 0), 1);
     day.opens(session(1, 0), 2);
-    // The budget has one message.
+    // The budget allows one message.
     floods(&mut day, 0, 1);
     assert_eq!(flooder(&mut day), None);
     floods(&mut day, 0, 3);
     assert_eq!(flooder(&mut day), Some((peer(1), 3)));
     floods(&mut day, 1, 1 + 2);
-    assert_eq!(flooder(&mut day), Some((peer(1), 3)), "the second peer has fewer");
+    assert_eq!(flooder(&mut day), Some((peer(1), 3)), "the second peer has fewer refused messages");
     floods(&mut day, 1, 2);
     assert_eq!(flooder(&mut day), Some((peer(2), 4)));
     assert_eq!(day.router.stats().flooder.unwrap().at, day.now);
     day.now += RATE_LIMIT_PAUSE - Duration::from_millis(1);
     floods(&mut day, 0, 1);
-    assert_eq!(flooder(&mut day), Some((peer(1), 4)), "it has as many, and later");
+    assert_eq!(flooder(&mut day), Some((peer(1), 4)), "both peers have four refused messages, and peer 1 the latest");
     floods(&mut day, 1, 3);
     day.now += RATE_LIMIT_PAUSE;
     floods(&mut day, 0, 2);

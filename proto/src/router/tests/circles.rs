@@ -20,7 +20,7 @@ fn news(outputs: &[Output], to: SessionId) -> Vec<(char, u8)> {
 }
 
 impl Day {
-    /// A hub of one shard whose peers request to know `closest` others, and know at most `most`.
+    /// A hub with one shard. Each peer requests to know `closest` other peers, and knows at most `most`.
     fn of_circles(closest: u8, most: usize) -> Self {
         let mut day = Self::new(8);
         day.router.config.discovery = Discovery::from_closest(closest);
@@ -42,7 +42,7 @@ impl Day {
         outputs
     }
 
-    /// The number of members found by `discover`, and whether there are more.
+    /// The number of members that `discover` finds, and whether it could find more.
     fn discovers(&mut self, n: u8, limit: u64) -> (u64, bool) {
         let text = format!(r#"{{"type":"discover","networkName":"n","data":{{"limit":{limit}}}}}"#);
         self.sends(n, &text);
@@ -99,7 +99,7 @@ fn a_peer_with_a_full_circle_signals_only_its_acquaintances() {
         day.joins_as(n, ANNOUNCE);
     }
     day.joins_as(3, ANNOUNCE);
-    // 1, 2 and 3 know each other, so their circles have no room for 4.
+    // Peers 1, 2 and 3 know each other, so their circles have no room for peer 4.
     assert_eq!(news(&day.joins_as(4, ANNOUNCE), session(4, 0)), []);
     let signal = [MessageKind::Signal(wire::SignalKind::Offer)];
     assert_eq!(told(&day.offers(1, 3)), signal);
@@ -109,7 +109,7 @@ fn a_peer_with_a_full_circle_signals_only_its_acquaintances() {
     let more = r#"{"type":"discover","networkName":"n","data":{"limit":5}}"#;
     assert_eq!(told(&day.sends(1, more)), [MessageKind::Error]);
     assert_eq!(day.discovers(4, 5), (0, false));
-    // When a peer leaves, circles have room again.
+    // When a peer leaves, the circles of the other peers have room again.
     day.closes(session(3, 0));
     assert!(told(&day.offers(4, 1)).contains(&signal[0]));
 }
@@ -119,7 +119,7 @@ fn unbounded_members_signal_each_other_however_full_their_circles_are() {
     let mut day = Day::of_circles(0, 1);
     day.joins_as(1, ANNOUNCE);
     day.joins_as(2, ANNOUNCE);
-    // The circle of one of them is full with one bounded peer.
+    // The bounded peer 3 fills the circle of the unbounded member that it meets.
     assert_eq!(news(&day.joins_as(3, BOUNDED), session(3, 0)).len(), 1);
     day.joins_as(4, ANNOUNCE);
     for (from, to) in [(1, 2), (2, 1), (1, 4), (4, 2)] {
@@ -207,8 +207,8 @@ fn a_pick_skips_acquaintances_and_members_that_cannot_be_picked() {
         day.router.handle_input(Input::Message { session: id, text: ANNOUNCE }, Now { at: day.now, wall_ms: WALL_MS });
         while day.router.poll_output().is_some() {}
     };
-    // The closest members are peers of a Go hub, which cannot be picked. The next ones are members that the seeker
-    // already knows.
+    // The closest members are peers of a Go hub, which cannot be picked. After these peers, the closest members are
+    // members that the seeker already knows.
     for n in 1..=LEGACY {
         let data = codec::describe(&near(n), None).unwrap();
         let discovered = Arc::new(wire::peer_discovered(&data, PeerIncarnation::LEGACY, "n", 0));

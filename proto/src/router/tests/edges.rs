@@ -56,7 +56,7 @@ fn announced_bytes_are_the_bytes_of_the_latest_announcements() {
 }
 
 #[test]
-fn a_receipt_without_an_outcome_says_unknown_after_its_time() {
+fn a_receipt_without_an_outcome_says_unknown_after_the_timeout() {
     let (mut day, at) = Day::meshed(0);
     let (sender, target) = (at(0, 20), at(1, 20));
     day.opens(session(0, 0), sender);

@@ -17,7 +17,7 @@ fn grant(rules: &[(&str, Rights)]) -> Grant {
     grant
 }
 
-/// A grant that ends this long after the start of the test.
+/// A grant that ends this number of seconds after the start of the test.
 fn for_secs(secs: u64) -> Grant {
     Grant::everywhere().until(WALL_MS + secs * 1000)
 }
@@ -80,7 +80,7 @@ fn one_new_token_is_checked_at_a_time() {
 }
 
 #[test]
-fn a_session_without_a_token_has_none_to_renew() {
+fn a_session_without_a_token_cannot_renew_a_token() {
     let mut day = Day::new(8);
     day.opens_with(0, 1, false, None);
     let outputs = day.hears_from(0, AUTH);
@@ -104,7 +104,7 @@ fn a_session_is_warned_before_its_token_expires_and_then_closed() {
 }
 
 #[test]
-fn a_renewed_token_moves_the_end() {
+fn a_session_with_a_renewed_token_lasts_until_the_new_token_expires() {
     let mut day = Day::new(8);
     day.opens_with(0, 1, false, Some(for_secs(100)));
     day.hears_from(0, AUTH);
@@ -132,7 +132,7 @@ fn a_session_that_waits_for_its_id_is_not_warned_before_it_is_admitted() {
     day.opens_with(0, 1, false, None);
     let lasts = TAKEOVER_GRACE.as_secs() + 1;
     day.opens_with(1, 1, false, Some(for_secs(lasts)));
-    // More than half of the time of its token passes before the takeover.
+    // More than half of the token's time passes while the session waits for its id.
     let mut told_while_waiting = Vec::new();
     while let Some(at) = day.router.poll_timeout().filter(|at| *at < TAKEOVER_GRACE) {
         told_while_waiting.extend(told_to(&day.waits(at), 1));
@@ -176,7 +176,7 @@ fn a_new_token_ends_the_memberships_that_it_does_not_allow() {
 }
 
 #[test]
-fn an_observer_goes_on_observing_with_a_token_that_allows_it() {
+fn an_observer_keeps_observing_only_with_a_token_that_allows_it() {
     let mut day = Day::new(8);
     day.opens_with(1, 2, false, Some(grant(&[("n", OBSERVER)])));
     day.hears_from(1, ANNOUNCE);
@@ -226,7 +226,7 @@ fn observers_discover_members_and_are_not_discovered() {
 }
 
 #[test]
-fn a_session_that_may_join_becomes_a_member_although_it_may_observe() {
+fn a_session_that_may_join_and_observe_becomes_a_member() {
     let mut day = Day::new(8);
     day.opens_with(0, 1, false, Some(grant(&[("n", EVERY_RIGHT)])));
     day.hears_from(0, ANNOUNCE);
@@ -317,7 +317,7 @@ fn only_an_owner_takes_the_id_of_an_owner_at_once() {
 }
 
 #[test]
-fn an_order_has_an_answer_of_its_own_kind() {
+fn an_answer_matches_only_orders_of_its_own_kind() {
     let out_for = Some(Duration::from_secs(7));
     let kick = Order::Kick { peer: peer(1), network: None, out_for };
     let close = Order::CloseNetwork { network: NetworkName::new("n"), out_for: None };

@@ -20,7 +20,7 @@ fn said(day: &mut Day, input: Input<'_>) -> (Vec<String>, bool) {
     (lines, unfinished)
 }
 
-/// A router with two peers in the networks a to d. It notifies the members of one network per turn.
+/// A router with two peers in the networks a to d. The router notifies the members of one network per turn.
 fn in_four_networks() -> (Day, SessionId, SessionId) {
     let mut day = Day::new(100);
     day.router.config.tuning.turn_outputs = 1;
@@ -70,7 +70,7 @@ fn the_end_of_a_session_in_many_networks_is_sliced() {
 }
 
 #[test]
-fn a_return_during_a_sliced_leave_is_kept() {
+fn a_peer_that_returns_during_its_sliced_leave_stays_a_member() {
     let (mut day, leaver, other) = in_four_networks();
     let (first, unfinished) = said(&mut day, Input::Message { session: leaver, text: r#"{"type":"goodbye"}"# });
     assert!(unfinished && first == ["1 goodbye a"], "{first:?}");

@@ -1,11 +1,11 @@
-//! Tests of one network: draws, the reading of its roster in chunks, and its audit.
+//! Tests of one network: draws of random members, chunks of its roster, and its audit.
 
 use std::collections::BTreeSet;
 
 use super::*;
 use crate::router::network::{Member, Network, Rank};
 
-/// A network with these members, each bounded or not, here or at another hub.
+/// A network with these members. For each member, it is given whether it is bounded, and whether it is at this hub.
 fn network(members: &[(u8, bool, bool)]) -> Network {
     let mut network = Network::new(NetworkName::new("n"));
     for &(n, bounded, here) in members {
@@ -39,7 +39,7 @@ fn draws_select_all_members_evenly_whatever_the_random_number() {
 }
 
 #[test]
-fn draws_follow_members_that_enter_and_leave() {
+fn draws_select_only_the_current_members() {
     let mut network = network(&[(1, false, true), (2, false, true), (3, false, true)]);
     network.make_lots();
     network.strike(&peer(1));
@@ -52,7 +52,7 @@ fn draws_follow_members_that_enter_and_leave() {
 }
 
 #[test]
-fn bounded_members_are_counted_whatever_they_were_before() {
+fn bounded_members_are_counted_after_each_change_of_their_mode() {
     let mut network = network(&[(1, false, true)]);
     assert!(!network.has_bounded() && network.unbounded() == 1);
     for (bounded, unbounded) in [(true, 0), (true, 0), (false, 1), (true, 0)] {

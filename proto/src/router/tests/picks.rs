@@ -57,7 +57,7 @@ fn all_members_of_a_small_network_are_found() {
 }
 
 #[test]
-fn random_picks_differ_from_time_to_time() {
+fn repeated_random_picks_differ() {
     let mut day = crowd(1..=60);
     let drawn: Vec<u8> = (0..40).flat_map(|_| picks(&mut day, 0, 1).1).collect();
     let different = drawn.iter().collect::<BTreeSet<_>>().len();
@@ -108,7 +108,8 @@ fn at_another_shard(n: u8) -> ToShard {
     ToShard::Joined(Arc::new(Announcement { remote: false, ..Announcement::clone(&announcement) }))
 }
 
-/// The letters about meetings that a peer of shard 0 causes when it joins: the receiver, the others, and the kind.
+/// The letters about meetings that a peer of shard 0 causes when it joins. Each letter is given as its receiver, the
+/// other peers, and its kind.
 fn meetings_of_a_join(day: &mut Day, n: u8) -> Vec<(String, Vec<u8>, MeetingKind)> {
     day.opens(session(0, 0), n);
     let input = Input::Message { session: session(0, 0), text: ANNOUNCE };

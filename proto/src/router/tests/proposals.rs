@@ -91,8 +91,8 @@ impl Shard {
     }
 }
 
-/// The members of this shard: the distance of each from the new member, and the number of members that it requests to
-/// know.
+/// The members of this shard. Each member is given as its distance from the new member, and the number of members that
+/// it requests to know.
 const RESIDENTS: [(u32, u8); 8] = [(2, 3), (4, 0), (6, 1), (12, 0), (40, 3), (62, 3), (66, 3), (100, 3)];
 
 /// A network with `len` members. Each member on this shard knows at most one other member. From now on, it may know
@@ -114,8 +114,8 @@ fn network(len: u32) -> Shard {
 const LEGACY: u32 = 3;
 
 /// The residents that must meet a new member. `closest` is the number of members that the new member requests to know,
-/// or 0 for all. A bounded new member meets its picks. If the network is small, or the new member is unbounded, it also
-/// meets close members that know fewer others than they requested.
+/// or 0 for all. A bounded new member meets its picks. If the network is small, or the new member is unbounded, the new
+/// member also meets close members that know fewer others than they requested.
 fn expected(shard: &Shard, len: u32, closest: u32) -> BTreeSet<u32> {
     let order: Vec<u32> = (1..=len).filter(|n| *n != LEGACY).collect();
     let nearby = &order[..order.len().min(MAX_CLOSEST.into())];
@@ -218,7 +218,7 @@ fn a_random_pick_that_leaves_is_replaced() {
 }
 
 #[test]
-fn a_stranger_that_leaves_is_replaced_only_if_too_few_others_are_left() {
+fn an_acquaintance_that_is_no_pick_is_replaced_only_if_too_few_others_are_left() {
     let offer = format!(r#"{{"type":"offer","networkName":"n","targetPeerId":"{NEWCOMER}"}}"#);
     let mut shard = crowd_of_eight();
     shard.says(8, &offer);
@@ -276,7 +276,7 @@ fn members_that_decline_beyond_the_bound_are_forgotten_by_both_sides() {
 }
 
 #[test]
-fn acquaintances_of_a_go_hub_are_not_asked_to_meet() {
+fn no_meetings_are_sent_for_peers_of_go_hubs() {
     let mut shard = Shard::new();
     shard.joins(0, 1);
     shard.others_arrive([1], 10);

@@ -74,7 +74,7 @@ fn a_reader_of_a_roster_that_fits_into_a_chunk_needs_no_more_room() {
 }
 
 #[test]
-fn a_name_with_spaces_is_written_as_it_is() {
+fn a_network_name_with_spaces_is_sent_unchanged() {
     let mut day = Day::new(8);
     day.opens(session(1, 0), 1);
     day.says(session(1, 0), r#"{"type":"announce","networkName":"a b","ack":true}"#);

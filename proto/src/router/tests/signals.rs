@@ -8,7 +8,7 @@ fn from_shard(detour: bool) -> Sender {
     Sender::Session { shard: ShardId(3), session: session(0, 0), ticket: Some(NonZeroU64::MIN), detour }
 }
 
-/// The addresses of posted letters, and the outcomes in these letters.
+/// The addresses to which signals and outcomes were posted, and the outcomes.
 fn posted(outputs: Vec<Output>) -> Vec<(Address, Option<Outcome>)> {
     let letter = |output| {
         if let Output::ToShard { to, letter: ToShard::Outcome(letter) } = output {
@@ -44,12 +44,12 @@ fn a_signal_reaches_members_in_the_stay_in_which_it_was_sent() {
     day.hears(left(9, claim));
     assert_eq!(posted(day.hears(of_stay(5))), [late], "the sender has left");
     day.hears(joined(9, claim, stay(6)));
-    assert_eq!(posted(day.hears(of_stay(5))), [late], "the sender is in its next stay");
+    assert_eq!(posted(day.hears(of_stay(5))), [late], "the sender is already in its next stay");
     assert_eq!(told(&day.hears(of_stay(6))).len(), 1);
 }
 
 #[test]
-fn signals_without_a_standing_are_delivered_only_in_global() {
+fn signals_without_a_standing_need_a_known_sender_except_in_global() {
     let mut day = Day::new(8);
     day.router.config.meshed = true;
     day.opens(session(0, 0), 1);
@@ -89,7 +89,7 @@ fn a_signal_goes_straight_to_the_mesh_if_its_target_is_known_to_be_at_another_hu
 
 /// The sender's next signals are posted directly to the mesh, so a forwarded signal could arrive after them.
 #[test]
-fn a_signal_for_a_peer_that_was_here_does_not_follow_it_to_another_hub() {
+fn a_signal_is_forwarded_to_another_hub_only_if_the_senders_shard_did_not_know_its_target() {
     let (mut day, at) = Day::meshed(0);
     let gone = at(0, 20);
     day.hears(ToShard::Elsewhere { peer: peer(gone), claim: at_hub(9, 10) });

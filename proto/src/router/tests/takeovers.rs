@@ -58,7 +58,7 @@ fn each_session_of_a_lineage_is_later_than_the_one_before_it_whatever_the_clocks
 }
 
 #[test]
-fn a_secret_at_another_hub_takes_the_id_before_a_waiting_session() {
+fn a_client_with_the_secret_at_another_hub_gets_the_id_before_a_waiting_session() {
     let mut day = Day::new(8);
     day.router.config.meshed = true;
     let (holder, waits) = (session(0, 0), session(1, 0));
@@ -75,7 +75,7 @@ fn a_secret_at_another_hub_takes_the_id_before_a_waiting_session() {
 }
 
 #[test]
-fn the_hub_with_the_stronger_secret_gets_the_id() {
+fn the_client_with_the_stronger_secret_gets_the_id() {
     let mut day = Day::new(8);
     day.router.config.meshed = true;
     let holder = session(0, 0);
