@@ -18,9 +18,9 @@ pub const DEFAULT_ADDRESS_CONNECTIONS: u32 = 512;
 /// Smallest default of MAX_CONNECTIONS_PER_ADDRESS, for hubs with a small MAX_CONNECTIONS.
 pub const LEAST_ADDRESS_CONNECTIONS: u32 = 64;
 
-/// Default of MAX_UNFINISHED_PER_ADDRESS: maximum number of connections of an address on which no complete request has
-/// arrived yet. Further connections of the address are refused. The default is enough for a school behind one address
-/// whose 512 peers reconnect at the same moment.
+/// Default of MAX_UNFINISHED_PER_ADDRESS, the maximum number of connections of an address on which no complete request
+/// has arrived yet. Further connections of the address are refused. The default is enough for a school behind one
+/// address whose 512 peers reconnect at the same moment.
 pub const DEFAULT_ADDRESS_UNFINISHED: u32 = 512;
 
 /// Default of CONNECT_RATE_PER_ADDRESS, in connections per second. Connections above this rate are refused.
@@ -35,8 +35,8 @@ pub const ADDRESS_BURST_SECS: u64 = 8;
 /// from quiet addresses.
 pub const QUIET_CONNECTS: u64 = 8;
 
-/// Default of CONNECT_RATE: connections per second that each shard admits. Further connections get 503. With TLS,
-/// further connections are closed without an answer.
+/// Default of CONNECT_RATE, the number of connections per second that each shard admits. Further connections get 503.
+/// With TLS, further connections are closed without an answer.
 ///
 /// A connection with an upgrade costs 60 us of CPU, and 180 us with a full TLS handshake. So 2,000 connections per
 /// second take 12 % of a core without TLS, and 36 % with TLS. A hub with 2 cores admits 8,000 returning clients within

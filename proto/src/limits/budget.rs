@@ -1,52 +1,51 @@
-//! Bounds of the budgets of sessions and networks: rates, bursts, and the time after which a session above its budget
-//! is closed.
+//! Bounds of the budgets of sessions and networks. A session that stays above its budget for too long is closed.
 
 use std::time::Duration;
 
 use super::*;
 
-/// Default of MESSAGE_RATE: average number of messages per second and session. Further messages get `rate-limited`.
+/// Default of MESSAGE_RATE, the average number of messages per second and session. Further messages get `rate-limited`.
 ///
 /// A peer that connects to 15 others sends about 150 messages in its first second. Later, it rarely sends more than 50
 /// messages per second, because a new connection takes about 10 messages in each direction. The default is four times
 /// 50. A message costs about 5 us, so a peer at this rate uses a thousandth of a core.
 pub const DEFAULT_MESSAGE_RATE: u32 = 200;
 
-/// Default of MESSAGE_RATE_BYTES: average number of bytes of messages per second and session. Further messages get
+/// Default of MESSAGE_RATE_BYTES, the average number of bytes of messages per second and session. Further messages get
 /// `rate-limited`.
 ///
 /// A peer that connects to 15 others sends about 1 MB of offers in its first second. One offer of 7 KB and nine
 /// candidates of 300 B have about 10 KB, so 200 messages per second have about 200 KB.
 pub const DEFAULT_MESSAGE_RATE_BYTES: u64 = 1024 * 1024;
 
-/// Default of ANNOUNCE_RATE_BYTES: average number of bytes of announcements per second and session. Each announcement
-/// counts its length and [`ANNOUNCE_COST_BYTES`]. Further announcements get `rate-limited`.
+/// Default of ANNOUNCE_RATE_BYTES, the average number of bytes of announcements per second and session. Each
+/// announcement counts its length and [`ANNOUNCE_COST_BYTES`]. Further announcements get `rate-limited`.
 ///
 /// Each announcement is queued for every member, and can fill even the quarter of a member's queue that is closed to
 /// signals. The default allows 3 announcements of the maximum size per second, or 15 announcements of 100 B.
 pub const DEFAULT_ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
 
-/// Default of EVENT_RATE_BYTES: average number of bytes per second that all hubs together send because of a session.
-/// EVENT_RATE_BYTES counts the session's announcements and goodbyes once for each receiver. It also counts the rosters
-/// that the session receives. Further announcements get `rate-limited`.
+/// Default of EVENT_RATE_BYTES, the average number of bytes per second that all hubs together send because of a
+/// session. EVENT_RATE_BYTES counts the session's announcements and goodbyes once for each receiver. It also counts the
+/// rosters that the session receives. Further announcements get `rate-limited`.
 ///
 /// A join of a network of 2,000 members costs 2 x 2,000 x 300 B = 1.2 MB, so the default allows 3 joins per second. An
 /// announcement of 16 KiB in a network of 500 members costs 8 MB, so the default allows one announcement in 2 s. 4 MiB
 /// take about 10 ms of a core.
 pub const DEFAULT_EVENT_RATE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Default of DISCOVER_RATE: average number of `discover` messages per second and session. Further `discover` messages
-/// get `rate-limited`.
+/// Default of DISCOVER_RATE, the average number of `discover` messages per second and session. Further `discover`
+/// messages get `rate-limited`.
 ///
 /// A `discover` introduces a page of up to [`MAX_CLOSEST`] members, with an event for both peers of each pair. A peer
 /// that wants to know [`MAX_ACQUAINTANCES`] members needs 16 pages of the largest size, or 64 pages of 16 members.
 pub const DEFAULT_DISCOVER_RATE: u32 = 4;
 
-/// Default of ERROR_RATE: average number of `error` messages per second and session. Further errors are only counted.
-/// Receipts are always sent.
+/// Default of ERROR_RATE, the average number of `error` messages per second and session. Further errors are only
+/// counted. Receipts are always sent.
 pub const DEFAULT_ERROR_RATE: u32 = 20;
 
-/// Default of NETWORK_BUDGETS: number of session budgets that all members of a network at one hub may use together.
+/// Default of NETWORK_BUDGETS, the number of session budgets that all members of a network at one hub may use together.
 /// When the network has exhausted these budgets, members that have used more than an eighth ([`LIGHT_PART`]) of their
 /// own burst get `rate-limited`.
 ///

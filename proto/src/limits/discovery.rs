@@ -22,8 +22,8 @@ pub const RANDOM_PICKS: usize = 4;
 pub const MAX_ACQUAINTANCES: usize = 1024;
 
 /// Maximum number of declines that a hub remembers for a peer in a network. After a remembered decline, the hub can
-/// pick another member for the peer. After a further decline, the hub picks no other member. So a peer that joins a
-/// network whose members all decline causes at most 2 x 64 additional events.
+/// pick another member for the peer. Further declines are not remembered, and the hub then picks no other member. So a
+/// peer that joins a network whose members all decline causes at most 2 x 64 additional events.
 pub const MAX_DECLINED: usize = 64;
 
 /// Maximum number of members that a pick examines one after another. A pick does so when random draws have not found

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::ACT_TIMEOUT;
 
 /// Maximum number of connections of one listener that are not WebSockets, or not WebSockets yet. A further connection
-/// replaces the oldest of them. A shard has one listener per address of HOST: two for `localhost`.
+/// replaces the oldest of them. A shard has one listener per address of HOST, which are two for `localhost`.
 ///
-/// A connection takes about 20 KiB while hyper reads a request: [`MAX_REQUEST_HEAD_BYTES`] and the buffers of hyper.
-/// 4,096 connections take 80 MiB.
+/// While hyper reads a request, a connection takes about 20 KiB for [`MAX_REQUEST_HEAD_BYTES`] and the buffers of
+/// hyper. 4,096 connections take 80 MiB.
 pub const MAX_HTTP_CONNECTIONS: usize = 4_096;
 
 /// Maximum length of the head of a request, in bytes. Bytes of the body that are read together with the head count,
@@ -39,9 +39,9 @@ pub const REQUEST_BURST: u32 = 20;
 pub const REQUEST_RATE: u32 = 20;
 
 /// Number of pages per second that a shard answers in addition to each address's own share ([`PAGE_RESERVE_RATE`]).
-/// Three groups of readers have separate limits: operators with ADMIN_TOKEN, other readers at ADMIN_PORT, and all
-/// readers at other ports. All answers are pages, except /livez, /readyz, /, errors, and files such as /client.js.
-/// Further requests are delayed for up to [`PAGE_PATIENCE`].
+/// Operators with ADMIN_TOKEN, other readers at ADMIN_PORT, and all readers at other ports have separate limits. All
+/// answers are pages, except /livez, /readyz, /, errors, and files such as /client.js. Further requests are delayed for
+/// up to [`PAGE_PATIENCE`].
 ///
 /// An answer takes about 20 us of the shard, so 100 answers per second take 0.2 %. This is enough for a load balancer
 /// with 50 nodes behind one address that all request /health each second.

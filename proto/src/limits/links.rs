@@ -61,7 +61,7 @@ pub const MAX_LINKS: usize = 256;
 /// MiB = 24 GiB.
 pub const LINK_QUEUES_BYTES: usize = 32 * LINK_QUEUE_HIGH;
 
-/// Minimum of [`LINK_QUEUES_BYTES`] on a hub with little memory: four queues of [`LINK_QUEUE_LOW`].
+/// Minimum of [`LINK_QUEUES_BYTES`] on a hub with little memory. It is enough for four queues of [`LINK_QUEUE_LOW`].
 pub const LEAST_LINK_QUEUES_BYTES: usize = 4 * LINK_QUEUE_LOW;
 
 /// Maximum memory of all links for incomplete and unprocessed messages, in bytes. Above this maximum, the link with the
@@ -116,8 +116,8 @@ pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
 /// The oldest attempt then has lasted 6 x 250 ms = 1.5 s, so the kernel has sent a lost SYN again, after 1 s.
 pub const MAX_CONNECT_ATTEMPTS: usize = 6;
 
-/// Maximum number of addresses of one name that one dial tries. The next dial of the name begins with the following
-/// address.
+/// Maximum number of addresses of one name that one dial tries. The next dial of the name begins with the address after
+/// the last one that was tried.
 ///
 /// The 5 s of a dial are enough for 20 attempts. An address takes 32 bytes.
 pub const MAX_DIAL_ADDRESSES: usize = 16;

@@ -31,7 +31,7 @@ pub const MAX_SIGNAL_DEPTH: usize = 512;
 /// truncated.
 pub const MAX_ECHOED_TYPE_BYTES: usize = 64;
 
-/// Default of MAX_MESSAGE_BYTES: maximum length of a client's message, in bytes, all fragments together. A longer
+/// Default of MAX_MESSAGE_BYTES, the maximum length of a client's message, in bytes, all fragments together. A longer
 /// message gets `message-too-large`, and then its session is closed with 1009.
 ///
 /// Offers have 7 KB in practice. With 1 MiB, applications can also send other data in signals.

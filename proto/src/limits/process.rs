@@ -1,4 +1,4 @@
-//! Bounds of the process: its log, its open files, its watchdog.
+//! Bounds of the hub's process, for its log, its open files and its watchdog.
 
 use std::time::Duration;
 
@@ -64,9 +64,9 @@ pub const SMALLEST_FILE_SHARE: usize = 8;
 /// Expected time from the stop of a hub until the restarted hub accepts connections. A hub that stops adds this time to
 /// the delay after which its clients should reconnect.
 ///
-/// The process starts in some tens of milliseconds. The supervisor of a hub also needs time to restart the hub: systemd
-/// waits 100 ms, and a container runtime needs less than a second. Clients that reconnect too early try again with
-/// growing pauses.
+/// The process starts in some tens of milliseconds. The supervisor of a hub also needs time to restart the hub. For
+/// example, systemd waits 100 ms, and a container runtime needs less than a second. Clients that reconnect too early
+/// try again with growing pauses.
 pub const RESTART_TIME: Duration = Duration::from_secs(1);
 
 /// Time after which `/livez` and `/readyz` report a thread of the hub whose loop has not begun a new turn.

@@ -1,4 +1,4 @@
-//! Bounds of a relay: other hubs, their presence, snapshots, and signals between hubs.
+//! Bounds of a relay, for other hubs, their presence, snapshots, and signals between hubs.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// room again. The rate of extra heartbeats is limited because each heartbeat goes to every hub.
 pub const EXTRA_BEAT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time without a received byte on a link after which signals use another route. This time is longer than two
-/// heartbeats, because a timer or a busy socket can delay a heartbeat.
+/// Time without a received byte on a link after which signals use another route. The time is longer than two intervals
+/// of heartbeats, because a timer or a busy socket can delay a heartbeat.
 ///
 /// A silent link stays open, and is used again when data arrives on it. If no more data arrives, the envelopes that
 /// were sent over the link are lost. Presence is then repaired through other hubs, and the lost signals get `unknown`
@@ -22,12 +22,12 @@ pub const LINK_SILENCE: Duration = Duration::from_millis(2_200);
 /// Time after which signals use another route if no signal over their present route has been answered.
 pub const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Time for which the signals of this hub's peers avoid an unanswered route if there is another route. The time ends
+/// Time for which the signals of this hub's peers avoid an unanswered route if there is another route. This time ends
 /// early if a signal over the unanswered route is answered.
 pub const ROUTE_AVOIDED: Duration = Duration::from_secs(10);
 
 /// Maximum number of unanswered signals to one hub that are examined per second. A route counts as failed if signals to
-/// two different targets have no outcome. A single target without an outcome may only read slowly.
+/// two different targets have no outcome. A single target without an outcome can be a peer that reads slowly.
 pub const MAX_UNANSWERED_LOOKED_AT: usize = 1024;
 
 /// Time without a heartbeat of a hub after which the hub counts as lost and its peers leave. The time is eight
@@ -67,17 +67,17 @@ pub const CONTEST_PAUSE: Duration = Duration::from_millis(500);
 /// even for n > 64, because the first answers go to the two hubs or to their neighbours.
 pub const MAX_CONTEST_HEARTBEATS: usize = 64;
 
-/// Latest accepted start of a hub's incarnation or of a session, in milliseconds since 1970: the year 2527.
+/// Latest accepted start of a hub's incarnation or of a session, in milliseconds since 1970. It is in the year 2527.
 ///
 /// Heartbeats of later incarnations, and sessions with later starts, are ignored and counted. Starts are not compared
-/// with a clock, so the clocks of hubs may differ by any amount. A hub chooses greater numbers than all numbers that it
-/// has accepted, and other hubs must accept its choice. Therefore a hub does not exceed numbers above
-/// [`GREATEST_TIME_FOLLOWED`].
+/// with a clock, so the clocks of hubs may differ by any amount. A hub must be able to choose a later start than every
+/// start that it has accepted, and other hubs must accept the chosen start. Therefore a hub does not exceed starts
+/// above [`GREATEST_TIME_FOLLOWED`].
 pub const GREATEST_TIME: u64 = 1 << 44;
 
-/// Latest start of an incarnation or a session that a hub still exceeds with a later start: the year 2248. If another
-/// incarnation of the hub's own id is later, the hub takes a new id. If a session at another hub is later, that session
-/// keeps its peer's id until it ends.
+/// Latest start of an incarnation or a session that a hub still exceeds with a later start. It is in the year 2248. If
+/// another incarnation of the hub's own id is later, the hub takes a new id. If a session at another hub is later, that
+/// session keeps its peer's id until it ends.
 pub const GREATEST_TIME_FOLLOWED: u64 = GREATEST_TIME / 2;
 
 /// Maximum number of hubs that a hub remembers, including dead hubs. Heartbeats of further hubs are ignored and
@@ -108,13 +108,13 @@ pub const MAX_HUB_URL_BYTES: usize = 512;
 /// Maximum length of a hub's version in its heartbeats, in bytes. Heartbeats with a longer version are malformed.
 pub const MAX_VERSION_BYTES: usize = 32;
 
-/// Maximum number of links between the hubs of a signal's sender and its target. Signals that would need more links get
+/// Maximum number of links between the hubs of a signal's sender and its target. A signal that needs more links gets
 /// `unreachable`.
 pub const MAX_HOPS: u8 = 16;
 
-/// Largest default of MESH_PRESENCE_BYTES: maximum size of the stored presence of all other hubs together, in bytes. A
-/// single hub can use half of this size. Peers and networks that exceed the maximum are counted and not stored. Peers
-/// that are already stored stay.
+/// Largest default of MESH_PRESENCE_BYTES, the maximum size of the stored presence of all other hubs together, in
+/// bytes. A single hub can use half of this size. Peers and networks that exceed the maximum are counted and not
+/// stored. Peers that are already stored stay.
 ///
 /// A peer counts [`REMOTE_PEER_BYTES`]. A membership counts its `peer-discovered` message and [`MEMBER_BYTES`]. If each
 /// peer is in one network and announces 50 B, 1,000,000 peers take 1,000,000 x (512 B + 300 B + 256 B) = 1.07 GB, which
@@ -173,8 +173,8 @@ pub const SNAPSHOT_SLACK: Duration = Duration::from_secs(12);
 /// Minimum average rate of a snapshot since its request, in bytes per second. A link of 20 Mbit/s gives each of 64
 /// simultaneous snapshots this rate.
 ///
-/// So a neighbour cannot keep a repair open without end. The neighbour must send further peers at this rate, and a
-/// snapshot has at most [`MAX_PEERS_PER_HUB`] peers.
+/// A slow neighbour cannot keep a repair open without end, because it must send further peers at this rate, up to
+/// [`MAX_PEERS_PER_HUB`].
 pub const SNAPSHOT_RATE_BYTES: u64 = 32 * 1024;
 
 /// A hub doubts its replica of another hub after this number of heartbeats whose change number is lower than the
@@ -227,7 +227,7 @@ pub const MAX_MEMBERSHIPS: usize = 1024;
 /// Number of segments of the directory of all peers of the mesh. Each segment is a separate hash map, because a map
 /// that grows moves all its entries in one turn. The growth of a single map with 100,000 peers takes 57,000 x 0.25 us =
 /// 14 ms. With 256 maps, the growth of one map takes 0.06 ms, or 0.6 ms with [`MAX_PEERS_PER_HUB`] peers. An empty map
-/// takes 64 B, and 256 of them 16 KB.
+/// takes 64 B, so 256 empty maps take 16 KB.
 pub const DIRECTORY_SEGMENTS: usize = 256;
 
 /// Number of letters to shards after which a slice of the relay's long work ends. The slice still completes the peer

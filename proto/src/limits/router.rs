@@ -1,9 +1,9 @@
-//! Bounds of a router: networks, announcements, receipts, takeovers, pings.
+//! Bounds of a router, for networks, announcements, receipts, takeovers and pings.
 
 use std::time::Duration;
 
-/// Default of ANNOUNCE_BUDGET_BYTES: maximum size of all stored announcements of a hub's peers, in bytes. A shard that
-/// exceeds its share refuses further announcements with `hub-full`, except from peers with at most
+/// Default of ANNOUNCE_BUDGET_BYTES, the maximum size of all stored announcements of a hub's peers, in bytes. A shard
+/// that exceeds its share refuses further announcements with `hub-full`, except from peers with at most
 /// [`ANNOUNCE_FLOOR_BYTES`] in total.
 ///
 /// Every hub of the mesh stores every announcement. An announcement takes the bytes of its data, 250 B for the other
@@ -18,14 +18,14 @@ pub const MEMBER_BYTES: usize = 256;
 /// Bytes that a peer may announce in all its networks together, even if ANNOUNCE_BUDGET_BYTES is exhausted.
 pub const ANNOUNCE_FLOOR_BYTES: usize = 2 * 1024;
 
-/// Default of MAX_CONNECTIONS: maximum number of sessions of a hub. The Go hub has the same default.
+/// Default of MAX_CONNECTIONS, the maximum number of sessions of a hub. The Go hub has the same default.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 1000;
 
-/// Default of MAX_NETWORKS_PER_PEER: maximum number of networks of a peer. A further announcement gets
+/// Default of MAX_NETWORKS_PER_PEER, the maximum number of networks of a peer. A further announcement gets
 /// `too-many-networks`.
 pub const DEFAULT_MAX_NETWORKS_PER_PEER: usize = 32;
 
-/// Default of MAX_PEERS_PER_NETWORK: maximum number of members of a network. A further announcement gets
+/// Default of MAX_PEERS_PER_NETWORK, the maximum number of members of a network. A further announcement gets
 /// `network-full`.
 ///
 /// Each shard checks its own roster. So a network can exceed the maximum if peers join it on several shards or hubs at
@@ -97,7 +97,8 @@ pub const TURN_OUTPUTS: usize = 4096;
 /// An entry takes 48 B, and up to 256 B for the name of its network.
 pub const MAX_EXCLUSIONS: usize = 1024;
 
-/// Maximum time for which an operator can exclude a peer or close a network: 30 days. Exclusions end with the process.
+/// Maximum time for which an operator can exclude a peer or close a network. It is 30 days. Exclusions end with the
+/// process.
 pub const LONGEST_EXCLUSION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Number of sessions that a shard examines in one turn to find the members of a network that an operator closes. With

@@ -1,23 +1,23 @@
-//! Bounds of a shard: queues of sessions, letters to other shards, and turns.
+//! Bounds of a shard, for queues of sessions, letters to other shards, and turns.
 
 use std::time::Duration;
 
 use super::*;
 
-/// Default of SEND_QUEUE_FRAMES: maximum number of frames queued for one session. A session with more frames is closed
-/// with 4003.
+/// Default of SEND_QUEUE_FRAMES, the maximum number of frames queued for one session. A session with more frames is
+/// closed with 4003.
 ///
 /// When 10,000 members of a network leave at once, a member receives 10,000 frames in one turn.
 pub const DEFAULT_SEND_QUEUE_FRAMES: usize = 32 * 1024;
 
-/// Default of SEND_QUEUE_BYTES: maximum number of bytes queued for one session. A session with more bytes is closed
+/// Default of SEND_QUEUE_BYTES, the maximum number of bytes queued for one session. A session with more bytes is closed
 /// with 4003.
 ///
 /// When 10,000 members of a network leave at once, the events take 10,000 x 300 B = 3 MB. The remaining 13 MB are for
 /// large messages.
 pub const DEFAULT_SEND_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Default of SEND_BUDGET_BYTES: maximum number of bytes queued for all sessions of the hub together. While a shard
+/// Default of SEND_BUDGET_BYTES, the maximum number of bytes queued for all sessions of the hub together. While a shard
 /// exceeds its share of the budget, it closes (4003) each session that would queue more than [`SEND_FLOOR_BYTES`].
 ///
 /// In the worst case, all queues together have budget + connections x [`SEND_FLOOR_BYTES`]. With 1,000 connections,
@@ -30,9 +30,9 @@ pub const SEND_FLOOR_BYTES: usize = 256 * 1024;
 /// Minimum of [`SEND_FLOOR_BYTES`] on a hub with little memory, in bytes.
 pub const LEAST_SEND_FLOOR_BYTES: usize = 32 * 1024;
 
-/// Default of RECEIVE_BUDGET_BYTES: maximum memory for incomplete messages of all sessions of the hub together. While a
-/// shard exceeds its share of the budget, it closes (1013) each session whose incomplete message takes more than
-/// [`RECEIVE_FLOOR_BYTES`].
+/// Default of RECEIVE_BUDGET_BYTES, the maximum memory for incomplete messages of all sessions of the hub together.
+/// While a shard exceeds its share of the budget, it closes (1013) each session whose incomplete message takes more
+/// than [`RECEIVE_FLOOR_BYTES`].
 ///
 /// A client can send [`DEFAULT_MAX_MESSAGE_BYTES`] without ever completing a message. Without the budget, 1,000
 /// sessions of such clients would take 1 GiB. In the worst case with the budget, incomplete messages take budget +
@@ -132,7 +132,8 @@ pub const HANDOFF_QUEUE: usize = 256;
 
 /// Number of sessions with queued bytes above which a shard stops reading messages and letters that cause much output,
 /// because further output would only lengthen the queues. The queued bytes must also exceed [`FLUSH_BACKLOG_BYTES`].
-/// The shard continues to read these messages and letters when half of either number is left.
+/// The shard reads these messages and letters again when the number of sessions or of bytes has fallen to half of its
+/// bound.
 ///
 /// A bound on bytes is necessary, because one announcement in a network of 2,000 members adds bytes to 2,000 sessions,
 /// but only 600 KB in total. 16 MiB are 27 of these announcements.

@@ -1,4 +1,4 @@
-//! Bounds of TLS: handshakes, records, certificates.
+//! Bounds of TLS, for handshakes, records and certificates.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ pub const TLS_REFUSAL_LINGER: Duration = Duration::from_secs(1);
 pub const TLS_RECORD_BYTES: usize = 16 * 1024 + 2048 + 5;
 
 /// Maximum plaintext that is encrypted at a time, in bytes. It fits into two records. If the socket does not accept the
-/// ciphertext, the hub stores it in addition to the session's queue. For 1,000 sessions whose clients do not read, this
-/// takes 33 MB.
+/// ciphertext, the hub stores the ciphertext in addition to the session's queue. For 1,000 sessions whose clients do
+/// not read, the ciphertext takes 33 MB.
 pub const TLS_WRITE_BYTES: usize = 32 * 1024;
 
 /// Maximum ciphertext of handshakes and of answers to KeyUpdate that is queued for a socket in addition to

@@ -8,7 +8,7 @@ use super::{MAX_NETWORK_NAME_BYTES, MAX_REQUEST_HEAD_BYTES};
 /// [`MAX_REQUEST_HEAD_BYTES`], because the token must fit into the head of a request together with all other headers.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// Maximum number of rules in a grant: entries of the claim `networks`. A token with more rules is refused.
+/// Maximum number of rules in a grant. A rule is an entry of the claim `networks`. A token with more rules is refused.
 ///
 /// A rule takes 32 B and its name. [`MAX_TOKEN_BYTES`] bounds the length of all names together, so a grant takes at
 /// most 10 KiB.

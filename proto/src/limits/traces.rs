@@ -1,4 +1,4 @@
-//! Bounds of traces: the spans that a hub records, and the requests that send them to a collector.
+//! Bounds of the spans that a hub records, and of the requests that send spans to a collector.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `announce`: a peer joins a network, or updates its data there.
+//! Processes `announce`, with which a peer joins a network or updates its data there.
 
 use std::sync::Arc;
 
@@ -130,8 +130,9 @@ impl Router {
         self.send(id, Frame::Arena(frame), MessageKind::Announced);
     }
 
-    /// Finishes up to two unfinished leaves of a session before a join: the leave from the network that the session
-    /// joins, and one other leave. So a session that joins and leaves in a loop accumulates few unfinished leaves.
+    /// Finishes up to two unfinished leaves of a session before a join. These are the leave from the network that the
+    /// session joins, and one other leave. So a session that joins and leaves in a loop accumulates few unfinished
+    /// leaves.
     pub(super) fn leave_before_joining(&mut self, id: SessionId, network: &str, now: Now) {
         if self.leaving.is_empty() {
             return;
@@ -175,8 +176,8 @@ impl Router {
     }
 
     /// Takes the bytes of the events that an announcement causes from the session's budget. If the session is already a
-    /// member, also takes them from the network's budget. A join takes nothing from the network's budget here, so
-    /// messages of other members never cause the refusal of a join.
+    /// member, also takes these bytes from the network's budget. A join takes nothing from the network's budget here,
+    /// so messages of other members never cause the refusal of a join.
     fn take_events(&mut self, id: SessionId, renewed: Option<NetworkIx>, bytes: u64, now: Now) -> Result<(), Exceeded> {
         if let Some(ix) = renewed {
             self.take_of_network(id, ix, (BudgetItem::Events, bytes), now)?;

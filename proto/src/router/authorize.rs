@@ -1,4 +1,4 @@
-//! Grants of sessions: their renewal by `auth`, and their end.
+//! Renewal of grants by `auth`, and the end of grants.
 
 use crate::grant::{Grant, Rights};
 use crate::id::SessionId;

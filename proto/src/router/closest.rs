@@ -15,10 +15,10 @@ const SORTED: usize = 64;
 /// returns `Break`.
 ///
 /// The closest ids share the most leading bits with `center`. In the sorted order, all ids that share at least n bits
-/// with `center` lie in one range around `center`. The ids that share exactly n bits are one half of that range: the
-/// half in which the next bit differs from `center`. So the search starts at `center` and visits one half after
-/// another, with increasing distance. A large half is searched in the same way, starting at the id in this half that is
-/// closest to `center`.
+/// with `center` lie in one range around `center`. The ids that share exactly n bits are the half of that range in
+/// which the next bit differs from `center`. So the search starts at `center` and visits one half after another, with
+/// increasing distance. A large half is searched in the same way, starting at the id in this half that is closest to
+/// `center`.
 ///
 /// With random ids, the search examines about twice the requested number of members, whatever the size of the network.
 /// If an attacker has chosen the ids, the search can descend through all 160 bits, with two lookups for each bit.

@@ -13,7 +13,7 @@ use super::network::Rank;
 /// is a member that the new member already knows, because it was announced early or in an earlier pass.
 #[derive(Debug, Default)]
 pub(super) struct RosterCursor {
-    /// Members up to this rank have had their turn in this pass.
+    /// In this pass, members up to this rank have had their turn.
     after: Option<Rank>,
     /// Rank that earlier passes reached. The new member knows all members up to this rank. It is set when the new
     /// member announces itself again.

@@ -1,4 +1,5 @@
-//! Exclusions: for some time, a peer may not connect, a peer may not join a network, or nobody may join a network.
+//! Exclusions of peers and networks. For a limited time, a peer may not connect, a peer may not join a network, or
+//! nobody may join a network.
 
 use std::collections::HashMap;
 use std::time::Duration;

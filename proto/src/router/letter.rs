@@ -580,7 +580,7 @@ pub struct Leave {
     pub claim: Claim,
     /// The message for members.
     pub frame: Arc<Template>,
-    /// The kind of that message: `goodbye` or `peer-disconnected`.
+    /// The kind of the message, which is `goodbye` or `peer-disconnected`.
     pub kind: MessageKind,
 }
 

@@ -310,7 +310,7 @@ impl Router {
         self.meetings.parted(circle.announced().into(), &mut self.bugs);
     }
 
-    /// Processes `discover`: introduces a peer to more members.
+    /// Processes `discover`, which introduces a peer to more members.
     pub(super) fn asked_for_more(&mut self, id: SessionId, discover: &Discover<'_>, now: Now) {
         let Some(session) = self.sessions.get(id) else {
             return bug!(self.bugs, MessageSession, "discover of {id:?}");

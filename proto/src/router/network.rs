@@ -1,4 +1,5 @@
-//! One network: its members, its sessions on this shard, and the sessions that know a member under bounded discovery.
+//! The state of one network. It has the members, the sessions on this shard, and the sessions that have met a member
+//! under bounded discovery.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
@@ -19,7 +20,7 @@ use super::usage::Usage;
 /// A member of a network.
 #[derive(Debug)]
 pub(super) struct Member {
-    /// The place where the member is connected: a shard of this hub, or another hub.
+    /// The shard of this hub, or the other hub, to which the member is connected.
     address: Address,
     /// Index of the member in [`Network::lots`], if that list exists.
     lot: u32,
@@ -35,7 +36,7 @@ impl Member {
         Self { address, lot: 0, announcement, knowers: None }
     }
 
-    /// The place where the member is connected: a shard of this hub, or another hub.
+    /// The shard of this hub, or the other hub, to which the member is connected.
     pub(super) fn address(&self) -> Address {
         self.address
     }
@@ -103,7 +104,7 @@ pub(super) struct Network {
     members: BTreeMap<PeerId, Member>,
     /// Unbounded members with sessions on this shard, in no particular order.
     locals: Vec<SessionId>,
-    /// Observers on this shard: sessions that discover the members without being members, in no particular order.
+    /// Observers on this shard, which discover the members without being members, in no particular order.
     #[expect(clippy::box_collection, reason = "most networks have none, and a Box takes 8 bytes instead of 24")]
     observers: Option<Box<Vec<SessionId>>>,
     /// Number of bounded members, on any shard or hub.
@@ -171,7 +172,7 @@ impl Network {
         &self.locals
     }
 
-    /// Observers on this shard: sessions that discover the members without being members, in no particular order.
+    /// Observers on this shard, which discover the members without being members, in no particular order.
     pub(super) fn observers(&self) -> &[SessionId] {
         self.observers.as_deref().map_or(&[], Vec::as_slice)
     }

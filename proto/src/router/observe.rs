@@ -1,4 +1,4 @@
-//! Observers: sessions that discover the members of a network without being discovered.
+//! Observers are sessions that discover the members of a network without being discovered.
 //!
 //! A session is an observer of a network if its grant allows it to observe that network, but not to join. The network's
 //! state on this shard lists the observer, but no roster does. So no other shard, hub or peer learns of the observer,

@@ -23,7 +23,7 @@ const KICKED: &str = r#"{"reason":"kicked"}"#;
 #[derive(Debug)]
 pub(super) struct Closing {
     network: NetworkName,
-    /// Number of the last stay that began before the order. Later stays do not end.
+    /// Number of the last stay that began before the order to close the network. Later stays do not end.
     last_stay: u64,
     next_slot: u32,
     members: usize,

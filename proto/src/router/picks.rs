@@ -1,4 +1,4 @@
-//! Chooses the picks of a peer: the closest members, and random members.
+//! Chooses the picks of a peer, which are the closest members and random members.
 
 use std::hash::BuildHasher;
 use std::ops::ControlFlow;
@@ -101,9 +101,9 @@ impl Router {
     /// Introduces a new member to those peers of this shard that a pick for the new member finds in this shard's
     /// roster. Returns the peers that have met the new member now.
     ///
-    /// A peer that knows fewer members than it requested also meets a new member that does not pick it. Such peers are
-    /// usual only in a network with few members. So the search covers more than the picks only if the network is small,
-    /// or if the new member is unbounded and has no picks.
+    /// A peer that knows fewer members than it requested also meets a new member that does not pick it. In a network
+    /// with many members, hardly any peer knows fewer members than it requested. So the search covers more than the
+    /// picks only if the network is small, or if the new member is unbounded and has no picks.
     pub(super) fn propose(&mut self, ix: NetworkIx, newcomer: PeerId) -> Vec<(SessionId, PeerId, u64)> {
         let network = self.rosters.network(ix);
         let Some((network, member)) = network.and_then(|network| Some((network, network.member(&newcomer)?))) else {
@@ -132,7 +132,7 @@ impl Router {
             if steps == 0 {
                 return ControlFlow::Break(());
             }
-            // Members that cannot be picked do not count in `seen`.
+            // Members that cannot be picked are not counted in `seen`.
             if other == newcomer || member.announcement().claim.is_legacy() {
                 return ControlFlow::Continue(());
             }

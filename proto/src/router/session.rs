@@ -191,7 +191,7 @@ pub(super) struct Membership {
     /// Index in the network's list of unbounded sessions, or of observers. [`Self::UNLISTED`] if the membership is
     /// bounded.
     local: u32,
-    /// Whether the session is an observer: it discovers the members without being a member.
+    /// Whether the session is an observer, which discovers the members without being a member.
     observes: bool,
     cursor: Option<Box<RosterCursor>>,
     circle: Option<Box<Circle>>,
@@ -200,9 +200,9 @@ pub(super) struct Membership {
 impl Membership {
     const UNLISTED: u32 = u32::MAX;
 
-    /// A new membership. `local` is its index in the network's list of unbounded sessions, or `None` if the membership
-    /// is bounded. A bounded membership gets an empty circle, and an unbounded membership gets a cursor at the
-    /// beginning of the roster.
+    /// A new membership. `local` is the session's index in the network's list of unbounded sessions, or `None` if the
+    /// membership is bounded. A bounded membership gets an empty circle, and an unbounded membership gets a cursor at
+    /// the beginning of the roster.
     pub(super) fn new(network: NetworkIx, stay: Stay, local: Option<u32>) -> Self {
         let (cursor, circle) =
             if local.is_some() { (Some(Box::default()), None) } else { (None, Some(Box::default())) };
@@ -210,13 +210,13 @@ impl Membership {
         Self { network, stay, announced_bytes: 0, local, observes: false, cursor, circle }
     }
 
-    /// A new membership of an observer, with a cursor at the beginning of the roster. `local` is its index in the list
-    /// of observers.
+    /// A new membership of an observer, with a cursor at the beginning of the roster. `local` is the session's index in
+    /// the list of observers.
     pub(super) fn of_observer(network: NetworkIx, stay: Stay, local: u32) -> Self {
         Self { observes: true, ..Self::new(network, stay, Some(local)) }
     }
 
-    /// Whether the session is an observer: it discovers the members without being a member.
+    /// Whether the session is an observer, which discovers the members without being a member.
     pub(super) fn observes(&self) -> bool {
         self.observes
     }

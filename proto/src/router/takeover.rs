@@ -219,7 +219,7 @@ impl Router {
         }
     }
 
-    /// Handles the answer of the hub whose session holds an id.
+    /// Handles the answer of another hub to the question whether its session with an id is alive.
     pub(super) fn takeover_answered(&mut self, peer: PeerId, ticket: u64, in_use: bool, now: Now) {
         let Some(newcomer) = self.takeovers.asked_hub(&peer, ticket) else { return };
         self.stats.takeovers[usize::from(in_use)] += 1;

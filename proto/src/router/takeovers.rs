@@ -26,8 +26,8 @@ pub(super) struct Takeovers {
     keys: Keys,
     asked: u64,
     pending: HashMap<PeerId, Takeover, Keys>,
-    /// Ordered by time, peer and ticket. Entries of ended takeovers stay until they are due. So the connections and
-    /// challenges that can arrive before an entry is due bound the number of entries.
+    /// Ordered by time, peer and ticket. Entries of ended takeovers stay until they are due. So there are at most as
+    /// many entries as connections and challenges can arrive before an entry is due.
     deadlines: BTreeSet<(Duration, PeerId, u64)>,
 }
 

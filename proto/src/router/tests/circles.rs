@@ -1,4 +1,4 @@
-//! Tests of bounded discovery in one shard: picks, `discover`, full circles, and peers that are leaving.
+//! Tests of bounded discovery in one shard, with picks, `discover`, full circles, and peers that are leaving.
 
 use super::*;
 use crate::limits::MAX_CLOSEST;

@@ -1,4 +1,5 @@
-//! Tests of grants: what a session may do, and the renewal and expiry of its token. Also tests of observers.
+//! Tests of the rights that a grant gives to a session, and of the renewal and expiry of its token. Also tests of
+//! observers.
 
 use super::*;
 use crate::grant::{Grant, Rights};

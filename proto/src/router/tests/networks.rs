@@ -1,4 +1,4 @@
-//! Tests of one network: draws of random members, chunks of its roster, and its audit.
+//! Tests of one network, with draws of random members, chunks of its roster, and its audit.
 
 use std::collections::BTreeSet;
 

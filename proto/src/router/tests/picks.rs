@@ -1,4 +1,4 @@
-//! Tests of the picks of a new member: which members it meets, and how many.
+//! Tests that a new member meets the right members, and the right number of them.
 
 use std::collections::BTreeSet;
 

@@ -269,7 +269,7 @@ fn members_that_decline_beyond_the_bound_are_forgotten_by_both_sides() {
         assert_eq!(
             knowers(&shard, n),
             usize::from(n < most + 2),
-            "{n} lists the peer only while its decline is remembered"
+            "member {n} lists the peer as a knower only while the member's decline is remembered"
         );
         shard.day.router.audit();
     }

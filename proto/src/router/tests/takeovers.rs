@@ -1,4 +1,4 @@
-//! Tests of takeovers: two sessions want one id.
+//! Tests of takeovers, in which two sessions want one id.
 
 use super::*;
 
