@@ -90,6 +90,6 @@ pub const BRIDGE_EVENTS: usize = 64;
 /// Maximum length of a stored error text of the bridge, in bytes.
 pub const MAX_ERROR_TEXT_BYTES: usize = 256;
 
-// These assertions check figures and orderings in the comments above.
+// Checks of the figures above.
 const _: () = assert!(BRIDGE_CHALLENGE.as_millis().is_multiple_of(BRIDGE_PROBE.as_millis()));
 const _: () = assert!(BRIDGE_PIPELINES * (BRIDGE_PIPELINE_BYTES + BRIDGE_FRAME_BYTES) == 5 * 512 * 1024);

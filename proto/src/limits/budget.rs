@@ -18,16 +18,16 @@ pub const DEFAULT_MESSAGE_RATE: u32 = 200;
 /// candidates of 300 B have about 10 KB, so 200 messages per second have about 200 KB.
 pub const DEFAULT_MESSAGE_RATE_BYTES: u64 = 1024 * 1024;
 
-/// Default of ANNOUNCE_RATE_BYTES, the average number of bytes of announcements per second and session. Each
-/// announcement counts its length and [`ANNOUNCE_COST_BYTES`]. Further announcements get `rate-limited`.
+/// Default of ANNOUNCE_RATE_BYTES, the average number of bytes of announcements per second and session. An announcement
+/// counts its length plus [`ANNOUNCE_COST_BYTES`]. Further announcements get `rate-limited`.
 ///
 /// Each announcement is queued for every member, and can fill even the quarter of a member's queue that is closed to
 /// signals. The default allows 3 announcements of the maximum size per second, or 15 announcements of 100 B.
 pub const DEFAULT_ANNOUNCE_RATE_BYTES: u64 = 64 * 1024;
 
 /// Default of EVENT_RATE_BYTES, the average number of bytes per second that all hubs together send because of a
-/// session. EVENT_RATE_BYTES counts the session's announcements and goodbyes once for each receiver. It also counts the
-/// rosters that the session receives. Further announcements get `rate-limited`.
+/// session. EVENT_RATE_BYTES counts the session's announcements and goodbyes once for each receiver. EVENT_RATE_BYTES
+/// also counts the rosters that the session receives. Further announcements get `rate-limited`.
 ///
 /// A join of a network of 2,000 members costs 2 x 2,000 x 300 B = 1.2 MB, so the default allows 3 joins per second. An
 /// announcement of 16 KiB in a network of 500 members costs 8 MB, so the default allows one announcement in 2 s. 4 MiB
@@ -93,7 +93,7 @@ pub const RATE_LIMIT_PATIENCE: Duration = Duration::from_secs(10);
 /// waits for `retryInMs` is never closed.
 pub const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(1);
 
-// These assertions check figures and orderings in the comments above.
+// Checks of the figures above.
 const _: () = assert!(DEFAULT_MESSAGE_RATE as u64 * BURST_SECS == 5_000);
 const _: () = assert!(DEFAULT_MESSAGE_RATE as u64 * BURST_SECS / LIGHT_PART == 625);
 const _: () = assert!(DEFAULT_ANNOUNCE_RATE_BYTES / (MAX_ANNOUNCE_DATA_BYTES as u64 + ANNOUNCE_COST_BYTES) == 3);

@@ -43,12 +43,12 @@ pub const REQUEST_RATE: u32 = 20;
 /// answers are pages, except /livez, /readyz, /, errors, and files such as /client.js. Further requests are delayed for
 /// up to [`PAGE_PATIENCE`].
 ///
-/// An answer takes about 20 us of the shard, so 100 answers per second take 0.2 %. This is enough for a load balancer
-/// with 50 nodes behind one address that all request /health each second.
+/// An answer takes about 20 us of the shard, so 100 answers per second take 0.2 %. 100 pages per second are enough for
+/// a load balancer with 50 nodes behind one address that all request /health each second.
 pub const PAGE_RATE: u32 = 100;
 
-/// Number of pages per second that a shard reserves for each address (each /64 of IPv6). This is enough for a load
-/// balancer that requests /health each second and for a scrape of /metrics.
+/// Number of pages per second that a shard reserves for each address (each /64 of IPv6). 2 pages per second are enough
+/// for a load balancer that requests /health each second and for a scrape of /metrics.
 pub const PAGE_RESERVE_RATE: u32 = 2;
 
 /// Number of reserved pages that an address may request in a burst.
@@ -107,7 +107,7 @@ pub const WRONG_TOKEN_DELAY: Duration = Duration::from_secs(1);
 /// at the latest.
 pub const LEAST_ADMIN_TOKEN_BYTES: usize = 16;
 
-// These assertions check figures and orderings in the comments above.
+// Checks of the figures above.
 const _: () = assert!(ACT_TIMEOUT.as_secs() * (MAX_ORDERS as u64 + 1) < ANSWER_TIMEOUT.as_secs());
 const _: () = assert!(HTTP_IDLE_TIMEOUT.as_secs() > 60);
 const _: () = assert!(WRONG_TOKEN_DELAY.as_secs() + PAGE_PATIENCE.as_secs() < ANSWER_TIMEOUT.as_secs());

@@ -20,7 +20,7 @@ pub const MAX_GO_AWAY_HUBS: usize = 16;
 /// B, which is negligible.
 pub const LINK_FRAME_BYTES: usize = 16 * 1024;
 
-/// Room for the other parts of an envelope with the longest signal, in bytes. These parts are the header, the route
+/// Room for the other parts of an envelope with the longest signal, in bytes. The other parts are the header, the route
 /// header, ids and a network's name. They take about 450 B.
 pub const ENVELOPE_ROOM: usize = 4 * 1024;
 
@@ -61,7 +61,8 @@ pub const MAX_LINKS: usize = 256;
 /// MiB = 24 GiB.
 pub const LINK_QUEUES_BYTES: usize = 32 * LINK_QUEUE_HIGH;
 
-/// Minimum of [`LINK_QUEUES_BYTES`] on a hub with little memory. It is enough for four queues of [`LINK_QUEUE_LOW`].
+/// Minimum of [`LINK_QUEUES_BYTES`] on a hub with little memory. The minimum is enough for four queues of
+/// [`LINK_QUEUE_LOW`].
 pub const LEAST_LINK_QUEUES_BYTES: usize = 4 * LINK_QUEUE_LOW;
 
 /// Maximum memory of all links for incomplete and unprocessed messages, in bytes. Above this maximum, the link with the
@@ -156,8 +157,8 @@ pub const DIAL_OWN_BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// address, because the address may belong to a load balancer that leads a later dial to another hub.
 pub const DIAL_OWN_BACKOFF_MAX: Duration = Duration::from_secs(60);
 
-/// Time for which the hub with the greater id waits before it dials a hub that it has just learned of. In this time,
-/// the other hub dials, because one link between two hubs is enough.
+/// Time for which the hub with the greater id waits before it dials a hub that it has just learned of. While this hub
+/// waits, the other hub dials, because one link between two hubs is enough.
 pub const DIAL_COURTESY: Duration = Duration::from_secs(1);
 
 /// Maximum number of addresses to dial, from all sources. A further address is not dialed.
@@ -188,7 +189,7 @@ pub const MAX_EXTRA_ATTEMPTS: usize = MAX_DIALS_AT_ONCE / 4;
 /// Interval between two look-ups of MESH_DNS.
 pub const DNS_INTERVAL: Duration = Duration::from_secs(5);
 
-// These assertions check figures and orderings in the comments above.
+// Checks of the figures above.
 const _: () = assert!(LINK_FRAME_BYTES == READ_BUFFER_BYTES / 4);
 const _: () = assert!(LINK_PARTIAL_BYTES == 2 * 2 * LARGEST_MAX_MESSAGE_BYTES);
 const _: () = assert!(LINK_PATIENCE.as_millis() > LEASE.as_millis());

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Time between two samples of the history.
 ///
-/// A sample adds up counters that the shards publish each [`TICK`](super::TICK). This takes about 0.2 ms of the main
-/// thread per second, which is 0.02 % of a core.
+/// A sample adds up counters that the shards publish each [`TICK`](super::TICK). A sample takes about 0.2 ms of the
+/// main thread per second, which is 0.02 % of a core.
 pub const LIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Maximum number of samples in the history of ten minutes. A new sample replaces the oldest.
@@ -62,6 +62,6 @@ pub const LIVE_STREAM_TIME: Duration = Duration::from_secs(60 * 60);
 /// Time after which a browser requests an ended stream again.
 pub const LIVE_RETRY: Duration = Duration::from_secs(3);
 
-// These assertions check figures in the comments above.
+// Checks of the figures above.
 const _: () = assert!(LIVE_SAMPLES as u64 * LIVE_INTERVAL.as_secs() == 600);
 const _: () = assert!(LIVE_RING_BYTES + 2 * LIVE_LINES * LIVE_LINE_BYTES + 3 * LIVE_LISTED * 350 < 2 << 20);

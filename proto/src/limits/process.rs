@@ -31,11 +31,11 @@ pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 /// memory limit.
 pub const MEMORY_RESERVE_BYTES: usize = 64 * 1024 * 1024;
 
-/// Number of files that the process opens besides sockets. These are the standard streams, the pipe for signals, and
-/// files that jemalloc or the resolver opens.
+/// Number of files that the process opens besides sockets, such as the standard streams, the pipe for signals, and
+/// files of jemalloc and the resolver.
 pub const STANDARD_FILES: usize = 8;
 
-/// Number of files that one tokio runtime opens. These are its poll instance, its waker and its copy of the pipe for
+/// Number of files that one tokio runtime opens, which are its poll instance, its waker and its copy of the pipe for
 /// signals.
 pub const RUNTIME_FILES: usize = 3;
 
@@ -45,8 +45,8 @@ pub const RUNTIME_FILES: usize = 3;
 /// links and dials, and at least two for each hub in BOOTSTRAP_HUBS.
 pub const LINK_FILES: usize = MAX_LINKS + MAX_DIALS_AT_ONCE + MAX_EXTRA_ATTEMPTS;
 
-/// Maximum number of connections to ADMIN_PORT. A further connection replaces the oldest. If the process may open only
-/// few files, the maximum is a thirty-second of all its files.
+/// Maximum number of connections to ADMIN_PORT. A further connection to ADMIN_PORT replaces the oldest one. If the
+/// process may open only few files, the maximum is a thirty-second of all its files.
 pub const ADMIN_FILES: usize = 256;
 
 /// Number of files reserved for connections to PORT that are not peers, such as requests for pages and refused

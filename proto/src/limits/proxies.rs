@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// Maximum length of a head of the PROXY protocol, version 2, in bytes. A connection with a longer head is closed. The
-/// addresses in a head take 36 bytes. The other bytes are extensions, such as the name in a client's certificate.
+/// addresses in a head take 36 bytes. The other bytes of a head are extensions, such as the name in a client's
+/// certificate.
 pub const MAX_PROXY_HEAD_BYTES: usize = 4 * 1024;
 
 /// Time in which a trusted proxy must send the head of the PROXY protocol. After that, the connection is closed. The

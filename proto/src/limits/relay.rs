@@ -22,8 +22,8 @@ pub const LINK_SILENCE: Duration = Duration::from_millis(2_200);
 /// Time after which signals use another route if no signal over their present route has been answered.
 pub const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Time for which the signals of this hub's peers avoid an unanswered route if there is another route. This time ends
-/// early if a signal over the unanswered route is answered.
+/// Time for which the signals of this hub's peers avoid an unanswered route if there is another route. Signals use the
+/// unanswered route again earlier if a signal over it is answered.
 pub const ROUTE_AVOIDED: Duration = Duration::from_secs(10);
 
 /// Maximum number of unanswered signals to one hub that are examined per second. A route counts as failed if signals to
@@ -53,9 +53,9 @@ pub const RIVAL_PATIENCE: Duration = Duration::from_secs(3);
 pub const RIVAL_YIELD: Duration = Duration::from_secs(10);
 
 /// Minimum time between two answers to a neighbour about one incarnation of a hub. An answer is a heartbeat of the
-/// incarnation that this hub knows. It is sent when the neighbour has sent a heartbeat of another incarnation. The
-/// pause is shorter than [`HEARTBEAT`], so that two live hubs with one id receive each other's heartbeats. Without the
-/// pause, two hubs that know different incarnations of one id would answer each other's answers forever.
+/// incarnation that this hub knows. The answer is sent when the neighbour has sent a heartbeat of another incarnation.
+/// The pause is shorter than [`HEARTBEAT`], so that two live hubs with one id receive each other's heartbeats. Without
+/// the pause, two hubs that know different incarnations of one id would answer each other's answers forever.
 pub const CONTEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Maximum number of heartbeats of one hub id that a hub sends in one [`CONTEST_PAUSE`] as answers to heartbeats of
@@ -125,8 +125,8 @@ pub const DEFAULT_MESH_PRESENCE_BYTES: usize = 1024 * 1024 * 1024;
 /// Part of the default of MESH_PRESENCE_BYTES for each connection that MAX_CONNECTIONS allows. With 8,192 connections,
 /// the default reaches its maximum, [`DEFAULT_MESH_PRESENCE_BYTES`].
 ///
-/// 128 KiB per connection are enough for 64 hubs with the same number of connections, if each peer takes 2 KiB. They
-/// are also enough for seven hubs whose peers announce 16 KiB in one network each, and take 17 KiB each.
+/// 128 KiB per connection are enough for 64 hubs with the same number of connections, if each peer takes 2 KiB. 128 KiB
+/// per connection are also enough for seven hubs whose peers announce 16 KiB in one network each, and take 17 KiB each.
 pub const PRESENCE_BYTES_PER_CONNECTION: usize = 128 * 1024;
 
 /// Smallest default of MESH_PRESENCE_BYTES in a process without a memory limit. A hub with few connections can have
@@ -139,8 +139,8 @@ pub const LEAST_DEFAULT_PRESENCE_BYTES: usize = 128 * 1024 * 1024;
 /// peers.
 pub const LEAST_PRESENCE_BYTES: usize = 1024 * 1024;
 
-/// Bytes that a peer of another hub counts in MESH_PRESENCE_BYTES, without its memberships. These bytes stand for the
-/// peer's entries in the replica, in the directory, in the claims of its hub, and on its home shard.
+/// Bytes that a peer of another hub counts in MESH_PRESENCE_BYTES, without its memberships. 512 B stand for the peer's
+/// entries in the replica, in the directory, in the claims of its hub, and on its home shard.
 pub const REMOTE_PEER_BYTES: usize = 512;
 
 /// Maximum number of changes of one hub that are held while an earlier change is missing. Further changes are dropped
@@ -166,8 +166,8 @@ pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3);
 /// A snapshot of 1,000,000 peers has about 300 MB, so 1 MB/s is enough.
 pub const SNAPSHOT_LIMIT: Duration = Duration::from_secs(300);
 
-/// Time after the request in which a snapshot may arrive more slowly than [`SNAPSHOT_RATE_BYTES`]. After this time, a
-/// snapshot that is too slow is refused.
+/// Time after the request in which a snapshot may arrive more slowly than [`SNAPSHOT_RATE_BYTES`]. A snapshot that is
+/// still too slow after this time is refused.
 pub const SNAPSHOT_SLACK: Duration = Duration::from_secs(12);
 
 /// Minimum average rate of a snapshot since its request, in bytes per second. A link of 20 Mbit/s gives each of 64
@@ -234,11 +234,11 @@ pub const DIRECTORY_SEGMENTS: usize = 256;
 /// that exceeds this number. The next slice begins after all other ready tasks have had a turn, if no shard has more
 /// than [`SLICE_ROOM`] letters queued.
 ///
-/// On a hub with 16 shards, the end of a hub with 100,000 peers takes 1,700,000 letters. These letters are posted in
-/// 830 slices of at most 2.2 ms. A letter takes 0.9 us, including its share of the work for the peer. The longest slice
-/// has one peer in 1,024 networks, the maximum of MAX_NETWORKS_PER_PEER. The longest slice has 2,048 + 16,400 letters,
-/// and takes 5.3 ms when a snapshot is installed. With the default of 32 networks, the longest slice has 2,048 + 528
-/// letters.
+/// On a hub with 16 shards, the end of a hub with 100,000 peers takes 1,700,000 letters. 1,700,000 letters are posted
+/// in 830 slices of at most 2.2 ms. A letter takes 0.9 us, including its share of the work for the peer. The longest
+/// slice has one peer in 1,024 networks, the maximum of MAX_NETWORKS_PER_PEER. The longest slice has 2,048 + 16,400
+/// letters, and takes 5.3 ms when a snapshot is installed. With the default of 32 networks, the longest slice has 2,048
+/// + 528 letters.
 pub const SLICE_LETTERS: usize = 2048;
 
 /// Maximum number of peers and lost signals that a slice of the relay's long work examines, even if they cause fewer
@@ -304,7 +304,7 @@ pub const MAX_OUTCOMES: usize = 1024;
 /// Number of successive heartbeats that must arrive faster over another route before signals use it.
 pub const ROUTE_PATIENCE: u8 = 3;
 
-// These assertions check figures and orderings in the comments above.
+// Checks of the figures above.
 const _: () = assert!(LEASE.as_millis() == 8 * HEARTBEAT.as_millis());
 const _: () = assert!(LINK_SILENCE.as_millis() > 2 * HEARTBEAT.as_millis());
 const _: () = assert!(RIVAL_EVIDENCE.as_millis() > LINK_SILENCE.as_millis());

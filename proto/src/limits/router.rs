@@ -11,8 +11,8 @@ use std::time::Duration;
 /// KiB = 258 MiB for its own peers. MESH_PRESENCE_BYTES bounds the announcements of other hubs' peers.
 pub const DEFAULT_ANNOUNCE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 
-/// Bytes that a membership counts in ANNOUNCE_BUDGET_BYTES in addition to its `peer-discovered` message. These bytes
-/// stand for the membership's roster entries, about 100 B on each shard, and for the other fields of the announcement.
+/// Bytes that a membership counts in ANNOUNCE_BUDGET_BYTES in addition to its `peer-discovered` message. 256 B stand
+/// for the membership's roster entries, about 100 B on each shard, and for the other fields of the announcement.
 pub const MEMBER_BYTES: usize = 256;
 
 /// Bytes that a peer may announce in all its networks together, even if ANNOUNCE_BUDGET_BYTES is exhausted.
@@ -47,13 +47,13 @@ pub const RECEIPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// the ping.
 pub const TAKEOVER_GRACE: Duration = Duration::from_secs(2);
 
-/// Maximum time for which a second connection waits for an id. After this time, the first session keeps the id if its
-/// socket has accepted bytes less than [`TAKEOVER_GRACE`] ago. At 1 Mbit/s, a socket needs 8 s to accept a message of 1
-/// MiB that was queued before the ping.
+/// Maximum time for which a second connection waits for an id. At the end of this time, the first session keeps the id
+/// if its socket has accepted bytes less than [`TAKEOVER_GRACE`] ago. At 1 Mbit/s, a socket needs 8 s to accept a
+/// message of 1 MiB that was queued before the ping.
 pub const TAKEOVER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Time that another hub has to answer a request for an id, in addition to its own [`TAKEOVER_GRACE`]. The other hub
-/// decides in the first half of this time. The second half is for the messages between the hubs.
+/// decides in the first half of this time. The second half of this time is for the messages between the hubs.
 pub const TAKEOVER_MARGIN: Duration = Duration::from_secs(1);
 
 /// Maximum number of undecided takeovers of a shard for which the shard accepts requests of other hubs. A further
@@ -62,7 +62,7 @@ pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
 
 /// Time after the start of a session in which a client with the secret of an older [`Lineage`](crate::Lineage) takes
 /// the session's id immediately. The session then belongs to a stranger who took the id while the client was
-/// disconnected. After this time, the client gets the id only if the session does not answer a ping.
+/// disconnected. After two minutes, the client gets the id only if the session does not answer a ping.
 ///
 /// A hub needs 60 s to notice a dead connection, and a client needs 30 s to return with backoff, so 120 s are enough.
 pub const RESUME_PRECEDENCE: Duration = Duration::from_secs(120);
@@ -105,6 +105,6 @@ pub const LONGEST_EXCLUSION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// a cache miss of 100 ns for each session, 4,096 sessions take 0.4 ms.
 pub const SLOTS_PER_SLICE: usize = 4096;
 
-// These assertions check figures and orderings in the comments above.
+// Checks of the figures above.
 const _: () = assert!(TAKEOVER_LIMIT.as_millis() > TAKEOVER_GRACE.as_millis());
 const _: () = assert!(RESUME_PRECEDENCE.as_secs() > 60 + 30);

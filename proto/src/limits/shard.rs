@@ -13,8 +13,8 @@ pub const DEFAULT_SEND_QUEUE_FRAMES: usize = 32 * 1024;
 /// Default of SEND_QUEUE_BYTES, the maximum number of bytes queued for one session. A session with more bytes is closed
 /// with 4003.
 ///
-/// When 10,000 members of a network leave at once, the events take 10,000 x 300 B = 3 MB. The remaining 13 MB are for
-/// large messages.
+/// When 10,000 members of a network leave at once, the events take 10,000 x 300 B = 3 MB. The remaining 13 MB of a
+/// queue are for large messages.
 pub const DEFAULT_SEND_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Default of SEND_BUDGET_BYTES, the maximum number of bytes queued for all sessions of the hub together. While a shard
@@ -47,8 +47,8 @@ pub const RECEIVE_FLOOR_BYTES: usize = 64 * 1024;
 /// turn is below [`RECEIVE_FLOOR_BYTES`].
 pub const SHORT_READ_BYTES: usize = 16 * 1024;
 
-/// Share of a session's queue that signals may fill, in quarters of the queue's frames and bytes. The other quarter is
-/// reserved for the hub's own messages, such as presence.
+/// Share of a session's queue that signals may fill, in quarters of the queue's frames and bytes. The last quarter of
+/// the queue is reserved for the hub's own messages, such as presence.
 pub const SIGNAL_QUARTERS: usize = 3;
 
 /// Bytes that the signals of each sender may always fill in a target's queue while the queue has any room for signals.
@@ -57,8 +57,8 @@ pub const SIGNAL_QUARTERS: usize = 3;
 /// connected.
 ///
 /// Of the 12 MiB for signals, the first sender fills at most 3 MiB, the next sender at most 1.5 MiB, and so on. The
-/// other 6 MiB are enough for 384 senders with 16 KiB (two offers) each. To block another sender's signals, an attacker
-/// needs more than 384 senders at the same time.
+/// other 6 MiB for signals are enough for 384 senders with 16 KiB (two offers) each. To block another sender's signals,
+/// an attacker needs more than 384 senders at the same time.
 pub const SENDER_SMALL_BYTES: usize = 16 * 1024;
 
 /// Number of signals that each sender may always have in a target's queue while the queue has any room for signals.
@@ -205,8 +205,8 @@ pub const ROUND_CALLS: usize = 16;
 pub const LOUD_TURNS: u8 = 5;
 
 /// Number of rounds after which one session whose turns cause much output is read although too much output is queued.
-/// Otherwise, sessions with cheap turns could delay that session without end. In these rounds, the shard writes at
-/// least 1,024 x [`FLUSH_CHUNK`] queues, or 256 MiB.
+/// Without this bound, sessions with cheap turns could delay a session with much output without end. In 1,024 rounds,
+/// the shard writes at least 1,024 x [`FLUSH_CHUNK`] queues, or 256 MiB.
 pub const HELD_ROUNDS: u32 = 1024;
 
 /// Number of networks that one turn of a shard examines for the list of the largest networks. 4,096 networks take 4,096
@@ -228,11 +228,11 @@ const _: () = assert!(NOTICED_STOP.as_millis() == 10 * TICK.as_millis());
 /// order, the operator's answer says that the outcome is unknown.
 pub const SHARD_COMMANDS: usize = 4;
 
-/// Time in which the shards must execute an operator's order. After this time, the operator's answer says that the
-/// outcome is unknown.
+/// Time in which the shards must execute an operator's order. If the shards need longer, the operator's answer says
+/// that the outcome is unknown.
 pub const ACT_TIMEOUT: Duration = Duration::from_secs(5);
 
-// These assertions check figures and orderings in the comments above.
+// Checks of the figures above.
 const _: () = assert!(DEFAULT_SEND_QUEUE_BYTES / 4 * SIGNAL_QUARTERS / 2 == 384 * SENDER_SMALL_BYTES);
 const _: () = assert!(DEFAULT_SEND_QUEUE_FRAMES / 4 * SIGNAL_QUARTERS / 2 == 384 * SENDER_SMALL_FRAMES);
 const _: () = assert!(CONTROL_LANE_BYTES / (2 + 125) == 32);
@@ -248,7 +248,7 @@ pub const ICE_LOOK: Duration = Duration::from_secs(60);
 
 /// Maximum length of ICE_SERVERS in bytes. A longer value is refused. Every client receives the value in `connected`.
 ///
-/// A server has about 100 B, so the limit allows about forty servers. Browsers warn if there are more than four
+/// A server has about 100 B, so the limit allows about forty servers. Browsers warn about more than four STUN and TURN
 /// servers.
 pub const MAX_ICE_SERVERS_BYTES: usize = 4096;
 

@@ -15,8 +15,8 @@ pub const TLS_TURNS: usize = 1_024;
 /// [`REQUEST_HEAD_TIMEOUT`], so a client with TLS has no additional time.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = REQUEST_HEAD_TIMEOUT;
 
-/// Time for which a connection stays open after it was refused before its TLS handshake. In this time, the client can
-/// read the reason and close the connection.
+/// Time for which a connection stays open after it was refused before its TLS handshake. So the client can read the
+/// reason and close the connection.
 pub const TLS_REFUSAL_LINGER: Duration = Duration::from_secs(1);
 
 /// Maximum length of a TLS record, in bytes. A record has up to 16 KiB of plaintext, the growth that TLS 1.2 allows,

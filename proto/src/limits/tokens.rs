@@ -70,7 +70,7 @@ pub const MAX_ID_PROOF_BYTES: usize = 1024;
 /// one of these hosts.
 pub const MAX_ID_HOSTS: usize = 16;
 
-// These assertions check figures and orderings in the comments above.
+// Checks of the figures above.
 const _: () = assert!(2 * MAX_TOKEN_BYTES <= MAX_REQUEST_HEAD_BYTES);
 const _: () = assert!(MAX_GRANT_RULES * 32 + MAX_TOKEN_BYTES <= 10 * 1024);
 const _: () = assert!(MAX_NETWORK_NAME_BYTES < MAX_TOKEN_BYTES);

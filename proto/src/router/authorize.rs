@@ -17,8 +17,8 @@ use super::session::Session;
 const FORBIDDEN: &str = r#"{"reason":"forbidden"}"#;
 
 impl Router {
-    /// Schedules the warning before a session's grant ends. This is done when the session begins, and again when it is
-    /// admitted, because a waiting session receives no warning.
+    /// Schedules the warning before a session's grant ends. The warning is scheduled when the session begins, and again
+    /// when it is admitted, because a waiting session receives no warning.
     pub(super) fn watch_grant(&mut self, id: SessionId, now: Now) {
         if let Some(held) = self.sessions.get_mut(id).and_then(Session::held_mut) {
             self.expiries.watch(id, held, now);

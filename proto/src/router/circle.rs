@@ -12,13 +12,13 @@ use crate::limits::MAX_DECLINED;
 pub(super) struct Circle {
     /// Acquaintances in ascending order of ids.
     all: Vec<Acquaintance>,
-    /// Number of acquaintances announced to the peer. These are all acquaintances that have not declined.
+    /// Number of acquaintances announced to the peer. Acquaintances that have declined are not counted.
     announced: u32,
     /// Whether the circle is in the queue of [`Meetings`](super::meetings::Meetings).
     queued: bool,
 }
 
-/// One acquaintance, in 21 bytes. The size matters, because a peer can have a thousand acquaintances.
+/// One acquaintance, in 21 bytes. An acquaintance must be small, because a peer can have 1,024 acquaintances.
 #[derive(Clone, Copy, Debug)]
 struct Acquaintance {
     peer: PeerId,

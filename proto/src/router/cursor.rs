@@ -8,14 +8,15 @@ use super::network::Rank;
 
 /// The progress of a new member through a roster, at the speed of its socket.
 ///
-/// A member has its turn when the cursor reaches the rank of this member. The member is then announced to the new
-/// member. Changes of members after the cursor need no event, because the later announcement covers them. The exception
-/// is a member that the new member already knows, because it was announced early or in an earlier pass.
+/// A member has its turn when the cursor reaches the rank of this member. In its turn, a member is announced to the new
+/// member that reads the roster. Changes of members after the cursor need no event, because the later announcement
+/// covers them. The exception is a member that the new member already knows, because it was announced early or in an
+/// earlier pass.
 #[derive(Debug, Default)]
 pub(super) struct RosterCursor {
     /// In this pass, members up to this rank have had their turn.
     after: Option<Rank>,
-    /// Rank that earlier passes reached. The new member knows all members up to this rank. It is set when the new
+    /// Rank that earlier passes reached. The new member knows all members up to this rank. `known` is set when the new
     /// member announces itself again.
     known: Option<Rank>,
     /// Members announced before their turn in this pass.

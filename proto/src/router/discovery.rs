@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::limits::MAX_CLOSEST;
 
 /// Which members a new peer discovers, unless its announcement requests another mode (DISCOVERY). All hubs of a mesh
-/// must have the same value.
+/// must have the same value of DISCOVERY.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Discovery {
     /// All members.

@@ -2,8 +2,8 @@
 //!
 //! When a session in a thousand networks ends, or leaves all of them, a thousand rosters change. The session leaves all
 //! these networks immediately, receives no more events of them, and may join them again. The members are notified in
-//! slices. Until then, [`Leaving`] stores the leave with the session's claim, so that a later session of the peer is
-//! not confused with the session that leaves.
+//! slices. Until the members are notified, [`Leaving`] stores the leave with the session's claim, so that a later
+//! session of the peer is not confused with the session that leaves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -238,8 +238,8 @@ pub enum Frame {
 /// A letter to a shard, from another shard of the hub or from the mesh.
 #[derive(Clone, Debug)]
 pub enum ToShard {
-    /// Notifies a peer's home shard that the peer is connected to another hub. A later letter of this kind replaces an
-    /// earlier one. If the shard has a session of the peer with a smaller claim, it closes this session.
+    /// Notifies a peer's home shard that the peer is connected to another hub. A later `Elsewhere` about a peer
+    /// replaces an earlier one. If the shard has a session of the peer with a smaller claim, it closes this session.
     Elsewhere {
         /// The peer.
         peer: PeerId,
@@ -459,8 +459,8 @@ pub enum Standing {
     /// The sender was a member, in the stay with this number ([`Stay::number`]). Members receive the signal only after
     /// they have discovered the sender in this stay, and before the sender's leave.
     Member(u64),
-    /// The sender was in no network. Such a sender counts as a member of `global`, but no peer discovers it or receives
-    /// its leave.
+    /// The sender was in no network. A sender in no network counts as a member of `global`, but no peer discovers it or
+    /// receives its leave.
     Outsider,
     /// The standing is unknown, because the sender's hub runs version 2.0.0, which does not send the standing.
     Unknown,

@@ -1,4 +1,4 @@
-//! The state of one network. It has the members, the sessions on this shard, and the sessions that have met a member
+//! The state of one network, with its members, its sessions on this shard, and the sessions that have met a member
 //! under bounded discovery.
 
 use std::collections::BTreeMap;

@@ -58,7 +58,7 @@ impl Router {
         }
         // Most sessions have received the whole roster, and have no cursor.
         let Some(cursor) = session.membership_mut(ix).and_then(|membership| membership.cursor()) else { return };
-        // A sender that signals in `global` may be in no network. It then has no roster entry that can be announced.
+        // A sender that signals in `global` may be in no network, and then has no roster entry that can be announced.
         let Some(member) = self.rosters.member(ix, subject) else { return };
         if !member.is_bounded() && cursor.introduce(Rank::of(*subject, member.address()), subject) {
             self.outputs.push_back(member.discovered_by(id));

@@ -42,7 +42,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// A session that waits for its id. Such a session has no claim yet, so `claim` is the smallest claim of this hub.
+    /// A session that waits for its id. A waiting session has no claim yet, so `claim` is the smallest claim of this
+    /// hub.
     pub(super) fn pending(peer: PeerId, hub: HubId) -> Self {
         Self {
             peer,

@@ -140,8 +140,8 @@ impl Router {
             .and_then(|id| Some((id, self.sessions.get(id).filter(|session| session.is_open())?)));
         let Some((id, session)) = open else {
             // Without a detour, the sender's shard knew that the target was on this shard. The target has moved or left
-            // since then. Such a signal is not forwarded to the mesh, because it could arrive after the sender's next
-            // signals, which are posted directly to the mesh.
+            // since then. A signal without a detour is not forwarded to the mesh. It could arrive after the sender's
+            // next signals, which are posted directly to the mesh.
             let detour = matches!(origin.sender, Sender::Session { detour: true, .. });
             if detour && self.home.is_elsewhere(&target) {
                 let frame = match frame {
@@ -171,8 +171,8 @@ impl Router {
         self.outputs.push_back(Output::Send { session: id, frame, kind, origin: Some(origin), from: Some(from) });
     }
 
-    /// Whether the members on this shard know the sender in the stay in which it sent the signal. If not, the signal
-    /// has arrived before the sender's join or after its leave.
+    /// Whether the members on this shard know the sender in the stay in which it sent the signal. If they do not know
+    /// the sender, the signal has arrived before the sender's join or after its leave.
     fn members_know(&self, ix: NetworkIx, from: &PeerId, origin: &Origin) -> bool {
         let remote = match origin.sender {
             Sender::Session { shard, .. } if shard == self.config.shard => return true,

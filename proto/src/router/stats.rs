@@ -56,19 +56,19 @@ pub struct RouterStats {
     pub latency: [u64; Self::LATENCY_BOUNDS.len() + 1],
     /// Impossible states that were found.
     pub bugs: BugCounts,
-    /// Gauge: admitted sessions.
+    /// Gauge of admitted sessions.
     pub peers: u64,
-    /// Gauge: networks with at least one member on any shard or hub.
+    /// Gauge of networks with at least one member on any shard or hub.
     pub networks: u64,
-    /// Gauge: members of all networks, on all shards and hubs.
+    /// Gauge of the members of all networks, on all shards and hubs.
     pub members: u64,
-    /// Gauge: outstanding receipts.
+    /// Gauge of outstanding receipts.
     pub open_receipts: u64,
-    /// Gauge: bytes of announcements stored for sessions of this shard.
+    /// Gauge of the bytes of announcements that are stored for sessions of this shard.
     pub announced_bytes: u64,
-    /// Gauge: acquaintances of this shard's peers under bounded discovery.
+    /// Gauge of the acquaintances of this shard's peers under bounded discovery.
     pub acquaintances: u64,
-    /// Gauge: the peer with the most refused messages since its last pause.
+    /// The peer with the most refused messages since its last pause, as a gauge.
     pub flooder: Option<Flooder>,
 }
 

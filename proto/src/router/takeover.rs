@@ -168,8 +168,8 @@ impl Router {
         // For most released ids, no session waits.
         let Some((parties, proven)) = self.takeovers.release(peer) else { return };
         match parties {
-            // The id now belongs to a session at another hub. That hub has not been asked yet whether its session is
-            // alive.
+            // The id now belongs to a session at another hub. The other hub has not been asked yet whether its session
+            // is alive.
             Parties::BothHere(id) if self.home.is_elsewhere(peer) => {
                 let ticket = self.takeovers.ask_hub(*peer, id, proven, now.at);
                 self.ask_hub(*peer, ticket, proven);

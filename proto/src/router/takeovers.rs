@@ -141,8 +141,8 @@ impl Takeovers {
     /// Decides about a session that was opened on this shard. `seat` says whether the hub has room for one more
     /// session.
     ///
-    /// The second value is an earlier newcomer that waited for the same id. The takeover of this newcomer has ended.
-    /// The caller must refuse this newcomer before it acts on the decision.
+    /// The second returned value is an earlier newcomer that waited for the same id. The takeover of this newcomer has
+    /// ended. The caller must refuse this newcomer before it acts on the decision.
     pub(super) fn opened(
         &mut self,
         newcomer: SessionId,
@@ -173,7 +173,7 @@ impl Takeovers {
         (opened, displaced)
     }
 
-    /// Decides about a session at another hub that wants an id of this shard. The second value is as in
+    /// Decides about a session at another hub that wants an id of this shard. The second returned value is as in
     /// [`Self::opened`]. While [`MAX_TAKEOVERS_ASKED`] takeovers are undecided, only a session with the immediate right
     /// to an id gets the id.
     pub(super) fn challenged(

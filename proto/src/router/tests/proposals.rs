@@ -43,7 +43,7 @@ impl Shard {
         Self { day, here: Vec::new() }
     }
 
-    /// A peer joins on this shard. It requests to know `closest` other members, or all members if `closest` is 0.
+    /// A peer joins on this shard. The peer requests to know `closest` other members, or all members if `closest` is 0.
     fn joins(&mut self, n: u32, closest: u8) -> Vec<Output> {
         let opened =
             Input::Opened { session: session(n, 0), peer: nth(n), seat: true, resume: None, owner: false, grant: None };
