@@ -30,9 +30,8 @@ pub const DEFAULT_ADDRESS_CONNECT_RATE: u32 = 64;
 /// connections.
 pub const ADDRESS_BURST_SECS: u64 = 8;
 
-/// Maximum number of recent connections of an address that counts as quiet. Probes, scrapes and single peers that
-/// reconnect come from quiet addresses. A shard that has reached CONNECT_RATE still admits [`QUIET_RATE`] connections
-/// from quiet addresses.
+/// Maximum number of recent connections of a quiet address. Probes, scrapes and single peers that reconnect come from
+/// quiet addresses. A shard that has reached CONNECT_RATE still admits [`QUIET_RATE`] connections from quiet addresses.
 pub const QUIET_CONNECTS: u64 = 8;
 
 /// Default of CONNECT_RATE, the number of connections per second that each shard admits. Further connections get 503.

@@ -43,7 +43,7 @@ pub const BRIDGE_BATCH: usize = 256;
 pub const BRIDGE_PROBE: Duration = Duration::from_secs(2);
 
 /// Interval between two challenges of a hub on the bridge. A challenge is a random number that other hubs echo. The
-/// echo proves that these hubs are alive and receive frames. The interval between challenges is a multiple of
+/// echo proves that the other hubs are alive and receive frames. The interval between challenges is a multiple of
 /// [`BRIDGE_PROBE`].
 ///
 /// A mesh of 64 hubs publishes 64 x 63 answers of about 150 B in 4 s, which are 1,008 answers per second. Redis can

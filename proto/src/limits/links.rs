@@ -95,8 +95,8 @@ pub const LINK_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LINK_CHALLENGE_TIME: Duration = Duration::from_secs(10);
 
 /// Maximum number of answered challenges that a hub remembers until they expire, so that it refuses repeated answers.
-/// Answers to further challenges are refused, too. The maximum is four times [`MAX_LINKS`], and only hubs with
-/// MESH_TOKEN can reach it. Each remembered challenge takes about 40 B.
+/// When the maximum is reached, answers to other challenges are refused, too. The maximum is four times [`MAX_LINKS`],
+/// and only hubs with MESH_TOKEN can reach it. Each remembered challenge takes about 40 B.
 pub const MAX_LINK_CHALLENGES_USED: usize = 4 * MAX_LINKS;
 
 /// Time for which a stopping hub waits until its links have accepted its last envelopes.

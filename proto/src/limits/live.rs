@@ -25,7 +25,8 @@ pub const LIVE_RING_BYTES: usize = 1_536 * 1024;
 /// A line has at most [`LIVE_LINE_BYTES`], so all lines take at most 2 x 100 KiB.
 pub const LIVE_LINES: usize = 100;
 
-/// Maximum length of a log line in the live view, in bytes. Fields that do not fit are left out, and the line says so.
+/// Maximum length of a log line in the live view, in bytes. Fields of a log line that do not fit are left out, and the
+/// line says so.
 pub const LIVE_LINE_BYTES: usize = 1024;
 
 /// Maximum number of hubs, of links, and of dialed addresses in the state that the live view shows. Further entries are

@@ -60,8 +60,8 @@ pub const CONTEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Maximum number of heartbeats of one hub id that a hub sends in one [`CONTEST_PAUSE`] as answers to heartbeats of
 /// another incarnation. The answers to all neighbours are counted together. Further answers are not sent. A hub
-/// remembers each answer for the time of the pause, in 56 B. The answers take 3.5 KiB for each id that two live hubs
-/// have, and 3.5 MiB for [`MAX_HUBS`] such ids.
+/// remembers each answer until the pause ends. An answer takes 56 B. The answers take 3.5 KiB for each id that two live
+/// hubs have, and 3.5 MiB for [`MAX_HUBS`] such ids.
 ///
 /// In a mesh of n hubs in which two live hubs have one id, a hub would send at most n answers. The maximum is enough
 /// even for n > 64, because the first answers go to the two hubs or to their neighbours.
@@ -76,8 +76,8 @@ pub const MAX_CONTEST_HEARTBEATS: usize = 64;
 pub const GREATEST_TIME: u64 = 1 << 44;
 
 /// Latest start of an incarnation or a session that a hub still exceeds with a later start. It is in the year 2248. If
-/// another incarnation of the hub's own id is later, the hub takes a new id. If a session at another hub is later, that
-/// session keeps its peer's id until it ends.
+/// another incarnation of the hub's own id has a later start, the hub takes a new id. If a session at another hub has a
+/// later start, that session keeps its peer's id until it ends.
 pub const GREATEST_TIME_FOLLOWED: u64 = GREATEST_TIME / 2;
 
 /// Maximum number of hubs that a hub remembers, including dead hubs. Heartbeats of further hubs are ignored and
@@ -85,9 +85,9 @@ pub const GREATEST_TIME_FOLLOWED: u64 = GREATEST_TIME / 2;
 /// sent the heartbeat, the new hub replaces a known hub. The replaced hub is one that has stopped, or else one that the
 /// neighbour with the most introductions has introduced.
 ///
-/// A hub takes about 1 KiB without its peers. With two lists of [`MAX_NEIGHBOURS`] ids and two URLs, it takes at most
-/// 43 KiB. In practice, heartbeats limit a mesh to fewer hubs, because the n hubs of a full mesh send n x (n - 1)^2
-/// heartbeats per second.
+/// A hub takes about 1 KiB without its peers. With two lists of [`MAX_NEIGHBOURS`] ids and two URLs, a hub takes at
+/// most 43 KiB. In practice, heartbeats limit a mesh to fewer hubs, because the n hubs of a full mesh send n x (n -
+/// 1)^2 heartbeats per second.
 pub const MAX_HUBS: usize = 1024;
 
 /// Maximum number of neighbours that a heartbeat lists. Further neighbours are left out. A shortened list causes
@@ -98,8 +98,8 @@ pub const MAX_NEIGHBOURS: usize = 1024;
 pub const HUB_MEMORY: Duration = Duration::from_secs(600);
 
 /// Maximum number of incarnations of one hub that are remembered after their farewell, until the hub is forgotten. A
-/// further incarnation replaces the oldest. Four remembered incarnations are enough, unless a hub is restarted more
-/// than four times in the few seconds in which a heartbeat can travel around the mesh.
+/// further ended incarnation replaces the oldest one. Four remembered incarnations are enough, unless a hub is
+/// restarted more than four times in the few seconds in which a heartbeat can travel around the mesh.
 pub const MAX_ENDED_LIVES: usize = 4;
 
 /// Maximum length of a hub's URL, in bytes.
@@ -122,8 +122,8 @@ pub const MAX_HOPS: u8 = 16;
 /// larger one.
 pub const DEFAULT_MESH_PRESENCE_BYTES: usize = 1024 * 1024 * 1024;
 
-/// Part of the default of MESH_PRESENCE_BYTES for each connection that MAX_CONNECTIONS allows. With 8,192 connections,
-/// the default reaches its maximum, [`DEFAULT_MESH_PRESENCE_BYTES`].
+/// Number of bytes that each connection allowed by MAX_CONNECTIONS adds to the default of MESH_PRESENCE_BYTES. With
+/// 8,192 connections, the default reaches its maximum, [`DEFAULT_MESH_PRESENCE_BYTES`].
 ///
 /// 128 KiB per connection are enough for 64 hubs with the same number of connections, if each peer takes 2 KiB. 128 KiB
 /// per connection are also enough for seven hubs whose peers announce 16 KiB in one network each, and take 17 KiB each.
@@ -205,8 +205,8 @@ pub const SNAPSHOT_BYTES: usize = 64 * 1024;
 pub const MAX_SNAPSHOT_WAITERS: usize = 64;
 
 /// Maximum number of peers that may change while a snapshot is being sent. The hub stores the old state of these peers
-/// until the snapshot is complete. If a further peer changes, the snapshot ends with a decline, and the neighbour asks
-/// again.
+/// until the snapshot is complete. If more peers change, the hub declines the rest of the snapshot, and the neighbour
+/// asks again.
 ///
 /// A peer takes about 400 B, so the old states take at most 6.5 MB per snapshot. A snapshot of 100,000 peers takes some
 /// seconds, in which 1,000 peers per second can join and leave.

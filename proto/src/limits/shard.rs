@@ -35,7 +35,7 @@ pub const LEAST_SEND_FLOOR_BYTES: usize = 32 * 1024;
 /// than [`RECEIVE_FLOOR_BYTES`].
 ///
 /// A client can send [`DEFAULT_MAX_MESSAGE_BYTES`] without ever completing a message. Without the budget, 1,000
-/// sessions of such clients would take 1 GiB. In the worst case with the budget, incomplete messages take budget +
+/// incomplete messages of 1 MiB would take 1 GiB. In the worst case with the budget, incomplete messages take budget +
 /// connections x [`RECEIVE_FLOOR_BYTES`]. With 1,000 connections, these are 256 MiB + 63 MiB = 319 MiB.
 pub const DEFAULT_RECEIVE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 

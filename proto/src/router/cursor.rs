@@ -10,8 +10,8 @@ use super::network::Rank;
 ///
 /// A member has its turn when the cursor reaches the rank of this member. In its turn, a member is announced to the new
 /// member that reads the roster. Changes of members after the cursor need no event, because the later announcement
-/// covers them. The exception is a member that the new member already knows, because it was announced early or in an
-/// earlier pass.
+/// covers them. However, the new member is notified of changes of members that it already knows from an early
+/// announcement or an earlier pass.
 #[derive(Debug, Default)]
 pub(super) struct RosterCursor {
     /// In this pass, members up to this rank have had their turn.

@@ -239,7 +239,8 @@ pub enum Frame {
 #[derive(Clone, Debug)]
 pub enum ToShard {
     /// Notifies a peer's home shard that the peer is connected to another hub. A later `Elsewhere` about a peer
-    /// replaces an earlier one. If the shard has a session of the peer with a smaller claim, it closes this session.
+    /// replaces an earlier one. If the shard has a session of the peer with a smaller claim, the shard closes this
+    /// session.
     Elsewhere {
         /// The peer.
         peer: PeerId,

@@ -1,8 +1,8 @@
 //! Bounded discovery (DISCOVERY=closest:K), in which a peer knows only some members of a network.
 //!
 //! A peer that wants to know K others picks the K closest members and a few random ones when it joins. Two peers *meet*
-//! when one of them picks the other, signals the other, or finds the other with `discover`. From then on, each of the
-//! two peers is notified of changes of the other. The acquaintances of a peer are its
+//! when one of them picks the other, signals the other, or finds the other with `discover`. From the meeting on, each
+//! of the two peers is notified of changes of the other. The acquaintances of a peer are its
 //! [`Circle`](super::circle::Circle), which only the peer's home shard changes. The home shard of one peer notifies the
 //! home shard of the other peer with a [`Meeting`](super::letter::Meeting). A meeting to another hub is repeated until
 //! it is answered. A meeting to another shard of the hub always arrives.

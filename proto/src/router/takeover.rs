@@ -81,8 +81,8 @@ impl Router {
         }
     }
 
-    /// Finds the session that holds the id of `peer`. Determines and counts the right of the new session to the id, by
-    /// its resume secret or as the owner.
+    /// Finds the session that holds the id of `peer`. Determines and counts the new session's right to the id, which
+    /// follows from its resume secret or from a proof that its client owns the id.
     fn holder(&mut self, peer: &PeerId, (resume, owner): (Option<Lineage>, bool), now: Now) -> Holder {
         let Some(&id) = self.by_peer.get(peer) else {
             return if self.home.is_elsewhere(peer) { Holder::Elsewhere } else { Holder::Nobody };

@@ -54,8 +54,8 @@ pub(super) enum Parties {
     BothHere(SessionId),
     /// The newcomer is on this shard, and the holder is at another hub. The value is the newcomer.
     HolderElsewhere(SessionId),
-    /// The holder is on this shard, and the newcomer is at another hub. The value is that hub, which waits for the
-    /// answer.
+    /// The holder is on this shard, and the newcomer is at another hub. The value is the hub of the newcomer, which
+    /// waits for the answer.
     NewcomerElsewhere(Asker),
 }
 

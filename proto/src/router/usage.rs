@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(
             again,
             Refusals { count: 1, are_ignored: false },
-            "after a pause, the session may exceed its budget for the whole time again"
+            "after a pause, the time until the session is closed begins again"
         );
     }
 

@@ -94,7 +94,7 @@ fn takeovers_are_counted_by_their_result() {
     assert!(day.router.by_peer.contains_key(&peer(3)));
 }
 
-/// A bounded member and each of its picks discover each other. All unbounded members discover an unbounded member.
+/// A bounded member and each of its picks discover each other. All unbounded members discover each other.
 #[test]
 fn an_announcement_costs_as_much_as_the_peers_that_receive_it() {
     let mut day = Day::new(8);
