@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Number of rows of the table that counts the connections of each address (each /64 of IPv6). Each address is counted
 /// in two rows, and is refused if both rows are above a limit. So an address can be refused because other addresses use
-/// both of its rows. With 100 addresses at their limit, one in 6,700 other addresses is refused for this reason. With
-/// 10 addresses at their limit, one in 670,000 other addresses is refused for this reason.
+/// both of its rows. With 100 addresses at their limit, one in 6,700 other addresses is refused although it has few
+/// connections. With 10 addresses at their limit, it is one in 670,000 other addresses.
 ///
 /// A row takes 16 B, so the table of a hub takes 256 KiB.
 pub const ADDRESS_ROWS: usize = 16 * 1024;
@@ -38,8 +38,8 @@ pub const QUIET_CONNECTS: u64 = 8;
 /// With TLS, further connections are closed without an answer.
 ///
 /// A connection with an upgrade costs 60 us of CPU, and 180 us with a full TLS handshake. So 2,000 connections per
-/// second take 12 % of a core without TLS, and 36 % with TLS. A hub with 2 cores admits 8,000 returning clients within
-/// 2 s.
+/// second take 12 % of a core without TLS, and 36 % with TLS. With [`CONNECT_BURST_SECS`], a hub with 2 shards admits
+/// 8,000 returning clients in one burst.
 pub const DEFAULT_CONNECT_RATE: u32 = 2_000;
 
 /// Burst of connections of a shard, in seconds of CONNECT_RATE.

@@ -17,8 +17,8 @@ pub const RANDOM_PICKS: usize = 4;
 /// Clients choose their ids, so many of them can choose ids close to one peer. With random ids, a peer in a network of
 /// 100,000 peers knows about 2 x (K + [`RANDOM_PICKS`]) others, which are 40 for K = 16 and 140 for K = 64. The first
 /// peer of a network of 100,000 peers knows 170 others for K = 16, and 500 others for K = 64. With P = K + 4 picks for
-/// each peer, it knows P x ln(100,000 / P) others. An acquaintance takes 21 B in the peer's circle and 8 B in the
-/// roster, so 1,024 acquaintances take 30 KB.
+/// each peer, the first peer knows P x ln(100,000 / P) others. An acquaintance takes 21 B in the peer's circle and 8 B
+/// in the roster, so 1,024 acquaintances take 30 KB.
 pub const MAX_ACQUAINTANCES: usize = 1024;
 
 /// Maximum number of declines that a hub remembers for a peer in a network. After a remembered decline, the hub can

@@ -11,8 +11,8 @@ use super::ACT_TIMEOUT;
 /// hyper. 4,096 connections take 80 MiB.
 pub const MAX_HTTP_CONNECTIONS: usize = 4_096;
 
-/// Maximum length of the head of a request, in bytes. Bytes of the body that are read together with the head count,
-/// too. Longer heads get 431.
+/// Maximum length of the head of a request, in bytes. If bytes of the body are read together with the head, they are
+/// counted, too. Longer heads get 431.
 pub const MAX_REQUEST_HEAD_BYTES: usize = 16 * 1024;
 
 /// Maximum number of headers of a request. Requests with more headers get 431.
@@ -22,8 +22,8 @@ pub const MAX_REQUEST_HEADERS: usize = 100;
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time in which the next request on an open connection must arrive completely, before the connection is closed. Load
-/// balancers keep idle connections for 60 s. So the balancer closes a connection first, and never sends a request into
-/// a closing connection.
+/// balancers keep idle connections for 60 s. So a load balancer closes an idle connection before the hub does, and
+/// never sends a request into a closing connection.
 ///
 /// The oldest connection of a listener is closed earlier if its place is needed for another connection.
 pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
@@ -34,7 +34,7 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Number of requests that one connection may send in a burst. Further requests are answered at [`REQUEST_RATE`].
 pub const REQUEST_BURST: u32 = 20;
 
-/// Average number of answers per second for one connection. Requests above this rate are delayed, but never refused. So
+/// Average number of answers per second for one connection. Requests above this rate are delayed and never refused. So
 /// a client that sends many requests slows down only its own connection.
 pub const REQUEST_RATE: u32 = 20;
 
@@ -62,8 +62,8 @@ pub const PAGE_RESERVE_BURST: u32 = 10;
 /// allow 1,024 pages per second, which take 2 % of the shard.
 pub const PAGE_RESERVES: usize = 512;
 
-/// Maximum time for which [`PAGE_RATE`] delays a page. A request that would be delayed longer immediately gets 429 with
-/// `Retry-After`.
+/// Maximum time for which [`PAGE_RATE`] delays a page. A request that must wait for longer gets 429 with `Retry-After`
+/// immediately.
 pub const PAGE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Number of times that a page may be rendered in a burst. During the burst, the page is rendered for each request.
@@ -72,7 +72,7 @@ pub const RENDER_BURST: u32 = 10;
 /// Average number of times that a page is rendered per second. Further requests get the last rendered page, which is at
 /// most a quarter of a second old.
 ///
-/// A rendering of /metrics takes 1.2 ms. 4 renderings per second of each of the 7 pages take at most 3 % of a core.
+/// A rendering of /metrics takes 1.2 ms. 4 renderings per second of each of the 7 pages take less than 4 % of a core.
 pub const RENDER_RATE: u32 = 4;
 
 /// Time limit for the rendering of a page. If the rendering takes longer, the answer is 503 with `Retry-After`.
@@ -102,9 +102,9 @@ pub const LOGIN_TIME: Duration = Duration::from_secs(8 * 60 * 60);
 /// protects it ([`LEAST_ADMIN_TOKEN_BYTES`]).
 pub const WRONG_TOKEN_DELAY: Duration = Duration::from_secs(1);
 
-/// Minimum length of ADMIN_TOKEN in bytes. With a shorter token, the hub logs a warning at the start. A shard accepts
-/// fewer than 20,000 guesses per second. At this rate, a token of 16 hexadecimal digits is found after 29 million years
-/// at the latest.
+/// Minimum length of ADMIN_TOKEN in bytes. With a shorter ADMIN_TOKEN, the hub logs a warning at the start. A shard
+/// accepts fewer than 20,000 guesses per second. At this rate, a token of 16 hexadecimal digits is found after 29
+/// million years at the latest.
 pub const LEAST_ADMIN_TOKEN_BYTES: usize = 16;
 
 // Checks of the figures above.

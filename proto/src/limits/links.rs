@@ -43,7 +43,7 @@ pub const LINK_QUEUE_LOW: usize = 1024 * 1024;
 
 /// Number of bytes queued for one link at which the link is closed. A queue can have [`LINK_QUEUE_HIGH`], one message
 /// of the maximum length, and then 24 MiB of heartbeats and short envelopes. 24 MiB have room for 200,000 heartbeats
-/// and short envelopes. So the other hub has not read for a long time when a link is closed.
+/// and short envelopes. So a hub whose link is closed at this bound has not read for a long time.
 pub const LINK_QUEUE_CAP: usize = 4 * LINK_QUEUE_HIGH + LINK_MESSAGE_BYTES;
 
 /// Maximum number of links of a hub, including links that are not ready. A further link is refused.
@@ -76,8 +76,8 @@ pub const LINK_PARTIAL_BYTES: usize = 256 * 1024 * 1024;
 /// Number of bytes by which the queue or the incomplete message of a link grows before the sums over all links are
 /// compared with [`LINK_QUEUES_BYTES`] and [`LINK_PARTIAL_BYTES`].
 ///
-/// A comparison takes 256 x 1 ns, which is little compared with the 10 us for reading 64 KiB. A sum can exceed its
-/// maximum by 256 x 64 KiB = 16 MiB and one message.
+/// A comparison takes 256 x 1 ns, which is little compared with the 10 us for reading 64 KiB. The sum over all links
+/// can exceed its maximum by 256 x 64 KiB = 16 MiB, and by one message.
 pub const LINK_COUNT_STEP: usize = 64 * 1024;
 
 /// Time after which a link is closed if no byte has been received on it, or if its socket has accepted no queued byte.

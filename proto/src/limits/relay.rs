@@ -81,8 +81,8 @@ pub const GREATEST_TIME: u64 = 1 << 44;
 pub const GREATEST_TIME_FOLLOWED: u64 = GREATEST_TIME / 2;
 
 /// Maximum number of hubs that a hub remembers, including dead hubs. Heartbeats of further hubs are ignored and
-/// counted. There is one exception. If another neighbour has introduced at least two hubs more than the neighbour that
-/// sent the heartbeat, the new hub replaces a known hub. The replaced hub is one that has stopped, or else one that the
+/// counted. There is one exception. The new hub replaces a known hub if another neighbour has introduced at least two
+/// hubs more than the neighbour that sent the heartbeat. The replaced hub is one that has stopped, or else one that the
 /// neighbour with the most introductions has introduced.
 ///
 /// A hub takes about 1 KiB without its peers. With two lists of [`MAX_NEIGHBOURS`] ids and two URLs, a hub takes at
@@ -170,8 +170,8 @@ pub const SNAPSHOT_LIMIT: Duration = Duration::from_secs(300);
 /// still too slow after this time is refused.
 pub const SNAPSHOT_SLACK: Duration = Duration::from_secs(12);
 
-/// Minimum average rate of a snapshot since its request, in bytes per second. A link of 20 Mbit/s gives each of 64
-/// simultaneous snapshots this rate.
+/// Minimum average rate of a snapshot since its request, in bytes per second. A link of 20 Mbit/s can transfer 64
+/// snapshots at this rate at the same time.
 ///
 /// A slow neighbour cannot keep a repair open without end, because it must send further peers at this rate, up to
 /// [`MAX_PEERS_PER_HUB`].
@@ -194,7 +194,7 @@ pub const MAX_VAIN_REPAIRS: u32 = 5;
 /// Maximum number of peers in one part of a snapshot. In practice, a part has 64 x 300 B = 20 KB.
 pub const SNAPSHOT_PEERS: usize = 64;
 
-/// Bytes of announcements at which a part of a snapshot is full. The last peer of a part can exceed this number.
+/// Bytes of announcements at which a part of a snapshot is full. The last peer of a part can make the part longer.
 pub const SNAPSHOT_BYTES: usize = 64 * 1024;
 
 /// Maximum number of neighbours that wait for a snapshot of a third hub because this hub has not received that snapshot
@@ -260,7 +260,7 @@ pub const SLICE_DISCARDED: usize = 1024;
 /// is longer, the slice is delayed. Events of links and peers are delayed only at [`OUTBOX_HIGH_WATER`], so they do not
 /// wait for long work.
 ///
-/// A full mailbox and this outbox have at most 16,384 + 2,048 letters of 136 B = 2.5 MB for a shard.
+/// A full mailbox and an outbox of this length have at most 16,384 + 2,048 letters of 136 B = 2.5 MB for a shard.
 pub const SLICE_ROOM: usize = OUTBOX_HIGH_WATER / 4;
 
 /// Maximum number of signals to one hub without an outcome. A further signal is answered `unreachable`.
@@ -283,13 +283,13 @@ pub const HOLD: Duration = Duration::from_millis(500);
 
 /// Maximum difference between the counter of a signal and the counter of the last delivered signal of its hub. The
 /// bound is the maximum number of signals that a hub has in flight. A signal with a greater counter gets `unreachable`
-/// and does not advance the receiver's counter. After [`COUNT_PATIENCE`] with only such signals, the receiver adopts
-/// their counters.
+/// and does not advance the receiver's counter. If only signals with greater counters arrive for [`COUNT_PATIENCE`],
+/// the receiver adopts their counters.
 pub const MAX_COUNTER_STEP: u64 = MAX_SIGNALS_IN_FLIGHT as u64;
 
 /// Time after which a receiver adopts the counters of a hub's signals although they do not fit its own counter. The
-/// receiver does so only if all counters in this time were too low or too high, because its own counter must then be
-/// wrong. Until then, signals with these counters get `unreachable`.
+/// receiver adopts them only if all counters in this time were too low or too high, because its own counter must then
+/// be wrong. Until then, signals with these counters get `unreachable`.
 ///
 /// A link that delivers nothing is closed after [`LINK_PATIENCE`], so no signal can be delayed for longer.
 pub const COUNT_PATIENCE: Duration = LINK_PATIENCE;

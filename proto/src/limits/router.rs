@@ -91,8 +91,8 @@ pub const PONG_GRACE: Duration = Duration::from_secs(10);
 /// frame. If a network has 100,000 members on 16 shards, an event causes 6,250 frames on each shard, which take 1.6 ms.
 pub const TURN_OUTPUTS: usize = 4096;
 
-/// Maximum number of exclusions of peers and networks that a shard enforces at the same time. A further kick still
-/// removes its peer, and reports that the peer is not excluded.
+/// Maximum number of exclusions of peers and networks that a shard enforces at the same time. At the maximum, a kick
+/// still removes its peer, and reports that the peer is not excluded.
 ///
 /// An entry takes 48 B, and up to 256 B for the name of its network.
 pub const MAX_EXCLUSIONS: usize = 1024;

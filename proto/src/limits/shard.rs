@@ -106,7 +106,7 @@ pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
 /// Number of letters in a shard's outbox for another shard at which the first shard stops reading frames.
 ///
 /// The outbox can exceed this number by the letters that the reads of one turn cause. If all sessions of a shard are
-/// closed at once, it can also exceed this number by sessions x networks per peer.
+/// closed at once, the outbox can also exceed this number by sessions x networks per peer.
 pub const OUTBOX_HIGH_WATER: usize = 8 * 1024;
 
 /// Bytes of frames in the letters of a shard's outbox for another shard at which the first shard stops reading frames.
@@ -163,7 +163,7 @@ pub const WRITE_CHUNK_BYTES: usize = 256 * 1024;
 pub const TURN_NANOS: u64 = 250_000;
 
 /// Maximum cost of a turn in which a shard does other work than processing a session's messages, in nanoseconds. A
-/// batch of [`LETTER_BATCH`] letters with one signal each has this cost.
+/// batch of [`LETTER_BATCH`] letters with one signal each costs 2 ms.
 pub const SHARD_TURN_NANOS: u64 = 2_000_000;
 
 /// Cost of the system call that writes to one more session, in nanoseconds.

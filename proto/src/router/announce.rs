@@ -130,8 +130,8 @@ impl Router {
         self.send(id, Frame::Arena(frame), MessageKind::Announced);
     }
 
-    /// Finishes up to two unfinished leaves of a session before a join. One is the leave from the network that the
-    /// session joins. So a session that joins and leaves in a loop accumulates few unfinished leaves.
+    /// Finishes up to two unfinished leaves of a session before a join. The leave from the network that the session
+    /// joins is finished first. So a session that joins and leaves in a loop accumulates few unfinished leaves.
     pub(super) fn leave_before_joining(&mut self, id: SessionId, network: &str, now: Now) {
         if self.leaving.is_empty() {
             return;

@@ -55,7 +55,8 @@ impl Home {
         self.elsewhere.insert(peer, claim);
     }
 
-    /// Records that a claim of another hub to a peer has ended. Returns whether this claim was the peer's current one.
+    /// Records that a claim of another hub to a peer has ended. Returns whether this claim was the current claim to the
+    /// peer.
     pub(super) fn ended_elsewhere(&mut self, peer: &PeerId, claim: Claim) -> bool {
         let is_current = self.elsewhere.get(peer) == Some(&claim);
         if is_current {

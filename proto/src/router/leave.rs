@@ -116,7 +116,7 @@ impl Router {
         self.member_left_in(ix, &leave, now);
     }
 
-    /// Finishes one unfinished leave of a session. If `ix` is given, this is the leave from this network.
+    /// Finishes one unfinished leave of a session. `ix` selects the leave from one network.
     pub(super) fn finish_leaving(&mut self, id: SessionId, ix: Option<NetworkIx>, now: Now) {
         if let Some((ix, leaver)) = self.leaving.take(Some(id), ix) {
             self.leave(&leaver, ix, now);

@@ -178,7 +178,7 @@ pub enum Output {
     Backlog {
         /// The session.
         session: SessionId,
-        /// Whether the session has not received the whole roster yet.
+        /// Whether members of the roster remain to be sent.
         more: bool,
     },
     /// Send a close frame and close the connection. If
@@ -188,7 +188,7 @@ pub enum Output {
     Close {
         /// The session.
         session: SessionId,
-        /// The reason. The code and the text of the close frame follow from it.
+        /// The reason, which determines the code and the text of the close frame.
         reason: CloseReason,
     },
     /// Check this token, which a session sent to replace its present token, and pass [`Input::Authorized`]. The token
@@ -440,7 +440,7 @@ pub enum Sender {
         /// The number of the outstanding receipt at the sender's shard. `None` if no receipt was requested.
         ticket: Option<NonZeroU64>,
         /// Whether the signal was posted to the target's home shard because the sender's shard did not know where the
-        /// target is. Only then may the target's home shard forward the signal to the mesh.
+        /// target is. Only a signal with a detour may be forwarded from the target's home shard to the mesh.
         detour: bool,
     },
     /// Another hub, through the mesh.

@@ -29,8 +29,8 @@ use super::roster::NetworkIx;
 #[derive(Debug, Default)]
 pub(super) struct Meetings {
     /// Circles with unconfirmed acquaintances, in the order in which they are due. Each circle has one entry. The entry
-    /// of an ended stay remains until it is due, so the stays that begin within [`MEETING_PATIENCE`] bound the number
-    /// of these entries.
+    /// of an ended stay remains until it is due. So there are at most as many of these entries as stays can begin
+    /// within [`MEETING_PATIENCE`].
     due: VecDeque<Due>,
     /// Time and first slot of the next part of the sweep. The sweep sends the acquaintances of all sessions to other
     /// hubs again.

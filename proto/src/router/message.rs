@@ -1,4 +1,4 @@
-//! Messages of clients. This file checks their budgets, dispatches them, and answers refused messages.
+//! Messages of clients. This file checks the budgets of messages, dispatches messages, and answers refused messages.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -113,8 +113,8 @@ pub(super) struct Network {
     bounded_locals: u32,
     /// Number of sessions of this shard that have left, but whose leave the members have not received yet.
     leavers: u32,
-    /// The members in arbitrary order. Random members are drawn from this list. `None` until the first draw, which most
-    /// networks never need.
+    /// The members in arbitrary order. Random members are drawn from this list. The list is `None` until the first
+    /// draw, which most networks never need.
     lots: Option<Vec<PeerId>>,
     /// The part of the network's budget that its members on this shard have used.
     usage: Usage,

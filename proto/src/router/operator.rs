@@ -124,7 +124,7 @@ impl Router {
     }
 
     /// Makes a session leave a network, so that it receives no more events of that network. `data` is the `data` of the
-    /// `goodbye` for the members. Returns the networks whose members must be notified. There are none if the session
+    /// `goodbye` for the members. Returns the networks whose members must be notified. The list is empty if the session
     /// was an observer.
     pub(super) fn detach_removed(
         &mut self,

@@ -84,8 +84,8 @@ impl Rosters {
     ///
     /// If a peer is connected to two hubs for a moment, the greater claim wins, in whatever order the two announcements
     /// arrive. The smaller claim is stored until it ends, because it wins if the greater claim ends first. A different
-    /// stay means that the peer left and returned unnoticed, during a partition. If the stay differs, the member is
-    /// replaced only if it is or was bounded, or has met a bounded member. Only these members must meet again.
+    /// stay means that the peer left and returned unnoticed, during a partition. A member with a different stay is
+    /// replaced if it is or was bounded, or has met a bounded member. Only these members must meet again.
     pub(super) fn arrive(&mut self, ix: NetworkIx, announcement: &Arc<Announcement>) -> MemberArrival {
         let (peer, claim) = (announcement.peer, announcement.claim);
         let Some(member) = self.member(ix, &peer) else { return MemberArrival::Enters };

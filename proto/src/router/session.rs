@@ -187,7 +187,7 @@ impl Session {
 pub(super) struct Membership {
     network: NetworkIx,
     stay: Stay,
-    /// Bytes that the announcement and the membership use of the budget for announcements.
+    /// Bytes of the budget for announcements that the announcement and the membership use.
     announced_bytes: u32,
     /// Index in the network's list of unbounded sessions, or of observers. [`Self::UNLISTED`] if the membership is
     /// bounded.
@@ -235,7 +235,7 @@ impl Membership {
         self.stay.discovery.is_bounded()
     }
 
-    /// Bytes that the announcement and the membership use of the budget for announcements.
+    /// Bytes of the budget for announcements that the announcement and the membership use.
     pub(super) fn announced_bytes(&self) -> u32 {
         self.announced_bytes
     }
@@ -260,7 +260,7 @@ impl Membership {
     }
 
     /// Begins another pass through the roster, whose last rank is `last`. After a finished pass, the session knows all
-    /// members. After an interrupted pass, it knows only the members that the pass reached.
+    /// members. After an interrupted pass, the session knows only the members that the pass reached.
     pub(super) fn read_again(&mut self, last: Option<Rank>) {
         let cursor = self.cursor.take();
         self.cursor = Some(Box::new(cursor.map_or_else(|| RosterCursor::again(last), |cursor| cursor.interrupted())));

@@ -140,8 +140,8 @@ impl Router {
             .and_then(|id| Some((id, self.sessions.get(id).filter(|session| session.is_open())?)));
         let Some((id, session)) = open else {
             // Without a detour, the sender's shard knew that the target was on this shard. The target has moved or left
-            // since then. A signal without a detour is not forwarded to the mesh. It could arrive after the sender's
-            // next signals, which are posted directly to the mesh.
+            // since then. A signal without a detour is not forwarded to the mesh. A forwarded signal could arrive after
+            // the sender's next signals, which are posted directly to the mesh.
             let detour = matches!(origin.sender, Sender::Session { detour: true, .. });
             if detour && self.home.is_elsewhere(&target) {
                 let frame = match frame {

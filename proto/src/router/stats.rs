@@ -51,7 +51,7 @@ pub struct RouterStats {
     /// Valid resume secrets, by the discriminant of their outcome. If a session at another hub holds the id, that hub
     /// counts the outcome.
     pub resumes: [u64; ResumeOutcome::ALL.len()],
-    /// Delivered signals, by the time from the reading of the signal to its writing. The buckets end at
+    /// Delivered signals, by the time between the reading and the writing of a signal. The buckets end at
     /// [`Self::LATENCY_BOUNDS`]. The last bucket is for longer times.
     pub latency: [u64; Self::LATENCY_BOUNDS.len() + 1],
     /// Impossible states that were found.
@@ -87,8 +87,8 @@ impl RouterStats {
         self.flooder = kept.or(Some(noted));
     }
 
-    /// Number of signals with an outcome. Over all shards, this is the number of signals that were read, minus the
-    /// signals in flight and the signals that the relay counts.
+    /// Number of signals with an outcome. Summed over all shards, these are the signals read, minus the signals in
+    /// flight and the signals that the relay counts.
     pub fn outcomes(&self) -> u64 {
         self.delivered + self.forwarded + self.failed.iter().sum::<u64>()
     }

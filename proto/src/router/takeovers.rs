@@ -71,7 +71,7 @@ pub(super) enum Holder {
     Elsewhere,
 }
 
-/// The decision about a session that was opened here.
+/// The decision about a session that was opened on this shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Opened {
     /// Refuse the newcomer. Nothing else changes.

@@ -11,7 +11,7 @@ use crate::limits::{ANNOUNCE_COST_BYTES, LIGHT_PART, RATE_LIMIT_PATIENCE, RATE_L
 pub(super) struct Usage([Used; BudgetItem::ALL.len()]);
 
 impl Usage {
-    /// Takes `n` of an item.
+    /// Takes `n` units of an item.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ pub(super) struct Refusals {
 }
 
 impl SessionUsage {
-    /// Takes `n` of an item.
+    /// Takes `n` units of an item.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl SessionUsage {
         self.take(BudgetItem::Announcements, bytes + ANNOUNCE_COST_BYTES, budget, now)
     }
 
-    /// Takes `n` of an item, even if less is left.
+    /// Takes `n` units of an item, even if less is left.
     pub(super) fn spend(&mut self, item: BudgetItem, n: u64, budget: &Budget, now: Duration) {
         self.usage.spend(item, n, budget, now);
     }

@@ -61,7 +61,8 @@ impl Day {
     }
 }
 
-/// An announcement that requests to know two members. Without such a request, the hub's discovery mode applies.
+/// An announcement that requests to know two members. An announcement without this request gets the hub's discovery
+/// mode.
 const BOUNDED: &str = r#"{"type":"announce","networkName":"n","data":{"discover":{"closest":2}}}"#;
 
 #[test]

@@ -79,7 +79,11 @@ fn a_peer_that_returns_during_its_sliced_leave_stays_a_member() {
     assert_eq!(news, ["1 peer-discovered c"]);
     let (back, _) =
         said(&mut day, Input::Message { session: leaver, text: r#"{"type":"announce","networkName":"b"}"# });
-    assert_eq!(back[..2], ["1 goodbye b", "1 goodbye c"], "the leave of this network and one more are finished");
+    assert_eq!(
+        back[..2],
+        ["1 goodbye b", "1 goodbye c"],
+        "the leave from this network and one other leave are finished"
+    );
     assert!(back.contains(&"1 peer-discovered b".to_owned()));
     let (rest, more) = said(&mut day, Input::Continue);
     assert_eq!((rest, more), (vec!["1 goodbye d".to_owned()], false));

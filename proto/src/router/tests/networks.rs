@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::router::network::{Member, Network, Rank};
 
-/// A network with these members. For each member, it is given whether it is bounded, and whether it is at this hub.
+/// A network with these members. The two flags of a member say whether it is bounded, and whether it is connected to
+/// this hub.
 fn network(members: &[(u8, bool, bool)]) -> Network {
     let mut network = Network::new(NetworkName::new("n"));
     for &(n, bounded, here) in members {

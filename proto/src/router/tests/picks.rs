@@ -108,8 +108,8 @@ fn at_another_shard(n: u8) -> ToShard {
     ToShard::Joined(Arc::new(Announcement { remote: false, ..Announcement::clone(&announcement) }))
 }
 
-/// The letters about meetings that a peer of shard 0 causes when it joins. Each letter is given as its receiver, the
-/// other peers, and its kind.
+/// The letters about meetings that a peer of shard 0 causes when it joins. Returns the receiver, the other peers, and
+/// the kind of each letter.
 fn meetings_of_a_join(day: &mut Day, n: u8) -> Vec<(String, Vec<u8>, MeetingKind)> {
     day.opens(session(0, 0), n);
     let input = Input::Message { session: session(0, 0), text: ANNOUNCE };

@@ -91,8 +91,8 @@ impl Shard {
     }
 }
 
-/// The members of this shard. Each member is given as its distance from the new member, and the number of members that
-/// it requests to know.
+/// The members of this shard. The first number of each pair is the distance from the new member. The second number is
+/// the number of members that the peer requests to know.
 const RESIDENTS: [(u32, u8); 8] = [(2, 3), (4, 0), (6, 1), (12, 0), (40, 3), (62, 3), (66, 3), (100, 3)];
 
 /// A network with `len` members. Each member on this shard knows at most one other member. From now on, it may know
@@ -113,9 +113,9 @@ fn network(len: u32) -> Shard {
 /// A member of a Go hub, which nobody can pick.
 const LEGACY: u32 = 3;
 
-/// The residents that must meet a new member. `closest` is the number of members that the new member requests to know,
-/// or 0 for all. A bounded new member meets its picks. If the network is small, or the new member is unbounded, the new
-/// member also meets close members that know fewer others than they requested.
+/// The members of this shard that must meet a new member. `closest` is the number of members that the new member
+/// requests to know, or 0 for all. A bounded new member meets its picks. If the network is small, or the new member is
+/// unbounded, the new member also meets close members that know fewer others than they requested.
 fn expected(shard: &Shard, len: u32, closest: u32) -> BTreeSet<u32> {
     let order: Vec<u32> = (1..=len).filter(|n| *n != LEGACY).collect();
     let nearby = &order[..order.len().min(MAX_CLOSEST.into())];
@@ -225,7 +225,7 @@ fn an_acquaintance_that_is_no_pick_is_replaced_only_if_too_few_others_are_left()
     assert!(shard.knows(0, 8) && shard.acquaintances(0) == 3);
     let outputs = shard.leaves(8);
     assert_eq!(told_to(&outputs, 0), [MessageKind::PeerDisconnected]);
-    assert_eq!(shard.acquaintances(0), 2, "the peer still knows as many as it requested");
+    assert_eq!(shard.acquaintances(0), 2, "the peer still knows as many members as it requested");
 
     let mut shard = Shard::new();
     for n in 1..=8 {
