@@ -19,6 +19,7 @@ mod reach;
 mod remote;
 mod repair;
 mod rival;
+mod routing;
 mod signals;
 mod silence;
 mod slices;
@@ -292,17 +293,17 @@ impl Relay {
             }
             ToMesh::ChallengeAnswered { peer, asker, in_use } => self.challenge_answered(peer, asker, in_use, now),
             ToMesh::Closed { peer, claim, reason } => {
-                self.own_peer_changed(peer, claim, ChangeKind::Down(LeaveReason::Closed(reason)), now);
+                self.own_peer_reported(peer, claim, ChangeKind::Down(LeaveReason::Closed(reason)), now);
             }
             ToMesh::Joined(announcement) => {
-                self.own_peer_changed(announcement.peer, announcement.claim, ChangeKind::Joined(announcement), now);
+                self.own_peer_reported(announcement.peer, announcement.claim, ChangeKind::Joined(announcement), now);
             }
             ToMesh::Left(leave) => {
                 let kind = ChangeKind::Left { network: leave.network.clone(), frame: Arc::clone(&leave.frame) };
-                self.own_peer_changed(leave.peer, leave.claim, kind, now);
+                self.own_peer_reported(leave.peer, leave.claim, kind, now);
             }
             ToMesh::Meeting { hub, meeting } => self.meeting_posted(hub, meeting, now),
-            ToMesh::Opened { peer, claim } => self.own_peer_changed(peer, claim, ChangeKind::Up, now),
+            ToMesh::Opened { peer, claim } => self.own_peer_reported(peer, claim, ChangeKind::Up, now),
             ToMesh::Outcome(OutcomeLetter { origin, outcome, .. }) => self.outcome(&origin, outcome, now),
             ToMesh::Signal(SignalLetter { origin, from, target, frame }) => {
                 self.signalled(origin, from, target, frame, now);
@@ -316,7 +317,7 @@ impl Relay {
         }
         self.stats.received[envelope.kind() as usize] += 1;
         match envelope {
-            Envelope::Change(change) => self.changed(via, change, now),
+            Envelope::Change(change) => self.change_received(via, change, now),
             Envelope::Farewell(hub, incarnation) => self.farewell_received(via, hub, incarnation, now),
             Envelope::Heartbeat(beat) => self.heartbeat_received(via, &beat, now),
             Envelope::Hello(hello) => bug!(self.bugs, Hello, "of {} by {via:?}", hello.hub),

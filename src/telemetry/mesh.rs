@@ -16,7 +16,7 @@ pub(super) fn publish(reading: &MeshReading) {
     gauge(&catalog::MESH_PRESENCE_BYTES, vec![], relay.presence_bytes as f64);
     gauge(&catalog::MESH_PRESENCE_LAG, vec![], seconds(relay.presence_lag_ms));
     gauge(&catalog::MESH_GHOST_AGE, vec![], seconds(relay.ghost_age_ms));
-    gauge(&catalog::MESH_UNSETTLED, vec![], relay.unsettled_hubs as f64);
+    gauge(&catalog::MESH_UNSETTLED, vec![], relay.unreconciled_hubs as f64);
     gauge(&catalog::MESH_SIGNALS_IN_FLIGHT, vec![], relay.in_flight as f64);
     gauge(&catalog::MESH_SIGNALS_HELD, vec![], relay.held as f64);
     for kind in EnvelopeKind::ALL {

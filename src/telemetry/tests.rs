@@ -345,7 +345,7 @@ fn the_numbers_of_mesh_and_shards_are_added() {
     mesh.relay.link_silences = 11;
     mesh.relay.routes_avoided = 12;
     mesh.relay.presence_lag_ms = 250;
-    mesh.relay.unsettled_hubs = 2;
+    mesh.relay.unreconciled_hubs = 2;
     mesh.io.queued_bytes = 30;
     mesh.io.ended[::mesh::LinkEnd::Silent as usize] = 9;
 

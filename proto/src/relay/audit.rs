@@ -70,7 +70,7 @@ impl Relay {
             shown += usize::from(is_shown);
             let Some(claim) = claim else { continue };
             let remote = self.hubs.get(&claim.hub);
-            if remote.is_some_and(|remote| remote.awaits(&peer).is_some()) {
+            if remote.is_some_and(|remote| remote.pending_leave(&peer).is_some()) {
                 // The peer's change of claim will be processed in a later slice.
                 continue;
             }
@@ -89,11 +89,11 @@ impl Relay {
         })?;
         for (hub, remote) in &self.hubs {
             let (awaits, believed) =
-                (|peer: &PeerId| remote.awaits(peer).is_some(), |session| session <= GREATEST_TIME);
+                (|peer: &PeerId| remote.pending_leave(peer).is_some(), |session| session <= GREATEST_TIME);
             let held = remote.holding.peers.iter().filter(|(_, presence)| believed(presence.session.0));
-            let forgotten = held.map(|(peer, _)| peer).find(|peer| !awaits(peer) && !remote.claims.contains(peer));
+            let forgotten = held.map(|(peer, _)| peer).find(|peer| !awaits(peer) && !remote.claims().contains(peer));
             ensure(forgotten.is_none(), || format!("{forgotten:?} of {hub:?} is in the replica, but has no claim"))?;
-            let left = remote.claims.iter().find(|peer| !awaits(peer) && !remote.holding.peers.contains_key(peer));
+            let left = remote.claims().iter().find(|peer| !awaits(peer) && !remote.holding.peers.contains_key(peer));
             ensure(left.is_none(), || format!("{left:?} of {hub:?} has a claim, but is not in the replica"))?;
             ensure(!remote.is_busy() || self.busy.contains(hub), || {
                 format!("{hub:?} has unfinished work, but is not in the list of busy hubs")

@@ -11,11 +11,13 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::bug;
+use crate::bugs::Bugs;
 use crate::claim::Claim;
 use crate::envelope::{ChangeKind, Presence};
 use crate::id::{HubId, NetworkName, PeerId, PeerIncarnation, ShardId};
 use crate::keys::Keys;
 use crate::limits::{DIRECTORY_SEGMENTS, GREATEST_TIME};
+use crate::lower;
 use crate::reason::LeaveReason;
 use crate::router::{Announcement, Leave, ToShard};
 use crate::time::Now;
@@ -27,7 +29,7 @@ use super::{Relay, RelayOutput};
 #[derive(Debug)]
 pub(super) struct Directory {
     entries: Entries,
-    /// Number of peers that the shards know.
+    /// Number of peers at other hubs and behind legacy links that the shards know.
     pub(super) shown: usize,
 }
 
@@ -71,10 +73,13 @@ impl Entries {
     }
 }
 
+/// The presence of a peer that the shards know, with the claim to which it belongs.
+type Shown = Option<(Claim, Arc<Presence>)>;
+
 #[derive(Debug, Default)]
 struct Entry {
     claims: SmallVec<[Claim; 1]>,
-    shown: Option<(Claim, Arc<Presence>)>,
+    shown: Shown,
     /// Whether the peer has been in a network since the shards received its current claim.
     has_been_member: bool,
 }
@@ -132,7 +137,7 @@ impl Directory {
     }
 
     /// Records the session of a peer that a hub claims now. `None` removes the hub's claim.
-    pub(super) fn note(&mut self, peer: PeerId, hub: HubId, session: Option<PeerIncarnation>) {
+    pub(super) fn set_claim(&mut self, peer: PeerId, hub: HubId, session: Option<PeerIncarnation>) {
         let entry = self.entries.get_or_create(peer);
         entry.claims.retain(|claim| claim.hub != hub);
         entry.claims.extend(session.map(|incarnation| Claim { incarnation, hub }));
@@ -140,13 +145,29 @@ impl Directory {
             self.entries.remove(&peer);
         }
     }
+
+    /// Records the presence that the shards now have of a peer. Returns the earlier one. The outer option is `None` if
+    /// the directory has no entry for the peer.
+    fn set_shown(&mut self, peer: &PeerId, now: Shown, bugs: &mut Bugs) -> Option<Shown> {
+        let entry = self.entries.get_mut(peer)?;
+        let before = std::mem::replace(&mut entry.shown, now);
+        let claim = |shown: &Shown| shown.as_ref().map(|(claim, _)| *claim);
+        entry.has_been_member &= claim(&before) == claim(&entry.shown);
+        entry.has_been_member |= entry.shown.as_ref().is_some_and(|(_, presence)| !presence.memberships.is_empty());
+        self.shown += usize::from(entry.shown.is_some());
+        lower!(bugs, self.shown, usize::from(before.is_some()));
+        if entry.claims.is_empty() && entry.shown.is_none() {
+            self.entries.remove(peer);
+        }
+        Some(before)
+    }
 }
 
 impl Relay {
     /// Processes a possible change of a hub's claim to a peer, and posts the resulting changes to the shards.
     ///
     /// This function reads the claim from the hub's current presence, so late and repeated calls have the same result.
-    pub(super) fn reconsider(&mut self, peer: PeerId, hub: HubId, cause: &LeaveCause, now: Now) {
+    pub(super) fn update_claim(&mut self, peer: PeerId, hub: HubId, cause: &LeaveCause, now: Now) {
         let holding = if hub == self.config.hub { Some(&self.own) } else { self.hubs.get(&hub).map(|h| &h.holding) };
         let Some(holding) = holding else {
             return bug!(self.bugs, HubMissing, "{hub:?} claims {peer:?}");
@@ -156,11 +177,11 @@ impl Relay {
         // A session above [`GREATEST_TIME`] gets no claim, because no later session could win against such a claim.
         let believed = session.filter(|session| session.0 <= GREATEST_TIME);
         self.stats.numbers_refused += u64::from(believed != session);
-        self.directory.note(peer, hub, believed);
+        self.directory.set_claim(peer, hub, believed);
         if let Some(remote) = self.hubs.get_mut(&hub) {
-            remote.note_claim(peer, believed.is_some());
+            remote.record_claim(peer, believed.is_some());
         }
-        self.show(peer, cause, now);
+        self.update_shards(peer, cause, now);
         let holder = self.directory.holder(&peer);
         if holder.is_some_and(|holder| holder.hub != self.config.hub && !holder.is_legacy()) && self.legacy.holds(&peer)
         {
@@ -168,7 +189,7 @@ impl Relay {
             // hub. A Go hub may not report the leave of this peer, so the peer is removed from its legacy link here. If
             // the peer were not removed, it would reappear at the Go hub when it leaves its current hub.
             self.legacy.forget(&peer);
-            self.change(peer, LEGACY_SESSION, ChangeKind::Down(LeaveReason::Moved), now);
+            self.publish_change(peer, LEGACY_SESSION, ChangeKind::Down(LeaveReason::Moved), now);
         }
         self.legacy_reconsiders(peer, [before, holder], cause, now);
     }
@@ -193,7 +214,8 @@ impl Relay {
         memberships.get(at)
     }
 
-    fn show(&mut self, peer: PeerId, cause: &LeaveCause, now: Now) {
+    /// Posts the difference between what the shards know of a peer and what they should know now.
+    fn update_shards(&mut self, peer: PeerId, cause: &LeaveCause, now: Now) {
         let holder = self.directory.holder(&peer);
         if let Some(claim) = holder
             && !self.busy.is_empty()
@@ -217,17 +239,8 @@ impl Relay {
         };
         let desired = holder.zip(held.cloned());
         // A peer without an entry has no claim, and the shards do not know it.
-        let Some(entry) = self.directory.entries.get_mut(&peer) else { return };
-        let shown = std::mem::replace(&mut entry.shown, desired.clone());
-        let claim = |shown: &Option<(Claim, Arc<Presence>)>| shown.as_ref().map(|(claim, _)| *claim);
-        entry.has_been_member &= claim(&shown) == claim(&desired);
-        entry.has_been_member |= desired.as_ref().is_some_and(|(_, presence)| !presence.memberships.is_empty());
-        if entry.claims.is_empty() && entry.shown.is_none() {
-            self.directory.entries.remove(&peer);
-        }
+        let Some(shown) = self.directory.set_shown(&peer, desired.clone(), &mut self.bugs) else { return };
         let home = ShardId::home(&peer, self.config.shards, self.config.keys);
-        self.directory.shown += usize::from(desired.is_some());
-        self.directory.shown -= usize::from(shown.is_some());
         match (&shown, &desired) {
             (Some((old, before)), Some((new, after))) if old == new => self.tell_difference(before, after, cause, now),
             _ => {

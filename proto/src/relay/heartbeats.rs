@@ -125,8 +125,8 @@ impl Relay {
                 if self.is_contested(beat, now) {
                     return self.contest(via, beat, now);
                 }
-                let lost = self.evict(beat.hub, Liveness::Live, now);
-                self.stats.ghosts_evicted += lost as u64;
+                let peers_gone = self.end_incarnation(beat.hub, Liveness::Live, now);
+                self.stats.ghosts_evicted += peers_gone as u64;
                 self.begin_life(beat);
                 true
             }

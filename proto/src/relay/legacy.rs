@@ -48,7 +48,7 @@ impl Relay {
     }
 
     pub(super) fn leave_legacy(&mut self, peer: PeerId, reason: LeaveReason, now: Now) {
-        self.change(peer, LEGACY_SESSION, ChangeKind::Down(reason), now);
+        self.publish_change(peer, LEGACY_SESSION, ChangeKind::Down(reason), now);
         self.legacy.forget(&peer);
     }
 

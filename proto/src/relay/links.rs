@@ -104,7 +104,7 @@ impl Queue {
 
     /// Decides whether a change is sent. If the change is not sent, the neighbour's replica lacks this change. The
     /// neighbour notices this by the next heartbeat, and requests a snapshot.
-    pub(super) fn takes_change(&mut self) -> bool {
+    pub(super) fn take_or_miss_change(&mut self) -> bool {
         self.missed |= self.saturated;
         !self.saturated
     }
@@ -371,11 +371,11 @@ mod tests {
     #[test]
     fn a_full_queue_refuses_a_change_and_records_that_a_change_is_missing() {
         let mut queue = Queue::default();
-        assert!(queue.takes_change());
+        assert!(queue.take_or_miss_change());
         queue.saturate();
         assert_eq!(queue.free(), Room { was_saturated: true, missed: false });
         queue.saturate();
-        assert!(!queue.takes_change() && queue.is_saturated());
+        assert!(!queue.take_or_miss_change() && queue.is_saturated());
         assert_eq!(queue.free(), Room { was_saturated: true, missed: true });
         assert_eq!(queue.free(), Room { was_saturated: false, missed: false });
     }

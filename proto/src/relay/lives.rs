@@ -62,9 +62,9 @@ impl Relay {
             // link.
             return;
         }
-        let lost = self.evict(hub, Liveness::Ended, now);
+        let peers_gone = self.end_incarnation(hub, Liveness::Ended, now);
         self.reach = None;
-        self.event(MeshEvent::HubLeft(hub, lost));
+        self.event(MeshEvent::HubLeft(hub, peers_gone));
         self.pass_to_neighbours(via, hub, &Envelope::Farewell(hub, incarnation), now);
     }
 
@@ -88,19 +88,15 @@ impl Relay {
 
     /// Processes the due timeouts of a hub.
     pub(super) fn hub_due(&mut self, hub: HubId, now: Now) {
-        let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.at);
+        let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= now.at);
         let Some(remote) = self.hubs.get(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} is due");
         };
         if remote.is_live() && remote.lease_ends() <= now.at && self.judge_from <= now.at {
-            let lost = self.evict(hub, Liveness::Lost, now);
-            self.reach = None;
-            self.stats.hubs_lost += 1;
-            self.stats.ghosts_evicted += lost as u64;
-            self.event(MeshEvent::HubLost(hub, lost));
+            self.lose_hub(hub, now);
         }
         let Some(remote) = self.hubs.get(&hub) else {
-            return bug!(self.bugs, HubMissing, "{hub:?} was evicted");
+            return bug!(self.bugs, HubMissing, "{hub:?} was lost");
         };
         if remote.repair.is_late(now.at) {
             self.give_up_snapshot(hub, now);
@@ -108,23 +104,33 @@ impl Relay {
         if self.hubs.get(&hub).is_some_and(|remote| remote.repair.is_asking(now.at)) {
             self.ask_for_snapshot(hub, now);
         }
-        if due(self.hubs.get(&hub).and_then(|remote| remote.outcomes.due())) {
+        if is_due(self.hubs.get(&hub).and_then(|remote| remote.outcomes.due())) {
             self.send_outcomes(hub, now);
         }
         self.expire_held(hub, now);
         self.expire_outbound(hub, now);
     }
 
-    /// Removes a hub with all its peers. The replica is emptied immediately, and the shards are notified in slices.
-    /// Returns the number of peers that the hub had.
-    pub(super) fn evict(&mut self, hub: HubId, state: Liveness, now: Now) -> usize {
+    /// Treats a hub as lost: its lease has expired, or it is forgotten.
+    fn lose_hub(&mut self, hub: HubId, now: Now) {
+        let peers_gone = self.end_incarnation(hub, Liveness::Lost, now);
+        self.reach = None;
+        self.stats.hubs_lost += 1;
+        self.stats.ghosts_evicted += peers_gone as u64;
+        self.event(MeshEvent::HubLost(hub, peers_gone));
+    }
+
+    /// Ends the known incarnation of a hub. Its replica is emptied immediately, and the shards are notified in slices
+    /// that all its peers have left. Signals, outcomes and snapshots that are under way end, too. The hub stays known
+    /// until [`Self::forget_hub`]. Returns the number of peers that the hub had.
+    pub(super) fn end_incarnation(&mut self, hub: HubId, state: Liveness, now: Now) -> usize {
         let Some(remote) = self.hubs.get_mut(&hub) else {
-            bug!(self.bugs, HubMissing, "{hub:?} is evicted");
+            bug!(self.bugs, HubMissing, "the incarnation of {hub:?} ends");
             return 0;
         };
         let Stopped { peers: held, abandoned: Abandoned { peers: received, waiters } } = remote.stop(state);
         let request = SnapshotRequest { hub, incarnation: remote.incarnation(), have: 0 };
-        remote.unsettle(LeaveCause::HubGone);
+        remote.mark_unreconciled(LeaveCause::HubGone);
         let peers = held.len();
         self.discarded.add(held);
         self.discarded.add(received);
@@ -192,11 +198,7 @@ impl Relay {
         let latest = || introduced.min_by_key(|(_, remote)| (remote.holding.peers.len(), !remote.number()));
         let Some(&hub) = stopped.or_else(latest).map(|(hub, _)| hub) else { return false };
         if self.hubs.get(&hub).is_some_and(Remote::is_live) {
-            let lost = self.evict(hub, Liveness::Lost, now);
-            self.reach = None;
-            self.stats.hubs_lost += 1;
-            self.stats.ghosts_evicted += lost as u64;
-            self.event(MeshEvent::HubLost(hub, lost));
+            self.lose_hub(hub, now);
         }
         // A hub with many peers is forgotten later, when the shards have been notified of all its peers.
         let is_free = !self.busy.contains(&hub);

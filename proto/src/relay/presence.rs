@@ -18,17 +18,17 @@ use super::{Destination, Relay};
 
 impl Relay {
     /// Handles a change of one of this hub's own peers, which a shard has reported.
-    pub(super) fn own_peer_changed(&mut self, peer: PeerId, claim: Claim, kind: ChangeKind, now: Now) {
-        self.settle(&peer, now);
+    pub(super) fn own_peer_reported(&mut self, peer: PeerId, claim: Claim, kind: ChangeKind, now: Now) {
+        self.reconcile(&peer, now);
         if matches!(kind, ChangeKind::Up) {
             // A Go hub may have announced a peer with the same id. A session of this hub has precedence.
             self.legacy.forget(&peer);
         }
-        self.change(peer, claim.incarnation, kind, now);
+        self.publish_change(peer, claim.incarnation, kind, now);
     }
 
     /// Appends a change to this hub's own presence, and floods it.
-    pub(super) fn change(&mut self, peer: PeerId, session: PeerIncarnation, kind: ChangeKind, now: Now) {
+    pub(super) fn publish_change(&mut self, peer: PeerId, session: PeerIncarnation, kind: ChangeKind, now: Now) {
         let (hub, incarnation) = (self.config.hub, self.config.incarnation);
         let change = Arc::new(Change { hub, incarnation, seq: self.own.seq + 1, peer, session, kind });
         self.keep_for_snapshots(hub, &peer);
@@ -36,7 +36,7 @@ impl Relay {
             self.stats.presence_refused[limit as usize] += 1;
         }
         self.flood(&change, None, now);
-        self.reconsider(peer, hub, &leave_cause(&change), now);
+        self.update_claim(peer, hub, &leave_cause(&change), now);
         if let ChangeKind::Joined(announcement) = &change.kind
             && !self.legacy.holds(&peer)
         {
@@ -45,7 +45,7 @@ impl Relay {
     }
 
     /// Processes another hub's change.
-    pub(super) fn changed(&mut self, via: Hop, change: Arc<Change>, now: Now) {
+    pub(super) fn change_received(&mut self, via: Hop, change: Arc<Change>, now: Now) {
         let Some(remote) = self.hubs.get_mut(&change.hub).filter(|remote| remote.is_live()) else {
             self.stats.duplicates += 1;
             return;
@@ -88,8 +88,8 @@ impl Relay {
     }
 
     fn apply(&mut self, change: &Change, now: Now) {
-        self.settle(&change.peer, now);
-        self.settle_at(change.hub, &change.peer, now);
+        self.reconcile(&change.peer, now);
+        self.reconcile_at(change.hub, &change.peer, now);
         self.keep_for_snapshots(change.hub, &change.peer);
         if let Some(remote) = self.hubs.get_mut(&change.hub) {
             let most = self.budgets.presence.allows(remote.accounted().presence);
@@ -97,7 +97,7 @@ impl Relay {
                 self.stats.presence_refused[limit as usize] += 1;
             }
             self.account(change.hub);
-            self.reconsider(change.peer, change.hub, &leave_cause(change), now);
+            self.update_claim(change.peer, change.hub, &leave_cause(change), now);
         } else {
             bug!(self.bugs, HubMissing, "change {} of {:?}", change.seq, change.hub);
         }
@@ -157,12 +157,12 @@ impl Relay {
                 bug!(self.bugs, HubLink, "{link:?}");
                 continue;
             };
-            if queue.takes_change() {
+            if queue.take_or_miss_change() {
                 self.send(Destination::Link(link), Envelope::Change(Arc::clone(change)));
             }
         }
         let is_published = !over_bridge && (from.is_none() || self.speaks_for(&change.hub, now));
-        if self.bridge.is_up() && is_published && self.bridge.queue_mut().takes_change() {
+        if self.bridge.is_up() && is_published && self.bridge.queue_mut().take_or_miss_change() {
             self.send(Destination::Everyone, Envelope::Change(Arc::clone(change)));
         }
     }

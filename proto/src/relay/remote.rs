@@ -4,6 +4,7 @@ mod paths;
 mod signal_route;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +16,11 @@ use crate::router::Origin;
 
 use super::ahead::Ahead;
 use super::budgets::{Budget, Kept};
+use super::directory::LeaveCause;
 use super::holding::Holding;
 use super::repair::{Abandoned, Repair};
 use super::rival::Answers;
 use super::signals::{Inbound, Outbound, Outcomes, Pending};
-use super::slices::Unsettled;
 
 pub(super) use paths::Paths;
 pub(super) use signal_route::SignalRoute;
@@ -47,10 +48,9 @@ pub(super) struct Remote {
     /// before the start of this process.
     lease_ends: Duration,
     pub(super) holding: Holding,
-    /// Peers for which the directory has a claim of this hub. Only the code in `slices` changes this field.
-    pub(super) claims: BTreeSet<PeerId>,
-    /// Peers that the slices have not reached yet. Only the code in `slices` changes this field.
-    pub(super) unsettled: Option<Unsettled>,
+    /// Peers for which the directory has a claim of this hub.
+    claims: BTreeSet<PeerId>,
+    unreconciled: Option<Unreconciled>,
     pub(super) ahead: Ahead,
     /// The bytes that the budgets count for this hub.
     accounted: Kept,
@@ -71,6 +71,15 @@ pub(super) struct Remote {
     lost: VecDeque<Outbound>,
     pub(super) inbound: Inbound,
     pub(super) outcomes: Outcomes,
+}
+
+/// Peers of a hub for which the directory and the shards are not up to date.
+#[derive(Debug)]
+struct Unreconciled {
+    /// The last peer that a slice has processed.
+    after: Option<PeerId>,
+    /// The event that networks receive about peers that have left.
+    cause: LeaveCause,
 }
 
 /// Another incarnation of a hub's id. It is not accepted while the known incarnation is alive.
@@ -126,7 +135,7 @@ impl Remote {
             lease_ends,
             holding: Holding::new(max_peers),
             claims: BTreeSet::new(),
-            unsettled: None,
+            unreconciled: None,
             ahead: Ahead::default(),
             accounted: Kept::default(),
             introduced_by,
@@ -380,6 +389,74 @@ impl Remote {
     /// Records that the replica is no longer doubted, because it was replaced or a heartbeat has confirmed it.
     pub(super) fn trust(&mut self) {
         (self.mark, self.doubted) = (None, false);
+    }
+
+    /// Records that the directory and the shards must be updated for all peers of the hub.
+    pub(super) fn mark_unreconciled(&mut self, cause: LeaveCause) {
+        // If an incarnation of the hub has ended, the peers that are still unreconciled leave because of that end, even if
+        // the next incarnation has already sent changes.
+        let is_ending =
+            self.unreconciled.as_ref().is_some_and(|unreconciled| matches!(unreconciled.cause, LeaveCause::HubGone));
+        let cause = if is_ending { LeaveCause::HubGone } else { cause };
+        self.unreconciled = Some(Unreconciled { after: None, cause });
+    }
+
+    /// The cause of a peer's pending leave, if no slice has processed the peer yet.
+    pub(super) fn pending_leave(&self, peer: &PeerId) -> Option<&LeaveCause> {
+        self.unreconciled
+            .as_ref()
+            .filter(|unreconciled| unreconciled.after.is_none_or(|after| *peer > after))
+            .map(|u| &u.cause)
+    }
+
+    /// The next peer to reconcile. This peer is in the directory for this hub, or in the hub's replica.
+    pub(super) fn next_unreconciled(&mut self) -> Option<PeerId> {
+        let from = match self.unreconciled.as_ref()?.after {
+            Some(after) => Bound::Excluded(after),
+            None => Bound::Unbounded,
+        };
+        let claimed = self.claims.range((from, Bound::Unbounded)).next();
+        let held = self.holding.peers.range((from, Bound::Unbounded)).next().map(|(peer, _)| peer);
+        let next = [claimed, held].into_iter().flatten().min().copied();
+        if next.is_none() {
+            self.unreconciled = None;
+        }
+        next
+    }
+
+    /// Records that the directory and the shards are up to date for the hub's peers up to this one.
+    pub(super) fn note_reconciled(&mut self, peer: PeerId) {
+        if let Some(unreconciled) = &mut self.unreconciled {
+            unreconciled.after = Some(peer);
+        }
+    }
+
+    /// Whether the directory and the shards must be updated for some of the hub's peers.
+    pub(super) fn is_unreconciled(&self) -> bool {
+        self.unreconciled.is_some()
+    }
+
+    /// Peers for which the directory has a claim of this hub.
+    pub(super) fn claims(&self) -> &BTreeSet<PeerId> {
+        &self.claims
+    }
+
+    /// Records whether the directory has a claim of this hub to a peer.
+    pub(super) fn record_claim(&mut self, peer: PeerId, is_there: bool) {
+        if is_there {
+            self.claims.insert(peer);
+        } else {
+            self.claims.remove(&peer);
+        }
+    }
+
+    /// Whether the next change has arrived and can be applied. No change can be applied while a snapshot is requested.
+    pub(super) fn is_catching_up(&self) -> bool {
+        !self.repair.is_under_way() && self.ahead.first().is_some_and(|seq| seq <= self.holding.seq + 1)
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.unreconciled.is_some() || self.has_lost() || self.is_catching_up()
     }
 
     /// Number of signals to the hub whose senders have not received an outcome.

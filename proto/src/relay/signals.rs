@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use crate::bug;
 use crate::codec::is_deeper_than;
-use crate::envelope::{Envelope, RouteHeader, Routed, SignalEnvelope};
+use crate::envelope::{Envelope, Routed, SignalEnvelope};
 use crate::id::{HubId, PeerId, ShardId};
-use crate::limits::{HOLD, MAX_HOPS, MAX_OUTCOMES, MAX_SIGNAL_DEPTH, SLICE_PEERS};
+use crate::limits::{HOLD, MAX_OUTCOMES, MAX_SIGNAL_DEPTH, SLICE_PEERS};
 use crate::reason::{ErrorCode, Outcome};
-use crate::route::Hop;
 use crate::router::{Origin, OutcomeLetter, RouterStats, Sender, SignalLetter, Standing, ToShard};
 use crate::time::Now;
 use crate::ws;
@@ -30,8 +29,8 @@ pub(super) use outcomes::Outcomes;
 impl Relay {
     /// Sends a signal of this hub's peer to another hub.
     pub(super) fn signalled(&mut self, origin: Origin, from: PeerId, target: PeerId, frame: Box<[u8]>, now: Now) {
-        self.settle(&target, now);
-        self.settle(&from, now);
+        self.reconcile(&target, now);
+        self.reconcile(&from, now);
         let Some(holder) = self.directory.holder(&target) else {
             return self.resolve(origin, target, Outcome::Failed(ErrorCode::PeerNotFound));
         };
@@ -47,7 +46,6 @@ impl Relay {
             return self.resolve(origin, target, outcome);
         }
         let hop = self.signal_route(&holder.hub, now).filter(|&via| !self.is_saturated(via));
-        let own = (self.config.hub, self.config.incarnation, self.own.seq);
         let Some(remote) = self.hubs.get_mut(&holder.hub) else {
             bug!(self.bugs, HubMissing, "{holder:?} is the claim to {target:?}");
             return self.resolve(origin, target, Outcome::Failed(ErrorCode::Unreachable));
@@ -62,10 +60,19 @@ impl Relay {
         let (kind, network, standing) = (origin.kind, origin.network.clone(), origin.standing);
         let read_at = origin.read_at;
         let counter = remote.issue(via, origin, target, now.at);
-        let signal =
-            SignalEnvelope { counter, seq: own.2, receipt, kind, sender: from, target, network, frame, standing };
-        let (to, to_incarnation) = (holder.hub, remote.incarnation());
-        let route = RouteHeader { to, to_incarnation, from: own.0, from_incarnation: own.1, hops: 0 };
+        let signal = SignalEnvelope {
+            counter,
+            seq: self.own.seq,
+            receipt,
+            kind,
+            sender: from,
+            target,
+            network,
+            frame,
+            standing,
+        };
+        let to = (holder.hub, remote.incarnation());
+        let route = self.header_to(to);
         self.stats.relayed += 1;
         self.trace_sent((&route, via), &signal, read_at, now);
         self.send(Destination::from(via), Envelope::Routed(route, Box::new(Routed::Signal(signal))));
@@ -104,83 +111,7 @@ impl Relay {
         }
     }
 
-    /// Processes a routed envelope.
-    pub(super) fn routed(&mut self, via: Hop, route: RouteHeader, routed: Routed, now: Now) {
-        if route.to != self.config.hub {
-            return self.forward(via, route, routed, now);
-        }
-        if route.to_incarnation != self.config.incarnation {
-            // The envelope is addressed to an earlier incarnation of this hub.
-            return self.bounce(via, route, &routed, now);
-        }
-        let of_this_life = self.hubs.get(&route.from).is_some_and(|r| r.incarnation() == route.from_incarnation);
-        match routed {
-            Routed::Signal(signal) if of_this_life => {
-                self.trace_arrived(via, &route, &signal, now);
-                self.arrived(route.from, signal, now);
-            }
-            Routed::Signal(_) => self.bounce(via, route, &routed, now),
-            Routed::Outcomes(outcomes) if of_this_life => self.outcomes_received(route.from, outcomes, now),
-            Routed::Outcomes(outcomes) => self.stats.late_outcomes += outcomes.len() as u64,
-            Routed::Takeover { peer, ticket, resume, owner } => {
-                self.takeover_asked(route, peer, ticket, (resume, owner), now);
-            }
-            Routed::TakeoverAnswer { peer, ticket, in_use } => self.takeover_answered(peer, ticket, in_use),
-            Routed::Meeting(meeting) if of_this_life => self.meeting_received(route.from, &meeting),
-            // The sending hub repeats the meeting in its current incarnation.
-            Routed::Meeting(_) => {}
-        }
-    }
-
-    fn forward(&mut self, via: Hop, route: RouteHeader, routed: Routed, now: Now) {
-        // Outcomes and takeovers are short, so they are forwarded even over full links. A takeover that is not
-        // forwarded would be answered as if its destination were gone.
-        let large = matches!(routed, Routed::Signal(_) | Routed::Meeting(_));
-        let waits = |relay: &Self, next| large && relay.is_saturated(next);
-        let next = self.route(&route.to, now).filter(|&next| next != via);
-        // If there is no other route, this hub's direct link to the destination is used even if it fails in one
-        // direction. The hub that sent the envelope here has no better route.
-        let direct = || self.links.used_for(&route.to).map(Hop::Link).filter(|&direct| direct != via);
-        let next = next.or_else(direct).filter(|&next| !waits(self, next));
-        let Some(next) = next.filter(|_| route.hops.saturating_add(1) < MAX_HOPS) else {
-            return self.bounce(via, route, &routed, now);
-        };
-        if let Routed::Signal(signal) = &routed {
-            self.stats.forwarded += 1;
-            self.trace_passed((via, Some(next)), &route, signal, now);
-        }
-        let route = RouteHeader { hops: route.hops + 1, ..route };
-        self.send(Destination::from(next), Envelope::Routed(route, Box::new(routed)));
-    }
-
-    /// Answers the source of an undeliverable envelope in the name of its destination.
-    fn bounce(&mut self, via: Hop, route: RouteHeader, routed: &Routed, now: Now) {
-        if let Routed::Signal(signal) = routed {
-            self.trace_passed((via, None), &route, signal, now);
-        }
-        let answer = match routed {
-            Routed::Signal(signal) => Routed::Outcomes(vec![(signal.counter, Outcome::Failed(ErrorCode::Unreachable))]),
-            // A session at a hub that cannot be reached does not keep its id.
-            Routed::Takeover { peer, ticket, .. } => {
-                Routed::TakeoverAnswer { peer: *peer, ticket: *ticket, in_use: false }
-            }
-            Routed::Outcomes(_) | Routed::TakeoverAnswer { .. } | Routed::Meeting(_) => return,
-        };
-        let back = RouteHeader {
-            to: route.from,
-            to_incarnation: route.from_incarnation,
-            from: route.to,
-            from_incarnation: route.to_incarnation,
-            // The hop count starts again at 0, because the route back can have the same length. Answers are never
-            // bounced, so answers do not circulate.
-            hops: 0,
-        };
-        if let Some(via) = self.route(&back.to, now) {
-            self.send(Destination::from(via), Envelope::Routed(back, Box::new(answer)));
-        }
-    }
-
-    fn arrived(&mut self, from: HubId, signal: SignalEnvelope, now: Now) {
+    pub(super) fn arrived(&mut self, from: HubId, signal: SignalEnvelope, now: Now) {
         let Some(remote) = self.hubs.get_mut(&from) else {
             return bug!(self.bugs, HubMissing, "signal of {from:?}");
         };
@@ -196,26 +127,26 @@ impl Relay {
                 self.release_signals(from, now);
             }
             Arrival::Full => {
-                self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
+                self.queue_outcome(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
                 self.stats.signals_not_held += 1;
             }
             Arrival::Repeated => self.stats.out_of_order += 1,
             Arrival::Late { is_answered } => {
                 if is_answered {
-                    self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
+                    self.queue_outcome(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
                 } else {
                     self.trace_end(Side::Received, from, counter, None, now);
                 }
                 self.stats.out_of_order += 1;
             }
             Arrival::TooFar => {
-                self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
+                self.queue_outcome(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
                 self.stats.numbers_refused += 1;
             }
             Arrival::Restarted { dropped } => {
                 self.account(from);
                 for counter in dropped {
-                    self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
+                    self.queue_outcome(from, counter, Outcome::Failed(ErrorCode::Unreachable), true, now);
                 }
                 self.arrived(from, signal, now);
             }
@@ -241,9 +172,9 @@ impl Relay {
     /// Delivers the next signal of a hub.
     fn take_in(&mut self, from: HubId, signal: SignalEnvelope, now: Now) {
         let SignalEnvelope { counter, receipt, kind, sender, target, network, frame, standing, .. } = signal;
-        self.settle(&target, now);
-        self.settle(&sender, now);
-        self.settle_at(from, &sender, now);
+        self.reconcile(&target, now);
+        self.reconcile(&sender, now);
+        self.reconcile_at(from, &sender, now);
         let Some(hub) = self.hubs.get(&from).map(Remote::number) else {
             return bug!(self.bugs, HubMissing, "signal of {from:?}");
         };
@@ -256,20 +187,20 @@ impl Relay {
         // Hubs of version 2.0.0 accept data of any nesting depth. Only the signal is refused. The link stays open,
         // because it carries signals of other peers.
         if is_deeper_than(ws::payload(&frame), MAX_SIGNAL_DEPTH + 1) {
-            self.answer(from, counter, Outcome::Failed(ErrorCode::InvalidMessage), receipt, now);
+            self.queue_outcome(from, counter, Outcome::Failed(ErrorCode::InvalidMessage), receipt, now);
         } else if gone {
             // The sender has left, or has lost its id to another session. This hub's peers have already been notified
             // that the sender has left.
-            self.answer(from, counter, Outcome::Failed(ErrorCode::Unreachable), receipt, now);
+            self.queue_outcome(from, counter, Outcome::Failed(ErrorCode::Unreachable), receipt, now);
         } else if self.legacy.holds(&target) {
             let outcome = self.signal_legacy(&origin, &sender, &target, &frame, now);
-            self.answer(from, counter, outcome, receipt, now);
+            self.queue_outcome(from, counter, outcome, receipt, now);
         } else if self.own.peers.contains_key(&target) {
             let home = ShardId::home(&target, self.config.shards, self.config.keys);
             self.trace_event(Side::Received, from, counter, "posted", now);
             self.post(home, ToShard::Signal(SignalLetter { origin, from: sender, target, frame }));
         } else {
-            self.answer(from, counter, Outcome::Failed(ErrorCode::PeerNotFound), receipt, now);
+            self.queue_outcome(from, counter, Outcome::Failed(ErrorCode::PeerNotFound), receipt, now);
         }
     }
 
@@ -286,7 +217,7 @@ impl Relay {
             let live = remote.is_live();
             if let Some(signal) = remote.inbound.give_up(remote.holding.seq) {
                 self.account(from);
-                self.answer(from, signal.counter, Outcome::Failed(ErrorCode::Unreachable), signal.receipt, now);
+                self.queue_outcome(from, signal.counter, Outcome::Failed(ErrorCode::Unreachable), signal.receipt, now);
             }
             self.release_signals(from, now);
             let Some(remote) = self.hubs.get_mut(&from) else {
@@ -308,13 +239,14 @@ impl Relay {
         // No hub has this number if the hub was forgotten or has begun another incarnation, or if the signal came from
         // a Go hub.
         if let Some(&from) = self.numbers.get(&hub) {
-            self.answer(from, counter, outcome, receipt, now);
+            self.queue_outcome(from, counter, outcome, receipt, now);
         }
     }
 
-    /// Stores an outcome for the hub of the signal. Failures and outcomes for a receipt are sent immediately. Other
-    /// outcomes are collected and sent together.
-    fn answer(&mut self, to: HubId, counter: u64, outcome: Outcome, receipt: bool, now: Now) {
+    /// Stores an outcome for the hub of the signal. Failures and outcomes for a receipt are due at once, so
+    /// [`Relay::hub_due`] sends them at the end of this turn. Other outcomes wait for `OUTCOME_DELAY`, and are sent
+    /// together.
+    fn queue_outcome(&mut self, to: HubId, counter: u64, outcome: Outcome, receipt: bool, now: Now) {
         let Some(remote) = self.hubs.get_mut(&to) else {
             return bug!(self.bugs, HubMissing, "outcome for {to:?}");
         };
@@ -331,20 +263,14 @@ impl Relay {
         let to_incarnation = remote.incarnation();
         // Without a route back, the sender's hub times out and reports `unknown`.
         let Some(via) = via else { return };
-        let route = RouteHeader {
-            to,
-            to_incarnation,
-            from: self.config.hub,
-            from_incarnation: self.config.incarnation,
-            hops: 0,
-        };
+        let route = self.header_to((to, to_incarnation));
         for outcomes in outcomes.chunks(MAX_OUTCOMES) {
             let routed = Box::new(Routed::Outcomes(outcomes.to_vec()));
             self.send(Destination::from(via), Envelope::Routed(route, routed));
         }
     }
 
-    fn outcomes_received(&mut self, from: HubId, outcomes: Vec<(u64, Outcome)>, now: Now) {
+    pub(super) fn outcomes_received(&mut self, from: HubId, outcomes: Vec<(u64, Outcome)>, now: Now) {
         for (counter, outcome) in outcomes {
             let Some(remote) = self.hubs.get_mut(&from) else {
                 return bug!(self.bugs, HubMissing, "outcomes of {from:?}");

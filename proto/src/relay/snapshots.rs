@@ -215,7 +215,7 @@ impl Relay {
         let before = remote.holding.replace(seq, digest, peers, bytes);
         // The changes with the real reasons of the leaves did not arrive, so each leave gets the reason
         // `ConnectionLost`.
-        remote.unsettle(LeaveCause::Disconnected(LeaveReason::Closed(crate::CloseReason::ConnectionLost)));
+        remote.mark_unreconciled(LeaveCause::Disconnected(LeaveReason::Closed(crate::CloseReason::ConnectionLost)));
         remote.trust();
         self.discarded.add(before);
         self.account(hub);

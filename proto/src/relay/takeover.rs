@@ -2,13 +2,13 @@
 //! asks the hub of the old session whether the id is still in use.
 
 use crate::bug;
-use crate::envelope::{Envelope, RouteHeader, Routed};
-use crate::id::{HubId, HubIncarnation, PeerId, ShardId};
+use crate::envelope::{RouteHeader, Routed};
+use crate::id::{PeerId, ShardId};
 use crate::resume::Lineage;
 use crate::router::{Asker, ToShard};
 use crate::time::Now;
 
-use super::{Destination, Relay};
+use super::Relay;
 
 /// Size of a shard's ticket, in bits. A ticket between hubs also has the shard's number, in the bits above the shard's
 /// ticket.
@@ -23,7 +23,7 @@ impl Relay {
         (resume, owner): (Option<Lineage>, bool),
         now: Now,
     ) {
-        self.settle(&peer, now);
+        self.reconcile(&peer, now);
         let holder = self.directory.holder(&peer).filter(|claim| claim.hub != self.config.hub);
         let remote = holder.and_then(|claim| self.hubs.get(&claim.hub)).map(|r| (r.hub(), r.incarnation()));
         if holder.is_some() && remote.is_none() {
@@ -71,18 +71,5 @@ impl Relay {
             let ticket = ticket & ((1 << TICKET_BITS) - 1);
             self.post(ShardId(shard), ToShard::TakeoverAnswered { peer, ticket, in_use });
         }
-    }
-
-    pub(super) fn send_routed(&mut self, to: (HubId, HubIncarnation), routed: Routed, now: Now) -> bool {
-        let Some(via) = self.route(&to.0, now) else { return false };
-        let route = RouteHeader {
-            to: to.0,
-            to_incarnation: to.1,
-            from: self.config.hub,
-            from_incarnation: self.config.incarnation,
-            hops: 0,
-        };
-        self.send(Destination::from(via), Envelope::Routed(route, Box::new(routed)));
-        true
     }
 }

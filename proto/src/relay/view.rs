@@ -130,7 +130,7 @@ pub struct RelayStats {
     pub ghost_age_ms: u64,
     /// Number of hubs and legacy links with unfinished long work, whose changes the shards have not all received (a
     /// gauge).
-    pub unsettled_hubs: u64,
+    pub unreconciled_hubs: u64,
 }
 
 impl RelayStats {
@@ -146,7 +146,7 @@ impl Relay {
         let live = || self.hubs.values().filter(|remote| remote.is_live());
         let millis = |duration: Duration| duration.as_millis() as u64;
         let lag = live().filter_map(|remote| remote.repair.behind_since()).map(|at| now.at.saturating_sub(at)).max();
-        let is_shown = |r: &&Remote| r.unsettled.is_some() || r.is_live() && !r.holding.peers.is_empty();
+        let is_shown = |r: &&Remote| r.is_unreconciled() || r.is_live() && !r.holding.peers.is_empty();
         let age = self.hubs.values().filter(is_shown).map(|r| r.age(now.at)).max();
         self.stats.bugs.clone_from(self.bugs.counts());
         self.stats.links_silent = self.links.iter().filter(|(_, link)| link.is_spare()).count() as u64;
@@ -156,7 +156,7 @@ impl Relay {
         self.stats.presence_bytes = self.budgets.presence.used() as u64;
         self.stats.remote_peers = self.directory.shown as u64;
         self.stats.in_flight = self.hubs.values().map(|remote| remote.in_flight() as u64).sum();
-        self.stats.unsettled_hubs = (self.busy.len() + self.legacy.ended_links()) as u64;
+        self.stats.unreconciled_hubs = (self.busy.len() + self.legacy.ended_links()) as u64;
         self.stats.held = self.hubs.values().map(|remote| remote.inbound.len() as u64).sum();
         &self.stats
     }

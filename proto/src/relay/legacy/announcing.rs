@@ -136,7 +136,7 @@ impl Relay {
 
     /// Sends the current announcement of a peer on a link. Returns the length of the sent message in bytes.
     fn pay(&mut self, link: LinkId, peer: &PeerId, network: &NetworkName, now: Now) -> usize {
-        self.settle(peer, now);
+        self.reconcile(peer, now);
         // The peer may have left in the meantime.
         let Some(announcement) = self.membership(peer, network).cloned() else { return 0 };
         // A peer with bounded discovery is not announced, because a Go hub would announce it to all its own peers.

@@ -33,7 +33,7 @@ impl Relay {
             LegacyMessage::Discovered { peer, .. }
             | LegacyMessage::Disconnected { peer }
             | LegacyMessage::Goodbye { peer, .. }
-            | LegacyMessage::Signal { from: peer, .. } => self.settle(peer, now),
+            | LegacyMessage::Signal { from: peer, .. } => self.reconcile(peer, now),
             LegacyMessage::Other => {}
         }
         let taken = match message {
@@ -208,9 +208,9 @@ impl Relay {
         let announcement =
             Arc::new(Announcement { peer, network: name, claim, remote: true, stay: Stay::default(), discovered });
         if !is_its_own {
-            self.change(peer, LEGACY_SESSION, ChangeKind::Up, now);
+            self.publish_change(peer, LEGACY_SESSION, ChangeKind::Up, now);
         }
-        self.change(peer, LEGACY_SESSION, ChangeKind::Joined(announcement), now);
+        self.publish_change(peer, LEGACY_SESSION, ChangeKind::Joined(announcement), now);
         true
     }
 
@@ -231,7 +231,7 @@ impl Relay {
         for name in names {
             let frame = Arc::new(wire::goodbye(&peer, data, name.as_str(), now.wall_ms));
             self.legacy.note_left(&peer, name.as_str(), now.at);
-            self.change(peer, LEGACY_SESSION, ChangeKind::Left { network: name, frame }, now);
+            self.publish_change(peer, LEGACY_SESSION, ChangeKind::Left { network: name, frame }, now);
         }
         true
     }

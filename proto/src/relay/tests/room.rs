@@ -73,7 +73,7 @@ fn a_new_hub_displaces_the_latest_hub_of_the_neighbour_that_introduced_the_most(
 fn a_new_hub_displaces_a_stopped_hub_before_all_others() {
     let mut crowd = Crowd::new();
     let now = crowd.net.now;
-    crowd.net.hubs.get_mut(&1).unwrap().evict(invented(5), Liveness::Lost, now);
+    crowd.net.hubs.get_mut(&1).unwrap().end_incarnation(invented(5), Liveness::Lost, now);
     crowd.net.drain(1);
     crowd.introduces(2, 10_000);
     assert!(crowd.knows(10_000) && !crowd.knows(5) && crowd.knows(crowd.room - 1));

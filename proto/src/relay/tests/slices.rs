@@ -68,7 +68,7 @@ fn the_end_of_a_hub_reaches_the_shards_in_slices() {
     assert_eq!(begun.len(), 2 * SLICE, "the first slice: {begun:?}");
     assert!(net.events.contains(&(1, MeshEvent::HubLost(hub(3), 50))));
     let stats = net.hubs.get_mut(&1).unwrap().stats(net.now).clone();
-    assert_eq!((stats.unsettled_hubs, stats.remote_peers, stats.ghosts_evicted), (1, 50 - SLICE as u64, 50));
+    assert_eq!((stats.unreconciled_hubs, stats.remote_peers, stats.ghosts_evicted), (1, 50 - SLICE as u64, 50));
     assert!(stats.ghost_age_ms >= LEASE.as_millis() as u64, "the peers are still visible");
     // Between two slices, heartbeats are still received and sent.
     net.pass(HEARTBEAT * 2);
@@ -346,7 +346,7 @@ fn the_end_of_a_legacy_link_reaches_the_shards_in_slices() {
     net.run();
     let begun = net.hears(1);
     assert_eq!(begun.len(), 2 * SLICE, "the first slice: {begun:?}");
-    assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).unsettled_hubs, 1);
+    assert_eq!(net.hubs.get_mut(&1).unwrap().stats(net.now).unreconciled_hubs, 1);
     // A signal to a peer of the ended link fails, whether a peer of hub 1 or a peer of hub 3 sends it.
     net.opens(1, 5, 1);
     net.joins(1, 5, 1);
