@@ -26,6 +26,6 @@ export class RTCPeerConnection extends Polyfill {
     this.#native.setLocalDescription(this.signalingState === 'have-remote-offer' ? 'answer' : 'offer')
   }
 
-  // The library cannot look for another path. The client makes a new connection some seconds later.
+  // The library cannot restart ICE. The client makes a new connection some seconds later.
   restartIce () {}
 }
