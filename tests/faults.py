@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Plants one fault in front of or in real hubs on loopback, until it is stopped with Ctrl-C.
+"""Runs real hubs on loopback with one fault, in the hubs or in a proxy in front of them, until Ctrl-C.
 
     cargo build && python3 tests/faults.py slow-link
 
 It prints what an operator can look at: the URL of the live view, and the commands `peerpigeon top` and `peerpigeon
-doctor`. An operator who does not know the fault should learn from them what is wrong, where, and what to do. The
-faults:
+doctor`. These should show an operator who does not know the fault what is wrong, where, and what to do. The faults:
 
     slow-link       a proxy delays the link between two hubs: the round trip takes 300 ms
     starved         a hub with load gets little processor time, because busy programs share its core
@@ -38,7 +37,7 @@ UNLIMITED = {name: "0" for name in ("MAX_CONNECTIONS_PER_ADDRESS", "MAX_UNFINISH
 
 
 class Plant:
-    """The processes and tasks of one fault, which end with it."""
+    """The processes and tasks of one fault. They end when the fault ends."""
 
     def __init__(self, program, port):
         self.program, self.port = program, port

@@ -47,7 +47,7 @@ for (const [name, source] of [['client', 'src/index.ts'], ['extras', 'src/extras
     write: false,
     charset: 'utf8'
   })
-  // Any other short name in `extras` would be that of a browser's object, such as MessagePort.start().
+  // All other names in `extras` are names of browsers' objects, such as MessagePort.start(), and must not be shortened.
   const wrong = name === 'extras' ? Object.keys(mangleCache).filter(name => !EMITTER.includes(name)) : []
   if (wrong.length > 0) throw new Error(`INTERNAL has names that extras uses: ${wrong}`)
   const { code } = await minify(text, { module: true, ecma: 2020, compress: COMPRESS, mangle: true })
@@ -59,7 +59,7 @@ for (const [name, source] of [['client', 'src/index.ts'], ['extras', 'src/extras
   files[`dist/${name}.d.ts`] = generateDtsBundle([{ filePath: source, output }], { preferredConfigPath: 'tsconfig.json' })[0]
 }
 
-/** The size in bytes after gzip, by zlib or by GNU gzip, if there is one: they differ by a percent. */
+/** The size in bytes after gzip: the greater of the sizes by zlib and by GNU gzip (if installed), which differ by about 1 %. */
 function compressed (text) {
   const { stdout } = spawnSync('gzip', ['-9'], { input: text })
   return Math.max(gzipSync(text, { level: 9 }).length, stdout?.length ?? 0)

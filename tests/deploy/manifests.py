@@ -96,32 +96,32 @@ def paths(value, at=""):
 
 
 def restricted(thing, pod):
-    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted, line by line."""
+    """Checks a pod against https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted."""
     at, spec = name(thing), pod["spec"]
     for shared in ("hostNetwork", "hostPID", "hostIPC"):
-        check(not spec.get(shared), f"{at}: {shared}")
+        check(not spec.get(shared), f"{at}: {shared} must not be set")
     whole = spec.get("securityContext", {})
-    check(not whole.get("sysctls"), f"{at}: sysctls")
+    check(not whole.get("sysctls"), f"{at}: sysctls must not be set")
     for volume in spec.get("volumes", []):
         kinds = set(volume) - {"name"}
         allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
         check(kinds <= allowed, f"{at}: the standard does not allow a volume of {kinds}")
     for container in spec.get("initContainers", []) + spec["containers"]:
         at_container, own = f"{at} {container['name']}", container.get("securityContext", {})
-        check(own.get("allowPrivilegeEscalation") is False, f"{at_container}: allowPrivilegeEscalation")
-        check(not own.get("privileged"), f"{at_container}: privileged")
-        check(own.get("runAsNonRoot", whole.get("runAsNonRoot")) is True, f"{at_container}: runAsNonRoot")
-        check(own.get("runAsUser", whole.get("runAsUser")) != 0, f"{at_container}: runAsUser")
+        check(own.get("allowPrivilegeEscalation") is False, f"{at_container}: allowPrivilegeEscalation must be false")
+        check(not own.get("privileged"), f"{at_container}: privileged must not be set")
+        check(own.get("runAsNonRoot", whole.get("runAsNonRoot")) is True, f"{at_container}: runAsNonRoot must be true")
+        check(own.get("runAsUser", whole.get("runAsUser")) != 0, f"{at_container}: runAsUser must not be 0")
         seccomp = own.get("seccompProfile", whole.get("seccompProfile", {})).get("type")
-        check(seccomp in ("RuntimeDefault", "Localhost"), f"{at_container}: seccompProfile")
+        check(seccomp in ("RuntimeDefault", "Localhost"), f"{at_container}: the type of seccompProfile must be RuntimeDefault or Localhost")
         capabilities = own.get("capabilities", {})
-        check("ALL" in capabilities.get("drop", []), f"{at_container}: capabilities are not dropped")
-        check(set(capabilities.get("add", [])) <= {"NET_BIND_SERVICE"}, f"{at_container}: capabilities are added")
-        check(own.get("procMount", "Default") == "Default", f"{at_container}: procMount")
-        check(not any(port.get("hostPort") for port in container.get("ports", [])), f"{at_container}: hostPort")
+        check("ALL" in capabilities.get("drop", []), f"{at_container}: the container must drop ALL capabilities")
+        check(set(capabilities.get("add", [])) <= {"NET_BIND_SERVICE"}, f"{at_container}: the container may add only the capability NET_BIND_SERVICE")
+        check(own.get("procMount", "Default") == "Default", f"{at_container}: procMount must be Default")
+        check(not any(port.get("hostPort") for port in container.get("ports", [])), f"{at_container}: hostPort must not be set")
         # The following checks are stricter than the standard.
-        check(own.get("readOnlyRootFilesystem") is True, f"{at_container}: readOnlyRootFilesystem")
-        check(spec.get("automountServiceAccountToken") is False, f"{at_container}: automountServiceAccountToken")
+        check(own.get("readOnlyRootFilesystem") is True, f"{at_container}: readOnlyRootFilesystem must be true")
+        check(spec.get("automountServiceAccountToken") is False, f"{at_container}: automountServiceAccountToken must be false")
         resources = container.get("resources", {})
         check({"cpu", "memory"} <= set(resources.get("requests", {})), f"{at_container}: the requests lack cpu or memory")
         check("memory" in resources.get("limits", {}), f"{at_container}: the limits lack memory")

@@ -18,7 +18,7 @@ test('README prints the tested example', { skip: !readme.includes(MARKER) && `RE
   assert.equal(printed, example)
 })
 
-test('the example is short', () => {
+test('the example in README.md is short', () => {
   const [script] = example.match(/(?<=<script type="module">\n).*(?=<\/script>)/s)
   assert.ok(script.trimEnd().split('\n').length <= 20)
 })

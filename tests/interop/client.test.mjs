@@ -509,13 +509,13 @@ tabs('tabs with the same passphrase connect, and different passphrases cause an 
   assert.equal(await eve.run(() => [...room.peers.values()].every(({ state }) => state === 'seen')), true)
 })
 
-tabs('relay-only without a TURN server causes an error', { timeout: 60_000 }, async ({ open }) => {
+tabs('a page that allows only relayed connections gets an error without a TURN server', { timeout: 60_000 }, async ({ open }) => {
   const [ann, bob] = [await open({ later: '' }), await open({ later: '' })]
   for (const tab of [ann, bob]) await tab.run(() => { start({ rtc: { iceTransportPolicy: 'relay' } }) })
   await Promise.all([ann, bob].map(tab => tab.until('log.some(([kind, code]) => kind === "error" && code === "ice-failed")', 'ice-failed', 40_000)))
 })
 
-tabs('relay-only works through a TURN server with requested credentials', { timeout: 60_000, skip: !turn && 'coturn is not installed' }, async ({ open }) => {
+tabs('a page that allows only relayed connections uses a TURN server with requested credentials', { timeout: 60_000, skip: !turn && 'coturn is not installed' }, async ({ open }) => {
   const server = await turn()
   try {
     const [ann, bob] = [await open({ later: '' }), await open({ later: '' })]
@@ -553,7 +553,7 @@ for (const [title, secrets] of [
   ['credentials from a hub that shares its secret with coturn', { TURN_SECRET: 'shared' }],
   ['the credential made with TURN_SECRET_ALSO while the secret is being replaced', { TURN_SECRET: 'new', TURN_SECRET_ALSO: 'shared' }]
 ]) {
-  test(`relay-only works with ${title}`, { timeout: 60_000, skip: (HUBS_AT && 'starts its own hub') || (!turn && 'coturn is not installed') }, async () => {
+  test(`a page that allows only relayed connections uses ${title}`, { timeout: 60_000, skip: (HUBS_AT && 'starts its own hub') || (!turn && 'coturn is not installed') }, async () => {
     const server = await turn({ secret: 'shared' })
     // Chromium can use two credentials for one server only over TCP.
     const transport = secrets.TURN_SECRET_ALSO ? 'tcp' : 'udp'

@@ -22,7 +22,7 @@ export async function playground (browser, hub) {
       await ann.page.addScriptTag({ path: AXE })
       const { violations } = await ann.page.evaluate(() => globalThis.axe.run())
       assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`), [])
-      assert.ok(await ann.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'nothing is wider than the screen')
+      assert.ok(await ann.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'no element may be wider than the screen')
       for (const { errors } of [ann, bob]) assert.deepEqual(errors, [])
       await context.close()
     }

@@ -65,8 +65,8 @@ over_tls() {
   { needs_node && needs_chromium && run_node browser; } || true
   { needs_node && needs_chromium && run_node admin; } || true
   { needs_node && needs_chromium && run_node peerpigeon; } || true
-  # Only a part of the client's tests is repeated. The others do not depend on TLS, or need Firefox, which does not
-  # trust the authority of the tests.
+  # Only some tests of the client are repeated with TLS. All other tests of the client do not depend on TLS, or need
+  # Firefox, which does not trust the authority of the tests.
   { needs_node && needs_chromium && run_node client --test-name-pattern 'two tabs meet|twelve tabs|megabyte|hub that'; } || true
 }
 

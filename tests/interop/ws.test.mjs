@@ -56,7 +56,7 @@ const proofExample = readFileSync(new URL('../../docs/security.md', import.meta.
   .split('<!-- example:proof -->')[1].match(/^\s*```js\n(.*?)```/s)[1]
 
 test('ids with proof: the example in the documentation works', { skip: HUBS_AT && 'needs its own hub' }, async () => {
-  assert.ok(proofExample.trimEnd().split('\n').length <= 15, 'the example is short')
+  assert.ok(proofExample.trimEnd().split('\n').length <= 15, 'the example must have at most 15 lines')
   const port = await freePort()
   const hub = await startHub({ port, env: { PEER_ID_PROOF: 'required', PEER_ID_HOSTS: `127.0.0.1:${port}` } })
   // This hub expects another host name in proofs than its clients use.
@@ -732,7 +732,7 @@ for (const [path, keys] of Object.entries(PAGES)) {
   })
 }
 
-hubTest('pages: the values are correct', { env: { MAX_CONNECTIONS: '77', FLY_REGION: 'ams', FLY_APP_NAME: 'pigeons', HUB_MESH_NAMESPACE: 'elsewhere' } }, async hub => {
+hubTest('pages: the pages have the correct values', { env: { MAX_CONNECTIONS: '77', FLY_REGION: 'ams', FLY_APP_NAME: 'pigeons', HUB_MESH_NAMESPACE: 'elsewhere' } }, async hub => {
   await pair(hub, 'n')
   await Client.connect(hub)
   const health = await eventually(async () => {

@@ -191,10 +191,10 @@ fn a_certificate_is_ordered_served_and_kept_over_a_restart() {
         ready.starts_with("HTTP/1.1 503") && ready.contains("no certificate yet: hub.example: ")
     });
     let missing = || metric(&admin, "peerpigeon_acme_names_missing");
-    eventually("the missing and the failed name are counted", || {
+    eventually("the metrics count the missing certificate and the failed order", || {
         (missing(), metric(&admin, "peerpigeon_acme_names_failing")) == (1.0, 1.0)
     });
-    // `peerpigeon health` verifies no certificate, and gets the same answer at the TLS port.
+    // `peerpigeon health` verifies no certificate, so it gets the answer of /readyz from the port with TLS.
     let probe = command(&[("HOST", "127.0.0.1"), ("PORT", &port), ("TLS_ACME", NAME)]).arg("health").output().unwrap();
     assert!(String::from_utf8_lossy(&probe.stdout).contains("no certificate yet"), "{probe:?}");
 
@@ -236,7 +236,7 @@ fn a_certificate_is_renewed_and_stays_in_use_if_a_renewal_fails() {
     hub.logged("tls_certificates_read");
     let config = pebble.trusting();
     let mut open = peer(&port, &config, 1);
-    // The hub renews the certificate after two thirds of its 15 s.
+    // The hub renews the certificate after two thirds of its lifetime of 15 s.
     hub.logged("acme_certificate_issued");
     hub.logged("tls_certificates_read");
     let renewed = shown(&peer(&port, &config, 2));
@@ -306,7 +306,9 @@ fn hubs_with_one_directory_order_one_at_a_time_and_share_the_result() {
     assert!(!before.iter().any(|line| line.contains("acme_order_begins")), "{before:#?}");
     let config = pebble.trusting();
     assert_eq!(shown(&peer(&ports[0], &config, 1)), shown(&peer(&ports[2], &config, 2)));
-    eventually("the other hub has its certificate", || metric(&ports[3], "peerpigeon_acme_names_missing") == 0.0);
+    eventually("the other hub has loaded the certificate", || {
+        metric(&ports[3], "peerpigeon_acme_names_missing") == 0.0
+    });
     let issued = |admin: &str| metric(admin, "peerpigeon_acme_orders_total{outcome=\"issued\"}");
     assert_eq!((issued(&ports[1]), issued(&ports[3])), (1.0, 0.0));
 }

@@ -56,7 +56,7 @@ impl Acceptor {
         self.hub.metric(&format!("peerpigeon_handshake_failures_total{{reason=\"{reason}\"}}"))
     }
 
-    /// Waits until a link is up that began with this kind of authentication.
+    /// Waits until a link is up whose other end authenticated itself in this way.
     fn is_linked_by(&self, auth: &str) {
         is_linked_by(&self.hub, auth);
     }
@@ -94,12 +94,12 @@ fn fails_with(hub: &Hub, said: &str) {
         if !error.is_empty() {
             last = error.to_owned();
         }
-        assert!(std::time::Instant::now() < end, "the dial must fail with {said:?}, and fails with {last:?}");
+        assert!(std::time::Instant::now() < end, "the dial must fail with {said:?}, but its last error is {last:?}");
         std::thread::park_timeout(std::time::Duration::from_millis(20));
     }
 }
 
-/// Presents one certificate, with any key. Records whether a server has asked for it.
+/// Presents one certificate, with a key that need not match. Records whether a server has requested a certificate.
 #[derive(Debug)]
 struct Presented {
     key: Arc<CertifiedKey>,
@@ -111,7 +111,7 @@ impl Presented {
         let chain = CertificateDer::pem_file_iter(&certificate.certificate).unwrap().map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_file(&key.key).unwrap();
         let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).unwrap();
-        // Unlike `from_der`, this does not compare certificate and key.
+        // Unlike `CertifiedKey::from_der`, `CertifiedKey::new` does not check that the key matches the certificate.
         Arc::new(Self { key: Arc::new(CertifiedKey::new(chain, key)), is_asked: AtomicBool::new(false) })
     }
 }
@@ -217,14 +217,15 @@ fn hubs_without_a_valid_certificate_are_refused_with_a_reason() {
     };
     let own = |certificate: Certificate| Presented::new(&certificate, &certificate);
     let (victim, thief) = (authority.issue("victim", 30), authority.issue("thief", 30));
-    // A part of the reason in the log, and the certificate that the client presents.
+    // Each case has a part of the reason in the log, and the certificate that the client presents.
     let cases = [
         ("expired", own(authority.issue("expired", -1))),
         ("not valid yet", own(authority.issue_as("later", 30, later))),
         ("not signed by a CA of MESH_CLIENT_CA", own(stranger.issue("other", 30))),
         ("not for clients", own(authority.issue_as("server", 30, usage(rcgen::ExtendedKeyUsagePurpose::ServerAuth)))),
         ("is a CA certificate", own(authority.issue_as("ca", 30, of_a_ca))),
-        // A certificate of the mesh, without its key: certificates are public.
+        // The client has a certificate of the mesh, but not its key: anyone can get a certificate, because hubs present
+        // it to others.
         ("wrong signature", Presented::new(&victim, &thief)),
     ];
     let env = [("MESH_CLIENT_CA", served.authority_file.as_str()), ("SHARDS", "1"), ("LOG_LEVEL", "info,shard=debug")];
@@ -267,7 +268,8 @@ fn hubs_without_a_valid_certificate_are_refused_with_a_reason() {
     assert_eq!(there.failures("link-certificate"), refused);
 }
 
-/// `/hubstats` and the log of the dialing hub show why, and docs/troubleshooting.md explains it.
+/// `/hubstats` and the log of the dialing hub show why its certificate was refused. docs/troubleshooting.md explains
+/// each of these errors.
 #[test]
 fn a_dialing_hub_shows_why_its_certificate_was_refused() {
     let help = include_str!("../../docs/troubleshooting.md");
@@ -312,7 +314,7 @@ fn a_certificate_alone_opens_nothing_without_tls() {
     assert!(hub.before_start.iter().any(warned), "{:?}", hub.before_start);
     fails_with(&hub, "ws:// proves no certificates");
     assert!(plain.accept().is_err(), "the hub must not connect");
-    // With a token as well, the hub proves at ws:// that it knows the token.
+    // A hub that also has a token proves at a ws:// URL that it knows the token.
     let hub = dialing(&url, &[&presenting(&own)[..], &[("MESH_TOKEN", "t"), ("MESH_AUTH", "certificate")]].concat());
     let mut dialed = None;
     eventually("the hub dials", || {
@@ -372,7 +374,8 @@ fn tokens_and_certificates_open_links_at_the_same_hub() {
     assert_eq!(status(&refused), "401");
 }
 
-/// The three steps of docs/security.md, in both directions. Hubs of two successive steps link with each other.
+/// Takes the three steps of docs/security.md, and then takes them back. Hubs of two successive steps link with each
+/// other.
 #[test]
 fn a_mesh_changes_from_the_token_to_certificates_hub_by_hub() {
     let authority = Authority::new();
@@ -438,7 +441,7 @@ fn certificates_and_authorities_are_replaced_without_losing_a_link() {
     assert!(line.contains(r#""certificates":2"#), "{line}");
     eventually("the new CA is added", || request(there.links, &certified_by_new, "").is_ok());
     assert_eq!(asked(there.links, &certified_by_old), "101");
-    // A broken file changes nothing, and is counted.
+    // An invalid file is counted, and the hub keeps its CAs.
     replace(&file, "nothing");
     reload(&there.hub, "tls_certificates_refused", "MESH_CLIENT_CA");
     there.hub.metric_becomes("peerpigeon_tls_certificates_stale", |stale| stale == 1.0);
@@ -449,7 +452,8 @@ fn certificates_and_authorities_are_replaced_without_losing_a_link() {
     there.hub.metric_becomes("peerpigeon_tls_certificates_stale", |stale| stale == 0.0);
     eventually("the old CA is removed", || request(there.links, &certified_by_old, "").is_err());
     assert_eq!(asked(there.links, &certified_by_new), "101");
-    // The dialing hub keeps its certificate if the new one is broken, and then uses the new one for its next dial.
+    // If the new certificate is invalid, the dialing hub keeps the previous one. If it is valid, the dialing hub uses it
+    // for the next dial.
     let days = format!("peerpigeon_tls_certificate_days_left{{file=\"{}\"}}", hub_files.certificate);
     replace(&hub_files.certificate, "nothing");
     reload(&hub, "tls_certificates_refused", "MESH_CERT");
@@ -525,7 +529,7 @@ fn invalid_settings_of_certificates_exit_with_64_and_a_reason() {
         (vec![("MESH_CLIENT_CA", &*own.certificate)], "has a certificate that is not a CA"),
         (vec![("MESH_AUTH", "certificate")], "MESH_AUTH (--mesh-auth): certificate needs a certificate"),
     ] {
-        // With valid settings, this ends with 0. A hub would run.
+        // With valid settings, `--print-config` ends with 0. Without this flag, the hub would run until it is stopped.
         let mut hub = command(DEFAULTS);
         hub.args(["serve", "--print-config"]);
         let out = hub.env("IS_HUB", "true").envs(env.iter().copied()).output().unwrap();
@@ -539,7 +543,7 @@ fn invalid_settings_of_certificates_exit_with_64_and_a_reason() {
 fn the_documented_commands_make_certificates_for_hubs() {
     let place = std::env::temp_dir().join(format!("peerpigeon-certificates-{}", std::process::id()));
     std::fs::create_dir_all(&place).unwrap();
-    // The servers of this test have one name.
+    // All servers of this test have the name localhost.
     let commands = crate::docs::commands("docs/security.md", "certificates").replace("hub-a.example.com", "localhost");
     let made = Command::new("bash").args(["-ec", &commands]).current_dir(&place).output().unwrap();
     assert!(made.status.success(), "{made:?}");

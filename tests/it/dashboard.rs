@@ -216,7 +216,7 @@ fn streams_beyond_the_bound_end_after_the_history() {
     let stays = |events: &mut Events| events.until(|event| event.name == "hello").data["stays"] == true;
     let mut open: Vec<Events> = (0..LIVE_STREAMS).map(|_| Events::open(hub.address, "")).collect();
     assert!(open.iter_mut().all(stays));
-    // The state exists when the hub has run for some time.
+    // A hub has no `state` event to send until it has run for some time.
     open[0].until(|event| event.name == "state");
     let mut further = Events::open(hub.address, "");
     assert_eq!(further.next().unwrap().text, format!("retry: {}", LIVE_RETRY.as_millis()));
@@ -226,9 +226,9 @@ fn streams_beyond_the_bound_end_after_the_history() {
         names.push(event.name);
     }
     assert_eq!(names.last().map(String::as_str), Some("state"), "{names:?}");
-    // When a stream ends, a new stream can stay in its place. The other streams continue.
+    // When an open stream ends, one new stream can stay open. The other streams continue.
     drop(open.pop());
-    crate::mesh::eventually("a stream stays", || stays(&mut Events::open(hub.address, "")));
+    crate::mesh::eventually("a new stream stays open", || stays(&mut Events::open(hub.address, "")));
     open.iter_mut().for_each(|events| _ = events.until(|event| event.name == "state"));
 }
 
@@ -268,7 +268,7 @@ fn operators_see_the_peer_that_floods() {
         let mut calm = Client::join(hub, 1, "n");
         let mut peer = Client::join(hub, 2, "n");
         calm.hear_type("peer-discovered");
-        // The budget has a burst of 25 s.
+        // The budget allows a burst of 25 s.
         for _ in 0..150 {
             peer.say(r#"{"type":"ping"}"#);
         }
@@ -286,7 +286,7 @@ fn operators_see_the_peer_that_floods() {
     let own = format!("Authorization: Bearer {TOKEN}\r\n");
     let page: Value = serde_json::from_str(body(&get(&hub, "/metrics?format=json", &own))).unwrap();
     assert_eq!(page["peers"]["flooder"]["peer"], id(2).as_str(), "{page}");
-    // It is forgotten when it has stopped for some time.
+    // The hub forgets the peer some time after its flood has stopped.
     events.until(|event| event.name == "state" && event.data["flooder"] == Value::Null);
 
     let open = Hub::start(&[few]);

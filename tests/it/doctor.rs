@@ -105,7 +105,7 @@ fn proxy(to: SocketAddr, fault: Fault) -> SocketAddr {
     address
 }
 
-/// Reads up to the end of a head.
+/// Reads the head of an HTTP message.
 fn head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -153,7 +153,7 @@ fn carry(mut client: TcpStream, to: SocketAddr, fault: Fault) -> Option<()> {
     Some(())
 }
 
-/// Copies one direction.
+/// Copies the bytes of one direction of a connection, with the proxy's fault.
 fn copy(mut from: TcpStream, mut to: TcpStream, fault: Option<Fault>, began: Instant, active: &AtomicU64) {
     let now = || began.elapsed().as_millis() as u64;
     let (mut buffer, mut kept, mut passed) = (vec![0; 65_536], Vec::new(), 0);
@@ -180,7 +180,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, fault: Option<Fault>, began: Ins
                         continue;
                     }
                     Some(Fault::CutsLong(most)) if passed > most => break,
-                    // On an idle connection, the hub writes a ping alone, so the ping begins these bytes.
+                    // On an idle connection, the hub writes each ping separately, so these bytes begin with the ping.
                     Some(Fault::DropsPings) if bytes[0] == 0x89 => continue,
                     Some(Fault::Delays(time)) => std::thread::park_timeout(time),
                     _ => {}
@@ -312,7 +312,7 @@ fn faults_of_certificates_are_reported() {
         } else {
             assert!(said.found("warning").contains(&finding.to_owned()), "{days}: {:#}", said.report);
         }
-        // The doctor does not send the token to a hub whose certificate is invalid. The doctor makes all other checks.
+        // The doctor does not send the token to a hub whose certificate is invalid, but makes all other checks.
         assert_eq!(said.found("skipped").contains(&"auth: ".to_owned()), days < 0, "{days}: {:#}", said.report);
         assert!(said.found("ok").contains(&"receipts: ".to_owned()), "{days}: {:#}", said.report);
     }

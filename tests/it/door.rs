@@ -418,7 +418,7 @@ fn a_flood_of_page_requests_is_refused_with_429() {
     use std::io::{Read, Write};
     let port = crate::ports::free_port().to_string();
     let mut hub = Hub::start(&[("SHARDS", "1"), ("ADMIN_PORT", &port)]);
-    // The hub answers PAGE_RATE requests at once, answers the same number within the next second, and refuses the rest.
+    // The hub answers PAGE_RATE requests at once, answers the same number within the next second, and refuses all others.
     let connections = 4 * proto::limits::PAGE_RATE;
     let mut flood: Vec<_> = (0..connections).map(|_| std::net::TcpStream::connect(hub.address).unwrap()).collect();
     for stream in &mut flood {

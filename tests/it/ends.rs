@@ -47,7 +47,7 @@ pub fn a_new_connection_replaces_one_that_does_not_answer() {
     let mut half_open = Client::join(&hub, 2, "n");
     watcher.hear_type("peer-discovered");
     half_open.hear_type("peer-discovered");
-    // The first message arrives while the session is pending, and is held.
+    // The first message arrives while the new session waits for the id. The hub processes it after the takeover.
     let mut back = Client::open(hub.address, 2, &frame(1, br#"{"type":"announce","networkName":"n"}"#));
     // The ping proves that the second connection has reached its home shard. Without this wait, the third connection
     // could reach that shard earlier, because different shards may accept the connections.

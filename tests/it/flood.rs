@@ -100,8 +100,8 @@ fn connections_without_a_request_are_bounded_per_address() {
 
 #[test]
 fn connections_have_a_rate_per_address_and_in_total() {
-    // In the second case, the rate limit per address is high. The total rate then applies, because after a few
-    // connections the address no longer counts as an address that rarely connects.
+    // With CONNECT_RATE=2, the rate per address is so high that only the total rate refuses connections. Addresses that
+    // rarely connect have a reserve in the total rate. After a few connections, this address has no reserve.
     let limits = [
         (("CONNECT_RATE_PER_ADDRESS", "2"), ("CONNECT_RATE", "0"), "address-rate"),
         (("CONNECT_RATE", "2"), ("CONNECT_RATE_PER_ADDRESS", "10"), "busy"),
@@ -115,7 +115,7 @@ fn connections_have_a_rate_per_address_and_in_total() {
         // reserve for addresses that rarely connect.
         let opened = (0..60).filter(|n| try_open(FLOOD, &hub, *n).is_some()).count();
         assert!((1..60).contains(&opened), "{opened} with {setting:?}");
-        // An address that rarely connects is admitted in both cases.
+        // An address that rarely connects is admitted under both limits.
         assert!(try_open(STRANGER, &hub, 100).is_some(), "{setting:?}");
         hub.address.set_port(port.parse().unwrap());
         let refused = format!(r#"peerpigeon_handshake_failures_total{{reason="{reason}"}}"#);
@@ -123,8 +123,8 @@ fn connections_have_a_rate_per_address_and_in_total() {
     }
 }
 
-/// A hub does not apply the limits per address to a proxy that is missing in TRUSTED_PROXIES, because the proxy stands
-/// for many clients.
+/// While TRUSTED_PROXIES is unset, a loopback or private address that sends X-Forwarded-For has no limits per address. It
+/// is probably a proxy with many clients.
 #[test]
 fn an_unconfigured_proxy_is_not_limited() {
     let env = [("MAX_CONNECTIONS_PER_ADDRESS", "2"), ("CONNECT_RATE_PER_ADDRESS", "")];
@@ -274,7 +274,7 @@ fn a_flood_of_unfinished_requests_does_not_affect_others() {
     let most = start.elapsed().as_secs() / 10;
     hub.signal("-KILL");
     let more = hub.rest_of_the_log().iter().filter(|line| line.contains("connections_refused")).count();
-    assert!(more as u64 <= most, "{more} more lines, of at most {most}");
+    assert!(more as u64 <= most, "the hub logged {more} further lines, but at most {most} are allowed");
 }
 
 /// Ends the flood when it is dropped.

@@ -67,7 +67,7 @@ fn peer(hub: &Hub, n: u32) -> Client {
 /// A conversation between peers of a hub and of a Go hub. At the start, the Go hub knows peer 1. At the end, the hub
 /// has peers 1 and 2, and the Go hub has peer 7.
 fn conversation(hub: &Hub, go: &mut GoHub, a: &mut Client) -> Client {
-    // Announcements from each hub reach the other hub. Repeated announcements of peer 2 reach it as well.
+    // Announcements from each hub reach the other hub. Repeated announcements of peer 2 reach the Go hub as well.
     let mut b = Client::connect(hub, 2);
     b.say(r#"{"type":"announce","networkName":"n","data":{"info":"hi","isHub":true}}"#);
     go.hears_of(2, "n", Some("hi"));

@@ -245,7 +245,7 @@ fn peers_that_are_not_yet_closed_stay_when_the_drain_ends() {
         peer.say(r#"{"type":"ping"}"#);
         peer.hear_type("pong");
     }
-    // A signal of the system stops a hub during an operator's drain, as at any other time.
+    // SIGTERM stops a hub during an operator's drain, as at any other time.
     order(&hub, "drain", "secs=600");
     hub.signal("-TERM");
     hub.logged("server_draining");
@@ -368,12 +368,13 @@ fn a_cookie_over_tls_is_secure() {
         login
     };
     let https = "X-Forwarded-Proto: https\r\n";
-    // A proxy ends TLS. The hub uses X-Forwarded-Proto only if a trusted proxy sends it.
+    // Here a proxy terminates TLS. The hub uses X-Forwarded-Proto only if a trusted proxy sends it.
     let behind = hub(&[("TRUSTED_PROXIES", "127.0.0.1")]);
     assert!(is_secure(&behind, https) && is_secure(&behind, "X-Forwarded-Proto: HTTPS\r\n"));
     assert!(!is_secure(&behind, "") && !is_secure(&behind, "X-Forwarded-Proto: http\r\n"));
     assert!(!is_secure(&hub(&[]), https) && !is_secure(&hub(&[("TRUSTED_PROXIES", "192.0.2.1")]), https));
-    // The hub itself ends TLS, but only at PORT. At ADMIN_PORT without TLS, a browser would refuse a secure cookie.
+    // Here the hub terminates TLS itself, but only at PORT. A browser would refuse a secure cookie from ADMIN_PORT, which
+    // has no TLS.
     let port = crate::admin::free_port();
     over_tls(|| {
         let mut own = hub(&[]);

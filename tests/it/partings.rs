@@ -86,7 +86,7 @@ fn in_between(told: &[serde_json::Value]) -> usize {
                 assert_eq!(
                     present.get(from),
                     Some(&true),
-                    "a sender's signal arrived when it was not present: {told:#?}"
+                    "a signal arrived while its sender was not present: {told:#?}"
                 );
             }
             other => panic!("{other:?}"),

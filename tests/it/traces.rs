@@ -216,12 +216,12 @@ fn a_signal_over_three_hubs_is_one_trace() {
     assert!(now.abs_diff(send.start_time_unix_nano) < 60_000_000_000);
     let events = |span: &Span| span.events.iter().map(|event| event.name.clone()).collect::<Vec<_>>();
     assert_eq!((events(&send), events(&deliver)), (vec!["sent".to_owned()], vec!["posted".to_owned()]));
-    // Contents, tokens, names of networks and full ids stay in the hub.
+    // The spans have no contents of signals, no tokens, no names of networks and no full ids.
     let all = format!("{:?}", collector.seen);
     for secret in ["of-nobody-else", mesh::TOKEN, id(1).as_str()] {
         assert!(!all.contains(secret), "{secret}");
     }
-    // The log names the trace.
+    // The log has the id of the trace.
     let trace: String = send.trace_id.iter().map(|byte| format!("{byte:02x}")).collect();
     for hub in &hubs {
         let line: serde_json::Value = serde_json::from_str(&hub.logged("signal_traced")).unwrap();

@@ -23,7 +23,7 @@ const CODES: Record<number, ErrorCode> = {
   1008: 'hub-full', 1013: 'hub-full', 1012: 'hub-leaving', 4001: 'id-in-use', 4009: 'id-in-use',
   4012: 'unauthorized', 4401: 'unauthorized', 4403: 'forbidden', 4011: 'kicked'
 }
-/** The client makes no further attempt after a known close code that is not less than this code. */
+/** The least close code that is final: after a known close code from this one on, the client makes no further attempt. */
 const FINAL = 4011
 /** The longest pause that a hub can ask for. */
 const MAX_PAUSE_MS = 60_000
@@ -57,7 +57,7 @@ export class Hub {
   #named: string | undefined
   #onlineSince = 0
   #quiet = 0
-  /** Whether only a pong ends the silence. Other messages may have been sent before the network was lost. */
+  /** Whether only a pong shows that the hub is alive. Other messages may have been sent before the network was lost. */
   #checking = false
   #timer: ReturnType<typeof setTimeout> | undefined
   #ticker: ReturnType<typeof setTimeout> | undefined
@@ -161,7 +161,7 @@ export class Hub {
     this.#host.hubChanged(this.state)
   }
 
-  /** Sends a new token, because the current one expires soon. A function that fails is called again, until the hub closes the connection, because the token has expired. Then the next attempt calls the function. */
+  /** Sends a new token before the current token expires. If the token function fails, it is called again, until the hub closes the connection at the expiry. The next attempt to connect then calls the function. */
   async #renew (): Promise<void> {
     const { token } = this.#host.options
     try {

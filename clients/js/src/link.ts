@@ -6,13 +6,13 @@ import { Lane } from './lane.js'
 import { Negotiation, type NegotiationHost, type Signal, type SignalType } from './negotiation.js'
 import type { ChannelOptions, LinkState, Sendable, Sent } from './api.js'
 
-/** Time after which a connection that has not opened is replaced by a new one. It is a little longer than browsers look for a path. */
+/** Time after which a connection that has not opened is replaced by a new one. Browsers stop their search for a path a little earlier. */
 const CONNECT_MS = 20_000
-/** Time after which an interrupted link looks for another path. Most links recover by themselves before that. */
+/** Time after which an interrupted link restarts ICE. Most links recover by themselves before that. */
 const RESTART_MS = 2_500
 /** Time after which an interrupted link gets a new connection. */
 const REBUILD_MS = 12_000
-/** Minimum time between two connections that the other side asks for. */
+/** Minimum time between two new connections that the other side requests by an offer. */
 const FLOOD_MS = 100
 /** Time for which the connection of a closed link is kept open, so that its last message is sent. */
 const LINGER_MS = 500
@@ -39,7 +39,7 @@ export interface LinkHost {
   /** Whether the room has its maximum number of links, so that it accepts no more. */
   readonly crowded: boolean
   connection (): Promise<RTCPeerConnection>
-  /** Gives a connection the current ICE servers, before it looks for another path. */
+  /** Gives a connection the current ICE servers before an ICE restart. */
   renew (pc: RTCPeerConnection): Promise<void>
   channelOptions (name: string): ChannelOptions
   relay (link: Link, type: SignalType, data: Signal): void
@@ -61,7 +61,7 @@ export class Link implements NegotiationHost {
   /** The id of the peer. */
   declare readonly id: string
   state: LinkState = 'seen'
-  /** Whether one of the two sides has closed the link on purpose. Then this page does not open it by itself. */
+  /** Whether one of the two sides has closed the link on purpose. While this is true, this page does not open the link by itself. */
   declined = false
   /** The room. */
   declare readonly host: LinkHost
@@ -119,7 +119,7 @@ export class Link implements NegotiationHost {
     this.#lanes.clear()
   }
 
-  /** The error of a message or a call that the end of this link has made fail. */
+  /** The error with which messages and calls fail when this link ends. */
   gone (): PigeonError {
     return Object.assign(new PigeonError('peer-gone', 'it left or closed the link'), { peer: this }) as PigeonError
   }

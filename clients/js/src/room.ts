@@ -283,7 +283,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D> & Paging> 
     }
   }
 
-  /** Stores the hub's ICE servers. Open connections use them when they look for another path. */
+  /** Stores the hub's ICE servers. Open connections use them at their next ICE restart. */
   #serve ({ iceServers }: { iceServers?: RTCIceServer[] | undefined }): void {
     if (!iceServers) return
     this.#servers = iceServers
