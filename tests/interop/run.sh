@@ -67,7 +67,7 @@ over_tls() {
   { needs_node && needs_chromium && run_node peerpigeon; } || true
   # Only some tests of the client are repeated with TLS. All other tests of the client do not depend on TLS, or need
   # Firefox, which does not trust the authority of the tests.
-  { needs_node && needs_chromium && run_node client --test-name-pattern 'two tabs meet|twelve tabs|megabyte|hub that'; } || true
+  { needs_node && needs_chromium && run_node client --test-name-pattern 'two tabs discover|twelve tabs|megabyte|hub that'; } || true
 }
 
 skip() {
