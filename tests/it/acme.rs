@@ -286,7 +286,7 @@ fn hubs_with_one_directory_order_one_at_a_time_and_share_the_result() {
     let Some(mut pebble) = Pebble::new(&ports[0], 90 * 86_400) else { return };
     pebble.start();
     let directory = pebble.directory();
-    // This test holds the lock of the directory, so the hubs behave as if another hub were ordering a certificate.
+    // The test holds the lock of the directory, so the hubs behave as if another hub were ordering a certificate.
     let store = PathBuf::from(format!("{directory}/localhost:{}", pebble.port));
     std::fs::create_dir_all(&store).unwrap();
     let lock = std::fs::File::create(store.join("lock")).unwrap();
@@ -330,9 +330,9 @@ fn an_acme_account_is_bound_to_an_existing_account() {
     assert!(!before.iter().any(|line| line.contains(BINDING.1)), "the key is logged: {before:#?}");
 }
 
-/// Serves pebble's directory together with renewal information (RFC 9773), which Debian's pebble does not serve. This
-/// information advises the hub to renew the first certificate at once, and all later certificates never. Returns the
-/// URL of the directory, and the ids of the certificates for which hubs request this information.
+/// Serves pebble's directory together with renewal information (RFC 9773), which Debian's pebble does not serve. The
+/// renewal information advises the hub to renew the first certificate at once, and to renew no later certificate.
+/// Returns the URL of the directory, and the ids of the certificates for which hubs request this information.
 fn with_renewal_information(pebble: &Pebble) -> (String, mpsc::Receiver<String>) {
     let chain = CertificateDer::pem_file_iter(&pebble.server.certificate).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(&pebble.server.key).unwrap();

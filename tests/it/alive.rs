@@ -95,7 +95,7 @@ fn a_client_that_sends_but_never_reads_is_closed() {
     let begun = Instant::now();
     while hub.metric(r#"peerpigeon_closes_total{reason="dead-peer"}"#) == 0.0 {
         assert!(begun.elapsed() < DEADLINE, "the silent client was not closed");
-        // This write fails once the hub has closed the connection.
+        // The write fails once the hub has closed the connection.
         _ = std::io::Write::write_all(&mut writer, &frame(1, br#"{"type":"cleanup"}"#));
         pause();
     }
@@ -110,8 +110,8 @@ fn data_left_in_the_kernel_counts_as_unread() {
     let slow = Client::narrow(&hub, 1, "n");
     let mut sender = Client::join(&hub, 2, "n");
     sender.hear_type("peer-discovered");
-    // A part of this data fits into the receive buffer of the client's kernel. The other part fits into the send buffer
-    // of the hub's kernel, so nothing stays in the hub's own queue.
+    // A part of this data fits into the receive buffer of the client's kernel. The rest of the data fits into the send
+    // buffer of the hub's kernel, so nothing stays in the hub's own queue.
     fill(&mut sender, 1, 1, 12_000);
     let (done, wait) = std::sync::mpsc::sync_channel(1);
     let sender = keep_alive(sender, wait);

@@ -250,7 +250,7 @@ fn hubs_without_a_valid_certificate_are_refused_with_a_reason() {
         for version in BOTH {
             let config = config(&served, &[version], Some(Presented::new(&made, &made)));
             assert_eq!(asked(there.links, &config), "101");
-            // This hub has no MESH_TOKEN, so it ignores the token in a request.
+            // A hub without MESH_TOKEN ignores the token in a request.
             let (_, answer) = request(there.links, &config, "Bearer guess").unwrap();
             assert_eq!(status(&answer), "101", "the certificate is enough");
         }
@@ -452,8 +452,8 @@ fn certificates_and_authorities_are_replaced_without_losing_a_link() {
     there.hub.metric_becomes("peerpigeon_tls_certificates_stale", |stale| stale == 0.0);
     eventually("the old CA is removed", || request(there.links, &certified_by_old, "").is_err());
     assert_eq!(asked(there.links, &certified_by_new), "101");
-    // If the new certificate is invalid, the dialing hub keeps the previous one. If it is valid, the dialing hub uses it
-    // for the next dial.
+    // If the new certificate is invalid, the dialing hub keeps the previous one. If the new certificate is valid, the
+    // dialing hub uses it for the next dial.
     let days = format!("peerpigeon_tls_certificate_days_left{{file=\"{}\"}}", hub_files.certificate);
     replace(&hub_files.certificate, "nothing");
     reload(&hub, "tls_certificates_refused", "MESH_CERT");
@@ -492,7 +492,7 @@ fn a_resumed_session_does_not_count_as_certified() {
         };
         assert_eq!(kind(there.links), Some(HandshakeKind::Full));
         assert_eq!(kind(there.links), Some(HandshakeKind::Full), "no ticket is issued at MESH_PORT");
-        // PORT issues tickets. MESH_PORT accepts none of them, although both ports have the same ticket keys.
+        // PORT issues tickets. MESH_PORT accepts no tickets of PORT, although both ports have the same ticket keys.
         assert_eq!(kind(there.hub.address), Some(HandshakeKind::Full));
         assert_eq!(kind(there.hub.address), Some(HandshakeKind::Resumed), "a ticket of PORT");
         assert_eq!(kind(there.links), Some(HandshakeKind::Full), "no ticket is accepted at MESH_PORT");
@@ -529,7 +529,8 @@ fn invalid_settings_of_certificates_exit_with_64_and_a_reason() {
         (vec![("MESH_CLIENT_CA", &*own.certificate)], "has a certificate that is not a CA"),
         (vec![("MESH_AUTH", "certificate")], "MESH_AUTH (--mesh-auth): certificate needs a certificate"),
     ] {
-        // With valid settings, `--print-config` ends with 0. Without this flag, the hub would run until it is stopped.
+        // With valid settings, `--print-config` ends with 0. Without `--print-config`, the hub would run until it is
+        // stopped.
         let mut hub = command(DEFAULTS);
         hub.args(["serve", "--print-config"]);
         let out = hub.env("IS_HUB", "true").envs(env.iter().copied()).output().unwrap();

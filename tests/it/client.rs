@@ -212,7 +212,7 @@ impl Client {
         }
     }
 
-    /// The next message, or the end of the connection. Answers pings meanwhile.
+    /// Returns the next message, or the end of the connection. Answers pings meanwhile.
     pub fn next(&mut self) -> Heard {
         loop {
             match self.frame() {

@@ -48,7 +48,7 @@ impl Events {
         Self::open(hub.address, &format!("Authorization: Bearer {TOKEN}\r\n"))
     }
 
-    /// The next event; `None` at the end of the stream.
+    /// Returns the next event, or `None` at the end of the stream.
     fn next(&mut self) -> Option<Event> {
         while !self.read.contains("\n\n") {
             let mut size = String::new();

@@ -426,7 +426,8 @@ fn dead_and_refusing_ice_servers_are_reported() {
         let url = format!("turn:127.0.0.1:{port}");
         json!([{"urls": url, "username": login["username"], "credential": login["credential"]}])
     };
-    // This server answers every request with 401, a realm and a nonce, even if the request has credentials.
+    // The TURN server `refuses` answers every request with 401, a realm and a nonce, even if the request has
+    // credentials.
     let refuses = udp(|request, _| {
         let error = [0, 9, 0, 4, 0, 0, 4, 1];
         stun(request, 0x0113, &[&error[..], &[0, 0x14, 0, 1, b'r', 0, 0, 0], &[0, 0x15, 0, 1, b'n', 0, 0, 0]].concat())

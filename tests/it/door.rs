@@ -226,8 +226,8 @@ pub fn request_heads_are_bounded() {
     let begin = "GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nCookie: ";
     let whole = format!("{begin}{}\r\n\r\n", "x".repeat(12 * 1024));
     assert_eq!(status(&hub.http(&whole)), "200");
-    // This unfinished head has exactly the maximum size. With a longer head, the hub would leave bytes unread. The
-    // kernel would then reset the connection, which could discard the answer.
+    // The unfinished head of this request has exactly the maximum size. With a longer head, the hub would leave bytes
+    // unread. The kernel would then reset the connection, which could discard the answer.
     let endless = format!("{begin}{}", "x".repeat(16 * 1024 - begin.len()));
     assert_eq!(status(&hub.http(&endless)), "431");
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="bad-request"}"#, |n| n == 1.0);

@@ -49,8 +49,9 @@ pub fn a_new_connection_replaces_one_that_does_not_answer() {
     half_open.hear_type("peer-discovered");
     // The first message arrives while the new session waits for the id. The hub processes it after the takeover.
     let mut back = Client::open(hub.address, 2, &frame(1, br#"{"type":"announce","networkName":"n"}"#));
-    // The ping proves that the second connection has reached its home shard. Without this wait, the third connection
-    // could reach that shard earlier, because different shards may accept the connections.
+    // The ping proves that the second connection has reached its home shard. If the test did not wait for the ping, the
+    // third connection could reach that shard earlier than the second, because different shards may accept the
+    // connections.
     assert!(matches!(half_open.frame(), Heard::Ping(nonce) if nonce.len() == 8));
     let mut third = Client::open(hub.address, 2, b"");
     assert_eq!(third.closed(), (4009, "peer id in use".into()));
@@ -154,7 +155,7 @@ pub fn a_full_hub_closes_new_peers_with_1008() {
 /// write fails.
 #[test]
 fn messages_sent_before_a_reset_are_routed() {
-    // This is more data than two socket buffers can hold, so the hub still has data to write after SIGCONT.
+    // The offers contain more data than two socket buffers can hold, so the hub still has data to write after SIGCONT.
     const FLOOD: usize = 24;
     let mut hub =
         Hub::start(&[("SHARDS", "1"), ("SEND_QUEUE_BYTES", "200000000"), ("MESSAGE_RATE_BYTES", "100000000")]);

@@ -49,7 +49,7 @@ fn peers_cannot_take_the_file_descriptors_of_probes_and_links() {
     let bootstrap = format!("ws://127.0.0.1:{mesh}");
     let other = Hub::start(&[("MESH_TOKEN", "t"), ("BOOTSTRAP_HUBS", &bootstrap)]);
     other.metric_becomes("peerpigeon_mesh_hubs", |hubs| hubs == 1.0);
-    // The other hub can also restart and link again while this hub is full.
+    // While a hub is full, another hub can restart and link with it again.
     drop(other);
     let other = Hub::start(&[("MESH_TOKEN", "t"), ("BOOTSTRAP_HUBS", &bootstrap)]);
     other.metric_becomes("peerpigeon_mesh_hubs", |hubs| hubs == 1.0);

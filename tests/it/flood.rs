@@ -123,8 +123,8 @@ fn connections_have_a_rate_per_address_and_in_total() {
     }
 }
 
-/// While TRUSTED_PROXIES is unset, a loopback or private address that sends X-Forwarded-For has no limits per address. It
-/// is probably a proxy with many clients.
+/// While TRUSTED_PROXIES is unset, a loopback or private address that sends X-Forwarded-For has no limits per address.
+/// Such an address is probably a proxy with many clients.
 #[test]
 fn an_unconfigured_proxy_is_not_limited() {
     let env = [("MAX_CONNECTIONS_PER_ADDRESS", "2"), ("CONNECT_RATE_PER_ADDRESS", "")];
@@ -254,8 +254,8 @@ fn a_flood_of_unfinished_requests_does_not_affect_others() {
     });
     let opened = opened.into_inner();
     assert!(opened > 1500, "{opened} connections are not a flood");
-    // The hub has refused most connections of the flood. It has not reached the time limit of an unfinished request for
-    // any of them, because all of them are too young.
+    // The hub has refused most connections of the flood. The hub has not closed any connection for its unfinished
+    // request, because all connections are too young for that time limit.
     let end = Instant::now() + proto::limits::REQUEST_HEAD_TIMEOUT / 2;
     loop {
         let is_open = |stream: &mut TcpStream| {
@@ -308,7 +308,7 @@ fn pairs_are_served_during_all_attacks() {
         {
             assert!(said.contains(&format!("{attack}: ")), "{said}");
         }
-        // These metrics show that the attacks have reached the hub.
+        // The counts of these reasons show that the attacks have reached the hub.
         for reason in ["protocol-error", "message-too-large", "connection-lost", "id-in-use"] {
             hub.metric_becomes(&format!(r#"peerpigeon_closes_total{{reason="{reason}"}}"#), |n| n > 0.0);
         }

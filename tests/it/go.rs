@@ -1,19 +1,21 @@
 //! Runs Go hubs for tests: a scripted imitation, and the real Go hub if `GO_HUB` is the path of its program.
 //!
-//! Observed behaviour of the real Go hub. It accepts links from other hubs, and dials the hubs in its BOOTSTRAP_HUBS:
+//! Observed behaviour of the real Go hub. The Go hub accepts links from other hubs, and dials the hubs in its
+//! BOOTSTRAP_HUBS:
 //!
-//! * The Go hub treats a hub that dialed it as a peer that announces `isHub`. It sends the dialing hub all later
-//!   announcements, goodbyes and disconnects of peers, but no earlier announcements. It echoes the dialing hub's
-//!   announcement of itself, and no other message.
-//! * When the Go hub dials, it announces itself and then its peers, without their data. It also sends later
-//!   announcements, but never goodbyes or disconnects. It echoes each announcement that it receives once.
+//! * The Go hub treats a hub that dialed it as a peer that announces `isHub`. The Go hub sends the dialing hub all
+//!   later announcements, goodbyes and disconnects of peers, but no earlier announcements. The Go hub echoes the
+//!   dialing hub's announcement of itself, and no other message.
+//! * When the Go hub dials, it announces itself and then its peers, without their data. To a hub that it dialed, the Go
+//!   hub also sends later announcements, but never goodbyes or disconnects. The Go hub echoes each announcement that it
+//!   receives once.
 //! * The Go hub forwards the announcement of a peer to its other hubs and to its own peers, but only once while its
 //!   process runs.
 //! * The Go hub sends a signal with an unknown target to all its hubs, including the hub from which the signal arrived.
-//!   It drops the signal if it has received the same signal from the same connection before. A signal from a hub that
-//!   it dialed goes only to its own peers.
-//! * The Go hub dials one second after its start. It dials again five seconds after a link has ended or failed, but at
-//!   most ten times while its process runs.
+//!   The Go hub drops a signal if it has received the same signal from the same connection before. The Go hub sends a
+//!   signal from a hub that it dialed only to its own peers.
+//! * The Go hub dials one second after its start. The Go hub dials again five seconds after a link has ended or failed,
+//!   but at most ten times while its process runs.
 
 #![allow(clippy::disallowed_types, reason = "one thread per connection is enough for the scripted program")]
 

@@ -101,7 +101,7 @@ impl Hub {
         panic!("the hub did not log {event}, but {seen:#?}");
     }
 
-    /// All remaining lines of a hub that has ended.
+    /// Returns all remaining log lines of a hub that has ended.
     pub fn rest_of_the_log(&self) -> Vec<String> {
         std::iter::from_fn(|| self.log.recv_timeout(DEADLINE).ok()).collect()
     }
@@ -157,7 +157,7 @@ impl Hub {
         }
     }
 
-    /// The head of the answer to a request. Does not wait for the end of the connection.
+    /// The head of the answer to a request. This function does not wait for the end of the connection.
     pub fn begins(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).expect("connects");
         stream.set_read_timeout(Some(DEADLINE)).expect("set");

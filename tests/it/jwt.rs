@@ -44,7 +44,8 @@ fn connect(hub: &Hub, n: u32, token: &str) -> Client {
     client
 }
 
-/// Requests a WebSocket with these headers. Each header must end with its line break. Returns the head of the answer.
+/// Requests a WebSocket with these headers. Each header in `headers` must end with its line break. Returns the head of
+/// the answer.
 pub fn ask(hub: &Hub, path: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(hub.address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();

@@ -1,5 +1,5 @@
-//! Tests of links with Go hubs. Some tests start Go hubs. In all other tests, the test itself sends the frames of a Go
-//! hub.
+//! Tests of links with Go hubs. Some tests start Go hubs. The tests that do not start a Go hub send the frames of a Go
+//! hub themselves.
 
 mod go_hub;
 

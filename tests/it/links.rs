@@ -207,7 +207,7 @@ fn mesh_token_can_be_replaced_hub_by_hub() {
     assert_eq!(status(&answer(&Hub::start(&[&[("IS_HUB", "true")], steps[2]].concat()), MESH, "older")), "401");
 }
 
-/// The first value of this header that does not begin with `Bearer`. An answer can have the header several times.
+/// Returns the first value of a header that does not begin with `Bearer`. An answer can have the header several times.
 fn header<'a>(answer: &'a str, name: &str) -> &'a str {
     let lines = answer.lines().filter_map(|line| line.split_once(": "));
     let mut values = lines.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value);

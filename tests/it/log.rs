@@ -118,7 +118,7 @@ fn a_closed_log_pipe_does_not_affect_peers() {
 /// Starts a hub whose log is a full pipe.
 fn stalled(level: &str) -> (PipeReader, Silent) {
     let (reader, writer) = std::io::pipe().unwrap();
-    // A pipe holds 64 KiB. This write fills the pipe and then blocks.
+    // A pipe holds 64 KiB. Writing this data fills the pipe and then blocks.
     let mut filler = writer.try_clone().unwrap();
     std::thread::spawn(move || filler.write_all(&vec![b'.'; 1 << 20]));
     (reader, start(writer.into(), &[("LOG_LEVEL", level)]))
@@ -199,7 +199,7 @@ fn tools_exit_quietly_when_their_output_is_closed() {
         let run = command(&[]).args(args).stdout(writer).output().unwrap();
         assert_eq!((run.status.code(), run.stderr.as_slice()), (Some(0), &b""[..]), "{args:?}");
     }
-    // These tools fail and cannot write their error message, because stderr is closed.
+    // These tools fail, and cannot write their error message because stderr is closed.
     for args in [
         &["peer", "--hub", "ws://127.0.0.1:1"][..],
         &["load-test", "--hub", "ws://127.0.0.1:1", "--peers", "1", "--duration", "1"],

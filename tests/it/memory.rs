@@ -42,13 +42,13 @@ fn a_hub_with_little_memory_refuses_work_during_a_flood() {
             peer.hear_type("peer-discovered");
         }
         let mut kept = Vec::new();
-        // These clients send messages that are never complete: one gigabyte in total.
+        // The clients of this loop send unfinished messages, one gigabyte in total.
         for n in 1000..1900 {
             let Some(mut stream) = stubborn(&hub, n) else { continue };
             _ = stream.write_all(&begun);
             kept.push(stream);
         }
-        // Some clients never read, and others send enough to fill their queues.
+        // Some clients never read, and other clients send enough signals to fill the queues of these clients.
         let offer = |target: u32| {
             let data = "x".repeat(200_000);
             let target = id(target);
@@ -65,7 +65,7 @@ fn a_hub_with_little_memory_refuses_work_during_a_flood() {
             }
             kept.push(stream);
         }
-        // These clients announce large data in many networks.
+        // The clients of this loop announce large data in many networks.
         let data = "x".repeat(16_000);
         for n in 300..340 {
             let Some(mut stream) = stubborn(&hub, n) else { continue };

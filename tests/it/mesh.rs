@@ -192,8 +192,8 @@ fn a_frozen_hub_does_not_disturb_the_others_and_recovers() {
     let mut c = Client::join(&hubs[2], 3, "n");
     assert_eq!((discovered(&mut a), discovered(&mut b)), (id(3), id(3)));
     hubs[2].signal("-STOP");
-    // The signals to the frozen third hub fill all buffers on the way to it. They must not delay signals to the second
-    // hub.
+    // The signals to the frozen third hub fill all buffers on the way to it. Signals to the frozen hub must not delay
+    // signals to the second hub.
     let data = format!("{:?}", "x".repeat(60_000));
     for round in 0..400 {
         a.offer(&id(3), "n", &data, "");
@@ -207,7 +207,7 @@ fn a_frozen_hub_does_not_disturb_the_others_and_recovers() {
     assert_eq!((&left["data"]["peerId"], &left["data"]["reason"]), (&id(3).into(), &"hub-lost".into()));
     a.hear_type("peer-disconnected");
     hubs[2].signal("-CONT");
-    // Each of the other hubs detects by itself that the third hub is back.
+    // The first and the second hub each detect by themselves that the third hub is back.
     assert_eq!((discovered(&mut a), discovered(&mut b)), (id(3), id(3)));
     a.offer(&id(3), "n", "\"after\"", r#","id":"after""#);
     loop {

@@ -169,8 +169,9 @@ fn a_wrong_token_is_answered_late_and_does_not_block_the_right_one() {
         guessing.push(stream);
     }
     assert_eq!(status(&post(&hub, "/admin/undrain", &right, "")), "200");
-    // These clients also exhaust the rate limit for pages of their address, and the common rate limit of all clients
-    // without a token. A slow machine needs more than one attempt, because the limits recover between the requests.
+    // The guessing clients also exhaust the rate limit for pages of their address, and the common rate limit of all
+    // clients without a token. A slow machine needs more than one attempt, because the limits recover between the
+    // requests.
     let mut flood = |requests: u32| {
         for _ in 0..requests {
             let mut stream = TcpStream::connect(hub.address).unwrap();
@@ -451,8 +452,8 @@ fn browsers_must_not_store_or_frame_answers_for_operators_or_guess_their_type() 
 #[test]
 fn logins_logouts_and_refusals_are_logged() {
     let hub = hub(&[("AUTH_TOKEN", "t")]);
-    // These requests do not contain a wrong ADMIN_TOKEN, so they are not attempts to guess it. The hub answers at once,
-    // and logs nothing.
+    // Requests without a wrong ADMIN_TOKEN are not attempts to guess the token. The hub answers at once, and logs
+    // nothing.
     let peers = "Authorization: Bearer t\r\n";
     for proof in ["", peers, "Authorization: Basic dTpw\r\n"] {
         let request = format!("GET /stats HTTP/1.1\r\nHost: hub\r\n{proof}\r\n");

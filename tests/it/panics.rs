@@ -52,7 +52,7 @@ fn ends(mut hub: Hub, place: &str, thread: &str, turn: Option<&str>) {
 /// there also ends the process.
 #[test]
 fn a_panic_in_any_turn_ends_the_process() {
-    // Each hub below links to this hub and receives its peer in a snapshot.
+    // Each hub of the loop below links to this other hub and receives its peer in a snapshot.
     let other = Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", "secret")]);
     let _peer = Client::join(&other, 99, "n");
     let bootstrap = format!("ws://{}", other.address);

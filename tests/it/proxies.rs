@@ -93,8 +93,8 @@ fn only_trusted_proxies_send_proxy_heads() {
         let logged = logged_address(&hub);
         assert!(logged.starts_with(address), "{head:?}: {logged}");
     }
-    // The hub closes a connection of a trusted proxy without a complete PROXY head. It does not accept a PROXY head
-    // from another address.
+    // The hub closes a connection of a trusted proxy without a complete PROXY head. The hub accepts no PROXY head from
+    // an address that is not a trusted proxy.
     assert_eq!(asks(connect_from(PROXY, hub.address).unwrap(), b"", ""), "");
     assert_eq!(asks(connect_from(PROXY, hub.address).unwrap(), b"PROXY TCP4 203.0.113.9\r\n", ""), "");
     hub.metric_becomes(r#"peerpigeon_handshake_failures_total{reason="proxy-head"}"#, |n| n == 2.0);
@@ -116,7 +116,7 @@ fn the_health_command_works_at_a_port_that_expects_a_proxy_head() {
     let env = [&[("HOST", "127.0.0.1"), ("PORT", &*port)][..], &trust].concat();
     let out = command(&env).arg("health").output().unwrap();
     assert!(out.status.success(), "{out:?}");
-    // Here the command's own address is not a trusted proxy, so the hub would refuse a PROXY head.
+    // With these settings, the address of the command is not a trusted proxy, so the hub would refuse a PROXY head.
     let trust = [("PROXY_PROTOCOL", "PORT"), ("TRUSTED_PROXIES", "10.0.0.1")];
     let hub = Hub::start(&trust);
     let port = hub.address.port().to_string();

@@ -231,7 +231,7 @@ fn replayed_frames_do_not_revive_a_hub() {
     ended.signal("-KILL");
     assert_eq!(a.hear()["data"]["reason"], "hub-lost");
     drop(b);
-    // The first hub has received all these frames before. The new hub, which starts here, has not.
+    // The first hub has received all recorded frames before. The new hub, which starts here, has received none of them.
     let recorded = recording.stop(&redis);
     hubs.push(bridged(&redis.url()));
     settled(&hubs);

@@ -60,7 +60,8 @@ fn a_client_with_its_secret_takes_its_id_over_at_once() {
     watcher.hears_nothing();
     assert_resumes(&hub, "resumed", 1.0);
     assert_eq!(hub.metric("peerpigeon_takeovers_total{outcome=\"replaced\"}"), 0.0);
-    // The third session takes over with the secret of the second session, in upper case. Ids may be in upper case, too.
+    // The third session takes the id over with the secret of the second session, in upper case. Ids may be in upper
+    // case, too.
     let (_third, _) = connect(&hub, 2, Some(&next.to_uppercase()));
     assert_eq!(second.closed(), (4001, "replaced".to_owned()));
 }
@@ -114,7 +115,7 @@ fn a_wrong_secret_counts_as_no_secret() {
         // If the id is free, a wrong secret does no harm.
         connect(&hub, n, Some(shown));
     }
-    // An empty secret counts as no secret, so clients may always send `&resume=`. The other wrong secrets are
+    // An empty secret counts as no secret, so clients may always send `&resume=`. All other wrong secrets are
     // malformed, or count as secrets of another id.
     assert_resumes(&hub, "malformed", 8.0);
     assert_resumes(&hub, "foreign", 4.0);

@@ -60,8 +60,8 @@ pub fn a_message_may_arrive_byte_by_byte() {
 
 #[test]
 pub fn signals_of_two_fast_senders_arrive_in_order_and_once() {
-    // This is less data than a sender's share of the target's queue. So nothing is dropped even if the target reads
-    // late.
+    // All signals of a sender together are less data than the sender's share of the target's queue. So nothing is
+    // dropped even if the target reads late.
     const EACH: usize = 2_000;
     with_shards(|hub| {
         let mut target = Client::join(hub, 9, "n");

@@ -83,8 +83,8 @@ fn signals_avoid_a_link_that_drops_data() {
         });
         let noticed = dead.elapsed();
         println!("dropped {swallowed:?}: detected at both ends after {noticed:?}");
-        // On a busy machine, the detection may take up to one lease longer. Without this detection, no hub would notice
-        // that the link carries no data.
+        // On a busy machine, the detection may take up to one lease longer. Without the detection of silent links, no
+        // hub would notice that the link carries no data.
         assert!(noticed < LINK_SILENCE + LEASE, "{noticed:?}");
         assert_eq!((outcome(&mut a, &id(2)), outcome(&mut b, &id(1))), ("delivered".into(), "delivered".into()));
         // Announcements avoid the silent link, too, and no hub is considered lost.
@@ -109,7 +109,8 @@ fn a_chain_recovers_after_a_cut() {
         }
         peers.push(peer);
     }
-    // The stopped hub keeps its sockets open. The other hubs receive nothing from it until its lease expires.
+    // The stopped hub keeps its sockets open. The other hubs receive nothing from the stopped hub until its lease
+    // expires.
     hubs[0].signal("-STOP");
     for n in [1, 2] {
         assert_eq!(peers[n].hear_type("peer-disconnected")["data"]["reason"], "hub-lost");

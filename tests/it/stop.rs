@@ -40,7 +40,7 @@ pub fn a_drain_notifies_every_peer_and_exits_with_0() {
                 }
             }
             if last_slot - *slot < 700 {
-                // The last peer leaves so soon after this peer that it may not receive the leave.
+                // If the last peer leaves soon after another peer, it may not receive the leave of that peer.
                 continue;
             }
             // The hub still relays messages that the peer sends after the close frame.
@@ -83,7 +83,8 @@ fn a_drain_is_spread_over_its_whole_time() {
         assert_eq!(hub.wait().code(), Some(0));
         let all = secs * 1000;
         assert!(slots.iter().all(|slot| *slot < all.max(1)), "{secs} s: {slots:?}");
-        // Each shard spreads its own peers over the whole time, and the fullest of four shards has at least five peers.
+        // Each shard spreads the closes of its own peers over the whole drain, and the fullest of four shards has at
+        // least five peers.
         assert!(slots.last().unwrap() * 5 >= all * 4, "{secs} s: {slots:?}");
         let most_at_once = slots.windows(4).all(|four| four[3] > four[0] || all == 0);
         assert!(most_at_once, "{secs} s: {slots:?}");
@@ -117,8 +118,8 @@ fn a_drain_without_peers_ends_at_once() {
 #[test]
 fn every_stop_signal_starts_a_drain() {
     for (signal, number) in [("-TERM", 15), ("-INT", 2), ("-QUIT", 3), ("-HUP", 1)] {
-        // A hub that is started with SIGQUIT or SIGHUP ignored continues to ignore this signal. That can be the case
-        // here, because these tests may run under nohup(1).
+        // A hub that is started with SIGQUIT or SIGHUP ignored continues to ignore this signal. The hubs of these tests
+        // can inherit ignored signals, because the tests may run under nohup(1).
         if peerpigeon::telemetry::process::ignores(number) && number != 2 {
             continue;
         }

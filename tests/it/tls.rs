@@ -194,7 +194,8 @@ fn a_handshake_has_a_deadline() {
     let hub = secure(common(), &[("SHARDS", "1")]);
     let config = Arc::new(client_config(common()));
     let begun = Instant::now();
-    // One connection sends nothing, one sends half of its hello, and one never completes the handshake.
+    // The first connection sends nothing, the second sends half of its hello, and the third never completes the
+    // handshake.
     let mut silent = TcpStream::connect(hub.address).unwrap();
     let mut hello = Vec::new();
     ClientConnection::new(Arc::clone(&config), ServerName::try_from("localhost").unwrap())

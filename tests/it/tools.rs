@@ -64,7 +64,7 @@ fn every_command_has_a_manual_page() {
     let groff = |page: &Path| Command::new("groff").args(["-man", "-Tutf8", "-ww", "-z"]).arg(page).output();
     for entry in std::fs::read_dir(&place).unwrap() {
         let path = entry.unwrap().path();
-        // This check is skipped where groff is not installed.
+        // The check of the formatted page is skipped where groff is not installed.
         if let Ok(output) = groff(&path) {
             assert!(output.status.success() && output.stderr.is_empty(), "{}: {output:?}", path.display());
         }
