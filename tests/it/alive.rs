@@ -17,7 +17,7 @@ fn pause() {
     std::thread::park_timeout(Duration::from_millis(10));
 }
 
-/// Sends `n` signals from `from`, with this many bytes of data each.
+/// Sends `n` signals from `from` to peer `target`, with `bytes` bytes of data each.
 fn fill(from: &mut Client, target: u32, n: usize, bytes: usize) {
     let data = format!(r#""{}""#, "x".repeat(bytes));
     for _ in 0..n {
@@ -151,7 +151,7 @@ pub fn pings_overtake_queued_messages() {
         }
     }
     // The kernel had already accepted some bytes, and one message may have been partly written. The client receives the
-    // ping right after these, before all other queued messages.
+    // ping right after these bytes, before all other queued messages.
     assert!(ping < Some(10) && pong < Some(10), "{ping:?} {pong:?} of 60");
 }
 
@@ -176,7 +176,7 @@ fn a_flood_to_the_owner_of_an_id_does_not_free_the_id() {
         let owner = Client::narrow(&hubs[0], 1, "n");
         let mut sender = Client::join(&hubs[0], 2, "n");
         sender.hear_type("peer-discovered");
-        // The owner needs twenty seconds to read this data.
+        // The owner needs twenty seconds to read the data of these signals.
         fill(&mut sender, 1, 60, 50_000);
         sender.hears_nothing();
         let (done, wait) = std::sync::mpsc::sync_channel(1);

@@ -56,7 +56,7 @@ impl Acceptor {
         self.hub.metric(&format!("peerpigeon_handshake_failures_total{{reason=\"{reason}\"}}"))
     }
 
-    /// Waits until a link is up whose other end authenticated itself in this way.
+    /// Waits until a link is up whose other end has authenticated itself by `auth`.
     fn is_linked_by(&self, auth: &str) {
         is_linked_by(&self.hub, auth);
     }
@@ -71,7 +71,7 @@ fn is_linked_by(hub: &Hub, auth: &str) {
     });
 }
 
-/// The settings of a hub that presents this certificate.
+/// Returns the settings of a hub that presents the certificate `own`.
 fn presenting(own: &Certificate) -> [(&str, &str); 3] {
     [("MESH_CERT", &own.certificate), ("MESH_KEY", &own.key), ("MESH_CA", &own.authority_file)]
 }
@@ -81,7 +81,7 @@ fn dialing(url: &str, env: &[(&str, &str)]) -> Hub {
     Hub::start(&[&[("BOOTSTRAP_HUBS", url)], env].concat())
 }
 
-/// Waits until the error of a hub's dial contains this text.
+/// Waits until the error of a hub's dial contains the text `said`.
 fn fails_with(hub: &Hub, said: &str) {
     let mut last = String::new();
     let end = std::time::Instant::now() + DEADLINE;

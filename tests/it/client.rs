@@ -93,7 +93,7 @@ impl Client {
         Self::open_by(stream, &format!("/ws?peerId={}", id(n)), n, early)
     }
 
-    /// Like [`Self::over`], with this path in the request.
+    /// Like [`Self::over`], with `path` as the path of the request.
     pub fn open_by(mut stream: TcpStream, path: &str, n: u32, early: &[u8]) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).expect("set");
         let mut request = upgrade(path).into_bytes();
@@ -154,7 +154,7 @@ impl Client {
         self.take_in(&buffer[..n]).into_iter().filter_map(text).collect()
     }
 
-    /// The messages in these bytes, which were read from the stream. Answers pings.
+    /// Returns the messages in bytes that were read from the stream. Answers pings.
     pub fn take_in(&mut self, bytes: &[u8]) -> Vec<Heard> {
         self.read.extend_from_slice(bytes);
         let frames: Vec<Heard> = std::iter::from_fn(|| self.parse()).collect();
@@ -223,7 +223,7 @@ impl Client {
         }
     }
 
-    /// Skips messages up to the first one of this type.
+    /// Skips messages until one has the type `kind`, and returns that message.
     pub fn hear_type(&mut self, kind: &str) -> Value {
         loop {
             let message = self.hear();
@@ -255,8 +255,8 @@ impl Client {
         }
     }
 
-    /// Asserts that no message is pending: the next message is the answer to a `ping`. When this returns, the hub has
-    /// also processed everything that this client sent before.
+    /// Asserts that no message is pending: the next message is the answer to a `ping`. When this function returns, the
+    /// hub has also processed everything that the client sent before.
     pub fn hears_nothing(&mut self) {
         self.say(r#"{"type":"ping"}"#);
         let heard = self.hear();

@@ -62,7 +62,7 @@ fn settled(hubs: &[Hub], peers: &mut [Peer]) -> usize {
     known
 }
 
-/// Number of discovery events if this many peers join one after another.
+/// Returns the number of discovery events if `peers` peers join one after another.
 fn events(peers: u32) -> usize {
     (0..peers as usize).map(|n| 2 * n.min(K + RANDOM_PICKS)).sum()
 }

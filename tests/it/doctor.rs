@@ -42,7 +42,7 @@ impl Said {
         assert_eq!(self.report["result"], if slow { "warning" } else { "ok" });
     }
 
-    /// Asserts that this finding is the only problem or warning, and returns it.
+    /// Asserts that `finding` is the only problem or warning, and returns it.
     fn only(&self, finding: &str) -> &Value {
         let (grade, code) = match (&self.found("problem")[..], &self.found("warning")[..]) {
             ([one], []) if one == finding => ("problem", 1),
@@ -77,17 +77,17 @@ fn url(address: SocketAddr) -> String {
 /// A fault of a proxy.
 #[derive(Clone, Copy)]
 enum Fault {
-    /// The proxy removes these headers from requests.
+    /// The proxy removes the given headers from requests.
     Loses(&'static [&'static str]),
     /// The proxy removes the query from requests.
     LosesQuery,
-    /// The proxy buffers the bytes of the hub on a WebSocket until this number has arrived.
+    /// The proxy buffers the bytes of the hub on a WebSocket until the given number has arrived.
     Buffers(usize),
-    /// The proxy cuts a WebSocket without data for this time.
+    /// The proxy cuts a WebSocket on which no data has passed for the given time.
     CutsIdle(Duration),
-    /// The proxy delays the bytes of the hub on a WebSocket by this time.
+    /// The proxy delays the bytes of the hub on a WebSocket by the given time.
     Delays(Duration),
-    /// The proxy cuts a WebSocket when the client has sent more than this many bytes.
+    /// The proxy cuts a WebSocket when the client has sent more than the given number of bytes.
     CutsLong(usize),
     /// The proxy drops the hub's pings on a WebSocket. A ping is a frame that begins with 0x89.
     DropsPings,

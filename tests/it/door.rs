@@ -20,8 +20,8 @@ fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
     lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
-/// Builds a handshake of peer 1 in which these lines are replaced or added. The hub closes the connection if it refuses
-/// the handshake.
+/// Builds a handshake of peer 1 in which the lines of `changes` replace lines or are added. The hub closes the
+/// connection if it refuses the handshake.
 fn handshake(changes: &[(&str, &str)]) -> String {
     let mut request = upgrade(&format!("/ws?peerId={}", id(1)));
     for (name, line) in changes {
@@ -240,7 +240,7 @@ fn an_unsupported_websocket_version_is_refused_with_the_supported_one() {
     let refused = hub.http(&handshake(&[token, ("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8\r\n")]));
     assert_eq!((status(&refused), header(&refused, "sec-websocket-version")), ("426", Some("13")), "{refused}");
     assert_eq!(header(&refused, "upgrade"), Some("websocket"), "{refused}");
-    // The hub checks the token before the version. Like the Go hub, this hub answers 400 to an incomplete handshake.
+    // The hub checks the token before the version. Like the Go hub, the hub answers 400 to an incomplete handshake.
     let refused = hub.http(&handshake(&[("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8\r\n")]));
     assert_eq!(status(&refused), "401");
     for missing in ["Sec-WebSocket-Version", "Sec-WebSocket-Key", "Upgrade"] {
@@ -304,7 +304,7 @@ fn an_upgrade_to_another_protocol_is_ignored() {
     for path in ["/", "/health", "/livez"] {
         assert_eq!(status(&get(path, "1.1", "h2c")), "200", "{path}");
     }
-    // The hub ignores an upgrade in a request with HTTP/1.0, because this version has no upgrades.
+    // The hub ignores an upgrade in a request with HTTP/1.0, because HTTP/1.0 has no upgrades.
     assert_eq!(status(&get("/", "1.0", "websocket")), "200");
     assert_eq!(status(&get(&format!("/?peerId={}", id(1)), "1.1", "h2c")), "400");
     assert_eq!(status(&get(&format!("/ws?peerId={}", id(1)), "1.1", "h2c")), "400");

@@ -8,7 +8,7 @@ use crate::door::status;
 use crate::hub::{DEFAULTS, Hub};
 use crate::ports::free_port;
 
-/// Starts a hub that may open at most this many files.
+/// Starts a hub that may open at most `files` files.
 fn start(files: u32, env: &[(&str, &str)]) -> Hub {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\""), env!("CARGO_BIN_EXE_peerpigeon")]);
@@ -55,7 +55,7 @@ fn peers_cannot_take_the_file_descriptors_of_probes_and_links() {
     other.metric_becomes("peerpigeon_mesh_hubs", |hubs| hubs == 1.0);
     assert!(hub.metric("process_open_fds") < 120.0);
 
-    // When these connections have ended, a peer is admitted.
+    // When the silent connections and the admitted peers have left, another peer is admitted.
     drop((inside, knocking));
     hub.metric_becomes("peerpigeon_connections", |n| n == 0.0);
     hub.address = peers;

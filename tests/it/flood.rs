@@ -293,7 +293,7 @@ fn pairs_are_served_during_all_attacks() {
         return;
     }
     for shards in ["1", "2"] {
-        // Limits per address are disabled, because they would also refuse the requests of this test.
+        // The test disables the limits per address, because they would also refuse its own requests.
         let hub = Hub::start(&[("SHARDS", shards)]);
         let url = format!("ws://{}", hub.address);
         let run = crate::hub::command(&[])

@@ -310,7 +310,7 @@ fn dial(shared: &Mutex<Program>, address: SocketAddr) {
     }
     let socket = Socket { stream: stream.try_clone().unwrap(), masked: true };
     {
-        // The Go hub sends all these messages before it reads the first message of the other hub.
+        // The Go hub announces itself and all its peers before it reads the first message of the other hub.
         let mut program = lock(shared);
         let data = json!({"isHub": true, "port": 3000, "host": "localhost", "capabilities": ["signaling", "relay"],
             "timestamp": 1});

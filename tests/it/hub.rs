@@ -141,8 +141,8 @@ impl Hub {
         answer
     }
 
-    /// The answer to a GET. A hub with too many unfinished requests may close this connection. Then the request is sent
-    /// again.
+    /// The answer to a GET. A hub with too many unfinished requests may close the connection of the GET. Then the
+    /// request is sent again.
     pub fn get_in_a_crowd(&self, path: &str) -> String {
         let end = Instant::now() + DEADLINE;
         loop {

@@ -20,7 +20,7 @@ use go_hub::{GoHub, connect, is_signal, upgraded};
 /// JSON data that would change if a hub parsed it and wrote it again.
 const DATA: &str = r#"{"sdp" : "v=0\r\n\u00e9",  "b":1.10, "a":12345678901234567890123}"#;
 
-/// Expects this signal as the client's next message, with unchanged data.
+/// Expects a signal with these values and unchanged data as the client's next message.
 fn hears_signal(client: &mut Client, kind: &str, from: u32, target: u32, data: &str) {
     match client.next() {
         Heard::Text(text) => is_signal(&text, kind, from, target, data),
@@ -28,7 +28,7 @@ fn hears_signal(client: &mut Client, kind: &str, from: u32, target: u32, data: &
     }
 }
 
-/// Expects the discovery of this peer as the client's next message.
+/// Expects the discovery of peer `n` as the client's next message.
 fn hears_of(client: &mut Client, n: u32, info: Option<&str>) {
     let heard = client.hear();
     let mut data = json!({"isHub": false, "peerId": id(n)});
@@ -52,7 +52,7 @@ fn door() -> (TcpListener, String) {
     (door, url)
 }
 
-/// Starts a hub that dials these URLs and has this MESH_LEGACY.
+/// Starts a hub with these values of BOOTSTRAP_HUBS and MESH_LEGACY.
 fn hub(bootstrap: &str, legacy: &str) -> Hub {
     Hub::start(&[("IS_HUB", "true"), ("MESH_TOKEN", TOKEN), ("BOOTSTRAP_HUBS", bootstrap), ("MESH_LEGACY", legacy)])
 }
@@ -297,7 +297,8 @@ fn without_mesh_legacy_a_go_hub_is_a_peer() {
     assert_eq!(hub.metric("peerpigeon_peers"), 2.0);
 }
 
-/// Waits until a peer of a Go hub receives a message of this type from or about peer `n`. Skips all other messages.
+/// Waits until a peer of a Go hub receives a message of the type `kind` from or about peer `n`. Skips all other
+/// messages.
 fn hears_from(client: &mut Client, kind: &str, n: u32) -> Value {
     loop {
         let heard = client.hear_type(kind);
@@ -457,7 +458,7 @@ fn a_restarted_hub_learns_the_peers_of_its_go_hub_again() {
     });
 }
 
-/// Starts a listener that sends this answer to each request. Returns its URL, and the heads of the requests.
+/// Starts a listener that sends `answer` to each request. Returns its URL, and the heads of the requests.
 fn listener(answer: fn(&str) -> String) -> (String, std::sync::mpsc::Receiver<String>) {
     let (door, url) = door();
     let (asked, heard) = std::sync::mpsc::sync_channel(16);
@@ -482,7 +483,8 @@ fn listener(answer: fn(&str) -> String) -> (String, std::sync::mpsc::Receiver<St
 fn with_mesh_legacy_no_token_is_sent_to_an_unknown_kind_of_hub() {
     let unauthorized = |_: &str| "HTTP/1.1 401 Unauthorized\r\nContent-Length: 13\r\n\r\nunauthorized\n".to_owned();
     for answer in [upgraded, unauthorized] {
-        // MESH_LEGACY names the same hub by a different URL. The hub cannot detect this when it checks its settings.
+        // MESH_LEGACY names the same hub by a different URL. The hub cannot detect such a difference when it checks its
+        // settings.
         let (url, heard) = listener(answer);
         let hub = hub(&url, "ws://go.invalid:3000");
         for _ in 0..2 {

@@ -8,14 +8,14 @@ use crate::door::{body, status};
 use crate::hub::{DEADLINE, Hub};
 use crate::mesh::{eventually, json};
 
-/// Requests a link with this path, subprotocol and token. Returns the socket and the answer, without the frames that
-/// follow it.
+/// Requests a link with the given path, subprotocol and token. Returns the socket and the answer, without the frames
+/// that follow it.
 fn ask(address: SocketAddr, path: &str, subprotocol: &str, token: &str) -> (TcpStream, String) {
     let bearer = if token.is_empty() { String::new() } else { format!("Bearer {token}") };
     ask_with(address, path, subprotocol, &bearer)
 }
 
-/// Like [`ask`], with this value of the header `Authorization`.
+/// Like [`ask`], with the given value of the header `Authorization`.
 fn ask_with(address: SocketAddr, path: &str, subprotocol: &str, authorization: &str) -> (TcpStream, String) {
     let mut request = upgrade(path);
     for (name, value) in [("Sec-WebSocket-Protocol: ", subprotocol), ("Authorization: ", authorization)] {
@@ -125,8 +125,8 @@ fn a_websocket_without_subprotocol_from_a_legacy_range_is_a_link() {
     assert!(!taken.to_ascii_lowercase().contains("sec-websocket-protocol"), "{taken}");
     assert_eq!(status(&ask(hub.address, "/?peerId=x", "", "").1), "403");
     assert_eq!(status(&answer(&hub, MESH, "t")), "403", "the address alone must not allow a link of version 1");
-    // A Go hub sends an upgrade without a subprotocol. The hub treats all other requests from this address as requests
-    // of clients.
+    // A Go hub sends an upgrade without a subprotocol. The hub treats all other requests from an address in MESH_LEGACY
+    // as requests of clients.
     assert_eq!(status(&answer(&hub, "chat", "")), "401");
     assert_eq!(status(&hub.get(&format!("/ws?peerId={}", id(1)))), "401");
     let (_peer, taken) = ask(hub.address, &format!("/?peerId={}", id(8)), "chat", "t");

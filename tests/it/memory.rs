@@ -9,7 +9,7 @@ use crate::client::{Client, frame, id, upgrade};
 use crate::hub::{DEFAULTS, Hub};
 use crate::wire;
 
-/// Starts a hub whose virtual memory is limited to this number of MiB.
+/// Starts a hub whose virtual memory is limited to `mebibytes` MiB.
 fn limited(mebibytes: u64) -> Hub {
     let script = format!("ulimit -v {}; exec \"$0\"", mebibytes * 1024);
     let mut command = Command::new("sh");

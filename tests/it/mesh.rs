@@ -11,7 +11,7 @@ pub use crate::ports::free_port;
 
 pub const TOKEN: &str = "of-the-mesh";
 
-/// Returns the URLs of hubs at these ports, in the form of BOOTSTRAP_HUBS.
+/// Returns the URLs of hubs at the given ports, in the form of BOOTSTRAP_HUBS.
 fn urls(ports: &[u16]) -> String {
     ports.iter().map(|port| format!("ws://127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
 }

@@ -89,7 +89,7 @@ fn a_restarted_hub_keeps_its_id() {
         let _back = Client::join(&hub, 3, "n");
         assert_eq!(discovered(&mut watcher), id(3));
         println!("{signal}: the new peer of the restarted hub is discovered after {:?}", began.elapsed());
-        // If the hub mistook its own earlier run for another hub, it would change its id within this time.
+        // If the hub mistook its own earlier run for another hub, it would change its id within the time of a lease.
         eventually("the time of a lease has passed", || began.elapsed() > LEASE);
         assert_eq!((hub_id(&hub).as_str(), hub.metric("peerpigeon_mesh_ids_given_up_total")), (ID, 0.0));
         drop(middle);

@@ -110,7 +110,7 @@ fn the_answer_names_the_hub_of_a_peer_at_another_hub() {
     let mut witness = Client::join(&here, 2, "n");
     let mut peer = Client::join(&there, 1, "n");
     witness.hear_type("peer-discovered");
-    // The answer names the hub only after the next tick, so this loop repeats the order.
+    // The answer names the hub only after the next tick, so the test repeats the order until then.
     let form = format!("peer={}", id(1));
     eventually("the hub of the peer is known", || !order(&here, "kick", &form).1["url"].is_null());
     let (status, answer) = order(&here, "kick", &form);

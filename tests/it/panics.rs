@@ -1,7 +1,7 @@
 //! Tests of panics. A panic in a parser, in a request before the upgrade, or in a connection to Redis ends only that
 //! connection. Any other panic ends the process with its own exit code and a last log line.
 //!
-//! An environment variable plants the panics. Only debug builds of the hub read this variable.
+//! An environment variable plants the panics. Only debug builds of the hub read the variable.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -18,7 +18,7 @@ const EX_SOFTWARE: i32 = 70;
 /// Settings of a Redis bridge that never connects.
 const NO_REDIS: &[(&str, &str)] = &[("REDIS_URL", "redis://127.0.0.1:1"), ("DRAIN_SECS", "0")];
 
-/// Starts a hub that panics at this place of its code. The hub has a mesh thread, but no links.
+/// Starts a hub that panics at `place` in its code. The hub has a mesh thread, but no links.
 fn planted(place: &str, env: &[(&str, &str)]) -> Hub {
     let own = [("PEERPIGEON_PLANTED_PANIC", place), ("IS_HUB", "true"), ("MESH_TOKEN", "secret")];
     Hub::start(&[&own, env].concat())
@@ -151,7 +151,7 @@ fn a_panic_before_the_upgrade_ends_only_its_connection() {
         assert!(hub.logged("\"connection_failed\"").contains("127.0.0.1:"));
     }
     hub.metric_becomes("peerpigeon_handshake_failures_total{reason=\"internal\"}", |failures| failures == 3.0);
-    // The alert about internal errors watches this series.
+    // The alert about internal errors watches the metric peerpigeon_closes_total with the reason `internal`.
     hub.metric_becomes("peerpigeon_closes_total{reason=\"internal\"}", |closes| closes == 3.0);
     assert!(hub.get("/livez").starts_with("HTTP/1.1 200"));
     hub.signal("-TERM");

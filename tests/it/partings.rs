@@ -1,4 +1,5 @@
-//! Tests with peers that join, signal a peer of another hub, and leave. A peer sends all these messages in one write.
+//! Tests with peers that join, signal a peer of another hub, and leave. A peer sends all messages from its join to its
+//! leave in one write.
 
 use std::collections::BTreeMap;
 

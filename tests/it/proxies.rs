@@ -7,7 +7,7 @@ use crate::client::{Client, id, upgrade};
 use crate::door::status;
 use crate::hub::{DEADLINE, Hub, command};
 
-/// Connects from this address of the machine. Returns `None` if the machine has no such address.
+/// Connects from the given address of this machine. Returns `None` if the machine has no such address.
 pub fn connect_from(address: [u8; 4], hub: SocketAddr) -> Option<TcpStream> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((address, 0)).into()).ok()?;
@@ -19,7 +19,7 @@ pub fn connect_from(address: [u8; 4], hub: SocketAddr) -> Option<TcpStream> {
 
 const PROXY: [u8; 4] = [127, 0, 0, 2];
 
-/// The answer to a handshake with these headers, over this connection.
+/// Sends `before` and a handshake with the headers `headers` over a connection, and returns the answer.
 fn asks(mut stream: TcpStream, before: &[u8], headers: &str) -> String {
     let request =
         upgrade(&format!("/ws?peerId={}", id(1))).replace("Host: hub\r\n", &format!("Host: hub\r\n{headers}"));

@@ -138,7 +138,7 @@ fn secrets_never_appear_in_logs_pages_or_answers() {
     assert_eq!(third.closed().0, 4009);
     let secrets = [secret, next, wrong];
     for shown in &secrets {
-        // The hub refuses these handshakes for reasons that do not concern the secrets in their queries.
+        // The hub refuses each handshake of this list for a reason that does not concern the secret in its query.
         for path in [
             format!("/ws?resume={shown}"),
             format!("/ws?peerId=x&token=let-me-in&resume={shown}"),

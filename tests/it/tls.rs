@@ -53,7 +53,7 @@ fn failures(hub: SocketAddr, config: &Arc<ClientConfig>, reason: &str) -> f64 {
     metric(hub, config, &format!("peerpigeon_handshake_failures_total{{reason=\"{reason}\"}}"))
 }
 
-/// Waits until the hub has counted `n` failed handshakes with this reason.
+/// Waits until the hub has counted `n` failed handshakes with the reason `reason`.
 fn counted(hub: SocketAddr, config: &Arc<ClientConfig>, reason: &str, n: f64) {
     eventually(&format!("{n} failed handshakes with the reason {reason}"), || failures(hub, config, reason) == n);
 }

@@ -11,7 +11,7 @@ fn printed(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The completions that bash offers after these words.
+/// Returns the completions that bash offers after `words`.
 fn completed(words: &str) -> String {
     let script = r#"
         eval "$(peerpigeon completions bash)"

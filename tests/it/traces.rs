@@ -1,4 +1,4 @@
-//! Tests of traces: hubs send them to a collector of this test, which decodes them with OpenTelemetry's own messages.
+//! Tests of traces: hubs send them to a collector in the test, which decodes them with OpenTelemetry's own messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -134,7 +134,7 @@ impl Collector {
         self.requests.recv_timeout(DEADLINE).expect("a request arrives")
     }
 
-    /// Waits until all these spans have arrived.
+    /// Waits until `is_whole` returns true for the spans received so far.
     fn receives(&mut self, what: &str, is_whole: impl Fn(&[Span]) -> bool) {
         let end = Instant::now() + DEADLINE;
         while !is_whole(&self.seen) {

@@ -60,8 +60,8 @@ impl Authority {
         Self { issuer, place }
     }
 
-    /// Issues a certificate that expires in `days` days, in files with this name. A negative number means an expired
-    /// certificate.
+    /// Issues a certificate that expires in `days` days, in files that are named after `name`. A negative number means
+    /// an expired certificate.
     pub fn issue(&self, name: &str, days: i64) -> Certificate {
         self.issue_as(name, days, |_| ())
     }

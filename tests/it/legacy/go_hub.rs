@@ -210,7 +210,7 @@ pub(super) fn is_signal(text: &str, kind: &str, from: u32, target: u32, data: &s
     assert!(text.starts_with(&signal(kind, from, target, data)), "{text}");
 }
 
-/// The answer to a handshake with this head.
+/// Returns the answer to a handshake with the head `head`.
 pub(super) fn upgraded(head: &str) -> String {
     let lower = head.to_ascii_lowercase();
     let key = lower.find("sec-websocket-key: ").map(|at| head[at + 19..].lines().next().unwrap()).unwrap();
