@@ -1,5 +1,5 @@
-//! Tests of tokens (JWT): where a request carries them, what they allow, how they expire, and the keys of an identity
-//! provider that signs them.
+//! Tests of tokens (JWT): the places of a token in a request, the rights and the expiry of a token, and the keys of an
+//! identity provider.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
