@@ -50,7 +50,7 @@ pub fn a_client_that_sends_constantly_still_receives_pings() {
             pause();
         }
     });
-    // This client sends constantly. The hub pings it because the hub has sent nothing else on the connection.
+    // This client sends constantly. The hub pings the client because the hub has sent nothing else on the connection.
     for _ in 0..4 {
         assert_eq!(alone.frame(), Heard::Ping(vec![]));
     }

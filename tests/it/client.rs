@@ -1,4 +1,4 @@
-//! A hand-written WebSocket client. Unlike a library, it can violate the protocol.
+//! A hand-written WebSocket client. Unlike a library, the client can violate the protocol.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

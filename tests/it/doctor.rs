@@ -1,4 +1,4 @@
-//! Tests of `peerpigeon doctor`: it examines hubs directly, and through proxies that have one fault each.
+//! Tests of `peerpigeon doctor`. The doctor examines hubs directly, and through proxies that have one fault each.
 
 #![allow(clippy::disallowed_types, reason = "one thread per connection is enough for a proxy of a test")]
 
@@ -442,7 +442,7 @@ fn dead_and_refusing_ice_servers_are_reported() {
     with(json!([{"urls": "turn://example.com"}])).only("ice: ice-invalid");
 }
 
-/// A running coturn, and its directory. Dropping it stops coturn and removes the directory.
+/// A running coturn, and its directory. Dropping this value stops coturn and removes the directory.
 struct Coturn(Child, PathBuf);
 
 impl Drop for Coturn {

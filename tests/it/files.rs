@@ -1,4 +1,4 @@
-//! Tests of hubs with few file descriptors: peers must leave enough descriptors for links and operators.
+//! Tests of hubs with few file descriptors. Peers must leave enough file descriptors for links and operators.
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;

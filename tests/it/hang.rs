@@ -1,4 +1,4 @@
-//! Tests of a shard that hangs: another shard reports it, and the hub can still stop.
+//! Tests of a shard that hangs. Another shard must report the hanging shard, and the hub must still be able to stop.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

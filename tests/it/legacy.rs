@@ -105,7 +105,7 @@ fn conversation(hub: &Hub, go: &mut GoHub, a: &mut Client) -> Client {
 fn a_hub_and_a_go_hub_that_it_dials_exchange_peers() {
     let (door, url) = door();
     let hub = hub(&url, &url);
-    // Peers that connected before the link are announced when it is up.
+    // Peers that connected before the link existed are announced when the link is up.
     let mut a = Client::join(&hub, 1, "n");
     let (mut go, own) = GoHub::accept(&door);
     assert_eq!(page(&hub, "/stats")["hubPeerId"], own.as_str());
@@ -165,8 +165,8 @@ fn peers_of_a_go_hub_are_known_in_the_whole_mesh() {
     go.hears_signal("offer", 3, 7, DATA);
     go.passes("answer", 7, 3, DATA);
     hears_signal(&mut c, "answer", 7, 3, DATA);
-    // A peer can move from the Go hub to this mesh without a goodbye. When it then leaves, no other peer knows it any
-    // more.
+    // A peer can move from the Go hub to this mesh without a goodbye. When the moved peer leaves, no other peer knows
+    // it any more.
     let moved = Client::join(&two, 7, "n");
     hears_leave(&mut c, 7, "moved");
     hears_of(&mut c, 7, None);
@@ -251,8 +251,8 @@ fn a_peer_leaves_with_its_go_hub_although_another_go_hub_echoed_it() {
 #[test]
 fn a_slow_go_hub_receives_everything_within_a_bounded_queue() {
     let hub = hub("", "127.0.0.2/32");
-    // All announcements together have 24 MB. If the hub sent them all at once, they would exceed the queue of the link,
-    // and the hub would close the link each time.
+    // All announcements together have 24 MB. If the hub sent all announcements at once, they would exceed the queue of
+    // the link, and the hub would close the link each time.
     let data = "x".repeat(16_000);
     let (peers, networks) = (50, 30);
     let mut here: Vec<Client> = (0..peers).map(|n| Client::connect(&hub, 100 + n)).collect();

@@ -1,4 +1,4 @@
-//! Tests of hubs with little memory: during a flood they refuse work and continue to run.
+//! Tests of hubs with little memory. During a flood, such hubs must refuse work and continue to run.
 
 use std::io::Write;
 use std::net::TcpStream;

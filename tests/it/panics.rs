@@ -172,7 +172,7 @@ fn a_panic_in_a_connection_to_redis_only_makes_the_bridge_reconnect() {
     assert_eq!(hub.wait().code(), Some(0));
 }
 
-/// The process ends even if nothing reads its log. When the log is read later, it contains the reason.
+/// The process ends even if nothing reads its log. When the log is read later, the log contains the reason.
 #[test]
 fn a_stalled_log_does_not_delay_the_end_after_a_panic() {
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));

@@ -1,4 +1,4 @@
-//! Tests of proofs of ids: a client's id is the hash of its public key, and the client signs a nonce of the hub.
+//! Tests of proofs of ids. The id of a client is the hash of its public key, and the client signs a nonce of the hub.
 
 use std::net::TcpStream;
 

@@ -165,7 +165,7 @@ fn signals_over_redis_arrive_while_their_sender_is_present() {
 fn a_lost_redis_affects_only_traffic_that_needs_it() {
     let redis = Redis::start(free_port());
     let url = redis.url();
-    // Two hubs are linked. Only Redis connects the third hub to them.
+    // Two hubs are linked. Only Redis connects the third hub to the two linked hubs.
     let mut hubs = mesh(2, &[("REDIS_URL", &url)]);
     hubs.push(bridged(&url));
     settled(&hubs);

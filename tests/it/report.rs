@@ -7,7 +7,7 @@ use crate::hub::Hub;
 /// The report of a load test is a single page without external resources.
 #[test]
 fn a_load_test_writes_its_report_as_one_page() {
-    // The pairs of peers send as fast as they can. On a fast machine, they would exceed the default budgets.
+    // The pairs of peers send as fast as they can. On a fast machine, the pairs would exceed the default budgets.
     let hub =
         Hub::start(&[("MESSAGE_RATE", "1000000"), ("MESSAGE_RATE_BYTES", "1000000000"), ("NETWORK_BUDGETS", "0")]);
     let file = std::env::temp_dir().join(format!("peerpigeon-it-report-{}.html", std::process::id()));

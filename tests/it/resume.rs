@@ -1,4 +1,4 @@
-//! Tests of resume secrets: a client with the current secret of its id takes the id over at once.
+//! Tests of resume secrets. A client with the current secret of its id takes the id over at once.
 
 use std::net::TcpStream;
 

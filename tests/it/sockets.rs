@@ -11,8 +11,8 @@ use crate::hub::{DEFAULTS, Hub, command};
 use crate::mesh::eventually;
 use crate::wire::{self, Certificate};
 
-/// The command for a hub that inherits one or two sockets from its supervisor. The shell receives them as its standard
-/// input and output, and passes them to the hub as file descriptors 3 and 4.
+/// The command for a hub that inherits one or two sockets from its supervisor. The shell receives the sockets as its
+/// standard input and output, and passes them to the hub as file descriptors 3 and 4.
 fn handed(sockets: &[&TcpListener]) -> Command {
     let file = |socket: &TcpListener| Stdio::from(OwnedFd::from(socket.try_clone().unwrap()));
     let mut shell = Command::new("sh");
@@ -53,7 +53,7 @@ fn a_hub_uses_the_sockets_of_its_supervisor() {
         drop((first, others));
         assert_eq!(hub.wait().code(), Some(0));
 
-        // The sockets stay open after the end of the hub: a client that connects now waits for the next hub.
+        // The sockets stay open after the end of the hub. A client that connects then waits for the next hub.
         let address = peers.local_addr().unwrap();
         let waiting = std::thread::spawn(move || Client::open(address, 50, b""));
         let mut command = handed(&[&peers]);

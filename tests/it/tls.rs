@@ -255,7 +255,7 @@ fn a_session_moves_to_its_shard_in_the_middle_of_a_record() {
     }
 }
 
-/// Opens a WebSocket as peer `n`. Returns it with all bytes that were read from it.
+/// Opens a WebSocket as peer `n`. Returns the WebSocket with all bytes that were read from it.
 fn websocket(address: SocketAddr, config: &Arc<ClientConfig>, n: u32) -> (TlsStream, Vec<u8>) {
     let mut stream = connect(address, config);
     stream.write_all(upgrade(&format!("/ws?peerId={}", id(n))).as_bytes()).unwrap();
@@ -521,7 +521,7 @@ fn many_handshakes_at_once_do_not_delay_peers() {
     for (stream, hello) in crowd.iter_mut().zip(&hellos) {
         stream.write_all(hello).unwrap();
     }
-    // The hub must process 400 handshakes, and serves peers at the same time.
+    // The hub must process 400 handshakes, and must serve peers at the same time.
     for _ in 0..20 {
         a.hears_nothing();
     }

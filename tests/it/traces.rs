@@ -1,4 +1,4 @@
-//! Tests of traces: hubs send them to a collector in the test, which decodes them with OpenTelemetry's own messages.
+//! Tests of traces. Hubs send traces to a collector in the test, which decodes them with OpenTelemetry's own messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};

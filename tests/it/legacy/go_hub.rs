@@ -125,7 +125,7 @@ impl GoHub {
         self.stream.write_all(&frame).unwrap();
     }
 
-    /// Waits for the next message. Answers pings until then; they do not extend the deadline.
+    /// Waits for the next message. Answers pings until then; pings do not extend the deadline.
     pub(super) fn hear(&mut self) -> String {
         let end = Instant::now() + DEADLINE;
         loop {
