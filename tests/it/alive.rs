@@ -1,4 +1,4 @@
-//! Tests of keepalive: a hub that sends nothing, a client that reads slowly, and a client that reads nothing.
+//! Tests of keepalive with a hub that sends nothing, a client that reads slowly, and a client that reads nothing.
 
 use std::io::Read;
 use std::sync::mpsc::TryRecvError;
@@ -184,6 +184,6 @@ fn a_flood_to_the_owner_of_an_id_does_not_free_the_id() {
         let mut thief = Client::open(hubs[hubs.len() - 1].address, 1, b"");
         assert_eq!(thief.closed(), (4009, "peer id in use".into()), "{} hubs", hubs.len());
         drop(done);
-        assert!(!owner.join().unwrap(), "with {} hubs, the connection of the owner was closed", hubs.len());
+        assert!(!owner.join().unwrap(), "with {} hubs, the owner of the id must stay connected", hubs.len());
     }
 }

@@ -224,8 +224,8 @@ fn hubs_without_a_valid_certificate_are_refused_with_a_reason() {
         ("not signed by a CA of MESH_CLIENT_CA", own(stranger.issue("other", 30))),
         ("not for clients", own(authority.issue_as("server", 30, usage(rcgen::ExtendedKeyUsagePurpose::ServerAuth)))),
         ("is a CA certificate", own(authority.issue_as("ca", 30, of_a_ca))),
-        // The client has a certificate of the mesh, but not its key: anyone can get a certificate, because hubs present
-        // it to others.
+        // The client has a certificate of the mesh, but not its key. Anyone can get such a certificate, because hubs
+        // present it to others.
         ("wrong signature", Presented::new(&victim, &thief)),
     ];
     let env = [("MESH_CLIENT_CA", served.authority_file.as_str()), ("SHARDS", "1"), ("LOG_LEVEL", "info,shard=debug")];

@@ -36,7 +36,7 @@ pub fn upgrade(path: &str) -> String {
     )
 }
 
-/// A client's frame: masked, with a length field of minimal size.
+/// Returns a frame of a client, which is masked and has a length field of minimal size.
 pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0x11, 0x22, 0x33, 0x44];
     let mut frame = vec![0x80 | opcode];

@@ -1,4 +1,4 @@
-//! Tests of the live view: the rights that it requires, its stream of events, and its limits.
+//! Tests of the live view, of the rights that it requires, of its stream of events, and of its limits.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,5 @@
-//! Tests of bounded discovery on real sockets: which peers know each other, and how many events that costs.
+//! Tests of bounded discovery on real sockets. The tests check which peers know each other, and how many events joins
+//! cause.
 
 use std::collections::BTreeSet;
 

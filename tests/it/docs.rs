@@ -76,7 +76,7 @@ pub fn commands(page: &str, run: &str) -> String {
 fn run(commands: &str, checks: &str) {
     let (mut commands, mut checks) = (commands.to_owned(), checks.to_owned());
     let ports = ["8080", "8081", "8082", "8083", "8084", "8085", "6379"].map(|port| (port, free_port().to_string()));
-    // Two steps, because a free port such as 18081 can contain a documented port.
+    // Ports are replaced in two steps, because a free port such as 18081 can contain a documented port.
     for (at, (documented, _)) in ports.iter().enumerate() {
         let mark = format!("<port {at}>");
         commands = commands.replace(documented, &mark);

@@ -401,7 +401,7 @@ fn udp(answer: impl Fn(&[u8], SocketAddr) -> Vec<u8> + Send + 'static) -> u16 {
     port
 }
 
-/// An answer of a STUN server: the header of the request with another type, followed by attributes.
+/// Returns the answer of a STUN server, which has the header of the request with another type, followed by attributes.
 fn stun(request: &[u8], kind: u16, attributes: &[u8]) -> Vec<u8> {
     let length = attributes.len() as u16;
     [&kind.to_be_bytes()[..], &length.to_be_bytes(), &request[4..20], attributes].concat()

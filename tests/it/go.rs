@@ -1,4 +1,4 @@
-//! Runs Go hubs for tests: a scripted imitation, and the real Go hub if `GO_HUB` is the path of its program.
+//! Runs Go hubs for tests. A Go hub is a scripted imitation, or the real Go hub if `GO_HUB` is the path of its program.
 //!
 //! Observed behaviour of the real Go hub. The Go hub accepts links from other hubs, and dials the hubs in its
 //! BOOTSTRAP_HUBS:
@@ -154,7 +154,7 @@ impl Drop for Go {
     }
 }
 
-/// Whether the hub serves pages. An open port is no proof that the hub is ready: the real Go hub opens its port briefly
+/// Whether the hub serves pages. An open port is no proof that the hub is ready. The real Go hub opens its port briefly
 /// to check that the port is free.
 fn is_healthy(address: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(address) else { return false };

@@ -1,5 +1,4 @@
-//! Tests of tokens (JWT): the places of a token in a request, the rights and the expiry of a token, and the keys of an
-//! identity provider.
+//! Tests of the places of a JWT in a request, of its rights and its expiry, and of the keys of an identity provider.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -204,7 +203,7 @@ fn a_new_token_with_fewer_rights_ends_memberships() {
     other.hears_nothing();
 }
 
-/// Rights apply in the whole mesh: peers at all hubs neither discover an observer nor reach it with a signal.
+/// Rights apply in the whole mesh. Peers at other hubs do not discover an observer either, and cannot send it a signal.
 #[test]
 fn an_observer_is_invisible_at_every_hub() {
     let hubs = mesh(2, &[("JWT_SECRET", SECRET), ("MESH_TOKEN", "mesh")]);

@@ -384,7 +384,7 @@ fn a_signal_between_peers_of_go_hubs_arrives_once() {
         for n in 0..signals {
             assert_eq!(hears_from(&mut c, "offer", 7)["data"], n);
         }
-        // A copy relayed by this hub would arrive before this offer.
+        // A copy relayed by this hub would arrive before the last offer.
         a.offer(&id(8), "n", r#""last""#, "");
         assert_eq!(c.hear_type("offer")["fromPeerId"], id(1));
     });

@@ -1,5 +1,5 @@
-//! Tests of a log that cannot be written: a full disk, a closed pipe, a stalled reader. The hub must still serve and
-//! drain.
+//! Tests of a hub that cannot write its log because of a full disk, a closed pipe or a stalled reader. The hub must
+//! still serve and drain.
 
 use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

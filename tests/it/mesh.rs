@@ -43,7 +43,7 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Starts a full mesh: every hub gets the URLs of all hubs, itself included.
+/// Starts a full mesh. Every hub gets the URLs of all hubs, including its own URL.
 pub fn mesh(count: usize, env: &[(&str, &str)]) -> Vec<Hub> {
     let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
     let bootstrap = urls(&ports);
@@ -52,7 +52,7 @@ pub fn mesh(count: usize, env: &[(&str, &str)]) -> Vec<Hub> {
     hubs
 }
 
-/// Starts a chain: every hub gets the URL of the previous hub.
+/// Starts a chain. Every hub gets the URL of the previous hub.
 pub fn chain(count: usize, env: &[(&str, &str)]) -> Vec<Hub> {
     let mut hubs: Vec<Hub> = Vec::new();
     for _ in 0..count {

@@ -339,8 +339,8 @@ fn health_without_the_token_shows_only_that_the_hub_runs() {
     assert_eq!(brief["memory"]["heapUsed"], 0);
     assert_eq!((&full["connections"], &full["peers"], &brief["status"]), (&1.into(), &1.into(), &"healthy".into()));
 
-    // The short answer shows a client that its token is wrong. Therefore the hub delays this answer like a refusal, and
-    // closes the connection.
+    // The short answer shows a client that its token is wrong. Therefore the hub delays the short answer like a
+    // refusal, and closes the connection.
     let began = Instant::now();
     let request = "GET /health HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer guess\r\n\r\n";
     let answers = hub.http(&request.repeat(2));

@@ -1,7 +1,8 @@
 //! Tests of panics. A panic in a parser, in a request before the upgrade, or in a connection to Redis ends only that
 //! connection. Any other panic ends the process with its own exit code and a last log line.
 //!
-//! An environment variable plants the panics. Only debug builds of the hub read the variable.
+//! An environment variable makes the hub panic at a given place of its code. Only debug builds of the hub read the
+//! variable.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! Tests of clients behind proxies: which proxies the hub trusts, and which client address it uses.
+//! Tests of clients behind proxies. The hub must use a client address only if a trusted proxy sends it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -200,7 +200,7 @@ fn the_tools_work_against_a_hub() {
 #[test]
 fn invalid_settings_exit_with_64_and_are_named() {
     let refuses = |env: &[(&str, &str)], args: &[&str], named: &str| {
-        // `timeout` ends a hub that wrongly accepts the setting.
+        // If the hub wrongly accepts the setting, the program `timeout` ends it.
         let mut run = Command::new("timeout");
         run.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).env("PORT", "0");
         run.args(["20", env!("CARGO_BIN_EXE_peerpigeon")]).envs(env.iter().copied());

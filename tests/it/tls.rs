@@ -1,5 +1,5 @@
-//! Tests of TLS: handshakes, connections without TLS, and reloads of certificates. Some tests of other modules also run
-//! over TLS.
+//! Tests of TLS handshakes, of connections without TLS, and of reloads of certificates. Some tests of other modules
+//! also run over TLS.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

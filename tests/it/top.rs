@@ -1,4 +1,4 @@
-//! Tests of `peerpigeon top`: its text output for scripts, and its screens in a pseudo-terminal.
+//! Tests of the text output of `peerpigeon top` for scripts, and of its screens in a pseudo-terminal.
 
 use std::path::Path;
 use std::process::Command;

@@ -38,7 +38,8 @@ enum Reply {
 
 const ACCEPTED: Reply = Reply::Status("200 OK\r\nContent-Type: application/x-protobuf");
 
-/// An OpenTelemetry collector. `reply` decides by the number of the request, from 0.
+/// An OpenTelemetry collector. `reply` gets the number of a request, from 0, and returns what the collector does with
+/// the request.
 struct Collector {
     address: SocketAddr,
     requests: mpsc::Receiver<Request>,
