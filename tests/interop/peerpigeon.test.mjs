@@ -139,7 +139,8 @@ async function checkWire (a, b) {
 /**
  * Opens two tabs and waits for the link between them. On a busy machine, about one tab in a hundred gathers no
  * candidates, and its client does not recover. So there are up to three attempts. The hub's messages must be correct in
- * each attempt. /
+ * each attempt.
+ */
 async function linkedPair (hub, [first, second], networkName, query) {
   for (let tries = 1; ; tries++) {
     const [a, b] = [await tab(first, { networkName }), await tab(second, { networkName })]
