@@ -1,6 +1,6 @@
-# The container tests source this file. It configures podman for this run only, with a file in "$work". The runtime is
-# runc, because crun refuses some cgroup layouts. The limits of containers are at most the hard limits of this process,
-# because podman's default limits fail with "setrlimit" if the hard limits are lower.
+# The container tests source this file. The file configures podman for this run only, with a configuration file in
+# "$work". The runtime is runc, because crun refuses some cgroup layouts. The limits of containers are at most the hard
+# limits of this process, because podman's default limits fail with "setrlimit" if the hard limits are lower.
 hard() { # letter of the limit for ulimit, maximum: prints the smaller of the hard limit and the maximum
   local limit
   limit=$(ulimit "-H$1")

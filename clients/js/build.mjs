@@ -13,7 +13,7 @@ import { Application } from 'typedoc'
 /** Maximum size of a bundle, in bytes after gzip. */
 const BUDGETS = { client: 7 * 1024, extras: 3 * 1024 }
 
-/** Properties of internal objects. They get short names, since neither users nor browsers use them. */
+/** Properties of internal objects. These properties get short names, since neither users nor browsers use them. */
 const INTERNAL = [
   'arrived', 'attach', 'broken', 'bytes', 'channelOptions', 'channels', 'check', 'connection', 'declined', 'done', 'emit', 'fail', 'fault', 'crowded', 'floorMs', 'gone',
   'hide', 'host', 'hubChanged', 'identity', 'idle', 'line', 'linkChanged', 'made', 'main', 'mark', 'negotiation', 'nudge', 'begin', 'post', 'online', 'options', 'packed', 'pending', 'pickUp', 'polite', 'present',

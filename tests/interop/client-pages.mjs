@@ -6,7 +6,7 @@ const CLIENT = new URL('../../clients/js/dist/client.js', import.meta.url)
 const EXTRAS = new URL('../../clients/js/dist/extras.js', import.meta.url)
 const PAGE = '<!doctype html><meta charset="utf-8"><title>test</title><script type="module" src="/test.js"></script>'
 
-/** The script of each page. It joins a room and records all events. */
+/** The script of each page. The script joins a room and records all events. */
 const SCRIPT = `
 import { join, PigeonError } from './client.js'
 import * as extras from './extras.js'

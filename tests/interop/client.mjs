@@ -1,4 +1,4 @@
-// A client of the hub, based on npm `ws`. It keeps a list of the received messages.
+// A client of the hub, based on npm `ws`. The client keeps a list of the received messages.
 import { readFileSync } from 'node:fs'
 import Ajv from 'ajv/dist/2020.js'
 import WebSocket from 'ws'
@@ -92,8 +92,8 @@ export class Client {
   }
 
   /**
-   * Lets `other` send a signal to this client, and returns all frames that arrive before the signal. These include the
-   * effects of all earlier messages of `other`, because messages of one sender keep their order.
+   * Lets `other` send a signal to this client, and returns all frames that arrive before the signal. The returned
+   * frames include the effects of all earlier messages of `other`, because messages of one sender keep their order.
    */
   async hearUntil (other, networkName) {
     const mark = peerId()

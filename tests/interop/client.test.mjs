@@ -538,8 +538,8 @@ tabs('a page that allows only relayed connections uses a TURN server with reques
 })
 
 /**
- * The route of the only link of a tab. It is polled, because the browser's statistics show it only after a while,
- * without an event.
+ * The route of the only link of a tab. The route is polled, because the browser's statistics show it only after a
+ * while, without an event.
  */
 const routeOf = tab => within(20_000, 'the route', tab.run(async () => {
   for (;;) {

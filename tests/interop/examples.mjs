@@ -55,7 +55,7 @@ const EXAMPLES = {
     await all('Look: The quick grey pigeon flies. It comes home.')
     await bob.locator('#editor').evaluate(area => { area.setRangeText('', 0, 6); area.dispatchEvent(new Event('input')) })
     await all('The quick grey pigeon flies. It comes home.')
-    // A tab that joins later receives the whole text from the others.
+    // A tab that joins later receives the whole text from the other tabs.
     await ann.reload()
     await all('The quick grey pigeon flies. It comes home.')
   },

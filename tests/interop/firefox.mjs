@@ -11,7 +11,8 @@ import { within } from './hub.mjs'
 
 const FIREFOX = process.env.FIREFOX ?? '/usr/bin/firefox-esr'
 
-// A test machine may have no network. Then loopback is the only address, and mDNS names cannot be resolved.
+// A test machine may have no network. Without a network, loopback is the only address, and mDNS names cannot be
+// resolved.
 const PREFERENCES = { 'media.peerconnection.ice.loopback': true, 'media.peerconnection.ice.obfuscate_host_addresses': false, 'browser.shell.checkDefaultBrowser': false }
 
 export const hasFirefox = existsSync(FIREFOX)

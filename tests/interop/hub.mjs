@@ -63,7 +63,7 @@ export async function startHub ({ env = {}, args = ['serve'], port } = {}) {
 
 const MESH_TOKEN = 'of-the-mesh'
 
-/** Starts hubs that form one mesh, and waits until each hub knows all others. */
+/** Starts hubs that form one mesh, and waits until each hub knows all other hubs. */
 export async function startMesh (count, options = {}) {
   const hubs = []
   try {
@@ -81,7 +81,7 @@ export async function startMesh (count, options = {}) {
 }
 
 /**
- * Waits until a hub knows this number of others. If the hub has an ADMIN_TOKEN, it shows the number only with this
+ * Waits until a hub knows this number of other hubs. If the hub has an ADMIN_TOKEN, it shows the number only with this
  * token.
  */
 async function linked (hub, others, token = '') {

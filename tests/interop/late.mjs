@@ -1,4 +1,4 @@
-// A proxy in front of a hub. It delays the hub's messages.
+// A proxy in front of a hub. The proxy delays the hub's messages.
 import { once } from 'node:events'
 import { WebSocket, WebSocketServer } from 'ws'
 import { urlOf } from './hub.mjs'

@@ -25,8 +25,8 @@ const pages = Object.fromEntries(VERSIONS.flatMap(version => [
   [`/${version}/peerpigeon-browser.js`, new URL(`node_modules/peerpigeon-${version.replaceAll('.', '-')}/dist/peerpigeon-browser.js`, import.meta.url)]
 ]))
 
-// Some links fail because of races in the clients, or because the browser runs out of sockets. But the messages of the
-// hub must be correct in all cases.
+// Some links fail because of races in the clients, or because the browser runs out of sockets. However, the messages of
+// the hub must be correct in all cases.
 const enough = (count, of) => count >= (of >= 25 ? of * 0.92 : of - 1)
 
 let browser, web
@@ -127,7 +127,7 @@ async function checkLink (a, b) {
   await a.sees('messageReceived', b.id, toA)
 }
 
-/** Checks the hub's messages to two tabs. They must be correct even if the link between the tabs has not opened. */
+/** Checks the hub's messages to two tabs. The messages must be correct even if the link between the tabs has not opened. */
 async function checkWire (a, b) {
   for (const [one, other] of [[a, b], [b, a]]) {
     assert.ok(await checkSignals(one, other) >= 1, 'an offer or an answer must have arrived')
@@ -138,8 +138,8 @@ async function checkWire (a, b) {
 
 /**
  * Opens two tabs and waits for the link between them. On a busy machine, about one tab in a hundred gathers no
- * candidates, and its client does not recover. So there are up to three attempts. The hub's messages must be correct in
- * each attempt.
+ * candidates, and its client does not recover. So the test makes up to three attempts. The hub's messages must be
+ * correct in each attempt.
  */
 async function linkedPair (hub, [first, second], networkName, query) {
   for (let tries = 1; ; tries++) {

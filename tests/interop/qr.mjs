@@ -28,8 +28,8 @@ export function vectors () {
     assert.equal(modules.length, 21 + 4 * index, `version ${index + 1} for ${bytes} bytes`)
     const rows = modules.map(row => row.map(dark => dark ? 1 : 0).join('')).join('\n')
     const digest = createHash('sha256').update(rows).digest('hex').slice(0, 16)
-    // The number of the mask is in the format information beside the upper left finder pattern. These bits are XORed
-    // with 101.
+    // The number of the mask is in the format information beside the upper left finder pattern. The bits of the mask
+    // are XORed with 101.
     const [, , ...mask] = modules[8].slice(0, 5).map(Number)
     const number = (mask[0] << 2 | mask[1] << 1 | mask[2]) ^ 0b101
     assert.equal(digest, digests.split(' ')[number], `${bytes} bytes, mask ${number}`)

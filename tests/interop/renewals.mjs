@@ -8,7 +8,7 @@ import { startHub } from './hub.mjs'
 
 export const JWT_SECRET = 'a-secret-of-the-application-and-its-hub'
 
-/** A token that `peerpigeon token mint` makes. It expires after the time `lives`. */
+/** A token that `peerpigeon token mint` makes. The token expires after the time `lives`. */
 async function mint (lives, ...more) {
   const { stdout } = await promisify(execFile)(process.env.HUB_BIN, ['token', 'mint', '--expires-in', lives, ...more], { env: { ...process.env, JWT_SECRET } })
   return stdout.trim()

@@ -11,8 +11,8 @@ const COTURN = process.env.TURNSERVER ?? '/usr/bin/turnserver'
 export const findTurn = () => existsSync(COTURN) ? start : undefined
 
 /**
- * Starts a server. With `secret`, it accepts temporary credentials of a hub with this secret. Otherwise it has one
- * user.
+ * Starts a server. With `secret`, it accepts temporary credentials of a hub with this secret. Without `secret`, the
+ * server has one user.
  */
 async function start ({ secret } = {}) {
   const port = await freePort()

@@ -277,7 +277,7 @@ class Ends(AsyncTest):
                 await back.hears(observer.id)
                 self.assertEqual(observer.left, {silent.id: 1})
                 self.assertEqual(await asyncio.to_thread(silent.close_code), 4001)
-                # The old connection ends only now. That must not end the new connection.
+                # The old connection ends only now. The end of the old connection must not end the new connection.
                 silent.socket.shutdown(socket.SHUT_RDWR)
             other = await Peer(hub).join()
             await other.hears(back.id)

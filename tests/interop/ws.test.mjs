@@ -59,7 +59,7 @@ test('ids with proof: the example in the documentation works', { skip: HUBS_AT &
   assert.ok(proofExample.trimEnd().split('\n').length <= 15, 'the example must have at most 15 lines')
   const port = await freePort()
   const hub = await startHub({ port, env: { PEER_ID_PROOF: 'required', PEER_ID_HOSTS: `127.0.0.1:${port}` } })
-  // This hub expects another host name in proofs than its clients use.
+  // The hub `other` expects another host name in proofs than its clients use.
   const other = await startHub({ env: { PEER_ID_PROOF: 'offered', PEER_ID_HOSTS: 'hub.example' } })
   try {
     const connect = new Function('WebSocket', `${proofExample}\nreturn connect`)(WebSocket)

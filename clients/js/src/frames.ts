@@ -64,7 +64,7 @@ export function frame ({ bytes, mark }: Packed, offset: number): Uint8Array<Arra
 
 /**
  * Returns a function that takes the frames of one data channel, one after another. For the last frame of a message, it
- * returns an object with the message's `value`. It throws if a frame is invalid or a message is too long.
+ * returns an object with the message's `value`. The function throws if a frame is invalid or a message is too long.
  *
  * `held` counts the bytes of unfinished messages on all channels of a connection. If there are more than HELD times
  * `maxBytes`, the message that exceeds this number is dropped, like one that is too long.

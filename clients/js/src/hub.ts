@@ -1,4 +1,4 @@
-// The connection to the hub. It is kept open until the page leaves the room.
+// The connection to the hub. The client keeps the connection open until the page leaves the room.
 import { pause } from './backoff.js'
 import { PigeonError, type ErrorCode } from './errors.js'
 import type { HubMessage, HubState, Options, PeerId } from './api.js'

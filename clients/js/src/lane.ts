@@ -1,7 +1,7 @@
 import { PigeonError } from './errors.js'
 import { frame, type Packed } from './frames.js'
 
-/** Number of buffered bytes in the transport at which a lane stops sending. This is enough for a fast network, and far below the number at which browsers close a channel. */
+/** Number of buffered bytes in the transport at which a lane stops sending. This number is enough for a fast network, and far below the number at which browsers close a channel. */
 const HIGH_WATER = 1024 * 1024
 /** Number of buffered bytes in the transport at which a lane continues. */
 const LOW_WATER = 256 * 1024

@@ -1,4 +1,4 @@
-// The link to one peer. It uses one RTCPeerConnection after another until the peer leaves.
+// The link to one peer. The link uses one RTCPeerConnection after another until the peer leaves.
 import { pause } from './backoff.js'
 import { PigeonError } from './errors.js'
 import { BYE, PING, PONG, unpacker, type Packed } from './frames.js'
@@ -208,7 +208,8 @@ export class Link implements NegotiationHost {
     if (generation !== this.#generation || this.idle) return pc.close()
     this.#tag = Math.max(this.#tag + 1, Date.now())
     const negotiation = new Negotiation(pc, this, this.#tag, wait)
-    // Both sides create this channel with the same number before the first offer. So it needs no further negotiation.
+    // Both sides create the main channel with the same number before the first offer. So this channel needs no further
+    // negotiation.
     const main = pc.createDataChannel('peerpigeon', { negotiated: true, id: 0 })
     const connection: Connection = { pc, negotiation, main }
     let channels = 0

@@ -1,7 +1,7 @@
 // Perfect negotiation (W3C WebRTC, section 10.7) for one RTCPeerConnection. Both sides may offer at any time. If two
 // offers collide, the polite side withdraws its own.
 
-/** A session description or a candidate. Its tags name the connections that it is from and for. */
+/** A session description or a candidate. The tags of a signal name the sender's connection and the receiver's connection. */
 export interface Signal {
   type?: RTCSdpType
   sdp?: string
@@ -27,7 +27,7 @@ export interface NegotiationHost {
 }
 
 export class Negotiation {
-  /** Distinguishes this connection from others of this side to the same peer. Later connections have greater tags. */
+  /** Distinguishes this connection from other connections of this side to the same peer. Later connections have greater tags. */
   declare readonly tag: number
   /** The tag of the other side's connection, once it is known. */
   declare remote: number | undefined
@@ -105,7 +105,7 @@ export class Negotiation {
     const collision = description.type === 'offer' && !ready
     this.#ignoring = collision && !this.#link.polite
     if (this.#ignoring) return
-    // This is an answer to an offer that was withdrawn.
+    // The answer is for an offer that was withdrawn.
     if (description.type === 'answer' && pc.signalingState === 'stable') return
     this.#answering = description.type === 'answer'
     try {

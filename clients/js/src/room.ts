@@ -18,7 +18,7 @@ const DEFAULT_QUEUE_BYTES = 32 * 1024 * 1024
 const UPDATE_MS = 100
 /** Time in which a peer that the hub has lost must answer on its link, or return to the hub. */
 const GRACE_MS = 3_000
-/** Time in which other peers must return after this page's connection to the hub was lost. They may have lost the hub, too, and also pause between attempts. */
+/** Time in which other peers must return after this page's connection to the hub was lost. The other peers may have lost the hub, too, and then also pause between attempts. */
 const RETURN_MS = 20_000
 /** Pause before the next attempt after a signal was not delivered. */
 const RESEND_MS = 1_000
@@ -171,8 +171,8 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D> & Paging> 
   welcomed (data: { peerId: string, resume?: string, iceServers?: RTCIceServer[], session?: number }): void {
     this.identity = { id: data.peerId, resume: data.resume }
     this.#serve(data)
-    // Hubs before 2.1 do not report the end of the roster. They answer messages in order, so there a pong marks the end
-    // of the roster, except in large rooms.
+    // Hubs before 2.1 do not report the end of the roster. Such hubs answer messages in order, so their pong marks the
+    // end of the roster, except in large rooms.
     this.#ends = data.session ? 'announced' : 'pong'
     for (const peer of this.peers.values()) peer.present = false
     this.#announce()
@@ -431,7 +431,7 @@ export class RoomImpl<D extends object> extends Emitter<RoomEvents<D> & Paging> 
   #pack (channel: string, value: Sendable): Packed {
     const { ordered = true, maxRetransmits } = this.channelOptions(channel)
     // On an unordered or unreliable channel, parts of a message could arrive in the wrong order or be lost. So a
-    // message must fit into one frame there.
+    // message on such a channel must fit into one frame.
     return pack(value, ordered && maxRetransmits === undefined ? this.options.maxMessageBytes : FRAME_BYTES - 1)
   }
 

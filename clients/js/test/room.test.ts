@@ -25,7 +25,7 @@ async function pair (options = {}): Promise<{ ann: Room<any>, bob: Room<any>, at
   return { ann, bob, atAnn, atBob }
 }
 
-/** Waits until the condition is true. This takes real time, because the derivation of a key does not use the fake clock. */
+/** Waits until the condition is true. The wait takes real time, because the derivation of a key does not use the fake clock. */
 async function until (done: () => boolean): Promise<void> {
   for (const end = performance.now() + 20_000; !done() && performance.now() < end;) await pass(1)
   assert.ok(done())
@@ -315,7 +315,7 @@ const ids = (count: number) => Array.from({ length: count }, (_, index) => index
 test('more() discovers further members page by page, and says whether there are more', async () => {
   const ann = named('ann', { link: 'on-demand', discover: { closest: 2 } })
   hub.unnamed = ids(7)
-  // This call waits for the hub.
+  // The first call of more() waits for the hub.
   const first = ann.more(3)
   assert.deepEqual(hub.members.size, 0)
   await pass(200)
