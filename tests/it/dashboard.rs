@@ -226,7 +226,7 @@ fn streams_beyond_the_bound_end_after_the_history() {
         names.push(event.name);
     }
     assert_eq!(names.last().map(String::as_str), Some("state"), "{names:?}");
-    // When an open stream ends, one new stream can stay open. The other streams continue.
+    // When one of the allowed streams ends, one new stream can stay open. The other streams continue.
     drop(open.pop());
     crate::mesh::eventually("a new stream stays open", || stays(&mut Events::open(hub.address, "")));
     open.iter_mut().for_each(|events| _ = events.until(|event| event.name == "state"));
