@@ -3,15 +3,15 @@
 //! networks, and joins to a large network.
 //!
 //! The hub has 16 shards. It consists of a relay and 16 routers with the queues of a real hub between them, without
-//! threads and sockets. In each step, the relay and each router have one turn, as their threads would. For each event,
-//! the table shows the longest turn of the mesh and of a shard, the most outputs in one turn, and the number of turns
-//! of the mesh. It also shows the most letters queued for one shard, and the allocated memory before the event, at its
-//! maximum after any turn, and after the event. Times are CPU times of the benchmark's thread. The allocator is the
-//! hub's allocator. With the allocator of glibc, one turn takes 13 ms, because that allocator first merges the free
-//! memory that the other hub left in this thread.
+//! threads and sockets. In each step, the relay and each router have one turn, as the threads of a real hub would have.
+//! For each event, the table shows the longest turn of the mesh and of a shard, the most outputs in one turn, and the
+//! number of turns of the mesh. It also shows the most letters queued for one shard, and the allocated memory before
+//! the event, at its maximum after any turn, and after the event. Times are CPU times of the benchmark's thread. The
+//! allocator is the hub's allocator, jemalloc. With the allocator of glibc, one turn takes 13 ms, because that
+//! allocator first merges the memory that the simulated other hub has freed in this thread.
 //!
 //! `cargo bench -p peerpigeon-proto --bench turns` measures. `cargo test` runs the same events with few peers and
-//! without measuring time. It then checks the numbers of outputs and letters against the limits.
+//! measures no time. Both commands check the numbers of outputs and letters against the limits.
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
 
 use std::cell::Cell;
@@ -99,7 +99,7 @@ impl Turns {
 /// Letters queued for a thread.
 struct Mailbox<L> {
     batches: VecDeque<Vec<L>>,
-    /// The letters of the last turn's batch that have not been read.
+    /// The letters of the open batch that have not been read.
     rest: VecDeque<L>,
 }
 
@@ -125,7 +125,8 @@ impl<L: Letter> Mailbox<L> {
         }
     }
 
-    /// Begins a turn with the rest of the last batch, or with the next batch. Returns false if there are no letters.
+    /// Begins a turn with the unread letters of the open batch, or else with the next batch. Returns false if there are
+    /// no letters.
     fn open(&mut self) -> bool {
         if self.rest.is_empty()
             && let Some(batch) = self.batches.pop_front()
@@ -246,8 +247,8 @@ impl Shard {
         }
     }
 
-    /// Takes a turn with letters, and a turn with unfinished work of earlier turns. Returns whether there was anything
-    /// to do.
+    /// Takes a turn with letters, and a turn with unfinished work of earlier turns. Returns whether one of the two
+    /// turns took place.
     fn step(&mut self, now: Now) -> bool {
         let mut works = self.read_letters(now);
         let has_room =
@@ -391,9 +392,10 @@ struct Scene {
     other: Option<Relay>,
     /// The claims of the other hub's peers.
     claims: Vec<Claim>,
-    /// Number of parts of snapshots that the other hub still has to send.
+    /// Number of times that the other hub has reported unsent parts of a snapshot. One [`RelayInput::Room`] answers
+    /// each report.
     other_rooms: usize,
-    /// Whether the shards have no turns and accept no letters.
+    /// Whether the shards are stopped: they have no turns and accept no letters.
     stopped: bool,
 }
 
@@ -520,7 +522,8 @@ impl Scene {
         self.run();
     }
 
-    /// Starts the other hub with all its peers. Each peer is in one of `networks` networks, except the first peer.
+    /// Starts the other hub with all its peers. The first peer is in the maximum number of networks. Every other peer
+    /// is in one of `networks` networks.
     fn start_other(&mut self, networks: u32) {
         let now = self.now;
         self.claims.clear();
@@ -528,7 +531,6 @@ impl Scene {
         let mut shard = Shard::new(0, 1);
         for number in 0..self.size.peers {
             let session = shard.opens(peer(OTHER + number), now);
-            // One peer is in the maximum number of networks.
             let its = if number == 0 { 0..MAX_MEMBERSHIPS as u32 } else { number % networks..number % networks + 1 };
             for network in its {
                 let text = announce(&format!("net-{network}"));
@@ -642,7 +644,8 @@ fn large_networks(size: Size, scene: &mut Scene) {
     scene.measure("the first peer under closest:16 joins a network of 100,000", |scene| {
         scene.shards[at].turn(Input::Message { session, text }, now);
     });
-    // One more member joins a network. Its 6,250 members on this shard stand for 100,000 members on 16 shards.
+    // One more member joins a network with 6,250 members on this shard. A network of 100,000 members has as many
+    // members on each of 16 shards.
     let shard = &mut scene.shards[0];
     let homes = (OTHER / 2..).filter(|&n| ShardId::home(&peer(n), size.shards, KEYS) == ShardId(0));
     let crowd: Vec<u32> = homes.take(size.crowd as usize + 1).collect();
@@ -668,8 +671,8 @@ fn main() {
         println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     }
     let shards = usize::from(size.shards);
-    // The maximum number of outputs of a slice: its limit, plus the letters of the peer that exceeds the limit. For
-    // each of its networks, that peer causes one letter per shard and one more.
+    // The maximum number of outputs of a slice: its limit, plus the letters of the peer with which the slice exceeds
+    // the limit. This peer causes one letter per shard and one more letter for each of its networks.
     let slice = SLICE_LETTERS + MAX_MEMBERSHIPS * (shards + 1) + 16;
     let mut scene = Scene::new(size);
     scene.fill();

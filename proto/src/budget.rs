@@ -17,7 +17,7 @@ pub enum BudgetItem {
     Bytes,
     /// Bytes of announcements.
     Announcements,
-    /// Bytes of events for other peers, caused by joins, changes and leaves.
+    /// Bytes of the presence events that the joins, changes and leaves of a session send to other peers.
     Events,
     /// `discover` messages.
     Pages,
@@ -70,7 +70,7 @@ impl BudgetOwner {
     }
 }
 
-/// Average rates of a session, per second. Each rate is a setting, which its description names.
+/// Average rates of a session, per second. The setting of each rate is in parentheses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BudgetRates {
     /// Messages (MESSAGE_RATE).
@@ -108,7 +108,7 @@ impl Budget {
     /// A budget without limits.
     pub const UNLIMITED: Self = Self([Allowance::UNLIMITED; BudgetItem::ALL.len()]);
 
-    /// The budget of a session with these rates. A burst of bytes has room for [`MESSAGE_BURST_LARGEST`] messages of
+    /// The budget of a session with these rates. Its burst of bytes is at least [`MESSAGE_BURST_LARGEST`] messages of
     /// the maximum length.
     pub fn of_session(rates: &BudgetRates, max_message_bytes: usize) -> Self {
         let largest = MESSAGE_BURST_LARGEST * max_message_bytes as u64;
@@ -134,7 +134,7 @@ impl Budget {
         Self([messages, bytes, announcements, events, pages, errors].map(of))
     }
 
-    /// The part of the budget for each of `parts` shards.
+    /// One of `parts` equal shares of this budget. Each shard enforces one share.
     #[must_use]
     pub fn share(self, parts: u16) -> Self {
         Self(
@@ -154,8 +154,8 @@ impl Budget {
     }
 }
 
-/// A token bucket: an average rate, and a burst above it. A use is counted as the nanoseconds in which the bucket
-/// refills it.
+/// A token bucket: an average rate, and a burst above it. Used units are counted as the time in which the bucket
+/// refills them, in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Allowance {
     /// Nanoseconds in which one unit refills, times 2^[`Self::FRACTION`].
@@ -165,8 +165,8 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Number of binary digits of [`Self::unit`] after the point. They are necessary because at 1 GiB per second a byte
-    /// refills in less than a nanosecond.
+    /// Number of binary digits of [`Self::unit`] after the point. At 1 GiB per second, a byte refills in less than a
+    /// nanosecond, so whole nanoseconds would be too coarse.
     const FRACTION: u32 = 20;
 
     /// An allowance without a limit.
@@ -187,7 +187,7 @@ impl Allowance {
     }
 }
 
-/// The used part of an allowance, as the time at which the bucket is full again, in nanoseconds.
+/// The used part of an allowance. It is stored as the time at which the bucket will be full again, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Used {
     full_at: u64,
@@ -198,7 +198,7 @@ impl Used {
     ///
     /// # Errors
     ///
-    /// The time until `n` units are available, in nanoseconds. Nothing is taken.
+    /// Returns the time until `n` units are available, in nanoseconds, and takes nothing.
     pub(crate) fn take(&mut self, n: u64, allowance: Allowance, now: u64) -> Result<(), u64> {
         let cost = allowance.nanos(n).min(allowance.burst);
         let full_at = self.full_at.max(now).saturating_add(cost);
@@ -211,11 +211,11 @@ impl Used {
         }
     }
 
-    /// Takes `n` units if at least one is available. After that, the bucket may owe units, at most one burst.
+    /// Takes `n` units if at least one unit is available. Afterwards the bucket can be in debt by at most one burst.
     ///
     /// # Errors
     ///
-    /// The time until a unit is available, in nanoseconds. Nothing is taken.
+    /// Returns the time until one unit is available, in nanoseconds, and takes nothing.
     pub(crate) fn take_if_any(&mut self, n: u64, allowance: Allowance, now: u64) -> Result<(), u64> {
         match self.full_at.saturating_sub(now).checked_sub(allowance.burst) {
             None => {
@@ -238,7 +238,7 @@ impl Used {
     }
 }
 
-/// A budget that a message exceeds.
+/// The error for a message that exceeds a budget.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Exceeded {
     pub(crate) owner: BudgetOwner,
@@ -263,11 +263,14 @@ mod tests {
         assert!((0..5).all(|_| used.take(1, allowance, later).is_ok()));
         assert_eq!(used.take(3, allowance, later), Err(3 * SECOND / 10));
         assert!(used.take(20, allowance, later + 60 * SECOND).is_ok(), "the bucket has refilled");
-        assert!(Used::default().take(100, allowance, START).is_ok(), "more than a burst counts as a burst");
+        assert!(
+            Used::default().take(100, allowance, START).is_ok(),
+            "a use of more than one burst counts as one burst"
+        );
     }
 
     #[test]
-    fn rates_are_exact_from_one_a_second_to_a_gibibyte() {
+    fn rates_are_exact_from_one_unit_to_a_gibibyte_per_second() {
         for rate in [1, 3, 7, 200, 1 << 20, 1 << 30] {
             let (mut used, allowance) = (Used::default(), Allowance::new(rate, 5 * rate));
             assert!((0..5).all(|_| used.take(rate, allowance, START).is_ok()), "{rate}");
@@ -282,11 +285,11 @@ mod tests {
     fn an_event_is_accepted_while_one_unit_is_available_and_all_its_units_are_counted() {
         let (mut used, allowance) = (Used::default(), Allowance::new(10, 100));
         assert!(used.take_if_any(99, allowance, START).is_ok());
-        assert!(used.take_if_any(500, allowance, START).is_ok(), "one unit is left");
+        assert!(used.take_if_any(500, allowance, START).is_ok(), "one unit is available");
         assert_eq!(
             used.take_if_any(1, allowance, START),
             Err(99 * SECOND / 10 + 1),
-            "the bucket owes at most one burst"
+            "the debt of the bucket is at most one burst"
         );
         assert!(used.take_if_any(1, allowance, START + 10 * SECOND).is_ok());
     }

@@ -1,13 +1,13 @@
 //! Impossible states: states that the rules exclude. This module records an impossible state if the code finds one
 //! anyway.
 //!
-//! Code that finds such a state continues as well as it can, because the hub serves thousands of other peers. The
-//! finding is never silent: [`bug!`](crate::bug) panics in builds with debug assertions (tests, simulators, fuzz
-//! targets). In release builds, [`bug!`](crate::bug) counts the [`BugSite`] and keeps one [`BugNote`] per site for the
-//! log.
+//! Code that finds such a state continues as well as it can, because the hub serves thousands of other peers. An
+//! impossible state is never ignored silently: [`bug!`](crate::bug) panics in builds with debug assertions (tests,
+//! simulators, fuzz targets). In release builds, [`bug!`](crate::bug) counts the [`BugSite`] and keeps one [`BugNote`]
+//! per site for the log.
 //!
 //! A state that clients or other hubs can cause is not a bug. Stale handles, late letters and wrong data of other hubs
-//! are expected, and are ignored or answered where they arrive.
+//! are expected. The code that receives them ignores or answers them.
 
 use std::fmt;
 
@@ -49,7 +49,7 @@ sites! {
     MessageSession "message-session" "The session of a message ended while the message was processed."
     SpeakerReplaced "speaker-replaced" "An admitted session ended, but another session was recorded for its peer."
     SessionLife "session-life" "A session entered a phase that cannot follow its last phase."
-    PeerSession "peer-session" "A connected peer had a session that did not exist."
+    PeerSession "peer-session" "A connected peer was recorded with a session that did not exist."
     MembershipNetwork "membership-network" "A session was in a network that did not exist."
     PendingSession "pending-session" "A takeover ended, and the session that waited for it did not exist."
     AskedSession "asked-session" "A takeover ended, and the challenged session did not exist."
@@ -59,7 +59,7 @@ sites! {
     RosterEntryStays "roster-entry-stays" "A member left, and its entry in the roster remained."
     EnterNetwork "enter-network" "A member entered a network that did not exist."
     TellNetwork "tell-network" "An event was for the members of a network that did not exist."
-    TellSession "tell-session" "A network listed a session that did not exist, or was not in it."
+    TellSession "tell-session" "A network listed a session that did not exist, or that was not in the network."
     JoinState "join-state" "A peer announced itself, and its session or the network did not exist, or the \
         session was not in the network."
     RosterCursor "roster-cursor" "A session was reading the roster of a network that did not exist."

@@ -1,4 +1,4 @@
-//! Claims. A claim says which hub has a peer's id, and in which session.
+//! Claims: the statements of hubs about which peers are connected to them.
 
 use crate::id::{HubId, PeerIncarnation};
 
@@ -10,7 +10,7 @@ use crate::id::{HubId, PeerIncarnation};
 /// is greater. All hubs apply the same rule, so they reach the same decision, in whatever order claims arrive.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Claim {
-    // The order of the fields is the order of the rule.
+    // The derived comparison compares the fields in this order. The rule requires this order.
     /// The session of the peer.
     pub incarnation: PeerIncarnation,
     /// The hub that the peer is connected to.
@@ -46,7 +46,7 @@ impl Claim {
             .reduce(|best, claim| if claim.against(best) == Precedence::Wins { claim } else { best })
     }
 
-    /// Whether the peer is behind a legacy link.
+    /// Whether the peer of this claim is behind a legacy link.
     pub(crate) fn is_legacy(self) -> bool {
         self.incarnation <= PeerIncarnation::LEGACY
     }
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_later_session_wins_and_among_equals_the_greater_hub() {
+    fn the_claim_of_the_later_session_wins_and_then_that_of_the_greater_hub() {
         for (claim, other, expected) in [
             (claim(2, 1), claim(1, 9), Precedence::Wins),
             (claim(1, 9), claim(2, 1), Precedence::Loses),

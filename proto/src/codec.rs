@@ -1,4 +1,4 @@
-//! Parses messages of clients, which are JSON. The router receives only parsed messages.
+//! Parses messages of clients, which are JSON. The router parses each message once, before any rule applies to it.
 
 mod legacy;
 mod public;
@@ -28,15 +28,15 @@ pub enum ClientMessage<'a> {
     Announce(Announce<'a>),
     /// A new token, at most [`MAX_TOKEN_BYTES`].
     Auth(Cow<'a, str>),
-    /// Discover more members of a network.
+    /// A request to discover more members of a network.
     Discover(Discover<'a>),
     /// Leave one network, or all.
     Goodbye(Goodbye<'a>),
     /// A message of a type that the hub drops on purpose, such as `cleanup`.
     Ignored,
-    /// Answer with `pong`.
+    /// A request for a `pong`.
     Ping,
-    /// Relay to another peer.
+    /// A message that the hub relays to another peer.
     Signal(Signal<'a>),
 }
 
@@ -78,8 +78,8 @@ pub struct Goodbye<'a> {
 pub struct Signal<'a> {
     /// The kind of signal.
     pub kind: SignalKind,
-    /// The peer to relay the signal to. The peer may be unknown, or in another network. The outcome of the signal then
-    /// says so.
+    /// The peer to relay the signal to. This peer may be unknown or in another network. Then the signal fails with a
+    /// matching outcome.
     pub target: PeerId,
     /// The network's name, as in [`Announce`].
     pub network: Cow<'a, str>,
@@ -180,7 +180,7 @@ impl<'a> From<Raw<'a>> for Fields<'a> {
 
 /// Parses the fields of any message.
 fn read(text: &str) -> Result<Fields<'_>, Box<RefusedMessage<'_>>> {
-    // serde would also accept an array: it would take the elements as the struct's fields. But an array is not a
+    // serde would also accept an array, and would take its elements as the struct's fields. But an array is not a
     // message.
     let object = text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{');
     let raw = if object { serde_json::from_str::<Raw<'_>>(text) } else { Err(de::Error::custom("not an object")) };
@@ -341,8 +341,8 @@ fn classify(kind: &str) -> Class {
         "discover" => MessageKind::Discover,
         "ping" => MessageKind::Ping,
         "goodbye" => MessageKind::Goodbye,
-        // Some clients send `connection-rejected` to hubs. When it was relayed to the target, two of three connections
-        // failed.
+        // Some clients send `connection-rejected` to hubs. When hubs relayed this message to its target, two of three
+        // connections between peers failed.
         "cleanup" | "cleanup-all" | "connection-rejected" | "recovery-offer" => MessageKind::Ignored,
         "announced" | "authorized" | "challenge" | "connected" | "discovered" | "error" | "go-away" | "ice-servers"
         | "peer-disconnected" | "peer-discovered" | "pong" | "receipt" | "token-expires" => {
@@ -352,8 +352,8 @@ fn classify(kind: &str) -> Class {
     })
 }
 
-/// Parses `data` if it is an object. The check is necessary because serde would also take the elements of an array as
-/// the fields.
+/// Parses `data` if it is an object. Without this check, serde would also accept an array, and would take its elements
+/// as the fields.
 fn fields_of<'a, T: Deserialize<'a>>(data: Option<&'a str>) -> Option<T> {
     serde_json::from_str(data.filter(|data| data.starts_with('{'))?).ok()
 }

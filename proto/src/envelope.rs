@@ -1,8 +1,8 @@
 //! Envelopes: the messages between hubs, and their binary form.
 //!
-//! A frame of a link is a sequence of envelopes. Each is `length: u32, kind: u8, body`, with little-endian integers.
-//! Envelopes of unknown kinds are skipped. Unknown bytes at the end of a body are ignored. A missing field at the end
-//! of a body gets its default. Any other change of the form requires a new [`VERSION`].
+//! A frame of a link is a sequence of envelopes. Each envelope is `length: u32, kind: u8, body`, with little-endian
+//! integers. Envelopes of unknown kinds are skipped. Unknown bytes at the end of a body are ignored. A missing field at
+//! the end of a body gets its default. Any other change of the form requires a new [`VERSION`].
 
 mod form;
 
@@ -42,7 +42,7 @@ pub enum Envelope {
     Farewell(HubId, HubIncarnation),
     /// An envelope for one hub, forwarded by other hubs if necessary.
     Routed(RouteHeader, Box<Routed>),
-    /// Declines a request for a snapshot that cannot be served now. Hubs before 2.1 skip it.
+    /// Declines a request for a snapshot that the hub cannot send now. Hubs before 2.1 skip this envelope.
     SnapshotDeclined(SnapshotRequest),
 }
 
@@ -163,16 +163,16 @@ pub struct Heartbeat {
     pub advertise: Option<Arc<str>>,
     /// URL at which clients reach the sender (PUBLIC_URL).
     pub public_url: Option<Arc<str>>,
-    /// A random number of the process, which distinguishes two processes with one id. 0 from hubs before 2.1, which do
-    /// not send it.
+    /// A random number of the process, which distinguishes two processes with one id. It is 0 in heartbeats of hubs
+    /// before 2.1, which do not send it.
     pub process: u64,
-    /// Hubs from which the sender receives nothing on the link that it uses. No route to the sender ends with the link
-    /// from one of these hubs.
+    /// Hubs whose link to the sender is in use but delivers nothing to the sender. Other hubs therefore choose no route
+    /// to the sender whose last hop is one of these links.
     pub unheard: Vec<HubId>,
     /// Whether the sender receives nothing on the link over which it sends this heartbeat. It has no meaning in a
     /// forwarded heartbeat.
     pub link_unheard: bool,
-    /// The hub's figures. `None` if the hub has none yet, and from hubs before 2.1.
+    /// The hub's figures. `None` if the hub has no figures yet. Hubs before 2.1 never send figures.
     pub status: Option<Arc<HubStatus>>,
 }
 
@@ -230,8 +230,8 @@ pub struct SnapshotRequest {
     /// The hub's incarnation.
     pub incarnation: HubIncarnation,
     /// Number of the last change that the requesting hub has. A neighbour declines the request if it doubts its own
-    /// replica, or if its replica is incomplete and has no later change. The number is 0 from hubs before 2.1, and if
-    /// the requesting hub doubts its own replica. It has no meaning in a decline.
+    /// replica, or if its replica is incomplete and has no later change. The number is 0 if the requesting hub doubts
+    /// its own replica. Hubs before 2.1 always send 0. The number has no meaning in [`Envelope::SnapshotDeclined`].
     pub have: u64,
 }
 
@@ -259,8 +259,8 @@ pub struct SnapshotPart {
 pub struct RouteHeader {
     /// The destination.
     pub to: HubId,
-    /// The destination's incarnation. Another incarnation does not process the envelope. It answers a signal with
-    /// `unreachable`, and a takeover with "not in use".
+    /// The destination's incarnation. Another incarnation of the destination does not process the envelope. It answers
+    /// a signal with `unreachable`, and a takeover with "not in use".
     pub to_incarnation: HubIncarnation,
     /// The source.
     pub from: HubId,
@@ -281,11 +281,11 @@ pub enum Routed {
     Takeover {
         /// The id.
         peer: PeerId,
-        /// Identifies the question.
+        /// Identifies this question among the questions of the sender's hub.
         ticket: u64,
-        /// The lineage that the resume secret of the asking session proves. Hubs before 2.1 do not send it.
+        /// The lineage that the resume secret of the asking session proves. Hubs before 2.1 do not send this field.
         resume: Option<Lineage>,
-        /// Whether the new session has proven that the id is its own. Hubs before 2.1 do not send it.
+        /// Whether the new session has proven that the id is its own. Hubs before 2.1 do not send this field.
         owner: bool,
     },
     /// Answers a takeover.
@@ -294,8 +294,8 @@ pub enum Routed {
         peer: PeerId,
         /// The ticket of the question.
         ticket: u64,
-        /// Whether the asked hub has a live session with this id. If not, the id is free: any session with this id was
-        /// closed.
+        /// Whether the asked hub has a live session with this id. If it has none, the id is free, because the asked hub
+        /// has closed any session with this id.
         in_use: bool,
     },
     /// Introduces peers of the two hubs to each other.
@@ -322,7 +322,7 @@ pub struct SignalEnvelope {
     pub network: NetworkName,
     /// The complete frame for the target's socket.
     pub frame: Box<[u8]>,
-    /// The sender's standing in that network. Hubs of version 2.0.0 do not send it.
+    /// The sender's standing in the network of the signal. Hubs of version 2.0.0 do not send this field.
     pub standing: Standing,
 }
 

@@ -88,7 +88,7 @@ impl fmt::Display for Grant {
 pub struct GrantTooLarge;
 
 impl Grant {
-    /// The rights of a member in every network, without an end.
+    /// The rights of a member in every network, without an expiry.
     pub fn everywhere() -> Self {
         Self::default()
     }
@@ -103,7 +103,7 @@ impl Grant {
     ///
     /// # Errors
     ///
-    /// If there are [`MAX_GRANT_RULES`] rules already, or the name is longer than a network's name may be.
+    /// If the grant already has [`MAX_GRANT_RULES`] rules, or if the name is longer than [`MAX_NETWORK_NAME_BYTES`].
     pub fn allow(&mut self, pattern: &str, rights: Rights) -> Result<(), GrantTooLarge> {
         let rules = self.rules.get_or_insert_default();
         let (name, is_prefix) = match pattern.strip_suffix('*') {
@@ -117,7 +117,7 @@ impl Grant {
         Ok(())
     }
 
-    /// Sets the end of the grant: the wall clock in milliseconds since 1970.
+    /// Sets the time at which the grant expires, in milliseconds since 1970.
     #[must_use]
     pub fn until(self, expires_ms: u64) -> Self {
         Self { expires_ms: Some(expires_ms), ..self }
@@ -147,7 +147,7 @@ impl Grant {
         }
     }
 
-    /// The end of the grant: the wall clock in milliseconds since 1970. `None` if the grant does not end.
+    /// The time at which the grant expires, in milliseconds since 1970. `None` if the grant does not expire.
     pub fn expires_ms(&self) -> Option<u64> {
         self.expires_ms
     }

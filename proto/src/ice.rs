@@ -1,8 +1,9 @@
 //! STUN and TURN servers for clients, and time-limited credentials for TURN.
 //!
-//! A credential has the form that coturn's `use-auth-secret` expects. The user name is `expiry:peer`: Unix time in
-//! seconds, and the id of the peer. The password is the HMAC-SHA1 of the user name with the secret that hub and TURN
-//! server share, in base64. So the TURN server needs no list of users, and its log names the peer.
+//! A credential has the form that coturn's `use-auth-secret` expects. The user name is `expiry:peer`, which are the
+//! Unix time of the expiry in seconds and the id of the peer. The password is the HMAC-SHA1 of the user name with the
+//! secret that hub and TURN server share, in base64. So the TURN server needs no list of users, and its log names the
+//! peer.
 
 use std::fmt;
 use std::time::Duration;

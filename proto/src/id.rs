@@ -30,7 +30,7 @@ impl PeerId {
     /// Length of the written form, in bytes. It is constant, so frames can be patched in place.
     pub const HEX_LEN: usize = 40;
 
-    /// Makes an id of 20 bytes.
+    /// Makes an id from its 20 bytes.
     pub const fn from_bytes(bytes: [u8; 20]) -> Self {
         Self(bytes)
     }
@@ -82,7 +82,7 @@ impl PeerId {
         (u128::from_be_bytes(high), u32::from_be_bytes(low))
     }
 
-    /// The id whose last eight bytes, as a number, are greater by `by`. The number wraps around.
+    /// Adds `by` to the last eight bytes of the id, which are a big-endian number. The addition wraps around.
     pub(crate) fn shifted(mut self, by: u64) -> Self {
         if let Some(last) = self.0.last_chunk_mut::<8>() {
             *last = u64::from_be_bytes(*last).wrapping_add(by).to_be_bytes();
@@ -90,7 +90,7 @@ impl PeerId {
         self
     }
 
-    /// This id with one bit flipped. Bit 0 is the first.
+    /// This id with one bit flipped. Bit 0 is the most significant bit of the first byte.
     pub(crate) fn flipped(mut self, bit: u32) -> Self {
         self.0[(bit / 8) as usize] ^= 0x80 >> (bit % 8);
         self

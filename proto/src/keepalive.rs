@@ -11,10 +11,11 @@ pub struct Patience {
     dead_after: Duration,
 }
 
-/// Signs of life of one session, in 24 bytes.
+/// The keepalive state of one session, in 24 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Life {
-    /// Time of the last sign of life, in milliseconds: bytes from the client, or bytes accepted by its full socket.
+    /// Time of the last sign of life, in milliseconds. A sign of life is that bytes arrive from the client, or that the
+    /// client's full socket accepts bytes.
     alive: u64,
     /// Time at which the socket last accepted bytes, in milliseconds.
     wrote: u64,
@@ -81,12 +82,12 @@ impl Patience {
         self.dead_after
     }
 
-    /// Checks a session at `now`. `behind` means that its socket does not accept queued bytes. Time before
-    /// `listening_since` does not count as silence, because the hub did not read during that time.
+    /// Checks a session at `now`. `behind` means that the session has queued bytes that its socket does not accept.
+    /// Time before `listening_since` does not count as silence, because the hub did not read during that time.
     ///
-    /// A session is pinged after [`Self::interval`] of silence and again after twice that time. It is also pinged when
-    /// nothing has been sent to it for [`Self::interval`], so that the client can distinguish a hub without messages
-    /// from a dead hub.
+    /// A session is pinged after [`Self::interval`] of silence, and again after twice that interval. It is also pinged
+    /// when nothing has been sent to it for [`Self::interval`], so that the client can distinguish a hub without
+    /// messages from a dead hub.
     pub fn judge(&self, life: &mut Life, behind: bool, listening_since: Duration, now: Duration) -> Verdict {
         let at = Duration::from_millis;
         let alive = at(life.alive).max(listening_since);
@@ -96,10 +97,12 @@ impl Patience {
             return Verdict::Dead;
         }
         let asks = life.pings < 2 && silence >= self.threshold(life.pings);
-        // A client with queued messages needs no ping: the messages show that the hub is alive, and arrive before it.
+        // A client with queued messages needs no ping: these messages also show that the hub is alive, and they would
+        // arrive before the ping.
         let speaks = !behind && now.saturating_sub(at(life.wrote)) >= self.interval;
         let ping = asks || speaks;
-        // A ping that only shows that the hub is alive counts, too, if the client was silent for half an interval.
+        // A ping that is sent only to show that the hub is alive also counts as unanswered if the client has been
+        // silent for half an interval.
         if asks || speaks && silence >= self.interval / 2 {
             life.pings = (life.pings + 1).min(2);
         }
@@ -149,7 +152,7 @@ impl<T> Wheel<T> {
     /// Moves all items that are due at `now` to `due`.
     pub fn expire(&mut self, now: Duration, due: &mut impl Extend<T>) {
         let now = (now.as_millis() / TICK.as_millis()) as u64;
-        // After a long pause every slot is due once. A second round would find nothing new.
+        // After a long pause, the loop visits every slot once. A second round would find no further items.
         let rounds = (now + 1).saturating_sub(self.next).min(Self::SLOTS);
         let first = (now + 1).saturating_sub(rounds);
         for tick in first..=now {
@@ -234,7 +237,7 @@ mod tests {
         assert_eq!(
             judge(patience, life, false),
             (Verdict::Ping(NOW + secs(25)), 1),
-            "the ping is counted, and the next check is one interval later"
+            "the ping counts as unanswered, and the next check is one interval later"
         );
     }
 
@@ -261,7 +264,7 @@ mod tests {
         }
     }
 
-    /// Each silent session and each full socket is noticed in time.
+    /// A simulation with random events. It checks that each silent session and each full socket is noticed in time.
     #[test]
     fn every_session_is_checked_in_time() {
         let patience = Patience::new(secs(300));
@@ -283,7 +286,7 @@ mod tests {
                             let stuck = behind && now - wrote >= patience.dead_after();
                             assert!(
                                 stuck || now - heard >= patience.dead_after(),
-                                "seed {seed}: the session was dead too early"
+                                "seed {seed}: the session was judged dead too early"
                             );
                             break;
                         }
@@ -318,7 +321,8 @@ mod tests {
                             wrote = now;
                         }
                         2 => {
-                            // Only the last write can fill the socket.
+                            // Both changes count as a write: a write has filled the socket, or the full socket has
+                            // accepted bytes.
                             behind = !behind;
                             life.wrote(now);
                             wrote = now;

@@ -1,4 +1,4 @@
-//! Keys of hashes.
+//! Secret keys for hashes of values that clients choose.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 
@@ -6,12 +6,12 @@ use siphasher::sip::SipHasher13;
 
 use crate::id::{PeerId, ShardId};
 
-/// The secret keys with which the hub hashes values that clients choose: two arbitrary numbers. Hash maps,
+/// The secret keys with which the hub hashes values that clients choose. They are two arbitrary numbers. Hash maps,
 /// [`ShardId::home`], payloads of pings and random draws use them.
 ///
 /// The caller draws them once per process from the system's random numbers. The relay and all shards of a hub must have
-/// the same keys: otherwise they would disagree about the homes of peers, and letters would be lost. The keys never
-/// leave the process.
+/// the same keys. Otherwise they would disagree about the home shards of peers, and letters would be lost. The keys
+/// never leave the process.
 #[derive(Clone, Copy)]
 pub struct Keys(
     /// Key of maps and of home shards.

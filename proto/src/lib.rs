@@ -9,9 +9,9 @@
 //! 2. Call [`Router::poll_output`] until it returns `None`, and perform each [`Output`] in order.
 //! 3. Wait for the next input, or until [`Router::poll_timeout`].
 //!
-//! Give one input, then drain all outputs. An output may point into the router's arena, which the next input
-//! overwrites. The router requests actions by outputs and receives the results as inputs, so nothing has to be mocked:
-//! the simulator is a second driver of the same code.
+//! Drain all outputs of an input before the next input. An output may point into the router's arena, which the next
+//! input overwrites. The router requests actions by outputs and receives the results as inputs, so nothing has to be
+//! mocked: the simulator is a second driver of the same code.
 //!
 //! ```
 //! use std::time::Duration;
@@ -44,8 +44,9 @@
 //!
 //! # What this crate will never do
 //!
-//! The rules never wait, and never panic on input of clients or hubs. They never read a clock or a random number: both
-//! are arguments (see [`Now`] and [`Keys`]). This crate never depends on tokio, hyper, redis or metrics.
+//! The rules never wait, and never panic on input of clients or hubs. They never read a clock or draw a random number.
+//! The caller passes both as arguments (see [`Now`] and [`Keys`]). This crate never depends on tokio, hyper, redis or
+//! metrics.
 
 mod budget;
 mod bugs;

@@ -46,7 +46,7 @@ mod tests {
     /// The documented protocol.
     const DOC: &str = include_str!("../../docs/protocol.md");
 
-    /// The rows of the table of bounds. Each has the name of the bound, and the rest of the row.
+    /// The rows of the table of bounds. Each tuple has the name of the bound, and the other cells of the row.
     fn rows() -> Vec<(&'static str, &'static str)> {
         let (_, section) = DOC.split_once("### Bounds\n").unwrap();
         let table = section.lines().skip_while(|line| !line.starts_with("|---"));

@@ -34,7 +34,7 @@ pub enum LinkAuth {
     Address,
     /// By sending MESH_TOKEN itself, as hubs of version 2.0.0 do.
     Bearer,
-    /// By its certificate: that of the server, or that of the client.
+    /// By its TLS certificate: a server certificate if this hub dialed the link, and otherwise a client certificate.
     Certificate,
     /// Not at all (MESH_INSECURE, or a hub of version 2.0.0 that was dialed).
     Nothing,
@@ -78,8 +78,8 @@ pub struct LinkCredentials {
 }
 
 impl LinkCredentials {
-    /// Answers a challenge: the value of the header `WWW-Authenticate`. `nonce` must be random. Returns `None` if the
-    /// value has no challenge.
+    /// Answers a challenge, which is the value of the header `WWW-Authenticate`. `nonce` must be random. Returns `None`
+    /// if the value has no challenge.
     pub fn answer(challenge: &str, token: &[u8], dialer: HubId, nonce: [u8; NONCE]) -> Option<Self> {
         let challenge = bytes(parameter(challenge, "challenge")?)?;
         let mut credentials = Self { nonce, challenge, proof: [0; PROOF] };
@@ -102,7 +102,7 @@ impl LinkCredentials {
         format!("{LINK_SCHEME} nonce={nonce}, challenge={challenge}, proof={proof}")
     }
 
-    /// Whether the proof is the one that the dialer with this id makes with this token.
+    /// Whether the dialer with this id made the proof with this token.
     pub fn are_of(&self, token: &[u8], dialer: HubId) -> bool {
         self.mac(Prover::Dialer, token, dialer).verify_slice(&self.proof).is_ok()
     }
@@ -155,7 +155,7 @@ pub struct LinkChallenges {
 }
 
 impl LinkChallenges {
-    /// Begins without challenges. `key` is random.
+    /// Starts without answered challenges. `key` must be random.
     pub fn new(key: [u8; 32]) -> Self {
         Self { key, used: BTreeSet::new() }
     }

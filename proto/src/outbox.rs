@@ -31,8 +31,8 @@ impl<L: Letter> Outbox<L> {
         self.letters.push_back(letter);
     }
 
-    /// Removes and returns the next batch: at most [`LETTER_BATCH`] letters, and no further letter once the frames of
-    /// the batch have [`LETTER_BATCH_BYTES`]. The batch of an empty outbox is empty.
+    /// Removes and returns the next batch, which has at most [`LETTER_BATCH`] letters. The batch also ends with the
+    /// letter whose frame brings it to [`LETTER_BATCH_BYTES`]. The batch of an empty outbox is empty.
     pub fn take_batch(&mut self) -> Vec<L> {
         let mut batch = Vec::with_capacity(self.letters.len().min(LETTER_BATCH));
         let mut bytes = 0;
@@ -46,8 +46,8 @@ impl<L: Letter> Outbox<L> {
         batch
     }
 
-    /// Number of letters that were posted, but are now neither taken nor queued. At least 1 if an empty outbox still
-    /// counts bytes. Any number except 0 is a bug.
+    /// Number of posted letters that were removed without being taken. The result is at least 1 if an empty outbox
+    /// still counts bytes. Any result except 0 is a bug.
     pub fn lost(&self) -> u64 {
         let expected = self.posted - self.taken;
         let here = self.letters.len() as u64;

@@ -18,8 +18,8 @@ use crate::id::SessionId;
 /// The [`Router`](crate::Router) removes a session when it reaches [`Closing`](Self::Closing). The shard keeps the
 /// socket longer, until its queue is written and the client has closed the connection. For a moment, a session can have
 /// different phases in the router and in the shard: between an output and its execution, or between the end of a socket
-/// and the input that reports it. If a session has ended in the router or in the shard, that part ignores later inputs
-/// or outputs of the session.
+/// and the input that reports it. A router that has ended a session ignores later inputs of this session. A shard that
+/// has ended a session ignores later outputs for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SessionPhase {
     /// The session is not admitted: it waits until another session with its id has ended. Nothing is read from its
@@ -27,8 +27,8 @@ pub enum SessionPhase {
     Pending,
     /// The session is admitted: it receives messages, and its messages are processed.
     Open,
-    /// The session is about to end, because the hub drains or the session's socket accepts no more data. It receives
-    /// nothing, but its messages are still processed.
+    /// The session is about to end, because the hub drains or the session's socket accepts no more data. The session
+    /// receives no more messages, but the messages that it sends are still processed.
     Retiring,
     /// The session has ended.
     Closing,

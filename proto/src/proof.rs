@@ -4,8 +4,8 @@
 //! This module defines the messages and the text that is signed. The caller makes the nonce and checks the signature.
 //!
 //! The text names the host to which the client has connected, and a hub accepts only its own host names. So a hostile
-//! hub cannot act as the client at another hub. If it passes the other hub's nonce to the client, the client signs the
-//! hostile hub's name.
+//! hub cannot act as the client at another hub. If the hostile hub passes the other hub's nonce to the client, the
+//! client signs this nonce together with the hostile hub's name.
 
 use serde::Deserialize;
 
@@ -24,7 +24,8 @@ const CONTEXT: &str = "peerpigeon-id-proof-1";
 /// The answer to a [`challenge`].
 #[derive(PartialEq, Eq, Debug)]
 pub struct Proof {
-    /// The host to which the client has connected, as its URL names it: with the port, except the default port.
+    /// The host to which the client has connected, as in the client's URL: with the port, unless it is the default
+    /// port.
     pub host: String,
     /// The signature of [`signed_text`].
     pub signature: [u8; SIGNATURE_BYTES],

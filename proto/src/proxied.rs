@@ -70,7 +70,7 @@ pub fn proxy_head(bytes: &[u8]) -> Result<ProxyHead, BadProxyHead> {
     }
     let begins = |with: &[u8]| bytes.iter().zip(with).all(|(byte, expected)| byte == expected);
     if begins(&SIGNATURE) {
-        // The length of the head is in its first 16 bytes. Until they have arrived, the caller must read more.
+        // The first 16 bytes of the head contain its length. Until these bytes have arrived, the caller must read more.
         let Some(fixed) = bytes.first_chunk::<FIXED>() else { return Ok(ProxyHead::Needs(FIXED)) };
         let &[.., command, family, high, low] = fixed;
         let length = FIXED + usize::from(u16::from_be_bytes([high, low]));
@@ -162,8 +162,8 @@ pub fn forwarded_for(value: &[u8]) -> impl Iterator<Item = Option<SocketAddr>> {
 /// The clients in a value of `Forwarded` (RFC 7239), the last one first. An entry without an address is `None`: the
 /// client is unknown or obfuscated, or there is no `for`.
 ///
-/// Returns `None` if the value violates the grammar. So a client cannot hide the proxy's entries behind a quotation
-/// mark that it leaves open.
+/// Returns `None` if the value violates the grammar. So a client cannot hide the entries of the proxy by sending an
+/// opening quotation mark without a closing one.
 pub fn forwarded(value: &[u8]) -> Option<impl Iterator<Item = Option<SocketAddr>>> {
     let mut clients = Vec::new();
     for element in split(value, b',')? {
@@ -214,7 +214,7 @@ fn node(text: &[u8], brackets: bool) -> Option<SocketAddr> {
         (IpAddr::V4(text[..end].parse().ok()?), &text[end..])
     };
     let port = match after.strip_prefix(':') {
-        // A port can be an obfuscated name.
+        // RFC 7239 also allows an obfuscated name in place of a port. It counts as port 0.
         Some(after) => port(after).unwrap_or(0),
         None => after.is_empty().then_some(0)?,
     };

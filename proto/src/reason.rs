@@ -7,15 +7,15 @@ pub enum CloseReason {
     ClientClosed,
     /// The TCP connection ended without a close frame.
     ConnectionLost,
-    /// The session showed no sign of life for ten seconds after two pings, or for PEER_TIMEOUT_MS. The reason is the
-    /// same if its socket accepted none of its queued bytes for that time.
+    /// The session showed no sign of life for ten seconds after two pings, or for PEER_TIMEOUT_MS. The reason is also
+    /// used if the session's socket accepted none of its queued bytes for that time.
     DeadPeer,
     /// The hub is stopping.
     Draining,
     /// The hub's parser panicked on a message of the client. An alert fires if this reason is counted.
     Internal,
-    /// Another session with this id is alive: it answered a ping, or its socket still accepts bytes. The reason is the
-    /// same if another session already waits for the id.
+    /// Another session with this id is alive: it answered a ping, or its socket still accepts bytes. The reason is also
+    /// used if another session already waits for the id.
     IdInUse,
     /// The hub has MAX_CONNECTIONS sessions.
     MaxConnections,
@@ -205,7 +205,7 @@ impl LeaveReason {
         }
     }
 
-    /// The reason with this number. `None` if the number is unknown, from a newer hub.
+    /// The reason with this number. `None` if the number is unknown because a newer hub sent it.
     pub(crate) fn from_index(index: u8) -> Option<Self> {
         match index {
             Self::HUB_LOST => Some(Self::HubLost),
@@ -359,8 +359,8 @@ impl Outcome {
         }
     }
 
-    /// Whether it is possible that the signal has not arrived. The sender is then notified immediately: by the receipt,
-    /// or by an `error` message if it requested no receipt.
+    /// Whether it is possible that the signal has not arrived. If so, the sender is notified immediately: by the
+    /// receipt, or by an `error` message if the sender requested no receipt.
     pub(crate) const fn is_failure(self) -> bool {
         matches!(self, Self::Failed(_))
     }

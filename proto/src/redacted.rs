@@ -23,8 +23,8 @@ const SCHEMES: [&str; 12] = [
 ///
 /// Every URL in an error, a log line or a page is shown through this type.
 ///
-/// The last `@` of the whole text ends the hidden part, even where the grammar of URLs ends the user information
-/// earlier. People write passwords that contain `/`, `?` or `#`.
+/// The last `@` of the whole text ends the hidden part, even if the user information ends earlier by the grammar of
+/// URLs. The reason is that people write passwords with `/`, `?` or `#`.
 #[derive(Clone, Copy, Debug)]
 pub struct Redacted<'a>(pub &'a str);
 

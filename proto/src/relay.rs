@@ -73,7 +73,7 @@ pub struct RelayConfig {
     pub incarnation: HubIncarnation,
     /// Number of shards of the hub, at least 1.
     pub shards: u16,
-    /// Random secret of this process. The shards of this process have it, too.
+    /// Secret keys of this process. The shards of this process must have the same keys.
     pub keys: Keys,
     /// The setting HUB_MESH_NAMESPACE. The relay sends it only on legacy links.
     pub namespace: String,
@@ -103,7 +103,7 @@ pub struct Relay {
     /// Number of hubs that each neighbour introduced.
     introducers: BTreeMap<HubId, usize>,
     /// Hubs by the numbers that shards use for them. Each incarnation of a hub has its own number, so that outcomes for
-    /// one incarnation are never taken for outcomes for the next.
+    /// one incarnation are never confused with outcomes for the next incarnation.
     numbers: BTreeMap<u32, HubId>,
     last_number: u32,
     directory: Directory,
@@ -113,15 +113,15 @@ pub struct Relay {
     names: Names,
     /// Number of times this hub has taken a new id.
     renamed: u64,
-    /// Another incarnation of this hub's id.
+    /// Another process with this hub's id, or an earlier process with this id that other hubs still remember.
     rival: Option<Rival>,
     started: Duration,
     /// Number of this hub's own heartbeats.
     beats: u64,
     last_beat: Duration,
     next_beat: Duration,
-    /// Leases do not expire before this time. After a stop of the process, the data that arrived meanwhile must be read
-    /// first.
+    /// Leases do not expire before this time. After the process was suspended, the hub must first read the heartbeats
+    /// that arrived meanwhile.
     judge_from: Duration,
     last_timeout: Duration,
     draining: bool,
@@ -130,7 +130,7 @@ pub struct Relay {
     ended: bool,
     /// The routes to other hubs, derived from the neighbours in heartbeats. `None` after neighbours have changed.
     reach: Option<Reach>,
-    /// Hubs for which work is left for later turns.
+    /// Hubs whose long work (such as their end) continues in later turns.
     busy: BTreeSet<HubId>,
     /// The hub for which the last slice was done.
     last_worked_on: Option<HubId>,
@@ -256,7 +256,7 @@ impl Relay {
         }
         let hubs = self.hubs.values().filter_map(Remote::due).min();
         // The next timeout is at most one heartbeat interval after the last one, even if extra heartbeats have
-        // postponed the next heartbeat. A longer gap would look like a stop of the process.
+        // postponed the next heartbeat. A longer gap between timeouts would look as if the process had been suspended.
         let next_look = self.next_beat.min(self.last_timeout + HEARTBEAT);
         let next_look = self.links.next_silence().map_or(next_look, |at| at.min(next_look));
         // No lease is due before `judge_from`.

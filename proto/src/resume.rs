@@ -5,9 +5,9 @@
 //! `session`. So every hub with the key can verify the secret.
 //!
 //! Two clients cannot replace each other in a loop. An immediate takeover has one of two forms. In the first form, both
-//! clients have the same root, and the new client's secret is at least as late as the session that it ends. The new
-//! session is later than both of them. In the second form, the new client has an older root. In both forms, the
-//! replaced client cannot use its own secret to replace the new session.
+//! clients have the same root, and the new client's secret is not older than the replaced session. The new session is
+//! then later than the secret and than the replaced session. In the second form, the new client has an older root. In
+//! both forms, the replaced client cannot use its own secret to replace the new session.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use sha2::Sha256;
 use crate::id::{PeerId, PeerIncarnation, read_hex, write_hex};
 use crate::limits::RESUME_PRECEDENCE;
 
-/// A session and its lineage. A lineage is a series of sessions of one id. In each of them except the first one, the
-/// client sent the secret of an earlier session.
+/// A session and its lineage. A lineage is a series of sessions of one id. Every session of the series, except the
+/// first, began with the secret of an earlier session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lineage {
     /// The first session, which identifies the lineage. If an id has two lineages, the older one has precedence.
@@ -44,8 +44,8 @@ pub enum Right {
 }
 
 impl Lineage {
-    /// Whether a client with the secret of this lineage may take over the id of `holder`. `age` is the time since the
-    /// session of `holder` began.
+    /// Whether a client with the secret of this lineage may take over the id from the session `holder`. `age` is the
+    /// time since the session of `holder` began.
     pub fn against(self, holder: Self, age: Duration) -> Right {
         use std::cmp::Ordering::{Equal, Greater, Less};
         match self.root.cmp(&holder.root) {
@@ -166,8 +166,9 @@ impl ResumeKeys {
     /// Derives two keys. The key derived from `key` issues and checks secrets. The key derived from `also` only checks
     /// them.
     ///
-    /// Every client receives tags made with `key`, and can try to guess it offline: `key` must be unguessable. `key`
-    /// may also be used elsewhere, because the derived key is only for resume secrets of the mesh with this name.
+    /// Every client receives tags made with `key`, and can test guesses of `key` offline. Therefore `key` must be
+    /// unguessable. `key` may also be used elsewhere, because the derived key is only for resume secrets of the mesh
+    /// with this name.
     pub fn new(mesh: &str, key: &[u8], also: Option<&[u8]>) -> Self {
         let keyed = |key: &[u8]| {
             let mut derived = hmac(key);
@@ -178,7 +179,7 @@ impl ResumeKeys {
         Self { keyed: keyed(key), also: also.map(keyed) }
     }
 
-    /// Makes the secret of a session. It is valid as long as a hub has the key: secrets do not expire.
+    /// Makes the secret of a session. Secrets do not expire: a secret is valid as long as a hub has the key.
     pub fn issue(&self, peer: &PeerId, lineage: Lineage) -> Secret {
         let mut bytes = [0; BYTES];
         let (numbers, tag) = bytes.split_at_mut(2 * NUMBER);

@@ -1,6 +1,6 @@
 //! The rules of one shard: sessions, rosters, signals, receipts, takeovers.
 
-// Owners of state: each type has private fields and returns decisions.
+// Owners of state: each of these modules has a type with private fields, whose methods return decisions.
 mod circle;
 mod cursor;
 mod exclusions;
@@ -17,7 +17,7 @@ mod usage;
 mod discovery;
 mod letter;
 mod stats;
-// The router: it calls the owners of state, and puts out the results.
+// Methods of `Router`, which call the owners of state and put out the results.
 mod announce;
 mod audit;
 mod authorize;
@@ -93,7 +93,7 @@ pub struct RouterConfig {
     pub keys: Keys,
     /// Keys that issue and verify resume secrets.
     pub resume_keys: ResumeKeys,
-    /// Id of the hub in claims. `connected` also contains it until [`ToShard::Renamed`] arrives.
+    /// Id of the hub in claims. Until [`ToShard::Renamed`] arrives, `connected` contains the same id.
     pub hub: HubId,
     /// Interval between two pings, for `heartbeatMs` of `connected`. The router itself sends no regular pings.
     pub heartbeat: Duration,
@@ -114,17 +114,17 @@ pub struct RouterConfig {
     /// Budget of each session. A message that exceeds it is refused as `rate-limited`, and the session is closed after
     /// [`RATE_LIMIT_PATIENCE`](crate::limits::RATE_LIMIT_PATIENCE).
     pub budget: Budget,
-    /// Budget of each network on this shard, which its members share. While it is exhausted, messages of members that
-    /// have used more than an eighth ([`LIGHT_PART`](crate::limits::LIGHT_PART)) of their own burst are refused in the
-    /// same way.
+    /// Budget of each network on this shard, which its members share. While it is exhausted, some members get
+    /// `rate-limited`: those that have used more than an eighth ([`LIGHT_PART`](crate::limits::LIGHT_PART)) of their
+    /// own burst.
     pub network_budget: Budget,
     /// Discovery mode of peers whose announcement does not request another mode (DISCOVERY).
     pub discovery: Discovery,
     /// STUN and TURN servers for clients (ICE_SERVERS, TURN_URLS). `None` if the hub has no such servers.
     pub ice: Option<Arc<IceServers>>,
-    /// Whether the hub has a mesh thread. If not, the router puts out no [`Output::ToMesh`].
+    /// Whether the hub has a mesh thread. Without one, the router puts out no [`Output::ToMesh`].
     pub meshed: bool,
-    /// Whether to put out [`PeerEvent`]s, for the log or for traces. Each costs an allocation.
+    /// Whether to put out [`PeerEvent`]s, for the log or for traces. Each event costs an allocation.
     pub events: bool,
     /// Limits that tests set to small values.
     pub tuning: RouterTuning,
@@ -180,7 +180,7 @@ pub struct Router {
     expiries: Expiries,
     /// The network that an operator is closing.
     closing: Option<Closing>,
-    /// Whether [`Output::Unfinished`] was put out and has not been answered.
+    /// Whether [`Output::Unfinished`] was put out and has not been answered with [`Input::Continue`].
     unfinished: bool,
     outputs: Outputs<Output>,
     arena: Vec<u8>,
@@ -188,7 +188,8 @@ pub struct Router {
     bugs: Bugs,
 }
 
-/// Capacity above which an empty arena is freed, in bytes. Large messages are rare.
+/// Capacity above which the arena is freed before the next input, in bytes. Large messages are rare, so their memory is
+/// not kept.
 const ARENA_KEPT_BYTES: usize = 256 * 1024;
 
 impl Router {
@@ -254,7 +255,7 @@ impl Router {
         }
     }
 
-    /// Processes everything that is due at `now`, as far as it fits into a turn. [`Self::poll_timeout`] shows whether
+    /// Processes the work that is due at `now`, as far as it fits into a turn. [`Self::poll_timeout`] shows whether
     /// more is due. The caller then drains all outputs. Panics in the same cases as [`Self::handle_input`].
     pub fn handle_timeout(&mut self, now: Now) {
         self.begin();
@@ -304,14 +305,14 @@ impl Router {
         self.rosters.iter()
     }
 
-    /// The [`Self::networks`] in a range of slots, for a caller that reads the list in parts. `None` after the last
-    /// slot. Networks that are added or removed between two parts may be missed.
+    /// The networks of [`Self::networks`] in a range of slots, for a caller that reads the list in parts. Returns
+    /// `None` after the last slot. Networks that are added or removed between two parts may be missed.
     pub fn networks_in(&self, slots: Range<usize>) -> Option<impl Iterator<Item = (&NetworkName, usize)>> {
         self.rosters.iter_in(slots)
     }
 
     /// The first `most` members of a network, in ascending order of ids, and the number of all members. Each listed
-    /// member has the other hub to which it is connected, or `None` for this hub.
+    /// member comes with the hub to which it is connected, or with `None` if it is connected to this hub.
     pub fn members_of(&self, network: &str, most: usize) -> (Vec<(PeerId, Option<HubId>)>, usize) {
         let found = self.rosters.find(network).and_then(|ix| self.rosters.network(ix));
         let Some(network) = found else { return (Vec::new(), 0) };

@@ -1,5 +1,5 @@
-//! Sentences of `error` messages, each for one kind of mistake. [`ErrorCode::explain`] has a general sentence for each
-//! code.
+//! Sentences of `error` messages. Each sentence is for one kind of mistake. [`ErrorCode::explain`] has a general
+//! sentence for each code.
 //!
 //! Each sentence says what is wrong, then what to do. Clients may show the sentence to people. Programs should use the
 //! code.

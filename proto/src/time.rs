@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The time of an input, as its caller read it. Successive inputs must not go back in time.
+/// The time of an input. The caller reads the clocks. The times of successive inputs must not decrease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
     /// Monotonic time since the process started. All decisions use this time.

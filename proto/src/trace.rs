@@ -1,8 +1,8 @@
 //! Traces: which signals, joins and links are traced, and what is recorded about them.
 //!
-//! A hub adds nothing to its envelopes for traces. All hubs on the way of a signal derive the same trace id from fields
-//! that the envelope has anyway. So all of them make the same decision whether to trace the signal. Each hub derives
-//! the ids of its own spans, and of the previous hub's span, from the trace id.
+//! A hub adds nothing to its envelopes for traces. All hubs on the route of a signal derive the same trace id from
+//! existing fields of the envelope. So all these hubs make the same decision whether to trace the signal. Each hub
+//! derives the ids of its own spans, and of the previous hub's span, from the trace id.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -75,7 +75,7 @@ impl TraceId {
     }
 }
 
-/// A number in place of the name of a network. All hubs compute the same number.
+/// A hash of a network's name, which spans contain in place of the name. All hubs compute the same hash.
 pub fn network_digest(name: &str) -> u64 {
     let bytes = hash(4, &[name.as_bytes()]);
     u64::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]])
@@ -107,7 +107,7 @@ impl Sampling {
     /// All traces are recorded.
     pub const ALL: Self = Self { threshold: 0 };
 
-    /// A share from 0 to 1. A value outside this range is replaced by its nearest end, and NaN by 0.
+    /// A share from 0 to 1. A value below 0 and NaN count as 0, and a value above 1 counts as 1.
     pub fn of_share(share: f64) -> Self {
         // A cast of a float saturates, and makes 0 of NaN.
         let taken = (share * Self::RANGE as f64) as u64;
@@ -143,7 +143,7 @@ pub enum AttributeValue {
     Hub(HubId),
     /// A peer. The first eight digits of its id are shown, as in the log.
     Peer(PeerId),
-    /// A word of this program.
+    /// One of a fixed set of words, such as an outcome.
     Word(&'static str),
     /// A text, of at most a few hundred bytes.
     Text(Arc<str>),
@@ -184,7 +184,7 @@ pub mod attribute {
     pub const HUB: &str = "peerpigeon.hub.id";
     /// The first eight digits of a peer's id.
     pub const PEER: &str = "peerpigeon.peer.id";
-    /// Number of members of a network, with the new member.
+    /// Number of members of a network, including the new member.
     pub const MEMBERS: &str = "peerpigeon.network.members";
     /// Why a WebSocket or a link ended.
     pub const REASON: &str = "peerpigeon.close.reason";

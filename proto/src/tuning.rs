@@ -66,11 +66,12 @@ impl Default for RelayTuning {
 /// Amount of long work that a [`Relay`](crate::Relay) does in one turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Slices {
-    /// Number of letters after which a slice ends. The slice still completes the peer whose letters exceed this number.
+    /// Number of letters after which a slice ends. The slice still puts out all letters of the peer with which it
+    /// exceeds this number.
     pub letters: usize,
     /// Number of peers and lost signals that a slice examines.
     pub peers: usize,
-    /// Number of held changes of one hub that are applied in one turn.
+    /// Number of changes of one hub that are applied in one turn, if they had to wait for an earlier change.
     pub changes: usize,
     /// Number of peers of discarded replicas that are freed in one turn.
     pub discarded: usize,

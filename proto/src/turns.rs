@@ -1,17 +1,18 @@
-//! Lengths of the turns of a thread.
+//! Statistics of the lengths of a thread's turns.
 
 use std::time::Duration;
 
 /// Counts the turns of one thread by length, and keeps the start of the current turn.
 ///
 /// A turn is the work that a thread does before other ready tasks run: a batch of letters, the bytes of one read, a
-/// chunk of writes, or a slice of long work. Its length is the time until the next turn begins, minus the time for
-/// which the thread waited. So the clock is read only once per turn.
+/// chunk of writes, or a slice of long work. The length of a turn is the time until the next turn begins, minus the
+/// time for which the thread waited. With this definition, the thread reads the clock only once per turn.
 #[derive(Clone, Debug, Default)]
 pub struct TurnLengths {
     /// Start of the current turn.
     began: Option<Duration>,
-    /// Number of turns in each bucket. The last bucket has the turns longer than all [`Self::BOUNDS`].
+    /// Number of turns in each bucket. The last bucket counts the turns that are longer than the greatest of
+    /// [`Self::BOUNDS`].
     pub counts: [u64; Self::BOUNDS.len() + 1],
     /// Sum of all lengths.
     pub sum: Duration,

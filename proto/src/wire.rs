@@ -19,8 +19,8 @@ pub(crate) use legacy::{legacy_announce, legacy_connected, legacy_discovered};
 pub use template::Template;
 pub(crate) use template::{goodbye, peer_disconnected, peer_discovered};
 
-/// The subprotocol of clients (RFC 6455 section 1.9). Browsers do not show the reason of a refused upgrade. So the hub
-/// refuses a client that offers this subprotocol with a close frame instead of an HTTP status.
+/// The subprotocol of clients (RFC 6455 section 1.9). A browser does not show a page why an upgrade was refused. So if
+/// a client offers this subprotocol, the hub refuses it with a close frame instead of an HTTP status.
 pub const CLIENT_SUBPROTOCOL: &str = "peerpigeon";
 
 #[cfg(test)]

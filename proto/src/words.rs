@@ -1,4 +1,4 @@
-//! Tests of words and sentences in messages to clients, in pages for operators and in logs.
+//! Tests of the words and sentences in messages to clients, on pages for operators and in logs.
 
 use crate::budget::{BudgetItem, BudgetOwner};
 use crate::envelope::Malformed;
@@ -63,7 +63,7 @@ fn a_client_that_does_not_read_or_was_removed_gets_its_close_frame_before_its_qu
 }
 
 #[test]
-fn a_network_limits_everything_but_announcements_and_errors() {
+fn the_budget_of_a_network_limits_all_items_except_announcements_and_errors() {
     let of_networks = BudgetItem::ALL.into_iter().filter(|item| item.is_of(BudgetOwner::Network));
     use BudgetItem::{Bytes, Events, Messages, Pages};
     assert_eq!(of_networks.collect::<Vec<_>>(), [Messages, Bytes, Events, Pages]);

@@ -1,10 +1,9 @@
-//! WebSocket frames (RFC 6455). The parser is strict. It parses frames of clients, and frames of servers on links that
-//! this hub dialed.
+//! A strict parser for WebSocket frames (RFC 6455), and functions that write frames.
 //!
-//! [`Decoder`] parses frames of clients or of a server: it consumes bytes from the front of a buffer and returns
-//! complete messages and control frames. [`FrameReader`] does the same for a stream that arrives in pieces. The
-//! functions `put_*` append frames of the hub. This module does no I/O: the caller owns the buffer, and must send a
-//! close frame with [`Violation::close_code`] after a violation.
+//! [`Decoder`] consumes bytes from the front of a buffer and returns complete messages and control frames. The sender
+//! of the frames is a client, or the server of a link that this hub dialed. [`FrameReader`] does the same for a stream
+//! that arrives in pieces. The functions `put_*` append the frames that the hub sends. This module does no I/O: the
+//! caller owns the buffer, and must send a close frame with [`Violation::close_code`] after a violation.
 //!
 //! Nearly every message has one frame. Such a message is unmasked and validated in place, without a copy or an
 //! allocation. Fragments are collected in a buffer that exists while their message is incomplete.
@@ -51,7 +50,7 @@ pub enum Progress<'a> {
     Need(usize),
     /// One frame was consumed.
     Took {
-        /// Length of the frame: this many bytes of the input are finished.
+        /// Length of the frame. The caller must remove this many bytes from the front of the input.
         consumed: usize,
         /// The content of the frame. `None` for a fragment that does not complete its message.
         event: Option<Event<'a>>,
@@ -82,7 +81,7 @@ pub struct CloseFrame<'a> {
     pub reason: &'a str,
 }
 
-/// A violation that ends the connection.
+/// An error of the other side that ends the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
     /// The sender violated RFC 6455. The text says how.
@@ -138,8 +137,8 @@ impl Decoder {
     ///
     /// Call it with the remaining input until it returns [`Progress::Need`]. The result depends only on the bytes, and
     /// not on how reads have divided them. The limit applies to the length in the header, before the payload arrives.
-    /// The memory for fragments never exceeds the limit either. It is freed by the next call after the last fragment,
-    /// even if the input is empty.
+    /// The memory for fragments never exceeds the limit either. The next call after the last fragment frees this
+    /// memory, even if the input of that call is empty.
     ///
     /// # Errors
     ///
@@ -148,7 +147,7 @@ impl Decoder {
         self.take(input, Speaker::Client)
     }
 
-    /// Like [`Self::decode`], for frames of a server, which are not masked (RFC 6455 section 5.1).
+    /// Does the same as [`Self::decode`] for frames of a server, which are not masked (RFC 6455 section 5.1).
     ///
     /// # Errors
     ///
@@ -313,7 +312,8 @@ const NOT_MINIMAL: Violation = Violation::Protocol("length is not in its shortes
 struct Fragments {
     text: bool,
     complete: bool,
-    /// Number of bytes known to be valid UTF-8. At most three bytes of a split character are not checked yet.
+    /// Number of leading bytes that are known to be valid UTF-8. At most three bytes after them, of a split character,
+    /// are not checked yet.
     checked: usize,
     bytes: Vec<u8>,
 }
@@ -323,8 +323,8 @@ impl Fragments {
         Self { text, complete: false, checked: 0, bytes: Vec::new() }
     }
 
-    /// Appends a fragment. The buffer doubles when it is full, but never exceeds the limit. A `Vec` alone would take up
-    /// to twice the limit.
+    /// Appends a fragment. A full buffer doubles, but never exceeds the limit. If the `Vec` grew by itself, it could
+    /// take up to twice the limit.
     fn push(&mut self, payload: &[u8], max_message: usize) {
         let wanted = self.bytes.len() + payload.len();
         if wanted > self.bytes.capacity() {
@@ -473,7 +473,7 @@ pub const fn header_len(len: usize) -> usize {
     }
 }
 
-/// Length of the header of an unmasked frame, by its second byte.
+/// Length of the header of an unmasked frame, which follows from the second byte of the frame.
 pub(crate) fn header_len_of(frame: &[u8]) -> usize {
     match frame[1] {
         LENGTH_IS_U64 => 10,

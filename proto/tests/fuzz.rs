@@ -1,4 +1,4 @@
-//! Runs the fuzz targets with their kept inputs and with a few random inputs, so that every test run builds and
+//! Runs the fuzz targets with the inputs in `fuzz/corpus` and with a few random inputs. So every test run builds and
 //! executes the targets. `just fuzz` tries many more inputs.
 
 #[path = "../../fuzz/src/replay.rs"]
@@ -10,7 +10,7 @@ mod targets;
 
 use proptest::prelude::*;
 
-/// Text built from pieces of messages, because random characters alone would not produce words such as `targetPeerId`.
+/// Text from pieces of messages. Random characters would not produce words such as `targetPeerId`.
 fn json() -> impl Strategy<Value = String> {
     let pieces = prop::sample::select(vec![
         "{",
@@ -128,7 +128,7 @@ fn header_of_a_proxy() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(prop::sample::select(pieces), 0..14).prop_map(|pieces| pieces.concat().into_bytes())
 }
 
-/// A frame of a link: mostly envelopes with a right length and a known kind.
+/// A frame of a link. Most of its envelopes have a known kind. The length in the header of each envelope is right.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     let envelope = (0..14_u8, prop::collection::vec(prop_oneof![Just(0), 0..8_u8, any::<u8>()], 0..160));
     let envelope = envelope.prop_map(|(kind, body)| {
@@ -186,7 +186,7 @@ fn the_corpus_of_ws_frames_passes() {
 }
 
 proptest! {
-    // Each run has other inputs. If a target fails, keep the printed input in `fuzz/corpus`.
+    // Each run has other random inputs. If a target fails, add the printed input to `fuzz/corpus`.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]

@@ -31,7 +31,7 @@ fn defined() -> BTreeSet<String> {
     texts.flat_map(names).collect()
 }
 
-/// Whether a file has a test of this name: a function, or a scene of a transcript.
+/// Whether a file has a test with this name. The test is a function, or a scene of a transcript.
 fn has_test(file: &str, name: &str) -> bool {
     let Ok(text) = std::fs::read_to_string(repository().join(file)) else { return false };
     let mut lines = text.lines().map(str::trim).peekable();
@@ -59,9 +59,15 @@ fn each_bound_is_listed_once() {
     let defined = defined();
     assert!(defined.len() > 190, "the constants were not found");
     let missing: Vec<_> = defined.difference(&distinct).collect();
-    assert!(missing.is_empty(), "add to proto/tests/limits.txt the test that reaches {missing:?}, or why none does");
+    assert!(
+        missing.is_empty(),
+        "add a line for {missing:?} to proto/tests/limits.txt: the test that reaches it, or the reason why no test does"
+    );
     let unknown: Vec<_> = distinct.difference(&defined).collect();
-    assert!(unknown.is_empty(), "remove from proto/tests/limits.txt, or define in proto/src/limits: {unknown:?}");
+    assert!(
+        unknown.is_empty(),
+        "proto/src/limits does not define {unknown:?}: remove the lines from proto/tests/limits.txt"
+    );
 }
 
 #[test]

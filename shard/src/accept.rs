@@ -56,7 +56,7 @@ impl Newcomers {
     }
 }
 
-/// Accepts connections until the listener closes, and then connections that the kernel has already accepted.
+/// Accepts connections until `open` becomes false. Then it serves the connections that wait in the kernel's queue.
 pub(crate) async fn accept(
     door: Rc<Door>,
     core: Rc<RefCell<Core>>,
@@ -86,7 +86,7 @@ pub(crate) async fn accept(
                 http::serve(door, (entrance, port), core, stream, address, (file, place), Rc::clone(&is_websocket));
             newcomers.add(connections.spawn_local(served), is_websocket);
         };
-    // The decision about a connection, before anything is read from it.
+    // Decides whether a connection is served, before anything is read from it.
     let admit = |stream: TcpStream, address: SocketAddr| {
         // On `::`, IPv4 addresses arrive as IPv6: `::ffff:10.0.0.1`.
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
@@ -110,7 +110,7 @@ pub(crate) async fn accept(
     let FilePool { files, wanted } = door.files.at(entrance);
     // An accepted connection that waits until this kind of listener may use another file descriptor.
     let mut admitted = None;
-    // Operators observe a draining hub at this port.
+    // The port of the operators' pages stays open while the hub drains, so that operators can observe the drain.
     let stays_open = entrance == Entrance::Admin;
     while *open.borrow_and_update() || stays_open {
         let has_room = connections.len() < door.tuning.max_requests;
@@ -120,7 +120,8 @@ pub(crate) async fn accept(
                     spawn(&mut connections, &mut newcomers, admitted, file);
                 }
             }
-            // Each tick makes room again. Otherwise silent clients could keep this connection waiting for ever.
+            // At each tick, the oldest connection is closed to make room. Otherwise silent clients could keep this
+            // connection waiting for ever.
             () = tokio::time::sleep(TICK), if admitted.is_some() => {
                 if !make_room(&mut newcomers) {
                     wanted.ask();
@@ -149,8 +150,8 @@ pub(crate) async fn accept(
                 // The client has already closed this connection. The next `accept` may succeed.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    // The process probably has no free file descriptors. Connections wait in the kernel's queue until
-                    // one is free.
+                    // The process probably has no free file descriptors. Connections wait in the kernel's queue until a
+                    // file descriptor is free.
                     if let Some(times) = failures.count() {
                         warn!(%error, times, "accept_failed");
                     }

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use proto::Now;
 
-/// The clock of a hub. All shards share one, so their times are comparable.
+/// The clock of a hub. All shards share one clock, so their times are comparable.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,

@@ -29,8 +29,8 @@ pub struct HubConfig {
     /// `announce_budget_bytes` and `network_budget` are for the whole hub. [`start`](crate::start) divides them by the
     /// number of shards.
     pub router: RouterConfig,
-    /// Limits of sessions. `send_budget_bytes` and `receive_budget_bytes` are for the whole hub, and are divided like
-    /// the announce budget.
+    /// Limits of sessions. `send_budget_bytes` and `receive_budget_bytes` are for the whole hub.
+    /// [`start`](crate::start) divides them by the number of shards.
     pub limits: SessionLimits,
     /// Maximum number of WebSockets of peers, on all shards together (MAX_CONNECTIONS). The hub accepts a further
     /// WebSocket and closes it immediately with `max connections`. If many such connections arrive at once, the hub
@@ -38,20 +38,20 @@ pub struct HubConfig {
     pub max_connections: usize,
     /// Maximum numbers of sockets of the listeners.
     pub files: FileShares,
-    /// AUTH_TOKEN: peers without it get 401. `None`: everybody may connect.
+    /// AUTH_TOKEN. Peers without this token get 401. With `None`, the hub requires no such token.
     pub auth_token: Option<Arc<str>>,
-    /// Checks the tokens of peers. `None`: only AUTH_TOKEN is accepted. If both are set, a peer needs only one of the
-    /// two.
+    /// Checks the signed tokens of peers. With `None`, only AUTH_TOKEN is accepted. If `tokens` and AUTH_TOKEN are both
+    /// set, a peer needs only one of the two.
     pub tokens: Option<Arc<Tokens>>,
-    /// PEER_ID_PROOF. `None`: the hub ignores the keys that clients send for their ids.
+    /// PEER_ID_PROOF. With `None`, the hub ignores the keys that clients send for their ids.
     pub id_proofs: Option<IdProofs>,
-    /// Admission of links. `None` if the hub is not part of a mesh: links then get 403.
+    /// Admission of links. With `None`, the hub is not part of a mesh, and links get 403.
     pub links: Option<LinkDoor>,
     /// ADMIN_PORT. This port serves pages and no WebSockets. Other ports then serve only the public pages.
     pub admin_port: Option<u16>,
     /// HTTP_REDIRECT_PORT. This port redirects clients to the port with TLS, and serves nothing else.
     pub redirect: Option<RedirectDoor>,
-    /// The listeners that speak TLS. `None`: no listener does.
+    /// The listeners that speak TLS. With `None`, no listener speaks TLS.
     pub tls: Option<TlsDoor>,
     /// Admission of connections.
     pub door: DoorConfig,
@@ -67,9 +67,9 @@ pub struct HubConfig {
     /// Each shard calls this function on its thread once per [`TICK`](proto::limits::TICK). When the calls stop, a
     /// watchdog reports that the shard hangs. The function must not block.
     pub turned: Arc<dyn Fn(ShardId) + Send + Sync>,
-    /// Records spans of joins. `None`: the hub does not trace.
+    /// Records spans of joins. With `None`, the hub records no traces.
     pub tracer: Option<Tracer>,
-    /// Sessions echo messages and route nothing, for conformance tests of the WebSocket implementation.
+    /// Whether sessions echo messages instead of routing them, for conformance tests of the WebSocket implementation.
     #[doc(hidden)]
     pub echo: bool,
 }
@@ -132,9 +132,10 @@ pub struct DoorConfig {
     pub proxies: Arc<Proxies>,
     /// Web origins whose pages may open WebSockets (ALLOWED_ORIGINS).
     pub origins: Arc<Origins>,
-    /// Web origins whose pages may read refusals (CORS). The hub's pages have CORS headers of their own.
+    /// Web origins whose pages may read the HTTP answers that refuse a request (CORS). The hub's own pages have other
+    /// CORS headers.
     pub cors: Arc<Origins>,
-    /// Limits of each address.
+    /// Limits of each client address.
     pub addresses: AddressLimits,
     /// CONNECT_RATE: connections per second that each shard admits. 0 means no limit.
     pub connect_rate: u32,
@@ -158,9 +159,9 @@ pub struct TlsDoor {
     pub ports: Arc<[u16]>,
 }
 
-/// Maximum numbers of sockets of each kind of listener, on all shards together. At its maximum, a listener makes room
-/// for a new connection. It closes its oldest connection that is not a WebSocket, or lets another listener do so. If
-/// all connections are WebSockets, the listener accepts one connection and then waits until a socket closes. Further
+/// Maximum numbers of sockets of each kind of listener, on all shards together. A listener at its maximum makes room
+/// for a new connection: it closes its oldest connection that is not a WebSocket, or lets another listener close one.
+/// If all connections are WebSockets, the listener accepts one connection and then waits until a socket closes. Further
 /// connections wait in the kernel's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileShares {

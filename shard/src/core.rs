@@ -1,8 +1,8 @@
-//! The state of a shard, and all its events. The core never waits.
+//! The state of a shard, and the functions that handle its events. These functions never wait.
 //!
-//! This file begins sessions and drives the router. [`inbound`] processes received data, and [`outbound`] queues and
-//! writes the output. [`ending`] ends sessions. [`post`] queues letters for other shards and for the mesh, and [`time`]
-//! processes timeouts.
+//! The functions in this file begin sessions and drive the router. [`inbound`] processes received data, and
+//! [`outbound`] queues and writes the output. [`ending`] ends sessions. [`post`] queues letters for other shards and
+//! for the mesh, and [`time`] processes timeouts.
 
 mod ending;
 mod inbound;
@@ -58,7 +58,7 @@ pub struct SessionLimits {
     pub send_queue_bytes: usize,
     /// Maximum number of bytes queued for all sessions of this shard: its share of SEND_BUDGET_BYTES.
     pub send_budget_bytes: usize,
-    /// Bytes that a session may queue even if that budget is exhausted: at most
+    /// Bytes that a session may queue even if SEND_BUDGET_BYTES is exhausted. The value is at most
     /// [`SEND_FLOOR_BYTES`](proto::limits::SEND_FLOOR_BYTES).
     pub send_floor_bytes: usize,
     /// Maximum memory for incomplete messages of all sessions of this shard: its share of RECEIVE_BUDGET_BYTES.
@@ -82,7 +82,7 @@ pub(crate) struct Core {
     slots: Vec<Slot>,
     free: Vec<u32>,
     live: usize,
-    /// Inputs for the router, to be processed when its outputs are drained.
+    /// Inputs for the router, which it receives after its current outputs are drained.
     followups: VecDeque<Followup>,
     /// Sessions that ended while data was written to them. A turn processes few of them, because the end of a session
     /// concerns all networks of its peer.
@@ -93,25 +93,25 @@ pub(crate) struct Core {
     overdue: bool,
     turn: Turn,
     /// Sessions to write first: their queues contain messages addressed to them. A session is at most once in each of
-    /// the two lists, and may already have been written from the other one.
+    /// the lists `first` and `later`. If it is in both, it is written only once.
     first: VecDeque<SessionId>,
     /// Sessions to write later: their queues have only the presence of other peers.
     later: VecDeque<SessionId>,
     /// Number of sessions with data to write.
     dirty: usize,
-    /// Bytes queued for these sessions.
+    /// Bytes queued for the sessions with data to write.
     dirty_bytes: usize,
     /// Whether too much output is queued. Sessions whose turns cause much output then have only one turn in
     /// [`HELD_ROUNDS`](proto::limits::HELD_ROUNDS) rounds, all together.
     behind: bool,
-    /// The output that letters cause.
+    /// Whether recent letters have caused much output.
     mail: Loudness,
     /// The order in which sessions are read.
     fair: Fair,
     flusher: Option<Waker>,
     outboxes: Outboxes,
     parked: Vec<SessionId>,
-    /// The shard did not read sockets before this time, so the silence of a session is measured from here at the
+    /// The shard did not read sockets before this time. So the silence of a session is measured from this time at the
     /// earliest.
     listening_since: Duration,
     last_tick: Duration,
@@ -119,15 +119,16 @@ pub(crate) struct Core {
     due: VecDeque<Due>,
     queues: Pool,
     read_buffer: Vec<u8>,
-    /// Decrypted data of one read: less than [`READ_BUFFER_BYTES`] plus one record.
+    /// Buffer for the decrypted data of one read, which is less than [`READ_BUFFER_BYTES`] plus one TLS record.
     plaintext: Vec<u8>,
     stats: IoStats,
     bugs: Bugs,
     /// The current drain. `None` if the hub does not drain.
     drain: Option<Draining>,
-    /// Time after which a session gets new credentials for TURN.
+    /// Time after which a session gets new credentials for TURN. `None` without TURN.
     ice_renewal: Option<Duration>,
-    /// Number of drains that have begun or ended, so that slots of earlier drains have no effect.
+    /// Number of drains that have begun or ended. A slot with an older number belongs to an earlier drain and has no
+    /// effect.
     drains: u32,
     /// Operators' orders that are being executed, the oldest first, and the senders for their answers. The list
     /// contains at most the hub's current order, and earlier orders whose [`ACT_TIMEOUT`](proto::limits::ACT_TIMEOUT)
@@ -171,7 +172,7 @@ enum Due {
     Linger(SessionId),
     /// The session gets new credentials for TURN at this time.
     Ice(SessionId, Duration),
-    /// A drain has begun: the client should reconnect after this time.
+    /// The client receives `go-away` at this time. Its session closes after the duration.
     GoAway(SessionId, Duration, u32),
     /// The session's slot in this drain has come.
     Retire(SessionId, u32),
@@ -242,8 +243,7 @@ impl Core {
         }
     }
 
-    /// Begins a turn: one piece of work, after which the other ready tasks run. The turn should cost at most
-    /// `most_nanos` nanoseconds.
+    /// Begins a turn, which should cost at most `most_nanos` nanoseconds. After the turn, the other ready tasks run.
     pub(crate) fn begin_turn(&mut self, most_nanos: u64) {
         self.turn.begin_within(most_nanos);
     }
@@ -253,7 +253,7 @@ impl Core {
         self.turn.is_over()
     }
 
-    /// Whether a session that may have data to read is read in this turn. Otherwise it is woken when its turn comes.
+    /// Whether a session may read its socket in this turn. If not, the session is woken when its turn comes.
     pub(crate) fn admits(&mut self, id: SessionId) -> bool {
         let Self { slots, fair, behind, .. } = self;
         let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
@@ -278,8 +278,8 @@ impl Core {
         }
     }
 
-    /// Begins a round: wakes the sessions that may be read in it. Returns true if other sessions wait for the next
-    /// round.
+    /// Begins a round, and wakes the sessions that may be read in this round. Returns true if other sessions wait for
+    /// the next round.
     pub(crate) fn begin_round(&mut self) -> bool {
         let mut fair = std::mem::take(&mut self.fair);
         fair.begin_round(self.behind, |id| {
@@ -326,7 +326,7 @@ impl Core {
     }
 
     /// The session with this handle. `None` if the session has ended. Tasks, lists, the timer wheel and the router's
-    /// outputs keep handles of ended sessions for a while. Callers then do nothing.
+    /// outputs keep handles of ended sessions for a while. For such a handle, callers do nothing.
     pub(crate) fn session_mut(&mut self, id: SessionId) -> Option<&mut SocketSession> {
         let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
         slot.session.as_deref_mut()
@@ -341,7 +341,8 @@ impl Core {
         }
     }
 
-    /// Adds a session for a socket. `leftover` is the data already read from it. The caller runs its task.
+    /// Adds a session for a socket. `leftover` is the data that was already read from the socket. The caller must run
+    /// the session's task.
     pub(crate) fn adopt(&mut self, write: Writer, leftover: Vec<u8>, arrival: Arrival) -> SessionId {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, session: None });
@@ -353,7 +354,7 @@ impl Core {
         let _turn = TurnGuard::of("adopt", (peer, address));
         planted("adopt");
         // If this session replaces another session, the other session may have ended in the meantime and freed its
-        // place.
+        // seat.
         seat.request_again();
         let seated = seat.is_taken();
         let join = self.new_join(now);
@@ -443,14 +444,15 @@ impl Core {
         self.mail.count(self.turn.output_cost());
     }
 
-    /// Whether letters must wait: too much output is queued, and recent letters have caused much output. Letters that
-    /// cause little output, such as signals, do not wait.
+    /// Whether letters must wait, because too much output is queued and recent letters have caused much output. If
+    /// recent letters have caused little output, as signals do, letters need not wait.
     pub(crate) fn holds_letters(&self) -> bool {
         self.behind && self.mail.is_loud()
     }
 
-    /// Continues work that did not fit into earlier turns. Does nothing if there is no such work, or if other shards
-    /// accept no letters. Call this function when all ready tasks have had their turn.
+    /// Continues work that did not fit into earlier turns. Does nothing if there is no such work, if too much output is
+    /// queued, or if too many letters wait for other threads. Call this function when all ready tasks have had their
+    /// turn.
     pub(crate) fn continue_work(&mut self) -> bool {
         let is_left = self.unfinished || self.overdue || !self.closed.is_empty() || !self.due.is_empty();
         if !is_left || self.is_behind() || !self.outboxes.has_room_for_a_slice() {
@@ -471,7 +473,8 @@ impl Core {
         true
     }
 
-    /// Performs the router's outputs, gives it the resulting inputs, and repeats until there are none.
+    /// Performs the router's outputs and passes the resulting inputs to the router, until there are no more inputs.
+    /// When the turn is over, ended sessions wait for the next turn.
     fn perform_outputs(&mut self, now: Now) {
         loop {
             while let Some(output) = self.router.poll_output() {
@@ -524,7 +527,8 @@ impl Core {
                     self.trace_roster_sent(session, now);
                 }
                 if more {
-                    // This turn may have sent nothing, but the flusher asks for the next chunk in any case.
+                    // This turn may have queued no frame for the session. Nevertheless the flusher must ask for the
+                    // next chunk.
                     self.mark_dirty(session, 0, Urgency::Later);
                 }
             }
@@ -540,8 +544,8 @@ impl Core {
     }
 }
 
-/// Limits how much the kernel queues ahead of a ping. Lets the kernel close a connection whose client acknowledges no
-/// data, even if only a few bytes are queued.
+/// Sets two options of a socket. One option limits the data that the kernel queues before a ping. With the other
+/// option, the kernel closes a connection whose client acknowledges no data, even if only a few bytes are queued.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn tune(write: &OwnedWriteHalf, dead_after: Duration) {
     let socket = socket2::SockRef::from(write.as_ref());

@@ -1,4 +1,4 @@
-//! Limits per client address, counted over all shards before anything is read.
+//! Limits per client address. All shards share the counts, and check them before they read from a connection.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -72,11 +72,11 @@ pub struct AddressLimits {
 
 /// Counts the connections of each address. IPv6 clients are counted by their /64.
 ///
-/// The table has a fixed size. An address has two rows in it, found by a keyed hash, and each row counts all addresses
-/// that share it. An address is refused only if both of its rows are above a limit. An address is refused by mistake
-/// only if it shares both of its rows with other addresses at their limit. With `n` addresses at their limit, one in
-/// ([`ADDRESS_ROWS`] / 2n)^2 other addresses is refused by mistake. Shards that admit at the same moment can exceed a
-/// limit by one each.
+/// The table has a fixed size. A keyed hash gives each address two rows of the table. A row counts the connections of
+/// all addresses that share it. An address is refused only if both of its rows have reached a limit. An address is
+/// refused by mistake only if it shares both of its rows with other addresses that have reached their limit. With `n`
+/// addresses at their limit, one in ([`ADDRESS_ROWS`] / 2n)^2 other addresses is refused by mistake. Shards that admit
+/// at the same moment can exceed a limit by one each.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     limits: AddressLimits,
@@ -92,7 +92,8 @@ pub(crate) struct Crowd {
 struct Row {
     open: AtomicU32,
     unfinished: AtomicU32,
-    /// Time at which the next connection is due at the rate, in nanoseconds since the start.
+    /// Time at which the next connection would be due if connections arrived exactly at the maximum rate, in
+    /// nanoseconds since the start.
     due: AtomicU64,
 }
 
@@ -140,8 +141,8 @@ impl Crowd {
         if self.unlimited.iter().any(|entry| entry.load(Ordering::Relaxed) == hash) { Ok(place) } else { Err(refusal) }
     }
 
-    /// Exempts an address from the limits. Returns false if the address was exempt already, or if
-    /// [`MAX_UNNAMED_PROXIES`] other addresses are.
+    /// Exempts an address from the limits. Returns false if the address was already exempt, or if
+    /// [`MAX_UNNAMED_PROXIES`] other addresses are exempt.
     pub(crate) fn free(&self, address: IpAddr) -> bool {
         let hash = address_hash(self.keys, address);
         for entry in &self.unlimited {
@@ -154,8 +155,8 @@ impl Crowd {
         false
     }
 
-    /// Decides whether to log a refusal: the first one is logged, then one every [`ADDRESS_LOG_PAUSE`]. Returns the
-    /// number of refusals since the last line if it is time for a line.
+    /// Decides whether to log a refusal. The first refusal is logged, and then at most one every [`ADDRESS_LOG_PAUSE`].
+    /// Returns the number of refusals since the last line if it is time for a line.
     pub(crate) fn refused(&self, now: Instant) -> Option<u64> {
         let times = self.log.since.fetch_add(1, Ordering::Relaxed) + 1;
         let at = self.nanos(now) + 1;
@@ -168,8 +169,8 @@ impl Crowd {
         })
     }
 
-    /// Takes the next turn at the rate (the generic cell rate algorithm). Returns whether the address has connected
-    /// rarely in the last seconds. `None` if the address exceeds the rate.
+    /// Applies the maximum rate to a new connection, with the generic cell rate algorithm. Returns whether the address
+    /// has connected rarely in the last seconds. `None` if the address exceeds the rate.
     fn take_turn(&self, rows: [&Row; 2], now: Instant) -> Option<bool> {
         let gap = match self.limits.connects {
             0 => return Some(true),
@@ -181,8 +182,8 @@ impl Crowd {
             return None;
         }
         for row in rows {
-            // Other addresses may have moved a row ahead already. The row then moves at most to the limit, and never
-            // back.
+            // Other addresses that share the row may have advanced its time already. The time then advances at most to
+            // the limit, and never goes back.
             let next = |due: u64| Some((due.max(now) + gap).min(now + slack + gap));
             _ = row.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         }
@@ -279,7 +280,7 @@ mod tests {
         places[1].finish();
         places.extend([enter(1).unwrap(), enter(1).unwrap()]);
         assert_eq!(enter(1).unwrap_err(), NoEntry::AddressConnections);
-        assert!(enter(2).is_ok(), "another address");
+        assert!(enter(2).is_ok(), "another address has its own counts");
         places.pop();
         drop(enter(1).unwrap());
         drop(places);

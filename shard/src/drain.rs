@@ -30,8 +30,8 @@ impl Draining {
     /// Time from the close of a session at `closes_at` until its client should reconnect to this hub.
     ///
     /// Other hubs accept the client at once. A hub that is alone accepts it when the drain is over and the hub has
-    /// started again. Clients return over half of the time over which they were closed, so that they do not all arrive
-    /// at the same moment.
+    /// started again. The returns of the clients are spread over half of the time over which their sessions were
+    /// closed, so that the clients do not all arrive at once.
     pub(crate) fn reconnect_in(&self, closes_at: Duration) -> Duration {
         if !self.plan.is_alone {
             return Duration::ZERO;
@@ -56,7 +56,7 @@ mod tests {
             |closes_at| Duration::from_secs(closes_at) + draining(true).reconnect_in(Duration::from_secs(closes_at));
         let over = Duration::from_secs(108) + RESTART_TIME;
         assert_eq!([100, 104, 108].map(back_at), [over, over + Duration::from_secs(2), over + Duration::from_secs(4)]);
-        // A new peer in an operator's drain, long after its last slot.
+        // A new peer arrives in an operator's drain, long after the last slot of this drain.
         assert_eq!(back_at(500), Duration::from_secs(504) + RESTART_TIME);
     }
 

@@ -1,12 +1,11 @@
-//! A thread that owns one part of a hub: a shard, or the mesh.
+//! Starts and supervises a thread that owns one part of a hub: a shard, or the mesh.
 //!
 //! # Panics
 //!
-//! A panic in the rules ends the process, whichever turn it occurs in. After a panic, the state of the part may be half
-//! changed, and its outputs (events, letters, outcomes) are lost. Nothing inside a hub could repair this state. If the
-//! process ends instead, its peers reconnect, and the new state is correct. So the part stops at once: [`TurnGuard`]
-//! calls the callback `ended` of [`spawn`], and no other task of the thread runs. The hub then logs the reason and
-//! exits with code 70.
+//! A panic in the rules, in any turn, ends the process. After a panic, the state of the part may be half changed, and
+//! its outputs (events, letters, outcomes) are lost. No code of the hub could repair this state. When the process ends,
+//! its peers reconnect, and their new state is correct. So the part stops at once: [`TurnGuard`] calls the callback
+//! `ended` of [`spawn`], and no other task of the thread runs. The hub then logs the reason and exits with code 70.
 
 mod part;
 mod post;
@@ -27,10 +26,11 @@ pub use tracer::Tracer;
 pub use turn::{Turn, was_stopped};
 
 thread_local! {
-    /// Callback for the end of this thread's part.
+    /// Callback that reports the end of this thread's part.
     static ENDED: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
     static WOKEN: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// The part of a microsecond that this thread was awake and that its counter does not contain yet, in nanoseconds.
+    /// Awake time of this thread that its counter does not contain yet, in nanoseconds. It is less than one
+    /// microsecond, the unit of the counter.
     static AWAKE_NANOS: Cell<u64> = const { Cell::new(0) };
     static PARKED: Cell<Option<Instant>> = const { Cell::new(None) };
     /// Time for which this thread has waited for events since the last call of `take_idle`.
@@ -38,8 +38,8 @@ thread_local! {
 }
 
 /// Starts a thread with its own runtime and runs `part` on it. `part` receives a counter of the time for which the
-/// thread was awake, in microseconds; [`awake_micros`] reads it. `ended` is called once, on the thread, when the part
-/// returns or panics.
+/// thread was awake, in microseconds. [`awake_micros`] reads this counter. `ended` is called once, on the thread, when
+/// the part returns or panics.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ pub fn spawn<F: Future<Output = ()>>(
     })
 }
 
-/// Reports the end of this thread's part, also when it panics.
+/// Reports the end of this thread's part when it is dropped, also during a panic.
 struct OnEnd;
 
 impl Drop for OnEnd {
@@ -74,14 +74,15 @@ impl Drop for OnEnd {
     }
 }
 
-/// Reports the end of this thread's part, once. Returns false if there is no part, or its end was reported before.
+/// Reports the end of this thread's part, once. Returns false if the thread has no part, or if the end of the part was
+/// already reported.
 fn end() -> bool {
     let ended = ENDED.try_with(RefCell::take).ok().flatten();
     ended.map(|ended| ended()).is_some()
 }
 
-/// The value of this thread's counter of the time for which it was awake, in microseconds. Includes the time since the
-/// thread last woke up: a thread that always has work, or gets too little processor time, never parks.
+/// The value of this thread's counter of the time for which it was awake, in microseconds. The value includes the time
+/// since the thread last woke up, because a thread that always has work never parks.
 pub fn awake_micros(busy: &AtomicU64) -> u64 {
     let now = Instant::now();
     if let Some(woken) = WOKEN.replace(Some(now)) {
@@ -90,7 +91,7 @@ pub fn awake_micros(busy: &AtomicU64) -> u64 {
     busy.load(Ordering::Relaxed)
 }
 
-/// Adds a time to the counter. Parts of a microsecond count as soon as they add up to one.
+/// Adds a time to the counter. Fractions of a microsecond are counted when they add up to a microsecond.
 fn add_awake(busy: &AtomicU64, time: Duration) {
     let nanos = AWAKE_NANOS.take() + time.as_nanos() as u64;
     AWAKE_NANOS.set(nanos % 1000);
@@ -144,7 +145,7 @@ impl<A: fmt::Debug> Drop for TurnGuard<A> {
         let Self(turn, about) = self;
         tracing::error!(turn, ?about, "turn_panicked");
         if end() {
-            // Without this loop, the runtime would catch the panic and run the next task.
+            // This loop never ends. Without it, the runtime would catch the panic and run the next task.
             loop {
                 std::thread::park();
             }
@@ -203,7 +204,7 @@ mod tests {
             let begin = Instant::now();
             let mut awake = 0;
             while begin.elapsed() < Duration::from_millis(50) {
-                // Unlike a wait, this does not park the thread.
+                // Unlike a wait, a yield does not park the thread.
                 tokio::task::yield_now().await;
                 awake = awake_micros(&busy);
             }

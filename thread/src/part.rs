@@ -28,7 +28,7 @@ pub fn log_bug(BugNote { site, place, context }: &BugNote) {
 }
 
 /// Processes letters from other threads until the mailbox is closed. `process` takes as many letters as fit into one
-/// turn. The next turn begins when all other ready tasks have had a turn, and `is_held` returns false.
+/// turn. The next turn begins when all other ready tasks have had a turn and `is_held` returns false.
 pub async fn read_mail<L>(
     mut mailbox: mpsc::Receiver<Vec<L>>,
     mut process: impl FnMut(&mut std::vec::IntoIter<L>),
@@ -38,7 +38,7 @@ pub async fn read_mail<L>(
         let mut letters = letters.into_iter();
         while !letters.as_slice().is_empty() {
             process(&mut letters);
-            // Sockets with data to read get their turn.
+            // Sessions and links that have data to read get their turn.
             tokio::task::yield_now().await;
             while is_held() {
                 tokio::task::yield_now().await;
@@ -73,12 +73,12 @@ pub fn poll_read(
     Poll::Ready(Ok(buffer.filled().len()))
 }
 
-/// Parses bytes of one socket, and handles each event with the rules. Returns `None` if the parser panicked. Such a
-/// defect concerns only this socket.
+/// Parses bytes of one socket, and handles each event with the rules. Returns `None` if the parser panicked. A panic of
+/// the parser affects only this socket.
 ///
 /// # Panics
 ///
-/// If `handle` panics. The rules are shared and may be half changed.
+/// If `handle` panics, because the state of the rules is shared and may be half changed.
 pub fn read_isolated(
     reader: &mut FrameReader,
     bytes: &mut [u8],

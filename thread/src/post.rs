@@ -30,13 +30,13 @@ impl fmt::Debug for Mailboxes {
 /// Counters of a thread's outboxes since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PostStats {
-    /// Letters posted.
+    /// Number of posted letters.
     pub letters: u64,
-    /// Batches in which letters were moved to mailboxes.
+    /// Number of batches in which letters were moved to mailboxes.
     pub batches: u64,
     /// Maximum number of letters ever queued for one receiver.
     pub peak: u64,
-    /// Times that an outbox rose above its high-water mark, and reading stopped.
+    /// Number of times that an outbox rose above its high-water mark, so that reading stopped.
     pub stalls: u64,
 }
 
@@ -53,7 +53,7 @@ pub struct Outboxes {
 }
 
 impl Outboxes {
-    /// Makes an empty outbox for each shard, and one for the mesh if `to_mesh`.
+    /// Makes an empty outbox for each shard, and one for the mesh if `to_mesh` is true.
     pub fn new(shards: usize, to_mesh: bool) -> Self {
         Self {
             shards: (0..shards).map(|_| Outbox::default()).collect(),
@@ -95,7 +95,7 @@ impl Outboxes {
         }
     }
 
-    /// Moves as many letters to the mailboxes as these accept. The waker of `cx` is notified when a full mailbox
+    /// Moves letters to the mailboxes until the mailboxes are full. The waker of `cx` is notified when a full mailbox
     /// accepts letters again. Returns whether a stall has ended.
     pub fn deliver(&mut self, to: &mut Mailboxes, cx: &mut Context<'_>, bugs: &mut Bugs) -> bool {
         if self.waiting == 0 {
@@ -143,7 +143,7 @@ impl Outboxes {
     }
 }
 
-/// Moves as many letters of one outbox to its mailbox as the mailbox accepts. Returns the number of batches.
+/// Moves letters of one outbox to its mailbox until the mailbox is full. Returns the number of batches.
 fn deliver<L: Letter + Send>(
     outbox: &mut Outbox<L>,
     mailbox: &mut PollSender<Vec<L>>,

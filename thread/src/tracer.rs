@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proto::trace::{Sampling, Span, TraceId};
 use tokio::sync::mpsc;
 
-/// Records spans. Clones share a queue with a bounded number of spans. Recording never waits.
+/// Records spans. All clones of a tracer share one bounded queue. Recording never waits.
 #[derive(Clone, Debug)]
 pub struct Tracer {
     sampling: Sampling,

@@ -19,7 +19,7 @@ pub struct Turn {
     began: Cell<Duration>,
     /// Duration of the turn at the last reading of the clock, in nanoseconds.
     nanos: Cell<u64>,
-    /// Whether the turn has begun and the clock has not been read since then.
+    /// Whether the clock has not been read since the turn began.
     is_new: Cell<bool>,
     lengths: RefCell<TurnLengths>,
 }
@@ -33,7 +33,7 @@ impl Turn {
         self.is_new.set(true);
     }
 
-    /// Begins the next turn, which is also over when it has cost this many nanoseconds.
+    /// Begins the next turn. This turn is also over when its cost reaches `most_nanos` nanoseconds.
     pub fn begin_within(&mut self, most_nanos: u64) {
         self.begin();
         self.most_nanos = Some(most_nanos);
@@ -65,7 +65,8 @@ impl Turn {
         self.outputs += 1;
     }
 
-    /// Whether the turn has reached [`TURN_OUTPUTS`] or its maximum cost, so that the rest is left for the next turn.
+    /// Whether the turn has reached [`TURN_OUTPUTS`] or its maximum cost. If so, the remaining work must wait for the
+    /// next turn.
     pub fn is_over(&self) -> bool {
         self.outputs >= TURN_OUTPUTS || self.most_nanos.is_some_and(|most| self.cost() >= most)
     }
@@ -80,14 +81,14 @@ impl Turn {
         }
     }
 
-    /// Turns so far by their length.
+    /// The lengths of all turns so far.
     pub fn lengths(&self) -> TurnLengths {
         self.lengths.borrow().clone()
     }
 }
 
-/// Whether the process was stopped since the last tick. Data that arrived meanwhile has not been read yet, so silence
-/// and timeouts do not count.
+/// Whether the process was stopped since the last tick, for example by SIGSTOP. Data that arrived meanwhile has not
+/// been read yet, so callers must ignore silence and timeouts.
 pub fn was_stopped(last_tick: Duration, now: Duration) -> bool {
     now.saturating_sub(last_tick) > NOTICED_STOP
 }

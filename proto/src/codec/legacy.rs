@@ -14,11 +14,11 @@ use super::{Class, classify};
 /// A message of a legacy link.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum LegacyMessage<'a> {
-    /// A peer of the Go hub is in this network and announced this data.
+    /// A peer of the Go hub is in `network`, and announced `data` there.
     Discovered { peer: PeerId, network: Cow<'a, str>, data: &'a str },
     /// A peer of the Go hub has disconnected.
     Disconnected { peer: PeerId },
-    /// A peer of the Go hub has left this network.
+    /// A peer of the Go hub has left `network`.
     Goodbye { peer: PeerId, network: Cow<'a, str>, data: &'a str },
     /// A peer of the Go hub sends a signal to another peer.
     Signal { kind: SignalKind, from: PeerId, target: PeerId, network: Cow<'a, str>, data: &'a str },
@@ -50,7 +50,7 @@ struct About<'a> {
     is_hub: bool,
 }
 
-/// Parses a message of a legacy link. Returns `None` if it violates the protocol.
+/// Parses a message of a legacy link. Returns `None` if the message violates the protocol.
 pub(crate) fn parse_legacy(text: &str) -> Option<LegacyMessage<'_>> {
     let wire: Wire<'_> = serde_json::from_str(text).ok()?;
     let data = wire.data.map_or("null", RawValue::get);

@@ -14,8 +14,8 @@ use crate::sentences;
 use crate::wire::put_string;
 
 /// Returns the data of `peer-discovered`: the announced object, in which the hub sets `peerId` and `isHub`. Keys are
-/// sorted, because the Go hub sorts them, too. Values are copied byte for byte. Data that is not an object counts as an
-/// empty object.
+/// sorted, as in messages of the Go hub. Values are copied byte for byte. Data that is not an object counts as an empty
+/// object.
 ///
 /// # Errors
 ///
@@ -61,8 +61,8 @@ pub(crate) fn describe(peer: &PeerId, data: Option<&str>) -> Result<Vec<u8>, Unf
     Ok(out)
 }
 
-/// Returns K if announced data contains `{"discover":{"closest":K}}`. Any other form belongs to the application and
-/// returns `None`.
+/// Returns K if announced data contains `{"discover":{"closest":K}}`. The function returns `None` for any other data,
+/// because its meaning is up to the application.
 pub(crate) fn closest_wanted(data: &str) -> Option<u64> {
     #[derive(Deserialize)]
     struct Announced {
@@ -117,8 +117,8 @@ pub(crate) fn check_public(data: &str) -> Result<(), Unfit> {
 
 /// Whether JSON has more than `most` levels of nesting.
 pub(crate) fn is_deeper_than(data: &[u8], most: usize) -> bool {
-    // Nearly all data has fewer opening brackets than the allowed number of levels. Counting these brackets first is
-    // faster than examining each byte.
+    // Nearly all data has fewer opening brackets than the allowed number of levels. To count these brackets first is
+    // faster than to examine each byte.
     if memchr::memchr2_iter(b'[', b'{', data).nth(most).is_none() {
         return false;
     }

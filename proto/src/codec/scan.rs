@@ -1,9 +1,10 @@
 //! Fast parser for ordinary messages.
 //!
 //! Nearly every message is an object without line breaks, and its only escapes are those of an SDP: `\r`, `\n` and
-//! `\"`. One pass without branches checks that a text has only these escapes. Then every string in it is valid, and a
-//! quote after a backslash never ends a string. A second pass then walks from token to token. All other text, including
-//! invalid messages, is left to the full parser. This parser returns the same result as the full parser, or `None`.
+//! `\"`. The first pass has no branches and checks that a text has only these escapes. In such a text, every string is
+//! valid, and a quote after a backslash never ends a string. The second pass goes from token to token. The full parser
+//! parses all other text, including invalid messages. For every text, this parser returns the same result as the full
+//! parser, or `None`.
 
 use std::borrow::Cow;
 
@@ -47,9 +48,9 @@ pub(super) fn scan(text: &str) -> Option<Fields<'_>> {
     (cursor.at == text.len()).then_some(fields)
 }
 
-/// Whether the text has no control characters, and each backslash is followed by `n`, `r` or `"`. In such text no
-/// backslash follows another, so each backslash begins an escape. The check has no branches, so that the compiler uses
-/// SIMD.
+/// Whether the text has no control characters, and each backslash is followed by `n`, `r` or `"`. In such a text, no
+/// backslash follows another backslash, so each backslash begins an escape. The check has no branches, so that the
+/// compiler uses SIMD.
 fn is_plain(text: &[u8]) -> bool {
     let behind = text.get(1..).unwrap_or_default();
     let odd = text.iter().zip(behind).fold(0, |odd, (&c, &next)| {
@@ -165,7 +166,7 @@ impl<'a> Cursor<'a> {
                 b'n' => self.rest("ull")?,
                 first => self.number(first)?,
             }
-            // A value has ended. Arrays and objects around it can end here, too.
+            // A value has ended. The arrays and objects around this value can end here, too.
             loop {
                 if depth == 0 {
                     return Some(());

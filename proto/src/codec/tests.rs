@@ -49,7 +49,7 @@ fn space() -> impl Strategy<Value = String> {
     prop_oneof![6 => Just(String::new()), 1 => "[ \t\n\r]{1,3}"]
 }
 
-/// JSON text of every form: with white space, repeated keys, unusual escapes and numbers.
+/// JSON text of any form. It can have white space, repeated keys, unusual escapes and unusual numbers.
 fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),
@@ -99,7 +99,7 @@ fn quoted(s: String) -> String {
     format!("\"{s}\"")
 }
 
-/// A message: most fields are valid, in any order; some are missing, repeated or unknown.
+/// A message with its fields in random order. Most fields are valid. Some fields are missing, repeated or unknown.
 fn message() -> impl Strategy<Value = String> {
     let kinds: Vec<&str> = MessageKind::ALL.iter().map(|kind| kind.label()).collect();
     let odd_kinds = vec!["\"off\\u0065r\"", "\"cleanup\"", "\"connection-rejected\"", "\"\"", "7", "null"];
@@ -168,7 +168,7 @@ fn soup() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(tokens), 0..24).prop_map(|tokens| tokens.concat())
 }
 
-/// Replaces white space by spaces, and escapes other than `\"` by `\n`, so that the scanner accepts the text.
+/// Replaces white space by spaces, and every escape except `\"` by `\n`, so that the scanner accepts the text.
 fn plain(text: String) -> String {
     let mut chars = text.chars();
     let mut plain = String::new();

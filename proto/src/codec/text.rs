@@ -7,8 +7,8 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
-/// A string that borrows from the message if possible. `Option<Cow<str>>` would never borrow, because serde's `borrow`
-/// applies only to a bare `Cow`.
+/// A string that borrows from the message if possible. A field of the type `Option<Cow<str>>` would never borrow,
+/// because serde's `borrow` attribute has an effect only on a `Cow` without an `Option`.
 pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
@@ -35,7 +35,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// An object as a map from keys to unparsed values. If a key appears twice, the last value counts.
+/// A JSON object as a map from keys to unparsed values. If a key appears twice, the map has the last value.
 pub(super) struct Object<'a>(pub(super) BTreeMap<Cow<'a, str>, &'a RawValue>);
 
 impl<'de> Deserialize<'de> for Object<'de> {

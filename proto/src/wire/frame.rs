@@ -77,7 +77,7 @@ fn put_ice(out: &mut Vec<u8>, ice: &IceServers, peer: &PeerId, wall_ms: u64) {
     }
 }
 
-/// Encodes the answer to the application's `ping`.
+/// Encodes the answer to a `ping` message.
 pub(crate) fn pong(out: &mut Vec<u8>, peer: &PeerId, wall_ms: u64) -> Range<usize> {
     framed(out, |out| {
         put(out, "{\"type\":\"pong\",\"data\":{\"timestamp\":");
@@ -199,7 +199,7 @@ pub(crate) fn error(out: &mut Vec<u8>, to: &PeerId, report: &ErrorReport<'_>, wa
     })
 }
 
-/// The time to wait before the message is sent again, rounded up.
+/// Appends the time after which the client can send the refused message again, rounded up to milliseconds.
 fn put_retry(out: &mut Vec<u8>, retry_in: Option<Duration>) {
     if let Some(retry_in) = retry_in {
         put(out, ",\"retryInMs\":");
@@ -236,8 +236,8 @@ pub(crate) fn receipt(out: &mut Vec<u8>, to: &PeerId, report: &ReceiptReport<'_>
     })
 }
 
-/// Encodes `go-away`. `hubs` are the PUBLIC_URLs of the other hubs; [`Input::GoAway`](crate::Input::GoAway) explains
-/// the times.
+/// Encodes `go-away`. `hubs` are the PUBLIC_URLs of the other hubs. [`Input::GoAway`](crate::Input::GoAway) explains
+/// the two times.
 pub(crate) fn go_away(
     out: &mut Vec<u8>,
     to: &PeerId,

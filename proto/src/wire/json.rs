@@ -48,7 +48,8 @@ pub(crate) fn put_string(out: &mut Vec<u8>, s: &str) {
         out.extend_from_slice(&rest[..at]);
         match rest[at] {
             c @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', c]),
-            // Short escapes are used where they exist, so that the text is never longer than the client's own form.
+            // If a character has a short escape, it is used. So the text is never longer than the form that the client
+            // sent.
             0x08 => put(out, "\\b"),
             0x0c => put(out, "\\f"),
             b'\n' => put(out, "\\n"),

@@ -50,7 +50,7 @@ impl SignalKind {
     }
 
     /// The kind under which this signal is sent to hubs of version 2.0.0. Such a hub closes a link on which an unknown
-    /// kind arrives. It uses the kind only for counting, so a wrong kind has no other effect.
+    /// kind arrives. The receiving hub uses the kind only for its counters, so a wrong kind has no other effect.
     pub(crate) const fn as_of_2_0_0(self) -> Self {
         if matches!(self, Self::Signal) { Self::IceCandidate } else { self }
     }
@@ -65,7 +65,7 @@ pub enum MessageKind {
     Signal(SignalKind),
     /// From a peer: the application's ping.
     Ping,
-    /// From a peer: it asks for more members.
+    /// From a peer: a request to discover more members.
     Discover,
     /// From a peer: it leaves a network on purpose.
     Goodbye,
@@ -73,7 +73,7 @@ pub enum MessageKind {
     Ignored,
     /// From a peer: an unknown type.
     UnknownType,
-    /// From a peer: not a message of the protocol.
+    /// From a peer: text or bytes that are not a message of the protocol.
     Invalid,
     /// To a peer: the first message.
     Connected,
@@ -83,7 +83,7 @@ pub enum MessageKind {
     PeerDisconnected,
     /// To a peer: the answer to `discover`, with the number of new members.
     Discovered,
-    /// To a peer: it has discovered all members that were there when it announced itself.
+    /// To a peer: it has discovered all members that were in the network when the peer announced itself.
     Announced,
     /// To a peer: the answer to its ping.
     Pong,

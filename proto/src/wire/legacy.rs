@@ -4,8 +4,8 @@ use crate::id::{HubId, NetworkName, PeerId};
 
 use super::json::{SYSTEM, put, put_string, put_tail, put_u64, timestamp};
 
-/// Encodes this hub's introduction on a legacy link that it dialed. It contains `host` and `port` because Go hubs also
-/// send both, although they use neither.
+/// Encodes this hub's introduction on a legacy link that it dialed. It contains `host` and `port`, as the introduction
+/// of a Go hub does. A Go hub that receives them does not use them.
 pub(crate) fn legacy_announce(namespace: &str, advertise: Option<&str>, wall_ms: u64) -> String {
     let authority = advertise.and_then(|url| url.split_once("://")).map_or("", |(_, rest)| rest);
     let authority = authority.split('/').next().unwrap_or_default();
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_message_is_that_of_the_go_hub() {
+    fn the_first_message_has_the_form_that_a_go_hub_sends() {
         let (to, own) = (PeerId::from_bytes([0xab; 20]), HubId(PeerId::from_bytes([0xcd; 20])));
         let (to_hex, own_hex) = ("ab".repeat(20), "cd".repeat(20));
         let text = legacy_connected(&to, &own, 1_700_000_000_123);

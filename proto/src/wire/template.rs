@@ -19,8 +19,8 @@ pub struct Template {
 }
 
 impl Template {
-    /// Appends the complete frame, header included, for `target`. `wall_ms` becomes the `timestamp`, in milliseconds
-    /// since the Unix epoch; times before 2001 and after 2286 are clamped.
+    /// Appends the complete frame, including its header, for `target`. `wall_ms` becomes the `timestamp`, in
+    /// milliseconds since the Unix epoch. Times before 2001 and after 2286 are clamped.
     pub fn write_to(&self, out: &mut Vec<u8>, target: &PeerId, wall_ms: u64) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
@@ -34,7 +34,7 @@ impl Template {
         &self.bytes[self.data_at as usize..][..self.data_len as usize]
     }
 
-    /// Length of the frame that [`Self::write_to`] appends, in bytes, header included.
+    /// Length of the frame that [`Self::write_to`] appends, in bytes, including its header.
     pub fn frame_len(&self) -> usize {
         self.bytes.len()
     }
@@ -61,7 +61,7 @@ impl Template {
 
 const NOBODY: PeerId = PeerId::from_bytes([0; 20]);
 
-/// Encodes a message for many recipients. `session` is the session that the message is about.
+/// Encodes a message for many recipients. `session` is the session of the peer that joins or leaves.
 fn template(
     kind: &str,
     data: &[u8],

@@ -1,4 +1,4 @@
-//! Tests that outgoing messages are JSON with the Go hub's order of keys, whatever clients put into them.
+//! Tests that outgoing messages are JSON with the Go hub's order of keys, for any data of clients.
 
 use std::time::Duration;
 
@@ -265,7 +265,8 @@ proptest! {
     }
 }
 
-/// `again` makes a message longer. If the header gets longer, too, the positions to patch must move.
+/// The field `again` makes a message longer. If this also makes the header of the frame longer, the patched positions
+/// must move.
 #[test]
 fn a_repeated_discovery_is_patched_in_its_two_places() {
     let to = PeerId::from_bytes([7; 20]);

@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use super::{Decoder, Event, Progress, Speaker, Violation};
 use crate::limits::READ_BUFFER_BYTES;
 
-/// Parses frames from successive reads of a stream, and keeps the incomplete frame at the end of a read.
+/// Parses frames from successive reads of a stream. It stores an incomplete frame at the end of a read until the next
+/// read.
 ///
 /// The memory for the incomplete frame grows with the received bytes, not with the length declared in its header.
 /// `Default` refuses every message that has a byte of content. It is a placeholder while the real reader is borrowed.
@@ -18,7 +19,7 @@ pub struct FrameReader {
 
 impl FrameReader {
     /// Makes a reader for frames of `speaker`, with messages of at most `max_message` bytes. `leftover` are bytes that
-    /// were read from the stream already. They precede the input of the first [`Self::read`], and that input may be
+    /// were already read from the stream. The first [`Self::read`] parses them before its own input, which may be
     /// empty.
     pub const fn new(speaker: Speaker, max_message: usize, leftover: Vec<u8>) -> Self {
         Self { decoder: Decoder::new(max_message), speaker, partial: leftover }
@@ -51,7 +52,8 @@ impl FrameReader {
             let (consumed, needed) = self.decode(bytes, &mut received)?;
             let rest = &bytes[consumed..];
             if !rest.is_empty() {
-                // Reserves room for the complete frame, but at most twice the bytes that have arrived, or 2 KiB.
+                // Reserves room for the complete frame, but at most 2 KiB or twice the arrived bytes, whichever is
+                // more.
                 partial.reserve_exact(needed.clamp(rest.len(), 2 * rest.len().max(1024)));
                 partial.extend_from_slice(rest);
             }

@@ -42,7 +42,7 @@ fn close(code: u16, reason: &[u8]) -> Vec<u8> {
     frame(FIN | CLOSE, &[&code.to_be_bytes(), reason].concat())
 }
 
-/// Feeds `chunks` to a decoder. An incomplete frame waits for the next chunk. Bytes after a close frame are not read.
+/// Passes `chunks` to a decoder. An incomplete frame waits for the next chunk. Bytes after a close frame are not read.
 ///
 /// Returns the number of bytes of the last, incomplete frame.
 fn read<'c>(
@@ -78,7 +78,7 @@ fn read<'c>(
     Ok(waiting.len())
 }
 
-/// Like [`read`], with a [`FrameReader`].
+/// Does the same as [`read`] with a [`FrameReader`].
 fn read_pieces<'c>(
     max: usize,
     chunks: impl Iterator<Item = &'c [u8]>,
@@ -99,14 +99,14 @@ fn read_pieces<'c>(
         let room = reader.partial.capacity();
         assert!(
             room <= 2 * reader.waiting_bytes().max(1024) + 4 * READ_BUFFER_BYTES,
-            "the reader keeps {room} bytes after {came} have arrived"
+            "the reader uses {room} bytes of memory after {came} bytes have arrived"
         );
     }
     Ok(reader.waiting_bytes())
 }
 
-/// Checks that the frames yield `events` and then `end`, both as a whole and in small pieces. `end` is the number of
-/// bytes of an incomplete frame, or a violation.
+/// Checks that the frames yield `events` and then `end`. The stream is read once as a whole and once in small pieces.
+/// `end` is the number of bytes of an incomplete frame, or a violation.
 #[track_caller]
 fn check(max: usize, frames: &[Vec<u8>], events: &[Event<'_>], end: Result<usize, Violation>) {
     let stream = frames.concat();

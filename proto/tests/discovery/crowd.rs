@@ -1,5 +1,5 @@
-//! A hub without threads, and the peers of one of its networks. Letters between its shards arrive without delay. Counts
-//! events, and records which peers know each other.
+//! A simulated hub without threads, and the peers of one network. Letters between its shards arrive without delay. It
+//! counts events, and records which peers know each other.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(crate) struct Crowd {
     events: usize,
     /// The peers that each peer knows, if acquaintances are tracked.
     known: Option<BTreeMap<PeerId, BTreeSet<PeerId>>>,
-    /// Other messages to peers, until the test clears them.
+    /// Messages to peers that are not discoveries or leaves, until the test clears them.
     pub(crate) said: Vec<(PeerId, String)>,
 }
 
@@ -74,7 +74,8 @@ impl Crowd {
         }
     }
 
-    /// The same crowd without tracking of acquaintances, because tracking would cost more than the measured work.
+    /// The same crowd, but without the record of which peers know each other. In a benchmark, this record would cost
+    /// more than the measured work.
     #[allow(dead_code, reason = "for the benchmark")]
     pub(crate) fn forgetful(self) -> Self {
         Self { known: None, ..self }
@@ -191,7 +192,7 @@ impl Crowd {
         let change = matches!(kind, MessageKind::PeerDiscovered | MessageKind::PeerDisconnected);
         self.events += usize::from(change);
         let Some(known) = &mut self.known else { return };
-        let peer = self.slots[usize::from(shard.0)][session.slot as usize].expect("the session is open");
+        let peer = self.slots[usize::from(shard.0)][session.slot as usize].expect("only open sessions get messages");
         if let Frame::Template(template) = frame
             && change
         {

@@ -97,7 +97,7 @@ fn ids_that_share_a_prefix_have_the_same_cost() {
     }
 }
 
-/// Every peer signals the same victim, and has an id as close to the victim's id as possible.
+/// Every peer signals the same victim. Only the last ten bits of its id differ from the victim's id.
 #[test]
 fn a_crowd_around_one_peer_is_declined_with_errors() {
     const MOST: usize = 40;
@@ -120,7 +120,7 @@ fn a_crowd_around_one_peer_is_declined_with_errors() {
         assert!(refused > 200, "{refused} of 300 received network-full");
         crowd.is_symmetric();
         assert!(crowd.members().iter().all(|peer| crowd.knows(*peer).len() <= MOST));
-        // When acquaintances of the victim leave, its circle has room again.
+        // When acquaintances of the victim leave, the victim can meet other peers again.
         while crowd.knows(victim).len() == MOST {
             let leaver = *crowd.knows(victim).last().unwrap();
             crowd.leaves(leaver);
@@ -135,7 +135,7 @@ fn a_crowd_around_one_peer_is_declined_with_errors() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Acquaintance is mutual and bounded, whatever peers send, in whatever order.
+    /// Acquaintance is mutual and bounded after any sequence of joins, leaves, requests and signals.
     #[test]
     fn acquaintance_is_mutual(
         shards in 1u16..=3,

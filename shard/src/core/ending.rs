@@ -1,4 +1,4 @@
-//! The end of a session, from the reason to the last byte.
+//! Ends sessions: queues the close frame, reports undelivered signals, and removes the session.
 
 use proto::limits::CLOSE_LINGER;
 use proto::{CloseReason, Input, Now, SessionId, SessionPhase, ws};
@@ -15,13 +15,14 @@ impl Core {
         self.input(Input::Closed { session: id, reason }, now);
     }
 
-    /// Sends the close frame and closes, as the reason requires.
+    /// Queues the close frame of a session, and begins the session's end. `reason` determines whether queued messages
+    /// are dropped, and whether messages of the client are still processed.
     pub(super) fn close(&mut self, id: SessionId, reason: CloseReason, now: Now) {
         let Some(session) = self.session_mut(id) else { return };
         if matches!(session.phase, SessionPhase::Closing | SessionPhase::Retiring) {
             return;
         }
-        // A session that still waits for its id has sent no messages that could be in flight.
+        // The client of a session that still waits for its id has sent no messages, so none are in flight.
         let is_open = session.phase == SessionPhase::Open;
         let names_protocol = session.names_protocol;
         if reason.overtakes_queue() {
@@ -80,8 +81,9 @@ impl Core {
         self.stats.closes[reason as usize] += 1;
     }
 
-    /// Closes the socket of a session whose queue is empty. If the client has finished, too, both halves are closed,
-    /// otherwise only the sending half.
+    /// Closes the socket of a closing session when its queue has been written. If the client's close frame has arrived,
+    /// both halves are closed. If the hub no longer parses the client's data, only the sending half is closed.
+    /// Otherwise the socket stays open until the client's close frame arrives.
     pub(super) fn finish_if_written(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id).filter(|s| s.phase == SessionPhase::Closing && s.has_written_all())
         else {
@@ -91,14 +93,15 @@ impl Core {
             self.remove(id);
             self.perform_outputs(self.now());
         } else if session.deaf {
-            // The client's close frame will not be parsed, but the end of its stream will be noticed. Closing both
-            // halves now would reset the connection, and the client might never read the close frame.
+            // The hub will not parse the client's close frame, but will notice the end of the client's stream. If both
+            // halves were closed now, the connection would be reset, and the client might never read the hub's close
+            // frame.
             session.write.close();
             _ = SockRef::from(session.write.tcp.as_ref()).shutdown(std::net::Shutdown::Write);
         }
     }
 
-    /// Removes a session; its task drops the socket.
+    /// Removes a session. The task of the session then drops the socket.
     pub(super) fn remove(&mut self, id: SessionId) {
         let Some(slot) = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation) else {
             return;
@@ -116,7 +119,7 @@ impl Core {
         self.give_back(&mut session);
     }
 
-    /// Drops the queue of a session.
+    /// Drops the queue of a session, and reports its signals as undelivered.
     pub(super) fn drop_queue(&mut self, id: SessionId) {
         let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
         let Some(mut session) = slot.and_then(|slot| slot.session.take()) else { return };
@@ -124,7 +127,7 @@ impl Core {
         self.slots[id.slot as usize].session = Some(session);
     }
 
-    /// Returns the signals in a session's queue to the router.
+    /// Reports the signals in a session's queue to the router as undelivered.
     fn give_back(&mut self, session: &mut SocketSession) {
         let Some(mut queue) = session.queue.take() else { return };
         self.stats.queued_bytes -= queue.len_bytes() as u64;

@@ -12,7 +12,7 @@ use super::Core;
 use crate::session::why_lost;
 
 /// Number of events of one session that are processed between two readings of the clock. The shortest event takes 0.1
-/// us, which is as long as three readings.
+/// us. Three readings of the clock take as long.
 const EVENTS_PER_LOOK: usize = 8;
 
 impl Core {
@@ -72,12 +72,12 @@ impl Core {
             (Some(Err(violation)), _) => self.violated(id, violation, now),
             (None, _) => self.parser_failed(id, now),
         }
-        // The session no longer parses data, so it keeps no incomplete message.
+        // The session no longer parses data, so its incomplete message is freed.
         self.keeps(id, 0, now);
     }
 
-    /// Counts the memory of a session's incomplete message. Closes the session if the message is too long while the
-    /// budget is exhausted.
+    /// Counts the memory of a session's incomplete message. Closes the session if this memory exceeds
+    /// [`RECEIVE_FLOOR_BYTES`] while RECEIVE_BUDGET_BYTES is exhausted.
     fn keeps(&mut self, id: SessionId, kept: usize, now: Now) {
         let Some(session) = self.session_mut(id) else { return };
         let before = std::mem::replace(&mut session.kept_bytes, kept);

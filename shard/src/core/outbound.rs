@@ -14,7 +14,7 @@ use super::{Core, Due, Followup};
 use crate::queue::{Room, SendQueue};
 use crate::session::why_lost;
 
-/// The two lists of sessions to write. Neither list changes the order of frames within a session's queue.
+/// The two lists of sessions to write. The frames in the queue of one session are always written in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Urgency {
     /// Sessions with messages addressed to them.
@@ -46,7 +46,7 @@ impl Core {
     ) {
         let Some(session) = self.session_mut(id) else { return };
         if !matches!(session.phase, SessionPhase::Open | SessionPhase::Pending) {
-            // The session ended while earlier messages were queued, and the router does not know that yet.
+            // The session ended while the shard queued earlier outputs, and the router has not processed this end yet.
             let (peer, reason) = (session.peer, session.reason.unwrap_or(CloseReason::Draining));
             self.followups.extend(signal.map(|(origin, _)| Followup::Undelivered(origin, peer, reason)));
             return;
@@ -54,7 +54,8 @@ impl Core {
         let peer = session.peer;
         let room = self.room();
         let length = self.length(frame);
-        // The router owns the arena and the core owns the queue. Separate borrows avoid a second copy of the bytes.
+        // The router owns the arena, and the core owns the queue. With separate borrows, the bytes are copied only
+        // once.
         let Self { router, slots, queues, keys, .. } = self;
         let queue =
             slots[id.slot as usize].session.as_mut().map(|session| session.queue.get_or_insert_with(|| queues.take()));
@@ -114,8 +115,8 @@ impl Core {
         }
     }
 
-    /// Queues a ping or a pong ahead of the messages. [`SendQueue`] limits the bytes of pings and pongs, so they never
-    /// close a session as a slow consumer.
+    /// Queues a ping or a pong before the queued messages. [`SendQueue`] limits the bytes of pings and pongs, so they
+    /// never close a session as a slow consumer.
     pub(super) fn push_control(&mut self, id: SessionId, push: impl FnOnce(&mut SendQueue)) {
         let Self { slots, queues, .. } = self;
         let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
@@ -129,7 +130,7 @@ impl Core {
         self.mark_dirty(id, after.saturating_sub(before), Urgency::First);
     }
 
-    /// The socket of a session may accept bytes again.
+    /// Handles the event that the socket of a session may accept bytes again.
     pub(crate) fn unblocked(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
         session.blocked = false;
@@ -194,7 +195,7 @@ impl Core {
             Urgency::First => (first, &mut session.in_first),
             Urgency::Later => (later, &mut session.in_later),
         };
-        // A session in the first list need not be in the second list too.
+        // A session that is in the list `first` need not be in the list `later`, too.
         if (!was_dirty || urgency == Urgency::First) && !std::mem::replace(is_listed, true) {
             list.push_back(id);
         }
@@ -206,7 +207,7 @@ impl Core {
         self.behind |= self.dirty > FLUSH_BACKLOG && self.dirty_bytes > FLUSH_BACKLOG_BYTES;
     }
 
-    /// The next session to write. Every fourth session comes from the second list, so that no session waits for ever.
+    /// The next session to write. Every fourth session comes from the list `later`, so that no session waits for ever.
     fn next_to_write(&mut self, nth: usize) -> Option<SessionId> {
         loop {
             let is_later = self.first.is_empty() || (nth % 4 == 3 && !self.later.is_empty());
@@ -237,8 +238,8 @@ impl Core {
         self.flusher = Some(waker.clone());
     }
 
-    /// Writes up to `n` sessions, and stops after the session that reaches [`FLUSH_CHUNK_BYTES`]. Returns true if more
-    /// are queued.
+    /// Writes the queues of up to `n` sessions, and stops when it has written more than [`FLUSH_CHUNK_BYTES`]. Returns
+    /// true if other sessions still have data to write.
     pub(crate) fn flush(&mut self, n: usize) -> bool {
         self.begin_turn(SHARD_TURN_NANOS);
         let before = self.stats.bytes_out;
@@ -264,7 +265,7 @@ impl Core {
     }
 
     /// Writes a session's queue until its socket accepts no more, up to [`WRITE_CHUNK_BYTES`] at a time. If the session
-    /// is receiving a roster, its next chunks are queued and written as well.
+    /// is receiving a roster, the next chunks of the roster are queued and written as well.
     pub(crate) fn flush_session(&mut self, id: SessionId) {
         let now = self.now();
         let before = self.stats.writes;
@@ -286,8 +287,8 @@ impl Core {
             && std::mem::take(&mut session.regained)
             && taken
         {
-            // The client reads slowly. Much data may be queued before the pings, so the written bytes show that it is
-            // alive.
+            // The client reads slowly. Much data may precede a ping, so the client cannot answer soon. But its socket
+            // has accepted bytes, and this shows that it is alive.
             session.life.shown(now.at);
         }
         self.finish_if_written(id);
@@ -300,7 +301,8 @@ impl Core {
         }
     }
 
-    /// Writes a session's queue. Returns false if data is left that is written after the queues of other sessions.
+    /// Writes at most [`WRITE_CHUNK_BYTES`] of a session's queue. Returns false if the socket could accept more. The
+    /// remaining data is then written after the queues of other sessions.
     fn write_out(&mut self, id: SessionId, now: Now) -> bool {
         let mut failed = None;
         let mut left = WRITE_CHUNK_BYTES;
@@ -372,8 +374,8 @@ impl Core {
     }
 
     /// Handles a socket that accepts no more data. Usually the client has reset the connection, perhaps with unread
-    /// bytes. Data that the client sent before is still in the socket. The socket is read to its end, or for
-    /// [`CLOSE_LINGER`].
+    /// bytes. Data that the client sent before may still be in the socket. So the shard reads the socket to its end, or
+    /// for at most [`CLOSE_LINGER`].
     fn unwritable(&mut self, id: SessionId, reason: CloseReason) {
         let now = self.now();
         let Some(session) = self.session_mut(id) else { return };

@@ -1,4 +1,4 @@
-//! Letters for other shards and for the mesh, and the pause of reading while they wait.
+//! Posts letters for other shards and for the mesh, and pauses reading while too many letters wait.
 
 use std::task::Context;
 
@@ -18,7 +18,7 @@ impl Core {
         self.wake_flusher();
     }
 
-    /// Moves as many letters to the mailboxes as these accept.
+    /// Moves letters to the mailboxes until the mailboxes are full.
     pub(crate) fn deliver(&mut self, to: &mut Mailboxes, cx: &mut Context<'_>) {
         if self.outboxes.deliver(to, cx, &mut self.bugs) {
             self.listening_since = self.now().at;
@@ -26,17 +26,17 @@ impl Core {
         }
     }
 
-    /// Whether no frames may be read now, because the resulting letters could not be posted.
+    /// Whether sessions must not read frames now, because an outbox is above its high-water mark.
     pub(crate) fn is_busy(&self) -> bool {
         self.outboxes.is_stalled()
     }
 
-    /// Whether so much is queued that further presence would only wait behind it.
+    /// Whether too much output is queued for sockets.
     pub(crate) fn is_behind(&self) -> bool {
         self.behind
     }
 
-    /// Wakes the parked tasks, if they may read again.
+    /// Wakes the tasks of parked sessions, if they may read again.
     pub(super) fn unpark(&mut self) {
         if self.is_busy() {
             return;
@@ -48,14 +48,15 @@ impl Core {
         for id in std::mem::take(&mut self.parked) {
             if let Some(session) = self.session_mut(id) {
                 session.parked = false;
-                // The silence of the session is measured from now, because the shard did not read while it was parked.
+                // The silence of the session is measured from now, because the shard did not read its socket while it
+                // was parked.
                 session.life.shown(now);
                 session.wake();
             }
         }
     }
 
-    /// Parks a session: its task is woken when frames are read again.
+    /// Parks a session. Its task is woken when the shard reads frames again.
     pub(crate) fn park(&mut self, id: SessionId) {
         if let Some(session) = self.session_mut(id).filter(|session| !session.parked) {
             session.parked = true;

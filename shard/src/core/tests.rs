@@ -146,7 +146,7 @@ async fn a_slow_session_is_closed_only_once_when_the_budget_is_exhausted() {
     for (n, _) in others.iter().enumerate() {
         signal(&mut core, *sender, peer(2 + n as u8), SEND_FLOOR_BYTES - 1000);
     }
-    // A signal is refused, and a message of the hub itself closes the session.
+    // A further signal to the slow session is refused. The hub's own `pong` exceeds the floor, and closes the session.
     signal(&mut core, *sender, peer(1), 10);
     assert_eq!(core.session_mut(*slow).expect("open").reason, None);
     core.input(Input::Message { session: *slow, text: r#"{"type":"ping"}"# }, core.now());
@@ -230,7 +230,7 @@ async fn incomplete_messages_share_a_budget_and_small_messages_are_always_read()
         assert!(core.stats.kept_bytes <= (ROOMY.receive_budget_bytes + 9 * RECEIVE_FLOOR_BYTES) as u64);
     }
     assert!((1..9).contains(&closed), "{closed} of 9 were closed");
-    // An offer of a usual size is read although it arrives in two parts.
+    // A message as long as a usual offer is read, although it arrives in two parts.
     let text = r#"{"type":"ping"}"#;
     let mut ping = begun(30_000, 30_000 - text.len());
     ping.extend_from_slice(text.as_bytes());
@@ -318,7 +318,7 @@ async fn sessions_that_the_hub_did_not_read_are_not_dead() {
     assert_eq!(
         core.session_mut(id).map(|s| (s.phase, s.life.pings())),
         Some((SessionPhase::Open, 0)),
-        "the sessions are not pinged yet"
+        "a session that the shard does not read is not pinged"
     );
     // After the pause, the session has as much time as any other session.
     let before = Life::new(Duration::MAX / 2);
@@ -365,7 +365,7 @@ async fn senders_share_a_queue_and_the_hub_has_a_reserved_part() {
     let refused = |core: &mut Core| core.router.stats().failed[proto::ErrorCode::SlowPeer as usize];
     let mut kept = Vec::new();
     let mut taken = Vec::new();
-    // Each of many senders sends signals until one is refused.
+    // Each of many senders sends signals until one of its signals is refused.
     for n in 1..=200 {
         let (sender, read, client) = adopt(&mut core, n).await;
         kept.push((read, client));
@@ -405,5 +405,5 @@ async fn small_signals_are_limited_by_their_number() {
     assert!((6_000..7_000).contains(&frames), "{frames}");
     let refusals = refused(&mut core);
     signal(&mut core, other, peer(0), 1);
-    assert_eq!(refused(&mut core), refusals, "another sender has its own share");
+    assert_eq!(refused(&mut core), refusals, "another sender has its own share of the queue");
 }

@@ -14,7 +14,7 @@ use crate::drain::{Drain, Draining};
 use crate::queue::SendQueue;
 
 impl Core {
-    /// Processes everything that is due. Called once a [`TICK`](proto::limits::TICK).
+    /// Processes the timeouts that are due. The shard calls this function once per [`TICK`](proto::limits::TICK).
     pub(crate) fn tick(&mut self) {
         self.begin_turn(SHARD_TURN_NANOS);
         let now = self.clock.now();
@@ -33,7 +33,7 @@ impl Core {
             self.listening_since = now.at;
         }
         self.last_tick = now.at;
-        // The pong that a takeover waits for may not have been read yet.
+        // The pong that a takeover waits for may not have been read yet, so the router's timeouts must wait.
         let deaf = thawed || self.outboxes.is_stalled();
         if !deaf {
             self.router_timeout(now);
@@ -76,7 +76,7 @@ impl Core {
     }
 
     /// Sends a session new credentials for TURN if `due` has come, and schedules the next check. Checks are frequent,
-    /// because the entry of an ended session stays in the timer wheel until its check.
+    /// because the entry of an ended session takes memory in the timer wheel until its check.
     pub(super) fn look_at_ice(&mut self, id: SessionId, due: Duration, now: Now) {
         let Some(renewal) = self.ice_renewal else { return };
         if self.session_mut(id).is_none_or(|session| session.phase != SessionPhase::Open) {
@@ -104,7 +104,7 @@ impl Core {
         let Self { listening_since, patience, .. } = *self;
         let stalled = self.outboxes.is_stalled();
         let Some(session) = self.session_mut(id).filter(|s| s.phase == SessionPhase::Open) else { return };
-        // The socket is not read at the moment, and may contain messages of the client.
+        // While the session's socket is not read, it may contain messages of the client. So silence does not count.
         let since = if stalled || session.parked || session.meter.is_waiting() { now.at } else { listening_since };
         let look_again = match patience.judge(&mut session.life, session.blocked, since, now.at) {
             Verdict::Wait(at) => at,
@@ -127,8 +127,8 @@ impl Core {
         self.perform_outputs(now);
     }
 
-    /// Begins a drain: gives every session a slot. If the hub stops, peers that arrive during the drain are closed as
-    /// well. Otherwise they are refused.
+    /// Begins a drain, and gives every session a slot. If the hub stops, the sessions of peers that arrive during the
+    /// drain are closed as well. Otherwise new peers are refused during the drain.
     pub(crate) fn drain(&mut self, plan: Drain) {
         self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();
@@ -140,7 +140,7 @@ impl Core {
         let open: Vec<SessionId> = self.open_sessions().collect();
         let shards = u32::from(self.shards);
         for (i, id) in open.iter().enumerate() {
-            // The slots of the shards are interleaved.
+            // The slots of all shards are interleaved, so that the hub closes sessions at a constant rate.
             let place = i as u32 * shards + u32::from(self.shard.0);
             let slot = spread.mul_f64(f64::from(place) / f64::from((open.len() as u32 * shards).max(1)));
             self.due.push_back(Due::GoAway(*id, slot, self.drains));
@@ -159,7 +159,7 @@ impl Core {
         self.drain.as_ref().is_some_and(|drain| !drain.plan.stops)
     }
 
-    /// Executes an operator's order, and answers when it is done.
+    /// Executes an operator's order, and answers when the order is done.
     pub(crate) fn ordered(&mut self, order: Order, done: oneshot::Sender<Acted>) {
         self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();
@@ -170,7 +170,7 @@ impl Core {
     }
 
     pub(super) fn acted(&mut self, acted: Acted) {
-        // A peer is kicked at once, even while a network is being closed.
+        // A later order can be done first: a kick is done at once, but the closing of a network takes several turns.
         let answered = self.acting.iter().position(|(order, _)| acted.answers(order));
         match answered.and_then(|at| self.acting.remove(at)) {
             // The hub may no longer wait for the answer.

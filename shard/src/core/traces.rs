@@ -1,4 +1,5 @@
-//! The spans of joins: from the WebSocket of a peer until the roster of its first network is queued.
+//! Records the spans of joins. A join begins with the WebSocket of a peer, and ends when the roster of the peer's first
+//! network is queued.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ pub(crate) struct JoinTrace {
     pub(crate) trace: TraceId,
     began: Duration,
     events: Vec<(&'static str, Duration)>,
-    /// A hash of the name of the announced network, and its members.
+    /// A hash of the name of the announced network, and the number of its members.
     network: Option<(u64, usize)>,
 }
 
@@ -23,7 +24,7 @@ pub(crate) struct JoinTrace {
 pub(crate) struct JoinTracer {
     tracer: Tracer,
     hub: HubId,
-    /// Number of the last session.
+    /// Number of sessions so far. It numbers their traces.
     last: u64,
 }
 
@@ -67,8 +68,8 @@ impl Core {
         }
     }
 
-    /// Records an announcement, if the session's join is traced and this is its first. `reads` says whether the roster
-    /// follows.
+    /// Records the first announcement of a session whose join is traced. `reads` says whether the session will receive
+    /// the roster.
     fn trace_announced(
         &mut self,
         id: SessionId,

@@ -1,8 +1,8 @@
-//! The reference parser, which the scanner must agree with.
+//! The reference parser. The codec must find the same meaning in every text.
 
 use super::*;
 
-/// Whether all of `text` is one JSON value, by RFC 8259.
+/// Whether the whole `text` is one JSON value, as RFC 8259 defines it.
 pub(super) fn is_json(text: &str) -> bool {
     fn space(s: &[u8]) -> &[u8] {
         let n = s.iter().take_while(|c| b" \t\n\r".contains(c)).count();
@@ -70,7 +70,7 @@ pub(super) fn is_json(text: &str) -> bool {
     value(space(text.as_bytes())).is_some_and(|rest| space(rest).is_empty())
 }
 
-/// The meaning of a message as the reference parser finds it.
+/// The meaning of a message, which the two parsers must agree on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     NotJson,

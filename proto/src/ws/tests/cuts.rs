@@ -23,7 +23,7 @@ impl Said {
         }
     }
 
-    /// The frames of this message, which is divided at `cuts`.
+    /// The frames of this message. The message is divided into fragments at `cuts`.
     fn frames(&self, cuts: &[prop::sample::Index]) -> Vec<Vec<u8>> {
         let (opcode, payload) = match self {
             Self::Text(text) => (TEXT, text.as_bytes()),
@@ -64,8 +64,8 @@ fn conversation() -> impl Strategy<Value = Vec<(Said, Vec<prop::sample::Index>)>
     prop::collection::vec((said(), cuts()), 0..8)
 }
 
-/// The frames of a conversation in order, with a ping before every fragment except the first one of a message. Also
-/// returns the expected events.
+/// The frames of a conversation in order. Between two fragments of a message, there is a ping. Also returns the
+/// expected events.
 fn stream(conversation: &[(Said, Vec<prop::sample::Index>)]) -> (Vec<u8>, Vec<String>) {
     let ping = Said::Ping(b"between".to_vec());
     let (mut stream, mut heard) = (Vec::new(), Vec::new());

@@ -12,7 +12,7 @@ fn a_short_frame_that_arrives_in_two_reads_is_kept_without_growing() {
     let mut reader = FrameReader::new(Speaker::Client, MAX, Vec::new());
     read_all(&mut reader, &whole[..100]);
     assert!(reader.partial.capacity() >= whole.len(), "there is room for the rest of the frame");
-    assert!(reader.partial.capacity() < 2 * whole.len(), "there is room for little more than the frame");
+    assert!(reader.partial.capacity() < 2 * whole.len(), "there is room for less than two frames");
 }
 
 #[test]

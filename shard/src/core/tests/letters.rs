@@ -1,4 +1,4 @@
-//! Letters for the mesh and other shards, and the pause of reading while they wait.
+//! Tests of letters for the mesh and for other shards, and of the pause of reading while too many letters wait.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn take_letters(core: &mut Core) -> Vec<ToMesh> {
 async fn letters_to_the_mesh_have_their_own_outbox() {
     let mut alone = core(ROOMY);
     let (_id, _read, _client) = adopt(&mut alone, 1).await;
-    assert_eq!(alone.outboxes.waiting(), 0, "a hub without a mesh posts no letters to it");
+    assert_eq!(alone.outboxes.waiting(), 0, "a hub without a mesh posts no letters to the mesh");
 
     let mut core = core_beside(ROOMY, true);
     let (id, _read, _client) = adopt(&mut core, 1).await;
@@ -23,7 +23,7 @@ async fn letters_to_the_mesh_have_their_own_outbox() {
     assert!(matches!(letters[..], [ToMesh::Opened { .. }, ToMesh::Joined(_)]), "{letters:?}");
     assert_eq!(core.outboxes.waiting(), 0);
     core.lost(id, CloseReason::ConnectionLost);
-    assert!(!core.is_drained(), "the mesh has not received the end");
+    assert!(!core.is_drained(), "the mesh has not received the end of the session");
     let letters = take_letters(&mut core);
     assert!(matches!(letters.last(), Some(ToMesh::Closed { .. })), "{letters:?}");
 }
@@ -58,7 +58,7 @@ async fn many_sessions_with_short_queues_do_not_stop_reading() {
         sessions.push(adopt_as(&mut core, PeerId::from_bytes(id)).await);
     }
     assert!(core.dirty > FLUSH_BACKLOG && core.dirty_bytes > 0);
-    assert!(!core.is_behind(), "each session waits only for its greeting");
+    assert!(!core.is_behind(), "only the message `connected` is queued for each session");
     let (first, ..) = sessions[0];
     core.mark_dirty(first, FLUSH_BACKLOG_BYTES, Urgency::First);
     assert!(core.is_behind());

@@ -1,4 +1,4 @@
-//! Operators' orders.
+//! Tests of operators' orders.
 
 use proto::{KickedFrom, NetworkName};
 

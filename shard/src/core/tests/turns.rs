@@ -1,4 +1,4 @@
-//! Turns of sessions: the order in which they are read and written, and what a turn may cost.
+//! Tests of the turns of sessions: their cost, and the order in which sessions are read and written.
 
 use super::*;
 
@@ -56,7 +56,7 @@ async fn messages_addressed_to_a_peer_are_written_before_presence_of_others() {
     let waits = |core: &mut Core, id| core.session_mut(id).expect("open").queue.is_some();
     assert!(waits(&mut core, second) && waits(&mut core, target));
     assert!(core.flush(1));
-    assert!(waits(&mut core, second) && !waits(&mut core, target), "the session with the signal comes first");
+    assert!(waits(&mut core, second) && !waits(&mut core, target), "the session with the signal is written first");
     // A signal is written with everything queued before it, in order.
     signal(&mut core, second, peer(17), 100);
     assert!(core.flush(1));
