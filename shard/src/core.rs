@@ -101,8 +101,8 @@ pub(crate) struct Core {
     dirty: usize,
     /// Bytes queued for the sessions with data to write.
     dirty_bytes: usize,
-    /// Whether too much output is queued. Sessions whose turns cause much output then have only one turn in
-    /// [`HELD_ROUNDS`](proto::limits::HELD_ROUNDS) rounds, all together.
+    /// Whether too much output is queued. While this is true, the sessions whose turns cause much output together have
+    /// at most one turn in [`HELD_ROUNDS`](proto::limits::HELD_ROUNDS) rounds.
     behind: bool,
     /// Whether recent letters have caused much output.
     mail: Loudness,

@@ -1,21 +1,23 @@
 //! Decides which session is read next. Each session gets an equal share of its core, measured by the cost of its turns.
 //!
 //! The algorithm is start-time fair queueing. A shard has a virtual time, which advances with the cost of the turns
-//! that it serves. The meter of a session holds the virtual time at which its next turn begins. A session that has used
-//! less has an earlier start. No start lies before the virtual time, so an idle session does not save up time.
+//! that it serves. The [`Meter`] of a session has the virtual time at which the session's next turn begins. The less a
+//! session has used, the earlier is this start. But no start is earlier than the virtual time of the shard, so an idle
+//! session does not save up time.
 //!
-//! In a round, everything that is ready has one turn, and then the flusher has one turn. A session with cheap turns is
-//! read without waiting, one time per round. A session with expensive turns is read without waiting only while the
-//! round has budget and no session with an earlier end waits. Otherwise it enters a line, ordered by the virtual time
-//! at which its turn is expected to end. Each round calls sessions from this line. So a quiet session waits for at most
-//! one round, even if many sessions flood the shard. A flood without competitors has the whole core.
+//! In a round, every ready task has one turn, and then the flusher has one turn. A session with cheap turns is read
+//! without waiting, once per round. A session with expensive turns is read without waiting only while the round has
+//! budget and no session with an earlier end waits. Otherwise the session enters a line, which is a queue ordered by
+//! the expected end of the sessions' next turns in virtual time. Each round calls sessions from this line. So a quiet
+//! session waits for at most one round, even if many sessions flood the shard. A flood without competitors has the
+//! whole core.
 //!
-//! Sessions whose turns cause much output have a separate line of this kind. While too much output is queued, at most
-//! one of them is called in [`HELD_ROUNDS`] rounds. The other sessions are still called then, because their turns add
-//! little to it. The turns of other sessions can be expensive by mistake: if another process interrupts a turn, the
-//! time counts for the session.
+//! Sessions whose turns cause much output ("loud" sessions) have a separate line. While too much output is queued for
+//! sockets, at most one loud session is called in [`HELD_ROUNDS`] rounds. Sessions in the other line are still called,
+//! because their turns add little output. A quiet session can get into the other line by mistake: if another process
+//! interrupts a turn, the time of the interruption counts as cost of the turn.
 //!
-//! Costs are in nanoseconds. No clock is read here.
+//! Costs are in nanoseconds. The caller reads the clock.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -32,7 +34,8 @@ pub(crate) struct Meter {
     start: u64,
     /// Expected cost of the session's next turn.
     expected: u32,
-    /// Number of the session's place in the line. This number distinguishes equal keys.
+    /// Number that the session got when it entered a line. It distinguishes sessions in the line with the same expected
+    /// end.
     ticket: u32,
     /// Whether the session has not run yet, so that the cost of its turns is unknown.
     is_new: bool,
@@ -52,7 +55,7 @@ pub(crate) struct Loudness {
 }
 
 impl Loudness {
-    /// Turns of which nothing is known.
+    /// The initial value, while the output of the turns is unknown.
     const UNKNOWN: Self = Self { left: 1 };
 
     /// Whether the next turn may cause much output.
@@ -68,9 +71,9 @@ impl Loudness {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// The session is in no line. The session uses the round's budget when it runs.
+    /// The session is in no line. Its next turn uses the round's budget.
     Free,
-    /// The session runs without using the round's budget.
+    /// The session is in no line. Its current turn does not use the round's budget.
     Exempt,
     /// The session is in the queue of sessions with cheap turns.
     WaitsCheap,
@@ -138,17 +141,17 @@ pub(crate) struct Fair {
     /// Number of successive rounds in which no loud session was called because too much output was queued.
     held: u32,
     tickets: u32,
-    /// Sessions with expensive turns, by the expected end of the next one. The values contain its start.
+    /// Sessions with expensive turns that cause little output.
     dear: Line,
-    /// Sessions with expensive turns that cause much output, in the same order.
+    /// Sessions with expensive turns that cause much output.
     loud: Line,
-    /// Sessions with cheap turns for which the round had no time.
+    /// Sessions with cheap turns that wait for the next round, because this round has reached [`ROUND_CHEAP_NANOS`].
     cheap: VecDeque<SessionId>,
 }
 
 impl Fair {
-    /// Whether a session that may have data to read may be read now. Otherwise it waits, and [`Self::begin_round`] will
-    /// call it. `is_held` means that so much output is queued that sessions should not add much to it.
+    /// Whether a session may be read now. If not, the session waits until [`Self::begin_round`] calls it. `is_held`
+    /// means that too much output is queued for sockets, so loud sessions must wait.
     pub(crate) fn admits(&mut self, id: SessionId, meter: &mut Meter, is_held: bool) -> bool {
         match meter.state {
             State::WaitsCheap | State::WaitsDear | State::WaitsLoud => return false,
@@ -160,7 +163,7 @@ impl Fair {
                     meter.state = State::Free;
                     return true;
                 }
-                // The session keeps its place in the line.
+                // The session returns to its place in the line.
                 meter.state = meter.line();
             }
             State::Free | State::Exempt => {
@@ -203,7 +206,7 @@ impl Fair {
         end(&self.dear).into_iter().chain(loud).min()
     }
 
-    /// Charges a session for a turn that it was admitted to. `nanos` is its whole cost, and `output` the part for the
+    /// Charges a session for a turn. `nanos` is the whole cost of the turn. `output` is the part of this cost for the
     /// output that the turn has caused.
     pub(crate) fn charge(&mut self, meter: &mut Meter, nanos: u64, output: u64) {
         let nanos = nanos.max(LEAST_TURN_NANOS);
@@ -284,8 +287,8 @@ mod tests {
 
     use super::*;
 
-    /// Simulated sessions; all turns of one session have the same cost. The cost of a flood is the cost of its output,
-    /// and a quiet session causes no output.
+    /// Simulated sessions. All turns of one session have the same cost. The whole cost of a flood is the cost of its
+    /// output. A quiet session causes no output.
     struct Crowd {
         fair: Fair,
         meters: Vec<Meter>,
@@ -297,7 +300,8 @@ mod tests {
         longest: Vec<u64>,
         /// Sessions that have data to read when the next round begins, and are in no line.
         ready: Vec<usize>,
-        /// Sessions from this index on have data to read once a round. Sessions before it always have data to read.
+        /// Index of the first quiet session. Quiet sessions have data to read once per round. The sessions before this
+        /// index are floods, and always have data to read.
         quiet_from: usize,
     }
 
@@ -423,7 +427,7 @@ mod tests {
         for _ in 0..10 * (HELD_ROUNDS + 1) {
             crowd.round(true);
         }
-        assert_eq!(crowd.longest[1], 1, "a cheap session is not held");
+        assert_eq!(crowd.longest[1], 1, "a session with cheap turns waits for only one round");
         let turns = (crowd.used[0] - before) / QUANTUM;
         assert!((9..=11).contains(&turns), "{turns}");
     }
@@ -440,7 +444,7 @@ mod tests {
                 crowd.costs[FLOODS] = interrupted;
                 crowd.round(is_held);
                 crowd.costs[FLOODS] = 10_000;
-                // The flood may run in one of 16 rounds, because its output is held most of the time.
+                // In 15 of 16 rounds, too much output is queued, so the flood must wait.
                 (0..1000).for_each(|n| _ = crowd.round(is_held || n % 16 != 0));
                 let bound = (ROUND_DEBT_NANOS / ROUND_DEAR_NANOS) as u64 + 1;
                 let waited = crowd.longest[FLOODS].max(crowd.waited[FLOODS]);

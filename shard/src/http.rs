@@ -59,7 +59,7 @@ pub(crate) use secure::Handshakes;
 use secure::NoTls;
 
 /// Serves one connection until it ends or becomes a WebSocket. The WebSocket goes to its home shard or to the mesh.
-/// Sets `is_websocket` if it becomes a WebSocket.
+/// Sets `is_websocket` if the connection becomes a WebSocket.
 pub(crate) async fn serve(
     door: Rc<Door>,
     (entrance, port): (Entrance, u16),
@@ -250,7 +250,7 @@ async fn send_home(door: &Door, core: &RefCell<Core>, handed: HandOff) -> Option
     }
 }
 
-/// Closes a WebSocket that was not accepted.
+/// Closes a WebSocket that its home shard or the mesh has not accepted.
 fn turn_away(core: &mut Core, socket: Socket) {
     let reason = CloseReason::TryAgainLater;
     core.stats_mut().handshake_failures[HandshakeFailure::HandOff as usize] += 1;

@@ -61,9 +61,9 @@ pub use tokens::{Allowed, KeyProblem, TokenKey, TokenRefusal, TokenRules, Tokens
 /// Counters that all shards of a hub share.
 #[derive(Debug, Default)]
 pub struct Gauges {
-    /// WebSockets that count against MAX_CONNECTIONS.
+    /// Number of WebSockets that count against MAX_CONNECTIONS.
     pub connections: AtomicUsize,
-    /// Admitted peers.
+    /// Number of admitted peers.
     pub peers: AtomicUsize,
 }
 
@@ -80,8 +80,8 @@ pub enum Answer {
     Now(Response<Full<Bytes>>),
     /// A page. The page costs nothing until it is polled, so it can be refused if there are too many requests.
     Soon(Page),
-    /// A page for somebody who has proved to be an operator. Pages of this kind have a rate of their own, which
-    /// strangers cannot use up.
+    /// A page for somebody who has proved to be an operator. Pages of this kind have their own rate limit, which other
+    /// readers cannot use up.
     ForOperator(Page),
     /// An answer whose body arrives in parts, for as long as its reader stays. Like a page, such an answer can be
     /// refused.

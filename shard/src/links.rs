@@ -25,11 +25,11 @@ const FAMILY: &str = "peerpigeon-mesh.";
 /// Configuration for links of other hubs.
 #[derive(Clone)]
 pub struct LinkDoor {
-    /// What a hub must show.
+    /// How another hub must authenticate itself.
     pub admission: Admission,
     /// Addresses of Go hubs (MESH_LEGACY): a WebSocket without a subprotocol from such an address is a link.
     pub legacy: Arc<[IpNet]>,
-    /// MESH_PORT: the only port that accepts links, and it accepts nothing else. `None` if every port accepts links and
+    /// MESH_PORT. Only this port accepts links, and it accepts nothing else. With `None`, every port accepts links and
     /// peers.
     pub port: Option<u16>,
     /// Accepts the sockets of hubs. Returns a socket that cannot be accepted.
@@ -54,7 +54,7 @@ impl fmt::Debug for LinkDoor {
     }
 }
 
-/// The check of links. The check does not apply to Go hubs, which send no token.
+/// Which hubs may open links. This check does not apply to Go hubs, which send no token.
 #[derive(Clone)]
 pub enum Admission {
     /// No hub is accepted.
@@ -63,29 +63,28 @@ pub enum Admission {
     Certificates,
     /// Every hub is accepted (MESH_INSECURE).
     Open,
-    /// Hubs that know one of the tokens are accepted, and hubs that send no token but have a verified client
-    /// certificate.
+    /// Hubs that know one of the tokens are accepted. Hubs that send no token are accepted if they have a verified
+    /// client certificate.
     Tokens(LinkTokens),
 }
 
-/// The tokens of this mesh, and how other hubs prove that they know one.
+/// The tokens of this mesh, and the challenges with which other hubs prove that they know a token.
 #[derive(Clone)]
 pub struct LinkTokens {
     /// MESH_TOKEN, and MESH_TOKEN_ALSO if it is set.
     pub tokens: Arc<[Arc<str>]>,
     /// Whether hubs may also send the token itself, as hubs of version 2.0.0 do (MESH_AUTH=both).
     pub takes_bearer: bool,
-    /// The challenges of all shards. All shards share them, because a proxy can send a dialer's second request to
-    /// another shard.
+    /// The challenges, which all shards share, because a proxy can send a dialer's second request to another shard.
     challenges: Arc<Mutex<LinkChallenges>>,
 }
 
-/// The answer to a request for a link.
+/// The result of the check of a request for a link.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum LinkCheck {
     /// The hub is accepted. Contains the acceptor's proof if the hub has sent a proof.
     Accepted(Option<String>),
-    /// The hub wants to prove that it knows the token.
+    /// The hub asks for a challenge, to prove that it knows the token.
     Asked,
     /// The hub has sent no proof and no token.
     NoToken,
@@ -93,7 +92,7 @@ pub(crate) enum LinkCheck {
     Bearer,
     /// The hub's proof was not made with one of the tokens, or not for the hub's id.
     WrongProof,
-    /// The hub's proof is right, but its challenge has expired, was answered before, or is of another process.
+    /// The hub's proof is right, but the challenge has expired, was answered before, or was issued by another process.
     Stale,
 }
 
@@ -156,7 +155,7 @@ pub struct LinkHandOff {
     pub hub: HubId,
     /// Whether the link is a legacy link.
     pub legacy: bool,
-    /// What the hub has shown.
+    /// How the hub has authenticated itself.
     pub auth: LinkAuth,
 }
 
@@ -167,7 +166,7 @@ pub(crate) enum Offer {
     Nothing,
     /// Only subprotocols that are not for links.
     Other,
-    /// The subprotocol of this hub.
+    /// The version of the links' subprotocol that this hub uses.
     Spoken,
     /// Only unsupported versions of the links' subprotocol.
     Unknown,

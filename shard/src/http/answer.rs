@@ -55,9 +55,10 @@ pub(super) struct Caller<'a> {
     pub(super) entrance: Entrance,
     /// The client's address, as trusted proxies name it.
     pub(super) address: SocketAddr,
-    /// Whether the proxies name exactly one client. Otherwise `address` is that of the proxy.
+    /// Whether the trusted proxies name exactly one client. If they do not, `address` is the address of the proxy.
     pub(super) is_clear: bool,
-    /// Whether a proxy has named the address in a header, so that it has not been counted yet.
+    /// Whether a proxy has named the address in a header. If so, this connection has not been counted for the address
+    /// yet.
     pub(super) is_proxied: bool,
     /// Whether the client uses TLS, as far as is known.
     pub(super) is_tls: bool,
@@ -246,7 +247,8 @@ fn switched<B>(response: Response<B>, protocol: Option<&'static str>) -> Respons
     response
 }
 
-/// Checks the resume secret of a request. A wrong secret is counted and ignored: the peer is admitted without it.
+/// Checks the resume secret of a request. A wrong secret is counted and ignored: the peer is admitted as if it had sent
+/// no secret.
 fn resumed(door: &Door, query: &Query, peer: &PeerId, stats: &mut IoStats) -> Option<Lineage> {
     let checked =
         query.resume.as_deref().filter(|shown| !shown.is_empty()).map(|shown| door.resume_keys.check(peer, shown));
@@ -273,7 +275,8 @@ pub(super) async fn answer_form(
     }
 }
 
-/// Waits for a turn of the rate limit, and for the page. Refuses the page if the wait would be too long.
+/// Waits until the rate limit allows the page, and then for the page. Refuses the request if the wait would be too
+/// long.
 pub(super) async fn page_in_turn(
     door: &Door,
     caller: Caller<'_>,
@@ -287,7 +290,7 @@ pub(super) async fn page_in_turn(
     }
 }
 
-/// Waits for a turn to answer with a page.
+/// Waits until the rate limit allows another page.
 ///
 /// # Errors
 ///

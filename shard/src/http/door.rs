@@ -54,7 +54,7 @@ const MOST_TOKENS: usize = 4;
 /// An accepted request for a link.
 pub(super) struct Admitted {
     pub(super) hub: HubId,
-    /// What the hub has shown.
+    /// How the other hub has authenticated itself.
     pub(super) auth: LinkAuth,
     /// This hub's own proof, which is the answer to the other hub's proof. `None` if the other hub sent none.
     pub(super) own_proof: Option<String>,
@@ -79,7 +79,7 @@ impl Readers {
     }
 }
 
-/// Limits that tests replace with smaller ones.
+/// Limits that tests set to smaller values.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DoorTuning {
     /// Maximum number of connections of one listener that are not WebSockets.
@@ -137,7 +137,7 @@ impl Door {
     /// the proxy. [`Self::enter`] counts it for the client when the client is known.
     pub(crate) fn admit(&self, entrance: Entrance, address: SocketAddr) -> Result<Option<Place>, NoEntry> {
         match entrance {
-            // Operators and hubs have their own ports with their own files, which peers cannot use up.
+            // The ports of operators and hubs have their own file descriptors, which peers cannot use up.
             Entrance::Admin | Entrance::Hubs => Ok(None),
             Entrance::Both | Entrance::Peers | Entrance::Redirect => {
                 let connections = self.gauges.connections.load(Ordering::Relaxed);
@@ -166,7 +166,7 @@ impl Door {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        // The text can contain what the client has sent.
+        // The text can contain data of the client, which browsers must not interpret as HTML.
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         self.config.cors.put(origin, headers);
         response
@@ -225,7 +225,8 @@ impl Door {
         Ok(Newcomer { peer, resume: None, owner: in_token.is_some(), key, grant, names_protocol: false })
     }
 
-    /// Parses the key of a peer's id. A token with a `sub` is a proof as well.
+    /// Parses the public key that a peer sends to prove its id. A token with a `sub` also proves the id, so such a peer
+    /// needs no key.
     fn check_key(&self, query: &Query, has_subject: bool) -> Result<Option<[u8; 32]>, HttpRefusal> {
         let refused = |text| Err(HttpRefusal::new(HandshakeFailure::IdProof, StatusCode::FORBIDDEN, text));
         let Some(proofs) = &self.id_proofs else { return Ok(None) };
@@ -241,8 +242,8 @@ impl Door {
         }
     }
 
-    /// Checks the tokens of a peer's request: one valid token is enough. `None` if the peer may do everything, because
-    /// it has AUTH_TOKEN, or no token is required.
+    /// Checks the tokens of a peer's request. One valid token is enough. Returns `None` if the peer may do everything.
+    /// This is the case if the peer has AUTH_TOKEN, or if the hub requires no token.
     fn check_token(&self, query: &Query, headers: &HeaderMap) -> Result<Option<Allowed>, HttpRefusal> {
         let is_open = self.auth_token.is_none() && self.tokens.is_none();
         if is_open || self.auth_token.as_deref().is_some_and(|token| query.shows(headers, token)) {
@@ -272,7 +273,8 @@ impl Door {
         })
     }
 
-    /// Waits for new keys if a request for a WebSocket has a token with an unknown key, and keys can be requested now.
+    /// If a request for a WebSocket has a token with an unknown key, waits for new keys. Does not wait if keys cannot
+    /// be requested now.
     pub(super) async fn await_keys<B>(&self, request: &Request<B>) {
         let Some(tokens) = self.tokens.as_ref().filter(|_| handshake::wants_websocket(request)) else { return };
         let query = Query::of(request);
@@ -329,7 +331,7 @@ impl Door {
                             None
                         }
                         // A certificate replaces only a missing token. A hub that asks for a challenge still gets one,
-                        // because it wants a proof from this hub, too.
+                        // because it also wants this hub to prove that it knows the token.
                         LinkCheck::NoToken if is_certified => {
                             auth = LinkAuth::Certificate;
                             None

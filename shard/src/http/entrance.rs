@@ -1,4 +1,4 @@
-//! The kinds of listeners, and the share of files that each may use.
+//! The kinds of listeners, and the number of file descriptors that each kind may use.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,8 +45,8 @@ pub(crate) struct FilePool {
     pub(crate) wanted: Arc<Wanted>,
 }
 
-/// A request from one listener to the other listeners of its kind. A listener that waits for a file, and has no
-/// connection to drop, asks the other listeners to drop a connection.
+/// A request from one listener to the other listeners of its kind. A listener that waits for a file descriptor, and has
+/// no connection to drop, asks the other listeners to drop a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     is_open: AtomicBool,
@@ -89,7 +89,7 @@ impl DoorFiles {
         Self { peers: share(shares.peers), links: share(shares.links), admin: share(shares.admin) }
     }
 
-    /// The share of a listener.
+    /// The pool of this kind of listener.
     pub(crate) fn at(&self, entrance: Entrance) -> FilePool {
         match entrance {
             Entrance::Admin => &self.admin,

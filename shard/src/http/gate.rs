@@ -43,7 +43,8 @@ impl Gate {
         Self { crowd, turns: RefCell::new(turns), keys, answers: Cell::new(0) }
     }
 
-    /// Admits a connection from this address. `None` stands for a trusted proxy, whose clients [`Self::enter`] counts.
+    /// Admits or refuses a connection. `address` is `None` for a connection of a trusted proxy. [`Self::enter`] counts
+    /// the clients of the proxy.
     pub(crate) fn admit(&self, address: Option<IpAddr>, is_full: bool, now: Instant) -> Result<Option<Place>, NoEntry> {
         let place = address.map(|address| self.crowd.enter(address, now)).transpose()?;
         let turns = &mut *self.turns.borrow_mut();
@@ -65,7 +66,7 @@ impl Gate {
     }
 
     /// Exempts a proxy that TRUSTED_PROXIES does not name from the limits of its address, because it has many clients.
-    /// Returns whether it had limits before.
+    /// Returns whether the proxy had limits before.
     pub(crate) fn free(&self, proxy: IpAddr) -> bool {
         self.crowd.free(proxy)
     }
@@ -82,8 +83,8 @@ impl Gate {
         1 + self.keys.hash_one(self.answers.get()) % RETRY_SPREAD_SECS
     }
 
-    /// Closes a refused connection without blocking. If the rate of answers allows it, sends an answer first: 503, or
-    /// an alert at a port with TLS.
+    /// Closes a refused connection without blocking. If the rate of answers allows it, sends an answer before the
+    /// close. The answer is 503, or an alert at a port with TLS.
     pub(crate) fn turn_away(&self, stream: &TcpStream, no: NoEntry, speaks_tls: bool) {
         let now = Instant::now();
         let is_answered = self.turns.borrow_mut().answered.take_within(now, Duration::ZERO).is_some();
@@ -94,8 +95,8 @@ impl Gate {
         }
         let (mut stream, text) = (stream, no.explain());
         if speaks_tls {
-            // A text answer would need a TLS handshake, and the limit exists to avoid its cost. The alert shows at
-            // least that the hub, and not the network, has ended the connection.
+            // A text answer would need a TLS handshake, and this limit exists to avoid the cost of handshakes. The
+            // alert at least shows that the hub has ended the connection, and not the network.
             _ = stream.write(&REFUSAL_ALERT);
             _ = stream.read(&mut [0; 2048]);
             return;
@@ -106,8 +107,8 @@ impl Gate {
             text.len() + 1,
             self.retry_after(),
         );
-        // The answer fits into the buffer of a new socket. Unread data would reset the connection, and the client might
-        // never receive the answer, so the client's data is read.
+        // The answer fits into the buffer of a new socket. The client's data is read, because unread data would reset
+        // the connection, and the client might never receive the answer.
         _ = stream.write(answer.as_bytes());
         _ = stream.read(&mut [0; 2048]);
     }
@@ -134,7 +135,7 @@ mod tests {
     #[test]
     fn a_shard_has_a_rate_and_a_reserve_for_quiet_addresses() {
         let (gate, now) = (gate(50), Instant::now());
-        // Ten addresses take turns.
+        // Ten addresses connect in turn.
         let admitted = (0..500).filter(|n| gate.admit(address(n % 10), false, now).is_ok()).count();
         // The burst of two seconds admits 100 connections. Each address has then connected 10 times, so no address
         // counts as quiet, and the reserve admits none of the further attempts.
@@ -152,8 +153,8 @@ mod tests {
         let told = (0..300).filter(|_| gate.admit(address(1), true, now).is_ok()).count();
         assert_eq!(told, FULL_RATE as usize);
         assert_eq!(gate.admit(address(1), true, now).err(), Some(NoEntry::Full));
-        assert!(gate.admit(address(2), true, now).is_ok(), "a probe");
-        assert!(gate.admit(address(1), false, now).is_ok(), "it has a place again");
+        assert!(gate.admit(address(2), true, now).is_ok(), "an address that connects rarely uses the reserve");
+        assert!(gate.admit(address(1), false, now).is_ok(), "the hub has a free seat again");
     }
 
     /// A flood of connections must cost the hub little more than the sockets.

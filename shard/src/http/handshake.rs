@@ -1,4 +1,4 @@
-//! Checks of RFC 9112 and RFC 6455 that hyper leaves to the server. Pure functions of headers.
+//! Checks of RFC 9112 and RFC 6455 that hyper leaves to the server. All functions depend only on the head of a request.
 
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
 use hyper::http::uri::Authority;
@@ -50,9 +50,9 @@ pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 /// Why a request is not a valid handshake of RFC 6455.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NoHandshake {
-    /// The request does not ask for a WebSocket, or names no version.
+    /// The request does not ask for a WebSocket, or names no version of WebSocket.
     NotAnUpgrade,
-    /// The request names another version.
+    /// The request names another version than 13.
     Version,
     /// The request's key is missing, repeated, or not 16 bytes in base64.
     Key,
@@ -121,7 +121,8 @@ pub fn bearer_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 /// Prefix of a token among the subprotocols.
 const BEARER: &str = "bearer.";
 
-/// The tokens among the subprotocols of a request: `peerpigeon, bearer.<token>`, since pages cannot set headers.
+/// The tokens among the subprotocols of a request: `peerpigeon, bearer.<token>`. Clients in browsers use this form,
+/// because pages cannot set the headers of a WebSocket request.
 pub(super) fn offered_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let is_of_peers = offers(headers, CLIENT_SUBPROTOCOL);
     let tokens = subprotocols(headers).filter_map(|name| name.strip_prefix(BEARER));

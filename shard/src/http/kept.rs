@@ -16,7 +16,8 @@ use proto::limits::{ANSWER_TIMEOUT, HTTP_IDLE_TIMEOUT, REQUEST_BURST, REQUEST_HE
 /// The timeouts of HTTP connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
-    /// Time for the first request. A change of the state is noticed within this time at the latest.
+    /// Time for the first request. After a change of the connection's state, the new timeout applies after this time at
+    /// the latest.
     pub(crate) head: Duration,
     /// Time for making and writing an answer.
     pub(crate) answer: Duration,
@@ -30,7 +31,7 @@ impl Default for Timeouts {
     }
 }
 
-/// The state of a connection, and its start.
+/// The state of a connection, and the time at which this state began.
 pub(super) struct Kept {
     timeouts: Timeouts,
     state: Cell<State>,
@@ -65,7 +66,7 @@ impl Kept {
     /// Records that a request has arrived. Waits for the request's turn.
     ///
     /// Each request of a connection except the first yields to all other work of the shard, sockets included. Otherwise
-    /// hyper would answer 16 pipelined requests in one turn, and tokio would run it for 61 turns before it polls
+    /// hyper would answer 16 pipelined requests in one turn, and tokio would run hyper's task 61 times before it polls
     /// sockets.
     pub(super) async fn asked(&self) {
         let (first, now) = (self.is_new(), Instant::now());
@@ -85,14 +86,14 @@ impl Kept {
         self.state.set(State::Answered);
     }
 
-    /// Records that the answer is ready, except for its parts. From now on, the connection may stay as long as its
+    /// Records that the head of a streamed answer is ready. From now on, the connection may stay open as long as its
     /// reader accepts data.
     pub(super) fn streams(&self) {
         self.state.set(State::Streaming);
         self.since.set(Instant::now());
     }
 
-    /// Records that everything is written.
+    /// Records that all data so far has been written to the socket.
     fn flushed(&self) {
         match self.state.get() {
             State::Answered => {
@@ -104,8 +105,8 @@ impl Kept {
         }
     }
 
-    /// Time for which the connection may stay in its state. `None` if the time is over. The caller asks again after
-    /// that time.
+    /// Time for which the connection may stay in its state. `None` if this time is over. Otherwise the caller asks
+    /// again after the returned time.
     pub(super) fn patience(&self, now: Instant) -> Option<Duration> {
         let allowed = match self.state.get() {
             State::New => self.timeouts.head,
@@ -118,7 +119,7 @@ impl Kept {
     }
 }
 
-/// A socket that reports when everything is written.
+/// A socket that reports to [`Kept`] when all data so far has been written.
 pub(super) struct KeptStream {
     pub(super) io: TokioIo<RequestSocket>,
     pub(super) kept: Rc<Kept>,
@@ -190,7 +191,7 @@ mod tests {
         assert_eq!(stays(&kept), 30);
         kept.flushed();
         assert_eq!(stays(&kept), 75);
-        // A change of the state is noticed within the timeout of a head.
+        // The caller asks again within the timeout of the first request, so it notices a change of the state in time.
         assert_eq!(kept.patience(kept.since.get()), Some(10 * SECOND));
     }
 

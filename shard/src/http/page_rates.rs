@@ -1,4 +1,4 @@
-//! Rate limits of pages: each address has its own share, and all addresses have a common one.
+//! Rate limits of pages. Each address has its own share, and all addresses together have a common share.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -13,21 +13,21 @@ use crate::pace::Pace;
 #[derive(Debug)]
 pub(crate) struct PageRates {
     keys: Keys,
-    /// The shares of addresses, indexed by a keyed hash of the address. So new addresses evict no others, and nobody
-    /// can choose another address's slot.
+    /// The shares of addresses, indexed by a keyed hash of the address. So a new address evicts no other address, and
+    /// nobody can choose an address that shares the slot of another address.
     reserves: Box<[Pace]>,
     shared: Pace,
 }
 
 impl PageRates {
-    /// The initial state.
+    /// Makes rate limits of which nothing is used.
     pub(crate) fn new(keys: Keys) -> Self {
         let reserves = (0..PAGE_RESERVES).map(|_| Pace::new(PAGE_RESERVE_RATE, PAGE_RESERVE_BURST)).collect();
         Self { keys, reserves, shared: Pace::new(PAGE_RATE, PAGE_RATE) }
     }
 
-    /// Takes a turn from the address's own share if one is due, otherwise from the common share. Returns the time to
-    /// wait for the turn. `None` if the wait would be too long.
+    /// Takes a turn from the address's own share if it has one, and otherwise from the common share. Returns the time
+    /// to wait for the turn, or `None` if this wait would be too long.
     pub(crate) fn take(&mut self, address: IpAddr, now: Instant) -> Option<Duration> {
         let place = self.place(address);
         let own = self.reserves.get_mut(place).and_then(|own| own.take_within(now, Duration::ZERO));

@@ -1,4 +1,4 @@
-//! The proof that a peer id is a client's own, between the upgrade and the session.
+//! Lets a client prove that it owns its peer id. This happens between the upgrade and the begin of the session.
 
 use std::io;
 use std::time::Duration;
@@ -88,11 +88,11 @@ pub(super) async fn prove(
     if is_right { Ok(rest) } else { Err(NoProof::Wrong) }
 }
 
-/// Reads the first message. Pings are answered.
+/// Reads the client's first message, which must be the proof. Answers the pings that arrive before it.
 async fn answer(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), read: Bytes) -> Result<(Proof, Bytes), NoProof> {
     let mut decoder = Decoder::new(MAX_ID_PROOF_BYTES);
     let mut unread = read.to_vec();
-    // Limits the bytes of the pings before the message, and of the fragments of the message.
+    // Maximum number of bytes of the message's fragments and of the pings before it.
     let mut left = 4 * MAX_ID_PROOF_BYTES;
     loop {
         let progress = isolated(|| {
@@ -209,12 +209,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_owner_of_the_key_signs_the_nonce_and_may_go_on_at_once() {
+    async fn the_owner_of_the_key_signs_the_nonce_and_may_send_more_at_once() {
         let owner = Owner::new();
         let more = frame(ws::Opcode::Text, b"{}");
         let answer = |nonce: &str| [owner.proof(HOST, &text(HOST, nonce, &owner.peer)), more.clone()].concat();
         assert_eq!(exchange(&owner, &[], answer).await.unwrap(), more);
-        // A ping may come first, with the request.
+        // The first bytes of a ping may arrive together with the request.
         let ping = frame(ws::Opcode::Ping, b"p");
         let answer = |nonce: &str| [&ping[3..], &owner.proof(HOST, &text(HOST, nonce, &owner.peer))].concat();
         assert!(exchange(&owner, &ping[..3], answer).await.unwrap().is_empty());
@@ -229,7 +229,8 @@ mod tests {
             Box::new(|nonce| other.proof(HOST, &text(HOST, nonce, &owner.peer))),
             Box::new(|_| recorded.clone()),
             Box::new(|nonce| owner.proof(HOST, &text(HOST, nonce, &other.peer))),
-            // The owner signed for a hostile hub, which forwards the proof under the name of this hub.
+            // The owner signed a text with the name of a hostile hub. The hostile hub sends this signature with the
+            // name of this hub.
             Box::new(|nonce| owner.proof(HOST, &text("rogue.example", nonce, &owner.peer))),
             Box::new(|nonce| owner.proof(HOST, nonce)),
             Box::new(|_| frame(ws::Opcode::Text, br#"{"type":"announce"}"#)),

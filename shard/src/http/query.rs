@@ -49,7 +49,8 @@ impl Query {
         id.ok_or_else(|| HttpRefusal::new(HandshakeFailure::InvalidPeerId, StatusCode::FORBIDDEN, "invalid peerId"))
     }
 
-    /// All tokens in a request. There can be several: a proxy's own header in addition to the client's `?token=`.
+    /// All tokens in a request. There can be several, for example if a proxy adds a header to a request that has
+    /// `?token=`.
     pub(super) fn shown<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> {
         let in_query = self.token.as_deref().map(str::as_bytes);
         handshake::bearer_tokens(headers).chain(handshake::offered_tokens(headers)).chain(in_query)

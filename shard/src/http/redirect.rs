@@ -8,9 +8,9 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::handshake;
 
-/// Redirects a request to the same path of the same host, at this port of https. Programs that do not follow redirects
-/// get a sentence. Requests with methods that send data get only the sentence. Their data was sent without protection,
-/// and a redirect would make the client send it again.
+/// Redirects a request to `https://` or `wss://`, with the same path of the same host, at `https_port`. The answer has
+/// a sentence for programs that do not follow redirects. A request whose method sends data, such as POST, gets only
+/// this sentence. Its data was sent without protection, and a redirect would make the client send the data again.
 pub(super) fn redirect<B>(request: &Request<B>, https_port: u16) -> Response<Full<Bytes>> {
     let scheme = if handshake::wants_websocket(request) { "wss" } else { "https" };
     let target = host(request).map(|host| match https_port {
@@ -28,9 +28,9 @@ pub(super) fn redirect<B>(request: &Request<B>, https_port: u16) -> Response<Ful
     let headers = response.headers_mut();
     headers.extend(location.map(|location| (LOCATION, location)));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    // Browsers must not remember the redirect, because the hub may stop speaking TLS one day.
+    // Browsers must not store the redirect, because the operator may switch TLS off later.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // The text contains the host that the client has sent.
+    // The text contains the host that the client has sent, and browsers must not interpret the text as HTML.
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response

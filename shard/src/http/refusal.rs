@@ -30,7 +30,7 @@ pub(super) struct HttpRefusal {
     pub(super) failure: HandshakeFailure,
     pub(super) status: StatusCode,
     pub(super) text: Cow<'static, str>,
-    /// Headers required in this refusal.
+    /// Additional headers of the answer.
     pub(super) headers: &'static [(&'static str, &'static str)],
     /// Seconds after which the client should try again.
     pub(super) retry_after: Option<u64>,
@@ -88,7 +88,7 @@ impl HttpRefusal {
         Self { headers, ..Self::new(failure, StatusCode::UNAUTHORIZED, text) }
     }
 
-    /// The refusal of a JWT: 401, or 403 if it is valid for another peer id.
+    /// The refusal of a JWT: 401, or 403 if the JWT is valid but for another peer id.
     pub(super) fn of_token(no: TokenRefusal) -> Self {
         let failure = HandshakeFailure::Unauthorized;
         let refusal = if no == TokenRefusal::Subject {
@@ -99,7 +99,8 @@ impl HttpRefusal {
         Self { token: Some(no), ..refusal }
     }
 
-    /// The refusal of a client behind a proxy. A direct client gets the same answer before its request is read.
+    /// The refusal of a client behind a proxy that exceeds a limit of its address. A client without a proxy gets the
+    /// same answer before its request is read.
     pub(super) fn before_reading(no: NoEntry, retry_after: u64) -> Self {
         let refusal = Self::new(no.failure(), StatusCode::SERVICE_UNAVAILABLE, no.explain());
         Self { retry_after: Some(retry_after), ..refusal }
@@ -112,8 +113,8 @@ impl From<NoHandshake> for HttpRefusal {
     }
 }
 
-/// Counts and logs a panic of the task that serves a connection. The panic ends only this connection: the rules are not
-/// called before a connection is a WebSocket.
+/// Counts and logs a panic of the task that serves a connection. The panic ends only this connection, because no rules
+/// run before a connection is a WebSocket.
 pub(super) struct PanicGuard<'a> {
     core: &'a RefCell<Core>,
     address: SocketAddr,
@@ -133,7 +134,8 @@ impl Drop for PanicGuard<'_> {
         let Self { core, address } = self;
         let detail = "the hub panicked before this connection was a WebSocket, and has closed it";
         error!(%address, detail, "connection_failed");
-        // All other borrows of the core have been dropped by now. A second panic would end the process.
+        // All other borrows of the core should have been dropped by now. `try_borrow_mut` cannot panic. A second panic
+        // would end the process.
         if let Ok(mut core) = core.try_borrow_mut() {
             let stats = core.stats_mut();
             stats.handshake_failures[HandshakeFailure::Internal as usize] += 1;

@@ -82,7 +82,7 @@ impl Handshakes {
     ) -> Result<Stream, NoTls> {
         let deadline = tokio::time::Instant::from_std(since + TLS_HANDSHAKE_TIMEOUT);
         let mut first = [0];
-        // Connections without data need no buffer.
+        // `peek` needs no buffer for TLS, so a connection without data costs little memory.
         match tokio::time::timeout_at(deadline, tcp.peek(&mut first)).await {
             Err(_) => return Err(NoTls::new(HandshakeFailure::BadRequest, "nothing arrived")),
             Ok(Err(_) | Ok(0)) => return Err(NoTls::gone()),
@@ -107,7 +107,8 @@ impl Handshakes {
             }
             Ok(()) => Ok(stream),
             Err(no) => {
-                // The alert tells the client the reason. The client must read it before the connection is reset.
+                // TLS has sent an alert with the reason. `leave` gives the client time to read the alert before the
+                // connection is reset.
                 leave(stream.into_parts().0, &[]).await;
                 Err(no)
             }
@@ -131,7 +132,7 @@ impl Handshakes {
         }
     }
 
-    /// Waits for a turn and does one step.
+    /// Waits for a turn, and does one step of a handshake.
     async fn step(&self, stream: &mut Stream) -> Result<Handshake, NoTls> {
         let Some(_waits) = Waiting::among(&self.waiting) else {
             return Err(NoTls::new(HandshakeFailure::TlsBusy, "too many handshakes wait for their turn"));
@@ -266,7 +267,7 @@ pub(super) mod tests {
                 client.read_exact(&mut answer).await.unwrap();
                 assert_eq!(answer, [0x16, 3, 3], "a ServerHello");
             }
-            assert!(turns.get() >= CROWD, "{} turns of the others", turns.get());
+            assert!(turns.get() >= CROWD, "the other task had only {} turns", turns.get());
         });
     }
 

@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n";
 
-/// The only shard of a hub, without its listeners. `homes` receives its peers' sockets.
+/// The only shard of a hub, without its listeners.
 struct Shard {
     door: Door,
     core: Rc<RefCell<core::Core>>,
@@ -131,7 +131,7 @@ fn a_connection_ends_when_its_answer_is_not_ready_in_time() {
         let (mut client, stream, address) = connection(GET);
         let (core, began) = (Rc::clone(&shard.core), Instant::now());
         tokio::time::timeout(DEADLINE, serve_one(shard, stream, address)).await.expect("the connection ends");
-        assert!(began.elapsed() >= answer, "it ended for another reason");
+        assert!(began.elapsed() >= answer, "the connection ended for another reason");
         assert_eq!(
             (client.read(&mut [0; 1]).unwrap_or_default(), failures(&core, HandshakeFailure::BadRequest)),
             (0, 0)
@@ -176,7 +176,7 @@ fn a_stream_that_is_not_read_ends_and_makes_no_more_parts() {
         let (_client, stream, address) = connection(GET);
         let began = Instant::now();
         tokio::time::timeout(DEADLINE, serve_one(shard, stream, address)).await.expect("the connection ends");
-        assert!(began.elapsed() >= answer, "it ended for another reason");
+        assert!(began.elapsed() >= answer, "the connection ended for another reason");
         // The page makes as many parts as the kernel's buffers of both ends accept, and one more.
         let bytes = made.load(Ordering::Relaxed) * 16 * 1024;
         assert!(bytes < 32 << 20, "{bytes}");
@@ -278,14 +278,14 @@ fn the_oldest_request_is_closed_when_a_listener_is_full() {
         let accepts = tokio::task::spawn_local(accepts);
         assert_eq!(answer_to(client).await, b"HTTP/1.1 200");
         let [oldest, other] = silent.try_into().unwrap();
-        assert_eq!(answer_to(oldest).await, b"", "the oldest is closed");
+        assert_eq!(answer_to(oldest).await, b"", "the oldest connection is closed");
         assert_eq!(failures(&core, HandshakeFailure::CrowdedOut), 1);
         drop(other);
         accepts.abort();
     });
 }
 
-/// A listener makes room when a connection arrives. Otherwise each new connection would wait for a tick.
+/// A listener makes room when a connection arrives, and not only at the next tick.
 #[test]
 fn a_full_listener_makes_room_when_a_connection_arrives() {
     run(async {
