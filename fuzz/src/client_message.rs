@@ -4,7 +4,7 @@ use proto::{ClientMessage, ErrorCode, NetworkName, PeerId};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-/// The codec must interpret a message like a full JSON parser.
+/// The codec must find the same meaning in a message as a full JSON parser.
 pub fn client_message(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let got = proto::parse(text);
@@ -32,7 +32,7 @@ fn code(parsed: &Parsed<'_>) -> Option<ErrorCode> {
     parsed.as_ref().err().map(|refusal| refusal.code)
 }
 
-/// The fields that the hub reads. None of them may occur twice.
+/// Fields that the hub reads. The hub refuses a message in which one of these fields occurs twice.
 const READ: [&str; 6] = ["type", "data", "targetPeerId", "targetPeer", "networkName", "id"];
 
 fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {

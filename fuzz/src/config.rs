@@ -5,11 +5,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use peerpigeon::config::{Config, Flags};
 
-/// The hub must refuse the given settings and file with an error, or accept them as a configuration. In the second
-/// case, `--print-config` must print an env file of the same configuration. No printed text may contain a secret.
+/// The hub must refuse the given settings with an error, or accept them as a configuration. From an accepted
+/// configuration, `--print-config` must print an env file with the same configuration. No printed text may contain a
+/// secret.
 ///
-/// The bytes are the lines of an env file. A zero byte ends them. The bytes after it are the content of another file.
-/// The path of that file replaces `@` in the values.
+/// The bytes before the first zero byte are the lines of an env file. The bytes after the zero byte are the content of
+/// another file. The path of this other file replaces `@` in the values of the env file.
 pub fn config(bytes: &[u8]) {
     /// A lock, because two tests of one process write to the same file.
     static FILE_IN_USE: Mutex<()> = Mutex::new(());
@@ -92,7 +93,7 @@ fn keeps_secrets(given: &BTreeMap<String, String>, printed: &str) {
     }
 }
 
-/// Writes the file whose path replaces `@`.
+/// Writes the file whose path replaces `@` in the values of the settings.
 fn file(content: &[u8]) -> PathBuf {
     static PLACE: OnceLock<PathBuf> = OnceLock::new();
     let file = PLACE.get_or_init(|| std::env::temp_dir().join(format!("peerpigeon-fuzz-{}.pem", std::process::id())));

@@ -10,10 +10,10 @@ use shard::{DoorConfig, HubConfig, Proxies, ShardReading};
 /// Whatever bytes a client sends, the hub must send an HTTP response or nothing. It must close the connection after the
 /// client has closed it.
 ///
-/// The first byte selects the port: the plain port, or the port for proxies. On the port for proxies, a PROXY head may
-/// come first. The byte also selects the start of the request: nothing, a request line, a request up to the value of
-/// `X-Forwarded-For`, or a handshake without the empty line at its end. The second byte selects where the other bytes
-/// are divided into two writes.
+/// The first byte selects the plain port or the port for proxies. On the port for proxies, it also selects whether the
+/// client sends a PROXY head first. The first byte also selects the start of the request: nothing, a request line, a
+/// request up to the value of `X-Forwarded-For`, or a handshake without the empty line at its end. The second byte
+/// selects where the other bytes are divided into two writes.
 pub fn http_head(bytes: &[u8]) {
     static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
     let [how, cut, rest @ ..] = bytes else { return };
@@ -48,7 +48,7 @@ pub fn http_head(bytes: &[u8]) {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
             panic!("the connection does not end: {answer:?}")
         }
-        // The connection is reset if the hub has not read everything.
+        // The connection is reset if the hub has not read all data of the client.
         Ok(_) | Err(_) => {}
     }
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{}", answer.escape_ascii());

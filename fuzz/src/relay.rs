@@ -22,7 +22,7 @@ pub fn relay(bytes: &[u8]) {
 }
 
 /// After the rogue hub of a script has left, every peer must again know exactly the other live members of its networks.
-/// No script is known that ends otherwise: 60,000 random ones were tried.
+/// 60,000 random scripts were tried, and none of them failed.
 pub fn relay_heals(bytes: &[u8]) {
     assert_eq!(
         run(bytes).is_whole(),
@@ -61,7 +61,7 @@ struct Mesh {
     links: u64,
     /// The ends of the link between the honest hubs while it is up.
     link: Option<[LinkId; 2]>,
-    /// The frames in flight to each hub over that link.
+    /// The frames in flight to each honest hub over the link between them.
     wires: [VecDeque<Vec<u8>>; 2],
     /// Frames that honest hubs have sent. The rogue hub can read and repeat them.
     recorded: Vec<Vec<u8>>,
@@ -76,7 +76,7 @@ struct Hub {
     to_shard: VecDeque<ToShard>,
     sessions: BTreeMap<SessionId, Client>,
     opened: u32,
-    /// The rogue hub's link to this hub, and the id that the rogue hub uses on it.
+    /// The rogue hub's link to this hub, and the id that the rogue hub uses on this link.
     rogue: Option<(LinkId, HubId)>,
     legacy: Option<LinkId>,
     /// Transports whose queues are full. The relay waits for room in them.
@@ -345,7 +345,7 @@ impl Mesh {
         }
     }
 
-    /// A queue to another hub becomes full or empty, or the bridge fails or works again.
+    /// Lets a queue to another hub become full or empty, or lets the bridge fail or work again.
     fn transport(&mut self, hub: usize, who: u8, y: u8, z: u8) {
         let link = match who % 4 {
             0 => self.link.map(|ends| ends[hub]),
@@ -563,8 +563,8 @@ impl Mesh {
         }
     }
 
-    /// The rogue hub leaves. Then time passes until no hub knows it any more and every peer knows the other
-    /// members of its networks.
+    /// Ends the links of the rogue hub. Then lets time pass until no hub knows the rogue hub any more, and every peer
+    /// knows the other members of its networks.
     fn come_to_rest(&mut self) {
         for hub in 0..2 {
             if let Some((link, _)) = self.hubs[hub].rogue.take() {
@@ -684,8 +684,8 @@ fn named(data: &[u8]) -> Option<PeerId> {
     serde_json::from_slice::<About<'_>>(data).ok()?.peer_id.parse().ok()
 }
 
-/// Whether the announced data in an envelope describes the peers of that envelope. If a hub of the mesh sends other
-/// data, the harm is limited to its own peers, so this target skips such envelopes.
+/// Whether the announced data in an envelope describes the peers of that envelope. A hub of the mesh can send other
+/// data, but this harms only the peers of that hub. So this target skips such envelopes.
 fn names_its_peers(envelope: &Envelope) -> bool {
     let is_named = |announced: &Announcement| named(announced.discovered.data()) == Some(announced.peer);
     match envelope {

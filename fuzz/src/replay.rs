@@ -1,5 +1,5 @@
-//! Runs a fuzz target in ordinary tests: with the inputs of its corpus, and then for FUZZ_SECONDS with random changes
-//! of these inputs.
+//! Runs a fuzz target in ordinary tests. It first runs the inputs of the target's corpus, and then for FUZZ_SECONDS
+//! random changes of these inputs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 const LONGEST: usize = 4_096;
 
 /// Runs the target with every input in `fuzz/corpus/<target>`, and then for FUZZ_SECONDS (0 by default) with changed
-/// inputs. FUZZ_SEED selects the changes; its default is the number of days since 1970. Prints an input that fails.
+/// inputs. FUZZ_SEED selects the changes. Its default is the number of days since 1970. If an input fails, the function
+/// prints it.
 ///
 /// # Panics
 ///
@@ -48,7 +49,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 fn try_one(target: &str, run: &impl Fn(&[u8]), input: &[u8]) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(input))) {
         let hex: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
-        println!("{target} fails. Keep the input: echo {hex} | xxd -r -p >fuzz/corpus/{target}/NAME");
+        println!("{target} fails. Add the input to the corpus: echo {hex} | xxd -r -p >fuzz/corpus/{target}/NAME");
         resume_unwind(panic);
     }
 }
@@ -77,7 +78,7 @@ fn changed(corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     input
 }
 
-/// xorshift64*.
+/// A generator of random numbers with the algorithm xorshift64*.
 struct Random(u64);
 
 impl Random {

@@ -56,7 +56,7 @@ struct Session {
     retiring: bool,
     backlog: bool,
     ping: Option<[u8; 8]>,
-    /// Signals queued for its socket that have neither been written nor failed.
+    /// Signals in the send queue of the session, which have neither been written nor failed.
     unsent: VecDeque<Origin>,
 }
 
@@ -168,7 +168,7 @@ impl Hub {
         if let Some(network) = network {
             self.removed_while_closing(network, |other| *other == peer);
         }
-        // Another session of the peer that waits for its id may be admitted now.
+        // If another session of the peer waits for the id, it may be admitted now.
         let session = self.sessions.get(&name).filter(|session| !session.retiring);
         match (network, was_member) {
             (Some(network), Some(true)) => {
@@ -245,7 +245,7 @@ impl Hub {
         stats.errors.iter().sum::<u64>() + stats.errors_withheld
     }
 
-    /// The session's socket accepts a queued signal, or its queue has room again.
+    /// Lets the session's socket accept a queued signal, or reports that the session's send queue has room again.
     fn socket(&mut self, name: Name, choice: u8) {
         let Some(session) = self.sessions.get_mut(&name) else { return };
         let target = session.client.peer;
@@ -267,7 +267,7 @@ impl Hub {
         assert!(!(right && waits), "{peer} has answered, but another session still waits for its id");
     }
 
-    /// The connection ends.
+    /// Ends the connection of a session.
     fn end(&mut self, name: Name, reason: CloseReason) {
         let Some(session) = self.sessions.remove(&name) else { return };
         self.input(name.0, Input::Closed { session: name.1, reason });
@@ -313,7 +313,7 @@ impl Hub {
         self.drain(shard);
     }
 
-    /// Executes the router's outputs, and their consequences.
+    /// Performs the outputs of a shard's router, and passes the resulting inputs to the router.
     fn drain(&mut self, shard: ShardId) {
         let mut ended = Vec::new();
         let mut unfinished = false;
@@ -400,7 +400,7 @@ impl Hub {
         session.unsent.extend(origin);
     }
 
-    /// Runs the hub until it is idle: letters arrive, sockets accept their data, and closed sessions end.
+    /// Runs the hub until it is idle: all letters arrive, all sockets accept their data, and all closed sessions end.
     fn come_to_rest(&mut self) {
         for _ in 0..4 {
             self.at += Duration::from_secs(6);
@@ -456,7 +456,7 @@ impl Hub {
         }
         for (network, members) in members {
             let told = pairs.remove(network).unwrap_or_default();
-            assert_eq!(told, members * (members - 1), "the number of known members, of {members} members of {network}");
+            assert_eq!(told, members * (members - 1), "the {members} members of {network} do not all know each other");
         }
         assert!(
             pairs.values().all(|&pairs| pairs == 0),

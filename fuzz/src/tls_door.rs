@@ -7,8 +7,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tls::{Acceptor, Certificates, Connection, PairFiles, Received};
 
-/// Whatever bytes arrive at a TLS port, and in whatever pieces, the hub must not panic or use more memory than its
-/// bounds allow.
+/// Whatever bytes arrive at a TLS port, the hub must not panic or use more memory than its bounds allow. This must not
+/// depend on the pieces in which the bytes arrive.
 ///
 /// The first byte selects what the client sends:
 ///
@@ -56,7 +56,7 @@ pub fn tls_door(bytes: &[u8]) {
     server.close(|bytes| Ok(bytes.len()));
 }
 
-/// Returns the data that the client has to send now.
+/// Returns the data that the TLS client has to send now.
 fn flight(client: &mut ClientConnection) -> Vec<u8> {
     let mut flight = Vec::new();
     while client.wants_write() {
@@ -127,7 +127,7 @@ fn feed(server: &mut Connection, mut stream: &[u8], seed: u8) {
     }
 }
 
-/// A hub's certificate, and a client that trusts it.
+/// The acceptor of a hub with a certificate, and the configuration of a client that trusts this certificate.
 fn common() -> &'static (Acceptor, Arc<ClientConfig>) {
     static COMMON: OnceLock<(Acceptor, Arc<ClientConfig>)> = OnceLock::new();
     COMMON.get_or_init(|| {

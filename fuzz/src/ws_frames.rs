@@ -2,8 +2,8 @@ use std::ops::ControlFlow;
 
 use proto::ws::{Decoder, Event, FrameReader, MAX_CLIENT_HEADER, MAX_CONTROL_PAYLOAD, Progress, Speaker};
 
-/// The parser must give the same result for a stream of frames in one piece and in many pieces. It must never request
-/// more bytes than a frame can have.
+/// The parser must give the same result for a stream of frames in one piece and in many pieces. The parser must never
+/// request more bytes than a frame can have.
 ///
 /// The first byte sets the maximum size of a message. The second byte determines where the stream is divided.
 pub fn ws_frames(bytes: &[u8]) {

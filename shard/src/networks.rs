@@ -1,4 +1,4 @@
-//! The list of the largest networks, for the JSON form of /metrics.
+//! Collects the largest networks and the members of a network, for the operators' pages.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use proto::limits::{LIVE_NAMES, MAX_LISTED_NETWORKS, NETWORKS_CHUNK, NETWORKS_TI
 use proto::{HubId, NetworkName, PeerId};
 use tokio::sync::{Notify, watch};
 
-/// The list of a hub's largest networks. One shard collects this list on request, one chunk per turn.
+/// The list of a hub's largest networks. One shard collects this list on request, one part per turn.
 #[derive(Debug, Default)]
 pub struct NetworkList {
     asked: Notify,
@@ -17,7 +17,7 @@ pub struct NetworkList {
     answer: watch::Sender<(Question, Members)>,
 }
 
-/// A question for the members of a network. Questions are numbered.
+/// A request for the members of one network, with its number.
 #[derive(Clone, Debug, Default)]
 struct Question {
     number: u64,
@@ -70,7 +70,7 @@ impl NetworkList {
                     *question = Question { number: mine, network: Some(network.clone()) };
                 });
                 let answer = answers.wait_for(|(question, _)| question.number >= mine).await.ok()?;
-                // The answer may be for a later question that has replaced this one.
+                // The answer may belong to a later question, which has replaced this question.
                 if answer.0.network.as_ref() == Some(network) {
                     return Some(answer.1.clone());
                 }
@@ -79,8 +79,8 @@ impl NetworkList {
         tokio::time::timeout(NETWORKS_TIMEOUT, asked).await.ok()?
     }
 
-    /// Answers questions for members. `members` returns at most as many members as its second argument says, and the
-    /// number of all members.
+    /// Answers requests for the members of a network. The second argument of `members` is the maximum number of members
+    /// that it returns. It also returns the number of all members.
     pub async fn answer(&self, members: impl Fn(&NetworkName, usize) -> (Vec<(PeerId, Option<HubId>)>, usize)) {
         let mut questions = self.question.subscribe();
         // A question may have been asked before this task subscribed.
@@ -117,7 +117,8 @@ impl NetworkList {
 pub struct Largest {
     /// The candidates: at most twice as many networks as the list will have.
     networks: Vec<(NetworkName, usize)>,
-    /// Networks with fewer members are not among the largest.
+    /// Number of members of the smallest network in the last cut list. Networks with fewer members cannot be among the
+    /// largest.
     floor: usize,
 }
 

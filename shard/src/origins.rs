@@ -1,4 +1,4 @@
-//! Web origins: which pages may open WebSockets and read the hub's pages.
+//! Lists of web origins. Pages of these origins may open WebSockets, or read the hub's pages.
 
 use std::fmt;
 use std::str::FromStr;
@@ -49,7 +49,8 @@ impl Origins {
         })
     }
 
-    /// The origin of a request that must be refused. A request without an `Origin` header does not come from a browser.
+    /// Returns the origin because of which a request must be refused, if there is one. A request without an `Origin`
+    /// header does not come from a browser.
     pub(crate) fn refused<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
         // Browsers send one Origin header. If there are several, each must be allowed.
         headers.get_all(ORIGIN).iter().find(|origin| !self.allow(origin))
@@ -57,8 +58,8 @@ impl Origins {
 
     /// Adds the CORS headers to an answer for a page of this origin.
     ///
-    /// If the list has one origin, the answer names it for every page, because browsers compare it with their page's
-    /// origin. Otherwise the answer names the requesting origin if it is allowed.
+    /// If the list has exactly one origin, every answer names this origin, and browsers compare it with the origin of
+    /// the requesting page. If the list has several origins, the answer names the requesting origin if it is allowed.
     pub fn put(&self, asking: Option<&HeaderValue>, headers: &mut HeaderMap) {
         let allowed = match &self.0[..] {
             _ if self.is_open() => Some(HeaderValue::from_static("*")),
@@ -89,8 +90,8 @@ impl fmt::Display for Origins {
     }
 }
 
-/// Parses the entries of a list. The error is the number of the entry that is not an origin, from 0. An empty list is
-/// an error too.
+/// Parses the entries of a list. The error is the number of the entry that is not an origin, from 0. For an empty list,
+/// the error is 0.
 impl FromStr for Origins {
     type Err = usize;
 
@@ -130,8 +131,8 @@ fn rule(entry: &str) -> Option<Rule> {
     })
 }
 
-/// Whether a byte can be part of a host name. The check excludes, for example, the end of a path:
-/// `https://a.evil/.example.com`.
+/// Whether a byte can be part of a host name. So `https://*.example.com` does not allow `https://a.evil/.example.com`,
+/// which has another host.
 fn is_of_a_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
 }

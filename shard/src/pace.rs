@@ -1,14 +1,14 @@
-//! Rate limits that delay turns instead of refusing them.
+//! Rate limits that give each caller the time to wait for its turn.
 
 use std::time::{Duration, Instant};
 
-/// A rate with bursts: the generic cell rate algorithm, with the caller's clock.
+/// A rate limit with bursts. It uses the generic cell rate algorithm and the caller's clock.
 #[derive(Debug)]
 pub struct Pace {
     gap: Duration,
-    /// A turn may be taken this long before it is due at the rate.
+    /// Time by which a turn may be taken before it is due. It determines the length of a burst.
     slack: Duration,
-    /// Time at which the next turn is due at the rate.
+    /// Time at which the next turn is due, if all turns are taken exactly at the average rate.
     due: Option<Instant>,
 }
 

@@ -66,20 +66,20 @@ impl Proxies {
 
     /// Whether this address seems to belong to a proxy that the operator has not configured. Signs are an internal
     /// address and a request that names a client. Before hubs had limits per address, a hub behind a proxy worked
-    /// without TRUSTED_PROXIES.
+    /// without TRUSTED_PROXIES, and it must continue to work.
     pub(crate) fn seem_to_miss(&self, hop: IpAddr, headers: &HeaderMap) -> bool {
         self.ranges.is_empty()
             && (headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED))
             && is_internal(hop)
     }
 
-    /// Whether a connection begins with a head of the PROXY protocol. Other connections start as at any other port.
+    /// Whether a connection must begin with a head of the PROXY protocol.
     pub(crate) fn expect_head(&self, port: u16, address: IpAddr) -> bool {
         self.ports.contains(&port) && self.trust(address)
     }
 
-    /// Finds the client of a request: the first address, seen from the hub, that does not belong to a trusted proxy.
-    /// Addresses beyond it are not trustworthy, because anybody could have written them.
+    /// Finds the client of a request. It is the first address, seen from the hub, that does not belong to a trusted
+    /// proxy. Addresses behind the client are not trustworthy, because the client could have written them.
     pub(crate) fn client(&self, hop: SocketAddr, headers: &HeaderMap) -> Result<SocketAddr, Unclear> {
         if self.ranges.is_empty() || !self.trust(hop.ip()) {
             return Ok(hop);
@@ -96,7 +96,8 @@ impl Proxies {
             *client = self.first_stranger(hop, named.into_iter().flatten());
         }
         match clients {
-            // A proxy writes one of the two headers, and forwards the other one as the client sent it.
+            // A proxy writes one of the two headers, and forwards the other header as the client sent it. So if the
+            // headers name different clients, the hub cannot know which one is right.
             [Some(one), Some(other)] if one.ip() != other.ip() => Err(Unclear),
             [one, other] => Ok(one.or(other).unwrap_or(hop)),
         }
@@ -145,7 +146,7 @@ async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, NoHead> {
                 let mut ahead = [0; MAX_PROXY_LINE];
                 let arrived = stream.peek(&mut ahead).await.map_err(|_| NoHead::Absent)?;
                 let line = ahead[..arrived].iter().position(|c| *c == b'\n').map_or(arrived, |end| end + 1);
-                // The result is 0 at the end of the connection, which the read below notices.
+                // At the end of the connection, `arrived` is 0. Then the read below fails.
                 line.clamp(1, MAX_PROXY_LINE - head.len().min(MAX_PROXY_LINE - 1))
             }
         };

@@ -10,12 +10,12 @@ use proto::limits::{
 use proto::ws::{self, Opcode};
 use proto::{Origin, PeerId, Template};
 
-/// Frames in the order in which they are written, as one run of bytes, so that one write sends many. Pings and pongs
-/// precede messages, but never split one.
+/// The queued frames are one run of bytes in the order of writing, so that one write sends many frames. Pings and pongs
+/// are written before the queued messages, but never inside a message.
 ///
-/// A large frame for many sessions is queued as a reference, together with all later frames, and is encoded when it is
-/// written. So an announcement of 16 KiB in a network of 500 does not take 8 MB of memory, and is not encoded in one
-/// turn.
+/// A large frame for many sessions is queued as a reference, and is encoded when it is written. All later frames are
+/// queued behind this reference. So an announcement of 16 KiB in a network of 500 members does not take 8 MB of memory,
+/// and is not encoded for all members in one turn.
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue {
     lane: Lane,
@@ -29,7 +29,7 @@ pub(crate) struct SendQueue {
     /// Number of bytes written before `bytes[0]`. Positions include this number, so they stay valid when `bytes` is
     /// shifted.
     base: u64,
-    /// Position of the first frame that is not completely written.
+    /// Start position of the first frame that is not completely written.
     front: u64,
     /// End positions of the queued frames.
     ends: VecDeque<u64>,
@@ -37,12 +37,12 @@ pub(crate) struct SendQueue {
     signals: VecDeque<Signal>,
     /// Number of bytes in the queued signals.
     signal_bytes: usize,
-    /// Each sender's share of the signals. Shares are counted while many signals are queued. Signals that were queued
-    /// before belong to no share.
+    /// Each sender's share of the signals. Shares are counted only while many signals are queued. A signal that was
+    /// queued while few signals were queued belongs to no share.
     shares: HashMap<u32, SenderShare, Untouched>,
 }
 
-/// A part of a queue behind a large shared frame.
+/// An entry of [`SendQueue::later`].
 #[derive(Debug)]
 enum Later {
     /// A frame that is encoded later, for this peer and with this timestamp.
@@ -76,7 +76,7 @@ pub(crate) struct Room {
     pub(crate) frames: usize,
 }
 
-/// Keys of [`SendQueue::shares`] are already hashes, keyed by a secret of the process.
+/// The hasher of [`SendQueue::shares`]. Its keys are already hashes with a secret key of the process.
 type Untouched = std::hash::BuildHasherDefault<Hashed>;
 
 #[derive(Default, Debug)]
@@ -104,11 +104,12 @@ impl SendQueue {
     /// Number of bytes that are encoded for one write.
     const BATCH_BYTES: usize = READ_BUFFER_BYTES;
 
-    /// Whether a signal of this length may be queued, and the share to which the signal then belongs. `sender` returns
-    /// the sender's hash.
+    /// Decides whether a signal of this length may be queued. Returns `None` if not, and otherwise the share to which
+    /// the signal will belong. `sender` returns the sender's hash.
     ///
-    /// Each sender may use a small share of the room for signals, and half of the remaining room in addition. So other
-    /// senders and the hub's own messages always find room.
+    /// Each sender may use a small share of the room for signals. Beyond that share, a sender may use at most half of
+    /// what other senders leave free in one half of that room. So other senders and the hub's own messages always find
+    /// room.
     pub(crate) fn admits(&self, room: Room, bytes: usize, sender: impl FnOnce() -> u64) -> Option<Option<u32>> {
         let whole = self.len_bytes() + bytes <= room.bytes && self.len_frames() < room.frames;
         let (all, frames) = (self.signal_bytes + bytes, self.signals.len() + 1);
@@ -215,23 +216,23 @@ impl SendQueue {
         }
     }
 
-    /// Queues a ping ahead of the messages, if no ping is queued yet.
+    /// Queues a ping before the queued messages, if no ping is queued yet.
     pub(crate) fn push_ping(&mut self) {
         if !self.lane.has_ping() {
             ws::put_ping(&mut self.lane.bytes, &[]);
         }
     }
 
-    /// Queues a ping with a payload that only this client can return, ahead of the messages. This ping replaces any
-    /// other queued ping.
+    /// Queues a ping before the queued messages. Only this client can return the payload of this ping. This ping
+    /// replaces any other queued ping.
     pub(crate) fn push_question(&mut self, payload: &[u8]) {
         self.lane.retain(|opcode| opcode != Opcode::Ping);
         ws::put_ping(&mut self.lane.bytes, payload);
         self.lane.question_end = self.lane.bytes.len();
     }
 
-    /// Queues a pong ahead of the messages. Beyond [`CONTROL_LANE_BYTES`], only the last pong is kept (RFC 6455 section
-    /// 5.5.3).
+    /// Queues a pong before the queued messages. If pings and pongs exceed [`CONTROL_LANE_BYTES`], only the last pong
+    /// is kept (RFC 6455 section 5.5.3).
     pub(crate) fn push_pong(&mut self, payload: &[u8]) {
         if self.lane.len() + payload.len() > CONTROL_LANE_BYTES {
             self.lane.retain(|opcode| opcode != Opcode::Pong);
@@ -352,7 +353,8 @@ struct Lane {
     bytes: Vec<u8>,
     /// Number of `bytes` already written.
     written: usize,
-    /// Position of the last byte of a queued question; 0 if there is none.
+    /// Position after the last byte of a queued question ([`SendQueue::push_question`]). It is 0 if no question is
+    /// queued.
     question_end: usize,
 }
 
@@ -365,7 +367,7 @@ impl Lane {
         self.written == self.bytes.len()
     }
 
-    /// Whether a frame is partly written. The end of this frame is then written first.
+    /// Whether a ping or pong is partly written. If so, the rest of this frame is written first.
     fn is_begun(&self) -> bool {
         self.written > 0
     }
@@ -410,13 +412,14 @@ impl Lane {
     }
 }
 
-/// Empty queues kept for other sessions: at most [`Self::KEPT`], each with at most 64 KiB and 256 frames of 88 bytes.
-/// So a busy shard keeps up to 11 MB. One or two seconds after a shard was busy, it keeps nothing.
+/// Empty queues that are kept for later use: at most [`Self::KEPT`], each with at most 64 KiB and 256 frames of 88
+/// bytes. So a busy shard keeps up to 11 MB. One or two seconds after the shard was busy, it keeps no queues.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     #[expect(clippy::vec_box, reason = "sessions hold boxed queues, and the pool passes them on without moving them")]
     queues: Vec<Box<SendQueue>>,
-    /// The smallest size of the pool since the last call of [`Self::tidy`]. This many queues were not needed.
+    /// The smallest size of the pool since the last call of [`Self::tidy`]. So many queues were not needed in that
+    /// time.
     idle: usize,
 }
 

@@ -1,4 +1,4 @@
-//! A shard's thread: its runtime, its listeners, its mailbox.
+//! Starts the thread of a shard, with its listeners and its mailbox.
 
 use std::cell::RefCell;
 use std::net::TcpListener as StdListener;
@@ -29,11 +29,11 @@ use crate::{Largest, NetworkList, ShardReading};
 /// A command of the hub for a shard.
 #[derive(Debug)]
 enum Command {
-    /// Close every session in its slot; answer when all are closed.
+    /// Close every session in its slot, and answer when all sessions are closed.
     Drain { plan: Drain, done: oneshot::Sender<()> },
     /// End the drain: the remaining sessions stay, and new peers are accepted.
     Undrain,
-    /// Execute an operator's order, and answer when it is done.
+    /// Execute an operator's order, and answer when the order is done.
     Order { order: Order, done: oneshot::Sender<Acted> },
 }
 
@@ -45,8 +45,8 @@ pub struct ShardHandle {
 }
 
 impl ShardHandle {
-    /// Closes all sessions, each in its slot. The receiver resolves when the last session has closed, or the drain or
-    /// the shard has ended. A second drain gives the remaining sessions new slots.
+    /// Closes all sessions, each in its slot. The receiver resolves when the last session has closed, or when the drain
+    /// or the shard has ended. A second drain gives the remaining sessions new slots.
     pub fn drain(&self, plan: Drain) -> oneshot::Receiver<()> {
         let (done, drained) = oneshot::channel();
         _ = self.commands.try_send(Command::Drain { plan, done });

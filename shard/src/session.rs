@@ -31,12 +31,12 @@ impl HandOff {
     /// Returns the socket, the state of its TLS, the leftover bytes and the data of the session.
     pub(crate) fn into_parts(self) -> (TcpStream, Option<Box<tls::Connection>>, Vec<u8>, Arrival) {
         let Self { socket: Socket { stream, tls }, leftover, arrival } = self;
-        // The bytes are copied: a conversion in place would keep hyper's whole buffer for the life of the session.
+        // The bytes are copied, because a conversion in place would keep hyper's whole buffer until the session ends.
         (stream, tls, leftover.to_vec(), arrival)
     }
 }
 
-/// What a request has shown about its peer, before the peer has a session.
+/// What the hub knows about a peer from its request, before the peer has a session.
 #[derive(Debug)]
 pub(crate) struct Newcomer {
     pub(crate) peer: PeerId,
@@ -46,7 +46,7 @@ pub(crate) struct Newcomer {
     pub(crate) owner: bool,
     /// The key whose hash is the id. Before the session begins, the client must prove that it has the private key.
     pub(crate) key: Option<[u8; 32]>,
-    /// What the peer's token allows. `None`: the peer may do everything.
+    /// What the peer's token allows. With `None`, the peer may do everything.
     pub(crate) grant: Option<Box<Grant>>,
     /// Whether the client offers [`CLIENT_SUBPROTOCOL`](proto::CLIENT_SUBPROTOCOL).
     pub(crate) names_protocol: bool,
@@ -60,13 +60,13 @@ pub(crate) struct Arrival {
     pub(crate) seat: Seat,
 }
 
-/// One of MAX_CONNECTIONS places. Dropping it frees the place.
+/// One of MAX_CONNECTIONS places, if it is taken. When the seat is dropped, the place becomes free.
 #[derive(Debug)]
 pub(crate) struct Seat {
     gauges: Arc<Gauges>,
     max: usize,
     taken: bool,
-    /// The socket's permit from its listener's share of files, and its place among the connections of its address.
+    /// The permit for the socket's file descriptor, and the socket's place among the connections of its address.
     held: Option<(OwnedSemaphorePermit, Option<Place>)>,
 }
 
@@ -78,8 +78,8 @@ impl Seat {
         seat
     }
 
-    /// Keeps the socket's permit from its listener's share of files, and the socket's place among the connections of
-    /// its address, until the seat is dropped.
+    /// Keeps two values until the seat is dropped: the permit for the socket's file descriptor, and the socket's place
+    /// among the connections of its address.
     pub(crate) fn holding(mut self, file: OwnedSemaphorePermit, place: Option<Place>) -> Self {
         self.held = Some((file, place));
         self
@@ -139,7 +139,8 @@ pub(crate) struct SocketSession {
     pub(crate) waker: Option<Waker>,
     /// The phase of the session. Only `Core::advance` changes it.
     pub(crate) phase: SessionPhase,
-    /// Why the session ended. For a retiring session: why it must leave. `None` then means that the hub drains.
+    /// Why the session ended. For a retiring session, why it is about to end. A retiring session with `None` ends
+    /// because the hub drains.
     pub(crate) reason: Option<CloseReason>,
     /// The send queue. `None` while it is empty.
     pub(crate) queue: Option<Box<SendQueue>>,
@@ -152,7 +153,7 @@ pub(crate) struct SocketSession {
     pub(crate) life: Life,
     /// Whether the socket accepts no bytes at the moment.
     pub(crate) blocked: bool,
-    /// Whether data is queued for the session.
+    /// Whether the session is scheduled for writing.
     pub(crate) dirty: bool,
     /// Whether the session is in the list of sessions that are written first.
     pub(crate) in_first: bool,
@@ -160,19 +161,19 @@ pub(crate) struct SocketSession {
     pub(crate) in_later: bool,
     /// Whether the socket has just accepted bytes again.
     pub(crate) regained: bool,
-    /// Bytes queued for the session, as counted in `Core::dirty_bytes`.
+    /// Bytes that the session adds to `Core::dirty_bytes`.
     pub(crate) dirty_bytes: usize,
     /// Whether the router has more of a roster to send.
     pub(crate) backlog: bool,
     /// Whether the session waits until the shard reads frames again.
     pub(crate) parked: bool,
-    /// The session's use of the shard's time.
+    /// The share of the shard's time that the session has used.
     pub(crate) meter: Meter,
     /// Whether received data can no longer be parsed. The session only waits for its end.
     pub(crate) deaf: bool,
     /// Whether the client has sent a close frame. The socket closes when the queue is empty.
     pub(crate) client_done: bool,
-    /// As in [`Newcomer`].
+    /// Whether the client offers [`CLIENT_SUBPROTOCOL`](proto::CLIENT_SUBPROTOCOL).
     pub(crate) names_protocol: bool,
     pub(crate) seat: Seat,
     pub(crate) counted: Option<Counted>,
@@ -185,7 +186,7 @@ impl SocketSession {
         self.phase != SessionPhase::Pending && !self.client_done
     }
 
-    /// Why a retiring session leaves.
+    /// Why a retiring session is about to end. `None` for other sessions.
     pub(crate) fn why_it_goes(&self) -> Option<CloseReason> {
         (self.phase == SessionPhase::Retiring).then(|| self.reason.unwrap_or(CloseReason::Draining))
     }
@@ -208,7 +209,8 @@ impl SocketSession {
 
 /// The close reason of a session whose socket failed.
 pub(crate) fn why_lost(error: &std::io::Error) -> CloseReason {
-    // The kernel has waited for an acknowledgement as long as the hub would have (TCP_USER_TIMEOUT).
+    // `TimedOut` is the error of TCP_USER_TIMEOUT, which the hub has set to the time after which a silent session is
+    // dead.
     let dead = error.kind() == std::io::ErrorKind::TimedOut;
     if dead { CloseReason::DeadPeer } else { CloseReason::ConnectionLost }
 }

@@ -1,4 +1,4 @@
-//! The task of one session: it owns the reading half of the socket, and lends it to the core for one turn at a time.
+//! The task of one session. It owns the reading half of the socket, and borrows the core for one turn at a time.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -33,7 +33,7 @@ pub(crate) async fn run(core: Rc<RefCell<Core>>, id: SessionId, mut read: OwnedR
     .await;
 }
 
-/// Sets `has_read` if the session was admitted to a turn.
+/// Runs one turn of a session. Sets `has_read` if the session may read its socket in this turn.
 fn drive(
     core: &mut Core,
     id: SessionId,
@@ -99,7 +99,7 @@ fn decrypt(core: &mut Core, id: SessionId, read: &mut OwnedReadHalf, cx: &mut Co
         None => Some(Poll::Pending),
     };
     let Some(polled) = polled else {
-        // The TLS code has panicked on the bytes of this connection. The connection cannot carry a close frame any
+        // The TLS code has panicked on the bytes of this connection. No close frame can be sent on this connection any
         // more.
         core.lost(id, CloseReason::Internal);
         core.restore_plaintext(plain);

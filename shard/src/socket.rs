@@ -1,4 +1,5 @@
-//! Sockets with or without TLS: for reading requests, and for the transfer to another runtime.
+//! Sockets with or without TLS. There is one type for reading requests, one for the transfer to another runtime, and
+//! one for writing the frames of a session.
 
 use std::io::{self, Write};
 use std::net::TcpStream as StdStream;
@@ -39,7 +40,7 @@ impl Socket {
 /// A socket over which requests arrive.
 #[derive(Debug)]
 pub(crate) enum RequestSocket {
-    /// A socket without TLS. Contains its first byte if that has been read already.
+    /// A socket without TLS. The second value is the first byte of the connection, after it has been read.
     Plain(TcpStream, Option<u8>),
     /// A socket with TLS.
     Tls(Box<tls::Stream>),
@@ -135,7 +136,7 @@ impl AsyncWrite for RequestSocket {
     }
 }
 
-/// The destination of a session's frames.
+/// The writing half of a session's socket, and the state of its TLS.
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) tcp: OwnedWriteHalf,

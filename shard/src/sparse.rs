@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// Minimum time between two log lines about the same thing.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Counts repeated events and decides which of them to log: the first, and then one every ten seconds.
+/// Counts repeated events and decides which of them to log: the first event, and then at most one every ten seconds.
 #[derive(Debug, Default)]
 pub(crate) struct Sparse {
     said: Cell<Option<Instant>>,
@@ -14,7 +14,7 @@ pub(crate) struct Sparse {
 }
 
 impl Sparse {
-    /// Counts one event. Returns the number of events since the last log line, if it is time for the next.
+    /// Counts one event. If it is time for a log line, returns the number of events since the last line.
     pub(crate) fn count(&self) -> Option<u64> {
         self.count_at(Instant::now())
     }

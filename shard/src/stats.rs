@@ -19,16 +19,16 @@ pub struct ShardReading {
 /// Why a request for a WebSocket was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HandshakeFailure {
-    /// Missing or wrong token (401).
+    /// The token is missing or wrong (401).
     Unauthorized,
-    /// Missing or invalid `peerId` (403).
+    /// The `peerId` is missing or invalid (403).
     InvalidPeerId,
     /// A client sent the key of its id without a valid proof, or sent no key although PEER_ID_PROOF requires a proof
     /// (403).
     IdProof,
-    /// A web page of an origin outside ALLOWED_ORIGINS (403).
+    /// ALLOWED_ORIGINS does not contain the origin of the web page (403).
     Origin,
-    /// Not a valid upgrade of RFC 6455 (400, 426).
+    /// The request is not a valid WebSocket upgrade by RFC 6455 (400, 426).
     NotAnUpgrade,
     /// The request did not arrive in time, or was not valid HTTP.
     BadRequest,
@@ -40,15 +40,15 @@ pub enum HandshakeFailure {
     Internal,
     /// A hub requested a link, but this hub accepts none (403).
     LinkOff,
-    /// A hub sent no MESH_TOKEN, or a wrong one (401).
+    /// A hub sent no MESH_TOKEN, or a wrong MESH_TOKEN (401).
     LinkUnauthorized,
     /// A hub sent MESH_TOKEN itself, and this hub accepts only proofs (401).
     LinkBearer,
     /// The client certificate of a hub is invalid: expired, of another CA, or not for clients.
     LinkCertificate,
-    /// A hub answered a challenge that has expired, was answered before, or is of another process (401).
+    /// A hub answered a challenge that has expired, was answered before, or was issued by another process (401).
     LinkChallenge,
-    /// A hub has no client certificate, and this hub accepts nothing else (403).
+    /// A hub has no client certificate, and this hub accepts links only with such a certificate (403).
     LinkNoCertificate,
     /// A hub sent a proof that was not made with this hub's MESH_TOKEN, or not for the sender's id (401).
     LinkProof,
@@ -220,13 +220,14 @@ pub struct IoStats {
     pub bytes_in: u64,
     /// Bytes written to WebSockets.
     pub bytes_out: u64,
-    /// Writes to WebSockets. `messages_out` divided by this shows how well frames are batched.
+    /// Number of writes to WebSockets. The sum of `messages_out` divided by `writes` is the average number of frames in
+    /// one write.
     pub writes: u64,
-    /// Sessions closed, by the reason's discriminant.
+    /// Number of closed sessions, by the reason's discriminant.
     pub closes: [u64; CloseReason::ALL.len()],
-    /// WebSockets opened.
+    /// Number of opened WebSockets.
     pub handshakes: u64,
-    /// Requests for a WebSocket refused, by the failure's discriminant.
+    /// Number of refused requests for a WebSocket, by the failure's discriminant.
     pub handshake_failures: FailureCounts,
     /// Resume secrets that were ignored, by the outcome's discriminant.
     pub resumes: [u64; ResumeOutcome::ALL.len()],
@@ -236,7 +237,7 @@ pub struct IoStats {
     pub token_refusals: [u64; TokenRefusal::ALL.len()],
     /// Peers that have proven with a key that their id is their own.
     pub ids_proven: u64,
-    /// TLS handshakes that were completed: with a certificate, and by a ticket of an earlier session.
+    /// Number of completed TLS handshakes: first with a certificate, then with a ticket of an earlier TLS session.
     pub tls_handshakes: [u64; 2],
     /// Sockets of peers that this shard accepted and handed to the home shard of the peer, which can be this shard.
     pub handed_off: u64,

@@ -1,7 +1,8 @@
 //! Tokens of peers: JWTs (RFC 7519), signed by an identity provider.
 //!
 //! A token is checked by the shard that receives the request. The rights in the token become a [`Grant`], which the
-//! router applies. Keys can be replaced at any time; tokens that were accepted stay valid until they expire.
+//! router applies. Keys can be replaced at any time. A session whose token was accepted keeps its rights until that
+//! token expires.
 
 mod claims;
 mod keys;
@@ -25,16 +26,17 @@ pub use refusal::TokenRefusal;
 /// What a token must contain besides its signature.
 #[derive(Clone, Default, Debug)]
 pub struct TokenRules {
-    /// JWT_AUDIENCE: one of these must be in `aud`. If empty, a token must have no `aud`.
+    /// JWT_AUDIENCE. The `aud` of a token must contain one of these names. If this list is empty, a token must have no
+    /// `aud`.
     pub audiences: Vec<String>,
-    /// JWT_ISSUER: `iss` must be one of these. If empty, any issuer is accepted.
+    /// JWT_ISSUER. The `iss` of a token must be one of these names. If this list is empty, any issuer is accepted.
     pub issuers: Vec<String>,
 }
 
 /// What an accepted token allows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Allowed {
-    /// The only id that the peer may have, from `sub`. `None`: the peer may have any id.
+    /// The only id that the peer may have, from `sub`. With `None`, the peer may have any id.
     pub peer: Option<PeerId>,
     /// What the session of the peer may do.
     pub grant: Grant,
@@ -46,7 +48,7 @@ struct Known {
     keys: Vec<TokenKey>,
     /// Number of attempts to load keys that have ended, including failed attempts.
     loads: u64,
-    /// No keys are requested before this time. `None`: keys come from files only.
+    /// No keys are requested before this time. `None` if the hub requests no keys.
     next_load: Option<Instant>,
 }
 
@@ -71,7 +73,8 @@ impl Tokens {
         Self { rules, known, wanted: Notify::new() }
     }
 
-    /// Replaces all keys. `next_load` is the earliest time of the next request for keys; `None` if there is none.
+    /// Replaces all keys. `next_load` is the earliest time of the next request for keys. `None` if the hub requests no
+    /// keys.
     pub fn replace(&self, keys: Vec<TokenKey>, next_load: Option<Instant>) {
         let loads = self.known.borrow().loads + 1;
         self.known.send_replace(Arc::new(Known { keys, loads, next_load }));
@@ -89,7 +92,7 @@ impl Tokens {
         self.wanted.notified().await;
     }
 
-    /// Checks a token at this time.
+    /// Checks a token. `at` is the current time.
     ///
     /// # Errors
     ///
@@ -110,7 +113,7 @@ impl Tokens {
         Claims::parse(parts.claims)?.judge(&self.rules, at)
     }
 
-    /// The refusal of a token for which there is no key.
+    /// The refusal of a token for which the hub has no key.
     fn no_key(&self, known: &Known, parts: &Parts<'_>) -> TokenRefusal {
         let is_named = known.keys.iter().any(|key| key.is_named(parts.kid.as_deref()));
         let has_algorithm = known.keys.iter().any(|key| key.has(parts.algorithm));
@@ -186,9 +189,9 @@ fn millis(at: SystemTime) -> u64 {
 
 /// Converts a time in a token (seconds since 1970; RFC 7519, 2) to milliseconds.
 fn numeric_date(seconds: f64) -> u64 {
-    // The conversion saturates: a negative number is 0.
+    // The conversion saturates: a negative number becomes 0.
     (seconds * 1000.0) as u64
 }
 
-/// How far the clock of the issuer may be ahead, in milliseconds.
+/// Maximum time by which the issuer's clock may be ahead of the hub's clock, in milliseconds.
 const SKEW_MS: u64 = Duration::as_millis(&TOKEN_CLOCK_SKEW) as u64;

@@ -23,7 +23,8 @@ fn the_corpus_of_jwt_passes() {
     replay::replay("jwt", jwt_target::jwt);
 }
 
-/// Parts of requests. Random sequences of them get further than random bytes, which fail in the first line.
+/// Parts of requests. Random sequences of these parts reach more code than random bytes, which already fail in the
+/// first line.
 const PARTS: [&[u8]; 12] = [
     b"GET / HTTP/1.1\r\n",
     b"POST /ws HTTP/1.0\r\n",
@@ -40,7 +41,7 @@ const PARTS: [&[u8]; 12] = [
 ];
 
 proptest! {
-    // Each run has other inputs. A failure prints the shortest input that fails.
+    // Each run has other random inputs. A failure prints the shortest input that fails.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]

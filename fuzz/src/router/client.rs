@@ -15,8 +15,8 @@ pub(super) struct Client {
 /// A network that the client is in.
 #[derive(Default)]
 struct Network {
-    /// The number of announcements of this client in the network. After each of them, the hub may announce every member
-    /// to this client again.
+    /// The number of announcements of this client in the network. After each announcement, the hub may announce every
+    /// member to this client again.
     announced: i32,
     others: BTreeMap<PeerId, Other>,
 }
@@ -114,7 +114,7 @@ impl Client {
                 *open -= 1;
                 assert!(*open >= 0, "unexpected receipt: {text}");
             }
-            // An operator has removed this client from the network. (With `inReplyTo`, the same error only refuses an
+            // An operator has removed this client from the network. (If the error has `inReplyTo`, it only refuses an
             // announcement.)
             "error" if heard.about().code == "kicked" && heard.about().in_reply_to.is_none() => {
                 self.left(Some(&heard.network_name));

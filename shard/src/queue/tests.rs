@@ -1,4 +1,4 @@
-//! The send queue: its bounds, its order and its control frames.
+//! Tests of the send queue: its bounds, its order and its control frames.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -88,7 +88,7 @@ fn a_large_shared_frame_is_encoded_when_it_is_written() {
             queue.push_shared(template, &target, 5);
         }
         queue.push(Some((origin(1), None)), |out| out.extend_from_slice(b"bb"));
-        assert!(queue.bytes.capacity() < 1000, "nothing large is copied: {}", queue.bytes.capacity());
+        assert!(queue.bytes.capacity() < 1000, "the large frames were copied: {} bytes", queue.bytes.capacity());
         assert_eq!((queue.len_bytes(), queue.len_frames()), (expected.len(), 9));
         let mut largest = 0;
         let (mut out, mut delivered) = (Vec::new(), Vec::new());
@@ -237,7 +237,7 @@ fn unread_pongs_are_bounded() {
     }
     let out = write_out(&mut queue, 1000);
     let (mut rest, mut pongs) = (&out[..], Vec::new());
-    // Skips the end of the ping that precedes the question.
+    // Skips the rest of the first pong. Its first five bytes were written before, after the question.
     rest = &rest[127 - 5..];
     while let [0x8a, len, payload @ ..] = rest {
         pongs.push(u32::from_be_bytes(*payload.first_chunk().expect("a number")));

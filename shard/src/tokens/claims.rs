@@ -63,7 +63,7 @@ struct Rule {
     rights: Option<Vec<String>>,
 }
 
-/// A part of a token: JSON in base64url.
+/// Parses a part of a token, which is JSON in base64url.
 pub(super) fn decoded<T: DeserializeOwned>(part: &str) -> Option<T> {
     let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
     serde_json::from_slice(&bytes).ok()
@@ -74,7 +74,7 @@ impl Claims {
         decoded(part).ok_or(TokenRefusal::Claims)
     }
 
-    /// Decides about the claims of a token whose signature is right.
+    /// Decides whether a token is accepted, by its claims. The caller has verified the signature.
     pub(super) fn judge(&self, rules: &TokenRules, at: SystemTime) -> Result<Allowed, TokenRefusal> {
         let now = millis(at);
         let expires = self.exp.map(numeric_date);

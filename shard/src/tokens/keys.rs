@@ -1,4 +1,4 @@
-//! Keys that check tokens, each for one algorithm or family of algorithms.
+//! Keys that check tokens. Each key is for one algorithm, or for the three algorithms with an HMAC.
 //!
 //! The type of a key decides for which algorithms the key is used. The token never decides this, so a public key cannot
 //! become the secret of an HMAC.
@@ -25,7 +25,7 @@ const ED25519_KEY: usize = 32;
 /// A key that checks tokens.
 #[derive(Clone)]
 pub struct TokenKey {
-    /// The name of the key. The key checks only tokens with this `kid` or without a `kid`. `None`: the key checks
+    /// The name of the key. The key checks only tokens with this `kid` or without a `kid`. With `None`, the key checks
     /// tokens with any `kid`.
     kid: Option<Box<str>>,
     algorithms: &'static [Algorithm],
@@ -54,7 +54,7 @@ impl fmt::Debug for TokenKey {
     }
 }
 
-/// Why a key is not valid: a sentence that says what is wrong, and then what to do.
+/// Why a key is not valid. The sentence says what is wrong, and then what to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KeyProblem(&'static str);
 
@@ -72,7 +72,7 @@ const P256: &[Algorithm] = &[Algorithm::ES256];
 const ED25519: &[Algorithm] = &[Algorithm::EdDSA];
 
 impl TokenKey {
-    /// The secret of HS256, HS384 and HS512.
+    /// Makes the key for HS256, HS384 and HS512 from a secret.
     ///
     /// # Errors
     ///

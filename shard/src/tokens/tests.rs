@@ -1,4 +1,4 @@
-//! Tests of tokens: the keys of each algorithm, confusion between them, claims.
+//! Tests of tokens: the keys of each algorithm, the confusion of two algorithms, and the claims.
 
 use jsonwebtoken::{EncodingKey, encode, get_current_timestamp};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
@@ -312,7 +312,7 @@ async fn a_token_with_an_unknown_key_waits_for_keys_that_may_come_soon() {
     let pair = pairs().remove(0);
     let token = encode(&header(pair.algorithm, Some("ed")), &json!({}), &pair.private).unwrap();
     let tokens = Arc::new(Tokens::new(TokenRules::default(), Vec::new()));
-    assert!(!tokens.wait_for_keys(&token).await, "no keys will come");
+    assert!(!tokens.wait_for_keys(&token).await, "the hub requests no keys");
     tokens.keep(Some(Instant::now() + 2 * JWKS_TIMEOUT));
     assert!(!tokens.wait_for_keys(&token).await, "keys cannot be requested soon");
     tokens.keep(Some(Instant::now()));
@@ -324,7 +324,7 @@ async fn a_token_with_an_unknown_key_waits_for_keys_that_may_come_soon() {
     };
     let (waited, ()) = tokio::join!(tokens.wait_for_keys(&token), loads);
     assert!(waited && tokens.now(&token).is_ok());
-    assert!(!tokens.wait_for_keys(&token).await, "its key is known");
+    assert!(!tokens.wait_for_keys(&token).await, "the token's key is known");
     let other = encode(&header(pair.algorithm, Some("new")), &json!({}), &pair.private).unwrap();
     let (waited, ()) = tokio::join!(tokens.wait_for_keys(&other), async {
         tokens.wanted().await;
