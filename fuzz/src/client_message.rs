@@ -16,8 +16,8 @@ pub fn client_message(bytes: &[u8]) {
     }
     match (serde_json::from_str::<Value>(text), serde_json::from_str::<IgnoredAny>(text)) {
         (_, Err(_)) => assert_eq!(code(&got), Some(ErrorCode::InvalidJson), "for the message {text}"),
-        // serde's Value refuses some JSON that the hub relays: numbers beyond the range of f64, single surrogates, and
-        // deep nesting.
+        // serde's Value refuses some JSON that the hub relays. Examples are numbers beyond the range of f64, single
+        // surrogates, and deep nesting.
         (Err(_), Ok(_)) => {}
         (Ok(_), Ok(_)) => match serde_json::from_str(text) {
             Ok(Members(members)) => check(text, &members, &got),
@@ -145,7 +145,7 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
     }
 }
 
-/// The members of an object in order, including repeated ones.
+/// The members of a JSON object in order, including repeated members.
 struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig};
 use shard::{DoorConfig, HubConfig, Proxies, ShardReading};
 
-/// Whatever bytes a client sends, the hub must send an HTTP response or nothing. It must close the connection after the
-/// client has closed it.
+/// Whatever bytes a client sends, the hub must send an HTTP response or nothing. After the client has closed the
+/// connection, the hub must close it, too.
 ///
 /// The first byte selects the plain port or the port for proxies. On the port for proxies, it also selects whether the
-/// client sends a PROXY head first. The first byte also selects the start of the request: nothing, a request line, a
-/// request up to the value of `X-Forwarded-For`, or a handshake without the empty line at its end. The second byte
-/// selects where the other bytes are divided into two writes.
+/// client sends a PROXY head first. The first byte also selects how the request starts. The start can be nothing, a
+/// request line, a request up to the value of `X-Forwarded-For`, or a handshake without its last empty line. The second
+/// byte selects where the other bytes are divided into two writes.
 pub fn http_head(bytes: &[u8]) {
     static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
     let [how, cut, rest @ ..] = bytes else { return };
@@ -27,8 +27,8 @@ pub fn http_head(bytes: &[u8]) {
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         }
     };
-    // Each connection goes to another loopback address. On one address the client's ports would run out, because the
-    // system reserves the port of a closed connection for some time.
+    // Each connection goes to another loopback address. With only one address, the client's ports would run out,
+    // because the system reserves the port of a closed connection for some time.
     let [_, a, b, c] = CONNECTIONS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
     let port = if how & 4 == 0 { plain } else { proxied };
     let mut client = TcpStream::connect((Ipv4Addr::new(127, a, b, c.max(1)), port)).expect("the hub accepts");

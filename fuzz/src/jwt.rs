@@ -12,10 +12,10 @@ const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 const NOW: u64 = 1_800_000_000;
 
 /// A text without the signature of a known key must be refused. A signed token may be accepted only if the rules allow
-/// its claims, and must be refused after one of its characters is changed. A set of keys must be refused, or give a
-/// bounded number of keys.
+/// its claims, and must be refused after one of its characters is changed. A set of keys must be refused, or must yield
+/// at most [`MAX_TOKEN_KEYS`] keys.
 ///
-/// The first byte selects the meaning of the other bytes: a token, claims to be signed, a set of keys, or keys in PEM.
+/// The first byte selects whether the other bytes are a token, claims to be signed, a set of keys, or keys in PEM.
 pub fn jwt(bytes: &[u8]) {
     let Some((how, rest)) = bytes.split_first() else { return };
     let text = String::from_utf8_lossy(rest);

@@ -1,8 +1,8 @@
 use proto::limits::MAX_PROXY_HEAD_BYTES;
 use proto::proxied::{ProxyHead, forwarded, forwarded_for, proxy_head};
 
-/// The parser must give the same result for a PROXY head in one piece and byte by byte. It must never request more
-/// bytes than a head can have, or bytes after the head. The target also parses the bytes as `Forwarded` and
+/// The parser must give the same result for a PROXY head in one piece and byte by byte. The parser must never request
+/// more bytes than a head can have, or bytes after the head. The target also parses the bytes as `Forwarded` and
 /// `X-Forwarded-For`.
 pub fn proxied(bytes: &[u8]) {
     let whole = proxy_head(bytes);

@@ -47,7 +47,7 @@ type Step = [u8; 5];
 
 const NETWORKS: [&str; 2] = ["n", "global"];
 const START_MS: u64 = 1_700_000_000_000;
-/// Time after which no hub may know the rogue hub any more: its lease and a few heartbeats.
+/// Time after which no hub may know the rogue hub any more. It is the rogue hub's lease and a few heartbeats.
 const FORGOTTEN_SECS: u64 = 12;
 /// Time after which every peer must know all other members again.
 const REST_SECS: u64 = 120;
@@ -79,7 +79,7 @@ struct Hub {
     /// The rogue hub's link to this hub, and the id that the rogue hub uses on this link.
     rogue: Option<(LinkId, HubId)>,
     legacy: Option<LinkId>,
-    /// Transports whose queues are full. The relay waits for room in them.
+    /// Transports whose queues are full. The relay waits for room in these queues.
     backlogs: Vec<Transport>,
     is_bridged: bool,
 }
@@ -563,8 +563,8 @@ impl Mesh {
         }
     }
 
-    /// Ends the links of the rogue hub. Then lets time pass until no hub knows the rogue hub any more, and every peer
-    /// knows the other members of its networks.
+    /// Ends the links of the rogue hub, and lets time pass until no hub knows the rogue hub any more. At the end, every
+    /// peer should know the other members of its networks.
     fn come_to_rest(&mut self) {
         for hub in 0..2 {
             if let Some((link, _)) = self.hubs[hub].rogue.take() {

@@ -1,5 +1,5 @@
-//! Runs a fuzz target in ordinary tests. It first runs the inputs of the target's corpus, and then for FUZZ_SECONDS
-//! random changes of these inputs.
+//! Runs a fuzz target in ordinary tests. The inputs of the target's corpus run first. Random changes of these inputs
+//! then run for FUZZ_SECONDS.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 const LONGEST: usize = 4_096;
 
 /// Runs the target with every input in `fuzz/corpus/<target>`, and then for FUZZ_SECONDS (0 by default) with changed
-/// inputs. FUZZ_SEED selects the changes. Its default is the number of days since 1970. If an input fails, the function
-/// prints it.
+/// inputs. FUZZ_SEED selects the changes. The default of FUZZ_SEED is the number of days since 1970. If an input fails,
+/// the function prints it.
 ///
 /// # Panics
 ///

@@ -181,7 +181,7 @@ impl Hub {
     }
 
     /// Records that an operator's order has removed peers from a network. A session that the hub is closing receives no
-    /// error, but it is not a member any more. So its later signals come from an outsider.
+    /// error, but it is not a member any more. So later signals of this session come from a peer that is not a member.
     fn removed_while_closing(&mut self, network: &str, is_removed: impl Fn(&PeerId) -> bool) {
         for session in self.sessions.values_mut().filter(|session| session.retiring && is_removed(&session.client.peer))
         {
@@ -189,7 +189,7 @@ impl Hub {
         }
     }
 
-    /// An operator closes a network. Each shard removes its own peers from it.
+    /// An operator closes a network. Each shard removes its own peers from the network.
     fn close_network(&mut self, network: &str, out_for: Option<Duration>) {
         for shard in 0..self.shards.len() {
             self.input(
@@ -400,7 +400,8 @@ impl Hub {
         session.unsent.extend(origin);
     }
 
-    /// Runs the hub until it is idle: all letters arrive, all sockets accept their data, and all closed sessions end.
+    /// Runs the hub until all letters have arrived, all sockets have accepted their data, and all closed sessions have
+    /// ended.
     fn come_to_rest(&mut self) {
         for _ in 0..4 {
             self.at += Duration::from_secs(6);

@@ -7,8 +7,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tls::{Acceptor, Certificates, Connection, PairFiles, Received};
 
-/// Whatever bytes arrive at a TLS port, the hub must not panic or use more memory than its bounds allow. This must not
-/// depend on the pieces in which the bytes arrive.
+/// Whatever bytes arrive at a TLS port, and in whatever pieces they arrive, the hub must not panic. The hub must not
+/// use more memory than its bounds allow either.
 ///
 /// The first byte selects what the client sends:
 ///

@@ -1,17 +1,18 @@
-//! Measures the turns of a hub's threads during events that concern 100,000 peers: another hub dies, its snapshot is
-//! installed, all of its peers leave, and a legacy link starts and ends. It also measures the end of a session in 1,024
-//! networks, and joins to a large network.
+//! Measures the turns of a hub's threads during events that concern 100,000 peers of another hub or of a Go hub. The
+//! other hub dies, its snapshot is installed, and all of its peers leave. A legacy link starts and ends. The benchmark
+//! also measures the end of a session in 1,024 networks, and joins to a large network.
 //!
-//! The hub has 16 shards. It consists of a relay and 16 routers with the queues of a real hub between them, without
-//! threads and sockets. In each step, the relay and each router have one turn, as the threads of a real hub would have.
-//! For each event, the table shows the longest turn of the mesh and of a shard, the most outputs in one turn, and the
-//! number of turns of the mesh. It also shows the most letters queued for one shard, and the allocated memory before
-//! the event, at its maximum after any turn, and after the event. Times are CPU times of the benchmark's thread. The
-//! allocator is the hub's allocator, jemalloc. With the allocator of glibc, one turn takes 13 ms, because that
-//! allocator first merges the memory that the simulated other hub has freed in this thread.
+//! The measured hub has 16 shards. It is simulated by a relay and 16 routers with the queues of a real hub between
+//! them, without threads and sockets. In each step, the relay and each router have one turn, as the threads of a real
+//! hub would have. For each event, the printed table has the longest turn of the mesh and of a shard, the maximum
+//! number of outputs in one turn, and the number of turns of the mesh. The table also has the maximum number of letters
+//! queued for one shard. The last three columns are the allocated memory before the event, its maximum after any turn,
+//! and the memory after the event. Times are CPU times of the benchmark's thread. The allocator is the hub's allocator,
+//! jemalloc. With the allocator of glibc, one turn takes 13 ms, because that allocator first merges the memory that the
+//! simulated other hub has freed in this thread.
 //!
-//! `cargo bench -p peerpigeon-proto --bench turns` measures. `cargo test` runs the same events with few peers and
-//! measures no time. Both commands check the numbers of outputs and letters against the limits.
+//! `cargo bench -p peerpigeon-proto --bench turns` runs the benchmark. `cargo test` runs the same events with few peers
+//! and measures no time. Both commands check the numbers of outputs and letters against the limits.
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
 
 use std::cell::Cell;
@@ -41,7 +42,7 @@ thread_local! {
 
 const KEYS: Keys = Keys(1, 2);
 
-/// The id of the link between the two hubs. Both hubs use it.
+/// The id of the link between the two hubs. Both hubs use the same id.
 const LINK: LinkId = LinkId(1);
 const GO_LINK: LinkId = LinkId(2);
 const SECOND_GO_LINK: LinkId = LinkId(3);
@@ -50,10 +51,10 @@ const SECOND_GO_LINK: LinkId = LinkId(3);
 #[derive(Clone, Copy)]
 struct Size {
     shards: u16,
-    /// Peers of the other hub.
+    /// Number of peers of the other hub.
     peers: u32,
     networks: u32,
-    /// Members of one large network on one shard.
+    /// Number of members of one large network on one shard.
     crowd: u32,
     measures: bool,
 }
@@ -157,7 +158,7 @@ trait Machine {
         self.thread().1.ended(began, outputs);
     }
 
-    /// Takes one turn with letters. Returns false if there are none.
+    /// Takes one turn with letters. Returns false if there are no letters.
     fn read_letters(&mut self, now: Now) -> bool {
         let works = self.thread().0.open();
         if works {
@@ -383,7 +384,7 @@ fn relay(hub: HubId, shards: u16, now: Now) -> Relay {
     Relay::new(config, now)
 }
 
-/// The measured hub and the other hub. The other hub is only a relay: its single shard is not simulated.
+/// The measured hub and the other hub. The other hub is only a relay, without a shard.
 struct Scene {
     size: Size,
     now: Now,
@@ -395,7 +396,7 @@ struct Scene {
     /// Number of times that the other hub has reported unsent parts of a snapshot. One [`RelayInput::Room`] answers
     /// each report.
     other_rooms: usize,
-    /// Whether the shards are stopped: they have no turns and accept no letters.
+    /// Whether the shards are stopped. Stopped shards have no turns and accept no letters.
     stopped: bool,
 }
 
@@ -507,7 +508,7 @@ impl Scene {
         }
     }
 
-    /// Connects the hub's own peers. Each network gets as many members as there are shards.
+    /// Connects the peers of the measured hub. Each network gets as many members as the hub has shards.
     fn fill(&mut self) {
         for number in 0..self.size.networks * u32::from(self.size.shards) {
             let id = peer(number);
@@ -631,7 +632,8 @@ fn go_peer(number: u32, network: &str) -> String {
 }
 
 fn large_networks(size: Size, scene: &mut Scene) {
-    // The network has 100,000 members at another hub, from which the first local member draws its picks.
+    // The network has 100,000 members at another hub. The first local member picks its acquaintances among these
+    // members.
     scene.start_other(1);
     scene.link();
     scene.pass(HEARTBEAT * 3);
@@ -671,8 +673,8 @@ fn main() {
         println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     }
     let shards = usize::from(size.shards);
-    // The maximum number of outputs of a slice: its limit, plus the letters of the peer with which the slice exceeds
-    // the limit. This peer causes one letter per shard and one more letter for each of its networks.
+    // The maximum number of outputs of a slice is its limit, plus the letters of the peer with which the slice exceeds
+    // the limit. For each of its networks, such a peer causes one letter per shard and one more letter.
     let slice = SLICE_LETTERS + MAX_MEMBERSHIPS * (shards + 1) + 16;
     let mut scene = Scene::new(size);
     scene.fill();

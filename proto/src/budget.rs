@@ -1,4 +1,4 @@
-//! Budgets: the maximum use per second of a session, and of all sessions of a network together.
+//! Budgets limit the use per second of a session, and of all sessions of a network together.
 
 use std::time::Duration;
 
@@ -108,8 +108,8 @@ impl Budget {
     /// A budget without limits.
     pub const UNLIMITED: Self = Self([Allowance::UNLIMITED; BudgetItem::ALL.len()]);
 
-    /// The budget of a session with these rates. Its burst of bytes is at least [`MESSAGE_BURST_LARGEST`] messages of
-    /// the maximum length.
+    /// The budget of a session with these rates. The burst of bytes in this budget is at least
+    /// [`MESSAGE_BURST_LARGEST`] messages of the maximum length.
     pub fn of_session(rates: &BudgetRates, max_message_bytes: usize) -> Self {
         let largest = MESSAGE_BURST_LARGEST * max_message_bytes as u64;
         let of = |rate: u64, secs: u64| Allowance::new(rate, rate.saturating_mul(secs));
@@ -123,8 +123,8 @@ impl Budget {
         ])
     }
 
-    /// The budget of a network: its members together may use as much as `sessions` sessions with these rates
-    /// (NETWORK_BUDGETS).
+    /// The budget of a network. The members of the network together may use as much as `sessions` sessions with these
+    /// rates (NETWORK_BUDGETS).
     pub fn of_network(rates: &BudgetRates, sessions: u32) -> Self {
         let of = |rate: u64| {
             let rate = rate.saturating_mul(sessions.into());
@@ -165,8 +165,8 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Number of binary digits of [`Self::unit`] after the point. At 1 GiB per second, a byte refills in less than a
-    /// nanosecond, so whole nanoseconds would be too coarse.
+    /// Number of binary digits of [`Self::unit`] after the binary point. At 1 GiB per second, a byte refills in less
+    /// than a nanosecond, so whole nanoseconds would be too coarse.
     const FRACTION: u32 = 20;
 
     /// An allowance without a limit.
@@ -187,7 +187,8 @@ impl Allowance {
     }
 }
 
-/// The used part of an allowance. It is stored as the time at which the bucket will be full again, in nanoseconds.
+/// The used part of an allowance. The used part is stored as the time at which the bucket will be full again, in
+/// nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Used {
     full_at: u64,

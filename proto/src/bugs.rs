@@ -2,18 +2,18 @@
 //! anyway.
 //!
 //! Code that finds such a state continues as well as it can, because the hub serves thousands of other peers. An
-//! impossible state is never ignored silently: [`bug!`](crate::bug) panics in builds with debug assertions (tests,
-//! simulators, fuzz targets). In release builds, [`bug!`](crate::bug) counts the [`BugSite`] and keeps one [`BugNote`]
-//! per site for the log.
+//! impossible state is never ignored silently. In builds with debug assertions (tests, simulators, fuzz targets),
+//! [`bug!`](crate::bug) panics. In release builds, [`bug!`](crate::bug) counts the [`BugSite`] and keeps one
+//! [`BugNote`] per site for the log.
 //!
 //! A state that clients or other hubs can cause is not a bug. Stale handles, late letters and wrong data of other hubs
-//! are expected. The code that receives them ignores or answers them.
+//! are expected. The code that receives such data ignores or answers it.
 
 use std::fmt;
 
 macro_rules! sites {
     ($($id:ident $label:literal $means:literal)*) => {
-        /// A place in the code that can find an impossible state. Its name is a value of the label `site` of
+        /// A place in the code that can find an impossible state. The name of a site is a value of the label `site` of
         /// `peerpigeon_bugs_total`.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum BugSite {
@@ -67,8 +67,9 @@ sites! {
         network."
     CircleNetwork "circle-network" "Peers met in a network that did not exist."
     CircleMember "circle-member" "A session knew, or should meet, a peer that was not in the roster."
-    KnowerSession "knower-session" "The session recorded as knowing a member did not exist or did not know it."
-    ResidentSession "resident-session" "The roster had a member of this shard without a session here."
+    KnowerSession "knower-session" "A session was recorded as knowing a member, but did not exist or did not know \
+        this member."
+    ResidentSession "resident-session" "The roster had a member of this shard that had no session on this shard."
     SignalFrame "signal-frame" "A signal had a shared frame, which only presence messages have."
     Hello "relay-hello" "The relay received a hello. Only the code of links may receive a hello."
     HubMissing "hub-missing" "The relay processed an event of a hub that it did not know."

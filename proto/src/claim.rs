@@ -1,13 +1,13 @@
-//! Claims: the statements of hubs about which peers are connected to them.
+//! Claims are the statements of hubs about which peers are connected to them.
 
 use crate::id::{HubId, PeerIncarnation};
 
-/// A hub's statement that a peer is connected there, in this session.
+/// A hub's statement that a peer is connected to it in a certain session.
 ///
-/// Several hubs can claim one peer for a moment: while the peer moves, or when a partition between hubs ends. One rule
-/// decides between claims, on shards and between hubs: **the greater claim wins**. The claim of a later session (a
-/// greater incarnation) is greater. If two sessions have the same incarnation, the claim of the hub with the greater id
-/// is greater. All hubs apply the same rule, so they reach the same decision, in whatever order claims arrive.
+/// Several hubs can claim one peer for a moment, while the peer moves or when a partition between hubs ends. Shards and
+/// relays decide between claims by one rule: **the greater claim wins**. The claim of a later session (a greater
+/// incarnation) is greater. If two sessions have the same incarnation, the claim of the hub with the greater id is
+/// greater. All hubs apply the same rule, so they reach the same decision for any order of arrival.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Claim {
     // The derived comparison compares the fields in this order. The rule requires this order.

@@ -21,7 +21,7 @@ pub(crate) use legacy::{LegacyMessage, parse_legacy};
 pub(crate) use public::{Unfit, check_public, closest_wanted, describe, is_deeper_than};
 use text::{Object, Text};
 
-/// A message of a client. It borrows from the message's text where possible.
+/// A parsed message of a client. This type borrows from the message's text where possible.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientMessage<'a> {
     /// Join a network, or change the announced data there.
@@ -40,51 +40,53 @@ pub enum ClientMessage<'a> {
     Signal(Signal<'a>),
 }
 
-/// `announce`: the client joins a network, or updates its data there.
+/// The message `announce`, with which a client joins a network, or updates its data there.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Announce<'a> {
     /// The network's name, 1 to [`MAX_NETWORK_NAME_BYTES`](crate::limits::MAX_NETWORK_NAME_BYTES) bytes. A missing or
     /// blank name has already been replaced by `global`.
     pub network: Cow<'a, str>,
-    /// The announced JSON, byte for byte. `None` if it is missing. Its size and depth are not checked yet: the router
-    /// refuses more than [`MAX_ANNOUNCE_DATA_BYTES`](crate::limits::MAX_ANNOUNCE_DATA_BYTES) with `data-too-large`.
+    /// The announced JSON, byte for byte. `None` if it is missing. The parser does not check the size and depth of this
+    /// data. The router refuses data of more than [`MAX_ANNOUNCE_DATA_BYTES`](crate::limits::MAX_ANNOUNCE_DATA_BYTES)
+    /// with `data-too-large`.
     pub data: Option<&'a str>,
-    /// Whether the client asks for `announced` (`"ack": true`) instead of a repeated roster.
+    /// Whether the client has set `ack` to true. If so, the hub answers with `announced` after the members. It does
+    /// not send the members again to a peer that is already a member.
     pub ack: bool,
 }
 
-/// `discover`: the client asks for members that it does not know yet, under bounded discovery.
+/// The message `discover`, with which a client asks for members that it does not know yet, under bounded discovery.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Discover<'a> {
     /// The network's name, as in [`Announce`].
     pub network: Cow<'a, str>,
-    /// The requested number of members, not bounded yet. `None` if the client requests no number. The router answers
-    /// with at most [`MAX_CLOSEST`](crate::limits::MAX_CLOSEST) at once.
+    /// The requested number of members, as the client sent it. `None` if the client requests no number. The router
+    /// answers with at most [`MAX_CLOSEST`](crate::limits::MAX_CLOSEST) members at once.
     pub limit: Option<u64>,
 }
 
-/// `goodbye`: the client leaves networks and stays connected.
+/// The message `goodbye`, with which a client leaves networks and stays connected.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Goodbye<'a> {
     /// The network to leave. `None` means all networks of the sender.
     pub network: Option<Cow<'a, str>>,
-    /// The JSON that the client sends to the members, byte for byte, or `null`. It has the same limits as the data of
-    /// [`Announce`].
+    /// The JSON that the client sends to the members, byte for byte, or `null`. This data has the same limits as the
+    /// data of [`Announce`].
     pub data: &'a str,
 }
 
-/// `offer`, `answer`, `ice-candidate` and the other signals: a message to one other peer.
+/// A message to one other peer, such as `offer`, `answer` or `ice-candidate`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Signal<'a> {
     /// The kind of signal.
     pub kind: SignalKind,
-    /// The peer to relay the signal to. This peer may be unknown or in another network. Then the signal fails with a
-    /// matching outcome.
+    /// The peer to relay the signal to. If this peer is unknown or in another network, the signal fails with a matching
+    /// outcome.
     pub target: PeerId,
     /// The network's name, as in [`Announce`].
     pub network: Cow<'a, str>,
-    /// The client's JSON, byte for byte, or `null`. It has at most MAX_MESSAGE_BYTES, and at most [`MAX_SIGNAL_DEPTH`]
-    /// levels.
+    /// The client's JSON, byte for byte, or `null`. The data has at most MAX_MESSAGE_BYTES bytes, and at most
+    /// [`MAX_SIGNAL_DEPTH`] levels of nesting.
     pub data: &'a str,
     /// The id of the receipt that the client requests, at most [`MAX_MESSAGE_ID_BYTES`]. `None` if it requests none.
     pub id: Option<Cow<'a, str>>,
@@ -217,8 +219,8 @@ fn misfit(text: &str) -> &'static str {
 #[cfg(test)]
 pub(crate) const PLANTED_PANIC: &str = "a text that the parser does not survive";
 
-/// Parses one text message of a client. The caller bounds the length of the text. The time is linear in this length.
-/// The parser allocates memory only for strings with escapes and for refusals.
+/// Parses one text message of a client. The caller bounds the length of the text. The time for parsing is linear in
+/// this length. The parser allocates memory only for strings with escapes and for refusals.
 ///
 /// # Errors
 ///

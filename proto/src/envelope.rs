@@ -1,4 +1,4 @@
-//! Envelopes: the messages between hubs, and their binary form.
+//! Envelopes are the messages between hubs. This module has their types and their binary form.
 //!
 //! A frame of a link is a sequence of envelopes. Each envelope is `length: u32, kind: u8, body`, with little-endian
 //! integers. Envelopes of unknown kinds are skipped. Unknown bytes at the end of a body are ignored. A missing field at
@@ -14,21 +14,21 @@ use crate::resume::Lineage;
 use crate::router::{Announcement, Discovery, Meeting, Standing};
 use crate::wire::{SignalKind, Template};
 
-/// Version of the binary form of envelopes. It is part of the subprotocol's name and of [`Hello`].
+/// Version of the binary form of envelopes. The name of the subprotocol and [`Hello`] contain this version.
 pub const VERSION: u16 = 1;
 
 /// The subprotocol of links (RFC 6455 section 1.9).
 pub const SUBPROTOCOL: &str = "peerpigeon-mesh.1";
 
 /// The body of the 401 that refuses a link with a missing or wrong token. No other program answers with this text. So a
-/// hub can send its first request without the token, and prove the token only after this answer. The text is part of
-/// the protocol, because hubs of version 2.0.0 send these exact bytes.
+/// hub sends its first request without the token, and proves that it knows the token only after this answer. The text
+/// is part of the protocol, because hubs of version 2.0.0 send these exact bytes.
 pub const TOKEN_WANTED: &str = "unauthorized: a link takes this hub's MESH_TOKEN, as a bearer token";
 
 /// A message from one hub to another.
 #[derive(Clone, Debug)]
 pub enum Envelope {
-    /// The first envelope on every link, in both directions: the sender's identity.
+    /// The first envelope on every link, in both directions. It contains the sender's identity.
     Hello(Box<Hello>),
     /// States that a hub is alive, and the number of its last change.
     Heartbeat(Arc<Heartbeat>),
@@ -140,7 +140,7 @@ pub struct HubStatus {
     pub memory: u64,
 }
 
-/// A sign of life of a hub. It is sent to every hub, even over full links.
+/// A sign of life of a hub. Heartbeats are sent to every hub, even over full links.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Heartbeat {
     /// The hub.
@@ -163,14 +163,14 @@ pub struct Heartbeat {
     pub advertise: Option<Arc<str>>,
     /// URL at which clients reach the sender (PUBLIC_URL).
     pub public_url: Option<Arc<str>>,
-    /// A random number of the process, which distinguishes two processes with one id. It is 0 in heartbeats of hubs
-    /// before 2.1, which do not send it.
+    /// A random number of the process, which distinguishes two processes with one id. The number is 0 in heartbeats of
+    /// hubs before 2.1, which do not send it.
     pub process: u64,
     /// Hubs whose link to the sender is in use but delivers nothing to the sender. Other hubs therefore choose no route
     /// to the sender whose last hop is one of these links.
     pub unheard: Vec<HubId>,
-    /// Whether the sender receives nothing on the link over which it sends this heartbeat. It has no meaning in a
-    /// forwarded heartbeat.
+    /// Whether the sender receives nothing on the link over which it sends this heartbeat. The field has no meaning in
+    /// a forwarded heartbeat.
     pub link_unheard: bool,
     /// The hub's figures. `None` if the hub has no figures yet. Hubs before 2.1 never send figures.
     pub status: Option<Arc<HubStatus>>,
@@ -259,8 +259,8 @@ pub struct SnapshotPart {
 pub struct RouteHeader {
     /// The destination.
     pub to: HubId,
-    /// The destination's incarnation. Another incarnation of the destination does not process the envelope. It answers
-    /// a signal with `unreachable`, and a takeover with "not in use".
+    /// The destination's incarnation. Another incarnation of the destination does not process the envelope. That
+    /// incarnation answers a signal with `unreachable`, and a takeover with "not in use".
     pub to_incarnation: HubIncarnation,
     /// The source.
     pub from: HubId,
@@ -294,8 +294,8 @@ pub enum Routed {
         peer: PeerId,
         /// The ticket of the question.
         ticket: u64,
-        /// Whether the asked hub has a live session with this id. If it has none, the id is free, because the asked hub
-        /// has closed any session with this id.
+        /// Whether the asked hub has a live session with this id. If the value is false, the id is free, because the
+        /// asked hub has closed any session with this id.
         in_use: bool,
     },
     /// Introduces peers of the two hubs to each other.

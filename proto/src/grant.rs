@@ -1,4 +1,4 @@
-//! Grants: what a session may do, and in which networks.
+//! A grant says what a session may do, and in which networks.
 //!
 //! The caller checks the token before a session begins, and each token that the client sends later. The router receives
 //! the grant, and no other code applies it. A session without a grant may do everything.
@@ -11,11 +11,11 @@ use crate::limits::{MAX_GRANT_CLASS_BYTES, MAX_GRANT_RULES, MAX_NETWORK_NAME_BYT
 /// What a session may do in one network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Rights {
-    /// Be a member: the session discovers the other members, and they discover it.
+    /// Be a member. Members discover each other.
     pub join: bool,
     /// Discover the members without being discovered. A session that may join and observe is a member.
     pub observe: bool,
-    /// Send signals to the other members. Only members can use this right.
+    /// Send signals to the other members of the network. Only members can use this right.
     pub signal: bool,
 }
 
@@ -26,7 +26,7 @@ impl Rights {
     /// The names of the rights in tokens.
     pub const NAMES: [&str; 3] = ["join", "observe", "signal"];
 
-    /// The rights with these names. `None` if there is an unknown name.
+    /// The rights with these names. `None` if a name is unknown.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         names.into_iter().try_fold(Self::default(), |rights, name| match name {
             "join" => Some(Self { join: true, ..rights }),
@@ -69,7 +69,7 @@ pub struct Grant {
     class: Option<Box<str>>,
 }
 
-/// The form for people, such as `room-*=join,signal n=observe`, or `any`.
+/// Writes the grant for people, for example as `room-*=join,signal n=observe` or `any`.
 impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(rules) = &self.rules else { return f.write_str("any") };
@@ -136,7 +136,7 @@ impl Grant {
         }
     }
 
-    /// The rights in a network: the union of the rights of all rules that match its name.
+    /// The rights in a network. They are the union of the rights of all rules that match the network's name.
     pub fn rights(&self, network: &str) -> Rights {
         match &self.rules {
             None => Rights::MEMBER,

@@ -1,4 +1,4 @@
-//! Ids and names. They are parsed once, where they enter the hub.
+//! Ids and names. The hub parses them once, when it receives them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::limits::MAX_NETWORK_NAME_BYTES;
 
-/// The id of a client: 40 hexadecimal digits in text, 20 bytes in memory.
+/// The id of a client. An id has 40 hexadecimal digits in text, and 20 bytes in memory.
 ///
 /// The parser accepts upper and lower case. The written form has lower case.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,7 +27,7 @@ impl fmt::Display for ParseIdError {
 impl std::error::Error for ParseIdError {}
 
 impl PeerId {
-    /// Length of the written form, in bytes. It is constant, so frames can be patched in place.
+    /// Length of the written form, in bytes. This length is constant, so frames can be patched in place.
     pub const HEX_LEN: usize = 40;
 
     /// Makes an id from its 20 bytes.
@@ -40,13 +40,13 @@ impl PeerId {
         &self.0
     }
 
-    /// The id of the owner of a public key of Ed25519: the first 20 bytes of the key's SHA-256.
+    /// The id of the owner of an Ed25519 public key. The id is the first 20 bytes of the key's SHA-256.
     pub fn of_key(key: &[u8; 32]) -> Self {
         Self::of_hash(Sha256::new().chain_update(key))
     }
 
-    /// The id of a user whose name at the identity provider is not an id. It is the first 20 bytes of the SHA-256 of
-    /// `sub:` and the name.
+    /// The id of a user whose name at the identity provider is not an id. The id is the first 20 bytes of the SHA-256
+    /// of `sub:` and the name.
     pub fn of_subject(name: &str) -> Self {
         Self::of_hash(Sha256::new().chain_update("sub:").chain_update(name))
     }
@@ -57,14 +57,14 @@ impl PeerId {
         Self(bytes)
     }
 
-    /// Distance to another id in Kademlia's metric (Maymounkov and Mazières 2002, section 2.1): the exclusive or of the
-    /// two ids. Returns the upper 128 and the lower 32 bits of this number.
+    /// Distance to another id in Kademlia's metric (Maymounkov and Mazières 2002, section 2.1). The distance is the
+    /// exclusive or of the two ids. Returns the upper 128 bits and the lower 32 bits of the distance.
     pub fn distance(&self, other: &Self) -> (u128, u32) {
         let ((high, low), (other_high, other_low)) = (self.words(), other.words());
         (high ^ other_high, low ^ other_low)
     }
 
-    /// Number of leading bits that two ids share: 160 if they are equal.
+    /// Number of leading bits that two ids share. The number is 160 if the ids are equal.
     pub fn shared_bits(&self, other: &Self) -> u32 {
         match self.distance(other) {
             (0, low) => u128::BITS + low.leading_zeros(),
@@ -179,7 +179,7 @@ impl fmt::Display for HubId {
 
 /// The name of a network, in which peers discover each other. Clones share one allocation.
 ///
-/// Names are compared byte by byte: there is no normalization, and case matters.
+/// Names are compared byte by byte, without normalization. Case matters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct NetworkName(Arc<str>);
 
@@ -187,7 +187,8 @@ impl NetworkName {
     /// The default network.
     pub const GLOBAL: &'static str = "global";
 
-    /// Resolves a client's `networkName`: a missing or blank name is [`Self::GLOBAL`], any other name is unchanged.
+    /// Resolves a client's `networkName`. A missing or blank name becomes [`Self::GLOBAL`]. Any other name is
+    /// unchanged.
     ///
     /// `None` if the name is longer than [`MAX_NETWORK_NAME_BYTES`].
     pub fn resolve(name: Option<&str>) -> Option<&str> {
@@ -199,7 +200,7 @@ impl NetworkName {
         }
     }
 
-    /// Allocates a name. The length is not checked: the caller has resolved or decoded the name.
+    /// Allocates a name. The length is not checked, because the caller has resolved or decoded the name.
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
     }
@@ -238,21 +239,21 @@ pub struct SessionId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ShardId(pub u16);
 
-/// One incarnation of a hub: the wall clock in milliseconds at its start, or one more than the latest incarnation that
-/// other hubs remember.
+/// One incarnation of a hub. The number is the wall clock in milliseconds at the hub's start, or one more than the
+/// latest incarnation that other hubs remember.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct HubIncarnation(pub u64);
 
-/// The number of a session among all sessions of one peer: the wall clock in milliseconds at its admission, or one more
-/// than the incarnation of the latest known session.
+/// The number of a session among all sessions of one peer. It is the wall clock in milliseconds at the session's
+/// admission, or one more than the incarnation of the peer's latest known session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct PeerIncarnation(pub u64);
 
 impl PeerIncarnation {
-    /// The incarnation of every peer behind a legacy link: the smallest possible.
+    /// The incarnation of every peer behind a legacy link. It is smaller than the incarnation of any other session.
     pub const LEGACY: Self = Self(1);
 }
 
-/// The handle of one connection to another hub. The mesh's I/O numbers its links; handles are never reused.
+/// The handle of one connection to another hub. The mesh's I/O numbers its links, and never reuses a number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkId(pub u64);

@@ -1,4 +1,4 @@
-//! Isolation of parsers: a parser that panics affects only the sender of its input.
+//! Isolates parsers, so that a panic of a parser affects only the sender of the input.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

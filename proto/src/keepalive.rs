@@ -40,13 +40,13 @@ impl Life {
         Self { alive: millis(now), wrote: millis(now), pings: 0 }
     }
 
-    /// Records a sign of life: bytes arrived from the client, or its full socket accepted some bytes.
+    /// Records a sign of life, which is that bytes arrived from the client, or that its full socket accepted bytes.
     pub fn shown(&mut self, now: Duration) {
         (self.alive, self.pings) = (millis(now), 0);
     }
 
-    /// Records that the socket accepted bytes. This alone is not a sign of life: the kernel accepts bytes for a frozen
-    /// client until its buffers are full.
+    /// Records that the socket accepted bytes. An accepted byte alone is not a sign of life, because the kernel accepts
+    /// bytes for a frozen client until its buffers are full.
     pub fn wrote(&mut self, now: Duration) {
         self.wrote = millis(now);
     }
@@ -76,8 +76,8 @@ impl Patience {
         self.interval
     }
 
-    /// Time without a sign of life after which a session is closed. The same limit applies to a socket that accepts
-    /// none of its queued bytes.
+    /// Time without a sign of life after which a session is closed. A session is also closed if its socket accepts none
+    /// of its queued bytes for this time.
     pub fn dead_after(&self) -> Duration {
         self.dead_after
     }
@@ -85,8 +85,8 @@ impl Patience {
     /// Checks a session at `now`. `behind` means that the session has queued bytes that its socket does not accept.
     /// Time before `listening_since` does not count as silence, because the hub did not read during that time.
     ///
-    /// A session is pinged after [`Self::interval`] of silence, and again after twice that interval. It is also pinged
-    /// when nothing has been sent to it for [`Self::interval`], so that the client can distinguish a hub without
+    /// A session is pinged after [`Self::interval`] of silence, and again after twice that interval. A session is also
+    /// pinged when nothing has been sent to it for [`Self::interval`]. So its client can distinguish a hub without
     /// messages from a dead hub.
     pub fn judge(&self, life: &mut Life, behind: bool, listening_since: Duration, now: Duration) -> Verdict {
         let at = Duration::from_millis;
@@ -97,8 +97,8 @@ impl Patience {
             return Verdict::Dead;
         }
         let asks = life.pings < 2 && silence >= self.threshold(life.pings);
-        // A client with queued messages needs no ping: these messages also show that the hub is alive, and they would
-        // arrive before the ping.
+        // A client with queued messages needs no ping. The queued messages also show that the hub is alive, and would
+        // arrive before a ping.
         let speaks = !behind && now.saturating_sub(at(life.wrote)) >= self.interval;
         let ping = asks || speaks;
         // A ping that is sent only to show that the hub is alive also counts as unanswered if the client has been
@@ -124,7 +124,7 @@ impl Patience {
     }
 }
 
-/// A timer wheel with slots of one [`TICK`]. The wheel is unbounded: its owner schedules a bounded number of items.
+/// A timer wheel with slots of one [`TICK`]. The wheel is unbounded, but its owner schedules a bounded number of items.
 ///
 /// An item beyond the wheel's range goes into its last slot and is scheduled again from there.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ pub struct Wheel<T> {
 }
 
 impl<T> Wheel<T> {
-    /// Number of slots: 1,024 x 100 ms = 102 s, longer than any interval in use.
+    /// Number of slots. 1,024 slots of 100 ms are 102 s, which is longer than any interval in use.
     const SLOTS: u64 = 1024;
 
     /// An empty wheel.
@@ -143,7 +143,7 @@ impl<T> Wheel<T> {
         Self { slots: (0..Self::SLOTS).map(|_| Vec::new()).collect(), next: 0 }
     }
 
-    /// Schedules `item` at `at`. [`Self::expire`] returns it then, or up to one tick later.
+    /// Schedules `item` at `at`. [`Self::expire`] returns the item at this time, or up to one tick later.
     pub fn schedule(&mut self, at: Duration, item: T) {
         let tick = (at.as_millis().div_ceil(TICK.as_millis()) as u64).max(self.next);
         self.place(tick, item);
@@ -264,7 +264,7 @@ mod tests {
         }
     }
 
-    /// A simulation with random events. It checks that each silent session and each full socket is noticed in time.
+    /// A simulation with random events, which checks that each silent session and each full socket is noticed in time.
     #[test]
     fn every_session_is_checked_in_time() {
         let patience = Patience::new(secs(300));
@@ -321,8 +321,8 @@ mod tests {
                             wrote = now;
                         }
                         2 => {
-                            // Both changes count as a write: a write has filled the socket, or the full socket has
-                            // accepted bytes.
+                            // A write has filled the socket, or the full socket has accepted bytes. Both count as a
+                            // write.
                             behind = !behind;
                             life.wrote(now);
                             wrote = now;

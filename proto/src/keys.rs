@@ -10,13 +10,14 @@ use crate::id::{PeerId, ShardId};
 /// [`ShardId::home`], payloads of pings and random draws use them.
 ///
 /// The caller draws them once per process from the system's random numbers. The relay and all shards of a hub must have
-/// the same keys. Otherwise they would disagree about the home shards of peers, and letters would be lost. The keys
-/// never leave the process.
+/// the same keys. If their keys differed, they would disagree about the home shards of peers, and letters would be
+/// lost. The keys never leave the process.
 #[derive(Clone, Copy)]
 pub struct Keys(
     /// Key of maps and of home shards.
     pub u64,
-    /// Key of maps. Its complement is a key of home shards, so that the two hashes of a peer are independent.
+    /// Key of maps. The complement of this key is a key of home shards, so that the two hashes of a peer are
+    /// independent.
     pub u64,
 );
 
@@ -38,7 +39,7 @@ impl BuildHasher for Keys {
 impl ShardId {
     /// The home shard of a peer in a hub with `shards` shards. 0 counts as 1.
     ///
-    /// The hash is keyed because clients choose their ids. Without a key, they could put many peers on one core.
+    /// The hash is keyed because clients choose their ids. Without a key, clients could put many peers on one core.
     pub fn home(peer: &PeerId, shards: u16, keys: Keys) -> Self {
         if shards <= 1 {
             return Self(0);

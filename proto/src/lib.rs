@@ -2,7 +2,7 @@
 //!
 //! # Contract
 //!
-//! [`Router`] holds the rules of one shard. It has no sockets, no clock, no randomness and no tasks. Drive it like
+//! [`Router`] has the rules of one shard. A router has no sockets, no clock, no randomness and no tasks. Drive it like
 //! this:
 //!
 //! 1. Call [`Router::handle_input`] with one [`Input`], or [`Router::handle_timeout`].
@@ -44,9 +44,9 @@
 //!
 //! # What this crate will never do
 //!
-//! The rules never wait, and never panic on input of clients or hubs. They never read a clock or draw a random number.
-//! The caller passes both as arguments (see [`Now`] and [`Keys`]). This crate never depends on tokio, hyper, redis or
-//! metrics.
+//! The rules never wait, and never panic on input of clients or hubs. The rules never read a clock or draw a random
+//! number. The caller passes both as arguments (see [`Now`] and [`Keys`]). This crate never depends on tokio, hyper,
+//! redis or metrics.
 
 mod budget;
 mod bugs;

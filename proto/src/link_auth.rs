@@ -2,18 +2,20 @@
 //! token.
 //!
 //! The dialer requests the link, and the acceptor answers 401 with a [challenge](LinkChallenges::issue). The dialer
-//! repeats the request with its [`LinkCredentials`]: a nonce, the challenge, and a proof. The acceptor answers 101 with
-//! its own proof. A proof is an HMAC-SHA256 with the token as the key. The HMAC covers the end of the link that makes
-//! the proof, the dialer's id, the nonce and the challenge.
+//! repeats the request with its [`LinkCredentials`], which are a nonce, the challenge and a proof. The acceptor answers
+//! 101 with its own proof. A proof is an HMAC-SHA256 with the token as the key. The HMAC covers the end of the link
+//! that makes the proof, the dialer's id, the nonce and the challenge.
 //!
-//! So a proof is useless to an attacker. It cannot be sent back to its maker, because the two ends make different
-//! proofs. It cannot be replayed, because each challenge is accepted once and each nonce is new. It is not valid for
-//! another hub id. But whoever receives a proof can test guesses of the token, so the token must be long and random.
+//! So a proof is useless to an attacker. A proof cannot be sent back to its maker, because the two ends make different
+//! proofs. A proof cannot be replayed, because each challenge is accepted once and each nonce is new. A proof is not
+//! valid for another hub id. But whoever receives a proof can test guesses of the token, so the token must be long and
+//! random.
 //!
 //! Proofs are not bound to the connection. A server that a hub dials can forward the handshake to a hub of the mesh,
-//! and then read and change what the two hubs send. On a link without TLS, everybody on the network path can do the
-//! same. With `wss://`, the dialer checks the server's certificate before it sends anything. A binding of proofs to the
-//! TLS connection would add nothing to this check, and would prevent links through a proxy that ends TLS.
+//! and then read and change what the two hubs send. On a link without TLS, everybody on the network path can also read
+//! and change the data of the link. With `wss://`, the dialer checks the server's certificate before it sends anything.
+//! A binding of proofs to the TLS connection would add nothing to this check, and would prevent links through a proxy
+//! that ends TLS.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -34,7 +36,8 @@ pub enum LinkAuth {
     Address,
     /// By sending MESH_TOKEN itself, as hubs of version 2.0.0 do.
     Bearer,
-    /// By its TLS certificate: a server certificate if this hub dialed the link, and otherwise a client certificate.
+    /// By its TLS certificate. This is a server certificate if this hub dialed the link, and otherwise a client
+    /// certificate.
     Certificate,
     /// Not at all (MESH_INSECURE, or a hub of version 2.0.0 that was dialed).
     Nothing,
@@ -69,7 +72,7 @@ enum Prover {
     Acceptor,
 }
 
-/// The dialer's answer to a challenge. Its text form is the value of the header `Authorization`.
+/// The dialer's answer to a challenge. The text form of these credentials is the value of the header `Authorization`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LinkCredentials {
     nonce: [u8; NONCE],
@@ -107,7 +110,7 @@ impl LinkCredentials {
         self.mac(Prover::Dialer, token, dialer).verify_slice(&self.proof).is_ok()
     }
 
-    /// The acceptor's proof: the value of the header `Authentication-Info` (RFC 9110 section 11.6.3).
+    /// The acceptor's proof, as the value of the header `Authentication-Info` (RFC 9110 section 11.6.3).
     pub fn reply(&self, token: &[u8], dialer: HubId) -> String {
         format!("proof={}", hex(&self.mac(Prover::Acceptor, token, dialer).finalize().into_bytes()))
     }
@@ -140,8 +143,9 @@ pub enum StaleChallenge {
     Foreign,
     /// The challenge was issued [`LINK_CHALLENGE_TIME`] ago or earlier.
     Expired,
-    /// The challenge was answered before. The error is the same if [`MAX_LINK_CHALLENGES_USED`] other answered
-    /// challenges are stored: without room for this challenge, a second answer to it could not be detected.
+    /// The challenge was answered before. This error is also returned if [`MAX_LINK_CHALLENGES_USED`] other answered
+    /// challenges are stored. The challenge could not be stored then, so the hub could not detect a second answer to
+    /// it.
     Used,
 }
 
@@ -149,8 +153,8 @@ pub enum StaleChallenge {
 #[derive(Debug)]
 pub struct LinkChallenges {
     key: [u8; 32],
-    /// Challenges that were answered with a valid proof and have not expired. Each has the time of its issue, in
-    /// milliseconds, and its random part.
+    /// Challenges that were answered with a valid proof and have not expired. Each entry has the time at which the
+    /// challenge was issued, in milliseconds, and the random part of the challenge.
     used: BTreeSet<(u64, [u8; RANDOM])>,
 }
 
@@ -312,7 +316,7 @@ mod tests {
         assert_eq!(acceptor.redeem(&credentials, just_before), Err(StaleChallenge::Used), "the answer was used before");
         assert_eq!(acceptor.redeem(&credentials, late), Err(StaleChallenge::Expired));
         assert!(acceptor.used.is_empty());
-        // Another process, or a restarted one, did not issue this challenge.
+        // Another process refuses this challenge, because it did not issue it.
         assert_eq!(LinkChallenges::new([8; 32]).redeem(&credentials, NOW), Err(StaleChallenge::Foreign));
         let forged = LinkCredentials { challenge: [0; CHALLENGE], ..credentials };
         assert_eq!(acceptor.redeem(&forged, NOW), Err(StaleChallenge::Foreign));

@@ -6,7 +6,7 @@ use crate::limits::{LETTER_BATCH, LETTER_BATCH_BYTES, OUTBOX_HIGH_WATER, OUTBOX_
 use crate::router::Letter;
 
 /// Letters for one receiver, in the order in which they were posted. No letter is dropped. The outbox itself is
-/// unbounded: its owner stops reading sessions while the outbox [is over](Self::is_over) its mark.
+/// unbounded. The owner of an outbox stops reading sessions while the outbox [is over](Self::is_over) its mark.
 #[derive(Debug)]
 pub struct Outbox<L> {
     letters: VecDeque<L>,

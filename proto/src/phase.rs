@@ -22,10 +22,10 @@ use crate::id::SessionId;
 /// has ended a session ignores later outputs for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SessionPhase {
-    /// The session is not admitted: it waits until another session with its id has ended. Nothing is read from its
-    /// socket.
+    /// The session is not admitted, because another session with the same id has not ended yet. The shard reads nothing
+    /// from the socket of a pending session.
     Pending,
-    /// The session is admitted: it receives messages, and its messages are processed.
+    /// The session is admitted. An open session receives messages, and its own messages are processed.
     Open,
     /// The session is about to end, because the hub drains or the session's socket accepts no more data. The session
     /// receives no more messages, but the messages that it sends are still processed.

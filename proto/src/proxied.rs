@@ -1,6 +1,6 @@
-//! Reads the client address that a proxy sends: PROXY protocol, `Forwarded` and `X-Forwarded-For`.
+//! Parses the client address that a proxy sends with the PROXY protocol, with `Forwarded` or with `X-Forwarded-For`.
 //!
-//! This module only parses. Its callers decide which proxies to trust.
+//! The callers of this module decide which proxies to trust.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -26,15 +26,15 @@ pub enum ProxyHead {
     Needs(usize),
     /// The head ends with the next end of line (`\r\n`), which has not arrived.
     NeedsLine,
-    /// The head is complete. The value is the client's address. It is `None` if the proxy connects on its own behalf,
-    /// as in health checks, or does not know the client.
+    /// The head is complete. The value is the client's address. The value is `None` if the proxy connects on its own
+    /// behalf, as in health checks, or does not know the client.
     Whole(Option<SocketAddr>),
 }
 
 /// Why bytes are not a PROXY head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BadProxyHead {
-    /// The bytes do not begin like a head: the proxy does not use the protocol.
+    /// The bytes do not begin like a head, so the proxy does not use the PROXY protocol.
     Missing,
     /// The head is longer than [`MAX_PROXY_HEAD_BYTES`] (version 2) or [`MAX_PROXY_LINE`] (version 1).
     TooLong,
@@ -159,8 +159,8 @@ pub fn forwarded_for(value: &[u8]) -> impl Iterator<Item = Option<SocketAddr>> {
     value.rsplit(|c| *c == b',').map(|entry| node(entry.trim_ascii(), false))
 }
 
-/// The clients in a value of `Forwarded` (RFC 7239), the last one first. An entry without an address is `None`: the
-/// client is unknown or obfuscated, or there is no `for`.
+/// The clients in a value of `Forwarded` (RFC 7239), the last one first. An entry without an address is `None`. In such
+/// an entry, the client is unknown or obfuscated, or `for` is missing.
 ///
 /// Returns `None` if the value violates the grammar. So a client cannot hide the entries of the proxy by sending an
 /// opening quotation mark without a closing one.
@@ -200,8 +200,8 @@ fn split(text: &[u8], at: u8) -> Option<Vec<&[u8]>> {
     (!quoted).then_some(parts)
 }
 
-/// Parses an address with or without a port: `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]`, `[2001:db8::1]:80`. Only
-/// `X-Forwarded-For` has IPv6 addresses without brackets.
+/// Parses an address with or without a port, such as `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]` or
+/// `[2001:db8::1]:80`. Only `X-Forwarded-For` has IPv6 addresses without brackets.
 fn node(text: &[u8], brackets: bool) -> Option<SocketAddr> {
     let text = str::from_utf8(text).ok()?;
     let (address, after) = if let Some(rest) = text.strip_prefix('[') {
@@ -353,7 +353,8 @@ mod tests {
         ] {
             assert_eq!(clients(value).as_deref(), Some(expected), "{value}");
         }
-        // A client may begin a quoted string and not end it. Entries that the proxy appends must not become part of it.
+        // A client may begin a quoted string and not end it. Entries that the proxy appends must not become part of
+        // this string.
         for broken in [r#"for="x, for=5.6.7.8"#, r#"for="x\", for=5.6.7.8"#, "for, for=5.6.7.8"] {
             assert_eq!(clients(broken), None, "{broken}");
         }

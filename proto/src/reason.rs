@@ -1,4 +1,4 @@
-//! Named results: why a session was closed, and the outcome of a signal.
+//! Named results, such as why a session was closed, and the outcome of a signal.
 
 /// Why a session ended. The reason determines the close frame, the log field and the metric label.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -14,8 +14,8 @@ pub enum CloseReason {
     Draining,
     /// The hub's parser panicked on a message of the client. An alert fires if this reason is counted.
     Internal,
-    /// Another session with this id is alive: it answered a ping, or its socket still accepts bytes. The reason is also
-    /// used if another session already waits for the id.
+    /// Another session with this id is alive, because it answered a ping, or because its socket still accepts bytes.
+    /// The reason is also used if another session already waits for the id.
     IdInUse,
     /// The hub has MAX_CONNECTIONS sessions.
     MaxConnections,
@@ -29,15 +29,15 @@ pub enum CloseReason {
     RateLimited,
     /// A newer connection with the same id replaced this one.
     Replaced,
-    /// The client reads more slowly than messages arrive for it: its queue exceeds SEND_QUEUE_BYTES or
-    /// SEND_QUEUE_FRAMES, or [`SEND_FLOOR_BYTES`](crate::limits::SEND_FLOOR_BYTES) while SEND_BUDGET_BYTES is
+    /// The client reads more slowly than messages arrive for it. The send queue of the session exceeds SEND_QUEUE_BYTES
+    /// or SEND_QUEUE_FRAMES, or [`SEND_FLOOR_BYTES`](crate::limits::SEND_FLOOR_BYTES) while SEND_BUDGET_BYTES is
     /// exhausted.
     SlowConsumer,
     /// No shard accepted the socket of a new session within ten seconds.
     TryAgainLater,
     /// An operator removed the peer, or has excluded it for a time.
     Kicked,
-    /// The client sent a close frame with 1001: browsers do so when a page is closed or left.
+    /// The client sent a close frame with the code 1001. Browsers send this code when a page is closed or left.
     PageClosed,
     /// The token of the session has expired, and the client has sent no new one.
     TokenExpired,
@@ -151,7 +151,8 @@ pub enum LeaveReason {
     HubLost,
     /// The peer has connected to another hub, and is discovered there again.
     Moved,
-    /// The peer is still connected but already knows MAX_ACQUAINTANCES others, so its hub declined the introduction.
+    /// The peer is still connected, but it already knows MAX_ACQUAINTANCES other peers. So its hub declined the
+    /// introduction.
     Crowded,
 }
 
@@ -160,8 +161,8 @@ impl LeaveReason {
     const HUB_LOST: u8 = 254;
     const MOVED: u8 = 255;
 
-    /// The name in `peer-disconnected`. It is the same for every close by the client, because clients of version 2.0.0
-    /// know only one name.
+    /// The name in `peer-disconnected`. The name is the same for every close by the client, because clients of version
+    /// 2.0.0 know only one name.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Closed(CloseReason::PageClosed) => CloseReason::ClientClosed.label(),
@@ -216,7 +217,7 @@ impl LeaveReason {
     }
 }
 
-/// Why a client's message failed: the `code` of an `error` message, or the `outcome` of a receipt.
+/// Why a client's message failed. This is the `code` of an `error` message, or the `outcome` of a receipt.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ErrorCode {
     /// Announced data is longer than [`MAX_ANNOUNCE_DATA_BYTES`](crate::limits::MAX_ANNOUNCE_DATA_BYTES).
@@ -359,8 +360,8 @@ impl Outcome {
         }
     }
 
-    /// Whether it is possible that the signal has not arrived. If so, the sender is notified immediately: by the
-    /// receipt, or by an `error` message if the sender requested no receipt.
+    /// Whether it is possible that the signal has not arrived. The sender of such a signal is notified immediately by
+    /// the receipt, or by an `error` message if it requested no receipt.
     pub(crate) const fn is_failure(self) -> bool {
         matches!(self, Self::Failed(_))
     }

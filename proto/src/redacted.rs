@@ -18,8 +18,8 @@ const SCHEMES: [&str; 12] = [
     "wss",
 ];
 
-/// A URL, or text that should be a URL. Its `Display` hides the secrets: it shows the scheme and the part after the
-/// last `@`, without query and fragment.
+/// A URL, or text that should be a URL. The `Display` of this type hides secrets. It writes the scheme and the part
+/// after the last `@`, without query and fragment.
 ///
 /// Every URL in an error, a log line or a page is shown through this type.
 ///

@@ -1,4 +1,4 @@
-//! The resume secret. A client that sends it takes over its id immediately (docs/protocol.md, "Resuming").
+//! The resume secret. A client that sends this secret takes over its id immediately (docs/protocol.md, "Resuming").
 //!
 //! A hub sends a secret with `connected` and does not store it. The secret is `root, session, tag`, in hexadecimal
 //! digits. `root` and `session` are a [`Lineage`], and `tag` is an HMAC-SHA256 over the peer's id, `root` and
@@ -179,7 +179,7 @@ impl ResumeKeys {
         Self { keyed: keyed(key), also: also.map(keyed) }
     }
 
-    /// Makes the secret of a session. Secrets do not expire: a secret is valid as long as a hub has the key.
+    /// Makes the secret of a session. Secrets do not expire. A secret is valid as long as a hub has its key.
     pub fn issue(&self, peer: &PeerId, lineage: Lineage) -> Secret {
         let mut bytes = [0; BYTES];
         let (numbers, tag) = bytes.split_at_mut(2 * NUMBER);
@@ -191,7 +191,7 @@ impl ResumeKeys {
     /// Verifies a client's secret. Returns the lineage that the secret proves for this id. `shown` is the text that the
     /// client sent.
     ///
-    /// The comparison takes constant time: its duration does not show where a wrong tag differs.
+    /// The comparison takes constant time, so its duration does not show where a wrong tag differs.
     ///
     /// # Errors
     ///

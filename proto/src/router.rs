@@ -1,6 +1,6 @@
-//! The rules of one shard: sessions, rosters, signals, receipts, takeovers.
+//! The rules of one shard for sessions, rosters, signals, receipts and takeovers.
 
-// Owners of state: each of these modules has a type with private fields, whose methods return decisions.
+// Owners of state. Each of these modules has a type with private fields, whose methods return decisions.
 mod circle;
 mod cursor;
 mod exclusions;
@@ -81,8 +81,8 @@ use session::{Session, Sessions};
 use takeovers::Takeovers;
 use tickets::Tickets;
 
-/// Configuration of a router. It does not change. The router checks no value: the hub checks its settings when it
-/// parses them.
+/// Configuration of a router. It does not change. The router checks none of these values, because the hub checks its
+/// settings when it parses them.
 #[derive(Clone, Debug)]
 pub struct RouterConfig {
     /// The router's own shard, less than `shards`.
@@ -107,16 +107,16 @@ pub struct RouterConfig {
     /// announcement is refused as `network-full`. The limit can be exceeded if peers join at the same moment on other
     /// shards or hubs.
     pub max_peers_per_network: usize,
-    /// Maximum number of bytes of announcements of this shard's sessions: the shard's part of ANNOUNCE_BUDGET_BYTES.
-    /// Further announcements are refused as `hub-full`, except the first
+    /// Maximum number of bytes of announcements of this shard's sessions. It is the shard's part of
+    /// ANNOUNCE_BUDGET_BYTES. Further announcements are refused as `hub-full`, except the first
     /// [`ANNOUNCE_FLOOR_BYTES`](crate::limits::ANNOUNCE_FLOOR_BYTES) of each session.
     pub announce_budget_bytes: usize,
     /// Budget of each session. A message that exceeds it is refused as `rate-limited`, and the session is closed after
     /// [`RATE_LIMIT_PATIENCE`](crate::limits::RATE_LIMIT_PATIENCE).
     pub budget: Budget,
-    /// Budget of each network on this shard, which its members share. While it is exhausted, some members get
-    /// `rate-limited`: those that have used more than an eighth ([`LIGHT_PART`](crate::limits::LIGHT_PART)) of their
-    /// own burst.
+    /// Budget of each network on this shard, which its members share. While this budget is exhausted, messages of some
+    /// members are refused as `rate-limited`. These members have used more than an eighth
+    /// ([`LIGHT_PART`](crate::limits::LIGHT_PART)) of their own burst.
     pub network_budget: Budget,
     /// Discovery mode of peers whose announcement does not request another mode (DISCOVERY).
     pub discovery: Discovery,
@@ -157,8 +157,9 @@ impl RouterConfig {
 
 /// The rules of one shard. The [crate's documentation](crate) has the contract.
 ///
-/// Its state belongs to types with private fields: sessions, rosters, takeovers, tickets, meetings and leaves. Each
-/// type has its own file and returns decisions. The router calls these types and puts out the results.
+/// The state of a router belongs to types with private fields, such as the types for sessions, rosters and takeovers.
+/// Each of these types has its own file, and its methods return decisions. The router calls these methods and puts out
+/// the results.
 #[derive(Debug)]
 pub struct Router {
     config: RouterConfig,

@@ -87,7 +87,7 @@ mod tests {
         TYPE_NOT_A_STRING,
     ];
 
-    /// Checks the form: what is wrong, a colon, what to do.
+    /// Checks that the sentence says what is wrong, and after a colon what to do.
     fn check(sentence: &str) {
         let (problem, advice) =
             sentence.split_once(": ").unwrap_or_else(|| panic!("the sentence has no instruction: {sentence}"));

@@ -1,4 +1,4 @@
-//! Traces: which signals, joins and links are traced, and what is recorded about them.
+//! Decides which signals, joins and links are traced, and defines what is recorded about them.
 //!
 //! A hub adds nothing to its envelopes for traces. All hubs on the route of a signal derive the same trace id from
 //! existing fields of the envelope. So all these hubs make the same decision whether to trace the signal. Each hub
@@ -126,8 +126,8 @@ impl Sampling {
         u64::from_be_bytes([0, a, b, c, d, e, f, g]) >= self.threshold
     }
 
-    /// The threshold as OpenTelemetry writes it in the trace state: up to 14 hexadecimal digits, without zeros at the
-    /// end.
+    /// The threshold as OpenTelemetry writes it in the trace state. It has up to 14 hexadecimal digits, without zeros
+    /// at the end.
     pub fn threshold(self) -> String {
         let digits = format!("{:014x}", self.threshold);
         let digits = digits.trim_end_matches('0');

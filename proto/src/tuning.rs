@@ -9,13 +9,13 @@ use crate::limits::{
 /// Limits of a [`Router`](crate::Router) that tests reach with few peers. Hubs use the default.
 #[derive(Clone, Copy, Debug)]
 pub struct RouterTuning {
-    /// Number of outputs after which a turn of long work ends: [`TURN_OUTPUTS`].
+    /// Number of outputs after which a turn of long work ends. The default is [`TURN_OUTPUTS`].
     pub turn_outputs: usize,
-    /// Members in a chunk of a roster: [`ROSTER_CHUNK`].
+    /// Number of members in a chunk of a roster. The default is [`ROSTER_CHUNK`].
     pub roster_chunk: usize,
-    /// Maximum number of acquaintances of a peer in a network: [`MAX_ACQUAINTANCES`].
+    /// Maximum number of acquaintances of a peer in a network. The default is [`MAX_ACQUAINTANCES`].
     pub max_acquaintances: usize,
-    /// Number of random members that a new member meets: [`RANDOM_PICKS`].
+    /// Number of random members that a new member meets. The default is [`RANDOM_PICKS`].
     pub random_picks: usize,
 }
 
@@ -35,17 +35,19 @@ impl Default for RouterTuning {
 pub struct RelayTuning {
     /// Amount of long work that a relay does in one turn.
     pub slices: Slices,
-    /// Maximum number of peers of one hub: [`MAX_PEERS_PER_HUB`].
+    /// Maximum number of peers of one hub. The default is [`MAX_PEERS_PER_HUB`].
     pub max_peers_per_hub: usize,
-    /// Maximum size of all changes of other hubs that wait for earlier changes, in bytes: [`MAX_AHEAD_BYTES`].
+    /// Maximum size of all changes of other hubs that wait for earlier changes, in bytes. The default is
+    /// [`MAX_AHEAD_BYTES`].
     pub max_ahead_bytes: usize,
-    /// Maximum size of all signals of other hubs that wait for earlier signals, in bytes: [`MAX_HELD_BYTES`].
+    /// Maximum size of all signals of other hubs that wait for earlier signals, in bytes. The default is
+    /// [`MAX_HELD_BYTES`].
     pub max_held_bytes: usize,
-    /// Maximum number of signals to one hub without an outcome: [`MAX_SIGNALS_IN_FLIGHT`].
+    /// Maximum number of signals to one hub without an outcome. The default is [`MAX_SIGNALS_IN_FLIGHT`].
     pub max_signals_in_flight: usize,
-    /// Maximum number of peers behind one legacy link: [`MAX_PEERS_PER_LEGACY_LINK`].
+    /// Maximum number of peers behind one legacy link. The default is [`MAX_PEERS_PER_LEGACY_LINK`].
     pub max_peers_per_legacy_link: usize,
-    /// Maximum number of announcements that wait for room on one legacy link: [`MAX_LEGACY_OWED`].
+    /// Maximum number of announcements that wait for room on one legacy link. The default is [`MAX_LEGACY_OWED`].
     pub max_legacy_owed: usize,
 }
 

@@ -1,7 +1,7 @@
 //! Encodes outgoing messages as bytes ready for the socket.
 //!
-//! The keys of a message have the same order as in messages of the Go hub: `type, data, fromPeerId, targetPeerId,
-//! networkName, timestamp`.
+//! The keys of a message have the order `type, data, fromPeerId, targetPeerId, networkName, timestamp`, as in messages
+//! of the Go hub.
 
 mod frame;
 mod json;

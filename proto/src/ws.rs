@@ -2,10 +2,10 @@
 //!
 //! [`Decoder`] consumes bytes from the front of a buffer and returns complete messages and control frames. The sender
 //! of the frames is a client, or the server of a link that this hub dialed. [`FrameReader`] does the same for a stream
-//! that arrives in pieces. The functions `put_*` append the frames that the hub sends. This module does no I/O: the
+//! that arrives in pieces. The functions `put_*` append the frames that the hub sends. This module does no I/O. The
 //! caller owns the buffer, and must send a close frame with [`Violation::close_code`] after a violation.
 //!
-//! Nearly every message has one frame. Such a message is unmasked and validated in place, without a copy or an
+//! Nearly every message has one frame. A message of one frame is unmasked and validated in place, without a copy or an
 //! allocation. Fragments are collected in a buffer that exists while their message is incomplete.
 
 use std::fmt;
@@ -21,7 +21,7 @@ pub use reader::FrameReader;
 /// Longest payload of a control frame, in bytes (RFC 6455 section 5.5).
 pub const MAX_CONTROL_PAYLOAD: usize = 125;
 
-/// Longest header of a client's frame, in bytes: 2 fixed bytes, 8 for the length, and 4 for the mask.
+/// Longest header of a client's frame, in bytes. It has 2 fixed bytes, 8 for the length, and 4 for the mask.
 pub const MAX_CLIENT_HEADER: usize = 14;
 
 const FIN: u8 = 0x80;
@@ -32,7 +32,7 @@ const LENGTH_IS_U64: u8 = 127;
 
 /// Parses the frames of one connection. `Default` refuses every message that has a byte of content.
 ///
-/// After [`Event::Close`] or a [`Violation`] the stream has ended: do not decode later bytes.
+/// Do not decode bytes after [`Event::Close`] or a [`Violation`], because the stream has ended.
 #[derive(Debug, Default)]
 pub struct Decoder {
     max_message: usize,
@@ -45,8 +45,8 @@ pub enum Progress<'a> {
     /// The input has no complete frame yet. It was not changed.
     ///
     /// The number is the frame's length in bytes if its header is complete, and a lower bound of that length otherwise.
-    /// It is always greater than the length of the input, and at most `max(max_message, `[`MAX_CONTROL_PAYLOAD`]`) +
-    /// `[`MAX_CLIENT_HEADER`].
+    /// The number is always greater than the length of the input, and at most `max(max_message,
+    /// `[`MAX_CONTROL_PAYLOAD`]`) + `[`MAX_CLIENT_HEADER`].
     Need(usize),
     /// One frame was consumed.
     Took {
@@ -135,14 +135,15 @@ impl Decoder {
 
     /// Decodes the next frame at the front of `input`, and unmasks it in place.
     ///
-    /// Call it with the remaining input until it returns [`Progress::Need`]. The result depends only on the bytes, and
-    /// not on how reads have divided them. The limit applies to the length in the header, before the payload arrives.
-    /// The memory for fragments never exceeds the limit either. The next call after the last fragment frees this
-    /// memory, even if the input of that call is empty.
+    /// Call this function with the remaining input until it returns [`Progress::Need`]. The result depends only on the
+    /// bytes, and not on how reads have divided them. The limit applies to the length in the header, before the payload
+    /// arrives. The memory for fragments never exceeds the limit either. The next call after the last fragment frees
+    /// this memory, even if the input of that call is empty.
     ///
     /// # Errors
     ///
-    /// The first [`Violation`]. The connection must end with its [`close_code`](Violation::close_code).
+    /// The first [`Violation`]. The connection must end with the [`close_code`](Violation::close_code) of this
+    /// violation.
     pub fn decode<'a>(&'a mut self, input: &'a mut [u8]) -> Result<Progress<'a>, Violation> {
         self.take(input, Speaker::Client)
     }
@@ -392,7 +393,7 @@ pub enum Opcode {
     Text = 0x1,
     /// A binary message, or its first fragment.
     Binary = 0x2,
-    /// Closes the connection: its sender sends no further frame.
+    /// Closes the connection. After a close frame, its sender sends no further frame.
     Close = 0x8,
     /// Asks for a pong.
     Ping = 0x9,

@@ -74,7 +74,7 @@ fn message() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Heads of the PROXY protocol. They are complete, truncated, too long, or have a wrong byte.
+/// Heads of the PROXY protocol. A head is complete, truncated, too long, or has a wrong byte.
 fn head_of_a_proxy() -> impl Strategy<Value = Vec<u8>> {
     let v1 = prop::sample::select(vec![
         "PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n",
@@ -128,7 +128,8 @@ fn header_of_a_proxy() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(prop::sample::select(pieces), 0..14).prop_map(|pieces| pieces.concat().into_bytes())
 }
 
-/// A frame of a link. Most of its envelopes have a known kind. The length in the header of each envelope is right.
+/// A frame of a link. Most envelopes in the frame have a known kind. The length in the header of each envelope is
+/// right.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     let envelope = (0..14_u8, prop::collection::vec(prop_oneof![Just(0), 0..8_u8, any::<u8>()], 0..160));
     let envelope = envelope.prop_map(|(kind, body)| {

@@ -21,7 +21,8 @@ use crate::stats::HandshakeFailure;
 /// An accepted connection that may be served.
 struct Admitted(TcpStream, SocketAddr, Option<Place>);
 
-/// Connections of one listener that are not WebSockets, oldest first. These connections may be closed to make room.
+/// Connections of one listener that are not WebSockets, oldest first. They may be closed to make room for newer
+/// connections.
 #[derive(Default)]
 struct Newcomers(VecDeque<(AbortHandle, Rc<Cell<bool>>)>);
 
@@ -56,7 +57,8 @@ impl Newcomers {
     }
 }
 
-/// Accepts connections until `open` becomes false. Then it serves the connections that wait in the kernel's queue.
+/// Accepts connections until `open` becomes false. The function then serves the connections that wait in the kernel's
+/// queue.
 pub(crate) async fn accept(
     door: Rc<Door>,
     core: Rc<RefCell<Core>>,
@@ -120,8 +122,8 @@ pub(crate) async fn accept(
                     spawn(&mut connections, &mut newcomers, admitted, file);
                 }
             }
-            // At each tick, the oldest connection is closed to make room. Otherwise silent clients could keep this
-            // connection waiting for ever.
+            // At each tick, the oldest connection is closed to make room. Without this step, silent clients could keep
+            // the accepted connection waiting for ever.
             () = tokio::time::sleep(TICK), if admitted.is_some() => {
                 if !make_room(&mut newcomers) {
                     wanted.ask();
@@ -147,7 +149,7 @@ pub(crate) async fn accept(
                         wanted.ask();
                     }
                 }
-                // The client has already closed this connection. The next `accept` may succeed.
+                // The client has already closed the connection. The next `accept` may succeed.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     // The process probably has no free file descriptors. Connections wait in the kernel's queue until a

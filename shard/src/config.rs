@@ -32,8 +32,8 @@ pub struct HubConfig {
     /// Limits of sessions. `send_budget_bytes` and `receive_budget_bytes` are for the whole hub.
     /// [`start`](crate::start) divides them by the number of shards.
     pub limits: SessionLimits,
-    /// Maximum number of WebSockets of peers, on all shards together (MAX_CONNECTIONS). The hub accepts a further
-    /// WebSocket and closes it immediately with `max connections`. If many such connections arrive at once, the hub
+    /// Maximum number of WebSockets of peers, on all shards together (MAX_CONNECTIONS). A full hub accepts a further
+    /// WebSocket and closes it immediately with `max connections`. If too many connections arrive at a full hub, it
     /// answers 503 without reading their requests.
     pub max_connections: usize,
     /// Maximum numbers of sockets of the listeners.
@@ -47,9 +47,9 @@ pub struct HubConfig {
     pub id_proofs: Option<IdProofs>,
     /// Admission of links. With `None`, the hub is not part of a mesh, and links get 403.
     pub links: Option<LinkDoor>,
-    /// ADMIN_PORT. This port serves pages and no WebSockets. Other ports then serve only the public pages.
+    /// ADMIN_PORT. The port serves pages and no WebSockets. If it is set, other ports serve only the public pages.
     pub admin_port: Option<u16>,
-    /// HTTP_REDIRECT_PORT. This port redirects clients to the port with TLS, and serves nothing else.
+    /// HTTP_REDIRECT_PORT. The port redirects clients to the port with TLS, and serves nothing else.
     pub redirect: Option<RedirectDoor>,
     /// The listeners that speak TLS. With `None`, no listener speaks TLS.
     pub tls: Option<TlsDoor>,
@@ -65,7 +65,7 @@ pub struct HubConfig {
     /// The hub's clock.
     pub clock: Clock,
     /// Each shard calls this function on its thread once per [`TICK`](proto::limits::TICK). When the calls stop, a
-    /// watchdog reports that the shard hangs. The function must not block.
+    /// watchdog reports that the shard hangs. The called function must not block.
     pub turned: Arc<dyn Fn(ShardId) + Send + Sync>,
     /// Records spans of joins. With `None`, the hub records no traces.
     pub tracer: Option<Tracer>,
@@ -137,7 +137,7 @@ pub struct DoorConfig {
     pub cors: Arc<Origins>,
     /// Limits of each client address.
     pub addresses: AddressLimits,
-    /// CONNECT_RATE: connections per second that each shard admits. 0 means no limit.
+    /// CONNECT_RATE, the number of connections per second that each shard admits. 0 means no limit.
     pub connect_rate: u32,
 }
 
@@ -159,17 +159,17 @@ pub struct TlsDoor {
     pub ports: Arc<[u16]>,
 }
 
-/// Maximum numbers of sockets of each kind of listener, on all shards together. A listener at its maximum makes room
-/// for a new connection: it closes its oldest connection that is not a WebSocket, or lets another listener close one.
-/// If all connections are WebSockets, the listener accepts one connection and then waits until a socket closes. Further
-/// connections wait in the kernel's queue.
+/// Maximum numbers of sockets of each kind of listener, on all shards together. To make room for a new connection, a
+/// listener at its maximum closes its oldest connection that is not a WebSocket. If it has no such connection, another
+/// listener closes one. If all connections are WebSockets, the listener accepts one connection and then waits until a
+/// socket closes. Further connections wait in the kernel's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileShares {
-    /// Sockets at PORT: peers and HTTP.
+    /// Maximum number of sockets at PORT, for peers and HTTP.
     pub peers: usize,
-    /// Sockets at MESH_PORT: requests of other hubs that are not links yet.
+    /// Maximum number of sockets at MESH_PORT, for requests of other hubs that are not links yet.
     pub links: usize,
-    /// Sockets at ADMIN_PORT.
+    /// Maximum number of sockets at ADMIN_PORT.
     pub admin: usize,
 }
 

@@ -56,12 +56,13 @@ pub struct SessionLimits {
     pub send_queue_frames: usize,
     /// Maximum number of bytes queued for one session (SEND_QUEUE_BYTES).
     pub send_queue_bytes: usize,
-    /// Maximum number of bytes queued for all sessions of this shard: its share of SEND_BUDGET_BYTES.
+    /// Maximum number of bytes queued for all sessions of this shard. It is the shard's share of SEND_BUDGET_BYTES.
     pub send_budget_bytes: usize,
     /// Bytes that a session may queue even if SEND_BUDGET_BYTES is exhausted. The value is at most
     /// [`SEND_FLOOR_BYTES`](proto::limits::SEND_FLOOR_BYTES).
     pub send_floor_bytes: usize,
-    /// Maximum memory for incomplete messages of all sessions of this shard: its share of RECEIVE_BUDGET_BYTES.
+    /// Maximum memory for incomplete messages of all sessions of this shard. It is the shard's share of
+    /// RECEIVE_BUDGET_BYTES.
     pub receive_budget_bytes: usize,
     /// Silence after which a session counts as dead at the latest (PEER_TIMEOUT_MS).
     pub peer_timeout: Duration,
@@ -75,8 +76,8 @@ pub(crate) struct Core {
     keys: Keys,
     patience: Patience,
     clock: Clock,
-    /// The time of the hub's start by the wall clock, in milliseconds. This time is computed again at each tick. The
-    /// time of a message is this time plus the monotonic time, so each message reads only one clock.
+    /// The time of the hub's start by the wall clock, in milliseconds. It is computed again at each tick. The time of a
+    /// message is the sum of this start time and the monotonic time, so each message reads only one clock.
     epoch_ms: u64,
     gauges: Arc<Gauges>,
     slots: Vec<Slot>,
@@ -84,18 +85,18 @@ pub(crate) struct Core {
     live: usize,
     /// Inputs for the router, which it receives after its current outputs are drained.
     followups: VecDeque<Followup>,
-    /// Sessions that ended while data was written to them. A turn processes few of them, because the end of a session
-    /// concerns all networks of its peer.
+    /// Sessions that ended while data was written to them. A turn processes few of these ends, because the end of a
+    /// session concerns all networks of its peer.
     closed: VecDeque<(SessionId, CloseReason)>,
     /// Whether the router has more work than fits into one turn.
     unfinished: bool,
     /// Whether due timeouts of the router did not fit into the last turn.
     overdue: bool,
     turn: Turn,
-    /// Sessions to write first: their queues contain messages addressed to them. A session is at most once in each of
-    /// the lists `first` and `later`. If it is in both, it is written only once.
+    /// Sessions to write first, because their queues contain messages addressed to them. A session is at most once in
+    /// each of the lists `first` and `later`. A session in both lists is written only once.
     first: VecDeque<SessionId>,
-    /// Sessions to write later: their queues have only the presence of other peers.
+    /// Sessions to write later, because their queues have only the presence of other peers.
     later: VecDeque<SessionId>,
     /// Number of sessions with data to write.
     dirty: usize,
@@ -172,7 +173,7 @@ enum Due {
     Linger(SessionId),
     /// The session gets new credentials for TURN at this time.
     Ice(SessionId, Duration),
-    /// The client receives `go-away` at this time. Its session closes after the duration.
+    /// The client receives `go-away`, and its session is closed after the duration.
     GoAway(SessionId, Duration, u32),
     /// The session's slot in this drain has come.
     Retire(SessionId, u32),
@@ -253,7 +254,7 @@ impl Core {
         self.turn.is_over()
     }
 
-    /// Whether a session may read its socket in this turn. If not, the session is woken when its turn comes.
+    /// Whether a session may read its socket in this turn. A session that may not read is woken when its turn comes.
     pub(crate) fn admits(&mut self, id: SessionId) -> bool {
         let Self { slots, fair, behind, .. } = self;
         let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
@@ -273,7 +274,7 @@ impl Core {
         let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
         match slot.and_then(|slot| slot.session.as_mut()) {
             Some(session) => fair.charge(&mut session.meter, cost, output),
-            // The session has ended in this turn, but its cost still counts in the round.
+            // The session has ended in this turn, but the cost of the turn still counts in the round.
             None => fair.charge(&mut Meter::default(), cost, output),
         }
     }
@@ -326,7 +327,7 @@ impl Core {
     }
 
     /// The session with this handle. `None` if the session has ended. Tasks, lists, the timer wheel and the router's
-    /// outputs keep handles of ended sessions for a while. For such a handle, callers do nothing.
+    /// outputs keep handles of ended sessions for a while. If a handle belongs to an ended session, callers do nothing.
     pub(crate) fn session_mut(&mut self, id: SessionId) -> Option<&mut SocketSession> {
         let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
         slot.session.as_deref_mut()
@@ -527,8 +528,8 @@ impl Core {
                     self.trace_roster_sent(session, now);
                 }
                 if more {
-                    // This turn may have queued no frame for the session. Nevertheless the flusher must ask for the
-                    // next chunk.
+                    // Even if this turn has queued no frame for the session, the flusher must ask for the next chunk of
+                    // the roster.
                     self.mark_dirty(session, 0, Urgency::Later);
                 }
             }

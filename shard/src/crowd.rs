@@ -1,4 +1,4 @@
-//! Limits per client address. All shards share the counts, and check them before they read from a connection.
+//! Limits per client address. All shards share the counters, and check them before they read from a connection.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -75,8 +75,8 @@ pub struct AddressLimits {
 /// The table has a fixed size. A keyed hash gives each address two rows of the table. A row counts the connections of
 /// all addresses that share it. An address is refused only if both of its rows have reached a limit. An address is
 /// refused by mistake only if it shares both of its rows with other addresses that have reached their limit. With `n`
-/// addresses at their limit, one in ([`ADDRESS_ROWS`] / 2n)^2 other addresses is refused by mistake. Shards that admit
-/// at the same moment can exceed a limit by one each.
+/// addresses at their limit, one in ([`ADDRESS_ROWS`] / 2n)^2 other addresses is refused by mistake. If several shards
+/// admit a connection at the same moment, each of them can exceed a limit by one.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     limits: AddressLimits,
@@ -195,7 +195,8 @@ impl Crowd {
     }
 }
 
-/// The keyed hash of an address, or of an IPv6 address's /64, because a host may use all addresses of its /64. Never 0.
+/// The keyed hash of an IPv4 address, or of the /64 prefix of an IPv6 address, because a host may use all addresses of
+/// its /64. The hash is never 0.
 pub(crate) fn address_hash(keys: Keys, address: IpAddr) -> u64 {
     let hash = match address.to_canonical() {
         IpAddr::V4(address) => keys.hash_one(address),

@@ -1,11 +1,12 @@
-//! An orderly stop: the slot in which each session is closed, and the time at which its client should reconnect.
+//! An orderly stop, which closes each session in a slot. This module computes the time at which the client should
+//! reconnect.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use proto::limits::RESTART_TIME;
 
-/// A drain: the hub closes every session in its slot.
+/// The plan of a drain, in which the hub closes every session in the session's slot.
 #[derive(Clone, Debug)]
 pub struct Drain {
     /// Time over which the slots are spread.
@@ -14,7 +15,8 @@ pub struct Drain {
     pub hubs: Arc<[String]>,
     /// Whether no other hub accepts peers, so that clients must return to this one.
     pub is_alone: bool,
-    /// Whether the hub stops accepting connections. Otherwise it refuses new peers until the end of the drain.
+    /// Whether the hub stops accepting connections. If false, the hub accepts connections, but refuses new peers until
+    /// the end of the drain.
     pub stops: bool,
 }
 
@@ -22,14 +24,14 @@ pub struct Drain {
 #[derive(Debug)]
 pub(crate) struct Draining {
     pub(crate) plan: Drain,
-    /// When it began, on the shard's clock.
+    /// When the drain began, on the shard's clock.
     pub(crate) began: Duration,
 }
 
 impl Draining {
     /// Time from the close of a session at `closes_at` until its client should reconnect to this hub.
     ///
-    /// Other hubs accept the client at once. A hub that is alone accepts it when the drain is over and the hub has
+    /// Other hubs accept the client at once. A hub that is alone accepts the client after the drain, when the hub has
     /// started again. The returns of the clients are spread over half of the time over which their sessions were
     /// closed, so that the clients do not all arrive at once.
     pub(crate) fn reconnect_in(&self, closes_at: Duration) -> Duration {

@@ -1,4 +1,4 @@
-//! Decides which session is read next. Each session gets an equal share of its core, measured by the cost of its turns.
+//! Decides which session is read next. All sessions get equal shares of the core, measured by the cost of their turns.
 //!
 //! The algorithm is start-time fair queueing. A shard has a virtual time, which advances with the cost of the turns
 //! that it serves. The [`Meter`] of a session has the virtual time at which the session's next turn begins. The less a
@@ -7,15 +7,15 @@
 //!
 //! In a round, every ready task has one turn, and then the flusher has one turn. A session with cheap turns is read
 //! without waiting, once per round. A session with expensive turns is read without waiting only while the round has
-//! budget and no session with an earlier end waits. Otherwise the session enters a line, which is a queue ordered by
+//! budget and no session with an earlier end waits. A session that must wait enters a line, which is a queue ordered by
 //! the expected end of the sessions' next turns in virtual time. Each round calls sessions from this line. So a quiet
 //! session waits for at most one round, even if many sessions flood the shard. A flood without competitors has the
 //! whole core.
 //!
 //! Sessions whose turns cause much output ("loud" sessions) have a separate line. While too much output is queued for
 //! sockets, at most one loud session is called in [`HELD_ROUNDS`] rounds. Sessions in the other line are still called,
-//! because their turns add little output. A quiet session can get into the other line by mistake: if another process
-//! interrupts a turn, the time of the interruption counts as cost of the turn.
+//! because their turns add little output. A quiet session can get into this other line by mistake, because the time for
+//! which another process interrupts a turn counts as cost of the turn.
 //!
 //! Costs are in nanoseconds. The caller reads the clock.
 
@@ -34,8 +34,8 @@ pub(crate) struct Meter {
     start: u64,
     /// Expected cost of the session's next turn.
     expected: u32,
-    /// Number that the session got when it entered a line. It distinguishes sessions in the line with the same expected
-    /// end.
+    /// Number that the session got when it entered a line. This number distinguishes sessions in the line with the same
+    /// expected end.
     ticket: u32,
     /// Whether the session has not run yet, so that the cost of its turns is unknown.
     is_new: bool,
@@ -47,7 +47,7 @@ pub(crate) struct Meter {
 }
 
 /// Whether turns cause much output. One turn with much output makes the turns loud. After [`LOUD_TURNS`] successive
-/// turns with little output, they are no longer loud.
+/// turns with little output, the turns are no longer loud.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Loudness {
     /// Number of turns with little output after which the turns no longer count as loud.
@@ -71,9 +71,9 @@ impl Loudness {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// The session is in no line. Its next turn uses the round's budget.
+    /// The session is in no line. The next turn of a free session uses the round's budget.
     Free,
-    /// The session is in no line. Its current turn does not use the round's budget.
+    /// The session is in no line. The current turn of an exempt session does not use the round's budget.
     Exempt,
     /// The session is in the queue of sessions with cheap turns.
     WaitsCheap,
@@ -150,15 +150,14 @@ pub(crate) struct Fair {
 }
 
 impl Fair {
-    /// Whether a session may be read now. If not, the session waits until [`Self::begin_round`] calls it. `is_held`
-    /// means that too much output is queued for sockets, so loud sessions must wait.
+    /// Whether a session may be read now. A session that may not be read waits until [`Self::begin_round`] calls it.
+    /// `is_held` means that too much output is queued for sockets, so loud sessions must wait.
     pub(crate) fn admits(&mut self, id: SessionId, meter: &mut Meter, is_held: bool) -> bool {
         match meter.state {
             State::WaitsCheap | State::WaitsDear | State::WaitsLoud => return false,
             State::Called => {
                 self.called = self.called.saturating_sub(1);
-                // Whether too much output is queued does not matter here: [`Self::begin_round`] has decided to call the
-                // session.
+                // `is_held` does not matter here, because [`Self::begin_round`] has decided to call the session.
                 if self.left > 0 {
                     meter.state = State::Free;
                     return true;
@@ -225,7 +224,7 @@ impl Fair {
         }
     }
 
-    /// Begins a round, and calls the sessions that may be read in it.
+    /// Begins a round, and calls the sessions that may be read in this round.
     pub(crate) fn begin_round(&mut self, is_held: bool, mut call: impl FnMut(SessionId)) {
         self.round = self.round.wrapping_add(1);
         self.used = 0;

@@ -1,10 +1,11 @@
-//! The I/O of one core of a hub: its listener, its sessions, its mailbox, and the [`Router`](proto::Router) they drive.
+//! The I/O of one core of a hub. A shard has a listener, sessions and a mailbox, and drives a
+//! [`Router`](proto::Router).
 //!
 //! # What this crate will never do
 //!
-//! A shard never talks to another hub. Its letters go to other shards and to the mesh, and another hub's socket leaves
-//! the shard as a [`LinkHandOff`]. A shard never decides what a peer receives: the router does. A letter between shards
-//! is never dropped, and every session ends with a [`CloseReason`](proto::CloseReason).
+//! A shard never talks to another hub. The letters of a shard go to other shards and to the mesh, and another hub's
+//! socket leaves the shard as a [`LinkHandOff`]. A shard never decides what a peer receives, because the router decides
+//! this. A letter between shards is never dropped, and every session ends with a [`CloseReason`](proto::CloseReason).
 
 mod accept;
 mod clock;
@@ -78,13 +79,13 @@ pub type Page = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
 pub enum Answer {
     /// An answer that costs almost nothing and is never refused.
     Now(Response<Full<Bytes>>),
-    /// A page. The page costs nothing until it is polled, so it can be refused if there are too many requests.
+    /// A page. An unpolled page costs nothing, so the shard can still refuse it if there are too many requests.
     Soon(Page),
     /// A page for somebody who has proved to be an operator. Pages of this kind have their own rate limit, which other
     /// readers cannot use up.
     ForOperator(Page),
-    /// An answer whose body arrives in parts, for as long as its reader stays. Like a page, such an answer can be
-    /// refused.
+    /// An answer whose body arrives in parts, for as long as its reader stays. A streamed answer can be refused, as a
+    /// page can.
     Stream(Response<Parts>),
     /// The answer depends on the request's body, which has at most [`MAX_FORM_BYTES`](proto::limits::MAX_FORM_BYTES).
     Form(Form),
@@ -117,15 +118,15 @@ pub struct Visitor {
     pub has_token: bool,
     /// The address of the client.
     pub address: SocketAddr,
-    /// Whether the client uses TLS, as far as is known: at this hub, or at a trusted proxy that reports it.
+    /// Whether the client is known to use TLS, either at this hub or at a trusted proxy that reports it.
     pub is_tls: bool,
 }
 
 /// The readers for whom a port serves pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Audience {
-    /// The public port, if operators have a separate one. This port serves only public pages.
+    /// The public port, if operators have a separate port. The public port then serves only public pages.
     Public,
-    /// The operators' port, or the only port. This port serves all pages.
+    /// The operators' port, or the only port of the hub. It serves all pages.
     Operators,
 }

@@ -1,4 +1,4 @@
-//! Distinguishes links from peers: other hubs request a WebSocket in the same way as peers do.
+//! Distinguishes links from peers, because other hubs request a WebSocket in the same way as peers do.
 
 #![expect(
     clippy::disallowed_types,
@@ -27,7 +27,7 @@ const FAMILY: &str = "peerpigeon-mesh.";
 pub struct LinkDoor {
     /// How another hub must authenticate itself.
     pub admission: Admission,
-    /// Addresses of Go hubs (MESH_LEGACY): a WebSocket without a subprotocol from such an address is a link.
+    /// Addresses of Go hubs (MESH_LEGACY). A WebSocket from such an address is a link if it has no subprotocol.
     pub legacy: Arc<[IpNet]>,
     /// MESH_PORT. Only this port accepts links, and it accepts nothing else. With `None`, every port accepts links and
     /// peers.
@@ -54,7 +54,7 @@ impl fmt::Debug for LinkDoor {
     }
 }
 
-/// Which hubs may open links. This check does not apply to Go hubs, which send no token.
+/// Which hubs may open links. The choice does not apply to Go hubs, which send no token.
 #[derive(Clone)]
 pub enum Admission {
     /// No hub is accepted.
@@ -63,8 +63,8 @@ pub enum Admission {
     Certificates,
     /// Every hub is accepted (MESH_INSECURE).
     Open,
-    /// Hubs that know one of the tokens are accepted. Hubs that send no token are accepted if they have a verified
-    /// client certificate.
+    /// Hubs that know one of the tokens are accepted. A hub that sends no token is accepted if it has a verified client
+    /// certificate.
     Tokens(LinkTokens),
 }
 
@@ -82,7 +82,7 @@ pub struct LinkTokens {
 /// The result of the check of a request for a link.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum LinkCheck {
-    /// The hub is accepted. Contains the acceptor's proof if the hub has sent a proof.
+    /// The hub is accepted. The value is the acceptor's proof, if the hub has sent a proof.
     Accepted(Option<String>),
     /// The hub asks for a challenge, to prove that it knows the token.
     Asked,
@@ -147,7 +147,7 @@ impl LinkTokens {
 pub struct LinkHandOff {
     /// The socket.
     pub socket: Socket,
-    /// Bytes that arrived after the request. These bytes precede everything read from the socket.
+    /// Bytes that arrived after the request. They must be processed before the bytes that are read from the socket.
     pub leftover: Bytes,
     /// The address of the other end.
     pub address: SocketAddr,

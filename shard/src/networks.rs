@@ -42,8 +42,8 @@ struct Collected {
 }
 
 impl NetworkList {
-    /// Collects the [`MAX_LISTED_NETWORKS`] networks with the most members, in no particular order. If the shard does
-    /// not answer within [`NETWORKS_TIMEOUT`], returns the previous list.
+    /// Collects the [`MAX_LISTED_NETWORKS`] networks with the most members, in no particular order. Returns the
+    /// previous list if the shard does not answer within [`NETWORKS_TIMEOUT`].
     pub async fn largest(&self) -> Arc<[(NetworkName, usize)]> {
         self.largest_within(NETWORKS_TIMEOUT).await
     }
@@ -80,7 +80,7 @@ impl NetworkList {
     }
 
     /// Answers requests for the members of a network. The second argument of `members` is the maximum number of members
-    /// that it returns. It also returns the number of all members.
+    /// to return. `members` also returns the number of all members.
     pub async fn answer(&self, members: impl Fn(&NetworkName, usize) -> (Vec<(PeerId, Option<HubId>)>, usize)) {
         let mut questions = self.question.subscribe();
         // A question may have been asked before this task subscribed.
@@ -115,10 +115,10 @@ impl NetworkList {
 /// The largest of the offered networks.
 #[derive(Debug, Default)]
 pub struct Largest {
-    /// The candidates: at most twice as many networks as the list will have.
+    /// The candidates for the list. There are at most twice as many candidates as the list will have networks.
     networks: Vec<(NetworkName, usize)>,
-    /// Number of members of the smallest network in the last cut list. Networks with fewer members cannot be among the
-    /// largest.
+    /// Number of members of the smallest network after the last cut of the candidates. Networks with fewer members
+    /// cannot be among the largest.
     floor: usize,
 }
 

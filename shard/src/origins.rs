@@ -16,7 +16,7 @@ enum Rule {
     Any,
     /// An origin as browsers write it, or `null`.
     Exact(HeaderValue),
-    /// `https://*.example.com`: all names below the domain, but not the domain itself.
+    /// An entry such as `https://*.example.com`, which allows all names below the domain, but not the domain itself.
     Below {
         /// `https://`.
         scheme: String,
@@ -52,7 +52,7 @@ impl Origins {
     /// Returns the origin because of which a request must be refused, if there is one. A request without an `Origin`
     /// header does not come from a browser.
     pub(crate) fn refused<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
-        // Browsers send one Origin header. If there are several, each must be allowed.
+        // Browsers send one Origin header. If a request has several Origin headers, each origin must be allowed.
         headers.get_all(ORIGIN).iter().find(|origin| !self.allow(origin))
     }
 
@@ -90,8 +90,8 @@ impl fmt::Display for Origins {
     }
 }
 
-/// Parses the entries of a list. The error is the number of the entry that is not an origin, from 0. For an empty list,
-/// the error is 0.
+/// Parses the entries of a list. If an entry is not an origin, the error is the number of this entry, counted from 0.
+/// For an empty list, the error is 0.
 impl FromStr for Origins {
     type Err = usize;
 

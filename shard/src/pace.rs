@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-/// A rate limit with bursts. It uses the generic cell rate algorithm and the caller's clock.
+/// A rate limit with bursts, by the generic cell rate algorithm. The caller reads the clock.
 #[derive(Debug)]
 pub struct Pace {
     gap: Duration,
-    /// Time by which a turn may be taken before it is due. It determines the length of a burst.
+    /// Time by which a turn may be taken before it is due. This time determines the length of a burst.
     slack: Duration,
     /// Time at which the next turn is due, if all turns are taken exactly at the average rate.
     due: Option<Instant>,
@@ -19,7 +19,7 @@ impl Pace {
         Self { gap, slack: gap * burst.saturating_sub(1), due: None }
     }
 
-    /// Takes the next turn. Returns the time to wait for it.
+    /// Takes the next turn. Returns the time to wait for this turn.
     pub fn take(&mut self, now: Instant) -> Duration {
         self.take_within(now, Duration::MAX).unwrap_or(Duration::MAX)
     }

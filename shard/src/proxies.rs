@@ -64,9 +64,9 @@ impl Proxies {
             && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
     }
 
-    /// Whether this address seems to belong to a proxy that the operator has not configured. Signs are an internal
-    /// address and a request that names a client. Before hubs had limits per address, a hub behind a proxy worked
-    /// without TRUSTED_PROXIES, and it must continue to work.
+    /// Whether this address seems to belong to a proxy that the operator has not configured. The signs of such a proxy
+    /// are an internal address and a request that names a client. Hubs behind a proxy worked without TRUSTED_PROXIES
+    /// before hubs had limits per address, and must continue to work.
     pub(crate) fn seem_to_miss(&self, hop: IpAddr, headers: &HeaderMap) -> bool {
         self.ranges.is_empty()
             && (headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED))
@@ -78,8 +78,8 @@ impl Proxies {
         self.ports.contains(&port) && self.trust(address)
     }
 
-    /// Finds the client of a request. It is the first address, seen from the hub, that does not belong to a trusted
-    /// proxy. Addresses behind the client are not trustworthy, because the client could have written them.
+    /// Finds the client of a request. The client is the first address, seen from the hub, that does not belong to a
+    /// trusted proxy. Addresses behind the client are not trustworthy, because the client could have written them.
     pub(crate) fn client(&self, hop: SocketAddr, headers: &HeaderMap) -> Result<SocketAddr, Unclear> {
         if self.ranges.is_empty() || !self.trust(hop.ip()) {
             return Ok(hop);
@@ -279,7 +279,7 @@ mod tests {
                 hub.read_exact(&mut rest).await.unwrap();
                 assert_eq!(&rest, b"GET / HTTP/1.1\r\n", "{piece}");
             }
-            // A head that does not arrive, a truncated one, and other bytes.
+            // A head that does not arrive completely in time, a truncated head, and bytes that are not a head.
             for (bytes, late) in
                 [(&b"PROXY TCP4 1"[..], true), (b"PROXY TCP4 1", false), (b"GET / HTTP/1.1\r\n", false)]
             {

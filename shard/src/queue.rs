@@ -76,7 +76,7 @@ pub(crate) struct Room {
     pub(crate) frames: usize,
 }
 
-/// The hasher of [`SendQueue::shares`]. Its keys are already hashes with a secret key of the process.
+/// The hasher of [`SendQueue::shares`]. The keys of this map are already hashes with a secret key of the process.
 type Untouched = std::hash::BuildHasherDefault<Hashed>;
 
 #[derive(Default, Debug)]
@@ -104,12 +104,12 @@ impl SendQueue {
     /// Number of bytes that are encoded for one write.
     const BATCH_BYTES: usize = READ_BUFFER_BYTES;
 
-    /// Decides whether a signal of this length may be queued. Returns `None` if not, and otherwise the share to which
-    /// the signal will belong. `sender` returns the sender's hash.
+    /// Decides whether a signal of this length may be queued. Returns `None` if it may not be queued, and otherwise the
+    /// share to which the signal will belong. `sender` returns the sender's hash.
     ///
-    /// Each sender may use a small share of the room for signals. Beyond that share, a sender may use at most half of
-    /// what other senders leave free in one half of that room. So other senders and the hub's own messages always find
-    /// room.
+    /// Each sender may use a small share of the room for signals. Beyond this share, a sender's bytes plus the bytes of
+    /// all queued signals must fit into half of the room for signals. So other senders and the hub's own messages
+    /// always find room.
     pub(crate) fn admits(&self, room: Room, bytes: usize, sender: impl FnOnce() -> u64) -> Option<Option<u32>> {
         let whole = self.len_bytes() + bytes <= room.bytes && self.len_frames() < room.frames;
         let (all, frames) = (self.signal_bytes + bytes, self.signals.len() + 1);
@@ -143,8 +143,8 @@ impl SendQueue {
         let before = run.len();
         let room = run.capacity() - run.len();
         if !run.is_empty() && room < Self::FRAME_BYTES && run.capacity() < Self::KEPT_BYTES {
-            // A queue with a second frame often gets many more. The buffer grows in large steps, because each step
-            // copies it.
+            // A queue with a second frame often gets many more frames. The buffer grows in large steps, because each
+            // step copies the buffer.
             run.reserve(3 * run.len() + Self::FRAME_BYTES);
         }
         write(run);
@@ -274,8 +274,8 @@ impl SendQueue {
     }
 
     /// Records that the socket accepted `n` bytes of [`Self::next`], and calls `delivered` for each signal that is
-    /// completely written. Returns true if a question ([`Self::push_question`]) was queued and has moved forward or has
-    /// been written by this call.
+    /// completely written. Returns true if a question ([`Self::push_question`]) was queued. The call has then moved the
+    /// question forward, or has written it.
     pub(crate) fn advance(&mut self, n: usize, delivered: impl FnMut(Origin)) -> bool {
         let asked = self.lane.question_end > 0;
         if self.lane.is_empty() || self.begun().is_some() && !self.lane.is_begun() {
@@ -307,7 +307,7 @@ impl SendQueue {
         }
     }
 
-    /// Removes every message of which no byte is written. Returns the signals among them.
+    /// Removes every message of which no byte is written. Returns the signals among the removed messages.
     pub(crate) fn drop_unstarted(&mut self) -> impl Iterator<Item = Origin> + use<> {
         let position = self.base + self.written as u64;
         let begun = self.begun();
@@ -328,7 +328,7 @@ impl SendQueue {
         std::mem::take(&mut self.signals).into_iter().map(|signal| signal.origin)
     }
 
-    /// Prepares the queue for another session. Returns false if its buffers are too large to be kept.
+    /// Prepares the queue for another session. Returns false if the buffers of the queue are too large to be kept.
     fn recycle(&mut self) -> bool {
         let worth = self.bytes.capacity() <= Self::KEPT_BYTES
             && self.ends.capacity() <= Self::KEPT_FRAMES
@@ -347,14 +347,14 @@ impl SendQueue {
     }
 }
 
-/// Queued pings and pongs: at most [`CONTROL_LANE_BYTES`], plus one pong and one ping.
+/// Queued pings and pongs. They have at most [`CONTROL_LANE_BYTES`], plus one pong and one ping.
 #[derive(Debug, Default)]
 struct Lane {
     bytes: Vec<u8>,
     /// Number of `bytes` already written.
     written: usize,
-    /// Position after the last byte of a queued question ([`SendQueue::push_question`]). It is 0 if no question is
-    /// queued.
+    /// Position after the last byte of a queued question ([`SendQueue::push_question`]). The position is 0 if no
+    /// question is queued.
     question_end: usize,
 }
 
@@ -367,7 +367,7 @@ impl Lane {
         self.written == self.bytes.len()
     }
 
-    /// Whether a ping or pong is partly written. If so, the rest of this frame is written first.
+    /// Whether a ping or pong is partly written. The rest of a partly written frame is written first.
     fn is_begun(&self) -> bool {
         self.written > 0
     }
@@ -412,14 +412,15 @@ impl Lane {
     }
 }
 
-/// Empty queues that are kept for later use: at most [`Self::KEPT`], each with at most 64 KiB and 256 frames of 88
-/// bytes. So a busy shard keeps up to 11 MB. One or two seconds after the shard was busy, it keeps no queues.
+/// Empty queues that are kept for later use. There are at most [`Self::KEPT`] of them, each with at most 64 KiB and 256
+/// frames of 88 bytes. So a busy shard keeps up to 11 MB. One or two seconds after the shard was busy, it keeps no
+/// queues.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     #[expect(clippy::vec_box, reason = "sessions hold boxed queues, and the pool passes them on without moving them")]
     queues: Vec<Box<SendQueue>>,
-    /// The smallest size of the pool since the last call of [`Self::tidy`]. So many queues were not needed in that
-    /// time.
+    /// The smallest size of the pool since the last call of [`Self::tidy`]. This number of queues was not needed in
+    /// that time.
     idle: usize,
 }
 

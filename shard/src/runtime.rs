@@ -31,7 +31,7 @@ use crate::{Largest, NetworkList, ShardReading};
 enum Command {
     /// Close every session in its slot, and answer when all sessions are closed.
     Drain { plan: Drain, done: oneshot::Sender<()> },
-    /// End the drain: the remaining sessions stay, and new peers are accepted.
+    /// End the drain, so that the remaining sessions stay and new peers are accepted.
     Undrain,
     /// Execute an operator's order, and answer when the order is done.
     Order { order: Order, done: oneshot::Sender<Acted> },
@@ -53,7 +53,7 @@ impl ShardHandle {
         drained
     }
 
-    /// Ends a drain that does not stop the hub: the remaining sessions stay, and new peers are accepted.
+    /// Ends a drain that does not stop the hub. The remaining sessions stay, and new peers are accepted.
     pub fn undrain(&self) {
         _ = self.commands.try_send(Command::Undrain);
     }
@@ -238,9 +238,10 @@ async fn read_mail(core: Rc<RefCell<Core>>, mailbox: mpsc::Receiver<Vec<ToShard>
     thread::read_mail(mailbox, |letters| core.borrow_mut().letters(letters), is_held).await;
 }
 
-/// Writes queued data: first the letters, because other cores wait for them, then the queues of some sessions.
+/// Writes queued data. The letters are written first, because other cores wait for them, and then the queues of some
+/// sessions.
 ///
-/// Runs once after all ready tasks have had a turn, so that one write sends many frames.
+/// The function runs once after all ready tasks have had a turn, so that one write sends many frames.
 pub(crate) async fn flush(core: Rc<RefCell<Core>>, mut mailboxes: Mailboxes) {
     loop {
         std::future::poll_fn(|cx| {

@@ -22,7 +22,7 @@ use crate::socket::{Socket, Writer};
 #[derive(Debug)]
 pub(crate) struct HandOff {
     pub(crate) socket: Socket,
-    /// Bytes that arrived after the request. These bytes precede everything read from the socket.
+    /// Bytes that arrived after the request. They must be processed before the bytes that are read from the socket.
     pub(crate) leftover: Bytes,
     pub(crate) arrival: Arrival,
 }
@@ -78,8 +78,8 @@ impl Seat {
         seat
     }
 
-    /// Keeps two values until the seat is dropped: the permit for the socket's file descriptor, and the socket's place
-    /// among the connections of its address.
+    /// Keeps the permit for the socket's file descriptor, and the socket's place among the connections of its address,
+    /// until the seat is dropped.
     pub(crate) fn holding(mut self, file: OwnedSemaphorePermit, place: Option<Place>) -> Self {
         self.held = Some((file, place));
         self
@@ -147,8 +147,7 @@ pub(crate) struct SocketSession {
     pub(crate) reader: FrameReader,
     /// Memory of the session's incomplete message, as counted in the shard's budget.
     pub(crate) kept_bytes: usize,
-    /// Whether the reader has unprocessed bytes: bytes that arrived with the hand-off, or bytes for which the last turn
-    /// had no time.
+    /// Whether the reader has unprocessed bytes. They arrived with the hand-off, or the last turn had no time for them.
     pub(crate) replay: bool,
     pub(crate) life: Life,
     /// Whether the socket accepts no bytes at the moment.
@@ -169,7 +168,7 @@ pub(crate) struct SocketSession {
     pub(crate) parked: bool,
     /// The share of the shard's time that the session has used.
     pub(crate) meter: Meter,
-    /// Whether received data can no longer be parsed. The session only waits for its end.
+    /// Whether received data can no longer be parsed. A deaf session only waits for its end.
     pub(crate) deaf: bool,
     /// Whether the client has sent a close frame. The socket closes when the queue is empty.
     pub(crate) client_done: bool,

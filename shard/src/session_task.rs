@@ -1,4 +1,4 @@
-//! The task of one session. It owns the reading half of the socket, and borrows the core for one turn at a time.
+//! The task of one session. The task owns the reading half of the socket, and borrows the core for one turn at a time.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -1,5 +1,5 @@
-//! Sockets with or without TLS. There is one type for reading requests, one for the transfer to another runtime, and
-//! one for writing the frames of a session.
+//! Sockets with or without TLS. One type is for reading requests, one is for the transfer to another runtime, and one
+//! is for writing the frames of a session.
 
 use std::io::{self, Write};
 use std::net::TcpStream as StdStream;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 
-/// The first byte of a TLS connection: the type of a record with a handshake message.
+/// The first byte of a TLS connection, which is the type of a record with a handshake message.
 pub(crate) const TLS_HANDSHAKE: u8 = 0x16;
 
 /// A socket that is being moved to another runtime, with the state of its TLS.
@@ -144,7 +144,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Writes a prefix of `bytes`. Returns the length of that prefix, which must not be written again.
+    /// Writes a prefix of `bytes`. Returns the length of the prefix. The caller must not write these bytes again.
     pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let tcp = &self.tcp;
         match &mut self.tls {
@@ -158,7 +158,7 @@ impl Writer {
         self.tls.as_ref().is_some_and(|tls| tls.has_pending())
     }
 
-    /// Writes queued encrypted bytes. Returns how many the socket accepted.
+    /// Writes queued encrypted bytes. Returns the number of bytes that the socket accepted.
     pub(crate) fn flush(&mut self) -> io::Result<usize> {
         let tcp = &self.tcp;
         self.tls.as_mut().map_or(Ok(0), |tls| tls.flush(|bytes| tcp.try_write(bytes)))

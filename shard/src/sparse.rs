@@ -1,12 +1,13 @@
-//! Rate-limited logging. The first event is logged immediately, and later events at most every ten seconds.
+//! Rate-limited logging of repeated events.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// Minimum time between two log lines about the same thing.
+/// Minimum time between two log lines about the same kind of event.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Counts repeated events and decides which of them to log: the first event, and then at most one every ten seconds.
+/// Counts repeated events and decides which of them to log. The first event is logged, and then at most one event every
+/// ten seconds.
 #[derive(Debug, Default)]
 pub(crate) struct Sparse {
     said: Cell<Option<Instant>>,

@@ -44,7 +44,7 @@ pub enum HandshakeFailure {
     LinkUnauthorized,
     /// A hub sent MESH_TOKEN itself, and this hub accepts only proofs (401).
     LinkBearer,
-    /// The client certificate of a hub is invalid: expired, of another CA, or not for clients.
+    /// The client certificate of a hub is invalid, because it has expired, is from another CA, or is not for clients.
     LinkCertificate,
     /// A hub answered a challenge that has expired, was answered before, or was issued by another process (401).
     LinkChallenge,
@@ -214,7 +214,7 @@ impl DerefMut for FailureCounts {
 /// Statistics of a shard's sockets since its start.
 #[derive(Clone, Debug, Default)]
 pub struct IoStats {
-    /// Messages queued for sockets, by [`MessageKind::index`].
+    /// Number of messages queued for sockets, by [`MessageKind::index`].
     pub messages_out: [u64; MessageKind::COUNT],
     /// Bytes read from WebSockets.
     pub bytes_in: u64,
@@ -229,17 +229,19 @@ pub struct IoStats {
     pub handshakes: u64,
     /// Number of refused requests for a WebSocket, by the failure's discriminant.
     pub handshake_failures: FailureCounts,
-    /// Resume secrets that were ignored, by the outcome's discriminant.
+    /// Number of resume secrets that were ignored, by the outcome's discriminant.
     pub resumes: [u64; ResumeOutcome::ALL.len()],
-    /// Tokens that were accepted, at connections and as renewals.
+    /// Number of tokens that were accepted, at connections and as renewals.
     pub tokens_accepted: u64,
-    /// Tokens that were refused, by the refusal's discriminant.
+    /// Number of tokens that were refused, by the refusal's discriminant.
     pub token_refusals: [u64; TokenRefusal::ALL.len()],
-    /// Peers that have proven with a key that their id is their own.
+    /// Number of peers that have proven with a key that their id is their own.
     pub ids_proven: u64,
-    /// Number of completed TLS handshakes: first with a certificate, then with a ticket of an earlier TLS session.
+    /// Number of completed TLS handshakes. The first number counts handshakes with a certificate, and the second number
+    /// counts handshakes with a ticket of an earlier TLS session.
     pub tls_handshakes: [u64; 2],
-    /// Sockets of peers that this shard accepted and handed to the home shard of the peer, which can be this shard.
+    /// Number of peers' sockets that this shard has accepted and handed to the home shard of the peer. The home shard
+    /// can be this shard.
     pub handed_off: u64,
     /// Letters to other shards and to the mesh.
     pub post: PostStats,
@@ -247,21 +249,21 @@ pub struct IoStats {
     pub queue_peak_bytes: u64,
     /// Maximum number of frames ever queued for one session.
     pub queue_peak_frames: u64,
-    /// Gauge: bytes queued for all sessions.
+    /// Bytes queued for all sessions (a gauge).
     pub queued_bytes: u64,
-    /// Gauge: memory of incomplete messages of all sessions, in bytes.
+    /// Memory of incomplete messages of all sessions, in bytes (a gauge).
     pub kept_bytes: u64,
-    /// Gauge: WebSockets on this shard, including those that are closing.
+    /// Number of WebSockets on this shard, including closing WebSockets (a gauge).
     pub sessions: u64,
     /// Time for which the thread was busy, in microseconds.
     pub busy_micros: u64,
-    /// HTTP requests other than WebSocket upgrades.
+    /// Number of HTTP requests other than WebSocket upgrades.
     pub http_requests: u64,
-    /// Requests for pages that were refused with 429.
+    /// Number of requests for pages that were refused with 429.
     pub pages_refused: u64,
-    /// Pings sent by the hub.
+    /// Number of pings that the shard has sent.
     pub pings: u64,
-    /// Impossible states found outside the router.
+    /// Number of impossible states found outside the router.
     pub bugs: BugCounts,
     /// Turns of the shard's thread, by their length.
     pub turns: TurnLengths,

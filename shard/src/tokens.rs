@@ -1,4 +1,4 @@
-//! Tokens of peers: JWTs (RFC 7519), signed by an identity provider.
+//! Tokens of peers. They are JWTs (RFC 7519), signed by an identity provider.
 //!
 //! A token is checked by the shard that receives the request. The rights in the token become a [`Grant`], which the
 //! router applies. Keys can be replaced at any time. A session whose token was accepted keeps its rights until that
@@ -164,7 +164,7 @@ impl<'a> Parts<'a> {
         let (header, claims) = message.split_once('.').filter(|(_, claims)| !claims.contains('.')).ok_or(malformed)?;
         let header: claims::Header = claims::decoded(header).ok_or(malformed)?;
         if header.crit.is_some() {
-            // The token requires an extension (`crit`) that this hub does not support. The token must be refused (RFC
+            // The token requires an extension (`crit`) that this hub does not support, so the hub must refuse it (RFC
             // 7515, 4.1.11).
             return Err(TokenRefusal::Algorithm);
         }

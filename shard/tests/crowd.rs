@@ -43,7 +43,7 @@ fn a_listener_drops_a_connection_to_make_room_at_another_listener() {
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream
     };
-    // Each listener except the first has two connections. Together they use all six file descriptors.
+    // Three of the four listeners have two connections each, which use all six file descriptors.
     let mut kept: Vec<_> = [1, 1, 2, 2, 3, 3].map(connect).into();
     assert!(kept.iter_mut().all(is_served));
     assert!(is_served(&mut connect(0)));

@@ -1,10 +1,10 @@
-//! Starts and supervises a thread that owns one part of a hub: a shard, or the mesh.
+//! Starts and supervises a thread that owns one part of a hub. The part is a shard, or the mesh.
 //!
 //! # Panics
 //!
 //! A panic in the rules, in any turn, ends the process. After a panic, the state of the part may be half changed, and
 //! its outputs (events, letters, outcomes) are lost. No code of the hub could repair this state. When the process ends,
-//! its peers reconnect, and their new state is correct. So the part stops at once: [`TurnGuard`] calls the callback
+//! its peers reconnect, and their new state is correct. So the part stops at once. [`TurnGuard`] calls the callback
 //! `ended` of [`spawn`], and no other task of the thread runs. The hub then logs the reason and exits with code 70.
 
 mod part;
@@ -29,8 +29,8 @@ thread_local! {
     /// Callback that reports the end of this thread's part.
     static ENDED: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
     static WOKEN: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// Awake time of this thread that its counter does not contain yet, in nanoseconds. It is less than one
-    /// microsecond, the unit of the counter.
+    /// Awake time of this thread that its counter does not contain yet, in nanoseconds. This time is less than one
+    /// microsecond, which is the unit of the counter.
     static AWAKE_NANOS: Cell<u64> = const { Cell::new(0) };
     static PARKED: Cell<Option<Instant>> = const { Cell::new(None) };
     /// Time for which this thread has waited for events since the last call of `take_idle`.
@@ -57,7 +57,7 @@ pub fn spawn<F: Future<Output = ()>>(
         match runtime(&busy).build_local(tokio::runtime::LocalOptions::default()) {
             Ok(runtime) => {
                 runtime.block_on(part(busy));
-                // A name lookup may be in progress. The shutdown does not wait for it.
+                // A name lookup may be in progress. The shutdown does not wait for the lookup.
                 runtime.shutdown_background();
             }
             Err(error) => tracing::error!(%error, "runtime_failed"),
@@ -145,7 +145,7 @@ impl<A: fmt::Debug> Drop for TurnGuard<A> {
         let Self(turn, about) = self;
         tracing::error!(turn, ?about, "turn_panicked");
         if end() {
-            // This loop never ends. Without it, the runtime would catch the panic and run the next task.
+            // Without this endless loop, the runtime would catch the panic and run the next task.
             loop {
                 std::thread::park();
             }

@@ -73,8 +73,8 @@ pub fn poll_read(
     Poll::Ready(Ok(buffer.filled().len()))
 }
 
-/// Parses bytes of one socket, and handles each event with the rules. Returns `None` if the parser panicked. A panic of
-/// the parser affects only this socket.
+/// Parses bytes of one socket, and passes each event to `handle`. Returns `None` if the parser panicked. A panic of the
+/// parser affects only this socket.
 ///
 /// # Panics
 ///

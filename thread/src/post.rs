@@ -40,8 +40,8 @@ pub struct PostStats {
     pub stalls: u64,
 }
 
-/// The outboxes of one thread: letters that it has posted and no mailbox has accepted yet. No letter is dropped, so the
-/// thread must not read sockets while the outboxes [are stalled](Self::is_stalled).
+/// The outboxes of one thread. They have the letters that the thread has posted and that no mailbox has accepted yet.
+/// No letter is dropped, so the thread must not read sockets while the outboxes [are stalled](Self::is_stalled).
 #[derive(Debug)]
 pub struct Outboxes {
     shards: Vec<Outbox<ToShard>>,
@@ -123,7 +123,8 @@ impl Outboxes {
         self.stalled
     }
 
-    /// Whether the next slice of long work may begin: at most [`SLICE_ROOM`] letters are queued for each receiver.
+    /// Whether the next slice of long work may begin, because at most [`SLICE_ROOM`] letters are queued for each
+    /// receiver.
     pub fn has_room_for_a_slice(&self) -> bool {
         !self.is_any(|outbox| outbox.len() > SLICE_ROOM, |outbox| outbox.len() > SLICE_ROOM)
     }
@@ -161,7 +162,8 @@ fn deliver<L: Letter + Send>(
         }
         let batch = outbox.take_batch();
         batches += 1;
-        // If the receiver's thread has ended, the hub ends, too. Until then, letters to that thread are discarded.
+        // If the receiver's thread has ended, the hub ends, too. Until the hub has ended, letters to that thread are
+        // discarded.
         if accepts {
             _ = mailbox.send_item(batch);
         }

@@ -1,4 +1,4 @@
-//! The current turn of a thread: its work so far, and the lengths of earlier turns.
+//! The work of a thread's current turn so far, and the lengths of earlier turns.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto::TurnLengths;
 use proto::limits::{BYTE_NANOS, NOTICED_STOP, TURN_OUTPUTS, WRITE_NANOS};
 
-/// The current turn of a thread: one piece of work, after which the other ready tasks run.
+/// The current turn of a thread. A turn is one piece of work, after which the other ready tasks run.
 #[derive(Debug, Default)]
 pub struct Turn {
     outputs: usize,
@@ -33,7 +33,7 @@ impl Turn {
         self.is_new.set(true);
     }
 
-    /// Begins the next turn. This turn is also over when its cost reaches `most_nanos` nanoseconds.
+    /// Begins the next turn, which is also over when its cost reaches `most_nanos` nanoseconds.
     pub fn begin_within(&mut self, most_nanos: u64) {
         self.begin();
         self.most_nanos = Some(most_nanos);
@@ -49,8 +49,8 @@ impl Turn {
         self.bytes += bytes as u64;
     }
 
-    /// Cost of the turn so far, in nanoseconds: its time at the last reading of the clock, plus an estimate for the
-    /// writes and bytes that it has caused.
+    /// Cost of the turn so far, in nanoseconds. It is the turn's time at the last reading of the clock, plus an
+    /// estimate for the writes and bytes that the turn has caused.
     pub fn cost(&self) -> u64 {
         self.nanos.get() + self.output_cost()
     }
@@ -65,8 +65,8 @@ impl Turn {
         self.outputs += 1;
     }
 
-    /// Whether the turn has reached [`TURN_OUTPUTS`] or its maximum cost. If so, the remaining work must wait for the
-    /// next turn.
+    /// Whether the turn has reached [`TURN_OUTPUTS`] or its maximum cost. The remaining work of such a turn must wait
+    /// for the next turn.
     pub fn is_over(&self) -> bool {
         self.outputs >= TURN_OUTPUTS || self.most_nanos.is_some_and(|most| self.cost() >= most)
     }

@@ -1,4 +1,4 @@
-//! Public data: the JSON that a peer announces to a whole network, and the checks of its size and depth.
+//! Checks and describes public data, which is the JSON that a peer announces to a whole network.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,9 +13,9 @@ use crate::reason::ErrorCode;
 use crate::sentences;
 use crate::wire::put_string;
 
-/// Returns the data of `peer-discovered`: the announced object, in which the hub sets `peerId` and `isHub`. Keys are
-/// sorted, as in messages of the Go hub. Values are copied byte for byte. Data that is not an object counts as an empty
-/// object.
+/// Returns the data of `peer-discovered`. This is the announced object, in which the hub sets `peerId` and `isHub`.
+/// Keys are sorted, as in messages of the Go hub. Values are copied byte for byte. Data that is not an object counts as
+/// an empty object.
 ///
 /// # Errors
 ///
@@ -55,7 +55,7 @@ pub(crate) fn describe(peer: &PeerId, data: Option<&str>) -> Result<Vec<u8>, Unf
             out.extend_from_slice(value.get().as_bytes());
         }
     }
-    // The loop has pushed one separator too many.
+    // The loop has pushed one comma too many.
     out.pop();
     out.push(b'}');
     Ok(out)

@@ -1,10 +1,10 @@
 //! Fast parser for ordinary messages.
 //!
-//! Nearly every message is an object without line breaks, and its only escapes are those of an SDP: `\r`, `\n` and
-//! `\"`. The first pass has no branches and checks that a text has only these escapes. In such a text, every string is
-//! valid, and a quote after a backslash never ends a string. The second pass goes from token to token. The full parser
-//! parses all other text, including invalid messages. For every text, this parser returns the same result as the full
-//! parser, or `None`.
+//! Nearly every message is an object without line breaks. Its only escapes are `\r`, `\n` and `\"`, which an SDP needs.
+//! The first pass has no branches and checks that a text has only these escapes. In such a text, every string is valid,
+//! and a quote after a backslash never ends a string. The second pass goes from token to token. The full parser parses
+//! all other text, including invalid messages. For every text, this parser returns the same result as the full parser,
+//! or `None`.
 
 use std::borrow::Cow;
 
@@ -100,8 +100,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Parses a name and its colon. Escapes need not be resolved: no known name contains `"`, a line feed or a carriage
-    /// return.
+    /// Parses a name and its colon. Escapes need not be resolved, because no known name contains `"`, a line feed or a
+    /// carriage return.
     fn name(&mut self) -> Option<&'a str> {
         self.expect(b'"')?;
         let name = self.string()?;

@@ -49,7 +49,7 @@ fn space() -> impl Strategy<Value = String> {
     prop_oneof![6 => Just(String::new()), 1 => "[ \t\n\r]{1,3}"]
 }
 
-/// JSON text of any form. It can have white space, repeated keys, unusual escapes and unusual numbers.
+/// JSON text of any form. The text can have white space, repeated keys, unusual escapes and unusual numbers.
 fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),
@@ -234,7 +234,8 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<IgnoredAny>(&text).is_ok(), is_json(&text));
     }
 
-    /// The data of a message is not copied: it is a slice of the message's text, without surrounding white space.
+    /// The parser does not copy the data of a message. The data is a slice of the message's text, without surrounding
+    /// white space.
     #[test]
     fn data_is_a_part_of_the_text(text in message()) {
         let data = match parse(&text) {

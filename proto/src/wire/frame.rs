@@ -58,7 +58,7 @@ pub(crate) fn connected(
     })
 }
 
-/// Encodes `ice-servers`: the servers of `connected`, with new credentials.
+/// Encodes `ice-servers`, which has the same servers as `connected`, with new credentials.
 pub(crate) fn ice_servers(out: &mut Vec<u8>, peer: &PeerId, ice: &IceServers, wall_ms: u64) -> Range<usize> {
     framed(out, |out| {
         put(out, "{\"type\":\"ice-servers\",\"data\":{");
@@ -87,8 +87,8 @@ pub(crate) fn pong(out: &mut Vec<u8>, peer: &PeerId, wall_ms: u64) -> Range<usiz
     })
 }
 
-/// Encodes the answer to `discover`: the number of introduced members, and whether the network has further members to
-/// discover.
+/// Encodes the answer to `discover`. It has the number of introduced members, and says whether the network has further
+/// members to discover.
 pub(crate) fn discovered(
     out: &mut Vec<u8>,
     to: &PeerId,
@@ -107,7 +107,7 @@ pub(crate) fn discovered(
     })
 }
 
-/// Encodes the answer to `announce` with `ack`: the number of other members that the peer has discovered.
+/// Encodes the answer to `announce` with `ack`, which has the number of other members that the peer has discovered.
 pub(crate) fn announced(out: &mut Vec<u8>, to: &PeerId, count: usize, network: &str, wall_ms: u64) -> Range<usize> {
     framed(out, |out| {
         put(out, "{\"type\":\"announced\",\"data\":{\"count\":");

@@ -1,23 +1,23 @@
 //! The kinds of message.
 
-/// The kinds of signal: messages from one peer to another. The hub relays them without reading their data.
+/// The kinds of signal. A signal is a message from one peer to another. The hub relays it without reading its data.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum SignalKind {
-    /// `offer`: the first description of a connection.
+    /// The signal `offer`, the first description of a connection.
     Offer,
-    /// `answer`: the reply to an offer.
+    /// The signal `answer`, the reply to an `offer`.
     Answer,
-    /// `ice-candidate`: an address at which a peer may be reached.
+    /// The signal `ice-candidate`, an address at which a peer may be reached.
     IceCandidate,
-    /// `renegotiation-offer`: a new description of an open connection.
+    /// The signal `renegotiation-offer`, a new description of an open connection.
     RenegotiationOffer,
-    /// `renegotiation-answer`: the reply to a `renegotiation-offer`.
+    /// The signal `renegotiation-answer`, the reply to a `renegotiation-offer`.
     RenegotiationAnswer,
-    /// `ice-restart-offer`: a description with new credentials for ICE.
+    /// The signal `ice-restart-offer`, a description with new credentials for ICE.
     IceRestartOffer,
-    /// `ice-restart-answer`: the reply to an `ice-restart-offer`.
+    /// The signal `ice-restart-answer`, the reply to an `ice-restart-offer`.
     IceRestartAnswer,
-    /// `signal`: anything else that an application sends to one peer through the hub.
+    /// The signal `signal`, for any other data that an application sends to one peer through the hub.
     Signal,
 }
 
@@ -49,8 +49,9 @@ impl SignalKind {
         }
     }
 
-    /// The kind under which this signal is sent to hubs of version 2.0.0. Such a hub closes a link on which an unknown
-    /// kind arrives. The receiving hub uses the kind only for its counters, so a wrong kind has no other effect.
+    /// The kind under which this signal is sent to hubs of version 2.0.0. A hub of version 2.0.0 closes a link on which
+    /// an unknown kind arrives. The receiving hub uses the kind only for its counters, so a wrong kind has no other
+    /// effect.
     pub(crate) const fn as_of_2_0_0(self) -> Self {
         if matches!(self, Self::Signal) { Self::IceCandidate } else { self }
     }
@@ -59,52 +60,53 @@ impl SignalKind {
 /// The kinds of message, as metrics count them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum MessageKind {
-    /// From a peer: it joins a network, or changes its data there.
+    /// A peer joins a network, or changes its data there.
     Announce,
-    /// From a peer: a signal of one of the eight kinds.
+    /// A peer sends a signal of one of the eight kinds.
     Signal(SignalKind),
-    /// From a peer: the application's ping.
+    /// A peer's application sends a ping.
     Ping,
-    /// From a peer: a request to discover more members.
+    /// A peer asks for more members of a network.
     Discover,
-    /// From a peer: it leaves a network on purpose.
+    /// A peer leaves a network on purpose.
     Goodbye,
-    /// From a peer: a type that is dropped on purpose, such as `cleanup`.
+    /// A peer sends a message of a type that the hub drops on purpose, such as `cleanup`.
     Ignored,
-    /// From a peer: an unknown type.
+    /// A peer sends a message of an unknown type.
     UnknownType,
-    /// From a peer: text or bytes that are not a message of the protocol.
+    /// A peer sends text or bytes that are not a message of the protocol.
     Invalid,
-    /// To a peer: the first message.
+    /// The first message that the hub sends to a peer.
     Connected,
-    /// To a peer: a member of its network is connected.
+    /// The hub notifies a peer that a member of its network is connected.
     PeerDiscovered,
-    /// To a peer: the session of a member has ended.
+    /// The hub notifies a peer that the session of a member has ended.
     PeerDisconnected,
-    /// To a peer: the answer to `discover`, with the number of new members.
+    /// The hub answers `discover`, with the number of new members.
     Discovered,
-    /// To a peer: it has discovered all members that were in the network when the peer announced itself.
+    /// The hub notifies a peer that it has discovered all members that were in the network when the peer announced
+    /// itself.
     Announced,
-    /// To a peer: the answer to its ping.
+    /// The hub answers a ping of a peer's application.
     Pong,
-    /// To a peer: the reason why its message failed.
+    /// The hub reports to a peer why its message failed.
     Error,
-    /// To a peer: the outcome of its signal.
+    /// The hub reports to a peer the outcome of its signal.
     Receipt,
-    /// To a peer: this hub is about to stop.
+    /// The hub notifies a peer that the hub is about to stop.
     GoAway,
-    /// To a peer: new credentials for TURN.
+    /// The hub sends a peer new credentials for TURN.
     IceServers,
-    /// From a peer: a new token for its session.
+    /// A peer sends a new token for its session.
     Auth,
-    /// To a peer: its token expires soon.
+    /// The hub notifies a peer that its token expires soon.
     TokenExpires,
-    /// To a peer: its new token was accepted.
+    /// The hub notifies a peer that its new token was accepted.
     Authorized,
 }
 
 impl MessageKind {
-    /// Number of kinds: the length of an array indexed by [`Self::index`].
+    /// Number of kinds, which is the length of an array indexed by [`Self::index`].
     pub const COUNT: usize = 28;
 
     /// Every kind, in the order of [`Self::index`].

@@ -5,11 +5,12 @@ use std::ops::ControlFlow;
 use super::{Decoder, Event, Progress, Speaker, Violation};
 use crate::limits::READ_BUFFER_BYTES;
 
-/// Parses frames from successive reads of a stream. It stores an incomplete frame at the end of a read until the next
+/// Parses frames from successive reads of a stream. An incomplete frame at the end of a read is stored until the next
 /// read.
 ///
 /// The memory for the incomplete frame grows with the received bytes, not with the length declared in its header.
-/// `Default` refuses every message that has a byte of content. It is a placeholder while the real reader is borrowed.
+/// `Default` refuses every message that has a byte of content. The default reader is a placeholder while the real
+/// reader is borrowed.
 #[derive(Debug, Default)]
 pub struct FrameReader {
     decoder: Decoder,

@@ -1,5 +1,5 @@
-//! A simulated hub without threads, and the peers of one network. Letters between its shards arrive without delay. It
-//! counts events, and records which peers know each other.
+//! A simulated hub without threads, and the peers of one network. Letters between its shards arrive without delay. The
+//! crowd counts events, and records which peers know each other.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Tests of bounded discovery, on hubs of one, two and three shards: its cost, and which peers know each other.
+//! Tests of the cost of bounded discovery, and of which peers know each other. The tests use hubs of one, two and three
+//! shards.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod crowd;
@@ -97,7 +98,7 @@ fn ids_that_share_a_prefix_have_the_same_cost() {
     }
 }
 
-/// Every peer signals the same victim. Only the last ten bits of its id differ from the victim's id.
+/// Every peer signals the same victim. The id of each peer differs from the victim's id only in the last ten bits.
 #[test]
 fn a_crowd_around_one_peer_is_declined_with_errors() {
     const MOST: usize = 40;

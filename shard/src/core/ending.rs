@@ -1,4 +1,4 @@
-//! Ends sessions: queues the close frame, reports undelivered signals, and removes the session.
+//! The functions that end sessions. They queue the close frame, report undelivered signals, and remove the session.
 
 use proto::limits::CLOSE_LINGER;
 use proto::{CloseReason, Input, Now, SessionId, SessionPhase, ws};
@@ -82,8 +82,8 @@ impl Core {
     }
 
     /// Closes the socket of a closing session when its queue has been written. If the client's close frame has arrived,
-    /// both halves are closed. If the hub no longer parses the client's data, only the sending half is closed.
-    /// Otherwise the socket stays open until the client's close frame arrives.
+    /// both halves of the socket are closed. If the hub no longer parses the client's data, only the sending half is
+    /// closed. In all other cases, the socket stays open until the client's close frame arrives.
     pub(super) fn finish_if_written(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id).filter(|s| s.phase == SessionPhase::Closing && s.has_written_all())
         else {

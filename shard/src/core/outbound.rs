@@ -14,7 +14,8 @@ use super::{Core, Due, Followup};
 use crate::queue::{Room, SendQueue};
 use crate::session::why_lost;
 
-/// The two lists of sessions to write. The frames in the queue of one session are always written in order.
+/// The two lists of sessions to write. The frames in the queue of one session are always written in order, even if the
+/// session is in both lists.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Urgency {
     /// Sessions with messages addressed to them.
@@ -287,8 +288,8 @@ impl Core {
             && std::mem::take(&mut session.regained)
             && taken
         {
-            // The client reads slowly. Much data may precede a ping, so the client cannot answer soon. But its socket
-            // has accepted bytes, and this shows that it is alive.
+            // The client reads slowly. Much data may precede a ping, so the client cannot answer soon. But the client's
+            // socket has accepted bytes, and this shows that the client is alive.
             session.life.shown(now.at);
         }
         self.finish_if_written(id);

@@ -56,7 +56,7 @@ impl Core {
         }
     }
 
-    /// Parks a session. Its task is woken when the shard reads frames again.
+    /// Parks a session. The task of a parked session is woken when the shard reads frames again.
     pub(crate) fn park(&mut self, id: SessionId) {
         if let Some(session) = self.session_mut(id).filter(|session| !session.parked) {
             session.parked = true;

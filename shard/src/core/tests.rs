@@ -142,7 +142,7 @@ async fn a_slow_session_is_closed_only_once_when_the_budget_is_exhausted() {
     signal(&mut core, *sender, peer(1), MEBIBYTE - 200);
     while core.flush(1) {}
     assert!(core.session_mut(*slow).expect("open").queued_bytes() > SEND_FLOOR_BYTES);
-    // Other sessions then exhaust the budget. Each of them queues less than its floor.
+    // Other sessions then exhaust the budget. The queue of each of these sessions is shorter than its floor.
     for (n, _) in others.iter().enumerate() {
         signal(&mut core, *sender, peer(2 + n as u8), SEND_FLOOR_BYTES - 1000);
     }
@@ -201,7 +201,7 @@ const ROOMY: SessionLimits = SessionLimits {
     peer_timeout: Duration::from_secs(300),
 };
 
-/// The beginning of a client's text message of `declared` bytes: its header and `sent` bytes.
+/// The header of a client's text message of `declared` bytes, and the first `sent` bytes of this message.
 fn begun(declared: usize, sent: usize) -> Vec<u8> {
     let mut frame = Vec::new();
     proto::ws::put_masked_header(&mut frame, proto::ws::Opcode::Text, declared, [0; 4]);

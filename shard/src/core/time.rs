@@ -66,7 +66,7 @@ impl Core {
                 Due::Ice(id, due) => self.look_at_ice(id, due, now),
                 Due::GoAway(id, close_in, drain) if drain == self.drains => self.go_away(id, close_in, now),
                 Due::Retire(id, drain) if drain == self.drains => self.input(Input::Retire { session: id }, now),
-                // An operator has ended the drain of this entry.
+                // An operator has ended the drain to which this entry belongs.
                 Due::GoAway(..) | Due::Retire(..) => {}
             }
             if self.is_turn_over() && !self.due.is_empty() {
@@ -127,8 +127,8 @@ impl Core {
         self.perform_outputs(now);
     }
 
-    /// Begins a drain, and gives every session a slot. If the hub stops, the sessions of peers that arrive during the
-    /// drain are closed as well. Otherwise new peers are refused during the drain.
+    /// Begins a drain, and gives every session a slot. If the hub is about to stop, the sessions of peers that arrive
+    /// during the drain are closed as well. In a drain without a stop, new peers are refused.
     pub(crate) fn drain(&mut self, plan: Drain) {
         self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();
@@ -170,7 +170,8 @@ impl Core {
     }
 
     pub(super) fn acted(&mut self, acted: Acted) {
-        // A later order can be done first: a kick is done at once, but the closing of a network takes several turns.
+        // Orders can finish in another order, because a kick is done at once, but the closing of a network takes
+        // several turns.
         let answered = self.acting.iter().position(|(order, _)| acted.answers(order));
         match answered.and_then(|at| self.acting.remove(at)) {
             // The hub may no longer wait for the answer.

@@ -94,8 +94,8 @@ impl Core {
         }
     }
 
-    /// Ends the trace of a session's join. `reason` says why the join could not finish. `None` if it has finished.
-    /// Returns the trace.
+    /// Ends the trace of a session's join. `reason` says why the join could not finish. It is `None` if the join has
+    /// finished. Returns the id of the trace.
     pub(super) fn end_join(&mut self, id: SessionId, reason: Option<CloseReason>, now: Now) -> Option<TraceId> {
         self.joins.as_ref()?;
         let session = self.session_mut(id)?;

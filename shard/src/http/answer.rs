@@ -1,4 +1,4 @@
-//! The answer to one request: a page, a WebSocket or a refusal.
+//! Answers a request with a page, a WebSocket or a refusal.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -55,10 +55,9 @@ pub(super) struct Caller<'a> {
     pub(super) entrance: Entrance,
     /// The client's address, as trusted proxies name it.
     pub(super) address: SocketAddr,
-    /// Whether the trusted proxies name exactly one client. If they do not, `address` is the address of the proxy.
+    /// Whether the trusted proxies name exactly one client. If this is false, `address` is the address of the proxy.
     pub(super) is_clear: bool,
-    /// Whether a proxy has named the address in a header. If so, this connection has not been counted for the address
-    /// yet.
+    /// Whether a proxy has named the address in a header. Such a connection has not been counted for the address yet.
     pub(super) is_proxied: bool,
     /// Whether the client uses TLS, as far as is known.
     pub(super) is_tls: bool,
@@ -172,9 +171,9 @@ pub(super) fn answer(
         && matches!(caller.entrance, Entrance::Both | Entrance::Hubs)
         && door.links.as_ref().is_some_and(|links| links.is_legacy(caller.address));
     let is_link = wants_socket && (legacy || matches!(offer, Offer::Spoken | Offer::Unknown));
-    // The order of checks is the same as in the Go hub: token, id, upgrade. The origin is checked first, so that a page
-    // of a refused origin learns nothing about tokens. Peers and hubs have different tokens: a peer's token opens no
-    // link.
+    // The token, the id and the upgrade are checked in this order, as in the Go hub. The origin is checked first, so
+    // that a page of a refused origin learns nothing about tokens. Peers and hubs have different tokens, so a peer's
+    // token opens no link.
     let headers = request.headers();
     let mut proof = None;
     let checked = door.check_origin(headers).and_then(|()| {
@@ -247,8 +246,8 @@ fn switched<B>(response: Response<B>, protocol: Option<&'static str>) -> Respons
     response
 }
 
-/// Checks the resume secret of a request. A wrong secret is counted and ignored: the peer is admitted as if it had sent
-/// no secret.
+/// Checks the resume secret of a request. A wrong secret is counted, and the peer is admitted as if it had sent no
+/// secret.
 fn resumed(door: &Door, query: &Query, peer: &PeerId, stats: &mut IoStats) -> Option<Lineage> {
     let checked =
         query.resume.as_deref().filter(|shown| !shown.is_empty()).map(|shown| door.resume_keys.check(peer, shown));

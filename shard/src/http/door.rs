@@ -1,4 +1,4 @@
-//! Admission: decides who may connect, and where the sockets go.
+//! Admission of connections. This module decides who may connect, and to which shard or to the mesh a socket goes.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -56,7 +56,7 @@ pub(super) struct Admitted {
     pub(super) hub: HubId,
     /// How the other hub has authenticated itself.
     pub(super) auth: LinkAuth,
-    /// This hub's own proof, which is the answer to the other hub's proof. `None` if the other hub sent none.
+    /// This hub's own proof, which is the answer to the other hub's proof. `None` if the other hub sent no proof.
     pub(super) own_proof: Option<String>,
 }
 
@@ -93,7 +93,7 @@ impl Default for DoorTuning {
     }
 }
 
-/// Admission: decides who may connect, and where the sockets go.
+/// Decides who may connect, and to which shard or to the mesh a socket goes.
 pub(crate) struct Door {
     pub(crate) shards: u16,
     pub(crate) keys: Keys,
@@ -134,7 +134,7 @@ impl Door {
     }
 
     /// Decides about a connection before anything is read from it. A connection of a trusted proxy is not counted for
-    /// the proxy. [`Self::enter`] counts it for the client when the client is known.
+    /// the proxy. When the client is known, [`Self::enter`] counts the connection for the client.
     pub(crate) fn admit(&self, entrance: Entrance, address: SocketAddr) -> Result<Option<Place>, NoEntry> {
         match entrance {
             // The ports of operators and hubs have their own file descriptors, which peers cannot use up.
@@ -242,8 +242,8 @@ impl Door {
         }
     }
 
-    /// Checks the tokens of a peer's request. One valid token is enough. Returns `None` if the peer may do everything.
-    /// This is the case if the peer has AUTH_TOKEN, or if the hub requires no token.
+    /// Checks the tokens of a peer's request. One valid token is enough. Returns `None` if the peer may do everything,
+    /// because the peer has AUTH_TOKEN, or because the hub requires no token.
     fn check_token(&self, query: &Query, headers: &HeaderMap) -> Result<Option<Allowed>, HttpRefusal> {
         let is_open = self.auth_token.is_none() && self.tokens.is_none();
         if is_open || self.auth_token.as_deref().is_some_and(|token| query.shows(headers, token)) {
@@ -273,8 +273,8 @@ impl Door {
         })
     }
 
-    /// If a request for a WebSocket has a token with an unknown key, waits for new keys. Does not wait if keys cannot
-    /// be requested now.
+    /// Waits for new keys if a request for a WebSocket has a token with an unknown key. The function does not wait if
+    /// keys cannot be requested now.
     pub(super) async fn await_keys<B>(&self, request: &Request<B>) {
         let Some(tokens) = self.tokens.as_ref().filter(|_| handshake::wants_websocket(request)) else { return };
         let query = Query::of(request);

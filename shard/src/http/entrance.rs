@@ -65,7 +65,7 @@ impl Wanted {
         self.others.notified().await;
     }
 
-    /// Accepts the request to drop a connection. Returns `false` if another listener has accepted it already.
+    /// Accepts the request to drop a connection. Returns `false` if another listener has already accepted the request.
     pub(crate) fn take(&self) -> bool {
         self.is_open.swap(false, Ordering::Relaxed)
     }

@@ -96,7 +96,7 @@ impl Gate {
         let (mut stream, text) = (stream, no.explain());
         if speaks_tls {
             // A text answer would need a TLS handshake, and this limit exists to avoid the cost of handshakes. The
-            // alert at least shows that the hub has ended the connection, and not the network.
+            // alert at least shows that the connection was ended by the hub, and not by the network.
             _ = stream.write(&REFUSAL_ALERT);
             _ = stream.read(&mut [0; 2048]);
             return;
@@ -137,8 +137,8 @@ mod tests {
         let (gate, now) = (gate(50), Instant::now());
         // Ten addresses connect in turn.
         let admitted = (0..500).filter(|n| gate.admit(address(n % 10), false, now).is_ok()).count();
-        // The burst of two seconds admits 100 connections. Each address has then connected 10 times, so no address
-        // counts as quiet, and the reserve admits none of the further attempts.
+        // The burst of two seconds admits 100 connections. After these connections, each address has connected 10
+        // times. So no address counts as quiet, and the reserve admits no further attempt.
         assert_eq!(admitted, 100);
         assert_eq!(gate.admit(address(3), false, now).err(), Some(NoEntry::Busy));
         assert_eq!(gate.admit(None, false, now).err(), Some(NoEntry::Busy), "a proxy has no reserve");

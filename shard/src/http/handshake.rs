@@ -1,4 +1,5 @@
-//! Checks of RFC 9112 and RFC 6455 that hyper leaves to the server. All functions depend only on the head of a request.
+//! Checks of RFC 9112 and RFC 6455 that hyper leaves to the server. The functions in this module depend only on the
+//! head of a request.
 
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
 use hyper::http::uri::Authority;
@@ -121,8 +122,8 @@ pub fn bearer_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 /// Prefix of a token among the subprotocols.
 const BEARER: &str = "bearer.";
 
-/// The tokens among the subprotocols of a request: `peerpigeon, bearer.<token>`. Clients in browsers use this form,
-/// because pages cannot set the headers of a WebSocket request.
+/// The tokens among the subprotocols of a request, as in `peerpigeon, bearer.<token>`. Clients in browsers send tokens
+/// in this form, because pages cannot set the headers of a WebSocket request.
 pub(super) fn offered_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let is_of_peers = offers(headers, CLIENT_SUBPROTOCOL);
     let tokens = subprotocols(headers).filter_map(|name| name.strip_prefix(BEARER));

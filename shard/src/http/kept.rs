@@ -1,4 +1,4 @@
-//! An HTTP connection and its timeouts: for the first request, between two requests, and for an answer.
+//! An HTTP connection with timeouts for the first request, for the time between two requests, and for an answer.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,8 +16,7 @@ use proto::limits::{ANSWER_TIMEOUT, HTTP_IDLE_TIMEOUT, REQUEST_BURST, REQUEST_HE
 /// The timeouts of HTTP connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
-    /// Time for the first request. After a change of the connection's state, the new timeout applies after this time at
-    /// the latest.
+    /// Time for the first request. It is also the longest time until a change of the connection's state is noticed.
     pub(crate) head: Duration,
     /// Time for making and writing an answer.
     pub(crate) answer: Duration,
@@ -65,9 +64,9 @@ impl Kept {
 
     /// Records that a request has arrived. Waits for the request's turn.
     ///
-    /// Each request of a connection except the first yields to all other work of the shard, sockets included. Otherwise
-    /// hyper would answer 16 pipelined requests in one turn, and tokio would run hyper's task 61 times before it polls
-    /// sockets.
+    /// Each request of a connection except the first yields to all other work of the shard, sockets included. Without
+    /// this yield, hyper would answer 16 pipelined requests in one turn, and tokio would run hyper's task 61 times
+    /// before it polls sockets.
     pub(super) async fn asked(&self) {
         let (first, now) = (self.is_new(), Instant::now());
         self.state.set(State::Asked);
@@ -105,8 +104,8 @@ impl Kept {
         }
     }
 
-    /// Time for which the connection may stay in its state. `None` if this time is over. Otherwise the caller asks
-    /// again after the returned time.
+    /// Time for which the connection may stay in its state. `None` if this time is over. The caller must ask again
+    /// after the returned time.
     pub(super) fn patience(&self, now: Instant) -> Option<Duration> {
         let allowed = match self.state.get() {
             State::New => self.timeouts.head,
@@ -148,7 +147,7 @@ impl Write for KeptStream {
         self.io.is_write_vectored()
     }
 
-    /// hyper flushes the socket when its own buffer is empty. A `Full` body is in that buffer from the start.
+    /// hyper flushes the socket when its own buffer is empty. A `Full` body is in hyper's buffer from the start.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
         if let Poll::Ready(Ok(())) = flushed {

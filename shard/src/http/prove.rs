@@ -1,4 +1,4 @@
-//! Lets a client prove that it owns its peer id. This happens between the upgrade and the begin of the session.
+//! Lets a client prove that it owns its peer id, after the upgrade and before its session begins.
 
 use std::io;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 pub struct IdProofs {
     /// Whether clients without a key are refused. Clients with a token whose `sub` names the id need no key.
     pub is_required: bool,
-    /// PEER_ID_HOSTS: the names of this hub in the URLs of its clients. A proof for another host is refused.
+    /// PEER_ID_HOSTS, the names of this hub in the URLs of its clients. A proof for another host is refused.
     pub hosts: Vec<String>,
 }
 
@@ -88,7 +88,7 @@ pub(super) async fn prove(
     if is_right { Ok(rest) } else { Err(NoProof::Wrong) }
 }
 
-/// Reads the client's first message, which must be the proof. Answers the pings that arrive before it.
+/// Reads the client's first message, which must be the proof. Answers the pings that arrive before the proof.
 async fn answer(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), read: Bytes) -> Result<(Proof, Bytes), NoProof> {
     let mut decoder = Decoder::new(MAX_ID_PROOF_BYTES);
     let mut unread = read.to_vec();

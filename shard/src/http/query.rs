@@ -35,7 +35,7 @@ impl Query {
         query
     }
 
-    /// The id of a peer: from the query, or else from its token or its key (`proven`).
+    /// The id of a peer. It comes from the query, or else from the peer's token or key (`proven`).
     pub(super) fn peer(&self, proven: Option<PeerId>) -> Result<PeerId, HttpRefusal> {
         match (&self.peer_id, proven) {
             (None, Some(peer)) => Ok(peer),
@@ -49,8 +49,8 @@ impl Query {
         id.ok_or_else(|| HttpRefusal::new(HandshakeFailure::InvalidPeerId, StatusCode::FORBIDDEN, "invalid peerId"))
     }
 
-    /// All tokens in a request. There can be several, for example if a proxy adds a header to a request that has
-    /// `?token=`.
+    /// All tokens in a request. A request can have several tokens, for example if a proxy adds a header to a request
+    /// with `?token=`.
     pub(super) fn shown<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> {
         let in_query = self.token.as_deref().map(str::as_bytes);
         handshake::bearer_tokens(headers).chain(handshake::offered_tokens(headers)).chain(in_query)

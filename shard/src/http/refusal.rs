@@ -1,4 +1,4 @@
-//! Refused connections and requests: their answers, counters and log lines.
+//! The answers, counters and log lines for refused connections and requests.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -38,7 +38,7 @@ pub(super) struct HttpRefusal {
     pub(super) token: Option<TokenRefusal>,
     /// The challenge for a hub, as a value of `WWW-Authenticate`.
     pub(super) challenge: Option<String>,
-    /// Whether the refusal is counted and logged. The answer that gives a hub its challenge is not counted and not
+    /// Whether the refusal is counted and logged. A 401 that only gives a hub its challenge is not counted and not
     /// logged.
     pub(super) is_counted: bool,
 }
@@ -88,7 +88,7 @@ impl HttpRefusal {
         Self { headers, ..Self::new(failure, StatusCode::UNAUTHORIZED, text) }
     }
 
-    /// The refusal of a JWT: 401, or 403 if the JWT is valid but for another peer id.
+    /// The refusal of a JWT. The status is 401, or 403 if the JWT is valid but for another peer id.
     pub(super) fn of_token(no: TokenRefusal) -> Self {
         let failure = HandshakeFailure::Unauthorized;
         let refusal = if no == TokenRefusal::Subject {
@@ -162,8 +162,8 @@ pub(super) fn count_no_tls(core: &mut Core, no: &NoTls, address: SocketAddr) {
     }
 }
 
-/// Counts a connection of a trusted proxy that did not begin with a PROXY head. Such connections are logged at a
-/// limited rate.
+/// Counts a connection of a trusted proxy that did not begin with a PROXY head, and logs such connections at a limited
+/// rate.
 pub(super) fn count_no_head(core: &mut Core, no: &NoHead, address: SocketAddr) {
     core.stats_mut().handshake_failures[HandshakeFailure::ProxyHead as usize] += 1;
     if let Some(times) = core.proxies_refused.count() {
@@ -171,7 +171,7 @@ pub(super) fn count_no_head(core: &mut Core, no: &NoHead, address: SocketAddr) {
     }
 }
 
-/// Counts a peer that has not proven its id. Such peers are logged at a limited rate.
+/// Counts a peer that has not proven its id, and logs such peers at a limited rate.
 pub(super) fn count_no_proof(core: &mut Core, no: NoProof, address: SocketAddr) {
     core.stats_mut().handshake_failures[HandshakeFailure::IdProof as usize] += 1;
     if let Some(times) = core.proofs_refused.count() {
@@ -179,7 +179,7 @@ pub(super) fn count_no_proof(core: &mut Core, no: NoProof, address: SocketAddr) 
     }
 }
 
-/// Counts a connection that is refused before anything is read. Such connections are logged at a limited rate.
+/// Counts a connection that is refused before anything is read, and logs such connections at a limited rate.
 pub(crate) fn count_no_entry(gate: &Gate, core: &mut Core, refusal: NoEntry, address: SocketAddr) {
     let failure = refusal.failure();
     core.stats_mut().handshake_failures[failure as usize] += 1;

@@ -202,7 +202,7 @@ pub(super) mod tests {
         Acceptor::new(std::sync::Arc::new(certificates), None).unwrap()
     }
 
-    /// A ClientHello as openssl 3 sends it: TLS 1.3 and 1.2, X25519, without a name.
+    /// A ClientHello as openssl 3 sends it, for TLS 1.3 and 1.2, with X25519, and without a server name.
     pub(in crate::http) fn hello() -> Vec<u8> {
         let mut extensions = Vec::new();
         let mut extension = |kind: u16, body: &[u8]| {
@@ -210,7 +210,7 @@ pub(super) mod tests {
             extensions.extend((body.len() as u16).to_be_bytes());
             extensions.extend(body);
         };
-        // Extensions: groups, signature schemes, versions, a key share.
+        // The extensions are groups, signature schemes, versions and a key share.
         extension(10, &[0, 2, 0, 0x1d]);
         extension(13, &[0, 2, 4, 3]);
         extension(43, &[2, 3, 4]);

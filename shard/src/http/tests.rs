@@ -311,7 +311,7 @@ fn a_full_listener_makes_room_when_a_connection_arrives() {
 #[test]
 fn a_listener_whose_connections_are_all_admitted_waits_until_one_ends() {
     run(async {
-        // One socket fits into the queue of the home shard. The next two wait, and must not be dropped.
+        // One socket fits into the queue of the home shard. The next two sockets wait, and must not be dropped.
         let (homes, arrivals) = mpsc::channel(1);
         let Shard { mut door, core } = shard(empty_pages(), homes);
         door.tuning.max_requests = 2;

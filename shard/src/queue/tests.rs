@@ -1,4 +1,4 @@
-//! Tests of the send queue: its bounds, its order and its control frames.
+//! Tests of the bounds, the order and the control frames of the send queue.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -237,7 +237,7 @@ fn unread_pongs_are_bounded() {
     }
     let out = write_out(&mut queue, 1000);
     let (mut rest, mut pongs) = (&out[..], Vec::new());
-    // Skips the rest of the first pong. Its first five bytes were written before, after the question.
+    // Skips the rest of the first pong. Five bytes of this pong were already written, after the question.
     rest = &rest[127 - 5..];
     while let [0x8a, len, payload @ ..] = rest {
         pongs.push(u32::from_be_bytes(*payload.first_chunk().expect("a number")));

@@ -10,7 +10,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use proto::limits::{MAX_JWKS_BYTES, MAX_TOKEN_KEYS};
 use serde::Deserialize;
 
-/// Minimum length of a secret, in bytes: the length of an HS256 hash (RFC 7518, 3.2).
+/// Minimum length of a secret, in bytes. It is the length of an HS256 hash (RFC 7518, 3.2).
 const SHORTEST_SECRET: usize = 32;
 
 /// Minimum length of an RSA modulus, in bytes (2048 bits).
@@ -87,7 +87,7 @@ impl TokenKey {
         Ok(Self { kid: None, algorithms: HMAC, key })
     }
 
-    /// The public keys in a PEM text: RSA for RS256, P-256 for ES256, Ed25519 for EdDSA.
+    /// The public keys in a PEM text. RSA keys are for RS256, P-256 keys for ES256, and Ed25519 keys for EdDSA.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Tests of tokens: the keys of each algorithm, the confusion of two algorithms, and the claims.
+//! Tests of the keys of each algorithm, of the confusion of two algorithms, and of the claims of tokens.
 
 use jsonwebtoken::{EncodingKey, encode, get_current_timestamp};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};

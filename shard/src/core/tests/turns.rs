@@ -1,4 +1,4 @@
-//! Tests of the turns of sessions: their cost, and the order in which sessions are read and written.
+//! Tests of the cost of the turns of sessions, and of the order in which sessions are read and written.
 
 use super::*;
 
@@ -81,7 +81,10 @@ async fn presence_is_written_even_if_many_messages_are_addressed_to_peers() {
     core.flush_session(later.0);
     core.mark_dirty(later.0, 0, Urgency::Later);
     core.flush(4);
-    assert!(!core.session_mut(later.0).expect("open").in_later, "every fourth session comes from the second list");
+    assert!(
+        !core.session_mut(later.0).expect("open").in_later,
+        "every fourth written session comes from the list `later`"
+    );
     assert!(core.dirty > 6);
 }
 
