@@ -12,7 +12,7 @@ use peerpigeon::config::{Config, Flags};
 /// The bytes before the first zero byte are the lines of an env file. The bytes after the zero byte are the content of
 /// another file. The path of this other file replaces `@` in the values of the env file.
 pub fn config(bytes: &[u8]) {
-    /// This lock is necessary because two tests of one process write to the same file.
+    /// Without a lock, two tests of one process could write to the same file at the same time.
     static FILE_IN_USE: Mutex<()> = Mutex::new(());
     let _in_use = FILE_IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());

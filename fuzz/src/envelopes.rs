@@ -1,8 +1,8 @@
 use proto::envelope::Envelope;
 
 /// The decoder must refuse the bytes of a link's frame, or read a sequence of envelopes from them. The target encodes
-/// and decodes each envelope again. The meaning of the envelope must then stay the same. The encoding may be longer
-/// than the original bytes only because of fields that earlier releases did not send.
+/// and decodes each envelope again, and the meaning of the envelope must stay the same. The encoding may be longer than
+/// the original bytes only because of fields that earlier releases did not send.
 pub fn envelopes(bytes: &[u8]) {
     let mut rest = bytes;
     loop {

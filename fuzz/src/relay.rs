@@ -47,7 +47,7 @@ type Step = [u8; 5];
 
 const NETWORKS: [&str; 2] = ["n", "global"];
 const START_MS: u64 = 1_700_000_000_000;
-/// Time after which no hub may know the rogue hub any more. It is the rogue hub's lease and a few heartbeats.
+/// Time after which no hub may know the rogue hub any more. The time is the rogue hub's lease plus a few heartbeats.
 const FORGOTTEN_SECS: u64 = 12;
 /// Time after which every peer must know all other members again.
 const REST_SECS: u64 = 120;
@@ -63,7 +63,7 @@ struct Mesh {
     link: Option<[LinkId; 2]>,
     /// The frames in flight to each honest hub over the link between them.
     wires: [VecDeque<Vec<u8>>; 2],
-    /// Frames that honest hubs have sent. The rogue hub can read and repeat them.
+    /// Frames that honest hubs have sent, which the rogue hub can read and repeat.
     recorded: Vec<Vec<u8>>,
 }
 
@@ -79,7 +79,7 @@ struct Hub {
     /// The rogue hub's link to this hub, and the id that the rogue hub uses on this link.
     rogue: Option<(LinkId, HubId)>,
     legacy: Option<LinkId>,
-    /// Transports whose queues are full. The relay waits for room in these queues.
+    /// Transports whose queues are full, so that the relay waits for room.
     backlogs: Vec<Transport>,
     is_bridged: bool,
 }

@@ -1,5 +1,5 @@
-//! Runs a fuzz target in ordinary tests. The inputs of the target's corpus run first. Random changes of these inputs
-//! then run for FUZZ_SECONDS.
+//! Runs a fuzz target in ordinary tests. The inputs of the target's corpus run first. Then randomly changed inputs run
+//! for FUZZ_SECONDS.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;

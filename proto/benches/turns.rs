@@ -2,14 +2,14 @@
 //! other hub dies, its snapshot is installed, and all of its peers leave. A legacy link starts and ends. The benchmark
 //! also measures the end of a session in 1,024 networks, and joins to a large network.
 //!
-//! The measured hub has 16 shards. It is simulated by a relay and 16 routers with the queues of a real hub between
-//! them, without threads and sockets. In each step, the relay and each router have one turn, as the threads of a real
-//! hub would have. For each event, the printed table has the longest turn of the mesh and of a shard, the maximum
-//! number of outputs in one turn, and the number of turns of the mesh. The table also has the maximum number of letters
-//! queued for one shard. The last three columns are the allocated memory before the event, its maximum after any turn,
-//! and the memory after the event. Times are CPU times of the benchmark's thread. The allocator is the hub's allocator,
-//! jemalloc. With the allocator of glibc, one turn takes 13 ms, because that allocator first merges the memory that the
-//! simulated other hub has freed in this thread.
+//! The measured hub has 16 shards. The simulation of this hub has a relay and 16 routers with the queues of a real hub
+//! between them, but no threads and no sockets. In each step, the relay and each router have one turn, as the threads
+//! of a real hub would have. For each event, the printed table has the longest turn of the mesh and of a shard, the
+//! maximum number of outputs in one turn, and the number of turns of the mesh. The table also has the maximum number of
+//! letters queued for one shard. The last three columns are the allocated memory before the event, its maximum after
+//! any turn, and the memory after the event. Times are CPU times of the benchmark's thread. The allocator is the hub's
+//! allocator, jemalloc. With the allocator of glibc, one turn takes 13 ms, because that allocator first merges the
+//! memory that the simulated other hub has freed in this thread.
 //!
 //! `cargo bench -p peerpigeon-proto --bench turns` runs the benchmark. `cargo test` runs the same events with few peers
 //! and measures no time. Both commands check the numbers of outputs and letters against the limits.
@@ -393,8 +393,8 @@ struct Scene {
     other: Option<Relay>,
     /// The claims of the other hub's peers.
     claims: Vec<Claim>,
-    /// Number of times that the other hub has reported unsent parts of a snapshot. One [`RelayInput::Room`] answers
-    /// each report.
+    /// Number of times that the other hub has reported unsent parts of a snapshot. The benchmark answers each report
+    /// with one [`RelayInput::Room`].
     other_rooms: usize,
     /// Whether the shards are stopped. Stopped shards have no turns and accept no letters.
     stopped: bool,
@@ -508,7 +508,8 @@ impl Scene {
         }
     }
 
-    /// Connects the peers of the measured hub. Each network gets as many members as the hub has shards.
+    /// Connects the peers of the measured hub. Each network of the benchmark gets as many members as the hub has
+    /// shards.
     fn fill(&mut self) {
         for number in 0..self.size.networks * u32::from(self.size.shards) {
             let id = peer(number);

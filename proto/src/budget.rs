@@ -212,7 +212,8 @@ impl Used {
         }
     }
 
-    /// Takes `n` units if at least one unit is available. Afterwards the bucket can be in debt by at most one burst.
+    /// Takes `n` units if at least one unit is available. After the call, the bucket can be in debt by at most one
+    /// burst.
     ///
     /// # Errors
     ///

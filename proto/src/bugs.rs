@@ -7,7 +7,7 @@
 //! [`BugNote`] per site for the log.
 //!
 //! A state that clients or other hubs can cause is not a bug. Stale handles, late letters and wrong data of other hubs
-//! are expected. The code that receives such data ignores or answers it.
+//! are expected. The code that receives unexpected data ignores the data or answers with an error.
 
 use std::fmt;
 
@@ -123,7 +123,7 @@ pub struct Bugs {
 }
 
 impl Bugs {
-    /// Records an impossible state. Code calls it through [`bug!`](crate::bug).
+    /// Records an impossible state. Use the macro [`bug!`](crate::bug) instead of this function.
     ///
     /// # Panics
     ///

@@ -7,7 +7,7 @@ use crate::id::{HubId, PeerIncarnation};
 /// Several hubs can claim one peer for a moment, while the peer moves or when a partition between hubs ends. Shards and
 /// relays decide between claims by one rule: **the greater claim wins**. The claim of a later session (a greater
 /// incarnation) is greater. If two sessions have the same incarnation, the claim of the hub with the greater id is
-/// greater. All hubs apply the same rule, so they reach the same decision for any order of arrival.
+/// greater. All hubs apply the same rule, so they reach the same decision, no matter in which order the claims arrive.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Claim {
     // The derived comparison compares the fields in this order. The rule requires this order.

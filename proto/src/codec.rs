@@ -50,8 +50,8 @@ pub struct Announce<'a> {
     /// data. The router refuses data of more than [`MAX_ANNOUNCE_DATA_BYTES`](crate::limits::MAX_ANNOUNCE_DATA_BYTES)
     /// with `data-too-large`.
     pub data: Option<&'a str>,
-    /// Whether the client has set `ack` to true. If so, the hub answers with `announced` after the members. It does
-    /// not send the members again to a peer that is already a member.
+    /// Whether the client has set `ack` to true. If so, the hub answers with `announced` after the members. The hub
+    /// does not send the members again to a peer that is already a member.
     pub ack: bool,
 }
 

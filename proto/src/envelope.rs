@@ -1,8 +1,8 @@
-//! Envelopes are the messages between hubs. This module has their types and their binary form.
+//! Envelopes are the messages between hubs. This module has the types and the binary form of envelopes.
 //!
 //! A frame of a link is a sequence of envelopes. Each envelope is `length: u32, kind: u8, body`, with little-endian
 //! integers. Envelopes of unknown kinds are skipped. Unknown bytes at the end of a body are ignored. A missing field at
-//! the end of a body gets its default. Any other change of the form requires a new [`VERSION`].
+//! the end of a body gets its default. A change that these rules do not cover requires a new [`VERSION`].
 
 mod form;
 
@@ -20,9 +20,9 @@ pub const VERSION: u16 = 1;
 /// The subprotocol of links (RFC 6455 section 1.9).
 pub const SUBPROTOCOL: &str = "peerpigeon-mesh.1";
 
-/// The body of the 401 that refuses a link with a missing or wrong token. No other program answers with this text. So a
-/// hub sends its first request without the token, and proves that it knows the token only after this answer. The text
-/// is part of the protocol, because hubs of version 2.0.0 send these exact bytes.
+/// The body of the 401 that refuses a link with a missing or wrong token. No program except a hub answers with this
+/// text. So a hub sends its first request without the token, and proves that it knows the token only after it has
+/// received this text. The text is part of the protocol, because hubs of version 2.0.0 send these exact bytes.
 pub const TOKEN_WANTED: &str = "unauthorized: a link takes this hub's MESH_TOKEN, as a bearer token";
 
 /// A message from one hub to another.
@@ -109,9 +109,9 @@ pub struct Hello {
     pub hub: HubId,
     /// The hub's current incarnation.
     pub incarnation: HubIncarnation,
-    /// HUB_MESH_NAMESPACE. Hubs with different values do not link.
+    /// HUB_MESH_NAMESPACE. Hubs with different namespaces do not link.
     pub namespace: String,
-    /// DISCOVERY. Hubs with different values do not link.
+    /// DISCOVERY. Hubs with different modes of discovery do not link.
     pub discovery: Discovery,
     /// A random number of the process, as in [`Heartbeat::process`].
     pub process: u64,
@@ -151,7 +151,7 @@ pub struct Heartbeat {
     pub number: u64,
     /// Number of the last change of the hub's presence.
     pub seq: u64,
-    /// Digest of the hub's presence after that change.
+    /// Digest of the hub's presence after its last change.
     pub digest: u64,
     /// Age of this heartbeat in milliseconds, as far as the hubs on its route know.
     pub age_ms: u32,
@@ -163,14 +163,14 @@ pub struct Heartbeat {
     pub advertise: Option<Arc<str>>,
     /// URL at which clients reach the sender (PUBLIC_URL).
     pub public_url: Option<Arc<str>>,
-    /// A random number of the process, which distinguishes two processes with one id. The number is 0 in heartbeats of
-    /// hubs before 2.1, which do not send it.
+    /// A random number of the process, which distinguishes two processes with one id. Hubs before 2.1 do not send the
+    /// number, and it is then 0.
     pub process: u64,
     /// Hubs whose link to the sender is in use but delivers nothing to the sender. Other hubs therefore choose no route
-    /// to the sender whose last hop is one of these links.
+    /// to the sender over the link of such a hub.
     pub unheard: Vec<HubId>,
-    /// Whether the sender receives nothing on the link over which it sends this heartbeat. The field has no meaning in
-    /// a forwarded heartbeat.
+    /// Whether the sender receives nothing on the link over which it sends this heartbeat. A hub that forwards a
+    /// heartbeat does not adapt this field, so the field has no meaning there.
     pub link_unheard: bool,
     /// The hub's figures. `None` if the hub has no figures yet. Hubs before 2.1 never send figures.
     pub status: Option<Arc<HubStatus>>,
@@ -231,7 +231,8 @@ pub struct SnapshotRequest {
     pub incarnation: HubIncarnation,
     /// Number of the last change that the requesting hub has. A neighbour declines the request if it doubts its own
     /// replica, or if its replica is incomplete and has no later change. The number is 0 if the requesting hub doubts
-    /// its own replica. Hubs before 2.1 always send 0. The number has no meaning in [`Envelope::SnapshotDeclined`].
+    /// its own replica. Hubs before 2.1 always send 0. In [`Envelope::SnapshotDeclined`], the number has no meaning and
+    /// is ignored.
     pub have: u64,
 }
 
@@ -242,7 +243,7 @@ pub struct SnapshotPart {
     pub hub: HubId,
     /// The hub's incarnation.
     pub incarnation: HubIncarnation,
-    /// Number of the last change that the parts include.
+    /// Number of the last change of the hub's presence that the snapshot includes.
     pub seq: u64,
     /// Digest of all parts together.
     pub digest: u64,
@@ -259,8 +260,8 @@ pub struct SnapshotPart {
 pub struct RouteHeader {
     /// The destination.
     pub to: HubId,
-    /// The destination's incarnation. Another incarnation of the destination does not process the envelope. That
-    /// incarnation answers a signal with `unreachable`, and a takeover with "not in use".
+    /// The destination's incarnation. Another incarnation of the destination does not process the envelope. Instead,
+    /// another incarnation answers a signal with `unreachable`, and a takeover with "not in use".
     pub to_incarnation: HubIncarnation,
     /// The source.
     pub from: HubId,
@@ -308,7 +309,7 @@ pub struct SignalEnvelope {
     /// Number of this signal among the signals from the source to the destination.
     pub counter: u64,
     /// Number of the last change of the source's presence when the signal was sent. The destination delivers the signal
-    /// only after that change.
+    /// only after it has applied this change.
     pub seq: u64,
     /// Whether the sender waits for a receipt.
     pub receipt: bool,

@@ -136,7 +136,7 @@ impl Grant {
         }
     }
 
-    /// The rights in a network. They are the union of the rights of all rules that match the network's name.
+    /// The rights in a network, which are the union of the rights of all rules that match the network's name.
     pub fn rights(&self, network: &str) -> Rights {
         match &self.rules {
             None => Rights::MEMBER,

@@ -47,7 +47,8 @@ impl IceServers {
         Self { fixed: fixed.into(), turn }
     }
 
-    /// Time after which a client gets new credentials. This is three quarters of their validity. `None` without TURN.
+    /// Time after which a client gets new credentials: three quarters of the credentials' validity. `None` without
+    /// TURN.
     pub fn renewal(&self) -> Option<Duration> {
         self.turn.as_ref().map(|turn| turn.ttl * 3 / 4)
     }

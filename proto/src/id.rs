@@ -27,7 +27,8 @@ impl fmt::Display for ParseIdError {
 impl std::error::Error for ParseIdError {}
 
 impl PeerId {
-    /// Length of the written form, in bytes. This length is constant, so frames can be patched in place.
+    /// Length of the written form, in bytes. All ids have the same length, so the id in a frame can be replaced in
+    /// place.
     pub const HEX_LEN: usize = 40;
 
     /// Makes an id from its 20 bytes.
@@ -161,7 +162,7 @@ impl fmt::Display for PeerId {
 }
 
 impl fmt::Debug for PeerId {
-    /// Prints the first eight digits: enough to follow one peer through a log.
+    /// Prints the first eight digits, which are enough to follow one peer through a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_hex()[..8].iter().try_for_each(|&c| fmt::Write::write_char(f, c as char))
     }
@@ -244,13 +245,13 @@ pub struct ShardId(pub u16);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct HubIncarnation(pub u64);
 
-/// The number of a session among all sessions of one peer. It is the wall clock in milliseconds at the session's
-/// admission, or one more than the incarnation of the peer's latest known session.
+/// The number of a session among all sessions of one peer. The number is the wall clock in milliseconds at the
+/// session's admission, or one more than the incarnation of the peer's latest known session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct PeerIncarnation(pub u64);
 
 impl PeerIncarnation {
-    /// The incarnation of every peer behind a legacy link. It is smaller than the incarnation of any other session.
+    /// The incarnation of every peer behind a legacy link, which is smaller than the incarnation of any other session.
     pub const LEGACY: Self = Self(1);
 }
 

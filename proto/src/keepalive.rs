@@ -152,7 +152,7 @@ impl<T> Wheel<T> {
     /// Moves all items that are due at `now` to `due`.
     pub fn expire(&mut self, now: Duration, due: &mut impl Extend<T>) {
         let now = (now.as_millis() / TICK.as_millis()) as u64;
-        // After a long pause, the loop visits every slot once. A second round would find no further items.
+        // After a long pause, the loop visits every slot once. A second visit of a slot would find no further items.
         let rounds = (now + 1).saturating_sub(self.next).min(Self::SLOTS);
         let first = (now + 1).saturating_sub(rounds);
         for tick in first..=now {

@@ -36,8 +36,8 @@ pub enum LinkAuth {
     Address,
     /// By sending MESH_TOKEN itself, as hubs of version 2.0.0 do.
     Bearer,
-    /// By its TLS certificate. This is a server certificate if this hub dialed the link, and otherwise a client
-    /// certificate.
+    /// By its TLS certificate. If this hub dialed the link, the certificate is a server certificate, and otherwise a
+    /// client certificate.
     Certificate,
     /// Not at all (MESH_INSECURE, or a hub of version 2.0.0 that was dialed).
     Nothing,
@@ -123,7 +123,7 @@ impl LinkCredentials {
 
     fn mac(&self, role: Prover, token: &[u8], dialer: HubId) -> Hmac<Sha256> {
         let mut mac = keyed(token);
-        // All parts have fixed lengths, so different parts cannot give the same bytes.
+        // All parts of the HMAC's input have fixed lengths, so two different sets of parts cannot give the same bytes.
         mac.update(b"peerpigeon link 1 ");
         mac.update(match role {
             Prover::Dialer => b"dialer  ",
@@ -143,9 +143,9 @@ pub enum StaleChallenge {
     Foreign,
     /// The challenge was issued [`LINK_CHALLENGE_TIME`] ago or earlier.
     Expired,
-    /// The challenge was answered before. This error is also returned if [`MAX_LINK_CHALLENGES_USED`] other answered
-    /// challenges are stored. The challenge could not be stored then, so the hub could not detect a second answer to
-    /// it.
+    /// The challenge was answered before. The hub also returns this error if [`MAX_LINK_CHALLENGES_USED`] other
+    /// answered challenges are stored. If no further challenge can be stored, the hub could not detect a second answer
+    /// to the same challenge.
     Used,
 }
 
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(acceptor.redeem(&credentials, just_before), Err(StaleChallenge::Used), "the answer was used before");
         assert_eq!(acceptor.redeem(&credentials, late), Err(StaleChallenge::Expired));
         assert!(acceptor.used.is_empty());
-        // Another process refuses this challenge, because it did not issue it.
+        // A process refuses a challenge that another process has issued.
         assert_eq!(LinkChallenges::new([8; 32]).redeem(&credentials, NOW), Err(StaleChallenge::Foreign));
         let forged = LinkCredentials { challenge: [0; CHALLENGE], ..credentials };
         assert_eq!(acceptor.redeem(&forged, NOW), Err(StaleChallenge::Foreign));

@@ -16,10 +16,10 @@ use crate::id::SessionId;
 /// ```
 ///
 /// The [`Router`](crate::Router) removes a session when it reaches [`Closing`](Self::Closing). The shard keeps the
-/// socket longer, until its queue is written and the client has closed the connection. For a moment, a session can have
-/// different phases in the router and in the shard: between an output and its execution, or between the end of a socket
-/// and the input that reports it. A router that has ended a session ignores later inputs of this session. A shard that
-/// has ended a session ignores later outputs for it.
+/// socket longer, until its queue is written and the client has closed the connection. A session can have different
+/// phases in the router and in the shard for a moment. This happens between an output of the router and its execution,
+/// and between the end of a socket and the input that reports this end. A router that has ended a session ignores later
+/// inputs of this session. A shard that has ended a session ignores later outputs for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SessionPhase {
     /// The session is not admitted, because another session with the same id has not ended yet. The shard reads nothing

@@ -1,7 +1,8 @@
 //! Proofs that a client owns its peer id. The id is the hash of a public key, and the client signs a nonce of the hub
 //! with the private key.
 //!
-//! This module defines the messages and the signed text. The caller makes the nonce and checks the signature.
+//! This module defines the messages of the proof and the text that the client signs. The caller makes the nonce and
+//! checks the signature.
 //!
 //! The text names the host to which the client has connected, and a hub accepts only its own host names. So a hostile
 //! hub cannot act as the client at another hub. If the hostile hub passes the other hub's nonce to the client, the
@@ -49,8 +50,8 @@ pub fn challenge(peer: &PeerId, nonce: &[u8; NONCE_BYTES], wall_ms: u64) -> Vec<
     frame
 }
 
-/// The text that the client signs. It has four lines with the context, the host, the nonce in hexadecimal digits, and
-/// the client's id.
+/// The text that the client signs. The text has four lines with the context, the host, the nonce in hexadecimal digits,
+/// and the client's id.
 pub fn signed_text(host: &str, nonce: &[u8; NONCE_BYTES], peer: &PeerId) -> String {
     format!("{CONTEXT}\n{host}\n{}\n{peer}", hex(nonce))
 }

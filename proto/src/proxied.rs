@@ -70,7 +70,7 @@ pub fn proxy_head(bytes: &[u8]) -> Result<ProxyHead, BadProxyHead> {
     }
     let begins = |with: &[u8]| bytes.iter().zip(with).all(|(byte, expected)| byte == expected);
     if begins(&SIGNATURE) {
-        // The first 16 bytes of the head contain its length. Until these bytes have arrived, the caller must read more.
+        // The first 16 bytes of the head contain its length. Until 16 bytes have arrived, the caller must read more.
         let Some(fixed) = bytes.first_chunk::<FIXED>() else { return Ok(ProxyHead::Needs(FIXED)) };
         let &[.., command, family, high, low] = fixed;
         let length = FIXED + usize::from(u16::from_be_bytes([high, low]));
@@ -353,8 +353,8 @@ mod tests {
         ] {
             assert_eq!(clients(value).as_deref(), Some(expected), "{value}");
         }
-        // A client may begin a quoted string and not end it. Entries that the proxy appends must not become part of
-        // this string.
+        // A client may begin a quoted string and not end it. The proxy's entries after the open string must not become
+        // part of the string.
         for broken in [r#"for="x, for=5.6.7.8"#, r#"for="x\", for=5.6.7.8"#, "for, for=5.6.7.8"] {
             assert_eq!(clients(broken), None, "{broken}");
         }

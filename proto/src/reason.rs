@@ -7,15 +7,16 @@ pub enum CloseReason {
     ClientClosed,
     /// The TCP connection ended without a close frame.
     ConnectionLost,
-    /// The session showed no sign of life for ten seconds after two pings, or for PEER_TIMEOUT_MS. The reason is also
-    /// used if the session's socket accepted none of its queued bytes for that time.
+    /// The session showed no sign of life for ten seconds after two pings, or for PEER_TIMEOUT_MS. The reason also
+    /// applies if bytes are queued, and the session's socket has accepted none of them for
+    /// [`dead_after`](crate::keepalive::Patience::dead_after).
     DeadPeer,
     /// The hub is stopping.
     Draining,
     /// The hub's parser panicked on a message of the client. An alert fires if this reason is counted.
     Internal,
     /// Another session with this id is alive, because it answered a ping, or because its socket still accepts bytes.
-    /// The reason is also used if another session already waits for the id.
+    /// The reason also applies if another session already waits for the id.
     IdInUse,
     /// The hub has MAX_CONNECTIONS sessions.
     MaxConnections,
@@ -217,7 +218,7 @@ impl LeaveReason {
     }
 }
 
-/// Why a client's message failed. This is the `code` of an `error` message, or the `outcome` of a receipt.
+/// Why a client's message failed. The text form is the `code` of an `error` message, or the `outcome` of a receipt.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ErrorCode {
     /// Announced data is longer than [`MAX_ANNOUNCE_DATA_BYTES`](crate::limits::MAX_ANNOUNCE_DATA_BYTES).

@@ -18,13 +18,13 @@ const SCHEMES: [&str; 12] = [
     "wss",
 ];
 
-/// A URL, or text that should be a URL. The `Display` of this type hides secrets. It writes the scheme and the part
-/// after the last `@`, without query and fragment.
+/// A URL, or text that should be a URL. The `Display` of this type hides secrets. The text has only the scheme and the
+/// part after the last `@`, without query and fragment.
 ///
 /// Every URL in an error, a log line or a page is shown through this type.
 ///
 /// The last `@` of the whole text ends the hidden part, even if the user information ends earlier by the grammar of
-/// URLs. The reason is that people write passwords with `/`, `?` or `#`.
+/// URLs. Otherwise a part of a password with an unescaped `/`, `?` or `#` would be shown.
 #[derive(Clone, Copy, Debug)]
 pub struct Redacted<'a>(pub &'a str);
 

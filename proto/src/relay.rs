@@ -75,7 +75,7 @@ pub struct RelayConfig {
     pub shards: u16,
     /// Secret keys of this process. The shards of this process must have the same keys.
     pub keys: Keys,
-    /// The setting HUB_MESH_NAMESPACE. The relay sends it only on legacy links.
+    /// The setting HUB_MESH_NAMESPACE, which the relay sends only on legacy links.
     pub namespace: String,
     /// The setting DISCOVERY. All hubs of a mesh have the same value.
     pub discovery: Discovery,

@@ -1,13 +1,14 @@
-//! The resume secret. A client that sends this secret takes over its id immediately (docs/protocol.md, "Resuming").
+//! The resume secret. A client that connects with its resume secret takes over its id immediately (docs/protocol.md,
+//! "Resuming").
 //!
 //! A hub sends a secret with `connected` and does not store it. The secret is `root, session, tag`, in hexadecimal
 //! digits. `root` and `session` are a [`Lineage`], and `tag` is an HMAC-SHA256 over the peer's id, `root` and
 //! `session`. So every hub with the key can verify the secret.
 //!
-//! Two clients cannot replace each other in a loop. An immediate takeover has one of two forms. In the first form, both
+//! Two clients cannot replace each other in a loop. There are two cases of an immediate takeover. First, if both
 //! clients have the same root, and the new client's secret is not older than the replaced session. The new session is
-//! then later than the secret and than the replaced session. In the second form, the new client has an older root. In
-//! both forms, the replaced client cannot use its own secret to replace the new session.
+//! then later than both. Second, if the new client has an older root. In both cases, the replaced client cannot use its
+//! own secret to replace the new session.
 
 use std::fmt;
 use std::time::Duration;
@@ -163,8 +164,8 @@ impl fmt::Debug for ResumeKeys {
 }
 
 impl ResumeKeys {
-    /// Derives two keys. The key derived from `key` issues and checks secrets. The key derived from `also` only checks
-    /// them.
+    /// Derives two keys. The key derived from `key` issues and checks secrets. The key derived from `also` checks
+    /// secrets and issues none.
     ///
     /// Every client receives tags made with `key`, and can test guesses of `key` offline. Therefore `key` must be
     /// unguessable. `key` may also be used elsewhere, because the derived key is only for resume secrets of the mesh

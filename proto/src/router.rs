@@ -1,6 +1,6 @@
 //! The rules of one shard for sessions, rosters, signals, receipts and takeovers.
 
-// Owners of state. Each of these modules has a type with private fields, whose methods return decisions.
+// Modules that own the state of a router. Each of them has a type with private fields, whose methods return decisions.
 mod circle;
 mod cursor;
 mod exclusions;
@@ -93,7 +93,7 @@ pub struct RouterConfig {
     pub keys: Keys,
     /// Keys that issue and verify resume secrets.
     pub resume_keys: ResumeKeys,
-    /// Id of the hub in claims. Until [`ToShard::Renamed`] arrives, `connected` contains the same id.
+    /// Id of the hub in claims. The message `connected` contains the same id until [`ToShard::Renamed`] arrives.
     pub hub: HubId,
     /// Interval between two pings, for `heartbeatMs` of `connected`. The router itself sends no regular pings.
     pub heartbeat: Duration,
@@ -107,7 +107,7 @@ pub struct RouterConfig {
     /// announcement is refused as `network-full`. The limit can be exceeded if peers join at the same moment on other
     /// shards or hubs.
     pub max_peers_per_network: usize,
-    /// Maximum number of bytes of announcements of this shard's sessions. It is the shard's part of
+    /// Maximum number of bytes of announcements of this shard's sessions. The maximum is the shard's part of
     /// ANNOUNCE_BUDGET_BYTES. Further announcements are refused as `hub-full`, except the first
     /// [`ANNOUNCE_FLOOR_BYTES`](crate::limits::ANNOUNCE_FLOOR_BYTES) of each session.
     pub announce_budget_bytes: usize,
@@ -115,14 +115,14 @@ pub struct RouterConfig {
     /// [`RATE_LIMIT_PATIENCE`](crate::limits::RATE_LIMIT_PATIENCE).
     pub budget: Budget,
     /// Budget of each network on this shard, which its members share. While this budget is exhausted, messages of some
-    /// members are refused as `rate-limited`. These members have used more than an eighth
+    /// members are refused as `rate-limited`. This concerns the members that have used more than an eighth
     /// ([`LIGHT_PART`](crate::limits::LIGHT_PART)) of their own burst.
     pub network_budget: Budget,
     /// Discovery mode of peers whose announcement does not request another mode (DISCOVERY).
     pub discovery: Discovery,
     /// STUN and TURN servers for clients (ICE_SERVERS, TURN_URLS). `None` if the hub has no such servers.
     pub ice: Option<Arc<IceServers>>,
-    /// Whether the hub has a mesh thread. Without one, the router puts out no [`Output::ToMesh`].
+    /// Whether the hub has a mesh thread. Without a mesh thread, the router puts out no [`Output::ToMesh`].
     pub meshed: bool,
     /// Whether to put out [`PeerEvent`]s, for the log or for traces. Each event costs an allocation.
     pub events: bool,
@@ -158,8 +158,7 @@ impl RouterConfig {
 /// The rules of one shard. The [crate's documentation](crate) has the contract.
 ///
 /// The state of a router belongs to types with private fields, such as the types for sessions, rosters and takeovers.
-/// Each of these types has its own file, and its methods return decisions. The router calls these methods and puts out
-/// the results.
+/// Their methods return decisions. The router calls the methods and puts out the results.
 #[derive(Debug)]
 pub struct Router {
     config: RouterConfig,

@@ -2,8 +2,8 @@
 
 use subtle::ConstantTimeEq;
 
-/// Compares a received value with a secret. The time depends only on the two lengths. The hub compares every secret
-/// with this function, except tags of an HMAC.
+/// Compares a received value with a secret. The time of the comparison depends only on the lengths of the two values.
+/// The hub compares every secret with this function, except tags of an HMAC.
 pub fn is_secret(sent: &[u8], secret: &[u8]) -> bool {
     sent.ct_eq(secret).into()
 }

@@ -1,8 +1,8 @@
 //! Sentences of `error` messages. Each sentence is for one kind of mistake. [`ErrorCode::explain`] has a general
 //! sentence for each code.
 //!
-//! Each sentence says what is wrong, then what to do. Clients may show the sentence to people. Programs should use the
-//! code.
+//! Each sentence says what is wrong, then what to do. Clients may show these sentences to people. Programs should use
+//! the code.
 //!
 //! [`ErrorCode::explain`]: crate::ErrorCode::explain
 

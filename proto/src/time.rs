@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Now {
     /// Monotonic time since the process started. All decisions use this time.
     pub at: Duration,
-    /// Milliseconds since the Unix epoch. Messages contain this time. The hub also derives the numbers of sessions and
-    /// stays from it. These numbers grow even if the wall clock goes back.
+    /// Milliseconds since the Unix epoch. Messages contain this time. The hub also derives the incarnations of sessions
+    /// and hubs from the wall clock. Incarnations grow even if the wall clock goes back.
     pub wall_ms: u64,
 }

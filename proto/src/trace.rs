@@ -1,8 +1,8 @@
 //! Decides which signals, joins and links are traced, and defines what is recorded about them.
 //!
 //! A hub adds nothing to its envelopes for traces. All hubs on the route of a signal derive the same trace id from
-//! existing fields of the envelope. So all these hubs make the same decision whether to trace the signal. Each hub
-//! derives the ids of its own spans, and of the previous hub's span, from the trace id.
+//! existing fields of the envelope. So all hubs on the route make the same decision whether to trace the signal. Each
+//! hub derives the ids of its own spans, and of the previous hub's span, from the trace id.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -109,7 +109,7 @@ impl Sampling {
 
     /// A share from 0 to 1. A value below 0 and NaN count as 0, and a value above 1 counts as 1.
     pub fn of_share(share: f64) -> Self {
-        // A cast of a float saturates, and makes 0 of NaN.
+        // The cast of a float to an integer saturates, and converts NaN to 0.
         let taken = (share * Self::RANGE as f64) as u64;
         Self { threshold: Self::RANGE.saturating_sub(taken) }
     }
@@ -126,8 +126,8 @@ impl Sampling {
         u64::from_be_bytes([0, a, b, c, d, e, f, g]) >= self.threshold
     }
 
-    /// The threshold as OpenTelemetry writes it in the trace state. It has up to 14 hexadecimal digits, without zeros
-    /// at the end.
+    /// The threshold as OpenTelemetry writes it in the trace state. The text has up to 14 hexadecimal digits, without
+    /// zeros at the end.
     pub fn threshold(self) -> String {
         let digits = format!("{:014x}", self.threshold);
         let digits = digits.trim_end_matches('0');
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn thresholds_are_written_as_in_the_specification() {
-        // The examples of the specification of the trace state's `th`.
+        // Examples from OpenTelemetry's specification of `th` in the trace state.
         for (share, threshold) in [(1.0, "0"), (0.5, "8"), (0.25, "c"), (0.0625, "f")] {
             assert_eq!(Sampling::of_share(share).threshold(), threshold);
         }

@@ -68,8 +68,8 @@ impl Default for RelayTuning {
 /// Amount of long work that a [`Relay`](crate::Relay) does in one turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Slices {
-    /// Number of letters after which a slice ends. The slice still puts out all letters of the peer with which it
-    /// exceeds this number.
+    /// Number of letters after which a slice ends. A slice ends only between two peers, so it can exceed this number by
+    /// the letters of one peer.
     pub letters: usize,
     /// Number of peers and lost signals that a slice examines.
     pub peers: usize,

@@ -6,7 +6,8 @@ use std::time::Duration;
 ///
 /// A turn is the work that a thread does before other ready tasks run. Examples are a batch of letters, the bytes of
 /// one read, a chunk of writes, and a slice of long work. The length of a turn is the time until the next turn begins,
-/// minus the time for which the thread waited. With this definition, the thread reads the clock only once per turn.
+/// minus the time for which the thread waited. So the thread reads the clock only once per turn, when the next turn
+/// begins.
 #[derive(Clone, Debug, Default)]
 pub struct TurnLengths {
     /// Start of the current turn.

@@ -21,7 +21,8 @@ pub use reader::FrameReader;
 /// Longest payload of a control frame, in bytes (RFC 6455 section 5.5).
 pub const MAX_CONTROL_PAYLOAD: usize = 125;
 
-/// Longest header of a client's frame, in bytes. It has 2 fixed bytes, 8 for the length, and 4 for the mask.
+/// Longest header of a client's frame, in bytes. The header has 2 fixed bytes, 8 bytes for the length, and 4 bytes for
+/// the mask.
 pub const MAX_CLIENT_HEADER: usize = 14;
 
 const FIN: u8 = 0x80;
@@ -44,8 +45,8 @@ pub struct Decoder {
 pub enum Progress<'a> {
     /// The input has no complete frame yet. It was not changed.
     ///
-    /// The number is the frame's length in bytes if its header is complete, and a lower bound of that length otherwise.
-    /// The number is always greater than the length of the input, and at most `max(max_message,
+    /// The value is the length in bytes of the next frame if its header is complete, and otherwise a lower bound of
+    /// this length. The value is always greater than the length of the input, and at most `max(max_message,
     /// `[`MAX_CONTROL_PAYLOAD`]`) + `[`MAX_CLIENT_HEADER`].
     Need(usize),
     /// One frame was consumed.
@@ -137,8 +138,8 @@ impl Decoder {
     ///
     /// Call this function with the remaining input until it returns [`Progress::Need`]. The result depends only on the
     /// bytes, and not on how reads have divided them. The limit applies to the length in the header, before the payload
-    /// arrives. The memory for fragments never exceeds the limit either. The next call after the last fragment frees
-    /// this memory, even if the input of that call is empty.
+    /// arrives. The memory for the fragments of a message never exceeds the limit either. The next call after the last
+    /// fragment frees this memory, even if this call has no input.
     ///
     /// # Errors
     ///
@@ -313,8 +314,8 @@ const NOT_MINIMAL: Violation = Violation::Protocol("length is not in its shortes
 struct Fragments {
     text: bool,
     complete: bool,
-    /// Number of leading bytes that are known to be valid UTF-8. At most three bytes after them, of a split character,
-    /// are not checked yet.
+    /// Number of leading bytes that are known to be valid UTF-8. At most three later bytes are not checked yet, because
+    /// the rest of their character has not arrived.
     checked: usize,
     bytes: Vec<u8>,
 }

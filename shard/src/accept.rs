@@ -21,8 +21,8 @@ use crate::stats::HandshakeFailure;
 /// An accepted connection that may be served.
 struct Admitted(TcpStream, SocketAddr, Option<Place>);
 
-/// Connections of one listener that are not WebSockets, oldest first. They may be closed to make room for newer
-/// connections.
+/// Connections of one listener that are not WebSockets, oldest first. The listener may close such a connection to make
+/// room for a newer one.
 #[derive(Default)]
 struct Newcomers(VecDeque<(AbortHandle, Rc<Cell<bool>>)>);
 

@@ -47,7 +47,8 @@ pub struct HubConfig {
     pub id_proofs: Option<IdProofs>,
     /// Admission of links. With `None`, the hub is not part of a mesh, and links get 403.
     pub links: Option<LinkDoor>,
-    /// ADMIN_PORT. The port serves pages and no WebSockets. If it is set, other ports serve only the public pages.
+    /// ADMIN_PORT. The port serves pages and no WebSockets. If ADMIN_PORT is set, all other ports serve only the public
+    /// pages.
     pub admin_port: Option<u16>,
     /// HTTP_REDIRECT_PORT. The port redirects clients to the port with TLS, and serves nothing else.
     pub redirect: Option<RedirectDoor>,
@@ -64,8 +65,8 @@ pub struct HubConfig {
     pub gauges: Arc<Gauges>,
     /// The hub's clock.
     pub clock: Clock,
-    /// Each shard calls this function on its thread once per [`TICK`](proto::limits::TICK). When the calls stop, a
-    /// watchdog reports that the shard hangs. The called function must not block.
+    /// Each shard calls this function on its thread once per [`TICK`](proto::limits::TICK). If a shard no longer calls
+    /// the function, a watchdog reports that the shard hangs. The function must not block.
     pub turned: Arc<dyn Fn(ShardId) + Send + Sync>,
     /// Records spans of joins. With `None`, the hub records no traces.
     pub tracer: Option<Tracer>,
@@ -160,9 +161,9 @@ pub struct TlsDoor {
 }
 
 /// Maximum numbers of sockets of each kind of listener, on all shards together. To make room for a new connection, a
-/// listener at its maximum closes its oldest connection that is not a WebSocket. If it has no such connection, another
-/// listener closes one. If all connections are WebSockets, the listener accepts one connection and then waits until a
-/// socket closes. Further connections wait in the kernel's queue.
+/// listener at its maximum closes its oldest connection that is not a WebSocket. A listener without such a connection
+/// asks another listener to close one. If all connections are WebSockets, the listener accepts one connection and then
+/// waits until a socket closes. Further connections wait in the kernel's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileShares {
     /// Maximum number of sockets at PORT, for peers and HTTP.

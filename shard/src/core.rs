@@ -56,12 +56,13 @@ pub struct SessionLimits {
     pub send_queue_frames: usize,
     /// Maximum number of bytes queued for one session (SEND_QUEUE_BYTES).
     pub send_queue_bytes: usize,
-    /// Maximum number of bytes queued for all sessions of this shard. It is the shard's share of SEND_BUDGET_BYTES.
+    /// Maximum number of bytes queued for all sessions of this shard. The maximum is the shard's share of
+    /// SEND_BUDGET_BYTES.
     pub send_budget_bytes: usize,
     /// Bytes that a session may queue even if SEND_BUDGET_BYTES is exhausted. The value is at most
     /// [`SEND_FLOOR_BYTES`](proto::limits::SEND_FLOOR_BYTES).
     pub send_floor_bytes: usize,
-    /// Maximum memory for incomplete messages of all sessions of this shard. It is the shard's share of
+    /// Maximum memory for incomplete messages of all sessions of this shard. The maximum is the shard's share of
     /// RECEIVE_BUDGET_BYTES.
     pub receive_budget_bytes: usize,
     /// Silence after which a session counts as dead at the latest (PEER_TIMEOUT_MS).
@@ -85,8 +86,8 @@ pub(crate) struct Core {
     live: usize,
     /// Inputs for the router, which it receives after its current outputs are drained.
     followups: VecDeque<Followup>,
-    /// Sessions that ended while data was written to them. A turn processes few of these ends, because the end of a
-    /// session concerns all networks of its peer.
+    /// Sessions that ended while data was written to them. A turn processes the ends of few sessions, because each end
+    /// concerns all networks of the peer.
     closed: VecDeque<(SessionId, CloseReason)>,
     /// Whether the router has more work than fits into one turn.
     unfinished: bool,
@@ -112,8 +113,7 @@ pub(crate) struct Core {
     flusher: Option<Waker>,
     outboxes: Outboxes,
     parked: Vec<SessionId>,
-    /// The shard did not read sockets before this time. So the silence of a session is measured from this time at the
-    /// earliest.
+    /// Time since which the shard reads sockets without a pause. Earlier silence of a session does not count.
     listening_since: Duration,
     last_tick: Duration,
     wheel: Wheel<Due>,
@@ -451,9 +451,9 @@ impl Core {
         self.behind && self.mail.is_loud()
     }
 
-    /// Continues work that did not fit into earlier turns. Does nothing if there is no such work, if too much output is
-    /// queued, or if too many letters wait for other threads. Call this function when all ready tasks have had their
-    /// turn.
+    /// Continues work that did not fit into earlier turns. The function does nothing if no work is left, if too much
+    /// output is queued, or if too many letters wait for other threads. Call this function when all ready tasks have
+    /// had their turn.
     pub(crate) fn continue_work(&mut self) -> bool {
         let is_left = self.unfinished || self.overdue || !self.closed.is_empty() || !self.due.is_empty();
         if !is_left || self.is_behind() || !self.outboxes.has_room_for_a_slice() {
@@ -545,8 +545,9 @@ impl Core {
     }
 }
 
-/// Sets two options of a socket. One option limits the data that the kernel queues before a ping. With the other
-/// option, the kernel closes a connection whose client acknowledges no data, even if only a few bytes are queued.
+/// Sets two options of a socket. TCP_NOTSENT_LOWAT limits the data that the kernel queues before a ping. With
+/// TCP_USER_TIMEOUT, the kernel closes a connection whose client acknowledges no data, even if only a few bytes are
+/// queued.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn tune(write: &OwnedWriteHalf, dead_after: Duration) {
     let socket = socket2::SockRef::from(write.as_ref());

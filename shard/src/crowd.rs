@@ -123,7 +123,7 @@ impl Crowd {
         let numbers = numbers(hash);
         let rows = numbers.map(|number| &self.rows[usize::from(number)]);
         let AddressLimits { connections, unfinished, .. } = self.limits;
-        // Dropping the place restores the counts, even if the connection is refused below.
+        // When the place is dropped, the counts go down again, even if this function refuses the connection.
         let mut place = Place { crowd: Arc::clone(self), rows: numbers, is_unfinished: true, is_quiet: false };
         let open = rows.map(|row| row.open.fetch_add(1, Ordering::Relaxed));
         let heads = rows.map(|row| row.unfinished.fetch_add(1, Ordering::Relaxed));
@@ -182,8 +182,8 @@ impl Crowd {
             return None;
         }
         for row in rows {
-            // Other addresses that share the row may have advanced its time already. The time then advances at most to
-            // the limit, and never goes back.
+            // Other addresses that share the row may have advanced the row's time already. So the new time is at most
+            // the time that this address alone can reach.
             let next = |due: u64| Some((due.max(now) + gap).min(now + slack + gap));
             _ = row.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         }
@@ -365,7 +365,8 @@ mod tests {
                 .collect();
             shards.into_iter().map(|shard| shard.join().unwrap()).sum()
         });
-        // Two shards at the same moment can each take the last place in one of the two rows.
+        // If two shards admit connections at the same moment, each of them can take the last place in one of the
+        // address's two rows.
         assert!((97..=103).contains(&admitted), "{admitted}");
     }
 

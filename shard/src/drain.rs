@@ -1,5 +1,4 @@
-//! An orderly stop, which closes each session in a slot. This module computes the time at which the client should
-//! reconnect.
+//! An orderly stop, which closes each session in a slot. This module computes when each client should reconnect.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! Decides which session is read next. All sessions get equal shares of the core, measured by the cost of their turns.
 //!
 //! The algorithm is start-time fair queueing. A shard has a virtual time, which advances with the cost of the turns
-//! that it serves. The [`Meter`] of a session has the virtual time at which the session's next turn begins. The less a
-//! session has used, the earlier is this start. But no start is earlier than the virtual time of the shard, so an idle
-//! session does not save up time.
+//! that it serves. The [`Meter`] of a session has the virtual time at which the session's next turn begins. The less
+//! time a session has used, the earlier its next turn begins. But no turn begins before the virtual time of the shard,
+//! so an idle session does not save up time.
 //!
 //! In a round, every ready task has one turn, and then the flusher has one turn. A session with cheap turns is read
 //! without waiting, once per round. A session with expensive turns is read without waiting only while the round has
@@ -14,8 +14,8 @@
 //!
 //! Sessions whose turns cause much output ("loud" sessions) have a separate line. While too much output is queued for
 //! sockets, at most one loud session is called in [`HELD_ROUNDS`] rounds. Sessions in the other line are still called,
-//! because their turns add little output. A quiet session can get into this other line by mistake, because the time for
-//! which another process interrupts a turn counts as cost of the turn.
+//! because their turns add little output. A session with cheap turns can get into the other line by mistake, because
+//! the time for which another process interrupts a turn counts as cost of the turn.
 //!
 //! Costs are in nanoseconds. The caller reads the clock.
 
@@ -34,8 +34,8 @@ pub(crate) struct Meter {
     start: u64,
     /// Expected cost of the session's next turn.
     expected: u32,
-    /// Number that the session got when it entered a line. This number distinguishes sessions in the line with the same
-    /// expected end.
+    /// Number that the session got when it entered a line. The number distinguishes two sessions in a line whose turns
+    /// have the same expected end.
     ticket: u32,
     /// Whether the session has not run yet, so that the cost of its turns is unknown.
     is_new: bool,
@@ -55,7 +55,7 @@ pub(crate) struct Loudness {
 }
 
 impl Loudness {
-    /// The initial value, while the output of the turns is unknown.
+    /// The initial value of a session that has had no turn yet.
     const UNKNOWN: Self = Self { left: 1 };
 
     /// Whether the next turn may cause much output.
@@ -122,7 +122,8 @@ impl Meter {
     }
 }
 
-/// Sessions by the expected end of their next turn and their ticket. The values contain the start of the turn.
+/// Sessions by the expected end of their next turn and their ticket. Each value contains a session and the start of its
+/// next turn.
 type Line = BTreeMap<(u64, u32), (SessionId, u64)>;
 
 /// The lines of a shard's sessions, and the budget of the round.
@@ -252,8 +253,8 @@ impl Fair {
                 (None, None) => break,
             };
             let start = entry.get().1;
-            // A session that was called in this round may enter the line again with an earlier end than this session.
-            // So this session waits for a later round.
+            // A session that was called in this round may enter the line again with an earlier end than the session of
+            // `entry`. The session of `entry` must then wait for a later round.
             if start > latest {
                 break;
             }
@@ -495,8 +496,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         /// No session waits forever. While a session waits, other sessions have only turns that start before the
-        /// expected end of the waiting session's turn. Each of these turns causes a debt, which lasts for a bounded
-        /// number of rounds.
+        /// expected end of the waiting session's turn. Each turn of another session causes a debt, which lasts for a
+        /// bounded number of rounds.
         #[test]
         fn each_session_is_served_and_charged(costs in proptest::collection::vec(200_000u64..20_000_000, 1..9)) {
             let rounds = (ROUND_DEBT_NANOS / ROUND_DEAR_NANOS) as u64 + 2;

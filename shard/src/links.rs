@@ -147,7 +147,8 @@ impl LinkTokens {
 pub struct LinkHandOff {
     /// The socket.
     pub socket: Socket,
-    /// Bytes that arrived after the request. They must be processed before the bytes that are read from the socket.
+    /// Bytes that arrived after the request. The hub must process these bytes before it processes bytes from the
+    /// socket.
     pub leftover: Bytes,
     /// The address of the other end.
     pub address: SocketAddr,

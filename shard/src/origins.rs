@@ -20,7 +20,7 @@ enum Rule {
     Below {
         /// `https://`.
         scheme: String,
-        /// `.example.com`, with the port if there is one.
+        /// The end of each allowed host, such as `.example.com`, with the port if the entry has a port.
         domain: String,
     },
 }

@@ -64,8 +64,8 @@ impl Proxies {
             && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
     }
 
-    /// Whether this address seems to belong to a proxy that the operator has not configured. The signs of such a proxy
-    /// are an internal address and a request that names a client. Hubs behind a proxy worked without TRUSTED_PROXIES
+    /// Whether this address seems to belong to a proxy that the operator has not configured. An address seems to belong
+    /// to a proxy if it is internal and its request names a client. Hubs behind a proxy worked without TRUSTED_PROXIES
     /// before hubs had limits per address, and must continue to work.
     pub(crate) fn seem_to_miss(&self, hop: IpAddr, headers: &HeaderMap) -> bool {
         self.ranges.is_empty()
@@ -231,7 +231,7 @@ mod tests {
         ] {
             assert_eq!(client(&proxies, hop, lines).as_deref(), Some(expected), "{hop} {lines:?}");
         }
-        // One of the two headers was written by the client.
+        // The proxy wrote one of the two headers, and the client wrote the other.
         for lines in [
             [(XFF, "203.0.113.9"), (RFC, "for=1.2.3.4")],
             [(XFF, "203.0.113.9"), (RFC, "for=\"1.2.3.4")],

@@ -13,9 +13,9 @@ use proto::{Origin, PeerId, Template};
 /// The queued frames are one run of bytes in the order of writing, so that one write sends many frames. Pings and pongs
 /// are written before the queued messages, but never inside a message.
 ///
-/// A large frame for many sessions is queued as a reference, and is encoded when it is written. All later frames are
-/// queued behind this reference. So an announcement of 16 KiB in a network of 500 members does not take 8 MB of memory,
-/// and is not encoded for all members in one turn.
+/// A large frame for many sessions is queued as a reference, and is encoded when it is written. All later frames of the
+/// session are queued after the reference. So an announcement of 16 KiB in a network of 500 members does not take 8 MB
+/// of memory, and is not encoded for all members in one turn.
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue {
     lane: Lane,
@@ -26,8 +26,8 @@ pub(crate) struct SendQueue {
     later_bytes: usize,
     /// Number of `bytes` already written.
     written: usize,
-    /// Number of bytes written before `bytes[0]`. Positions include this number, so they stay valid when `bytes` is
-    /// shifted.
+    /// Number of bytes written before `bytes[0]`. A position in the queue counts these bytes too, so it stays valid
+    /// when `bytes` is shifted.
     base: u64,
     /// Start position of the first frame that is not completely written.
     front: u64,
@@ -274,8 +274,8 @@ impl SendQueue {
     }
 
     /// Records that the socket accepted `n` bytes of [`Self::next`], and calls `delivered` for each signal that is
-    /// completely written. Returns true if a question ([`Self::push_question`]) was queued. The call has then moved the
-    /// question forward, or has written it.
+    /// completely written. Returns true if a question ([`Self::push_question`]) was queued. If so, the question has
+    /// moved forward or has been written.
     pub(crate) fn advance(&mut self, n: usize, delivered: impl FnMut(Origin)) -> bool {
         let asked = self.lane.question_end > 0;
         if self.lane.is_empty() || self.begun().is_some() && !self.lane.is_begun() {
@@ -347,7 +347,7 @@ impl SendQueue {
     }
 }
 
-/// Queued pings and pongs. They have at most [`CONTROL_LANE_BYTES`], plus one pong and one ping.
+/// Queued pings and pongs, of at most [`CONTROL_LANE_BYTES`] plus one pong and one ping.
 #[derive(Debug, Default)]
 struct Lane {
     bytes: Vec<u8>,
@@ -412,15 +412,15 @@ impl Lane {
     }
 }
 
-/// Empty queues that are kept for later use. There are at most [`Self::KEPT`] of them, each with at most 64 KiB and 256
-/// frames of 88 bytes. So a busy shard keeps up to 11 MB. One or two seconds after the shard was busy, it keeps no
-/// queues.
+/// Empty queues that are kept for later use. The pool has at most [`Self::KEPT`] queues, each with room for at most 64
+/// KiB and 256 frames of 88 bytes. So a busy shard keeps up to 11 MB. One or two seconds after the shard was busy, it
+/// keeps no queues.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     #[expect(clippy::vec_box, reason = "sessions hold boxed queues, and the pool passes them on without moving them")]
     queues: Vec<Box<SendQueue>>,
-    /// The smallest size of the pool since the last call of [`Self::tidy`]. This number of queues was not needed in
-    /// that time.
+    /// The smallest size of the pool since the last call of [`Self::tidy`], which is the number of queues that were not
+    /// needed since then.
     idle: usize,
 }
 

@@ -100,7 +100,8 @@ pub fn start(
     let (posts, mailboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(MAILBOX_BATCHES)).unzip();
     let homes: Arc<[mpsc::Sender<HandOff>]> = homes.into();
     let files = DoorFiles::new(config.files);
-    // All shards share this table, because the kernel spreads the connections of one address over the shards.
+    // All shards share the table of addresses, because the kernel spreads the connections of one address over the
+    // shards.
     let crowd = Arc::new(Crowd::new(config.door.addresses, config.router.keys));
     let mut handles = Vec::new();
     let receivers = arrivals.into_iter().zip(mailboxes).zip(publish);

@@ -22,7 +22,8 @@ use crate::socket::{Socket, Writer};
 #[derive(Debug)]
 pub(crate) struct HandOff {
     pub(crate) socket: Socket,
-    /// Bytes that arrived after the request. They must be processed before the bytes that are read from the socket.
+    /// Bytes that arrived after the request. The hub must process these bytes before it processes bytes from the
+    /// socket.
     pub(crate) leftover: Bytes,
     pub(crate) arrival: Arrival,
 }
@@ -147,7 +148,8 @@ pub(crate) struct SocketSession {
     pub(crate) reader: FrameReader,
     /// Memory of the session's incomplete message, as counted in the shard's budget.
     pub(crate) kept_bytes: usize,
-    /// Whether the reader has unprocessed bytes. They arrived with the hand-off, or the last turn had no time for them.
+    /// Whether the reader has unprocessed bytes. Unprocessed bytes arrived with the hand-off, or did not fit into the
+    /// last turn.
     pub(crate) replay: bool,
     pub(crate) life: Life,
     /// Whether the socket accepts no bytes at the moment.

@@ -1,5 +1,5 @@
-//! Sockets with or without TLS. One type is for reading requests, one is for the transfer to another runtime, and one
-//! is for writing the frames of a session.
+//! Sockets with or without TLS. This module has a type for reading requests, a type for moving a socket to another
+//! runtime, and a type for writing the frames of a session.
 
 use std::io::{self, Write};
 use std::net::TcpStream as StdStream;
@@ -40,7 +40,7 @@ impl Socket {
 /// A socket over which requests arrive.
 #[derive(Debug)]
 pub(crate) enum RequestSocket {
-    /// A socket without TLS. The second value is the first byte of the connection, after it has been read.
+    /// A socket without TLS. After the first byte of the connection has been read, the second value contains this byte.
     Plain(TcpStream, Option<u8>),
     /// A socket with TLS.
     Tls(Box<tls::Stream>),

@@ -1,4 +1,4 @@
-//! Tokens of peers. They are JWTs (RFC 7519), signed by an identity provider.
+//! Tokens of peers, which are JWTs (RFC 7519) signed by an identity provider.
 //!
 //! A token is checked by the shard that receives the request. The rights in the token become a [`Grant`], which the
 //! router applies. Keys can be replaced at any time. A session whose token was accepted keeps its rights until that
@@ -175,7 +175,7 @@ impl<'a> Parts<'a> {
             "RS256" => Algorithm::RS256,
             "ES256" => Algorithm::ES256,
             "EdDSA" => Algorithm::EdDSA,
-            // All other algorithms are refused, including `none`.
+            // The hub accepts no algorithm except the six above, so it also refuses `none`.
             _ => return Err(TokenRefusal::Algorithm),
         };
         Ok(Self { algorithm, kid: header.kid, message, claims, signature })

@@ -23,8 +23,8 @@ fn the_corpus_of_jwt_passes() {
     replay::replay("jwt", jwt_target::jwt);
 }
 
-/// Parts of requests. Random sequences of these parts reach more code than random bytes, which already fail in the
-/// first line.
+/// Parts of requests. Random sequences of such parts reach more code than random bytes, because the parser refuses
+/// random bytes in the first line.
 const PARTS: [&[u8]; 12] = [
     b"GET / HTTP/1.1\r\n",
     b"POST /ws HTTP/1.0\r\n",

@@ -29,8 +29,8 @@ thread_local! {
     /// Callback that reports the end of this thread's part.
     static ENDED: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
     static WOKEN: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// Awake time of this thread that its counter does not contain yet, in nanoseconds. This time is less than one
-    /// microsecond, which is the unit of the counter.
+    /// Awake time of this thread that its counter does not contain yet, in nanoseconds. The value is less than 1,000,
+    /// because the counter counts whole microseconds.
     static AWAKE_NANOS: Cell<u64> = const { Cell::new(0) };
     static PARKED: Cell<Option<Instant>> = const { Cell::new(None) };
     /// Time for which this thread has waited for events since the last call of `take_idle`.

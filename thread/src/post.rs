@@ -40,8 +40,8 @@ pub struct PostStats {
     pub stalls: u64,
 }
 
-/// The outboxes of one thread. They have the letters that the thread has posted and that no mailbox has accepted yet.
-/// No letter is dropped, so the thread must not read sockets while the outboxes [are stalled](Self::is_stalled).
+/// The outboxes of one thread. An outbox has the letters that the thread has posted and that no mailbox has accepted
+/// yet. No letter is dropped, so the thread must not read sockets while the outboxes [are stalled](Self::is_stalled).
 #[derive(Debug)]
 pub struct Outboxes {
     shards: Vec<Outbox<ToShard>>,
@@ -162,7 +162,7 @@ fn deliver<L: Letter + Send>(
         }
         let batch = outbox.take_batch();
         batches += 1;
-        // If the receiver's thread has ended, the hub ends, too. Until the hub has ended, letters to that thread are
+        // If the receiver's thread has ended, the hub ends, too. Until then, letters to a thread that has ended are
         // discarded.
         if accepts {
             _ = mailbox.send_item(batch);

@@ -49,7 +49,7 @@ impl Turn {
         self.bytes += bytes as u64;
     }
 
-    /// Cost of the turn so far, in nanoseconds. It is the turn's time at the last reading of the clock, plus an
+    /// Cost of the turn so far, in nanoseconds. The cost is the turn's time at the last reading of the clock, plus an
     /// estimate for the writes and bytes that the turn has caused.
     pub fn cost(&self) -> u64 {
         self.nanos.get() + self.output_cost()

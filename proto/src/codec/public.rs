@@ -13,9 +13,9 @@ use crate::reason::ErrorCode;
 use crate::sentences;
 use crate::wire::put_string;
 
-/// Returns the data of `peer-discovered`. This is the announced object, in which the hub sets `peerId` and `isHub`.
-/// Keys are sorted, as in messages of the Go hub. Values are copied byte for byte. Data that is not an object counts as
-/// an empty object.
+/// Returns the data of `peer-discovered`. The result is the announced object, in which the hub sets `peerId` and
+/// `isHub`. Keys are sorted, as in messages of the Go hub. Values are copied byte for byte. Data that is not an object
+/// counts as an empty object.
 ///
 /// # Errors
 ///
@@ -117,8 +117,8 @@ pub(crate) fn check_public(data: &str) -> Result<(), Unfit> {
 
 /// Whether JSON has more than `most` levels of nesting.
 pub(crate) fn is_deeper_than(data: &[u8], most: usize) -> bool {
-    // Nearly all data has fewer opening brackets than the allowed number of levels. To count these brackets first is
-    // faster than to examine each byte.
+    // Nearly all data has fewer opening brackets than the allowed number of levels. Counting the opening brackets first
+    // is faster than examining each byte.
     if memchr::memchr2_iter(b'[', b'{', data).nth(most).is_none() {
         return false;
     }

@@ -1,10 +1,10 @@
 //! Fast parser for ordinary messages.
 //!
-//! Nearly every message is an object without line breaks. Its only escapes are `\r`, `\n` and `\"`, which an SDP needs.
-//! The first pass has no branches and checks that a text has only these escapes. In such a text, every string is valid,
-//! and a quote after a backslash never ends a string. The second pass goes from token to token. The full parser parses
-//! all other text, including invalid messages. For every text, this parser returns the same result as the full parser,
-//! or `None`.
+//! Nearly every message is an object without line breaks. The only escapes of a usual message are `\r`, `\n` and `\"`,
+//! which an SDP needs. The first pass has no branches and checks that a text has no other escapes. In such a text,
+//! every string is valid, and a quote after a backslash never ends a string. The second pass goes from token to token.
+//! The full parser parses all other text, including invalid messages. For every text, this parser returns the same
+//! result as the full parser, or `None`.
 
 use std::borrow::Cow;
 
@@ -111,7 +111,8 @@ impl<'a> Cursor<'a> {
         Some(name)
     }
 
-    /// Parses a string without escapes into a field that is still empty. `None` for any other value, including `null`.
+    /// Parses a string without escapes into a field that is still empty. Returns `None` if the value is not such a
+    /// string, for example `null`.
     fn text_into(&mut self, field: &mut Option<Cow<'a, str>>) -> Option<()> {
         if field.is_some() {
             return None;
@@ -166,7 +167,7 @@ impl<'a> Cursor<'a> {
                 b'n' => self.rest("ull")?,
                 first => self.number(first)?,
             }
-            // A value has ended. The arrays and objects around this value can end here, too.
+            // A value has ended. The arrays and objects that contain this value can end at the same place.
             loop {
                 if depth == 0 {
                     return Some(());

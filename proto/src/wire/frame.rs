@@ -87,8 +87,8 @@ pub(crate) fn pong(out: &mut Vec<u8>, peer: &PeerId, wall_ms: u64) -> Range<usiz
     })
 }
 
-/// Encodes the answer to `discover`. It has the number of introduced members, and says whether the network has further
-/// members to discover.
+/// Encodes the answer to `discover`. The answer has the number of introduced members, and says whether the network has
+/// further members to discover.
 pub(crate) fn discovered(
     out: &mut Vec<u8>,
     to: &PeerId,

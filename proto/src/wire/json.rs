@@ -8,8 +8,8 @@ use crate::ws::{self, MAX_SERVER_HEADER, Opcode};
 /// Number of digits of a timestamp.
 pub(super) const TIMESTAMP_LEN: usize = 13;
 
-/// Milliseconds as 13 digits, which is the width from 2001 to 2286. Times outside these years are clamped to keep the
-/// width.
+/// Milliseconds as 13 digits, which is the width from 2001 to 2286. Times before 2001 and after 2286 are clamped to
+/// keep the width.
 pub(super) fn timestamp(wall_ms: u64) -> [u8; TIMESTAMP_LEN] {
     let mut digits = [b'0'; TIMESTAMP_LEN];
     let mut buffer = itoa::Buffer::new();
@@ -48,8 +48,8 @@ pub(crate) fn put_string(out: &mut Vec<u8>, s: &str) {
         out.extend_from_slice(&rest[..at]);
         match rest[at] {
             c @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', c]),
-            // If a character has a short escape, it is used. So the text is never longer than the form that the client
-            // sent.
+            // If a character has a short escape, the hub writes the short escape. So the encoded string is never longer
+            // than the string that the client sent.
             0x08 => put(out, "\\b"),
             0x0c => put(out, "\\f"),
             b'\n' => put(out, "\\n"),

@@ -39,7 +39,7 @@ impl Template {
         self.bytes.len()
     }
 
-    /// The same message with `"again":true`, for recipients that have already discovered this member.
+    /// Returns this message with `"again":true`, for recipients that have already discovered the announced member.
     pub(crate) fn again(&self) -> Self {
         let had = ws::header_len_of(&self.bytes);
         let mut out = Vec::with_capacity(self.bytes.len() + 16);

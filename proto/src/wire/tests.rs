@@ -265,7 +265,7 @@ proptest! {
     }
 }
 
-/// The field `again` makes a message longer. If this also makes the header of the frame longer, the patched positions
+/// The field `again` makes a message longer. If the longer message needs a longer frame header, the patched positions
 /// must move.
 #[test]
 fn a_repeated_discovery_is_patched_in_its_two_places() {

@@ -20,8 +20,8 @@ pub struct FrameReader {
 
 impl FrameReader {
     /// Makes a reader for frames of `speaker`, with messages of at most `max_message` bytes. `leftover` are bytes that
-    /// were already read from the stream. The first [`Self::read`] parses them before its own input, which may be
-    /// empty.
+    /// were already read from the stream. The first call of [`Self::read`] parses the leftover bytes before its own
+    /// input, which may be empty.
     pub const fn new(speaker: Speaker, max_message: usize, leftover: Vec<u8>) -> Self {
         Self { decoder: Decoder::new(max_message), speaker, partial: leftover }
     }

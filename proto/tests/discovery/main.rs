@@ -75,7 +75,7 @@ fn two_thousand_peers_discover_within_the_bounds() {
     }
 }
 
-/// An id with the number `n` in its last ten bits. All these ids share the other 150 bits.
+/// An id with the number `n` in its last ten bits. The other 150 bits of each such id are equal.
 fn neighbour(n: u32) -> PeerId {
     assert!(n < 1024);
     let mut id = [0xa5; 20];

@@ -1,4 +1,5 @@
-//! The functions that end sessions. They queue the close frame, report undelivered signals, and remove the session.
+//! The functions that end sessions. These functions queue the close frame, report undelivered signals, and remove the
+//! session.
 
 use proto::limits::CLOSE_LINGER;
 use proto::{CloseReason, Input, Now, SessionId, SessionPhase, ws};

@@ -12,7 +12,7 @@ use super::Core;
 use crate::session::why_lost;
 
 /// Number of events of one session that are processed between two readings of the clock. The shortest event takes 0.1
-/// us. Three readings of the clock take as long.
+/// us. In 0.1 us, the clock can be read three times.
 const EVENTS_PER_LOOK: usize = 8;
 
 impl Core {

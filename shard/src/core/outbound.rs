@@ -126,7 +126,7 @@ impl Core {
         let before = queue.len_bytes();
         push(queue);
         let after = queue.len_bytes();
-        // The new frame may replace a longer one, so the queue may have shrunk.
+        // The new ping or pong may have replaced a longer one, so the queue may have shrunk.
         self.stats.queued_bytes = self.stats.queued_bytes + after as u64 - before as u64;
         self.mark_dirty(id, after.saturating_sub(before), Urgency::First);
     }

@@ -142,7 +142,7 @@ async fn a_slow_session_is_closed_only_once_when_the_budget_is_exhausted() {
     signal(&mut core, *sender, peer(1), MEBIBYTE - 200);
     while core.flush(1) {}
     assert!(core.session_mut(*slow).expect("open").queued_bytes() > SEND_FLOOR_BYTES);
-    // Other sessions then exhaust the budget. The queue of each of these sessions is shorter than its floor.
+    // Other sessions then exhaust the budget. Each of the other sessions has a queue that is shorter than its floor.
     for (n, _) in others.iter().enumerate() {
         signal(&mut core, *sender, peer(2 + n as u8), SEND_FLOOR_BYTES - 1000);
     }

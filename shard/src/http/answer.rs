@@ -57,7 +57,8 @@ pub(super) struct Caller<'a> {
     pub(super) address: SocketAddr,
     /// Whether the trusted proxies name exactly one client. If this is false, `address` is the address of the proxy.
     pub(super) is_clear: bool,
-    /// Whether a proxy has named the address in a header. Such a connection has not been counted for the address yet.
+    /// Whether a proxy has named the address in a header. A connection whose client a proxy names has not been counted
+    /// for the client's address yet.
     pub(super) is_proxied: bool,
     /// Whether the client uses TLS, as far as is known.
     pub(super) is_tls: bool,

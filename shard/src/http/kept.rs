@@ -16,7 +16,7 @@ use proto::limits::{ANSWER_TIMEOUT, HTTP_IDLE_TIMEOUT, REQUEST_BURST, REQUEST_HE
 /// The timeouts of HTTP connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
-    /// Time for the first request. It is also the longest time until a change of the connection's state is noticed.
+    /// Time for the first request. A change of the connection's state is noticed after this time at the latest.
     pub(crate) head: Duration,
     /// Time for making and writing an answer.
     pub(crate) answer: Duration,

@@ -35,7 +35,7 @@ impl Query {
         query
     }
 
-    /// The id of a peer. It comes from the query, or else from the peer's token or key (`proven`).
+    /// The id of a peer, from the query, or else from the peer's token or key (`proven`).
     pub(super) fn peer(&self, proven: Option<PeerId>) -> Result<PeerId, HttpRefusal> {
         match (&self.peer_id, proven) {
             (None, Some(peer)) => Ok(peer),

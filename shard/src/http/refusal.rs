@@ -134,8 +134,8 @@ impl Drop for PanicGuard<'_> {
         let Self { core, address } = self;
         let detail = "the hub panicked before this connection was a WebSocket, and has closed it";
         error!(%address, detail, "connection_failed");
-        // All other borrows of the core should have been dropped by now. `try_borrow_mut` cannot panic. A second panic
-        // would end the process.
+        // After a panic, no other borrow of the core should be left. `try_borrow_mut` cannot panic in any case, and a
+        // second panic would end the process.
         if let Ok(mut core) = core.try_borrow_mut() {
             let stats = core.stats_mut();
             stats.handshake_failures[HandshakeFailure::Internal as usize] += 1;

@@ -155,7 +155,8 @@ impl hyper::body::Body for Endless {
     }
 }
 
-/// A shard whose pages are endless, with this timeout for answers, and the number of parts that were made.
+/// Makes a shard whose pages never end. `answer` is the timeout for an answer. Also returns a counter of the parts of
+/// pages that were made.
 fn endless(answer: Duration) -> (Shard, Arc<AtomicUsize>) {
     let made = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&made);

@@ -10,7 +10,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use proto::limits::{MAX_JWKS_BYTES, MAX_TOKEN_KEYS};
 use serde::Deserialize;
 
-/// Minimum length of a secret, in bytes. It is the length of an HS256 hash (RFC 7518, 3.2).
+/// Minimum length of a secret in bytes, which is the length of an HS256 hash (RFC 7518, 3.2).
 const SHORTEST_SECRET: usize = 32;
 
 /// Minimum length of an RSA modulus, in bytes (2048 bits).
