@@ -57,8 +57,8 @@ pub fn http_head(bytes: &[u8]) {
 
 static PANICS: AtomicU32 = AtomicU32::new(0);
 
-/// Starts a hub with one shard that echoes messages. Returns its plain port, and its port for connections with PROXY
-/// heads.
+/// Starts a hub with one shard that echoes messages. Returns the hub's plain port, and the hub's port for connections
+/// with PROXY heads.
 fn hub() -> &'static (u16, u16) {
     static HUB: OnceLock<(u16, u16)> = OnceLock::new();
     HUB.get_or_init(|| {

@@ -685,7 +685,7 @@ fn named(data: &[u8]) -> Option<PeerId> {
 }
 
 /// Whether the announced data in an envelope describes the peers of that envelope. A hub of the mesh can send other
-/// data, but this harms only the peers of that hub. So this target skips such envelopes.
+/// data, but this harms only the peers of that hub. So the target skips envelopes with other data.
 fn names_its_peers(envelope: &Envelope) -> bool {
     let is_named = |announced: &Announcement| named(announced.discovered.data()) == Some(announced.peer);
     match envelope {

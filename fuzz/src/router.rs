@@ -44,7 +44,7 @@ struct Hub {
     sessions: BTreeMap<Name, Session>,
     opened: u32,
     at: Duration,
-    /// The times at which the hub read signals of members. No two signals have the same time.
+    /// The times at which the hub read signals of members. Each time belongs to one signal.
     from_members: BTreeSet<Duration>,
 }
 

@@ -46,9 +46,9 @@ pub struct Announce<'a> {
     /// The network's name, 1 to [`MAX_NETWORK_NAME_BYTES`](crate::limits::MAX_NETWORK_NAME_BYTES) bytes. A missing or
     /// blank name has already been replaced by `global`.
     pub network: Cow<'a, str>,
-    /// The announced JSON, byte for byte. `None` if it is missing. The parser does not check the size and depth of this
-    /// data. The router refuses data of more than [`MAX_ANNOUNCE_DATA_BYTES`](crate::limits::MAX_ANNOUNCE_DATA_BYTES)
-    /// with `data-too-large`.
+    /// The announced JSON, byte for byte. `None` if it is missing. The parser does not check the size and depth of
+    /// announced data. The router refuses data of more than
+    /// [`MAX_ANNOUNCE_DATA_BYTES`](crate::limits::MAX_ANNOUNCE_DATA_BYTES) with `data-too-large`.
     pub data: Option<&'a str>,
     /// Whether the client has set `ack` to true. If so, the hub answers with `announced` after the members. The hub
     /// does not send the members again to a peer that is already a member.
@@ -90,8 +90,8 @@ pub struct Signal<'a> {
     pub data: &'a str,
     /// The id of the receipt that the client requests, at most [`MAX_MESSAGE_ID_BYTES`]. `None` if it requests none.
     pub id: Option<Cow<'a, str>>,
-    /// Whether the message has an `id` that is not a string. Hubs of version 2.0.0 relayed such a signal without a
-    /// receipt, so it is still relayed.
+    /// Whether the message has an `id` that is not a string. Hubs of version 2.0.0 relayed a signal with an invalid
+    /// `id` without a receipt, so this hub does the same.
     pub has_unfit_id: bool,
 }
 
@@ -343,8 +343,8 @@ fn classify(kind: &str) -> Class {
         "discover" => MessageKind::Discover,
         "ping" => MessageKind::Ping,
         "goodbye" => MessageKind::Goodbye,
-        // Some clients send `connection-rejected` to hubs. When hubs relayed this message to its target, two of three
-        // connections between peers failed.
+        // Some clients send `connection-rejected` to hubs. When hubs relayed `connection-rejected` to its target, two
+        // of three connections between peers failed.
         "cleanup" | "cleanup-all" | "connection-rejected" | "recovery-offer" => MessageKind::Ignored,
         "announced" | "authorized" | "challenge" | "connected" | "discovered" | "error" | "go-away" | "ice-servers"
         | "peer-disconnected" | "peer-discovered" | "pong" | "receipt" | "token-expires" => {

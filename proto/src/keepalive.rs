@@ -77,7 +77,7 @@ impl Patience {
     }
 
     /// Time without a sign of life after which a session is closed. A session is also closed if its socket accepts none
-    /// of its queued bytes for this time.
+    /// of its queued bytes for as long.
     pub fn dead_after(&self) -> Duration {
         self.dead_after
     }

@@ -16,8 +16,8 @@ use crate::id::{PeerId, ShardId};
 pub struct Keys(
     /// Key of maps and of home shards.
     pub u64,
-    /// Key of maps. The complement of this key is a key of home shards, so that the two hashes of a peer are
-    /// independent.
+    /// Key of maps. The hash for home shards uses the complement of this key, so that a peer's place in a map does not
+    /// depend on its home shard.
     pub u64,
 );
 

@@ -21,7 +21,7 @@ const FIXED: usize = 16;
 /// The progress of reading the PROXY head of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProxyHead {
-    /// The head is incomplete. It has at least this number of bytes. Do not read more: later bytes may not belong to
+    /// The head is incomplete, and has at least this number of bytes. Do not read more: later bytes may not belong to
     /// the head.
     Needs(usize),
     /// The head ends with the next end of line (`\r\n`), which has not arrived.
@@ -159,8 +159,8 @@ pub fn forwarded_for(value: &[u8]) -> impl Iterator<Item = Option<SocketAddr>> {
     value.rsplit(|c| *c == b',').map(|entry| node(entry.trim_ascii(), false))
 }
 
-/// The clients in a value of `Forwarded` (RFC 7239), the last one first. An entry without an address is `None`. In such
-/// an entry, the client is unknown or obfuscated, or `for` is missing.
+/// The clients in a value of `Forwarded` (RFC 7239), the last one first. An entry without an address is `None`. An
+/// entry has no address if its client is unknown or obfuscated, or if `for` is missing.
 ///
 /// Returns `None` if the value violates the grammar. So a client cannot hide the entries of the proxy by sending an
 /// opening quotation mark without a closing one.

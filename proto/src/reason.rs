@@ -13,7 +13,8 @@ pub enum CloseReason {
     DeadPeer,
     /// The hub is stopping.
     Draining,
-    /// The hub's parser panicked on a message of the client. An alert fires if this reason is counted.
+    /// The hub's parser panicked on a message of the client. An alert fires if the hub closes a session for this
+    /// reason.
     Internal,
     /// Another session with this id is alive, because it answered a ping, or because its socket still accepts bytes.
     /// The reason also applies if another session already waits for the id.
@@ -361,8 +362,8 @@ impl Outcome {
         }
     }
 
-    /// Whether it is possible that the signal has not arrived. The sender of such a signal is notified immediately by
-    /// the receipt, or by an `error` message if it requested no receipt.
+    /// Whether it is possible that the signal has not arrived. The hub notifies the sender of a failed signal
+    /// immediately, by the receipt, or by an `error` message if the sender requested no receipt.
     pub(crate) const fn is_failure(self) -> bool {
         matches!(self, Self::Failed(_))
     }

@@ -77,7 +77,7 @@ pub struct RelayConfig {
     pub keys: Keys,
     /// The setting HUB_MESH_NAMESPACE, which the relay sends only on legacy links.
     pub namespace: String,
-    /// The setting DISCOVERY. All hubs of a mesh have the same value.
+    /// The setting DISCOVERY, which is the same on all hubs of a mesh.
     pub discovery: Discovery,
     /// URL at which other hubs can dial this one (MESH_ADVERTISE), of at most
     /// [`MAX_HUB_URL_BYTES`](crate::limits::MAX_HUB_URL_BYTES).
@@ -120,8 +120,8 @@ pub struct Relay {
     beats: u64,
     last_beat: Duration,
     next_beat: Duration,
-    /// Leases do not expire before this time. After the process was suspended, the hub must first read the heartbeats
-    /// that arrived meanwhile.
+    /// Time before which no lease expires. After the process was suspended, the hub must first read the heartbeats that
+    /// arrived meanwhile.
     judge_from: Duration,
     last_timeout: Duration,
     draining: bool,

@@ -197,7 +197,7 @@ impl ResumeKeys {
     /// # Errors
     ///
     /// [`ResumeOutcome::Malformed`] if the text is not a secret, and [`ResumeOutcome::Foreign`] if it was issued with
-    /// another key or for another id. The client is then admitted like a client without a secret.
+    /// another key or for another id. A client with a refused secret is admitted like a client without a secret.
     pub fn check(&self, peer: &PeerId, shown: &str) -> Result<Lineage, ResumeOutcome> {
         let mut bytes = [0; BYTES];
         read_hex(&mut bytes, shown).ok_or(ResumeOutcome::Malformed)?;

@@ -75,7 +75,7 @@ impl TraceId {
     }
 }
 
-/// A hash of a network's name, which spans contain in place of the name. All hubs compute the same hash.
+/// A hash of a network's name, which spans contain in place of the name. All hubs compute the same hash of the name.
 pub fn network_digest(name: &str) -> u64 {
     let bytes = hash(4, &[name.as_bytes()]);
     u64::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]])

@@ -38,7 +38,7 @@ pub struct HubConfig {
     pub max_connections: usize,
     /// Maximum numbers of sockets of the listeners.
     pub files: FileShares,
-    /// AUTH_TOKEN. Peers without this token get 401. With `None`, the hub requires no such token.
+    /// AUTH_TOKEN. Peers without this token get 401. With `None`, peers need no AUTH_TOKEN.
     pub auth_token: Option<Arc<str>>,
     /// Checks the signed tokens of peers. With `None`, only AUTH_TOKEN is accepted. If `tokens` and AUTH_TOKEN are both
     /// set, a peer needs only one of the two.
@@ -161,9 +161,9 @@ pub struct TlsDoor {
 }
 
 /// Maximum numbers of sockets of each kind of listener, on all shards together. To make room for a new connection, a
-/// listener at its maximum closes its oldest connection that is not a WebSocket. A listener without such a connection
-/// asks another listener to close one. If all connections are WebSockets, the listener accepts one connection and then
-/// waits until a socket closes. Further connections wait in the kernel's queue.
+/// listener at its maximum closes its oldest connection that is not a WebSocket. A listener whose connections are all
+/// WebSockets asks another listener to close a connection. If all listeners have only WebSockets, the listener accepts
+/// one connection and then waits until a socket closes. Further connections wait in the kernel's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileShares {
     /// Maximum number of sockets at PORT, for peers and HTTP.

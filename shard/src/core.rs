@@ -171,7 +171,7 @@ enum Followup {
 enum Due {
     Silence(SessionId),
     Linger(SessionId),
-    /// The session gets new credentials for TURN at this time.
+    /// The session gets new credentials for TURN. The duration is the time at which it gets them.
     Ice(SessionId, Duration),
     /// The client receives `go-away`, and its session is closed after the duration.
     GoAway(SessionId, Duration, u32),
@@ -180,7 +180,8 @@ enum Due {
 }
 
 impl Core {
-    /// Makes the core of a shard. `rules` has the shard's number. `router` must have the same configuration.
+    /// Makes the core of a shard. `rules` has the shard's number. `router` must have been made with the same
+    /// configuration as the core.
     pub(crate) fn new(
         router: Router,
         rules: &RouterConfig,

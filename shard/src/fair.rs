@@ -46,11 +46,11 @@ pub(crate) struct Meter {
     state: State,
 }
 
-/// Whether turns cause much output. One turn with much output makes the turns loud. After [`LOUD_TURNS`] successive
-/// turns with little output, the turns are no longer loud.
+/// Whether the turns of a session cause much output. One turn with much output makes the session loud. After
+/// [`LOUD_TURNS`] successive turns with little output, the session is no longer loud.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Loudness {
-    /// Number of turns with little output after which the turns no longer count as loud.
+    /// Number of turns with little output after which the session is no longer loud.
     left: u8,
 }
 
@@ -270,7 +270,7 @@ impl Fair {
         !self.dear.is_empty() || !self.loud.is_empty() || !self.cheap.is_empty()
     }
 
-    /// Removes a session that ends. This session may still be called once.
+    /// Removes a session that ends from the lines. The session may still be called once.
     pub(crate) fn remove(&mut self, meter: &Meter) {
         let key = (meter.end(), meter.ticket);
         _ = match meter.state {

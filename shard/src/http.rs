@@ -186,7 +186,7 @@ pub(crate) async fn serve(
             break ended;
         }
     };
-    // The connection is always present here, because only this line takes it.
+    // `take` always returns the connection, because no other code takes it.
     let Some(connection) = connection.get_mut().take() else { return };
     let parts = connection.into_parts();
     let socket = parts.io.io.into_inner();

@@ -125,7 +125,7 @@ pub struct Visitor {
 /// The readers for whom a port serves pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Audience {
-    /// The public port, if operators have a separate port. The public port then serves only public pages.
+    /// The public port of a hub with a separate port for operators. This port serves only public pages.
     Public,
     /// The operators' port, or the only port of the hub. It serves all pages.
     Operators,

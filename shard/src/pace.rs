@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Pace {
     gap: Duration,
-    /// Time by which a turn may be taken before it is due. The greater this time, the longer is a burst.
+    /// Time by which a turn may be taken before it is due, which determines the length of a burst.
     slack: Duration,
     /// Time at which the next turn is due, if all turns are taken exactly at the average rate.
     due: Option<Instant>,

@@ -104,8 +104,8 @@ impl SendQueue {
     /// Number of bytes that are encoded for one write.
     const BATCH_BYTES: usize = READ_BUFFER_BYTES;
 
-    /// Decides whether a signal of this length may be queued. Returns `None` if it may not be queued, and otherwise the
-    /// share to which the signal will belong. `sender` returns the sender's hash.
+    /// Decides whether a signal of this length may be queued. Returns `None` if the queue has no room for the signal,
+    /// and otherwise the share to which the signal will belong. `sender` returns the sender's hash.
     ///
     /// Each sender may use a small share of the room for signals. Beyond this share, a sender's bytes plus the bytes of
     /// all queued signals must fit into half of the room for signals. So other senders and the hub's own messages

@@ -232,8 +232,8 @@ async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>)
     }
 }
 
-/// Processes letters from other shards and from the mesh. Pauses while too much output is queued and recent letters
-/// have caused much output.
+/// Processes letters from other shards and from the mesh. Letters wait while too much output is queued and recent
+/// letters have caused much output.
 async fn read_mail(core: Rc<RefCell<Core>>, mailbox: mpsc::Receiver<Vec<ToShard>>) {
     let is_held = || core.borrow().holds_letters();
     thread::read_mail(mailbox, |letters| core.borrow_mut().letters(letters), is_held).await;

@@ -140,7 +140,7 @@ pub(crate) struct SocketSession {
     pub(crate) waker: Option<Waker>,
     /// The phase of the session. Only `Core::advance` changes it.
     pub(crate) phase: SessionPhase,
-    /// Why the session ended. For a retiring session, why it is about to end. A retiring session with `None` ends
+    /// Why the session has ended, or why the retiring session is about to end. A retiring session without a reason ends
     /// because the hub drains.
     pub(crate) reason: Option<CloseReason>,
     /// The send queue. `None` while it is empty.

@@ -48,7 +48,7 @@ struct Known {
     keys: Vec<TokenKey>,
     /// Number of attempts to load keys that have ended, including failed attempts.
     loads: u64,
-    /// No keys are requested before this time. `None` if the hub requests no keys.
+    /// Time before which the hub requests no keys. `None` if the hub requests no keys.
     next_load: Option<Instant>,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// Makes a checker of tokens that begins with these keys.
+    /// Makes a checker of tokens, which uses `keys` until other keys are loaded.
     pub fn new(rules: TokenRules, keys: Vec<TokenKey>) -> Self {
         let known = watch::Sender::new(Arc::new(Known { keys, ..Known::default() }));
         Self { rules, known, wanted: Notify::new() }

@@ -65,8 +65,8 @@ impl Turn {
         self.outputs += 1;
     }
 
-    /// Whether the turn has reached [`TURN_OUTPUTS`] or its maximum cost. The remaining work of such a turn must wait
-    /// for the next turn.
+    /// Whether the turn has reached [`TURN_OUTPUTS`] or its maximum cost. Work that is left when a turn is over must
+    /// wait for the next turn.
     pub fn is_over(&self) -> bool {
         self.outputs >= TURN_OUTPUTS || self.most_nanos.is_some_and(|most| self.cost() >= most)
     }

@@ -236,8 +236,8 @@ pub(crate) fn receipt(out: &mut Vec<u8>, to: &PeerId, report: &ReceiptReport<'_>
     })
 }
 
-/// Encodes `go-away`. `hubs` are the PUBLIC_URLs of the other hubs. [`Input::GoAway`](crate::Input::GoAway) explains
-/// the two times.
+/// Encodes `go-away`. `hubs` are the PUBLIC_URLs of the other hubs. The documentation of
+/// [`Input::GoAway`](crate::Input::GoAway) explains both times in the message.
 pub(crate) fn go_away(
     out: &mut Vec<u8>,
     to: &PeerId,

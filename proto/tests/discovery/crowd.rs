@@ -74,8 +74,8 @@ impl Crowd {
         }
     }
 
-    /// Makes a crowd that does not record which peers know each other. In a benchmark, this record would cost more than
-    /// the measured work.
+    /// Makes a crowd that does not record which peers know each other. A benchmark would otherwise spend more time on
+    /// this record than on the measured work.
     #[allow(dead_code, reason = "for the benchmark")]
     pub(crate) fn forgetful(self) -> Self {
         Self { known: None, ..self }

@@ -137,8 +137,8 @@ mod tests {
         let (gate, now) = (gate(50), Instant::now());
         // Ten addresses connect in turn.
         let admitted = (0..500).filter(|n| gate.admit(address(n % 10), false, now).is_ok()).count();
-        // The burst of two seconds admits 100 connections. After these connections, each address has connected 10
-        // times. So no address counts as quiet, and the reserve admits no further attempt.
+        // The burst of two seconds admits 100 connections, which are 10 of each address. So no address counts as quiet,
+        // and the reserve admits no further attempt.
         assert_eq!(admitted, 100);
         assert_eq!(gate.admit(address(3), false, now).err(), Some(NoEntry::Busy));
         assert_eq!(gate.admit(None, false, now).err(), Some(NoEntry::Busy), "a proxy has no reserve");

@@ -37,7 +37,7 @@ pub(super) fn wants_websocket<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_11 && fastwebsockets::upgrade::is_upgrade_request(request)
 }
 
-/// Whether a request offers this subprotocol.
+/// Whether a request offers the subprotocol `protocol`.
 pub(super) fn offers(headers: &HeaderMap, protocol: &str) -> bool {
     subprotocols(headers).any(|name| name == protocol)
 }

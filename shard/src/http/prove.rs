@@ -171,7 +171,7 @@ mod tests {
             Self { pair, key, peer: PeerId::of_key(&key) }
         }
 
-        /// A proof for a host with a signature of this text.
+        /// A proof that names `host` and has a signature of `text`.
         fn proof(&self, host: &str, text: &str) -> Vec<u8> {
             let signature: String =
                 self.pair.sign(text.as_bytes()).as_ref().iter().map(|b| format!("{b:02x}")).collect();
