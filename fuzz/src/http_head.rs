@@ -10,10 +10,10 @@ use shard::{DoorConfig, HubConfig, Proxies, ShardReading};
 /// Whatever bytes a client sends, the hub must send an HTTP response or nothing. After the client has closed the
 /// connection, the hub must close it, too.
 ///
-/// The first byte selects the plain port or the port for proxies. On the port for proxies, it also selects whether the
-/// client sends a PROXY head first. The first byte also selects how the request starts. The start can be nothing, a
-/// request line, a request up to the value of `X-Forwarded-For`, or a handshake without its last empty line. The second
-/// byte selects where the other bytes are divided into two writes.
+/// The first byte selects the plain port or the port for proxies. On the port for proxies, the first byte also selects
+/// whether the client sends a PROXY head first. The first byte also selects how the request starts. The start can be
+/// nothing, a request line, a request up to the value of `X-Forwarded-For`, or a handshake without its last empty line.
+/// The second byte selects where the other bytes are divided into two writes.
 pub fn http_head(bytes: &[u8]) {
     static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
     let [how, cut, rest @ ..] = bytes else { return };

@@ -219,8 +219,8 @@ fn misfit(text: &str) -> &'static str {
 #[cfg(test)]
 pub(crate) const PLANTED_PANIC: &str = "a text that the parser does not survive";
 
-/// Parses one text message of a client. The caller bounds the length of the text. The time for parsing is linear in
-/// this length. The parser allocates memory only for strings with escapes and for refusals.
+/// Parses one text message of a client. The caller bounds the length of the text. The time for parsing is linear in the
+/// length of the text. The parser allocates memory only for strings with escapes and for refusals.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Ids and names. The hub parses them once, when it receives them.
+//! Ids and names. The hub parses an id once, when it receives the id.
 
 use std::fmt;
 use std::str::FromStr;
@@ -201,7 +201,7 @@ impl NetworkName {
         }
     }
 
-    /// Allocates a name. The length is not checked, because the caller has resolved or decoded the name.
+    /// Allocates a name. The length of the name is not checked, because the caller has resolved or decoded the name.
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
     }

@@ -5,10 +5,10 @@
 //! digits. `root` and `session` are a [`Lineage`], and `tag` is an HMAC-SHA256 over the peer's id, `root` and
 //! `session`. So every hub with the key can verify the secret.
 //!
-//! Two clients cannot replace each other in a loop. There are two cases of an immediate takeover. First, if both
-//! clients have the same root, and the new client's secret is not older than the replaced session. The new session is
-//! then later than both. Second, if the new client has an older root. In both cases, the replaced client cannot use its
-//! own secret to replace the new session.
+//! Two clients cannot replace each other in a loop. If both clients have the same root, the new client takes over
+//! immediately only if its secret is not older than the replaced session. The new session is then later than the
+//! replaced session. If the roots differ, the new client takes over immediately only if its root is older. In both
+//! cases, the replaced client cannot use its own secret to replace the new session.
 
 use std::fmt;
 use std::time::Duration;

@@ -223,8 +223,8 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// It never panics on messages of clients or hubs. In builds with debug assertions, it panics if it finds an
-    /// impossible state, or if outputs of the last input have not been drained.
+    /// The function never panics on messages of clients or hubs. In builds with debug assertions, it panics if it finds
+    /// an impossible state, or if outputs of the last input have not been drained.
     pub fn handle_input(&mut self, input: Input<'_>, now: Now) {
         self.begin();
         match input {

@@ -100,7 +100,7 @@ struct Row {
 /// The rate limit of log lines about refused addresses.
 #[derive(Default, Debug)]
 struct Log {
-    /// Time of the last line, in nanoseconds since the start, plus one. 0 means that no line was logged yet.
+    /// Time of the last log line, in nanoseconds since the start, plus one. 0 means that no line was logged yet.
     last: AtomicU64,
     since: AtomicU64,
 }
@@ -156,7 +156,7 @@ impl Crowd {
     }
 
     /// Decides whether to log a refusal. The first refusal is logged, and then at most one every [`ADDRESS_LOG_PAUSE`].
-    /// Returns the number of refusals since the last line if it is time for a line.
+    /// Returns the number of refusals since the last log line if it is time for a new log line.
     pub(crate) fn refused(&self, now: Instant) -> Option<u64> {
         let times = self.log.since.fetch_add(1, Ordering::Relaxed) + 1;
         let at = self.nanos(now) + 1;

@@ -107,9 +107,9 @@ impl SendQueue {
     /// Decides whether a signal of this length may be queued. Returns `None` if the queue has no room for the signal,
     /// and otherwise the share to which the signal will belong. `sender` returns the sender's hash.
     ///
-    /// Each sender may use a small share of the room for signals. Beyond this share, a sender's bytes plus the bytes of
-    /// all queued signals must fit into half of the room for signals. So other senders and the hub's own messages
-    /// always find room.
+    /// Each sender may use a small share of the room for signals. Beyond the small share, a sender's bytes plus the
+    /// bytes of all queued signals must fit into half of the room for signals. So other senders and the hub's own
+    /// messages always find room.
     pub(crate) fn admits(&self, room: Room, bytes: usize, sender: impl FnOnce() -> u64) -> Option<Option<u32>> {
         let whole = self.len_bytes() + bytes <= room.bytes && self.len_frames() < room.frames;
         let (all, frames) = (self.signal_bytes + bytes, self.signals.len() + 1);

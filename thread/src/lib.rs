@@ -65,7 +65,7 @@ pub fn spawn<F: Future<Output = ()>>(
     })
 }
 
-/// Reports the end of this thread's part when it is dropped, also during a panic.
+/// A guard that reports the end of this thread's part when the guard is dropped, also during a panic.
 struct OnEnd;
 
 impl Drop for OnEnd {

@@ -1,6 +1,7 @@
 //! The kinds of message.
 
-/// The kinds of signal. A signal is a message from one peer to another. The hub relays it without reading its data.
+/// The kinds of signal. A signal is a message from one peer to another. The hub relays a signal without reading the
+/// signal's data.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum SignalKind {
     /// The signal `offer`, the first description of a connection.

@@ -71,8 +71,8 @@ impl Gate {
         self.crowd.free(proxy)
     }
 
-    /// Decides whether to log a refusal. The rate of these lines is limited for the whole hub. Returns the number of
-    /// refusals since the last line.
+    /// Decides whether to log a refusal. The rate of log lines about refused connections is limited for the whole hub.
+    /// Returns the number of refusals since the last log line.
     pub(crate) fn refused(&self, now: Instant) -> Option<u64> {
         self.crowd.refused(now)
     }
