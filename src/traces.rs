@@ -229,7 +229,9 @@ impl Exporter {
                 // The exponent is limited, because a long series of failures would overflow the shift.
                 let own = self.tuning.pause.saturating_mul(1 << self.failures.min(16));
                 if self.failures == 0 {
-                    let detail = "spans are kept for half a minute, and then dropped: check the collector";
+                    let detail = format!(
+                        "spans are sent again, and dropped after {TRACE_ATTEMPTS} failed requests: check the collector"
+                    );
                     warn!(url, error = why, detail, "trace_export_failed");
                 }
                 self.failures = self.failures.saturating_add(1);
@@ -276,7 +278,7 @@ impl Exporter {
         *request.headers_mut() = self.headers.clone();
         let exchange = https::exchange(&self.tls, request, TRACE_ANSWER_BYTES, self.tuning.timeout);
         match Box::pin(exchange).await {
-            Ok(answer) => judge(answer.status(), answer.headers(), answer.body()),
+            Ok(answer) => judge(answer.status(), answer.headers(), answer.body(), SystemTime::now()),
             Err(error) => Answer::Again { why: unreachable(&error), pause: None },
         }
     }
@@ -287,7 +289,7 @@ fn unreachable(error: &ConnectError) -> String {
 }
 
 /// Decides about an answer, as the specification of OTLP/HTTP requires.
-fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
+fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Answer {
     if status.is_success() {
         let answer = ExportTraceServiceResponse::decode(body).unwrap_or_default();
         let rejected = answer.partial_success.map_or(0, |partial| partial.rejected_spans);
@@ -304,6 +306,16 @@ fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
     if !is_temporary {
         return Answer::Refused(why);
     }
-    let pause = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    Answer::Again { why, pause: pause.map(Duration::from_secs) }
+    let pause = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
+    Answer::Again { why, pause }
+}
+
+/// The pause of a `Retry-After` (RFC 9110 section 10.2.3), which has a number of seconds or a date. `None` if the text
+/// is invalid. Also `None` if the date has passed, because the clocks can differ: the hub then chooses the pause.
+fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    let text = text.trim();
+    match text.parse() {
+        Ok(secs) => Some(Duration::from_secs(secs)),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).ok(),
+    }
 }

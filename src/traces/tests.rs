@@ -138,35 +138,60 @@ async fn a_refused_batch_is_not_sent_again() {
 fn a_partly_accepted_batch_counts_its_refused_spans() {
     let partial = ExportTracePartialSuccess { rejected_spans: 2, error_message: "full".to_owned() };
     let body = ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec();
-    let answer = judge(StatusCode::OK, &HeaderMap::new(), &body);
+    let answer = judge(StatusCode::OK, &HeaderMap::new(), &body, UNIX_EPOCH);
     assert!(matches!(answer, Answer::Accepted { rejected: 2 }));
     // Some collectors answer with JSON or with nothing.
-    assert!(matches!(judge(StatusCode::OK, &HeaderMap::new(), b"{}"), Answer::Accepted { rejected: 0 }));
+    assert!(matches!(judge(StatusCode::OK, &HeaderMap::new(), b"{}", UNIX_EPOCH), Answer::Accepted { rejected: 0 }));
 }
 
 #[test]
 fn the_pause_that_the_collector_asks_for_is_read() {
-    let mut headers = HeaderMap::new();
-    headers.insert(RETRY_AFTER, HeaderValue::from_static("7"));
-    let pause = |status, headers: &HeaderMap| match judge(status, headers, b"") {
-        Answer::Again { pause, .. } => Some(pause.map(|pause| pause.as_secs())),
-        Answer::Accepted { .. } | Answer::Refused(_) => None,
+    // The date in RFC 9110.
+    let now = UNIX_EPOCH + Duration::from_secs(784_111_777);
+    let pause = |status, header: Option<&'static str>| {
+        let header = header.map(|header| (RETRY_AFTER, HeaderValue::from_static(header)));
+        match judge(status, &header.into_iter().collect(), b"", now) {
+            Answer::Again { pause, .. } => Some(pause.map(|pause| pause.as_secs())),
+            Answer::Accepted { .. } | Answer::Refused(_) => None,
+        }
     };
-    assert_eq!(pause(StatusCode::SERVICE_UNAVAILABLE, &headers), Some(Some(7)));
-    assert_eq!(pause(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new()), Some(None));
-    assert_eq!(pause(StatusCode::PAYLOAD_TOO_LARGE, &headers), None);
+    for (header, secs) in [
+        ("7", Some(7)),
+        (" 0 ", Some(0)),
+        ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
+        ("Sunday, 06-Nov-94 08:49:38 GMT", Some(1)),
+        ("Sun Nov  6 08:50:37 1994", Some(60)),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", Some(0)),
+        // The hub chooses the pause.
+        ("Sun, 06 Nov 1994 08:49:36 GMT", None),
+        ("Sun, 06 Nov 1994 08:49:47", None),
+        ("soon", None),
+        ("-1", None),
+        ("99999999999999999999", None),
+    ] {
+        assert_eq!(pause(StatusCode::SERVICE_UNAVAILABLE, Some(header)), Some(secs), "{header}");
+    }
+    for status in [429, 502, 503, 504] {
+        assert_eq!(pause(StatusCode::from_u16(status).unwrap(), None), Some(None), "{status}");
+    }
+    for status in [400, 401, 404, 408, 413, 500] {
+        assert_eq!(pause(StatusCode::from_u16(status).unwrap(), Some("7")), None, "{status}");
+    }
 }
 
 #[tokio::test]
 async fn a_long_pause_is_cut() {
     let (port, requests) = server(&[
         b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 86400\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: Fri, 31 Dec 9999 23:59:59 GMT\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     ]);
     let (mut exporter, tracer) = exporter(port, TUNING);
     tracer.record(span(1));
+    let start = Instant::now();
     becomes(&mut exporter, TraceCounts { exported: 1, ..counts() }).await;
-    assert_eq!(requests.try_iter().count(), 2);
+    assert!(start.elapsed() >= 2 * TUNING.longest_pause, "{:?}", start.elapsed());
+    assert_eq!(requests.try_iter().count(), 3);
 }
 
 #[tokio::test]

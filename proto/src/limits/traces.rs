@@ -41,8 +41,9 @@ pub const TRACE_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause between two attempts to send a batch, even if the collector asks for a longer pause (`Retry-After`).
 pub const TRACE_LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Number of attempts to send a batch. After the last failed attempt, the spans of the batch are dropped and counted.
-/// With pauses of 1, 2, 4, 8 and 16 s, a batch is kept for half a minute. In this time, a collector can restart.
+/// Number of attempts to send a batch. After the last attempt, its spans are dropped and counted. If a collector fails,
+/// the first batch is kept for 1 + 2 + 4 + 8 + 16 = 31 s. This is long enough for a restart of a collector. With the
+/// longest pauses and answers that do not arrive, a batch is kept for 5 x 60 s + 6 x 10 s = 6 minutes.
 pub const TRACE_ATTEMPTS: u32 = 6;
 
 /// Time for which a stopping hub still sends spans. Spans that the collector has not accepted by then are lost.
