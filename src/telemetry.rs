@@ -279,8 +279,12 @@ fn publish(scrape: &Scrape) {
     gauge(&catalog::BUILD_INFO, build, 1.0);
     gauge(&catalog::PROCESS_START, vec![], scrape.started.as_secs_f64());
     gauge(&catalog::MEMORY_LIMIT, vec![], process::memory_limit().unwrap_or(0) as f64);
-    gauge(&catalog::PROCESS_MEMORY, vec![], process::Memory::measure().resident as f64);
-    gauge(&catalog::PROCESS_OPEN_FDS, vec![], process::open_files().unwrap_or(0) as f64);
+    if let Some(memory) = process::Memory::measure() {
+        gauge(&catalog::PROCESS_MEMORY, vec![], memory.resident as f64);
+    }
+    if let Some(files) = process::open_files() {
+        gauge(&catalog::PROCESS_OPEN_FDS, vec![], files as f64);
+    }
     gauge(&catalog::PROCESS_MAX_FDS, vec![], process::max_files().map_or(f64::INFINITY, |files| files as f64));
 }
 

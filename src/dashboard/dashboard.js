@@ -226,7 +226,7 @@ function showTiles () {
     ['Signals per s', short(signals), signals ? `${short(100 * delivered / signals)} % delivered` : 'last minute'],
     ['Messages per s', short(rate(s => s.messages[0] + s.messages[1])), 'in and out'],
     ['Processor', percent(rate(s => s.cpu * s.over / 1000) / 10), 'of a core'],
-    ['Memory', bytes(now.memory), 'resident']
+    ['Memory', now.memory ? bytes(now.memory) : '–', 'resident']
   ]
   const list = $('tiles')
   while (list.children.length > tiles.length) list.lastChild.remove()
@@ -281,7 +281,7 @@ function showMesh ({ hubs, links, dials, more }) {
 function statusCells (status) {
   if (!status) return ['–', '–', '–', '–', '–', '–']
   const { version, connections, maxConnections, cpu, busiestShard, signals, memory } = status
-  return [version, `${short(connections)} of ${short(maxConnections)}`, percent(cpu / 10), percent(busiestShard / 10), short(signals), bytes(memory)]
+  return [version, `${short(connections)} of ${short(maxConnections)}`, percent(cpu / 10), percent(busiestShard / 10), short(signals), memory ? bytes(memory) : '–']
 }
 
 /** A link to the live view of another hub. */

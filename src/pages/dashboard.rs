@@ -100,7 +100,7 @@ impl Sampler {
         let mesh = Arc::clone(&self.facts.mesh.borrow());
         let readings: Vec<Arc<ShardReading>> =
             self.facts.readings.iter().map(|reading| Arc::clone(&reading.borrow())).collect();
-        let memory = process::Memory::measure().resident;
+        let memory = process::Memory::measure().map(|memory| memory.resident);
         let totals = Totals::read(Instant::now(), process::cpu_time(), readings.iter().map(AsRef::as_ref), &mesh);
         let sample = totals.since(&self.before, self.gauges(&readings, &mesh, memory));
         let status = sample.status(self.config.mesh.admin_url.clone(), self.facts.max_connections);
@@ -119,9 +119,8 @@ impl Sampler {
         });
     }
 
-    fn gauges(&self, readings: &[Arc<ShardReading>], mesh: &MeshReading, memory: u64) -> Gauges {
-        // Every shard knows all networks, except for changes that have not arrived yet. So the largest number is the
-        // best.
+    fn gauges(&self, readings: &[Arc<ShardReading>], mesh: &MeshReading, memory: Option<u64>) -> Gauges {
+        // Every shard knows all networks, except for changes that have not arrived yet.
         let most = |of: fn(&ShardReading) -> u64| readings.iter().map(|reading| of(reading)).max().unwrap_or(0);
         let ready = || mesh.links.iter().filter(|link| link.ready);
         let rtt = ready().filter_map(|link| link.rtt).max();
@@ -144,7 +143,7 @@ impl Sampler {
         &self,
         readings: &[Arc<ShardReading>],
         mesh: &'a MeshReading,
-        memory: u64,
+        memory: Option<u64>,
         status: &HubStatus,
     ) -> State<'a> {
         let announced = readings.iter().map(|reading| reading.router.announced_bytes).sum();
@@ -164,7 +163,7 @@ impl Sampler {
                 Some("ANNOUNCE_BUDGET_BYTES"),
             ),
         ];
-        if self.memory_limit > 0 {
+        if let Some(memory) = memory.filter(|_| self.memory_limit > 0) {
             budgets.push(budget("memory", memory, self.memory_limit, None));
         }
         if let Some((open, max)) = process::open_files().zip(self.max_files) {

@@ -117,7 +117,7 @@ impl Renderer {
             connections: self.connections(),
             hubs: mesh::count(&self.mesh()),
             is_hub: self.config.is_hub,
-            memory: body::MemoryBody::of(telemetry::process::Memory::measure()),
+            memory: telemetry::process::Memory::measure().map_or_else(body::MemoryBody::hidden, body::MemoryBody::of),
             networks: self.networks(),
             peers: self.peers(),
             status: "healthy",

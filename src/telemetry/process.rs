@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Memory of this process, in bytes. All fields are 0 if the system has no `/proc`.
+/// Memory of this process, in bytes.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Memory {
     /// Resident memory.
@@ -19,13 +19,14 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Measures the memory now.
-    pub fn measure() -> Self {
-        fs::read_to_string("/proc/self/status").map_or_else(|_| Self::default(), |status| Self::read(&status))
+    /// Measures the memory now. Returns `None` if the memory is unknown: the system has no `/proc`, or hides it.
+    pub fn measure() -> Option<Self> {
+        Self::read(&fs::read_to_string("/proc/self/status").ok()?)
     }
 
-    fn read(status: &str) -> Self {
-        Self { resident: read_kib(status, "VmRSS"), anonymous: read_kib(status, "RssAnon") }
+    fn read(status: &str) -> Option<Self> {
+        let resident = read_kib(status, "VmRSS");
+        (resident > 0).then(|| Self { resident, anonymous: read_kib(status, "RssAnon") })
     }
 }
 
@@ -151,8 +152,9 @@ mod tests {
 
     #[test]
     fn status_is_read_in_bytes() {
-        let memory = Memory::read("Name:\tx\nVmRSS:\t    2048 kB\nRssAnon:\t 1024 kB\nThreads:\t1\n");
+        let memory = Memory::read("Name:\tx\nVmRSS:\t    2048 kB\nRssAnon:\t 1024 kB\nThreads:\t1\n").unwrap();
         assert_eq!((memory.resident, memory.anonymous), (2 << 20, 1 << 20));
+        assert!(Memory::read("Name:\tx\n").is_none());
     }
 
     #[test]
@@ -174,7 +176,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn the_statistics_of_this_process_are_plausible() {
-        let memory = Memory::measure();
+        let memory = Memory::measure().unwrap();
         assert!(memory.resident >= memory.anonymous && memory.anonymous > 0, "{memory:?}");
 
         // The test opens many files, because other tests of the process open and close some files at the same time.

@@ -89,3 +89,29 @@ fn silent_connections_do_not_keep_peers_out() {
     assert_eq!(hub.metric("peerpigeon_connections"), f64::from(seats));
     drop((inside, knocking));
 }
+
+#[test]
+fn a_hub_that_cannot_read_proc_shows_no_memory_and_no_open_files() {
+    const HIDDEN: &str = "mount -t tmpfs none /proc";
+    let in_a_mount_namespace = |script: &str| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_peerpigeon")]);
+        unshare
+    };
+    if !in_a_mount_namespace(HIDDEN).status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this test needs root and unshare");
+        return;
+    }
+    let series = |hub: &Hub| {
+        let page = hub.get("/metrics");
+        ["process_resident_memory_bytes", "process_open_fds", "process_max_fds"]
+            .map(|name| page.lines().any(|line| line.starts_with(&format!("{name} "))))
+    };
+    let mut run = in_a_mount_namespace(&format!("{HIDDEN} && exec \"$0\""));
+    let hub = Hub::run(run.envs(DEFAULTS.iter().copied()), [127, 0, 0, 1]);
+    assert_eq!(series(&hub), [false, false, true]);
+    // The npm client needs the field.
+    let health = hub.get("/health");
+    assert!(health.contains("\"rss\":0"), "{health}");
+    assert_eq!(series(&Hub::start(&[])), [true; 3]);
+}

@@ -100,6 +100,11 @@ pub(super) fn compact(number: f64) -> String {
     }
 }
 
+/// A number of bytes in megabytes, or "-" if the number is unknown.
+fn megabytes(bytes: Option<f64>) -> String {
+    bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{:.0} MB", bytes / 1e6))
+}
+
 /// Replaces control characters, because clients choose the names of networks, and could control the terminal.
 fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
@@ -242,8 +247,8 @@ fn one_hub(hub: &Hub, frame: &mut Frame<'_>, area: Rect) {
         line(
             "memory",
             format!(
-                "{:.0} MB   cpu {:.0} %   answers in {}",
-                view.resident_bytes / 1e6,
+                "{}   cpu {:.0} %   answers in {}",
+                megabytes(view.resident_bytes),
                 view.cpu * 100.0,
                 millis(view.answer.as_secs_f64())
             ),
@@ -304,7 +309,7 @@ fn other_hubs(others: &[&Other]) -> Table<'static> {
                 format!("{:.0} %", status.cpu / 10.0),
                 format!("{:.0} %", status.busiest_shard / 10.0),
                 compact(status.signals),
-                format!("{:.0} MB", status.memory / 1e6),
+                megabytes(Some(status.memory).filter(|bytes| *bytes > 0.0)),
             ]
         });
         let figures = figures.unwrap_or_else(|| std::array::from_fn(|_| "-".to_owned()));

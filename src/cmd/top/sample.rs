@@ -222,7 +222,8 @@ pub(super) struct View {
     pub(super) max_connections: f64,
     pub(super) networks: f64,
     pub(super) remote_peers: f64,
-    pub(super) resident_bytes: f64,
+    /// `None` if the hub cannot read it.
+    pub(super) resident_bytes: Option<f64>,
     /// Cores in use.
     pub(super) cpu: f64,
     /// The time that a page takes.
@@ -289,7 +290,7 @@ impl View {
             max_connections: page.sum("peerpigeon_max_connections"),
             networks: page.sum("peerpigeon_networks"),
             remote_peers: page.sum("peerpigeon_mesh_remote_peers"),
-            resident_bytes: page.sum("process_resident_memory_bytes"),
+            resident_bytes: Some(page.sum("process_resident_memory_bytes")).filter(|bytes| *bytes > 0.0),
             answer: now.answer,
             cpu: span.rate("process_cpu_seconds_total", ""),
             signals: span.rate("peerpigeon_relay_outcomes_total", ""),

@@ -189,8 +189,9 @@ pub(super) struct Gauges {
     pub(super) rtt_ms: Option<f64>,
     /// Bytes queued for all sessions.
     pub(super) queued_bytes: u64,
-    /// Resident memory, in bytes.
-    pub(super) memory: u64,
+    /// Resident memory, in bytes. Absent if it is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) memory: Option<u64>,
 }
 
 /// The events of one second. Counts that are 0 and empty lists and objects are left out.
@@ -254,7 +255,7 @@ impl Sample {
             cpu: number(self.cpu),
             busiest_shard: number(self.busy.iter().copied().max().unwrap_or(0)),
             signals: per_second(self.outcomes.of(Outcome::Delivered.label())),
-            memory: self.gauges.memory,
+            memory: self.gauges.memory.unwrap_or(0),
         }
     }
 }
@@ -290,11 +291,12 @@ mod tests {
         mesh.relay.delivered = 1;
         mesh.relay.latency[17] = 1;
         mesh.io.bytes_out = 1000;
-        let sample = read(&shards, &mesh, 2, 600).since(&before, Gauges { at: 12, peers: 7, ..Gauges::default() });
+        let sample = read(&shards, &mesh, 2, 600)
+            .since(&before, Gauges { at: 12, peers: 7, memory: Some(3), ..Gauges::default() });
         let written = serde_json::to_value(&sample).unwrap();
         let expected = json!({
             "at": 12, "over": 1000, "peers": 7, "connections": 0, "networks": 0, "members": 0, "remotePeers": 0,
-            "hubs": 0, "links": 0, "queuedBytes": 0, "memory": 0, "opened": 2, "announces": 3, "goodbyes": 0,
+            "hubs": 0, "links": 0, "queuedBytes": 0, "memory": 3, "opened": 2, "announces": 3, "goodbyes": 0,
             "messages": [3, 0], "bytes": [0, 0], "linkBytes": [0, 1000],
             "outcomes": {"delivered": 5, "rate-limited": 6}, "closes": {"slow-consumer": 1},
             "exceeded": {"messages": 3, "bytes": 5, "announcements": 3, "events": 3, "discover": 3, "errors": 3},
@@ -318,7 +320,7 @@ mod tests {
         let now = Instant::now();
         let shards = vec![shard; 256];
         let totals = Totals::read(now + Duration::from_secs(1), Duration::ZERO, shards.iter(), &MeshReading::default());
-        let sample = totals.since(&Totals::zero(now, 256), Gauges { memory: 1 << 40, ..Gauges::default() });
+        let sample = totals.since(&Totals::zero(now, 256), Gauges { memory: Some(1 << 40), ..Gauges::default() });
         let length = serde_json::to_vec(&sample).unwrap().len();
         let mut busy = sample;
         // Every shard is busy all the time.
