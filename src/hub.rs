@@ -162,7 +162,7 @@ impl Hub {
         // The leaves of this hub's peers are already in the mesh's mailbox, so other hubs receive them before the
         // farewell.
         if let Some(mesh) = self.mesh {
-            let thread = mesh.end().await;
+            let thread = mesh.end();
             if !have_ended(std::slice::from_ref(&thread)).await {
                 warn!("mesh_end_timed_out");
             }

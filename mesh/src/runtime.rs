@@ -49,30 +49,31 @@ pub struct LinkSocket {
     pub auth: LinkAuth,
 }
 
-/// A command of the hub for its mesh.
-#[derive(Debug)]
-enum Command {
-    Draining(bool),
-    End,
+/// What the hub wants its mesh to do. Only the latest value matters, so a mesh that hangs never delays the hub.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wish {
+    /// Whether other hubs must not dial this hub.
+    drains: bool,
+    ends: bool,
 }
 
 /// The hub's handle of its mesh. Dropping the handle ends the mesh without a farewell.
 #[derive(Debug)]
 pub struct MeshHandle {
-    commands: mpsc::Sender<Command>,
+    wish: watch::Sender<Wish>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl MeshHandle {
     /// Notifies the other hubs whether this hub drains and must not be dialed.
     pub fn draining(&self, drains: bool) {
-        _ = self.commands.try_send(Command::Draining(drains));
+        self.wish.send_modify(|wish| wish.drains = drains);
     }
 
     /// Sends a farewell to the other hubs, and ends the thread when the farewell is written, after
     /// [`LINK_FLUSH_TIMEOUT`] at the latest.
-    pub async fn end(self) -> std::thread::JoinHandle<()> {
-        _ = self.commands.send(Command::End).await;
+    pub fn end(self) -> std::thread::JoinHandle<()> {
+        self.wish.send_modify(|wish| wish.ends = true);
         self.thread
     }
 }
@@ -108,22 +109,22 @@ pub fn start(
         },
         extra_attempts: Arc::new(Semaphore::new(extra_attempts)),
     };
-    let (handle, commands) = mpsc::channel(2);
-    let channels = Channels { shards, mailbox, sockets, commands, publish };
+    let (wish, wishes) = watch::channel(Wish::default());
+    let channels = Channels { shards, mailbox, sockets, wishes, publish };
     let thread = thread::spawn("mesh".to_owned(), ended, move |busy| run(config, dialer, channels, busy))?;
-    Ok(MeshHandle { commands: handle, thread })
+    Ok(MeshHandle { wish, thread })
 }
 
 struct Channels {
     shards: Vec<mpsc::Sender<Vec<ToShard>>>,
     mailbox: mpsc::Receiver<Vec<ToMesh>>,
     sockets: mpsc::Receiver<LinkSocket>,
-    commands: mpsc::Receiver<Command>,
+    wishes: watch::Receiver<Wish>,
     publish: watch::Sender<Arc<MeshReading>>,
 }
 
 async fn run(config: MeshConfig, dialer: Dialer, channels: Channels, busy: Arc<AtomicU64>) {
-    let Channels { shards, mailbox, sockets, mut commands, publish } = channels;
+    let Channels { shards, mailbox, sockets, mut wishes, publish } = channels;
     let (events, bridge_events) = mpsc::channel(BRIDGE_EVENTS);
     let bridged = config.redis.is_some();
     let make_bridge = config.redis.clone().map(|redis| -> Box<dyn Fn(HubId) -> Bridge> {
@@ -145,17 +146,24 @@ async fn run(config: MeshConfig, dialer: Dialer, channels: Channels, busy: Arc<A
     }
 
     let mut end_by: Option<tokio::time::Instant> = None;
+    let mut drains = false;
     loop {
         tokio::select! {
             biased;
-            command = commands.recv(), if end_by.is_none() => match command {
-                Some(Command::Draining(drains)) => core.borrow_mut().draining(drains),
-                Some(Command::End) => {
+            changed = wishes.changed(), if end_by.is_none() => {
+                if changed.is_err() {
+                    break;
+                }
+                let wish = *wishes.borrow_and_update();
+                if wish.drains != drains {
+                    drains = wish.drains;
+                    core.borrow_mut().draining(drains);
+                }
+                if wish.ends {
                     core.borrow_mut().end();
                     end_by = Some(tokio::time::Instant::now() + LINK_FLUSH_TIMEOUT);
                 }
-                None => break,
-            },
+            }
             Some(ended) = tasks.join_next() => check(ended),
             () = tokio::time::sleep(TICK / 10), if end_by.is_some() => {
                 if core.borrow().has_ended() || end_by.is_some_and(|by| by <= tokio::time::Instant::now()) {

@@ -146,7 +146,7 @@ impl Hub {
 
     pub(crate) async fn end(mut self) {
         self.closed.store(true, Ordering::Relaxed);
-        self.handle.take().unwrap().end().await;
+        self.handle.take().unwrap().end();
         // Wakes the listener, so that it closes.
         drop(std::net::TcpStream::connect(self.address));
     }
