@@ -105,9 +105,9 @@ pub use relay::{
 pub use resume::{Lineage, ResumeKeys, ResumeOutcome, Right, Secret};
 pub use route::{Address, Hop};
 pub use router::{
-    Acted, Announcement, Asker, Discovery, Flooder, Frame, Input, KickedFrom, Leave, Letter, Meeting, MeetingEnd,
-    MeetingKind, Order, Origin, OutcomeLetter, Output, PeerEvent, Router, RouterConfig, RouterStats, Sender,
-    SignalLetter, Standing, Stay, ToMesh, ToShard,
+    Acted, Announcement, Asker, Discovery, Flooder, Frame, Input, KickedFrom, Leave, Letter, ListedMember, Meeting,
+    MeetingEnd, MeetingKind, Order, Origin, OutcomeLetter, Output, PeerEvent, Router, RouterConfig, RouterStats,
+    Sender, SignalLetter, Standing, Stay, ToMesh, ToShard,
 };
 pub use secret::is_secret;
 pub use time::Now;

@@ -81,8 +81,20 @@ use session::{Session, Sessions};
 use takeovers::Takeovers;
 use tickets::Tickets;
 
-/// Configuration of a router. It does not change. The router checks none of these values, because the hub checks its
-/// settings when it parses them.
+/// A member in the list of [`Router::members_of`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListedMember {
+    /// The peer.
+    pub peer: PeerId,
+    /// The other hub to which the peer is connected. `None` if it is connected to this hub.
+    pub hub: Option<HubId>,
+    /// Time of the join, in milliseconds since 1970: [`Stay::number`], by the clock of the peer's hub. 0 if the peer is
+    /// behind a legacy link.
+    pub since_ms: u64,
+}
+
+/// Configuration of a router. It does not change. The router checks no value: the hub checks its settings when it
+/// parses them.
 #[derive(Clone, Debug)]
 pub struct RouterConfig {
     /// The router's own shard, less than `shards`.
@@ -311,14 +323,18 @@ impl Router {
         self.rosters.iter_in(slots)
     }
 
-    /// The first `most` members of a network, in ascending order of ids, and the number of all members. Each listed
-    /// member comes with the hub to which it is connected, or with `None` if it is connected to this hub.
-    pub fn members_of(&self, network: &str, most: usize) -> (Vec<(PeerId, Option<HubId>)>, usize) {
+    /// The first `most` members of a network, in ascending order of ids, and the number of all members.
+    pub fn members_of(&self, network: &str, most: usize) -> (Vec<ListedMember>, usize) {
         let found = self.rosters.find(network).and_then(|ix| self.rosters.network(ix));
         let Some(network) = found else { return (Vec::new(), 0) };
         let listed = network.members().take(most).map(|(peer, member)| {
             let is_elsewhere = member.address() == Address::Mesh;
-            (*peer, is_elsewhere.then_some(member.announcement().claim.hub))
+            let announcement = member.announcement();
+            ListedMember {
+                peer: *peer,
+                hub: is_elsewhere.then_some(announcement.claim.hub),
+                since_ms: announcement.stay.number,
+            }
         });
         (listed.collect(), network.len())
     }

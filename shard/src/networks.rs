@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::limits::{LIVE_NAMES, MAX_LISTED_NETWORKS, NETWORKS_CHUNK, NETWORKS_TIMEOUT};
-use proto::{HubId, NetworkName, PeerId};
+use proto::{ListedMember, NetworkName};
 use tokio::sync::{Notify, watch};
 
 /// The list of a hub's largest networks. One shard collects this list on request, one part per turn.
@@ -27,9 +27,8 @@ struct Question {
 /// Members of a network.
 #[derive(Clone, Debug, Default)]
 pub struct Members {
-    /// The first [`LIVE_NAMES`] members in ascending order of ids, each with the hub that it is connected to. `None`
-    /// stands for this hub.
-    pub listed: Arc<[(PeerId, Option<HubId>)]>,
+    /// The first [`LIVE_NAMES`] members in ascending order of ids.
+    pub listed: Arc<[ListedMember]>,
     /// Number of all members.
     pub count: usize,
 }
@@ -79,9 +78,9 @@ impl NetworkList {
         tokio::time::timeout(NETWORKS_TIMEOUT, asked).await.ok()?
     }
 
-    /// Answers requests for the members of a network. The second argument of `members` is the maximum number of members
-    /// to return. `members` also returns the number of all members.
-    pub async fn answer(&self, members: impl Fn(&NetworkName, usize) -> (Vec<(PeerId, Option<HubId>)>, usize)) {
+    /// Answers questions for members. `members` returns at most as many members as its second argument says, and the
+    /// number of all members.
+    pub async fn answer(&self, members: impl Fn(&NetworkName, usize) -> (Vec<ListedMember>, usize)) {
         let mut questions = self.question.subscribe();
         // A question may have been asked before this task subscribed.
         questions.mark_changed();

@@ -392,7 +392,7 @@ async function showMembers (network) {
   if (!found) return
   $('members-part').hidden = false
   text($('members-title'), `Members of ${found.network}`)
-  table($('members'), `At ${new Date().toLocaleTimeString()}`, ['Peer', 'Hub', 'Orders'], found.members.map(({ peer, hub }) => [peer, hub ? hub.slice(0, 8) : 'this hub', hub ? '' : small('Kick…', `Kick ${peer}`, () => order('kick', { peer, network: '' }))]))
+  table($('members'), `At ${new Date().toLocaleTimeString()}`, ['Peer', 'Hub', 'Joined', 'Orders'], found.members.map(({ peer, hub, since }) => [peer, hub ? hub.slice(0, 8) : 'this hub', since ? new Date(since).toLocaleString() : '–', hub ? '' : small('Kick…', `Kick ${peer}`, () => order('kick', { peer, network: '' }))]))
   text($('members-more'), found.count > found.members.length ? `And ${found.count - found.members.length} more.` : '')
   $('members-title').focus()
 }

@@ -24,7 +24,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use proto::envelope::HubStatus;
 use proto::limits::{LIVE_INTERVAL, LIVE_NAMES, LIVE_RETRY, LIVE_SAMPLES, LIVE_STREAMS};
-use proto::{HubId, NetworkName, PeerId, RouterStats, TurnLengths};
+use proto::{ListedMember, NetworkName, RouterStats, TurnLengths};
 use serde::Serialize;
 use shard::{Answer, Members, ShardReading, Visitor};
 use tokio::sync::{Semaphore, watch};
@@ -240,6 +240,10 @@ struct MemberBody {
     /// The other hub to which the member is connected. Absent if the member is connected to this hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     hub: Option<String>,
+    /// Time of the join, in milliseconds since 1970, by the clock of the member's hub. Absent if the member is connected
+    /// to a Go hub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<u64>,
 }
 
 /// The part of a path after [`PATH`]. It is empty for [`PATH`] itself.
@@ -327,9 +331,10 @@ impl Site {
             let Some(Members { listed, count }) = facts.networks.members(&network).await else {
                 return own(&method, unavailable());
             };
-            let member = |(peer, hub): &(PeerId, Option<HubId>)| MemberBody {
-                peer: peer.to_string(),
-                hub: hub.map(|hub| hub.to_string()),
+            let member = |member: &ListedMember| MemberBody {
+                peer: member.peer.to_string(),
+                hub: member.hub.map(|hub| hub.to_string()),
+                since: Some(member.since_ms).filter(|&since| since > 0),
             };
             let members = listed.iter().map(member).collect();
             own(&method, json(StatusCode::OK, &MembersBody { network: network.as_str(), count, members }))

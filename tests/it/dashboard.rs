@@ -248,7 +248,12 @@ fn operators_see_networks_and_members() {
         json("/dashboard/networks")["networks"]
             == serde_json::json!([["large", LIVE_NAMES + 5], ["a room & more", 3], ["small", 1]])
     });
-    let members = json("/dashboard/network?name=a+room+%26+more");
+    let mut members = json("/dashboard/network?name=a+room+%26+more");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    for member in members["members"].as_array_mut().unwrap() {
+        let since = member.as_object_mut().unwrap().remove("since").unwrap().as_u64().unwrap();
+        assert!((now - 60_000..=now).contains(&since), "{since} {now}");
+    }
     let ids: Vec<_> = (1..=3).map(|n| serde_json::json!({ "peer": id(n) })).collect();
     assert_eq!(members, serde_json::json!({ "network": "a room & more", "count": 3, "members": ids }));
     let large = json("/dashboard/network?name=large");

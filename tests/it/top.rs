@@ -88,6 +88,7 @@ fn keys_move_between_the_screens() {
 fn an_operator_lists_the_members_of_a_network() {
     let hub = Hub::start(&[("ADMIN_TOKEN", "of-the-operators")]);
     let _peers: Vec<_> = (1..=3).map(|n| Client::join(&hub, n, "a room & more")).collect();
+    let month = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string()[..8].to_owned();
     let steps = json!([
         ["see", "3 peers"],
         ["type", "n"],
@@ -95,6 +96,8 @@ fn an_operator_lists_the_members_of_a_network() {
         ["type", "\r"],
         ["see", &id(1)],
         ["see", &format!("{}   {}", id(3), hub.address)],
+        ["see", "joined at"],
+        ["see", month],
         ["type", "q"],
         ["end", "0"]
     ]);

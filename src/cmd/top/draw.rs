@@ -1,5 +1,7 @@
 //! Draws the screens of `peerpigeon top`.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -8,6 +10,9 @@ use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table, TableState
 
 use super::model::{Hub, Model, Screen};
 use super::sample::{Fault, Other, View, millis, short};
+
+/// The last second of the year 9999.
+const MAX_UNIX_SECONDS: u64 = 253_402_300_799;
 
 /// Width of a sparkline in a table.
 const SPARK: u16 = 12;
@@ -359,6 +364,14 @@ fn network(model: &Model, name: &str, frame: &mut Frame<'_>, area: Rect) {
     roster(model, frame, members);
 }
 
+/// A time in UTC, in seconds.
+fn time(unix_ms: u64) -> String {
+    let time = UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms));
+    // The format has four digits for the year.
+    let shown = time.filter(|_| unix_ms / 1000 <= MAX_UNIX_SECONDS);
+    shown.map_or_else(|| "-".to_owned(), |time| humantime::format_rfc3339_seconds(time).to_string())
+}
+
 /// The members of the network on the screen.
 fn roster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let (asked, roster) = match &model.roster {
@@ -378,14 +391,14 @@ fn roster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     };
     let rows = roster.members.iter().map(|member| {
         let at = member.hub.as_deref().or(own).map_or_else(|| "this hub".to_owned(), name_of);
-        Row::new([clean(&member.peer), clean(&at)])
+        Row::new([clean(&member.peer), clean(&at), member.since.map_or_else(|| "-".to_owned(), time)])
     });
     let heading = match roster.count.saturating_sub(roster.members.len() as u64) {
         0 => "member".to_owned(),
         more => format!("member ({more} more are not listed)"),
     };
-    let heading = Row::new([heading, "connected to".to_owned()]).style(bold());
-    let table = Table::new(rows, [Constraint::Length(42), Constraint::Fill(1)])
+    let heading = Row::new([heading, "connected to".to_owned(), "joined at".to_owned()]).style(bold());
+    let table = Table::new(rows, [Constraint::Length(42), Constraint::Fill(1), Constraint::Length(20)])
         .header(heading)
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
     frame.render_stateful_widget(table, area, &mut TableState::new().with_selected(model.selected));

@@ -177,6 +177,8 @@ pub(super) struct Member {
     pub(super) peer: String,
     /// The other hub to which the member is connected. `None` if the member is connected to the asked hub.
     pub(super) hub: Option<String>,
+    /// Time of the join, in milliseconds since 1970. Absent if the hub does not know it.
+    pub(super) since: Option<u64>,
 }
 
 /// /dashboard/network.

@@ -154,8 +154,8 @@ fn text_for_scripts_has_a_line_for_each_hub_and_each_fault() {
 /// A roster of three members. One member is at the asked hub, one is at a hub that is not watched, and one has a
 /// strange id.
 fn roster() -> Roster {
-    let members = r#"{"network":"lobby","count":9,"members":[{"peer":"1111111111111111111111111111111111111111"},
-        {"peer":"2222222222222222222222222222222222222222","hub":"bbbbbbbbbbbbbbbb"},{"peer":"3\u001b[2J","hub":"c"}]}"#;
+    let members = r#"{"network":"lobby","count":9,"members":[{"peer":"1111111111111111111111111111111111111111","since":784111777000},
+        {"peer":"2222222222222222222222222222222222222222","hub":"bbbbbbbbbbbbbbbb"},{"peer":"3\u001b[2J","hub":"c","since":18446744073709551615}]}"#;
     serde_json::from_str(members).unwrap()
 }
 

@@ -99,7 +99,9 @@ fn members_of_a_network_are_listed_in_order_with_their_hubs() {
         day.says(session(n.into(), 0), ANNOUNCE);
     }
     day.hears(joined(2, at_hub(9, 10), Stay { number: 1, discovery: Discovery::All }));
-    let all = [(peer(1), None), (peer(2), Some(HubId(peer(9)))), (peer(3), None)];
+    let listed = |n, hub, since_ms| ListedMember { peer: peer(n), hub, since_ms };
+    // Peer 3 joined first.
+    let all = [listed(1, None, WALL_MS + 1), listed(2, Some(HubId(peer(9))), 1), listed(3, None, WALL_MS)];
     assert_eq!(day.router.members_of("n", 10), (all.to_vec(), 3));
     assert_eq!(day.router.members_of("n", 2), (all[..2].to_vec(), 3), "the number counts all members");
     assert_eq!(day.router.members_of("m", 2), (vec![], 0));
