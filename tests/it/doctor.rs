@@ -11,6 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::version::TLS12;
 
 use crate::client::Client;
 use crate::hub::{Hub, command};
@@ -65,6 +70,35 @@ fn doctor(args: &[&str]) -> Said {
     Said { code: output.status.code(), report }
 }
 
+/// The text that the doctor prints without `--json`.
+fn text(args: &[&str]) -> String {
+    let output = command(&[]).args(["doctor", "--patience", "0"]).args(args).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Asserts that the doctor makes this finding for people and for programs, with its advice and its link. Returns the
+/// report.
+fn advises(args: &[&str], grade: &str, (check, code): (&str, &str), message: &str, action: &str) -> Said {
+    let said = quickly(args);
+    assert!(said.found(grade).contains(&format!("{check}: {code}")), "{:#}", said.report);
+    let mut findings = said.report["findings"].as_array().unwrap().iter();
+    let found = findings.find(|found| found["code"] == code && found["check"] == check).unwrap();
+    assert!(found["message"].as_str().unwrap().contains(message), "{found}");
+    assert_eq!(found["action"], action);
+    let label = if grade == "note" { grade.to_owned() } else { grade.to_ascii_uppercase() };
+    let text = text(args);
+    let lines: Vec<&str> = text.lines().collect();
+    let is_found = |lines: &[&str]| {
+        lines[0].starts_with(&format!("{label:<8} {check:<9} "))
+            && lines[0].contains(message)
+            && lines[1].trim() == format!("> {action}")
+            && lines[2].trim().starts_with("> ")
+            && lines[2].ends_with(&format!("docs/troubleshooting.md#{code}"))
+    };
+    assert!(lines.windows(3).any(is_found), "{text}");
+    said
+}
+
 /// Runs the doctor without its check of idle connections.
 fn quickly(args: &[&str]) -> Said {
     doctor(&[&["--patience", "0"], args].concat())
@@ -91,6 +125,64 @@ enum Fault {
     CutsLong(usize),
     /// The proxy drops the hub's pings on a WebSocket. A ping is a frame that begins with 0x89.
     DropsPings,
+    /// The proxy drops the hub's messages that contain this text.
+    Drops(&'static str),
+    /// The proxy replaces the first text in the hub's messages by the second text, which has the same length.
+    Rewrites(&'static str, &'static str),
+    /// The proxy rewrites like [`Self::Rewrites`], and drops the messages that contain the third text.
+    RewritesAndDrops(&'static str, &'static str, &'static str),
+    /// The proxy answers requests for these pages itself.
+    Answers(&'static [&'static str], &'static str),
+}
+
+impl Fault {
+    /// Whether the fault concerns the bytes of the hub only.
+    fn is_of_the_hub(self) -> bool {
+        match self {
+            Self::Buffers(_)
+            | Self::Delays(_)
+            | Self::DropsPings
+            | Self::Drops(_)
+            | Self::Rewrites(..)
+            | Self::RewritesAndDrops(..) => true,
+            Self::Loses(_) | Self::LosesQuery | Self::CutsIdle(_) | Self::CutsLong(_) | Self::Answers(..) => false,
+        }
+    }
+
+    /// The text whose messages are dropped, and the text that is replaced by another text.
+    fn edits(self) -> Option<(Option<&'static str>, Option<(&'static str, &'static str)>)> {
+        match self {
+            Self::Drops(dropped) => Some((Some(dropped), None)),
+            Self::Rewrites(from, to) => Some((None, Some((from, to)))),
+            Self::RewritesAndDrops(from, to, dropped) => Some((Some(dropped), Some((from, to)))),
+            Self::Loses(_)
+            | Self::LosesQuery
+            | Self::Buffers(_)
+            | Self::CutsIdle(_)
+            | Self::Delays(_)
+            | Self::CutsLong(_)
+            | Self::DropsPings
+            | Self::Answers(..) => None,
+        }
+    }
+}
+
+/// Removes the first frame of a server from these bytes. `None` if the frame is incomplete.
+fn frame(bytes: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let length = match *bytes.get(1)? {
+        126 => 4 + usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?)),
+        127 => 10 + u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?) as usize,
+        short => 2 + usize::from(short),
+    };
+    (bytes.len() >= length).then(|| bytes.drain(..length).collect())
+}
+
+/// Replaces one text by another text of the same length.
+fn replace(bytes: &mut [u8], from: &str, to: &str) {
+    assert_eq!(from.len(), to.len());
+    while let Some(at) = bytes.windows(from.len()).position(|found| found == from.as_bytes()) {
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
 }
 
 /// Starts a proxy in front of a hub.
@@ -127,6 +219,11 @@ fn carry(mut client: TcpStream, to: SocketAddr, fault: Fault) -> Option<()> {
         };
         request = request.split("\r\n").filter(is_kept).collect::<Vec<_>>().join("\r\n");
     }
+    if let Fault::Answers(pages, answer) = fault
+        && pages.iter().any(|page| request.starts_with(&format!("GET {page} ")))
+    {
+        return client.write_all(answer.as_bytes()).ok();
+    }
     if let (Fault::LosesQuery, Some((before, after))) = (fault, request.split_once('?')) {
         let (_, after) = after.split_once(' ')?;
         request = format!("{before} {after}");
@@ -140,15 +237,7 @@ fn carry(mut client: TcpStream, to: SocketAddr, fault: Fault) -> Option<()> {
     let active = Arc::new(AtomicU64::new(0));
     let (from_client, to_hub) = (client.try_clone().ok()?, hub.try_clone().ok()?);
     let shared = Arc::clone(&active);
-    std::thread::spawn(move || {
-        copy(
-            from_client,
-            to_hub,
-            fault.filter(|fault| !matches!(fault, Fault::Buffers(_) | Fault::Delays(_) | Fault::DropsPings)),
-            began,
-            &shared,
-        )
-    });
+    std::thread::spawn(move || copy(from_client, to_hub, fault.filter(|fault| !fault.is_of_the_hub()), began, &shared));
     copy(hub, client, fault.filter(|fault| !matches!(fault, Fault::CutsLong(_))), began, &active);
     Some(())
 }
@@ -180,7 +269,21 @@ fn copy(mut from: TcpStream, mut to: TcpStream, fault: Option<Fault>, began: Ins
                         continue;
                     }
                     Some(Fault::CutsLong(most)) if passed > most => break,
-                    // On an idle connection, the hub writes each ping separately, so these bytes begin with the ping.
+                    Some(fault) if let Some((dropped, replaced)) = fault.edits() => {
+                        kept.extend_from_slice(bytes);
+                        while let Some(mut frame) = frame(&mut kept) {
+                            let is_dropped = dropped
+                                .is_some_and(|text| frame.windows(text.len()).any(|found| found == text.as_bytes()));
+                            if let Some((old, new)) = replaced {
+                                replace(&mut frame, old, new);
+                            }
+                            if !is_dropped && to.write_all(&frame).is_err() {
+                                return;
+                            }
+                        }
+                        continue;
+                    }
+                    // On an idle connection, the hub writes a ping alone, so the ping begins these bytes.
                     Some(Fault::DropsPings) if bytes[0] == 0x89 => continue,
                     Some(Fault::Delays(time)) => std::thread::park_timeout(time),
                     _ => {}
@@ -277,6 +380,109 @@ fn a_proxy_that_cuts_large_messages_is_reported() {
     let said = quickly(&[&url(proxy(hub.address, Fault::CutsLong(200_000)))]);
     let found = said.only("size: large-lost");
     assert!(found["message"].as_str().unwrap().contains("1048576 bytes (the hub's limit)"), "{found}");
+}
+
+#[test]
+fn a_proxy_that_rewrites_messages_is_reported() {
+    let hub = Hub::start(&[]);
+    // The number has the same value, and other bytes.
+    let at = proxy(hub.address, Fault::Rewrites(r#""n": 1.50}"#, r#""n": 1.5 }"#));
+    let action = "find the proxy that rewrites messages";
+    let changed = ("relay", "signal-changed");
+    let said = advises(&[&url(at)], "problem", changed, "the data of an offer was changed on its way", action);
+    said.only("relay: signal-changed");
+    // The small offers arrive, and the large ones are changed.
+    let at = proxy(hub.address, Fault::Rewrites("xxxxxxxx", "xxxx\u{b7}xx"));
+    let size = ("size", "signal-changed");
+    let said = advises(&[&url(at)], "problem", size, "an offer of 16384 bytes arrives changed", action);
+    said.only("size: signal-changed");
+}
+
+#[test]
+fn a_hub_that_loses_signals_is_reported_with_the_outcome() {
+    let hub = Hub::start(&[]);
+    let action = "look at the outcome, and at the log of the hub";
+    let at = proxy(hub.address, Fault::Drops(r#""type":"offer""#));
+    let message = "offer 1 of 20 did not arrive: its outcome is delivered";
+    let said = advises(&[&url(at)], "problem", ("relay", "signal-lost"), message, action);
+    said.only("relay: signal-lost");
+    assert_eq!(said.found("ok").iter().filter(|check| *check == "receipts: ").count(), 0, "{:#}", said.report);
+}
+
+#[test]
+fn missing_receipts_are_a_problem_except_at_go_hubs() {
+    let hub = Hub::start(&[]);
+    let action = "upgrade the hub: Go hubs send no receipts";
+    let receipts = ("receipts", "no-receipt");
+    let at = proxy(hub.address, Fault::Drops(r#""type":"receipt""#));
+    let begin = Instant::now();
+    let said = advises(&[&url(at)], "problem", receipts, "20 offers without a receipt", action);
+    said.only("receipts: no-receipt");
+    // The doctor does not wait for 5 s after each offer.
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
+    // Go hubs have no version of the protocol, and send no receipts.
+    let go = Fault::RewritesAndDrops(r#""protocol":"#, r#""protocox":"#, r#""type":"receipt""#);
+    let said = advises(&[&url(proxy(hub.address, go))], "note", receipts, "the hub sends no receipts", action);
+    said.is_well();
+}
+
+#[test]
+fn a_hub_that_is_stuck_is_reported() {
+    let hub = Hub::start(&[]);
+    let stuck = "HTTP/1.1 503 Service Unavailable\r\n\r\nstuck: thread shard-1 has made no progress for 12 s\n";
+    let at = proxy(hub.address, Fault::Answers(&["/livez"], stuck));
+    let action = "restart the hub, after you have taken a core dump";
+    let message = "/livez: stuck: thread shard-1 has made no progress for 12 s";
+    let said = advises(&[&url(at)], "problem", ("pages", "hub-stuck"), message, action);
+    said.only("pages: hub-stuck");
+}
+
+#[test]
+fn a_server_that_never_answers_is_reported() {
+    // The kernel accepts the connections.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let said = quickly(&[&url(silent.local_addr().unwrap())]);
+    assert_eq!(said.found("problem"), ["pages: no-answer", "upgrade: no-answer"], "{:#}", said.report);
+    assert_eq!(said.found("warning"), [""; 0], "{:#}", said.report);
+}
+
+/// Starts a proxy with TLS 1.2 in front of a hub.
+fn old_tls(to: SocketAddr, certificate: &Certificate) -> SocketAddr {
+    let chain = CertificateDer::pem_file_iter(&certificate.certificate).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(&certificate.key).unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS12]).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let door = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = door.local_addr().unwrap();
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            while let Ok((client, _)) = door.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let mut client = acceptor.accept(client).await?;
+                    let mut hub = tokio::net::TcpStream::connect(to).await?;
+                    tokio::io::copy_bidirectional(&mut client, &mut hub).await
+                });
+            }
+        });
+    });
+    address
+}
+
+#[test]
+fn a_server_with_old_tls_is_reported() {
+    let authority = Authority::new();
+    let certificate = authority.issue("old", 90);
+    let hub = Hub::start(&[]);
+    let at = format!("wss://{}", old_tls(hub.address, &certificate));
+    let action = "enable TLS 1.3 in the proxy";
+    let args = ["--ca", &certificate.authority_file, &at];
+    advises(&args, "note", ("tls", "tls-old"), ": TLS 1.2, 1 certificate sent, valid for 9", action).is_well();
+    // An older server answers with the alert `protocol_version`.
+    let at = answering("\u{15}\u{3}\u{1}\u{0}\u{2}\u{2}\u{46}");
+    quickly(&[&format!("wss://{at}")]).only("tls: tls-handshake");
 }
 
 /// Starts a hub with this certificate. Returns the hub and its URL with the name `localhost`.
@@ -386,6 +592,41 @@ fn hubs_of_different_meshes_are_reported() {
     let alone = Hub::start(&[]);
     quickly(&["--other", &url(alone.address), &here]).only("mesh: hubs-apart");
     quickly(&["--other", &format!("ws://127.0.0.1:{}", free_port()), &here]).only("mesh: no-answer");
+}
+
+#[test]
+fn ice_servers_beyond_the_bound_are_named_and_not_examined() {
+    let hub = Hub::start(&[]);
+    let urls = |count: usize| (0..count).map(|n| format!("stan:{n}.example")).collect::<Vec<_>>();
+    let action = "correct the URL of the server";
+    let message = "stan:15.example is not the URL of a server: use stun:, stuns:, turn: or turns:";
+    let skipped = |said: &Said| {
+        let findings = said.report["findings"].as_array().unwrap().iter();
+        let skipped = findings.filter(|found| found["check"] == "ice" && found["grade"] == "skipped");
+        skipped.map(|found| found["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let invalid = |said: &Said| said.found("problem").iter().filter(|found| *found == "ice: ice-invalid").count();
+    let servers = json!([{ "urls": urls(16) }]).to_string();
+    let args = ["--ice-servers", &servers, &url(hub.address)];
+    let said = advises(&args, "problem", ("ice", "ice-invalid"), "stan:0.example", action);
+    assert_eq!((invalid(&said), skipped(&said)), (16, vec![]));
+    // The last URL is not examined, but the doctor sees that it is a TURN server.
+    let servers = json!([{ "urls": urls(16) }, { "urls": ["stan:16.example", "turn:17.example"] }]).to_string();
+    let args = ["--ice-servers", &servers, &url(hub.address)];
+    let said = quickly(&args);
+    assert_eq!(invalid(&said), 16);
+    assert_eq!(skipped(&said), ["2 of 18 URLs were not examined: the doctor examines 16"]);
+    assert!(!said.found("note").contains(&"ice: no-turn".to_owned()), "{:#}", said.report);
+    let text = text(&args);
+    assert!(text.contains(message) && text.contains(action) && text.contains("2 of 18 URLs"), "{text}");
+    // A hub can also send too many entries.
+    let servers: Vec<_> =
+        (1..=17).map(|n| json!({ "urls": format!("stun:127.0.0.{n}:{}?transport=tcp", free_port()) })).collect();
+    let servers = json!(servers).to_string();
+    let hub = Hub::start(&[("ICE_SERVERS", &servers)]);
+    let said = quickly(&[&url(hub.address)]);
+    assert_eq!(said.found("problem"), ["ice: stun-dead"; 16], "{:#}", said.report);
+    assert_eq!(skipped(&said), ["1 of 17 entries were not examined: the doctor examines 16"]);
 }
 
 /// Starts a UDP server that answers each datagram. Returns its port.

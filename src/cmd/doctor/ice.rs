@@ -55,6 +55,7 @@ impl Server {
 /// Reads the servers of a hub. Entries that browsers would refuse are reported as findings.
 pub(super) fn read(servers: &[Value], report: &mut Report) -> Vec<Server> {
     let mut read = Vec::new();
+    left_out(servers.len(), "entries", report);
     for server in servers.iter().take(MAX_SERVERS) {
         match Server::deserialize(server) {
             Ok(server) => read.push(server),
@@ -65,6 +66,15 @@ pub(super) fn read(servers: &[Value], report: &mut Report) -> Vec<Server> {
         }
     }
     read
+}
+
+/// Reports the part of a list beyond [`MAX_SERVERS`], which is not examined.
+fn left_out(length: usize, what: &str, report: &mut Report) {
+    if length > MAX_SERVERS {
+        let more = length - MAX_SERVERS;
+        let message = format!("{more} of {length} {what} were not examined: the doctor examines {MAX_SERVERS}");
+        report.add(Finding::skipped(CHECK, message));
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,11 +129,13 @@ pub(super) async fn examine(servers: &[Server], ca: Option<&[u8]>, report: &mut 
         report.add(Finding::note(CHECK, Topic::NoIceServers, message));
         return;
     }
-    let mut has_turn = false;
     // While the secret of a server is replaced, the hub sends the server twice, with one credential for each secret.
     let mut urls: Vec<(&str, Vec<&Server>)> = Vec::new();
-    let all = servers.iter().flat_map(|server| server.urls().iter().map(move |url| (server, url.as_str())));
-    for (server, url) in all.take(MAX_SERVERS) {
+    let all: Vec<_> =
+        servers.iter().flat_map(|server| server.urls().iter().map(move |url| (server, url.as_str()))).collect();
+    left_out(all.len(), "URLs", report);
+    let has_turn = all.iter().any(|(_, url)| parse(url).is_some_and(|url| url.is_turn));
+    for (server, url) in all.into_iter().take(MAX_SERVERS) {
         match urls.iter_mut().find(|(known, _)| *known == url) {
             Some((_, servers)) => servers.push(server),
             None => urls.push((url, vec![server])),
@@ -135,7 +147,6 @@ pub(super) async fn examine(servers: &[Server], ca: Option<&[u8]>, report: &mut 
             report.add(Finding::problem(CHECK, Topic::IceInvalid, message));
             continue;
         };
-        has_turn |= parsed.is_turn;
         let mut findings = Vec::new();
         for server in servers {
             findings.push(ask(server, url, &parsed, ca).await);
