@@ -101,7 +101,7 @@ async fn a_hub_that_returns_after_a_farewell_is_dialed_soon() {
     a.until_linked_to(&[2]).await;
     a.draining();
     b.until("a drains", |reading| reading.hubs[0].draining).await;
-    a.end();
+    a.end().await;
     b.until("a is gone", |reading| reading.links.is_empty() && !reading.hubs[0].live).await;
     let mut next = config(3, &[]);
     next.relay.incarnation = proto::HubIncarnation(9);

@@ -144,11 +144,13 @@ impl Hub {
         self.handle.as_ref().unwrap().draining(true);
     }
 
+    /// Ends the hub, and waits until its thread has ended.
     pub(crate) async fn end(mut self) {
         self.closed.store(true, Ordering::Relaxed);
-        self.handle.take().unwrap().end();
+        let thread = self.handle.take().unwrap().end();
         // Wakes the listener, so that it closes.
         drop(std::net::TcpStream::connect(self.address));
+        tokio::task::spawn_blocking(|| thread.join()).await.unwrap().unwrap();
     }
 }
 

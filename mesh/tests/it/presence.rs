@@ -95,7 +95,7 @@ async fn a_stopping_hub_leaves_the_mesh_at_once() {
     let mut b = hub(2, &[a.url()]);
     a.until("found", |reading| live(reading) == [id(2)]).await;
     b.until("found", |reading| live(reading) == [id(1)]).await;
-    b.end();
+    b.end().await;
     a.until("gone", |reading| live(reading).is_empty()).await;
     assert_eq!(a.reading().relay.hubs_lost, 0, "the hub must not wait for the lease");
 }
