@@ -33,7 +33,7 @@ fn code(parsed: &Parsed<'_>) -> Option<ErrorCode> {
 }
 
 /// Fields that the hub reads. The hub refuses a message in which one of these fields occurs twice.
-const READ: [&str; 6] = ["type", "data", "targetPeerId", "targetPeer", "networkName", "id"];
+const READ: [&str; 7] = ["ack", "type", "data", "targetPeerId", "targetPeer", "networkName", "id"];
 
 fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
     let all = |key: &'static str| members.iter().filter(move |(k, _)| *k == key).map(|(_, value)| value);
@@ -70,6 +70,7 @@ fn check(text: &str, members: &[(String, Value)], got: &Parsed<'_>) {
         kind,
         "announced"
             | "authorized"
+            | "challenge"
             | "connected"
             | "discovered"
             | "error"

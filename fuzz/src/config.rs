@@ -64,7 +64,19 @@ fn resolve(given: &BTreeMap<String, String>) -> Result<Config, Vec<String>> {
 }
 
 fn names_a_file(name: &str) -> bool {
-    matches!(name, "JWT_CA" | "JWT_JWKS" | "JWT_PUBLIC_KEY" | "MESH_CA" | "TLS_ACME_CA" | "TLS_CERT" | "TLS_KEY")
+    matches!(
+        name,
+        "JWT_CA"
+            | "JWT_JWKS"
+            | "JWT_PUBLIC_KEY"
+            | "MESH_CA"
+            | "MESH_CERT"
+            | "MESH_CLIENT_CA"
+            | "MESH_KEY"
+            | "TLS_ACME_CA"
+            | "TLS_CERT"
+            | "TLS_KEY"
+    )
 }
 
 /// The settings whose values are never shown.

@@ -52,12 +52,23 @@ fn json() -> impl Strategy<Value = String> {
 /// Objects with likely and unlikely members, and sometimes arrays of values.
 fn message() -> impl Strategy<Value = String> {
     const PEER: &str = "\"0123456789abcdef0123456789ABCDEF01234567\"";
-    let kinds = ["announce", "offer", "answer", "ice-restart-answer", "goodbye", "ping", "cleanup", "pong", "nonsense"];
+    let kinds = [
+        "announce",
+        "offer",
+        "answer",
+        "ice-restart-answer",
+        "goodbye",
+        "ping",
+        "cleanup",
+        "pong",
+        "challenge",
+        "nonsense",
+    ];
     let kind = prop::sample::select(kinds.to_vec()).prop_map(|kind| format!("\"{kind}\""));
     let string = prop_oneof![0..70_usize, 250..260_usize].prop_map(|length| format!("\"{}\"", "i".repeat(length)));
     let others = vec![PEER, "null", "\"\"", "\" \"", "\"n\"", "7", "{\"a\":[1,\"\\n\"]}"];
     let value = prop_oneof![kind.clone(), string, prop::sample::select(others).prop_map(str::to_owned), json()];
-    let keys = vec!["type", "data", "targetPeerId", "targetPeer", "networkName", "id", "\\u0069d", "x"];
+    let keys = vec!["type", "data", "targetPeerId", "targetPeer", "networkName", "id", "\\u0069d", "ack", "x"];
     let member = (prop::sample::select(keys), value.clone()).prop_map(|(key, value)| format!("\"{key}\":{value}"));
     let kind = kind.prop_map(|kind| format!("\"type\":{kind}"));
     let target = prop::sample::select(vec!["targetPeerId", "targetPeer"]).prop_map(|key| format!("\"{key}\":{PEER}"));

@@ -89,6 +89,7 @@ fn key() -> impl Strategy<Value = String> {
         3 => string(),
         1 => Just("\"peerId\"".to_owned()),
         1 => Just("\"isHub\"".to_owned()),
+        1 => Just("\"ack\"".to_owned()),
         1 => Just("\"is\\u0048ub\"".to_owned()),
         1 => Just("\"a\"".to_owned()),
         1 => Just("\"\\u0061\"".to_owned()),
@@ -131,8 +132,9 @@ fn message() -> impl Strategy<Value = String> {
         prop::option::weighted(0.4, id.prop_map(|v| ("\"id\"", v))),
         prop::option::weighted(0.2, json().prop_map(|v| ("\"fromPeerId\"", v))),
         prop::option::weighted(0.05, json().prop_map(|v| ("\"\\u0064ata\"", v))),
+        prop::option::weighted(0.2, prop_oneof![Just("true".to_owned()), json()].prop_map(|v| ("\"ack\"", v))),
     );
-    let fields = fields.prop_map(|(a, b, c, d, e, f, g, h)| [a, b, c, d, e, f, g, h]);
+    let fields = fields.prop_map(|(a, b, c, d, e, f, g, h, i)| [a, b, c, d, e, f, g, h, i]);
     let fields = fields.prop_map(|fields| fields.into_iter().flatten().collect::<Vec<_>>()).prop_shuffle();
     let stranger = prop::option::weighted(0.2, (key(), json()));
     (fields, stranger, space(), space()).prop_map(|(fields, stranger, a, b)| {

@@ -93,7 +93,7 @@ pub(super) fn meaning(text: &str) -> Meaning {
     let Ok(Entries(entries)) = serde_json::from_str::<Entries<'_>>(text) else { return Meaning::NoMessage };
     let mut fields: BTreeMap<&str, &RawValue> = BTreeMap::new();
     for (name, value) in &entries {
-        let known = ["type", "data", "targetPeerId", "targetPeer", "networkName", "id"].contains(&name.as_str());
+        let known = ["ack", "type", "data", "targetPeerId", "targetPeer", "networkName", "id"].contains(&name.as_str());
         if known && fields.insert(name, value).is_some() {
             return Meaning::NoMessage;
         }
