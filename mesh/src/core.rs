@@ -411,7 +411,7 @@ fn log(event: MeshEvent) {
             let detail = "two live hubs have this HUB_ID: unset HUB_ID, or set a different one on each hub";
             warn!(%hub, detail, "hub_id_twice");
         }
-        MeshEvent::LaterLife => {
+        MeshEvent::LaterIncarnation => {
             let detail = "other hubs have seen a start time of this hub that is later than the time of its \
                           clock: set the clock of this machine";
             info!(detail, "hub_life_later");

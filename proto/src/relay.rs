@@ -1,23 +1,29 @@
 //! The rules between hubs: presence, routing, takeovers. A hub has one relay.
 
+// Owners of state.
 mod ahead;
-mod audit;
 mod budgets;
 mod directory;
-mod heartbeats;
 mod holding;
-mod io;
 mod legacy;
-mod linking;
 mod links;
-mod lives;
-mod meeting;
 mod names;
 mod outgoing;
-mod presence;
-mod reach;
 mod remote;
 mod repair;
+
+// Inputs and outputs.
+mod io;
+mod view;
+
+// The relay, one file per task.
+mod audit;
+mod heartbeats;
+mod incarnations;
+mod linking;
+mod meeting;
+mod presence;
+mod reach;
 mod rival;
 mod routing;
 mod signals;
@@ -28,7 +34,6 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 mod traces;
-mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

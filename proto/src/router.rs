@@ -32,7 +32,7 @@ mod operator;
 mod order;
 mod picks;
 mod presence;
-mod reading;
+mod roster_sending;
 mod signal;
 mod takeover;
 // Algorithms.
@@ -261,7 +261,7 @@ impl Router {
             Input::Pong { session, payload } => self.ponged(session, payload, now),
             Input::RenewIce { session } => self.renew_ice(session, now),
             Input::Retire { session } => self.retire(session, now),
-            Input::Room { session } => self.read_roster(session, now),
+            Input::Room { session } => self.send_roster_chunk(session, now),
             Input::TooLarge { session } => self.too_large(session, now),
             Input::Undelivered { origin, target, reason } => self.undelivered(origin, target, reason, now),
         }

@@ -100,7 +100,7 @@ pub const HUB_MEMORY: Duration = Duration::from_secs(600);
 /// Maximum number of incarnations of one hub that are remembered after their farewell, until the hub is forgotten. A
 /// further ended incarnation replaces the oldest one. Four remembered incarnations are enough, unless a hub is
 /// restarted more than four times in the few seconds in which a heartbeat can travel around the mesh.
-pub const MAX_ENDED_LIVES: usize = 4;
+pub const MAX_ENDED_INCARNATIONS: usize = 4;
 
 /// Maximum length of a hub's URL, in bytes.
 pub const MAX_HUB_URL_BYTES: usize = 512;

@@ -119,7 +119,7 @@ impl Relay {
                 true
             }
             Some((life, _, state)) if beat.incarnation < life && !self.goes_on(beat, state) => {
-                return self.earlier_life(via, beat, now);
+                return self.earlier_incarnation(via, beat, now);
             }
             Some((life, ..)) if beat.incarnation != life || self.is_other_process(beat) => {
                 if self.is_contested(beat, now) {
@@ -127,7 +127,7 @@ impl Relay {
                 }
                 let peers_gone = self.end_incarnation(beat.hub, Liveness::Live, now);
                 self.stats.ghosts_evicted += peers_gone as u64;
-                self.begin_life(beat);
+                self.begin_incarnation(beat);
                 true
             }
             Some((_, number, state)) if beat.number <= number || state == Liveness::Ended => {

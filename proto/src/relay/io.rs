@@ -187,7 +187,7 @@ pub enum MeshEvent {
     /// Another live hub uses this hub's id. The hub that started later takes a new id.
     SameId,
     /// This hub has begun a later incarnation, because other hubs would ignore heartbeats of its previous incarnation.
-    LaterLife,
+    LaterIncarnation,
     /// This hub gave up its id (the first value) to another live hub, and has taken a new id (the second value).
     IdGivenUp(HubId, HubId),
     /// Two live hubs have this id.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::envelope::{Change, Heartbeat, Presence};
 use crate::id::{HubId, HubIncarnation, PeerId};
-use crate::limits::{DOUBT_BEATS, LEASE, MAX_ENDED_LIVES, RIVAL_EVIDENCE};
+use crate::limits::{DOUBT_BEATS, LEASE, MAX_ENDED_INCARNATIONS, RIVAL_EVIDENCE};
 use crate::route::Hop;
 use crate::router::Origin;
 
@@ -41,7 +41,7 @@ pub(super) struct Remote {
     link_lost_at: Option<Duration>,
     contest: Option<Contest>,
     pub(super) answers: Answers,
-    /// Incarnations that have sent a farewell, in the order of their farewells. At most [`MAX_ENDED_LIVES`]
+    /// Incarnations that have sent a farewell, in the order of their farewells. At most [`MAX_ENDED_INCARNATIONS`]
     /// incarnations are kept.
     ended: VecDeque<HubIncarnation>,
     /// Time at which the lease from the last heartbeat expires. The start of the lease is not stored, because it can be
@@ -153,18 +153,18 @@ impl Remote {
     }
 
     /// Records a farewell. Late heartbeats of the ended incarnation do not make the hub live again.
-    pub(super) fn note_ended(&mut self, life: HubIncarnation) {
-        if !self.has_ended(life) {
-            if self.ended.len() == MAX_ENDED_LIVES {
+    pub(super) fn note_ended(&mut self, incarnation: HubIncarnation) {
+        if !self.has_ended(incarnation) {
+            if self.ended.len() == MAX_ENDED_INCARNATIONS {
                 self.ended.pop_front();
             }
-            self.ended.push_back(life);
+            self.ended.push_back(incarnation);
         }
     }
 
     /// Whether an incarnation has sent a farewell.
-    pub(super) fn has_ended(&self, life: HubIncarnation) -> bool {
-        self.ended.contains(&life)
+    pub(super) fn has_ended(&self, incarnation: HubIncarnation) -> bool {
+        self.ended.contains(&incarnation)
     }
 
     /// Accepts a heartbeat of the known incarnation.
@@ -180,10 +180,10 @@ impl Remote {
     }
 
     /// Replaces the known incarnation. Before, [`Self::stop`] must have removed the peers of the known incarnation.
-    pub(super) fn begin_life(&mut self, incarnation: HubIncarnation) {
+    pub(super) fn begin_incarnation(&mut self, incarnation: HubIncarnation) {
         self.incarnation = incarnation;
         self.paths = Paths::default();
-        self.repair.begin_life();
+        self.repair.begin_incarnation();
         self.contest = None;
         self.link_lost_at = None;
     }

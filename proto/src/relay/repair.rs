@@ -345,7 +345,7 @@ impl Repair {
     }
 
     /// Resets the repair, because the hub has begun another incarnation.
-    pub(super) fn begin_life(&mut self) {
+    pub(super) fn begin_incarnation(&mut self) {
         (self.failed, self.vain, self.repaired_by) = (None, 0, None);
     }
 }

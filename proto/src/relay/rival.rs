@@ -31,7 +31,7 @@ use super::{Destination, MeshEvent, Relay, RelayOutput};
 
 /// Maximum difference between the incarnation that other hubs remember and the later one that this hub begins, in
 /// milliseconds. It is about a minute.
-const LIFE_STEPS: u64 = 1 << 16;
+const INCARNATION_STEPS: u64 = 1 << 16;
 
 /// Another incarnation of this hub's id, in another process.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ impl Relay {
             // Other hubs remember a later incarnation of this process, or more heartbeats than it has sent. So other
             // hubs have accepted forged numbers, and would ignore the real heartbeats.
             if beat.incarnation > self.config.incarnation || beat.number > self.beats {
-                self.begin_later_life(beat.incarnation.max(self.config.incarnation), now);
+                self.begin_later_incarnation(beat.incarnation.max(self.config.incarnation), now);
             }
             return;
         }
@@ -199,17 +199,17 @@ impl Relay {
             }
         } else if life.0 > own.0 && is_recalled && (is_young || recalled_for >= RIVAL_PATIENCE) {
             self.rival = None;
-            self.begin_later_life(life.0, now);
+            self.begin_later_incarnation(life.0, now);
         } else if known_for >= RIVAL_YIELD {
             self.rival = None;
         }
     }
 
     /// Begins an incarnation that is later than `than`, the ended incarnation that other hubs remember.
-    pub(super) fn begin_later_life(&mut self, than: HubIncarnation, now: Now) {
+    pub(super) fn begin_later_incarnation(&mut self, than: HubIncarnation, now: Now) {
         // Another process with this id may also have begun an incarnation after `than`. The step depends on this
         // process, so that the incarnations of two such processes differ.
-        let step = 1 + self.config.keys.0 % LIFE_STEPS;
+        let step = 1 + self.config.keys.0 % INCARNATION_STEPS;
         let later = than.0.saturating_add(step);
         if later > GREATEST_TIME_FOLLOWED {
             // A hub never begins an incarnation after this maximum, so that other hubs can still accept later
@@ -218,7 +218,7 @@ impl Relay {
         }
         self.config.incarnation = HubIncarnation(later);
         self.restart_all_counters();
-        self.event(MeshEvent::LaterLife);
+        self.event(MeshEvent::LaterIncarnation);
         self.beat(now);
     }
 
@@ -297,7 +297,7 @@ impl Relay {
     /// Handles a heartbeat of an incarnation that is earlier than the known one. The sender of this heartbeat receives
     /// the last heartbeat of the known incarnation. If the known incarnation belongs to another process, that process
     /// receives the sender's heartbeat, too.
-    pub(super) fn earlier_life(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
+    pub(super) fn earlier_incarnation(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         self.recall(via, beat.hub, now);
         let is_other = self.hubs.get(&beat.hub).is_some_and(|remote| remote.beat().process != beat.process);
         if let Some(next) = self.route(&beat.hub, now).filter(|&next| next != via && is_other) {
@@ -341,7 +341,7 @@ impl Relay {
             MeshEvent::LinkUnheard(hub) => MeshEvent::LinkUnheard(name(hub)),
             MeshEvent::LinkWorks(hub) => MeshEvent::LinkWorks(name(hub)),
             MeshEvent::TwoHubs(hub) => MeshEvent::TwoHubs(name(hub)),
-            MeshEvent::SameId | MeshEvent::LaterLife | MeshEvent::IdGivenUp(..) => event,
+            MeshEvent::SameId | MeshEvent::LaterIncarnation | MeshEvent::IdGivenUp(..) => event,
         };
         self.outputs.push_back(RelayOutput::Event(event));
     }

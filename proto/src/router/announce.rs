@@ -46,35 +46,35 @@ impl Router {
         let Some(session) = self.sessions.get(id) else {
             return bug!(self.bugs, MessageSession, "announcement of {id:?}");
         };
-        let known = self.rosters.find(network);
-        let joined = known.and_then(|ix| session.membership(ix));
-        if joined.is_none()
-            && let Err(code) = self.may_join(session, known)
+        let existing_ix = self.rosters.find(network);
+        let membership = existing_ix.and_then(|ix| session.membership(ix));
+        if membership.is_none()
+            && let Err(code) = self.may_join(session, existing_ix)
         {
             return self.refuse_public(id, code, MessageKind::Announce, network, now);
         }
         let discovered = Arc::new(wire::peer_discovered(&data, claim.incarnation, network, now.wall_ms));
-        let had_bytes = joined.map_or(0, Membership::announced_bytes);
+        let had_bytes = membership.map_or(0, Membership::announced_bytes);
         let bytes = (discovered.frame_len() + MEMBER_BYTES) as u32;
         if bytes > had_bytes && !self.has_room_for(session, bytes - had_bytes) {
             return self.refuse_public(id, ErrorCode::HubFull, MessageKind::Announce, network, now);
         }
         // The discovery mode of the first announcement is valid for the whole stay.
-        let renewed = joined.map(Membership::stay);
-        let discovery = renewed.map_or_else(|| self.discovery_wanted(announce.data), |stay| stay.discovery);
-        let events = self.receivers(known, peer, discovery) * discovered.frame_len() as u64;
-        if let Err(exceeded) = self.take_events(id, known.filter(|_| renewed.is_some()), events, now) {
+        let current_stay = membership.map(Membership::stay);
+        let discovery = current_stay.map_or_else(|| self.discovery_wanted(announce.data), |stay| stay.discovery);
+        let events = self.receivers(existing_ix, peer, discovery) * discovered.frame_len() as u64;
+        if let Err(exceeded) = self.take_events(id, existing_ix.filter(|_| current_stay.is_some()), events, now) {
             let refusal = refusal(&exceeded, MessageKind::Announce, Some(network));
             return self.refuse_exceeding(id, &refusal, &exceeded, now);
         }
-        let stay = renewed.unwrap_or_else(|| self.begin_stay(discovery, now));
-        let name = match known.and_then(|ix| self.rosters.network(ix)) {
+        let stay = current_stay.unwrap_or_else(|| self.begin_stay(discovery, now));
+        let name = match existing_ix.and_then(|ix| self.rosters.network(ix)) {
             Some(network) => network.name().clone(),
             None => NetworkName::new(network),
         };
         let announcement = Arc::new(Announcement { peer, network: name, claim, remote: false, stay, discovered });
         let (ix, _) = self.enter(&announcement, self.here(), now);
-        if renewed.is_none() {
+        if current_stay.is_none() {
             let Some(network) = self.rosters.network_mut(ix) else {
                 return bug!(self.bugs, JoinState, "{peer:?} has entered {ix:?}");
             };
@@ -82,7 +82,7 @@ impl Router {
         }
         self.post_to_shards(&ToShard::Joined(Arc::clone(&announcement)));
         self.post_to_mesh(|| ToMesh::Joined(Arc::clone(&announcement)));
-        match renewed {
+        match current_stay {
             None => self.join(id, ix, stay, now),
             // A repeated announcement with `ack` requests only `announced`, not the roster again.
             Some(_) if announce.ack => {}
@@ -91,19 +91,19 @@ impl Router {
         self.count_announced(id, ix, bytes);
         self.announced_event(id, &announcement, ix);
         if announce.ack {
-            self.acknowledge(id, ix, now);
+            self.send_or_defer_announced(id, ix, now);
         }
         if !stay.discovery.is_bounded() {
-            self.read_roster(id, now);
+            self.send_roster_chunk(id, now);
         }
     }
 
     /// Sends `announced` to a session. If the session is still receiving the roster, `announced` is sent after the last
     /// member.
-    pub(super) fn acknowledge(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
+    pub(super) fn send_or_defer_announced(&mut self, id: SessionId, ix: NetworkIx, now: Now) {
         match self.sessions.membership_mut(id, ix) {
             Some(membership) => match membership.cursor() {
-                Some(cursor) => cursor.acknowledge(),
+                Some(cursor) => cursor.want_ack(),
                 None => self.send_announced(id, ix, now),
             },
             None => bug!(self.bugs, JoinState, "{id:?} is not in {ix:?} after its announcement"),

@@ -2,7 +2,6 @@
 
 use crate::grant::{Grant, Rights};
 use crate::id::SessionId;
-use crate::limits::TURN_OUTPUTS;
 use crate::reason::{CloseReason, ErrorCode};
 use crate::time::Now;
 use crate::wire::{self, ErrorReport, MessageKind};
@@ -93,7 +92,7 @@ impl Router {
 
     /// Warns sessions whose grants end soon, and closes sessions whose grants have ended, until the turn is over.
     pub(super) fn expire_grants(&mut self, now: Now) {
-        while self.outputs.len() < TURN_OUTPUTS
+        while !self.is_turn_over()
             && let Some(id) = self.expiries.next_due(now.at)
         {
             let Some((is_open, held)) =

@@ -49,12 +49,12 @@ impl RosterCursor {
     }
 
     /// Records that `announced` must be sent after the last member, even if this pass is interrupted.
-    pub(super) fn acknowledge(&mut self) {
+    pub(super) fn want_ack(&mut self) {
         self.ack = true;
     }
 
     /// Whether `announced` must be sent after the last member.
-    pub(super) fn is_acknowledged(&self) -> bool {
+    pub(super) fn wants_ack(&self) -> bool {
         self.ack
     }
 
@@ -186,9 +186,9 @@ mod tests {
             assert!(cursor.notify(rank, &peer, MemberEvent::Renewed) && !cursor.turn(&peer));
         }
         assert!(!cursor.notify(later_rank, &later, MemberEvent::Joined));
-        assert!(!cursor.is_acknowledged());
-        cursor.acknowledge();
-        assert!(cursor.interrupted().is_acknowledged(), "the answer is still pending");
+        assert!(!cursor.wants_ack());
+        cursor.want_ack();
+        assert!(cursor.interrupted().wants_ack(), "the answer is still pending");
         let mut all = RosterCursor::again(Some(member(255).0));
         assert!(all.notify(later_rank, &later, MemberEvent::Left), "all members are known after a complete pass");
     }

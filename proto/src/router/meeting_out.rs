@@ -6,7 +6,7 @@ use crate::budget::BudgetItem;
 use crate::bug;
 use crate::codec::{self, Discover};
 use crate::id::{HubId, PeerId, PeerIncarnation, SessionId, ShardId};
-use crate::limits::{MAX_CLOSEST, MAX_MEETING, TURN_OUTPUTS};
+use crate::limits::{MAX_CLOSEST, MAX_MEETING};
 use crate::reason::{ErrorCode, LeaveReason};
 use crate::route::Address;
 use crate::sentences;
@@ -354,7 +354,7 @@ impl Router {
     /// Repeats the meetings that are due.
     pub(super) fn repeat_meetings(&mut self, now: Now) {
         // Meetings that are not repeated in this turn stay due.
-        while self.outputs.len() < TURN_OUTPUTS
+        while !self.is_turn_over()
             && let Some(Waiting { session: id, network: ix, stay }) = self.meetings.next_due(now.at)
         {
             let membership = self.sessions.membership_mut(id, ix);

@@ -55,8 +55,8 @@ impl Router {
             return bug!(self.bugs, JoinState, "{id:?} observes {network}");
         };
         if announce.ack {
-            self.acknowledge(id, ix, now);
+            self.send_or_defer_announced(id, ix, now);
         }
-        self.read_roster(id, now);
+        self.send_roster_chunk(id, now);
     }
 }

@@ -148,12 +148,12 @@ impl Session {
     }
 
     /// The first membership whose roster is still being sent to the session.
-    pub(super) fn reading_mut(&mut self) -> Option<&mut Membership> {
+    pub(super) fn receiving_roster_mut(&mut self) -> Option<&mut Membership> {
         self.memberships.iter_mut().find(|membership| membership.cursor.is_some())
     }
 
     /// Whether the session is still receiving the roster of one of its networks.
-    pub(super) fn is_reading(&self) -> bool {
+    pub(super) fn receives_roster(&self) -> bool {
         self.memberships.iter().any(|membership| membership.cursor.is_some())
     }
 
@@ -267,8 +267,8 @@ impl Membership {
     }
 
     /// Ends the pass through the roster. Returns whether `announced` must be sent now.
-    pub(super) fn finish_reading(&mut self) -> bool {
-        self.cursor.take().is_some_and(|cursor| cursor.is_acknowledged())
+    pub(super) fn finish_roster(&mut self) -> bool {
+        self.cursor.take().is_some_and(|cursor| cursor.wants_ack())
     }
 
     /// The acquaintances of the member. `Some` if the member is bounded, or has met a bounded member.

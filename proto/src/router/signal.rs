@@ -1,11 +1,13 @@
 //! Signals and their outcomes.
 
-use crate::budget::BudgetItem;
+use std::num::NonZeroU64;
+
+use crate::budget::{BudgetItem, Exceeded};
 use crate::bug;
 use crate::bugs::Bugs;
 use crate::codec::{RefusedMessage, Signal};
 use crate::id::{NetworkName, PeerId, SessionId, ShardId};
-use crate::limits::{RATE_LIMIT_PAUSE, TURN_OUTPUTS};
+use crate::limits::RATE_LIMIT_PAUSE;
 use crate::reason::{CloseReason, ErrorCode, Outcome};
 use crate::route::Address;
 use crate::sentences;
@@ -37,10 +39,7 @@ impl Router {
         if let Some((ix, _)) = own {
             // The budget is checked before a receipt is opened, so that the refusal can be a receipt with the time to
             // wait.
-            let bytes = signal.data.len() as u64;
-            let taken = self
-                .take_of_network(id, ix, (BudgetItem::Messages, 1), now)
-                .and_then(|()| self.take_of_network(id, ix, (BudgetItem::Bytes, bytes), now));
+            let taken = self.take_signal(id, ix, signal.data.len() as u64, now);
             if let Err(exceeded) = taken {
                 let refusal = refusal(&exceeded, MessageKind::Signal(signal.kind), Some(&signal.network));
                 let refusal = RefusedMessage { target: Some(signal.target), id: signal.id, ..refusal };
@@ -50,7 +49,7 @@ impl Router {
         let Some(session) = self.sessions.get(id) else {
             return bug!(self.bugs, MessageSession, "signal of {id:?}");
         };
-        let shared = own.is_some() || (signal.network == NetworkName::GLOBAL && session.is_outsider());
+        let sender_is_in = own.is_some() || (signal.network == NetworkName::GLOBAL && session.is_outsider());
         let is_forbidden = !session.rights(&signal.network).signal;
         let network = match own.and_then(|(ix, _)| self.rosters.network(ix)) {
             Some(network) => network.name().clone(),
@@ -59,43 +58,27 @@ impl Router {
         let home = ShardId::home(&signal.target, self.config.shards, self.config.keys);
         let address = self.address_of(&signal, own.map(|(ix, _)| ix), home);
         let standing = own.map_or(Standing::Outsider, |(_, stay)| Standing::Member(stay.number));
-        let mut ticket = None;
-        if let Some(wanted) = signal.id {
-            let Some(session) = self.sessions.get_mut(id) else {
-                return bug!(self.bugs, MessageSession, "signal of {id:?}");
-            };
-            if !session.open_receipt() {
-                let outcome = Outcome::Failed(ErrorCode::RateLimited);
-                self.stats.count_outcome(outcome);
-                let (target, retry_in) = (Some(signal.target), Some(RATE_LIMIT_PAUSE));
-                let report = ReceiptReport { id: &wanted, outcome, target, retry_in, network: network.as_str() };
-                return self.send_receipt(id, &report, now);
+        let ticket = match &signal.id {
+            None => None,
+            Some(wanted) => {
+                let ticket =
+                    Ticket { session: id, id: (**wanted).into(), target: signal.target, network: network.clone() };
+                match self.open_ticket(ticket, now) {
+                    None => return,
+                    opened => opened,
+                }
             }
-            let wanted = Ticket { session: id, id: wanted.into(), target: signal.target, network: network.clone() };
-            ticket = Some(self.tickets.issue(wanted, now.at));
-        }
+        };
         let (shard, detour) = (self.config.shard, address.is_none());
         let sender = Sender::Session { shard, session: id, ticket, detour };
         let origin = Origin { sender, kind: signal.kind, network, standing, read_at: now.at };
-        if !shared || is_forbidden {
-            let (code, message) = match is_forbidden {
-                true => (ErrorCode::Forbidden, ErrorCode::Forbidden.explain()),
-                false => (ErrorCode::WrongNetwork, sentences::NOT_A_MEMBER),
-            };
-            if ticket.is_some() {
-                return self.report_outcome(origin, signal.target, Outcome::Failed(code), now);
-            }
-            self.stats.count_outcome(Outcome::Failed(code));
-            let report = ErrorReport {
-                code,
-                message,
-                in_reply_to: Some(origin.kind.label()),
-                target: Some(signal.target),
-                id: None,
-                retry_in: None,
-                network: origin.network.as_str(),
-            };
-            return self.send_error(id, &report, now);
+        if is_forbidden {
+            let refusal = (ErrorCode::Forbidden, ErrorCode::Forbidden.explain());
+            return self.refuse_signal(id, origin, signal.target, refusal, now);
+        }
+        if !sender_is_in {
+            let refusal = (ErrorCode::WrongNetwork, sentences::NOT_A_MEMBER);
+            return self.refuse_signal(id, origin, signal.target, refusal, now);
         }
         if own.is_some_and(|(ix, _)| self.is_too_crowded_for(id, ix, &signal.target)) {
             return self.report_outcome(origin, signal.target, Outcome::Failed(ErrorCode::NetworkFull), now);
@@ -118,6 +101,56 @@ impl Router {
             Address::Shard(shard) => self.post(shard, ToShard::Signal(letter)),
             Address::Mesh => self.post_to_mesh(|| ToMesh::Signal(letter)),
         }
+    }
+
+    /// Counts a signal in the budgets of its session and its network.
+    fn take_signal(&mut self, id: SessionId, ix: NetworkIx, bytes: u64, now: Now) -> Result<(), Exceeded> {
+        self.take_of_network(id, ix, (BudgetItem::Messages, 1), now)?;
+        self.take_of_network(id, ix, (BudgetItem::Bytes, bytes), now)
+    }
+
+    /// Issues a ticket for the receipt of a signal. If the session waits for too many receipts already, sends a receipt
+    /// with `rate-limited`, and returns `None`.
+    fn open_ticket(&mut self, ticket: Ticket, now: Now) -> Option<NonZeroU64> {
+        let id = ticket.session;
+        let Some(session) = self.sessions.get_mut(id) else {
+            bug!(self.bugs, MessageSession, "signal of {id:?}");
+            return None;
+        };
+        if session.open_receipt() {
+            return Some(self.tickets.issue(ticket, now.at));
+        }
+        let outcome = Outcome::Failed(ErrorCode::RateLimited);
+        self.stats.count_outcome(outcome);
+        let (target, retry_in) = (Some(ticket.target), Some(RATE_LIMIT_PAUSE));
+        let report = ReceiptReport { id: &ticket.id, outcome, target, retry_in, network: ticket.network.as_str() };
+        self.send_receipt(id, &report, now);
+        None
+    }
+
+    /// Refuses a signal of this shard. The sender receives a receipt if it has requested one, and an `error` otherwise.
+    fn refuse_signal(
+        &mut self,
+        id: SessionId,
+        origin: Origin,
+        target: PeerId,
+        (code, message): (ErrorCode, &'static str),
+        now: Now,
+    ) {
+        if matches!(origin.sender, Sender::Session { ticket: Some(_), .. }) {
+            return self.report_outcome(origin, target, Outcome::Failed(code), now);
+        }
+        self.stats.count_outcome(Outcome::Failed(code));
+        let report = ErrorReport {
+            code,
+            message,
+            in_reply_to: Some(origin.kind.label()),
+            target: Some(target),
+            id: None,
+            retry_in: None,
+            network: origin.network.as_str(),
+        };
+        self.send_error(id, &report, now);
     }
 
     /// The address of a signal's target. A shard knows the addresses of its own peers and of the members of every
@@ -153,8 +186,8 @@ impl Router {
             }
             return self.report_outcome(origin, target, Outcome::Failed(ErrorCode::PeerNotFound), now);
         };
-        let shared = membership_in(&self.rosters, &mut self.bugs, session, origin.network.as_str());
-        match shared.map(Membership::network) {
+        let target_membership = membership_in(&self.rosters, &mut self.bugs, session, origin.network.as_str());
+        match target_membership.map(Membership::network) {
             Some(ix) => {
                 if !self.members_know(ix, &from, &origin) {
                     return self.report_outcome(origin, target, Outcome::Failed(ErrorCode::Unreachable), now);
@@ -234,7 +267,7 @@ impl Router {
 
     pub(super) fn expire_receipts(&mut self, now: Now) {
         // Tickets that do not expire in this turn stay due.
-        while self.outputs.len() < TURN_OUTPUTS
+        while !self.is_turn_over()
             && let Some(ticket) = self.tickets.expire(now.at)
         {
             self.redeem(&ticket, Outcome::Failed(ErrorCode::Unknown), now);

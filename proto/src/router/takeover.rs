@@ -5,7 +5,6 @@ use crate::bug;
 use crate::claim::{Claim, Precedence};
 use crate::grant::Grant;
 use crate::id::{PeerId, SessionId};
-use crate::limits::TURN_OUTPUTS;
 use crate::reason::CloseReason;
 use crate::resume::{Lineage, ResumeOutcome, Right};
 use crate::time::Now;
@@ -202,7 +201,7 @@ impl Router {
 
     pub(super) fn expire_takeovers(&mut self, now: Now) {
         // Takeovers that are not processed in this turn stay due.
-        while self.outputs.len() < TURN_OUTPUTS
+        while !self.is_turn_over()
             && let Some((peer, expired)) = self.takeovers.expire(now.at)
         {
             match expired {

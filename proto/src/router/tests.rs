@@ -144,7 +144,7 @@ fn a_reader_without_room_stores_no_member_that_has_left() {
             day.says(reader, r#"{"type":"announce"}"#);
         }
         day.says(fleeting, r#"{"type":"goodbye"}"#);
-        let cursor = day.router.sessions.get_mut(reader).and_then(|s| s.reading_mut()?.cursor()).unwrap();
+        let cursor = day.router.sessions.get_mut(reader).and_then(|s| s.receiving_roster_mut()?.cursor()).unwrap();
         assert_eq!(cursor.early(), 0, "round {i}: {cursor:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! Tests of two live hubs with one id, and of numbers so great that no hub may exceed them.
 
 use super::*;
-use crate::limits::{GREATEST_TIME, GREATEST_TIME_FOLLOWED, MAX_ENDED_LIVES, RIVAL_PATIENCE, RIVAL_YIELD};
+use crate::limits::{GREATEST_TIME, GREATEST_TIME_FOLLOWED, MAX_ENDED_INCARNATIONS, RIVAL_PATIENCE, RIVAL_YIELD};
 
 /// Time after which one of two hubs with one id has taken a new id.
 const PARTED: Duration = Duration::from_secs(8);
@@ -258,7 +258,7 @@ fn no_ended_incarnation_returns() {
         let incarnation = HubIncarnation(known.incarnation.0 + life);
         crate::envelope::Heartbeat { hub: hub(7), incarnation, process: 1 + life, number: 1, ..known }
     };
-    let lives: Vec<_> = (0..=MAX_ENDED_LIVES as u64).map(beat).collect();
+    let lives: Vec<_> = (0..=MAX_ENDED_INCARNATIONS as u64).map(beat).collect();
     let hears = |net: &mut Net, envelope| {
         net.input(1, RelayInput::Received { via, envelope });
         net.run();

@@ -45,7 +45,7 @@ fn a_new_incarnation_forgets_snapshots_of_the_previous_one() {
     repair.note_stale(A);
     repair.note_vain(NOW);
     assert!(repair.is_vain());
-    repair.begin_life();
+    repair.begin_incarnation();
     assert!(!repair.is_vain());
     assert_eq!(asks(&mut repair), Some(A));
 }

@@ -12,11 +12,11 @@ use super::roster::NetworkIx;
 
 impl Router {
     /// Sends a new member the next chunk of its networks' rosters.
-    pub(super) fn read_roster(&mut self, id: SessionId, now: Now) {
+    pub(super) fn send_roster_chunk(&mut self, id: SessionId, now: Now) {
         // The session may have ended since its queue had room.
         let Some(session) = self.sessions.get_mut(id) else { return };
         let (peer, open) = (session.peer(), session.is_open());
-        let Some(membership) = session.reading_mut() else {
+        let Some(membership) = session.receiving_roster_mut() else {
             // The session has left the network whose roster it was receiving.
             return self.outputs.push_back(Output::Backlog { session: id, more: false });
         };
@@ -32,17 +32,17 @@ impl Router {
                 outputs.push_back(member.discovered_by(id));
             }
         });
-        let is_acknowledged = match reached {
+        let wants_ack = match reached {
             Some(rank) => {
                 cursor.advance(rank);
                 false
             }
-            None => membership.finish_reading(),
+            None => membership.finish_roster(),
         };
-        let more = session.is_reading();
+        let more = session.receives_roster();
         // A roster counts in the budget of the peer that receives it, because a peer can request it again and again.
         session.usage_mut().spend(BudgetItem::Events, bytes, &self.config.budget, now.at);
-        if is_acknowledged {
+        if wants_ack {
             self.send_announced(id, ix, now);
         }
         self.outputs.push_back(Output::Backlog { session: id, more });

@@ -40,12 +40,12 @@ impl Relay {
     }
 
     /// Handles a restart of a hub, and drops all state of the hub's earlier incarnation.
-    pub(super) fn begin_life(&mut self, beat: &Arc<Heartbeat>) {
+    pub(super) fn begin_incarnation(&mut self, beat: &Arc<Heartbeat>) {
         self.restart_counters(beat.hub);
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "{:?} begins an incarnation", beat.hub);
         };
-        remote.begin_life(beat.incarnation);
+        remote.begin_incarnation(beat.incarnation);
         self.choose_link(beat.hub);
     }
 
@@ -72,7 +72,7 @@ impl Relay {
     /// (`rival`) sent it when that process took a new id.
     fn own_farewell_received(&mut self, incarnation: HubIncarnation, now: Now) {
         if incarnation == self.config.incarnation && self.rival.is_none() && !self.ended {
-            self.begin_later_life(incarnation, now);
+            self.begin_later_incarnation(incarnation, now);
         }
     }
 
