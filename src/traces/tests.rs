@@ -102,8 +102,15 @@ async fn a_dead_collector_bounds_the_queue_and_the_attempts() {
     let (mut exporter, tracer) = exporter(port, TUNING);
     (0..20).for_each(|n| tracer.record(span(n)));
     assert_eq!(tracer.dropped(), 12);
+    let start = Instant::now();
     becomes(&mut exporter, TraceCounts { overflowed: 12, failed: 8, ..counts() }).await;
     assert_eq!(exporter.failures, TRACE_ATTEMPTS);
+    // Each pause is twice as long as the one before.
+    assert!(start.elapsed() >= TUNING.pause * (1 + 2 + 4 + 8 + 16), "{:?}", start.elapsed());
+    // A long series of failures causes no overflow.
+    exporter.failures = 1000;
+    tracer.record(span(9));
+    becomes(&mut exporter, TraceCounts { overflowed: 12, failed: 9, ..counts() }).await;
 }
 
 #[tokio::test]
@@ -180,6 +187,39 @@ fn the_pause_that_the_collector_asks_for_is_read() {
 }
 
 #[tokio::test]
+async fn spans_that_the_collector_refuses_in_part_are_not_counted_as_exported() {
+    // The bodies have `partial_success` with the numbers 2, 9 and -1 of refused spans.
+    let (port, _requests) = server(&[
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\x0a\x02\x08\x02",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\x0a\x02\x08\x09",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n\x0a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+    ]);
+    let (mut exporter, tracer) = exporter(port, TUNING);
+    for expected in [(1, 2), (1, 5), (4, 5)] {
+        (0..3).for_each(|n| tracer.record(span(n)));
+        let (exported, rejected) = expected;
+        becomes(&mut exporter, TraceCounts { exported, rejected, ..counts() }).await;
+    }
+}
+
+#[test]
+fn parents_of_other_processes_are_marked_and_attributes_of_the_operator_win() {
+    let resource = [("service.version".to_owned(), "mine".to_owned())];
+    let encoder = Encoder::new(HubId(PeerId::from_bytes([1; 20])), &resource, Sampling::ALL);
+    let child = |is_remote| Span { parent: Some((SpanId([7; 8]), is_remote)), ..span(1) };
+    let failed = Span { failure: Some("why".into()), ..span(1) };
+    let bytes = encoder.encode(&[span(1), child(false), child(true), failed], Duration::from_secs(5));
+    let message = ExportTraceServiceRequest::decode(&bytes[..]).unwrap();
+    let attributes = &message.resource_spans[0].resource.as_ref().unwrap().attributes;
+    let versions: Vec<_> = attributes.iter().filter(|pair| pair.key == "service.version").collect();
+    assert!(versions.len() == 1 && format!("{versions:?}").contains("mine"), "{versions:?}");
+    let spans = &message.resource_spans[0].scope_spans[0].spans;
+    assert_eq!(spans.iter().map(|span| span.flags).collect::<Vec<_>>(), [0x1, 0x101, 0x301, 0x1]);
+    assert_eq!(spans[3].status.as_ref().unwrap().message, "why");
+    assert_eq!((spans[0].start_time_unix_nano, spans[0].end_time_unix_nano), (5_000_000_000, 5_001_000_000));
+}
+
+#[tokio::test]
 async fn a_long_pause_is_cut() {
     let (port, requests) = server(&[
         b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 86400\r\nContent-Length: 0\r\n\r\n",
@@ -253,13 +293,17 @@ async fn the_end_waits_for_a_hanging_collector_for_a_bounded_time() {
 #[tokio::test]
 async fn a_full_batch_is_sent_at_once() {
     const ACCEPTED: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-    let (port, requests) = server(&[ACCEPTED; 2]);
+    let (port, requests) = server(&[ACCEPTED; 4]);
     let tuning = TraceTuning { queue: TRACE_QUEUE, interval: Duration::from_secs(3600), ..TUNING };
     let (mut exporter, tracer) = exporter(port, tuning);
     (0..TRACE_BATCH + 1).for_each(|_| tracer.record(span(1)));
     becomes(&mut exporter, TraceCounts { exported: TRACE_BATCH as u64, ..counts() }).await;
     exporter.flush().await;
     assert_eq!(requests.try_iter().collect::<Vec<_>>(), [TRACE_BATCH, 1]);
+    // The last spans are sent in batches, too.
+    (0..TRACE_BATCH + 2).for_each(|_| tracer.record(span(1)));
+    exporter.flush().await;
+    assert_eq!(requests.try_iter().collect::<Vec<_>>(), [TRACE_BATCH, 2]);
 }
 
 #[test]

@@ -353,13 +353,26 @@ fn spans_are_sent_again_to_a_collector_that_asks_for_a_pause() {
         _ => ACCEPTED,
     });
     let url = collector.url();
-    let hub = Hub::start(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &url), ("OTEL_TRACES_SAMPLER_ARG", "1")]);
+    let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()), ("OTEL_TRACES_SAMPLER_ARG", "1"), ("DRAIN_SECS", "0")];
+    let hub = Hub::start(&env);
     let _peer = Client::join(&hub, 1, "n");
     collector.receives("the join", |spans| count(spans, "join") == 1);
     assert!(hub.logged("trace_export_failed").contains("503"));
     hub.logged("trace_export_works");
     hub.metric_becomes("peerpigeon_trace_spans_total{outcome=\"exported\"}", |n| n == 1.0);
     assert_eq!(hub.metric("peerpigeon_trace_spans_total{outcome=\"failed\"}"), 0.0);
+    // Two requests have failed, and each change is logged once. Later requests are accepted.
+    let _peer = Client::join(&hub, 2, "n");
+    collector.receives("the second join", |spans| count(spans, "join") == 2);
+    let again = ended(hub).into_iter().filter(|line| line.contains("trace_export_")).collect::<Vec<_>>();
+    assert_eq!(again, [""; 0]);
+}
+
+/// Stops a hub. Returns the lines of its log that the test has not read.
+fn ended(mut hub: Hub) -> Vec<String> {
+    hub.signal("-TERM");
+    assert_eq!(hub.wait().code(), Some(0));
+    hub.rest_of_the_log()
 }
 
 #[test]
@@ -371,12 +384,17 @@ fn a_refusal_is_counted_and_logged_without_the_headers() {
         ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Bearer%20hunter2"),
         ("OTEL_TRACES_SAMPLER_ARG", "1"),
         ("LOG_LEVEL", "trace"),
+        ("DRAIN_SECS", "0"),
     ]);
     let _peer = Client::join(&hub, 1, "n");
     hub.metric_becomes("peerpigeon_trace_spans_total{outcome=\"rejected\"}", |n| n == 1.0);
     let (line, before) = hub.logged_after("trace_export_refused");
     assert!(line.contains("401") && line.contains("OTEL_EXPORTER_OTLP_HEADERS"), "{line}");
     assert!(!line.contains("hunter2") && before.iter().all(|line| !line.contains("hunter2")));
+    // Later refusals are only counted.
+    let _peer = Client::join(&hub, 2, "n");
+    hub.metric_becomes("peerpigeon_trace_spans_total{outcome=\"rejected\"}", |n| n == 2.0);
+    assert!(ended(hub).iter().all(|line| !line.contains("trace_export_refused")));
 }
 
 #[test]

@@ -180,8 +180,7 @@ impl Relay {
     /// A span of a signal that arrived from another hub. The parent of the span is the span of the neighbour that sent
     /// the signal.
     fn received_span(&self, trace: TraceId, via: Hop, route: &RouteHeader, signal: &SignalEnvelope) -> Span {
-        let before = if route.hops == 0 { Some(route.from) } else { self.outer_neighbour(via) };
-        let parent = trace.span(before.unwrap_or(route.from), route.hops);
+        let parent = trace.span(self.outer_neighbour(via).unwrap_or(route.from), route.hops);
         let id = trace.span(self.names.outside(), route.hops.saturating_add(1));
         let mut span = self.span_of(trace, id, route, signal);
         span.parent = Some((parent, true));

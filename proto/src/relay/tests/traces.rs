@@ -171,4 +171,70 @@ fn spans_name_a_renamed_hub_by_its_new_id() {
     assert_eq!(of(1).parent, Some((of(2).id, true)));
     assert_eq!(attribute(of(1), attribute::FROM_HUB), Some(&AttributeValue::Hub(renamed)));
     assert_eq!(attribute(of(2), attribute::HUB), Some(&AttributeValue::Hub(renamed)));
+    assert_eq!(attribute(of(2), attribute::NEXT_HUB), Some(&AttributeValue::Hub(hub(1))));
+}
+
+/// Posts a signal from peer 7 to peer 8, and returns it instead of delivering it. The hubs must have no other envelopes
+/// in flight.
+fn intercepted(net: &mut Net) -> (Hop, Vec<u8>) {
+    net.stopped = Some(2);
+    net.signals(1, 7, 8, 0);
+    net.stopped = None;
+    let waits = std::mem::take(&mut net.waits);
+    let [(2, via, envelope)] = &waits[..] else { panic!("{waits:?}") };
+    let mut bytes = Vec::new();
+    envelope.encode(&mut bytes);
+    (*via, bytes)
+}
+
+fn arrives(net: &mut Net, (via, bytes): &(Hop, Vec<u8>)) {
+    let envelope = Envelope::decode(&mut &bytes[..]).unwrap().unwrap();
+    net.input(2, RelayInput::Received { via: *via, envelope });
+    net.run();
+}
+
+#[test]
+fn a_signal_that_arrives_twice_has_one_span() {
+    let delivered =
+        |net: &Net| net.spans.iter().filter(|(n, _)| *n == 2).map(|(_, span)| span.trace).collect::<Vec<_>>();
+    // The second copy arrives after the outcome.
+    let mut net = chain(2, Sampling::ALL);
+    let signal = intercepted(&mut net);
+    arrives(&mut net, &signal);
+    arrives(&mut net, &signal);
+    net.pass(RECEIPT_TIMEOUT + HEARTBEAT);
+    assert_eq!(delivered(&net).len(), 1);
+    assert!(net.hubs[&2].traces.is_empty());
+    // Both copies arrive while an earlier signal is missing.
+    let mut net = chain(2, Sampling::ALL);
+    let (first, second) = (intercepted(&mut net), intercepted(&mut net));
+    arrives(&mut net, &second);
+    arrives(&mut net, &second);
+    assert_eq!(delivered(&net), []);
+    arrives(&mut net, &first);
+    net.pass(RECEIPT_TIMEOUT + HEARTBEAT);
+    assert_eq!(delivered(&net).len(), 2);
+    assert!(net.spans.iter().all(|(_, span)| span.failure.is_none()), "{:?}", net.spans);
+}
+
+#[test]
+fn a_number_that_is_used_again_ends_the_earlier_span() {
+    let mut net = chain(2, Sampling::ALL);
+    net.loses = |envelope| envelope.kind() == EnvelopeKind::Signal;
+    (0..MAX_OPEN_SPANS).for_each(|_| net.signals(1, 7, 8, 0));
+    net.loses = |_| false;
+    // Hub 2 restarts, and hub 1 counts its signals from the beginning.
+    net.kill(2);
+    net.pass(HEARTBEAT / 2);
+    net.start(2);
+    net.link(1, 2);
+    net.joins(2, 8, 1);
+    net.pass(HEARTBEAT / 2);
+    assert_eq!(net.spans.len(), 0);
+    net.signals(1, 7, 8, 0);
+    net.pass(HEARTBEAT / 2);
+    let sent: Vec<_> = net.spans.iter().filter(|(n, _)| *n == 1).map(|(_, span)| span.failure.as_deref()).collect();
+    assert_eq!(sent, [Some("unknown"), None]);
+    let now = net.now;
+    assert_eq!(net.hubs.get_mut(&1).unwrap().stats(now).spans_dropped, 0);
 }
