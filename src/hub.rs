@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mesh::{MeshHandle, MeshReading};
-use proto::limits::{ACT_TIMEOUT, CLOSE_LINGER, MAILBOX_BATCHES, TICK};
+use proto::limits::{ACT_TIMEOUT, CLOSE_LINGER, LOG_FLUSH_TIMEOUT, MAILBOX_BATCHES, TICK, TRACE_FLUSH_TIMEOUT};
 use proto::{Acted, Keys, Order, ShardId};
 use shard::{ShardHandle, ShardReading, Shards};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -255,6 +255,16 @@ impl Hub {
         }
     }
 }
+
+// docs/runbook.md says that a hub ends within DRAIN_SECS + 8 s, also if threads, the collector of traces and stderr hang.
+// The hub waits for the last sessions, the mesh, the shards, the collector and stderr, one after another.
+const _: () = assert!(
+    (CLOSE_LINGER.as_millis() + 3 * TICK.as_millis())
+        + 2 * CLOSE_LINGER.as_millis()
+        + TRACE_FLUSH_TIMEOUT.as_millis()
+        + LOG_FLUSH_TIMEOUT.as_millis()
+        < 8_000
+);
 
 /// An operator's order that is being executed.
 type Begun = Pin<Box<dyn Future<Output = Outcome> + Send>>;
