@@ -307,9 +307,9 @@ catalog! {
     PROCESS_CPU "process_cpu_seconds_total" CounterSeconds []
         "CPU time of the process, user and system."
     PROCESS_MEMORY "process_resident_memory_bytes" Gauge []
-        "Resident memory of the process."
+        "Resident memory of the process. Absent if the hub cannot read `/proc`."
     PROCESS_OPEN_FDS "process_open_fds" Gauge []
-        "Open files and sockets of the process."
+        "Open files and sockets of the process. Absent if the hub cannot read `/proc`."
     PROCESS_MAX_FDS "process_max_fds" Gauge []
         "Maximum number of open files and sockets of the process."
 }
