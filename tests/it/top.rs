@@ -1,5 +1,7 @@
 //! Tests of the text output of `peerpigeon top` for scripts, and of its screens in a pseudo-terminal.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
@@ -30,6 +32,8 @@ fn hubs_are_printed_for_scripts() {
     assert_eq!((code, lines[0][0].trim(), lines[0][2].trim()), (Some(0), "hub", "peers"), "{text}");
     assert_eq!((lines[1][0].trim(), lines[1][1].trim(), lines[1][2].trim()), (&here[7..], "ready", "2"), "{text}");
     assert_eq!((lines[2][0].trim(), lines[2][2].trim()), (&there[7..], "0"), "{text}");
+    // A hub always has turns between two polls.
+    assert!(lines[0][7].trim() == "turn" && lines[1][7].trim().ends_with(" ms"), "{text}");
     let dead = format!("http://127.0.0.1:{}", free_port());
     let (code, text) = once(&[&here, &dead], &[]);
     assert_eq!(code, Some(1), "{text}");
@@ -102,6 +106,30 @@ fn an_operator_lists_the_members_of_a_network() {
         ["end", "0"]
     ]);
     in_a_terminal(&steps, &[&url(&hub)], "of-the-operators");
+}
+
+#[test]
+fn urls_can_have_a_path_and_secrets_are_not_printed() {
+    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = door.local_addr().unwrap();
+    let asked = std::thread::spawn(move || {
+        let (mut client, _) = door.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(client.try_clone().unwrap()).read_line(&mut line).unwrap();
+        client.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        line
+    });
+    let (code, text) = once(&[&format!("http://user:hunter2@{address}/hub-1/")], &[]);
+    assert_eq!(asked.join().unwrap().trim_end(), "GET /hub-1/metrics HTTP/1.1");
+    assert!(code == Some(1) && !text.contains("hunter2"), "{text}");
+
+    let admin = free_port().to_string();
+    let hub = Hub::start(&[("ADMIN_PORT", &admin)]);
+    let (code, text) = once(&[&url(&hub)], &[]);
+    assert!(
+        code == Some(1) && text.contains("no page /metrics: give the URL of ADMIN_PORT, if the hub has one"),
+        "{text}"
+    );
 }
 
 /// Runs the program in a pseudo-terminal.

@@ -21,7 +21,7 @@ use hyper::header::AUTHORIZATION;
 use hyper::{Request, Uri};
 use mesh::Tls;
 use proto::Redacted;
-use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use ratatui::crossterm::event::{self, Event};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
@@ -161,9 +161,7 @@ async fn show(model: &mut Model, watch: &Watch) -> io::Result<()> {
                 }
             };
             // An event that is no key, such as a new size of the terminal, only needs a redraw.
-            if let Event::Key(key) = event
-                && key.kind != KeyEventKind::Release
-            {
+            if let Event::Key(key) = event {
                 match model.key(key) {
                     Wish::Quit => return Ok(()),
                     Wish::Poll => is_due = true,

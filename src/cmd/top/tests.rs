@@ -11,7 +11,8 @@ use super::draw;
 use super::model::{HISTORY, Hub, Model, Screen, Sort, Wish};
 use super::once;
 use super::page::Page;
-use super::sample::{Fault, MetricsJson, Roster, Sample};
+use super::sample::{Fault, MetricsJson, Roster, Sample, View, millis};
+use super::{Args, Polls, SHORTEST_INTERVAL};
 
 /// The page /metrics of a hub with this number of peers, at this second.
 fn metrics(peers: u32, second: u32, more: &str) -> String {
@@ -232,11 +233,14 @@ fn histories_are_bounded() {
     }
     assert_eq!(model.hubs[0].signals.last(usize::MAX).len(), HISTORY);
     assert_eq!(model.members("lobby").unwrap().last(usize::MAX).len(), HISTORY);
+    press(&mut model, "nj");
+    assert_eq!(model.selected, 1);
     for hub in &mut model.hubs {
         hub.last = None;
     }
     model.polled();
     assert!(model.members("lobby").is_none() && model.networks.is_empty());
+    assert_eq!(model.selected, 0);
 }
 
 #[test]
@@ -412,12 +416,113 @@ fn connections_that_vanish_count_for_ten_minutes() {
 }
 
 #[test]
+fn polls_are_not_faster_than_the_shortest_interval() {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+    let interval = |text| {
+        let line = <Line as clap::Parser>::parse_from(["top", "--interval", text, "http://a"]);
+        line.args.watch(&|_| None).unwrap().interval
+    };
+    assert_eq!((interval("1ms"), interval("3s")), (SHORTEST_INTERVAL, Duration::from_secs(3)));
+}
+
+#[test]
+fn pages_that_change_slowly_are_read_in_every_fifth_poll() {
+    let (model, mut polls) = (model(), Polls::default());
+    let mut known = || polls.known(&model).iter().map(Option::is_some).collect::<Vec<_>>();
+    for _ in 0..2 {
+        assert_eq!(known(), [false; 3]);
+        // The third hub was never reached.
+        (0..4).for_each(|_| assert_eq!(known(), [true, true, false]));
+    }
+}
+
+/// The view of a hub whose pages were read twice, a second apart. `more` returns further lines of /metrics.
+fn view_of(more: impl Fn(u32) -> String) -> View {
+    let mut hub = Hub::new("http://a");
+    for poll in 0..2 {
+        hub.polled(Ok(sample(&metrics(9, poll, &more(poll)), HUBSTATS)), 1.0);
+    }
+    hub.view.unwrap()
+}
+
+#[test]
+fn forwarded_signals_are_not_lost_and_the_longest_turns_count() {
+    let view = view_of(|poll| {
+        format!(
+            "peerpigeon_relay_outcomes_total{{outcome=\"forwarded\"}} {}\n\
+             peerpigeon_turn_seconds_bucket{{thread=\"mesh\",le=\"0.005\"}} {poll}\n\
+             peerpigeon_turn_seconds_bucket{{thread=\"mesh\",le=\"+Inf\"}} {poll}\n",
+            poll * 50
+        )
+    });
+    assert_eq!((view.lost_signals, view.turn), (1.0, Some(0.005)));
+    assert_eq!(millis(f64::INFINITY), ">10 s");
+}
+
+#[test]
+fn memory_that_a_hub_cannot_read_is_shown_as_unknown() {
+    let mut model = model();
+    let page = metrics(9, 1, "").replace("process_resident_memory_bytes", "x");
+    let hubstats = HUBSTATS.replace("\"memory\":31000000", "\"memory\":0");
+    model.hubs[0].polled(Ok(sample(&page, &hubstats)), 1.0);
+    press(&mut model, "\n");
+    let shown = screen(&model, 110, 40);
+    assert!(shown.contains("memory    -   cpu") && !shown.contains(" MB"), "{shown}");
+}
+
+#[test]
+fn a_single_long_turn_is_no_fault() {
+    let faults = |turns: u32| {
+        let more = |poll: u32| {
+            format!(
+                "peerpigeon_turn_seconds_bucket{{thread=\"mesh\",le=\"0.025\"}} 0\n\
+                 peerpigeon_turn_seconds_bucket{{thread=\"mesh\",le=\"+Inf\"}} {}\n",
+                poll * turns
+            )
+        };
+        let mut hub = Hub::new("http://a");
+        for poll in 0..2 {
+            let sample = sample(&metrics(9, poll, &more(poll)), HUBSTATS);
+            hub.polled(Ok(Sample { answer: Duration::ZERO, ..sample }), 2.0);
+        }
+        hub.faults().into_iter().map(|fault| fault.alert).collect::<Vec<_>>()
+    };
+    assert_eq!((faults(1), faults(2)), (vec![], vec!["PeerPigeonTurnsLong"]));
+}
+
+#[test]
+fn withheld_errors_are_a_flood_only_if_no_messages_are_refused() {
+    let text = |errors: u32, messages: u32| {
+        let more = move |poll: u32| {
+            format!(
+                "peerpigeon_rate_limited_total{{budget=\"errors\"}} {}\n\
+                 peerpigeon_rate_limited_total{{budget=\"messages\"}} {}\n",
+                poll * errors,
+                poll * messages
+            )
+        };
+        let faults = view_of(more).faults.into_iter().map(|fault| fault.text);
+        faults.filter(|text| text.contains("flood")).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(text(5, 0), "a peer floods it with invalid messages: 5 per second");
+    assert_eq!(text(5, 3), "peers flood it: 3 messages per second above MESSAGE_RATE are refused");
+    assert_eq!(text(0, 0), "");
+}
+
+#[test]
 fn a_hub_that_is_not_reached_has_a_fault_with_a_cause() {
     let mut hub = Hub::new("http://a");
     hub.polled(Err("Connection refused".to_owned()), 1.0);
     assert_eq!(hub.faults()[0].alert, "PeerPigeonHubDown");
     hub.polled(Err("TLS: invalid peer certificate: certificate expired: …".to_owned()), 1.0);
     assert_eq!(hub.faults()[0].alert, "PeerPigeonCertificateExpiresNow");
+    let well = Sample { answer: Duration::ZERO, ..sample(&metrics(9, 1, ""), HUBSTATS) };
+    hub.polled(Ok(well), 1.0);
+    assert_eq!(hub.faults(), []);
 }
 
 #[test]
