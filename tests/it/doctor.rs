@@ -79,14 +79,16 @@ fn text(args: &[&str]) -> String {
 /// Asserts that the doctor makes this finding for people and for programs, with its advice and its link. Returns the
 /// report.
 fn advises(args: &[&str], grade: &str, (check, code): (&str, &str), message: &str, action: &str) -> Said {
-    let said = quickly(args);
+    let (said, text) = std::thread::scope(|scope| {
+        let text = scope.spawn(|| text(args));
+        (quickly(args), text.join().unwrap())
+    });
     assert!(said.found(grade).contains(&format!("{check}: {code}")), "{:#}", said.report);
     let mut findings = said.report["findings"].as_array().unwrap().iter();
     let found = findings.find(|found| found["code"] == code && found["check"] == check).unwrap();
     assert!(found["message"].as_str().unwrap().contains(message), "{found}");
     assert_eq!(found["action"], action);
     let label = if grade == "note" { grade.to_owned() } else { grade.to_ascii_uppercase() };
-    let text = text(args);
     let lines: Vec<&str> = text.lines().collect();
     let is_found = |lines: &[&str]| {
         lines[0].starts_with(&format!("{label:<8} {check:<9} "))
@@ -406,6 +408,9 @@ fn a_hub_that_loses_signals_is_reported_with_the_outcome() {
     let message = "offer 1 of 20 did not arrive: its outcome is delivered";
     let said = advises(&[&url(at)], "problem", ("relay", "signal-lost"), message, action);
     said.only("relay: signal-lost");
+    // An offer that seems to come from another peer is not the doctor's offer.
+    let at = proxy(hub.address, Fault::Rewrites(r#""fromPeerId":""#, r#""fromPeerIx":""#));
+    quickly(&[&url(at)]).only("relay: signal-lost");
     assert_eq!(said.found("ok").iter().filter(|check| *check == "receipts: ").count(), 0, "{:#}", said.report);
 }
 
@@ -485,6 +490,20 @@ fn a_server_with_old_tls_is_reported() {
     quickly(&[&format!("wss://{at}")]).only("tls: tls-handshake");
 }
 
+#[test]
+fn the_sizes_of_offers_follow_the_hubs_limit() {
+    let sizes = |limit: &str| {
+        let said = quickly(&[&url(Hub::start(&[("MAX_MESSAGE_BYTES", limit)]).address)]);
+        said.is_well();
+        let findings = said.report["findings"].as_array().unwrap().iter().filter(|found| found["check"] == "size");
+        let message = |found: &Value| found["message"].as_str().unwrap().split(" arrives").next().unwrap().to_owned();
+        findings.map(message).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes("4096"), ["an offer of 4096 bytes (the hub's limit)"]);
+    // The doctor sends at most 2 MiB.
+    assert_eq!(sizes("4194304"), ["an offer of 16384 bytes", "an offer of 2097152 bytes"]);
+}
+
 /// Starts a hub with this certificate. Returns the hub and its URL with the name `localhost`.
 fn secure(certificate: &Certificate) -> (Hub, String) {
     let hub = Hub::start(&[("TLS_CERT", certificate.certificate.as_str()), ("TLS_KEY", certificate.key.as_str())]);
@@ -503,16 +522,21 @@ fn faults_of_certificates_are_reported() {
     assert!(said.found("ok").contains(&"tls: ".to_owned()), "{:#}", said.report);
     said.is_well();
     let said = quickly(&[&ipv4(&hub)]);
-    said.only("tls: tls-unknown-issuer");
+    let found = said.only("tls: tls-unknown-issuer");
+    assert!(found["message"].as_str().unwrap().ends_with("that the server sends (1 certificate)"), "{found}");
     let said = quickly(&["--ca", ca, &url(hub.address)]);
     said.only("tls: tls-wanted");
     let other = format!("wss://[::ffff:127.0.0.1]:{}", hub.address.port());
     let said = quickly(&["--ca", ca, &other]);
-    said.only("tls: tls-wrong-name");
+    let found = said.only("tls: tls-wrong-name");
+    assert!(found["message"].as_str().unwrap().contains(", but for "), "{found}");
 
     for (days, finding) in [(-2, "tls: tls-expired"), (2, "tls: tls-expires-soon"), (10, "tls: tls-expires-soon")] {
         let (hub, _) = secure(&authority.issue("other", days));
         let said = quickly(&["--ca", ca, "--token", "secret", &ipv4(&hub)]);
+        if days < 0 {
+            assert!(said.report.to_string().contains("the certificate expired 2 days ago"), "{:#}", said.report);
+        }
         if days < 3 {
             assert!(said.found("problem").contains(&finding.to_owned()), "{days}: {:#}", said.report);
         } else {
@@ -522,6 +546,18 @@ fn faults_of_certificates_are_reported() {
         assert_eq!(said.found("skipped").contains(&"auth: ".to_owned()), days < 0, "{days}: {:#}", said.report);
         assert!(said.found("ok").contains(&"receipts: ".to_owned()), "{days}: {:#}", said.report);
     }
+    let expired = authority.issue("expired", -2);
+    let env = [("TLS_CERT", expired.certificate.as_str()), ("TLS_KEY", &expired.key), ("AUTH_TOKEN", "secret")];
+    let said = quickly(&["--ca", ca, "--token", "secret", &ipv4(&Hub::start(&env))]);
+    said.only("tls: tls-expired");
+    let refused = |found: &&Value| found["check"] == "auth" && found["grade"] == "skipped";
+    let found = said.report["findings"].as_array().unwrap().iter().find(refused).unwrap();
+    assert!(
+        found["message"].as_str().unwrap().starts_with("the hub requires a token, but the doctor did not"),
+        "{found}"
+    );
+    assert!(!said.found("ok").contains(&"receipts: ".to_owned()), "the token was sent: {:#}", said.report);
+
     let plain = Hub::start(&[]);
     let said = quickly(&[&format!("wss://{}", plain.address)]);
     said.only("tls: tls-missing");
@@ -541,6 +577,10 @@ fn refusals_of_the_hub_are_reported() {
     assert_eq!(said.found("warning"), ["cors: cors-refused"], "{:#}", said.report);
     let open = Hub::start(&[]);
     quickly(&["--token", "secret", &url(open.address)]).only("auth: open-hub");
+    let of_pages = Hub::start(&[("ALLOWED_ORIGINS", "https://app.example.com")]);
+    let said = quickly(&["--origin", "https://app.example.com", &url(of_pages.address)]);
+    said.is_well();
+    assert!(said.found("ok").contains(&"auth: ".to_owned()), "{:#}", said.report);
 }
 
 #[test]
@@ -550,6 +590,7 @@ fn a_hub_that_is_full_or_drains_is_reported() {
     let _peers = [Client::connect(&hub, 1), Client::connect(&hub, 2)];
     let said = quickly(&[&at]);
     assert_eq!(said.found("problem"), ["pages: not-ready", "upgrade: hub-full"], "{:#}", said.report);
+    assert!(said.found("ok").contains(&"clock: ".to_owned()), "{:#}", said.report);
     let drain = ["admin", "drain", &format!("http://{}", hub.address), "--secs", "60"];
     assert!(command(&[("ADMIN_TOKEN", "of-the-operators")]).args(drain).output().unwrap().status.success());
     let said = quickly(&[&at]);
@@ -577,6 +618,7 @@ fn a_server_that_is_not_a_hub_is_reported() {
     assert_eq!(said.found("problem"), ["pages: gateway", "upgrade: gateway"], "{:#}", said.report);
     let said = quickly(&[&url(answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))]);
     said.only("upgrade: not-a-hub");
+    assert!(said.found("note").contains(&"pages: pages-elsewhere".to_owned()), "{:#}", said.report);
     quickly(&["ws://name.invalid"]).only("address: no-address");
     quickly(&[&format!("ws://127.0.0.1:{}", free_port())]).only("address: address-unreachable");
     assert_eq!(command(&[]).args(["doctor", "ftp://hub"]).output().unwrap().status.code(), Some(64));
@@ -589,6 +631,10 @@ fn hubs_of_different_meshes_are_reported() {
     let said = quickly(&["--other", &there, &here]);
     said.is_well();
     assert!(said.found("ok").contains(&"mesh: ".to_owned()), "{:#}", said.report);
+    const ONE: &str = "(both URLs led to one hub)";
+    assert!(!said.report.to_string().contains(ONE), "{:#}", said.report);
+    let said = quickly(&["--other", &here, &here]);
+    assert!(said.report.to_string().contains(ONE), "{:#}", said.report);
     let alone = Hub::start(&[]);
     quickly(&["--other", &url(alone.address), &here]).only("mesh: hubs-apart");
     quickly(&["--other", &format!("ws://127.0.0.1:{}", free_port()), &here]).only("mesh: no-answer");
@@ -648,16 +694,40 @@ fn stun(request: &[u8], kind: u16, attributes: &[u8]) -> Vec<u8> {
     [&kind.to_be_bytes()[..], &length.to_be_bytes(), &request[4..20], attributes].concat()
 }
 
+/// The answer of a STUN server that works. 0x2112a442 is STUN's magic cookie. Addresses and ports are XORed with it.
+fn bound(request: &[u8], from: SocketAddr) -> Vec<u8> {
+    let port = (from.port() ^ 0x2112).to_be_bytes();
+    stun(request, 0x0101, &[0, 0x20, 0, 8, 0, 1, port[0], port[1], 127 ^ 0x21, 0x12, 0xa4, 1 ^ 0x42])
+}
+
+/// Starts a STUN server that listens for TCP. Its answers announce this length of a message of 12 bytes.
+fn over_tcp(length: u16) -> SocketAddr {
+    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = door.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for mut client in door.incoming().map_while(Result::ok) {
+            let mut request = [0; 20];
+            let Ok(from) = client.peer_addr() else { continue };
+            if client.read_exact(&mut request).is_ok() {
+                let mut answer = bound(&request, from);
+                if length != 12 {
+                    answer[2..4].copy_from_slice(&length.to_be_bytes());
+                }
+                _ = client.write_all(&answer);
+                open.push(client);
+            }
+        }
+    });
+    address
+}
+
 #[test]
 fn dead_and_refusing_ice_servers_are_reported() {
     let hub = Hub::start(&[]);
     let at = url(hub.address);
     let with = |servers: Value| quickly(&["--ice-servers", &servers.to_string(), &at]);
-    // 0x2112a442 is STUN's magic cookie. Addresses and ports are XORed with it.
-    let works = udp(|request, from| {
-        let port = (from.port() ^ 0x2112).to_be_bytes();
-        stun(request, 0x0101, &[0, 0x20, 0, 8, 0, 1, port[0], port[1], 127 ^ 0x21, 0x12, 0xa4, 1 ^ 0x42])
-    });
+    let works = udp(bound);
     let said = with(json!([{"urls": [format!("stun:127.0.0.1:{works}")]}]));
     assert!(said.found("ok").contains(&"ice: ".to_owned()), "{:#}", said.report);
     said.is_well();
@@ -674,8 +744,38 @@ fn dead_and_refusing_ice_servers_are_reported() {
         stun(request, 0x0113, &[&error[..], &[0, 0x14, 0, 1, b'r', 0, 0, 0], &[0, 0x15, 0, 1, b'n', 0, 0, 0]].concat())
     });
     with(turn(refuses)).only("ice: turn-refused");
-    let full = udp(|request, _| stun(request, 0x0113, &[0, 9, 0, 4, 0, 0, 4, 86]));
-    with(turn(full)).only("ice: turn-full");
+    for number in [86, 8] {
+        let code = if number == 86 { 4 } else { 5 };
+        let full = udp(move |request, _| stun(request, 0x0113, &[0, 9, 0, 4, 0, 0, code, number]));
+        with(turn(full)).only("ice: turn-full");
+    }
+    // A TURN server without logins reserves an address at once: 127.0.0.1:3.
+    let open = udp(|request, _| {
+        stun(request, 0x0103, &[0, 0x16, 0, 8, 0, 1, 0x21, 3 ^ 0x12, 127 ^ 0x21, 0x12, 0xa4, 1 ^ 0x42])
+    });
+    let said = with(turn(open));
+    said.is_well();
+    assert!(said.report.to_string().contains(" has reserved 127.0.0.1:3 in "), "{:#}", said.report);
+    // The first datagram is lost, and the doctor sends the request again.
+    let requests = AtomicU64::new(0);
+    let loses = udp(
+        move |request, from| {
+            if requests.fetch_add(1, Ordering::Relaxed) == 0 { Vec::new() } else { bound(request, from) }
+        },
+    );
+    with(json!([{"urls": [format!("stun:127.0.0.1:{loses}")]}])).is_well();
+    // The same server over TCP, and over TCP with TLS. The last server announces a message that is too long.
+    let (tcp, long) = (over_tcp(12), over_tcp(0xffff));
+    let authority = Authority::new();
+    let certificate = authority.issue("stun", 90);
+    let tls = old_tls(tcp, &certificate);
+    let servers = json!([{"urls": [format!("stun:{tcp}?transport=tcp"), format!("stuns:{tls}")]}]).to_string();
+    let said = quickly(&["--ca", &certificate.authority_file, "--ice-servers", &servers, &at]);
+    said.is_well();
+    assert_eq!(said.found("ok").iter().filter(|check| *check == "ice: ").count(), 2, "{:#}", said.report);
+    let said = with(json!([{ "urls": format!("stun:{long}?transport=tcp") }]));
+    let found = said.only("ice: stun-dead");
+    assert!(found["message"].as_str().unwrap().ends_with("the answer is not that of a STUN server"), "{found}");
     let dead = UdpSocket::bind("127.0.0.1:0").unwrap();
     with(turn(dead.local_addr().unwrap().port())).only("ice: turn-dead");
     let closed = format!("stun:127.0.0.1:{}?transport=tcp", free_port());
@@ -721,7 +821,9 @@ fn coturn(arguments: &[&str]) -> Option<(Coturn, u16)> {
 
 #[test]
 fn coturn_reserves_an_address() {
-    let Some((_coturn, port)) = coturn(&["--lt-cred-mech", "--user", "someone:password"]) else { return };
+    let Some((_coturn, port)) = coturn(&["--lt-cred-mech", "--user", "someone:password"]) else {
+        return;
+    };
     let hub = Hub::start(&[]);
     let server = |password: &str| {
         let urls = ["", "?transport=tcp"].map(|transport| format!("turn:127.0.0.1:{port}{transport}"));
@@ -736,6 +838,20 @@ fn coturn_reserves_an_address() {
     let said = ask(json!([server("wrong"), server("password")]));
     said.is_well();
     assert_eq!(said.found("note").iter().filter(|note| *note == "ice: turn-refused").count(), 2, "{:#}", said.report);
+}
+
+#[test]
+fn the_doctor_releases_the_address_that_a_turn_server_has_reserved() {
+    // Each user may have one address. Without a release, coturn keeps an address for ten minutes.
+    let arguments = ["--lt-cred-mech", "--user", "someone:password", "--user-quota", "1"];
+    let Some((_coturn, port)) = coturn(&arguments) else { return };
+    let hub = Hub::start(&[]);
+    let url_of_turn = format!("turn:127.0.0.1:{port}");
+    let servers = json!([{"urls": url_of_turn, "username": "someone", "credential": "password"}]).to_string();
+    let ask = || quickly(&["--ice-servers", &servers, &url(hub.address)]);
+    ask().is_well();
+    // coturn needs about a second.
+    eventually("the address is free again", || ask().found("problem").is_empty());
 }
 
 #[test]

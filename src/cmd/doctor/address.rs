@@ -65,14 +65,8 @@ pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Reach
     let shown = |addresses: &[SocketAddr]| {
         addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
     };
-    // If this machine has no route to IPv6 addresses, a failed connection to an IPv6 address says nothing about the
-    // hub.
-    let is_ours = |(address, error): &(SocketAddr, io::Error)| {
-        address.is_ipv6() && matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable)
-    };
-    for failure in &failed {
-        let (address, error) = failure;
-        let finding = if is_ours(failure) {
+    for (address, error) in &failed {
+        let finding = if is_of_this_machine(*address, error) {
             Finding::skipped(CHECK, format!("{address}: this machine has no route to it ({error})"))
         } else if works.is_empty() {
             Finding::problem(CHECK, Topic::AddressUnreachable, format!("{address} accepts no connection: {error}"))
@@ -95,6 +89,12 @@ pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Reach
         report.add(Finding::note(CHECK, Topic::NoIpv6, format!("{host} has no IPv6 address")));
     }
     Some(Reachable { addresses: works, rtt })
+}
+
+/// Whether a connection failed because this machine has no route to IPv6 addresses. Such a failure says nothing about
+/// the hub.
+fn is_of_this_machine(address: SocketAddr, error: &io::Error) -> bool {
+    address.is_ipv6() && matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable)
 }
 
 /// The result of the examination of TLS.
@@ -265,6 +265,15 @@ mod tests {
             assert!(matches!(trust, Trust::Proven(None)), "{trust:?}");
             assert_eq!(report.topics(), [topic], "{address}");
         }
+    }
+
+    #[test]
+    fn a_machine_without_ipv6_says_nothing_about_the_hub() {
+        let is_ours = |address: &str, kind: io::ErrorKind| is_of_this_machine(address.parse().unwrap(), &kind.into());
+        assert!(is_ours("[2001:db8::1]:80", io::ErrorKind::NetworkUnreachable));
+        assert!(is_ours("[2001:db8::1]:80", io::ErrorKind::AddrNotAvailable));
+        assert!(!is_ours("[2001:db8::1]:80", io::ErrorKind::ConnectionRefused));
+        assert!(!is_ours("192.0.2.1:80", io::ErrorKind::NetworkUnreachable));
     }
 
     #[test]
