@@ -194,8 +194,8 @@ fn fault_line(text: &str, alert: &'static str) -> Line<'static> {
     Line::from(vec![Span::styled(clean(text), red()), Span::raw("  "), Span::styled(alert, bold())])
 }
 
-/// Writes parts, such as the types of messages, with their rates on one line.
-fn parts(parts: &[(String, f64)]) -> String {
+/// Parts with their rates, on one line.
+pub(super) fn parts(parts: &[(String, f64)]) -> String {
     if parts.is_empty() {
         return "none".to_owned();
     }

@@ -8,7 +8,7 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::draw;
-use super::model::{HISTORY, Hub, Model, Screen, Sort, Wish};
+use super::model::{HISTORY, Hub, Model, Network, Screen, Sort, Wish};
 use super::once;
 use super::page::Page;
 use super::sample::{Fault, MetricsJson, Roster, Sample, View, millis};
@@ -244,9 +244,34 @@ fn histories_are_bounded() {
 }
 
 #[test]
+fn a_network_has_the_greatest_number_of_members_that_a_hub_knows() {
+    for counts in [[3, 5], [5, 3]] {
+        let mut model = Model::new(["http://a", "http://b"], Sort::Given);
+        for (hub, count) in model.hubs.iter_mut().zip(counts) {
+            let networks = [("n".to_owned(), count)].into();
+            hub.polled(Ok(Sample { networks, ..Sample::default() }), 1.0);
+        }
+        model.polled();
+        assert_eq!(model.networks, [Network { name: "n".to_owned(), members: 5 }]);
+    }
+}
+
+#[test]
+fn every_key_closes_the_help_and_does_nothing_else() {
+    let mut model = model();
+    press(&mut model, "?");
+    assert!(model.has_help);
+    press(&mut model, "q");
+    assert!(!model.has_help);
+    assert_eq!(model.key(KeyEvent::new(KeyCode::Char('q'), KeyModifiers::NONE)), Wish::Quit);
+}
+
+#[test]
 fn sparklines_are_relative_to_their_highest_bar() {
     assert_eq!(draw::spark(&[0, 1, 4, 8]), "▁▂▅█");
     assert_eq!(draw::spark(&[0, 0]), "▁▁");
+    let parts: Vec<_> = ('a'..='g').map(|part| (part.to_string(), 1.0)).collect();
+    assert_eq!((draw::parts(&parts), draw::parts(&[])), ("a 1, b 1, c 1, d 1, e 1, f 1".to_owned(), "none".to_owned()));
     let compact = [0.0, 0.4, 9.0, 12.3, 999.0, 1500.0, 2.5e6, 3e9].map(draw::compact);
     assert_eq!(compact, ["0", "0.4", "9", "12", "999", "1.5k", "2.5M", "3.0G"]);
 }
@@ -373,6 +398,21 @@ fn a_hub_with_too_little_processor_time_is_reported_as_starved_and_not_as_busy()
         }
         hub.faults().into_iter().map(|fault| fault.alert).collect::<Vec<_>>()
     };
+    // Threads that are awake for less than 30 % of a core can starve without consequences.
+    let awake = |shard: f64| {
+        let page = |poll: u32| {
+            let shard = shard * f64::from(poll);
+            format!(
+                "peerpigeon_ready 1\npeerpigeon_shard_sessions{{shard=\"0\"}} 1\npeerpigeon_shard_busy_seconds_total{{shard=\"0\"}} {shard}\n"
+            )
+        };
+        let mut hub = Hub::new("http://a");
+        for poll in 0..2 {
+            hub.polled(Ok(Sample { answer: Duration::ZERO, ..sample(&page(poll), HUBSTATS) }), 1.0);
+        }
+        hub.faults().into_iter().map(|fault| fault.alert).collect::<Vec<_>>()
+    };
+    assert_eq!((awake(0.29), awake(0.31)), (vec![], vec!["PeerPigeonTurnsLong"]));
     assert_eq!(runs(0.9, 0.0), [""; 0]);
     assert_eq!(runs(0.91, 0.0), ["PeerPigeonShardBusy"]);
     assert_eq!(runs(0.0, 0.91), ["PeerPigeonMeshBusy"]);
