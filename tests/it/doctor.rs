@@ -133,6 +133,8 @@ enum Fault {
     Rewrites(&'static str, &'static str),
     /// The proxy rewrites like [`Self::Rewrites`], and drops the messages that contain the third text.
     RewritesAndDrops(&'static str, &'static str, &'static str),
+    /// The proxy itself answers WebSocket requests without an `Authorization` header.
+    RefusesStrangers(&'static str),
     /// The proxy answers requests for these pages itself.
     Answers(&'static [&'static str], &'static str),
 }
@@ -147,7 +149,12 @@ impl Fault {
             | Self::Drops(_)
             | Self::Rewrites(..)
             | Self::RewritesAndDrops(..) => true,
-            Self::Loses(_) | Self::LosesQuery | Self::CutsIdle(_) | Self::CutsLong(_) | Self::Answers(..) => false,
+            Self::Loses(_)
+            | Self::LosesQuery
+            | Self::CutsIdle(_)
+            | Self::CutsLong(_)
+            | Self::Answers(..)
+            | Self::RefusesStrangers(_) => false,
         }
     }
 
@@ -164,7 +171,8 @@ impl Fault {
             | Self::Delays(_)
             | Self::CutsLong(_)
             | Self::DropsPings
-            | Self::Answers(..) => None,
+            | Self::Answers(..)
+            | Self::RefusesStrangers(_) => None,
         }
     }
 }
@@ -220,6 +228,12 @@ fn carry(mut client: TcpStream, to: SocketAddr, fault: Fault) -> Option<()> {
             !headers.contains(&name.as_str())
         };
         request = request.split("\r\n").filter(is_kept).collect::<Vec<_>>().join("\r\n");
+    }
+    if let Fault::RefusesStrangers(answer) = fault
+        && is_websocket
+        && !request.to_ascii_lowercase().contains("authorization:")
+    {
+        return client.write_all(answer.as_bytes()).ok();
     }
     if let Fault::Answers(pages, answer) = fault
         && pages.iter().any(|page| request.starts_with(&format!("GET {page} ")))
@@ -322,6 +336,10 @@ fn a_healthy_hub_has_no_problems() {
     ];
     assert_eq!(checks, expected);
     assert_eq!(said.found("note"), ["auth: open-hub", "ice: no-ice-servers"]);
+    // The doctor causes no failures, such as a TLS handshake at a port without TLS.
+    let page = hub.get("/metrics");
+    let mut failures = page.lines().filter(|line| line.starts_with("peerpigeon_handshake_failures_total{"));
+    assert!(failures.all(|line| line.ends_with(" 0")), "{page}");
     // The doctor's peers have left the hub.
     hub.metric_becomes("peerpigeon_connections", |n| n == 0.0);
     let output = command(&[]).args(["doctor", "--patience", "0", &url(hub.address)]).output().unwrap();
@@ -401,6 +419,15 @@ fn a_proxy_that_rewrites_messages_is_reported() {
 }
 
 #[test]
+fn peers_that_do_not_discover_each_other_are_reported() {
+    let hub = Hub::start(&[]);
+    let at = proxy(hub.address, Fault::Rewrites(r#""peerId":"#, r#""peerIx":"#));
+    let (message, action) = ("no answer to peer-discovered: ", "look at the errors of the hub, and at its log");
+    let said = advises(&[&url(at)], "problem", ("announce", "undiscovered"), message, action);
+    said.only("announce: undiscovered");
+}
+
+#[test]
 fn a_hub_that_loses_signals_is_reported_with_the_outcome() {
     let hub = Hub::start(&[]);
     let action = "look at the outcome, and at the log of the hub";
@@ -425,6 +452,9 @@ fn missing_receipts_are_a_problem_except_at_go_hubs() {
     said.only("receipts: no-receipt");
     // The doctor does not wait for 5 s after each offer.
     assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
+    // A receipt for another signal does not count.
+    let at = proxy(hub.address, Fault::Rewrites(r#""id":"doctor-"#, r#""id":"docter-"#));
+    quickly(&[&url(at)]).only("receipts: no-receipt");
     // Go hubs have no version of the protocol, and send no receipts.
     let go = Fault::RewritesAndDrops(r#""protocol":"#, r#""protocox":"#, r#""type":"receipt""#);
     let said = advises(&[&url(proxy(hub.address, go))], "note", receipts, "the hub sends no receipts", action);
@@ -575,6 +605,9 @@ fn refusals_of_the_hub_are_reported() {
     let said = quickly(&["--token", "secret", "--origin", "https://evil.example", &at]);
     assert_eq!(said.found("problem"), ["origin: origin-refused"], "{:#}", said.report);
     assert_eq!(said.found("warning"), ["cors: cors-refused"], "{:#}", said.report);
+    let gateway = Fault::RefusesStrangers("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n");
+    let of_tokens = Hub::start(&[("AUTH_TOKEN", "secret")]);
+    quickly(&["--token", "secret", &url(proxy(of_tokens.address, gateway))]).only("auth: gateway");
     let open = Hub::start(&[]);
     quickly(&["--token", "secret", &url(open.address)]).only("auth: open-hub");
     let of_pages = Hub::start(&[("ALLOWED_ORIGINS", "https://app.example.com")]);
@@ -620,7 +653,8 @@ fn a_server_that_is_not_a_hub_is_reported() {
     said.only("upgrade: not-a-hub");
     assert!(said.found("note").contains(&"pages: pages-elsewhere".to_owned()), "{:#}", said.report);
     quickly(&["ws://name.invalid"]).only("address: no-address");
-    quickly(&[&format!("ws://127.0.0.1:{}", free_port())]).only("address: address-unreachable");
+    let said = quickly(&[&format!("ws://127.0.0.1:{}", free_port())]);
+    assert_eq!(said.only("address: address-unreachable")["grade"], "problem");
     assert_eq!(command(&[]).args(["doctor", "ftp://hub"]).output().unwrap().status.code(), Some(64));
 }
 
@@ -677,7 +711,11 @@ fn ice_servers_beyond_the_bound_are_named_and_not_examined() {
 
 /// Starts a UDP server that answers each datagram. Returns its port.
 fn udp(answer: impl Fn(&[u8], SocketAddr) -> Vec<u8> + Send + 'static) -> u16 {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    serve(UdpSocket::bind("127.0.0.1:0").unwrap(), answer)
+}
+
+/// Answers each datagram of this socket. Returns its port.
+fn serve(socket: UdpSocket, answer: impl Fn(&[u8], SocketAddr) -> Vec<u8> + Send + 'static) -> u16 {
     let port = socket.local_addr().unwrap().port();
     std::thread::spawn(move || {
         let mut buffer = [0; 2048];
@@ -698,6 +736,15 @@ fn stun(request: &[u8], kind: u16, attributes: &[u8]) -> Vec<u8> {
 fn bound(request: &[u8], from: SocketAddr) -> Vec<u8> {
     let port = (from.port() ^ 0x2112).to_be_bytes();
     stun(request, 0x0101, &[0, 0x20, 0, 8, 0, 1, port[0], port[1], 127 ^ 0x21, 0x12, 0xa4, 1 ^ 0x42])
+}
+
+/// Like [`bound`], for a client at the address `::1`.
+fn bound_to_ipv6(request: &[u8], from: SocketAddr) -> Vec<u8> {
+    let port = (from.port() ^ 0x2112).to_be_bytes();
+    // The address is XORed with the magic cookie and the id of the transaction.
+    let mut address = request[4..20].to_vec();
+    address[15] ^= 1;
+    stun(request, 0x0101, &[&[0, 0x20, 0, 20, 0, 2, port[0], port[1]][..], &address].concat())
 }
 
 /// Starts a STUN server that listens for TCP. Its answers announce this length of a message of 12 bytes.
@@ -756,6 +803,13 @@ fn dead_and_refusing_ice_servers_are_reported() {
     let said = with(turn(open));
     said.is_well();
     assert!(said.report.to_string().contains(" has reserved 127.0.0.1:3 in "), "{:#}", said.report);
+    // Many containers have no IPv6.
+    if let Ok(socket) = UdpSocket::bind("[::1]:0") {
+        let port = serve(socket, bound_to_ipv6);
+        let said = with(json!([{"urls": [format!("stun:[::1]:{port}")]}]));
+        said.is_well();
+        assert!(said.report.to_string().contains(" sees this machine as [::1]:"), "{:#}", said.report);
+    }
     // The first datagram is lost, and the doctor sends the request again.
     let requests = AtomicU64::new(0);
     let loses = udp(

@@ -13,9 +13,10 @@ use super::visitor::{Missing, Visitor, Welcome};
 /// Maximum time for each answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Maximum time for the receipt of an offer that has arrived, after an earlier receipt was missing. Without this limit,
-/// the doctor would wait for [`PATIENCE`] after each offer to a hub that sends no receipts.
-const RECEIPT_PATIENCE: Duration = Duration::from_millis(100);
+/// Maximum time for the receipt of an offer, after the wait for its arrival, if an earlier receipt was missing. Without
+/// this limit, the doctor would wait for [`PATIENCE`] after each offer to a hub that sends no receipts. A hub reports an
+/// unknown outcome after 5 s, and the wait for an offer that does not arrive has the same length.
+const RECEIPT_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Maximum time until peers at two hubs discover each other. A hub that was just linked needs a snapshot.
 const MESH_PATIENCE: Duration = Duration::from_secs(10);
@@ -172,8 +173,7 @@ enum Fate {
     Lost(String),
 }
 
-/// Sends an offer, and waits for its arrival and for its receipt. If the offer has arrived, the receipt must arrive
-/// within `patience`.
+/// Sends an offer, and waits for its arrival, and then for its receipt, for `patience` at most.
 async fn send(from: &mut Visitor, to: &mut Visitor, text: &str, (id, data): (&str, &str), patience: Duration) -> Fate {
     let begin = Instant::now();
     from.say(text);
@@ -181,7 +181,6 @@ async fn send(from: &mut Visitor, to: &mut Visitor, text: &str, (id, data): (&st
     let arrived = to.expect(PATIENCE, |message| message.kind == "offer" && message.from == sender).await;
     // If the offer has arrived, the receipt follows soon. If the offer has not arrived, the outcome in the receipt may
     // be the reason.
-    let patience = if arrived.is_ok() { patience } else { PATIENCE };
     let receipt = from.expect(patience, |message| {
         message.kind == "receipt" && message.field("id").as_deref() == Some(id) || message.kind == "error"
     });
