@@ -358,7 +358,8 @@ fn spans_are_sent_again_to_a_collector_that_asks_for_a_pause() {
     let _peer = Client::join(&hub, 1, "n");
     collector.receives("the join", |spans| count(spans, "join") == 1);
     assert!(hub.logged("trace_export_failed").contains("503"));
-    hub.logged("trace_export_works");
+    let (_, between) = hub.logged_after("trace_export_works");
+    assert!(between.iter().all(|line| !line.contains("trace_export_failed")), "{between:?}");
     hub.metric_becomes("peerpigeon_trace_spans_total{outcome=\"exported\"}", |n| n == 1.0);
     assert_eq!(hub.metric("peerpigeon_trace_spans_total{outcome=\"failed\"}"), 0.0);
     // Two requests have failed, and each change is logged once. Later requests are accepted.
