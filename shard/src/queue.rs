@@ -131,24 +131,16 @@ impl SendQueue {
 
     /// Appends one frame. For a signal, `signal` has its origin and the share from [`Self::admits`].
     pub(crate) fn push(&mut self, signal: Option<(Origin, Option<u32>)>, write: impl FnOnce(&mut Vec<u8>)) {
-        let run = match self.later.back_mut() {
-            None => &mut self.bytes,
-            Some(Later::Run(run)) => run,
+        let bytes = match self.later.back_mut() {
+            None => Self::append(&mut self.bytes, write),
+            Some(Later::Run(run)) => Self::append(run, write),
             Some(Later::Shared(..)) => {
-                self.later.push_back(Later::Run(Vec::new()));
-                let Some(Later::Run(run)) = self.later.back_mut() else { return };
-                run
+                let mut run = Vec::new();
+                let bytes = Self::append(&mut run, write);
+                self.later.push_back(Later::Run(run));
+                bytes
             }
         };
-        let before = run.len();
-        let room = run.capacity() - run.len();
-        if !run.is_empty() && room < Self::FRAME_BYTES && run.capacity() < Self::KEPT_BYTES {
-            // A queue with a second frame often gets many more frames. The buffer grows in large steps, because each
-            // step copies the buffer.
-            run.reserve(3 * run.len() + Self::FRAME_BYTES);
-        }
-        write(run);
-        let bytes = run.len() - before;
         if !self.later.is_empty() {
             self.later_bytes += bytes;
         }
@@ -163,6 +155,19 @@ impl SendQueue {
             }
             self.signals.push_back(Signal { end, bytes: bytes as u32, sender, origin });
         }
+    }
+
+    /// Appends one frame to a run of frames. Returns the length of the frame in bytes.
+    fn append(run: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let before = run.len();
+        let room = run.capacity() - run.len();
+        if !run.is_empty() && room < Self::FRAME_BYTES && run.capacity() < Self::KEPT_BYTES {
+            // A queue with a second frame often gets many more. The buffer grows in large steps, because each step
+            // copies it.
+            run.reserve(3 * run.len() + Self::FRAME_BYTES);
+        }
+        write(run);
+        run.len() - before
     }
 
     /// Appends a frame for many sessions, as a reference if it is large.
