@@ -257,10 +257,10 @@ impl Core {
 
     /// Whether a session may read its socket in this turn. A session that may not read is woken when its turn comes.
     pub(crate) fn admits(&mut self, id: SessionId) -> bool {
-        let Self { slots, fair, behind, .. } = self;
+        let Self { slots, fair, behind, bugs, .. } = self;
         let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
         let Some(session) = slot.and_then(|slot| slot.session.as_mut()) else { return true };
-        let admits = fair.admits(id, &mut session.meter, *behind);
+        let admits = fair.admits(id, &mut session.meter, *behind, bugs);
         if !admits {
             self.wake_flusher();
         }
@@ -284,9 +284,9 @@ impl Core {
     /// the next round.
     pub(crate) fn begin_round(&mut self) -> bool {
         let mut fair = std::mem::take(&mut self.fair);
-        fair.begin_round(self.behind, |id| {
+        fair.begin_round(self.behind, |id, round| {
             if let Some(session) = self.session_mut(id) {
-                session.meter.call();
+                session.meter.call(round);
                 session.wake();
             }
         });

@@ -21,11 +21,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use proto::SessionId;
 use proto::limits::{
     CHEAP_TURN_NANOS, DEAREST_TURN_NANOS, HELD_ROUNDS, LEAST_TURN_NANOS, LOUD_TURNS, ROUND_CALLS, ROUND_CHEAP_NANOS,
     ROUND_DEAR_NANOS, ROUND_DEBT_NANOS,
 };
+use proto::{Bugs, SessionId, bug};
 
 /// The cost that a session has used, and the line in which it waits.
 #[derive(Clone, Copy, Debug)]
@@ -81,8 +81,8 @@ enum State {
     WaitsDear,
     /// The session is in the line of sessions with expensive turns that cause much output.
     WaitsLoud,
-    /// The session was called from the line of expensive turns and has not run yet.
-    Called,
+    /// The session was called from a line of expensive turns in this round, and has not run yet.
+    Called(u32),
 }
 
 impl Default for Meter {
@@ -104,21 +104,16 @@ impl Default for Meter {
 impl Meter {
     /// Whether the session has data to read and must wait.
     pub(crate) fn is_waiting(&self) -> bool {
-        matches!(self.state, State::WaitsCheap | State::WaitsDear | State::WaitsLoud | State::Called)
+        matches!(self.state, State::WaitsCheap | State::WaitsDear | State::WaitsLoud | State::Called(_))
     }
 
     fn end(&self) -> u64 {
         self.start + u64::from(self.expected)
     }
 
-    /// The line in which the session waits for an expensive turn.
-    fn line(&self) -> State {
-        if self.loudness.is_loud() { State::WaitsLoud } else { State::WaitsDear }
-    }
-
-    /// Records that the session has been called. The caller wakes its task.
-    pub(crate) fn call(&mut self) {
-        self.state = if self.state == State::WaitsCheap { State::Free } else { State::Called };
+    /// Records that the session has been called in this round. The caller wakes its task.
+    pub(crate) fn call(&mut self, round: u32) {
+        self.state = if self.state == State::WaitsCheap { State::Free } else { State::Called(round) };
     }
 }
 
@@ -151,20 +146,21 @@ pub(crate) struct Fair {
 }
 
 impl Fair {
-    /// Whether a session may be read now. A session that may not be read waits until [`Self::begin_round`] calls it.
-    /// `is_held` means that too much output is queued for sockets, so loud sessions must wait.
-    pub(crate) fn admits(&mut self, id: SessionId, meter: &mut Meter, is_held: bool) -> bool {
+    /// Whether a session that may have data to read may be read now. Otherwise it waits, and [`Self::begin_round`] will
+    /// call it. `is_held` means that so much output is queued that sessions should not add much to it.
+    pub(crate) fn admits(&mut self, id: SessionId, meter: &mut Meter, is_held: bool, bugs: &mut Bugs) -> bool {
         match meter.state {
-            State::WaitsCheap | State::WaitsDear | State::WaitsLoud => return false,
-            State::Called => {
-                self.called = self.called.saturating_sub(1);
-                // `is_held` does not matter here, because [`Self::begin_round`] has decided to call the session.
+            State::WaitsCheap | State::WaitsDear | State::WaitsLoud => {}
+            State::Called(round) => {
+                self.count_served(round, bugs);
+                // Whether too much output is queued does not matter here: [`Self::begin_round`] has decided to call the
+                // session.
                 if self.left > 0 {
                     meter.state = State::Free;
                     return true;
                 }
-                // The session returns to its place in the line.
-                meter.state = meter.line();
+                // The ticket stays the same, so the session keeps its place in the line.
+                self.enter_line(id, meter);
             }
             State::Free | State::Exempt => {
                 meter.start = meter.start.max(self.time);
@@ -184,19 +180,38 @@ impl Fair {
                 }
                 self.tickets = self.tickets.wrapping_add(1);
                 meter.ticket = self.tickets;
-                meter.state = if is_cheap { State::WaitsCheap } else { meter.line() };
+                if is_cheap {
+                    meter.state = State::WaitsCheap;
+                    self.cheap.push_back(id);
+                } else {
+                    self.enter_line(id, meter);
+                }
             }
         }
-        let line = match meter.state {
-            State::WaitsDear => &mut self.dear,
-            State::WaitsLoud => &mut self.loud,
-            State::Free | State::Exempt | State::WaitsCheap | State::Called => {
-                self.cheap.push_back(id);
-                return false;
-            }
+        false
+    }
+
+    /// Puts a session into a line of sessions with expensive turns.
+    fn enter_line(&mut self, id: SessionId, meter: &mut Meter) {
+        let line = if meter.loudness.is_loud() {
+            meter.state = State::WaitsLoud;
+            &mut self.loud
+        } else {
+            meter.state = State::WaitsDear;
+            &mut self.dear
         };
         line.insert((meter.end(), meter.ticket), (id, meter.start));
-        false
+    }
+
+    /// Counts a session that was called in `round`, and that now runs, waits again or ends. A session that was called in
+    /// an earlier round is no longer counted, because [`Self::begin_round`] starts the count again.
+    fn count_served(&mut self, round: u32, bugs: &mut Bugs) {
+        if round == self.round {
+            match self.called.checked_sub(1) {
+                Some(called) => self.called = called,
+                None => bug!(bugs, ShardCount, "called sessions of round {round}"),
+            }
+        }
     }
 
     /// The earliest end of a waiting session with expensive turns that may be called.
@@ -225,9 +240,11 @@ impl Fair {
         }
     }
 
-    /// Begins a round, and calls the sessions that may be read in this round.
-    pub(crate) fn begin_round(&mut self, is_held: bool, mut call: impl FnMut(SessionId)) {
+    /// Begins a round, and calls the sessions that may be read in it. `call` receives the number of the round.
+    pub(crate) fn begin_round(&mut self, is_held: bool, mut call: impl FnMut(SessionId, u32)) {
         self.round = self.round.wrapping_add(1);
+        let round = self.round;
+        let mut call = |id| call(id, round);
         self.used = 0;
         self.called = 0;
         self.left = (self.left + ROUND_DEAR_NANOS).min(ROUND_DEAR_NANOS);
@@ -270,14 +287,15 @@ impl Fair {
         !self.dear.is_empty() || !self.loud.is_empty() || !self.cheap.is_empty()
     }
 
-    /// Removes a session that ends from the lines. The session may still be called once.
-    pub(crate) fn remove(&mut self, meter: &Meter) {
+    /// Removes a session that ends. A session with a cheap turn may still be called once.
+    pub(crate) fn remove(&mut self, meter: &Meter, bugs: &mut Bugs) {
         let key = (meter.end(), meter.ticket);
-        _ = match meter.state {
-            State::WaitsDear => self.dear.remove(&key),
-            State::WaitsLoud => self.loud.remove(&key),
-            State::Free | State::Exempt | State::WaitsCheap | State::Called => None,
-        };
+        match meter.state {
+            State::WaitsDear => _ = self.dear.remove(&key),
+            State::WaitsLoud => _ = self.loud.remove(&key),
+            State::Called(round) => self.count_served(round, bugs),
+            State::Free | State::Exempt | State::WaitsCheap => {}
+        }
     }
 }
 
@@ -291,6 +309,7 @@ mod tests {
     /// output. A quiet session causes no output.
     struct Crowd {
         fair: Fair,
+        bugs: Bugs,
         meters: Vec<Meter>,
         costs: Vec<u64>,
         /// The cost that each session has used.
@@ -316,6 +335,7 @@ mod tests {
             let n = costs.len();
             Self {
                 fair: Fair::default(),
+                bugs: Bugs::default(),
                 meters: vec![Meter::default(); n],
                 costs,
                 used: vec![0; n],
@@ -330,11 +350,14 @@ mod tests {
         fn round(&mut self, is_held: bool) -> u64 {
             let mut cost = 0;
             let mut queue = VecDeque::new();
-            self.fair.begin_round(is_held, |id| queue.push_back(id.slot as usize));
-            queue.iter().for_each(|&n| self.meters[n].call());
+            let Self { fair, meters, .. } = self;
+            fair.begin_round(is_held, |id, round| {
+                queue.push_back(id.slot as usize);
+                meters[id.slot as usize].call(round);
+            });
             queue.extend(self.ready.drain(..));
             while let Some(n) = queue.pop_front() {
-                if self.fair.admits(id(n), &mut self.meters[n], is_held) {
+                if self.fair.admits(id(n), &mut self.meters[n], is_held, &mut self.bugs) {
                     let output = if n < self.quiet_from { self.costs[n] } else { 0 };
                     self.fair.charge(&mut self.meters[n], self.costs[n], output);
                     self.used[n] += self.costs[n];
@@ -478,15 +501,36 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_ends_leaves_the_line() {
-        let (mut fair, mut meters) = (Fair::default(), [Meter::default(); 3]);
-        for (n, meter) in meters.iter_mut().enumerate() {
-            assert!(!fair.admits(id(n), meter, false), "the first round has not begun");
+    fn a_session_that_was_called_in_an_earlier_round_does_not_count_in_this_round() {
+        let (mut fair, mut bugs, mut meters) = (Fair::default(), Bugs::default(), [Meter::default(); 3]);
+        let begin_round = |fair: &mut Fair, meters: &mut [Meter; 3]| {
+            fair.begin_round(false, |id, round| meters[id.slot as usize].call(round));
+            fair.called
+        };
+        assert!(!fair.admits(id(0), &mut meters[0], false, &mut bugs), "the first round has not begun");
+        assert_eq!(begin_round(&mut fair, &mut meters), 1);
+        // The first session is parked for the whole round.
+        for (n, meter) in meters.iter_mut().enumerate().skip(1) {
+            assert!(!fair.admits(id(n), meter, false, &mut bugs), "a called session comes first");
         }
-        fair.remove(&meters[1]);
+        assert_eq!(begin_round(&mut fair, &mut meters), 2);
+        assert!(fair.admits(id(0), &mut meters[0], false, &mut bugs));
+        assert_eq!(fair.called, 2, "the parked session was called in the round before");
+        assert!(fair.admits(id(1), &mut meters[1], false, &mut bugs));
+        fair.remove(&meters[2], &mut bugs);
+        assert_eq!(fair.called, 0);
+    }
+
+    #[test]
+    fn a_session_that_ends_leaves_the_line() {
+        let (mut fair, mut bugs, mut meters) = (Fair::default(), Bugs::default(), [Meter::default(); 3]);
+        for (n, meter) in meters.iter_mut().enumerate() {
+            assert!(!fair.admits(id(n), meter, false, &mut bugs), "the first round has not begun");
+        }
+        fair.remove(&meters[1], &mut bugs);
         let mut called = Vec::new();
         for _ in 0..3 {
-            fair.begin_round(false, |id| called.push(id));
+            fair.begin_round(false, |id, _| called.push(id));
         }
         assert_eq!(called, [id(0), id(2)]);
         assert!(!fair.has_waiting());

@@ -115,7 +115,7 @@ impl Core {
         self.dirty_bytes -= session.dirty_bytes;
         self.dirty -= usize::from(session.dirty);
         self.stats.kept_bytes -= session.kept_bytes as u64;
-        self.fair.remove(&session.meter);
+        self.fair.remove(&session.meter, &mut self.bugs);
         session.wake();
         self.give_back(&mut session);
     }
