@@ -9,6 +9,7 @@ mod inbound;
 mod outbound;
 mod post;
 mod renewals;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -29,6 +30,7 @@ use proto::{
     Acted, Bugs, CloseReason, Input, Keys, Now, Order, Origin, Output, PeerId, Router, RouterConfig, SessionId,
     SessionPhase, ShardId, ToShard,
 };
+use slots::Slots;
 use thread::{Outboxes, Turn, TurnGuard, log_bug, planted};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{mpsc, oneshot};
@@ -81,10 +83,8 @@ pub(crate) struct Core {
     /// message is the sum of this start time and the monotonic time, so each message reads only one clock.
     epoch_ms: u64,
     gauges: Arc<Gauges>,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    live: usize,
-    /// Inputs for the router, which it receives after its current outputs are drained.
+    slots: Slots,
+    /// Inputs for the router, to be processed when its outputs are drained.
     followups: VecDeque<Followup>,
     /// Sessions that ended while data was written to them. A turn processes the ends of few sessions, because each end
     /// concerns all networks of the peer.
@@ -153,11 +153,6 @@ pub(crate) struct Core {
     echo: bool,
 }
 
-struct Slot {
-    generation: u32,
-    session: Option<Box<SocketSession>>,
-}
-
 enum Followup {
     AskedOn(SessionId),
     Delivered(Origin, PeerId),
@@ -201,9 +196,7 @@ impl Core {
             clock,
             epoch_ms: epoch_ms(clock.now()),
             gauges,
-            slots: Vec::new(),
-            free: Vec::new(),
-            live: 0,
+            slots: Slots::default(),
             followups: VecDeque::new(),
             closed: VecDeque::new(),
             unfinished: false,
@@ -258,8 +251,7 @@ impl Core {
     /// Whether a session may read its socket in this turn. A session that may not read is woken when its turn comes.
     pub(crate) fn admits(&mut self, id: SessionId) -> bool {
         let Self { slots, fair, behind, bugs, .. } = self;
-        let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
-        let Some(session) = slot.and_then(|slot| slot.session.as_mut()) else { return true };
+        let Some(session) = slots.get_mut(id) else { return true };
         let admits = fair.admits(id, &mut session.meter, *behind, bugs);
         if !admits {
             self.wake_flusher();
@@ -272,8 +264,7 @@ impl Core {
         self.now();
         let (cost, output) = (self.turn.cost(), self.turn.output_cost());
         let Self { slots, fair, .. } = self;
-        let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
-        match slot.and_then(|slot| slot.session.as_mut()) {
+        match slots.get_mut(id) {
             Some(session) => fair.charge(&mut session.meter, cost, output),
             // The session has ended in this turn, but the cost of the turn still counts in the round.
             None => fair.charge(&mut Meter::default(), cost, output),
@@ -314,7 +305,7 @@ impl Core {
     }
 
     pub(crate) fn reading(&mut self) -> ShardReading {
-        self.stats.sessions = self.live as u64;
+        self.stats.sessions = self.slots.len() as u64;
         self.stats.bugs.clone_from(self.bugs.counts());
         while let Some(note) = self.bugs.take_note() {
             log_bug(&note);
@@ -327,17 +318,14 @@ impl Core {
         ShardReading { router, io: self.stats.clone() }
     }
 
-    /// The session with this handle. `None` if the session has ended. Tasks, lists, the timer wheel and the router's
-    /// outputs keep handles of ended sessions for a while. If a handle belongs to an ended session, callers do nothing.
+    /// The session with this handle. `None` if the session has ended.
     pub(crate) fn session_mut(&mut self, id: SessionId) -> Option<&mut SocketSession> {
-        let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
-        slot.session.as_deref_mut()
+        self.slots.get_mut(id)
     }
 
     /// Moves a session to the next phase of its life, and wakes its task.
     fn advance(&mut self, id: SessionId, next: SessionPhase) {
-        let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
-        if let Some(session) = slot.and_then(|slot| slot.session.as_deref_mut()) {
+        if let Some(session) = self.slots.get_mut(id) {
             session.phase.advance(next, id, &mut self.bugs);
             session.wake();
         }
@@ -346,10 +334,6 @@ impl Core {
     /// Adds a session for a socket. `leftover` is the data that was already read from the socket. The caller must run
     /// the session's task.
     pub(crate) fn adopt(&mut self, write: Writer, leftover: Vec<u8>, arrival: Arrival) -> SessionId {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, session: None });
-            self.slots.len() as u32 - 1
-        });
         let now = self.now();
         let Arrival { newcomer: Newcomer { peer, resume, owner, grant, names_protocol, key: _ }, address, mut seat } =
             arrival;
@@ -361,8 +345,7 @@ impl Core {
         let seated = seat.is_taken();
         let join = self.new_join(now);
         tune(&write.tcp, self.patience.dead_after());
-        let id = SessionId { slot, generation: self.slots[slot as usize].generation };
-        self.slots[slot as usize].session = Some(Box::new(SocketSession {
+        let id = self.slots.insert(Box::new(SocketSession {
             peer,
             address,
             write,
@@ -390,7 +373,6 @@ impl Core {
             counted: None,
             join,
         }));
-        self.live += 1;
         self.stats.handshakes += 1;
         if self.echo {
             self.admitted(id, now);

@@ -1,6 +1,8 @@
 //! The functions that end sessions. These functions queue the close frame, report undelivered signals, and remove the
 //! session.
 
+use std::collections::VecDeque;
+
 use proto::limits::CLOSE_LINGER;
 use proto::{CloseReason, Input, Now, SessionId, SessionPhase, ws};
 use socket2::SockRef;
@@ -8,6 +10,7 @@ use tracing::{debug, warn};
 
 use super::{Core, Due, Followup};
 use crate::session::SocketSession;
+use crate::stats::IoStats;
 
 impl Core {
     /// Ends a session that the router still considers open.
@@ -104,36 +107,30 @@ impl Core {
 
     /// Removes a session. The task of the session then drops the socket.
     pub(super) fn remove(&mut self, id: SessionId) {
-        let Some(slot) = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation) else {
-            return;
-        };
-        let Some(mut session) = slot.session.take() else { return };
+        let Some(mut session) = self.slots.remove(id) else { return };
         session.write.close();
-        slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(id.slot);
-        self.live -= 1;
         self.dirty_bytes -= session.dirty_bytes;
         self.dirty -= usize::from(session.dirty);
         self.stats.kept_bytes -= session.kept_bytes as u64;
         self.fair.remove(&session.meter, &mut self.bugs);
         session.wake();
-        self.give_back(&mut session);
+        give_back(&mut session, &mut self.stats, &mut self.followups);
     }
 
     /// Drops the queue of a session, and reports its signals as undelivered.
     pub(super) fn drop_queue(&mut self, id: SessionId) {
-        let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
-        let Some(mut session) = slot.and_then(|slot| slot.session.take()) else { return };
-        self.give_back(&mut session);
-        self.slots[id.slot as usize].session = Some(session);
+        let Self { slots, stats, followups, .. } = self;
+        if let Some(session) = slots.get_mut(id) {
+            give_back(session, stats, followups);
+        }
     }
+}
 
-    /// Reports the signals in a session's queue to the router as undelivered.
-    fn give_back(&mut self, session: &mut SocketSession) {
-        let Some(mut queue) = session.queue.take() else { return };
-        self.stats.queued_bytes -= queue.len_bytes() as u64;
-        let reason = session.reason.unwrap_or(CloseReason::ConnectionLost);
-        let undelivered = queue.take_signals().map(|origin| Followup::Undelivered(origin, session.peer, reason));
-        self.followups.extend(undelivered);
-    }
+/// Returns the signals in a session's queue to the router.
+fn give_back(session: &mut SocketSession, stats: &mut IoStats, followups: &mut VecDeque<Followup>) {
+    let Some(mut queue) = session.queue.take() else { return };
+    stats.queued_bytes -= queue.len_bytes() as u64;
+    let reason = session.reason.unwrap_or(CloseReason::ConnectionLost);
+    let undelivered = queue.take_signals().map(|origin| Followup::Undelivered(origin, session.peer, reason));
+    followups.extend(undelivered);
 }

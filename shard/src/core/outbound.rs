@@ -58,8 +58,7 @@ impl Core {
         // The router owns the arena, and the core owns the queue. With separate borrows, the bytes are copied only
         // once.
         let Self { router, slots, queues, keys, .. } = self;
-        let queue =
-            slots[id.slot as usize].session.as_mut().map(|session| session.queue.get_or_insert_with(|| queues.take()));
+        let queue = slots.get_mut(id).map(|session| session.queue.get_or_insert_with(|| queues.take()));
         let Some(queue) = queue else { return bug!(self.bugs, QueueMissing, "{id:?}") };
         let sender = match &signal {
             Some((_, from)) => match queue.admits(room, length, || keys.hash_one(from)) {
@@ -120,8 +119,7 @@ impl Core {
     /// never close a session as a slow consumer.
     pub(super) fn push_control(&mut self, id: SessionId, push: impl FnOnce(&mut SendQueue)) {
         let Self { slots, queues, .. } = self;
-        let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
-        let Some(session) = slot.and_then(|slot| slot.session.as_mut()) else { return };
+        let Some(session) = slots.get_mut(id) else { return };
         let queue = session.queue.get_or_insert_with(|| queues.take());
         let before = queue.len_bytes();
         push(queue);
@@ -144,8 +142,7 @@ impl Core {
     /// Queues a frame. Returns the number of bytes by which the queue has grown.
     pub(super) fn append(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) -> Option<usize> {
         let Self { slots, queues, .. } = self;
-        let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
-        let session = slot.session.as_mut()?;
+        let session = slots.get_mut(id)?;
         let queue = session.queue.get_or_insert_with(|| queues.take());
         let before = queue.len_bytes();
         queue.push(None, write);
@@ -185,10 +182,7 @@ impl Core {
     pub(super) fn mark_dirty(&mut self, id: SessionId, added: usize, urgency: Urgency) {
         self.turn.add_bytes(added);
         let Self { slots, first, later, .. } = self;
-        let slot = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation);
-        let Some(session) = slot.and_then(|slot| slot.session.as_mut()).filter(|session| !session.blocked) else {
-            return;
-        };
+        let Some(session) = slots.get_mut(id).filter(|session| !session.blocked) else { return };
         session.dirty_bytes += added;
         self.dirty_bytes += added;
         let was_dirty = std::mem::replace(&mut session.dirty, true);
@@ -308,11 +302,7 @@ impl Core {
         let mut failed = None;
         let mut left = WRITE_CHUNK_BYTES;
         loop {
-            let Some(slot) = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)
-            else {
-                return true;
-            };
-            let Some(session) = slot.session.as_deref_mut() else { return true };
+            let Some(session) = self.slots.get_mut(id) else { return true };
             if session.write.has_pending() {
                 match session.write.flush() {
                     Ok(n) => {

@@ -20,7 +20,7 @@ impl Core {
         let now = self.clock.now();
         self.turn.look(now.at);
         let _turn = TurnGuard::of("tick", ());
-        if self.live > 0 {
+        if self.slots.len() > 0 {
             planted("tick");
         }
         self.epoch_ms = epoch_ms(now);
@@ -137,7 +137,7 @@ impl Core {
         let spread = plan.spread;
         self.drain = Some(Draining { plan, began: now.at });
         self.drains += 1;
-        let open: Vec<SessionId> = self.open_sessions().collect();
+        let open: Vec<SessionId> = self.slots.open().collect();
         let shards = u32::from(self.shards);
         for (i, id) in open.iter().enumerate() {
             // The slots of all shards are interleaved, so that the hub closes sessions at a constant rate.
@@ -183,13 +183,6 @@ impl Core {
     /// Whether a drain has finished.
     pub(crate) fn is_drained(&self) -> bool {
         let is_left = self.unfinished || !self.closed.is_empty() || !self.due.is_empty();
-        self.live == 0 && self.outboxes.waiting() == 0 && !is_left
-    }
-
-    pub(super) fn open_sessions(&self) -> impl Iterator<Item = SessionId> {
-        self.slots.iter().enumerate().filter_map(|(slot, s)| {
-            let open = s.session.as_ref().is_some_and(|session| session.phase == SessionPhase::Open);
-            open.then_some(SessionId { slot: slot as u32, generation: s.generation })
-        })
+        self.slots.len() == 0 && self.outboxes.waiting() == 0 && !is_left
     }
 }

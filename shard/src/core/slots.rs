@@ -1,0 +1,60 @@
+//! The sessions of a shard, by their handles.
+
+use proto::{SessionId, SessionPhase};
+
+use crate::session::SocketSession;
+
+/// The sessions of a shard. A slot is used again after its session has ended, under a handle with another generation.
+#[derive(Default)]
+pub(super) struct Slots {
+    slots: Vec<Slot>,
+    /// The slots without a session.
+    free: Vec<u32>,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    session: Option<Box<SocketSession>>,
+}
+
+impl Slots {
+    /// The session with this handle. `None` if the session has ended. Tasks, lists, the timer wheel and the router's
+    /// outputs keep handles of ended sessions for a while. Callers then do nothing.
+    pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut SocketSession> {
+        let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
+        slot.session.as_deref_mut()
+    }
+
+    pub(super) fn insert(&mut self, session: Box<SocketSession>) -> SessionId {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        let Slot { generation, session: free } = &mut self.slots[slot as usize];
+        *free = Some(session);
+        SessionId { slot, generation: *generation }
+    }
+
+    /// Removes a session, and makes its handle invalid. `None` if the session has already been removed.
+    pub(super) fn remove(&mut self, id: SessionId) -> Option<Box<SocketSession>> {
+        let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
+        let session = slot.session.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.slot);
+        Some(session)
+    }
+
+    /// Number of sessions, including those that are closing.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// The open sessions, in the order of their slots.
+    pub(super) fn open(&self) -> impl Iterator<Item = SessionId> {
+        self.slots.iter().enumerate().filter_map(|(slot, s)| {
+            let open = s.session.as_ref().is_some_and(|session| session.phase == SessionPhase::Open);
+            open.then_some(SessionId { slot: slot as u32, generation: s.generation })
+        })
+    }
+}
