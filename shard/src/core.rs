@@ -14,13 +14,13 @@ mod slots;
 mod tests;
 mod time;
 mod traces;
+mod writes;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use outbound::Urgency;
 use proto::keepalive::{Life, Patience, Wheel};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use proto::limits::SOCKET_UNSENT_BYTES;
@@ -35,6 +35,7 @@ use thread::{Outboxes, Turn, TurnGuard, log_bug, planted};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
+use writes::{Urgency, WriteLists};
 
 use crate::Gauges;
 use crate::clock::Clock;
@@ -48,6 +49,7 @@ use crate::stats::{IoStats, ShardReading};
 use crate::tokens::TokenRefusal;
 pub(crate) use renewals::{Renewal, check_tokens};
 pub(crate) use traces::{JoinTrace, JoinTracer};
+pub(crate) use writes::WriteState;
 
 /// Limits of a shard's sessions.
 #[derive(Clone, Copy, Debug)]
@@ -94,19 +96,9 @@ pub(crate) struct Core {
     /// Whether due timeouts of the router did not fit into the last turn.
     overdue: bool,
     turn: Turn,
-    /// Sessions to write first, because their queues contain messages addressed to them. A session is at most once in
-    /// each of the lists `first` and `later`. A session in both lists is written only once.
-    first: VecDeque<SessionId>,
-    /// Sessions to write later, because their queues have only the presence of other peers.
-    later: VecDeque<SessionId>,
-    /// Number of sessions with data to write.
-    dirty: usize,
-    /// Bytes queued for the sessions with data to write.
-    dirty_bytes: usize,
-    /// Whether too much output is queued. While this is true, the sessions whose turns cause much output together have
-    /// at most one turn in [`HELD_ROUNDS`](proto::limits::HELD_ROUNDS) rounds.
-    behind: bool,
-    /// Whether recent letters have caused much output.
+    /// The sessions with data to write.
+    writes: WriteLists,
+    /// The output that letters cause.
     mail: Loudness,
     /// The order in which sessions are read.
     fair: Fair,
@@ -202,11 +194,7 @@ impl Core {
             unfinished: false,
             overdue: false,
             turn: Turn::default(),
-            first: VecDeque::new(),
-            later: VecDeque::new(),
-            dirty: 0,
-            dirty_bytes: 0,
-            behind: false,
+            writes: WriteLists::default(),
             mail: Loudness::default(),
             fair: Fair::default(),
             flusher: None,
@@ -250,9 +238,9 @@ impl Core {
 
     /// Whether a session may read its socket in this turn. A session that may not read is woken when its turn comes.
     pub(crate) fn admits(&mut self, id: SessionId) -> bool {
-        let Self { slots, fair, behind, bugs, .. } = self;
+        let Self { slots, fair, writes, bugs, .. } = self;
         let Some(session) = slots.get_mut(id) else { return true };
-        let admits = fair.admits(id, &mut session.meter, *behind, bugs);
+        let admits = fair.admits(id, &mut session.meter, writes.is_behind(), bugs);
         if !admits {
             self.wake_flusher();
         }
@@ -275,7 +263,7 @@ impl Core {
     /// the next round.
     pub(crate) fn begin_round(&mut self) -> bool {
         let mut fair = std::mem::take(&mut self.fair);
-        fair.begin_round(self.behind, |id, round| {
+        fair.begin_round(self.is_behind(), |id, round| {
             if let Some(session) = self.session_mut(id) {
                 session.meter.call(round);
                 session.wake();
@@ -356,12 +344,7 @@ impl Core {
             replay: !leftover.is_empty(),
             reader: FrameReader::new(Speaker::Client, self.limits.max_message_bytes, leftover),
             life: Life::new(now.at),
-            blocked: false,
-            dirty: false,
-            in_first: false,
-            in_later: false,
-            regained: false,
-            dirty_bytes: 0,
+            writes: WriteState::default(),
             backlog: false,
             parked: false,
             meter: Meter::default(),
@@ -431,7 +414,7 @@ impl Core {
     /// Whether letters must wait, because too much output is queued and recent letters have caused much output. If
     /// recent letters have caused little output, as signals do, letters need not wait.
     pub(crate) fn holds_letters(&self) -> bool {
-        self.behind && self.mail.is_loud()
+        self.is_behind() && self.mail.is_loud()
     }
 
     /// Continues work that did not fit into earlier turns. The function does nothing if no work is left, if too much

@@ -12,7 +12,7 @@ use proto::{CloseReason, Grant, Lineage, PeerId, SessionPhase};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Gauges;
-use crate::core::JoinTrace;
+use crate::core::{JoinTrace, WriteState};
 use crate::crowd::Place;
 use crate::fair::Meter;
 use crate::queue::SendQueue;
@@ -152,18 +152,7 @@ pub(crate) struct SocketSession {
     /// last turn.
     pub(crate) replay: bool,
     pub(crate) life: Life,
-    /// Whether the socket accepts no bytes at the moment.
-    pub(crate) blocked: bool,
-    /// Whether the session is scheduled for writing.
-    pub(crate) dirty: bool,
-    /// Whether the session is in the list of sessions that are written first.
-    pub(crate) in_first: bool,
-    /// Whether the session is in the list of sessions that are written later.
-    pub(crate) in_later: bool,
-    /// Whether the socket has just accepted bytes again.
-    pub(crate) regained: bool,
-    /// Bytes that the session adds to `Core::dirty_bytes`.
-    pub(crate) dirty_bytes: usize,
+    pub(crate) writes: WriteState,
     /// Whether the router has more of a roster to send.
     pub(crate) backlog: bool,
     /// Whether the session waits until the shard reads frames again.

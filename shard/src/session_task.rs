@@ -50,7 +50,7 @@ fn drive(
         if session.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             session.waker = Some(cx.waker().clone());
         }
-        if session.blocked && read.as_ref().poll_write_ready(cx).is_ready() {
+        if session.writes.is_blocked() && read.as_ref().poll_write_ready(cx).is_ready() {
             core.unblocked(id);
             continue;
         }

@@ -4,13 +4,13 @@
 use std::collections::VecDeque;
 
 use proto::limits::CLOSE_LINGER;
-use proto::{CloseReason, Input, Now, SessionId, SessionPhase, ws};
+use proto::{Bugs, CloseReason, Input, Now, SessionId, SessionPhase, ws};
 use socket2::SockRef;
 use tracing::{debug, warn};
 
 use super::{Core, Due, Followup};
 use crate::session::SocketSession;
-use crate::stats::IoStats;
+use crate::stats::{IoStats, lower};
 
 impl Core {
     /// Ends a session that the router still considers open.
@@ -52,7 +52,7 @@ impl Core {
         let dropped = queue.drop_unstarted();
         let freed = before - queue.len_bytes();
         self.followups.extend(dropped.map(|origin| Followup::Undelivered(origin, peer, reason)));
-        self.stats.queued_bytes -= freed as u64;
+        lower(&mut self.stats.queued_bytes, freed as u64, &mut self.bugs, "queued bytes");
     }
 
     /// Ends a session that its client has closed, or that has timed out. Notifies the router.
@@ -109,27 +109,26 @@ impl Core {
     pub(super) fn remove(&mut self, id: SessionId) {
         let Some(mut session) = self.slots.remove(id) else { return };
         session.write.close();
-        self.dirty_bytes -= session.dirty_bytes;
-        self.dirty -= usize::from(session.dirty);
-        self.stats.kept_bytes -= session.kept_bytes as u64;
+        self.writes.uncount(&mut session.writes, &mut self.bugs);
+        lower(&mut self.stats.kept_bytes, session.kept_bytes as u64, &mut self.bugs, "kept bytes");
         self.fair.remove(&session.meter, &mut self.bugs);
         session.wake();
-        give_back(&mut session, &mut self.stats, &mut self.followups);
+        give_back(&mut session, &mut self.stats, &mut self.followups, &mut self.bugs);
     }
 
     /// Drops the queue of a session, and reports its signals as undelivered.
     pub(super) fn drop_queue(&mut self, id: SessionId) {
-        let Self { slots, stats, followups, .. } = self;
+        let Self { slots, stats, followups, bugs, .. } = self;
         if let Some(session) = slots.get_mut(id) {
-            give_back(session, stats, followups);
+            give_back(session, stats, followups, bugs);
         }
     }
 }
 
 /// Returns the signals in a session's queue to the router.
-fn give_back(session: &mut SocketSession, stats: &mut IoStats, followups: &mut VecDeque<Followup>) {
+fn give_back(session: &mut SocketSession, stats: &mut IoStats, followups: &mut VecDeque<Followup>, bugs: &mut Bugs) {
     let Some(mut queue) = session.queue.take() else { return };
-    stats.queued_bytes -= queue.len_bytes() as u64;
+    lower(&mut stats.queued_bytes, queue.len_bytes() as u64, bugs, "queued bytes");
     let reason = session.reason.unwrap_or(CloseReason::ConnectionLost);
     let undelivered = queue.take_signals().map(|origin| Followup::Undelivered(origin, session.peer, reason));
     followups.extend(undelivered);

@@ -10,6 +10,7 @@ use tracing::{debug, error};
 
 use super::Core;
 use crate::session::why_lost;
+use crate::stats::lower;
 
 /// Number of events of one session that are processed between two readings of the clock. The shortest event takes 0.1
 /// us. In 0.1 us, the clock can be read three times.
@@ -81,11 +82,12 @@ impl Core {
     fn keeps(&mut self, id: SessionId, kept: usize, now: Now) {
         let Some(session) = self.session_mut(id) else { return };
         let before = std::mem::replace(&mut session.kept_bytes, kept);
-        self.stats.kept_bytes = self.stats.kept_bytes + kept as u64 - before as u64;
+        self.stats.kept_bytes += kept as u64;
+        lower(&mut self.stats.kept_bytes, before as u64, &mut self.bugs, "kept bytes");
         if kept <= RECEIVE_FLOOR_BYTES || !self.is_short_of_memory() {
             return;
         }
-        self.stats.kept_bytes -= kept as u64;
+        lower(&mut self.stats.kept_bytes, kept as u64, &mut self.bugs, "kept bytes");
         if let Some(session) = self.session_mut(id) {
             (session.deaf, session.kept_bytes, session.reader) = (true, 0, FrameReader::default());
         }

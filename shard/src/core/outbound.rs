@@ -4,37 +4,15 @@ use std::hash::BuildHasher;
 use std::task::Waker;
 
 use proto::limits::{
-    CLOSE_LINGER, FLUSH_BACKLOG, FLUSH_BACKLOG_BYTES, FLUSH_CHUNK_BYTES, ROSTER_CHUNKS, ROSTER_LOW_WATER_BYTES,
-    SHARD_TURN_NANOS, WRITE_CHUNK_BYTES,
+    CLOSE_LINGER, FLUSH_CHUNK_BYTES, ROSTER_CHUNKS, ROSTER_LOW_WATER_BYTES, SHARD_TURN_NANOS, WRITE_CHUNK_BYTES,
 };
 use proto::{CloseReason, Frame, MessageKind, Now, Origin, PeerId, SessionId, SessionPhase, bug};
 use thread::{TurnGuard, planted};
 
-use super::{Core, Due, Followup};
+use super::{Core, Due, Followup, Urgency};
 use crate::queue::{Room, SendQueue};
 use crate::session::why_lost;
-
-/// The two lists of sessions to write. The frames in the queue of one session are always written in order, even if the
-/// session is in both lists.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Urgency {
-    /// Sessions with messages addressed to them.
-    First,
-    /// Sessions whose queues have only the presence of other peers.
-    Later,
-}
-
-impl Urgency {
-    fn of(kind: MessageKind) -> Self {
-        let is_presence =
-            matches!(kind, MessageKind::PeerDiscovered | MessageKind::PeerDisconnected | MessageKind::Goodbye);
-        if is_presence { Self::Later } else { Self::First }
-    }
-
-    fn of_queue(queue: &SendQueue) -> Self {
-        if queue.has_signals() { Self::First } else { Self::Later }
-    }
-}
+use crate::stats::lower;
 
 impl Core {
     pub(super) fn enqueue(
@@ -124,16 +102,16 @@ impl Core {
         let before = queue.len_bytes();
         push(queue);
         let after = queue.len_bytes();
-        // The new ping or pong may have replaced a longer one, so the queue may have shrunk.
-        self.stats.queued_bytes = self.stats.queued_bytes + after as u64 - before as u64;
+        // The new frame may replace a longer one, so the queue may have shrunk.
+        self.stats.queued_bytes += after as u64;
+        lower(&mut self.stats.queued_bytes, before as u64, &mut self.bugs, "queued bytes");
         self.mark_dirty(id, after.saturating_sub(before), Urgency::First);
     }
 
     /// Handles the event that the socket of a session may accept bytes again.
     pub(crate) fn unblocked(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
-        session.blocked = false;
-        session.regained = true;
+        session.writes.unblock();
         let bytes = session.queued_bytes().min(WRITE_CHUNK_BYTES);
         // Many slow readers must not delay messages that are addressed to other sessions.
         self.mark_dirty(id, bytes, Urgency::Later);
@@ -181,45 +159,11 @@ impl Core {
     /// Schedules a session for writing, with `added` more bytes.
     pub(super) fn mark_dirty(&mut self, id: SessionId, added: usize, urgency: Urgency) {
         self.turn.add_bytes(added);
-        let Self { slots, first, later, .. } = self;
-        let Some(session) = slots.get_mut(id).filter(|session| !session.blocked) else { return };
-        session.dirty_bytes += added;
-        self.dirty_bytes += added;
-        let was_dirty = std::mem::replace(&mut session.dirty, true);
-        let (list, is_listed) = match urgency {
-            Urgency::First => (first, &mut session.in_first),
-            Urgency::Later => (later, &mut session.in_later),
-        };
-        // A session that is in the list `first` need not be in the list `later`, too.
-        if (!was_dirty || urgency == Urgency::First) && !std::mem::replace(is_listed, true) {
-            list.push_back(id);
-        }
-        if !was_dirty {
-            self.dirty += 1;
+        let Self { slots, writes, .. } = self;
+        let Some(session) = slots.get_mut(id) else { return };
+        if writes.add(id, &mut session.writes, added, urgency) {
             self.turn.add_write();
             self.wake_flusher();
-        }
-        self.behind |= self.dirty > FLUSH_BACKLOG && self.dirty_bytes > FLUSH_BACKLOG_BYTES;
-    }
-
-    /// The next session to write. Every fourth session comes from the list `later`, so that no session waits for ever.
-    fn next_to_write(&mut self, nth: usize) -> Option<SessionId> {
-        loop {
-            let is_later = self.first.is_empty() || (nth % 4 == 3 && !self.later.is_empty());
-            let id = if is_later { self.later.pop_front() } else { self.first.pop_front() }?;
-            // The session may have ended since it was listed.
-            let Some(session) = self.session_mut(id) else { continue };
-            if is_later {
-                session.in_later = false;
-            } else {
-                session.in_first = false;
-            }
-            if std::mem::take(&mut session.dirty) {
-                let bytes = std::mem::take(&mut session.dirty_bytes);
-                self.dirty_bytes -= bytes;
-                self.dirty -= 1;
-                return Some(id);
-            }
         }
     }
 
@@ -239,19 +183,18 @@ impl Core {
         self.begin_turn(SHARD_TURN_NANOS);
         let before = self.stats.bytes_out;
         let _turn = TurnGuard::of("flush", ());
-        if self.dirty > 0 {
+        if self.writes.has_any() {
             planted("flush");
         }
         for nth in 0..n {
             if self.stats.bytes_out - before > FLUSH_CHUNK_BYTES {
                 break;
             }
-            let Some(id) = self.next_to_write(nth) else { break };
+            let Some(id) = self.writes.next(nth, &mut self.slots, &mut self.bugs) else { break };
             self.flush_session(id);
         }
-        self.behind &= self.dirty > FLUSH_BACKLOG / 2 && self.dirty_bytes > FLUSH_BACKLOG_BYTES / 2;
+        let more = self.writes.catch_up();
         self.unpark();
-        let more = self.dirty > 0;
         if more {
             // The flusher yields and runs again, so it needs no waker.
             self.flusher = None;
@@ -268,7 +211,7 @@ impl Core {
             let is_whole = self.write_out(id, now);
             let Some(session) = self.session_mut(id) else { break };
             let room = session.backlog && session.queued_bytes() < ROSTER_LOW_WATER_BYTES;
-            let blocked = session.blocked;
+            let blocked = session.writes.is_blocked();
             if room {
                 self.followups.push_back(Followup::Room(id));
             }
@@ -279,7 +222,7 @@ impl Core {
         }
         let taken = self.stats.writes > before;
         if let Some(session) = self.session_mut(id)
-            && std::mem::take(&mut session.regained)
+            && session.writes.take_regained()
             && taken
         {
             // The client reads slowly. Much data may precede a ping, so the client cannot answer soon. But the client's
@@ -291,7 +234,7 @@ impl Core {
 
     /// Writes pending bytes of TLS itself (alerts, handshake messages) to a session's client.
     pub(crate) fn flush_tls(&mut self, id: SessionId) {
-        if self.session_mut(id).is_some_and(|session| session.write.has_pending() && !session.blocked) {
+        if self.session_mut(id).is_some_and(|session| session.write.has_pending() && !session.writes.is_blocked()) {
             self.flush_session(id);
         }
     }
@@ -311,7 +254,7 @@ impl Core {
                             self.stats.writes += 1;
                         }
                         if session.write.has_pending() {
-                            session.blocked = true;
+                            session.writes.block();
                             session.wake();
                             break;
                         }
@@ -340,7 +283,7 @@ impl Core {
                     }
                     self.stats.bytes_out += n as u64;
                     self.stats.writes += 1;
-                    self.stats.queued_bytes -= n as u64;
+                    lower(&mut self.stats.queued_bytes, n as u64, &mut self.bugs, "queued bytes");
                     if queue.is_empty()
                         && let Some(queue) = session.queue.take()
                     {
@@ -348,7 +291,7 @@ impl Core {
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    session.blocked = true;
+                    session.writes.block();
                     session.wake();
                     break;
                 }
@@ -382,7 +325,7 @@ impl Core {
         self.drop_queue(id);
         if let Some(session) = self.session_mut(id) {
             session.write.drop_pending();
-            session.blocked = false;
+            session.writes.fail();
             session.wake();
         }
     }

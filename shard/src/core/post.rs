@@ -33,7 +33,7 @@ impl Core {
 
     /// Whether too much output is queued for sockets.
     pub(crate) fn is_behind(&self) -> bool {
-        self.behind
+        self.writes.is_behind()
     }
 
     /// Wakes the tasks of parked sessions, if they may read again.

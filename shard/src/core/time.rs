@@ -106,7 +106,7 @@ impl Core {
         let Some(session) = self.session_mut(id).filter(|s| s.phase == SessionPhase::Open) else { return };
         // While the session's socket is not read, it may contain messages of the client. So silence does not count.
         let since = if stalled || session.parked || session.meter.is_waiting() { now.at } else { listening_since };
-        let look_again = match patience.judge(&mut session.life, session.blocked, since, now.at) {
+        let look_again = match patience.judge(&mut session.life, session.writes.is_blocked(), since, now.at) {
             Verdict::Wait(at) => at,
             Verdict::Ping(at) => {
                 self.stats.pings += 1;

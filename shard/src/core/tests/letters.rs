@@ -57,8 +57,8 @@ async fn many_sessions_with_short_queues_do_not_stop_reading() {
         id[..2].copy_from_slice(&n.to_be_bytes());
         sessions.push(adopt_as(&mut core, PeerId::from_bytes(id)).await);
     }
-    assert!(core.dirty > FLUSH_BACKLOG && core.dirty_bytes > 0);
-    assert!(!core.is_behind(), "only the message `connected` is queued for each session");
+    assert!(core.writes.counts().0 > FLUSH_BACKLOG as u64 && core.writes.counts().1 > 0);
+    assert!(!core.is_behind(), "each session waits only for its greeting");
     let (first, ..) = sessions[0];
     core.mark_dirty(first, FLUSH_BACKLOG_BYTES, Urgency::First);
     assert!(core.is_behind());
@@ -67,7 +67,7 @@ async fn many_sessions_with_short_queues_do_not_stop_reading() {
     for (id, ..) in &sessions {
         core.lost(*id, CloseReason::ConnectionLost);
     }
-    assert_eq!(core.dirty_bytes, 0, "an ended session has no data to write");
+    assert_eq!(core.writes.counts(), (0, 0), "an ended session has no data to write");
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn letters_wait_for_queued_output_only_if_they_add_much_to_it() {
     let (id, _read, _client) = adopt(&mut core, 1).await;
     core.input(Input::Message { session: id, text: &announce("") }, core.now());
     while core.flush(1) {}
-    core.behind = true;
+    core.writes.set_behind(true);
     core.letters(&mut [joined(2, 100).await].into_iter());
     assert!(!core.holds_letters(), "a short announcement causes little output");
     let mut long = Vec::new();
@@ -99,9 +99,9 @@ async fn letters_wait_for_queued_output_only_if_they_add_much_to_it() {
     let queued = core.session_mut(id).expect("open").queued_bytes();
     assert!(queued > LONG, "{queued} bytes are queued");
     assert!(core.holds_letters(), "announcements of more than 50 KB cause much output");
-    core.behind = false;
+    core.writes.set_behind(false);
     assert!(!core.holds_letters());
-    core.behind = true;
+    core.writes.set_behind(true);
     (0..LOUD_TURNS).for_each(|_| core.letters(&mut [].into_iter()));
     assert!(!core.holds_letters(), "letters do not wait after several turns with little output");
 }

@@ -63,7 +63,7 @@ async fn messages_addressed_to_a_peer_are_written_before_presence_of_others() {
     let (last, ..) = sessions[17];
     assert!(waits(&mut core, second) && !waits(&mut core, last));
     while core.flush(1) {}
-    assert!(!waits(&mut core, second) && core.dirty == 0 && core.dirty_bytes == 0);
+    assert!(!waits(&mut core, second) && core.writes.counts() == (0, 0));
 }
 
 #[tokio::test]
@@ -82,10 +82,10 @@ async fn presence_is_written_even_if_many_messages_are_addressed_to_peers() {
     core.mark_dirty(later.0, 0, Urgency::Later);
     core.flush(4);
     assert!(
-        !core.session_mut(later.0).expect("open").in_later,
-        "every fourth written session comes from the list `later`"
+        !core.session_mut(later.0).expect("open").writes.is_in_later(),
+        "every fourth session comes from the second list"
     );
-    assert!(core.dirty > 6);
+    assert!(core.writes.counts().0 > 6);
 }
 
 /// Runs one turn of a session that causes this many bytes of output. Returns false if the session must wait.
