@@ -25,7 +25,6 @@ use proto::keepalive::{Life, Patience, Wheel};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use proto::limits::SOCKET_UNSENT_BYTES;
 use proto::limits::{RATE_LIMIT_PATIENCE, READ_BUFFER_BYTES, SHARD_TURN_NANOS};
-use proto::ws::{FrameReader, Speaker};
 use proto::{
     Acted, Bugs, CloseReason, Input, Keys, Now, Order, Origin, Output, PeerId, Router, RouterConfig, SessionId,
     SessionPhase, ShardId, ToShard,
@@ -42,7 +41,8 @@ use crate::clock::Clock;
 use crate::drain::Draining;
 use crate::fair::{Fair, Loudness, Meter};
 use crate::queue::Pool;
-use crate::session::{Arrival, Counted, Newcomer, SocketSession};
+use crate::reading::ReadState;
+use crate::session::{Arrival, Counted, Newcomer, SocketSession, Stage};
 use crate::socket::Writer;
 use crate::sparse::Sparse;
 use crate::stats::{IoStats, ShardReading};
@@ -312,10 +312,9 @@ impl Core {
     }
 
     /// Moves a session to the next phase of its life, and wakes its task.
-    fn advance(&mut self, id: SessionId, next: SessionPhase) {
+    fn advance(&mut self, id: SessionId, next: Stage) {
         if let Some(session) = self.slots.get_mut(id) {
-            session.phase.advance(next, id, &mut self.bugs);
-            session.wake();
+            session.advance(next, id, &mut self.bugs);
         }
     }
 
@@ -333,29 +332,10 @@ impl Core {
         let seated = seat.is_taken();
         let join = self.new_join(now);
         tune(&write.tcp, self.patience.dead_after());
-        let id = self.slots.insert(Box::new(SocketSession {
-            peer,
-            address,
-            write,
-            waker: None,
-            phase: SessionPhase::Pending,
-            reason: None,
-            queue: None,
-            replay: !leftover.is_empty(),
-            reader: FrameReader::new(Speaker::Client, self.limits.max_message_bytes, leftover),
-            life: Life::new(now.at),
-            writes: WriteState::default(),
-            backlog: false,
-            parked: false,
-            meter: Meter::default(),
-            deaf: false,
-            kept_bytes: 0,
-            client_done: false,
-            names_protocol,
-            seat,
-            counted: None,
-            join,
-        }));
+        let read = ReadState::new(self.limits.max_message_bytes, leftover);
+        let mut session = Box::new(SocketSession::new((peer, address), write, read, seat, now.at));
+        (session.names_protocol, session.join) = (names_protocol, join);
+        let id = self.slots.insert(session);
         self.stats.handshakes += 1;
         if self.echo {
             self.admitted(id, now);
@@ -370,10 +350,10 @@ impl Core {
         let counted = Counted::peer(&self.gauges);
         let interval = self.patience.interval();
         // The hub's first message may have overfilled the session's queue, which closes the session.
-        if self.session_mut(id).is_none_or(|session| session.phase == SessionPhase::Closing) {
+        if self.session_mut(id).is_none_or(|session| session.phase() == SessionPhase::Closing) {
             return;
         }
-        self.advance(id, SessionPhase::Open);
+        self.advance(id, Stage::Open);
         let Some(session) = self.session_mut(id) else { return };
         session.seat.insist();
         session.counted = Some(counted);

@@ -22,6 +22,7 @@ mod origins;
 mod pace;
 mod proxies;
 mod queue;
+mod reading;
 mod runtime;
 mod session;
 mod session_task;

@@ -4,11 +4,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
 use bytes::Bytes;
 use proto::keepalive::Life;
-use proto::ws::FrameReader;
-use proto::{CloseReason, Grant, Lineage, PeerId, SessionPhase};
+use proto::{Bugs, CloseReason, Grant, Lineage, PeerId, SessionId, SessionPhase};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Gauges;
@@ -16,6 +16,7 @@ use crate::core::{JoinTrace, WriteState};
 use crate::crowd::Place;
 use crate::fair::Meter;
 use crate::queue::SendQueue;
+use crate::reading::ReadState;
 use crate::socket::{Socket, Writer};
 
 /// An upgraded socket on its way from the shard that accepted it to its peer's home shard.
@@ -131,39 +132,48 @@ impl Drop for Counted {
     }
 }
 
+/// The phase of a session on its home shard. A session that is about to end has a reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    /// [`SessionPhase::Pending`].
+    Pending,
+    /// [`SessionPhase::Open`].
+    Open,
+    /// [`SessionPhase::Retiring`], and why the session must leave.
+    Retiring(CloseReason),
+    /// [`SessionPhase::Closing`], and why the session has ended.
+    Closing(CloseReason),
+}
+
+impl Stage {
+    fn phase(self) -> SessionPhase {
+        match self {
+            Self::Pending => SessionPhase::Pending,
+            Self::Open => SessionPhase::Open,
+            Self::Retiring(_) => SessionPhase::Retiring,
+            Self::Closing(_) => SessionPhase::Closing,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct SocketSession {
     pub(crate) peer: PeerId,
     pub(crate) address: SocketAddr,
     pub(crate) write: Writer,
     /// Wakes the session's task.
-    pub(crate) waker: Option<Waker>,
-    /// The phase of the session. Only `Core::advance` changes it.
-    pub(crate) phase: SessionPhase,
-    /// Why the session has ended, or why the retiring session is about to end. A retiring session without a reason ends
-    /// because the hub drains.
-    pub(crate) reason: Option<CloseReason>,
+    waker: Option<Waker>,
+    stage: Stage,
     /// The send queue. `None` while it is empty.
     pub(crate) queue: Option<Box<SendQueue>>,
-    pub(crate) reader: FrameReader,
-    /// Memory of the session's incomplete message, as counted in the shard's budget.
-    pub(crate) kept_bytes: usize,
-    /// Whether the reader has unprocessed bytes. Unprocessed bytes arrived with the hand-off, or did not fit into the
-    /// last turn.
-    pub(crate) replay: bool,
-    pub(crate) life: Life,
+    pub(crate) read: ReadState,
     pub(crate) writes: WriteState,
+    pub(crate) life: Life,
     /// Whether the router has more of a roster to send.
     pub(crate) backlog: bool,
-    /// Whether the session waits until the shard reads frames again.
-    pub(crate) parked: bool,
-    /// The share of the shard's time that the session has used.
+    /// The session's use of the shard's time.
     pub(crate) meter: Meter,
-    /// Whether received data can no longer be parsed. A deaf session only waits for its end.
-    pub(crate) deaf: bool,
-    /// Whether the client has sent a close frame. The socket closes when the queue is empty.
-    pub(crate) client_done: bool,
-    /// Whether the client offers [`CLIENT_SUBPROTOCOL`](proto::CLIENT_SUBPROTOCOL).
+    /// As in [`Newcomer`].
     pub(crate) names_protocol: bool,
     pub(crate) seat: Seat,
     pub(crate) counted: Option<Counted>,
@@ -172,13 +182,62 @@ pub(crate) struct SocketSession {
 }
 
 impl SocketSession {
+    /// A session that is not admitted yet. `now` is the time on the shard's clock.
+    pub(crate) fn new(
+        (peer, address): (PeerId, SocketAddr),
+        write: Writer,
+        read: ReadState,
+        seat: Seat,
+        now: Duration,
+    ) -> Self {
+        Self {
+            peer,
+            address,
+            write,
+            waker: None,
+            stage: Stage::Pending,
+            queue: None,
+            read,
+            writes: WriteState::default(),
+            life: Life::new(now),
+            backlog: false,
+            meter: Meter::default(),
+            names_protocol: false,
+            seat,
+            counted: None,
+            join: None,
+        }
+    }
+
+    pub(crate) fn phase(&self) -> SessionPhase {
+        self.stage.phase()
+    }
+
+    /// Why the session ends. `None` if it is pending or open.
+    pub(crate) fn reason(&self) -> Option<CloseReason> {
+        match self.stage {
+            Stage::Pending | Stage::Open => None,
+            Stage::Retiring(reason) | Stage::Closing(reason) => Some(reason),
+        }
+    }
+
+    /// Moves the session to the next stage of its life, and wakes its task.
+    pub(crate) fn advance(&mut self, next: Stage, id: SessionId, bugs: &mut Bugs) {
+        self.phase().advance(next.phase(), id, bugs);
+        self.stage = next;
+        self.wake();
+    }
+
     pub(crate) fn reads(&self) -> bool {
-        self.phase != SessionPhase::Pending && !self.client_done
+        self.phase() != SessionPhase::Pending && !self.read.is_client_done()
     }
 
     /// Why a retiring session is about to end. `None` for other sessions.
     pub(crate) fn why_it_goes(&self) -> Option<CloseReason> {
-        (self.phase == SessionPhase::Retiring).then(|| self.reason.unwrap_or(CloseReason::Draining))
+        match self.stage {
+            Stage::Retiring(reason) => Some(reason),
+            Stage::Pending | Stage::Open | Stage::Closing(_) => None,
+        }
     }
 
     /// Whether the socket has accepted everything queued for it.
@@ -188,6 +247,13 @@ impl SocketSession {
 
     pub(crate) fn queued_bytes(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.len_bytes())
+    }
+
+    /// Sets the waker of the session's task.
+    pub(crate) fn set_waker(&mut self, waker: &Waker) {
+        if self.waker.as_ref().is_none_or(|own| !own.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
     }
 
     pub(crate) fn wake(&self) {

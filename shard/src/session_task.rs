@@ -47,9 +47,7 @@ fn drive(
         }
         let busy = core.is_busy();
         let Some(session) = core.session_mut(id) else { return Poll::Ready(()) };
-        if session.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
-            session.waker = Some(cx.waker().clone());
-        }
+        session.set_waker(cx.waker());
         if session.writes.is_blocked() && read.as_ref().poll_write_ready(cx).is_ready() {
             core.unblocked(id);
             continue;
@@ -57,7 +55,7 @@ fn drive(
         if !session.reads() {
             return Poll::Pending;
         }
-        if busy && session.phase != SessionPhase::Closing {
+        if busy && session.phase() != SessionPhase::Closing {
             core.park(id);
             return Poll::Pending;
         }
@@ -66,7 +64,7 @@ fn drive(
         }
         *has_read = true;
         let Some(session) = core.session_mut(id) else { return Poll::Ready(()) };
-        if std::mem::take(&mut session.replay) {
+        if session.read.take_replay() {
             core.received(id, &mut []);
             continue;
         }

@@ -4,12 +4,12 @@
 use std::collections::VecDeque;
 
 use proto::limits::CLOSE_LINGER;
-use proto::{Bugs, CloseReason, Input, Now, SessionId, SessionPhase, ws};
+use proto::{Bugs, CloseReason, Input, Now, SessionId, SessionPhase, bug, ws};
 use socket2::SockRef;
 use tracing::{debug, warn};
 
 use super::{Core, Due, Followup};
-use crate::session::SocketSession;
+use crate::session::{SocketSession, Stage};
 use crate::stats::{IoStats, lower};
 
 impl Core {
@@ -23,11 +23,11 @@ impl Core {
     /// are dropped, and whether messages of the client are still processed.
     pub(super) fn close(&mut self, id: SessionId, reason: CloseReason, now: Now) {
         let Some(session) = self.session_mut(id) else { return };
-        if matches!(session.phase, SessionPhase::Closing | SessionPhase::Retiring) {
+        if matches!(session.phase(), SessionPhase::Closing | SessionPhase::Retiring) {
             return;
         }
-        // The client of a session that still waits for its id has sent no messages, so none are in flight.
-        let is_open = session.phase == SessionPhase::Open;
+        // A session that still waits for its id has sent no messages that could be in flight.
+        let is_open = session.phase() == SessionPhase::Open;
         let names_protocol = session.names_protocol;
         if reason.overtakes_queue() {
             self.drop_unstarted(id, reason);
@@ -37,7 +37,7 @@ impl Core {
         }
         self.wheel.schedule(now.at + CLOSE_LINGER, Due::Linger(id));
         if reason.routes_messages_in_flight() && is_open {
-            self.advance(id, SessionPhase::Retiring);
+            self.advance(id, Stage::Retiring(reason));
         } else {
             self.mark_ended(id, reason);
         }
@@ -57,7 +57,7 @@ impl Core {
 
     /// Ends a session that its client has closed, or that has timed out. Notifies the router.
     pub(super) fn end(&mut self, id: SessionId, reason: CloseReason, now: Now) {
-        if self.session_mut(id).is_none_or(|session| session.phase == SessionPhase::Closing) {
+        if self.session_mut(id).is_none_or(|session| session.phase() == SessionPhase::Closing) {
             return;
         }
         self.wheel.schedule(now.at + CLOSE_LINGER, Due::Linger(id));
@@ -67,11 +67,10 @@ impl Core {
     }
 
     pub(super) fn mark_ended(&mut self, id: SessionId, reason: CloseReason) {
-        self.advance(id, SessionPhase::Closing);
+        self.advance(id, Stage::Closing(reason));
         let trace = self.joins.is_some().then(|| self.now()).and_then(|now| self.end_join(id, Some(reason), now));
         let trace_id = trace.map(tracing::field::display);
         let Some(session) = self.session_mut(id) else { return };
-        session.reason = Some(reason);
         session.backlog = false;
         let admitted = session.counted.take().is_some();
         let address = session.address;
@@ -89,17 +88,16 @@ impl Core {
     /// both halves of the socket are closed. If the hub no longer parses the client's data, only the sending half is
     /// closed. In all other cases, the socket stays open until the client's close frame arrives.
     pub(super) fn finish_if_written(&mut self, id: SessionId) {
-        let Some(session) = self.session_mut(id).filter(|s| s.phase == SessionPhase::Closing && s.has_written_all())
+        let Some(session) = self.session_mut(id).filter(|s| s.phase() == SessionPhase::Closing && s.has_written_all())
         else {
             return;
         };
-        if session.client_done {
+        if session.read.is_client_done() {
             self.remove(id);
             self.perform_outputs(self.now());
-        } else if session.deaf {
-            // The hub will not parse the client's close frame, but will notice the end of the client's stream. If both
-            // halves were closed now, the connection would be reset, and the client might never read the hub's close
-            // frame.
+        } else if session.read.is_deaf() {
+            // The client's close frame will not be parsed, but the end of its stream will be noticed. Closing both
+            // halves now would reset the connection, and the client might never read the close frame.
             session.write.close();
             _ = SockRef::from(session.write.tcp.as_ref()).shutdown(std::net::Shutdown::Write);
         }
@@ -110,7 +108,7 @@ impl Core {
         let Some(mut session) = self.slots.remove(id) else { return };
         session.write.close();
         self.writes.uncount(&mut session.writes, &mut self.bugs);
-        lower(&mut self.stats.kept_bytes, session.kept_bytes as u64, &mut self.bugs, "kept bytes");
+        lower(&mut self.stats.kept_bytes, session.read.kept_bytes() as u64, &mut self.bugs, "kept bytes");
         self.fair.remove(&session.meter, &mut self.bugs);
         session.wake();
         give_back(&mut session, &mut self.stats, &mut self.followups, &mut self.bugs);
@@ -129,7 +127,10 @@ impl Core {
 fn give_back(session: &mut SocketSession, stats: &mut IoStats, followups: &mut VecDeque<Followup>, bugs: &mut Bugs) {
     let Some(mut queue) = session.queue.take() else { return };
     lower(&mut stats.queued_bytes, queue.len_bytes() as u64, bugs, "queued bytes");
-    let reason = session.reason.unwrap_or(CloseReason::ConnectionLost);
+    let reason = session.reason().unwrap_or_else(|| {
+        bug!(bugs, SessionLife, "the queue of {:?} is dropped in phase {:?}", session.peer, session.phase());
+        CloseReason::Internal
+    });
     let undelivered = queue.take_signals().map(|origin| Followup::Undelivered(origin, session.peer, reason));
     followups.extend(undelivered);
 }

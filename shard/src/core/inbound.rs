@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use proto::limits::{READ_BUFFER_BYTES, RECEIVE_FLOOR_BYTES, SHORT_READ_BYTES};
-use proto::ws::{Event, FrameReader, Opcode, Violation};
+use proto::ws::{Event, Opcode, Violation};
 use proto::{CloseReason, Input, Now, SessionId, SessionPhase, ws};
 use thread::{planted, read_isolated};
 use tracing::{debug, error};
@@ -40,10 +40,10 @@ impl Core {
         self.stats.bytes_in += bytes.len() as u64;
         let Some(session) = self.session_mut(id) else { return };
         session.life.shown(now.at);
-        if session.deaf {
+        if session.read.is_deaf() {
             return;
         }
-        let mut reader = std::mem::take(&mut session.reader);
+        let mut reader = session.read.take_reader();
         let mut events = 0usize;
         let read = read_isolated(&mut reader, bytes, |event| {
             self.heard(id, event, now);
@@ -53,18 +53,16 @@ impl Core {
             }
             let is_turn_over = self.is_turn_over();
             match self.session_mut(id) {
-                Some(session) if !session.client_done && !session.deaf && !is_turn_over => ControlFlow::Continue(()),
+                Some(session) if !session.read.is_over() && !is_turn_over => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(()),
             }
         });
         let is_turn_over = self.is_turn_over();
         match (read, self.session_mut(id)) {
-            (Some(Ok(())), Some(session)) if !session.client_done && !session.deaf => {
-                // The unprocessed bytes are processed in the session's next turn.
-                session.replay = is_turn_over && reader.waiting_bytes() > 0;
+            (Some(Ok(())), Some(session)) if !session.read.is_over() => {
                 let kept = reader.kept_bytes();
-                session.reader = reader;
-                if kept != session.kept_bytes {
+                session.read.put_back(reader, is_turn_over);
+                if kept != session.read.kept_bytes() {
                     self.keeps(id, kept, now);
                 }
                 return;
@@ -81,7 +79,7 @@ impl Core {
     /// [`RECEIVE_FLOOR_BYTES`] while RECEIVE_BUDGET_BYTES is exhausted.
     fn keeps(&mut self, id: SessionId, kept: usize, now: Now) {
         let Some(session) = self.session_mut(id) else { return };
-        let before = std::mem::replace(&mut session.kept_bytes, kept);
+        let before = session.read.keep(kept);
         self.stats.kept_bytes += kept as u64;
         lower(&mut self.stats.kept_bytes, before as u64, &mut self.bugs, "kept bytes");
         if kept <= RECEIVE_FLOOR_BYTES || !self.is_short_of_memory() {
@@ -89,7 +87,7 @@ impl Core {
         }
         lower(&mut self.stats.kept_bytes, kept as u64, &mut self.bugs, "kept bytes");
         if let Some(session) = self.session_mut(id) {
-            (session.deaf, session.kept_bytes, session.reader) = (true, 0, FrameReader::default());
+            session.read.give_up();
         }
         self.close_and_tell(id, CloseReason::TryAgainLater, now);
     }
@@ -108,9 +106,9 @@ impl Core {
         planted("rules");
         let echo = self.echo;
         let Some(session) = self.session_mut(id) else { return };
-        if session.phase == SessionPhase::Closing {
+        if session.phase() == SessionPhase::Closing {
             if let Event::Close(_) = event {
-                session.client_done = true;
+                session.read.client_closed();
                 self.finish_if_written(id);
             }
             return;
@@ -128,10 +126,10 @@ impl Core {
             }
             Event::Pong(payload) => self.input(Input::Pong { session: id, payload }, now),
             Event::Close(frame) => {
-                let retiring = session.phase == SessionPhase::Retiring;
+                let retiring = session.phase() == SessionPhase::Retiring;
                 let code = frame.map(|frame| frame.code);
                 let reason = session.why_it_goes().unwrap_or(CloseReason::of_client(code));
-                session.client_done = true;
+                session.read.client_closed();
                 if !retiring {
                     self.push_close(id, |out| match code {
                         Some(code) => ws::put_close(out, code, ""),
@@ -153,7 +151,7 @@ impl Core {
 
     pub(super) fn violated(&mut self, id: SessionId, violation: Violation, now: Now) {
         if let Some(session) = self.session_mut(id) {
-            session.deaf = true;
+            session.read.deafen();
         }
         match violation {
             Violation::TooLarge => self.input(Input::TooLarge { session: id }, now),
@@ -189,7 +187,7 @@ impl Core {
     /// Closes a session after its parser has panicked.
     fn parser_failed(&mut self, id: SessionId, now: Now) {
         if let Some(session) = self.session_mut(id) {
-            session.deaf = true;
+            session.read.deafen();
             let detail = "the parser panicked, and the session is closed";
             error!(peer = ?session.peer, address = %session.address, detail, "session_failed");
         }

@@ -11,7 +11,7 @@ use thread::{TurnGuard, planted};
 
 use super::{Core, Due, Followup, Urgency};
 use crate::queue::{Room, SendQueue};
-use crate::session::why_lost;
+use crate::session::{Stage, why_lost};
 use crate::stats::lower;
 
 impl Core {
@@ -24,9 +24,9 @@ impl Core {
         now: Now,
     ) {
         let Some(session) = self.session_mut(id) else { return };
-        if !matches!(session.phase, SessionPhase::Open | SessionPhase::Pending) {
-            // The session ended while the shard queued earlier outputs, and the router has not processed this end yet.
-            let (peer, reason) = (session.peer, session.reason.unwrap_or(CloseReason::Draining));
+        if let Some(reason) = session.reason() {
+            // The session ended while earlier messages were queued, and the router does not know that yet.
+            let peer = session.peer;
             self.followups.extend(signal.map(|(origin, _)| Followup::Undelivered(origin, peer, reason)));
             return;
         }
@@ -138,7 +138,7 @@ impl Core {
         let slow = bytes > limits.send_queue_bytes
             || frames > limits.send_queue_frames
             || (over_budget && bytes > limits.send_floor_bytes);
-        let open = matches!(session.phase, SessionPhase::Open | SessionPhase::Pending | SessionPhase::Retiring);
+        let open = matches!(session.phase(), SessionPhase::Open | SessionPhase::Pending | SessionPhase::Retiring);
         if slow && open {
             self.cut_slow_consumer(id);
         } else {
@@ -313,11 +313,10 @@ impl Core {
     fn unwritable(&mut self, id: SessionId, reason: CloseReason) {
         let now = self.now();
         let Some(session) = self.session_mut(id) else { return };
-        match session.phase {
+        match session.phase() {
             SessionPhase::Pending | SessionPhase::Closing => return self.lost(id, reason),
             SessionPhase::Open => {
-                session.reason = Some(reason);
-                self.advance(id, SessionPhase::Retiring);
+                self.advance(id, Stage::Retiring(reason));
                 self.wheel.schedule(now.at + CLOSE_LINGER, Due::Linger(id));
             }
             SessionPhase::Retiring => {}

@@ -47,9 +47,8 @@ impl Core {
         let now = self.clock.now().at;
         for id in std::mem::take(&mut self.parked) {
             if let Some(session) = self.session_mut(id) {
-                session.parked = false;
-                // The silence of the session is measured from now, because the shard did not read its socket while it
-                // was parked.
+                session.read.unpark();
+                // The silence of the session is measured from now, because the shard did not read while it was parked.
                 session.life.shown(now);
                 session.wake();
             }
@@ -58,8 +57,7 @@ impl Core {
 
     /// Parks a session. The task of a parked session is woken when the shard reads frames again.
     pub(crate) fn park(&mut self, id: SessionId) {
-        if let Some(session) = self.session_mut(id).filter(|session| !session.parked) {
-            session.parked = true;
+        if self.session_mut(id).is_some_and(|session| session.read.park()) {
             self.parked.push(id);
         }
     }

@@ -53,7 +53,7 @@ impl Slots {
     /// The open sessions, in the order of their slots.
     pub(super) fn open(&self) -> impl Iterator<Item = SessionId> {
         self.slots.iter().enumerate().filter_map(|(slot, s)| {
-            let open = s.session.as_ref().is_some_and(|session| session.phase == SessionPhase::Open);
+            let open = s.session.as_ref().is_some_and(|session| session.phase() == SessionPhase::Open);
             open.then_some(SessionId { slot: slot as u32, generation: s.generation })
         })
     }

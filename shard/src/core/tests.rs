@@ -112,7 +112,7 @@ async fn an_open_session_gets_new_credentials_and_an_ended_session_does_not() {
     // Each of the two sessions got credentials with `connected`. The session that stays gets new credentials after 300
     // s and 600 s.
     assert_eq!(issued, [2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 4, 4]);
-    assert_eq!(core.session_mut(staying).expect("open").phase, SessionPhase::Open);
+    assert_eq!(core.session_mut(staying).expect("open").phase(), SessionPhase::Open);
 }
 
 /// Sends a signal of this length from `from`.
@@ -148,10 +148,10 @@ async fn a_slow_session_is_closed_only_once_when_the_budget_is_exhausted() {
     }
     // A further signal to the slow session is refused. The hub's own `pong` exceeds the floor, and closes the session.
     signal(&mut core, *sender, peer(1), 10);
-    assert_eq!(core.session_mut(*slow).expect("open").reason, None);
+    assert_eq!(core.session_mut(*slow).expect("open").reason(), None);
     core.input(Input::Message { session: *slow, text: r#"{"type":"ping"}"# }, core.now());
     let cut = core.session_mut(*slow).expect("it lingers");
-    assert_eq!((cut.phase, cut.reason), (SessionPhase::Closing, Some(CloseReason::SlowConsumer)));
+    assert_eq!((cut.phase(), cut.reason()), (SessionPhase::Closing, Some(CloseReason::SlowConsumer)));
     assert_eq!(core.stats.closes.iter().sum::<u64>(), 1);
     assert_eq!(core.router.stats().failed.iter().sum::<u64>(), 1, "only the signal to the slow session failed");
     for (id, ..) in &sessions {
@@ -187,7 +187,7 @@ async fn a_signal_has_an_outcome_although_the_previous_frame_closed_its_target()
     // The target has not discovered the second peer yet. So the discovery of that peer is queued before its signal.
     let [_, (sender, ..), (target, ..)] = &sessions[..] else { panic!("three sessions") };
     signal(&mut core, *sender, peer(2), 10);
-    assert_eq!(core.session_mut(*target).and_then(|s| s.reason), Some(CloseReason::SlowConsumer));
+    assert_eq!(core.session_mut(*target).and_then(|s| s.reason()), Some(CloseReason::SlowConsumer));
     assert_eq!(core.router.stats().failed.iter().sum::<u64>(), 1);
 }
 
@@ -216,7 +216,7 @@ async fn incomplete_messages_share_a_budget_and_small_messages_are_always_read()
     for n in 0..10 {
         sessions.push(adopt(&mut core, n).await);
     }
-    let reason = |core: &mut Core, id| core.session_mut(id).and_then(|session| session.reason);
+    let reason = |core: &mut Core, id| core.session_mut(id).and_then(|session| session.reason());
     let [large @ .., (small, ..)] = &sessions[..] else { panic!("ten sessions") };
     let mut closed = 0;
     for (id, ..) in large {
@@ -316,7 +316,7 @@ async fn sessions_that_the_hub_did_not_read_are_not_dead() {
     core.park(id);
     core.judge_silence(id, later(core.clock.now(), 100));
     assert_eq!(
-        core.session_mut(id).map(|s| (s.phase, s.life.pings())),
+        core.session_mut(id).map(|s| (s.phase(), s.life.pings())),
         Some((SessionPhase::Open, 0)),
         "a session that the shard does not read is not pinged"
     );
@@ -326,7 +326,7 @@ async fn sessions_that_the_hub_did_not_read_are_not_dead() {
     core.unpark();
     assert_ne!(core.session_mut(id).expect("open").life, before);
     core.judge_silence(id, later(core.clock.now(), 100));
-    assert_eq!(core.session_mut(id).and_then(|s| s.reason), Some(CloseReason::DeadPeer));
+    assert_eq!(core.session_mut(id).and_then(|s| s.reason()), Some(CloseReason::DeadPeer));
 }
 
 #[tokio::test]
@@ -342,7 +342,7 @@ async fn a_socket_that_accepts_nothing_is_dead_even_if_its_client_sends() {
         let later = Now { at: core.now().at + Duration::from_secs(secs), ..core.now() };
         core.session_mut(slow).expect("open").life.shown(later.at);
         core.judge_silence(slow, later);
-        core.session_mut(slow).expect("it lingers").reason
+        core.session_mut(slow).expect("it lingers").reason()
     };
     assert_eq!(talks(&mut core, 59), None);
     assert_eq!(talks(&mut core, 61), Some(CloseReason::DeadPeer));
@@ -381,7 +381,7 @@ async fn senders_share_a_queue_and_the_hub_has_a_reserved_part() {
     assert!(taken[0] > 2 * MEBIBYTE && taken[0] < 4 * MEBIBYTE, "{taken:?}");
     assert!(taken.iter().all(|&bytes| bytes >= 14_000), "each sender finds room for two signals: {taken:?}");
     assert!(queued < 12 * MEBIBYTE, "a quarter of the queue is reserved for the hub's own messages: {queued}");
-    assert_eq!(core.session_mut(target).and_then(|s| s.reason), None);
+    assert_eq!(core.session_mut(target).and_then(|s| s.reason()), None);
     // An empty queue accepts a message longer than a sender's share.
     let (idle, _read, _client) = adopt(&mut core, 201).await;
     let (sender, _read2, _client2) = adopt(&mut core, 202).await;

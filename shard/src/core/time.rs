@@ -79,7 +79,7 @@ impl Core {
     /// because the entry of an ended session takes memory in the timer wheel until its check.
     pub(super) fn look_at_ice(&mut self, id: SessionId, due: Duration, now: Now) {
         let Some(renewal) = self.ice_renewal else { return };
-        if self.session_mut(id).is_none_or(|session| session.phase != SessionPhase::Open) {
+        if self.session_mut(id).is_none_or(|session| session.phase() != SessionPhase::Open) {
             return;
         }
         let mut due = due;
@@ -94,7 +94,7 @@ impl Core {
         let Some(drain) = &self.drain else { return };
         let (hubs, closes_at) = (Arc::clone(&drain.plan.hubs), now.at + close_in);
         let reconnect_in = drain.reconnect_in(closes_at);
-        if self.session_mut(id).is_some_and(|session| session.phase == SessionPhase::Open) {
+        if self.session_mut(id).is_some_and(|session| session.phase() == SessionPhase::Open) {
             self.input(Input::GoAway { session: id, close_in, reconnect_in, hubs: &hubs }, now);
             self.wheel.schedule(closes_at, Due::Retire(id, self.drains));
         }
@@ -103,9 +103,10 @@ impl Core {
     pub(super) fn judge_silence(&mut self, id: SessionId, now: Now) {
         let Self { listening_since, patience, .. } = *self;
         let stalled = self.outboxes.is_stalled();
-        let Some(session) = self.session_mut(id).filter(|s| s.phase == SessionPhase::Open) else { return };
-        // While the session's socket is not read, it may contain messages of the client. So silence does not count.
-        let since = if stalled || session.parked || session.meter.is_waiting() { now.at } else { listening_since };
+        let Some(session) = self.session_mut(id).filter(|s| s.phase() == SessionPhase::Open) else { return };
+        // The socket is not read at the moment, and may contain messages of the client.
+        let since =
+            if stalled || session.read.is_parked() || session.meter.is_waiting() { now.at } else { listening_since };
         let look_again = match patience.judge(&mut session.life, session.writes.is_blocked(), since, now.at) {
             Verdict::Wait(at) => at,
             Verdict::Ping(at) => {

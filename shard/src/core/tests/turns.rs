@@ -35,7 +35,10 @@ async fn a_turn_ends_with_the_message_that_causes_much_output() {
         1,
         "the turn has caused 600 KB of output"
     );
-    assert!(core.session_mut(id).expect("open").replay, "the remaining messages are processed in another turn");
+    assert!(
+        core.session_mut(id).expect("open").read.has_replay(),
+        "the remaining messages are processed in another turn"
+    );
 }
 
 #[tokio::test]
