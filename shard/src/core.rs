@@ -1,11 +1,14 @@
 //! The state of a shard, and the functions that handle its events. These functions never wait.
 //!
-//! The functions in this file begin sessions and drive the router. [`inbound`] processes received data, and
-//! [`outbound`] queues and writes the output. [`ending`] ends sessions. [`post`] queues letters for other shards and
-//! for the mesh, and [`time`] processes timeouts.
+//! This file begins sessions and drives the router. [`slots`] finds sessions by their handles. [`inbound`] processes
+//! received data, [`outbound`] queues and writes the output, and [`writes`] selects the session to write next.
+//! [`ending`] ends sessions. [`post`] queues letters for other shards and for the mesh. [`time`] processes timeouts,
+//! [`draining`] drains, [`orders`] the orders of operators, and [`renewals`] new tokens. [`traces`] records joins.
 
+mod draining;
 mod ending;
 mod inbound;
+mod orders;
 mod outbound;
 mod post;
 mod renewals;
@@ -27,7 +30,7 @@ use proto::limits::SOCKET_UNSENT_BYTES;
 use proto::limits::{RATE_LIMIT_PATIENCE, READ_BUFFER_BYTES, SHARD_TURN_NANOS};
 use proto::{
     Acted, Bugs, CloseReason, Input, Keys, Now, Order, Origin, Output, PeerId, Router, RouterConfig, SessionId,
-    SessionPhase, ShardId, ToShard,
+    SessionPhase, ShardId, ToShard, bug,
 };
 use slots::Slots;
 use thread::{Outboxes, Turn, TurnGuard, log_bug, planted};
@@ -120,8 +123,7 @@ pub(crate) struct Core {
     drain: Option<Draining>,
     /// Time after which a session gets new credentials for TURN. `None` without TURN.
     ice_renewal: Option<Duration>,
-    /// Number of drains that have begun or ended. A slot with an older number belongs to an earlier drain and has no
-    /// effect.
+    /// Number of drains that have begun.
     drains: u32,
     /// Operators' orders that are being executed, the oldest first, and the senders for their answers. The list
     /// contains at most the hub's current order, and earlier orders whose [`ACT_TIMEOUT`](proto::limits::ACT_TIMEOUT)
@@ -339,6 +341,7 @@ impl Core {
         self.stats.handshakes += 1;
         if self.echo {
             self.admitted(id, now);
+            self.perform_outputs(now);
         } else {
             self.input(Input::Opened { session: id, peer, seat: seated, resume, owner, grant }, now);
         }
@@ -365,10 +368,7 @@ impl Core {
         if let Some(renewal) = self.ice_renewal {
             self.look_at_ice(id, now.at + renewal, now);
         }
-        if self.drain.is_some() {
-            self.followups.push_back(Followup::GoAway(id));
-            self.wheel.schedule(now.at, Due::Retire(id, self.drains));
-        }
+        self.admitted_in_drain(id, now);
     }
 
     fn input(&mut self, input: Input<'_>, now: Now) {
@@ -442,7 +442,11 @@ impl Core {
                 Followup::Undelivered(origin, target, reason) => Input::Undelivered { origin, target, reason },
                 Followup::Authorized(session, no) => Input::Authorized { session, grant: Err(no.explain()) },
                 Followup::GoAway(session) => {
-                    let Some(drain) = &self.drain else { continue };
+                    // The session was admitted in this turn, and the drain cannot have ended in the same turn.
+                    let Some(drain) = &self.drain else {
+                        bug!(self.bugs, DrainMissing, "{session:?}");
+                        continue;
+                    };
                     let (close_in, reconnect_in) = (Duration::ZERO, drain.reconnect_in(now.at));
                     Input::GoAway { session, close_in, reconnect_in, hubs: &drain.plan.hubs }
                 }

@@ -25,6 +25,8 @@ pub(crate) struct Draining {
     pub(crate) plan: Drain,
     /// When the drain began, on the shard's clock.
     pub(crate) began: Duration,
+    /// The number of the drain: the first drain of a shard has 1.
+    pub(crate) number: u32,
 }
 
 impl Draining {
@@ -48,7 +50,7 @@ mod tests {
 
     fn draining(is_alone: bool) -> Draining {
         let plan = Drain { spread: Duration::from_secs(8), hubs: [].into(), is_alone, stops: true };
-        Draining { plan, began: Duration::from_secs(100) }
+        Draining { plan, began: Duration::from_secs(100), number: 1 }
     }
 
     #[test]

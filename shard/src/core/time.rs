@@ -1,16 +1,13 @@
-//! Processes timeouts: silence, linger, drain.
+//! Processes timeouts: the silence of a session, its linger, its credentials for TURN, and its slots in a drain.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use proto::keepalive::Verdict;
 use proto::limits::{ICE_LOOK, SHARD_TURN_NANOS};
-use proto::{Acted, CloseReason, Input, Now, Order, SessionId, SessionPhase, bug};
+use proto::{CloseReason, Input, Now, SessionId, SessionPhase, bug};
 use thread::{TurnGuard, planted, was_stopped};
-use tokio::sync::oneshot;
 
 use super::{Core, Due, epoch_ms};
-use crate::drain::{Drain, Draining};
 use crate::queue::SendQueue;
 
 impl Core {
@@ -64,10 +61,8 @@ impl Core {
                 Due::Silence(id) => self.judge_silence(id, now),
                 Due::Linger(id) => self.lingered(id, now),
                 Due::Ice(id, due) => self.look_at_ice(id, due, now),
-                Due::GoAway(id, close_in, drain) if drain == self.drains => self.go_away(id, close_in, now),
-                Due::Retire(id, drain) if drain == self.drains => self.input(Input::Retire { session: id }, now),
-                // An operator has ended the drain to which this entry belongs.
-                Due::GoAway(..) | Due::Retire(..) => {}
+                Due::GoAway(id, close_in, drain) => self.go_away(id, close_in, drain, now),
+                Due::Retire(id, drain) => self.retire(id, drain, now),
             }
             if self.is_turn_over() && !self.due.is_empty() {
                 return self.wake_flusher();
@@ -78,7 +73,7 @@ impl Core {
     /// Sends a session new credentials for TURN if `due` has come, and schedules the next check. Checks are frequent,
     /// because the entry of an ended session takes memory in the timer wheel until its check.
     pub(super) fn look_at_ice(&mut self, id: SessionId, due: Duration, now: Now) {
-        let Some(renewal) = self.ice_renewal else { return };
+        let Some(renewal) = self.ice_renewal else { return bug!(self.bugs, RenewalMissing, "{id:?}") };
         if self.session_mut(id).is_none_or(|session| session.phase() != SessionPhase::Open) {
             return;
         }
@@ -88,16 +83,6 @@ impl Core {
             due = now.at + renewal;
         }
         self.wheel.schedule(due.min(now.at + ICE_LOOK), Due::Ice(id, due));
-    }
-
-    fn go_away(&mut self, id: SessionId, close_in: Duration, now: Now) {
-        let Some(drain) = &self.drain else { return };
-        let (hubs, closes_at) = (Arc::clone(&drain.plan.hubs), now.at + close_in);
-        let reconnect_in = drain.reconnect_in(closes_at);
-        if self.session_mut(id).is_some_and(|session| session.phase() == SessionPhase::Open) {
-            self.input(Input::GoAway { session: id, close_in, reconnect_in, hubs: &hubs }, now);
-            self.wheel.schedule(closes_at, Due::Retire(id, self.drains));
-        }
     }
 
     pub(super) fn judge_silence(&mut self, id: SessionId, now: Now) {
@@ -126,64 +111,5 @@ impl Core {
         }
         self.remove(id);
         self.perform_outputs(now);
-    }
-
-    /// Begins a drain, and gives every session a slot. If the hub is about to stop, the sessions of peers that arrive
-    /// during the drain are closed as well. In a drain without a stop, new peers are refused.
-    pub(crate) fn drain(&mut self, plan: Drain) {
-        self.begin_turn(SHARD_TURN_NANOS);
-        let now = self.now();
-        let _turn = TurnGuard::of("drain", ());
-        planted("drain");
-        let spread = plan.spread;
-        self.drain = Some(Draining { plan, began: now.at });
-        self.drains += 1;
-        let open: Vec<SessionId> = self.slots.open().collect();
-        let shards = u32::from(self.shards);
-        for (i, id) in open.iter().enumerate() {
-            // The slots of all shards are interleaved, so that the hub closes sessions at a constant rate.
-            let place = i as u32 * shards + u32::from(self.shard.0);
-            let slot = spread.mul_f64(f64::from(place) / f64::from((open.len() as u32 * shards).max(1)));
-            self.due.push_back(Due::GoAway(*id, slot, self.drains));
-        }
-        self.expire(now);
-    }
-
-    /// Ends the drain. Sessions whose slot has not come stay open.
-    pub(crate) fn undrain(&mut self) {
-        self.drain = None;
-        self.drains += 1;
-    }
-
-    /// Whether new peers are refused, because an operator drains the hub.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.drain.as_ref().is_some_and(|drain| !drain.plan.stops)
-    }
-
-    /// Executes an operator's order, and answers when the order is done.
-    pub(crate) fn ordered(&mut self, order: Order, done: oneshot::Sender<Acted>) {
-        self.begin_turn(SHARD_TURN_NANOS);
-        let now = self.now();
-        let _turn = TurnGuard::of("order", ());
-        planted("order");
-        self.acting.push_back((order.clone(), done));
-        self.input(Input::Order(order), now);
-    }
-
-    pub(super) fn acted(&mut self, acted: Acted) {
-        // Orders can finish in another order, because a kick is done at once, but the closing of a network takes
-        // several turns.
-        let answered = self.acting.iter().position(|(order, _)| acted.answers(order));
-        match answered.and_then(|at| self.acting.remove(at)) {
-            // The hub may no longer wait for the answer.
-            Some((_, done)) => _ = done.send(acted),
-            None => bug!(self.bugs, OrderAnswer, "{acted:?}"),
-        }
-    }
-
-    /// Whether a drain has finished.
-    pub(crate) fn is_drained(&self) -> bool {
-        let is_left = self.unfinished || !self.closed.is_empty() || !self.due.is_empty();
-        self.slots.len() == 0 && self.outboxes.waiting() == 0 && !is_left
     }
 }
