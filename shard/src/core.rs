@@ -2,11 +2,12 @@
 //!
 //! This file begins sessions and drives the router. [`slots`] finds sessions by their handles. [`inbound`] processes
 //! received data, [`outbound`] queues and writes the output, and [`writes`] selects the session to write next.
-//! [`ending`] ends sessions. [`post`] queues letters for other shards and for the mesh. [`time`] processes timeouts,
+//! [`ending`] and [`failures`] end sessions. [`post`] queues letters for other shards and for the mesh. [`time`] processes timeouts,
 //! [`draining`] drains, [`orders`] the orders of operators, and [`renewals`] new tokens. [`traces`] records joins.
 
 mod draining;
 mod ending;
+mod failures;
 mod inbound;
 mod orders;
 mod outbound;
@@ -483,7 +484,7 @@ impl Core {
                     self.mark_dirty(session, 0, Urgency::Later);
                 }
             }
-            Output::Close { session, reason } => self.close(session, reason, now),
+            Output::Close { session, reason } => self.send_close(session, reason, now),
             Output::Unfinished => {
                 self.unfinished = true;
                 self.wake_flusher();

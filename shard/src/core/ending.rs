@@ -1,5 +1,20 @@
-//! The functions that end sessions. These functions queue the close frame, report undelivered signals, and remove the
-//! session.
+//! The end of a session, from the reason to the last byte.
+//!
+//! A session ends in one of these ways:
+//!
+//! * `send_close` queues the close frame, and does not notify the router. The router calls it with
+//!   [`Output::Close`](proto::Output::Close), and `close` and `cut_slow_consumer` call it.
+//! * `close` ends a session that the router still considers open: it calls `send_close`, and notifies the router. It is
+//!   called for silent clients, for invalid data, and if incomplete messages take too much memory.
+//! * `cut_slow_consumer` ends a session whose queue is full.
+//! * `end` ends a session that gets no close frame, and notifies the router. It is called when the client has sent a close
+//!   frame, when the socket has ended (`lost`), and when a retiring session has no time left (`lingered`).
+//! * `lost` handles the end of a socket: it calls `end` and `remove`.
+//! * `unwritable` handles a socket that accepts no more data but may still contain messages of the client.
+//! * `remove` removes a session that has ended. `finish_if_written` calls it when both sides have sent a close frame,
+//!   `lost` at once, and `lingered` when the client does not close the socket in time.
+//!
+//! [`super::failures`] contains `lost`, `unwritable`, and the reactions to invalid data.
 
 use std::collections::VecDeque;
 
@@ -13,15 +28,15 @@ use crate::session::{SocketSession, Stage};
 use crate::stats::{IoStats, lower};
 
 impl Core {
-    /// Ends a session that the router still considers open.
-    pub(super) fn close_and_tell(&mut self, id: SessionId, reason: CloseReason, now: Now) {
-        self.close(id, reason, now);
+    /// Ends a session that the router still considers open, with a close frame. Notifies the router.
+    pub(super) fn close(&mut self, id: SessionId, reason: CloseReason, now: Now) {
+        self.send_close(id, reason, now);
         self.input(Input::Closed { session: id, reason }, now);
     }
 
-    /// Queues the close frame of a session, and begins the session's end. `reason` determines whether queued messages
-    /// are dropped, and whether messages of the client are still processed.
-    pub(super) fn close(&mut self, id: SessionId, reason: CloseReason, now: Now) {
+    /// Sends the close frame that the reason requires. The session is then closing, or retiring if its client's last
+    /// messages are still routed. Does not notify the router.
+    pub(super) fn send_close(&mut self, id: SessionId, reason: CloseReason, now: Now) {
         let Some(session) = self.session_mut(id) else { return };
         if matches!(session.phase(), SessionPhase::Closing | SessionPhase::Retiring) {
             return;
@@ -41,6 +56,16 @@ impl Core {
         } else {
             self.mark_ended(id, reason);
         }
+    }
+
+    /// Ends a session whose queue is full. The router processes the end later, because it may be in the middle of an
+    /// event of many sessions.
+    pub(super) fn cut_slow_consumer(&mut self, id: SessionId) {
+        let now = self.now();
+        let reason = CloseReason::SlowConsumer;
+        self.drop_unstarted(id, reason);
+        self.closed.push_back((id, reason));
+        self.send_close(id, reason, now);
     }
 
     /// Removes from a session's queue every message of which no byte has been written.
@@ -66,7 +91,8 @@ impl Core {
         self.finish_if_written(id);
     }
 
-    pub(super) fn mark_ended(&mut self, id: SessionId, reason: CloseReason) {
+    /// Records that a session has ended. The session stays until its queue is written.
+    fn mark_ended(&mut self, id: SessionId, reason: CloseReason) {
         self.advance(id, Stage::Closing(reason));
         let trace = self.joins.is_some().then(|| self.now()).and_then(|now| self.end_join(id, Some(reason), now));
         let trace_id = trace.map(tracing::field::display);
@@ -84,9 +110,10 @@ impl Core {
         self.stats.closes[reason as usize] += 1;
     }
 
-    /// Closes the socket of a closing session when its queue has been written. If the client's close frame has arrived,
-    /// both halves of the socket are closed. If the hub no longer parses the client's data, only the sending half is
-    /// closed. In all other cases, the socket stays open until the client's close frame arrives.
+    /// Continues the end of a closing session when its queue is empty. If the client has sent a close frame, the session
+    /// is removed, which closes the socket. If the client's close frame cannot be parsed, only the sending half is
+    /// closed. In all other cases, the socket stays open until the client's close frame arrives, at most for
+    /// [`CLOSE_LINGER`].
     pub(super) fn finish_if_written(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id).filter(|s| s.phase() == SessionPhase::Closing && s.has_written_all())
         else {
@@ -114,7 +141,17 @@ impl Core {
         give_back(&mut session, &mut self.stats, &mut self.followups, &mut self.bugs);
     }
 
-    /// Drops the queue of a session, and reports its signals as undelivered.
+    /// Removes a session that has not ended completely within [`CLOSE_LINGER`].
+    pub(super) fn lingered(&mut self, id: SessionId, now: Now) {
+        let Some(session) = self.session_mut(id) else { return };
+        if let Some(reason) = session.why_it_goes() {
+            self.end(id, reason, now);
+        }
+        self.remove(id);
+        self.perform_outputs(now);
+    }
+
+    /// Drops the queue of a session.
     pub(super) fn drop_queue(&mut self, id: SessionId) {
         let Self { slots, stats, followups, bugs, .. } = self;
         if let Some(session) = slots.get_mut(id) {

@@ -3,13 +3,11 @@
 use std::ops::ControlFlow;
 
 use proto::limits::{READ_BUFFER_BYTES, RECEIVE_FLOOR_BYTES, SHORT_READ_BYTES};
-use proto::ws::{Event, Opcode, Violation};
+use proto::ws::{Event, Opcode};
 use proto::{CloseReason, Input, Now, SessionId, SessionPhase, ws};
 use thread::{planted, read_isolated};
-use tracing::{debug, error};
 
 use super::Core;
-use crate::session::why_lost;
 use crate::stats::lower;
 
 /// Number of events of one session that are processed between two readings of the clock. The shortest event takes 0.1
@@ -63,7 +61,7 @@ impl Core {
                 let kept = reader.kept_bytes();
                 session.read.put_back(reader, is_turn_over);
                 if kept != session.read.kept_bytes() {
-                    self.keeps(id, kept, now);
+                    self.count_kept_or_close(id, kept, now);
                 }
                 return;
             }
@@ -71,13 +69,13 @@ impl Core {
             (Some(Err(violation)), _) => self.violated(id, violation, now),
             (None, _) => self.parser_failed(id, now),
         }
-        // The session no longer parses data, so its incomplete message is freed.
-        self.keeps(id, 0, now);
+        // The session no longer parses data, so it keeps no incomplete message.
+        self.count_kept_or_close(id, 0, now);
     }
 
-    /// Counts the memory of a session's incomplete message. Closes the session if this memory exceeds
-    /// [`RECEIVE_FLOOR_BYTES`] while RECEIVE_BUDGET_BYTES is exhausted.
-    fn keeps(&mut self, id: SessionId, kept: usize, now: Now) {
+    /// Counts the memory of a session's incomplete message. Closes the session if the message is too long while the
+    /// budget is exhausted.
+    fn count_kept_or_close(&mut self, id: SessionId, kept: usize, now: Now) {
         let Some(session) = self.session_mut(id) else { return };
         let before = session.read.keep(kept);
         self.stats.kept_bytes += kept as u64;
@@ -89,7 +87,7 @@ impl Core {
         if let Some(session) = self.session_mut(id) {
             session.read.give_up();
         }
-        self.close_and_tell(id, CloseReason::TryAgainLater, now);
+        self.close(id, CloseReason::TryAgainLater, now);
     }
 
     /// Whether incomplete messages take more memory than the budget allows.
@@ -147,50 +145,5 @@ impl Core {
             out.extend_from_slice(payload);
         });
         self.perform_outputs(now);
-    }
-
-    pub(super) fn violated(&mut self, id: SessionId, violation: Violation, now: Now) {
-        if let Some(session) = self.session_mut(id) {
-            session.read.deafen();
-        }
-        match violation {
-            Violation::TooLarge => self.input(Input::TooLarge { session: id }, now),
-            Violation::NotUtf8 => self.close_and_tell(id, CloseReason::NotUtf8, now),
-            Violation::Protocol(what) => {
-                if let Some(session) = self.session_mut(id) {
-                    debug!(peer = ?session.peer, address = %session.address, what, "protocol_error");
-                }
-                self.close_and_tell(id, CloseReason::ProtocolError, now);
-            }
-        }
-    }
-
-    /// Handles the end or the failure of a session's socket.
-    pub(crate) fn lost(&mut self, id: SessionId, reason: CloseReason) {
-        let now = self.now();
-        let Some(session) = self.session_mut(id) else { return };
-        let reason = session.why_it_goes().unwrap_or(reason);
-        self.end(id, reason, now);
-        self.remove(id);
-        self.perform_outputs(now);
-    }
-
-    /// Handles data that violates TLS. The client of the session receives an alert.
-    pub(crate) fn tls_failed(&mut self, id: SessionId, error: &std::io::Error) {
-        if let Some(session) = self.session_mut(id) {
-            debug!(peer = ?session.peer, address = %session.address, %error, "tls_failed");
-            _ = session.write.flush();
-        }
-        self.lost(id, why_lost(error));
-    }
-
-    /// Closes a session after its parser has panicked.
-    fn parser_failed(&mut self, id: SessionId, now: Now) {
-        if let Some(session) = self.session_mut(id) {
-            session.read.deafen();
-            let detail = "the parser panicked, and the session is closed";
-            error!(peer = ?session.peer, address = %session.address, detail, "session_failed");
-        }
-        self.close_and_tell(id, CloseReason::Internal, now);
     }
 }

@@ -3,15 +3,13 @@
 use std::hash::BuildHasher;
 use std::task::Waker;
 
-use proto::limits::{
-    CLOSE_LINGER, FLUSH_CHUNK_BYTES, ROSTER_CHUNKS, ROSTER_LOW_WATER_BYTES, SHARD_TURN_NANOS, WRITE_CHUNK_BYTES,
-};
+use proto::limits::{FLUSH_CHUNK_BYTES, ROSTER_CHUNKS, ROSTER_LOW_WATER_BYTES, SHARD_TURN_NANOS, WRITE_CHUNK_BYTES};
 use proto::{CloseReason, Frame, MessageKind, Now, Origin, PeerId, SessionId, SessionPhase, bug};
 use thread::{TurnGuard, planted};
 
-use super::{Core, Due, Followup, Urgency};
+use super::{Core, Followup, Urgency};
 use crate::queue::{Room, SendQueue};
-use crate::session::{Stage, why_lost};
+use crate::session::why_lost;
 use crate::stats::lower;
 
 impl Core {
@@ -59,7 +57,7 @@ impl Core {
             Frame::Template(template) => queue.push_shared(template, &peer, now.wall_ms),
         }
         let added = queue.len_bytes() - before;
-        self.queued(id, added, Urgency::of(kind));
+        self.count_queued_or_cut(id, added, Urgency::of(kind));
     }
 
     /// The limits of a queue at this moment.
@@ -81,7 +79,7 @@ impl Core {
 
     pub(super) fn push(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
         if let Some(added) = self.append(id, write) {
-            self.queued(id, added, Urgency::First);
+            self.count_queued_or_cut(id, added, Urgency::First);
         }
     }
 
@@ -128,7 +126,7 @@ impl Core {
     }
 
     /// Records that a session's queue has grown, and closes a session that reads too slowly.
-    pub(super) fn queued(&mut self, id: SessionId, added: usize, urgency: Urgency) {
+    pub(super) fn count_queued_or_cut(&mut self, id: SessionId, added: usize, urgency: Urgency) {
         self.stats.queued_bytes += added as u64;
         let over_budget = self.stats.queued_bytes > self.limits.send_budget_bytes as u64;
         let limits = self.limits;
@@ -146,14 +144,6 @@ impl Core {
         }
         self.stats.queue_peak_bytes = self.stats.queue_peak_bytes.max(bytes as u64);
         self.stats.queue_peak_frames = self.stats.queue_peak_frames.max(frames as u64);
-    }
-
-    pub(super) fn cut_slow_consumer(&mut self, id: SessionId) {
-        let now = self.now();
-        let reason = CloseReason::SlowConsumer;
-        self.drop_unstarted(id, reason);
-        self.closed.push_back((id, reason));
-        self.close(id, reason, now);
     }
 
     /// Schedules a session for writing, with `added` more bytes.
@@ -305,27 +295,5 @@ impl Core {
             self.unwritable(id, reason);
         }
         true
-    }
-
-    /// Handles a socket that accepts no more data. Usually the client has reset the connection, perhaps with unread
-    /// bytes. Data that the client sent before may still be in the socket. So the shard reads the socket to its end, or
-    /// for at most [`CLOSE_LINGER`].
-    fn unwritable(&mut self, id: SessionId, reason: CloseReason) {
-        let now = self.now();
-        let Some(session) = self.session_mut(id) else { return };
-        match session.phase() {
-            SessionPhase::Pending | SessionPhase::Closing => return self.lost(id, reason),
-            SessionPhase::Open => {
-                self.advance(id, Stage::Retiring(reason));
-                self.wheel.schedule(now.at + CLOSE_LINGER, Due::Linger(id));
-            }
-            SessionPhase::Retiring => {}
-        }
-        self.drop_queue(id);
-        if let Some(session) = self.session_mut(id) {
-            session.write.drop_pending();
-            session.writes.fail();
-            session.wake();
-        }
     }
 }

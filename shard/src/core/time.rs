@@ -99,17 +99,8 @@ impl Core {
                 self.push_control(id, SendQueue::push_ping);
                 at
             }
-            Verdict::Dead => return self.close_and_tell(id, CloseReason::DeadPeer, now),
+            Verdict::Dead => return self.close(id, CloseReason::DeadPeer, now),
         };
         self.wheel.schedule(look_again, Due::Silence(id));
-    }
-
-    pub(super) fn lingered(&mut self, id: SessionId, now: Now) {
-        let Some(session) = self.session_mut(id) else { return };
-        if let Some(reason) = session.why_it_goes() {
-            self.end(id, reason, now);
-        }
-        self.remove(id);
-        self.perform_outputs(now);
     }
 }
