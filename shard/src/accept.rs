@@ -105,7 +105,9 @@ pub(crate) async fn accept(
     let mut refused = 0;
     let make_room = |newcomers: &mut Newcomers| {
         let made = newcomers.drop_oldest();
-        core.borrow_mut().stats_mut().handshake_failures[HandshakeFailure::CrowdedOut as usize] += u64::from(made);
+        if made {
+            core.borrow_mut().refusals_mut().count(HandshakeFailure::CrowdedOut);
+        }
         made
     };
     let failures = Sparse::default();

@@ -44,6 +44,7 @@ use crate::Gauges;
 use crate::clock::Clock;
 use crate::drain::Draining;
 use crate::fair::{Fair, Loudness, Meter};
+use crate::http::Refusals;
 use crate::queue::Pool;
 use crate::reading::ReadState;
 use crate::session::{Arrival, Counted, Newcomer, SocketSession, Stage};
@@ -133,16 +134,9 @@ pub(crate) struct Core {
     /// Sends the new tokens of sessions to the task that checks them.
     renewals: Option<mpsc::Sender<Renewal>>,
     /// Limits the log lines about sessions that are refused because the hub is full.
-    pub(crate) turned_away: Sparse,
-    /// Limits the log lines about refused links.
-    pub(crate) links_refused: Sparse,
-    pub(crate) origins_refused: Sparse,
-    pub(crate) proxies_refused: Sparse,
-    pub(crate) tokens_refused: Sparse,
-    /// Limits the log lines about peers without a proof of their id.
-    pub(crate) proofs_refused: Sparse,
-    /// Limits the log lines about failed TLS handshakes whose cause an operator can remove.
-    pub(crate) tls_refused: Sparse,
+    turned_away: Sparse,
+    /// Connections and requests that were refused before they had a session.
+    refusals: Refusals,
     /// Records the joins of sessions. `None` if the hub does not trace.
     joins: Option<JoinTracer>,
     echo: bool,
@@ -218,12 +212,7 @@ impl Core {
             acting: VecDeque::new(),
             renewals: None,
             turned_away: Sparse::default(),
-            links_refused: Sparse::default(),
-            origins_refused: Sparse::default(),
-            tokens_refused: Sparse::default(),
-            proofs_refused: Sparse::default(),
-            proxies_refused: Sparse::default(),
-            tls_refused: Sparse::default(),
+            refusals: Refusals::default(),
             joins: None,
             echo,
         }
@@ -295,7 +284,17 @@ impl Core {
         &mut self.stats
     }
 
+    pub(crate) fn refusals_mut(&mut self) -> &mut Refusals {
+        &mut self.refusals
+    }
+
+    pub(crate) fn bugs_mut(&mut self) -> &mut Bugs {
+        &mut self.bugs
+    }
+
     pub(crate) fn reading(&mut self) -> ShardReading {
+        self.stats.handshake_failures.clone_from(self.refusals.counts());
+        self.stats.token_refusals = *self.refusals.token_counts();
         self.stats.sessions = self.slots.len() as u64;
         self.stats.bugs.clone_from(self.bugs.counts());
         while let Some(note) = self.bugs.take_note() {

@@ -24,6 +24,7 @@ use crate::http::{Door, DoorFiles, DoorTuning, Gate, Handshakes};
 use crate::session::HandOff;
 use crate::session_task;
 use crate::socket::Writer;
+use crate::stats::HandshakeFailure;
 use crate::{Largest, NetworkList, ShardReading};
 
 /// A command of the hub for a shard.
@@ -224,7 +225,10 @@ async fn welcome(core: Rc<RefCell<Core>>, mut arrivals: mpsc::Receiver<HandOff>)
                         let id = core.borrow_mut().adopt(Writer { tcp, tls }, leftover, arrival);
                         sessions.spawn_local(session_task::run(Rc::clone(&core), id, read));
                     }
-                    Err(error) => warn!(%error, "hand_off_failed"),
+                    Err(error) => {
+                        core.borrow_mut().refusals_mut().count(HandshakeFailure::HandOff);
+                        warn!(%error, "hand_off_failed");
+                    }
                 }
             }
             Some(ended) = sessions.join_next() => check(ended),

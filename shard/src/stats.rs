@@ -211,6 +211,9 @@ impl DerefMut for FailureCounts {
     }
 }
 
+/// Numbers of refused tokens, by the refusal's discriminant.
+pub(crate) type TokenRefusalCounts = [u64; TokenRefusal::ALL.len()];
+
 /// Statistics of a shard's sockets since its start.
 #[derive(Clone, Debug, Default)]
 pub struct IoStats {
@@ -233,9 +236,9 @@ pub struct IoStats {
     pub resumes: [u64; ResumeOutcome::ALL.len()],
     /// Number of tokens that were accepted, at connections and as renewals.
     pub tokens_accepted: u64,
-    /// Number of tokens that were refused, by the refusal's discriminant.
-    pub token_refusals: [u64; TokenRefusal::ALL.len()],
-    /// Number of peers that have proven with a key that their id is their own.
+    /// Tokens that were refused, by the refusal's discriminant.
+    pub token_refusals: TokenRefusalCounts,
+    /// Peers that have proven with a key that their id is their own.
     pub ids_proven: u64,
     /// Number of completed TLS handshakes. The first number counts handshakes with a certificate, and the second number
     /// counts handshakes with a ticket of an earlier TLS session.

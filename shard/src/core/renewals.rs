@@ -29,7 +29,7 @@ impl Core {
         let session = renewal.session;
         let is_taken = self.renewals.as_ref().is_some_and(|renewals| renewals.try_send(renewal).is_ok());
         if !is_taken {
-            self.stats.token_refusals[TokenRefusal::Busy as usize] += 1;
+            self.refusals.count_token(TokenRefusal::Busy);
             self.followups.push_back(Followup::Authorized(session, TokenRefusal::Busy));
         }
     }
@@ -46,7 +46,7 @@ impl Core {
         match &checked {
             Ok(_) => self.stats.tokens_accepted += 1,
             Err(no) => {
-                self.stats.token_refusals[*no as usize] += 1;
+                self.refusals.count_token(*no);
                 debug!(?peer, reason = no.label(), "token_refused");
             }
         }

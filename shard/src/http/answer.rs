@@ -16,7 +16,6 @@ use proto::envelope::SUBPROTOCOL;
 use proto::limits::MAX_FORM_BYTES;
 use proto::{CLIENT_SUBPROTOCOL, HubId, Lineage, LinkAuth, PeerId};
 use thread::planted;
-use tracing::{info, warn};
 
 use super::door::{Admitted, Door, Readers};
 use super::entrance::Entrance;
@@ -49,6 +48,20 @@ pub(super) enum Guest {
     Refused(u16, String),
 }
 
+/// The reply to a request.
+pub(super) enum Reply {
+    /// A page or a refusal. Contains the body of the request, if the page may depend on it.
+    Page(Answer, Option<Incoming>),
+    /// The answer that upgrades the connection, and the other end of the upgraded connection.
+    Upgrade(Response<Full<Bytes>>, Guest),
+}
+
+impl Reply {
+    fn now(response: Response<Full<Bytes>>) -> Self {
+        Self::Page(Answer::Now(response), None)
+    }
+}
+
 /// What is known about the sender of a request.
 #[derive(Clone, Copy)]
 pub(super) struct Caller<'a> {
@@ -68,15 +81,8 @@ pub(super) struct Caller<'a> {
     pub(super) place: &'a Cell<Option<Place>>,
 }
 
-/// Answers a request. `body` receives the body of a request for a page.
-pub(super) fn answer(
-    door: &Door,
-    caller: Caller<'_>,
-    core: &RefCell<Core>,
-    admitted: &Cell<Option<(Guest, SocketAddr)>>,
-    mut request: Request<Incoming>,
-    body: &mut Option<Incoming>,
-) -> Answer {
+/// Answers a request.
+pub(super) fn answer(door: &Door, caller: Caller<'_>, core: &RefCell<Core>, mut request: Request<Incoming>) -> Reply {
     let query = Query::of(&request);
     let is_get = request.method() == Method::GET;
     let wants_socket = match request.uri().path() {
@@ -96,9 +102,9 @@ pub(super) fn answer(
     {
         core.stats_mut().http_requests += 1;
         if wants_socket {
-            core.stats_mut().handshake_failures[HandshakeFailure::WrongPort as usize] += 1;
+            core.refusals_mut().count(HandshakeFailure::WrongPort);
         }
-        return Answer::Now(redirect(&request, door.https_port));
+        return Reply::now(redirect(&request, door.https_port));
     }
     if !wants_socket {
         core.stats_mut().http_requests += 1;
@@ -108,8 +114,7 @@ pub(super) fn answer(
             let has_token = door.auth_token.as_deref().is_some_and(|token| query.shows(request.headers(), token));
             let visitor = Visitor { audience, has_token, address: caller.address, is_tls: caller.is_tls };
             let (parts, incoming) = request.into_parts();
-            *body = Some(incoming);
-            return (door.pages)(&parts, visitor);
+            return Reply::Page((door.pages)(&parts, visitor), Some(incoming));
         }
     }
     let mut refuse = |refusal: HttpRefusal, request: &mut Request<Incoming>| {
@@ -117,34 +122,12 @@ pub(super) fn answer(
         let HttpRefusal { failure, status, text, headers, retry_after, token, challenge, is_counted } = refusal;
         if (wants_socket && is_counted) || matches!(failure, HandshakeFailure::BadRequest | HandshakeFailure::Forwarded)
         {
-            core.stats_mut().handshake_failures[failure as usize] += 1;
-            if failure.is_of_a_link()
-                && let Some(times) = core.links_refused.count()
-            {
-                warn!(address = %caller.address, reason = failure.label(), times, "link_refused");
-            }
-            if failure == HandshakeFailure::Forwarded
-                && let Some(times) = core.proxies_refused.count()
-            {
-                warn!(address = %caller.address, reason = failure.label(), detail = &*text, times, "proxy_refused");
-            }
-            if let Some(no) = token {
-                core.stats_mut().token_refusals[no as usize] += 1;
-                if let Some(times) = core.tokens_refused.count() {
-                    info!(address = %caller.address, reason = no.label(), times, "token_refused");
-                }
-            }
-            if failure == HandshakeFailure::Origin
-                && let Some(times) = core.origins_refused.count()
-            {
-                warn!(address = %caller.address, detail = &*text, times, "origin_refused");
-            }
+            core.refusals_mut().count_request((failure, token), caller.address, &text);
         }
         if let Some((code, text)) = close.filter(|_| names_protocol && handshake::check(request).is_ok())
             && let Ok((response, _)) = upgrade::upgrade(&mut *request)
         {
-            admitted.set(Some((Guest::Refused(code, text), caller.address)));
-            return Answer::Now(switched(response, Some(CLIENT_SUBPROTOCOL)));
+            return Reply::Upgrade(switched(response, Some(CLIENT_SUBPROTOCOL)), Guest::Refused(code, text));
         }
         let mut response = door.plain(status, text, origin.as_ref());
         for (name, value) in headers {
@@ -156,7 +139,7 @@ pub(super) fn answer(
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
-        Answer::Now(response)
+        Reply::now(response)
     };
     if let Err(text) = host {
         let refusal = HttpRefusal::new(HandshakeFailure::BadRequest, StatusCode::BAD_REQUEST, text);
@@ -226,7 +209,6 @@ pub(super) fn answer(
         }
         Guest::Hub { .. } | Guest::Refused(..) => guest,
     };
-    admitted.set(Some((guest, caller.address)));
     let protocol = match offer {
         Offer::Spoken => Some(SUBPROTOCOL),
         Offer::Nothing | Offer::Other | Offer::Unknown => names_protocol.then_some(CLIENT_SUBPROTOCOL),
@@ -235,7 +217,7 @@ pub(super) fn answer(
     if let Some(proof) = proof.and_then(|proof| HeaderValue::from_str(&proof).ok()) {
         response.headers_mut().insert(AUTHENTICATION_INFO, proof);
     }
-    Answer::Now(response)
+    Reply::Upgrade(response, guest)
 }
 
 /// The answer that upgrades a connection, with the subprotocol that the hub selects.

@@ -7,15 +7,12 @@ use std::time::Instant;
 
 use hyper::StatusCode;
 use proto::CloseReason;
-use tracing::{debug, error, info, warn};
+use tracing::{error, warn};
 
 use super::gate::Gate;
 use super::handshake::NoHandshake;
-use super::prove::NoProof;
-use super::secure::NoTls;
 use crate::core::Core;
 use crate::crowd::NoEntry;
-use crate::proxies::NoHead;
 use crate::stats::HandshakeFailure;
 use crate::tokens::TokenRefusal;
 
@@ -137,52 +134,16 @@ impl Drop for PanicGuard<'_> {
         // After a panic, no other borrow of the core should be left. `try_borrow_mut` cannot panic in any case, and a
         // second panic would end the process.
         if let Ok(mut core) = core.try_borrow_mut() {
-            let stats = core.stats_mut();
-            stats.handshake_failures[HandshakeFailure::Internal as usize] += 1;
-            stats.closes[CloseReason::Internal as usize] += 1;
+            core.refusals_mut().count(HandshakeFailure::Internal);
+            core.stats_mut().closes[CloseReason::Internal as usize] += 1;
         }
     }
 }
 
-/// Counts a failed TLS handshake, and logs it if an operator can remove the cause.
-pub(super) fn count_no_tls(core: &mut Core, no: &NoTls, address: SocketAddr) {
-    let Some(failure) = no.failure else { return };
-    core.stats_mut().handshake_failures[failure as usize] += 1;
-    let (reason, detail) = (failure.label(), &no.detail);
-    let is_ours = matches!(
-        failure,
-        HandshakeFailure::LinkCertificate
-            | HandshakeFailure::TlsAtPlainPort
-            | HandshakeFailure::TlsRefused
-            | HandshakeFailure::TlsNothingInCommon
-    );
-    match is_ours.then(|| core.tls_refused.count()).flatten() {
-        Some(times) => warn!(%address, reason, detail, times, "tls_refused"),
-        None => debug!(%address, reason, detail, "tls_refused"),
-    }
-}
-
-/// Counts a connection of a trusted proxy that did not begin with a PROXY head, and logs such connections at a limited
-/// rate.
-pub(super) fn count_no_head(core: &mut Core, no: &NoHead, address: SocketAddr) {
-    core.stats_mut().handshake_failures[HandshakeFailure::ProxyHead as usize] += 1;
-    if let Some(times) = core.proxies_refused.count() {
-        warn!(%address, reason = HandshakeFailure::ProxyHead.label(), detail = no.explain(), times, "proxy_refused");
-    }
-}
-
-/// Counts a peer that has not proven its id, and logs such peers at a limited rate.
-pub(super) fn count_no_proof(core: &mut Core, no: NoProof, address: SocketAddr) {
-    core.stats_mut().handshake_failures[HandshakeFailure::IdProof as usize] += 1;
-    if let Some(times) = core.proofs_refused.count() {
-        info!(%address, reason = no.label(), detail = no.explain(), times, "id_proof_refused");
-    }
-}
-
-/// Counts a connection that is refused before anything is read, and logs such connections at a limited rate.
+/// Counts a connection that is refused before anything is read. Such connections are logged at a limited rate.
 pub(crate) fn count_no_entry(gate: &Gate, core: &mut Core, refusal: NoEntry, address: SocketAddr) {
     let failure = refusal.failure();
-    core.stats_mut().handshake_failures[failure as usize] += 1;
+    core.refusals_mut().count(failure);
     log_no_entry(gate, refusal, address);
 }
 

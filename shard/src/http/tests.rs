@@ -66,7 +66,7 @@ fn empty_pages() -> Pages {
 }
 
 fn failures(core: &RefCell<core::Core>, failure: HandshakeFailure) -> u64 {
-    core.borrow_mut().stats_mut().handshake_failures[failure as usize]
+    core.borrow_mut().reading().io.handshake_failures[failure as usize]
 }
 
 /// Runs a test on a runtime like that of a shard.
