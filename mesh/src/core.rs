@@ -2,7 +2,7 @@
 //!
 //! This file drives the relay. [`dials`] selects the hubs to dial, and [`hello`] starts links. [`inbound`] processes
 //! received data, and [`outbound`] queues and writes the output. [`ending`] ends links. [`post`] queues letters for
-//! shards, and [`time`] processes timeouts.
+//! shards, and [`time`] processes timeouts. [`traces`] records the spans of links.
 
 mod dials;
 mod ending;
@@ -24,14 +24,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::envelope::HubStatus;
-use proto::limits::{
-    LINK_HELLO_TIMEOUT, LINK_MESSAGE_BYTES, LINK_PING_INTERVAL, LINK_QUEUE_HIGH, LINK_QUEUE_LOW, MAX_LINKS,
-    READ_BUFFER_BYTES,
-};
-use proto::ws::{FrameReader, Speaker};
-use proto::{
-    Bugs, Discovery, HubId, HubIncarnation, LinkAuth, LinkId, MeshEvent, Now, Relay, RelayInput, RelayOutput, ToMesh,
-};
+use proto::limits::{LINK_MESSAGE_BYTES, LINK_QUEUE_HIGH, LINK_QUEUE_LOW, MAX_LINKS, READ_BUFFER_BYTES};
+use proto::{Bugs, Discovery, HubId, LinkAuth, LinkId, MeshEvent, Now, Relay, RelayInput, RelayOutput, ToMesh};
 use thread::{Outboxes, Tracer, Turn, TurnGuard, log_bug, planted};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
@@ -39,8 +33,7 @@ use tracing::{info, warn};
 use crate::bridge::{Bridge, BridgeEvent};
 use crate::config::MeshConfig;
 use crate::dial::{TargetId, Targets};
-use crate::link::{Link, Phase, Unread};
-use crate::queue::LinkQueue;
+use crate::link::{Link, Unread};
 use crate::stats::{LinkEnd, LinkStats, MeshReading};
 use outbound::Pressure;
 pub(crate) use traces::LinkTrace;
@@ -199,7 +192,7 @@ impl Core {
     /// Adds a link for a socket. The caller runs the link's task. `None` if there are too many links, or if the hub
     /// stops.
     pub(crate) fn adopt(&mut self, adopted: NewLink) -> Option<LinkId> {
-        let NewLink { address, target, hub, legacy, auth, leftover, trace } = adopted;
+        let address = adopted.address;
         if self.links.len() >= MAX_LINKS || self.ending {
             self.stats.refused += 1;
             let detail = "this hub has its maximum number of links or is stopping, and closes this link";
@@ -209,47 +202,11 @@ impl Core {
         let now = self.now();
         let _turn = TurnGuard::of("adopt", address);
         planted("mesh-adopt");
-        let trace = trace.or_else(|| self.trace_link(now));
+        let trace = adopted.trace.or_else(|| self.trace_link(now));
         self.last_link += 1;
         let id = LinkId(self.last_link);
-        let dialed = target.is_some();
-        let speaker = if dialed { Speaker::Server } else { Speaker::Client };
-        let max_message = if legacy { self.max_text } else { self.max_message };
-        self.links.insert(
-            id,
-            Link {
-                hub,
-                incarnation: HubIncarnation::default(),
-                process: 0,
-                address,
-                target,
-                legacy,
-                auth,
-                phase: Phase::Greeting,
-                up: false,
-                ready_at: None,
-                end: None,
-                why: String::new(),
-                other_done: false,
-                deaf: false,
-                queue: LinkQueue::new(dialed),
-                replay: !leftover.is_empty(),
-                unread: None,
-                reader: FrameReader::new(speaker, max_message, leftover.into()),
-                waker: None,
-                parked: false,
-                last_heard: now.at,
-                last_progress: now.at,
-                next_ping: now.at + LINK_PING_INTERVAL,
-                rtt: None,
-                bytes: [0; 2],
-                saturated: false,
-                backlog: false,
-                since: now.at,
-                deadline: Some(now.at + LINK_HELLO_TIMEOUT),
-                trace,
-            },
-        );
+        let max_message = if adopted.legacy { self.max_text } else { self.max_message };
+        self.links.insert(id, Link::new(NewLink { trace, ..adopted }, max_message, now.at));
         self.begin(id, now);
         self.turn_ends(now);
         Some(id)

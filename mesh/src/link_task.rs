@@ -48,7 +48,7 @@ fn drive(core: &RefCell<Core>, id: LinkId, stream: &mut MaybeTlsStream, cx: &mut
         if link.other_done {
             return Poll::Pending;
         }
-        if busy && !matches!(link.phase, Phase::Closing) {
+        if busy && !matches!(link.phase(), Phase::Closing) {
             core.park(id);
             return Poll::Pending;
         }
@@ -72,9 +72,7 @@ fn drive(core: &RefCell<Core>, id: LinkId, stream: &mut MaybeTlsStream, cx: &mut
 fn write(core: &mut Core, id: LinkId, stream: &mut MaybeTlsStream, cx: &mut Context<'_>) -> std::io::Result<()> {
     loop {
         let Some(link) = core.link_mut(id) else { return Ok(()) };
-        if link.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
-            link.waker = Some(cx.waker().clone());
-        }
+        link.set_waker(cx.waker());
         let bytes = link.queue.unwritten();
         if bytes.is_empty() {
             break;

@@ -165,7 +165,7 @@ pub enum LinkEnd {
     Refused,
     /// This hub has taken another id.
     Renamed,
-    /// The other side sent no hello in time.
+    /// The other side sent no hello in time, or the dialer did not confirm in time.
     Silent,
     /// The other side is this hub itself.
     SelfLink,

@@ -1,6 +1,6 @@
 //! The end of a link.
 
-use proto::limits::{CLOSE_LINGER, LINK_FLUSH_TIMEOUT, MAX_HUBS};
+use proto::limits::{LINK_FLUSH_TIMEOUT, MAX_HUBS};
 use proto::{HubId, LinkId, Now, RelayInput, Transport};
 use thread::{TurnGuard, planted};
 use tracing::{debug, info, warn};
@@ -14,33 +14,29 @@ impl Core {
     /// Ends a link, with a close frame if the socket may accept one.
     pub(super) fn close(&mut self, id: LinkId, end: LinkEnd, now: Now) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        link.end.get_or_insert(end);
+        link.set_end(end);
         match end.close_code() {
             Some(code) if !link.is_ending() => link.queue.close(code, end.reason()),
             Some(_) => {}
             None => return self.remove(id, now),
         }
-        self.closing(id, now);
+        self.begin_closing(id, now);
     }
 
     /// Stops processing the envelopes of a link, and writes its queue.
-    pub(super) fn closing(&mut self, id: LinkId, now: Now) {
+    pub(super) fn begin_closing(&mut self, id: LinkId, now: Now) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        link.phase = Phase::Closing;
-        link.deadline = Some(now.at + CLOSE_LINGER);
-        link.wake();
-        self.down(id);
+        link.advance(Phase::Closing, id, now.at, &mut self.bugs);
+        self.report_down(id);
     }
 
     /// Ends a link that another link replaces, or that ends because this hub stops. Envelopes that still arrive on the
     /// link are processed.
     pub(super) fn retire(&mut self, id: LinkId, end: LinkEnd, now: Now) {
         let Some(link) = self.links.get_mut(&id).filter(|link| link.is_ready()) else { return };
-        link.end.get_or_insert(end);
+        link.set_end(end);
         link.queue.close(end.close_code().unwrap_or(1000), end.reason());
-        link.phase = Phase::Retiring;
-        link.deadline = Some(now.at + CLOSE_LINGER);
-        link.wake();
+        link.advance(Phase::Retiring, id, now.at, &mut self.bugs);
     }
 
     /// Handles a new id of this hub: the links of the old id end after their queues are written.
@@ -63,9 +59,9 @@ impl Core {
     }
 
     /// Reports a link's end to the relay, once, if the relay knows the link.
-    fn down(&mut self, id: LinkId) {
+    fn report_down(&mut self, id: LinkId) {
         if let Some(link) = self.links.get_mut(&id)
-            && std::mem::take(&mut link.up)
+            && link.take_up()
         {
             self.followups.push_back(RelayInput::LinkDown { link: id });
         }
@@ -75,7 +71,7 @@ impl Core {
     pub(crate) fn lost(&mut self, id: LinkId) {
         let now = self.now();
         if let Some(link) = self.links.get_mut(&id) {
-            link.end.get_or_insert(LinkEnd::Lost);
+            link.set_end(LinkEnd::Lost);
             self.remove(id, now);
             self.turn_ends(now);
         }
@@ -83,21 +79,21 @@ impl Core {
 
     /// Removes a link. The task of the link closes the socket.
     pub(super) fn remove(&mut self, id: LinkId, now: Now) {
-        self.down(id);
+        self.report_down(id);
         let Some(link) = self.links.remove(&id) else { return };
         link.wake();
-        let end = link.end.unwrap_or(LinkEnd::Lost);
+        let end = link.end().unwrap_or(LinkEnd::Lost);
         self.stats.ended[end as usize] += 1;
         let aloud = match &link.target {
             Some((target, _)) => {
-                let lived = link.ready_at.map(|at| now.at.saturating_sub(at));
+                let lived = link.ready_at().map(|at| now.at.saturating_sub(at));
                 self.targets.ended(target, end, &link.why, lived, now, chance())
             }
             // A refused hub dials again and again, and logs each refusal itself. So this hub logs a refusal only if its
             // reason differs from the last logged reason for the same hub.
             None => end.wants_attention() && self.is_news(link.hub, end),
         };
-        if let Some(hub) = link.hub.filter(|_| link.ready_at.is_some())
+        if let Some(hub) = link.hub.filter(|_| link.ready_at().is_some())
             && !self.links.values().any(|link| link.is_ready() && link.hub == Some(hub))
         {
             let dialed = link.target.as_ref().map(|(target, _)| target);
@@ -109,7 +105,7 @@ impl Core {
         self.trace_down(&link, end, now);
         if aloud {
             warn!(hub, %address, reason, said, trace_id, "link_down");
-        } else if link.ready_at.is_some() {
+        } else if link.ready_at().is_some() {
             info!(hub, %address, reason, said, trace_id, "link_down");
         } else {
             debug!(hub, %address, reason, said, trace_id, "link_down");

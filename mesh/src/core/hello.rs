@@ -17,12 +17,13 @@ impl Core {
         let (dialed, legacy, hub) = (link.dialed(), link.legacy, link.hub);
         match (legacy, hub) {
             (true, Some(hub)) => {
-                // A Go hub dials again only after its link is dead, so the older of two accepted links is closed.
-                let older = (!dialed).then(|| self.present(hub, id)).flatten();
+                // If a Go hub has two accepted links, the older one is dead: otherwise the hub would not have dialed
+                // again.
+                let older = (!dialed).then(|| self.present(hub, id, true)).flatten();
                 if let Some(older) = older.filter(|older| !older.dialed) {
                     self.close(older.link, LinkEnd::Double, now);
                 }
-                self.ready(id, hub, now);
+                self.make_ready(id, hub, now);
             }
             // A legacy link must have an id from the start. The id comes from the Go hub's request, or is made from the
             // dialed URL.
@@ -68,7 +69,7 @@ impl Core {
                     // The acceptor sends its hello before the link ends. From this hello, the dialer notices that it
                     // has dialed itself or another hub with its id.
                     self.say_hello(id, now);
-                    self.answered(id, hello);
+                    self.await_confirmation(id, hello, now);
                 }
                 if end == LinkEnd::SameId {
                     self.input(RelayInput::Namesake { incarnation, process }, now);
@@ -85,44 +86,47 @@ impl Core {
             },
             Ok(()) => {
                 self.say_hello(id, now);
-                self.answered(id, hello);
+                self.await_confirmation(id, hello, now);
             }
         }
     }
 
-    fn answered(&mut self, id: LinkId, hello: Box<Hello>) {
-        if let Some(link) = self.links.get_mut(&id) {
-            link.phase = Phase::Answered(hello);
-        }
+    /// Waits until the dialer confirms.
+    fn await_confirmation(&mut self, id: LinkId, hello: Box<Hello>, now: Now) {
+        // Expected: the hello may have filled the queue of a socket that accepts nothing, which ends the link.
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.advance(Phase::Answered(hello), id, now.at, &mut self.bugs);
     }
 
     fn go_on(&mut self, id: LinkId, hub: HubId, now: Now) {
         self.push(id, now, |queue| queue.message(Opcode::Binary, &[]));
-        self.ready(id, hub, now);
+        self.make_ready(id, hub, now);
     }
 
     /// Processes the dialer's confirmation.
     pub(super) fn agreed(&mut self, id: LinkId, hello: &Hello, now: Now) {
         match self.decided(id, hello) {
             Choice::Refuse(end) => self.close(id, end, now),
-            Choice::Take => self.ready(id, hello.hub, now),
+            Choice::Take => self.make_ready(id, hello.hub, now),
             Choice::Replace(other) => {
-                self.ready(id, hello.hub, now);
+                self.make_ready(id, hello.hub, now);
                 self.retire(other, LinkEnd::Double, now);
             }
         }
     }
 
-    fn decided(&self, id: LinkId, hello: &Hello) -> Choice {
-        let dialed = self.links.get(&id).is_some_and(|link| link.dialed());
-        choice::decide(self.own, hello, dialed, self.present(hello.hub, id))
+    fn decided(&mut self, id: LinkId, hello: &Hello) -> Choice {
+        let Some(link) = self.links.get(&id) else {
+            bug!(self.bugs, LinkMissing, "a choice about {id:?}");
+            return Choice::Refuse(LinkEnd::Lost);
+        };
+        choice::decide(self.own, hello, link.dialed(), self.present(hello.hub, id, link.legacy))
     }
 
-    /// A link that is in use, leads to `hub`, and is not the link `besides`.
-    fn present(&self, hub: HubId, besides: LinkId) -> Option<Present> {
+    /// A link in use to the same hub, other than the link `besides`. `legacy` says whether that one is a legacy link.
+    fn present(&self, hub: HubId, besides: LinkId, legacy: bool) -> Option<Present> {
         let ready = self.links.iter().filter(|(id, link)| **id != besides && link.is_ready() && link.hub == Some(hub));
         // The id of a Go hub proves nothing, since it may send another hub's id.
-        let legacy = self.links.get(&besides).is_some_and(|link| link.legacy);
         let mut ready = ready.filter(|(_, link)| link.legacy == legacy);
         let now = self.now().at;
         ready.next().map(|(id, link)| Present {
@@ -134,13 +138,10 @@ impl Core {
         })
     }
 
-    fn ready(&mut self, id: LinkId, hub: HubId, now: Now) {
-        // The last envelope may have filled the queue, which ends the link.
+    fn make_ready(&mut self, id: LinkId, hub: HubId, now: Now) {
+        // Expected: the last envelope may have filled the queue, which ends the link.
         let Some(link) = self.links.get_mut(&id) else { return };
-        link.phase = Phase::Ready;
-        link.deadline = None;
-        link.up = true;
-        link.ready_at = Some(now.at);
+        link.advance(Phase::Ready, id, now.at, &mut self.bugs);
         if link.legacy {
             // The first ping is sent at once. When the Go hub's pong arrives, its first announcements have been read.
             link.next_ping = now.at;

@@ -57,7 +57,7 @@ impl Core {
             (Some(Ok(())), Some(link)) => {
                 let is_partial = reader.waiting_bytes() > 0;
                 link.reader = reader;
-                if is_partial && link.up && !link.legacy {
+                if is_partial && link.is_up() && !link.legacy {
                     self.input(RelayInput::Heard { link: id }, now);
                 }
             }
@@ -92,7 +92,7 @@ impl Core {
     fn heard(&mut self, id: LinkId, event: Event<'_>, now: Now) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let legacy = link.legacy;
-        if matches!(link.phase, Phase::Closing) && !matches!(event, Event::Close(_)) {
+        if matches!(link.phase(), Phase::Closing) && !matches!(event, Event::Close(_)) {
             return;
         }
         match event {
@@ -138,7 +138,7 @@ impl Core {
     /// Processes a message of envelopes until the turn is over. Returns the number of bytes that are left.
     fn envelopes(&mut self, id: LinkId, mut frame: &[u8], now: Now) -> usize {
         if let Some(link) = self.links.get_mut(&id)
-            && let Phase::Answered(hello) = &link.phase
+            && let Phase::Answered(hello) = link.phase()
         {
             let hello = hello.clone();
             match frame {
@@ -161,7 +161,7 @@ impl Core {
                     return 0;
                 }
             };
-            match (&link.phase, envelope) {
+            match (link.phase(), envelope) {
                 (Phase::Greeting, envelope) => self.greeted(id, envelope, now),
                 (Phase::Ready | Phase::Retiring, Envelope::Hello(_)) => {
                     self.malformed(id, "a second hello", now);
@@ -248,8 +248,8 @@ impl Core {
             Some(code) => link.queue.close(code, ""),
             None => link.queue.control(Opcode::Close, &[]),
         }
-        link.end.get_or_insert(if code == Some(REFUSED_CODE) { LinkEnd::Refused } else { LinkEnd::Closed });
-        self.closing(id, now);
+        link.set_end(if code == Some(REFUSED_CODE) { LinkEnd::Refused } else { LinkEnd::Closed });
+        self.begin_closing(id, now);
     }
 }
 

@@ -3,11 +3,10 @@
 use proto::envelope::ChangeKind;
 use proto::limits::{LINK_COUNT_STEP, LINK_QUEUE_CAP, LINK_QUEUE_HIGH, LINK_QUEUE_LOW};
 use proto::ws::Opcode;
-use proto::{Destination, Envelope, LinkId, Now, RelayInput, Transport};
+use proto::{Destination, Envelope, LinkId, Now, RelayInput, Transport, bug};
 use thread::TurnGuard;
 
 use super::Core;
-use crate::link::Phase;
 use crate::queue::LinkQueue;
 use crate::stats::LinkEnd;
 
@@ -22,6 +21,8 @@ impl Core {
     pub(super) fn send(&mut self, to: Destination, envelope: &Envelope, now: Now) {
         let to = match to {
             Destination::Link(link) => {
+                // Expected: a link that is not ready is ending, and the relay has not processed its end yet. The envelope
+                // is lost, like data that is in flight when a socket fails.
                 if self.links.get(&link).is_some_and(|link| link.is_ready()) {
                     self.push(link, now, |queue| queue.push(|out| envelope.encode(out)));
                 }
@@ -30,20 +31,18 @@ impl Core {
             Destination::Everyone => None,
             Destination::Bridged(hub) => Some(hub),
         };
-        if let Some(bridge) = &mut self.bridge {
-            if is_leave(envelope) {
-                // A leave must be sent after the queued signals of its peer. A signal that arrives after its sender's
-                // leave would be refused.
-                bridge.fence();
-            }
-            bridge.push(to, |out| envelope.encode(out));
-            if bridge.queued_bytes() > LINK_QUEUE_HIGH && !self.bridge_pressure.saturated {
-                self.bridge_pressure.saturated = true;
-                self.stats.saturations += 1;
-                self.followups.push_back(RelayInput::Saturated { transport: Transport::Bridge });
-            }
-            self.wake_flusher();
+        let Some(bridge) = &mut self.bridge else { return bug!(self.bugs, BridgeMissing, "an envelope for {to:?}") };
+        if is_leave(envelope) {
+            // A signal that arrives after its sender's leave would be refused.
+            bridge.fence();
         }
+        bridge.push(to, |out| envelope.encode(out));
+        if bridge.queued_bytes() > LINK_QUEUE_HIGH && !self.bridge_pressure.saturated {
+            self.bridge_pressure.saturated = true;
+            self.stats.saturations += 1;
+            self.followups.push_back(RelayInput::Saturated { transport: Transport::Bridge });
+        }
+        self.wake_flusher();
     }
 
     pub(super) fn send_text(&mut self, link: LinkId, text: &str, now: Now) {
@@ -133,7 +132,7 @@ impl Core {
         if (link.saturated || link.backlog) && has_room {
             link.saturated = false;
             link.backlog = false;
-            if matches!(link.phase, Phase::Ready) {
+            if link.is_ready() {
                 self.input(RelayInput::Room { transport: Transport::Link(id) }, now);
                 self.turn_ends(now);
             }

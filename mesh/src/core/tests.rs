@@ -10,7 +10,8 @@ use proto::limits::{
     LINK_QUEUE_HIGH, MAX_LINKS, OUTBOX_HIGH_WATER, READ_BUFFER_BYTES, SLICE_ROOM, THAW, TICK, TURN_OUTPUTS,
 };
 use proto::{
-    Claim, Destination, Envelope, Keys, PeerId, PeerIncarnation, RelayConfig, RelayTuning, ShardId, ToShard, Transport,
+    Claim, Destination, Envelope, HubIncarnation, Keys, PeerId, PeerIncarnation, RelayConfig, RelayTuning, ShardId,
+    ToShard, Transport,
 };
 use thread::Mailboxes;
 use tokio::net::TcpStream;
@@ -18,6 +19,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::link_task;
+use crate::queue::LinkQueue;
 use crate::stats::LinkEnd;
 use crate::stream::MaybeTlsStream;
 
@@ -171,7 +173,7 @@ fn when_incomplete_messages_exceed_their_maximum_the_link_with_the_longest_messa
     core.partial_cap = core.kept_bytes() - 1;
     core.received(links[2], &mut [0; LINK_COUNT_STEP]);
     assert_eq!(
-        core.links[&links[0]].end,
+        core.links[&links[0]].end(),
         Some(LinkEnd::Memory),
         "the link with the longest message has ended, and not the link whose message grew"
     );
@@ -190,7 +192,7 @@ fn a_partly_processed_message_counts_as_incomplete() {
     core.links.get_mut(&link).unwrap().unread = Some(Unread { message, at: 1 });
     core.partial_cap = 1024 * 1024;
     begin(&mut core, other, 2 * LINK_COUNT_STEP);
-    assert_eq!(core.links[&link].end, Some(LinkEnd::Memory));
+    assert_eq!(core.links[&link].end(), Some(LinkEnd::Memory));
     assert!(core.links[&link].unread.is_none() && core.links[&other].is_ready());
 }
 
@@ -413,7 +415,7 @@ fn a_frame_above_the_maximum_length_ends_its_link() {
     let mut header = Vec::new();
     proto::ws::put_masked_header(&mut header, proto::ws::Opcode::Binary, LINK_MESSAGE_BYTES + 1, [0; 4]);
     core.received(link, &mut header);
-    assert_eq!(core.links[&link].end, Some(LinkEnd::Malformed));
+    assert_eq!(core.links[&link].end(), Some(LinkEnd::Malformed));
     const { assert!(READ_BUFFER_BYTES < LINK_MESSAGE_BYTES) };
 }
 
@@ -438,7 +440,7 @@ fn malformed_data_on_an_ending_link_is_read_once() {
             let now = core.now();
             core.retire(link, end, now);
         }
-        assert_eq!(core.links[&link].end, Some(end));
+        assert_eq!(core.links[&link].end(), Some(end));
         core.received(link, &mut [0xff; 8]);
         core.received(link, &mut [0xff; 8]);
         assert!(core.links[&link].reader.waiting_bytes() == 0);

@@ -89,13 +89,13 @@ impl Core {
         let (since, stalled) = (self.listening_since, self.outboxes.is_stalled());
         let Some(link) = self.links.get_mut(&id) else { return };
         let late = |last: Duration| now.at.saturating_sub(last.max(since)) >= LINK_PATIENCE;
-        if link.deadline.is_some_and(|deadline| deadline <= now.at) {
-            return match link.phase {
+        if link.is_overdue(now.at) {
+            return match link.phase() {
                 Phase::Retiring | Phase::Closing => self.remove(id, now),
                 Phase::Greeting | Phase::Answered(_) | Phase::Ready => self.close(id, LinkEnd::Silent, now),
             };
         }
-        if !matches!(link.phase, Phase::Ready) {
+        if !link.is_ready() {
             return;
         }
         if !link.queue.is_empty() && late(link.last_progress) {

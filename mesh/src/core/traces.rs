@@ -72,7 +72,7 @@ impl Core {
         let Some(LinkTrace { trace, began }) = link.trace else { return };
         let mut attributes = about(link);
         attributes.push((attribute::REASON, AttributeValue::Word(end.label())));
-        let Some(ready_at) = link.ready_at else {
+        let Some(ready_at) = link.ready_at() else {
             return self.record_open(LinkTrace { trace, began }, attributes, Some(end.label().into()), now);
         };
         let lived = now.at.saturating_sub(ready_at).as_millis() as u64;
