@@ -24,9 +24,9 @@ struct Admitted(TcpStream, SocketAddr, Option<Place>);
 /// Connections of one listener that are not WebSockets, oldest first. The listener may close such a connection to make
 /// room for a newer one.
 #[derive(Default)]
-struct Newcomers(VecDeque<(AbortHandle, Rc<Cell<bool>>)>);
+struct HttpConnections(VecDeque<(AbortHandle, Rc<Cell<bool>>)>);
 
-impl Newcomers {
+impl HttpConnections {
     fn add(&mut self, task: AbortHandle, is_websocket: Rc<Cell<bool>>) {
         // Ended connections are removed only when the list is full, so the average cost per connection is constant.
         if self.0.len() == self.0.capacity() {
@@ -57,13 +57,157 @@ impl Newcomers {
     }
 }
 
-/// Accepts connections until `open` becomes false. The function then serves the connections that wait in the kernel's
-/// queue.
+/// Accepts the connections of one listener.
+struct Acceptor {
+    door: Rc<Door>,
+    core: Rc<RefCell<Core>>,
+    entrance: Entrance,
+    port: u16,
+    /// The tasks of all connections that are not handed over.
+    tasks: JoinSet<()>,
+    http: HttpConnections,
+}
+
+impl Acceptor {
+    /// Decides about a connection, before anything is read from it. `None` if the connection is refused.
+    fn admit(&self, stream: TcpStream, address: SocketAddr) -> Option<Admitted> {
+        let Self { door, entrance, port, .. } = self;
+        // On `::`, IPv4 addresses arrive as IPv6: `::ffff:10.0.0.1`.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        match door.admit(*entrance, address) {
+            Ok(place) => Some(Admitted(stream, address, place)),
+            Err(refusal) => {
+                http::count_no_entry(&door.gate, &mut self.core.borrow_mut(), refusal, address);
+                if let Ok(stream) = stream.into_std() {
+                    door.gate.turn_away(&stream, refusal, door.speaks_tls(*port));
+                }
+                None
+            }
+        }
+    }
+
+    /// Serves a connection.
+    fn spawn(&mut self, Admitted(stream, address, place): Admitted, file: OwnedSemaphorePermit) {
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "nodelay_failed");
+        }
+        let is_websocket = Rc::new(Cell::new(false));
+        let (door, core) = (Rc::clone(&self.door), Rc::clone(&self.core));
+        let at = (self.entrance, self.port);
+        let served = http::serve(door, at, core, stream, address, (file, place), Rc::clone(&is_websocket));
+        self.http.add(self.tasks.spawn_local(served), is_websocket);
+    }
+
+    fn is_full(&self) -> bool {
+        self.tasks.len() >= self.door.tuning.max_requests
+    }
+
+    /// Closes the oldest connection that is not a WebSocket. Returns false if there is none.
+    fn make_room(&mut self) -> bool {
+        let made = self.http.drop_oldest();
+        if made {
+            self.core.borrow_mut().refusals_mut().count(HandshakeFailure::CrowdedOut);
+        }
+        made
+    }
+
+    /// Accepts connections until `open` is false. Returns a connection that still waits for a file descriptor.
+    async fn accept_while_open(
+        &mut self,
+        listener: &TcpListener,
+        pool: &FilePool,
+        mut open: watch::Receiver<bool>,
+    ) -> Option<Admitted> {
+        let FilePool { files, wanted } = pool;
+        let failures = Sparse::default();
+        let mut refused = 0;
+        // An accepted connection that waits until this kind of listener may use another file descriptor.
+        let mut admitted = None;
+        // Operators observe a draining hub at this port.
+        let stays_open = self.entrance == Entrance::Admin;
+        while *open.borrow_and_update() || stays_open {
+            let has_room = !self.is_full();
+            tokio::select! {
+                free = Arc::clone(files).acquire_owned(), if admitted.is_some() && has_room => {
+                    if let (Ok(file), Some(admitted)) = (free, admitted.take()) {
+                        self.spawn(admitted, file);
+                    }
+                }
+                // Each tick makes room again. Otherwise silent clients could keep this connection waiting for ever.
+                () = tokio::time::sleep(TICK), if admitted.is_some() => {
+                    if !self.make_room() {
+                        wanted.ask();
+                    }
+                }
+                () = wanted.asked(), if admitted.is_none() => {
+                    if self.http.has_any() && wanted.take() {
+                        self.make_room();
+                    }
+                }
+                accepted = listener.accept(), if admitted.is_none() => match accepted {
+                    Ok((stream, address)) => {
+                        admitted = self.admit(stream, address);
+                        if admitted.is_none() {
+                            refused += 1;
+                            if refused % REFUSALS_PER_TURN == 0 {
+                                tokio::task::yield_now().await;
+                            }
+                            continue;
+                        }
+                        let full = files.available_permits() == 0 || self.is_full();
+                        if full && !self.make_room() {
+                            wanted.ask();
+                        }
+                    }
+                    // The client has already closed this connection. The next `accept` may succeed.
+                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+                    Err(error) => {
+                        // The process probably has no free file descriptors. Connections wait in the kernel's queue
+                        // until one is free.
+                        if let Some(times) = failures.count() {
+                            warn!(%error, times, "accept_failed");
+                        }
+                        tokio::time::sleep(TICK).await;
+                    }
+                },
+                Some(_) = self.tasks.join_next() => {}
+                _ = open.changed() => {}
+            }
+        }
+        admitted
+    }
+
+    /// Serves `admitted`, and the connections that the kernel accepted before the listener closed, as far as file
+    /// descriptors suffice.
+    fn accept_rest(
+        &mut self,
+        listener: TcpListener,
+        pool: &FilePool,
+        mut admitted: Option<Admitted>,
+    ) -> std::io::Result<()> {
+        let listener = listener.into_std()?;
+        while let Ok(file) = Arc::clone(&pool.files).try_acquire_owned() {
+            let next = match admitted.take() {
+                Some(admitted) => admitted,
+                None => {
+                    let Ok((stream, address)) = listener.accept() else { break };
+                    stream.set_nonblocking(true)?;
+                    let Some(admitted) = self.admit(TcpStream::from_std(stream)?, address) else { continue };
+                    admitted
+                }
+            };
+            self.spawn(next, file);
+        }
+        Ok(())
+    }
+}
+
+/// Accepts connections until the listener closes, and then connections that the kernel has already accepted.
 pub(crate) async fn accept(
     door: Rc<Door>,
     core: Rc<RefCell<Core>>,
     listener: StdListener,
-    mut open: watch::Receiver<bool>,
+    open: watch::Receiver<bool>,
 ) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -74,115 +218,11 @@ pub(crate) async fn accept(
         Err(error) => return tracing::error!(%error, "listener_failed"),
     };
     let entrance = Entrance::at(port, door.links.as_ref(), door.admin_port, door.redirect);
-    let mut connections = JoinSet::new();
-    let mut newcomers = Newcomers::default();
-    let spawn =
-        |connections: &mut JoinSet<()>, newcomers: &mut Newcomers, admitted: Admitted, file: OwnedSemaphorePermit| {
-            let Admitted(stream, address, place) = admitted;
-            if let Err(error) = stream.set_nodelay(true) {
-                debug!(%error, "nodelay_failed");
-            }
-            let is_websocket = Rc::new(Cell::new(false));
-            let (door, core) = (Rc::clone(&door), Rc::clone(&core));
-            let served =
-                http::serve(door, (entrance, port), core, stream, address, (file, place), Rc::clone(&is_websocket));
-            newcomers.add(connections.spawn_local(served), is_websocket);
-        };
-    // Decides whether a connection is served, before anything is read from it.
-    let admit = |stream: TcpStream, address: SocketAddr| {
-        // On `::`, IPv4 addresses arrive as IPv6: `::ffff:10.0.0.1`.
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        let refusal = match door.admit(entrance, address) {
-            Ok(place) => return Some(Admitted(stream, address, place)),
-            Err(refusal) => refusal,
-        };
-        http::count_no_entry(&door.gate, &mut core.borrow_mut(), refusal, address);
-        if let Ok(stream) = stream.into_std() {
-            door.gate.turn_away(&stream, refusal, door.speaks_tls(port));
-        }
-        None
-    };
-    let mut refused = 0;
-    let make_room = |newcomers: &mut Newcomers| {
-        let made = newcomers.drop_oldest();
-        if made {
-            core.borrow_mut().refusals_mut().count(HandshakeFailure::CrowdedOut);
-        }
-        made
-    };
-    let failures = Sparse::default();
-    let FilePool { files, wanted } = door.files.at(entrance);
-    // An accepted connection that waits until this kind of listener may use another file descriptor.
-    let mut admitted = None;
-    // The port of the operators' pages stays open while the hub drains, so that operators can observe the drain.
-    let stays_open = entrance == Entrance::Admin;
-    while *open.borrow_and_update() || stays_open {
-        let has_room = connections.len() < door.tuning.max_requests;
-        tokio::select! {
-            free = Arc::clone(&files).acquire_owned(), if admitted.is_some() && has_room => {
-                if let (Ok(file), Some(admitted)) = (free, admitted.take()) {
-                    spawn(&mut connections, &mut newcomers, admitted, file);
-                }
-            }
-            // At each tick, the oldest connection is closed to make room. Without this step, silent clients could keep
-            // the accepted connection waiting for ever.
-            () = tokio::time::sleep(TICK), if admitted.is_some() => {
-                if !make_room(&mut newcomers) {
-                    wanted.ask();
-                }
-            }
-            () = wanted.asked(), if admitted.is_none() => {
-                if newcomers.has_any() && wanted.take() {
-                    make_room(&mut newcomers);
-                }
-            }
-            accepted = listener.accept(), if admitted.is_none() => match accepted {
-                Ok((stream, address)) => {
-                    admitted = admit(stream, address);
-                    if admitted.is_none() {
-                        refused += 1;
-                        if refused % REFUSALS_PER_TURN == 0 {
-                            tokio::task::yield_now().await;
-                        }
-                        continue;
-                    }
-                    let full = files.available_permits() == 0 || connections.len() >= door.tuning.max_requests;
-                    if full && !make_room(&mut newcomers) {
-                        wanted.ask();
-                    }
-                }
-                // The client has already closed the connection. The next `accept` may succeed.
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    // The process probably has no free file descriptors. Connections wait in the kernel's queue until a
-                    // file descriptor is free.
-                    if let Some(times) = failures.count() {
-                        warn!(%error, times, "accept_failed");
-                    }
-                    tokio::time::sleep(TICK).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
-            _ = open.changed() => {}
-        }
-    }
-    let waiting = listener.into_std().and_then(|listener| {
-        while let Ok(file) = Arc::clone(&files).try_acquire_owned() {
-            let next = match admitted.take() {
-                Some(admitted) => admitted,
-                None => {
-                    let Ok((stream, address)) = listener.accept() else { break };
-                    stream.set_nonblocking(true)?;
-                    let Some(admitted) = admit(TcpStream::from_std(stream)?, address) else { continue };
-                    admitted
-                }
-            };
-            spawn(&mut connections, &mut newcomers, next, file);
-        }
-        Ok(())
-    });
-    if let Err(error) = waiting {
+    let pool = door.files.at(entrance);
+    let mut acceptor = Acceptor { door, core, entrance, port, tasks: JoinSet::new(), http: HttpConnections::default() };
+    let admitted = acceptor.accept_while_open(&listener, &pool, open).await;
+    if let Err(error) = acceptor.accept_rest(listener, &pool, admitted) {
         debug!(%error, "accept_failed");
     }
-    while connections.join_next().await.is_some() {}
+    while acceptor.tasks.join_next().await.is_some() {}
 }
