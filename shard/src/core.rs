@@ -47,7 +47,7 @@ use crate::fair::{Fair, Loudness, Meter};
 use crate::http::Refusals;
 use crate::queue::Pool;
 use crate::reading::ReadState;
-use crate::session::{Arrival, Counted, Newcomer, SocketSession, Stage};
+use crate::session::{Arrival, Counted, PeerRequest, SocketSession, Stage};
 use crate::socket::Writer;
 use crate::sparse::Sparse;
 use crate::stats::{IoStats, ShardReading};
@@ -324,7 +324,7 @@ impl Core {
     /// the session's task.
     pub(crate) fn adopt(&mut self, write: Writer, leftover: Vec<u8>, arrival: Arrival) -> SessionId {
         let now = self.now();
-        let Arrival { newcomer: Newcomer { peer, resume, owner, grant, names_protocol, key: _ }, address, mut seat } =
+        let Arrival { request: PeerRequest { peer, resume, owner, grant, names_protocol, key: _ }, address, mut seat } =
             arrival;
         let _turn = TurnGuard::of("adopt", (peer, address));
         planted("adopt");

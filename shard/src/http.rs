@@ -40,7 +40,7 @@ use crate::core::Core;
 use crate::crowd::Place;
 use crate::links::LinkHandOff;
 use crate::proxies::{self, NoHead};
-use crate::session::{Arrival, HandOff, Newcomer, Seat};
+use crate::session::{Arrival, HandOff, PeerRequest, Seat};
 use crate::socket::{RequestSocket, Socket};
 use crate::stats::HandshakeFailure;
 use crate::{Answer, Parts};
@@ -277,8 +277,8 @@ impl Visit<'_> {
     async fn hand_over(self, upgraded: Upgraded, (file, place): (OwnedSemaphorePermit, Option<Place>)) {
         let Self { door, core, .. } = self;
         let Upgraded { mut guest, address, mut socket, mut read } = upgraded;
-        if let Guest::Peer(newcomer) = &mut guest
-            && let Err(no) = Box::pin(prove_id(door, core, (&mut socket, &mut read), newcomer)).await
+        if let Guest::Peer(peer_request) = &mut guest
+            && let Err(no) = Box::pin(prove_id(door, core, (&mut socket, &mut read), peer_request)).await
         {
             core.borrow_mut().refusals_mut().count_no_proof(no, address);
             guest = Guest::Refused(FORBIDDEN, no.explain().into());
@@ -291,9 +291,14 @@ impl Visit<'_> {
             }
         };
         let untaken = match (guest, &door.links) {
-            (Guest::Peer(newcomer), _) => {
+            (Guest::Peer(peer_request), _) => {
                 let seat = Seat::request(&door.gauges, door.max_connections).holding(file, place);
-                send_home(door, core, HandOff { socket, leftover, arrival: Arrival { newcomer, address, seat } }).await
+                send_home(
+                    door,
+                    core,
+                    HandOff { socket, leftover, arrival: Arrival { request: peer_request, address, seat } },
+                )
+                .await
             }
             (Guest::Refused(code, text), _) => return close_at_once(socket, code, &text),
             (Guest::Hub { hub, legacy, auth }, Some(links)) => {
@@ -315,20 +320,20 @@ async fn prove_id(
     door: &Door,
     core: &RefCell<Core>,
     (socket, read): (&mut RequestSocket, &mut Bytes),
-    newcomer: &mut Newcomer,
+    peer_request: &mut PeerRequest,
 ) -> Result<(), NoProof> {
-    let (Some(key), Some(proofs)) = (newcomer.key.take(), &door.id_proofs) else { return Ok(()) };
+    let (Some(key), Some(proofs)) = (peer_request.key.take(), &door.id_proofs) else { return Ok(()) };
     let wall_ms = core.borrow().now().wall_ms;
     let early = std::mem::take(read);
-    *read = prove(socket, early, (&newcomer.peer, &key), &proofs.hosts, ID_PROOF_TIMEOUT, wall_ms).await?;
-    newcomer.owner = true;
+    *read = prove(socket, early, (&peer_request.peer, &key), &proofs.hosts, ID_PROOF_TIMEOUT, wall_ms).await?;
+    peer_request.owner = true;
     core.borrow_mut().stats_mut().ids_proven += 1;
     Ok(())
 }
 
 /// Hands a socket to its peer's home shard. Returns the socket if the shard does not accept it in time.
 async fn send_home(door: &Door, core: &RefCell<Core>, handed: HandOff) -> Option<Socket> {
-    let home = ShardId::home(&handed.arrival.newcomer.peer, door.shards, door.keys);
+    let home = ShardId::home(&handed.arrival.request.peer, door.shards, door.keys);
     core.borrow_mut().stats_mut().handed_off += 1;
     match door.homes[usize::from(home.0)].send_timeout(handed, REQUEST_HEAD_TIMEOUT).await {
         Ok(()) => None,

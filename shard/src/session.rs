@@ -40,7 +40,7 @@ impl HandOff {
 
 /// What the hub knows about a peer from its request, before the peer has a session.
 #[derive(Debug)]
-pub(crate) struct Newcomer {
+pub(crate) struct PeerRequest {
     pub(crate) peer: PeerId,
     /// The lineage that the peer's resume secret proves. `None` if the peer sent no valid secret.
     pub(crate) resume: Option<Lineage>,
@@ -57,12 +57,13 @@ pub(crate) struct Newcomer {
 /// A peer whose request was accepted, and that has no session yet.
 #[derive(Debug)]
 pub(crate) struct Arrival {
-    pub(crate) newcomer: Newcomer,
+    pub(crate) request: PeerRequest,
     pub(crate) address: SocketAddr,
     pub(crate) seat: Seat,
 }
 
-/// One of MAX_CONNECTIONS places, if it is taken. When the seat is dropped, the place becomes free.
+/// A session's claim to one of MAX_CONNECTIONS seats. Dropping it frees the seat. A session that found no free seat is
+/// admitted only if it replaces another session.
 #[derive(Debug)]
 pub(crate) struct Seat {
     gauges: Arc<Gauges>,
@@ -73,7 +74,7 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Takes a place if one is free.
+    /// Takes a seat if one is free.
     pub(crate) fn request(gauges: &Arc<Gauges>, max: usize) -> Self {
         let mut seat = Self { gauges: Arc::clone(gauges), max, taken: false, held: None };
         seat.request_again();
@@ -87,7 +88,7 @@ impl Seat {
         self
     }
 
-    /// Takes a place if the session has none and one is free now.
+    /// Takes a seat if the session has none and one is free now.
     pub(crate) fn request_again(&mut self) {
         let more = |n| (n < self.max).then_some(n + 1);
         self.taken =
@@ -98,7 +99,7 @@ impl Seat {
         self.taken
     }
 
-    /// Takes a place even if none is free, for a session that replaces another session.
+    /// Takes a seat even if none is free, for a session that replaces another session.
     pub(crate) fn insist(&mut self) {
         if !self.taken {
             self.gauges.connections.fetch_add(1, Ordering::Relaxed);
@@ -173,7 +174,7 @@ pub(crate) struct SocketSession {
     pub(crate) backlog: bool,
     /// The session's use of the shard's time.
     pub(crate) meter: Meter,
-    /// As in [`Newcomer`].
+    /// As in [`PeerRequest`].
     pub(crate) names_protocol: bool,
     pub(crate) seat: Seat,
     pub(crate) counted: Option<Counted>,

@@ -23,9 +23,9 @@ pub(crate) async fn run(core: Rc<RefCell<Core>>, id: SessionId, mut read: OwnedR
         let session = core.session_mut(id).map(|session| (session.peer, session.address));
         let _turn = TurnGuard::of("session", session);
         core.begin_turn(TURN_NANOS);
-        let mut has_read = false;
-        let driven = drive(&mut core, id, &mut read, cx, &mut has_read);
-        if has_read {
+        let mut had_turn = false;
+        let driven = drive(&mut core, id, &mut read, cx, &mut had_turn);
+        if had_turn {
             core.charge(id);
         }
         driven
@@ -33,13 +33,13 @@ pub(crate) async fn run(core: Rc<RefCell<Core>>, id: SessionId, mut read: OwnedR
     .await;
 }
 
-/// Runs one turn of a session. Sets `has_read` if the session may read its socket in this turn.
+/// Sets `had_turn` if the session was admitted to a turn, which then is charged even if nothing was read.
 fn drive(
     core: &mut Core,
     id: SessionId,
     read: &mut OwnedReadHalf,
     cx: &mut Context<'_>,
-    has_read: &mut bool,
+    had_turn: &mut bool,
 ) -> Poll<()> {
     for _ in 0..READS_PER_TURN {
         if core.is_turn_over() {
@@ -59,10 +59,10 @@ fn drive(
             core.park(id);
             return Poll::Pending;
         }
-        if !*has_read && !core.admits(id) {
+        if !*had_turn && !core.admits(id) {
             return Poll::Pending;
         }
-        *has_read = true;
+        *had_turn = true;
         let Some(session) = core.session_mut(id) else { return Poll::Ready(()) };
         if session.read.take_replay() {
             core.received(id, &mut []);

@@ -7,8 +7,8 @@
 //! * `close` ends a session that the router still considers open: it calls `send_close`, and notifies the router. It is
 //!   called for silent clients, for invalid data, and if incomplete messages take too much memory.
 //! * `cut_slow_consumer` ends a session whose queue is full.
-//! * `end` ends a session that gets no close frame, and notifies the router. It is called when the client has sent a close
-//!   frame, when the socket has ended (`lost`), and when a retiring session has no time left (`lingered`).
+//! * `end` ends a session without a new close frame, and notifies the router. It is called when the client has sent a
+//!   close frame, when the socket has ended (`lost`), and when a retiring session has no time left (`lingered`).
 //! * `lost` handles the end of a socket: it calls `end` and `remove`.
 //! * `unwritable` handles a socket that accepts no more data but may still contain messages of the client.
 //! * `remove` removes a session that has ended. `finish_if_written` calls it when both sides have sent a close frame,

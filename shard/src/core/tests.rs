@@ -18,7 +18,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::session::{HandOff, Newcomer, Seat};
+use crate::session::{HandOff, PeerRequest, Seat};
 use crate::socket::Socket;
 
 const MEBIBYTE: usize = 1024 * 1024;
@@ -76,7 +76,7 @@ async fn adopt_as(core: &mut Core, peer: PeerId) -> (SessionId, OwnedReadHalf, T
     let gauges = Arc::clone(&core.gauges);
     let seat = Seat::request(&gauges, 1000);
     let arrival = Arrival {
-        newcomer: Newcomer { peer, resume: None, owner: false, key: None, grant: None, names_protocol: false },
+        request: PeerRequest { peer, resume: None, owner: false, key: None, grant: None, names_protocol: false },
         address,
         seat,
     };
@@ -291,7 +291,7 @@ async fn a_session_keeps_only_the_bytes_after_its_request() {
             socket: Socket { stream: TcpStream::connect(address).expect("connected"), tls: None },
             leftover: buffer.into(),
             arrival: Arrival {
-                newcomer: Newcomer {
+                request: PeerRequest {
                     peer: peer(1),
                     resume: None,
                     owner: false,

@@ -27,7 +27,7 @@ use crate::core::Core;
 use crate::crowd::Place;
 use crate::links::Offer;
 use crate::proxies::Unclear;
-use crate::session::Newcomer;
+use crate::session::PeerRequest;
 use crate::stats::{HandshakeFailure, IoStats};
 use crate::{Answer, Audience, Form, Page, Visitor};
 
@@ -43,7 +43,7 @@ pub(super) enum Guest {
         auth: LinkAuth,
     },
     /// A peer.
-    Peer(Newcomer),
+    Peer(PeerRequest),
     /// A client that is refused by a close frame with this code and text.
     Refused(u16, String),
 }
@@ -169,7 +169,7 @@ pub(super) fn answer(door: &Door, caller: Caller<'_>, core: &RefCell<Core>, mut 
             })
         } else {
             let peer = door.check_peer(caller.entrance, &query, headers);
-            peer.map(|newcomer| Guest::Peer(Newcomer { names_protocol, ..newcomer }))
+            peer.map(|peer_request| Guest::Peer(PeerRequest { names_protocol, ..peer_request }))
         }
     });
     // A draining hub refuses new peers, because it would soon have to send them away. The hub keeps its links, and
@@ -201,11 +201,11 @@ pub(super) fn answer(door: &Door, caller: Caller<'_>, core: &RefCell<Core>, mut 
         return refuse(NoHandshake::NotAnUpgrade.into(), &mut request);
     };
     let guest = match guest {
-        Guest::Peer(newcomer) => {
+        Guest::Peer(peer_request) => {
             let stats = core.stats_mut();
-            stats.tokens_accepted += u64::from(newcomer.grant.is_some());
-            let resume = resumed(door, &query, &newcomer.peer, stats);
-            Guest::Peer(Newcomer { resume, ..newcomer })
+            stats.tokens_accepted += u64::from(peer_request.grant.is_some());
+            let resume = resumed(door, &query, &peer_request.peer, stats);
+            Guest::Peer(PeerRequest { resume, ..peer_request })
         }
         Guest::Hub { .. } | Guest::Refused(..) => guest,
     };

@@ -27,7 +27,7 @@ use super::secure::Handshakes;
 use crate::config::{DoorConfig, RedirectDoor};
 use crate::crowd::{NoEntry, Place};
 use crate::links::{Admission, LinkCheck, LinkDoor, Offer};
-use crate::session::{HandOff, Newcomer};
+use crate::session::{HandOff, PeerRequest};
 use crate::stats::HandshakeFailure;
 use crate::tokens::{Allowed, TokenRefusal, Tokens};
 use crate::{Gauges, Pages};
@@ -201,7 +201,7 @@ impl Door {
         entrance: Entrance,
         query: &Query,
         headers: &HeaderMap,
-    ) -> Result<Newcomer, HttpRefusal> {
+    ) -> Result<PeerRequest, HttpRefusal> {
         if entrance == Entrance::Admin {
             return Err(HttpRefusal::new(HandshakeFailure::WrongPort, StatusCode::NOT_FOUND, ADMIN_ONLY));
         }
@@ -222,7 +222,7 @@ impl Door {
             return Err(HttpRefusal::new(HandshakeFailure::IdProof, StatusCode::FORBIDDEN, text));
         }
         let grant = allowed.map(|allowed| Box::new(allowed.grant));
-        Ok(Newcomer { peer, resume: None, owner: in_token.is_some(), key, grant, names_protocol: false })
+        Ok(PeerRequest { peer, resume: None, owner: in_token.is_some(), key, grant, names_protocol: false })
     }
 
     /// Parses the public key that a peer sends to prove its id. A token with a `sub` also proves the id, so such a peer

@@ -154,7 +154,7 @@ fn a_quiet_pair_is_served_while_others_flood() {
             }
             let seat = Seat::request(&Arc::clone(&core.gauges), 1000);
             let arrival = Arrival {
-                newcomer: Newcomer {
+                request: PeerRequest {
                     peer: peer(n as u8),
                     resume: None,
                     owner: false,
