@@ -2,8 +2,9 @@
 //!
 //! This file begins sessions and drives the router. [`slots`] finds sessions by their handles. [`inbound`] processes
 //! received data, [`outbound`] queues and writes the output, and [`writes`] selects the session to write next.
-//! [`ending`] and [`failures`] end sessions. [`post`] queues letters for other shards and for the mesh. [`time`] processes timeouts,
-//! [`draining`] drains, [`orders`] the orders of operators, and [`renewals`] new tokens. [`traces`] records joins.
+//! [`ending`] and [`failures`] end sessions. [`post`] queues letters for other shards and for the mesh. [`time`]
+//! processes timeouts, [`draining`] drains, [`orders`] the orders of operators, and [`renewals`] new tokens. [`traces`]
+//! records joins.
 
 mod draining;
 mod ending;

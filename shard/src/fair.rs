@@ -203,8 +203,8 @@ impl Fair {
         line.insert((meter.end(), meter.ticket), (id, meter.start));
     }
 
-    /// Counts a session that was called in `round`, and that now runs, waits again or ends. A session that was called in
-    /// an earlier round is no longer counted, because [`Self::begin_round`] starts the count again.
+    /// Counts a session that was called in `round`, and that now runs, waits again or ends. A session that was called
+    /// in an earlier round is no longer counted, because [`Self::begin_round`] starts the count again.
     fn count_served(&mut self, round: u32, bugs: &mut Bugs) {
         if round == self.round {
             match self.called.checked_sub(1) {

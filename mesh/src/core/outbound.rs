@@ -21,8 +21,8 @@ impl Core {
     pub(super) fn send(&mut self, to: Destination, envelope: &Envelope, now: Now) {
         let to = match to {
             Destination::Link(link) => {
-                // Expected: a link that is not ready is ending, and the relay has not processed its end yet. The envelope
-                // is lost, like data that is in flight when a socket fails.
+                // Expected: a link that is not ready is ending, and the relay has not processed its end yet. The
+                // envelope is lost, like data that is in flight when a socket fails.
                 if self.links.get(&link).is_some_and(|link| link.is_ready()) {
                     self.push(link, now, |queue| queue.push(|out| envelope.encode(out)));
                 }

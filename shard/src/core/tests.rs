@@ -1,3 +1,4 @@
+mod drains;
 mod letters;
 mod orders;
 mod turns;
