@@ -305,7 +305,9 @@ impl Visit<'_> {
                 (links.take)(LinkHandOff { socket, leftover, address, hub, legacy, auth }).err()
             }
             (Guest::Hub { hub, .. }, None) => {
-                bug!(core.borrow_mut().bugs_mut(), LinkDoor, "{hub} at {address}");
+                let mut core = core.borrow_mut();
+                let bugs = core.bugs_mut();
+                bug!(bugs, LinkDoor, "{hub} at {address}");
                 Some(socket)
             }
         };
