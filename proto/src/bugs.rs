@@ -81,7 +81,7 @@ sites! {
     SignalsLost "signals-lost" "The counters of signals to a hub started again while signals waited for outcomes."
     LegacyLink "legacy-link" "The relay processed an event of a legacy link that did not exist."
     QueueMissing "queue-missing" "A session with bytes to write had no send queue."
-    ShardCount "shard-count" "A counter of a shard was less than the number that was subtracted from it."
+    Counter "counter" "A counter would have fallen below zero."
     DrainMissing "drain-missing" "A shard announced a drain that it does not have."
     RenewalMissing "renewal-missing" "A shard that renews no credentials for TURN had a timer for new ones."
     LinkDoor "link-door" "A shard that accepts no links admitted a hub."

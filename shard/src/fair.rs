@@ -209,7 +209,7 @@ impl Fair {
         if round == self.round {
             match self.called.checked_sub(1) {
                 Some(called) => self.called = called,
-                None => bug!(bugs, ShardCount, "called sessions of round {round}"),
+                None => bug!(bugs, Counter, "called sessions of round {round}"),
             }
         }
     }

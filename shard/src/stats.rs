@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use proto::{BugCounts, Bugs, CloseReason, MessageKind, ResumeOutcome, RouterStats, TurnLengths, bug};
+use proto::{BugCounts, CloseReason, MessageKind, ResumeOutcome, RouterStats, TurnLengths};
 use thread::PostStats;
 
 use crate::tokens::TokenRefusal;
@@ -270,27 +270,4 @@ pub struct IoStats {
     pub bugs: BugCounts,
     /// Turns of the shard's thread, by their length.
     pub turns: TurnLengths,
-}
-
-/// Subtracts `by` from a counter. If the counter is less than that, reports an impossible state, and sets the counter
-/// to 0: a counter that wrapped around would be wrong for ever.
-pub(crate) fn lower(counter: &mut u64, by: u64, bugs: &mut Bugs, what: &str) {
-    *counter = counter.checked_sub(by).unwrap_or_else(|| {
-        bug!(bugs, ShardCount, "{what}: {counter} - {by}");
-        0
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[should_panic(expected = "impossible state shard-count: sessions: 1 - 2")]
-    fn a_counter_that_would_fall_below_zero_is_reported() {
-        let (mut counter, mut bugs) = (3, Bugs::default());
-        lower(&mut counter, 2, &mut bugs, "sessions");
-        assert_eq!(counter, 1);
-        lower(&mut counter, 2, &mut bugs, "sessions");
-    }
 }

@@ -25,7 +25,8 @@ use tracing::{debug, warn};
 
 use super::{Core, Due, Followup};
 use crate::session::{SocketSession, Stage};
-use crate::stats::{IoStats, lower};
+use crate::stats::IoStats;
+use proto::lower;
 
 impl Core {
     /// Ends a session that the router still considers open, with a close frame. Notifies the router.
@@ -77,7 +78,7 @@ impl Core {
         let dropped = queue.drop_unstarted();
         let freed = before - queue.len_bytes();
         self.followups.extend(dropped.map(|origin| Followup::Undelivered(origin, peer, reason)));
-        lower(&mut self.stats.queued_bytes, freed as u64, &mut self.bugs, "queued bytes");
+        lower!(self.bugs, self.stats.queued_bytes, freed as u64);
     }
 
     /// Ends a session that its client has closed, or that has timed out. Notifies the router.
@@ -135,7 +136,7 @@ impl Core {
         let Some(mut session) = self.slots.remove(id) else { return };
         session.write.close();
         self.writes.uncount(&mut session.writes, &mut self.bugs);
-        lower(&mut self.stats.kept_bytes, session.read.kept_bytes() as u64, &mut self.bugs, "kept bytes");
+        lower!(self.bugs, self.stats.kept_bytes, session.read.kept_bytes() as u64);
         self.fair.remove(&session.meter, &mut self.bugs);
         session.wake();
         give_back(&mut session, &mut self.stats, &mut self.followups, &mut self.bugs);
@@ -163,7 +164,7 @@ impl Core {
 /// Returns the signals in a session's queue to the router.
 fn give_back(session: &mut SocketSession, stats: &mut IoStats, followups: &mut VecDeque<Followup>, bugs: &mut Bugs) {
     let Some(mut queue) = session.queue.take() else { return };
-    lower(&mut stats.queued_bytes, queue.len_bytes() as u64, bugs, "queued bytes");
+    lower!(bugs, stats.queued_bytes, queue.len_bytes() as u64);
     let reason = session.reason().unwrap_or_else(|| {
         bug!(bugs, SessionLife, "the queue of {:?} is dropped in phase {:?}", session.peer, session.phase());
         CloseReason::Internal

@@ -8,7 +8,7 @@ use proto::{CloseReason, Input, Now, SessionId, SessionPhase, ws};
 use thread::{planted, read_isolated};
 
 use super::Core;
-use crate::stats::lower;
+use proto::lower;
 
 /// Number of events of one session that are processed between two readings of the clock. The shortest event takes 0.1
 /// us. In 0.1 us, the clock can be read three times.
@@ -79,11 +79,11 @@ impl Core {
         let Some(session) = self.session_mut(id) else { return };
         let before = session.read.keep(kept);
         self.stats.kept_bytes += kept as u64;
-        lower(&mut self.stats.kept_bytes, before as u64, &mut self.bugs, "kept bytes");
+        lower!(self.bugs, self.stats.kept_bytes, before as u64);
         if kept <= RECEIVE_FLOOR_BYTES || !self.is_short_of_memory() {
             return;
         }
-        lower(&mut self.stats.kept_bytes, kept as u64, &mut self.bugs, "kept bytes");
+        lower!(self.bugs, self.stats.kept_bytes, kept as u64);
         if let Some(session) = self.session_mut(id) {
             session.read.give_up();
         }

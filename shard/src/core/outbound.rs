@@ -10,7 +10,7 @@ use thread::{TurnGuard, planted};
 use super::{Core, Followup, Urgency};
 use crate::queue::{Room, SendQueue};
 use crate::session::why_lost;
-use crate::stats::lower;
+use proto::lower;
 
 impl Core {
     pub(super) fn enqueue(
@@ -102,7 +102,7 @@ impl Core {
         let after = queue.len_bytes();
         // The new frame may replace a longer one, so the queue may have shrunk.
         self.stats.queued_bytes += after as u64;
-        lower(&mut self.stats.queued_bytes, before as u64, &mut self.bugs, "queued bytes");
+        lower!(self.bugs, self.stats.queued_bytes, before as u64);
         self.mark_dirty(id, after.saturating_sub(before), Urgency::First);
     }
 
@@ -273,7 +273,7 @@ impl Core {
                     }
                     self.stats.bytes_out += n as u64;
                     self.stats.writes += 1;
-                    lower(&mut self.stats.queued_bytes, n as u64, &mut self.bugs, "queued bytes");
+                    lower!(self.bugs, self.stats.queued_bytes, n as u64);
                     if queue.is_empty()
                         && let Some(queue) = session.queue.take()
                     {

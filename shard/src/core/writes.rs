@@ -7,7 +7,7 @@ use proto::{Bugs, MessageKind, SessionId};
 
 use super::slots::Slots;
 use crate::queue::SendQueue;
-use crate::stats::lower;
+use proto::lower;
 
 /// The two lists of sessions to write. Neither list changes the order of frames within a session's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,8 +143,8 @@ impl WriteLists {
     /// Removes the data of a session that is written now, or that has ended, from the counters.
     pub(super) fn uncount(&mut self, state: &mut WriteState, bugs: &mut Bugs) {
         let (bytes, dirty) = (std::mem::take(&mut state.dirty_bytes), std::mem::take(&mut state.dirty));
-        lower(&mut self.dirty_bytes, bytes, bugs, "bytes to write");
-        lower(&mut self.dirty, dirty.into(), bugs, "sessions to write");
+        lower!(bugs, self.dirty_bytes, bytes);
+        lower!(bugs, self.dirty, u64::from(dirty));
     }
 
     /// Notices after some sessions were written that less output is queued. Returns true if sessions are left to write.
