@@ -139,6 +139,14 @@ enum Fault {
     Answers(&'static [&'static str], &'static str),
 }
 
+/// Changes to the hub's messages.
+struct Edits {
+    /// Messages that contain this text are dropped.
+    dropped: Option<&'static str>,
+    /// The first text is replaced by the second text.
+    replaced: Option<(&'static str, &'static str)>,
+}
+
 impl Fault {
     /// Whether the fault concerns the bytes of the hub only.
     fn is_of_the_hub(self) -> bool {
@@ -158,12 +166,14 @@ impl Fault {
         }
     }
 
-    /// The text whose messages are dropped, and the text that is replaced by another text.
-    fn edits(self) -> Option<(Option<&'static str>, Option<(&'static str, &'static str)>)> {
+    /// The changes to the hub's messages.
+    fn edits(self) -> Option<Edits> {
         match self {
-            Self::Drops(dropped) => Some((Some(dropped), None)),
-            Self::Rewrites(from, to) => Some((None, Some((from, to)))),
-            Self::RewritesAndDrops(from, to, dropped) => Some((Some(dropped), Some((from, to)))),
+            Self::Drops(dropped) => Some(Edits { dropped: Some(dropped), replaced: None }),
+            Self::Rewrites(from, to) => Some(Edits { dropped: None, replaced: Some((from, to)) }),
+            Self::RewritesAndDrops(from, to, dropped) => {
+                Some(Edits { dropped: Some(dropped), replaced: Some((from, to)) })
+            }
             Self::Loses(_)
             | Self::LosesQuery
             | Self::Buffers(_)
@@ -285,7 +295,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, fault: Option<Fault>, began: Ins
                         continue;
                     }
                     Some(Fault::CutsLong(most)) if passed > most => break,
-                    Some(fault) if let Some((dropped, replaced)) = fault.edits() => {
+                    Some(fault) if let Some(Edits { dropped, replaced }) = fault.edits() => {
                         kept.extend_from_slice(bytes);
                         while let Some(mut frame) = frame(&mut kept) {
                             let is_dropped = dropped
