@@ -137,3 +137,30 @@ fn every_bug_site_is_used_and_bug_is_the_only_assertion() {
         assert!(!source.contains("debug_assert!(false") && !source.contains("unreachable!("), "{path}: use bug!");
     }
 }
+
+/// A reader follows the functions that ARCHITECTURE.md names. A renamed function or a moved file would stop the reader.
+#[test]
+fn the_functions_and_files_that_the_architecture_names_exist() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
+    let (_, ways) = page.split_once("\n## Five ways through the code\n").unwrap();
+    let (ways, _) = ways.split_once("\n## ").unwrap();
+    let found = all_sources();
+    let mut functions = 0;
+    for name in ways.split('`').skip(1).step_by(2) {
+        let exists = if name.ends_with(".rs") {
+            found.iter().any(|(path, _)| path.ends_with(&format!("/{name}")))
+        } else if let Some((owner, member)) = name.split_once("::") {
+            found.iter().any(|(_, source)| source.contains(owner) && source.contains(member))
+        } else {
+            functions += 1;
+            found
+                .iter()
+                .any(|(_, source)| source.contains(&format!("fn {name}(")) || source.contains(&format!("fn {name}<")))
+        };
+        assert!(
+            exists || name == "resume" || name.starts_with('/'),
+            "ARCHITECTURE.md names {name}, which does not exist"
+        );
+    }
+    assert!(functions > 40, "only {functions} functions were found");
+}

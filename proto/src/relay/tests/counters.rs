@@ -183,7 +183,7 @@ fn a_lost_hub_and_its_peers_are_counted() {
 fn late_heartbeats_and_repeated_changes_are_duplicates() {
     let mut net = triangle();
     let duplicates = |net: &Net| net.hubs[&2].stats.duplicates;
-    let beat = Arc::clone(&net.hubs[&2].hubs[&hub(1)].beat());
+    let beat = Arc::clone(net.hubs[&2].hubs[&hub(1)].beat());
     let before = duplicates(&net);
     receives(&mut net, 2, Envelope::Heartbeat(Arc::clone(&beat)));
     assert_eq!(duplicates(&net) - before, 1, "the heartbeat is known");
