@@ -19,7 +19,7 @@ pub fn ws_frames(bytes: &[u8]) {
 fn cut(mut stream: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
     let mut state = u32::from(seed);
     std::iter::from_fn(move || {
-        // Most pieces are small, so that many divisions are in the headers of frames.
+        // Most pieces are small, so the stream is often cut inside the header of a frame.
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let size = 1 + (state >> 16 & 7) as usize * (state >> 24 & 7) as usize;
         let (piece, rest) = stream.split_at(size.min(stream.len()));

@@ -123,8 +123,8 @@ pub struct RouterConfig {
     /// ANNOUNCE_BUDGET_BYTES. Further announcements are refused as `hub-full`, except the first
     /// [`ANNOUNCE_FLOOR_BYTES`](crate::limits::ANNOUNCE_FLOOR_BYTES) of each session.
     pub announce_budget_bytes: usize,
-    /// Budget of each session. A message that exceeds it is refused as `rate-limited`, and the session is closed after
-    /// [`RATE_LIMIT_PATIENCE`](crate::limits::RATE_LIMIT_PATIENCE).
+    /// Budget of each session. A message that exceeds it is refused as `rate-limited`. If refusals continue for
+    /// [`RATE_LIMIT_PATIENCE`](crate::limits::RATE_LIMIT_PATIENCE), the session is closed.
     pub budget: Budget,
     /// Budget of each network on this shard, which its members share. While this budget is exhausted, messages of some
     /// members are refused as `rate-limited`. This concerns the members that have used more than an eighth

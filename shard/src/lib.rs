@@ -92,7 +92,8 @@ pub enum Answer {
     Form(Form),
 }
 
-/// A body in parts. The body is polled only while the socket accepts data.
+/// A body in parts. hyper polls it only while less than MAX_REQUEST_HEAD_BYTES waits to be written, so a slow reader
+/// slows the body down.
 pub type Parts = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Answers a request with this body.

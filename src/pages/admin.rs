@@ -29,6 +29,9 @@ const NO_TOKEN: &str =
 const FOREIGN: &str = "with a cookie, the Origin header must name this host: send orders from the page /admin, or send \
                        Authorization: Bearer";
 
+/// The refusal of a token in the form that a page of another host sends.
+const FOREIGN_FORM: &str = "the Origin header must name this host: open the page /admin of this hub, and sign in there";
+
 /// The answer to an order.
 #[derive(Serialize)]
 struct Done<'a> {
@@ -106,7 +109,7 @@ impl Site {
         let site = Arc::clone(self);
         if request.headers.contains_key(ORIGIN) && !is_own_page(&request.headers, visitor) {
             self.gatekeeper.refused(visitor, "foreign-page");
-            return now(&request.method, plain(StatusCode::FORBIDDEN, FOREIGN));
+            return now(&request.method, plain(StatusCode::FORBIDDEN, FOREIGN_FORM));
         }
         Answer::Form(Box::new(move |form| {
             let field = |name: &str| form_urlencoded::parse(&form).find(|(key, _)| key == name).map(|(_, value)| value);

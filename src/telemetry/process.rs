@@ -1,4 +1,4 @@
-//! Statistics of this process from the operating system.
+//! Statistics and limits of this process, from the operating system.
 
 use std::env;
 use std::fs;

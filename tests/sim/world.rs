@@ -269,8 +269,10 @@ impl World {
             let live = self.oracle.live_on(index as u16);
             if stats.peers != live as u64 || stats.members != self.oracle.members() as u64 {
                 wrong.push(format!(
-                    "the gauges show {} peers instead of {live}, and {} members",
-                    stats.peers, stats.members
+                    "the gauges show {} peers and {} members instead of {live} and {}",
+                    stats.peers,
+                    stats.members,
+                    self.oracle.members()
                 ));
             }
             if stats.networks != self.oracle.inhabited().len() as u64 {

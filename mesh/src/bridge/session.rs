@@ -344,8 +344,8 @@ impl RedisSession {
         let sealed: Vec<(Arc<str>, Vec<u8>)> = frames.into_iter().map(seal).collect();
         let frames = sealed.len();
         let connection = self.connection.clone();
-        // Frames keep their order. Tasks of this runtime start in the order in which they are spawned. A pipeline
-        // enters the connection's queue (of 50) when its task starts.
+        // Frames keep their order. Tasks of this runtime start in the order in which they are spawned. When a task
+        // starts, it puts its pipeline into the queue of the Redis connection, which is longer than BRIDGE_PIPELINES.
         self.publishing.spawn_local(async move {
             let result = Box::pin(connection.publish(sealed)).await;
             Published { lane, probe, frames, bytes, result }

@@ -16,7 +16,7 @@ use crate::stream::MaybeTlsStream;
 use crate::websocket::WebSocket;
 
 impl Core {
-    /// Removes and returns the targets that are due.
+    /// Marks targets that are due as being dialed, within the limits on dials. Returns their plans.
     pub(crate) fn due_dials(&mut self) -> Vec<Plan> {
         if self.ending {
             return Vec::new();

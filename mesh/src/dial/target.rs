@@ -262,7 +262,7 @@ impl Targets {
         self.known = known;
     }
 
-    /// Removes and returns the targets to dial now: first the targets that were never dialed, then the others in the
+    /// Marks the targets to dial now as being dialed, and returns their plans: first the targets that were never dialed, then the others in the
     /// order of their last dials.
     ///
     /// At most [`MAX_YOUNG_DIALS`] dials in progress are younger than [`DIAL_YOUNG`]. An older dial delays other

@@ -54,7 +54,7 @@ pub const PAGE_RESERVE_RATE: u32 = 2;
 /// Number of reserved pages that an address may request in a burst.
 pub const PAGE_RESERVE_BURST: u32 = 10;
 
-/// Number of slots that store the reserved shares of addresses. Addresses with the same keyed hash share a slot. During
+/// Number of slots that store the reserved shares of addresses. The keyed hash of an address selects its slot, so several addresses share one. During
 /// a flood from 5 addresses, one in 100 other addresses shares a slot with one of them, and can then use only
 /// [`PAGE_RATE`].
 ///

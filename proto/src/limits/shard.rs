@@ -153,7 +153,8 @@ pub const FLUSH_CHUNK: usize = 64;
 /// session that reaches this number. This takes at most half a millisecond.
 pub const FLUSH_CHUNK_BYTES: u64 = 256 * 1024;
 
-/// Number of bytes that are written to one session before other sessions have their turn.
+/// Maximum number of bytes that one write to a session takes. A session that receives a roster can have several writes
+/// in a turn.
 pub const WRITE_CHUNK_BYTES: usize = 256 * 1024;
 
 /// Cost at which a turn of a session ends, in nanoseconds. The remaining received bytes are processed in another turn.

@@ -138,8 +138,8 @@ impl SnapshotQueue {
         Some((via, part))
     }
 
-    /// Stores the state of a peer that is about to change, in each snapshot of the peer's hub. Removes and returns the
-    /// snapshots that would store more than `most` such states.
+    /// Stores the state of a peer that is about to change, in each snapshot of the peer's hub. A snapshot that
+    /// would then store more than `most` states cannot be completed: it is removed and returned.
     pub(super) fn keep(
         &mut self,
         hub: HubId,

@@ -165,7 +165,7 @@ impl Router {
         let refusals = session.usage_mut().note_refused(now.at);
         let flooder = Flooder { peer: session.peer(), refused: refusals.count, at: now.at };
         self.stats.note_flooder(flooder);
-        if refusals.are_ignored {
+        if refusals.client_ignores {
             self.close(id, CloseReason::RateLimited, now);
         }
     }

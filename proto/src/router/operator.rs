@@ -123,8 +123,8 @@ impl Router {
         out_for.is_none_or(|out_for| self.exclusions.set(what, out_for, now.at))
     }
 
-    /// Makes a session leave a network, so that it receives no more events of that network. `data` is the `data` of the
-    /// `goodbye` for the members. Returns the networks whose members must be notified. The list is empty if the session
+    /// Makes a session leave a network, so that it receives no more events of that network. The members receive a
+    /// `goodbye` with this `data`. Returns the networks whose members must be notified. The list is empty if the session
     /// was an observer.
     pub(super) fn detach_removed(
         &mut self,

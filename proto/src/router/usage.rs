@@ -59,7 +59,7 @@ pub(super) struct Refusals {
     /// Number of refused messages since the last pause of [`RATE_LIMIT_PAUSE`], including this message.
     pub(super) count: u32,
     /// Whether refused messages have continued for [`RATE_LIMIT_PATIENCE`] without a pause.
-    pub(super) are_ignored: bool,
+    pub(super) client_ignores: bool,
 }
 
 impl SessionUsage {
@@ -123,8 +123,8 @@ impl SessionUsage {
             refused: kept.map_or(NonZero::<u32>::MIN, |overrun| overrun.refused.saturating_add(1)),
         };
         self.overrun = Some(noted);
-        let are_ignored = u128::from(now - noted.since) >= RATE_LIMIT_PATIENCE.as_nanos();
-        Refusals { count: noted.refused.get(), are_ignored }
+        let client_ignores = u128::from(now - noted.since) >= RATE_LIMIT_PATIENCE.as_nanos();
+        Refusals { count: noted.refused.get(), client_ignores }
     }
 }
 
@@ -151,14 +151,14 @@ mod tests {
         let mut count = 0;
         while now < START + RATE_LIMIT_PATIENCE {
             count += 1;
-            assert_eq!(usage.note_refused(now), Refusals { count, are_ignored: false }, "{now:?}");
+            assert_eq!(usage.note_refused(now), Refusals { count, client_ignores: false }, "{now:?}");
             now += step;
         }
-        assert_eq!(usage.note_refused(now), Refusals { count: count + 1, are_ignored: true });
+        assert_eq!(usage.note_refused(now), Refusals { count: count + 1, client_ignores: true });
         let again = usage.note_refused(now + RATE_LIMIT_PAUSE);
         assert_eq!(
             again,
-            Refusals { count: 1, are_ignored: false },
+            Refusals { count: 1, client_ignores: false },
             "after a pause, the time until the session is closed begins again"
         );
     }
@@ -169,7 +169,7 @@ mod tests {
         let (mut usage, mut now, mut refusals) = (SessionUsage::default(), START, 0);
         for _ in 0..100_000 {
             if let Err(exceeded) = usage.take(BudgetItem::Messages, 1, &budget, now) {
-                assert!(!usage.note_refused(now).are_ignored, "{now:?}");
+                assert!(!usage.note_refused(now).client_ignores, "{now:?}");
                 refusals += 1;
                 now += exceeded.retry_in;
                 assert_eq!(usage.take(BudgetItem::Messages, 1, &budget, now), Ok(()));

@@ -105,7 +105,8 @@ fn read_pieces<'c>(
     Ok(reader.waiting_bytes())
 }
 
-/// Checks that the frames yield `events` and then `end`. The stream is read once as a whole and once in small pieces.
+/// Checks that the frames yield `events` and then `end`. Each reader reads the stream once as a
+/// whole and once in small pieces.
 /// `end` is the number of bytes of an incomplete frame, or a violation.
 #[track_caller]
 fn check(max: usize, frames: &[Vec<u8>], events: &[Event<'_>], end: Result<usize, Violation>) {

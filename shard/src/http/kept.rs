@@ -201,7 +201,7 @@ mod tests {
         runtime.block_on(kept.asked());
         kept.streams();
         assert_eq!(stays(&kept), 30);
-        // Long after its start, the stream still has 30 s from the last time at which everything was written.
+        // Even long after its start, a stream may stay open for 30 s after each time that all its data has been written.
         kept.since.set(Instant::now() - 100 * SECOND);
         assert_eq!(kept.patience(Instant::now()), None);
         kept.flushed();

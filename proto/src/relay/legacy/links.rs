@@ -54,7 +54,7 @@ struct LegacyLink {
     /// Announcements that were recently sent on the link and have not been echoed yet. This hub remembers these
     /// announcements, so that it does not take an echo for a new announcement after the peer has left.
     told: Recent,
-    /// Signals between Go peers that the Go hub has recently sent on this link.
+    /// Signals that the Go hub has recently sent on this link.
     said: Recent,
     /// Go peers behind other links whose signals were recently sent on this link. A Go hub sends a signal with an
     /// unknown target to all its hubs, including the hub from which the signal arrived. So a signal of such a peer on

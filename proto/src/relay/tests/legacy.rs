@@ -172,7 +172,8 @@ fn an_echo_after_the_leave_brings_no_peer_back() {
     net.hears(2);
     net.go_hub_says(1, link, &discovered(9, "n"));
     assert_eq!(net.hears(2), ["elsewhere 9", "joined 9 n"]);
-    // A dialed Go hub does not echo, so a peer that moves to this Go hub is accepted immediately.
+    // A Go hub on the only legacy link, dialed by this hub, sends no announcements back. So its announcement of a peer
+    // that has just left this mesh is not an echo, and the peer is accepted at once.
     let mut net = Net::full(2);
     net.go_hub(1, link);
     net.joins(1, 7, 0);

@@ -10,8 +10,8 @@ fn at_another_shard(n: u8, closest: u8) -> ToShard {
     ToShard::Joined(Arc::new(Announcement { remote: false, ..Announcement::clone(&announcement) }))
 }
 
-/// Passes a letter to the shard, which says that a peer of another shard or hub has joined or has met others. Returns
-/// the answers, each with its peers and its kind.
+/// Passes the shard a letter that says that a peer of another shard or hub has joined or has met others. Returns the
+/// answers, each with its peers and its kind.
 fn meets(day: &mut Day, about: u8, others: &[u8], kind: MeetingKind) -> Vec<(Vec<u8>, MeetingKind)> {
     let stay_of = |n: u8| {
         let ix = day.router.rosters.find("n").unwrap();
