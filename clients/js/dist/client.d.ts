@@ -59,7 +59,7 @@ export interface Options<D extends object = Record<string, Json>> {
 	maxMessageBytes?: number;
 	/** Maximum number of bytes queued for one peer on one channel. At the limit, send() fails with 'queue-full'. Default 32 MiB. */
 	maxQueueBytes?: number;
-	/** Bounds of the pauses between attempts to reach the hub. They grow from `minMs` (default 500) to `maxMs` (default 15,000). */
+	/** Bounds of the pauses between attempts to reach the hub. The pauses grow from `minMs` (default 500) to `maxMs` (default 15,000). */
 	retry?: {
 		minMs?: number;
 		maxMs?: number;
@@ -77,7 +77,7 @@ export interface Sealer {
 	seal(signal: object, context: string): Promise<{
 		sealed: string;
 	}>;
-	/** Rejects a signal that was not sealed by an equal sealer. */
+	/** Decrypts a signal. The promise rejects if the signal was sealed with another key or another context. */
 	open(data: any, context: string): Promise<object>;
 }
 /** The connection to the hub. Links to peers do not depend on it. */
@@ -153,11 +153,11 @@ export type RoomEvents<D extends object> = {
 };
 /** A room of peers. */
 export interface Room<D extends object = Record<string, Json>> extends Events<RoomEvents<D>> {
-	/** Your id. It changes only if another page takes it over. */
+	/** Your id. The id changes only if another page takes it over. */
 	readonly id: PeerId;
 	readonly network: string;
 	readonly hub: HubState;
-	/** The other members. They remain in this map while the hub is unreachable. */
+	/** The other members. The members remain in this map while the hub is unreachable. */
 	readonly peers: ReadonlyMap<PeerId, Peer<D>>;
 	/** Your data, which the other members see. */
 	readonly data: D;

@@ -32,7 +32,7 @@ interface Sealer {
 	seal(signal: object, context: string): Promise<{
 		sealed: string;
 	}>;
-	/** Rejects a signal that was not sealed by an equal sealer. */
+	/** Decrypts a signal. The promise rejects if the signal was sealed with another key or another context. */
 	open(data: any, context: string): Promise<object>;
 }
 type HubState = {
@@ -96,11 +96,11 @@ type RoomEvents<D extends object> = {
 	];
 };
 interface Room<D extends object = Record<string, Json>> extends Events<RoomEvents<D>> {
-	/** Your id. It changes only if another page takes it over. */
+	/** Your id. The id changes only if another page takes it over. */
 	readonly id: PeerId;
 	readonly network: string;
 	readonly hub: HubState;
-	/** The other members. They remain in this map while the hub is unreachable. */
+	/** The other members. The members remain in this map while the hub is unreachable. */
 	readonly peers: ReadonlyMap<PeerId, Peer<D>>;
 	/** Your data, which the other members see. */
 	readonly data: D;

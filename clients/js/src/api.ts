@@ -41,7 +41,7 @@ export interface Options<D extends object = Record<string, Json>> {
   maxMessageBytes?: number
   /** Maximum number of bytes queued for one peer on one channel. At the limit, send() fails with 'queue-full'. Default 32 MiB. */
   maxQueueBytes?: number
-  /** Bounds of the pauses between attempts to reach the hub. They grow from `minMs` (default 500) to `maxMs` (default 15,000). */
+  /** Bounds of the pauses between attempts to reach the hub. The pauses grow from `minMs` (default 500) to `maxMs` (default 15,000). */
   retry?: { minMs?: number, maxMs?: number }
   /** Encrypts the signals that the hub relays, so that the hub cannot read or change them: see `passphrase` of extras. */
   seal?: (network: string) => Sealer
@@ -55,7 +55,7 @@ export interface Options<D extends object = Record<string, Json>> {
 /** Encrypts (seals) and decrypts (opens) signals, so that only peers that can open each other's signals can connect. `context` contains the type, the sender and the target of a signal, as the hub reports them. A signal that was sealed with another context cannot be opened. */
 export interface Sealer {
   seal (signal: object, context: string): Promise<{ sealed: string }>
-  /** Rejects a signal that was not sealed by an equal sealer. */
+  /** Decrypts a signal. The promise rejects if the signal was sealed with another key or another context. */
   open (data: any, context: string): Promise<object>
 }
 
@@ -108,11 +108,11 @@ export type RoomEvents<D extends object> = {
 
 /** A room of peers. */
 export interface Room<D extends object = Record<string, Json>> extends Events<RoomEvents<D>> {
-  /** Your id. It changes only if another page takes it over. */
+  /** Your id. The id changes only if another page takes it over. */
   readonly id: PeerId
   readonly network: string
   readonly hub: HubState
-  /** The other members. They remain in this map while the hub is unreachable. */
+  /** The other members. The members remain in this map while the hub is unreachable. */
   readonly peers: ReadonlyMap<PeerId, Peer<D>>
   /** Your data, which the other members see. */
   readonly data: D
