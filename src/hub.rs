@@ -11,7 +11,7 @@ use mesh::{MeshHandle, MeshReading};
 use proto::limits::{ACT_TIMEOUT, CLOSE_LINGER, LOG_FLUSH_TIMEOUT, MAILBOX_BATCHES, TICK, TRACE_FLUSH_TIMEOUT};
 use proto::{Acted, Keys, Order, ShardId};
 use shard::{ShardHandle, ShardReading, Shards};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -147,7 +147,7 @@ impl Hub {
         let drained = self.drain(drain, true);
         let all_drained = async {
             for shard in drained {
-                _ = shard.await;
+                shard.await;
             }
         };
         tokio::select! {
@@ -187,7 +187,7 @@ impl Hub {
 
 impl Hub {
     /// Closes all sessions, spread evenly over the time `spread`.
-    fn drain(&self, spread: Duration, stops: bool) -> Vec<oneshot::Receiver<()>> {
+    fn drain(&self, spread: Duration, stops: bool) -> Vec<impl Future<Output = ()> + use<>> {
         let reading = self.reading.borrow();
         let (hubs, is_alone) = (linking::other_hubs(&reading), linking::staying_hubs(&reading).next().is_none());
         drop(reading);
@@ -234,7 +234,7 @@ impl Hub {
             Act::Drain { over } => {
                 let over = over.unwrap_or(drain);
                 lifecycle.advance(Stage::Draining);
-                self.drain(over, false);
+                _ = self.drain(over, false);
                 Box::pin(std::future::ready(Outcome::Draining { over }))
             }
             Act::Undrain => {

@@ -27,43 +27,65 @@ use crate::socket::Writer;
 use crate::stats::HandshakeFailure;
 use crate::{Largest, NetworkList, ShardReading};
 
-/// A command of the hub for a shard.
+/// An operator's order for a shard, and the channel for the answer.
 #[derive(Debug)]
-enum Command {
-    /// Close every session in its slot, and answer when all sessions are closed.
-    Drain { plan: Drain, done: oneshot::Sender<()> },
-    /// End the drain, so that the remaining sessions stay and new peers are accepted.
-    Undrain,
-    /// Execute an operator's order, and answer when the order is done.
-    Order { order: Order, done: oneshot::Sender<Acted> },
+struct Command {
+    order: Order,
+    done: oneshot::Sender<Acted>,
+}
+
+/// Whether the hub wants a shard to drain. Only the latest wish counts, so a shard that is busy for long misses none.
+#[derive(Clone, Debug, Default)]
+struct DrainWish {
+    /// Number of this wish. The first has 1.
+    number: u64,
+    /// `None` ends the drain, so that the remaining sessions stay and new peers are accepted.
+    plan: Option<Drain>,
 }
 
 /// The hub's handle of a running shard. Dropping the handle ends the shard.
 #[derive(Debug)]
 pub struct ShardHandle {
     commands: mpsc::Sender<Command>,
+    wish: watch::Sender<DrainWish>,
+    /// The number of the last wish that is fulfilled or replaced.
+    fulfilled: watch::Receiver<u64>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl ShardHandle {
-    /// Closes all sessions, each in its slot. The receiver resolves when the last session has closed, or when the drain
-    /// or the shard has ended. A second drain gives the remaining sessions new slots.
-    pub fn drain(&self, plan: Drain) -> oneshot::Receiver<()> {
-        let (done, drained) = oneshot::channel();
-        _ = self.commands.try_send(Command::Drain { plan, done });
-        drained
+    /// Closes all sessions, each in its slot. The future completes when the last session has closed, or when another
+    /// drain or [`Self::undrain`] has replaced this drain. The future of a shard that has ended does not complete. A
+    /// second drain gives the remaining sessions new slots.
+    pub fn drain(&self, plan: Drain) -> impl Future<Output = ()> + Send + use<> {
+        let number = self.wish(Some(plan));
+        let mut fulfilled = self.fulfilled.clone();
+        async move {
+            if fulfilled.wait_for(|last| *last >= number).await.is_err() {
+                std::future::pending().await
+            }
+        }
     }
 
     /// Ends a drain that does not stop the hub. The remaining sessions stay, and new peers are accepted.
     pub fn undrain(&self) {
-        _ = self.commands.try_send(Command::Undrain);
+        self.wish(None);
+    }
+
+    fn wish(&self, plan: Option<Drain>) -> u64 {
+        let mut number = 0;
+        self.wish.send_modify(|wish| {
+            number = wish.number + 1;
+            *wish = DrainWish { number, plan };
+        });
+        number
     }
 
     /// Executes an operator's order. The receiver resolves when the order is executed. The receiver gets an error if
-    /// the shard has ended, or if [`SHARD_COMMANDS`] other commands are queued.
+    /// the shard has ended, or if [`SHARD_COMMANDS`] other orders are queued.
     pub fn order(&self, order: Order) -> oneshot::Receiver<Acted> {
         let (done, acted) = oneshot::channel();
-        _ = self.commands.try_send(Command::Order { order, done });
+        _ = self.commands.try_send(Command { order, done });
         acted
     }
 
@@ -109,6 +131,8 @@ pub fn start(
     for (i, (listeners, ((arrivals, mailbox), publish))) in listeners.into_iter().zip(receivers).enumerate() {
         let shard = ShardId(i as u16);
         let (handle, commands) = mpsc::channel(SHARD_COMMANDS);
+        let (wish, wishes) = watch::channel(DrainWish::default());
+        let (fulfil, fulfilled) = watch::channel(0);
         let config = config.of_shard(shard, shards, mesh.is_some());
         let router = Router::new(config.router.clone());
         let gauges = Arc::clone(&config.gauges);
@@ -116,13 +140,23 @@ pub fn start(
         core.trace_joins(config.tracer.clone(), config.router.hub);
         let (files, crowd) = (files.clone(), Arc::clone(&crowd));
         let outgoing = Mailboxes::new(&posts, mesh.as_ref());
-        let channels =
-            Channels { homes: Arc::clone(&homes), files, crowd, outgoing, arrivals, mailbox, commands, publish };
+        let channels = Channels {
+            homes: Arc::clone(&homes),
+            files,
+            crowd,
+            outgoing,
+            arrivals,
+            mailbox,
+            commands,
+            wishes,
+            fulfil,
+            publish,
+        };
         let ended = ended.clone();
         let on_end = move || _ = ended.try_send(shard);
         let part = move |busy| run(config, core, listeners, channels, busy);
         let thread = thread::spawn(format!("shard-{i}"), on_end, part)?;
-        handles.push(ShardHandle { commands: handle, thread });
+        handles.push(ShardHandle { commands: handle, wish, fulfilled, thread });
     }
     Ok(Shards { handles, mailboxes: posts })
 }
@@ -135,11 +169,14 @@ struct Channels {
     arrivals: mpsc::Receiver<HandOff>,
     mailbox: mpsc::Receiver<Vec<ToShard>>,
     commands: mpsc::Receiver<Command>,
+    wishes: watch::Receiver<DrainWish>,
+    fulfil: watch::Sender<u64>,
     publish: watch::Sender<Arc<ShardReading>>,
 }
 
 async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channels: Channels, busy: Arc<AtomicU64>) {
-    let Channels { homes, files, crowd, outgoing, arrivals, mailbox, mut commands, publish } = channels;
+    let Channels { homes, files, crowd, outgoing, arrivals, mailbox, mut commands, mut wishes, fulfil, publish } =
+        channels;
     let core = Rc::new(RefCell::new(core));
     let door = Rc::new(Door {
         shards: config.router.shards,
@@ -179,31 +216,35 @@ async fn run(config: HubConfig, core: Core, listeners: Vec<StdListener>, channel
     let (turned, shard) = (config.turned, config.router.shard);
     tasks.spawn_local(keep_time(Rc::clone(&core), publish, busy, move || turned(shard)));
 
-    let mut drained = None;
+    let mut draining = None;
     loop {
         tokio::select! {
             biased;
             command = commands.recv() => match command {
-                Some(Command::Drain { plan, done }) => {
-                    if plan.stops {
-                        close_door.send_replace(false);
-                    }
-                    core.borrow_mut().drain(plan);
-                    drained = Some(done);
-                }
-                Some(Command::Undrain) => {
-                    core.borrow_mut().undrain();
-                    drained = None;
-                }
-                Some(Command::Order { order, done }) => core.borrow_mut().ordered(order, done),
+                Some(Command { order, done }) => core.borrow_mut().ordered(order, done),
                 None => break,
             },
+            Ok(()) = wishes.changed() => {
+                let DrainWish { number, plan } = wishes.borrow_and_update().clone();
+                // All earlier drains are replaced.
+                fulfil.send_replace(number - 1);
+                draining = plan.is_some().then_some(number);
+                match plan {
+                    Some(plan) => {
+                        if plan.stops {
+                            close_door.send_replace(false);
+                        }
+                        core.borrow_mut().drain(plan);
+                    }
+                    None => core.borrow_mut().undrain(),
+                }
+            }
             Some(ended) = tasks.join_next() => check(ended),
-            () = tokio::time::sleep(TICK), if drained.is_some() => {
+            () = tokio::time::sleep(TICK), if draining.is_some() => {
                 if core.borrow().is_drained()
-                    && let Some(done) = drained.take()
+                    && let Some(number) = draining.take()
                 {
-                    _ = done.send(());
+                    fulfil.send_replace(number);
                 }
             }
         }
@@ -293,4 +334,46 @@ async fn keep_time(
         turned();
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A shard that reads nothing: the handle, and the ends of its channels.
+    fn hung() -> (ShardHandle, mpsc::Receiver<Command>, watch::Receiver<DrainWish>, watch::Sender<u64>) {
+        let (commands, orders) = mpsc::channel(SHARD_COMMANDS);
+        let (wish, wishes) = watch::channel(DrainWish::default());
+        let (fulfil, fulfilled) = watch::channel(0);
+        let thread = std::thread::spawn(|| {});
+        (ShardHandle { commands, wish, fulfilled, thread }, orders, wishes, fulfil)
+    }
+
+    fn plan(spread: u64) -> Drain {
+        Drain { spread: Duration::from_secs(spread), hubs: [].into(), is_alone: true, stops: true }
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_hangs_misses_no_drain() {
+        let (shard, _orders, mut wishes, fulfil) = hung();
+        let order = || Order::CloseNetwork { network: proto::NetworkName::new("n"), out_for: None };
+        let orders: Vec<_> = (0..=SHARD_COMMANDS).map(|_| shard.order(order())).collect();
+        for answer in orders.into_iter().skip(SHARD_COMMANDS) {
+            assert!(answer.await.is_err(), "the queue of orders is full");
+        }
+        for round in 1..=10 {
+            drop(shard.drain(plan(round)));
+            shard.undrain();
+        }
+        let mut last = std::pin::pin!(shard.drain(plan(99)));
+        let wish = wishes.borrow_and_update().clone();
+        assert_eq!(wish.plan.expect("a drain is wished").spread, Duration::from_secs(99));
+        fulfil.send_replace(wish.number - 1);
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(last.as_mut().poll(&mut cx).is_pending(), "only earlier wishes are fulfilled");
+        fulfil.send_replace(wish.number);
+        last.await;
+    }
 }

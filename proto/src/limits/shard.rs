@@ -224,9 +224,8 @@ pub const NOTICED_STOP: Duration = Duration::from_secs(1);
 
 const _: () = assert!(NOTICED_STOP.as_millis() == 10 * TICK.as_millis());
 
-/// Maximum number of commands queued for a shard. Commands are the start of a drain, the end of a drain, and an
-/// operator's order. At most one order is queued at a time. A further command is not executed. If this command is an
-/// order, the operator's answer says that the outcome is unknown.
+/// Maximum number of operators' orders queued for a shard. The hub sends the next order when the last one is answered
+/// or has timed out. A further order is not executed, and its answer says that the outcome is unknown.
 pub const SHARD_COMMANDS: usize = 4;
 
 /// Time in which the shards must execute an operator's order. If the shards need longer, the operator's answer says
