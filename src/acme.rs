@@ -55,7 +55,7 @@ pub struct AcmeView {
     pub failing: usize,
     /// Number of names without a valid certificate.
     pub missing: usize,
-    /// The error of the latest order, if it failed.
+    /// The error of a name whose latest order failed, if there is such a name.
     pub problem: Option<String>,
 }
 
@@ -110,7 +110,7 @@ pub fn stand_in() -> io::Result<Arc<OwnKey>> {
 }
 
 impl Acme {
-    /// Loads the stored certificates.
+    /// Prepares the orders. [`Self::run`] reads the stored certificates.
     ///
     /// # Errors
     ///
@@ -264,7 +264,7 @@ impl Acme {
         }
     }
 
-    /// The account, which is created with the first order.
+    /// The account at the authority. If no account is stored, one is created.
     async fn account(&mut self) -> Result<Account, Failure> {
         if let Some(account) = &self.account {
             return Ok(account.clone());

@@ -181,8 +181,8 @@ impl Reloader {
         self.facts.clone()
     }
 
-    /// Checks the certificate files periodically. Reloads the certificate files on each signal of `asked`, and when a
-    /// new certificate has been issued.
+    /// Reloads the certificate files when a periodic check finds a change, on each signal of `asked`, and when a new
+    /// certificate has been issued.
     pub async fn run(mut self, asked: &mut Signal) {
         let mut looks = tokio::time::interval(TLS_RELOAD_INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

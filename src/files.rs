@@ -105,7 +105,8 @@ impl Needs {
         }
     }
 
-    /// Divides `max_files`. Each purpose gets its maximum, or its part of `max_files` if that part is less.
+    /// Divides `max_files`. Each purpose with a maximum gets its part of `max_files`, between [`SMALLEST_FILE_SHARE`]
+    /// and this maximum.
     fn all(&self, max_files: usize) -> Kept {
         let part = |of: usize, all: usize| (max_files / of).clamp(SMALLEST_FILE_SHARE, all);
         // Each dialed hub can have a link in each direction, until one of the two links is closed.

@@ -10,7 +10,8 @@ use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use mesh::{ConnectError, MaybeTlsStream, Tls};
 
-/// Sends a request to the host of its URL, and returns the answer. The body of the answer may have `most` bytes.
+/// Sends a request to the host of its URL, and returns the answer. The body of the answer may have at most `most`
+/// bytes.
 ///
 /// # Errors
 ///

@@ -159,8 +159,8 @@ impl Hub {
             // [`CLOSE_LINGER`]. Each timer fires up to one tick late.
             () = tokio::time::sleep(drain + CLOSE_LINGER + 3 * TICK) => warn!("server_drain_timed_out"),
         }
-        // The leaves of this hub's peers are already in the mesh's mailbox, so other hubs receive them before the
-        // farewell.
+        // After a complete drain, the leaves of this hub's peers are already in the mesh's mailbox, so other hubs
+        // receive them before the farewell.
         if let Some(mesh) = self.mesh {
             let thread = mesh.end();
             if !have_ended(std::slice::from_ref(&thread)).await {

@@ -78,8 +78,9 @@ pub struct MeshHooks {
 }
 
 /// Prepares the mesh of a hub, and the shards' configuration for links. Returns `None` for the mesh and for the
-/// configuration if the hub is not part of a mesh. If the hub accepts no links, the configuration refuses them.
-/// `challenge_key` is a random key for challenges. `max_dials` is the maximum number of dials in progress.
+/// configuration if the hub is not part of a mesh. Also returns `None` for the mesh if the hub cannot link to other
+/// hubs. If the hub accepts no links, the configuration refuses them. `challenge_key` is a random key for challenges.
+/// `max_dials` is the maximum number of dials in progress.
 pub fn prepare(
     config: &Config,
     clock: Clock,

@@ -1,9 +1,9 @@
 //! The HTTP endpoints other than the WebSocket.
 //!
 //! JSON answers have the fields of the Go hub, in the same order, because dashboards and clients read them. New fields
-//! are added between them.
+//! are between or after them.
 //!
-//! Shards only copy finished bytes, because a separate thread renders the pages (`rendered`).
+//! A separate thread renders the large pages (`rendered`), and the shards only copy the finished bytes.
 
 mod admin;
 mod assets;
@@ -273,7 +273,7 @@ impl Site {
             Found::Asset(asset) => return Reply::Now(asset.answer(request)),
             Found::Page(page) => page,
         };
-        // Everybody may request /health, but only operators see its numbers.
+        // Everybody may request /health. If there is an ADMIN_TOKEN, only operators see its numbers.
         let entry = match page {
             Page::Index | Page::Livez | Page::Readyz | Page::WebSocket => Entry::Open,
             Page::Dashboard | Page::Health | Page::HubStats | Page::Hubs | Page::Metrics | Page::Stats => {
@@ -390,7 +390,7 @@ impl Site {
     }
 }
 
-/// The allowed headers, for a preflight that names no headers.
+/// The allowed headers, for a preflight that names no headers or comes from an origin that is not allowed.
 static USUAL_HEADERS: HeaderValue = HeaderValue::from_static("Accept, Authorization, Cache-Control, Content-Type");
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

@@ -327,8 +327,6 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
     };
     // The signal handlers are registered before the hub is reachable, so that no SIGTERM is lost.
     let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
-    // Signals that were ignored at the start stay ignored, so that nohup(1) keeps a hub running when its terminal
-    // closes.
     let mut reloads = reloader.is_some().then(|| signal(SignalKind::hangup())).transpose()?;
     let mut key_reloads = key_loader.is_some().then(|| signal(SignalKind::hangup())).transpose()?;
     let is_reloaded = reloads.is_some() || key_reloads.is_some();
@@ -337,6 +335,8 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             .into_iter()
             // With TLS, SIGHUP reloads the certificates; with JWTs, it reloads the keys of tokens.
             .filter(|kind| !is_reloaded || *kind != SignalKind::hangup())
+            // Signals that were ignored at the start stay ignored, so that nohup(1) keeps a hub running when its terminal
+            // closes.
             .filter(|kind| !telemetry::process::ignores(kind.as_raw_value())),
     );
     let mut signals = kinds.into_iter().map(signal).collect::<Result<Vec<_>, _>>()?;

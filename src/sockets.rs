@@ -35,8 +35,8 @@ impl Handed {
         Ok(Self(handed))
     }
 
-    /// Takes the sockets of this port, and gives each shard one socket per address. Returns `None` if the port has no
-    /// sockets.
+    /// Takes the sockets of this port, and gives each shard at least one socket per address. Returns `None` if the port
+    /// has no sockets.
     ///
     /// If an address has fewer sockets than there are shards, several shards accept from the same socket. For each new
     /// connection, all these shards wake up, and one of them accepts it.

@@ -174,7 +174,7 @@ fn publish(scrape: &Scrape) {
     count(&catalog::WRITES, vec![], sum(&|r| r.io.writes));
     count(&catalog::PINGS, vec![], sum(&|r| r.io.pings));
 
-    // If a signal to a peer of another hub requests no receipt, only the relay counts its outcome.
+    // If a signal to a peer of another hub requests no receipt, only the relay counts its delivery.
     let delivered = sum(&|r| r.router.delivered) + scrape.mesh.relay.delivered;
     let outcome = |outcome: Outcome| vec![label("outcome", outcome.label())];
     count(&catalog::RELAY_OUTCOMES, outcome(Outcome::Delivered), delivered);

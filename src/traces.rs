@@ -80,7 +80,7 @@ impl TraceFacts {
 pub struct TraceTuning {
     /// Maximum number of queued spans: [`TRACE_QUEUE`].
     pub queue: usize,
-    /// Time for which the first span of a batch waits for further spans ([`TRACE_INTERVAL`]).
+    /// Maximum time for which the first span of a batch waits for further spans ([`TRACE_INTERVAL`]).
     pub interval: Duration,
     /// Time within which the collector must answer ([`TRACE_TIMEOUT`]).
     pub timeout: Duration,
@@ -106,7 +106,8 @@ impl Default for TraceTuning {
 #[derive(Debug)]
 pub struct Exporter {
     spans: mpsc::Receiver<Span>,
-    /// The spans of the current request. The spans are kept until the collector has accepted or refused them.
+    /// The spans of the current request. The spans are kept until the collector accepts or refuses them, or all
+    /// attempts have failed.
     batch: Vec<Span>,
     encoder: Encoder,
     url: Uri,
@@ -125,7 +126,7 @@ enum Answer {
     Accepted { rejected: u64 },
     /// The collector refuses the batch, and would refuse it again.
     Refused(String),
-    /// The batch can be sent again, after the pause that the collector asks for.
+    /// The batch can be sent again, after `pause` if the collector asks for one.
     Again { why: String, pause: Option<Duration> },
 }
 

@@ -36,7 +36,7 @@ struct Thread {
 /// A thread and the time since its last turn.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stuck {
-    /// The name of the thread in the operating system.
+    /// The name of the thread.
     pub thread: String,
     /// Time since the thread's last turn.
     pub since: Duration,

@@ -51,7 +51,7 @@ impl fmt::Display for HubUrl {
 }
 
 impl HubUrl {
-    /// The default hub of all tools.
+    /// The default of `--hub`.
     pub const DEFAULT: &'static str = "ws://localhost:8080";
 
     /// The URL for a peer's connection. A URL without a path gets `/ws`.

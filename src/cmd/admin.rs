@@ -113,7 +113,7 @@ struct Answer {
     message: String,
 }
 
-/// The output for `--json` if the hub sends no JSON.
+/// The output for `--json` if the hub sends no answer, or an answer that is not JSON.
 #[derive(Serialize)]
 struct Refused<'a> {
     act: &'static str,
@@ -134,7 +134,7 @@ impl Args {
     ///
     /// # Errors
     ///
-    /// If there is no token, returns a sentence that says how to give one.
+    /// A sentence about the token, if there is none, or if it is invalid.
     pub fn question(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Question, String> {
         let (hub, act) = match self.command {
             Command::Kick { hub, peer, network, secs } => {

@@ -18,7 +18,7 @@ use super::generate_peer_ids::random_id;
 use crate::client::{Ended, HubUrl, MessageSender, Receiver};
 use crate::config::{certificates, token};
 
-/// Maximum time until the hub sends `connected`. If another connection uses the peer's id, its takeover delays
+/// Maximum time until the hub sends `connected`. If another connection uses the peer's id, its takeover can delay
 /// `connected` by two seconds or more.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -88,7 +88,7 @@ fn json_object(text: &str) -> Result<Map<String, Value>, serde_json::Error> {
 }
 
 /// Joins the network, prints the messages, and leaves. Fails if the hub is unreachable or ends the connection with an
-/// error.
+/// error, or if the offer is not delivered.
 pub async fn run(args: Args) -> ExitCode {
     match LocalSet::new().run_until(session(&args)).await {
         Ok(()) => ExitCode::SUCCESS,

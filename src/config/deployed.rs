@@ -92,7 +92,7 @@ fn deployment_files_use_existing_settings() {
             seen.extend(known.then(|| name.to_owned()));
         }
     }
-    // Deployment files that were read contain at least these settings.
+    // The deployment files were read if these settings were found.
     for name in
         ["HOST", "PORT", "ADMIN_PORT", "MESH_PORT", "MESH_DNS", "MESH_TOKEN", "REDIS_URL", "SHARDS", "DRAIN_SECS"]
     {
@@ -119,8 +119,8 @@ fn fly_environment() -> BTreeMap<String, String> {
     said.map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned())).collect()
 }
 
-/// Checks that the settings are valid and cause no warning. Adds a MESH_TOKEN, because deployments store this token in
-/// a secret and not in these files.
+/// Checks that the settings are valid, cause no warning, and start a mesh. Adds a MESH_TOKEN, because deployments store
+/// this token in a secret and not in these files.
 fn holds(what: &str, mut said: BTreeMap<String, String>) {
     said.entry("MESH_TOKEN".to_owned()).or_insert("f".repeat(64));
     assert!(said.len() > 8, "{said:?}");

@@ -24,7 +24,7 @@ enum Mode {
     Off,
     /// Clients that send a key must prove their id. Other clients need no proof.
     Offered,
-    /// Clients without a proof are refused.
+    /// Clients without a proof are refused, unless their token names the id.
     Required,
 }
 

@@ -25,10 +25,10 @@ impl MemoryBudgets {
     /// The budgets of a process that may use this much additional memory. `None` means any amount.
     ///
     /// Data can take three times as much memory as its bytes, because a buffer that grows doubles its size, and the old
-    /// buffer remains until its bytes are copied. So the budgets together are a third of the usable memory, which is
-    /// all memory except the reserve. Queues get a sixth of the usable memory. Incomplete messages and announcements
-    /// get a twelfth each. On a hub of a mesh, [`MeshBudgets`] get a quarter of the usable memory, and the fractions of
-    /// queues, messages and announcements apply to the other three quarters.
+    /// buffer remains until its bytes are copied. So the budgets together are at most a third of the usable memory,
+    /// which is all memory except the reserve. Queues get at most a sixth of the usable memory. Incomplete messages and
+    /// announcements get at most a twelfth each. On a hub of a mesh, [`MeshBudgets`] get a quarter of the usable
+    /// memory, and the fractions of queues, messages and announcements apply to the other three quarters.
     pub(super) fn of(room: Option<u64>, in_mesh: bool) -> Self {
         let usable = usable(room) / 4 * if in_mesh { 3 } else { 4 };
         let send = DEFAULT_SEND_BUDGET_BYTES.min(usable / 6);
@@ -62,9 +62,9 @@ impl MeshBudgets {
     ///
     /// Data of the mesh can take twice as much memory as its bytes, because a snapshot is stored beside the replica
     /// that it replaces, and a buffer that grows doubles its size. The mesh may use a quarter of the usable memory,
-    /// which is all memory except the reserve. So the budgets of the mesh together are an eighth of the usable memory.
-    /// Presence gets 1/16, queues get 1/32, and incomplete messages get 1/64. Presence changes that wait get 1/128.
-    /// Signals that wait get 1/128, too.
+    /// which is all memory except the reserve. So the budgets of the mesh together are at most an eighth of the usable
+    /// memory, unless their minimums need more: 1/16 for presence, 1/32 for queues, 1/64 for incomplete messages, 1/128
+    /// for presence changes that wait, and 1/128 for signals that wait.
     pub(super) fn of(room: Option<u64>, connections: usize, max_message: usize) -> Self {
         let usable = usable(room);
         let presence = connections.saturating_mul(PRESENCE_BYTES_PER_CONNECTION);
@@ -81,7 +81,7 @@ impl MeshBudgets {
     }
 }
 
-/// The memory that remains after the reserve is subtracted.
+/// The memory that remains after the reserve is subtracted. The reserve is at most half of the memory.
 fn usable(room: Option<u64>) -> usize {
     let room = room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
     room - MEMORY_RESERVE_BYTES.min(room / 2)

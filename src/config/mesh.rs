@@ -241,7 +241,7 @@ impl Config {
         warnings
     }
 
-    /// Whether the hub needs a mesh thread. A hub that has IS_HUB and no token cannot link to other hubs.
+    /// Whether the hub needs a mesh thread. A hub with IS_HUB alone needs none, because it cannot link to other hubs.
     pub fn has_mesh(&self) -> bool {
         let legacy = &self.mesh.legacy;
         let dials = self.bootstrap_hubs.iter().any(|url| self.is_legacy(url));

@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use super::quoted::quoted;
 use super::{LogFormat, TOKEN_IS_SET, Token};
 
-/// Parses a boolean. Accepts the words that Go's ParseBool accepts, and also yes, no, on and off.
+/// Parses a boolean. Accepts the words that Go's ParseBool accepts, and also y, yes, n, no, on and off.
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "t" | "true" | "y" | "yes" | "on" => Ok(true),

@@ -15,7 +15,7 @@ pub(super) enum Source {
     Default,
 }
 
-/// The error of an invalid setting: its name, its value, and what to use.
+/// The error of an invalid setting: its name, what is wrong, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingError(String);
 

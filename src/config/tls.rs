@@ -14,19 +14,20 @@ use super::reader::{SettingError, SettingsReader};
 use super::settings::Setting;
 use super::{Token, settings};
 
-/// The hub warns at the start about certificates that expire within this number of days.
+/// The hub warns about certificates that expire within this number of days, at the start and whenever it reads them
+/// again.
 const SOON_DAYS: f64 = 14.0;
 
 /// The TLS settings of a hub.
 #[derive(Clone, Debug)]
 pub struct TlsSettings {
-    /// Paths of the certificates and keys.
+    /// Paths of the certificates and keys (TLS_CERT and TLS_KEY).
     pub files: Vec<PairFiles>,
     /// The settings of certificates that the hub orders; `None` without TLS_ACME.
     pub acme: Option<AcmeSettings>,
     /// The certificates and keys in `files`, and the certificates and keys that the hub has ordered.
     pub certificates: Arc<Certificates>,
-    /// The state of the certificate files when they were read.
+    /// The state of the certificate files before they were read.
     pub stamps: FileStamps,
     /// The ports that use TLS.
     pub ports: PortNames,

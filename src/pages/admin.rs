@@ -21,7 +21,7 @@ use crate::admin::{self, Act, Entry, Outcome, is_own_page, page};
 /// The path of the form for the token.
 const PATH: &str = "/admin";
 
-/// The refusal of an order, if there is no ADMIN_TOKEN.
+/// The answer to all requests below [`PATH`], if there is no ADMIN_TOKEN.
 const NO_TOKEN: &str =
     "this hub accepts no orders over HTTP: set ADMIN_TOKEN on it, and send it as Authorization: Bearer";
 

@@ -70,7 +70,8 @@ const ASK: &str = "no-cache";
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 impl Asset {
-    /// The file with this path.
+    /// The file of the browser client or, with `playground`, of the playground with this path. `None` for the page of
+    /// the playground, which [`Self::page`] returns.
     pub(super) fn at(path: &str, playground: bool) -> Option<&'static Self> {
         let found = ASSETS.iter().find(|asset| asset.path == path || asset.named == path)?;
         let is_there = !found.is_of_the_dashboard() && (playground || !found.is_of_the_playground());

@@ -45,7 +45,7 @@ pub(super) struct MemoryBody {
 }
 
 impl MemoryBody {
-    /// The memory that everybody except operators sees. All numbers are zero.
+    /// All numbers are zero: for visitors who are not operators, or if the memory is unknown.
     pub(super) fn hidden() -> Self {
         Self { external: 0, heap_total: 0, heap_used: 0, rss: 0 }
     }

@@ -1,5 +1,4 @@
-//! The JSON bodies that describe other hubs. The fields of the Go hub come first, with the same names as in the Go hub.
-//! The new fields follow.
+//! The JSON bodies that describe other hubs. The fields of the Go hub have the same names as in the Go hub.
 
 use std::time::Duration;
 
@@ -94,7 +93,7 @@ pub(super) fn hubs<'a>(reading: &'a MeshReading, config: &'a Config, live: bool,
     reading.hubs.iter().filter(|hub| hub.live == live).map(|hub| HubBody::of(hub, reading, config, wall_ms)).collect()
 }
 
-/// Number of other hubs.
+/// Number of other hubs whose leases are valid.
 pub(super) fn count(reading: &MeshReading) -> usize {
     reading.hubs.iter().filter(|hub| hub.live).count()
 }

@@ -119,7 +119,8 @@ fn sentences_templates_and_missing_messages_are_detected() {
     }
 }
 
-/// Checks that all impossible states are reported with `bug!`, and that every `BugSite` is used.
+/// Checks that every `BugSite` is used, and that no code outside tests has `unreachable!` or `debug_assert!(false)` in
+/// place of `bug!`.
 #[test]
 fn every_bug_site_is_used_and_bug_is_the_only_assertion() {
     let mut found = all_sources();

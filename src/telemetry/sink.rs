@@ -26,7 +26,7 @@ pub(super) struct Sink(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<Buffer>,
-    /// Signaled when lines are queued and when all lines are written.
+    /// Signaled when a line is queued in an empty buffer, when a batch is written, and when a write fails.
     changed: Condvar,
 }
 
@@ -53,7 +53,8 @@ struct Buffer {
 pub struct LogState {
     /// Number of lines dropped since the process started.
     pub dropped: u64,
-    /// Time for which lines have been queued while the output accepted no write. Zero while the output works.
+    /// Time for which lines have been queued while the output accepted no write. Zero if no lines are queued or being
+    /// written.
     pub stalled: Duration,
 }
 

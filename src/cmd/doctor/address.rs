@@ -28,11 +28,12 @@ const DAYS_LEFT: (f64, f64) = (14.0, 3.0);
 #[derive(Debug)]
 pub(super) struct Reachable {
     pub(super) addresses: Vec<SocketAddr>,
-    /// The time that a TCP connection to the first address takes.
+    /// The time that the first successful TCP connection took.
     pub(super) rtt: Duration,
 }
 
-/// Resolves the name of the hub, and connects to each address. Returns `None` if no address accepts a connection.
+/// Resolves the name of the hub, and connects to each address, at most [`MAX_ADDRESSES`]. Returns `None` if no address
+/// accepts a connection.
 pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Reachable> {
     const CHECK: &str = "address";
     let (host, port) = (url.host(), url.port());
@@ -104,7 +105,7 @@ pub(super) enum Trust {
     Proven(Option<Tls>),
     /// The certificate is invalid, so nothing secret may be sent.
     Unproven(Tls),
-    /// No connection is possible.
+    /// TLS fails at an address, or the port needs TLS and the URL has none. The doctor makes no further checks.
     Broken,
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-/// The page that explains each finding.
+/// The page that explains each topic.
 const PAGE: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/troubleshooting.md");
 
 /// How serious a finding is.
@@ -20,7 +20,7 @@ pub(super) enum Grade {
     Note,
     /// Some clients have a problem, or will have one soon.
     Warning,
-    /// Clients cannot use the function that was checked.
+    /// Clients cannot use the function that was checked, or cannot use it in a few days.
     Problem,
 }
 
@@ -223,7 +223,7 @@ impl Report {
         self.findings.iter().map(|finding| finding.topic).collect()
     }
 
-    /// Prints the end of the output, and returns the most serious grade.
+    /// Prints the end of the output. Returns `Problem`, `Warning` or, if there is neither, `Ok`.
     pub(super) fn finish(self) -> Grade {
         let count = |grade| self.findings.iter().filter(|finding| finding.grade == grade).count();
         let (problems, warnings) = (count(Grade::Problem), count(Grade::Warning));

@@ -17,7 +17,7 @@ use super::stun::{self, Answer, HEADER, Login, MAX_MESSAGE, Method};
 
 const CHECK: &str = "ice";
 
-/// Maximum number of servers that the doctor asks.
+/// Maximum number of entries that the doctor reads from a hub, and of URLs that it examines.
 const MAX_SERVERS: usize = 16;
 
 /// Maximum time for a connection to a server, and for each of its answers.
@@ -52,7 +52,7 @@ impl Server {
     }
 }
 
-/// Reads the servers of a hub. Entries that browsers would refuse are reported as findings.
+/// Reads the servers of a hub. Entries of another form are reported as findings.
 pub(super) fn read(servers: &[Value], report: &mut Report) -> Vec<Server> {
     let mut read = Vec::new();
     left_out(servers.len(), "entries", report);
@@ -122,7 +122,7 @@ fn parse(url: &str) -> Option<ServerUrl<'_>> {
     (!host.is_empty() && !host.contains('/')).then_some(ServerUrl { is_turn, transport, host, port })
 }
 
-/// Asks every server.
+/// Asks the servers at their first [`MAX_SERVERS`] URLs.
 pub(super) async fn examine(servers: &[Server], ca: Option<&[u8]>, report: &mut Report) {
     if servers.is_empty() {
         let message = "the hub sends no ICE servers, and --ice-servers names none";

@@ -8,7 +8,7 @@ use crate::client::Ended;
 
 const CHECK: &str = "idle";
 
-/// Maximum delay of the hub's first ping.
+/// Time by which the hub's first ping may be late.
 const PING_GRACE: Duration = Duration::from_secs(5);
 
 /// Keeps a connection idle for `patience`. Sends only the answers to pings.
@@ -51,7 +51,7 @@ fn finding(
         None if pings == 0 => {
             let longer = heartbeat.map_or(35, |heartbeat| (heartbeat + 2 * PING_GRACE).as_secs());
             let message = format!(
-                "a connection stays open for {seconds:.0} s, which is less than the time between two pings of the hub: \
+                "a connection stays open for {seconds:.0} s, which is too short to expect a ping of the hub: \
                  try --patience {longer}s"
             );
             Finding::skipped(CHECK, message)

@@ -30,8 +30,8 @@ const WARNINGS: u8 = 2;
 /// Check a hub from outside, and say what to do
 ///
 /// Checks everything between a client and the hub: names and addresses, TLS, proxies, tokens and origins, presence and
-/// signals between two peers, large messages, idle connections, links to other hubs, ICE servers, clocks. Each finding
-/// has a link to its causes.
+/// signals between two peers, large messages, idle connections, links to other hubs, ICE servers, clocks. Each note,
+/// warning and problem has a link to its causes.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "The doctor's peers join only networks whose names begin with doctor-.\n\nExit codes: 0 no \
                   problem; 1 a problem; 2 warnings; 64 invalid command line.")]
@@ -132,7 +132,7 @@ async fn examine(args: &Args, report: &mut Report) {
         return;
     };
     clock(by_pages, welcome.clock_ms, report);
-    // The connection for `idle` stays idle during all other checks.
+    // The connection for `idle` stays idle while the checks below run.
     let idle = if args.patience.is_zero() {
         None
     } else {
@@ -200,7 +200,7 @@ async fn mesh(args: &Args, other: &HubUrl, entry: &Entry<'_>, reachable: &addres
             return;
         }
     };
-    // A new peer connects, because the peers of the earlier checks already know each other.
+    // A new peer connects for each other hub, so no peer of an earlier check is in its network.
     match entry.connect().await {
         Ok((mut visitor, welcome)) => {
             let other = Entry { url: other, endpoint: &endpoint, ..*entry };

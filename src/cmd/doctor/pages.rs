@@ -46,8 +46,8 @@ impl Pages<'_> {
         answer.is_ok_and(|(head, body)| head.status.as_u16() != 400 || !body.contains("TLS"))
     }
 
-    /// Examines /livez and /readyz, and whether web pages of `origin` may read them. Returns the difference of the
-    /// clocks, if the answers of the hub have a date.
+    /// Examines /livez and /readyz, and whether web pages of `origin` may read /livez. Returns the difference of the
+    /// clocks, if the answer to /livez has a date.
     pub(super) async fn examine(&self, origin: Option<&str>, report: &mut Report) -> Option<Duration> {
         const CHECK: &str = "pages";
         let asked = SystemTime::now();

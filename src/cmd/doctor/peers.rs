@@ -13,9 +13,10 @@ use super::visitor::{Missing, Visitor, Welcome};
 /// Maximum time for each answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Maximum time for the receipt of an offer, after the wait for its arrival, if an earlier receipt was missing. Without
-/// this limit, the doctor would wait for [`PATIENCE`] after each offer to a hub that sends no receipts. A hub reports an
-/// unknown outcome after 5 s, and the wait for an offer that does not arrive has the same length.
+/// Maximum time for the receipt of an offer, after the wait for the offer's arrival. The limit applies to large offers,
+/// and after an offer without a receipt. Without this limit, the doctor would wait for [`PATIENCE`] after each offer to
+/// a hub that sends no receipts. The limit can be short, because a hub reports an unknown outcome after 5 s, and the
+/// doctor waits as long for the arrival.
 const RECEIPT_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Maximum time until peers at two hubs discover each other. A hub that was just linked needs a snapshot.
@@ -173,7 +174,7 @@ enum Fate {
     Lost(String),
 }
 
-/// Sends an offer, and waits for its arrival, and then for its receipt, for `patience` at most.
+/// Sends an offer, waits for its arrival, and then waits for its receipt, for `patience` at most.
 async fn send(from: &mut Visitor, to: &mut Visitor, text: &str, (id, data): (&str, &str), patience: Duration) -> Fate {
     let begin = Instant::now();
     from.say(text);
@@ -198,7 +199,7 @@ async fn send(from: &mut Visitor, to: &mut Visitor, text: &str, (id, data): (&st
     }
 }
 
-/// Sends [`OFFERS`] offers, alternately in both directions. Returns whether all of them arrive.
+/// Sends [`OFFERS`] offers, alternately in both directions. Returns whether all of them arrive unchanged.
 async fn relay(
     check: &'static str,
     first: &mut Visitor,
@@ -283,7 +284,7 @@ async fn sizes(first: &mut Visitor, second: &mut Visitor, network: &str, welcome
     }
 }
 
-/// Lets a peer of this hub and a peer of another hub discover each other.
+/// Lets a peer of this hub and a peer of another hub discover each other and send signals to each other.
 pub(super) async fn mesh(
     first: &mut Visitor,
     other: &Entry<'_>,

@@ -1,4 +1,5 @@
-//! Messages of STUN (RFC 8489) and TURN (RFC 8656). The doctor only needs the messages that ask for an address.
+//! Messages of STUN (RFC 8489) and TURN (RFC 8656). The doctor only needs the messages that ask for an address or
+//! release it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -9,7 +9,7 @@ use super::finding::{Finding, Report, Topic};
 use super::visitor::{Message, Missing, Visitor, Welcome};
 use crate::client::{ConnectError, Ended, Endpoint, HubUrl};
 
-/// Maximum time for the answer to a handshake, and for `connected` after it. A takeover takes two seconds.
+/// Maximum time for the answer to a handshake, and for `connected` after it. A takeover can take two seconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Number of pings that are sent if the hub's first message does not arrive. The answers to these pings have about 40
@@ -139,8 +139,7 @@ fn refused(status: StatusCode, body: &str, has_token: bool) -> Topic {
         403 if body.starts_with("pages of ") => Topic::OriginRefused,
         403 if body.contains("peerId") => Topic::QueryLost,
         400 | 426 if body.contains("RFC 6455") => Topic::HeadersLost,
-        // At paths other than /ws, the hub answers a request without an upgrade with a text that contains
-        // `"websocket"`.
+        // At an unknown path, the hub answers 404 with a text that contains `"websocket"`.
         400 | 404 if body.contains("\"websocket\"") => Topic::HeadersLost,
         503 if body.contains("drain") => Topic::HubDrains,
         503 if body.contains("address") || body.contains("connect") => Topic::AddressLimits,
@@ -150,7 +149,7 @@ fn refused(status: StatusCode, body: &str, has_token: bool) -> Topic {
     }
 }
 
-/// Connects like a page or a program, and if that fails, finds out why. Returns a connection that stays open.
+/// Connects like a page or a program. If that fails, finds out why, and returns `None`.
 pub(super) async fn examine(entry: &Entry<'_>, report: &mut Report) -> Option<(Visitor, Welcome)> {
     const CHECK: &str = "upgrade";
     match entry.connect().await {
@@ -169,7 +168,8 @@ pub(super) async fn examine(entry: &Entry<'_>, report: &mut Report) -> Option<(V
     }
 }
 
-/// The finding for a refused upgrade. Further connections find out its cause.
+/// The finding for a refused upgrade. If the hub refuses the token in the header, another connection sends the token in
+/// the URL.
 async fn blamed(refusal: &Refusal, entry: &Entry<'_>) -> Finding {
     const CHECK: &str = "upgrade";
     let is_wrong_token = refusal.status() == Some(StatusCode::UNAUTHORIZED);
@@ -195,7 +195,7 @@ async fn blamed(refusal: &Refusal, entry: &Entry<'_>) -> Finding {
 }
 
 /// Checks whether the hub also admits strangers. If the doctor has a token, it connects as a peer without a token. If
-/// the doctor has no token, it connects as a page of another site.
+/// the doctor has no token, it connects as a page of another site. If it withholds the token, the check is skipped.
 pub(super) async fn admission(entry: &Entry<'_>, report: &mut Report) {
     const CHECK: &str = "auth";
     if entry.withheld {

@@ -68,7 +68,7 @@ pub(super) struct Visitor {
 }
 
 impl Visitor {
-    /// Connects with these headers. The hub admits the peer only when it sends `connected`.
+    /// Connects with these headers. Until the hub sends `connected`, it has not admitted the peer.
     pub(super) async fn connect(
         endpoint: &Endpoint,
         headers: impl IntoIterator<Item = (hyper::header::HeaderName, String)>,

@@ -1,4 +1,4 @@
-//! The churn scenario. Some peers stay and observe. All other peers join and leave repeatedly, in every possible way.
+//! The churn scenario. Some peers stay and observe. All other peers join and leave repeatedly, in five ways.
 
 use std::cell::Cell;
 use std::rc::Rc;

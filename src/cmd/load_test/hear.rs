@@ -116,8 +116,8 @@ impl Swarm {
         }
     }
 
-    /// Checks that the partner's signals arrive in order, each exactly once. Returns false if the signal with this
-    /// number has arrived before.
+    /// Checks that the partner's signals arrive in order, each exactly once. Returns false for a signal that arrives
+    /// again, or after a later signal.
     fn check_order(&self, peer: usize, number: u64) -> bool {
         let received = &self.seats[peer].received;
         let next = received.get();

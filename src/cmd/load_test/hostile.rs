@@ -1,8 +1,9 @@
-//! The hostile scenario. Clients break every rule, while pairs of ordinary peers send signals that must arrive in time.
+//! The hostile scenario. Clients break the rules of the protocol, while pairs of ordinary peers send signals that must
+//! arrive in time.
 //!
-//! Each kind of attack has its own thread with plain sockets, so a blocked or reset socket cannot delay the pairs or
-//! another attack. Each thread sleeps for a moment between two steps. The load test usually runs on the hub's machine,
-//! and the attacks must leave CPU time for the hub and for the pairs.
+//! Each kind of attack has its own thread per hub, with plain sockets, so a blocked or reset socket cannot delay the
+//! pairs or another attack. Each thread sleeps for a moment between two steps. The load test usually runs on the hub's
+//! machine, and the attacks must leave CPU time for the hub and for the pairs.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,5 +1,5 @@
 //! The messages of a load test. simd-json parses received messages, and overwrites their buffers. Sent messages are
-//! written without a library.
+//! written without a JSON library.
 
 use serde::Deserialize;
 use simd_json::Buffers;

@@ -152,7 +152,7 @@ impl Scenario {
         }
     }
 
-    /// Whether the peers are pairs, each in a network of its own.
+    /// Whether the peers form pairs.
     fn has_pairs(self) -> bool {
         matches!(self, Self::Relay | Self::Hostile)
     }

@@ -25,9 +25,11 @@ const POLL: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Outcome {
-    /// Time until all peers were connected, in milliseconds.
+    /// Time until each peer was connected or had failed to connect, in milliseconds. In `churn`, only the observers
+    /// count.
     pub(super) connect_ms: u64,
-    /// Time from the first connection until every peer knew all other members of its network, in milliseconds.
+    /// Time from the first dial until every peer knew all other members of its network, in milliseconds. `None` if that
+    /// did not happen.
     pub(super) exact_ms: Option<u64>,
     /// Number of discoveries that a correct hub sends. `None` if the scenario does not determine this number.
     pub(super) expected_discoveries: Option<u64>,

@@ -52,7 +52,7 @@ pub(super) enum Check {
     ReceiptUnasked,
     /// A signal did not arrive.
     SignalLost,
-    /// A signal arrived before another signal that was sent earlier.
+    /// A signal arrived although an earlier signal had not arrived.
     SignalSkipped,
     /// A signal arrived again, or after another signal that was sent later.
     SignalRepeated,
@@ -127,7 +127,7 @@ impl Counts {
 pub(super) struct Tally {
     /// Sessions that were opened.
     pub(super) sessions: u64,
-    /// Peers that never connected.
+    /// Peers that could not connect, or could not connect again.
     pub(super) failed: u64,
     /// Failed attempts to open a session, including retries.
     pub(super) dial_failures: Counts,
@@ -137,7 +137,7 @@ pub(super) struct Tally {
     pub(super) delivered: u64,
     pub(super) errors: Counts,
     pub(super) receipts: Counts,
-    /// Sessions that ended although this program did not end them.
+    /// Sessions that this program did not end, by the close code, and closes that the hub did not answer.
     pub(super) closes: Counts,
     /// WebSocket pings that were answered.
     pub(super) pongs: u64,

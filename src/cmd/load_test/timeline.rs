@@ -37,7 +37,7 @@ pub(super) struct Point {
     sent: u64,
     delivered: u64,
     errors: u64,
-    /// Sessions that the hub ended, or that were lost.
+    /// As in [`Tally`].
     closes: u64,
     dial_failures: u64,
     violations: u64,

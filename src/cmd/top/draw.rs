@@ -194,7 +194,7 @@ fn fault_line(text: &str, alert: &'static str) -> Line<'static> {
     Line::from(vec![Span::styled(clean(text), red()), Span::raw("  "), Span::styled(alert, bold())])
 }
 
-/// Parts with their rates, on one line.
+/// The first six parts with their rates, on one line.
 pub(super) fn parts(parts: &[(String, f64)]) -> String {
     if parts.is_empty() {
         return "none".to_owned();

@@ -35,8 +35,8 @@ use crate::config::{Token, certificates};
 /// Maximum time for reading all pages of a hub.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Minimum time between two polls. Each shard answers one address 100 pages at once and then 2 per second, so a hub may
-/// refuse pages if polls stay this fast.
+/// Minimum of `--interval`: a shorter interval is raised to it. Each shard answers one address 100 pages at once and
+/// then 2 per second, so a hub may refuse pages if polls stay this fast.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Every fifth poll also reads the pages that change slowly.
@@ -104,7 +104,7 @@ impl Args {
     }
 }
 
-/// Watches the hubs until the user quits.
+/// Watches the hubs until the user quits. With `--once`, prints them once.
 pub async fn run(watch: Watch) -> ExitCode {
     let urls: Vec<String> = watch.urls.iter().map(|url| Redacted(&url.to_string()).to_string()).collect();
     let mut model = Model::new(urls.iter().map(String::as_str), watch.sort);

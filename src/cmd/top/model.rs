@@ -17,7 +17,7 @@ const ENDS: usize = 300;
 /// Time for which the end of a connection counts, in seconds (ten minutes).
 const ENDS_SECONDS: f64 = 600.0;
 
-/// The sparklines of a hub or a network. A sparkline has one figure for each poll, the latest last.
+/// The figures of a sparkline, the latest last. There is one figure for each poll, and there are at most [`HISTORY`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct History(VecDeque<u64>);
 
@@ -343,7 +343,7 @@ impl Model {
                 Screen::Networks => {
                     if let Some(network) = self.networks.get(self.selected) {
                         self.show(Screen::Network(network.name.clone()));
-                        // The members are read in a poll, so the next poll begins at once.
+                        // The members are read in a poll, so the next poll begins as soon as no other poll runs.
                         return Wish::Poll;
                     }
                 }

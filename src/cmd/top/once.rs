@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::draw::{COLUMNS, cells};
 use super::model::Model;
 
-/// Returns one line per hub and two lines per fault. The columns of a hub's line are separated by at least two spaces.
-/// The lines of a fault contain the fault, and a link to the runbook, which says what to do.
+/// Returns a heading, one line per hub, and two lines per fault. The columns of a hub's line are separated by at least
+/// two spaces. The lines of a fault contain the fault, and a link to the runbook, which says what to do.
 pub(super) fn text(model: &Model) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
     rows.extend(model.order().into_iter().map(|index| cells(&model.hubs[index])));

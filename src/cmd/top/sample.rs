@@ -111,7 +111,7 @@ pub(super) struct HubStats {
     pub(super) redis: Option<Redis>,
 }
 
-/// The parts of /stats that are on no other page.
+/// The parts of /stats that this program reads.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Stats {
@@ -249,7 +249,7 @@ pub(super) struct View {
     pub(super) close_reasons: Vec<(String, f64)>,
     pub(super) errors: Vec<(String, f64)>,
     pub(super) refusals: Vec<(String, f64)>,
-    /// The faults for the operator, the most important first.
+    /// The faults for the operator.
     pub(super) faults: Vec<Fault>,
 }
 

@@ -88,7 +88,7 @@ impl Totals {
             add(&mut totals.turns, &io.turns.counts);
             totals.busy.push(io.busy_micros);
         }
-        // If a signal to a peer of another hub requests no receipt, only the relay counts its outcome.
+        // If a signal to a peer of another hub requests no receipt, only the relay counts its delivery.
         totals.delivered += mesh.relay.delivered;
         totals.forwarded += mesh.relay.forwarded_to_go;
         add(&mut totals.latency, &mesh.relay.latency);

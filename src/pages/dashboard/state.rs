@@ -244,7 +244,7 @@ pub(super) struct TlsBody {
     stale: bool,
     /// Number of names of TLS_ACME without a valid certificate.
     missing: usize,
-    /// The error of the latest order, if it failed.
+    /// The error of a name whose latest order failed, if there is such a name.
     problem: Option<String>,
 }
 
