@@ -1,6 +1,6 @@
 //! Orders certificates from an ACME authority (RFC 8555), and renews them in time.
 //!
-//! The authority verifies each name by a TLS connection (TLS-ALPN-01, RFC 8737), which the [`Acceptor`] answers. A
+//! To verify a name, the authority connects to it with TLS (TLS-ALPN-01, RFC 8737), and the [`Acceptor`] answers. A
 //! certificate is stored with its chain and key in one file. The [`Reloader`](crate::certificates::Reloader) installs
 //! this file like any other certificate file. While orders fail, the previous certificate stays in use.
 

@@ -69,7 +69,7 @@ pub struct MeshHooks {
     pub turned: Turned,
     /// Receives the state of the mesh.
     pub publish: watch::Sender<Arc<MeshReading>>,
-    /// The figures of this hub, which it sends to the other hubs.
+    /// The figures that this hub sends to the other hubs.
     pub status: Status,
     /// Records spans. `None` if the hub sends no traces.
     pub tracer: Option<Tracer>,

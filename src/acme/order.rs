@@ -118,7 +118,7 @@ pub(super) async fn account(
     Ok((account, Some(credentials)))
 }
 
-/// Returns the window in which the authority wants this certificate renewed, and the time after which to ask it again
+/// Returns the window in which the authority wants this certificate renewed, and the pause before the hub asks again
 /// (RFC 9773).
 pub(super) async fn advice(account: &Account, id: &CertificateId) -> Result<([SystemTime; 2], Duration), Failure> {
     let (info, ask_after) = account.renewal_info(&identifier(id)).await?;

@@ -11,7 +11,7 @@ pub(super) struct Plan {
     not_after: SystemTime,
     renew_at: SystemTime,
     id: Option<CertificateId>,
-    /// Whether the authority has answered a question about this id, which shows that it knows the id.
+    /// Whether the authority knows this id. It knows the id if it has answered a question about it.
     is_known: bool,
     ask_at: SystemTime,
 }

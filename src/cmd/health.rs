@@ -67,8 +67,8 @@ impl Args {
 pub async fn run(question: Question) -> ExitCode {
     let Question { page, is_own, full_is_well, proxies } = question;
     let shown = page.to_string();
-    // The certificate of the hub on this machine is not verified, because it contains the name that clients use, not
-    // `localhost`.
+    // The certificate of the hub on this machine is not verified, because the certificate is for the name that clients
+    // use, and not for `localhost`.
     let tls = || if is_own { Tls::without_proof() } else { Tls::new(None) };
     let path = page.path_and_query().map_or("/", |path| path.as_str());
     let asked = ask(&page, Request::get(path), Bytes::new(), tls, &proxies, PATIENCE).await;

@@ -1,4 +1,4 @@
-//! The settings of STUN and TURN servers, which the hub sends to its clients.
+//! The settings of the STUN and TURN servers that the hub names to its clients.
 
 use std::time::Duration;
 

@@ -118,7 +118,7 @@ pub(super) fn hubs(text: &str) -> Result<Vec<Uri>, String> {
 ///
 /// If there is an `@` after the host. The text before the `@` looks like a host, but may be a part of a password.
 pub(super) fn hub(text: &str) -> Result<Option<Uri>, String> {
-    // The text is checked instead of the parsed URL, which has lost its fragment.
+    // The text is checked instead of the parsed URL, because the parsed URL has lost its fragment.
     let tail = text.split_once("://").and_then(|(_, rest)| rest.split_once(['/', '?', '#']));
     if tail.is_some_and(|(_, tail)| tail.contains('@')) {
         return Err(MISPLACED_AT.to_owned());

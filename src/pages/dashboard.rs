@@ -67,7 +67,7 @@ pub struct Sampler {
     max_files: Option<u64>,
 }
 
-/// Creates the history of a hub, which is still empty, and its sampler.
+/// Creates the empty history of a hub, and the sampler that fills it.
 pub(super) fn live(config: &Arc<Config>, facts: &Arc<HubFacts>, fullness: &Arc<Fullness>) -> (Live, Sampler) {
     let epoch = facts.started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let (ring, reader) = watch::channel(Ring::new(epoch));

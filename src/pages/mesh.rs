@@ -1,4 +1,4 @@
-//! The JSON bodies that describe other hubs. The fields of the Go hub have the same names as in the Go hub.
+//! The JSON bodies that describe other hubs. Fields that the Go hub also has keep their names.
 
 use std::time::Duration;
 
@@ -211,7 +211,7 @@ pub(super) fn bootstrap_hubs<'a>(reading: &'a MeshReading, config: &Config) -> V
     config.bootstrap_hubs.iter().map(dial).collect()
 }
 
-/// A URL in the mesh's normal form. The result has a port, but no user and no query, which may be secret.
+/// A URL in the mesh's normal form. The result has a port. It has no user and no query, because these may be secret.
 fn as_dialed(url: &Uri) -> String {
     let (scheme, host) = (url.scheme_str().unwrap_or_default(), url.host().unwrap_or_default().to_ascii_lowercase());
     let port = url.port_u16().unwrap_or(if scheme == "wss" { 443 } else { 80 });

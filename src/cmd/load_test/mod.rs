@@ -1,4 +1,4 @@
-//! The command `peerpigeon load-test` runs many peers in one process, which check every message of the hub.
+//! The command `peerpigeon load-test` runs many peers in one process. The peers check every message of the hub.
 //!
 //! All peers run on one thread, so they share their counts without locks. One thread receives more messages per second
 //! than a hub on two cores sends.

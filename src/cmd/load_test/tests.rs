@@ -47,7 +47,8 @@ fn invalid_arguments_are_refused_before_connecting() {
     }
 }
 
-/// Peers 0 and 2 are in one network, and peers 1 and 3 are in another network. All four peers have announced.
+/// With `pairs`, peers 0 and 1 are in one network, and peers 2 and 3 are in another. Without, peers 0 and 2 are in one
+/// network, and peers 1 and 3 are in another. All four peers have announced.
 fn swarm(pairs: bool) -> Swarm {
     let spread = if pairs { Spread::Pairs } else { Spread::Single };
     let swarm = Swarm::new(Plan::new(4, 2, spread, 1), Options { pairs, ..Options::default() }, Vec::new());

@@ -243,7 +243,7 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    /// The figures of this hub, which it sends to other hubs.
+    /// The figures that this hub sends to other hubs.
     pub(super) fn status(&self, admin_url: Option<Arc<str>>, max_connections: usize) -> HubStatus {
         let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let per_second = |n: u64| number(n.saturating_mul(1000) / self.over.max(1));
