@@ -2,7 +2,7 @@
 //!
 //! A shard receives the request (`POST /admin/kick` and so on), and the [`Gatekeeper`] checks that an operator sends
 //! it. The [`Desk`] passes the order to the hub's main thread, which executes it on the shards that it concerns. Each
-//! order is logged.
+//! order is logged with its outcome, unless its request ends first.
 
 mod act;
 mod cookie;

@@ -27,11 +27,11 @@ const EXIT_CODES: &str = "Exit codes: 0 a signal stopped the hub; 1 the hub coul
 #[command(name = "peerpigeon", version = env!("PEERPIGEON_VERSION"), about, args_conflicts_with_subcommands = true)]
 #[command(
     after_help = "Without a command, peerpigeon runs a hub. These are its most used settings: --help explains all of \
-        them. Each flag has an environment variable, which is shown after the flag.",
-    after_long_help = "Without a command, peerpigeon runs a hub. Every flag of serve has an environment variable, \
-        shown after the flag. A flag takes precedence over its variable, and an empty variable counts as \
-        unset.\n\nExit codes of a hub: 0 a signal stopped it; 1 it could not start; 64 a setting is invalid; 70 a bug \
-        of the hub: restart it."
+        them. Each setting has an environment variable, which is shown after its flag.",
+    after_long_help = "Without a command, peerpigeon runs a hub. Every setting has an environment variable, shown \
+        after its flag. A flag takes precedence over its variable, and an empty variable counts as unset.\n\nExit \
+        codes of a hub: 0 a signal stopped it; 1 it could not start; 64 a setting is invalid; 70 a bug of the hub: \
+        restart it."
 )]
 struct Cli {
     #[command(subcommand)]

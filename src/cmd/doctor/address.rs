@@ -142,7 +142,7 @@ pub(super) async fn tls(url: &HubUrl, reachable: &Reachable, ca: Option<&[u8]>, 
 /// Examines a URL without TLS. `speaks_http` is true if the port has answered a request in clear text.
 pub(super) async fn plain(url: &HubUrl, reachable: &Reachable, speaks_http: bool, report: &mut Report) -> Trust {
     const CHECK: &str = "tls";
-    // A hub logs each failed handshake, so the doctor tries none if the port has answered without TLS.
+    // A hub logs failed handshakes, so the doctor tries none if the port has answered without TLS.
     if !speaks_http
         && let (Ok(lax), Some(&address)) = (Tls::without_proof(), reachable.addresses.first())
         && shake(&lax, url.host(), address).await.is_ok()

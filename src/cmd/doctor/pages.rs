@@ -75,7 +75,7 @@ impl Pages<'_> {
                 report.add(Finding::problem(CHECK, Topic::Gateway, message));
             }
             _ => {
-                let message = format!("/livez answers {}, so this server is not a hub", head.status);
+                let message = format!("/livez answers {}, which is not the answer of a hub", head.status);
                 report.add(Finding::note(CHECK, Topic::PagesElsewhere, message));
                 return None;
             }
