@@ -256,8 +256,8 @@ impl Hub {
     }
 }
 
-// docs/runbook.md says that a hub ends within DRAIN_SECS + 8 s, also if threads, the collector of traces and stderr hang.
-// The hub waits for the last sessions, the mesh, the shards, the collector and stderr, one after another.
+// docs/runbook.md says that a hub ends within DRAIN_SECS + 8 s, also if threads, the collector of traces and stderr
+// hang. The hub waits for the last sessions, the mesh, the shards, the collector and stderr, one after another.
 const _: () = assert!(
     (CLOSE_LINGER.as_millis() + 3 * TICK.as_millis())
         + 2 * CLOSE_LINGER.as_millis()

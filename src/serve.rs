@@ -335,8 +335,8 @@ async fn serve(config: Config, files: Files, bound: Listeners) -> std::io::Resul
             .into_iter()
             // With TLS, SIGHUP reloads the certificates; with JWTs, it reloads the keys of tokens.
             .filter(|kind| !is_reloaded || *kind != SignalKind::hangup())
-            // Signals that were ignored at the start stay ignored, so that nohup(1) keeps a hub running when its terminal
-            // closes.
+            // A signal that was ignored at the start stays ignored, so that nohup(1) keeps a hub running when its
+            // terminal closes.
             .filter(|kind| !telemetry::process::ignores(kind.as_raw_value())),
     );
     let mut signals = kinds.into_iter().map(signal).collect::<Result<Vec<_>, _>>()?;
