@@ -278,7 +278,7 @@ def bridge(work, policies):
 
 
 def room(work, told, hubs):
-    """Checks that the memory limit is enough for the maximum load that the settings allow: see memory.py."""
+    """Checks that the memory limit is enough for the memory that memory.py estimates for the settings."""
     if "REDIS_URL" in env(work):
         # Redis connects a second cluster, which has the same number of hubs.
         hubs *= 2

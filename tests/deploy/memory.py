@@ -1,9 +1,10 @@
-"""Computes how much memory a hub can need with its settings, and checks that deploy/fly.toml provides it.
+"""Estimates how much memory a hub needs with its settings, and checks that deploy/fly.toml provides it.
 
     memory.py FLY_TOML
 
 The figures are from docs/operations.md#how-much-a-hub-needs. They assume that each peer is in one network, and that
-peers announce little data beyond what ANNOUNCE_BUDGET_BYTES counts."""
+peers announce little data beyond what ANNOUNCE_BUDGET_BYTES counts. They leave out incomplete messages
+(RECEIVE_BUDGET_BYTES)."""
 
 import sys
 import tomllib
