@@ -6,7 +6,7 @@ default: test
 run *args:
     cargo run --release -- {{args}}
 
-# Runs all tests.
+# Runs all suites of tests except `container`.
 test:
     tests/run.sh
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Starts the services of docker-compose.yml and checks them. In the profile mesh, two peers on two hubs discover each
+# Starts the services of docker-compose.yml, except Grafana, and checks them. In the profile mesh, two peers on two hubs discover each
 # other, also through the balancer and while a hub drains. Two browsers on two hubs connect. Prometheus has all targets
 # and valid rules. Then the script checks the profiles redis-only and load.
 #
 #   tests/compose.sh [mesh] [redis-only] [load]
 #
 # Uses the image localhost/peerpigeon:latest that tests/container.sh has built. Publishes the services at free ports.
-# Needs root, podman, docker-compose and base images (tests/bases.sh). Prints SKIPPED and the reason if it cannot run.
+# Needs root, podman, docker-compose, debootstrap, curl, python3 and base images (tests/bases.sh). Prints SKIPPED and
+# the reason if it cannot run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

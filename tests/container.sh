@@ -2,11 +2,11 @@
 # Builds the image with the Dockerfile and runs it without root, capabilities or a writable file system. Checks that it
 # becomes healthy, that two peers discover each other, and that SIGTERM ends it with 0.
 #
-#   tests/container.sh                builds the program in the image, with the Rust toolchain of this machine
+#   tests/container.sh                builds the program in the image. If podman has no build image, and PULL=1 is not
+#                                     set, the Rust toolchain of this machine builds the program
 #   BINARY=FILE tests/container.sh    copies this program into the image instead of building it
 #
-# Needs root, podman and, unless base images are pulled (PULL=1), debootstrap. Prints SKIPPED and the reason if it
-# cannot run.
+# Needs root, podman and debootstrap. Prints SKIPPED and the reason if it cannot run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
