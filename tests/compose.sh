@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Starts the services of docker-compose.yml, except Grafana, and checks them. In the profile mesh, two peers on two hubs discover each
-# other, also through the balancer and while a hub drains. Two browsers on two hubs connect. Prometheus has all targets
-# and valid rules. Then the script checks the profiles redis-only and load.
+# Starts the services of docker-compose.yml, except Grafana, and checks them. In the profile mesh, two peers on two hubs
+# discover each other, also through the balancer and while a hub drains. Two browsers on two hubs connect. Prometheus
+# has all targets and valid rules. Then the script checks the profiles redis-only and load.
 #
 #   tests/compose.sh [mesh] [redis-only] [load]
 #
