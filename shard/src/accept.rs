@@ -21,8 +21,8 @@ use crate::stats::HandshakeFailure;
 /// An accepted connection that may be served.
 struct Admitted(TcpStream, SocketAddr, Option<Place>);
 
-/// Connections of one listener that are not WebSockets, oldest first. The listener may close such a connection to make
-/// room for a newer one.
+/// The connections of one listener that may be closed to make room for a newer one, oldest first. The list may still
+/// contain connections that have ended or become WebSockets.
 #[derive(Default)]
 struct HttpConnections(VecDeque<(AbortHandle, Rc<Cell<bool>>)>);
 
@@ -111,7 +111,8 @@ impl Acceptor {
         made
     }
 
-    /// Accepts connections until `open` is false. Returns a connection that still waits for a file descriptor.
+    /// Accepts connections until `open` is false, or for ever at ADMIN_PORT. Returns a connection that still waits for
+    /// a file descriptor.
     async fn accept_while_open(
         &mut self,
         listener: &TcpListener,

@@ -34,11 +34,11 @@ pub struct HubConfig {
     pub limits: SessionLimits,
     /// Maximum number of WebSockets of peers, on all shards together (MAX_CONNECTIONS). A full hub accepts a further
     /// WebSocket and closes it immediately with `max connections`. If too many connections arrive at a full hub, it
-    /// answers 503 without reading their requests.
+    /// refuses them without reading their requests.
     pub max_connections: usize,
     /// Maximum numbers of sockets of the listeners.
     pub files: FileShares,
-    /// AUTH_TOKEN. Peers without this token get 401. With `None`, peers need no AUTH_TOKEN.
+    /// AUTH_TOKEN. With `None`, peers need no AUTH_TOKEN.
     pub auth_token: Option<Arc<str>>,
     /// Checks the signed tokens of peers. With `None`, only AUTH_TOKEN is accepted. If `tokens` and AUTH_TOKEN are both
     /// set, a peer needs only one of the two.
@@ -47,8 +47,7 @@ pub struct HubConfig {
     pub id_proofs: Option<IdProofs>,
     /// Admission of links. With `None`, the hub is not part of a mesh, and links get 403.
     pub links: Option<LinkDoor>,
-    /// ADMIN_PORT. The port serves pages and no WebSockets. If ADMIN_PORT is set, all other ports serve only the public
-    /// pages.
+    /// ADMIN_PORT. The port serves pages and no WebSockets. If ADMIN_PORT is set, PORT serves only the public pages.
     pub admin_port: Option<u16>,
     /// HTTP_REDIRECT_PORT. The port redirects clients to the port with TLS, and serves nothing else.
     pub redirect: Option<RedirectDoor>,
@@ -76,8 +75,8 @@ pub struct HubConfig {
 }
 
 impl HubConfig {
-    /// Makes the configuration of a hub with one shard, without a mesh and pages, and with all limits at their
-    /// defaults. `router` identifies the hub, as [`RouterConfig::single`] makes it.
+    /// Makes the configuration of a hub with one shard, without a mesh, pages and limits of addresses, and with the
+    /// default limits of sessions. `router` identifies the hub, as [`RouterConfig::single`] makes it.
     pub fn single(router: RouterConfig) -> Self {
         let limits = SessionLimits {
             max_message_bytes: router.max_message_bytes,
@@ -162,11 +161,12 @@ pub struct TlsDoor {
 
 /// Maximum numbers of sockets of each kind of listener, on all shards together. To make room for a new connection, a
 /// listener at its maximum closes its oldest connection that is not a WebSocket. A listener whose connections are all
-/// WebSockets asks another listener to close a connection. If all listeners have only WebSockets, the listener accepts
-/// one connection and then waits until a socket closes. Further connections wait in the kernel's queue.
+/// WebSockets asks another listener of its kind to close a connection. If all listeners have only WebSockets, the
+/// listener accepts one connection and then waits until a socket closes. Further connections wait in the kernel's
+/// queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileShares {
-    /// Maximum number of sockets at PORT, for peers and HTTP.
+    /// Maximum number of sockets at PORT and HTTP_REDIRECT_PORT, for peers and HTTP.
     pub peers: usize,
     /// Maximum number of sockets at MESH_PORT, for requests of other hubs that are not links yet.
     pub links: usize,

@@ -94,8 +94,8 @@ pub(crate) struct Core {
     slots: Slots,
     /// Inputs for the router, to be processed when its outputs are drained.
     followups: VecDeque<Followup>,
-    /// Sessions that ended while data was written to them. A turn processes the ends of few sessions, because each end
-    /// concerns all networks of the peer.
+    /// Sessions that were closed because their queue was full, and whose end the router has not processed yet. A turn
+    /// processes the ends of few sessions, because each end concerns all networks of the peer.
     closed: VecDeque<(SessionId, CloseReason)>,
     /// Whether the router has more work than fits into one turn.
     unfinished: bool,
@@ -309,7 +309,7 @@ impl Core {
         ShardReading { router, io: self.stats.clone() }
     }
 
-    /// The session with this handle. `None` if the session has ended.
+    /// The session with this handle. `None` if the session has been removed.
     pub(crate) fn session_mut(&mut self, id: SessionId) -> Option<&mut SocketSession> {
         self.slots.get_mut(id)
     }

@@ -1,4 +1,5 @@
-//! Limits per client address. All shards share the counters, and check them before they read from a connection.
+//! Limits per client address. All shards share the counters. A connection is checked before anything is read from it,
+//! or when a proxy has named its client.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use proto::limits::{ADDRESS_BURST_SECS, ADDRESS_LOG_PAUSE, ADDRESS_ROWS, MAX_UNN
 
 use crate::stats::HandshakeFailure;
 
-/// Why a connection is refused before anything is read from it.
+/// Why the gate refuses a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoEntry {
     /// The client's address has too many connections.
@@ -73,10 +74,10 @@ pub struct AddressLimits {
 /// Counts the connections of each address. IPv6 clients are counted by their /64.
 ///
 /// The table has a fixed size. A keyed hash gives each address two rows of the table. A row counts the connections of
-/// all addresses that share it. An address is refused only if both of its rows have reached a limit. An address is
-/// refused by mistake only if it shares both of its rows with other addresses that have reached their limit. With `n`
-/// addresses at their limit, one in ([`ADDRESS_ROWS`] / 2n)^2 other addresses is refused by mistake. If several shards
-/// admit a connection at the same moment, each of them can exceed a limit by one.
+/// all addresses that share it. An address is refused only if both of its rows have reached a limit. An address below
+/// its limits is refused by mistake only if it shares both of its rows with other addresses. With `n` addresses at
+/// their limit, one in ([`ADDRESS_ROWS`] / 2n)^2 other addresses is refused by mistake. If several shards admit a
+/// connection at the same moment, each of them can exceed a limit by one.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     limits: AddressLimits,

@@ -14,8 +14,8 @@ pub struct Drain {
     pub hubs: Arc<[String]>,
     /// Whether no other hub accepts peers, so that clients must return to this one.
     pub is_alone: bool,
-    /// Whether the hub stops accepting connections. If false, the hub accepts connections, but refuses new peers until
-    /// the end of the drain.
+    /// Whether the hub stops. If true, the hub accepts no more connections, except at ADMIN_PORT. If false, the hub
+    /// accepts connections, but refuses new peers until the end of the drain.
     pub stops: bool,
 }
 

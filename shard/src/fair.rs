@@ -6,11 +6,11 @@
 //! so an idle session does not save up time.
 //!
 //! In a round, every ready task has one turn, and then the flusher has one turn. A session with cheap turns is read
-//! without waiting, once per round. A session with expensive turns is read without waiting only while the round has
-//! budget and no session with an earlier end waits. A session that must wait enters a line, which is a queue ordered by
-//! the expected end of the sessions' next turns in virtual time. Each round calls sessions from this line. So a quiet
-//! session waits for at most one round, even if many sessions flood the shard. A flood without competitors has the
-//! whole core.
+//! without waiting, once per round, until the turns of the round cost [`ROUND_CHEAP_NANOS`]. A session with expensive
+//! turns is read without waiting only while the round has budget and no session with an earlier end waits. A session
+//! that must wait enters a line, which is a queue ordered by the expected end of the sessions' next turns in virtual
+//! time. Each round calls sessions from this line. So a quiet session usually waits for at most one round, even if many
+//! sessions flood the shard. A flood without competitors has the whole core.
 //!
 //! Sessions whose turns cause much output ("loud" sessions) have a separate line. While too much output is queued for
 //! sockets, at most one loud session is called in [`HELD_ROUNDS`] rounds. Sessions in the other line are still called,
@@ -71,9 +71,10 @@ impl Loudness {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// The session is in no line. The next turn of a free session uses the round's budget.
+    /// The session is in no line. A turn that the session has in this state uses the round's budget.
     Free,
-    /// The session is in no line. The current turn of an exempt session does not use the round's budget.
+    /// The session is in no line. A turn that the session has in this state does not use the round's budget, if it is
+    /// cheap.
     Exempt,
     /// The session is in the queue of sessions with cheap turns.
     WaitsCheap,
@@ -81,7 +82,7 @@ enum State {
     WaitsDear,
     /// The session is in the line of sessions with expensive turns that cause much output.
     WaitsLoud,
-    /// The session was called from a line of expensive turns in this round, and has not run yet.
+    /// The session was called from a line of expensive turns in the round with this number, and has not run yet.
     Called(u32),
 }
 

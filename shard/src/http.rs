@@ -83,7 +83,7 @@ struct Upgraded {
 }
 
 /// Serves one connection until it ends or becomes a WebSocket. The WebSocket goes to its home shard or to the mesh.
-/// Sets `is_websocket` if the connection becomes a WebSocket.
+/// Sets `is_websocket` if the connection becomes a WebSocket that is not refused.
 pub(crate) async fn serve(
     door: Rc<Door>,
     (entrance, port): (Entrance, u16),
@@ -106,7 +106,7 @@ pub(crate) async fn serve(
 
 impl Visit<'_> {
     /// Reads the PROXY head of a connection that must begin with one, and counts the client that the head names. `None`
-    /// if the connection is refused.
+    /// if the connection is refused or has ended.
     async fn read_proxy_head(
         self,
         mut stream: TcpStream,
@@ -353,8 +353,8 @@ fn turn_away(core: &mut Core, socket: Socket) {
     }
 }
 
-/// Sends a close frame as the first bytes after the answer 101. The frame fits into the socket's buffer, unless the
-/// socket is closed.
+/// Sends a close frame on a WebSocket that gets no session. The frame fits into the socket's buffer, unless the socket
+/// is closed.
 fn close_at_once(mut socket: Socket, code: u16, text: &str) {
     let mut frame = Vec::new();
     ws::put_close(&mut frame, code, text);

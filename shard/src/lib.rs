@@ -1,5 +1,4 @@
-//! The I/O of one core of a hub. A shard has a listener, sessions and a mailbox, and drives a
-//! [`Router`](proto::Router).
+//! The I/O of one core of a hub. A shard has listeners, sessions and a mailbox, and drives a [`Router`](proto::Router).
 //!
 //! # What this crate will never do
 //!
@@ -127,8 +126,8 @@ pub struct Visitor {
 /// The readers for whom a port serves pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Audience {
-    /// The public port of a hub with a separate port for operators. This port serves only public pages.
+    /// PORT, if ADMIN_PORT is set. This port serves only public pages.
     Public,
-    /// The operators' port, or the only port of the hub. It serves all pages.
+    /// ADMIN_PORT, or PORT if ADMIN_PORT is not set. This port serves all pages.
     Operators,
 }

@@ -29,8 +29,8 @@ pub struct LinkDoor {
     pub admission: Admission,
     /// Addresses of Go hubs (MESH_LEGACY). A WebSocket from such an address is a link if it has no subprotocol.
     pub legacy: Arc<[IpNet]>,
-    /// MESH_PORT. Only this port accepts links, and it accepts nothing else. With `None`, every port accepts links and
-    /// peers.
+    /// MESH_PORT. Only this port accepts links, and it accepts nothing else. With `None`, the ports for peers also
+    /// accept links.
     pub port: Option<u16>,
     /// Accepts the sockets of hubs. Returns a socket that cannot be accepted.
     pub take: TakeLink,
@@ -63,8 +63,8 @@ pub enum Admission {
     Certificates,
     /// Every hub is accepted (MESH_INSECURE).
     Open,
-    /// Hubs that know one of the tokens are accepted. A hub that sends no token is accepted if it has a verified client
-    /// certificate.
+    /// Hubs that know one of the tokens are accepted. A hub that sends no proof and asks for no challenge is also
+    /// accepted if it has a verified client certificate.
     Tokens(LinkTokens),
 }
 
@@ -86,7 +86,7 @@ pub(crate) enum LinkCheck {
     Accepted(Option<String>),
     /// The hub asks for a challenge, to prove that it knows the token.
     Asked,
-    /// The hub has sent no proof and no token.
+    /// The hub has sent no proof and no valid token.
     NoToken,
     /// The hub has sent the token itself, which MESH_AUTH=challenge forbids.
     Bearer,

@@ -49,8 +49,8 @@ impl Origins {
         })
     }
 
-    /// Returns the origin because of which a request must be refused, if there is one. A request without an `Origin`
-    /// header does not come from a browser.
+    /// Returns the origin because of which a request must be refused, if there is one. Browsers send the `Origin`
+    /// header with each request for a WebSocket.
     pub(crate) fn refused<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
         // Browsers send one Origin header. If a request has several Origin headers, each origin must be allowed.
         headers.get_all(ORIGIN).iter().find(|origin| !self.allow(origin))

@@ -65,8 +65,8 @@ impl Proxies {
     }
 
     /// Whether this address seems to belong to a proxy that the operator has not configured. An address seems to belong
-    /// to a proxy if it is internal and its request names a client. Hubs behind a proxy worked without TRUSTED_PROXIES
-    /// before hubs had limits per address, and must continue to work.
+    /// to a proxy if TRUSTED_PROXIES is empty, the address is internal, and its request names a client. Hubs behind a
+    /// proxy worked without TRUSTED_PROXIES before hubs had limits per address, and must continue to work.
     pub(crate) fn seem_to_miss(&self, hop: IpAddr, headers: &HeaderMap) -> bool {
         self.ranges.is_empty()
             && (headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED))

@@ -108,8 +108,8 @@ impl SendQueue {
     /// and otherwise the share to which the signal will belong. `sender` returns the sender's hash.
     ///
     /// Each sender may use a small share of the room for signals. Beyond the small share, a sender's bytes plus the
-    /// bytes of all queued signals must fit into half of the room for signals. So other senders and the hub's own
-    /// messages always find room.
+    /// bytes of all queued signals must fit into half of the room for signals. So one sender leaves room for others,
+    /// and all signals together leave room for the hub's own messages.
     pub(crate) fn admits(&self, room: Room, bytes: usize, sender: impl FnOnce() -> u64) -> Option<Option<u32>> {
         let whole = self.len_bytes() + bytes <= room.bytes && self.len_frames() < room.frames;
         let (all, frames) = (self.signal_bytes + bytes, self.signals.len() + 1);
@@ -327,7 +327,7 @@ impl SendQueue {
         dropped.into_iter().map(|signal| signal.origin)
     }
 
-    /// Removes every signal that is not completely written.
+    /// Takes the origins of all signals that are not completely written.
     pub(crate) fn take_signals(&mut self) -> impl Iterator<Item = Origin> + use<> {
         (self.signal_bytes, self.shares) = (0, HashMap::default());
         std::mem::take(&mut self.signals).into_iter().map(|signal| signal.origin)

@@ -68,7 +68,7 @@ impl ReadState {
         self.reader = reader;
     }
 
-    /// Whether the reader has unprocessed bytes since the last call.
+    /// Whether the reader has unprocessed bytes. The next call returns false, unless a turn has left bytes again.
     pub(crate) fn take_replay(&mut self) -> bool {
         std::mem::take(&mut self.replay)
     }

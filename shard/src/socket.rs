@@ -69,7 +69,7 @@ impl RequestSocket {
         }
     }
 
-    /// Returns the socket for another runtime, and plaintext that was received after `read`.
+    /// Returns the socket for another runtime, and the received plaintext: `read`, and the bytes that followed it.
     pub(crate) fn leave(self, read: Bytes) -> io::Result<(Socket, Bytes)> {
         match self {
             Self::Plain(stream, _) => Ok((Socket { stream: stream.into_std()?, tls: None }, read)),

@@ -7,7 +7,7 @@ use thread::PostStats;
 
 use crate::tokens::TokenRefusal;
 
-/// Statistics of one shard. All fields except the gauges only grow.
+/// Statistics of one shard. The counters only grow.
 #[derive(Clone, Debug, Default)]
 pub struct ShardReading {
     /// Statistics of the router.
@@ -16,10 +16,10 @@ pub struct ShardReading {
     pub io: IoStats,
 }
 
-/// Why a request for a WebSocket was refused.
+/// Why a connection, or a request for a WebSocket, was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HandshakeFailure {
-    /// The token is missing or wrong (401).
+    /// The token is missing or wrong (401), or is for another peer id (403).
     Unauthorized,
     /// The `peerId` is missing or invalid (403).
     InvalidPeerId,
@@ -230,7 +230,7 @@ pub struct IoStats {
     pub closes: [u64; CloseReason::ALL.len()],
     /// Number of opened WebSockets.
     pub handshakes: u64,
-    /// Number of refused requests for a WebSocket, by the failure's discriminant.
+    /// Number of refused connections and requests, by the failure's discriminant.
     pub handshake_failures: FailureCounts,
     /// Number of resume secrets that were ignored, by the outcome's discriminant.
     pub resumes: [u64; ResumeOutcome::ALL.len()],

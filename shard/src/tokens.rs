@@ -1,8 +1,8 @@
 //! Tokens of peers, which are JWTs (RFC 7519) signed by an identity provider.
 //!
-//! A token is checked by the shard that receives the request. The rights in the token become a [`Grant`], which the
-//! router applies. Keys can be replaced at any time. A session whose token was accepted keeps its rights until that
-//! token expires.
+//! A token is checked by the shard that receives it. The rights in the token become a [`Grant`], which the router
+//! applies. Keys can be replaced at any time. A session whose token was accepted keeps its rights until that token
+//! expires.
 
 mod claims;
 mod keys;

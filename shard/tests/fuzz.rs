@@ -1,5 +1,5 @@
-//! Runs the fuzz targets `http_head` and `jwt` with their stored inputs and with random inputs, so that every test run
-//! builds and executes the targets. `just fuzz jwt` reaches more states.
+//! Runs the fuzz targets `http_head` and `jwt` with their stored inputs, and `http_head` with random inputs, so that
+//! every test run builds and executes the targets. `just fuzz jwt` reaches more states.
 
 #[path = "../../fuzz/src/jwt.rs"]
 #[allow(clippy::expect_used, unreachable_pub, reason = "in that crate, it is public")]

@@ -11,8 +11,8 @@ use super::{Core, Due, Followup};
 use crate::drain::{Drain, Draining};
 
 impl Core {
-    /// Begins a drain: gives every session a slot. If the hub stops, peers that arrive during the drain are closed as
-    /// well. Otherwise they are refused.
+    /// Begins a drain: gives every open session a slot. Sessions that are admitted during the drain are closed as well.
+    /// If the hub does not stop, it also refuses new peers.
     pub(crate) fn drain(&mut self, plan: Drain) {
         self.begin_turn(SHARD_TURN_NANOS);
         let now = self.now();

@@ -5,7 +5,8 @@
 //! * `send_close` queues the close frame, and does not notify the router. The router calls it with
 //!   [`Output::Close`](proto::Output::Close), and `close` and `cut_slow_consumer` call it.
 //! * `close` ends a session that the router still considers open: it calls `send_close`, and notifies the router. It is
-//!   called for silent clients, for invalid data, and if incomplete messages take too much memory.
+//!   called for silent clients, for invalid data, after a panic of the parser, and if incomplete messages take too much
+//!   memory.
 //! * `cut_slow_consumer` ends a session whose queue is full.
 //! * `end` ends a session without a new close frame, and notifies the router. It is called when the client has sent a
 //!   close frame, when the socket has ended (`lost`), and when a retiring session has no time left (`lingered`).
@@ -81,7 +82,7 @@ impl Core {
         lower!(self.bugs, self.stats.queued_bytes, freed as u64);
     }
 
-    /// Ends a session that its client has closed, or that has timed out. Notifies the router.
+    /// Ends a session without a new close frame. Notifies the router.
     pub(super) fn end(&mut self, id: SessionId, reason: CloseReason, now: Now) {
         if self.session_mut(id).is_none_or(|session| session.phase() == SessionPhase::Closing) {
             return;
@@ -92,7 +93,7 @@ impl Core {
         self.finish_if_written(id);
     }
 
-    /// Records that a session has ended. The session stays until its queue is written.
+    /// Records that a session has ended. The session is removed later, because its queue must still be written.
     fn mark_ended(&mut self, id: SessionId, reason: CloseReason) {
         self.advance(id, Stage::Closing(reason));
         let trace = self.joins.is_some().then(|| self.now()).and_then(|now| self.end_join(id, Some(reason), now));
@@ -112,8 +113,8 @@ impl Core {
     }
 
     /// Continues the end of a closing session when its queue is empty. If the client has sent a close frame, the
-    /// session is removed, which closes the socket. If the client's close frame cannot be parsed, only the sending half
-    /// is closed. In all other cases, the socket stays open until the client's close frame arrives, at most for
+    /// session is removed, which closes the socket. If the session's data is no longer parsed, only the sending half is
+    /// closed. In all other cases, the socket stays open until the client's close frame arrives, at most for
     /// [`CLOSE_LINGER`].
     pub(super) fn finish_if_written(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id).filter(|s| s.phase() == SessionPhase::Closing && s.has_written_all())
@@ -152,7 +153,6 @@ impl Core {
         self.perform_outputs(now);
     }
 
-    /// Drops the queue of a session.
     pub(super) fn drop_queue(&mut self, id: SessionId) {
         let Self { slots, stats, followups, bugs, .. } = self;
         if let Some(session) = slots.get_mut(id) {
@@ -161,7 +161,7 @@ impl Core {
     }
 }
 
-/// Returns the signals in a session's queue to the router.
+/// Drops a session's queue, and reports its signals to the router as undelivered.
 fn give_back(session: &mut SocketSession, stats: &mut IoStats, followups: &mut VecDeque<Followup>, bugs: &mut Bugs) {
     let Some(mut queue) = session.queue.take() else { return };
     lower!(bugs, stats.queued_bytes, queue.len_bytes() as u64);

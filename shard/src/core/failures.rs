@@ -54,8 +54,8 @@ impl Core {
     }
 
     /// Handles a socket that accepts no more data. Usually the client has reset the connection, perhaps with unread
-    /// bytes. Data that the client sent before is still in the socket. The socket is read to its end, or for
-    /// [`CLOSE_LINGER`].
+    /// bytes. Data that the client sent before is still in the socket. The socket of an open session is therefore read
+    /// to its end, at most for [`CLOSE_LINGER`].
     pub(super) fn unwritable(&mut self, id: SessionId, reason: CloseReason) {
         let now = self.now();
         let Some(session) = self.session_mut(id) else { return };

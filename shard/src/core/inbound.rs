@@ -73,8 +73,8 @@ impl Core {
         self.count_kept_or_close(id, 0, now);
     }
 
-    /// Counts the memory of a session's incomplete message. Closes the session if the message is too long while the
-    /// budget is exhausted.
+    /// Counts the memory of a session's incomplete message. Closes the session if the budget is exhausted and the
+    /// message takes more than [`RECEIVE_FLOOR_BYTES`].
     fn count_kept_or_close(&mut self, id: SessionId, kept: usize, now: Now) {
         let Some(session) = self.session_mut(id) else { return };
         let before = session.read.keep(kept);

@@ -19,7 +19,8 @@ impl Core {
     }
 
     pub(super) fn acted(&mut self, acted: Acted) {
-        // A peer is kicked at once, even while a network is being closed.
+        // The oldest order is not always the first that is done: a kick is executed at once, even while a network is
+        // being closed.
         let answered = self.acting.iter().position(|(order, _)| acted.answers(order));
         match answered.and_then(|at| self.acting.remove(at)) {
             // The hub may no longer wait for the answer.

@@ -23,7 +23,7 @@ impl Core {
     ) {
         let Some(session) = self.session_mut(id) else { return };
         if let Some(reason) = session.reason() {
-            // The session ended while earlier messages were queued, and the router does not know that yet.
+            // The session is about to end, and the router may not know that yet.
             let peer = session.peer;
             self.followups.extend(signal.map(|(origin, _)| Followup::Undelivered(origin, peer, reason)));
             return;
@@ -192,8 +192,8 @@ impl Core {
         more
     }
 
-    /// Writes a session's queue until its socket accepts no more, up to [`WRITE_CHUNK_BYTES`] at a time. If the session
-    /// is receiving a roster, the next chunks of the roster are queued and written as well.
+    /// Writes at most [`WRITE_CHUNK_BYTES`] of a session's queue. If the session is receiving a roster and its queue is
+    /// short, the next chunks of the roster are queued and written as well.
     pub(crate) fn flush_session(&mut self, id: SessionId) {
         let now = self.now();
         let before = self.stats.writes;
@@ -222,7 +222,7 @@ impl Core {
         self.finish_if_written(id);
     }
 
-    /// Writes pending bytes of TLS itself (alerts, handshake messages) to a session's client.
+    /// Writes pending bytes of the TLS protocol, such as alerts, to a session's client.
     pub(crate) fn flush_tls(&mut self, id: SessionId) {
         if self.session_mut(id).is_some_and(|session| session.write.has_pending() && !session.writes.is_blocked()) {
             self.flush_session(id);

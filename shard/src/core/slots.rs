@@ -4,7 +4,7 @@ use proto::{SessionId, SessionPhase};
 
 use crate::session::SocketSession;
 
-/// The sessions of a shard. A slot is used again after its session has ended, under a handle with another generation.
+/// The sessions of a shard. After a session is removed, its slot is used again, under a handle with another generation.
 #[derive(Default)]
 pub(super) struct Slots {
     slots: Vec<Slot>,
@@ -19,8 +19,8 @@ struct Slot {
 }
 
 impl Slots {
-    /// The session with this handle. `None` if the session has ended. Tasks, lists, the timer wheel and the router's
-    /// outputs keep handles of ended sessions for a while. Callers then do nothing.
+    /// The session with this handle. `None` if the session has been removed. Tasks, lists, the timer wheel and the
+    /// router's outputs keep handles of removed sessions for a while. Callers then do nothing.
     pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut SocketSession> {
         let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
         slot.session.as_deref_mut()

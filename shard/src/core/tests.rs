@@ -351,7 +351,7 @@ async fn a_socket_that_accepts_nothing_is_dead_even_if_its_client_sends() {
     assert_eq!(core.router.stats().failed[proto::ErrorCode::PeerNotFound as usize], 2);
 }
 
-/// The default limits.
+/// Limits with the default queue of a session.
 const SPACIOUS: SessionLimits = SessionLimits {
     send_queue_frames: proto::limits::DEFAULT_SEND_QUEUE_FRAMES,
     send_queue_bytes: proto::limits::DEFAULT_SEND_QUEUE_BYTES,

@@ -1,4 +1,4 @@
-//! Processes timeouts: the silence of a session, its linger, its credentials for TURN, and its slots in a drain.
+//! Processes timeouts of the router, and of sessions: silence, linger, credentials for TURN, and slots in a drain.
 
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ impl Core {
         let Self { listening_since, patience, .. } = *self;
         let stalled = self.outboxes.is_stalled();
         let Some(session) = self.session_mut(id).filter(|s| s.phase() == SessionPhase::Open) else { return };
-        // The socket is not read at the moment, and may contain messages of the client.
+        // A socket that is not read at the moment may contain messages of the client, so its silence does not count.
         let since =
             if stalled || session.read.is_parked() || session.meter.is_waiting() { now.at } else { listening_since };
         let look_again = match patience.judge(&mut session.life, session.writes.is_blocked(), since, now.at) {

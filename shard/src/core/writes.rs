@@ -12,10 +12,11 @@ use proto::lower;
 /// The two lists of sessions to write. Neither list changes the order of frames within a session's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Urgency {
-    /// Sessions that were given a message of their own since they were last written.
+    /// Sessions that, since they were last written, were given a frame other than the presence of peers. Also sessions
+    /// whose last write has left a signal in the queue.
     First,
-    /// Sessions that were given only the presence of other peers since then. Also sessions that were blocked, or whose
-    /// last write has left a part of the queue: such a queue can contain any message.
+    /// Sessions that were given only the presence of peers since then. Also sessions that were blocked, and sessions
+    /// whose last write has left a part of the queue without signals.
     Later,
 }
 
@@ -34,7 +35,7 @@ impl Urgency {
 /// What the lists record about one session, and whether its socket accepts bytes.
 #[derive(Debug, Default)]
 pub(crate) struct WriteState {
-    /// Whether data is queued for the session.
+    /// Whether the session is scheduled for a write. A blocked session is not.
     dirty: bool,
     /// Bytes queued for the session, as counted in [`WriteLists::dirty_bytes`].
     dirty_bytes: u64,
@@ -44,7 +45,7 @@ pub(crate) struct WriteState {
     in_later: bool,
     /// Whether the socket accepts no bytes at the moment.
     blocked: bool,
-    /// Whether the socket has accepted bytes again since the session was last written.
+    /// Whether the blocked socket has become writable since the session was last written.
     regained: bool,
 }
 
@@ -53,7 +54,8 @@ impl WriteState {
         self.blocked
     }
 
-    /// Records that the socket accepts no more bytes. The session is not listed until the socket accepts bytes again.
+    /// Records that the socket accepts no more bytes. The session is not scheduled for a write until the socket may
+    /// accept bytes again.
     pub(super) fn block(&mut self) {
         self.blocked = true;
     }
@@ -68,7 +70,7 @@ impl WriteState {
         self.blocked = false;
     }
 
-    /// Whether the socket has accepted bytes again since the last call.
+    /// Whether the blocked socket has become writable since the last call.
     pub(super) fn take_regained(&mut self) -> bool {
         std::mem::take(&mut self.regained)
     }
@@ -119,8 +121,8 @@ impl WriteLists {
         !was_dirty
     }
 
-    /// Removes and returns the next session to write. Every fourth session comes from the second list, so that no
-    /// session waits for ever.
+    /// Removes and returns the next session to write. Every fourth session of a flush comes from the second list, so
+    /// that no session waits for ever.
     pub(super) fn next(&mut self, nth: usize, sessions: &mut Slots, bugs: &mut Bugs) -> Option<SessionId> {
         loop {
             let is_later = self.first.is_empty() || (nth % 4 == 3 && !self.later.is_empty());

@@ -68,7 +68,8 @@ pub(super) struct Caller<'a> {
     pub(super) entrance: Entrance,
     /// The client's address, as trusted proxies name it.
     pub(super) address: SocketAddr,
-    /// Whether the trusted proxies name exactly one client. If this is false, `address` is the address of the proxy.
+    /// Whether the client's address is known. If trusted proxies name two clients or send a malformed header, this is
+    /// false, and `address` is the address of the proxy.
     pub(super) is_clear: bool,
     /// Whether a proxy has named the address in a header. A connection whose client a proxy names has not been counted
     /// for the client's address yet.

@@ -330,7 +330,7 @@ impl Door {
                             own_proof = proof;
                             None
                         }
-                        // A certificate replaces only a missing token. A hub that asks for a challenge still gets one,
+                        // A certificate does not replace a wrong proof. A hub that asks for a challenge still gets one,
                         // because it also wants this hub to prove that it knows the token.
                         LinkCheck::NoToken if is_certified => {
                             auth = LinkAuth::Certificate;

@@ -38,7 +38,7 @@ impl Entrance {
     }
 }
 
-/// Maximum number of sockets of one kind of listener, counted over all shards.
+/// The free file descriptors of one kind of listener, on all shards together.
 #[derive(Clone, Debug)]
 pub(crate) struct FilePool {
     pub(crate) files: Arc<Semaphore>,
@@ -71,8 +71,8 @@ impl Wanted {
     }
 }
 
-/// One pool of file descriptors for each kind of listener, so that a crowd of peers cannot take the file descriptors of
-/// links and operators.
+/// Separate pools of file descriptors, so that a crowd of peers cannot take the file descriptors of links and
+/// operators. HTTP_REDIRECT_PORT uses the pool of peers.
 #[derive(Clone, Debug)]
 pub(crate) struct DoorFiles {
     peers: FilePool,

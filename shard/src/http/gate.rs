@@ -66,13 +66,13 @@ impl Gate {
     }
 
     /// Exempts a proxy that TRUSTED_PROXIES does not name from the limits of its address, because it has many clients.
-    /// Returns whether the proxy had limits before.
+    /// Returns true if the proxy had limits before and has none now.
     pub(crate) fn free(&self, proxy: IpAddr) -> bool {
         self.crowd.free(proxy)
     }
 
     /// Decides whether to log a refusal. The rate of log lines about refused connections is limited for the whole hub.
-    /// Returns the number of refusals since the last log line.
+    /// If it is time for a log line, returns the number of refusals since the last line.
     pub(crate) fn refused(&self, now: Instant) -> Option<u64> {
         self.crowd.refused(now)
     }

@@ -51,7 +51,7 @@ pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 /// Why a request is not a valid handshake of RFC 6455.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NoHandshake {
-    /// The request does not ask for a WebSocket, or names no version of WebSocket.
+    /// The request does not ask for a WebSocket, or does not have exactly one header with the version.
     NotAnUpgrade,
     /// The request names another version than 13.
     Version,

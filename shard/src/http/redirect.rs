@@ -9,8 +9,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use super::handshake;
 
 /// Redirects a request to `https://` or `wss://`, with the same path of the same host, at `https_port`. The answer has
-/// a sentence for programs that do not follow redirects. A request whose method sends data, such as POST, gets only
-/// this sentence. The client has sent its data without TLS, and a redirect would make the client send the data again.
+/// a sentence for programs that do not follow redirects. A request with another method than GET and HEAD gets only this
+/// sentence. The client may have sent data without TLS, and a redirect would make the client send the data again.
 pub(super) fn redirect<B>(request: &Request<B>, https_port: u16) -> Response<Full<Bytes>> {
     let scheme = if handshake::wants_websocket(request) { "wss" } else { "https" };
     let target = host(request).map(|host| match https_port {

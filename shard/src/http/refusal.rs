@@ -56,8 +56,8 @@ impl HttpRefusal {
 
     /// The close frame for this refusal. A client that offers [`CLIENT_SUBPROTOCOL`](proto::CLIENT_SUBPROTOCOL) is
     /// upgraded, and then gets a close frame instead of an HTTP answer. A browser would hide the status and the text of
-    /// a refused upgrade from the page. `None` if the client gets an HTTP answer in any case, because only a wrong URL
-    /// or a wrong program causes this refusal.
+    /// a refused upgrade from the page. `None` if the client gets an HTTP answer in any case, because a wrong URL,
+    /// program or proxy causes this refusal.
     pub(super) fn close_frame(&self) -> Option<(u16, String)> {
         let (code, mut text) = match (self.status, self.retry_after) {
             (StatusCode::UNAUTHORIZED, _) => (4401, self.text.to_string()),

@@ -79,7 +79,8 @@ impl Refusals {
         }
     }
 
-    /// Counts a failed TLS handshake, and logs it if an operator can remove the cause.
+    /// Counts and logs a failed TLS handshake. The log line is a warning, at a limited rate, if an operator can remove
+    /// the cause.
     pub(super) fn count_no_tls(&mut self, no: &NoTls, address: SocketAddr) {
         let Some(failure) = no.failure else { return };
         self.count(failure);

@@ -30,7 +30,8 @@ pub(crate) struct Handshakes {
 
 /// Why no TLS connection was made.
 pub(super) struct NoTls {
-    /// `None` if the client left before it had sent anything.
+    /// `None` if the client left before it had sent anything, or if the connection was the challenge of a certificate
+    /// authority.
     pub(super) failure: Option<HandshakeFailure>,
     pub(super) detail: String,
 }
@@ -72,8 +73,8 @@ impl Handshakes {
         Self { acceptor, turn: Semaphore::new(1), waiting: Cell::new(0) }
     }
 
-    /// Does the handshake with a client whose connection was accepted at `since`. Only hubs are asked for a
-    /// certificate, because browsers would ask their users to choose one.
+    /// Does the handshake with a client whose connection was accepted at `since`. Clients are asked for a certificate
+    /// only at MESH_PORT, because browsers would ask their users to choose one.
     pub(super) async fn shake_hands(
         &self,
         entrance: Entrance,
@@ -107,8 +108,8 @@ impl Handshakes {
             }
             Ok(()) => Ok(stream),
             Err(no) => {
-                // TLS has sent an alert with the reason. `leave` gives the client time to read the alert before the
-                // connection is reset.
+                // TLS may have sent an alert with the reason. `leave` gives the client time to read the alert before
+                // the connection is reset.
                 leave(stream.into_parts().0, &[]).await;
                 Err(no)
             }
@@ -202,7 +203,7 @@ pub(super) mod tests {
         Acceptor::new(std::sync::Arc::new(certificates), None).unwrap()
     }
 
-    /// A ClientHello as openssl 3 sends it, for TLS 1.3 and 1.2, with X25519, and without a server name.
+    /// A ClientHello for TLS 1.3, with X25519, and without a server name.
     pub(in crate::http) fn hello() -> Vec<u8> {
         let mut extensions = Vec::new();
         let mut extension = |kind: u16, body: &[u8]| {

@@ -178,7 +178,7 @@ fn a_stream_that_is_not_read_ends_and_makes_no_more_parts() {
         let began = Instant::now();
         tokio::time::timeout(DEADLINE, serve_one(shard, stream, address)).await.expect("the connection ends");
         assert!(began.elapsed() >= answer, "the connection ended for another reason");
-        // The page makes as many parts as the kernel's buffers of both ends accept, and one more.
+        // The page makes as many parts as the buffers of hyper and of the kernel accept, and one more.
         let bytes = made.load(Ordering::Relaxed) * 16 * 1024;
         assert!(bytes < 32 << 20, "{bytes}");
     });
@@ -328,7 +328,7 @@ fn a_listener_whose_connections_are_all_admitted_waits_until_one_ends() {
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(GET).unwrap();
         let answer = tokio::task::spawn_local(answer_to(client));
-        // If the listener had accepted the connection, the answer would arrive within this number of turns.
+        // If the listener served the connection, the answer would arrive within this number of turns.
         for _ in 0..5000 {
             tokio::task::yield_now().await;
         }
