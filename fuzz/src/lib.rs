@@ -1,4 +1,5 @@
-//! The functions of the fuzz targets. `proto/tests/fuzz.rs` runs them with their corpora in every test run.
+//! The functions of the fuzz targets that need no crate of the hub except `proto`. `proto/tests/fuzz.rs` runs them with
+//! their corpora in every test run.
 
 mod client_message;
 mod envelopes;

@@ -345,7 +345,8 @@ impl Mesh {
         }
     }
 
-    /// Lets a queue to another hub become full or empty, or lets the bridge fail or work again.
+    /// Lets a queue to another hub become full or empty, lets the bridge fail or work again, or reports that a link has
+    /// received data.
     fn transport(&mut self, hub: usize, who: u8, y: u8, z: u8) {
         let link = match who % 4 {
             0 => self.link.map(|ends| ends[hub]),

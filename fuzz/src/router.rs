@@ -62,7 +62,7 @@ struct Session {
 
 const NETWORKS: [&str; 5] =
     ["", r#","networkName":"global""#, r#","networkName":"a""#, r#","networkName":"b\n""#, r#","networkName":" ""#];
-/// The names of networks that an operator closes or removes a peer from.
+/// The networks that an operator closes, or from which an operator removes a peer.
 const CLOSED: [&str; 3] = ["global", "a", "b\n"];
 
 /// The times for which an operator excludes peers.

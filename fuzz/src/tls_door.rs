@@ -15,7 +15,8 @@ use tls::{Acceptor, Certificates, Connection, PairFiles, Received};
 /// * only the other bytes,
 /// * the first data of a handshake, with damage that the other bytes determine,
 /// * a complete handshake, and then the other bytes as they are,
-/// * a complete handshake, and then encrypted records whose plaintext is the other bytes.
+/// * a complete handshake, and then encrypted records whose plaintext is the other bytes. For some lengths of the
+///   plaintext, the records are damaged.
 ///
 /// The second byte determines the sizes of the pieces.
 pub fn tls_door(bytes: &[u8]) {
@@ -65,7 +66,7 @@ fn flight(client: &mut ClientConnection) -> Vec<u8> {
     flight
 }
 
-/// Overwrites, repeats and cuts parts of the data. `how` determines the changes.
+/// Overwrites, inserts, repeats and cuts parts of the data. `how` determines the changes.
 fn damage(flight: &mut Vec<u8>, how: &[u8]) {
     for step in how.chunks_exact(3) {
         let at = usize::from(u16::from_be_bytes([step[0], step[1]])) % (flight.len() + 1);

@@ -3,13 +3,13 @@
 //! also measures the end of a session in 1,024 networks, and joins to a large network.
 //!
 //! The measured hub has 16 shards. The simulation of this hub has a relay and 16 routers with the queues of a real hub
-//! between them, but no threads and no sockets. In each step, the relay and each router have one turn, as the threads
-//! of a real hub would have. For each event, the printed table has the longest turn of the mesh and of a shard, the
-//! maximum number of outputs in one turn, and the number of turns of the mesh. The table also has the maximum number of
-//! letters queued for one shard. The last three columns are the allocated memory before the event, its maximum after
-//! any turn, and the memory after the event. Times are CPU times of the benchmark's thread. The allocator is the hub's
-//! allocator, jemalloc. With the allocator of glibc, one turn takes 13 ms, because that allocator first merges the
-//! memory that the simulated other hub has freed in this thread.
+//! between them, but no threads and no sockets. In each step, the relay and each router take the turns for which they
+//! have work, as the threads of a real hub would do. For each event, the printed table has the longest turn of the mesh
+//! and of a shard, the maximum number of outputs in one turn, and the number of turns of the mesh. The table also has
+//! the maximum number of letters queued for one shard. The last three columns are the allocated memory before the
+//! event, its maximum after any turn, and the memory after the event. Times are CPU times of the benchmark's thread.
+//! The allocator is the hub's allocator, jemalloc. With the allocator of glibc, one turn takes 13 ms, because that
+//! allocator first merges the memory that the simulated other hub has freed in this thread.
 //!
 //! `cargo bench -p peerpigeon-proto --bench turns` runs the benchmark. `cargo test` runs the same events with few peers
 //! and measures no time. Both commands check the numbers of outputs and letters against the limits.
@@ -633,8 +633,8 @@ fn go_peer(number: u32, network: &str) -> String {
 }
 
 fn large_networks(size: Size, scene: &mut Scene) {
-    // The network has 100,000 members at another hub. The first local member picks its acquaintances among these
-    // members.
+    // The network has 100,000 members at another hub. The first member with `closest:16` picks its acquaintances among
+    // all members.
     scene.start_other(1);
     scene.link();
     scene.pass(HEARTBEAT * 3);

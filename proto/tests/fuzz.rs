@@ -1,5 +1,5 @@
-//! Runs the fuzz targets with the inputs in `fuzz/corpus` and with a few random inputs. So every test run builds and
-//! executes the targets. `just fuzz` tries many more inputs.
+//! Runs the fuzz targets that need only this crate, with the inputs in `fuzz/corpus` and with a few random inputs. So
+//! every test run builds and executes these targets. `just fuzz` tries many more inputs.
 
 #[path = "../../fuzz/src/replay.rs"]
 #[allow(clippy::print_stdout, unreachable_pub, reason = "several tests share it")]

@@ -63,8 +63,8 @@ pub enum Admission {
     Certificates,
     /// Every hub is accepted (MESH_INSECURE).
     Open,
-    /// Hubs that know one of the tokens are accepted. A hub that sends no proof and asks for no challenge is also
-    /// accepted if it has a verified client certificate.
+    /// Hubs that know one of the tokens are accepted. A hub that sends no proof and no valid token, and asks for no
+    /// challenge, is accepted if it has a verified client certificate.
     Tokens(LinkTokens),
 }
 

@@ -58,8 +58,9 @@ impl Origins {
 
     /// Adds the CORS headers to an answer for a page of this origin.
     ///
-    /// If the list has exactly one origin, every answer names this origin, and browsers compare it with the origin of
-    /// the requesting page. If the list has several origins, the answer names the requesting origin if it is allowed.
+    /// If the list is one exact origin, every answer names this origin, and browsers compare it with the origin of the
+    /// requesting page. Otherwise, the answer names the requesting origin if it is allowed, or `*` if every origin is
+    /// allowed.
     pub fn put(&self, asking: Option<&HeaderValue>, headers: &mut HeaderMap) {
         let allowed = match &self.0[..] {
             _ if self.is_open() => Some(HeaderValue::from_static("*")),

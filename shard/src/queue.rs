@@ -430,7 +430,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Maximum number of kept queues: as many as a busy turn writes.
+    /// Maximum number of kept queues, which is twice the number that one turn of the flusher writes.
     const KEPT: usize = 128;
 
     pub(crate) fn take(&mut self) -> Box<SendQueue> {

@@ -15,7 +15,7 @@ use tokio::task::JoinError;
 
 use crate::planted;
 
-/// Panics if one of a part's own loops has panicked, because no other task does the work of that loop.
+/// Panics if one of a part's tasks has panicked, because no other task does its work.
 pub fn check(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         resume_unwind(error.into_panic());

@@ -55,7 +55,7 @@ impl Turn {
         self.nanos.get() + self.output_cost()
     }
 
-    /// The part of [`Self::cost`] that is the estimate for the writes, in nanoseconds.
+    /// The part of [`Self::cost`] that is the estimate for the writes and bytes, in nanoseconds.
     pub fn output_cost(&self) -> u64 {
         self.writes * WRITE_NANOS + self.bytes * BYTE_NANOS
     }

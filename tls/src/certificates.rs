@@ -369,7 +369,7 @@ impl Acceptor {
     /// it removes the configuration for links.
     pub fn with_challenges(self, stand_in: Arc<OwnKey>) -> Self {
         let mut config = ServerConfig::clone(&self.config);
-        // HTTP comes first, so only clients that offer nothing else get the challenge's protocol.
+        // HTTP comes first, so clients that also offer HTTP do not get the protocol of the challenge.
         config.alpn_protocols = vec![HTTP.to_vec(), CHALLENGE.to_vec()];
         let current = Arc::new(Current {
             certificates: watch::Sender::new(self.certificates()),

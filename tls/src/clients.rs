@@ -38,7 +38,7 @@ impl ClientCertificate {
     /// # Errors
     ///
     /// Returns the first invalid file, and the reason. CA certificates and certificates that are not for clients are
-    /// invalid, because every server refuses them.
+    /// invalid, because other hubs refuse them.
     pub fn load(pair: &PairFiles) -> Result<Certificates, LoadError> {
         let loaded = Certificates::load(std::slice::from_ref(pair))?;
         let invalid = |problem| LoadError { role: FileRole::Certificate, file: pair.certificate.clone(), problem };

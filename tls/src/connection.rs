@@ -24,7 +24,8 @@ thread_local! {
 /// The TLS state of one connection, without its socket.
 ///
 /// Between two calls, the connection keeps an incomplete record (at most [`TLS_RECORD_BYTES`]) and unwritten ciphertext
-/// (of at most [`TLS_WRITE_BYTES`] of plaintext). An idle connection keeps neither.
+/// (of at most [`TLS_WRITE_BYTES`] of plaintext, and [`TLS_PENDING_BYTES`] of the TLS protocol). An idle connection
+/// keeps neither.
 pub struct Connection {
     tls: UnbufferedServerConnection,
     /// Unconsumed ciphertext. rustls may have decrypted parts of it in place.

@@ -146,7 +146,7 @@ impl Pair {
         assert!(!self.client.is_handshaking() && !self.server.is_handshaking());
     }
 
-    /// Sends data from the server over a socket that accepts `step` bytes and then none.
+    /// Sends data from the server over a socket that accepts at most `step` bytes of each write.
     fn send(&mut self, mut plain: &[u8]) {
         while !plain.is_empty() {
             let step = self.step;

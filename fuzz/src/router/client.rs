@@ -77,8 +77,8 @@ impl Client {
         }
     }
 
-    /// Records that the hub has processed a goodbye of this client. After the goodbye, the client must not receive
-    /// events of the network.
+    /// Records that this client is no longer a member of a network, or of any network. From now on, the client must not
+    /// receive events of the network.
     pub(super) fn left(&mut self, network: Option<&str>) {
         self.check_was_told_once();
         self.networks.retain(|name, _| network.is_some_and(|network| network != name));

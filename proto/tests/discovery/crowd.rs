@@ -220,7 +220,7 @@ fn subject(data: &[u8]) -> PeerId {
     text[at..at + 40].parse().unwrap()
 }
 
-/// A random id.
+/// A pseudorandom id, which depends only on `n`.
 pub(crate) fn any_id(n: u64) -> PeerId {
     use std::hash::BuildHasher;
     let words: Vec<u8> = (0..3).flat_map(|i| Keys(n, i).hash_one(n).to_be_bytes()).collect();

@@ -43,7 +43,7 @@ impl Core {
         if matches!(session.phase(), SessionPhase::Closing | SessionPhase::Retiring) {
             return;
         }
-        // A session that still waits for its id has sent no messages that could be in flight.
+        // The shard does not read messages of a session that waits for its id, so there are none to route.
         let is_open = session.phase() == SessionPhase::Open;
         let names_protocol = session.names_protocol;
         if reason.overtakes_queue() {

@@ -19,7 +19,8 @@ impl Core {
         self.perform_outputs(now);
     }
 
-    /// Handles data that violates TLS. The client of the session receives an alert.
+    /// Handles a failure of a session's TLS or of its socket. The client receives the alert that TLS has made, if there
+    /// is one.
     pub(crate) fn tls_failed(&mut self, id: SessionId, error: &std::io::Error) {
         if let Some(session) = self.session_mut(id) {
             debug!(peer = ?session.peer, address = %session.address, %error, "tls_failed");

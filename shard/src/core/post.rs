@@ -26,7 +26,7 @@ impl Core {
         }
     }
 
-    /// Whether sessions must not read frames now, because an outbox is above its high-water mark.
+    /// Whether sessions must not read frames now, because too many letters wait in the outboxes.
     pub(crate) fn is_busy(&self) -> bool {
         self.outboxes.is_stalled()
     }

@@ -79,7 +79,7 @@ fn challenges_are_answered_only_to_clients_that_ask_for_them() {
         (made.cert.der().to_vec(), Arc::new(own))
     };
     let (stand_in, answer) = (self_signed("none.invalid"), self_signed("a.example"));
-    // The certificates that a client of this name receives, and whether the connection is a challenge.
+    // The certificate that a client with this server name receives, and whether the connection is a challenge.
     let shown = |acceptor: &Acceptor, name: &str, protocols: &[&str]| {
         let mut config = client_config(&pairs, &BOTH);
         config.dangerous().set_certificate_verifier(Arc::new(Anyone));
