@@ -203,7 +203,8 @@ impl Acceptor {
     }
 }
 
-/// Accepts connections until the listener closes, and then connections that the kernel has already accepted.
+/// Accepts connections until `open` is false, and then connections that the kernel has already accepted. Returns when
+/// each connection has ended or has become a WebSocket.
 pub(crate) async fn accept(
     door: Rc<Door>,
     core: Rc<RefCell<Core>>,

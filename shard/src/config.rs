@@ -40,8 +40,8 @@ pub struct HubConfig {
     pub files: FileShares,
     /// AUTH_TOKEN. With `None`, peers need no AUTH_TOKEN.
     pub auth_token: Option<Arc<str>>,
-    /// Checks the signed tokens of peers. With `None`, only AUTH_TOKEN is accepted. If `tokens` and AUTH_TOKEN are both
-    /// set, a peer needs only one of the two.
+    /// Checks the signed tokens of peers. With `None`, the hub accepts no signed tokens. If `tokens` and AUTH_TOKEN are
+    /// both set, a peer needs only one of the two.
     pub tokens: Option<Arc<Tokens>>,
     /// PEER_ID_PROOF. With `None`, the hub ignores the keys that clients send for their ids.
     pub id_proofs: Option<IdProofs>,

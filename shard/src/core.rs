@@ -3,8 +3,8 @@
 //! This file begins sessions and drives the router. [`slots`] finds sessions by their handles. [`inbound`] processes
 //! received data, [`outbound`] queues and writes the output, and [`writes`] selects the session to write next.
 //! [`ending`] and [`failures`] end sessions. [`post`] queues letters for other shards and for the mesh. [`time`]
-//! processes timeouts, [`draining`] drains, [`orders`] the orders of operators, and [`renewals`] new tokens. [`traces`]
-//! records joins.
+//! processes timeouts, [`draining`] closes sessions in a drain, [`orders`] executes the orders of operators, and
+//! [`renewals`] checks new tokens. [`traces`] records joins.
 
 mod draining;
 mod ending;
@@ -156,9 +156,9 @@ enum Followup {
 enum Due {
     Silence(SessionId),
     Linger(SessionId),
-    /// The session gets new credentials for TURN. The duration is the time at which it gets them.
+    /// The session gets new credentials for TURN at this time.
     Ice(SessionId, Duration),
-    /// The client receives `go-away`, and its session is closed after the duration.
+    /// The client receives `go-away`, and its session is closed after this time.
     GoAway(SessionId, Duration, u32),
     /// The session's slot in this drain has come.
     Retire(SessionId, u32),

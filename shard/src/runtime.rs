@@ -110,7 +110,7 @@ pub struct Shards {
 ///
 /// # Errors
 ///
-/// If a thread or its runtime cannot be started.
+/// If a thread cannot be started.
 pub fn start(
     config: &HubConfig,
     listeners: Vec<Vec<StdListener>>,

@@ -113,8 +113,8 @@ impl Core {
     }
 
     /// Continues the end of a closing session when its queue is empty. If the client has sent a close frame, the
-    /// session is removed, which closes the socket. If the session's data is no longer parsed, only the sending half is
-    /// closed. In all other cases, the socket stays open until the client's close frame arrives, at most for
+    /// session is removed, which closes the socket. If data from the client is no longer parsed, only the sending half
+    /// is closed. In all other cases, the socket stays open until the client's close frame arrives, at most for
     /// [`CLOSE_LINGER`].
     pub(super) fn finish_if_written(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id).filter(|s| s.phase() == SessionPhase::Closing && s.has_written_all())

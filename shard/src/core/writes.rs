@@ -149,7 +149,8 @@ impl WriteLists {
         lower!(bugs, self.dirty, u64::from(dirty));
     }
 
-    /// Notices after some sessions were written that less output is queued. Returns true if sessions are left to write.
+    /// Checks whether too much output is still queued after some sessions were written. Returns true if sessions are
+    /// left to write.
     pub(super) fn catch_up(&mut self) -> bool {
         self.behind &= self.dirty > FLUSH_BACKLOG as u64 / 2 && self.dirty_bytes > FLUSH_BACKLOG_BYTES as u64 / 2;
         self.has_any()

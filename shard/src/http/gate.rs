@@ -95,8 +95,8 @@ impl Gate {
         }
         let (mut stream, text) = (stream, no.explain());
         if speaks_tls {
-            // A text answer would need a TLS handshake, and this limit exists to avoid the cost of handshakes. The
-            // alert at least shows that the connection was ended by the hub, and not by the network.
+            // A text answer would need a TLS handshake, and the refusal must avoid the cost of a handshake. The alert
+            // at least shows that the connection was ended by the hub, and not by the network.
             _ = stream.write(&REFUSAL_ALERT);
             _ = stream.read(&mut [0; 2048]);
             return;

@@ -122,7 +122,7 @@ async fn a_flood_is_charged_for_the_output_that_it_causes() {
     }
 }
 
-/// Ten sessions have much data to read, which causes no output. One session that began later has a signal.
+/// Ten sessions have many invalid messages to read. One session that began later has a signal.
 #[test]
 fn a_quiet_pair_is_served_while_others_flood() {
     use std::io::{Read, Write};
