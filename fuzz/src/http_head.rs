@@ -7,8 +7,8 @@ use std::time::Duration;
 use proto::{HubId, Keys, PeerId, ResumeKeys, RouterConfig};
 use shard::{DoorConfig, HubConfig, Proxies, ShardReading};
 
-/// Whatever bytes a client sends, the hub must send an HTTP response or nothing. After the client has closed the
-/// connection, the hub must close it, too.
+/// Whatever bytes a client sends, the hub must send an HTTP response or nothing. After the client has sent all its data
+/// and closed its half of the connection, the hub must close the connection.
 ///
 /// The first byte selects the plain port or the port for proxies. On the port for proxies, the first byte also selects
 /// whether the client sends a PROXY head first. The first byte also selects how the request starts. The start can be

@@ -264,7 +264,7 @@ pub struct IoStats {
     pub http_requests: u64,
     /// Number of requests for pages that were refused with 429.
     pub pages_refused: u64,
-    /// Number of pings that the shard has sent.
+    /// Number of pings that the shard has queued. A ping also counts if the queue already has one.
     pub pings: u64,
     /// Number of impossible states found outside the router.
     pub bugs: BugCounts,

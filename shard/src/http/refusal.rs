@@ -140,7 +140,7 @@ impl Drop for PanicGuard<'_> {
     }
 }
 
-/// Counts a connection that is refused before anything is read. Such connections are logged at a limited rate.
+/// Counts a connection that the gate refuses. Such connections are logged at a limited rate.
 pub(crate) fn count_no_entry(gate: &Gate, core: &mut Core, refusal: NoEntry, address: SocketAddr) {
     let failure = refusal.failure();
     core.refusals_mut().count(failure);
