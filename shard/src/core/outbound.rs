@@ -23,7 +23,7 @@ impl Core {
     ) {
         let Some(session) = self.session_mut(id) else { return };
         if let Some(reason) = session.reason() {
-            // The session is about to end, and the router may not know that yet.
+            // The session is retiring or closing, and the router may not know that yet.
             let peer = session.peer;
             self.followups.extend(signal.map(|(origin, _)| Followup::Undelivered(origin, peer, reason)));
             return;

@@ -35,7 +35,7 @@ impl Urgency {
 /// What the lists record about one session, and whether its socket accepts bytes.
 #[derive(Debug, Default)]
 pub(crate) struct WriteState {
-    /// Whether the session is scheduled for a write. A blocked session is not.
+    /// Whether the session is scheduled for a write.
     dirty: bool,
     /// Bytes queued for the session, as counted in [`WriteLists::dirty_bytes`].
     dirty_bytes: u64,
@@ -54,8 +54,8 @@ impl WriteState {
         self.blocked
     }
 
-    /// Records that the socket accepts no more bytes. The session is not scheduled for a write until the socket may
-    /// accept bytes again.
+    /// Records that the socket accepts no more bytes. From now on, the session is not scheduled for another write until
+    /// the socket may accept bytes again.
     pub(super) fn block(&mut self) {
         self.blocked = true;
     }
@@ -93,8 +93,8 @@ pub(super) struct WriteLists {
     dirty: u64,
     /// Bytes queued for these sessions.
     dirty_bytes: u64,
-    /// Whether too much output is queued. Sessions whose turns cause much output then have only one turn in
-    /// [`HELD_ROUNDS`](proto::limits::HELD_ROUNDS) rounds, all together.
+    /// Whether too much output is queued. Sessions with expensive turns that cause much output then have only one turn
+    /// in [`HELD_ROUNDS`](proto::limits::HELD_ROUNDS) rounds, all together.
     behind: bool,
 }
 
