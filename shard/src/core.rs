@@ -435,6 +435,7 @@ impl Core {
                 }
                 let Some((session, reason)) = self.closed.pop_front() else { break };
                 self.router.handle_input(Input::Closed { session, reason }, now);
+                self.slots.release(session);
                 continue;
             };
             let input = match followup {

@@ -67,6 +67,7 @@ impl Core {
         let reason = CloseReason::SlowConsumer;
         self.drop_unstarted(id, reason);
         self.closed.push_back((id, reason));
+        self.slots.keep(id);
         self.send_close(id, reason, now);
     }
 

@@ -8,14 +8,19 @@ use crate::session::SocketSession;
 #[derive(Default)]
 pub(super) struct Slots {
     slots: Vec<Slot>,
-    /// The slots without a session.
+    /// The slots that the next sessions use.
     free: Vec<u32>,
+    /// Number of slots without a session that are not free, because the router still has the session of the slot.
+    kept: usize,
 }
 
 #[derive(Default)]
 struct Slot {
     generation: u32,
     session: Option<Box<SocketSession>>,
+    /// Whether the router must still be notified that the session in this slot has ended. The router also finds its
+    /// sessions by slot, so another session in this slot would replace one that the router still considers open.
+    is_kept: bool,
 }
 
 impl Slots {
@@ -31,9 +36,25 @@ impl Slots {
             self.slots.push(Slot::default());
             self.slots.len() as u32 - 1
         });
-        let Slot { generation, session: free } = &mut self.slots[slot as usize];
+        let Slot { generation, session: free, .. } = &mut self.slots[slot as usize];
         *free = Some(session);
         SessionId { slot, generation: *generation }
+    }
+
+    /// Keeps the slot of a session that has ended without the router's knowledge, until [`Self::release`].
+    pub(super) fn keep(&mut self, id: SessionId) {
+        if let Some(slot) = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation) {
+            slot.is_kept = true;
+        }
+    }
+
+    /// Ends [`Self::keep`], because the router was notified of the end of the session.
+    pub(super) fn release(&mut self, id: SessionId) {
+        let Some(slot) = self.slots.get_mut(id.slot as usize) else { return };
+        if std::mem::take(&mut slot.is_kept) && slot.session.is_none() {
+            self.kept -= 1;
+            self.free.push(id.slot);
+        }
     }
 
     /// Removes a session, and makes its handle invalid. `None` if the session has already been removed.
@@ -41,13 +62,17 @@ impl Slots {
         let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
         let session = slot.session.take()?;
         slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(id.slot);
+        if slot.is_kept {
+            self.kept += 1;
+        } else {
+            self.free.push(id.slot);
+        }
         Some(session)
     }
 
     /// Number of sessions, including those that are closing.
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len() - self.free.len() - self.kept
     }
 
     /// The open sessions, in the order of their slots.

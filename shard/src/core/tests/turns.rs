@@ -193,3 +193,21 @@ fn a_quiet_pair_is_served_while_others_flood() {
     });
     assert!(processed < sent / 10, "{processed} of {sent} messages of the flood were processed before the signal");
 }
+
+#[tokio::test]
+async fn a_slot_is_not_used_again_before_the_router_knows_that_its_session_has_ended() {
+    let mut core = core(ROOMY);
+    let (cut, _read, _client) = adopt(&mut core, 1).await;
+    core.begin_turn(0);
+    core.cut_slow_consumer(cut);
+    core.lost(cut, CloseReason::ConnectionLost);
+    assert!(core.session_mut(cut).is_none(), "the session has been removed");
+    assert_eq!((core.reading().router.peers, core.slots.len()), (1, 0), "the turn was over before the router knew");
+    let (next, _its_read, _its_client) = adopt(&mut core, 2).await;
+    assert_ne!(next.slot, cut.slot);
+    core.continue_work();
+    assert_eq!((core.reading().router.peers, core.slots.len()), (1, 1), "the router knows only the second session");
+    let (last, _last_read, _last_client) = adopt(&mut core, 1).await;
+    assert_eq!(last.slot, cut.slot, "the slot is free now");
+    assert_eq!(core.reading().router.peers, 2);
+}
