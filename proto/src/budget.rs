@@ -17,7 +17,8 @@ pub enum BudgetItem {
     Bytes,
     /// Bytes of announcements.
     Announcements,
-    /// Bytes of the presence events that the joins, changes and leaves of a session send to other peers.
+    /// Bytes of the presence events that other peers receive because of a session, and of the rosters that the session
+    /// receives.
     Events,
     /// `discover` messages.
     Pages,
@@ -123,8 +124,8 @@ impl Budget {
         ])
     }
 
-    /// The budget of a network. The members of the network together may use as much as `sessions` sessions with these
-    /// rates (NETWORK_BUDGETS).
+    /// The budget of a network. On average, the members of the network together may use as much as `sessions` sessions
+    /// with these rates (NETWORK_BUDGETS).
     pub fn of_network(rates: &BudgetRates, sessions: u32) -> Self {
         let of = |rate: u64| {
             let rate = rate.saturating_mul(sessions.into());
@@ -212,12 +213,11 @@ impl Used {
         }
     }
 
-    /// Takes `n` units if at least one unit is available. After the call, the bucket can be in debt by at most one
-    /// burst.
+    /// Takes `n` units if anything is available. After the call, the bucket can be in debt by at most one burst.
     ///
     /// # Errors
     ///
-    /// Returns the time until one unit is available, in nanoseconds, and takes nothing.
+    /// Returns the time until something is available, in nanoseconds, and takes nothing.
     pub(crate) fn take_if_any(&mut self, n: u64, allowance: Allowance, now: u64) -> Result<(), u64> {
         match self.full_at.saturating_sub(now).checked_sub(allowance.burst) {
             None => {
@@ -245,7 +245,7 @@ impl Used {
 pub(crate) struct Exceeded {
     pub(crate) owner: BudgetOwner,
     pub(crate) item: BudgetItem,
-    /// Time after which the message would be accepted, if the client sends no other message.
+    /// Time after which the message would be accepted, if nothing else uses the budget until then.
     pub(crate) retry_in: Duration,
 }
 

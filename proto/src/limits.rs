@@ -1,4 +1,4 @@
-//! Every bound of the hub. The comment of a bound says how the number was computed and what happens at the bound.
+//! The bounds of the hub. The comment of a bound says how the number was computed and what happens at the bound.
 //!
 //! Each module has the bounds that one part of the hub enforces. Code uses all of them as `limits::NAME`.
 

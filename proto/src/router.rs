@@ -112,23 +112,23 @@ pub struct RouterConfig {
     /// Maximum length of a message in bytes (MAX_MESSAGE_BYTES), for `maxMessageBytes` of `connected`. The caller
     /// enforces this limit, and reports a longer message with [`Input::TooLarge`].
     pub max_message_bytes: usize,
-    /// Maximum number of networks of a peer (MAX_NETWORKS_PER_PEER). A further announcement is refused as
+    /// Maximum number of networks of a peer (MAX_NETWORKS_PER_PEER). An announcement in one more network is refused as
     /// `too-many-networks`.
     pub max_networks_per_peer: usize,
-    /// Maximum number of members of a network (MAX_PEERS_PER_NETWORK), as far as this shard knows. A further
-    /// announcement is refused as `network-full`. The limit can be exceeded if peers join at the same moment on other
+    /// Maximum number of members of a network (MAX_PEERS_PER_NETWORK), as far as this shard knows. A peer that wants to
+    /// join a full network gets `network-full`. The limit can be exceeded if peers join at the same moment on other
     /// shards or hubs.
     pub max_peers_per_network: usize,
     /// Maximum number of bytes of announcements of this shard's sessions. The maximum is the shard's part of
-    /// ANNOUNCE_BUDGET_BYTES. Further announcements are refused as `hub-full`, except the first
-    /// [`ANNOUNCE_FLOOR_BYTES`](crate::limits::ANNOUNCE_FLOOR_BYTES) of each session.
+    /// ANNOUNCE_BUDGET_BYTES. An announcement that would exceed it is refused as `hub-full`, unless its session then
+    /// has at most [`ANNOUNCE_FLOOR_BYTES`](crate::limits::ANNOUNCE_FLOOR_BYTES).
     pub announce_budget_bytes: usize,
-    /// Budget of each session. A message that exceeds it is refused as `rate-limited`. If refusals continue for
-    /// [`RATE_LIMIT_PATIENCE`](crate::limits::RATE_LIMIT_PATIENCE), the session is closed.
+    /// Budget of each session. A message that exceeds it is refused as `rate-limited`. A session whose messages are
+    /// refused for [`RATE_LIMIT_PATIENCE`](crate::limits::RATE_LIMIT_PATIENCE) without a pause is closed.
     pub budget: Budget,
-    /// Budget of each network on this shard, which its members share. While this budget is exhausted, messages of some
-    /// members are refused as `rate-limited`. This concerns the members that have used more than an eighth
-    /// ([`LIGHT_PART`](crate::limits::LIGHT_PART)) of their own burst.
+    /// Budget of each network on this shard, which its members share. While this budget is exhausted, messages of
+    /// members that have used more than an eighth ([`LIGHT_PART`](crate::limits::LIGHT_PART)) of their own burst are
+    /// refused as `rate-limited`.
     pub network_budget: Budget,
     /// Discovery mode of peers whose announcement does not request another mode (DISCOVERY).
     pub discovery: Discovery,
@@ -136,7 +136,7 @@ pub struct RouterConfig {
     pub ice: Option<Arc<IceServers>>,
     /// Whether the hub has a mesh thread. Without a mesh thread, the router puts out no [`Output::ToMesh`].
     pub meshed: bool,
-    /// Whether to put out [`PeerEvent`]s, for the log or for traces. Each event costs an allocation.
+    /// Whether to put out [`PeerEvent`]s, for the log or for traces.
     pub events: bool,
     /// Limits that tests set to small values.
     pub tuning: RouterTuning,
@@ -277,7 +277,7 @@ impl Router {
         self.expire_grants(now);
     }
 
-    /// Returns the next output. `None` when the input is fully processed.
+    /// Returns the next output. `None` if there is no further output.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front().or_else(|| {
             let lost = self.outputs.take_lost();
@@ -312,7 +312,7 @@ impl Router {
         &self.stats
     }
 
-    /// All networks of the hub with at least one member, with their numbers of members.
+    /// All networks with at least one member on any shard or hub, with their numbers of members.
     pub fn networks(&self) -> impl Iterator<Item = (&NetworkName, usize)> {
         self.rosters.iter()
     }

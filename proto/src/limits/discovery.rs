@@ -27,8 +27,8 @@ pub const MAX_ACQUAINTANCES: usize = 1024;
 pub const MAX_DECLINED: usize = 64;
 
 /// Maximum number of members that a pick examines one after another. A pick does so when random draws have not found
-/// enough members that the peer does not know. In a network with fewer members, the pick examines all members. So a
-/// pick finds the requested number of members if the network has so many members that the peer does not know.
+/// enough members that the peer does not know. In a network with fewer members, the pick examines all members, and so
+/// finds the requested number of members if the peer does not know that many.
 pub const PICKS_IN_TURN: usize = 256;
 
 /// Maximum number of pairs in one meeting between hubs. A pair takes 28 B.
@@ -42,6 +42,6 @@ pub const MEETING_PATIENCE: Duration = Duration::from_millis(500);
 /// peers of a hub cause 500 envelopes of 400 B per second.
 pub const MEETING_AGAIN: Duration = Duration::from_secs(60);
 
-/// Interval between two parts of the sweep that sends the lists of [`MEETING_AGAIN`]. Each part sends the lists of some
-/// of the peers.
+/// Minimum interval between two parts of the sweep that sends the lists of [`MEETING_AGAIN`]. Each part sends the lists
+/// of some of the peers.
 pub const MEETING_SWEEP: Duration = Duration::from_secs(1);

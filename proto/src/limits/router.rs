@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Default of ANNOUNCE_BUDGET_BYTES, the maximum size of all stored announcements of a hub's peers, in bytes. A shard
-/// that exceeds its share refuses further announcements with `hub-full`, except from peers with at most
+/// refuses announcements that would exceed its share with `hub-full`, except from peers that then have at most
 /// [`ANNOUNCE_FLOOR_BYTES`] in total.
 ///
 /// Every hub of the mesh stores every announcement. An announcement takes the bytes of its data, 250 B for the other
@@ -21,11 +21,11 @@ pub const ANNOUNCE_FLOOR_BYTES: usize = 2 * 1024;
 /// Default of MAX_CONNECTIONS, the maximum number of sessions of a hub. The Go hub has the same default.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 1000;
 
-/// Default of MAX_NETWORKS_PER_PEER, the maximum number of networks of a peer. A further announcement gets
+/// Default of MAX_NETWORKS_PER_PEER, the maximum number of networks of a peer. An announcement in one more network gets
 /// `too-many-networks`.
 pub const DEFAULT_MAX_NETWORKS_PER_PEER: usize = 32;
 
-/// Default of MAX_PEERS_PER_NETWORK, the maximum number of members of a network. A further announcement gets
+/// Default of MAX_PEERS_PER_NETWORK, the maximum number of members of a network. A further peer that wants to join gets
 /// `network-full`.
 ///
 /// Each shard checks its own roster. So a network can exceed the maximum if peers join it on several shards or hubs at
@@ -56,8 +56,9 @@ pub const TAKEOVER_LIMIT: Duration = Duration::from_secs(10);
 /// decides in the first half of this time. The second half of this time is for the messages between the hubs.
 pub const TAKEOVER_MARGIN: Duration = Duration::from_secs(1);
 
-/// Maximum number of undecided takeovers of a shard for which the shard accepts requests of other hubs. A further
-/// request is answered with "in use", unless its client has the immediate right to the id.
+/// Number of takeovers of a shard at which it accepts no further requests of other hubs. Ended takeovers count until
+/// their deadlines. A further request for an id in use is answered with "in use", unless its client has the immediate
+/// right to the id.
 pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
 
 /// Time after the start of a session in which a client with the secret of an older [`Lineage`](crate::Lineage) takes

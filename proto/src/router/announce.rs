@@ -160,8 +160,8 @@ impl Router {
             || session.announced_bytes() + more as usize <= ANNOUNCE_FLOOR_BYTES
     }
 
-    /// Estimated number of peers, on all hubs, that receive an event about this peer in a network. The peer can be a
-    /// member already, or be about to join.
+    /// Estimated number of events that an announcement of this peer causes on all hubs. The peer can be a member
+    /// already, or be about to join.
     pub(super) fn receivers(&self, network: Option<NetworkIx>, peer: PeerId, discovery: Discovery) -> u64 {
         let network = network.and_then(|ix| self.rosters.network(ix));
         let knowers = network.and_then(|network| network.member(&peer)).map_or(0, |member| member.knowers().len());
@@ -205,7 +205,8 @@ impl Router {
         self.propose_from_here(ix, peer, now);
     }
 
-    /// Handles the repeated announcement of a member, which then receives the roster and its circle again.
+    /// Handles the repeated announcement of a session, which then receives its circle again. An unbounded session also
+    /// receives the roster again.
     pub(super) fn renew(&mut self, id: SessionId, ix: NetworkIx) {
         let (Some(network), Some(membership)) = (self.rosters.network(ix), self.sessions.membership_mut(id, ix)) else {
             return bug!(self.bugs, JoinState, "{id:?} in {ix:?}");

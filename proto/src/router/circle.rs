@@ -172,7 +172,8 @@ impl Circle {
         Met::Now
     }
 
-    /// Removes an acquaintance that has left. Returns the bond of the acquaintance, or `None` if it had declined.
+    /// Removes an acquaintance that has left. Returns the bond of the acquaintance. `None` if it had declined, or was
+    /// not in the circle.
     pub(super) fn part(&mut self, peer: &PeerId) -> Option<Bond> {
         let gone = self.all.remove(self.find(peer).ok()?);
         if gone.has_declined() {

@@ -9,8 +9,9 @@ use crate::limits::GREATEST_TIME_FOLLOWED;
 
 /// The latest incarnation of any session, and the peers of this home shard that are connected to another hub.
 ///
-/// Each new session gets a greater incarnation than every earlier session that this shard knows. So the claim of the
-/// new session wins (see [`Claim`]), even if the clocks of the hubs differ.
+/// Each new session gets a greater incarnation than every earlier session that this shard knows, up to
+/// [`GREATEST_TIME_FOLLOWED`]. So the claim of the new session wins (see [`Claim`]), even if the clocks of the hubs
+/// differ.
 #[derive(Debug)]
 pub(super) struct Home {
     /// The latest incarnation that this shard gave to a session or received from another hub. It only grows.

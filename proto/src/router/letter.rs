@@ -28,12 +28,12 @@ pub enum Input<'a> {
         /// The peer that connected.
         peer: PeerId,
         /// Whether the hub has a free seat. Without a free seat, the session is admitted only if it replaces a session
-        /// with the same id.
+        /// of this hub with the same id.
         seat: bool,
         /// The lineage that the client's resume secret proves, if the client sent a valid one.
         resume: Option<Lineage>,
         /// Whether the client has proven that the id is its own, by a token for this id or by the key of the id. A
-        /// client with this proof takes over the id immediately.
+        /// client with this proof takes over the id, and the session that holds the id is not pinged first.
         owner: bool,
         /// What the client's token allows. `None` if the session may do everything.
         grant: Option<Box<Grant>>,
@@ -174,7 +174,7 @@ pub enum Output {
         session: SessionId,
     },
     /// If `more`, pass [`Input::Room`] when the session's queue is short. The router answers each [`Input::Room`] with
-    /// the next members of the roster and another `Backlog`. Members that the session already knows are left out.
+    /// the next members of the roster and another `Backlog`.
     Backlog {
         /// The session.
         session: SessionId,
@@ -260,7 +260,7 @@ pub enum ToShard {
         peer: PeerId,
         /// The ticket of the question.
         ticket: u64,
-        /// Whether the session at the other hub is alive. If not, the other hub has closed it.
+        /// Whether the id stays in use at the other hub. If not, the other hub has no session with this id any more.
         in_use: bool,
     },
     /// Asks a peer's home shard whether its session of this peer is alive, because another hub has a new session with
@@ -284,7 +284,7 @@ pub enum ToShard {
     Joined(Arc<Announcement>),
     /// A peer left a network.
     Left(Arc<Leave>),
-    /// Peers know each other under bounded discovery, and this shard is the home of some of them.
+    /// A meeting of peers under bounded discovery. This shard is the home of some of them.
     Meeting(Arc<Meeting>),
     /// A signal, for the target's home shard.
     Signal(SignalLetter),
@@ -330,14 +330,14 @@ pub enum ToMesh {
         peer: PeerId,
         /// The asker of the challenge.
         asker: Asker,
-        /// Whether the session at this hub is alive.
+        /// Whether the id stays in use at this hub.
         in_use: bool,
     },
     /// A peer of this hub announced itself in a network, for the first time or again.
     Joined(Arc<Announcement>),
-    /// A peer of this hub left a network, and its session is still open.
+    /// A peer of this hub left a network before its session ended.
     Left(Arc<Leave>),
-    /// Peers know each other under bounded discovery, and some of them are connected to another hub.
+    /// A meeting of peers under bounded discovery. Some of them are connected to another hub.
     Meeting {
         /// The hub.
         hub: HubId,
@@ -515,16 +515,17 @@ pub struct Announcement {
 /// A peer's time in a network, from join to leave, over all its announcements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stay {
-    /// A number that distinguishes the stays of a peer in a network. A later stay has a greater number. The number is
-    /// the wall clock in milliseconds at the join, or one more than the last number that the peer's home shard has
-    /// used, whichever is greater.
+    /// A number that distinguishes the stays of a peer in a network. On one shard, a later stay has a greater number.
+    /// The number is the wall clock in milliseconds at the join, or one more than the last number that the peer's home
+    /// shard has used, whichever is greater.
     pub number: u64,
     /// Which members the peer discovers, and which members discover the peer.
     pub discovery: Discovery,
 }
 
-/// A statement that the peer `about` and each of `others` know each other under bounded discovery. The receiving shard
-/// announces the other peer of each pair to its own peer, unless it has already done so.
+/// A statement about pairs of peers under bounded discovery. Each pair is the peer `about` and one of `others`. If the
+/// meeting is not declined, the receiving shard announces the other peer of each pair to its own peer, unless it has
+/// already done so.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Meeting {
     /// The network.
@@ -564,7 +565,7 @@ pub enum MeetingKind {
     /// Like [`Self::Met`], for a peer that has just joined. `others` are all picks of the peer on other shards of its
     /// hub. Used only between shards of one hub.
     Joined,
-    /// Confirms a meeting. It has no answer.
+    /// Confirms a meeting, or repeats a confirmation. It has no answer except [`Self::Declined`].
     Agreed,
     /// Declines a meeting, because the sender's peer already knows its maximum number of other peers.
     Declined,

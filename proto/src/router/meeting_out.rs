@@ -56,8 +56,8 @@ impl Router {
         met
     }
 
-    /// Adds a member to a session's circle, and announces the member to the session unless the session already knows
-    /// it.
+    /// Adds a member to a session's circle if the circle has room, and announces the member to the session unless the
+    /// session already knows it.
     pub(super) fn meet(&mut self, id: SessionId, ix: NetworkIx, other: PeerId, bond: Bond) -> Met {
         let session = self.sessions.get_mut(id).map(|session| (session.is_open(), session));
         let Some((open, membership)) = session.and_then(|(open, session)| Some((open, session.membership_mut(ix)?)))

@@ -29,8 +29,8 @@ use super::roster::NetworkIx;
 #[derive(Debug, Default)]
 pub(super) struct Meetings {
     /// Circles with unconfirmed acquaintances, in the order in which they are due. Each circle has one entry. The entry
-    /// of an ended stay remains until it is due. So there are at most as many of these entries as stays can begin
-    /// within [`MEETING_PATIENCE`].
+    /// of an ended stay remains until it is due. So there is at most one entry for each stay that is current or has
+    /// ended within the last [`MEETING_PATIENCE`].
     due: VecDeque<Due>,
     /// Time and first slot of the next part of the sweep. The sweep sends the acquaintances of all sessions to other
     /// hubs again.
@@ -101,7 +101,7 @@ impl Meetings {
     }
 
     /// The slots of sessions whose acquaintances at other hubs must be sent again now. Each of the `slots` slots is
-    /// returned once within [`MEETING_AGAIN`].
+    /// returned at least once within [`MEETING_AGAIN`].
     pub(super) fn sweep(&mut self, slots: u32, now: Duration) -> Option<Range<u32>> {
         if self.known == 0 || self.sweep_at > now {
             return None;

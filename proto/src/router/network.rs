@@ -20,7 +20,7 @@ use super::usage::Usage;
 /// A member of a network.
 #[derive(Debug)]
 pub(super) struct Member {
-    /// The shard of this hub, or the other hub, to which the member is connected.
+    /// The shard to which the member is connected, or the mesh if the member is connected to another hub.
     address: Address,
     /// Index of the member in [`Network::lots`], if that list exists.
     lot: u32,
@@ -36,7 +36,7 @@ impl Member {
         Self { address, lot: 0, announcement, knowers: None }
     }
 
-    /// The shard of this hub, or the other hub, to which the member is connected.
+    /// The shard to which the member is connected, or the mesh if the member is connected to another hub.
     pub(super) fn address(&self) -> Address {
         self.address
     }
@@ -349,8 +349,8 @@ impl Network {
         Some(struck)
     }
 
-    /// Examines up to `steps` members with ranks after `after`, and calls `tell` with them in the order of ranks.
-    /// Returns the rank of the last examined member, or `None` at the end of the roster.
+    /// Calls `tell` with members after `after`, in the order of ranks, for up to `steps` steps. Returns the rank that
+    /// the reading has reached, or `None` at the end of the roster.
     pub(super) fn read(
         &self,
         after: Option<Rank>,

@@ -1,9 +1,9 @@
 //! Observers are sessions that discover the members of a network without being discovered.
 //!
-//! A session is an observer of a network if its grant allows it to observe that network, but not to join. The network's
-//! state on this shard lists the observer, but no roster does. So no other shard, hub or peer learns of the observer,
-//! and the observer receives no signal of the network. An observer discovers every member, even under bounded
-//! discovery.
+//! A session becomes an observer of a network by `announce` if its grant allows it to observe that network, but not to
+//! join. The network's state on this shard lists the observer, but no roster does. So no other shard, hub or peer
+//! learns of the observer, and the observer receives no signal of the network. An observer discovers every member, even
+//! under bounded discovery.
 
 use crate::bug;
 use crate::codec::{self, Announce};

@@ -82,7 +82,7 @@ impl Router {
         self.ask_to_continue();
     }
 
-    /// Removes further sessions from the network that is being closed, until the turn is over.
+    /// Removes further sessions from the network that is being closed, as many as one turn allows.
     pub(super) fn continue_closing(&mut self, now: Now) {
         if self.closing.is_some() {
             self.close_more(SLOTS_PER_SLICE, now);

@@ -50,7 +50,7 @@ pub enum Acted {
     },
     /// The answer to [`Order::CloseNetwork`].
     Closed {
-        /// Number of sessions that were members.
+        /// Number of sessions that were removed, including observers.
         members: usize,
         /// False if the order requested an exclusion from the network, but
         /// [`MAX_EXCLUSIONS`](crate::limits::MAX_EXCLUSIONS) other exclusions are in force.

@@ -1,8 +1,8 @@
 //! Presence inside a hub. This file processes joins and leaves of members, and notifies other members.
 //!
-//! Every shard has complete rosters. A new member discovers the members in its own shard's roster when it joins, and
-//! later members as they join. So each pair of members discovers each other once, in whatever order the letters about
-//! them arrive. This needs no state for each pair.
+//! Every shard has complete rosters. An unbounded member discovers the unbounded members in its own shard's roster when
+//! it joins, and later members as they join. So each pair of unbounded members discovers each other once, in whatever
+//! order the letters about them arrive. This needs no state for each pair.
 
 use std::sync::Arc;
 
@@ -44,12 +44,12 @@ impl Router {
         }
     }
 
-    /// Adds an announcement to the roster, and notifies the members on this shard. Returns whether the member is new in
-    /// the roster.
+    /// Adds an announcement to the roster, unless a greater claim wins, and notifies the members on this shard. Returns
+    /// whether the member is new in the roster.
     ///
     /// [`Rosters::arrive`](super::roster::Rosters::arrive) decides between claims. When the join of a peer that has
-    /// moved arrives, the members receive a leave and a discovery of the peer. The leave with the old claim arrives
-    /// later, and is ignored.
+    /// moved arrives, the members receive a leave and a discovery of the peer. If the leave with the old claim arrives
+    /// later, it is ignored.
     pub(super) fn enter(&mut self, announcement: &Arc<Announcement>, address: Address, now: Now) -> (NetworkIx, bool) {
         let ix = self.rosters.find_or_create(&announcement.network);
         let peer = announcement.peer;

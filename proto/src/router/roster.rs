@@ -30,7 +30,7 @@ pub(super) struct Rosters {
     /// Announcements whose claims are smaller than the claim in the roster. There is at most one for each member.
     hidden: BTreeMap<(NetworkIx, PeerId), Arc<Announcement>>,
     members: usize,
-    /// Number of networks with members. A network without members has only observers or sessions that are leaving.
+    /// Number of networks with members. Other networks have only observers, or sessions with unfinished leaves.
     inhabited: usize,
 }
 
@@ -162,8 +162,7 @@ impl Rosters {
         struck
     }
 
-    /// Removes the network if it has no members and no sessions on this shard. A session can remain here without an
-    /// entry in the roster, if its id now belongs to a member at another hub.
+    /// Removes the network if it has no members, no sessions on this shard, and no unfinished leaves.
     pub(super) fn tidy(&mut self, ix: NetworkIx, bugs: &mut Bugs) {
         let Some(slot) = self.slots.get_mut(ix.0 as usize) else {
             return bug!(bugs, LeaveNetwork, "{ix:?} has lost a member");

@@ -11,13 +11,13 @@ use super::network::Rank;
 use super::roster::NetworkIx;
 
 impl Router {
-    /// Sends a new member the next chunk of its networks' rosters.
+    /// Sends a session the next chunk of the roster that it is receiving.
     pub(super) fn send_roster_chunk(&mut self, id: SessionId, now: Now) {
         // The session may have ended since its queue had room.
         let Some(session) = self.sessions.get_mut(id) else { return };
         let (peer, open) = (session.peer(), session.is_open());
         let Some(membership) = session.receiving_roster_mut() else {
-            // The session has left the network whose roster it was receiving.
+            // The session receives no roster. For example, it has left the network in the meantime.
             return self.outputs.push_back(Output::Backlog { session: id, more: false });
         };
         let (ix, observes) = (membership.network(), membership.observes());

@@ -260,7 +260,7 @@ impl Membership {
     }
 
     /// Begins another pass through the roster, whose last rank is `last`. After a finished pass, the session knows all
-    /// members. After an interrupted pass, the session knows only the members that the pass reached.
+    /// members. After an interrupted pass, the new cursor still records which members the session knows.
     pub(super) fn read_again(&mut self, last: Option<Rank>) {
         let cursor = self.cursor.take();
         self.cursor = Some(Box::new(cursor.map_or_else(|| RosterCursor::again(last), |cursor| cursor.interrupted())));
@@ -366,7 +366,7 @@ impl Sessions {
         self.get_mut(id)?.membership_mut(network)
     }
 
-    /// Number of slots ever used.
+    /// Number of slots, from the first to the last that was ever used.
     pub(super) fn slots(&self) -> u32 {
         self.slots.len() as u32
     }

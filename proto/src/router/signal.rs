@@ -103,7 +103,7 @@ impl Router {
         }
     }
 
-    /// Counts a signal in the budgets of its session and its network.
+    /// Takes a signal from the budget of its network.
     fn take_signal(&mut self, id: SessionId, ix: NetworkIx, bytes: u64, now: Now) -> Result<(), Exceeded> {
         self.take_of_network(id, ix, (BudgetItem::Messages, 1), now)?;
         self.take_of_network(id, ix, (BudgetItem::Bytes, bytes), now)
@@ -233,7 +233,7 @@ impl Router {
         self.report_outcome(origin, target, Outcome::Failed(code), now);
     }
 
-    /// Reports the outcome of a signal to its sender, by letter if the sender is on another shard.
+    /// Reports the outcome of a signal to its sender, by letter if the sender is on another shard or hub.
     pub(super) fn report_outcome(&mut self, origin: Origin, target: PeerId, outcome: Outcome, now: Now) {
         let (shard, session, ticket) = match origin.sender {
             Sender::Session { shard, session, ticket, .. } => (shard, session, ticket),
@@ -266,7 +266,7 @@ impl Router {
     }
 
     pub(super) fn expire_receipts(&mut self, now: Now) {
-        // Tickets that do not expire in this turn stay due.
+        // Tickets that are not processed in this turn stay due.
         while !self.is_turn_over()
             && let Some(ticket) = self.tickets.expire(now.at)
         {

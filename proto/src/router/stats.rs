@@ -32,7 +32,8 @@ pub struct RouterStats {
     pub failed: [u64; ErrorCode::ALL.len()],
     /// Outcomes that arrived after the receipt of their signal had been sent with `unknown`.
     pub late_outcomes: u64,
-    /// Meetings declined because a peer of this shard knew its maximum number of other peers.
+    /// Meetings from other shards and hubs that were declined because a peer of this shard knew its maximum number of
+    /// other peers.
     pub meetings_declined: u64,
     /// `error` messages sent, by the discriminant of their [`ErrorCode`].
     pub errors: [u64; ErrorCode::ALL.len()],

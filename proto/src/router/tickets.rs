@@ -17,8 +17,8 @@ pub(super) struct Tickets {
     /// Number of the next ticket.
     next: NonZeroU64,
     open: HashMap<NonZeroU64, Ticket, Keys>,
-    /// Ordered by deadline, since all tickets have the same timeout. Entries of closed tickets are removed when the
-    /// list is longer than twice the number of open tickets plus [`Self::SLACK`].
+    /// Ordered by deadline, since all tickets have the same timeout. Entries of closed tickets are removed when they
+    /// are due, or when the list is longer than twice the number of open tickets plus [`Self::SLACK`].
     deadlines: VecDeque<(Duration, NonZeroU64)>,
 }
 

@@ -31,8 +31,8 @@ impl Usage {
         self.0[item as usize].spend(n, budget.allowance(item), nanos(now));
     }
 
-    /// The time until a session uses at most 1/[`LIGHT_PART`] of its burst, in nanoseconds. From then on, no message of
-    /// the session is refused because of a network's budget.
+    /// The time until a session uses at most 1/[`LIGHT_PART`] of its burst, in nanoseconds. While a session uses no
+    /// more than this, none of its messages is refused because of a network's budget.
     fn until_light(&self, item: BudgetItem, budget: &Budget, now: u64) -> u64 {
         self.0[item as usize].until_light(LIGHT_PART, budget.allowance(item), now)
     }
@@ -67,7 +67,7 @@ impl SessionUsage {
     ///
     /// # Errors
     ///
-    /// If the session's budget has less than `n` left.
+    /// If the session's budget has too little left.
     pub(super) fn take(&mut self, item: BudgetItem, n: u64, budget: &Budget, now: Duration) -> Result<(), Exceeded> {
         let taken = self.usage.take(item, n, budget, nanos(now));
         taken.map_err(|wait| exceeded(BudgetOwner::Session, item, wait))
@@ -92,7 +92,7 @@ impl SessionUsage {
     ///
     /// # Errors
     ///
-    /// If the network's budget has less than `n` left, and the session has used more than 1/[`LIGHT_PART`] of its own
+    /// If the network's budget has too little left, and the session has used more than 1/[`LIGHT_PART`] of its own
     /// burst.
     pub(super) fn take_of(
         &self,
