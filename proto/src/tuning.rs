@@ -30,7 +30,8 @@ impl Default for RouterTuning {
     }
 }
 
-/// Limits of a [`Relay`](crate::Relay) that tests reach with few peers. Hubs use the default.
+/// Limits of a [`Relay`](crate::Relay) that tests reach with few peers. Hubs use the default, except for the two limits
+/// in bytes, which are less on a hub with little memory.
 #[derive(Clone, Copy, Debug)]
 pub struct RelayTuning {
     /// Amount of long work that a relay does in one turn.
@@ -71,11 +72,11 @@ pub struct Slices {
     /// Number of letters after which a slice ends. A slice ends only between two peers, so it can exceed this number by
     /// the letters of one peer.
     pub letters: usize,
-    /// Number of peers and lost signals that a slice examines.
+    /// Maximum number of peers and lost signals that a slice examines.
     pub peers: usize,
-    /// Number of changes of one hub that are applied in one turn, if they had to wait for an earlier change.
+    /// Maximum number of changes of one hub that are applied in one turn, if they had to wait for an earlier change.
     pub changes: usize,
-    /// Number of peers of discarded replicas that are freed in one turn.
+    /// Maximum number of peers of discarded replicas that are freed in one turn.
     pub discarded: usize,
     /// Maximum number of peers that may change while one snapshot is sent.
     pub kept: usize,

@@ -1,11 +1,12 @@
-//! Bounds of the admission of connections. The hub refuses a connection above these bounds before it reads anything.
+//! Bounds of the admission of connections. The hub refuses a connection above these bounds before it reads anything,
+//! except from the clients of a trusted proxy, whose addresses it must read first.
 
 use std::time::Duration;
 
 /// Number of rows of the table that counts the connections of each address (each /64 of IPv6). Each address is counted
 /// in two rows, and is refused if both rows are above a limit. So an address can be refused because other addresses use
 /// both of its rows. With 100 addresses at their limit, one in 6,700 other addresses is refused although it has few
-/// connections. With 10 addresses at their limit, it is one in 670,000 other addresses.
+/// connections. With 10 addresses at their limit, one in 670,000 other addresses is refused.
 ///
 /// A row takes 16 B, so the table of a hub takes 256 KiB.
 pub const ADDRESS_ROWS: usize = 16 * 1024;
@@ -34,8 +35,8 @@ pub const ADDRESS_BURST_SECS: u64 = 8;
 /// quiet addresses. A shard that has reached CONNECT_RATE still admits [`QUIET_RATE`] connections from quiet addresses.
 pub const QUIET_CONNECTS: u64 = 8;
 
-/// Default of CONNECT_RATE, the number of connections per second that each shard admits. Further connections get 503.
-/// With TLS, further connections are closed without an answer.
+/// Default of CONNECT_RATE, the number of connections per second that each shard admits. Further connections get 503,
+/// or an alert at a port with TLS.
 ///
 /// A connection with an upgrade costs 60 us of CPU, and 180 us with a full TLS handshake. So 2,000 connections per
 /// second take 12 % of a core without TLS, and 36 % with TLS. With [`CONNECT_BURST_SECS`], a hub with 2 shards admits
@@ -50,11 +51,12 @@ pub const CONNECT_BURST_SECS: u32 = 2;
 pub const QUIET_RATE: u32 = 100;
 
 /// Connections per second that a shard of a full hub admits. If an admitted connection does not replace a session with
-/// the same id, it is closed as `max connections`. Further connections get 503 before anything is read.
+/// the same id, it is closed as `max connections`. Further connections get 503 before anything is read, except
+/// [`QUIET_RATE`] connections per second from quiet addresses.
 pub const FULL_RATE: u32 = 100;
 
-/// Refused connections per second that a shard answers with 503. Further refused connections are closed without an
-/// answer, so that a flood costs little.
+/// Refused connections per second that a shard answers with 503, or with an alert at a port with TLS. Further refused
+/// connections are closed without an answer, so that a flood costs little.
 pub const REFUSALS_ANSWERED: u32 = 100;
 
 /// Number of refused connections after which a listener lets other tasks run. A refusal takes up to 10 us, so 32

@@ -11,7 +11,7 @@ pub const BRIDGE_FRAME_BYTES: usize = 64 * 1024;
 /// Maximum number of bytes that are queued for Redis or in flight to it. Further envelopes are dropped and counted as
 /// lost. Hubs notice and repair lost presence. A lost signal has the outcome `unknown`.
 ///
-/// Writing 16 MiB takes 1.6 s at 10 MB/s, which is less than the lease.
+/// Writing 16 MiB takes 1.7 s at 10 MB/s, which is less than the lease.
 pub const BRIDGE_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bytes of frames at which a pipeline to Redis is full. The last frame of a pipeline can make the pipeline longer.
@@ -20,8 +20,8 @@ pub const BRIDGE_PIPELINE_BYTES: usize = 256 * 1024;
 /// Maximum number of pipelines to Redis in flight. Further frames wait until a pipeline is answered, and are then sent
 /// together.
 ///
-/// At most 8 x (256 KiB + 64 KiB) = 2.5 MiB precede a probe in the socket. A link of 1.25 MB/s sends 2.5 MiB in 2 s, so
-/// the probe is still answered in time.
+/// At most 8 x (256 KiB + 64 KiB) = 2.5 MiB precede a probe in the socket. A link of 1.5 MB/s sends 2.5 MiB in 1.8 s,
+/// so the probe is still answered in time.
 pub const BRIDGE_PIPELINES: usize = 8;
 
 /// Maximum number of messages from Redis that the bridge has not processed. Further messages are dropped and counted as

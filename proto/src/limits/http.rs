@@ -66,7 +66,7 @@ pub const PAGE_RESERVES: usize = 512;
 /// immediately.
 pub const PAGE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Number of times that a page may be rendered in a burst. During the burst, the page is rendered for each request.
+/// Number of times that a page may be rendered in a burst.
 pub const RENDER_BURST: u32 = 10;
 
 /// Average number of times that a page is rendered per second. Further requests get the last rendered page, which is at

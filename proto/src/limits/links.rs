@@ -31,7 +31,8 @@ pub const ENVELOPE_ROOM: usize = 4 * 1024;
 pub const LINK_MESSAGE_BYTES: usize = LARGEST_MAX_MESSAGE_BYTES + LINK_FRAME_BYTES + ENVELOPE_ROOM;
 
 /// Number of bytes queued for one link (or for the bridge) at which the relay sends only heartbeats and short
-/// envelopes, such as outcomes.
+/// envelopes, such as outcomes. For a link of a hub with little memory, the number is less, but at least
+/// [`LINK_QUEUE_LOW`].
 ///
 /// 8 MiB are enough for 400 parts of a snapshot of 20 KB, or for 10,000 signals of 800 B. A link at full speed sends 8
 /// MiB in about a tenth of a second.
@@ -69,8 +70,8 @@ pub const LEAST_LINK_QUEUES_BYTES: usize = 4 * LINK_QUEUE_LOW;
 /// longest incomplete or unprocessed message is closed.
 ///
 /// A hub can send [`LINK_MESSAGE_BYTES`] without ever completing a message, and the buffer of its link can have twice
-/// this size. So 256 links would take 32 GiB. The maximum has room for two of the longest messages. Ordinary frames are
-/// shorter than 32 KiB.
+/// this size. So 256 links could take 32 GiB without this maximum. The maximum has room for two of the longest
+/// messages. Ordinary frames are shorter than 32 KiB.
 pub const LINK_PARTIAL_BYTES: usize = 256 * 1024 * 1024;
 
 /// Number of bytes by which the queue or the incomplete message of a link grows before the sums over all links are

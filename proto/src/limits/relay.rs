@@ -35,12 +35,13 @@ pub const MAX_UNANSWERED_LOOKED_AT: usize = 1024;
 /// hub stays visible for at most this time, one heartbeat interval, and the time that a heartbeat needs to arrive.
 pub const LEASE: Duration = Duration::from_secs(8);
 
-/// Time for which another incarnation of a hub's id must send heartbeats before it counts as another live hub. The time
-/// is longer than [`LINK_SILENCE`], in which third hubs can still forward the last heartbeat of an ended incarnation.
+/// Time for which another incarnation of a hub's id must send heartbeats before it counts as another live hub, unless
+/// it has identified itself with a hello on a link. The time is longer than [`LINK_SILENCE`], in which third hubs can
+/// still forward the last heartbeat of an ended incarnation.
 pub const RIVAL_EVIDENCE: Duration = Duration::from_millis(2_500);
 
 /// Maximum age of the last heartbeat of another incarnation of a hub's id. An incarnation with an older last heartbeat
-/// does not count as alive.
+/// does not count as alive, unless it has identified itself with a hello on a link.
 pub const RIVAL_MEMORY: Duration = Duration::from_secs(4);
 
 /// Time for which a hub with a fixed HUB_ID observes whether a later incarnation of its id is alive, before it begins
@@ -63,8 +64,8 @@ pub const CONTEST_PAUSE: Duration = Duration::from_millis(500);
 /// remembers each answer until the pause ends. An answer takes 56 B. The answers take 3.5 KiB for each id that two live
 /// hubs have, and 3.5 MiB for [`MAX_HUBS`] such ids.
 ///
-/// In a mesh of n hubs in which two live hubs have one id, a hub would send at most n answers. The maximum is enough
-/// even for n > 64, because the first answers go to the two hubs or to their neighbours.
+/// Without this bound, a hub would send at most n answers in a mesh of n hubs in which two live hubs have one id. The
+/// maximum is enough even for n > 64, because the first answers go to the two hubs or to their neighbours.
 pub const MAX_CONTEST_HEARTBEATS: usize = 64;
 
 /// Latest accepted start of a hub's incarnation or of a session, in milliseconds since 1970. It is in the year 2527.
@@ -216,8 +217,8 @@ pub const MAX_SNAPSHOT_CHANGES: usize = 16 * 1024;
 /// and the neighbour asks again.
 pub const MAX_SNAPSHOTS_OUT: usize = 64;
 
-/// Maximum number of peers in a snapshot of one hub. A larger snapshot is dropped, so the peers of its hub stay
-/// unknown.
+/// Maximum number of peers of one hub. A change that adds one more peer is refused. A snapshot with more peers is
+/// refused, too, so the peers of its hub stay unknown.
 pub const MAX_PEERS_PER_HUB: usize = 1_000_000;
 
 /// Maximum number of networks of one peer of another hub, and of the setting MAX_NETWORKS_PER_PEER. A snapshot that has
@@ -256,9 +257,9 @@ pub const SLICE_CHANGES: usize = 64;
 /// for about a second, until slices have freed the discarded replicas.
 pub const SLICE_DISCARDED: usize = 1024;
 
-/// Maximum length of the relay's outbox for a shard, in letters, at which a slice of long work begins. While the outbox
-/// is longer, the slice is delayed. Events of links and peers are delayed only at [`OUTBOX_HIGH_WATER`], so they do not
-/// wait for long work.
+/// Maximum length of each outbox of a shard or of the mesh, in letters, at which a slice of long work begins. While an
+/// outbox is longer, the slice is delayed. Events of links and peers are delayed only at [`OUTBOX_HIGH_WATER`], so they
+/// do not wait for long work.
 ///
 /// A full mailbox and an outbox of this length have at most 16,384 + 2,048 letters of 136 B = 2.5 MB for a shard.
 pub const SLICE_ROOM: usize = OUTBOX_HIGH_WATER / 4;

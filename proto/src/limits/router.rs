@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Default of ANNOUNCE_BUDGET_BYTES, the maximum size of all stored announcements of a hub's peers, in bytes. A shard
-/// refuses announcements that would exceed its share with `hub-full`, except from peers that then have at most
+/// Largest default of ANNOUNCE_BUDGET_BYTES, the maximum size of all stored announcements of a hub's peers, in bytes. A
+/// shard refuses announcements that would exceed its share with `hub-full`, except from peers that then have at most
 /// [`ANNOUNCE_FLOOR_BYTES`] in total.
 ///
 /// Every hub of the mesh stores every announcement. An announcement takes the bytes of its data, 250 B for the other
@@ -62,7 +62,7 @@ pub const TAKEOVER_MARGIN: Duration = Duration::from_secs(1);
 pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
 
 /// Time after the start of a session in which a client with the secret of an older [`Lineage`](crate::Lineage) takes
-/// the session's id immediately. The session then belongs to a stranger who took the id while the client was
+/// the session's id immediately. Such a session probably belongs to a stranger who took the id while the client was
 /// disconnected. After two minutes, the client gets the id only if the session does not answer a ping.
 ///
 /// A hub needs 60 s to notice a dead connection, and a client needs 30 s to return with backoff, so 120 s are enough.
@@ -82,7 +82,7 @@ pub const ROSTER_CHUNK: usize = 128;
 /// Maximum time between two pings to a session that sends nothing.
 pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 
-/// Time from the second unanswered ping until a silent session counts as dead.
+/// Maximum time from the second unanswered ping until a silent session counts as dead.
 pub const PONG_GRACE: Duration = Duration::from_secs(10);
 
 /// Number of outputs of a router after which a turn of its shard ends. The router still completes the letter, message

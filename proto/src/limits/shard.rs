@@ -10,15 +10,16 @@ use super::*;
 /// When 10,000 members of a network leave at once, a member receives 10,000 frames in one turn.
 pub const DEFAULT_SEND_QUEUE_FRAMES: usize = 32 * 1024;
 
-/// Default of SEND_QUEUE_BYTES, the maximum number of bytes queued for one session. A session with more bytes is closed
-/// with 4003.
+/// Largest default of SEND_QUEUE_BYTES, the maximum number of bytes queued for one session. A session with more bytes
+/// is closed with 4003.
 ///
 /// When 10,000 members of a network leave at once, the events take 10,000 x 300 B = 3 MB. The remaining 13 MB of a
 /// queue are for large messages.
 pub const DEFAULT_SEND_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Default of SEND_BUDGET_BYTES, the maximum number of bytes queued for all sessions of the hub together. While a shard
-/// exceeds its share of the budget, it closes (4003) each session that would queue more than [`SEND_FLOOR_BYTES`].
+/// Largest default of SEND_BUDGET_BYTES, the maximum number of bytes queued for all sessions of the hub together. While
+/// a shard exceeds its share of the budget, it closes (4003) each session that would queue more than
+/// [`SEND_FLOOR_BYTES`].
 ///
 /// In the worst case, all queues together have budget + connections x [`SEND_FLOOR_BYTES`]. With 1,000 connections,
 /// these are 512 MiB + 250 MiB = 762 MiB.
@@ -30,9 +31,9 @@ pub const SEND_FLOOR_BYTES: usize = 256 * 1024;
 /// Minimum of [`SEND_FLOOR_BYTES`] on a hub with little memory, in bytes.
 pub const LEAST_SEND_FLOOR_BYTES: usize = 32 * 1024;
 
-/// Default of RECEIVE_BUDGET_BYTES, the maximum memory for incomplete messages of all sessions of the hub together.
-/// While a shard exceeds its share of the budget, it closes (1013) each session whose incomplete message takes more
-/// than [`RECEIVE_FLOOR_BYTES`].
+/// Largest default of RECEIVE_BUDGET_BYTES, the maximum memory for incomplete messages of all sessions of the hub
+/// together. While a shard exceeds its share of the budget, it closes (1013) each session whose incomplete message
+/// takes more than [`RECEIVE_FLOOR_BYTES`].
 ///
 /// A client can send [`DEFAULT_MAX_MESSAGE_BYTES`] without ever completing a message. Without the budget, 1,000
 /// incomplete messages of 1 MiB would take 1 GiB. In the worst case with the budget, incomplete messages take budget +
@@ -82,7 +83,7 @@ pub const ROSTER_CHUNKS: usize = 8;
 pub const ROSTER_LOW_WATER_BYTES: usize = 64 * 1024;
 
 /// Maximum number of bytes of pings and pongs queued ahead of a session's messages. At the limit, a new pong replaces
-/// the last one (RFC 6455 section 5.5.3).
+/// all queued pongs (RFC 6455 section 5.5.3).
 ///
 /// 4 KiB are enough for 32 pings or pongs of the maximum length. Pings and pongs accumulate only if the client does not
 /// read.
@@ -103,13 +104,14 @@ pub const SHARED_FRAME_BYTES: usize = 1024;
 /// Time for which the hub waits for a client's close frame after the hub has sent its own close frame.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
 
-/// Number of letters in a shard's outbox for another shard at which the first shard stops reading frames.
+/// Number of letters in a thread's outbox for a shard or for the mesh above which the thread stops reading frames.
 ///
 /// The outbox can exceed this number by the letters that the reads of one turn cause. If all sessions of a shard are
 /// closed at once, the outbox can also exceed this number by sessions x networks per peer.
 pub const OUTBOX_HIGH_WATER: usize = 8 * 1024;
 
-/// Bytes of frames in the letters of a shard's outbox for another shard at which the first shard stops reading frames.
+/// Bytes of frames in the letters of a thread's outbox for a shard or for the mesh above which the thread stops reading
+/// frames.
 ///
 /// The outbox can exceed this number by [`READ_BUFFER_BYTES`] for each session that is read before the next check, or
 /// by one message of the maximum length.
@@ -163,7 +165,7 @@ pub const WRITE_CHUNK_BYTES: usize = 256 * 1024;
 /// this cost. For example, an announcement of 16 KiB in a network of 500 members makes the shard write 8 MB.
 pub const TURN_NANOS: u64 = 250_000;
 
-/// Maximum cost of a turn in which a shard does other work than processing a session's messages, in nanoseconds. A
+/// Cost at which a turn ends in which a shard does other work than processing a session's messages, in nanoseconds. A
 /// batch of [`LETTER_BATCH`] letters with one signal each costs 2 ms.
 pub const SHARD_TURN_NANOS: u64 = 2_000_000;
 

@@ -51,7 +51,8 @@ pub const MAX_TLS_FILE_BYTES: usize = 256 * 1024;
 /// Interval between two checks of the certificate files for changes.
 pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// First and longest pause after a failed order of a certificate. Each pause is twice as long as the previous one.
+/// First and longest pause after a failed order of a certificate. Each pause is twice as long as the previous one, plus
+/// up to a quarter at random.
 ///
 /// With these pauses, the hub makes at most five orders in the first hour. Let's Encrypt refuses further orders for a
 /// name after five failures in an hour.

@@ -27,10 +27,11 @@ pub const TOKEN_WARNING: Duration = Duration::from_secs(60);
 /// in the future by at most this time. A token is not accepted after its `exp`.
 pub const TOKEN_CLOCK_SKEW: Duration = Duration::from_secs(30);
 
-/// Maximum number of new tokens of sessions that wait on a shard until keys have been fetched. A further token is
-/// refused, and the client can send it again.
+/// Maximum number of new tokens of sessions that a shard checks at the same time. They can wait until keys have been
+/// fetched. The same number of further tokens is queued. When the queue is full, a new token is refused, and the client
+/// can send it again.
 ///
-/// 64 tokens of [`MAX_TOKEN_BYTES`] take 512 KiB.
+/// 2 x 64 tokens of [`MAX_TOKEN_BYTES`] take 1 MiB.
 pub const MAX_TOKENS_WAITING: usize = 64;
 
 /// Number of messages that an `auth` message counts in the budget of its session. While the budget is exhausted, the
@@ -48,7 +49,8 @@ pub const MAX_TOKEN_KEYS: usize = 16;
 /// KiB.
 pub const MAX_JWKS_BYTES: usize = 256 * 1024;
 
-/// Time between two requests for the keys at the URL in JWT_JWKS.
+/// Time between two requests for the keys at the URL in JWT_JWKS. A failed request is repeated after 3 x
+/// [`JWKS_FLOOR`].
 pub const JWKS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// Minimum time between two requests for keys that are caused by tokens with an unknown `kid`. So an attacker with

@@ -174,8 +174,8 @@ impl Takeovers {
     }
 
     /// Decides about a session at another hub that wants an id of this shard. The second returned value is as in
-    /// [`Self::opened`]. While there are [`MAX_TAKEOVERS_ASKED`] deadlines, a session gets an id that is in use here
-    /// only if it has the immediate right to the id.
+    /// [`Self::opened`]. While [`MAX_TAKEOVERS_ASKED`] deadlines of takeovers are stored, a session gets an id that is
+    /// in use here only if it has the immediate right to the id.
     pub(super) fn challenged(
         &mut self,
         asker: Asker,

@@ -1,5 +1,5 @@
-//! Tests of properties that cannot be observed from outside the router, such as memory that must not grow with past
-//! sessions. Transcripts and the simulator (`tests/sim`) test all other properties.
+//! Tests of one router, such as tests that its memory does not grow with past sessions. Transcripts and the simulator
+//! (`tests/sim`) also test routers.
 
 mod answers;
 mod budgets;
