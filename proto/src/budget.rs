@@ -196,7 +196,7 @@ pub(crate) struct Used {
 }
 
 impl Used {
-    /// Takes `n` units. If `n` is more than a burst, it counts as a burst.
+    /// Takes `n` units. More units than a burst count as a burst.
     ///
     /// # Errors
     ///

@@ -86,14 +86,14 @@ use tickets::Tickets;
 pub struct ListedMember {
     /// The peer.
     pub peer: PeerId,
-    /// The other hub to which the peer is connected. `None` if it is connected to this hub.
+    /// The other hub to which the peer is connected. `None` if the peer is connected to this hub.
     pub hub: Option<HubId>,
     /// Time of the join, in milliseconds since 1970: [`Stay::number`], by the clock of the peer's hub. 0 if the peer is
     /// behind a legacy link.
     pub since_ms: u64,
 }
 
-/// Configuration of a router. It does not change. The router checks no value: the hub checks its settings when it
+/// Configuration of a router, which does not change. The router checks no value: the hub checks its settings when it
 /// parses them.
 #[derive(Clone, Debug)]
 pub struct RouterConfig {
@@ -120,11 +120,11 @@ pub struct RouterConfig {
     /// shards or hubs.
     pub max_peers_per_network: usize,
     /// Maximum number of bytes of announcements of this shard's sessions. The maximum is the shard's part of
-    /// ANNOUNCE_BUDGET_BYTES. An announcement that would exceed it is refused as `hub-full`, unless its session then
-    /// has at most [`ANNOUNCE_FLOOR_BYTES`](crate::limits::ANNOUNCE_FLOOR_BYTES).
+    /// ANNOUNCE_BUDGET_BYTES. An announcement that would exceed the maximum is refused as `hub-full`, unless its
+    /// session then has at most [`ANNOUNCE_FLOOR_BYTES`](crate::limits::ANNOUNCE_FLOOR_BYTES).
     pub announce_budget_bytes: usize,
-    /// Budget of each session. A message that exceeds it is refused as `rate-limited`. A session whose messages are
-    /// refused for [`RATE_LIMIT_PATIENCE`](crate::limits::RATE_LIMIT_PATIENCE) without a pause is closed.
+    /// Budget of each session. A message that exceeds this budget is refused as `rate-limited`. A session whose
+    /// messages are refused for [`RATE_LIMIT_PATIENCE`](crate::limits::RATE_LIMIT_PATIENCE) without a pause is closed.
     pub budget: Budget,
     /// Budget of each network on this shard, which its members share. While this budget is exhausted, messages of
     /// members that have used more than an eighth ([`LIGHT_PART`](crate::limits::LIGHT_PART)) of their own burst are

@@ -67,5 +67,5 @@ pub const REFUSALS_PER_TURN: u32 = 32;
 /// has a random value of at least 1, so that clients do not all return at the same time.
 pub const RETRY_SPREAD_SECS: u64 = 10;
 
-/// Minimum time between two log lines about refused addresses.
+/// Minimum time between two log lines about refused addresses, and between two log lines about refused operators.
 pub const ADDRESS_LOG_PAUSE: Duration = Duration::from_secs(10);

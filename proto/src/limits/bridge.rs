@@ -87,7 +87,8 @@ pub const BRIDGE_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// KiB = 4 MiB.
 pub const BRIDGE_EVENTS: usize = 64;
 
-/// Maximum length of a stored error text of the bridge, in bytes.
+/// Maximum length of a stored error text of the bridge, of a dial or of an order of a certificate, in bytes. Longer
+/// texts are truncated.
 pub const MAX_ERROR_TEXT_BYTES: usize = 256;
 
 // Checks of the figures above.

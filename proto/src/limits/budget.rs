@@ -6,9 +6,9 @@ use super::*;
 
 /// Default of MESSAGE_RATE, the average number of messages per second and session. Further messages get `rate-limited`.
 ///
-/// A peer that connects to 15 others sends about 150 messages in its first second. Later, it rarely sends more than 50
-/// messages per second, because a new connection takes about 10 messages in each direction. The default is four times
-/// 50. A message costs about 5 us, so a peer at this rate uses a thousandth of a core.
+/// A peer that connects to 15 others sends about 150 messages in its first second. Later, the peer rarely sends more
+/// than 50 messages per second, because a new connection takes about 10 messages in each direction. The default is four
+/// times 50. A message costs about 5 us, so a peer at this rate uses a thousandth of a core.
 pub const DEFAULT_MESSAGE_RATE: u32 = 200;
 
 /// Default of MESSAGE_RATE_BYTES, the average number of bytes of messages per second and session. Further messages get
@@ -49,8 +49,8 @@ pub const DEFAULT_ERROR_RATE: u32 = 20;
 /// When the network has exhausted these budgets, members that have used more than an eighth ([`LIGHT_PART`]) of their
 /// own burst get `rate-limited`.
 ///
-/// 64 sessions at their maximum rates send 12,800 messages per second, which take 6 % of a core. They cause 256 MiB of
-/// events per second.
+/// 64 sessions at their maximum rates send 12,800 messages per second, which take 6 % of a core. 64 sessions cause 256
+/// MiB of events per second.
 pub const DEFAULT_NETWORK_BUDGETS: u32 = 64;
 
 /// Maximum of the settings MESSAGE_RATE_BYTES, ANNOUNCE_RATE_BYTES and EVENT_RATE_BYTES.

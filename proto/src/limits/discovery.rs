@@ -14,7 +14,7 @@ pub const RANDOM_PICKS: usize = 4;
 /// declines meetings with further members. Signals between the peer and a member that it does not know get
 /// `network-full`. A `discover` of the peer gets `network-full`, too.
 ///
-/// Clients choose their ids, so many of them can choose ids close to one peer. With random ids, a peer in a network of
+/// Clients choose their ids, so many clients can choose ids close to one peer. With random ids, a peer in a network of
 /// 100,000 peers knows about 2 x (K + [`RANDOM_PICKS`]) others, which are 40 for K = 16 and 140 for K = 64. The first
 /// peer of a network of 100,000 peers knows 170 others for K = 16, and 500 others for K = 64. With P = K + 4 picks for
 /// each peer, the first peer knows P x ln(100,000 / P) others. An acquaintance takes 21 B in the peer's circle and 8 B

@@ -78,8 +78,8 @@ pub const RENDER_RATE: u32 = 4;
 /// Time limit for the rendering of a page. If the rendering takes longer, the answer is 503 with `Retry-After`.
 pub const RENDER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time for which the JSON form of /metrics waits for the list of networks. If the list takes longer, /metrics contains
-/// the previous list.
+/// Time for which a page waits for a shard's list of networks or of members. If the list of networks takes longer, the
+/// page contains the previous list.
 pub const NETWORKS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Maximum number of networks in `/metrics?format=json`, largest first. Further networks are only counted.

@@ -20,8 +20,8 @@ pub const MAX_GO_AWAY_HUBS: usize = 16;
 /// B, which is negligible.
 pub const LINK_FRAME_BYTES: usize = 16 * 1024;
 
-/// Room for the other parts of an envelope with the longest signal, in bytes. The other parts are the header, the route
-/// header, ids and a network's name. They take about 450 B.
+/// Room for the other parts of an envelope with the longest signal, in bytes. The header, the route header, the ids and
+/// the network's name take about 450 B.
 pub const ENVELOPE_ROOM: usize = 4 * 1024;
 
 /// Maximum length of a message on a link. A longer message closes the link. A message can have other envelopes that
@@ -58,7 +58,7 @@ pub const MAX_LINKS: usize = 256;
 /// queue is closed.
 ///
 /// The maximum is 32 full queues of 8 MiB. Without this bound, 256 hubs that do not read could make a hub queue 256 x 8
-/// MiB = 2 GiB until [`LINK_PATIENCE`] closes their links. 256 queues of [`LINK_QUEUE_CAP`] would even take 256 x 96
+/// MiB = 2 GiB until [`LINK_PATIENCE`] closes their links. 256 queues of [`LINK_QUEUE_CAP`] could even take 256 x 96
 /// MiB = 24 GiB.
 pub const LINK_QUEUES_BYTES: usize = 32 * LINK_QUEUE_HIGH;
 

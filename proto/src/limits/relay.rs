@@ -35,9 +35,9 @@ pub const MAX_UNANSWERED_LOOKED_AT: usize = 1024;
 /// hub stays visible for at most this time, one heartbeat interval, and the time that a heartbeat needs to arrive.
 pub const LEASE: Duration = Duration::from_secs(8);
 
-/// Time for which another incarnation of a hub's id must send heartbeats before it counts as another live hub, unless
-/// it has identified itself with a hello on a link. The time is longer than [`LINK_SILENCE`], in which third hubs can
-/// still forward the last heartbeat of an ended incarnation.
+/// Time for which another incarnation of a hub's id must send heartbeats before the incarnation counts as another live
+/// hub. An incarnation that has identified itself with a hello on a link counts immediately. The time is longer than
+/// [`LINK_SILENCE`], in which third hubs can still forward the last heartbeat of an ended incarnation.
 pub const RIVAL_EVIDENCE: Duration = Duration::from_millis(2_500);
 
 /// Maximum age of the last heartbeat of another incarnation of a hub's id. An incarnation with an older last heartbeat
@@ -68,7 +68,8 @@ pub const CONTEST_PAUSE: Duration = Duration::from_millis(500);
 /// maximum is enough even for n > 64, because the first answers go to the two hubs or to their neighbours.
 pub const MAX_CONTEST_HEARTBEATS: usize = 64;
 
-/// Latest accepted start of a hub's incarnation or of a session, in milliseconds since 1970. It is in the year 2527.
+/// Latest accepted start of a hub's incarnation or of a session, in milliseconds since 1970. This time is in the year
+/// 2527.
 ///
 /// Heartbeats of later incarnations, and sessions with later starts, are ignored and counted. Starts are not compared
 /// with a clock, so the clocks of hubs may differ by any amount. A hub must be able to choose a later start than every
@@ -76,9 +77,9 @@ pub const MAX_CONTEST_HEARTBEATS: usize = 64;
 /// above [`GREATEST_TIME_FOLLOWED`].
 pub const GREATEST_TIME: u64 = 1 << 44;
 
-/// Latest start of an incarnation or a session that a hub still exceeds with a later start. It is in the year 2248. If
-/// another incarnation of the hub's own id has a later start, the hub takes a new id. If a session at another hub has a
-/// later start, that session keeps its peer's id until it ends.
+/// Latest start of an incarnation or a session that a hub still exceeds with a later start. This time is in the year
+/// 2248. If another incarnation of the hub's own id has a later start, the hub takes a new id. If a session at another
+/// hub has a later start, that session keeps its peer's id until it ends.
 pub const GREATEST_TIME_FOLLOWED: u64 = GREATEST_TIME / 2;
 
 /// Maximum number of hubs that a hub remembers, including dead hubs. Heartbeats of further hubs are ignored and
@@ -136,8 +137,8 @@ pub const PRESENCE_BYTES_PER_CONNECTION: usize = 128 * 1024;
 /// invented hubs together make a hub store at most 128 MiB.
 pub const LEAST_DEFAULT_PRESENCE_BYTES: usize = 128 * 1024 * 1024;
 
-/// Minimum of MESH_PRESENCE_BYTES, and of the budgets for waiting changes and waiting signals. It is enough for 1,000
-/// peers.
+/// Minimum of MESH_PRESENCE_BYTES, and of the budgets for waiting changes and waiting signals. 1 MiB is enough for
+/// 1,000 peers.
 pub const LEAST_PRESENCE_BYTES: usize = 1024 * 1024;
 
 /// Bytes that a peer of another hub counts in MESH_PRESENCE_BYTES, without its memberships. 512 B stand for the peer's

@@ -56,9 +56,9 @@ pub const TAKEOVER_LIMIT: Duration = Duration::from_secs(10);
 /// decides in the first half of this time. The second half of this time is for the messages between the hubs.
 pub const TAKEOVER_MARGIN: Duration = Duration::from_secs(1);
 
-/// Number of takeovers of a shard at which it accepts no further requests of other hubs. Ended takeovers count until
-/// their deadlines. A further request for an id in use is answered with "in use", unless its client has the immediate
-/// right to the id.
+/// Number of takeovers of a shard at which the shard accepts no further requests of other hubs. Ended takeovers count
+/// until their deadlines. A further request for an id in use is answered with "in use", unless its client has the
+/// immediate right to the id.
 pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
 
 /// Time after the start of a session in which a client with the secret of an older [`Lineage`](crate::Lineage) takes
@@ -68,9 +68,9 @@ pub const MAX_TAKEOVERS_ASKED: usize = 64 * 1024;
 /// A hub needs 60 s to notice a dead connection, and a client needs 30 s to return with backoff, so 120 s are enough.
 pub const RESUME_PRECEDENCE: Duration = Duration::from_secs(120);
 
-/// Minimum length of a MESH_TOKEN, in bytes, at which the keys of resume secrets are derived from it. With a shorter
-/// token, each hub draws its own random key, because a client could find a short token by trying all tokens. 32 random
-/// hexadecimal digits are 128 bits.
+/// Minimum length of a MESH_TOKEN, in bytes, at which the keys of resume secrets are derived from the token. With a
+/// shorter token, each hub draws its own random key, because a client could find a short token by trying all tokens. 32
+/// random hexadecimal digits are 128 bits.
 pub const LEAST_RESUME_TOKEN_BYTES: usize = 32;
 
 /// Number of members of a roster that a new member receives at a time. The next members are sent when the new member's
@@ -98,8 +98,8 @@ pub const TURN_OUTPUTS: usize = 4096;
 /// An entry takes 48 B, and up to 256 B for the name of its network.
 pub const MAX_EXCLUSIONS: usize = 1024;
 
-/// Maximum time for which an operator can exclude a peer or close a network. It is 30 days. Exclusions end with the
-/// process.
+/// Maximum time for which an operator can exclude a peer or close a network. The maximum is 30 days. Exclusions end
+/// with the process.
 pub const LONGEST_EXCLUSION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Number of sessions that a shard examines in one turn to find the members of a network that an operator closes. With

@@ -40,8 +40,8 @@ pub const LEAST_SEND_FLOOR_BYTES: usize = 32 * 1024;
 /// connections x [`RECEIVE_FLOOR_BYTES`]. With 1,000 connections, these are 256 MiB + 63 MiB = 319 MiB.
 pub const DEFAULT_RECEIVE_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 
-/// Memory for an incomplete message that a session may use even if RECEIVE_BUDGET_BYTES is exhausted, in bytes. It is
-/// enough for several offers of 7 KB.
+/// Memory for an incomplete message that a session may use even if RECEIVE_BUDGET_BYTES is exhausted, in bytes. 64 KiB
+/// are enough for several offers of 7 KB.
 pub const RECEIVE_FLOOR_BYTES: usize = 64 * 1024;
 
 /// Maximum number of bytes of one read while RECEIVE_BUDGET_BYTES is exhausted, so that the incomplete message after a
@@ -101,7 +101,8 @@ pub const SOCKET_UNSENT_BYTES: u32 = 16 * 1024;
 /// leave in one write.
 pub const SHARED_FRAME_BYTES: usize = 1024;
 
-/// Time for which the hub waits for a client's close frame after the hub has sent its own close frame.
+/// Time for which the hub waits for the close frame of a client or of another hub, after the hub has sent its own close
+/// frame.
 pub const CLOSE_LINGER: Duration = Duration::from_secs(2);
 
 /// Number of letters in a thread's outbox for a shard or for the mesh above which the thread stops reading frames.
@@ -144,7 +145,8 @@ pub const FLUSH_BACKLOG: usize = 4 * FLUSH_CHUNK;
 /// Number of queued bytes of a shard's sessions that must be exceeded together with [`FLUSH_BACKLOG`].
 pub const FLUSH_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 
-/// Size of the one read buffer that all sessions of a shard share, in bytes.
+/// Size of the one read buffer that all sessions of a shard share, in bytes. All links share another read buffer of
+/// this size.
 pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Number of sessions that the flusher writes before other tasks of the shard run. 64 writes of about 8 us take half a
@@ -152,7 +154,7 @@ pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 pub const FLUSH_CHUNK: usize = 64;
 
 /// Number of written bytes after which the flusher lets other tasks of the shard run. The flusher still completes the
-/// session that reaches this number. This takes at most half a millisecond.
+/// session that reaches this number. All these writes take at most half a millisecond.
 pub const FLUSH_CHUNK_BYTES: u64 = 256 * 1024;
 
 /// Maximum number of bytes that one write to a session takes. A session that receives a roster can have several writes
@@ -244,8 +246,8 @@ const _: () = assert!(ROSTER_CHUNK * 250 < ROSTER_LOW_WATER_BYTES);
 /// Maximum time between two checks whether a session needs new credentials for TURN. The timer wheel keeps the entry of
 /// an ended session for at most this time.
 ///
-/// If 2,000 connections per second open and end immediately, the timer wheel has 120,000 entries. They take 120,000 x
-/// 56 B = 7 MB.
+/// If 2,000 connections per second open and end immediately, the timer wheel has 120,000 entries. These entries take
+/// 120,000 x 56 B = 7 MB.
 pub const ICE_LOOK: Duration = Duration::from_secs(60);
 
 /// Maximum length of ICE_SERVERS in bytes. A longer value is refused. Every client receives the value in `connected`.

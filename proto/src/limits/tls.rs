@@ -24,9 +24,9 @@ pub const TLS_REFUSAL_LINGER: Duration = Duration::from_secs(1);
 /// the connection.
 pub const TLS_RECORD_BYTES: usize = 16 * 1024 + 2048 + 5;
 
-/// Maximum plaintext that is encrypted at a time, in bytes. It fits into two records. If the socket does not accept the
-/// ciphertext, the hub stores the ciphertext in addition to the session's queue. For 1,000 sessions whose clients do
-/// not read, the ciphertext takes 33 MB.
+/// Maximum plaintext that is encrypted at a time, in bytes. 32 KiB fit into two records. If the socket does not accept
+/// the ciphertext, the hub stores the ciphertext in addition to the session's queue. For 1,000 sessions whose clients
+/// do not read, the ciphertext takes 33 MB.
 pub const TLS_WRITE_BYTES: usize = 32 * 1024;
 
 /// Maximum ciphertext of handshakes and of answers to KeyUpdate that is queued for a socket in addition to
@@ -48,7 +48,7 @@ pub const MAX_TLS_PAIRS: usize = 64;
 /// takes 4 to 8 KiB.
 pub const MAX_TLS_FILE_BYTES: usize = 256 * 1024;
 
-/// Interval between two checks of the certificate files for changes.
+/// Interval between two checks of the files of certificates and of token keys for changes.
 pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// First and longest pause after a failed order of a certificate. Each pause is twice as long as the previous one, plus

@@ -27,7 +27,7 @@ pub const TOKEN_WARNING: Duration = Duration::from_secs(60);
 /// in the future by at most this time. A token is not accepted after its `exp`.
 pub const TOKEN_CLOCK_SKEW: Duration = Duration::from_secs(30);
 
-/// Maximum number of new tokens of sessions that a shard checks at the same time. They can wait until keys have been
+/// Maximum number of new tokens of sessions that a shard checks at the same time. A token can wait until keys have been
 /// fetched. The same number of further tokens is queued. When the queue is full, a new token is refused, and the client
 /// can send it again.
 ///

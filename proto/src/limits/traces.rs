@@ -42,7 +42,7 @@ pub const TRACE_PAUSE: Duration = Duration::from_secs(1);
 pub const TRACE_LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Number of attempts to send a batch. After the last attempt, its spans are dropped and counted. If a collector fails,
-/// the first batch is kept for 1 + 2 + 4 + 8 + 16 = 31 s. This is long enough for a restart of a collector. With the
+/// the first batch is kept for 1 + 2 + 4 + 8 + 16 = 31 s. 31 s are long enough for a restart of a collector. With the
 /// longest pauses and answers that do not arrive, a batch is kept for 5 x 60 s + 6 x 10 s = 6 minutes.
 pub const TRACE_ATTEMPTS: u32 = 6;
 

@@ -38,9 +38,9 @@ const DECLINED: u8 = 8;
 /// acquaintance leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Bond {
-    /// The acquaintance is one of the peer's closest picks. Another member replaces it.
+    /// The acquaintance is one of the peer's closest picks. If the acquaintance leaves, another member replaces it.
     Close,
-    /// The acquaintance is one of the peer's random picks. Another member replaces it.
+    /// The acquaintance is one of the peer's random picks. If the acquaintance leaves, another member replaces it.
     Random,
     /// The acquaintance is no pick of the peer. The two met by a signal, by `discover`, or by a pick of the
     /// acquaintance. Another member replaces the acquaintance only if the peer then has fewer acquaintances than it

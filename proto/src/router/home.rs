@@ -14,7 +14,8 @@ use crate::limits::GREATEST_TIME_FOLLOWED;
 /// differ.
 #[derive(Debug)]
 pub(super) struct Home {
-    /// The latest incarnation that this shard gave to a session or received from another hub. It only grows.
+    /// The latest incarnation that this shard gave to a session or received from another hub. This incarnation only
+    /// grows.
     latest: PeerIncarnation,
     /// The claims of other hubs. The relay reports at most `MAX_PEERS_PER_HUB` claims for each of `MAX_HUBS` hubs.
     elsewhere: HashMap<PeerId, Claim, Keys>,

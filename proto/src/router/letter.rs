@@ -284,7 +284,7 @@ pub enum ToShard {
     Joined(Arc<Announcement>),
     /// A peer left a network.
     Left(Arc<Leave>),
-    /// A meeting of peers under bounded discovery. This shard is the home of some of them.
+    /// A meeting of peers under bounded discovery. This shard is the home of some of the peers.
     Meeting(Arc<Meeting>),
     /// A signal, for the target's home shard.
     Signal(SignalLetter),
@@ -337,7 +337,7 @@ pub enum ToMesh {
     Joined(Arc<Announcement>),
     /// A peer of this hub left a network before its session ended.
     Left(Arc<Leave>),
-    /// A meeting of peers under bounded discovery. Some of them are connected to another hub.
+    /// A meeting of peers under bounded discovery. Some of the peers are connected to another hub.
     Meeting {
         /// The hub.
         hub: HubId,
@@ -463,13 +463,13 @@ pub enum Standing {
     /// The sender was in no network. A sender in no network counts as a member of `global`, but no peer discovers it or
     /// receives its leave.
     Outsider,
-    /// The standing is unknown, because the sender's hub runs version 2.0.0, which does not send the standing.
+    /// The standing is unknown. For example, a hub of version 2.0.0 does not send the standing.
     Unknown,
 }
 
 impl Standing {
     /// Whether a signal may be delivered to members on this shard. `known` is the stay in which these members know the
-    /// sender. `None` if they do not know it.
+    /// sender. `None` if these members do not know the sender.
     pub(crate) fn fits(self, known: Option<u64>, network: &NetworkName) -> bool {
         match self {
             Self::Member(stay) => known == Some(stay),
@@ -495,7 +495,7 @@ pub struct Origin {
     pub read_at: Duration,
 }
 
-/// The announcement of a peer in a network. All rosters of a hub share it.
+/// The announcement of a peer in a network. All rosters of a hub share this value.
 #[derive(Clone, Debug)]
 pub struct Announcement {
     /// The peer.

@@ -90,7 +90,7 @@ impl Meetings {
         [self.due.front().map(|due| due.at), sweep].into_iter().flatten().min()
     }
 
-    /// Records that a circle waits for answers. It is due after [`MEETING_PATIENCE`].
+    /// Records that a circle waits for answers. The circle is due after [`MEETING_PATIENCE`].
     pub(super) fn wait(&mut self, circle: Waiting, now: Duration) {
         self.due.push_back(Due { at: now + MEETING_PATIENCE, circle });
     }

@@ -253,8 +253,8 @@ impl Router {
         }
     }
 
-    /// The network that messages about the peer itself name. It is the peer's first network, because clients ignore
-    /// messages of networks that they have not joined. For a peer without a network, it is `global`.
+    /// The network that messages about the peer itself name. This is the peer's first network, because clients ignore
+    /// messages of networks that they have not joined. For a peer in no network, it is `global`.
     pub(super) fn spoken_network(&mut self, id: SessionId) -> NetworkName {
         let Some(session) = self.sessions.get(id) else {
             bug!(self.bugs, MessageSession, "{id:?} receives a message about itself");

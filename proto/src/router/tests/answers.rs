@@ -25,7 +25,8 @@ fn field(message: &Value, name: &str) -> String {
     found.map_or(String::new(), |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }
 
-/// A router with one session. The budget of the session allows one unit of `item`, which is used.
+/// A router with one session, whose budget allows one unit of `item` per second. The session has announced itself and
+/// has sent a ping.
 fn exhausted(item: BudgetItem) -> Day {
     let mut day = Day::new(8);
     day.now = Duration::from_secs(1_000_000);

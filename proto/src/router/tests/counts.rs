@@ -55,8 +55,8 @@ fn credentials_are_counted_when_a_peer_connects_and_when_they_are_renewed() {
 
 #[test]
 fn takeovers_are_counted_by_their_result() {
-    // The first holder is on this hub and dead. The next three holders are at another hub. The first of them is alive,
-    // the second is gone, and for the third the other hub does not answer.
+    // The first holder is on this hub and dead. Three more holders are at another hub. That hub answers that holder 1
+    // is alive and that holder 2 is gone. It does not answer for holder 3.
     let mut day = Day::new(8);
     day.opens(session(0, 0), 1);
     day.opens(session(1, 0), 1);

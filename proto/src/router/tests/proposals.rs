@@ -95,8 +95,8 @@ impl Shard {
 /// the number of members that the peer requests to know.
 const RESIDENTS: [(u32, u8); 8] = [(2, 3), (4, 0), (6, 1), (12, 0), (40, 3), (62, 3), (66, 3), (100, 3)];
 
-/// A network with `len` members. Each member on this shard knows at most one other member. From now on, it may know
-/// 100.
+/// A network with `len` members. Each member on this shard knows at most one other member. After this function, each
+/// member may know 100 others.
 fn network(len: u32) -> Shard {
     let mut shard = Shard::new();
     shard.day.router.config.tuning.max_acquaintances = 1;
