@@ -28,7 +28,8 @@ pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The oldest connection of a listener is closed earlier if its place is needed for another connection.
 pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// Time in which the hub must produce an answer and the client must read the answer, before the connection is closed.
+/// Time in which the hub must produce an answer and the client must read the answer, before the connection is closed. A
+/// streamed answer may take longer while its reader accepts data.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Number of requests that one connection may send in a burst. Further requests are answered at [`REQUEST_RATE`].

@@ -76,5 +76,5 @@ pub const RESTART_TIME: Duration = Duration::from_secs(1);
 pub const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Maximum time in which no thread of a running process begins a turn. After a longer gap, the watchdog assumes that
-/// the whole process was stopped, and does not count the gap as running time.
+/// the whole process was stopped, and counts only this maximum as running time.
 pub const WATCHDOG_STEP: Duration = Duration::from_secs(1);

@@ -7,8 +7,8 @@ use super::*;
 /// Interval between two heartbeats of a hub.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Minimum time between two extra heartbeats. A hub sends an extra heartbeat when a link's queue becomes full or has
-/// room again. The rate of extra heartbeats is limited because each heartbeat goes to every hub.
+/// Minimum time between two extra heartbeats. A hub sends an extra heartbeat, for example, when a link's queue becomes
+/// full or has room again. The rate of extra heartbeats is limited because each heartbeat goes to every hub.
 pub const EXTRA_BEAT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Time without a received byte on a link after which signals use another route. The time is longer than two intervals

@@ -130,7 +130,7 @@ pub const LETTER_BATCH_BYTES: usize = 256 * 1024;
 pub const MAILBOX_BATCHES: usize = 64;
 
 /// Maximum number of upgraded sockets that are queued for their home shard. While the queue is full, the shard that has
-/// accepted a socket keeps the socket.
+/// accepted a socket keeps the socket, for at most [`REQUEST_HEAD_TIMEOUT`]. Then the socket is closed with 1013.
 pub const HANDOFF_QUEUE: usize = 256;
 
 /// Number of sessions with queued bytes above which a shard stops reading messages and letters that cause much output,

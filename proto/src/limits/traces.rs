@@ -46,5 +46,6 @@ pub const TRACE_LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// longest pauses and answers that do not arrive, a batch is kept for 5 x 60 s + 6 x 10 s = 6 minutes.
 pub const TRACE_ATTEMPTS: u32 = 6;
 
-/// Time for which a stopping hub still sends spans. Spans that the collector has not accepted by then are lost.
+/// Time for which a stopping hub still sends spans. If the previous request failed, no further span is sent. Spans that
+/// the collector has not accepted by then are lost.
 pub const TRACE_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
