@@ -55,9 +55,9 @@ pub const PAGE_RESERVE_RATE: u32 = 2;
 /// Number of reserved pages that an address may request in a burst.
 pub const PAGE_RESERVE_BURST: u32 = 10;
 
-/// Number of slots that store the reserved shares of addresses. The keyed hash of an address selects its slot, so several addresses share one. During
-/// a flood from 5 addresses, one in 100 other addresses shares a slot with one of them, and can then use only
-/// [`PAGE_RATE`].
+/// Number of slots that store the reserved shares of addresses. The keyed hash of an address selects its slot, so
+/// several addresses share a slot. During a flood from 5 addresses, one in 100 other addresses shares a slot with one
+/// of them, and can then use only [`PAGE_RATE`].
 ///
 /// A slot takes 48 B, so the slots of each of the three groups of readers take 24 KiB. If all slots are used, they
 /// allow 1,024 pages per second, which take 2 % of the shard.

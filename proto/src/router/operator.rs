@@ -124,8 +124,8 @@ impl Router {
     }
 
     /// Makes a session leave a network, so that it receives no more events of that network. The members receive a
-    /// `goodbye` with this `data`. Returns the networks whose members must be notified. The list is empty if the session
-    /// was an observer.
+    /// `goodbye` with this `data`. Returns the networks whose members must be notified. The list is empty if the
+    /// session was an observer.
     pub(super) fn detach_removed(
         &mut self,
         id: SessionId,
