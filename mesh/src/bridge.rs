@@ -94,7 +94,8 @@ impl fmt::Debug for BridgeConfig {
     }
 }
 
-/// The state of the bridge, for pages and metrics. Counters are zero when the process starts.
+/// The state of the bridge, for pages and metrics. Counters are zero when the bridge starts: at the start of the
+/// process, and when the hub takes another id.
 #[derive(Clone, Debug, Default)]
 pub struct BridgeView {
     /// Whether published frames come back.
@@ -103,14 +104,15 @@ pub struct BridgeView {
     pub published: u64,
     /// Frames of other hubs that contained envelopes and were accepted.
     pub received: u64,
-    /// Bytes of frames sent to Redis.
+    /// Bytes of frames sent to Redis, probes not included.
     pub bytes_out: u64,
     /// Bytes of the frames that `received` counts.
     pub bytes_in: u64,
     /// Messages that are not frames of this mesh: signed with another token, or malformed.
     pub refused: u64,
     /// Frames of hubs of this mesh that were dropped because they were not fresh. Element 0 counts frames whose sender
-    /// has not answered this hub's challenge. Element 1 counts frames that repeat an accepted frame.
+    /// has not answered this hub's challenge. Element 1 counts frames that are not newer than the last accepted frame
+    /// of their session.
     pub stale: [u64; 2],
     /// Hubs whose frames arrive but that do not answer. Either these hubs do not receive this hub's frames, or somebody
     /// publishes their recorded frames. The list is in ascending order, and has at most
@@ -140,7 +142,7 @@ pub(crate) enum BridgeEvent {
     Up,
     /// Unpublished envelopes are dropped. Envelopes that are pushed before the next `Up` are dropped, too.
     Down,
-    /// This hub and another hub receive each other's frames from now on. The other hub has dropped all earlier frames
+    /// This hub and another hub receive each other's frames from now on. The other hub may have dropped earlier frames
     /// of this hub.
     Met,
     /// Envelopes from one hub.
@@ -177,9 +179,9 @@ struct BridgeState {
 }
 
 impl Bridge {
-    /// Connects, and reconnects after each failure. Call it inside a `LocalRuntime`.
+    /// Connects, and reconnects after each failure. Call this function inside a `LocalRuntime`.
     ///
-    /// If [`BridgeConfig::check`] refuses the URL, the bridge only reports the error in its view.
+    /// If [`BridgeConfig::check`] refuses the URL, the bridge only logs the error and shows it in its view.
     pub(crate) fn start(config: BridgeConfig, events: Events) -> Self {
         let server = Server::parse(&config.url, config.extra_roots.as_deref());
         let prefix = format!("{}:mesh.1:hub:", config.namespace);
@@ -225,7 +227,8 @@ impl Bridge {
         }
     }
 
-    /// Makes sure that the next envelope for all hubs is sent after the envelopes already pushed for single hubs.
+    /// Starts a new frame for the next envelope for all hubs, so that this frame follows frames already queued for
+    /// single hubs.
     pub(crate) fn fence(&mut self) {
         self.state.queue.borrow_mut().fence();
     }

@@ -20,7 +20,7 @@ pub(crate) struct Own<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Present {
     pub(crate) link: LinkId,
-    /// Whether this hub dialed it.
+    /// Whether this hub dialed the existing link.
     pub(crate) dialed: bool,
     /// The incarnation in the hello that the other hub sent on this link.
     pub(crate) incarnation: HubIncarnation,
@@ -65,13 +65,13 @@ fn is_same_process((process, incarnation): (u64, HubIncarnation), hello: &Hello)
     if process != 0 && hello.process != 0 { process == hello.process } else { incarnation == hello.incarnation }
 }
 
-/// Chooses between two links of two hubs: the link that the hub with the smaller id has dialed is kept. The dialer
-/// (`dialed`) calls this function after it has received the acceptor's hello. The acceptor calls this function after
-/// the dialer has confirmed the link.
+/// Decides about a new link if there is an existing link to the same hub. If each hub has dialed one of the two links,
+/// the link that the hub with the smaller id has dialed is kept. The dialer (`dialed`) calls this function after it has
+/// received the acceptor's hello. The acceptor calls this function after the dialer has confirmed the link.
 pub(crate) fn decide(own: HubId, hello: &Hello, dialed: bool, present: Option<Present>) -> Choice {
     let Some(present) = present else { return Choice::Take };
-    // Two processes have the same id. Either the older process is dead and its socket does not show that yet, or both
-    // processes are alive. The relay decides between them.
+    // The existing link leads to another process with the same id. Either the older process is dead and its socket does
+    // not show that yet, or both processes are alive. The relay decides between them.
     if present.is_heard && !is_same_process((present.process, present.incarnation), hello) {
         return Choice::Take;
     }

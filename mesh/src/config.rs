@@ -15,8 +15,8 @@ use crate::bridge::BridgeConfig;
 pub struct MeshConfig {
     /// Configuration of the relay.
     pub relay: RelayConfig,
-    /// MESH_TOKEN. Dialed hubs receive a proof that this hub knows MESH_TOKEN. `None` if MESH_INSECURE is set, or if
-    /// hubs authenticate with certificates only.
+    /// MESH_TOKEN. Dialed hubs other than Go hubs receive a proof that this hub knows MESH_TOKEN. `None` if
+    /// MESH_INSECURE is set, or if hubs authenticate with certificates only.
     pub token: Option<Arc<str>>,
     /// Whether dialed hubs of version 2.0.0 receive the token itself (MESH_AUTH=both).
     pub sends_bearer: bool,
@@ -27,8 +27,9 @@ pub struct MeshConfig {
     pub prefers_certificate: bool,
     /// Whether this hub dials without a token and without a certificate (MESH_INSECURE).
     pub is_open: bool,
-    /// BOOTSTRAP_HUBS: `ws://` or `wss://` URLs of hubs that are always dialed. Together with other targets, at most
-    /// [`MAX_DIALS`](proto::limits::MAX_DIALS) hubs are dialed. Further URLs are ignored.
+    /// BOOTSTRAP_HUBS: `ws://` or `wss://` URLs that are dialed whenever their hub is not linked. Together with
+    /// MESH_DNS and advertised URLs, at most [`MAX_DIALS`](proto::limits::MAX_DIALS) addresses are dialed. Further
+    /// addresses are ignored.
     pub bootstrap: Vec<Uri>,
     /// MESH_DNS: a name and a port. The name is resolved once per [`DNS_INTERVAL`](proto::limits::DNS_INTERVAL), and
     /// each of its addresses is dialed.
@@ -38,10 +39,12 @@ pub struct MeshConfig {
     pub dns_tls: bool,
     /// MESH_CA: additional root certificates (PEM).
     pub extra_roots: Option<Arc<[u8]>>,
-    /// MESH_LEGACY: URLs of Go hubs. The token is not sent to these hubs.
+    /// MESH_LEGACY: URLs of Go hubs. An address is dialed only if it is also in another list. Neither the token nor a
+    /// proof of it is sent there.
     pub legacy: Vec<String>,
     /// Maximum length of a message of this hub's clients, in bytes (MAX_MESSAGE_BYTES). A message on a legacy link may
-    /// have the length MAX_MESSAGE_BYTES plus the length of its envelope. A longer message ends the link.
+    /// be longer by [`LINK_FRAME_BYTES`](proto::limits::LINK_FRAME_BYTES) and
+    /// [`ENVELOPE_ROOM`](proto::limits::ENVELOPE_ROOM). A longer message ends the link.
     pub max_message_bytes: usize,
     /// Maximum number of bytes queued for all links together:
     /// [`LINK_QUEUES_BYTES`](proto::limits::LINK_QUEUES_BYTES), or less if the process may use little memory.
@@ -52,7 +55,7 @@ pub struct MeshConfig {
     /// Maximum number of simultaneous dials: at most [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), fewer if
     /// the process may open few files. A dial can make several attempts at the same time. Each dial may always make one
     /// attempt. For all dials together, the maximum number of additional simultaneous attempts is a quarter of
-    /// `max_dials`.
+    /// `max_dials`, and at least 1.
     pub max_dials: usize,
     /// Configuration of the bridge, if there is one.
     pub redis: Option<BridgeConfig>,

@@ -59,14 +59,14 @@ pub(crate) struct Core {
     turn: Turn,
     parked: Vec<LinkId>,
     bridge: Option<Bridge>,
-    /// Starts a new bridge under another id.
+    /// Starts a bridge for a hub id.
     make_bridge: Option<Box<dyn Fn(HubId) -> Bridge>>,
     /// The previous bridge, which still sends its last frames, and the time at which it is dropped.
     last_bridge: Option<(Bridge, Duration)>,
     /// The bridge event that the last turn did not finish: the hub that sent it, and the remaining bytes.
     bridge_unread: Option<(HubId, Unread)>,
     bridge_pressure: Pressure,
-    /// The mesh did not read links before this time, so the silence of a link is measured from this time at the
+    /// Time at which the mesh last began to read links again. The silence of a link is measured from this time at the
     /// earliest.
     listening_since: Duration,
     last_tick: Duration,
@@ -84,7 +84,7 @@ pub(crate) struct Core {
     /// Maximum number of bytes in all queues together.
     queues_cap: usize,
     /// Length of one queue, in bytes, at which the relay sends only heartbeats and short envelopes, such as outcomes:
-    /// [`LINK_QUEUE_HIGH`], or a quarter of `queues_cap` if that is less.
+    /// [`LINK_QUEUE_HIGH`], or a quarter of `queues_cap` if that is less, but at least [`LINK_QUEUE_LOW`].
     queue_high: usize,
     /// Maximum memory for messages that have not arrived or been processed completely.
     partial_cap: usize,
@@ -100,7 +100,7 @@ pub(crate) struct NewLink {
     pub(crate) address: SocketAddr,
     /// The dialed target; `None` for an accepted socket.
     pub(crate) target: Option<(TargetId, String)>,
-    /// The hub id in the request.
+    /// The hub id in the request of an accepted socket, or the id made for a dialed Go hub.
     pub(crate) hub: Option<HubId>,
     pub(crate) legacy: bool,
     /// How the other end has authenticated itself.
@@ -229,7 +229,7 @@ impl Core {
         }
     }
 
-    /// Finishes a turn, after all data that arrived together has been processed.
+    /// Finishes a turn: performs the relay's remaining outputs, and lets the relay process its timeouts.
     fn turn_ends(&mut self, now: Now) {
         self.perform_outputs(now);
         self.judge(now);
@@ -290,7 +290,7 @@ impl Core {
         self.turn_ends(now);
     }
 
-    /// Processes the remaining bytes of the bridge's last event. Returns false if no bytes are left.
+    /// Processes the remaining bytes of the bridge's last event. Returns false if there were none.
     pub(crate) fn go_on_with_bridge(&mut self) -> bool {
         let Some((from, unread)) = self.bridge_unread.take() else { return false };
         self.begin_turn();

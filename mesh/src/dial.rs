@@ -90,7 +90,7 @@ impl DialError {
         )
     }
 
-    /// The error of a dial that sent no token.
+    /// The error of a dial that was refused before the token, or a proof of it, was sent.
     fn unproven(self) -> Self {
         let text =
             format!("MESH_TOKEN was not sent, since the other side does not answer as a PeerPigeon 2 hub: {self}");
@@ -153,8 +153,8 @@ impl Dialer {
     ///
     /// # Errors
     ///
-    /// Fails if this hub has a certificate and no token, and the URL has no TLS. Without TLS, a certificate proves
-    /// nothing.
+    /// Fails if this hub has a certificate and no token, MESH_INSECURE is not set, and the URL has no TLS. Without TLS,
+    /// a certificate proves nothing.
     fn login(&self, plan: &Plan) -> Result<Login, DialError> {
         if plan.legacy {
             return Ok(Login::Legacy);

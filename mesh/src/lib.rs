@@ -1,8 +1,8 @@
 //! The I/O between hubs: links over WebSockets, an optional Redis bridge, and the [`Relay`](proto::Relay) that they
 //! drive.
 //!
-//! One thread owns the whole mesh. Each link is one task, which borrows the core for one turn, and never across an
-//! await. Queued envelopes are written after all ready tasks have had a turn, so that one write sends many.
+//! One thread owns the whole mesh. Each link is one task, which borrows the core for one turn at a time, and never
+//! across an await. Queued envelopes are written after all ready tasks have had a turn, so that one write sends many.
 //!
 //! # What this crate will never do
 //!

@@ -96,12 +96,13 @@ pub(crate) struct Link {
     pub(crate) why: String,
     /// Whether the other side will send nothing more, so that the socket closes as soon as the queue is empty.
     pub(crate) other_done: bool,
-    /// Whether malformed data has arrived, after which later data cannot be parsed.
+    /// Whether later data is dropped, because malformed data has arrived, or because the messages of the link took too
+    /// much memory.
     pub(crate) deaf: bool,
     pub(crate) queue: LinkQueue,
     pub(crate) reader: FrameReader,
-    /// Whether the reader has unprocessed bytes: bytes that arrived with the upgrade, or bytes for which the last turn
-    /// had no time.
+    /// Whether there may be unprocessed bytes in the reader or in `unread`: bytes that arrived with the upgrade, or
+    /// bytes for which the last turn had no time.
     pub(crate) replay: bool,
     /// The remaining bytes of the message that the last turn did not finish, which precede the bytes in the reader.
     pub(crate) unread: Option<Unread>,
@@ -172,7 +173,7 @@ impl Link {
     }
 
     /// Moves the link to the next phase, and wakes its task. A link that is ready has no deadline, and a link that ends
-    /// has [`CLOSE_LINGER`] for it. The deadline of a greeting also covers the confirmation.
+    /// must be closed within [`CLOSE_LINGER`]. The deadline of a greeting also covers the confirmation.
     pub(crate) fn advance(&mut self, next: Phase, id: LinkId, now: Duration, bugs: &mut Bugs) {
         if !self.phase.may_become(&next) {
             bug!(bugs, LinkLife, "{id:?} goes from {} to {}", self.phase.name(), next.name());
@@ -237,7 +238,7 @@ impl Link {
         self.reader.kept_bytes() + self.unread.as_ref().map_or(0, |unread| unread.message.capacity())
     }
 
-    /// Whether received data can no longer be parsed.
+    /// Whether received data is dropped.
     pub(crate) fn is_deaf(&self) -> bool {
         self.other_done || self.deaf
     }
@@ -246,7 +247,8 @@ impl Link {
         matches!(self.phase, Phase::Ready)
     }
 
-    /// Whether this hub has read everything that a Go hub sends right after it dials.
+    /// Whether this hub has read everything that a Go hub sends right after it dials, or has waited [`LEGACY_PATIENCE`]
+    /// for it. True for all other links.
     ///
     /// A Go hub announces its peers before it reads anything, and so before it answers the first ping. Later, the Go
     /// hub receives announcements and echoes them. So after the pong, the Go hub's own announcements cannot be reliably

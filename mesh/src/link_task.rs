@@ -34,7 +34,7 @@ fn drive(core: &RefCell<Core>, id: LinkId, stream: &mut MaybeTlsStream, cx: &mut
     let mut core = core.borrow_mut();
     core.begin_turn();
     planted("link");
-    // Data that the other side sent before its end is processed first.
+    // If the write fails, bytes that were received before are processed first.
     if write(&mut core, id, stream, cx).is_err() && !core.link_mut(id).is_some_and(|link| link.replay) {
         core.lost(id);
         return Poll::Ready(());

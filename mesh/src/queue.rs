@@ -18,7 +18,7 @@ pub(crate) struct LinkQueue {
 }
 
 impl LinkQueue {
-    /// Capacity kept by an empty queue, in bytes.
+    /// Maximum capacity that an emptied queue keeps, in bytes.
     const KEPT_BYTES: usize = 8 * LINK_FRAME_BYTES;
 
     /// Length of a typical payload. A frame is started with room for the header of such a payload.
@@ -28,7 +28,7 @@ impl LinkQueue {
         Self { bytes: Vec::new(), written: 0, open: None, masked, frames: 0 }
     }
 
-    /// Appends one complete envelope to the open frame.
+    /// Appends one complete envelope to the open frame, or begins a frame with it.
     pub(crate) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let room = self.header_len(Self::USUAL_PAYLOAD);
         let start = *self.open.get_or_insert_with(|| {
@@ -70,8 +70,8 @@ impl LinkQueue {
         let payload = self.bytes.len() - start - room;
         let needed = self.header_len(payload);
         if needed != room {
-            // The payload must be moved, because its header is shorter or longer than usual. This is rare: the payload
-            // is one short answer, which is cheap to move, or one envelope longer than a frame.
+            // The payload must be moved, because its header is shorter or longer than usual. Such a payload is shorter
+            // than 126 bytes, which is cheap to move, or has an envelope much longer than a frame, which is rare.
             self.bytes.splice(start..start + room, std::iter::repeat_n(0, needed));
         }
         let mut header = Vec::with_capacity(needed);
@@ -134,7 +134,7 @@ impl LinkQueue {
     }
 }
 
-/// A random mask. The system provides random numbers, because the process could not have started without them.
+/// A random mask. The system provides random numbers: without them, the process would not have started.
 fn mask() -> [u8; 4] {
     getrandom::u32().unwrap_or_default().to_ne_bytes()
 }

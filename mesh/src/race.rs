@@ -14,8 +14,8 @@ pub(crate) struct Experience {
     pub(crate) worked: Option<SocketAddr>,
     /// An address that leads to the dialing hub itself. This address is tried last.
     pub(crate) own: Option<SocketAddr>,
-    /// Number of failed dials in a row. After each failure, the next dial starts further down the list, so that every
-    /// address is tried.
+    /// Number of dials since a link to the target was last in use. Each dial starts further down the list than the
+    /// previous one, so that every address is tried.
     pub(crate) failures: u32,
 }
 
@@ -60,11 +60,11 @@ fn take(addresses: &mut VecDeque<SocketAddr>, wanted: Option<SocketAddr>) -> Opt
 /// Attempts to connect to one of several addresses. Times count from the start of the dial.
 #[derive(Debug)]
 pub(crate) struct Race {
-    /// Addresses that have not been tried.
+    /// Addresses to try.
     left: VecDeque<SocketAddr>,
     /// Addresses that are being tried, the oldest attempt first.
     running: VecDeque<SocketAddr>,
-    /// Time at which the next address is tried, if no attempt ends earlier.
+    /// Time at which the next address is tried, if no attempt fails earlier.
     next: Duration,
     /// Time at which the last attempt began.
     began: Duration,

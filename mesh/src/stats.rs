@@ -15,11 +15,11 @@ pub struct MeshReading {
     pub relay: RelayStats,
     /// The id under which other hubs know this hub. `None` before the mesh runs.
     pub hub: Option<HubId>,
-    /// All other known hubs, in ascending order of ids.
+    /// All other known hubs in ascending order of ids, followed by the Go hubs behind legacy links.
     pub hubs: Vec<HubView>,
     /// All links, in the order in which they began.
     pub links: Vec<LinkView>,
-    /// All dialed addresses.
+    /// All addresses to dial.
     pub dials: Vec<DialView>,
     /// Statistics of the links.
     pub io: LinkStats,
@@ -44,7 +44,7 @@ pub struct LinkView {
     pub url: Option<String>,
     /// Whether this hub dialed.
     pub dialed: bool,
-    /// Whether both ends have agreed to use the link.
+    /// Whether the link is in use: both ends have agreed to use it, and it does not end yet.
     pub ready: bool,
     /// Round-trip time of the last ping.
     pub rtt: Option<Duration>,
@@ -95,8 +95,8 @@ pub struct DialView {
     pub attempt_number: u32,
     /// Whether the hub at this address is linked, by this dial or otherwise.
     pub connected: bool,
-    /// Whether the last dial reached this hub itself. An address of this hub is dialed once a minute, because another
-    /// hub may answer there behind a load balancer.
+    /// Whether the last dial reached this hub itself. After some attempts, an address of this hub is dialed about once
+    /// a minute, because another hub may answer there behind a load balancer.
     pub own: bool,
     /// The wall clock at the last dial, in milliseconds; 0 before the first dial.
     pub last_attempt: u64,
@@ -124,7 +124,7 @@ pub struct LinkStats {
     pub ended: [u64; LinkEnd::ALL.len()],
     /// Sockets of other hubs that were closed because there were too many links, or because this hub was stopping.
     pub refused: u64,
-    /// Times that the queue of a link, or of the bridge, rose above its high-water mark.
+    /// Number of times that a link or the bridge became saturated.
     pub saturations: u64,
     /// Dials.
     pub dial_attempts: u64,
@@ -145,7 +145,7 @@ pub struct LinkStats {
 /// Why the socket of a link closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinkEnd {
-    /// The other hub closed the link, without an error.
+    /// The other hub closed the link, and not as refused.
     Closed,
     /// Nothing arrived from the other hub for too long.
     Dead,
@@ -157,9 +157,9 @@ pub enum LinkEnd {
     Lost,
     /// Malformed data arrived.
     Malformed,
-    /// Incomplete messages of all links took too much memory, and this link had the longest of them.
+    /// Incomplete and unprocessed messages of all links took too much memory, and this link had the most of it.
     Memory,
-    /// The queue reached its maximum, or all queues together reached theirs and this queue was the longest.
+    /// The queue exceeded its maximum, or all queues together exceeded theirs and this queue was the longest.
     Overflow,
     /// The other hub refused the link.
     Refused,
@@ -230,7 +230,7 @@ impl LinkEnd {
         }
     }
 
-    /// Code of the close frame. `None` if the socket accepts no more data.
+    /// Code of the close frame. `None` if the link ends without a close frame.
     pub(crate) const fn close_code(self) -> Option<u16> {
         match self {
             Self::Closed | Self::Double | Self::SelfLink => Some(1000),

@@ -20,7 +20,7 @@ use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, NamedGrou
 
 use crate::stream::MaybeTlsStream;
 
-/// The trusted roots for outgoing TLS connections. Clones share them.
+/// The TLS settings for outgoing connections: trusted roots, own certificate, session tickets. Clones share them.
 #[derive(Clone)]
 pub struct Tls(TlsConnector);
 
@@ -65,8 +65,8 @@ impl Tls {
         Self(Arc::new(config).into())
     }
 
-    /// Stores up to this number of TLS session tickets, for many connections to one server. The default is eight
-    /// tickets per server. With 0, no TLS session is resumed.
+    /// Keeps up to this number of TLS session tickets, for many connections to one server. The default is eight tickets
+    /// per server. With 0, no TLS session is resumed.
     #[must_use]
     #[expect(clippy::disallowed_types, reason = "rustls requires a store that threads can share")]
     pub fn keeping_tickets(self, most: usize) -> Self {
@@ -82,7 +82,8 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// Fails if `host` is invalid, or if the other side does not prove its identity.
+    /// Fails if `host` is invalid, or if the handshake fails, for example because the other side does not prove its
+    /// identity.
     pub async fn connect(&self, host: &str, tcp: TcpStream) -> io::Result<MaybeTlsStream> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let stream = self.0.connect(name, tcp).await.map_err(Explained::io)?;

@@ -424,13 +424,13 @@ fn answered(login: &LinkLogin, challenges: &[String]) -> Result<Option<LinkCrede
     Ok(challenges.iter().find_map(answer))
 }
 
-/// Whether the other side has proved that it knows the token. A hub of version 2.0.0 cannot prove that, and is accepted
-/// if [`LinkLogin::sends_bearer`] is true.
+/// Whether the other side has proved that it knows the token. A hub of version 2.0.0 sends no challenge, and cannot
+/// prove it.
 ///
 /// # Errors
 ///
-/// Returns [`ConnectError::Unproven`] if the other side has not proved that it knows the token. Only a hub that sent no
-/// challenge is accepted without a proof, and only if [`LinkLogin::sends_bearer`] is true.
+/// Returns [`ConnectError::Unproven`] if `login` requires a proof and the other side has given none. If
+/// [`LinkLogin::sends_bearer`] is true, a hub that sent no challenge is accepted without a proof.
 fn is_proven(
     login: Option<&LinkLogin>,
     credentials: Option<&LinkCredentials>,

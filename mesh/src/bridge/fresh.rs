@@ -39,9 +39,9 @@ use super::stamp::{Stamp, random};
 pub(super) struct Judgment {
     /// Whether the frame is accepted.
     pub(super) taken: bool,
-    /// Whether the frame repeats an earlier frame of an accepted session.
+    /// Whether the frame is not newer than the last accepted frame of its session.
     pub(super) repeated: bool,
-    /// Whether the sender's frames are accepted from now on, and were not before.
+    /// Whether the frames of the sender's session are accepted from now on, and were not before.
     pub(super) met: bool,
     /// Whether two live hubs have the sender's id. The field is true for only one frame of the two hubs, so that the
     /// problem is logged once.
@@ -56,8 +56,8 @@ pub(super) struct Judgment {
 const CHANNELS: usize = 2;
 const OWN: usize = 1;
 
-/// Maximum number of replies to one hub's rejected frames between two probes: echoes of its challenges, and questions.
-/// A new connection needs two.
+/// Maximum number of replies to one hub's rejected frames between two probes: echoes of its challenges, and questions
+/// beyond one per challenge. A new connection needs two.
 const SPARE_ANSWERS: u8 = 8;
 
 /// The challenges and answers of one connection to Redis. Challenges show the age of frames.
@@ -87,7 +87,8 @@ struct Known {
     questions: VecDeque<(Question, u64)>,
     /// Round in which the latest question was sent to the other hub.
     asked: Option<u64>,
-    /// Rounds of the first and the last frame of the other hub since its last answer.
+    /// Rounds of the first and the last frame of the other hub since its answers expired. `None` while its frames are
+    /// accepted.
     unanswered: Option<(u64, u64)>,
     /// Round in which the latest frame of the other hub arrived.
     heard: u64,
@@ -178,7 +179,7 @@ impl Fresh {
     }
 
     /// Processes an answer that arrived over a link. Hubs send answers over a link if they have one. Returns whether
-    /// the hub's frames are accepted from now on.
+    /// the hub's frames are accepted from now on, and were not before.
     pub(super) fn answered(&mut self, hub: HubId, question: &Question) -> bool {
         let round = self.round;
         // Hubs that send stamps also answer these questions, but their answers do not count. A frame without a stamp
@@ -208,8 +209,8 @@ impl Fresh {
         self.hubs.retain(|_, known| is_recent(Some(known.heard), round));
     }
 
-    /// Hubs whose frames arrive, but which have not answered any of the last two challenges. Either these hubs do not
-    /// receive this hub's frames, or somebody publishes their recorded frames.
+    /// Hubs whose frames still arrive, and have been rejected for two rounds because no challenge was answered. Either
+    /// these hubs do not receive this hub's frames, or somebody publishes their recorded frames.
     pub(super) fn one_way(&self) -> impl Iterator<Item = HubId> + '_ {
         let is_one_way = |(first, last)| first + 2 <= self.round && last + 2 > self.round;
         self.hubs.iter().filter(move |(_, known)| known.unanswered.is_some_and(is_one_way)).map(|(&hub, _)| hub)

@@ -60,10 +60,10 @@ impl PublishQueue {
         true
     }
 
-    /// Makes sure that the next envelope for all hubs is sent after the queued frames for single hubs.
+    /// Makes the next envelope for all hubs follow the first queued frame for each single hub.
     ///
-    /// Ends the open frame for all hubs, if there is one. Channels send one frame each in turn, so the next frame for
-    /// all follows the first queued frame of each hub. In a cluster, channels are at different nodes, so frames of
+    /// Ends the open frame for all hubs, if there is one. Channels send one frame each in turn, so a new frame for all
+    /// follows the first queued frame of each hub. In a cluster, channels are at different nodes, so frames of
     /// different channels have no order.
     pub(super) fn fence(&mut self) {
         if std::mem::take(&mut self.unfenced)

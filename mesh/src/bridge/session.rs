@@ -121,7 +121,7 @@ struct RedisSession {
     /// The state of the channel of all hubs, and that of this hub's channel.
     beats: [Beat; 2],
     up: bool,
-    /// Whether messages were lost since the last probe was due. The probe may be one of them.
+    /// Whether messages were lost since the last probe was due. The probe may be one of the lost messages.
     lost: bool,
 }
 
@@ -319,7 +319,7 @@ impl RedisSession {
         }
     }
 
-    /// Starts up to [`BRIDGE_PIPELINES`] pipelines.
+    /// Starts pipelines until [`BRIDGE_PIPELINES`] are in progress.
     fn publish(&mut self) {
         let cluster = self.connection.is_cluster();
         while self.publishing.len() < BRIDGE_PIPELINES {

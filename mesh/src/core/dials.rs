@@ -1,4 +1,4 @@
-//! Chooses the targets to dial.
+//! Chooses the targets to dial, and processes the results of dials.
 
 use std::collections::BTreeSet;
 use std::hash::Hasher;

@@ -39,7 +39,7 @@ impl Core {
         link.advance(Phase::Retiring, id, now.at, &mut self.bugs);
     }
 
-    /// Handles a new id of this hub: the links of the old id end after their queues are written.
+    /// Handles a new id of this hub: all links except legacy links end after their queues are written.
     pub(super) fn renamed(&mut self, hub: HubId, now: Now) {
         self.own = hub;
         let links: Vec<LinkId> = self.links.iter().filter(|(_, link)| !link.legacy).map(|(&id, _)| id).collect();
@@ -89,8 +89,8 @@ impl Core {
                 let lived = link.ready_at().map(|at| now.at.saturating_sub(at));
                 self.targets.ended(target, end, &link.why, lived, now, chance())
             }
-            // A refused hub dials again and again, and logs each refusal itself. So this hub logs a refusal only if its
-            // reason differs from the last logged reason for the same hub.
+            // A refused hub dials again and again. So this hub logs a refusal as a warning only if its reason differs
+            // from that of the last warning about the same hub.
             None => end.wants_attention() && self.is_news(link.hub, end),
         };
         if let Some(hub) = link.hub.filter(|_| link.ready_at().is_some())
@@ -112,7 +112,8 @@ impl Core {
         }
     }
 
-    /// Whether a refusal of `hub` must be logged, because its reason differs from the last logged reason for `hub`.
+    /// Whether a refusal of `hub` is logged as a warning: if its reason differs from that of the last warning about
+    /// `hub`.
     fn is_news(&mut self, hub: Option<HubId>, end: LinkEnd) -> bool {
         let Some(hub) = hub else { return true };
         if self.complaints.len() >= MAX_HUBS {

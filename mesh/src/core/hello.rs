@@ -123,10 +123,11 @@ impl Core {
         choice::decide(self.own, hello, link.dialed(), self.present(hello.hub, id, link.legacy))
     }
 
-    /// A link in use to the same hub, other than the link `besides`. `legacy` says whether that one is a legacy link.
+    /// A link in use to the same hub, other than the link `besides`. `legacy` says whether `besides` is a legacy link.
+    /// Only links of the same kind count.
     fn present(&self, hub: HubId, besides: LinkId, legacy: bool) -> Option<Present> {
         let ready = self.links.iter().filter(|(id, link)| **id != besides && link.is_ready() && link.hub == Some(hub));
-        // The id of a Go hub proves nothing, since it may send another hub's id.
+        // The id of a Go hub proves nothing, since a Go hub may send another hub's id.
         let mut ready = ready.filter(|(_, link)| link.legacy == legacy);
         let now = self.now().at;
         ready.next().map(|(id, link)| Present {
@@ -143,7 +144,8 @@ impl Core {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.advance(Phase::Ready, id, now.at, &mut self.bugs);
         if link.legacy {
-            // The first ping is sent at once. When the Go hub's pong arrives, its first announcements have been read.
+            // The first ping is sent at the next tick. When the pong arrives, this hub has read the Go hub's first
+            // announcements.
             link.next_ping = now.at;
         }
         let (legacy, dialed, address, incarnation) = (link.legacy, link.dialed(), link.address, link.incarnation);

@@ -71,8 +71,8 @@ impl Core {
         self.turn_ends(now);
     }
 
-    /// Closes the links with the longest messages until the memory for messages of all links is within its maximum.
-    /// Data that still arrives on a link closed in this way is read and dropped.
+    /// Closes the links with the longest messages until the memory for incomplete and unprocessed messages of all links
+    /// is within its maximum. Data that still arrives on a link closed in this way is read and dropped.
     fn limit_kept_bytes(&mut self, now: Now) {
         while self.kept_bytes() > self.partial_cap
             && let Some((&id, link)) = self.links.iter_mut().max_by_key(|(_, link)| link.kept_bytes())
@@ -193,8 +193,8 @@ impl Core {
         }
     }
 
-    /// Passes an envelope of a link to the bridge if it is an answer. A hub of version 2.0 answers the bridge's
-    /// question over a link if there is a link.
+    /// Passes an envelope of a link to the bridge if the envelope answers a question about a takeover. A hub of version
+    /// 2.0 answers the bridge's questions over a link if there is one.
     fn tell_bridge(&mut self, envelope: &Envelope) {
         if let Some(bridge) = &mut self.bridge
             && let Envelope::Routed(route, routed) = envelope

@@ -10,7 +10,7 @@ use super::Core;
 use crate::queue::LinkQueue;
 use crate::stats::LinkEnd;
 
-/// Whether the relay knows that the bridge's queue is long.
+/// The state of the bridge's queue, with the same meaning as the fields `saturated` and `backlog` of a link.
 #[derive(Debug, Default)]
 pub(super) struct Pressure {
     saturated: bool,
@@ -33,7 +33,8 @@ impl Core {
         };
         let Some(bridge) = &mut self.bridge else { return bug!(self.bugs, BridgeMissing, "an envelope for {to:?}") };
         if is_leave(envelope) {
-            // A signal that arrives after its sender's leave would be refused.
+            // A signal that arrives after its sender's leave is refused, so the signals already queued should arrive
+            // first.
             bridge.fence();
         }
         bridge.push(to, |out| envelope.encode(out));
@@ -121,7 +122,7 @@ impl Core {
         }
     }
 
-    /// Called when a link has written as much as its socket accepts now.
+    /// Called when the queue of a link is empty, or its socket accepts no more now.
     pub(crate) fn after_write(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let now = (self.clock)();

@@ -273,7 +273,7 @@ fn a_message_may_arrive_byte_by_byte() {
     assert_eq!(core.stats.frames_in, 3);
 }
 
-/// Runs `task` beside the task of a link between this core and a plain socket.
+/// Runs `task` beside the task of a link between a core and a plain socket.
 fn beside_a_socket(task: impl AsyncFnOnce(Rc<RefCell<Core>>, LinkId, std::net::TcpStream)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
     runtime.block_on(async {
@@ -471,7 +471,7 @@ fn a_go_hub_that_dials_receives_peers_after_its_own_announcements() {
     assert!(!waits(&mut core, native));
     let link = adopt(&mut core, 2, true);
     assert!(waits(&mut core, link));
-    // The Go hub is pinged at once, after the first messages.
+    // The Go hub is pinged at the next tick, after the first messages.
     core.tick();
     let mut ping = Vec::new();
     proto::ws::put_header(&mut ping, proto::ws::Opcode::Ping, 8);

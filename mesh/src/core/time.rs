@@ -21,8 +21,8 @@ impl Core {
         let _turn = TurnGuard::of("tick", ());
         planted("mesh-tick");
         if self.has_thawed(now) {
-            // Data that arrived during the pause has not been read yet, so nothing counts as late until it has been
-            // read.
+            // Data that arrived during the pause has not been read yet, so nothing counts as late before [`THAW`] has
+            // passed.
             self.judge_from = now.at + THAW;
             self.listening_since = now.at;
         }

@@ -125,7 +125,7 @@ pub(crate) struct Target {
     last_dial: Option<Duration>,
     /// Time since which the target has had no link. The maximum pause between dials grows with the time without a link.
     missing_since: Duration,
-    /// The last hub found at this address.
+    /// The hub that last answered at this address or advertised it.
     hub: Option<HubId>,
     /// Whether a link to `hub` was in use.
     was_linked: bool,
@@ -137,7 +137,7 @@ pub(crate) struct Target {
     attempts: u32,
     last_attempt_ms: u64,
     last_error: Option<String>,
-    /// Whether a warning has been logged.
+    /// Whether a warning has been logged since a link to this target was last ready.
     warned: bool,
 }
 
@@ -203,7 +203,8 @@ impl Targets {
         self.targets.insert(target.plan.target.clone(), target);
     }
 
-    /// Processes the answer for MESH_DNS. Addresses that are no longer in the answer are not dialed again.
+    /// Processes the answer for MESH_DNS. Targets that are no longer in the answer are removed, unless they are linked
+    /// or being dialed.
     pub(crate) fn resolved(&mut self, name: &str, tls: bool, addresses: &BTreeSet<SocketAddr>, now: Now) {
         let plans: Vec<Plan> = addresses.iter().map(|address| Plan::resolved(*address, name, tls)).collect();
         let ids: BTreeSet<&TargetId> = plans.iter().map(|plan| &plan.target).collect();
@@ -225,7 +226,8 @@ impl Targets {
         }
     }
 
-    /// Adds the advertised URLs of live hubs without a link. Draining hubs are dialed only if their link was lost.
+    /// Adds the advertised URLs of live hubs without a link, and removes URLs that are no longer needed. The URL of a
+    /// draining hub is kept only if a link to that hub was in use.
     pub(crate) fn advertised<'a>(
         &mut self,
         own: HubId,
@@ -262,8 +264,8 @@ impl Targets {
         self.known = known;
     }
 
-    /// Marks the targets to dial now as being dialed, and returns their plans: first the targets that were never dialed, then the others in the
-    /// order of their last dials.
+    /// Returns the targets to dial now, and marks them as being dialed: first the targets that were never dialed, then
+    /// the others in the order of their last dials.
     ///
     /// At most [`MAX_YOUNG_DIALS`] dials in progress are younger than [`DIAL_YOUNG`]. An older dial delays other
     /// targets only if the maximum number of all dials is reached.
@@ -287,8 +289,8 @@ impl Targets {
         due.into_iter().filter_map(|(_, id)| Some(self.targets.get_mut(&id)?.dial(now))).collect()
     }
 
-    /// Whether a dial is unnecessary: the hub at the address is linked, or it drains and had no link. A draining hub
-    /// still has peers, so a lost link to it is dialed again.
+    /// Whether a dial is unnecessary: the hub at the address is linked, or drains, had no link and is not a bootstrap
+    /// hub. A draining hub still has peers, so a lost link to it is dialed again.
     fn is_left_alone(&self, target: &Target) -> bool {
         let is = |hubs: &BTreeSet<HubId>| target.hub.is_some_and(|hub| hubs.contains(&hub));
         let leaving = is(&self.known.draining) && !target.was_linked && target.source != DialSource::Bootstrap;
@@ -375,8 +377,8 @@ impl Targets {
             if target.hub == Some(hub) && target.state == State::Waiting && Some(id) != dialed {
                 target.missing_since = now.at;
                 target.backoff.reset();
-                // The pause is random, so that hubs that lost their links at the same time do not dial at the same
-                // time.
+                // The pause is partly random, so that hubs that lost their links at the same time do not dial at the
+                // same time.
                 target.next = now.at + spread(DIAL_BACKOFF_MIN, chance);
             }
         }

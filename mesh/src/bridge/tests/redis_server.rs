@@ -40,7 +40,7 @@ impl RedisServer {
     /// A server that is not running.
     pub(super) fn prepare(options: &[&str]) -> Self {
         let port = free_port();
-        // A directory beside the test's binary: target/<profile>/deps/<binary>.
+        // A directory in `target`. The test's binary is target/<profile>/deps/<binary>.
         let exe = std::env::current_exe().unwrap();
         let dir = exe.ancestors().nth(3).unwrap().join(format!("tmp/redis-{port}"));
         _ = fs::remove_dir_all(&dir);
