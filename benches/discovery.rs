@@ -1,6 +1,7 @@
-//! The cost of a join under bounded discovery (DISCOVERY=closest:16), in networks of three sizes and hubs of one and
-//! two shards. The benchmark measures routers without sockets, and delivers letters immediately. The cost should be the
-//! same for all sizes of networks. The benchmark also prints the number of events that a join and a leave cause.
+//! The cost of a join and of a leave under bounded discovery (DISCOVERY=closest:16), in networks of three sizes and
+//! hubs of one and two shards. The benchmark measures routers without sockets, and delivers letters immediately. The
+//! cost should be the same for all sizes of networks. The benchmark also prints the number of events that a join and a
+//! leave cause.
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
 
 #[path = "../proto/tests/discovery/crowd.rs"]

@@ -172,7 +172,7 @@ fn visit(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, members: u32, mut
         let mut generation = 0;
         b.iter(|| {
             generation += 1;
-            // Each visitor has a different peer id, because the id determines which peers the visitor discovers.
+            // Successive visitors have different peer ids, because the id determines which peers the visitor discovers.
             shard.visit(SessionId { slot: members, generation }, members + generation % 997);
         });
     });

@@ -395,7 +395,8 @@ fn a_certificate_is_renewed_when_the_authority_advises_it() {
     let hub = pebble.hub_with(&port, &admin, &[("TLS_ACME_DIR", &directory), ("TLS_ACME_URL", &url)]);
     hub.logged("acme_certificate_issued");
     let first = asked.recv_timeout(DEADLINE).unwrap();
-    // pebble refuses an order that names the certificate that it replaces. The hub then orders without this name.
+    // pebble refuses an order that names the certificate to be replaced. The hub then repeats the order without naming
+    // it.
     hub.logged("acme_replacement_refused");
     hub.logged("acme_certificate_issued");
     let mut second = first.clone();

@@ -77,7 +77,7 @@ impl Client {
         Self::over(TcpStream::connect(address).expect("connects"), n, early)
     }
 
-    /// Joins a network with small socket buffers.
+    /// Joins a network over a socket with a small receive buffer.
     pub fn narrow(hub: &Hub, n: u32, network: &str) -> Self {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(4096).expect("set");

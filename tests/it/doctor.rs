@@ -148,7 +148,7 @@ struct Edits {
 }
 
 impl Fault {
-    /// Whether the fault concerns the bytes of the hub only.
+    /// Whether the fault affects only the bytes that the hub sends.
     fn is_of_the_hub(self) -> bool {
         match self {
             Self::Buffers(_)

@@ -43,7 +43,8 @@ impl Deed {
         Self::Flood,
     ];
 
-    /// Relative frequency of a step. The plan of a run multiplies the frequency by 1, 2 or 5 at random.
+    /// Relative frequency of a step. The plan of a run multiplies the frequency by 1, 2 or 5 at random, or omits the
+    /// step.
     const fn weight(self) -> usize {
         match self {
             Self::Open => 6,
@@ -130,7 +131,7 @@ impl Plan {
             },
         };
         let mut deeds: Vec<usize> = Deed::ALL.iter().map(|deed| deed.weight() * rng.pick(&[1, 1, 2, 5])).collect();
-        // Some runs omit rare steps, so that other steps occur more often.
+        // Some runs omit some of these steps, so that other steps occur more often.
         for rare in [Deed::Lose, Deed::Hang, Deed::WaitLong, Deed::Drain, Deed::Oddity, Deed::Room] {
             if rng.one_in(3) {
                 deeds[rare as usize] = 0;

@@ -106,7 +106,7 @@ impl<F: Copy + Debug + Send + Sync> Simulator<F> {
         }
     }
 
-    /// Checks that each planted bug is found within a few seeds.
+    /// Checks that each planted bug is found within [`Self::seeds_of_a_fault`] seeds.
     pub(crate) fn planted_bugs_are_found(&self) {
         let next = AtomicUsize::new(0);
         let search = || {

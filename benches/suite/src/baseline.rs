@@ -101,7 +101,7 @@ async fn serve(
     let mut peer = Peer { id, networks, sender, joined: Vec::new() };
     peer.say(&peer.sender, "connected", &json!({ "peerId": peer.id }), "system", "global");
     let pongs = peer.sender.clone();
-    // Sends the frames that fastwebsockets requests: pongs, and the echo of a close.
+    // Queues the pongs that fastwebsockets requests. The requested echo of a close is not sent.
     let mut obliged = move |frame: Frame<'_>| {
         if frame.opcode == OpCode::Pong {
             _ = pongs.try_send(Outgoing::Pong(frame.payload.to_vec()));

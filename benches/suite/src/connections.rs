@@ -13,7 +13,8 @@ use crate::swarm::Swarm;
 /// Peers in a network.
 const MEMBERS: usize = 10;
 
-/// Connects all peers, and then ends half of the connections with a reset and the other half with a close frame.
+/// Connects all peers, and then ends half of the connections with a reset and, except at the yardstick, the other half
+/// with a close frame.
 pub(crate) fn connect(server: &Server, peers: usize) -> io::Result<Figures> {
     let mut swarm = Swarm::new()?;
     // The first 200 connections are not measured, because a server does some work only for its first connections.
@@ -54,9 +55,9 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
-    /// The allocators of hub and baseline return free memory to the system within ten seconds. After a shorter rest,
-    /// the measured memory would include free memory that announcements have used. The amount of this free memory
-    /// depends on the load of the machine.
+    /// The allocators of hub and baseline return free memory to the system within ten seconds. After a shorter rest, as
+    /// in a quick run, the measured memory would include free memory that announcements have used. The amount of this
+    /// free memory depends on the load of the machine.
     pub(crate) fn new(quick: bool) -> Self {
         let [there, gone] = if quick { [3, 5] } else { [15, 30] };
         Self { there: Duration::from_secs(there), gone: Duration::from_secs(gone) }

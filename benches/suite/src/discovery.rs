@@ -8,8 +8,8 @@ use crate::message;
 use crate::server::Server;
 use crate::swarm::Swarm;
 
-/// Maximum number of joins that are started before the generator waits for their events. A tenth of all joins must be a
-/// multiple of this number.
+/// Maximum number of joins that are started before the generator waits for their events. If a tenth of all joins is
+/// more than this number, it must be a multiple of this number.
 const CHUNK: usize = 50;
 
 /// If no message arrives for this time, all messages have arrived, because a hub never delays a message for so long.

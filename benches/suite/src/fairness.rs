@@ -159,7 +159,7 @@ impl Flood {
         }
     }
 
-    /// Floods the server until `stop` is set. Sends a message on `begun` when the flood has begun.
+    /// Floods the server until `stop` is set. Sends a message on `begun` right before the flood begins.
     fn run(self, port: u16, begun: &SyncSender<()>, stop: &AtomicBool, sent: &AtomicU64) -> io::Result<()> {
         // The flood and the generator of the pair use the same core. The flood gets a lower priority, so that the
         // pair's generator runs first.
@@ -246,7 +246,7 @@ fn connect_again_and_again(
     while !stop.load(Ordering::Relaxed) {
         peer += 1;
         let request = message::request(if flood == Flood::IdFight { FIRST } else { peer }, 0);
-        // The hub refuses connections from an address that connects too often, so a failed attempt is not an error.
+        // A failed attempt is not an error, because the flood may exceed what the hub accepts.
         let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
         let Ok(stream) = connected.and_then(|mut stream| stream.write_all(&request).map(|()| stream)) else { continue };
         sent.fetch_add(1, Ordering::Relaxed);

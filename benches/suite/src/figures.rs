@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// The figures of one run, by name.
 pub(crate) type Figures = BTreeMap<&'static str, f64>;
 
-/// The figures of one round, by the name of the server.
+/// The figures of one round, by the name of the server or the case.
 pub(crate) type Round = Vec<(&'static str, Figures)>;
 
 /// The median. For an even number of values, the result is the lower of the two values in the middle.

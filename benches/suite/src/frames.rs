@@ -11,7 +11,7 @@ pub(crate) const PING: u8 = 9;
 /// Opcode of a pong.
 const PONG: u8 = 10;
 
-/// The mask of all frames. A random mask would protect proxies, but there are no proxies here.
+/// The mask of all frames. A random mask would protect caches of proxies, but there are none here.
 pub(crate) const MASK: [u8; 4] = [0x5a, 0xc3, 0x96, 0x0f];
 
 /// The parsed header of a frame.
@@ -220,7 +220,7 @@ mod tests {
         for step in [1, 2, 3, 5, 13, 14, 1000, 65_536, stream.len()] {
             let (mut scan, mut frames) = (Scan::default(), Frames::default());
             let (mut lengths, mut payloads) = (Vec::new(), Vec::new());
-            // The test divides the stream into pieces of nine sizes. To divide it at every position would take minutes.
+            // The test divides the stream into pieces of nine sizes. Pieces of every size would take minutes.
             for piece in stream.chunks(step) {
                 scan.feed(piece, |header| lengths.push((header.opcode, header.payload)));
                 if step > 5 {

@@ -84,7 +84,7 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
-    /// The CPU time of all running threads.
+    /// The CPU time of all running threads of these processes.
     pub(crate) fn of(pids: &[u32]) -> io::Result<Self> {
         let mut threads = Vec::new();
         for pid in pids {

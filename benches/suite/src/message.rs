@@ -89,7 +89,7 @@ pub(crate) fn offer(target: usize, network: &str, size: usize) -> Vec<u8> {
         sdp.push_str(&format!(r"a=candidate:1 1 udp 2122260223 192.0.2.1 {port} typ host\r\n"));
     }
     sdp.truncate(room);
-    // The text may end inside an escape sequence, so an incomplete sequence is removed.
+    // The text may end inside an escape sequence. An incomplete sequence is replaced.
     if sdp.ends_with('\\') {
         sdp.pop();
         sdp.push('0');

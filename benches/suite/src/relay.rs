@@ -20,7 +20,7 @@ use crate::swarm::Swarm;
 pub(crate) struct Plan {
     /// Length of a message's JSON, in bytes.
     pub(crate) size: usize,
-    /// Number of messages in flight per pair. Each received message is sent back.
+    /// Number of messages in flight per pair.
     pub(crate) in_flight: usize,
     /// Number of peers in a network. The peers of a pair are in the same network.
     pub(crate) members: usize,
@@ -43,7 +43,7 @@ pub(crate) fn pairs(server: &Server, count: usize) -> Vec<Pair<'_>> {
     (0..count).map(|n| Pair { servers: [server; 2], peers: [2 * n, 2 * n + 1] }).collect()
 }
 
-/// Measures a closed loop: each received message is sent back immediately.
+/// Measures a closed loop: a peer answers each received message immediately with a message of the same size.
 pub(crate) fn closed(pairs: &[Pair<'_>], plan: Plan, spin: bool) -> io::Result<Figures> {
     let mut talk = Talk::assemble(pairs, plan, (!spin).then_some(Duration::from_millis(100)))?;
     for at in (0..2 * pairs.len()).step_by(2) {

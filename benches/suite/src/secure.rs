@@ -10,7 +10,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-/// The certificate of all servers: ECDSA, P-256, for `localhost`.
+/// The certificate of all servers with TLS: ECDSA, P-256, for `localhost`.
 pub(crate) struct Certificate {
     pub(crate) place: PathBuf,
     pub(crate) certificate: PathBuf,
@@ -109,7 +109,7 @@ pub(crate) fn write(tls: &mut ClientConnection, mut stream: &TcpStream) -> io::R
     stream.flush()
 }
 
-/// The configuration of a single-process nginx that terminates TLS in front of the hub at port `hub`.
+/// Writes the configuration of a single-process nginx that terminates TLS in front of the hub at port `hub`.
 pub(crate) fn nginx(port: u16, hub: u16, connections: usize, place: &Path) -> io::Result<PathBuf> {
     let Certificate { certificate, key, .. } = certificate()?;
     let file = place.join(format!("nginx-{port}.conf"));

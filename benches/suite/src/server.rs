@@ -1,4 +1,5 @@
-//! The servers under test, as separate processes on separate cores.
+//! The servers under test, as separate processes. If the machine has enough cores, they use other cores than the
+//! generator.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

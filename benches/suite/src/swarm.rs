@@ -238,8 +238,8 @@ impl Swarm {
         Ok(())
     }
 
-    /// Reads until `count` reaches `goal`. Returns an error if no message arrives for a long time, or if `count`
-    /// exceeds `goal`.
+    /// Reads until `count` reaches `goal`. Returns an error if `count` stays the same for a long time or exceeds
+    /// `goal`, or if a connection is lost.
     pub(crate) fn until(
         &mut self,
         what: &str,
@@ -319,7 +319,7 @@ impl Swarm {
         self.send_times(at, bytes, 1)
     }
 
-    /// Sends a frame several times in one write. A connection that the other side ended is counted as lost.
+    /// Sends a frame several times in few writes. A connection that the other side ended is counted as lost.
     pub(crate) fn send_times(&mut self, at: usize, frame: &[u8], times: usize) -> io::Result<()> {
         match self.try_send_times(at, frame, times) {
             Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
@@ -393,7 +393,7 @@ impl Drop for Swarm {
     }
 }
 
-/// Number of bytes that a write accepted. The next read detects a lost connection.
+/// Number of bytes that a write accepted.
 fn written(result: &io::Result<usize>) -> io::Result<usize> {
     match result {
         Ok(written) => Ok(*written),

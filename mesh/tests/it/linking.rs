@@ -38,7 +38,7 @@ async fn hubs_that_dial_each_other_settle_on_one_link() {
     let mut b = Hub::start(door_b, config(2, &[url_a]));
     let mut a = Hub::start(door_a, config(1, &[url_b]));
     a.until_linked_to(&[2]).await;
-    // Long after both hubs have dialed, one link is left, and no hub dials again.
+    // After both hubs have dialed, one link is left, and the hubs do not dial again and again.
     for (hub, other) in [(&mut a, 2), (&mut b, 1)] {
         let settled = |reading: &mesh::MeshReading| {
             reading.links.len() == 1 && reading.links[0].rtt.is_some() && reading.dials[0].connected

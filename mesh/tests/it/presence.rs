@@ -19,7 +19,7 @@ fn join(n: u8, peer: u32, data_bytes: usize) -> Vec<ToMesh> {
     vec![ToMesh::Opened { peer, claim }, ToMesh::Joined(Arc::new(announcement(peer, claim, data_bytes)))]
 }
 
-/// The same announcement for a local peer.
+/// The announcement of this peer, with data of this size.
 fn announcement(peer: PeerId, claim: Claim, data_bytes: usize) -> Announcement {
     let data = format!("{{\"x\":\"{}\"}}", "x".repeat(data_bytes));
     let mut body = vec![EnvelopeKind::Change as u8];
@@ -106,7 +106,7 @@ async fn a_hub_that_stops_reading_does_not_affect_others() {
     let _deaf = Wire::link(a.address, 9);
     let mut b = hub(2, &[a.url()]);
     a.until_linked_to(&[2, 9]).await;
-    // The shard posts more data than the socket and the queue of the link can hold.
+    // The shard posts more data than the socket and a queue below its high-water mark can hold.
     let (letters, data_bytes) = (3_000, 8 * 1024);
     assert!(letters as usize * data_bytes > 2 * LINK_QUEUE_HIGH);
     let (mail, mut heard) = (a.mail.clone(), 0);

@@ -61,7 +61,7 @@ pub(crate) enum Event {
     Start { hub: usize },
     /// A random client acts.
     Deed,
-    /// A random fault occurs.
+    /// A random fault occurs, or an operator gives an order.
     Trouble,
 }
 

@@ -1,5 +1,5 @@
-//! Simulates the Redis bridge. A frame that one hub publishes reaches all other hubs on the bridge, unless the frame is
-//! lost.
+//! Simulates the Redis bridge. A frame that one hub publishes reaches all other hubs on the bridge, or the one hub to
+//! which it is addressed, unless the frame is lost.
 
 use std::collections::VecDeque;
 use std::time::Duration;

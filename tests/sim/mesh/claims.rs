@@ -1,8 +1,9 @@
 //! The oracle of claims: what a shard knows about a peer at another shard or hub must follow from the letters about
 //! this peer.
 //!
-//! A roster shows the greatest claim among those whose `Joined` has arrived and whose `Left` has not. After an
-//! `Elsewhere`, a home shard knows the claim in that letter until the matching `Nowhere` arrives.
+//! A roster shows the greatest claim among those whose `Joined` has arrived and whose `Left` has not. A shown claim
+//! that a greater claim replaces does not return. After an `Elsewhere`, a home shard knows the claim in that letter
+//! until the matching `Nowhere` arrives.
 //!
 //! Other oracles, which check the messages to clients, would find a forgotten claim much later than this oracle. If
 //! another letter repaired the state, those oracles would not find the forgotten claim at all.

@@ -33,11 +33,11 @@ pub(crate) struct Plan {
     pub(crate) edges: BTreeSet<(usize, usize)>,
     /// Which hubs are on the bridge.
     pub(crate) bridged: Vec<bool>,
-    /// The bridge loses one message in this many. 0 means that it loses no messages.
+    /// The bridge loses one message in this many, on average. 0 means that no messages are lost.
     pub(crate) bridge_loses: usize,
     pub(crate) peers: Vec<PeerId>,
     pub(crate) networks: Vec<&'static str>,
-    /// Limits of the shards. The limits are so small that small networks reach them.
+    /// Limits of the shards. In many runs, some of the limits are so small that small networks reach them.
     pub(crate) router: RouterTuning,
     /// Limits of the relays.
     pub(crate) relay: RelayTuning,

@@ -148,7 +148,7 @@ impl World {
                 return Err("receives an unchanged announcement again");
             }
         }
-        // Some clients send a signal to each peer that they discover, as browsers do.
+        // After a third of the discoveries, the client sends a signal to the peer, as browsers do.
         if !self.resting && self.rng.one_in(3) {
             self.agenda.put(self.now, Event::Say { client, saying: Saying::Greeting(subject, net) });
         }
@@ -239,7 +239,8 @@ impl World {
             let known = other.ended.is_none_or(|(_, forgotten)| forgotten >= self.now);
             other.peer == peer && known && other.number() != client
         });
-        // In a run without faults, a session that answers pings may not be replaced.
+        // In a run without faults, a session that answers pings may be replaced only by a session with its secret, or
+        // by one that opened at nearly the same time.
         let pushed = self.plan.calm && answers && !lost && phase == Phase::Open;
         let at_once = |lineage, resume: Lineage| resume.against(lineage, Duration::ZERO) == Right::AtOnce;
         let resumed = |&other: &usize| lineage.zip(self.clients[other].resume).is_some_and(|(l, r)| at_once(l, r));

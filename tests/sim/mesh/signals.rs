@@ -52,7 +52,7 @@ impl Signals {
 }
 
 impl World {
-    /// Records that a client sends a signal, and that its hub reads it.
+    /// Sends a signal of a client, which the hub reads at once.
     pub(crate) fn signal(&mut self, client: usize, target: PeerId, net: Net) -> usize {
         let wants_receipt = self.rng.one_in(2);
         self.signal_with(client, target, net, wants_receipt)
@@ -196,7 +196,8 @@ impl World {
         }
     }
 
-    /// Checks that each sender that is still connected has received the outcomes of its signals.
+    /// Checks that each sender that is still connected has received all receipts, and that no sender has received more
+    /// errors than it may have failed signals.
     pub(crate) fn senders_know(&mut self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut failed: BTreeMap<_, usize> = BTreeMap::new();

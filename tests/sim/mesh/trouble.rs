@@ -63,7 +63,8 @@ impl Trouble {
         Self::FAULTS.get(number).copied().unwrap_or_else(|| Self::ORDERS[number - Self::FAULTS.len()])
     }
 
-    /// Relative frequency of a fault. The plan of a run multiplies the frequency by 1 or 3 at random.
+    /// Relative frequency of a fault. The plan of a run multiplies the frequency by 1 or 3 at random, or omits the
+    /// fault.
     pub(crate) const fn weight(self) -> usize {
         match self {
             Self::Cut => 6,
