@@ -22,7 +22,7 @@ pub struct Hub {
 }
 
 /// Settings of every hub of these tests. Most tests open many connections from one address, so the limits per address
-/// are disabled here. `flood.rs` tests these limits.
+/// and the total rate of connections are disabled here. `flood.rs` tests these limits.
 pub const DEFAULTS: &[(&str, &str)] = &[
     ("HOST", "127.0.0.1"),
     ("PORT", "0"),

@@ -251,8 +251,8 @@ fn a_peer_leaves_with_its_go_hub_although_another_go_hub_echoed_it() {
 #[test]
 fn a_slow_go_hub_receives_everything_within_a_bounded_queue() {
     let hub = hub("", "127.0.0.2/32");
-    // All announcements together have 24 MB. If the hub sent all announcements at once, they would exceed the queue of
-    // the link, and the hub would close the link each time.
+    // All announcements together have 24 MB. If the hub queued all announcements at once, the queue of the link would
+    // be much longer than the test allows.
     let data = "x".repeat(16_000);
     let (peers, networks) = (50, 30);
     let mut here: Vec<Client> = (0..peers).map(|n| Client::connect(&hub, 100 + n)).collect();

@@ -1,4 +1,4 @@
-//! Tests of the whole program on real sockets. Every hub is a process with its own port.
+//! Tests of the whole program on real sockets. Every hub is a process with its own port, except in `hang.rs`.
 
 #![allow(clippy::print_stderr, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 #![allow(missing_docs, unreachable_pub, reason = "tests")]

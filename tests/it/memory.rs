@@ -42,7 +42,7 @@ fn a_hub_with_little_memory_refuses_work_during_a_flood() {
             peer.hear_type("peer-discovered");
         }
         let mut kept = Vec::new();
-        // The clients of this loop send unfinished messages, one gigabyte in total.
+        // The clients of this loop send unfinished messages of 1 MiB.
         for n in 1000..1900 {
             let Some(mut stream) = stubborn(&hub, n) else { continue };
             _ = stream.write_all(&begun);

@@ -339,7 +339,7 @@ fn health_without_the_token_shows_only_that_the_hub_runs() {
     assert_eq!(brief["memory"]["heapUsed"], 0);
     assert_eq!((&full["connections"], &full["peers"], &brief["status"]), (&1.into(), &1.into(), &"healthy".into()));
 
-    // The short answer shows a client that its token is wrong. Therefore the hub delays the short answer like a
+    // The short answer of /health shows a client that its token is wrong. Therefore the hub delays this answer like a
     // refusal, and closes the connection.
     let began = Instant::now();
     let request = "GET /health HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer guess\r\n\r\n";

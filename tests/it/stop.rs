@@ -30,7 +30,7 @@ pub fn a_drain_notifies_every_peer_and_exits_with_0() {
         peers.sort_by_key(|(slot, _)| *slot);
         let (last_slot, mut last) = peers.pop().unwrap();
         assert!(last_slot > peers[0].0, "all peers have the same slot");
-        // The last peer to leave receives the leave of each earlier peer.
+        // The last peer to leave receives the leaves of the peers that leave at least 700 ms earlier.
         for (slot, peer) in &mut peers {
             loop {
                 match peer.next() {
@@ -40,10 +40,10 @@ pub fn a_drain_notifies_every_peer_and_exits_with_0() {
                 }
             }
             if last_slot - *slot < 700 {
-                // If the last peer leaves soon after another peer, it may not receive the leave of that peer.
+                // The last peer may not receive the leave of a peer that leaves shortly before it.
                 continue;
             }
-            // The hub still relays messages that the peer sends after the close frame.
+            // The hub still relays messages that the peer sends after it has received the close frame.
             peer.offer(&last.id.clone(), "n", "null", "");
             peer.raw(&frame(8, &[0x03, 0xf4]));
             assert_eq!(last.hear_type("offer")["fromPeerId"], peer.id.as_str());
