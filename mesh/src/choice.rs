@@ -65,9 +65,10 @@ fn is_same_process((process, incarnation): (u64, HubIncarnation), hello: &Hello)
     if process != 0 && hello.process != 0 { process == hello.process } else { incarnation == hello.incarnation }
 }
 
-/// Decides about a new link if there is an existing link to the same hub. If each hub has dialed one of the two links,
-/// the link that the hub with the smaller id has dialed is kept. The dialer (`dialed`) calls this function after it has
-/// received the acceptor's hello. The acceptor calls this function after the dialer has confirmed the link.
+/// Decides whether a new link to a hub is used, and whether an existing link to the same hub is kept. If each hub has
+/// dialed one of the two links, the link that the hub with the smaller id has dialed is kept. The dialer (`dialed`)
+/// calls this function after it has received the acceptor's hello. The acceptor calls this function after the dialer
+/// has confirmed the link.
 pub(crate) fn decide(own: HubId, hello: &Hello, dialed: bool, present: Option<Present>) -> Choice {
     let Some(present) = present else { return Choice::Take };
     // The existing link leads to another process with the same id. Either the older process is dead and its socket does

@@ -15,8 +15,8 @@ use crate::bridge::BridgeConfig;
 pub struct MeshConfig {
     /// Configuration of the relay.
     pub relay: RelayConfig,
-    /// MESH_TOKEN. Dialed hubs other than Go hubs receive a proof that this hub knows MESH_TOKEN. `None` if
-    /// MESH_INSECURE is set, or if hubs authenticate with certificates only.
+    /// MESH_TOKEN. Dialed hubs other than Go hubs receive a proof that this hub knows MESH_TOKEN. `None` if MESH_TOKEN
+    /// is unset.
     pub token: Option<Arc<str>>,
     /// Whether dialed hubs of version 2.0.0 receive the token itself (MESH_AUTH=both).
     pub sends_bearer: bool,
@@ -25,7 +25,7 @@ pub struct MeshConfig {
     /// Whether this hub authenticates at `wss://` URLs with its certificate even if it has a token
     /// (MESH_AUTH=certificate).
     pub prefers_certificate: bool,
-    /// Whether this hub dials without a token and without a certificate (MESH_INSECURE).
+    /// Whether a hub with a certificate and no token may also dial URLs without TLS (MESH_INSECURE).
     pub is_open: bool,
     /// BOOTSTRAP_HUBS: `ws://` or `wss://` URLs that are dialed whenever their hub is not linked. Together with
     /// MESH_DNS and advertised URLs, at most [`MAX_DIALS`](proto::limits::MAX_DIALS) addresses are dialed. Further
@@ -49,7 +49,7 @@ pub struct MeshConfig {
     /// Maximum number of bytes queued for all links together:
     /// [`LINK_QUEUES_BYTES`](proto::limits::LINK_QUEUES_BYTES), or less if the process may use little memory.
     pub link_queues_bytes: usize,
-    /// Maximum memory for incomplete messages of all links together:
+    /// Maximum memory for incomplete and unprocessed messages of all links together:
     /// [`LINK_PARTIAL_BYTES`](proto::limits::LINK_PARTIAL_BYTES), or less if the process may use little memory.
     pub link_partial_bytes: usize,
     /// Maximum number of simultaneous dials: at most [`MAX_DIALS_AT_ONCE`](proto::limits::MAX_DIALS_AT_ONCE), fewer if

@@ -72,7 +72,7 @@ pub(crate) struct Core {
     last_tick: Duration,
     /// No timeouts are checked before this time.
     judge_from: Duration,
-    /// The time that the timer waits for, and the notification that the timer must fire earlier.
+    /// The next timeout of the relay for which the timer waits. `timer` notifies the timer of an earlier timeout.
     armed: Option<Duration>,
     timer: Rc<Notify>,
     ending: bool,

@@ -33,7 +33,7 @@ pub(crate) struct Dialer {
     pub(crate) has_certificate: bool,
     /// Whether the certificate replaces the token at `wss://` URLs (MESH_AUTH=certificate).
     pub(crate) prefers_certificate: bool,
-    /// Whether this hub dials without a token and without a certificate (MESH_INSECURE).
+    /// Whether a hub with a certificate and no token may also dial URLs without TLS (MESH_INSECURE).
     pub(crate) is_open: bool,
     pub(crate) tls: Tls,
     /// Permits for additional attempts to connect. The first attempt of a dial needs no permit.

@@ -117,7 +117,7 @@ pub(crate) struct Link {
     pub(crate) rtt: Option<Duration>,
     /// Bytes read, and bytes written.
     pub(crate) bytes: [u64; 2],
-    /// Whether the relay knows that the link's queue is above the high-water mark.
+    /// Whether the relay has been notified that the link is saturated, and not yet that it has room again.
     pub(crate) saturated: bool,
     /// Whether the relay has more to send.
     pub(crate) backlog: bool,

@@ -70,8 +70,8 @@ impl LinkQueue {
         let payload = self.bytes.len() - start - room;
         let needed = self.header_len(payload);
         if needed != room {
-            // The payload must be moved, because its header is shorter or longer than usual. Such a payload is shorter
-            // than 126 bytes, which is cheap to move, or has an envelope much longer than a frame, which is rare.
+            // The payload must be moved, because its header is shorter or longer than usual. Such a payload is short,
+            // and so cheap to move, or contains an envelope much longer than a frame, which is rare.
             self.bytes.splice(start..start + room, std::iter::repeat_n(0, needed));
         }
         let mut header = Vec::with_capacity(needed);

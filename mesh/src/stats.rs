@@ -52,7 +52,7 @@ pub struct LinkView {
     pub bytes: [u64; 2],
     /// Bytes queued for the link.
     pub queued_bytes: usize,
-    /// Whether the link's queue is above the high-water mark.
+    /// Whether the link is saturated: its queue rose above the high-water mark, and is not short again yet.
     pub saturated: bool,
     /// Whether the link is a legacy link.
     pub legacy: bool,
@@ -145,7 +145,7 @@ pub struct LinkStats {
 /// Why the socket of a link closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinkEnd {
-    /// The other hub closed the link, and not as refused.
+    /// The other hub closed the link with another code than that of a refusal.
     Closed,
     /// Nothing arrived from the other hub for too long.
     Dead,

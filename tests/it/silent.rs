@@ -83,8 +83,8 @@ fn signals_avoid_a_link_that_drops_data() {
         });
         let noticed = dead.elapsed();
         println!("dropped {swallowed:?}: detected at both ends after {noticed:?}");
-        // On a busy machine, the detection may take up to one lease longer. Without the detection of silent links, no
-        // hub would notice that the link carries no data.
+        // On a busy machine, the detection may take up to one lease longer. Without the detection of silent links, a
+        // hub would notice only after LINK_PATIENCE that nothing arrives.
         assert!(noticed < LINK_SILENCE + LEASE, "{noticed:?}");
         assert_eq!((outcome(&mut a, &id(2)), outcome(&mut b, &id(1))), ("delivered".into(), "delivered".into()));
         // Announcements avoid the silent link, too, and no hub is considered lost.

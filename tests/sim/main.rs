@@ -1,9 +1,9 @@
 //! Tests of a hub's rules without sockets or clocks.
 //!
-//! Two drivers use the same router. *Transcripts* are conversations in files. Each transcript tests one behaviour, and
-//! does not depend on the router's interface. The *simulator* generates thousands of conversations from seeds. The
-//! simulator loses and delays data and interrupts connections, as networks do. The simulator checks every output
-//! against the invariants. A second simulator, in `mesh`, runs many hubs.
+//! Two drivers use the same router. *Transcripts* are conversations in files. Each scene of a transcript tests one
+//! behaviour. Transcripts do not depend on the router's interface. The *simulator* generates thousands of conversations
+//! from seeds. The simulator loses and delays data and interrupts connections, as networks do. The simulator checks
+//! every output against the invariants. A second simulator, in `mesh`, runs many hubs.
 
 mod clients;
 mod heard;

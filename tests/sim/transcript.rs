@@ -41,7 +41,7 @@
 //! | `given 10 messages per second`, `given 1000 bytes per second` | configures the hub |
 //! | `given 1000 bytes of events per second`, `given 1 pages per second` | configures the hub |
 //! | `given 10 messages per second and network`, `given 1000 bytes of events per second and network` | the same |
-//! | `given 1000 bytes per message` | configures the hub |
+//! | `given 1000 bytes per message`, `given 1000 bytes announced` | configures the hub |
 //! | `given DISCOVERY closest:1`, `given 2 acquaintances` | configures the hub; it picks no members at random |
 //! | `given ICE_SERVERS {"urls":"stun:s"}`, `given 60 seconds of TURN` | configures servers, validity of credentials |
 //! | `-- remark` | a comment |

@@ -185,8 +185,8 @@ struct Talk {
     latency: Histogram<u64>,
     moved: u64,
     stray: u64,
-    /// Maximum time to sleep. `None` if the generator has its own core. A generator with its own core does not sleep,
-    /// because waking it would count as CPU time of the server.
+    /// Maximum time to sleep. With `None`, the generator never sleeps. A generator with its own core usually does not
+    /// sleep, because waking it would count as CPU time of the server.
     sleep: Option<Duration>,
 }
 

@@ -289,8 +289,9 @@ impl Targets {
         due.into_iter().filter_map(|(_, id)| Some(self.targets.get_mut(&id)?.dial(now))).collect()
     }
 
-    /// Whether a dial is unnecessary: the hub at the address is linked, or drains, had no link and is not a bootstrap
-    /// hub. A draining hub still has peers, so a lost link to it is dialed again.
+    /// Whether a dial is unnecessary: the hub at the address is linked, or it drains and had no link. The URLs in
+    /// BOOTSTRAP_HUBS are dialed even if their hubs drain. A draining hub still has peers, so a lost link to it is
+    /// dialed again.
     fn is_left_alone(&self, target: &Target) -> bool {
         let is = |hubs: &BTreeSet<HubId>| target.hub.is_some_and(|hub| hubs.contains(&hub));
         let leaving = is(&self.known.draining) && !target.was_linked && target.source != DialSource::Bootstrap;

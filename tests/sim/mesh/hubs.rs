@@ -33,7 +33,7 @@ pub(crate) struct Hub {
     mail: Vec<Post>,
     /// Time of each machine's timer, by the hub's clock.
     timers: Vec<Option<Duration>>,
-    /// Number of successive timer calls that changed nothing.
+    /// Number of successive timer calls after which the same machine requested another call at once.
     idle_timeouts: usize,
     /// The clients of each shard by slot.
     pub(crate) slots: Vec<Vec<Option<usize>>>,
@@ -81,8 +81,8 @@ pub(crate) enum Told<'a> {
     Timeout(usize),
 }
 
-/// Maximum number of successive timer calls that change nothing. A machine that exceeds this maximum would request
-/// timer calls for ever.
+/// Maximum number of successive timer calls after which a machine requests another call at once. A machine that exceeds
+/// this maximum would request timer calls for ever.
 const MOST_IDLE_TIMEOUTS: usize = 50;
 
 impl Hub {

@@ -3,8 +3,8 @@
 //!
 //! Time is virtual: future events are in the [agenda](agenda), and the earliest event comes next. Clients connect, send
 //! messages, change hubs and stop answering. Hubs are killed, stopped, drained and restarted. Oracles check each
-//! message to a client when it is sent. When all faults have ended, the oracles also check that each client knows
-//! exactly the other members of its networks.
+//! message to a client when it is sent. When all faults have ended, the oracles also check that each client knows the
+//! right members of its networks.
 
 mod agenda;
 mod bridge;

@@ -1,4 +1,4 @@
-//! Ends all faults and runs the hubs until nothing is in flight. Then each peer must know the other members, and no hub
+//! Ends all faults and runs the hubs until nothing is in flight. Then each peer must know the right members, and no hub
 //! may have work left.
 
 use std::collections::{BTreeMap, BTreeSet};
