@@ -94,7 +94,7 @@ fn a_client_that_sends_but_never_reads_is_closed() {
     let mut writer = slow.stream.try_clone().unwrap();
     let begun = Instant::now();
     while hub.metric(r#"peerpigeon_closes_total{reason="dead-peer"}"#) == 0.0 {
-        assert!(begun.elapsed() < DEADLINE, "the silent client was not closed");
+        assert!(begun.elapsed() < DEADLINE, "the client that reads nothing was not closed");
         // The write fails once the hub has closed the connection.
         _ = std::io::Write::write_all(&mut writer, &frame(1, br#"{"type":"cleanup"}"#));
         pause();
@@ -118,7 +118,7 @@ fn data_left_in_the_kernel_counts_as_unread() {
     let mut writer = slow.stream.try_clone().unwrap();
     let begun = Instant::now();
     while hub.metric(r#"peerpigeon_closes_total{reason="dead-peer"}"#) == 0.0 {
-        assert!(begun.elapsed() < DEADLINE, "the silent client was not closed");
+        assert!(begun.elapsed() < DEADLINE, "the client that reads nothing was not closed");
         _ = std::io::Write::write_all(&mut writer, &frame(1, br#"{"type":"cleanup"}"#));
         pause();
     }

@@ -241,7 +241,7 @@ fn replayed_frames_do_not_revive_a_hub() {
     let metric = |hub: &Hub| hub.metric("peerpigeon_redis_one_way_hubs");
     // The frames are published again until both hubs report a hub that sends frames but does not answer.
     while hubs.iter().any(|hub| metric(hub) == 0.0) {
-        assert!(began.elapsed() < DEADLINE, "the hubs did not report the silent hub");
+        assert!(began.elapsed() < DEADLINE, "the hubs did not report the hub that does not answer");
         redis.publish(&recorded);
     }
     for hub in &hubs {

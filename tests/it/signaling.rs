@@ -37,7 +37,7 @@ pub fn a_message_sent_with_the_request_is_processed_first() {
         for n in 0..16 {
             let mut early = frame(1, br#"{"type":"announce","networkName":"n"}"#);
             early.extend(frame(1, br#"{"type":"ping"}"#));
-            // The last bytes arrive later, so a frame is incomplete when the connection moves to its home shard.
+            // Up to six bytes arrive later, so a frame can be incomplete when the connection moves to its home shard.
             let late = early.split_off(early.len() - usize::try_from(n).unwrap() % 7);
             let mut client = Client::open(hub.address, n, &early);
             client.raw(&late);
