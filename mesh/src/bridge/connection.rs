@@ -56,8 +56,8 @@ impl Connection {
                 .push_sender(push)
                 .connection_timeout(BRIDGE_CONNECT_TIMEOUT)
                 .response_timeout(BRIDGE_NODE_TIMEOUT)
-                // Retries help if a slot has moved or a node was lost. All retries together must take less time than
-                // the interval of probes, which is 2 s.
+                // Retries help if a slot has moved or a node was lost. All pauses before retries together must take
+                // less time than the interval of probes, which is 2 s.
                 .retries(3)
                 .min_retry_wait(50)
                 .max_retry_wait(500);
