@@ -13,8 +13,8 @@ use std::fmt;
 
 macro_rules! sites {
     ($($id:ident $label:literal $means:literal)*) => {
-        /// A place in the code that can find an impossible state. The name of a site is a value of the label `site` of
-        /// `peerpigeon_bugs_total`.
+        /// The places in the code that can find one impossible state. The name of a site is a value of the label `site`
+        /// of `peerpigeon_bugs_total`.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum BugSite {
             $(#[doc = $means] $id,)*

@@ -90,8 +90,8 @@ pub struct Signal<'a> {
     pub data: &'a str,
     /// The id of the receipt that the client requests, at most [`MAX_MESSAGE_ID_BYTES`]. `None` if it requests none.
     pub id: Option<Cow<'a, str>>,
-    /// Whether the message has an `id` that is not a string. Hubs of version 2.0.0 relayed a signal with an invalid
-    /// `id` without a receipt, so this hub does the same.
+    /// Whether the message has an `id` that is not a string. Hubs of version 2.0.0 relayed such a signal without a
+    /// receipt, so this hub does the same.
     pub has_unfit_id: bool,
 }
 

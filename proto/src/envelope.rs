@@ -1,8 +1,9 @@
 //! Envelopes are the messages between hubs. This module has the types and the binary form of envelopes.
 //!
 //! A frame of a link is a sequence of envelopes. Each envelope is `length: u32, kind: u8, body`, with little-endian
-//! integers. Envelopes of unknown kinds are skipped. Unknown bytes at the end of a body are ignored. A missing field at
-//! the end of a body gets its default. A change that these rules do not cover requires a new [`VERSION`].
+//! integers. Envelopes of unknown kinds are skipped. Unknown bytes at the end of a body are ignored. A field at the end
+//! of a body gets its default if the sender's release does not have this field yet. A change that these rules do not
+//! cover requires a new [`VERSION`].
 
 mod form;
 
@@ -38,7 +39,7 @@ pub enum Envelope {
     SnapshotRequest(SnapshotRequest),
     /// A part of a snapshot.
     Snapshot(Box<SnapshotPart>),
-    /// A hub has stopped, and all its peers have left.
+    /// An incarnation of a hub has ended, because the hub has stopped or has taken a new id.
     Farewell(HubId, HubIncarnation),
     /// An envelope for one hub, forwarded by other hubs if necessary.
     Routed(RouteHeader, Box<Routed>),
@@ -296,7 +297,7 @@ pub enum Routed {
         /// The ticket of the question.
         ticket: u64,
         /// Whether the asked hub has a live session with this id. If the value is false, the id is free, because the
-        /// asked hub has closed any session with this id.
+        /// asked hub has closed any session with this id or cannot be reached.
         in_use: bool,
     },
     /// Introduces peers of the two hubs to each other.

@@ -240,8 +240,8 @@ pub struct SessionId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ShardId(pub u16);
 
-/// One incarnation of a hub. The number is the wall clock in milliseconds at the hub's start, or one more than the
-/// latest incarnation that other hubs remember.
+/// One incarnation of a hub. The number is the wall clock in milliseconds when the hub started or took its id, or at
+/// most 65,536 more than the incarnation that other hubs remember.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct HubIncarnation(pub u64);
 

@@ -63,15 +63,15 @@ fn millis(at: Duration) -> u64 {
 
 impl Patience {
     /// Computes the times from `peer_timeout` (PEER_TIMEOUT_MS). The ping interval is 25 s or a third of
-    /// `peer_timeout`, whichever is less, but at least one [`TICK`]. A session is dead ten seconds after two unanswered
-    /// pings, and at the latest after `peer_timeout`.
+    /// `peer_timeout`, whichever is less, but at least one [`TICK`]. A session is dead ten seconds after the second
+    /// unanswered ping, and at the latest after `peer_timeout`.
     pub fn new(peer_timeout: Duration) -> Self {
         let interval = PING_INTERVAL.min(peer_timeout / 3).max(TICK);
         let dead_after = (2 * interval + PONG_GRACE).min(peer_timeout.max(TICK));
         Self { interval, dead_after }
     }
 
-    /// Time without a message to or from a session after which it is pinged.
+    /// A session is pinged if nothing has arrived from it for this time, or if nothing was sent to it for this time.
     pub fn interval(&self) -> Duration {
         self.interval
     }

@@ -3,7 +3,7 @@
 /// Why a session ended. The reason determines the close frame, the log field and the metric label.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum CloseReason {
-    /// The client sent a close frame.
+    /// The client sent a close frame, without a code or with any code except 1001.
     ClientClosed,
     /// The TCP connection ended without a close frame.
     ConnectionLost,
@@ -23,7 +23,7 @@ pub enum CloseReason {
     MaxConnections,
     /// A message is longer than MAX_MESSAGE_BYTES.
     MessageTooLarge,
-    /// A text message is not UTF-8.
+    /// A text message, or the reason in a close frame, is not UTF-8.
     NotUtf8,
     /// The client violated RFC 6455.
     ProtocolError,
@@ -149,7 +149,7 @@ impl CloseReason {
 pub enum LeaveReason {
     /// The peer's session ended.
     Closed(CloseReason),
-    /// No heartbeat of the peer's hub arrived for the time of a lease.
+    /// The lease or the incarnation of the peer's hub has ended, or the legacy link to the peer's Go hub.
     HubLost,
     /// The peer has connected to another hub, and is discovered there again.
     Moved,
@@ -176,7 +176,7 @@ impl LeaveReason {
     }
 
     /// The close code of the peer's connection, for `peer-disconnected`. 1006 stands for an end without a close frame
-    /// (RFC 6455, 7.4.1). `None` if this hub does not know whether the connection has ended.
+    /// (RFC 6455, 7.4.1). `None` if the connection is open, or if this hub does not know whether it has ended.
     pub const fn close_code(self) -> Option<u16> {
         match self {
             Self::Closed(reason) => Some(match reason.close_frame() {
@@ -238,7 +238,7 @@ pub enum ErrorCode {
     NotAllowed,
     /// No connected peer has this id.
     PeerNotFound,
-    /// Messages exceed MESSAGE_RATE or MESSAGE_RATE_BYTES, or too many receipts are outstanding.
+    /// Messages exceed a rate, such as MESSAGE_RATE, or too many receipts are outstanding.
     RateLimited,
     /// The target reads too slowly: it was closed, or its queue is full.
     SlowPeer,

@@ -90,8 +90,8 @@ pub struct RelayConfig {
     /// URL at which clients reach this hub (PUBLIC_URL), of at most
     /// [`MAX_HUB_URL_BYTES`](crate::limits::MAX_HUB_URL_BYTES).
     pub public_url: Option<Arc<str>>,
-    /// Maximum size of the presence of all other hubs together, in bytes (MESH_PRESENCE_BYTES). One hub can use half of
-    /// this size. Peers and networks beyond this size are counted but not stored.
+    /// Maximum size of the presence of all other hubs together, in bytes (MESH_PRESENCE_BYTES). One hub can use at most
+    /// half of this size. Peers and networks beyond this size are counted but not stored.
     pub presence_bytes: usize,
     /// Limits that tests set to small values.
     pub tuning: RelayTuning,
@@ -274,8 +274,8 @@ impl Relay {
         self.names.outside()
     }
 
-    /// The current incarnation of this hub. The current incarnation is later than the configured incarnation if other
-    /// hubs remembered a later incarnation of this id.
+    /// The current incarnation of this hub. It differs from the configured incarnation after this hub has begun a later
+    /// incarnation or has taken a new id.
     pub fn incarnation(&self) -> HubIncarnation {
         self.config.incarnation
     }

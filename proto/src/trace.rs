@@ -1,8 +1,8 @@
 //! Decides which signals, joins and links are traced, and defines what is recorded about them.
 //!
 //! A hub adds nothing to its envelopes for traces. All hubs on the route of a signal derive the same trace id from
-//! existing fields of the envelope. So all hubs on the route make the same decision whether to trace the signal. Each
-//! hub derives the ids of its own spans, and of the previous hub's span, from the trace id.
+//! existing fields of the envelope. So all hubs with the same share of traces make the same decision whether to trace
+//! the signal. Each hub derives the ids of its own spans, and of the previous hub's span, from the trace id.
 
 use std::fmt;
 use std::hash::Hasher;

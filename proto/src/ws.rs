@@ -69,7 +69,7 @@ pub enum Event<'a> {
     Ping(&'a [u8]),
     /// A pong, requested or not.
     Pong(&'a [u8]),
-    /// The client sent a close frame, with or without a code.
+    /// A close frame, with or without a code.
     Close(Option<CloseFrame<'a>>),
 }
 
@@ -456,7 +456,8 @@ pub fn put_masked_header(out: &mut Vec<u8>, opcode: Opcode, len: usize, mask: [u
     out.extend_from_slice(&mask);
 }
 
-/// Returns the payload of a complete frame that begins with a header of [`put_header`]. Empty for other bytes.
+/// Returns the payload of a complete frame that begins with a header of [`put_header`]. Empty if the frame is shorter
+/// than its header.
 pub fn payload(frame: &[u8]) -> &[u8] {
     let header = match frame.get(1) {
         Some(&LENGTH_IS_U16) => 4,

@@ -61,8 +61,8 @@ pub(crate) fn describe(peer: &PeerId, data: Option<&str>) -> Result<Vec<u8>, Unf
     Ok(out)
 }
 
-/// Returns K if announced data contains `{"discover":{"closest":K}}`. The function returns `None` for any other data,
-/// because its meaning is up to the application.
+/// Returns K if announced data contains `{"discover":{"closest":K}}` with a K above 0. The function returns `None` for
+/// any other data, because its meaning is up to the application.
 pub(crate) fn closest_wanted(data: &str) -> Option<u64> {
     #[derive(Deserialize)]
     struct Announced {

@@ -49,8 +49,8 @@ pub(super) fn scan(text: &str) -> Option<Fields<'_>> {
 }
 
 /// Whether the text has no control characters, and each backslash is followed by `n`, `r` or `"`. In such a text, no
-/// backslash follows another backslash, so each backslash begins an escape. The check has no branches, so that the
-/// compiler uses SIMD.
+/// backslash follows another backslash, so each backslash begins an escape. The last byte is not checked, because
+/// [`scan`] accepts only `}` or a space there. The check has no branches, so that the compiler uses SIMD.
 fn is_plain(text: &[u8]) -> bool {
     let behind = text.get(1..).unwrap_or_default();
     let odd = text.iter().zip(behind).fold(0, |odd, (&c, &next)| {

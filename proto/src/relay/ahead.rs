@@ -60,9 +60,8 @@ impl Ahead {
         Some(change)
     }
 
-    /// Drops changes that the hub has never made. `seq` is the hub's last change according to the hub's heartbeat
-    /// `beat`. A change with a greater number than `seq` counts as forged if it arrived [`DOUBT_BEATS`] heartbeats
-    /// earlier.
+    /// Drops forged changes. `seq` is the hub's last change according to the hub's heartbeat `beat`. A change with a
+    /// greater number than `seq` counts as forged if it arrived at least [`DOUBT_BEATS`] heartbeats earlier.
     pub(super) fn forget_unconfirmed(&mut self, beat: u64, seq: u64) {
         if self.changes.last_key_value().is_some_and(|(&last, _)| last > seq) {
             self.changes.retain(|&ahead, (at, change)| {

@@ -1,4 +1,4 @@
-//! Checks that all records of a relay's state agree with each other. Simulators and tests call these checks.
+//! Checks that the records of a relay's state agree with each other. Simulators and tests call these checks.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::budgets::{Budgets, Kept, presence_bytes};
 use super::{Relay, holding};
 
 impl Relay {
-    /// Compares all records of this hub with each other, and reports a contradiction as an impossible state. Call this
+    /// Compares the records of this hub with each other, and reports a contradiction as an impossible state. Call this
     /// function between two inputs. The comparison takes time in proportion to the state, so only tests call it.
     ///
     /// # Panics
@@ -29,7 +29,7 @@ impl Relay {
         self.links.audit()
     }
 
-    /// Checks the numbers of hubs, and the digest of this hub's own presence.
+    /// Checks the numbers, the stored bytes and the introducers of hubs, and the digest of this hub's own presence.
     fn audit_hubs(&self) -> Result<(), String> {
         for (hub, remote) in &self.hubs {
             let called = self.numbers.get(&remote.number());
@@ -63,7 +63,8 @@ impl Relay {
         ensure(digest == self.own.digest, || format!("the digest of {} own peers is wrong", self.own.peers.len()))
     }
 
-    /// Checks that each claim belongs to a peer in the presence of its hub, and that each such peer has a claim.
+    /// Checks that each winning claim belongs to a peer in the presence of its hub, and that each such peer has a claim.
+    /// Peers that a later slice processes are not checked.
     fn audit_claims(&self) -> Result<(), String> {
         let mut shown = 0;
         for (peer, claim, is_shown) in self.directory.claims() {

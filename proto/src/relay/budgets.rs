@@ -1,8 +1,8 @@
 //! Counts the bytes that this hub stores for other hubs. A hub stores the presence of other hubs, changes that wait for
 //! an earlier change, and signals that wait.
 //!
-//! Each kind has a budget for all hubs together. One hub can use half of a budget, so that a broken or hostile hub
-//! leaves room for the other hubs.
+//! Each kind has a budget for all hubs together. One hub can use at most half of a budget, so that a broken or hostile
+//! hub leaves room for the other hubs.
 
 use crate::envelope::{Change, ChangeKind, Presence};
 use crate::limits::{MEMBER_BYTES, REMOTE_PEER_BYTES};

@@ -186,8 +186,8 @@ impl Relay {
         if holder.is_some_and(|holder| holder.hub != self.config.hub && !holder.is_legacy()) && self.legacy.holds(&peer)
         {
             // The peer has moved from its Go hub to another hub, or the Go hub only echoed the announcement of that
-            // hub. A Go hub may not report the leave of this peer, so the peer is removed from its legacy link here. If
-            // the peer were not removed, it would reappear at the Go hub when it leaves its current hub.
+            // hub. Some Go hubs do not report the leave of this peer, so the peer is removed from its legacy link here.
+            // If the peer were not removed, it would reappear at the Go hub when it leaves its current hub.
             self.legacy.forget(&peer);
             self.publish_change(peer, LEGACY_SESSION, ChangeKind::Down(LeaveReason::Moved), now);
         }

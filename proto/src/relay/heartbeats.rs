@@ -86,8 +86,8 @@ impl Relay {
             return self.pass_back(via, beat, now);
         }
         if self.hubs.get(&beat.hub).is_some_and(|remote| remote.has_ended(beat.incarnation)) {
-            // An ended incarnation is never accepted again. Otherwise, two incarnations of one hub could replace each
-            // other forever in a ring of hubs.
+            // An incarnation that is known to have ended is not accepted again. Otherwise, two incarnations of one hub
+            // could replace each other forever in a ring of hubs.
             self.stats.duplicates += 1;
             return self.report_end(via, beat, now);
         }
@@ -194,8 +194,8 @@ impl Relay {
         }
     }
 
-    /// Forwards a heartbeat to all neighbours, except the neighbour that sent it here and the hub that the heartbeat
-    /// describes.
+    /// Forwards a heartbeat to all linked hubs, except the neighbour that sent it here and the hub that the heartbeat
+    /// describes. Publishes it on the bridge only if this hub [speaks for](Self::speaks_for) the described hub.
     fn pass_on(&mut self, via: Hop, beat: &Arc<Heartbeat>, now: Now) {
         self.pass_to_neighbours(via, beat.hub, &Envelope::Heartbeat(Arc::clone(beat)), now);
     }
@@ -232,8 +232,9 @@ impl Relay {
         }
     }
 
-    /// Forwards an old heartbeat only to the hub that it describes, and only if the heartbeat's incarnation is later
-    /// than the known incarnation. Each hub on the route adds [`HEARTBEAT`] to the age of the heartbeat.
+    /// Forwards an old heartbeat only towards the hub that it describes, and only if the heartbeat's incarnation is
+    /// later than the known incarnation. Each hub on the route adds [`HEARTBEAT`] to the age of the heartbeat, so that
+    /// it passes at most [`MAX_HOPS`] hubs.
     fn pass_back(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let furthest = LEASE + HEARTBEAT * u32::from(MAX_HOPS);
         let age = Duration::from_millis(u64::from(beat.age_ms)) + HEARTBEAT;

@@ -36,7 +36,7 @@ struct Held<'a> {
     bytes: &'a mut usize,
 }
 
-/// The limit because of which this hub does not apply another hub's change, or ignores another hub's heartbeat.
+/// The limit because of which this hub does not apply a change, or ignores another hub's heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PresenceRefusal {
     /// The mesh has more than [`MAX_HUBS`](crate::limits::MAX_HUBS) hubs.
@@ -84,8 +84,8 @@ impl Holding {
     ///
     /// # Errors
     ///
-    /// Returns the limit that the change would exceed, which is the limit of peers, of networks, or of `most` bytes.
-    /// Such a change is ignored.
+    /// Returns the limit that the change would exceed, which is the limit of peers, of networks, or of `most` bytes. The
+    /// peer or the membership that exceeds the limit is not stored.
     pub(super) fn apply(&mut self, change: &Change, most: usize) -> Result<(), PresenceRefusal> {
         self.seq = change.seq;
         let held = self.peers.get(&change.peer).map(|presence| presence.session);

@@ -39,7 +39,7 @@ impl Relay {
         }
     }
 
-    /// Handles a restart of a hub, and drops all state of the hub's earlier incarnation.
+    /// Begins a new incarnation of a hub, after [`Self::end_incarnation`] has ended the known one.
     pub(super) fn begin_incarnation(&mut self, beat: &Arc<Heartbeat>) {
         self.restart_counters(beat.hub);
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
@@ -58,8 +58,8 @@ impl Relay {
         remote.note_ended(incarnation);
         let known = self.hubs.get(&hub).filter(|remote| remote.incarnation() == incarnation);
         if known.is_none_or(|remote| remote.state() == Liveness::Ended) {
-            // This is not an error. A later incarnation has begun, or the farewell has already arrived over another
-            // link.
+            // This is not an error. This hub knows another incarnation, or the farewell has already arrived over
+            // another link.
             return;
         }
         let peers_gone = self.end_incarnation(hub, Liveness::Ended, now);
@@ -76,8 +76,8 @@ impl Relay {
         }
     }
 
-    /// Detects a pause of the whole process, in which it did not run. After the pause, every lease seems to have
-    /// expired. Therefore, no lease expires until the data that arrived during the pause has been read.
+    /// Detects a pause in which the whole process did not run. After the pause, every lease seems to have expired.
+    /// Therefore, no lease expires for one more [`HEARTBEAT`], in which the data that arrived during the pause is read.
     pub(super) fn notice_thaw(&mut self, now: Now) {
         if now.at.saturating_sub(self.last_timeout) > 2 * HEARTBEAT {
             self.judge_from = now.at + HEARTBEAT;
@@ -121,8 +121,8 @@ impl Relay {
     }
 
     /// Ends the known incarnation of a hub. Its replica is emptied immediately, and the shards are notified in slices
-    /// that all its peers have left. Signals, outcomes and snapshots that are under way end, too. The hub stays known
-    /// until [`Self::forget_hub`]. Returns the number of peers that the hub had.
+    /// that all its peers have left. Signals and outcomes to the hub and snapshots of the hub end, too. The hub stays
+    /// known until [`Self::forget_hub`]. Returns the number of peers that the hub had.
     pub(super) fn end_incarnation(&mut self, hub: HubId, state: Liveness, now: Now) -> usize {
         let Some(remote) = self.hubs.get_mut(&hub) else {
             bug!(self.bugs, HubMissing, "the incarnation of {hub:?} ends");
@@ -180,7 +180,7 @@ impl Relay {
     /// neighbour has introduced more than N hubs. In this case, the hub that stopped first is forgotten. If no hub has
     /// stopped, this hub forgets a hub that the neighbour with the most introductions has introduced. That neighbour
     /// itself is not forgotten, and a hub with a link to this hub is not forgotten. Of the remaining hubs, the hub with
-    /// the fewest peers is chosen. If several hubs have the fewest peers, the hub that was introduced last is chosen.
+    /// the fewest peers is chosen. If several hubs have the fewest peers, the hub with the latest number is chosen.
     /// So a neighbour that invents hubs does not displace live hubs of a neighbour that has introduced fewer hubs.
     pub(super) fn make_room(&mut self, via: Hop, now: Now) -> bool {
         let introduced = |by: HubId| self.introducers.get(&by).copied().unwrap_or_default();

@@ -10,7 +10,8 @@ use crate::router::{ToMesh, ToShard};
 use crate::trace::Span;
 
 /// Inputs of a relay. The documentation of each variant says when the variant may be passed. The first input of a link
-/// is `LinkUp` or `LegacyUp`, and its last input is `LinkDown`. Inputs of an unknown link are ignored.
+/// is `LinkUp` or `LegacyUp`, and its last input is `LinkDown`. The inputs `Heard`, `Saturated`, `Room` and `LinkDown`
+/// of an unknown link are ignored.
 #[derive(Debug)]
 pub enum RelayInput<'a> {
     /// A letter from a shard. A letter may be passed at any time. Letters of one shard must be passed in the order in
@@ -48,8 +49,8 @@ pub enum RelayInput<'a> {
     },
     /// An envelope arrived from a neighbour, either on a link after [`Self::LinkUp`], or on the bridge after
     /// [`Self::BridgeUp`]. The envelope is never [`Envelope::Hello`], which the mesh handles itself. The contents of
-    /// the envelope may be wrong in any way. Envelopes that a hub may not send are ignored or refused, and counted in
-    /// [`RelayStats`](super::RelayStats).
+    /// the envelope may be wrong in any way. Envelopes that a hub may not send are ignored or refused, and most of them
+    /// are counted in [`RelayStats`](super::RelayStats).
     Received {
         /// The link, or the hub on the bridge.
         via: Hop,
@@ -159,8 +160,8 @@ pub enum RelayOutput {
     Event(MeshEvent),
     /// A span of a traced signal. The relay outputs no span before [`Relay::trace`](super::Relay::trace) is called.
     Span(Box<Span>),
-    /// A note for the log about an impossible state. Each place in the code that can find such a state causes this
-    /// output only once. Builds with debug assertions panic instead.
+    /// A note for the log about an impossible state. Each [`BugSite`](crate::BugSite) causes this output only once.
+    /// Builds with debug assertions panic instead.
     Bug(BugNote),
 }
 

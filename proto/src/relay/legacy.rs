@@ -1,8 +1,9 @@
 //! Legacy links. A legacy link leads to a Go hub, or to another program that speaks the Go hub's protocol.
 //!
-//! Other hubs see the peers behind a legacy link as peers of this hub. The claims to these peers are smaller than all
-//! other claims, so any other session with the same id wins. A Go hub reports the leaves of its peers only if this hub
-//! has dialed the Go hub. If the leave of a peer is not reported, this hub removes the peer when the legacy link ends.
+//! Other hubs see the peers behind a legacy link as peers of this hub. The claims to these peers are smaller than the
+//! claim to any session of a native hub, so such a session with the same id wins. A Go hub reports the leaves of its
+//! peers only if this hub has dialed the Go hub. If the leave of a peer is not reported, this hub removes the peer when
+//! the legacy link ends.
 //!
 //! A Go hub announces a peer to another hub only once. This has two consequences. First, if this hub dialed the Go hub,
 //! it discovers peers that were connected before the link by their first signals. Second, this hub stores an

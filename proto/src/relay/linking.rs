@@ -45,7 +45,7 @@ impl Relay {
         }
     }
 
-    /// Sends a neighbour the heartbeats of all known hubs, with their ages.
+    /// Sends a neighbour the last heartbeats of all live hubs, with their ages.
     fn tell_of_others(&mut self, to: Destination, now: Now) {
         let beats: Vec<Heartbeat> = self
             .hubs

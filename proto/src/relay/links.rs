@@ -153,8 +153,8 @@ impl Links {
         *self = Self::default();
     }
 
-    /// Chooses the link to a hub, which is the newest working link to the hub's current incarnation (`present`). A link
-    /// to `rival`, another live hub with the same id, comes last.
+    /// Chooses the link to a hub. Working links are preferred, then links to the hub's current incarnation (`present`),
+    /// then newer links. A link to `rival`, another live hub with the same id, comes last.
     ///
     /// If two links between two hubs are opened at the same moment, the two hubs may choose different links.
     pub(super) fn choose(&mut self, hub: HubId, present: Option<HubIncarnation>, rival: Option<HubIncarnation>) {
@@ -266,7 +266,7 @@ impl BridgeState {
         !std::mem::replace(&mut self.up, true)
     }
 
-    /// Records that the bridge has failed. All messages in its queue are lost.
+    /// Records that the bridge has failed, and forgets the state of its queue.
     pub(super) fn fail(&mut self) {
         *self = Self::default();
     }

@@ -8,10 +8,10 @@
 //!
 //! Ids break ties between claims, and decide which hub forwards envelopes to the bridge. So the translation keeps the
 //! order of ids. The first id, the new id and the stand-in differ only in their last eight bytes. The new id is the
-//! first id plus some number, and the stand-in is the first id minus the same number. If this addition or subtraction
-//! overflows, the order is not kept. Without the order, the two hubs decide a tie differently. A tie occurs if one peer
-//! has a session at each of the two hubs, and both sessions began in the same millisecond. In such a tie, each hub lets
-//! the session at the other hub win, so both sessions end.
+//! first id plus some number, and the stand-in is the first id minus the number of the first renaming. If this addition
+//! or subtraction overflows, the order is not kept. Without the order, the two hubs decide a tie differently. A tie
+//! occurs if one peer has a session at each of the two hubs, and both sessions began in the same millisecond. In such a
+//! tie, each hub lets the session at the other hub win, so both sessions end.
 
 use std::sync::Arc;
 

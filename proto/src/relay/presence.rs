@@ -134,8 +134,9 @@ impl Relay {
         self.release_signals(hub, now);
     }
 
-    /// Forwards a change to all neighbours, with three exceptions. The exceptions are the hub that made the change, the
-    /// neighbour that sent the change here, and the neighbours to which that neighbour also sends it.
+    /// Forwards a change to all neighbours, with four exceptions. The exceptions are the hub that made the change, the
+    /// neighbour that sent the change here, the neighbours to which that neighbour also sends it, and the neighbours
+    /// whose queues are full.
     fn flood(&mut self, change: &Arc<Change>, from: Option<Hop>, now: Now) {
         let sender = from.and_then(|via| self.neighbour(via));
         let over_bridge = matches!(from, Some(Hop::Bridge(_)));

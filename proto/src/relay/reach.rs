@@ -9,13 +9,13 @@ use crate::time::Now;
 
 use super::Relay;
 
-/// The reachable hubs, derived from the neighbours that hubs report. A `Reach` is discarded and rebuilt when a hub
-/// reports other neighbours.
+/// The reachable hubs, derived from the neighbours that hubs report. A `Reach` is discarded and rebuilt when links,
+/// reported neighbours or the bridge have changed.
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
     /// The hubs that are linked with this hub, directly or through other hubs.
     linked: BTreeSet<HubId>,
-    /// The first hop of a shortest route to each hub. All hubs know the same links, so each hop brings a signal nearer
+    /// The first hop of a shortest route to each hub. If all hubs know the same links, each hop brings a signal nearer
     /// to its target, and a signal passes no hub twice.
     steps: BTreeMap<HubId, Hop>,
     /// The hubs that can be reached over the bridge.

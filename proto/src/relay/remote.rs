@@ -37,7 +37,7 @@ pub(super) struct Remote {
     beat: Arc<Heartbeat>,
     /// Time at which `beat` arrived.
     beat_at: Duration,
-    /// Time at which the last link to the hub ended, if there is no link now.
+    /// Time at which this hub last lost all its links to the hub.
     link_lost_at: Option<Duration>,
     contest: Option<Contest>,
     pub(super) answers: Answers,
@@ -109,7 +109,7 @@ pub(super) enum Liveness {
     Live,
     /// The hub's lease has expired. After a newer heartbeat of the same incarnation, the hub is live again.
     Lost,
-    /// The hub has sent a farewell. Only a new incarnation is live again.
+    /// The hub has sent a farewell. Only another incarnation can be live again.
     Ended,
 }
 

@@ -337,7 +337,7 @@ impl Repair {
         Some(Abandoned { peers: sync.peers, waiters: self.take_waiters() })
     }
 
-    /// Ends the repair, because the hub is lost.
+    /// Ends the repair, because the hub's incarnation has ended or is lost.
     pub(super) fn end(&mut self) -> Abandoned {
         self.note_caught_up();
         let peers = self.sync.take().map(|sync| sync.peers).unwrap_or_default();

@@ -65,9 +65,8 @@ impl Rival {
     }
 }
 
-/// The heartbeats of one hub id that this hub has sent since the current pause began. Each of these heartbeats was sent
-/// because a heartbeat of another incarnation of that id had arrived. There are at most [`MAX_CONTEST_HEARTBEATS`] such
-/// heartbeats.
+/// The heartbeats of one hub id that this hub has sent since the current pause began, each because this hub had not
+/// accepted a heartbeat of that id. There are at most [`MAX_CONTEST_HEARTBEATS`] such heartbeats.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     pause_began: Duration,
@@ -230,7 +229,7 @@ impl Relay {
         }
     }
 
-    /// Replaces this hub's id by a new id. All links must be dialed again.
+    /// Replaces this hub's id by a new id. All links except legacy links must be dialed again.
     fn take_new_id(&mut self, now: Now) {
         let before = self.names.outside();
         // After the farewell, other hubs remove the old id at once. Without the farewell, other hubs would wait until
@@ -317,9 +316,9 @@ impl Relay {
         self.answer_beat(via, beat, now);
     }
 
-    /// Sends a heartbeat of one incarnation of a hub, because a heartbeat of another incarnation of that hub has
-    /// arrived. If [`Answers`] does not admit the heartbeat, it is not sent. A heartbeat that is not sent does no harm,
-    /// because another heartbeat follows within [`HEARTBEAT`].
+    /// Sends a heartbeat of a hub, because this hub has not accepted a heartbeat with that hub's id. If [`Answers`] does
+    /// not admit the heartbeat, it is not sent. A heartbeat that is not sent does no harm, because a later heartbeat
+    /// causes another answer.
     fn answer_beat(&mut self, to: Hop, beat: Arc<Heartbeat>, now: Now) {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "an answer about {:?}", beat.hub);

@@ -27,7 +27,7 @@ pub(super) use outbound::Pending;
 pub(super) use outcomes::Outcomes;
 
 impl Relay {
-    /// Sends a signal of this hub's peer to another hub.
+    /// Sends a signal of this hub's peer to another hub, or to a Go hub.
     pub(super) fn signalled(&mut self, origin: Origin, from: PeerId, target: PeerId, frame: Box<[u8]>, now: Now) {
         self.reconcile(&target, now);
         self.reconcile(&from, now);

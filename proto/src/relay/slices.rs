@@ -1,11 +1,11 @@
 //! Long work of the relay, one slice per turn.
 //!
-//! The end of a hub, the installation of a snapshot, and the application of held changes concern many peers. The
-//! replicas of hubs change immediately. The directory and the shards follow peer by peer, in the order of ids, and
-//! [`Slices`](crate::Slices) limits the number of peers in each turn. The remaining work is stored as a position in the
-//! order of ids, so no list is necessary. If an event concerns a peer that the slices have not reached,
-//! [`Relay::reconcile`] first processes the pending change of this peer. Therefore, an event between two slices cannot
-//! overtake earlier events of the same peer.
+//! The end of a hub, the installation of a snapshot, and the application of held changes concern many peers. When a hub
+//! ends or a snapshot is installed, the replica changes immediately. The directory and the shards follow peer by peer,
+//! in the order of ids, and [`Slices`](crate::Slices) limits the number of peers in each turn. The remaining work is
+//! stored as a position in the order of ids, so no list is necessary. If an event concerns a peer that the slices have
+//! not reached, [`Relay::reconcile`] first processes the pending change of this peer. Therefore, an event between two
+//! slices cannot overtake earlier events of the same peer. Held changes are applied in slices, too.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;

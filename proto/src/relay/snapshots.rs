@@ -237,7 +237,7 @@ impl Relay {
         self.give_up_snapshot(hub, now);
     }
 
-    /// Handles a snapshot that did not arrive in time.
+    /// Gives up the requested snapshot, because it is late or invalid or its link has failed.
     pub(super) fn give_up_snapshot(&mut self, hub: HubId, now: Now) {
         if self.hubs.get(&hub).is_some_and(|remote| remote.repair.is_under_way()) {
             self.stats.snapshots_refused += 1;

@@ -66,8 +66,8 @@ impl Relay {
         self.open_span((Side::Sent, self.names.inward(route.to), signal.counter), span, now);
     }
 
-    /// Records that this hub has forwarded a signal to `next`, or has returned a failure because there is no route to
-    /// its target.
+    /// Records that this hub has forwarded a signal to `next`. If `next` is `None`, records that this hub has answered
+    /// the signal with a failure.
     pub(super) fn trace_passed(
         &mut self,
         (via, next): (Hop, Option<Hop>),

@@ -69,8 +69,8 @@ pub struct RelayStats {
     pub delivered: u64,
     /// Signals of this hub's peers without a receipt that were sent to Go hubs.
     pub forwarded_to_go: u64,
-    /// Signals to other hubs by the time between the reading of the signal and the arrival of its outcome, in the
-    /// buckets of [`RouterStats::latency`].
+    /// Signals that other hubs delivered, by the time between the reading of the signal and the arrival of its outcome,
+    /// in the buckets of [`RouterStats::latency`].
     pub latency: [u64; RouterStats::LATENCY_BOUNDS.len() + 1],
     /// Signals of other hubs that were dropped because they arrived too late for their order, or arrived twice.
     pub out_of_order: u64,
@@ -78,8 +78,8 @@ pub struct RelayStats {
     pub late_outcomes: u64,
     /// The number of snapshots that this hub began to send, and the number of snapshots that it installed.
     pub snapshots: [u64; 2],
-    /// Snapshots that were refused because of a wrong digest, because of an invalid or unexpected part, or because they
-    /// were late.
+    /// Requested snapshots that were given up because of a wrong digest or an invalid part, because they were late, or
+    /// because their link failed. Unexpected parts count, too.
     pub snapshots_refused: u64,
     /// Hubs whose lease expired, or that were displaced by a new hub.
     pub hubs_lost: u64,
@@ -116,7 +116,7 @@ pub struct RelayStats {
     pub links_silent: u64,
     /// Number of hubs with a valid lease (a gauge).
     pub hubs: u64,
-    /// Number of peers at other hubs (a gauge).
+    /// Number of peers at other hubs and behind legacy links that the shards know (a gauge).
     pub remote_peers: u64,
     /// Size of the presence of other hubs, in bytes (a gauge).
     pub presence_bytes: u64,

@@ -81,7 +81,7 @@ pub enum MessageKind {
     Connected,
     /// The hub notifies a peer that a member of its network is connected.
     PeerDiscovered,
-    /// The hub notifies a peer that the session of a member has ended.
+    /// The hub notifies a peer that a member has left, in most cases because the member's session has ended.
     PeerDisconnected,
     /// The hub answers `discover`, with the number of new members.
     Discovered,

@@ -26,7 +26,7 @@ impl FrameReader {
         Self { decoder: Decoder::new(max_message), speaker, partial: leftover }
     }
 
-    /// Number of received bytes of an incomplete frame.
+    /// Number of received bytes that have not been parsed.
     pub const fn waiting_bytes(&self) -> usize {
         self.partial.len()
     }

@@ -1,5 +1,5 @@
-//! Sends messages to a Go hub on a legacy link. The messages are signals and announcements. Announcements are sent when
-//! the link has room.
+//! Sends messages to a Go hub on a legacy link. The messages are a greeting, announcements and signals. Announcements
+//! are sent when the link has room.
 
 use std::ops::Bound;
 
@@ -91,8 +91,8 @@ impl Relay {
         }
     }
 
-    /// Reads the next peers that were connected before the link, and queues their announcements. Reads at most as many
-    /// peers as one turn can announce.
+    /// Reads the next peers that were connected before the link, and queues their announcements. Reads at most one slice
+    /// of peers, and stops when the queued announcements fill one turn.
     fn read_earlier(&mut self, link: LinkId) {
         for _ in 0..self.config.tuning.slices.peers {
             // There is no position if all these peers have been read, or if the link must first send its queue.
@@ -134,7 +134,8 @@ impl Relay {
         }
     }
 
-    /// Sends the current announcement of a peer on a link. Returns the length of the sent message in bytes.
+    /// Sends the current announcement of a peer on a link. Returns the length of the sent message in bytes, or 0 if no
+    /// message was sent.
     fn pay(&mut self, link: LinkId, peer: &PeerId, network: &NetworkName, now: Now) -> usize {
         self.reconcile(peer, now);
         // The peer may have left in the meantime.

@@ -293,7 +293,7 @@ impl Legacy {
         Some(next.1)
     }
 
-    /// Whether a link has queued announcements.
+    /// Whether a link has queued announcements, or peers that were connected before it and have not been read.
     pub(super) fn has_backlog(&self, link: LinkId) -> bool {
         self.links.get(&link).is_some_and(LegacyLink::has_backlog)
     }

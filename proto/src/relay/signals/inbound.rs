@@ -16,8 +16,8 @@ pub(super) enum Arrival {
     Deliver,
     /// The signal must wait for an earlier signal, or for the presence of its sender. Pass it to [`Inbound::hold`].
     Hold,
-    /// The signal would have to wait, but [`MAX_SIGNALS_HELD`] signals wait already, or waiting signals of the maximum
-    /// total size.
+    /// The signal would have to wait, but [`MAX_SIGNALS_HELD`] signals wait already, or the waiting signals would exceed
+    /// their maximum total size.
     Full,
     /// A signal with the same counter is already waiting.
     Repeated,
@@ -145,8 +145,8 @@ impl Inbound {
         self.astray = None;
     }
 
-    /// Removes and returns the next signal in order. Returns `None` if this signal needs a later change of its hub's
-    /// presence than `seq`.
+    /// Removes and returns the next signal in order. Returns `None` if this signal does not wait here, or if it needs a
+    /// later change of its hub's presence than `seq`.
     pub(super) fn next(&mut self, seq: u64) -> Option<SignalEnvelope> {
         let first = self.held.first_entry()?;
         if *first.key() != self.taken + 1 || first.get().1.seq > seq {
