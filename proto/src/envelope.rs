@@ -201,7 +201,7 @@ pub enum ChangeKind {
     Up,
     /// The peer announced itself in a network, for the first time or again.
     Joined(Arc<Announcement>),
-    /// The peer left a network on purpose.
+    /// The peer left a network or was removed from it, and its session continues.
     Left {
         /// The network.
         network: NetworkName,

@@ -246,7 +246,7 @@ pub struct ShardId(pub u16);
 pub struct HubIncarnation(pub u64);
 
 /// The number of a session among all sessions of one peer. The number is the wall clock in milliseconds at the
-/// session's admission, or one more than the incarnation of the peer's latest known session.
+/// session's admission, or one more than the greatest number that the peer's home shard knows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct PeerIncarnation(pub u64);
 

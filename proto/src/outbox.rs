@@ -6,7 +6,7 @@ use crate::limits::{LETTER_BATCH, LETTER_BATCH_BYTES, OUTBOX_HIGH_WATER, OUTBOX_
 use crate::router::Letter;
 
 /// Letters for one receiver, in the order in which they were posted. No letter is dropped. The outbox itself is
-/// unbounded. The owner of an outbox stops reading sessions while the outbox [is over](Self::is_over) its mark.
+/// unbounded. While an outbox [is over](Self::is_over) its mark, its owner reads nothing from sessions or links.
 #[derive(Debug)]
 pub struct Outbox<L> {
     letters: VecDeque<L>,
@@ -23,8 +23,7 @@ impl<L> Default for Outbox<L> {
 }
 
 impl<L: Letter> Outbox<L> {
-    /// Appends a letter, which is never refused. The caller takes no new inputs while the outbox [is
-    /// over](Self::is_over) its mark, so the outbox exceeds the mark by at most the letters of one turn.
+    /// Appends a letter, which is never refused.
     pub fn push(&mut self, letter: L) {
         self.bytes += letter.owned_bytes();
         self.posted += 1;

@@ -17,7 +17,7 @@ pub enum CloseReason {
     /// reason.
     Internal,
     /// Another session with this id is alive, because it answered a ping, or because its socket still accepts bytes.
-    /// The reason also applies if another session already waits for the id.
+    /// The reason also applies if another session waits for the id instead.
     IdInUse,
     /// The hub has MAX_CONNECTIONS sessions.
     MaxConnections,

@@ -21,7 +21,7 @@ const SCHEMES: [&str; 12] = [
 /// A URL, or text that should be a URL. The `Display` of this type hides secrets. The text has only the scheme and the
 /// part after the last `@`, without query and fragment.
 ///
-/// Every URL in an error, a log line or a page is shown through this type.
+/// Every URL that may contain a secret is shown through this type in errors, in the log and on pages.
 ///
 /// The last `@` of the whole text ends the hidden part, even if the user information ends earlier by the grammar of
 /// URLs. Otherwise a part of a password with an unescaped `/`, `?` or `#` would be shown.

@@ -68,7 +68,7 @@ use rival::Rival;
 use slices::Discarded;
 use traces::Traces;
 
-/// Configuration of a relay. It does not change.
+/// Configuration of a relay. Only the incarnation changes later.
 #[derive(Clone, Debug)]
 pub struct RelayConfig {
     /// This hub's first id. [`Relay::hub`] returns the current id.

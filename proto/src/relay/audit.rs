@@ -63,8 +63,8 @@ impl Relay {
         ensure(digest == self.own.digest, || format!("the digest of {} own peers is wrong", self.own.peers.len()))
     }
 
-    /// Checks that each winning claim belongs to a peer in the presence of its hub, and that each such peer has a claim.
-    /// Peers that a later slice processes are not checked.
+    /// Checks that each winning claim belongs to a peer in the presence of its hub, and that each peer in the presence
+    /// of a hub has a claim. Peers that a later slice processes are not checked.
     fn audit_claims(&self) -> Result<(), String> {
         let mut shown = 0;
         for (peer, claim, is_shown) in self.directory.claims() {

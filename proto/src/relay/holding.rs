@@ -39,7 +39,7 @@ struct Held<'a> {
 /// The limit because of which this hub does not apply a change, or ignores another hub's heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PresenceRefusal {
-    /// The mesh has more than [`MAX_HUBS`](crate::limits::MAX_HUBS) hubs.
+    /// This hub already remembers [`MAX_HUBS`](crate::limits::MAX_HUBS) other hubs, and the new hub replaces none.
     Hubs,
     /// The hub has more than [`MAX_PEERS_PER_HUB`](crate::limits::MAX_PEERS_PER_HUB) peers.
     Peers,
@@ -84,8 +84,8 @@ impl Holding {
     ///
     /// # Errors
     ///
-    /// Returns the limit that the change would exceed, which is the limit of peers, of networks, or of `most` bytes. The
-    /// peer or the membership that exceeds the limit is not stored.
+    /// Returns the limit that the change would exceed, which is the limit of peers, of networks, or of `most` bytes.
+    /// The peer or the membership that exceeds the limit is not stored.
     pub(super) fn apply(&mut self, change: &Change, most: usize) -> Result<(), PresenceRefusal> {
         self.seq = change.seq;
         let held = self.peers.get(&change.peer).map(|presence| presence.session);

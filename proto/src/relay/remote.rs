@@ -393,8 +393,8 @@ impl Remote {
 
     /// Records that the directory and the shards must be updated for all peers of the hub.
     pub(super) fn mark_unreconciled(&mut self, cause: LeaveCause) {
-        // If an incarnation of the hub has ended, the peers that are still unreconciled leave because of that end, even if
-        // the next incarnation has already sent changes.
+        // If an incarnation of the hub has ended, the peers that are still unreconciled leave because of that end, even
+        // if the next incarnation has already sent changes.
         let is_ending =
             self.unreconciled.as_ref().is_some_and(|unreconciled| matches!(unreconciled.cause, LeaveCause::HubGone));
         let cause = if is_ending { LeaveCause::HubGone } else { cause };

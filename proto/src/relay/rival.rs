@@ -316,9 +316,9 @@ impl Relay {
         self.answer_beat(via, beat, now);
     }
 
-    /// Sends a heartbeat of a hub, because this hub has not accepted a heartbeat with that hub's id. If [`Answers`] does
-    /// not admit the heartbeat, it is not sent. A heartbeat that is not sent does no harm, because a later heartbeat
-    /// causes another answer.
+    /// Sends a heartbeat of a hub, because this hub has not accepted a heartbeat with that hub's id. If [`Answers`]
+    /// does not admit the heartbeat, it is not sent. A heartbeat that is not sent does no harm, because a later
+    /// heartbeat causes another answer.
     fn answer_beat(&mut self, to: Hop, beat: Arc<Heartbeat>, now: Now) {
         let Some(remote) = self.hubs.get_mut(&beat.hub) else {
             return bug!(self.bugs, HubMissing, "an answer about {:?}", beat.hub);

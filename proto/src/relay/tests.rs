@@ -58,7 +58,7 @@ struct Net {
     spans: Vec<(u8, Span)>,
     /// The share of signals that hubs trace. It is read when a hub starts.
     sampling: Sampling,
-    /// A hub that forwards no signals.
+    /// A hub whose outgoing signals are lost.
     loses_signals: Option<u8>,
     /// Hubs that do the next slice of long work only when a test calls [`Net::go_on`].
     pauses: Vec<u8>,

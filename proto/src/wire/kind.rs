@@ -69,7 +69,7 @@ pub enum MessageKind {
     Ping,
     /// A peer asks for more members of a network.
     Discover,
-    /// A peer leaves a network on purpose.
+    /// A peer leaves a network or is removed from it, and stays connected.
     Goodbye,
     /// A peer sends a message of a type that the hub drops on purpose, such as `cleanup`.
     Ignored,
@@ -85,8 +85,7 @@ pub enum MessageKind {
     PeerDisconnected,
     /// The hub answers `discover`, with the number of new members.
     Discovered,
-    /// The hub notifies a peer that it has discovered all members that were in the network when the peer announced
-    /// itself.
+    /// The hub answers `announce` after the peer has discovered the members.
     Announced,
     /// The hub answers a ping of a peer's application.
     Pong,

@@ -215,7 +215,7 @@ proptest! {
         prop_assert_eq!(said, hubs);
     }
 
-    /// A patched template equals the message encoded for one recipient.
+    /// A patched template has the id of its recipient and the time at which it is sent.
     #[test]
     fn a_template_is_patched_in_its_two_places(
         subject in peer(),

@@ -91,8 +91,8 @@ impl Relay {
         }
     }
 
-    /// Reads the next peers that were connected before the link, and queues their announcements. Reads at most one slice
-    /// of peers, and stops when the queued announcements fill one turn.
+    /// Reads the next peers that were connected before the link, and queues their announcements. Reads at most one
+    /// slice of peers, and stops when the queued announcements fill one turn.
     fn read_earlier(&mut self, link: LinkId) {
         for _ in 0..self.config.tuning.slices.peers {
             // There is no position if all these peers have been read, or if the link must first send its queue.

@@ -347,8 +347,8 @@ impl Legacy {
     // --- announcements of Go hubs ---
 
     /// Whether a message echoes an announcement that was recently sent on the same link. An announcement has at most
-    /// one echo on a link. A Go hub that this hub dialed does not echo by itself, so an echo from it has passed through
-    /// another Go hub.
+    /// one echo on a link. A Go hub that this hub dialed does not echo by itself. An echo from it has passed through
+    /// another Go hub, so a dialed Go hub with the only legacy link sends no echo.
     pub(super) fn is_echo(&mut self, link: LinkId, peer: &PeerId, network: &str, now: Duration) -> bool {
         let hash = self.keys.hash_one((peer, network));
         let is_only_one = self.links.len() == 1;

@@ -16,8 +16,8 @@ pub(super) enum Arrival {
     Deliver,
     /// The signal must wait for an earlier signal, or for the presence of its sender. Pass it to [`Inbound::hold`].
     Hold,
-    /// The signal would have to wait, but [`MAX_SIGNALS_HELD`] signals wait already, or the waiting signals would exceed
-    /// their maximum total size.
+    /// The signal would have to wait, but [`MAX_SIGNALS_HELD`] signals wait already, or the waiting signals would
+    /// exceed their maximum total size.
     Full,
     /// A signal with the same counter is already waiting.
     Repeated,

@@ -84,8 +84,8 @@ impl Outbound {
     }
 
     /// Whether signals to at least two targets have no outcome. Only signals with counters after `after` that were sent
-    /// before `before` count, and at most [`MAX_UNANSWERED_LOOKED_AT`] are examined. Two targets are required, because a
-    /// single target may only read slowly.
+    /// before `before` count. At most [`MAX_UNANSWERED_LOOKED_AT`] signals are examined. Two targets are required,
+    /// because a single target may only read slowly.
     pub(in crate::relay) fn has_open(&self, after: u64, before: Duration) -> bool {
         let sent = |pending: &Pending| pending.deadline.saturating_sub(RECEIPT_TIMEOUT);
         let aside = self.aside.range(after.saturating_add(1)..).map(|(_, pending)| pending);

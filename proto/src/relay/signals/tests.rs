@@ -59,7 +59,7 @@ fn only_the_latest_signals_that_were_given_up_are_answered_when_they_arrive() {
     assert!(inbound.give_up(0).is_none() && inbound.next(0).is_some());
     assert!(!given_up(&mut inbound, last - most - 1) && given_up(&mut inbound, last - most));
     assert!(given_up(&mut inbound, last - 1) && !given_up(&mut inbound, last));
-    // Later signals are given up now. They replace the earlier signals in the bounded list.
+    // Later signals are given up now. They replace the oldest signals in the bounded list.
     inbound.hold(signal(last + 11, 0, 0), NOW + HOLD, &mut Bugs::default());
     assert!(inbound.give_up(0).is_none() && inbound.next(0).is_some());
     assert!((1..=10).all(|n| given_up(&mut inbound, last + n)));

@@ -86,7 +86,7 @@ fn neighbours_that_introduced_equally_many_hubs_do_not_displace_each_others_hubs
     for n in 0..MAX_HUBS {
         crowd.introduces(2, 10_000 + n);
     }
-    // Hub 4 introduced only itself. Hubs 2 and 3 introduced equal shares of all other hubs.
+    // Hub 4 introduced only itself. Hubs 2 and 3 introduced nearly equal shares of all other hubs.
     let shares = [2, 3, 4].map(|n| crowd.introduced_by(n));
     assert_eq!(shares, [MAX_HUBS / 2 - 1, MAX_HUBS / 2, 1]);
 }
