@@ -1,4 +1,4 @@
-//! Claims are the statements of hubs about which peers are connected to them.
+//! Claims. A claim is the statement of a hub that a peer is connected to this hub.
 
 use crate::id::{HubId, PeerIncarnation};
 

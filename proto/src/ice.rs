@@ -27,7 +27,7 @@ pub struct Turn {
     /// URLs of the servers, as a JSON array of strings.
     pub urls: Box<str>,
     /// The secrets. Clients get one credential for each secret, so that both the old and the new secret work while an
-    /// operator replaces one.
+    /// operator replaces a secret.
     pub secrets: Vec<Box<str>>,
     /// Validity of a credential.
     pub ttl: Duration,

@@ -86,8 +86,8 @@ impl Patience {
     /// Time before `listening_since` does not count as silence, because the hub did not read during that time.
     ///
     /// A session is pinged after [`Self::interval`] of silence, and again after twice that interval. A session is also
-    /// pinged when nothing has been sent to it for [`Self::interval`]. So its client can distinguish a hub without
-    /// messages from a dead hub.
+    /// pinged when nothing has been sent to it for [`Self::interval`]. So a client can distinguish a hub that has
+    /// nothing to send from a dead hub.
     pub fn judge(&self, life: &mut Life, behind: bool, listening_since: Duration, now: Duration) -> Verdict {
         let at = Duration::from_millis;
         let alive = at(life.alive).max(listening_since);

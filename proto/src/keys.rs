@@ -9,7 +9,7 @@ use crate::id::{PeerId, ShardId};
 /// The secret keys with which the hub hashes values that clients choose. The keys are two arbitrary numbers. Hash maps,
 /// [`ShardId::home`], payloads of pings and random draws use the keys.
 ///
-/// The caller draws them once per process from the system's random numbers. The relay and all shards of a hub must have
+/// The caller draws the keys once per process from the system's random numbers. The relay and all shards must have
 /// the same keys. With different keys, the threads of a hub would disagree about the home shards of peers, and letters
 /// would be lost. The keys never leave the process.
 #[derive(Clone, Copy)]

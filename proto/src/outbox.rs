@@ -10,7 +10,7 @@ use crate::router::Letter;
 #[derive(Debug)]
 pub struct Outbox<L> {
     letters: VecDeque<L>,
-    /// Bytes of the frames in the letters.
+    /// Bytes of the signals' frames and of the meetings' lists of peers in the letters.
     bytes: usize,
     posted: u64,
     taken: u64,
@@ -31,7 +31,7 @@ impl<L: Letter> Outbox<L> {
     }
 
     /// Removes and returns the next batch, which has at most [`LETTER_BATCH`] letters. The batch also ends with the
-    /// letter whose frame brings it to [`LETTER_BATCH_BYTES`]. The batch of an empty outbox is empty.
+    /// letter that brings the batch to [`LETTER_BATCH_BYTES`]. The batch of an empty outbox is empty.
     pub fn take_batch(&mut self) -> Vec<L> {
         let mut batch = Vec::with_capacity(self.letters.len().min(LETTER_BATCH));
         let mut bytes = 0;
@@ -64,7 +64,7 @@ impl<L: Letter> Outbox<L> {
     }
 
     /// Whether the outbox holds more than 1/`part` of the high-water mark. The mark is [`OUTBOX_HIGH_WATER`] letters,
-    /// or [`OUTBOX_HIGH_WATER_BYTES`] in their frames.
+    /// or letters with [`OUTBOX_HIGH_WATER_BYTES`] in their frames and lists.
     ///
     /// # Panics
     ///

@@ -20,7 +20,8 @@ pub use template::Template;
 pub(crate) use template::{goodbye, peer_disconnected, peer_discovered};
 
 /// The subprotocol of clients (RFC 6455 section 1.9). A browser does not show a page why an upgrade was refused. So if
-/// a client offers this subprotocol, the hub refuses it with a close frame instead of an HTTP status.
+/// a refused client offers this subprotocol, the hub sends a close frame instead of an HTTP status. The exceptions are
+/// refusals that only a wrong URL or a wrong program can cause.
 pub const CLIENT_SUBPROTOCOL: &str = "peerpigeon";
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use super::{Relay, holding};
 
 impl Relay {
     /// Compares the records of this hub with each other, and reports a contradiction as an impossible state. Call this
-    /// function between two inputs. The comparison takes time in proportion to the state, so only tests call it.
+    /// function between two inputs. The comparison takes time in proportion to the state, so only tests and simulators
+    /// call it.
     ///
     /// # Panics
     ///

@@ -89,7 +89,7 @@ struct Entry {
 pub(super) enum LeaveCause {
     /// `peer-disconnected` with this reason.
     Disconnected(LeaveReason),
-    /// `goodbye`, which the peer sent, or its hub for it.
+    /// `goodbye`, as the peer or its hub sent it.
     Goodbye(Arc<Template>),
     /// `peer-disconnected` with the reason [`LeaveReason::HubLost`], because the hub's lease or incarnation has ended.
     /// The hub has not reported the leave of the peer.

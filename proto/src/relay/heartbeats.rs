@@ -212,15 +212,15 @@ impl Relay {
         }
     }
 
-    /// Informs a hub that its current incarnation counts as ended here. A hub sends nothing after its farewell. If a
-    /// heartbeat follows, the farewell was forged, and the hub must begin a later incarnation. If this hub knows an
-    /// even later incarnation, that incarnation was forged as well. In this case, this hub sends the heartbeat of the
-    /// forged incarnation, so that the other hub's next incarnation exceeds it.
+    /// Informs another hub that its current incarnation counts as ended here. A hub sends nothing after its farewell.
+    /// If a heartbeat follows, the farewell was forged, and the other hub must begin a later incarnation. If this hub
+    /// knows an even later incarnation, that incarnation was forged as well. In this case, this hub sends the heartbeat
+    /// of the forged incarnation, so that the other hub's next incarnation is later than the forged one.
     ///
-    /// If the ended incarnation is the known one, all hubs have received its farewell. In this case, only neighbours of
-    /// the hub send the farewell back to the hub. If the ended incarnation is later than the known one, its farewell
-    /// arrived before its first heartbeat, and was not forwarded. So this hub sends the farewell to the neighbour from
-    /// which the heartbeat came.
+    /// If the ended incarnation is the known one, its farewell was forwarded to all hubs. In this case, only neighbours
+    /// of the other hub send the farewell back to it. If the ended incarnation is later than the known one, its
+    /// farewell arrived before its first heartbeat, and was not forwarded. So this hub sends the farewell to the
+    /// neighbour from which the heartbeat came.
     fn report_end(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let Some(known) = self.hubs.get(&beat.hub).map(Remote::incarnation) else {
             return bug!(self.bugs, HubMissing, "the end of {:?}", beat.hub);
@@ -234,7 +234,7 @@ impl Relay {
 
     /// Forwards an old heartbeat only towards the hub that it describes, and only if the heartbeat's incarnation is
     /// later than the known incarnation. Each hub on the route adds [`HEARTBEAT`] to the age of the heartbeat, so that
-    /// it passes at most [`MAX_HOPS`] hubs.
+    /// the heartbeat passes at most [`MAX_HOPS`] hubs.
     fn pass_back(&mut self, via: Hop, beat: &Heartbeat, now: Now) {
         let furthest = LEASE + HEARTBEAT * u32::from(MAX_HOPS);
         let age = Duration::from_millis(u64::from(beat.age_ms)) + HEARTBEAT;

@@ -111,7 +111,7 @@ impl Relay {
         self.expire_outbound(hub, now);
     }
 
-    /// Treats a hub as lost: its lease has expired, or it is forgotten.
+    /// Treats a hub as lost, because its lease has expired or a new hub displaces it.
     fn lose_hub(&mut self, hub: HubId, now: Now) {
         let peers_gone = self.end_incarnation(hub, Liveness::Lost, now);
         self.reach = None;
@@ -173,7 +173,7 @@ impl Relay {
         }
     }
 
-    /// Makes room for one more hub, whose heartbeat arrived over this hop. Returns false if there is no room.
+    /// Makes room for one more hub, whose heartbeat arrived over this hop. Returns false if there is no room yet.
     ///
     /// A neighbour introduces a hub if the hub's first heartbeat arrives from this neighbour. Let N be the number of
     /// hubs that the neighbour at this hop has introduced, plus one for the new hub. There is room only if another

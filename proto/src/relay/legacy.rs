@@ -6,8 +6,8 @@
 //! the legacy link ends.
 //!
 //! A Go hub announces a peer to another hub only once. This has two consequences. First, if this hub dialed the Go hub,
-//! it discovers peers that were connected before the link by their first signals. Second, this hub stores an
-//! announcement that cannot take effect yet ([`waiting`]).
+//! this hub receives no announcement of peers that were connected before the link. It discovers such a peer by the
+//! peer's first signal. Second, this hub stores an announcement that cannot take effect yet ([`waiting`]).
 
 mod announcing;
 mod links;

@@ -40,7 +40,7 @@ pub(super) struct LinkState {
 pub(super) struct Closed {
     /// The hub at the other end of the link.
     pub(super) hub: HubId,
-    /// Whether the link was in use. If it was in use, call [`Links::choose`].
+    /// Whether the link was in use. If the link was in use, call [`Links::choose`].
     pub(super) was_used: bool,
 }
 

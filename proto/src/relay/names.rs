@@ -1,10 +1,10 @@
 //! Translation of hub ids between this hub and the rest of the mesh.
 //!
 //! If two live hubs have one HUB_ID, the hub that started later takes a new id while it runs. The shards of the renamed
-//! hub have the old id in every claim, roster and circle, and in letters in transit. Therefore nothing changes inside
-//! the renamed hub. The renamed hub still uses its first id, and its relay translates the ids in outgoing and incoming
-//! envelopes. Outside the renamed hub, the first id belongs to the other hub. Inside the renamed hub, the other hub has
-//! another id, its stand-in.
+//! hub have the old id in every claim, roster and circle, and in letters in transit. Therefore claims and letters do
+//! not change. Inside, the renamed hub still uses its first id, and its relay translates the ids in outgoing and
+//! incoming envelopes. Outside the renamed hub, the first id belongs to the other hub. Inside the renamed hub, the
+//! other hub has another id, its stand-in.
 //!
 //! Ids break ties between claims, and decide which hub forwards envelopes to the bridge. So the translation keeps the
 //! order of ids. The first id, the new id and the stand-in differ only in their last eight bytes. The new id is the

@@ -115,7 +115,7 @@ impl SnapshotQueue {
         has_room
     }
 
-    /// The hub whose snapshot must send its next part now. Drops snapshots for which the neighbour no longer waits.
+    /// The hub of which the next part of a snapshot must be sent now. Drops snapshots for which no neighbour waits.
     /// Returns `None` if no snapshot is left.
     pub(super) fn next_hub(&mut self, now: Duration) -> Option<HubId> {
         self.0.retain(|outgoing| outgoing.deadline > now);

@@ -86,7 +86,7 @@ impl Relay {
 
     /// Whether this hub publishes another hub's envelopes on the bridge, because that other hub is not on the bridge
     /// itself. Of all hubs on the bridge that have a path of links to the other hub, the hub with the smallest id
-    /// publishes its envelopes.
+    /// publishes the other hub's envelopes.
     pub(super) fn speaks_for(&mut self, hub: &HubId, now: Now) -> bool {
         if self.hubs.get(hub).is_none_or(|remote| remote.is_bridged(now.at)) {
             return false;

@@ -25,8 +25,8 @@ use super::signals::{Inbound, Outbound, Outcomes, Pending};
 pub(super) use paths::Paths;
 pub(super) use signal_route::SignalRoute;
 
-/// The state of one other hub. The relay changes fields with types that have their own rules directly. It changes all
-/// other fields only through methods of `Remote`.
+/// The state of one other hub. The relay directly changes those fields whose types have their own rules. All other
+/// fields change only through methods of `Remote`.
 #[derive(Debug)]
 pub(super) struct Remote {
     /// The number that shards use for this hub, in [`Sender::Hub`](crate::Sender::Hub).
@@ -37,7 +37,7 @@ pub(super) struct Remote {
     beat: Arc<Heartbeat>,
     /// Time at which `beat` arrived.
     beat_at: Duration,
-    /// Time at which this hub last lost all its links to the hub.
+    /// Time at which this hub last lost all its links to the other hub.
     link_lost_at: Option<Duration>,
     contest: Option<Contest>,
     pub(super) answers: Answers,
@@ -82,7 +82,7 @@ struct Unreconciled {
     cause: LeaveCause,
 }
 
-/// Another incarnation of a hub's id. It is not accepted while the known incarnation is alive.
+/// Another incarnation of a hub's id, which is not accepted while the known incarnation is alive.
 #[derive(Clone, Copy, Debug)]
 struct Contest {
     /// The incarnation, and the number of its process.
@@ -249,8 +249,8 @@ impl Remote {
     }
 
     /// Records a heartbeat of another incarnation, while the known incarnation is alive. Returns true once for each
-    /// other incarnation. It does so when both incarnations still send heartbeats [`RIVAL_EVIDENCE`] after the first
-    /// heartbeat of the other incarnation.
+    /// other incarnation, if both incarnations still send heartbeats [`RIVAL_EVIDENCE`] after the first heartbeat of
+    /// the other incarnation.
     pub(super) fn note_contest(&mut self, life: (HubIncarnation, u64), now: Duration) -> bool {
         let known = self.contest.filter(|contest| contest.life == life);
         let contest = known.unwrap_or(Contest { life, since: now, is_proven: false });
@@ -409,7 +409,7 @@ impl Remote {
             .map(|u| &u.cause)
     }
 
-    /// The next peer to reconcile. This peer is in the directory for this hub, or in the hub's replica.
+    /// The next peer to reconcile. The directory has the hub's claim to this peer, or the hub's replica has this peer.
     pub(super) fn next_unreconciled(&mut self) -> Option<PeerId> {
         let from = match self.unreconciled.as_ref()?.after {
             Some(after) => Bound::Excluded(after),

@@ -79,8 +79,8 @@ type Answer = (Hop, (HubIncarnation, u64), bool);
 const _: () = assert!(size_of::<Answer>() <= 56);
 
 impl Answers {
-    /// Whether a heartbeat may be sent now. Each receiver gets at most one heartbeat of each incarnation in
-    /// [`CONTEST_PAUSE`]. A heartbeat that may be sent is recorded as sent.
+    /// Whether a heartbeat may be sent now, and records this heartbeat as sent. In one [`CONTEST_PAUSE`], each receiver
+    /// gets at most one heartbeat that marks an incarnation as ended, and one other heartbeat of this incarnation.
     fn admit(&mut self, answer: Answer, now: Duration) -> bool {
         if now >= self.pause_began + CONTEST_PAUSE {
             *self = Self { pause_began: now, sent: Vec::new() };
@@ -304,10 +304,10 @@ impl Relay {
         }
     }
 
-    /// Sends the remembered heartbeat of a hub back to that hub. A heartbeat has arrived from that hub with a lower
+    /// Sends the remembered heartbeat of a hub back towards that hub. A heartbeat of that hub has arrived with a lower
     /// incarnation or number than the remembered one, for example because the hub's clock was set back. The hub then
-    /// begins an incarnation that is later than the remembered one. The sent heartbeat is so old that other hubs do not
-    /// accept it as a new heartbeat.
+    /// begins an incarnation that is later than the remembered one. The age of the sent heartbeat is [`LEASE`], so that
+    /// other hubs do not accept it as a new heartbeat.
     pub(super) fn recall(&mut self, via: Hop, hub: HubId, now: Now) {
         let Some(remote) = self.hubs.get(&hub) else {
             return bug!(self.bugs, HubMissing, "{hub:?} is recalled");

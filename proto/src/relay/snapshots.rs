@@ -118,7 +118,7 @@ impl Relay {
         }
     }
 
-    /// Sends one part of one of the requested snapshots.
+    /// Sends the next part of one of the snapshots that neighbours have requested on this transport.
     pub(super) fn send_snapshots(&mut self, transport: Transport, now: Now) {
         let queue = match transport {
             Transport::Link(link) => self.links.queue_mut(link),

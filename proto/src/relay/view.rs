@@ -83,15 +83,15 @@ pub struct RelayStats {
     pub snapshots_refused: u64,
     /// Hubs whose lease expired, or that were displaced by a new hub.
     pub hubs_lost: u64,
-    /// Peers that left because their hub was lost, or because another incarnation replaced it.
+    /// Peers that left because their hub was lost, or because another incarnation of their hub began.
     pub ghosts_evicted: u64,
     /// Answers of other hubs to takeovers of this hub. The first number counts the answer "free", and the second number
     /// counts the answer "in use".
     pub takeovers: [u64; 2],
     /// Messages of legacy links that were invalid or not allowed.
     pub legacy_refused: u64,
-    /// Peers of Go hubs that became known in a network by their first signal, because they were connected before the
-    /// link.
+    /// Number of times that a peer of a Go hub became known in a network by its first signal there, in most cases
+    /// because the peer was connected before the link.
     pub legacy_introduced: u64,
     /// Number of times that a link carried no data in at least one direction for
     /// [`LINK_SILENCE`](crate::limits::LINK_SILENCE).

@@ -4,8 +4,8 @@ use crate::id::{HubId, NetworkName, PeerId};
 
 use super::json::{SYSTEM, put, put_string, put_tail, put_u64, timestamp};
 
-/// Encodes this hub's introduction on a legacy link that it dialed. The introduction contains `host` and `port`, as the
-/// introduction of a Go hub does. A Go hub that receives `host` and `port` does not use them.
+/// Encodes this hub's introduction on a legacy link that this hub dialed. The introduction contains `host` and `port`,
+/// as the introduction of a Go hub does. A Go hub that receives `host` and `port` does not use them.
 pub(crate) fn legacy_announce(namespace: &str, advertise: Option<&str>, wall_ms: u64) -> String {
     let authority = advertise.and_then(|url| url.split_once("://")).map_or("", |(_, rest)| rest);
     let authority = authority.split('/').next().unwrap_or_default();

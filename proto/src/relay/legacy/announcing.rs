@@ -101,8 +101,8 @@ impl Relay {
             let Some(is_announced) = self.legacy.read_earlier(link, hub, peer) else {
                 return bug!(self.bugs, LegacyLink, "{link:?} reads {peer:?}");
             };
-            // If the peer is now connected to a hub other than `hub`, it is not announced here. Either it was announced
-            // when it moved, or it is announced when the peers of the other hub are read.
+            // If the peer is now connected to a hub other than `hub`, the peer is not announced here. The peer was
+            // announced when it moved, or is announced when the peers of the other hub are read.
             let holder = self.directory.holder(&peer).map(|claim| claim.hub);
             if is_announced && holder == Some(hub.unwrap_or(self.config.hub)) {
                 self.owe_all(link, &peer);
@@ -188,7 +188,7 @@ impl Relay {
             return Outcome::Forwarded;
         }
         self.owe_earlier(link, from);
-        // The target must know the sender before it receives an offer.
+        // The target must know the sender before the target receives an offer.
         while let Some(network) = self.legacy.next_owed_of(link, from) {
             self.pay(link, from, &network, now);
         }

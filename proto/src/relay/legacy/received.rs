@@ -92,9 +92,9 @@ impl Relay {
         }
         if !known && let Some(holder) = self.directory.holder(&peer) {
             if holder.is_legacy() && holder.hub != self.config.hub {
-                // The hub with the claim to the peer may be dead. If it is dead, this hub accepts the peer when the
-                // lease of the dead hub expires. Until then, the peer's signals are dropped, because this hub has no
-                // claim to the peer.
+                // The hub with the claim to the peer may be dead. If that hub is dead, this hub accepts the peer when
+                // that hub's lease expires. Until then, the peer's signals are dropped, because this hub has no claim
+                // to the peer.
                 self.wait_for(link, peer, network, "null", now);
             }
             return false;

@@ -50,8 +50,8 @@ pub(in crate::relay) struct Inbound {
     held: BTreeMap<u64, (Duration, SignalEnvelope)>,
     /// Size of the held signals, in bytes.
     bytes: usize,
-    /// Counters for which this hub no longer waits. If a signal with one of these counters arrives, its hub receives an
-    /// outcome.
+    /// Counters for which this hub no longer waits. If a signal with one of these counters arrives, the signal's hub
+    /// receives an outcome.
     skipped: BTreeSet<u64>,
     /// Time since which only signals with unexpected counters have arrived, and the last unexpected counter.
     astray: Option<(Duration, u64)>,

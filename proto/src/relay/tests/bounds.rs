@@ -115,7 +115,7 @@ fn waiting_changes_beyond_the_maximum_are_dropped_and_repaired() {
     net.pass(HEARTBEAT);
     let via = Hop::Link(net.hubs[&1].links.used_for(&hub(2)).unwrap());
     let (seq, incarnation) = (net.hubs[&2].own.seq, net.hubs[&2].incarnation());
-    // The next change does not arrive, but all changes after it arrive.
+    // The next change does not arrive, but all changes after the next one arrive.
     for n in 2..MAX_CHANGES_AHEAD as u64 + 10 {
         let kind = ChangeKind::Up;
         let (peer, session) = (invented(n as usize).0, PeerIncarnation(n));

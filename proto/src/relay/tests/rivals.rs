@@ -59,7 +59,7 @@ fn processes_that_follow_the_same_incarnation_begin_different_ones() {
 
 #[test]
 fn a_hub_follows_incarnations_up_to_the_greatest_time_and_then_takes_a_new_id() {
-    // With key 1, a hub begins an incarnation two milliseconds after the one that it follows.
+    // With key 1, a hub begins an incarnation two milliseconds after the incarnation that other hubs remember.
     for (recalled, keeps_id) in [(GREATEST_TIME_FOLLOWED - 2, true), (GREATEST_TIME_FOLLOWED - 1, false)] {
         let mut net = Net::full(2);
         is_recalled(&mut net, recalled);
