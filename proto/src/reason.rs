@@ -13,8 +13,8 @@ pub enum CloseReason {
     DeadPeer,
     /// The hub is stopping.
     Draining,
-    /// The hub's parser panicked on a message of the client. An alert fires if the hub closes a session for this
-    /// reason.
+    /// The hub panicked while it parsed or decrypted bytes of the client. An alert fires if the hub closes a connection
+    /// for this reason.
     Internal,
     /// Another session with this id is alive, because it answered a ping, or because its socket still accepts bytes.
     /// The reason also applies if another session waits for the id instead.
@@ -27,7 +27,7 @@ pub enum CloseReason {
     NotUtf8,
     /// The client violated RFC 6455.
     ProtocolError,
-    /// Messages exceeded MESSAGE_RATE or MESSAGE_RATE_BYTES for ten seconds without a pause.
+    /// Messages exceeded a budget, such as MESSAGE_RATE, for ten seconds without a pause.
     RateLimited,
     /// A newer connection with the same id replaced this one.
     Replaced,
@@ -35,7 +35,8 @@ pub enum CloseReason {
     /// or SEND_QUEUE_FRAMES, or [`SEND_FLOOR_BYTES`](crate::limits::SEND_FLOOR_BYTES) while SEND_BUDGET_BYTES is
     /// exhausted.
     SlowConsumer,
-    /// No shard accepted the socket of a new session within ten seconds.
+    /// The home shard did not accept the socket of a new session within ten seconds. The reason also applies if an
+    /// incomplete message of the session is long while RECEIVE_BUDGET_BYTES is exhausted.
     TryAgainLater,
     /// An operator removed the peer, or has excluded it for a time.
     Kicked,

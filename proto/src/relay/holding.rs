@@ -1,4 +1,5 @@
-//! The presence of one hub: its peers and their memberships. It is computed from the hub's changes.
+//! The presence of one hub: its peers and their memberships. Changes of the hub are applied to the presence. In a
+//! replica, a snapshot replaces the presence.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

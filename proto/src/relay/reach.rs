@@ -9,8 +9,8 @@ use crate::time::Now;
 
 use super::Relay;
 
-/// The reachable hubs, derived from the neighbours that hubs report. A `Reach` is discarded and rebuilt when links,
-/// reported neighbours or the bridge have changed.
+/// The reachable hubs, derived from the neighbours that hubs report. A `Reach` is discarded and rebuilt when hubs,
+/// links, reported neighbours or the bridge have changed.
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
     /// The hubs that are linked with this hub, directly or through other hubs.
