@@ -29,8 +29,9 @@ pub(super) enum Arrival {
     },
     /// The counter of the signal is more than [`MAX_COUNTER_STEP`] ahead of the last processed counter.
     TooFar,
-    /// For [`COUNT_PATIENCE`], the counters of all signals were too low or too far ahead. Therefore, this hub continues
-    /// with the counter of this signal. The caller passes the signal to [`Inbound::arrives`] again.
+    /// For [`COUNT_PATIENCE`], signals arrived whose counters were too low or too far ahead, and no other signal was
+    /// processed. Therefore, this hub continues with the counter of this signal. The caller passes the signal to
+    /// [`Inbound::arrives`] again.
     Restarted {
         /// Counters of the waiting signals, which are dropped.
         dropped: Vec<u64>,
@@ -53,7 +54,8 @@ pub(in crate::relay) struct Inbound {
     /// Counters for which this hub no longer waits. If a signal with one of these counters arrives, the signal's hub
     /// receives an outcome.
     skipped: BTreeSet<u64>,
-    /// Time since which only signals with unexpected counters have arrived, and the last unexpected counter.
+    /// Time since which signals with unexpected counters arrive and no signal was processed, and the last unexpected
+    /// counter.
     astray: Option<(Duration, u64)>,
 }
 
@@ -131,8 +133,9 @@ impl Inbound {
         counter > self.taken && (self.taken == 0 || counter - self.taken <= MAX_COUNTER_STEP)
     }
 
-    /// Records an unexpected counter. Returns true if only unexpected counters that follow each other have arrived for
-    /// [`COUNT_PATIENCE`]. If this function returns true, counting restarts from this counter.
+    /// Records an unexpected counter. Returns true if unexpected counters that follow each other have arrived for
+    /// [`COUNT_PATIENCE`], and no signal was processed meanwhile. If this function returns true, counting restarts from
+    /// this counter.
     fn goes_on_from(&mut self, counter: u64, now: Duration) -> bool {
         let follows = |last: u64| last < counter && counter - last <= MAX_COUNTER_STEP;
         let since = self.astray.filter(|&(_, last)| follows(last)).map_or(now, |(since, _)| since);
