@@ -191,6 +191,11 @@ impl Relay {
         if most <= ours + 1 {
             return false;
         }
+        // A hub that a neighbour has introduced is being forgotten already. Without this check, each further heartbeat
+        // of the new hub would end another live hub before the first one is forgotten.
+        if self.hubs.iter().any(|(hub, remote)| !remote.is_live() && self.busy.contains(hub)) {
+            return false;
+        }
         let idle = self.hubs.iter().filter(|(hub, _)| !self.busy.contains(hub));
         let stopped = idle.clone().filter(|(_, remote)| !remote.is_live()).max_by_key(|(_, remote)| remote.age(now.at));
         let is_linked = |hub: &HubId| self.links.used_for(hub).is_some();

@@ -208,7 +208,7 @@ impl Relay {
     pub(super) fn begin_later_incarnation(&mut self, than: HubIncarnation, now: Now) {
         // Another process with this id may also have begun an incarnation after `than`. The step depends on this
         // process, so that the incarnations of two such processes very probably differ.
-        let step = 1 + self.config.keys.0 % INCARNATION_STEPS;
+        let step = 1 + self.config.keys.hash_one(self.config.hub) % INCARNATION_STEPS;
         let later = than.0.saturating_add(step);
         if later > GREATEST_TIME_FOLLOWED {
             // A hub never begins an incarnation after this maximum, so that other hubs can still accept later

@@ -59,8 +59,13 @@ fn processes_that_follow_the_same_incarnation_begin_different_ones() {
 
 #[test]
 fn a_hub_follows_incarnations_up_to_the_greatest_time_and_then_takes_a_new_id() {
-    // With key 1, a hub begins an incarnation two milliseconds after the incarnation that other hubs remember.
-    for (recalled, keeps_id) in [(GREATEST_TIME_FOLLOWED - 2, true), (GREATEST_TIME_FOLLOWED - 1, false)] {
+    let step = {
+        let mut net = Net::full(2);
+        let ended = net.hubs[&1].incarnation().0 + 1_000;
+        is_recalled(&mut net, ended);
+        net.hubs[&1].incarnation().0 - ended
+    };
+    for (recalled, keeps_id) in [(GREATEST_TIME_FOLLOWED - step, true), (GREATEST_TIME_FOLLOWED - step + 1, false)] {
         let mut net = Net::full(2);
         is_recalled(&mut net, recalled);
         let relay = &net.hubs[&1];

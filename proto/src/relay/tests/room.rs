@@ -70,6 +70,28 @@ fn a_new_hub_displaces_the_latest_hub_of_the_neighbour_that_introduced_the_most(
 }
 
 #[test]
+fn no_second_hub_is_ended_while_a_hub_is_being_forgotten() {
+    let mut crowd = Crowd::new();
+    let now = crowd.net.now;
+    let relay = crowd.net.hubs.get_mut(&1).unwrap();
+    // The hub that makes room is not forgotten in the same turn.
+    relay.config.tuning.slices.peers = 1;
+    let via = Hop::Link(relay.links.used_for(&hub(2)).unwrap());
+    for number in 1..4 {
+        let known = (**relay.hubs[&hub(2)].beat()).clone();
+        let beat = Heartbeat { hub: invented(10_000), number, seq: 0, digest: 0, neighbours: Vec::new(), ..known };
+        relay.handle_input(RelayInput::Received { via, envelope: Envelope::Heartbeat(Arc::new(beat)) }, now);
+        while relay.poll_output().is_some() {}
+        assert_eq!(relay.stats.hubs_lost, 1, "{number}");
+    }
+    relay.handle_input(RelayInput::Continue, now);
+    crowd.net.drain(1);
+    crowd.introduces(2, 10_000);
+    assert!(crowd.knows(10_000) && !crowd.knows(crowd.room - 1) && crowd.knows(crowd.room - 2));
+    assert_eq!(crowd.net.hubs[&1].stats.hubs_lost, 1);
+}
+
+#[test]
 fn a_new_hub_displaces_a_stopped_hub_before_all_others() {
     let mut crowd = Crowd::new();
     let now = crowd.net.now;
