@@ -858,7 +858,7 @@ pub(crate) static REDIS_URL: Setting = Setting {
 };
 
 /// Settings without effect while the hub has no links.
-pub(crate) static NEEDS_LINKS: [&Setting; 13] = [
+pub(crate) static NEEDS_LINKS: [&Setting; 12] = [
     &MESH_TOKEN,
     &MESH_TOKEN_ALSO,
     &MESH_AUTH,
@@ -868,7 +868,6 @@ pub(crate) static NEEDS_LINKS: [&Setting; 13] = [
     &MESH_INSECURE,
     &MESH_ADVERTISE,
     &MESH_ADMIN_URL,
-    &PUBLIC_URL,
     &MESH_CA,
     &MESH_LEGACY,
     &MESH_PORT,
