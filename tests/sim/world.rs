@@ -192,7 +192,8 @@ impl World {
         for shard in 0..self.shards.len() {
             // A timer may fire up to one tick late.
             let late = Duration::from_millis(self.rng.below(100) as u64).min(limits::TICK);
-            if self.shards[shard].router.poll_timeout().is_some_and(|at| at + late <= self.now) {
+            // What does not fit into a turn is done in the next turns, as a shard does it, without another delay.
+            while self.shards[shard].router.poll_timeout().is_some_and(|at| at + late <= self.now) {
                 self.timeout(shard as u16);
             }
         }
