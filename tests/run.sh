@@ -73,12 +73,12 @@ provide() { # suite: installs the programs that it needs. The suite names missin
 
 build() { # suite
   case $1 in
-    interop) cargo build --release --locked ;;
-    # With the test profile, this uses what `cargo test` has already built.
+    # With the test profile, these use what `cargo test` has already built. In interop, the checks for impossible states
+    # then panic.
+    interop | packages) cargo build --profile test --locked --bin peerpigeon ;;
     # shellcheck disable=SC2086
     fuzz) cargo test $workspace --locked --no-run --test fuzz --test it ;;
     autobahn) cargo build --profile test --locked --package peerpigeon-shard --example echo ;;
-    packages) cargo build --profile test --locked --bin peerpigeon ;;
   esac
 }
 
@@ -94,7 +94,7 @@ run() { # suite
       FUZZ_SECONDS=${FUZZ_SECONDS:-15} nice -n 19 cargo test $workspace --locked --no-fail-fast \
         --test fuzz --test it -- --nocapture --test-threads=2 the_corpus_of
       ;;
-    interop) tests/interop/run.sh "$target/release/peerpigeon" ;;
+    interop) tests/interop/run.sh "$target/debug/peerpigeon" ;;
     autobahn) tests/conformance/autobahn.sh ;;
     deploy) tests/deploy.sh ;;
     packages) tests/packages.sh "$target/debug/peerpigeon" ;;

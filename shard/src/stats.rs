@@ -34,7 +34,7 @@ pub enum HandshakeFailure {
     BadRequest,
     /// The connection was not a WebSocket yet when its place was needed for a newer connection.
     CrowdedOut,
-    /// The home shard, or the mesh, did not accept the socket in time.
+    /// The home shard, or the mesh, did not accept the socket in time, or the socket could not be moved there.
     HandOff,
     /// The hub panicked while it handled the request. `closes` counts the panic as well.
     Internal,

@@ -120,7 +120,7 @@ impl Sampler {
     }
 
     fn gauges(&self, readings: &[Arc<ShardReading>], mesh: &MeshReading, memory: Option<u64>) -> Gauges {
-        // Every shard knows all networks, except for changes that have not arrived yet.
+        // Every shard knows all networks, except for changes that have not arrived yet, so the largest number is the best.
         let most = |of: fn(&ShardReading) -> u64| readings.iter().map(|reading| of(reading)).max().unwrap_or(0);
         let ready = || mesh.links.iter().filter(|link| link.ready);
         let rtt = ready().filter_map(|link| link.rtt).max();
