@@ -120,7 +120,8 @@ impl Sampler {
     }
 
     fn gauges(&self, readings: &[Arc<ShardReading>], mesh: &MeshReading, memory: Option<u64>) -> Gauges {
-        // Every shard knows all networks, except for changes that have not arrived yet, so the largest number is the best.
+        // Every shard knows all networks, except for changes that have not arrived yet. So the largest number is the
+        // best.
         let most = |of: fn(&ShardReading) -> u64| readings.iter().map(|reading| of(reading)).max().unwrap_or(0);
         let ready = || mesh.links.iter().filter(|link| link.ready);
         let rtt = ready().filter_map(|link| link.rtt).max();
@@ -240,8 +241,7 @@ struct MemberBody {
     /// The other hub to which the member is connected. Absent if the member is connected to this hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     hub: Option<String>,
-    /// Time of the join, in milliseconds since 1970, by the clock of the member's hub. Absent if the member is connected
-    /// to a Go hub.
+    /// Time of the join, in milliseconds since 1970, by the clock of the member's hub. Absent if that hub is a Go hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<u64>,
 }
