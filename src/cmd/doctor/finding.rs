@@ -103,7 +103,8 @@ topics! {
     NotAHub "not-a-hub" "correct the URL: another server answers there"
     NoAnswer "no-answer" "look at the log of the hub and of the proxies"
     Buffered "buffered" "disable response buffering in the proxy"
-    Slow "slow" "find the cause: distance, a busy core of the hub, or a proxy that delays"
+    Slow "slow"
+        "look at the hub's CPU with peerpigeon top or the live view; if the hub is not busy, a proxy or the path delays"
     Undiscovered "undiscovered" "look at the errors of the hub, and at its log"
     SignalLost "signal-lost" "look at the outcome, and at the log of the hub"
     SignalChanged "signal-changed" "find the proxy that rewrites messages"
@@ -157,6 +158,19 @@ impl Finding {
 
     pub(super) fn problem(check: &'static str, topic: Topic, message: impl Into<String>) -> Self {
         Self { check, grade: Grade::Problem, topic: Some(topic), message: message.into() }
+    }
+
+    /// A finding of this grade.
+    pub(super) fn graded(check: &'static str, grade: Grade, topic: Topic, message: impl Into<String>) -> Self {
+        Self { check, grade, topic: Some(topic), message: message.into() }
+    }
+
+    /// A finding about a measured time. If the time is too long, the message also has the text `beside`.
+    pub(super) fn timed(check: &'static str, grade: Grade, topic: Topic, message: String, beside: &str) -> Self {
+        match grade {
+            Grade::Ok => Self::ok(check, message),
+            _ => Self::graded(check, grade, topic, format!("{message}; {beside}")),
+        }
     }
 
     /// The finding as lines of text.

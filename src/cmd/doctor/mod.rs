@@ -4,6 +4,7 @@ mod address;
 mod finding;
 mod ice;
 mod idle;
+mod pace;
 mod pages;
 mod peers;
 mod stun;
@@ -18,6 +19,7 @@ use tokio::task::LocalSet;
 
 use self::address::Trust;
 use self::finding::{Finding, Grade, Report, Topic};
+use self::pace::Pace;
 use self::pages::Pages;
 use self::upgrade::Entry;
 use super::duration;
@@ -149,10 +151,11 @@ async fn examine(args: &Args, report: &mut Report) {
     };
     upgrade::admission(&entry, report).await;
     families(&entry, &reachable, report).await;
-    peers::ping(&mut visitor, &reachable, report).await;
-    peers::meet(&entry, &mut visitor, &welcome, &reachable, report).await;
+    let mut pace = Pace::new(url.authority(), reachable.rtt);
+    peers::ping(&mut visitor, &mut pace, report).await;
+    peers::meet(&entry, &mut visitor, &welcome, &mut pace, report).await;
     for other in &args.others {
-        mesh(args, other, &entry, &reachable, report).await;
+        mesh(args, other, &entry, &mut pace, report).await;
     }
     let servers = match &args.ice_servers {
         Some(servers) => servers.0.clone(),
@@ -191,7 +194,7 @@ async fn families(entry: &Entry<'_>, reachable: &address::Reachable, report: &mu
 }
 
 /// Examines another hub of the mesh.
-async fn mesh(args: &Args, other: &HubUrl, entry: &Entry<'_>, reachable: &address::Reachable, report: &mut Report) {
+async fn mesh(args: &Args, other: &HubUrl, entry: &Entry<'_>, pace: &mut Pace, report: &mut Report) {
     let resolved = other.resolve(args.ca.as_deref()).await;
     let endpoint = match resolved {
         Ok(endpoint) => endpoint,
@@ -204,7 +207,7 @@ async fn mesh(args: &Args, other: &HubUrl, entry: &Entry<'_>, reachable: &addres
     match entry.connect().await {
         Ok((mut visitor, welcome)) => {
             let other = Entry { url: other, endpoint: &endpoint, ..*entry };
-            peers::mesh(&mut visitor, &other, &welcome, reachable, report).await;
+            peers::mesh(&mut visitor, &other, &welcome, pace, report).await;
         }
         Err(refusal) => report.add(refusal.finding("mesh", entry)),
     }

@@ -5,16 +5,13 @@ use std::time::{Duration, Instant};
 use proto::PeerId;
 use serde_json::json;
 
-use super::address::Reachable;
-use super::finding::{Finding, Report, Topic, counted};
+use super::finding::{Finding, Grade, Report, Topic, counted};
+use super::pace::{LARGE, PATIENCE, Pace, Times, millis, transfer};
 use super::upgrade::{Entry, Refusal};
 use super::visitor::{Missing, Visitor, Welcome};
 
-/// Maximum time for each answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// Maximum time for the receipt of an offer, after the wait for the offer's arrival. The limit applies to large offers,
-/// and after an offer without a receipt. Without this limit, the doctor would wait for [`PATIENCE`] after each offer to
+/// and after an offer without a receipt. Without this limit, the doctor would wait for [`PATIENCE`](super::pace::PATIENCE) after each offer to
 /// a hub that sends no receipts. The limit can be short, because a hub reports an unknown outcome after 5 s, and the
 /// doctor waits as long for the arrival.
 const RECEIPT_PATIENCE: Duration = Duration::from_millis(250);
@@ -29,69 +26,50 @@ const PING_PAUSE: Duration = Duration::from_millis(40);
 
 const OFFERS: usize = 20;
 
-/// The hub counts as slow if its answers take longer than a TCP connection by more than these limits. The first limit
-/// is for the median time, and the second limit is for the longest time.
-const SLOW: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
+/// Maximum number of measured discoveries, and of measured offers of [`LARGE`] bytes. A single answer can be slow by
+/// chance, so the doctor repeats a slow check and uses the median.
+const REPEATS: usize = 5;
 
-/// The size of a large offer of a browser with video, in bytes.
-const LARGE: usize = 16 * 1024;
+/// Time after which a slow check is not repeated again.
+const REPEATS_TIME: Duration = Duration::from_secs(5);
 
 /// The longest message that this program sends, in bytes. The send queue of the client is twice as large as this
 /// message.
 const LONGEST: usize = 2 * 1024 * 1024;
 
-/// The median and the maximum of the times of several answers.
-#[derive(Clone, Copy)]
-struct Times {
-    median: Duration,
-    longest: Duration,
-}
-
-impl Times {
-    fn of(mut times: Vec<Duration>) -> Option<Self> {
-        times.sort_unstable();
-        Some(Self { median: *times.get(times.len() / 2)?, longest: *times.last()? })
-    }
-
-    fn shown(self) -> String {
-        let millis = |time: Duration| time.as_secs_f64() * 1000.0;
-        format!("{:.2} ms median, {:.2} ms at most", millis(self.median), millis(self.longest))
-    }
-
-    fn is_slow(self, rtt: Duration) -> bool {
-        self.median > rtt + SLOW.0 || self.longest > rtt + SLOW.1
-    }
-
-    /// Returns a warning if the measured times are slow, else a finding with `message`.
-    fn finding(self, check: &'static str, rtt: Duration, message: &str) -> Finding {
-        let message = format!("{message}: {}", self.shown());
-        if self.is_slow(rtt) {
-            let connect = rtt.as_secs_f64() * 1000.0;
-            let message = format!("{message}; a TCP connection takes {connect:.1} ms");
-            Finding::warning(check, Topic::Slow, message)
-        } else {
-            Finding::ok(check, message)
-        }
-    }
-}
-
-/// Measures the round trip to the hub.
-pub(super) async fn ping(visitor: &mut Visitor, reachable: &Reachable, report: &mut Report) {
-    const CHECK: &str = "ping";
+/// Pings the hub, and measures the round trips.
+async fn pings(visitor: &mut Visitor) -> Result<Option<Times>, Missing> {
     let mut times = Vec::new();
     for _ in 0..PINGS {
         let begin = Instant::now();
         visitor.say(r#"{"type":"ping"}"#);
-        if let Err(missing) = visitor.expect_kind(PATIENCE, "pong").await {
-            report.add(Finding::problem(CHECK, Topic::NoAnswer, format!("no pong: {missing}")));
-            return;
-        }
+        visitor.expect_kind(PATIENCE, "pong").await?;
         times.push(begin.elapsed());
         tokio::time::sleep(PING_PAUSE).await;
     }
-    if let Some(times) = Times::of(times) {
-        report.add(times.finding(CHECK, reachable.rtt, &format!("{PINGS} pings are answered")));
+    Ok(Times::of(times))
+}
+
+/// Measures the round trip to the hub.
+pub(super) async fn ping(visitor: &mut Visitor, pace: &mut Pace, report: &mut Report) {
+    const CHECK: &str = "ping";
+    match pings(visitor).await {
+        Ok(Some(times)) => {
+            let grade = pace.add("pings", times, pace.rtt);
+            report.add(answers(CHECK, grade, times, pace));
+        }
+        Ok(None) => {}
+        Err(missing) => report.add(Finding::problem(CHECK, Topic::NoAnswer, format!("no pong: {missing}"))),
     }
+}
+
+/// The finding about the pings of a hub.
+fn answers(check: &'static str, grade: Grade, times: Times, pace: &Pace) -> Finding {
+    if grade == Grade::Ok {
+        return Finding::ok(check, format!("{PINGS} pings are answered: {}", times.shown()));
+    }
+    let message = format!("the hub answers slowly: {PINGS} pings take {}; {}", times.shown(), pace.beside());
+    Finding::graded(check, grade, Topic::Slow, message)
 }
 
 /// Lets two peers of one hub discover each other and send signals to each other.
@@ -99,42 +77,72 @@ pub(super) async fn meet(
     entry: &Entry<'_>,
     first: &mut Visitor,
     welcome: &Welcome,
-    reachable: &Reachable,
+    pace: &mut Pace,
     report: &mut Report,
 ) {
+    const CHECK: &str = "announce";
     let mut second = match entry.connect().await {
         Ok((visitor, _)) => visitor,
         Err(refusal) => {
-            report.add(refusal.finding("announce", entry));
+            report.add(refusal.finding(CHECK, entry));
             return;
         }
     };
     let network = format!("doctor-{}", first.id);
-    let met = introduce(first, &mut second, &network, PATIENCE).await;
-    match met {
-        Ok(time) => {
-            let millis = time.as_secs_f64() * 1000.0;
-            report.add(Finding::ok("announce", format!("two peers discover each other in {millis:.1} ms")));
+    let patience = pace.patience(0);
+    match discoveries(first, &mut second, &network, pace.rtt, patience).await {
+        Ok(Some(times)) => {
+            let grade = pace.add("discovery", times, pace.rtt);
+            let message = format!("two peers discover each other in {:.1} ms", millis(times.median));
+            report.add(Finding::timed(CHECK, grade, Topic::Slow, message, &pace.beside()));
         }
-        Err(why) => {
-            report.add(Finding::problem("announce", Topic::Undiscovered, why));
+        Ok(None) => {}
+        Err((why, is_late)) => {
+            report.add(if is_late {
+                pace.late(CHECK, Topic::Undiscovered, why, patience)
+            } else {
+                Finding::problem(CHECK, Topic::Undiscovered, why)
+            });
             return;
         }
     }
-    if !relay("relay", first, &mut second, &network, (welcome, reachable.rtt), report).await {
-        return;
+    let path = Path { check: "relay", what: "", network: &network, rtt: pace.rtt, slow: Topic::Slow };
+    if relay(&path, first, &mut second, welcome, pace, report).await {
+        sizes(first, &mut second, &network, welcome, pace, report).await;
     }
-    sizes(first, &mut second, &network, welcome, report).await;
+}
+
+/// Lets two peers discover each other. If the first discovery takes much longer than `rtt`, they discover each other
+/// again in other networks. Returns the times, or why they do not discover each other, and whether an answer was late.
+async fn discoveries(
+    first: &mut Visitor,
+    second: &mut Visitor,
+    network: &str,
+    rtt: Duration,
+    patience: Duration,
+) -> Result<Option<Times>, (String, bool)> {
+    let begin = Instant::now();
+    let mut times = vec![introduce(first, second, network, patience).await?];
+    while times.len() < REPEATS
+        && begin.elapsed() < REPEATS_TIME
+        && Times::of(times.clone()).is_some_and(|times| times.grade(rtt) > Grade::Ok)
+    {
+        match introduce(first, second, &format!("{network}-{}", times.len()), patience).await {
+            Ok(time) => times.push(time),
+            Err(_) => break,
+        }
+    }
+    Ok(Times::of(times))
 }
 
 /// Lets two peers join a network. Returns the time from the second announcement until the two peers have discovered
-/// each other.
+/// each other. If they do not, returns why, and whether an answer was late.
 async fn introduce(
     first: &mut Visitor,
     second: &mut Visitor,
     network: &str,
     patience: Duration,
-) -> Result<Duration, String> {
+) -> Result<Duration, (String, bool)> {
     let announcement = json!({"type": "announce", "networkName": network, "data": {"name": "peerpigeon doctor"}});
     let announcement = announcement.to_string();
     first.say(&announcement);
@@ -153,10 +161,10 @@ async fn introduce(
     Ok(begin.elapsed())
 }
 
-fn why(visitor: &Visitor, what: &str, missing: &Missing) -> String {
+fn why(visitor: &Visitor, what: &str, missing: &Missing) -> (String, bool) {
     match &visitor.error {
-        Some(error) => format!("no answer to {what}: the hub says {error}"),
-        None => format!("no answer to {what}: {missing}"),
+        Some(error) => (format!("no answer to {what}: the hub says {error}"), false),
+        None => (format!("no answer to {what}: {missing}"), matches!(missing, Missing::Late)),
     }
 }
 
@@ -170,75 +178,118 @@ enum Fate {
     /// The offer arrived after this time. If there is a receipt, its outcome is included.
     Arrived(Duration, Option<String>),
     Changed,
+    /// The offer did not arrive in time, and no outcome says why. The text says what arrived instead.
+    Late(String),
     /// The offer did not arrive. The text is the outcome in the receipt, or another reason for the loss.
     Lost(String),
 }
 
-/// Sends an offer, waits for its arrival, and then waits for its receipt, for `patience` at most.
-async fn send(from: &mut Visitor, to: &mut Visitor, text: &str, (id, data): (&str, &str), patience: Duration) -> Fate {
+/// The text of an offer, its id, and its data.
+struct Offer<'a> {
+    text: &'a str,
+    id: &'a str,
+    data: &'a str,
+}
+
+/// Sends an offer, waits for its arrival for `patience` at most, and then waits for its receipt for `for_receipt` at
+/// most.
+async fn send(
+    from: &mut Visitor,
+    to: &mut Visitor,
+    offer: Offer<'_>,
+    patience: Duration,
+    for_receipt: Duration,
+) -> Fate {
     let begin = Instant::now();
-    from.say(text);
+    from.say(offer.text);
     let sender = from.id.to_string();
-    let arrived = to.expect(PATIENCE, |message| message.kind == "offer" && message.from == sender).await;
+    let arrived = to.expect(patience, |message| message.kind == "offer" && message.from == sender).await;
     // If the offer has arrived, the receipt follows soon. If the offer has not arrived, the outcome in the receipt may
     // be the reason.
-    let receipt = from.expect(patience, |message| {
-        message.kind == "receipt" && message.field("id").as_deref() == Some(id) || message.kind == "error"
+    let receipt = from.expect(for_receipt, |message| {
+        message.kind == "receipt" && message.field("id").as_deref() == Some(offer.id) || message.kind == "error"
     });
     let receipt = receipt.await;
     let outcome = receipt.as_ref().ok().and_then(|message| message.field("outcome").or_else(|| message.field("code")));
     match (arrived, receipt) {
-        (Ok(message), _) if message.data.get() != data => Fate::Changed,
+        (Ok(message), _) if message.data.get() != offer.data => Fate::Changed,
         (Ok(message), _) => {
             let at = message.at.unwrap_or(begin);
             Fate::Arrived(at.saturating_duration_since(begin), outcome)
         }
-        (Err(_), Ok(_)) => Fate::Lost(format!("its outcome is {}", outcome.unwrap_or_default())),
+        (Err(missing), Ok(_)) => {
+            let outcome = outcome.unwrap_or_default();
+            let why = format!("its outcome is {outcome}");
+            let is_on_its_way = matches!(missing, Missing::Late) && matches!(outcome.as_str(), "delivered" | "unknown");
+            if is_on_its_way { Fate::Late(why) } else { Fate::Lost(why) }
+        }
         (Err(_), Err(Missing::Ended(ended))) => Fate::Lost(format!("the sender's connection ended: {ended}")),
-        (Err(missing), Err(Missing::Late)) => Fate::Lost(missing.to_string()),
+        (Err(missing @ Missing::Late), Err(Missing::Late)) => Fate::Late(missing.to_string()),
+        (Err(missing @ Missing::Ended(_)), Err(Missing::Late)) => Fate::Lost(missing.to_string()),
     }
+}
+
+/// The path of offers between two peers.
+struct Path<'a> {
+    check: &'static str,
+    /// The beginning of the messages, such as the name of another hub.
+    what: &'a str,
+    network: &'a str,
+    /// The time that an offer should take.
+    rtt: Duration,
+    /// The topic if the offers take longer.
+    slow: Topic,
 }
 
 /// Sends [`OFFERS`] offers, alternately in both directions. Returns whether all of them arrive unchanged.
 async fn relay(
-    check: &'static str,
+    path: &Path<'_>,
     first: &mut Visitor,
     second: &mut Visitor,
-    network: &str,
-    (welcome, rtt): (&Welcome, Duration),
+    welcome: &Welcome,
+    pace: &mut Pace,
     report: &mut Report,
 ) -> bool {
+    let Path { check, what, network, .. } = *path;
     let mut times = Vec::new();
     let mut receipts = 0;
-    let mut patience = PATIENCE;
+    let patience = pace.patience(0);
+    let mut for_receipt = patience;
     // The hub forwards data byte for byte, so numbers keep their digits, and spaces stay.
     let data = r#"{"sdp": "v=0\r\n", "n": 1.50}"#;
     for n in 0..OFFERS {
         let (from, to) = if n % 2 == 0 { (&mut *first, &mut *second) } else { (&mut *second, &mut *first) };
         let id = format!("doctor-{n}");
         let text = offer(to.id, network, &id, data);
-        match send(from, to, &text, (&id, data), patience).await {
+        let lost = |why: String| format!("{what}offer {} of {OFFERS} did not arrive: {why}", n + 1);
+        match send(from, to, Offer { text: &text, id: &id, data }, patience, for_receipt).await {
             Fate::Arrived(time, outcome) => {
                 times.push(time);
                 match outcome {
                     Some(_) => receipts += 1,
-                    None => patience = RECEIPT_PATIENCE,
+                    None => for_receipt = RECEIPT_PATIENCE,
                 }
             }
             Fate::Changed => {
-                let message = "the data of an offer was changed on its way";
+                let message = format!("{what}the data of an offer was changed on its way");
                 report.add(Finding::problem(check, Topic::SignalChanged, message));
                 return false;
             }
+            Fate::Late(why) => {
+                report.add(pace.late(check, Topic::SignalLost, lost(why), patience));
+                return false;
+            }
             Fate::Lost(why) => {
-                let message = format!("offer {} of {OFFERS} did not arrive: {why}", n + 1);
-                report.add(Finding::problem(check, Topic::SignalLost, message));
+                report.add(Finding::problem(check, Topic::SignalLost, lost(why)));
                 return false;
             }
         }
     }
     if let Some(times) = Times::of(times) {
-        report.add(times.finding(check, rtt, &format!("{OFFERS} offers between two peers arrive")));
+        let beside = pace.beside();
+        let grade = pace.add(format!("{what}offers"), times, path.rtt);
+        let message = format!("{what}{OFFERS} offers between two peers arrive: {}", times.shown());
+        report.add(Finding::timed(check, grade, path.slow, message, &beside));
     }
     let missing = OFFERS - receipts;
     report.add(if missing == 0 {
@@ -252,31 +303,22 @@ async fn relay(
 }
 
 /// Sends large offers.
-async fn sizes(first: &mut Visitor, second: &mut Visitor, network: &str, welcome: &Welcome, report: &mut Report) {
-    const CHECK: &str = "size";
-    const ID: &str = "doctor-size";
-    let frame = offer(second.id, network, ID, "\"\"").len();
+async fn sizes(
+    first: &mut Visitor,
+    second: &mut Visitor,
+    network: &str,
+    welcome: &Welcome,
+    pace: &mut Pace,
+    report: &mut Report,
+) {
     let limit = welcome.max_message_bytes.unwrap_or(LARGE);
     let mut sizes = vec![LARGE.min(limit), limit.min(LONGEST)];
     sizes.dedup();
     for size in sizes {
-        let data = format!("\"{}\"", "x".repeat(size.saturating_sub(frame)));
-        let text = offer(second.id, network, ID, &data);
         let is_limit = if size == limit { " (the hub's limit)" } else { "" };
-        let finding = match send(first, second, &text, (ID, &data), RECEIPT_PATIENCE).await {
-            Fate::Arrived(time, _) => {
-                let millis = time.as_secs_f64() * 1000.0;
-                Finding::ok(CHECK, format!("an offer of {size} bytes{is_limit} arrives in {millis:.1} ms"))
-            }
-            Fate::Changed => {
-                Finding::problem(CHECK, Topic::SignalChanged, format!("an offer of {size} bytes arrives changed"))
-            }
-            Fate::Lost(why) => {
-                let message = format!("an offer of {size} bytes{is_limit} does not arrive: {why}");
-                Finding::problem(CHECK, Topic::LargeLost, message)
-            }
-        };
-        let failed = finding.topic.is_some();
+        let what = format!("an offer of {size} bytes{is_limit}");
+        let finding = offers_of(size, &what, (first, second), network, pace).await;
+        let failed = finding.topic.is_some_and(|topic| topic != Topic::Slow);
         report.add(finding);
         if failed {
             return;
@@ -284,12 +326,57 @@ async fn sizes(first: &mut Visitor, second: &mut Visitor, network: &str, welcome
     }
 }
 
+/// Sends an offer of this size. If the offer is slow and has at most [`LARGE`] bytes, it is sent again.
+async fn offers_of(
+    size: usize,
+    what: &str,
+    (first, second): (&mut Visitor, &mut Visitor),
+    network: &str,
+    pace: &mut Pace,
+) -> Finding {
+    const CHECK: &str = "size";
+    let (expected, patience) = (pace.rtt + transfer(size), pace.patience(size));
+    let begin = Instant::now();
+    let mut times = Vec::new();
+    let times = loop {
+        let id = format!("doctor-size-{size}-{}", times.len());
+        let frame = offer(second.id, network, &id, "\"\"").len();
+        let data = format!("\"{}\"", "x".repeat(size.saturating_sub(frame)));
+        let text = offer(second.id, network, &id, &data);
+        match send(first, second, Offer { text: &text, id: &id, data: &data }, patience, RECEIPT_PATIENCE).await {
+            Fate::Arrived(time, _) => times.push(time),
+            Fate::Changed => {
+                let message = format!("an offer of {size} bytes arrives changed");
+                return Finding::problem(CHECK, Topic::SignalChanged, message);
+            }
+            Fate::Late(why) => {
+                return pace.late(CHECK, Topic::LargeLost, format!("{what} does not arrive: {why}"), patience);
+            }
+            Fate::Lost(why) => {
+                return Finding::problem(CHECK, Topic::LargeLost, format!("{what} does not arrive: {why}"));
+            }
+        }
+        let measured = Times::of(times.clone());
+        let is_slow = measured.is_some_and(|times| times.grade(expected) > Grade::Ok);
+        let may_repeat = size <= LARGE && times.len() < REPEATS && begin.elapsed() < REPEATS_TIME;
+        if let Some(measured) = measured.filter(|_| !is_slow || !may_repeat) {
+            break measured;
+        }
+    };
+    let beside = pace.beside();
+    let grade = pace.add(format!("offers of {size} bytes"), times, expected);
+    // Few applications send larger messages.
+    let grade = if size <= LARGE { grade } else { grade.min(Grade::Warning) };
+    let message = format!("{what} arrives in {:.1} ms", millis(times.median));
+    Finding::timed(CHECK, grade, Topic::Slow, message, &beside)
+}
+
 /// Lets a peer of this hub and a peer of another hub discover each other and send signals to each other.
 pub(super) async fn mesh(
     first: &mut Visitor,
     other: &Entry<'_>,
     welcome: &Welcome,
-    reachable: &Reachable,
+    pace: &mut Pace,
     report: &mut Report,
 ) {
     const CHECK: &str = "mesh";
@@ -304,37 +391,23 @@ pub(super) async fn mesh(
     };
     let is_one_hub = welcome.hub_id.is_some() && welcome.hub_id == theirs.hub_id;
     let network = format!("doctor-mesh-{}", first.id);
-    match introduce(first, &mut second, &network, MESH_PATIENCE).await {
-        Ok(time) => {
-            let millis = time.as_secs_f64() * 1000.0;
+    let patience = pace.patience(0).max(MESH_PATIENCE);
+    match discoveries(first, &mut second, &network, pace.rtt, patience).await {
+        Ok(Some(times)) => {
+            let grade = times.grade(pace.rtt);
             let same = if is_one_hub { " (both URLs led to one hub)" } else { "" };
-            let message = format!("a peer there and a peer here discover each other in {millis:.1} ms{same}");
-            report.add(Finding::ok(CHECK, format!("{name}: {message}")));
+            let time = millis(times.median);
+            let message = format!("{name}: a peer there and a peer here discover each other in {time:.1} ms{same}");
+            report.add(Finding::timed(CHECK, grade, Topic::Slow, message, &pace.beside()));
         }
-        Err(why) => {
+        Ok(None) => {}
+        Err((why, _)) => {
             let message = format!("{name}: a peer there and a peer here do not discover each other: {why}");
             report.add(Finding::problem(CHECK, Topic::HubsApart, message));
             return;
         }
     }
-    relay(CHECK, first, &mut second, &network, (welcome, reachable.rtt), report).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::finding::Grade;
-    use super::*;
-
-    #[test]
-    fn answers_are_slow_if_their_median_or_their_longest_time_is_too_long() {
-        let ms = Duration::from_millis;
-        let grade = |times: &[u64]| {
-            let times = Times::of(times.iter().copied().map(ms).collect()).unwrap();
-            times.finding("ping", ms(10), "pings").grade
-        };
-        assert_eq!(grade(&[30, 30, 210]), Grade::Ok);
-        assert_eq!(grade(&[210, 30, 31, 31]), Grade::Warning, "the median is too long");
-        assert_eq!(grade(&[211, 1, 1]), Grade::Warning, "the longest time is too long");
-        assert!(Times::of(Vec::new()).is_none());
-    }
+    let what = format!("{name}: ");
+    let path = Path { check: CHECK, what: &what, network: &network, rtt: pace.rtt, slow: Topic::Slow };
+    relay(&path, first, &mut second, welcome, pace, report).await;
 }
