@@ -118,6 +118,8 @@ pub struct Exporter {
     tuning: TraceTuning,
     /// Number of failed requests since the collector last accepted or refused a batch.
     failures: u32,
+    /// Whether the first refusal of a whole batch was logged.
+    has_logged_refusal: bool,
 }
 
 /// The result of a request.
@@ -154,6 +156,7 @@ impl Exporter {
             facts,
             tuning,
             failures: 0,
+            has_logged_refusal: false,
         };
         Ok((exporter, tracer))
     }
@@ -257,7 +260,9 @@ impl Exporter {
                 }
             }
             Some(Answer::Refused(why)) => {
-                if counts.rejected.fetch_add(spans, Ordering::Relaxed) == 0 {
+                counts.rejected.fetch_add(spans, Ordering::Relaxed);
+                // Spans of accepted batches can be rejected, too, so the counter says nothing about earlier refusals.
+                if !std::mem::replace(&mut self.has_logged_refusal, true) {
                     let detail = "check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_HEADERS; later refusals \
                                   are only counted";
                     warn!(url, error = why, spans, detail, "trace_export_refused");

@@ -32,6 +32,8 @@ struct Request {
 /// What the collector does with a request.
 #[derive(Clone, Copy)]
 enum Reply {
+    /// The collector accepts the request, except one span.
+    RejectsOne,
     Status(&'static str),
     Hang,
 }
@@ -81,6 +83,11 @@ fn serve(mut stream: impl Read + Write, reply: Reply, requests: &mpsc::SyncSende
         Reply::Hang => {
             // Waits until the hub abandons the request.
             _ = stream.read(&mut byte);
+        }
+        Reply::RejectsOne => {
+            // The body has `partial_success` with one rejected span.
+            _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\x0a\x02\x08\x01");
+            _ = stream.flush();
         }
         Reply::Status(status) => {
             if status.starts_with("200") {
@@ -396,6 +403,22 @@ fn a_refusal_is_counted_and_logged_without_the_headers() {
     let _peer = Client::join(&hub, 2, "n");
     hub.metric_becomes("peerpigeon_trace_spans_total{outcome=\"rejected\"}", |n| n == 2.0);
     assert!(ended(hub).iter().all(|line| !line.contains("trace_export_refused")));
+}
+
+#[test]
+fn the_first_refusal_after_a_rejected_span_is_logged() {
+    let collector = Collector::start(|number| match number {
+        0 => Reply::RejectsOne,
+        _ => Reply::Status("401 Unauthorized"),
+    });
+    let url = collector.url();
+    let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()), ("OTEL_TRACES_SAMPLER_ARG", "1"), ("DRAIN_SECS", "0")];
+    let hub = Hub::start(&env);
+    let _peer = Client::join(&hub, 1, "n");
+    hub.metric_becomes("peerpigeon_trace_spans_total{outcome=\"rejected\"}", |n| n == 1.0);
+    let _peer = Client::join(&hub, 2, "n");
+    hub.metric_becomes("peerpigeon_trace_spans_total{outcome=\"rejected\"}", |n| n == 2.0);
+    assert!(ended(hub).iter().any(|line| line.contains("trace_export_refused")));
 }
 
 #[test]
