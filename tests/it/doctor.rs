@@ -655,6 +655,28 @@ fn faults_of_certificates_are_reported() {
 }
 
 #[test]
+fn tls_that_fails_at_one_address_does_not_end_the_checks() {
+    let certificate = Authority::new().issue("one", 90);
+    let (hub, at) = secure(&certificate);
+    // At the same port of the other address, a server speaks no TLS. Many containers have no IPv6.
+    let Ok(other) = TcpListener::bind(("::1", hub.address.port())) else { return };
+    std::thread::spawn(move || {
+        for mut client in other.incoming().map_while(Result::ok) {
+            _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let addresses = std::net::ToSocketAddrs::to_socket_addrs(&("localhost", 80)).unwrap();
+    if !addresses.into_iter().any(|address| address.is_ipv6()) {
+        return;
+    }
+    let said = quickly(&["--ca", &certificate.authority_file, &at]);
+    let found = said.only("tls: tls-missing");
+    assert!(found["message"].as_str().unwrap().starts_with("[::1]:"), "{found}");
+    assert!(said.found("ok").contains(&"receipts: ".to_owned()), "{:#}", said.report);
+    assert!(said.report.to_string().contains("use only the addresses that work: 127.0.0.1"), "{:#}", said.report);
+}
+
+#[test]
 fn refusals_of_the_hub_are_reported() {
     let hub = Hub::start(&[("AUTH_TOKEN", "secret"), ("ALLOWED_ORIGINS", "https://app.example.com")]);
     let at = url(hub.address);

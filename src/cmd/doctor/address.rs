@@ -63,9 +63,6 @@ pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Reach
             Err(error) => failed.push((address, error)),
         }
     }
-    let shown = |addresses: &[SocketAddr]| {
-        addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
-    };
     for (address, error) in &failed {
         let finding = if is_of_this_machine(*address, error) {
             Finding::skipped(CHECK, format!("{address}: this machine has no route to it ({error})"))
@@ -83,13 +80,17 @@ pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Reach
     let rtt = rtt?;
     let millis = rtt.as_secs_f64() * 1000.0;
     let and_more = if more > 0 { format!(" ({more} more were not tried)") } else { String::new() };
-    let message = format!("{host} accepts connections at {}{and_more}; the first took {millis:.1} ms", shown(&works));
+    let message = format!("{host} accepts connections at {}{and_more}; the first took {millis:.1} ms", shown_addresses(&works));
     report.add(Finding::ok(CHECK, message));
     let is_name = host.parse::<std::net::IpAddr>().is_err() && host != "localhost";
     if is_name && !addresses.iter().any(SocketAddr::is_ipv6) {
         report.add(Finding::note(CHECK, Topic::NoIpv6, format!("{host} has no IPv6 address")));
     }
     Some(Reachable { addresses: works, rtt })
+}
+
+fn shown_addresses(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether a connection failed because this machine has no route to IPv6 addresses. Such a failure says nothing about
@@ -105,12 +106,13 @@ pub(super) enum Trust {
     Proven(Option<Tls>),
     /// The certificate is invalid, so nothing secret may be sent.
     Unproven(Tls),
-    /// TLS fails at an address, or the port needs TLS and the URL has none. The doctor makes no further checks.
+    /// TLS fails at every address, or the port needs TLS and the URL has none. The doctor makes no further checks.
     Broken,
 }
 
-/// Examines TLS at each address.
-pub(super) async fn tls(url: &HubUrl, reachable: &Reachable, ca: Option<&[u8]>, report: &mut Report) -> Trust {
+/// Examines TLS at each address. Removes the addresses that the later checks must not use: if the certificate is valid
+/// at some addresses, the others are removed, else those at which TLS fails.
+pub(super) async fn tls(url: &HubUrl, reachable: &mut Reachable, ca: Option<&[u8]>, report: &mut Report) -> Trust {
     const CHECK: &str = "tls";
     let (strict, lax) = match (Tls::new(ca), Tls::without_proof()) {
         (Ok(strict), Ok(lax)) => (strict, lax),
@@ -119,7 +121,7 @@ pub(super) async fn tls(url: &HubUrl, reachable: &Reachable, ca: Option<&[u8]>, 
             return Trust::Broken;
         }
     };
-    let mut trust = Trust::Proven(Some(strict.clone()));
+    let (mut valid, mut speaking) = (Vec::new(), Vec::new());
     for &address in &reachable.addresses {
         let (finding, is_speaking) = match shake(&strict, url.host(), address).await {
             Ok(stream) => (proven(address, &stream), true),
@@ -130,11 +132,21 @@ pub(super) async fn tls(url: &HubUrl, reachable: &Reachable, ca: Option<&[u8]>, 
         };
         let failed = finding.grade == Grade::Problem && finding.topic != Some(Topic::TlsExpiresSoon);
         report.add(finding);
-        trust = match trust {
-            _ if failed && !is_speaking => Trust::Broken,
-            Trust::Proven(_) if failed => Trust::Unproven(lax.clone()),
-            trust @ (Trust::Proven(_) | Trust::Unproven(_) | Trust::Broken) => trust,
-        };
+        if !failed {
+            valid.push(address);
+        } else if is_speaking {
+            speaking.push(address);
+        }
+    }
+    let (addresses, trust) = match (valid.is_empty(), speaking.is_empty()) {
+        (false, _) => (valid, Trust::Proven(Some(strict))),
+        (true, false) => (speaking, Trust::Unproven(lax)),
+        (true, true) => return Trust::Broken,
+    };
+    if addresses.len() < reachable.addresses.len() {
+        let used = shown_addresses(&addresses);
+        report.add(Finding::skipped(CHECK, format!("the checks below use only the addresses that work: {used}")));
+        reachable.addresses = addresses;
     }
     trust
 }

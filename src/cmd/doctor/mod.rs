@@ -106,9 +106,9 @@ pub async fn run(args: Args) -> ExitCode {
 
 async fn examine(args: &Args, report: &mut Report) {
     let (url, ca) = (&args.url, args.ca.as_deref());
-    let Some(reachable) = address::addresses(url, report).await else { return };
+    let Some(mut reachable) = address::addresses(url, report).await else { return };
     let trust = if url.is_tls() {
-        address::tls(url, &reachable, ca, report).await
+        address::tls(url, &mut reachable, ca, report).await
     } else {
         let speaks_http = Pages { url, tls: None }.are_plain().await;
         address::plain(url, &reachable, speaks_http, report).await
