@@ -86,6 +86,11 @@ impl HubUrl {
         self.0.port_u16().unwrap_or(if self.is_tls() { 443 } else { 80 })
     }
 
+    /// The path of the URL, without its query.
+    pub(crate) fn path(&self) -> &str {
+        self.0.path()
+    }
+
     pub(crate) fn is_tls(&self) -> bool {
         self.0.scheme_str() == Some("wss")
     }

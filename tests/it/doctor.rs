@@ -742,6 +742,16 @@ fn a_server_that_is_not_a_hub_is_reported() {
 }
 
 #[test]
+fn a_wrong_path_is_reported() {
+    let hub = Hub::start(&[]);
+    let said = quickly(&[&format!("{}/chat", url(hub.address))]);
+    let found = said.only("upgrade: wrong-path");
+    let message = "the URL leads to a hub, but peers cannot connect at its path /chat: they connect at /ws";
+    assert_eq!(found["message"], message);
+    quickly(&[&format!("{}/ws", url(hub.address))]).is_well();
+}
+
+#[test]
 fn hubs_of_different_meshes_are_reported() {
     let hubs = mesh(2, &[]);
     let (here, there) = (url(hubs[0].address), url(hubs[1].address));

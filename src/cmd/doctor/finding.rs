@@ -100,6 +100,8 @@ topics! {
     AddressLimits "address-limits" "list the proxy in TRUSTED_PROXIES, or raise the limits per address"
     HubFull "hub-full" "raise MAX_CONNECTIONS and the limit on open files, or add hubs"
     Gateway "gateway" "start the hub, or correct the address of the hub in the proxy"
+    WrongPath "wrong-path"
+        "correct the path of the URL: peers connect at /ws; behind a proxy, at the path that it maps to /ws"
     NotAHub "not-a-hub" "correct the URL: another server answers there"
     NoAnswer "no-answer" "look at the log of the hub and of the proxies"
     Buffered "buffered" "disable response buffering in the proxy"

@@ -93,7 +93,14 @@ impl Refusal {
     pub(super) fn finding(&self, check: &'static str, entry: &Entry<'_>) -> Finding {
         let (topic, message) = match self {
             Self::Handshake(error @ ConnectError::Refused { status, body }) => {
-                (refused(*status, body, entry.token.is_some()), error.to_string())
+                let topic = refused(*status, body, entry.token.is_some());
+                let path = entry.url.path();
+                let message = if topic == Topic::WrongPath {
+                    format!("the URL leads to a hub, but peers cannot connect at its path {path}: they connect at /ws")
+                } else {
+                    error.to_string()
+                };
+                (topic, message)
             }
             Self::Handshake(ConnectError::Late) => {
                 (Topic::NoAnswer, format!("no answer to the upgrade within {} s", PATIENCE.as_secs()))
@@ -139,8 +146,10 @@ fn refused(status: StatusCode, body: &str, has_token: bool) -> Topic {
         403 if body.starts_with("pages of ") => Topic::OriginRefused,
         403 if body.contains("peerId") => Topic::QueryLost,
         400 | 426 if body.contains("RFC 6455") => Topic::HeadersLost,
-        // At an unknown path, the hub answers 404 with a text that contains `"websocket"`.
-        400 | 404 if body.contains("\"websocket\"") => Topic::HeadersLost,
+        // At an unknown path, the hub answers 404 with the path of the WebSocket. At `/ws`, it answers a request without
+        // `Upgrade` with 400 and the same path.
+        404 if body.contains("\"websocket\"") => Topic::WrongPath,
+        400 if body.contains("\"websocket\"") => Topic::HeadersLost,
         503 if body.contains("drain") => Topic::HubDrains,
         503 if body.contains("address") || body.contains("connect") => Topic::AddressLimits,
         429 => Topic::AddressLimits,
@@ -241,7 +250,8 @@ mod tests {
             (403, "forbidden", false, Topic::NotAHub),
             (400, "use the opening handshake of RFC 6455", false, Topic::HeadersLost),
             (426, "RFC 6455", false, Topic::HeadersLost),
-            (404, "{\"websocket\":\"/ws\"}", false, Topic::HeadersLost),
+            (404, "{\"websocket\":\"/ws\"}", false, Topic::WrongPath),
+            (400, "{\"websocket\":\"/ws\"}", false, Topic::HeadersLost),
             (400, "bad request", false, Topic::NotAHub),
             (503, "draining", false, Topic::HubDrains),
             (503, "this address has too many connections", false, Topic::AddressLimits),
