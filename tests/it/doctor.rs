@@ -763,8 +763,30 @@ fn hubs_of_different_meshes_are_reported() {
     let said = quickly(&["--other", &here, &here]);
     assert!(said.report.to_string().contains(ONE), "{:#}", said.report);
     let alone = Hub::start(&[]);
-    quickly(&["--other", &url(alone.address), &here]).only("mesh: hubs-apart");
+    let said = quickly(&["--other", &url(alone.address), &here]);
+    let found = said.only("mesh: hubs-apart");
+    let message = found["message"].as_str().unwrap();
+    assert!(message.contains(&format!("/hubstats of ws://{}", alone.address)), "{message}");
     quickly(&["--other", &format!("ws://127.0.0.1:{}", free_port()), &here]).only("mesh: no-answer");
+}
+
+#[test]
+fn the_doctor_says_why_hubs_are_apart() {
+    let redis = format!("redis://127.0.0.1:{}", free_port());
+    let env = [("REDIS_URL", redis.as_str()), ("MESH_TOKEN", "of-the-mesh"), ("ADMIN_TOKEN", "of-the-operators")];
+    let hubs = [Hub::start(&env), Hub::start(&env)];
+    let [here, there] = hubs.each_ref().map(|hub| url(hub.address));
+    hubs.iter().for_each(|hub| drop(hub.logged("bridge_cannot_connect")));
+    let said = quickly(&["--other", &there, &here]);
+    let message = said.only("mesh: hubs-apart")["message"].as_str().unwrap();
+    let unread = format!("/hubstats of {here} cannot be read: 401 Unauthorized: set ADMIN_TOKEN");
+    assert!(message.contains(&unread), "{message}");
+    let said = quickly(&["--admin-token", "of-the-operators", "--other", &there, &here]);
+    let message = said.only("mesh: hubs-apart")["message"].as_str().unwrap();
+    for hub in [here, there] {
+        let reason = format!("/hubstats of {hub} says: Redis ");
+        assert!(message.contains(&reason) && message.contains("refused"), "{message}");
+    }
 }
 
 #[test]

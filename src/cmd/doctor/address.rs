@@ -80,7 +80,8 @@ pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Reach
     let rtt = rtt?;
     let millis = rtt.as_secs_f64() * 1000.0;
     let and_more = if more > 0 { format!(" ({more} more were not tried)") } else { String::new() };
-    let message = format!("{host} accepts connections at {}{and_more}; the first took {millis:.1} ms", shown_addresses(&works));
+    let message =
+        format!("{host} accepts connections at {}{and_more}; the first took {millis:.1} ms", shown_addresses(&works));
     report.add(Finding::ok(CHECK, message));
     let is_name = host.parse::<std::net::IpAddr>().is_err() && host != "localhost";
     if is_name && !addresses.iter().any(SocketAddr::is_ipv6) {

@@ -1,6 +1,7 @@
 //! The command `peerpigeon doctor` examines a hub from outside, as clients see it, and says what to do.
 
 mod address;
+mod apart;
 mod finding;
 mod ice;
 mod idle;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 
 use self::address::Trust;
+use self::apart::Operator;
 use self::finding::{Finding, Grade, Report, Topic};
 use self::pace::Pace;
 use self::pages::Pages;
@@ -57,6 +59,10 @@ pub struct Args {
     /// several times
     #[arg(long = "other", value_name = "URL", value_parser = hub_url)]
     others: Vec<HubUrl>,
+
+    /// ADMIN_TOKEN of the hubs, to read /hubstats if a hub of --other is not connected to the first hub
+    #[arg(long, env = "ADMIN_TOKEN", hide_env_values = true, value_parser = token)]
+    admin_token: Option<String>,
 
     /// Time for which a connection is kept idle, to find proxies that close idle connections; 0 skips this check
     #[arg(long, value_name = "DURATION", default_value = "35s", value_parser = duration::parse)]
@@ -207,7 +213,8 @@ async fn mesh(args: &Args, other: &HubUrl, entry: &Entry<'_>, pace: &mut Pace, r
     match entry.connect().await {
         Ok((mut visitor, welcome)) => {
             let other = Entry { url: other, endpoint: &endpoint, ..*entry };
-            peers::mesh(&mut visitor, &other, &welcome, pace, report).await;
+            let operator = Operator { token: args.admin_token.as_deref(), ca: args.ca.as_deref() };
+            peers::mesh(&mut visitor, (entry, &other), &welcome, pace, &operator, report).await;
         }
         Err(refusal) => report.add(refusal.finding("mesh", entry)),
     }

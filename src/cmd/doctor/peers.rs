@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use proto::PeerId;
 use serde_json::json;
 
+use super::apart::{self, Operator};
 use super::finding::{Finding, Grade, Report, Topic, counted};
 use super::pace::{LARGE, PATIENCE, Pace, Times, millis, transfer};
 use super::upgrade::{Entry, Refusal};
@@ -374,9 +375,10 @@ async fn offers_of(
 /// Lets a peer of this hub and a peer of another hub discover each other and send signals to each other.
 pub(super) async fn mesh(
     first: &mut Visitor,
-    other: &Entry<'_>,
+    (here, other): (&Entry<'_>, &Entry<'_>),
     welcome: &Welcome,
     pace: &mut Pace,
+    operator: &Operator<'_>,
     report: &mut Report,
 ) {
     const CHECK: &str = "mesh";
@@ -402,7 +404,9 @@ pub(super) async fn mesh(
         }
         Ok(None) => {}
         Err((why, _)) => {
-            let message = format!("{name}: a peer there and a peer here do not discover each other: {why}");
+            let (ours, theirs) = (apart::reasons(here.url, operator).await, apart::reasons(name, operator).await);
+            let message =
+                format!("{name}: a peer there and a peer here do not discover each other: {why}. {ours}. {theirs}");
             report.add(Finding::problem(CHECK, Topic::HubsApart, message));
             return;
         }
