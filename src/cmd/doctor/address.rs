@@ -90,6 +90,18 @@ pub(super) async fn addresses(url: &HubUrl, report: &mut Report) -> Option<Reach
     Some(Reachable { addresses: works, rtt })
 }
 
+/// The time of a TCP connection to the first address of this hub that accepts one.
+pub(super) async fn round_trip(url: &HubUrl) -> Option<Duration> {
+    let addresses = timeout(PATIENCE, mesh::resolve(url.host(), url.port())).await.ok()?.ok()?;
+    for address in addresses.into_iter().take(MAX_ADDRESSES) {
+        let begin = Instant::now();
+        if let Ok(Ok(_)) = timeout(PATIENCE, TcpStream::connect(address)).await {
+            return Some(begin.elapsed());
+        }
+    }
+    None
+}
+
 fn shown_addresses(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
 }

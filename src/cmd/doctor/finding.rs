@@ -107,6 +107,8 @@ topics! {
     Buffered "buffered" "disable response buffering in the proxy"
     Slow "slow"
         "look at the hub's CPU with peerpigeon top or the live view; if the hub is not busy, a proxy or the path delays"
+    LinkSlow "link-slow"
+        "look at the round trip of the link in peerpigeon top, and for a proxy or a congested path between the hubs"
     Undiscovered "undiscovered" "look at the errors of the hub, and at its log"
     SignalLost "signal-lost" "look at the outcome, and at the log of the hub"
     SignalChanged "signal-changed" "find the proxy that rewrites messages"

@@ -104,6 +104,21 @@ impl Pace {
         grade
     }
 
+    /// The times of this hub and of another hub, for signals between their peers.
+    pub(super) fn with(&self, other: &Self) -> Self {
+        Self {
+            hub: format!("{} or {}", self.hub, other.hub),
+            rtt: self.rtt.max(other.rtt),
+            measured: self.measured.iter().chain(&other.measured).cloned().collect(),
+            grade: self.grade.max(other.grade),
+        }
+    }
+
+    /// Whether some answers of the hub were slow.
+    pub(super) fn is_slow(&self) -> bool {
+        self.grade > Grade::Ok
+    }
+
     /// Whether the hub is so slow that a message which does not arrive in time may still be on its way.
     pub(super) fn is_very_slow(&self) -> bool {
         self.grade == Grade::Problem

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use proto::PeerId;
 use serde_json::json;
 
+use super::address;
 use super::apart::{self, Operator};
 use super::finding::{Finding, Grade, Report, Topic, counted};
 use super::pace::{LARGE, PATIENCE, Pace, Times, millis, transfer};
@@ -107,7 +108,8 @@ pub(super) async fn meet(
             return;
         }
     }
-    let path = Path { check: "relay", what: "", network: &network, rtt: pace.rtt, slow: Topic::Slow };
+    let path =
+        Path { check: "relay", what: "", network: &network, rtt: pace.rtt, slow: Topic::Slow, beside: pace.beside() };
     if relay(&path, first, &mut second, welcome, pace, report).await {
         sizes(first, &mut second, &network, welcome, pace, report).await;
     }
@@ -240,6 +242,8 @@ struct Path<'a> {
     rtt: Duration,
     /// The topic if the offers take longer.
     slow: Topic,
+    /// Added to the message if the offers take longer.
+    beside: String,
 }
 
 /// Sends [`OFFERS`] offers, alternately in both directions. Returns whether all of them arrive unchanged.
@@ -287,10 +291,9 @@ async fn relay(
         }
     }
     if let Some(times) = Times::of(times) {
-        let beside = pace.beside();
         let grade = pace.add(format!("{what}offers"), times, path.rtt);
         let message = format!("{what}{OFFERS} offers between two peers arrive: {}", times.shown());
-        report.add(Finding::timed(check, grade, path.slow, message, &beside));
+        report.add(Finding::timed(check, grade, path.slow, message, &path.beside));
     }
     let missing = OFFERS - receipts;
     report.add(if missing == 0 {
@@ -392,15 +395,31 @@ pub(super) async fn mesh(
         }
     };
     let is_one_hub = welcome.hub_id.is_some() && welcome.hub_id == theirs.hub_id;
-    let network = format!("doctor-mesh-{}", first.id);
-    let patience = pace.patience(0).max(MESH_PATIENCE);
-    match discoveries(first, &mut second, &network, pace.rtt, patience).await {
+    // The times of both hubs show whether a hub or the link between them is slow.
+    let mut there = Pace::new(name.authority(), address::round_trip(name).await.unwrap_or(pace.rtt));
+    match pings(&mut second).await {
         Ok(Some(times)) => {
-            let grade = times.grade(pace.rtt);
+            let grade = there.add(format!("{name}: pings"), times, there.rtt);
+            let found = answers(CHECK, grade, times, &there);
+            report.add(Finding { message: format!("{name}: {}", found.message), ..found });
+        }
+        Ok(None) => {}
+        Err(missing) => {
+            report.add(Finding::problem(CHECK, Topic::NoAnswer, format!("{name}: no pong: {missing}")));
+            return;
+        }
+    }
+    let (slow, beside) = between(pace, &there);
+    let mut both = pace.with(&there);
+    let network = format!("doctor-mesh-{}", first.id);
+    let patience = both.patience(0).max(MESH_PATIENCE);
+    match discoveries(first, &mut second, &network, both.rtt, patience).await {
+        Ok(Some(times)) => {
+            let grade = both.add("discovery", times, both.rtt);
             let same = if is_one_hub { " (both URLs led to one hub)" } else { "" };
             let time = millis(times.median);
             let message = format!("{name}: a peer there and a peer here discover each other in {time:.1} ms{same}");
-            report.add(Finding::timed(CHECK, grade, Topic::Slow, message, &pace.beside()));
+            report.add(Finding::timed(CHECK, grade, slow, message, &beside));
         }
         Ok(None) => {}
         Err((why, _)) => {
@@ -412,6 +431,38 @@ pub(super) async fn mesh(
         }
     }
     let what = format!("{name}: ");
-    let path = Path { check: CHECK, what: &what, network: &network, rtt: pace.rtt, slow: Topic::Slow };
-    relay(&path, first, &mut second, welcome, pace, report).await;
+    let path = Path { check: CHECK, what: &what, network: &network, rtt: both.rtt, slow, beside };
+    relay(&path, first, &mut second, welcome, &mut both, report).await;
+}
+
+/// The topic of slow signals between two hubs, and what the times of each hub say about the cause.
+fn between(here: &Pace, there: &Pace) -> (Topic, String) {
+    let connections = format!("{}, and {}", here.beside(), there.beside());
+    let slow = [here, there].into_iter().filter(|pace| pace.is_slow()).map(|pace| pace.hub.as_str());
+    match &slow.collect::<Vec<_>>()[..] {
+        [] => (Topic::LinkSlow, format!("{connections}; each hub answers quickly, so the path between them is slow")),
+        hubs => (Topic::Slow, format!("{connections}; {} answers slowly", hubs.join(" and "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_hub_is_not_a_slow_link() {
+        let pace = |hub: &str, millis: u64| {
+            let mut pace = Pace::new(hub, Duration::from_millis(1));
+            pace.add("pings", Times::of(vec![Duration::from_millis(millis)]).unwrap(), pace.rtt);
+            pace
+        };
+        let (topic, beside) = between(&pace("a:1", 2), &pace("b:2", 3));
+        assert_eq!(topic, Topic::LinkSlow);
+        assert!(beside.starts_with("a TCP connection to a:1 takes 1.0 ms, and a TCP connection to b:2"), "{beside}");
+        assert!(beside.ends_with("; each hub answers quickly, so the path between them is slow"), "{beside}");
+        let (topic, beside) = between(&pace("a:1", 2), &pace("b:2", 30));
+        assert_eq!(topic, Topic::Slow);
+        assert!(beside.ends_with("; b:2 answers slowly"), "{beside}");
+        assert_eq!(between(&pace("a:1", 30), &pace("b:2", 3)).0, Topic::Slow);
+    }
 }
