@@ -178,14 +178,21 @@ impl Finding {
         }
     }
 
-    /// The finding as lines of text.
+    /// The finding as lines of text. Text from a server must not control the terminal.
     fn lines(&self) -> String {
-        // Text from a server must not control the terminal.
+        let mut lines = self.brief();
+        if let Some(topic) = self.topic {
+            _ = write!(lines, "\n{:19}> {}", "", topic.link());
+        }
+        lines
+    }
+
+    /// Like [`Self::lines`], without the link.
+    fn brief(&self) -> String {
         let shown: String = self.message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let mut lines = format!("{:<8} {:<9} {shown}", self.grade.label(), self.check);
         if let Some(topic) = self.topic {
-            let action = topic.action();
-            _ = write!(lines, "\n{:19}> {action}\n{:19}> {}", "", "", topic.link());
+            _ = write!(lines, "\n{:19}> {}", "", topic.action());
         }
         lines
     }
@@ -265,15 +272,29 @@ impl Report {
             let whole = JsonReport { hub: &self.hub, result, problems, warnings, findings: told.collect() };
             serde_json::to_string(&whole).unwrap_or_default()
         } else {
-            match (problems, warnings) {
-                (0, 0) => "no problems".to_owned(),
-                _ => format!("{} and {}", counted(problems, "problem"), counted(warnings, "warning")),
-            }
+            summary(&self.findings)
         };
         // If the reader has closed the pipe, only the exit code shows the result.
         _ = writeln!(io::stdout(), "{text}");
         result
     }
+}
+
+/// The last lines of the text output: all problems, then all warnings. So the notes and the checks that found nothing
+/// do not hide them.
+fn summary(findings: &[Finding]) -> String {
+    let mut lines = String::new();
+    for (grade, noun) in [(Grade::Problem, "problem"), (Grade::Warning, "warning")] {
+        let of_grade: Vec<&Finding> = findings.iter().filter(|finding| finding.grade == grade).collect();
+        if of_grade.is_empty() {
+            continue;
+        }
+        _ = write!(lines, "\n{}:\n", counted(of_grade.len(), noun));
+        for finding in of_grade {
+            _ = writeln!(lines, "{}", finding.brief());
+        }
+    }
+    if lines.is_empty() { "no problems".to_owned() } else { lines.trim_end().to_owned() }
 }
 
 /// A number with its noun.
@@ -309,6 +330,30 @@ mod tests {
         for heading in of_doctor.unwrap().lines().filter_map(|line| line.strip_prefix("### ")) {
             assert!(known(heading), "the doctor never finds {heading}");
         }
+    }
+
+    #[test]
+    fn the_end_of_the_text_repeats_problems_and_then_warnings() {
+        let findings = [
+            Finding::ok("ping", "fast"),
+            Finding::warning("tls", Topic::NoTls, "nothing is encrypted"),
+            Finding::note("auth", Topic::OpenHub, "everyone may connect"),
+            Finding::problem("size", Topic::LargeLost, "lost\u{1b}"),
+        ];
+        let action = |topic: Topic| format!("{:19}> {}", "", topic.action());
+        let expected = [
+            "",
+            "1 problem:",
+            "PROBLEM  size      lost ",
+            &action(Topic::LargeLost),
+            "",
+            "1 warning:",
+            "WARNING  tls       nothing is encrypted",
+            &action(Topic::NoTls),
+        ];
+        assert_eq!(summary(&findings).lines().collect::<Vec<_>>(), expected);
+        assert_eq!(summary(&findings[..1]), "no problems");
+        assert_eq!(summary(&findings[2..3]), "no problems");
     }
 
     #[test]
