@@ -37,8 +37,12 @@ const WARNINGS: u8 = 2;
 /// signals between two peers, large messages, idle connections, links to other hubs, ICE servers, clocks. Each note,
 /// warning and problem has a link to its causes.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "The doctor's peers join only networks whose names begin with doctor-.\n\nExit codes: 0 no \
-                  problem; 1 a problem; 2 warnings; 64 invalid command line.")]
+#[command(
+    after_help = "The doctor connects as a few peers for about as long as --patience. Its peers join only networks \
+        whose names begin with doctor-. Like other peers, they appear in the hub's pages, metrics and logs: in the \
+        numbers of connections, in the lists of networks, and with an idle connection that a proxy cuts also among \
+        the lost connections.\n\nExit codes: 0 no problem; 1 a problem; 2 warnings; 64 invalid command line."
+)]
 pub struct Args {
     /// URL that clients use: ws://host[:port][/path] or wss://host; http:// and https:// mean the same
     #[arg(value_name = "URL", value_parser = hub_url)]
