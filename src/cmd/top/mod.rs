@@ -192,20 +192,16 @@ fn keys() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
 /// The pages of a hub that change slowly.
 type Known = (Stats, (Option<Flooder>, BTreeMap<String, u64>));
 
-/// The results of a poll. The results are the pages of each hub, and the members of the network on the screen.
-type Results = (Vec<Result<Sample, String>>, Option<(usize, Result<Roster, String>)>);
+/// The results of a poll. The results are the pages of each hub with the time of their reading, and the members of the
+/// network on the screen.
+type Results = (Vec<(Instant, Result<Sample, String>)>, Option<(usize, Result<Roster, String>)>);
 
-/// Counts the polls, and measures the time between them.
+/// Counts the polls, and measures the time between the polls of each hub.
+#[derive(Default)]
 struct Polls {
     count: u64,
-    /// The end of the last poll.
-    last: Instant,
-}
-
-impl Default for Polls {
-    fn default() -> Self {
-        Self { count: 0, last: Instant::now() }
-    }
+    /// Time of the last result of each hub.
+    last: Vec<Instant>,
 }
 
 impl Polls {
@@ -222,11 +218,12 @@ impl Polls {
 
     /// Adds the results of a poll to the model.
     fn take(&mut self, model: &mut Model, (results, roster): Results) {
-        let seconds = self.last.elapsed().as_secs_f64().max(0.001);
-        self.last = Instant::now();
-        for (hub, result) in model.hubs.iter_mut().zip(results) {
-            hub.polled(result, seconds);
+        let times: Vec<Instant> = results.iter().map(|(at, _)| *at).collect();
+        for (index, (hub, (at, result))) in model.hubs.iter_mut().zip(results).enumerate() {
+            let last = self.last.get(index).copied().unwrap_or(at);
+            hub.polled(result, at.saturating_duration_since(last).as_secs_f64());
         }
+        self.last = times;
         model.roster = roster;
         model.polled();
     }
@@ -237,7 +234,8 @@ impl Watch {
     async fn poll(&self, known: Vec<Option<Known>>, network: Option<(usize, String)>) -> Results {
         let polls = self.urls.iter().zip(known).map(async |(url, known)| {
             let result = tokio::time::timeout(PATIENCE, self.pages(url, known)).await;
-            result.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
+            let result = result.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())));
+            (result.as_ref().map_or_else(|_| Instant::now(), |sample| sample.read), result)
         });
         let roster = async {
             let (asked, name) = network?;
@@ -251,6 +249,7 @@ impl Watch {
     /// Reads the pages of a hub.
     async fn pages(&self, url: &Uri, known: Option<Known>) -> Result<Sample, String> {
         let page = Page::parse(&self.page(url, "/metrics").await?);
+        let read = Instant::now();
         let begin = Instant::now();
         let hubstats = self.json(url, "/hubstats").await?;
         let answer = begin.elapsed();
@@ -261,7 +260,7 @@ impl Watch {
                 (self.json(url, "/stats").await?, json.parts())
             }
         };
-        Ok(Sample { page, hubstats, answer, stats, flooder, networks })
+        Ok(Sample { page, read, hubstats, answer, stats, flooder, networks })
     }
 
     async fn json<T: DeserializeOwned>(&self, url: &Uri, path: &str) -> Result<T, String> {

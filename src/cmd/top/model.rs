@@ -17,6 +17,9 @@ const ENDS: usize = 300;
 /// Time for which the end of a connection counts, in seconds (ten minutes).
 const ENDS_SECONDS: f64 = 600.0;
 
+/// Minimum time between two samples, in seconds. It bounds the rates.
+const SHORTEST_SPAN: f64 = 0.001;
+
 /// The figures of a sparkline, the latest last. There is one figure for each poll, and there are at most [`HISTORY`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct History(VecDeque<u64>);
@@ -62,7 +65,10 @@ pub(super) struct Hub {
     /// The error of the last poll, if it failed.
     pub(super) error: Option<String>,
     pub(super) view: Option<View>,
+    /// The last sample.
     pub(super) last: Option<Sample>,
+    /// Time for which the polls have failed since the last sample, in seconds.
+    failing: f64,
     pub(super) signals: History,
     pub(super) messages: History,
     pub(super) peers: History,
@@ -81,11 +87,14 @@ impl Hub {
         let now = match result {
             Ok(now) => now,
             Err(error) => {
+                self.failing += seconds;
                 self.error = Some(error);
                 return;
             }
         };
         self.error = None;
+        // The counters have grown since the last sample, not only since the last poll.
+        let seconds = (std::mem::take(&mut self.failing) + seconds).max(SHORTEST_SPAN);
         // At the first poll all rates are 0, because there is no earlier sample.
         let mut view = View::of(self.last.as_ref().unwrap_or(&now), &now, seconds);
         view.faults.extend(self.vanished(&now, seconds));

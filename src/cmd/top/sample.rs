@@ -1,7 +1,7 @@
 //! The contents of one hub's pages, and the changes between two polls.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -191,9 +191,11 @@ pub(super) struct Roster {
 }
 
 /// The result of one poll of a hub.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Sample {
     pub(super) page: Page,
+    /// Time at which `page` was read.
+    pub(super) read: Instant,
     pub(super) hubstats: HubStats,
     /// The time that the page /hubstats took, including the connection, the request and its answer.
     pub(super) answer: Duration,
@@ -258,7 +260,10 @@ impl View {
     pub(super) fn of(before: &Sample, now: &Sample, seconds: f64) -> Self {
         let page = &now.page;
         let span = Span { before: &before.page, after: page, seconds };
-        let busy = |labels: &str| span.rate("peerpigeon_shard_busy_seconds_total", labels);
+        // A thread is awake at most all the time. The two pages can show slightly more, because the hub does not write
+        // them at the times at which they are read here.
+        let part = |rate: f64| rate.min(1.0);
+        let busy = |labels: &str| part(span.rate("peerpigeon_shard_busy_seconds_total", labels));
         let mut shards: Vec<Shard> = page
             .by("peerpigeon_shard_sessions", "shard")
             .into_iter()
@@ -270,7 +275,7 @@ impl View {
             .collect();
         shards.push(Shard {
             name: "mesh".to_owned(),
-            busy: span.rate("peerpigeon_mesh_busy_seconds_total", ""),
+            busy: part(span.rate("peerpigeon_mesh_busy_seconds_total", "")),
             sessions: page.sum("peerpigeon_links"),
             queued_bytes: page.sum("peerpigeon_link_queued_bytes"),
         });

@@ -1,7 +1,7 @@
 //! Tests of the screens, with pages as a hub sends them. With `BLESS=1`, these tests write the snapshots.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -51,6 +51,7 @@ fn sample(metrics: &str, hubstats: &str) -> Sample {
     let (flooder, networks) = serde_json::from_str::<MetricsJson>(&networks).unwrap().parts();
     Sample {
         page: Page::parse(metrics),
+        read: Instant::now(),
         hubstats: serde_json::from_str(hubstats).unwrap(),
         stats: serde_json::from_str(r#"{"hubPeerId":"aaaaaaaaaaaaaaaa","isRunning":true}"#).unwrap(),
         answer: if hubstats == HUBSTATS { Duration::from_millis(2) } else { Duration::from_millis(310) },
@@ -249,7 +250,7 @@ fn a_network_has_the_greatest_number_of_members_that_a_hub_knows() {
         let mut model = Model::new(["http://a", "http://b"], Sort::Given);
         for (hub, count) in model.hubs.iter_mut().zip(counts) {
             let networks = [("n".to_owned(), count)].into();
-            hub.polled(Ok(Sample { networks, ..Sample::default() }), 1.0);
+            hub.polled(Ok(Sample { networks, ..sample("", HUBSTATS) }), 1.0);
         }
         model.polled();
         assert_eq!(model.networks, [Network { name: "n".to_owned(), members: 5 }]);
@@ -416,6 +417,36 @@ fn a_hub_with_too_little_processor_time_is_reported_as_starved_and_not_as_busy()
     assert_eq!(runs(0.9, 0.0), [""; 0]);
     assert_eq!(runs(0.91, 0.0), ["PeerPigeonShardBusy"]);
     assert_eq!(runs(0.0, 0.91), ["PeerPigeonMeshBusy"]);
+}
+
+#[test]
+fn rates_cover_the_time_since_the_last_sample() {
+    let page = |second: u32| {
+        let busy = f64::from(second) * 0.75;
+        let more = format!(
+            "peerpigeon_closes_total{{reason=\"rate-limited\"}} {second}\n\
+             peerpigeon_shard_sessions{{shard=\"1\"}} 0\npeerpigeon_shard_busy_seconds_total{{shard=\"1\"}} {busy}\n\
+             peerpigeon_mesh_busy_seconds_total {}\n",
+            second * 5
+        );
+        Sample { answer: Duration::ZERO, ..sample(&metrics(9, second, &more), HUBSTATS) }
+    };
+    let mut model = Model::new(["http://a"], Sort::Given);
+    let (begin, mut polls) = (Instant::now(), Polls::default());
+    let mut poll = |at: u64, result: Result<u32, &str>| {
+        let at = begin + Duration::from_secs(at);
+        polls.take(&mut model, (vec![(at, result.map(page).map_err(str::to_owned))], None));
+        model.hubs[0].view.clone().unwrap()
+    };
+    poll(0, Ok(0));
+    let view = poll(2, Ok(2));
+    let rates = |view: &View| (view.signals, view.shards[1].busy);
+    assert_eq!(rates(&view), (121.0, 0.75));
+    assert_eq!(view.shards[2].busy, 1.0, "a thread cannot be awake for more than the whole time");
+    poll(9, Err("no answer within 5 s"));
+    poll(16, Err("no answer within 5 s"));
+    assert_eq!(rates(&poll(18, Ok(18))), (121.0, 0.75), "the failed polls do not shorten the time");
+    assert_eq!(rates(&poll(20, Ok(20))), (121.0, 0.75));
 }
 
 #[test]
