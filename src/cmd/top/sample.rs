@@ -116,7 +116,6 @@ pub(super) struct HubStats {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Stats {
     pub(super) hub_peer_id: String,
-    pub(super) is_running: bool,
 }
 
 /// The page that explains each fault.

@@ -53,7 +53,7 @@ fn sample(metrics: &str, hubstats: &str) -> Sample {
         page: Page::parse(metrics),
         read: Instant::now(),
         hubstats: serde_json::from_str(hubstats).unwrap(),
-        stats: serde_json::from_str(r#"{"hubPeerId":"aaaaaaaaaaaaaaaa","isRunning":true}"#).unwrap(),
+        stats: serde_json::from_str(r#"{"hubPeerId":"aaaaaaaaaaaaaaaa"}"#).unwrap(),
         answer: if hubstats == HUBSTATS { Duration::from_millis(2) } else { Duration::from_millis(310) },
         flooder,
         networks,
