@@ -47,6 +47,9 @@ fn a_hub_with_a_token_requires_it() {
     assert!(code == Some(1) && text.contains("401 Unauthorized: give ADMIN_TOKEN or --token-file"), "{text}");
     let (code, text) = once(&[&url(&hub)], &[("ADMIN_TOKEN", "of-the-operators")]);
     assert!(code == Some(0) && text.contains("ready"), "{text}");
+    let (code, text) = once(&[&url(&hub)], &[("ADMIN_TOKEN", "of-somebody-else")]);
+    assert!(code == Some(1) && text.contains("ADMIN_TOKEN or --token-file is wrong"), "{text}");
+    assert!(text.contains("  refused") && !text.contains("hubdown"), "{text}");
     assert_eq!(once(&[&url(&hub), "--token-file", "/no/such/file"], &[]).0, Some(64));
     let (code, text) = once(&["--interval", "0", &url(&hub)], &[("ADMIN_TOKEN", "of-the-operators")]);
     assert_eq!(code, Some(64), "a flag that is given twice is an error: {text}");

@@ -47,10 +47,17 @@ fn red() -> Style {
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>) {
     let [title, body, foot] =
         Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(frame.area());
-    let sum = |figure: fn(&View) -> f64| model.hubs.iter().filter_map(|hub| hub.view.as_ref()).map(figure).sum::<f64>();
+    // The sum of no numbers is -0.0, so 0.0 is added.
+    let sum =
+        |figure: fn(&View) -> f64| 0.0 + model.hubs.iter().filter_map(|hub| hub.view.as_ref()).map(figure).sum::<f64>();
     let reached = model.hubs.iter().filter(|hub| hub.error.is_none() && hub.view.is_some()).count();
+    let in_state = |state| match model.hubs.iter().filter(|hub| hub.state() == state).count() {
+        0 => String::new(),
+        count => format!(", {count} {state}"),
+    };
+    let others: String = ["slow", "refused", "down"].map(in_state).concat();
     let head = format!(
-        "peerpigeon top   {reached} of {} hubs   {:.0} peers   {:.0} signals/s   {:.0} messages/s",
+        "peerpigeon top   {reached} of {} hubs{others}   {:.0} peers   {:.0} signals/s   {:.0} messages/s",
         model.hubs.len(),
         sum(|view| view.peers),
         sum(|view| view.signals),
@@ -119,30 +126,16 @@ pub(super) const COLUMNS: [&str; 9] = ["hub", "state", "peers", "nets", "sig/s",
 
 /// The columns of a hub, without the sparkline and the faults.
 pub(super) fn cells(hub: &Hub) -> [String; COLUMNS.len()] {
-    let name = clean(&hub.name);
+    let (name, state) = (clean(&hub.name), hub.state().to_owned());
     let Some(view) = &hub.view else {
-        let state = if hub.error.is_some() { "down" } else { "…" };
-        return [
-            name,
-            state.to_owned(),
-            String::new(),
-            String::new(),
-            String::new(),
-            String::new(),
-            String::new(),
-            String::new(),
-            String::new(),
-        ];
-    };
-    let state = match (&hub.error, view.is_ready) {
-        (Some(_), _) => "down",
-        (None, true) => "ready",
-        (None, false) => "drains",
+        let mut cells = std::array::from_fn(|_| String::new());
+        (cells[0], cells[1]) = (name, state);
+        return cells;
     };
     let time = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), millis);
     [
         name,
-        state.to_owned(),
+        state,
         compact(view.peers),
         compact(view.networks),
         compact(view.signals),
@@ -172,13 +165,14 @@ fn hubs(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let hub = &model.hubs[index];
         let style = if hub.error.is_some() { red() } else { Style::new() };
         let mut row: Vec<Cell<'_>> = cells(hub).into_iter().map(Cell::from).collect();
-        row.insert(5, Cell::from(spark(&hub.signals.last(SPARK.into()))));
+        let history = hub.view.as_ref().map(|_| spark(&hub.signals.last(SPARK.into())));
+        row.insert(5, Cell::from(history.unwrap_or_default()));
         Row::new(row).style(style)
     });
     let mut heading = COLUMNS.to_vec();
     heading.insert(5, "signals");
     let width = u16::try_from(width).unwrap_or(40);
-    let widths = [width, 6, 6, 6, 6, SPARK, 6, 7, 7, 6].map(Constraint::Length);
+    let widths = [width, 7, 6, 6, 6, SPARK, 6, 7, 7, 6].map(Constraint::Length);
     let table_of_hubs = Table::new(rows, widths)
         .header(Row::new(heading).style(bold()))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
@@ -356,7 +350,7 @@ fn network(model: &Model, name: &str, frame: &mut Frame<'_>, area: Rect) {
     let block = Block::new().title(format!("members: {now}")).title_style(bold());
     frame.render_widget(Sparkline::default().data(figures).block(block), graph);
     let rows = model.hubs.iter().map(|hub| {
-        let members = hub.last.as_ref().and_then(|last| last.networks.get(name));
+        let members = hub.current().and_then(|last| last.networks.get(name));
         Row::new([clean(&hub.name), members.map_or_else(|| "-".to_owned(), ToString::to_string)])
     });
     let heading = Row::new(["hub", "members that it knows"]).style(bold());
@@ -383,14 +377,15 @@ fn roster(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         Some((asked, Ok(roster))) => (*asked, roster),
     };
     let asked = model.hubs.get(asked);
-    let own = asked.and_then(|hub| hub.view.as_ref()).map(|view| view.id.as_str());
+    let id_of = |hub: &Hub| hub.last.as_ref().map(|last| last.stats.hub_peer_id.clone());
+    let own = asked.and_then(id_of);
     // The name of a watched hub is more useful than its id.
     let name_of = |id: &str| {
-        let watched = model.hubs.iter().find(|hub| hub.view.as_ref().is_some_and(|view| view.id == id));
+        let watched = model.hubs.iter().find(|hub| id_of(hub).is_some_and(|own| own == id));
         watched.map_or_else(|| format!("hub {}", short(id)), |hub| hub.name.clone())
     };
     let rows = roster.members.iter().map(|member| {
-        let at = member.hub.as_deref().or(own).map_or_else(|| "this hub".to_owned(), name_of);
+        let at = member.hub.as_deref().or(own.as_deref()).map_or_else(|| "this hub".to_owned(), name_of);
         Row::new([clean(&member.peer), clean(&at), member.since.map_or_else(|| "-".to_owned(), time)])
     });
     let heading = match roster.count.saturating_sub(roster.members.len() as u64) {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hyper::header::AUTHORIZATION;
 use hyper::{Request, Uri};
-use mesh::Tls;
+use mesh::{ConnectError, Tls};
 use proto::Redacted;
 use ratatui::crossterm::event::{self, Event};
 use serde::de::DeserializeOwned;
@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 pub use self::model::Sort;
 use self::model::{Hub, Model, Wish};
 use self::page::Page;
-use self::sample::{Flooder, MetricsJson, Roster, Sample, Stats};
+use self::sample::{Failure, Flooder, MetricsJson, Roster, Sample, Stats};
 use super::{duration, http};
 use crate::config::{Token, certificates};
 
@@ -194,7 +194,7 @@ type Known = (Stats, (Option<Flooder>, BTreeMap<String, u64>));
 
 /// The results of a poll. The results are the pages of each hub with the time of their reading, and the members of the
 /// network on the screen.
-type Results = (Vec<(Instant, Result<Sample, String>)>, Option<(usize, Result<Roster, String>)>);
+type Results = (Vec<(Instant, Result<Sample, Failure>)>, Option<(usize, Result<Roster, String>)>);
 
 /// Counts the polls, and measures the time between the polls of each hub.
 #[derive(Default)]
@@ -234,20 +234,21 @@ impl Watch {
     async fn poll(&self, known: Vec<Option<Known>>, network: Option<(usize, String)>) -> Results {
         let polls = self.urls.iter().zip(known).map(async |(url, known)| {
             let result = tokio::time::timeout(PATIENCE, self.pages(url, known)).await;
-            let result = result.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())));
+            let result = result.unwrap_or(Err(Failure::Slow));
             (result.as_ref().map_or_else(|_| Instant::now(), |sample| sample.read), result)
         });
         let roster = async {
             let (asked, name) = network?;
             let query = form_urlencoded::Serializer::new(String::new()).append_pair("name", &name).finish();
             let path = format!("/dashboard/network?{query}");
-            Some((asked, self.json(self.urls.get(asked)?, &path).await))
+            let roster = self.json(self.urls.get(asked)?, &path).await;
+            Some((asked, roster.map_err(|failure| failure.to_string())))
         };
         tokio::join!(all(polls.collect()), roster)
     }
 
     /// Reads the pages of a hub.
-    async fn pages(&self, url: &Uri, known: Option<Known>) -> Result<Sample, String> {
+    async fn pages(&self, url: &Uri, known: Option<Known>) -> Result<Sample, Failure> {
         let page = Page::parse(&self.page(url, "/metrics").await?);
         let read = Instant::now();
         let begin = Instant::now();
@@ -263,12 +264,12 @@ impl Watch {
         Ok(Sample { page, read, hubstats, answer, stats, flooder, networks })
     }
 
-    async fn json<T: DeserializeOwned>(&self, url: &Uri, path: &str) -> Result<T, String> {
+    async fn json<T: DeserializeOwned>(&self, url: &Uri, path: &str) -> Result<T, Failure> {
         let text = self.page(url, path).await?;
-        serde_json::from_str(&text).map_err(|error| format!("{path} is not a page of a hub: {error}"))
+        serde_json::from_str(&text).map_err(|error| Failure::Down(format!("{path} is not a page of a hub: {error}")))
     }
 
-    async fn page(&self, url: &Uri, path: &str) -> Result<String, String> {
+    async fn page(&self, url: &Uri, path: &str) -> Result<String, Failure> {
         let path = format!("{}{path}", url.path().trim_end_matches('/'));
         let mut request = Request::get(&path);
         if let Some(token) = &self.token {
@@ -279,13 +280,23 @@ impl Watch {
         match asked {
             Ok((status, text)) if status.is_success() => Ok(text),
             Ok((status, text)) if status.as_u16() == 401 => {
-                Err(format!("{status}: give ADMIN_TOKEN or --token-file ({:.100})", text.trim()))
+                let why = if self.token.is_some() {
+                    "the token of ADMIN_TOKEN or --token-file is wrong"
+                } else {
+                    "give ADMIN_TOKEN or --token-file"
+                };
+                Err(Failure::Refused(format!("{status}: {why} ({:.100})", text.trim())))
             }
             Ok((status, _)) if status.as_u16() == 404 => {
-                Err(format!("this URL has no page {path}: give the URL of ADMIN_PORT, if the hub has one"))
+                let text = format!("this URL has no page {path}: give the URL of ADMIN_PORT, if the hub has one");
+                Err(Failure::Refused(text))
             }
-            Ok((status, text)) => Err(format!("{path} answers {status}: {:.100}", text.trim())),
-            Err(error) => Err(error.to_string()),
+            Ok((status, text)) => {
+                let text = format!("{path} answers {status}: {:.100}", text.trim());
+                Err(if status.is_client_error() { Failure::Refused(text) } else { Failure::Down(text) })
+            }
+            Err(ConnectError::Late) => Err(Failure::Slow),
+            Err(error) => Err(Failure::Down(error.to_string())),
         }
     }
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::sample::{Fault, Member, Roster, Sample, View};
+use super::PATIENCE;
+use super::sample::{Failure, Fault, Member, Roster, Sample, View};
 
 /// Number of polls whose figures are stored. With the default interval, sparklines show two minutes.
 pub(super) const HISTORY: usize = 60;
@@ -19,6 +20,9 @@ const ENDS_SECONDS: f64 = 600.0;
 
 /// Minimum time between two samples, in seconds. It bounds the rates.
 const SHORTEST_SPAN: f64 = 0.001;
+
+/// Time without an answer after which a hub is no longer slow, but down, in seconds.
+const DOWN_AFTER: f64 = 30.0;
 
 /// The figures of a sparkline, the latest last. There is one figure for each poll, and there are at most [`HISTORY`].
 #[derive(Clone, Debug, Default)]
@@ -63,7 +67,8 @@ pub(super) struct Hub {
     /// The hub's URL, without the scheme.
     pub(super) name: String,
     /// The error of the last poll, if it failed.
-    pub(super) error: Option<String>,
+    pub(super) error: Option<Failure>,
+    /// The state at the last poll. `None` if the last poll failed, because old figures could mislead.
     pub(super) view: Option<View>,
     /// The last sample.
     pub(super) last: Option<Sample>,
@@ -83,12 +88,13 @@ impl Hub {
     }
 
     /// Handles the result of a poll, `seconds` after the previous poll.
-    pub(super) fn polled(&mut self, result: Result<Sample, String>, seconds: f64) {
+    pub(super) fn polled(&mut self, result: Result<Sample, Failure>, seconds: f64) {
         let now = match result {
             Ok(now) => now,
             Err(error) => {
                 self.failing += seconds;
                 self.error = Some(error);
+                self.view = None;
                 return;
             }
         };
@@ -136,14 +142,53 @@ impl Hub {
         })
     }
 
-    /// The faults for the operator.
+    /// The faults for the operator. A hub that did not answer the last poll has only this fault.
     pub(super) fn faults(&self) -> Vec<Fault> {
-        let error = self.error.iter().map(|error| {
-            let is_expired = error.contains("certificate expired");
-            let alert = if is_expired { "PeerPigeonCertificateExpiresNow" } else { "PeerPigeonHubDown" };
-            Fault::new(alert, format!("not reached: {error}"))
-        });
-        error.chain(self.view.iter().flat_map(|view| view.faults.iter().cloned())).collect()
+        let Some(error) = &self.error else {
+            return self.view.iter().flat_map(|view| view.faults.iter().cloned()).collect();
+        };
+        let ago = match &self.last {
+            Some(_) => format!(" (last answer {:.0} s ago)", self.failing),
+            None => String::new(),
+        };
+        let silent = self.failing.max(PATIENCE.as_secs_f64());
+        vec![match error {
+            Failure::Slow if self.is_slow() => Fault::new(
+                "PeerPigeonTurnsLong",
+                format!(
+                    "slow: no answer for {silent:.0} s: it has too little CPU, or the network to it is slow. After \
+                     {DOWN_AFTER:.0} s it counts as down"
+                ),
+            ),
+            Failure::Slow => Fault::new("PeerPigeonHubDown", format!("down: no answer for {silent:.0} s")),
+            Failure::Refused(text) => Fault::new("", format!("answers, but refuses to be watched: {text}{ago}")),
+            Failure::Down(text) if text.contains("certificate expired") => {
+                Fault::new("PeerPigeonCertificateExpiresNow", format!("not reached: {text}{ago}"))
+            }
+            Failure::Down(text) => Fault::new("PeerPigeonHubDown", format!("not reached: {text}{ago}")),
+        }]
+    }
+
+    /// Whether the hub has not answered in time, but may still answer.
+    fn is_slow(&self) -> bool {
+        self.error == Some(Failure::Slow) && self.failing < DOWN_AFTER
+    }
+
+    /// The state of the hub in a word.
+    pub(super) fn state(&self) -> &'static str {
+        match (&self.error, &self.view) {
+            (Some(Failure::Slow), _) if self.is_slow() => "slow",
+            (Some(Failure::Refused(_)), _) => "refused",
+            (Some(Failure::Slow | Failure::Down(_)), _) => "down",
+            (None, Some(view)) if view.is_ready => "ready",
+            (None, Some(_)) => "drains",
+            (None, None) => "…",
+        }
+    }
+
+    /// The sample of the last poll. `None` if the last poll failed.
+    pub(super) fn current(&self) -> Option<&Sample> {
+        self.last.as_ref().filter(|_| self.error.is_none())
     }
 }
 
@@ -194,7 +239,7 @@ impl Sort {
 
     fn figure(self, hub: &Hub) -> f64 {
         let Some(view) = &hub.view else {
-            // A hub that was never reached comes first.
+            // A hub that is not reached comes first.
             return if self == Self::Given { 0.0 } else { f64::INFINITY };
         };
         match self {
@@ -264,7 +309,7 @@ impl Model {
     /// Merges the networks of all hubs after a poll, and extends their histories.
     pub(super) fn polled(&mut self) {
         let mut members = BTreeMap::<&str, u64>::new();
-        for (name, count) in self.hubs.iter().filter_map(|hub| hub.last.as_ref()).flat_map(|last| &last.networks) {
+        for (name, count) in self.hubs.iter().filter_map(Hub::current).flat_map(|last| &last.networks) {
             let most = members.entry(name).or_default();
             *most = (*most).max(*count);
         }
@@ -288,7 +333,7 @@ impl Model {
     /// The network on the screen, and the hub that knows most of its members.
     pub(super) fn wanted_roster(&self) -> Option<(usize, String)> {
         let Screen::Network(name) = &self.screen else { return None };
-        let known = |hub: &Hub| hub.last.as_ref().and_then(|last| last.networks.get(name)).copied();
+        let known = |hub: &Hub| hub.current().and_then(|last| last.networks.get(name)).copied();
         let asked = (0..self.hubs.len()).max_by_key(|&index| (known(&self.hubs[index]), usize::MAX - index))?;
         Some((asked, name.clone()))
     }

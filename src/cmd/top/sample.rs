@@ -1,10 +1,12 @@
 //! The contents of one hub's pages, and the changes between two polls.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use super::PATIENCE;
 use super::page::{Page, Span};
 
 /// Maximum round trip of a link, in milliseconds. A longer round trip is a fault.
@@ -118,6 +120,29 @@ pub(super) struct Stats {
     pub(super) hub_peer_id: String,
 }
 
+/// Why the pages of a hub could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The hub did not answer in time.
+    Slow,
+    /// The hub answered, and refused the request: for example, the token is wrong.
+    Refused(String),
+    /// There was no connection to the hub, or the answer was not a page of a hub.
+    Down(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slow => write!(f, "no answer within {} s", PATIENCE.as_secs()),
+            Self::Refused(text) | Self::Down(text) => f.write_str(text),
+        }
+    }
+}
+
+/// The page that explains this program. It is the link of faults that are no faults of a hub.
+const MANUAL: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/operations.md#in-a-terminal");
+
 /// The page that explains each fault.
 const RUNBOOK: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/runbook.md");
 
@@ -125,7 +150,7 @@ const RUNBOOK: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/run
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) text: String,
-    /// The heading of the runbook's paragraph that says what to do.
+    /// The heading of the runbook's paragraph that says what to do. Empty if the hub has no fault.
     pub(super) alert: &'static str,
 }
 
@@ -136,6 +161,9 @@ impl Fault {
 
     /// The address of the runbook's paragraph.
     pub(super) fn link(&self) -> String {
+        if self.alert.is_empty() {
+            return MANUAL.to_owned();
+        }
         format!("{RUNBOOK}#{}", self.alert.to_lowercase())
     }
 }

@@ -11,7 +11,7 @@ use super::draw;
 use super::model::{HISTORY, Hub, Model, Network, Screen, Sort, Wish};
 use super::once;
 use super::page::Page;
-use super::sample::{Fault, MetricsJson, Roster, Sample, View, millis};
+use super::sample::{Failure, Fault, MetricsJson, Roster, Sample, View, millis};
 use super::{Args, Polls, SHORTEST_INTERVAL};
 
 /// The page /metrics of a hub with this number of peers, at this second.
@@ -86,7 +86,7 @@ fn model() -> Model {
         );
         model.hubs[0].polled(Ok(well), 1.0);
         model.hubs[1].polled(Ok(sample(&metrics(12, second + second * second / 60, &faults), &troubled)), 1.0);
-        model.hubs[2].polled(Err("Connection refused".to_owned()), 1.0);
+        model.hubs[2].polled(Err(Failure::Down("Connection refused".to_owned())), 1.0);
         model.polled();
     }
     model
@@ -433,20 +433,20 @@ fn rates_cover_the_time_since_the_last_sample() {
     };
     let mut model = Model::new(["http://a"], Sort::Given);
     let (begin, mut polls) = (Instant::now(), Polls::default());
-    let mut poll = |at: u64, result: Result<u32, &str>| {
+    let mut poll = |at: u64, result: Result<u32, Failure>| {
         let at = begin + Duration::from_secs(at);
-        polls.take(&mut model, (vec![(at, result.map(page).map_err(str::to_owned))], None));
-        model.hubs[0].view.clone().unwrap()
+        polls.take(&mut model, (vec![(at, result.map(page))], None));
+        model.hubs[0].view.clone()
     };
     poll(0, Ok(0));
-    let view = poll(2, Ok(2));
+    let view = poll(2, Ok(2)).unwrap();
     let rates = |view: &View| (view.signals, view.shards[1].busy);
     assert_eq!(rates(&view), (121.0, 0.75));
     assert_eq!(view.shards[2].busy, 1.0, "a thread cannot be awake for more than the whole time");
-    poll(9, Err("no answer within 5 s"));
-    poll(16, Err("no answer within 5 s"));
-    assert_eq!(rates(&poll(18, Ok(18))), (121.0, 0.75), "the failed polls do not shorten the time");
-    assert_eq!(rates(&poll(20, Ok(20))), (121.0, 0.75));
+    poll(9, Err(Failure::Slow));
+    poll(16, Err(Failure::Slow));
+    assert_eq!(rates(&poll(18, Ok(18)).unwrap()), (121.0, 0.75), "the failed polls do not shorten the time");
+    assert_eq!(rates(&poll(20, Ok(20)).unwrap()), (121.0, 0.75));
 }
 
 #[test]
@@ -587,13 +587,41 @@ fn withheld_errors_are_a_flood_only_if_no_messages_are_refused() {
 #[test]
 fn a_hub_that_is_not_reached_has_a_fault_with_a_cause() {
     let mut hub = Hub::new("http://a");
-    hub.polled(Err("Connection refused".to_owned()), 1.0);
+    hub.polled(Err(Failure::Down("Connection refused".to_owned())), 1.0);
     assert_eq!(hub.faults()[0].alert, "PeerPigeonHubDown");
-    hub.polled(Err("TLS: invalid peer certificate: certificate expired: …".to_owned()), 1.0);
+    hub.polled(Err(Failure::Down("TLS: invalid peer certificate: certificate expired: …".to_owned())), 1.0);
     assert_eq!(hub.faults()[0].alert, "PeerPigeonCertificateExpiresNow");
     let well = Sample { answer: Duration::ZERO, ..sample(&metrics(9, 1, ""), HUBSTATS) };
     hub.polled(Ok(well), 1.0);
     assert_eq!(hub.faults(), []);
+}
+
+#[test]
+fn a_hub_that_does_not_answer_is_slow_before_it_is_down_and_shows_no_old_figures() {
+    let mut model = model();
+    assert!(screen(&model, 110, 24).contains("2 of 3 hubs, 1 down   21 peers"));
+    let states = |model: &Model| model.hubs.iter().map(Hub::state).collect::<Vec<_>>();
+    assert_eq!(states(&model), ["ready", "ready", "down"]);
+    model.hubs[1].polled(Err(Failure::Slow), 12.0);
+    model.hubs[0].polled(Err(Failure::Refused("401 Unauthorized: the token is wrong".to_owned())), 2.0);
+    model.polled();
+    assert_eq!(states(&model), ["refused", "slow", "down"]);
+    let shown = screen(&model, 110, 24);
+    assert!(shown.contains("0 of 3 hubs, 1 slow, 1 refused, 1 down   0 peers   0 signals/s"), "{shown}");
+    assert!(shown.contains("b.example:8082: slow: no answer for 12 s") && !shown.contains("flood"), "{shown}");
+    assert!(shown.contains("refuses to be watched: 401 Unauthorized: the token is wrong (last answer 2 s ago)"));
+    assert!(!shown.contains("PeerPigeonHubDown\nb.") && !shown.contains("242"), "{shown}");
+    let once = once::text(&model);
+    assert!(once.contains("docs/operations.md#in-a-terminal"), "{once}");
+    assert_eq!(model.hubs[1].faults().iter().map(|fault| fault.alert).collect::<Vec<_>>(), ["PeerPigeonTurnsLong"]);
+    assert!(model.networks.is_empty());
+    model.hubs[1].polled(Err(Failure::Slow), 18.0);
+    assert_eq!((states(&model)[1], model.hubs[1].faults()[0].alert), ("down", "PeerPigeonHubDown"));
+    model.hubs[1].polled(Ok(sample(&metrics(12, 1, ""), HUBSTATS)), 1.0);
+    assert_eq!((states(&model)[1], model.hubs[1].faults()), ("ready", Vec::new()));
+    // A refused connection is not slow.
+    model.hubs[1].polled(Err(Failure::Down("Connection refused".to_owned())), 1.0);
+    assert_eq!(states(&model)[1], "down");
 }
 
 #[test]
