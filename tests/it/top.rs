@@ -62,6 +62,25 @@ fn a_hub_with_a_token_requires_it() {
 }
 
 #[test]
+fn a_flood_before_the_first_poll_is_a_fault_with_an_exit_code() {
+    let hub = Hub::start(&[("MESSAGE_RATE", "5")]);
+    assert_eq!(once(&["--exit-code", &url(&hub)], &[]).0, Some(0));
+    let mut peer = Client::join(&hub, 1, "n");
+    // The budget allows a burst of 25 s.
+    for _ in 0..150 {
+        peer.say(r#"{"type":"ping"}"#);
+    }
+    peer.hear_type("error");
+    crate::mesh::eventually("the history contains the flood", || {
+        let (code, text) = once(&["--exit-code", &url(&hub)], &[]);
+        code == Some(2) && text.contains("messages above MESSAGE_RATE were refused in the last ")
+    });
+    let (code, text) = once(&[&url(&hub)], &[]);
+    assert!(code == Some(0) && text.contains("MESSAGE_RATE"), "{text}");
+    assert_eq!(once(&["--exit-code", "http://127.0.0.1:1"], &[]).0, Some(1));
+}
+
+#[test]
 fn keys_move_between_the_screens() {
     let hubs = mesh(2, &[]);
     let mut peers = [Client::join(&hubs[0], 1, "lobby"), Client::join(&hubs[0], 2, "lobby")];

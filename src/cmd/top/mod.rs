@@ -1,6 +1,7 @@
 //! The command `peerpigeon top` shows hubs, links and networks in a terminal.
 
 mod draw;
+mod history;
 mod model;
 mod once;
 mod page;
@@ -18,13 +19,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::header::AUTHORIZATION;
-use hyper::{Request, Uri};
+use hyper::http::request::Builder;
+use hyper::{Request, StatusCode, Uri};
 use mesh::{ConnectError, Tls};
 use proto::Redacted;
 use ratatui::crossterm::event::{self, Event};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use self::history::History;
 pub use self::model::Sort;
 use self::model::{Hub, Model, Wish};
 use self::page::Page;
@@ -35,12 +38,18 @@ use crate::config::{Token, certificates};
 /// Maximum time for reading all pages of a hub.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Maximum time for reading the history of a hub, which is a part of [`PATIENCE`].
+const HISTORY_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Minimum of `--interval`: a shorter interval is raised to it. Each shard answers one address 100 pages at once and
 /// then 2 per second, so a hub may refuse pages if polls stay this fast.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Every fifth poll also reads the pages that change slowly.
 const SLOW_PAGES: u64 = 5;
+
+/// Exit code of `--once --exit-code` if a hub has a fault.
+const FAULTS: u8 = 2;
 
 /// Maximum number of pressed keys that wait to be handled.
 const KEYS: usize = 64;
@@ -52,7 +61,8 @@ const KEYS: usize = 64;
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Without --token-file, the variable ADMIN_TOKEN contains the token of the hubs.\n\nExit codes of \
-        --once: 0 every hub answers; 1 a hub does not answer; 64 invalid command line."
+        --once: 0 every hub answers; 1 a hub does not answer; 2 with --exit-code, a hub has a fault; 64 invalid command \
+        line."
 )]
 pub struct Args {
     /// URLs at which the hubs serve the pages of operators (ADMIN_PORT, or else PORT), such as http://localhost:8082
@@ -75,6 +85,10 @@ pub struct Args {
     #[arg(long)]
     once: bool,
 
+    /// With --once, exit with 2 if a hub has a fault
+    #[arg(long, requires = "once")]
+    exit_code: bool,
+
     /// File with additional CA certificates (PEM) for https://
     #[arg(long, value_name = "FILE", value_parser = certificates)]
     ca: Option<Arc<[u8]>>,
@@ -88,6 +102,7 @@ pub struct Watch {
     interval: Duration,
     sort: Sort,
     once: bool,
+    exit_code: bool,
     ca: Option<Arc<[u8]>>,
 }
 
@@ -100,7 +115,8 @@ impl Args {
     pub fn watch(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Watch, String> {
         let token = super::admin_token(self.token_file.as_deref(), env)?;
         let interval = self.interval.max(SHORTEST_INTERVAL);
-        Ok(Watch { urls: self.urls, token, interval, sort: self.sort, once: self.once, ca: self.ca })
+        let Self { urls, sort, once, exit_code, ca, .. } = self;
+        Ok(Watch { urls, token, interval, sort, once, exit_code, ca })
     }
 }
 
@@ -114,12 +130,18 @@ pub async fn run(watch: Watch) -> ExitCode {
             if is_second {
                 tokio::time::sleep(watch.interval).await;
             }
-            let results = watch.poll(vec![None; watch.urls.len()], None).await;
+            let asks = model.hubs.iter().map(|hub| (None, hub.last.is_none())).collect();
+            let results = watch.poll(asks, None).await;
             polls.take(&mut model, results);
         }
         let printed = io::stdout().write_all(once::text(&model).as_bytes());
-        let is_well = model.hubs.iter().all(|hub| hub.error.is_none());
-        return if is_well { super::printed(printed) } else { ExitCode::FAILURE };
+        if model.hubs.iter().any(|hub| hub.error.is_some()) {
+            return ExitCode::FAILURE;
+        }
+        if watch.exit_code && model.hubs.iter().any(|hub| !hub.faults().is_empty()) {
+            return ExitCode::from(FAULTS);
+        }
+        return super::printed(printed);
     }
     if !io::stdout().is_terminal() {
         _ = writeln!(io::stderr(), "peerpigeon top: the output is not a terminal: use --once");
@@ -143,7 +165,7 @@ async fn show(model: &mut Model, watch: &Watch) -> io::Result<()> {
     let mut polls = Polls::default();
     loop {
         let next = tokio::time::Instant::now() + watch.interval;
-        let mut poll = std::pin::pin!(watch.poll(polls.known(model), model.wanted_roster()));
+        let mut poll = std::pin::pin!(watch.poll(polls.asks(model), model.wanted_roster()));
         let mut is_due = false;
         let mut is_polled = false;
         while !is_due || !is_polled {
@@ -205,15 +227,16 @@ struct Polls {
 }
 
 impl Polls {
-    /// The slowly changing pages of each hub, if the next poll need not read them again.
-    fn known(&mut self, model: &Model) -> Vec<Option<Known>> {
+    /// The slowly changing pages of each hub, if the next poll need not read them again. The second value is true if the
+    /// next poll must read the hub's history, because there is no sample yet.
+    fn asks(&mut self, model: &Model) -> Vec<(Option<Known>, bool)> {
         let reads_all = self.count.is_multiple_of(SLOW_PAGES);
         self.count += 1;
         let known = |hub: &Hub| {
             let last = hub.last.as_ref()?;
             Some((last.stats.clone(), (last.flooder.clone(), last.networks.clone())))
         };
-        model.hubs.iter().map(|hub| known(hub).filter(|_| !reads_all)).collect()
+        model.hubs.iter().map(|hub| (known(hub).filter(|_| !reads_all), hub.last.is_none())).collect()
     }
 
     /// Adds the results of a poll to the model.
@@ -231,9 +254,9 @@ impl Polls {
 
 impl Watch {
     /// Polls all hubs at the same time, and asks one hub for the members of a network.
-    async fn poll(&self, known: Vec<Option<Known>>, network: Option<(usize, String)>) -> Results {
-        let polls = self.urls.iter().zip(known).map(async |(url, known)| {
-            let result = tokio::time::timeout(PATIENCE, self.pages(url, known)).await;
+    async fn poll(&self, asks: Vec<(Option<Known>, bool)>, network: Option<(usize, String)>) -> Results {
+        let polls = self.urls.iter().zip(asks).map(async |(url, (known, reads_history))| {
+            let result = tokio::time::timeout(PATIENCE, self.pages(url, known, reads_history)).await;
             let result = result.unwrap_or(Err(Failure::Slow));
             (result.as_ref().map_or_else(|_| Instant::now(), |sample| sample.read), result)
         });
@@ -248,7 +271,9 @@ impl Watch {
     }
 
     /// Reads the pages of a hub.
-    async fn pages(&self, url: &Uri, known: Option<Known>) -> Result<Sample, Failure> {
+    async fn pages(&self, url: &Uri, known: Option<Known>, reads_history: bool) -> Result<Sample, Failure> {
+        // The history is less important than the pages, so its failure is no failure of the poll.
+        let history = if reads_history { self.events(url).await.ok().map(|text| History::parse(&text)) } else { None };
         let page = Page::parse(&self.page(url, "/metrics").await?);
         let read = Instant::now();
         let begin = Instant::now();
@@ -261,7 +286,7 @@ impl Watch {
                 (self.json(url, "/stats").await?, json.parts())
             }
         };
-        Ok(Sample { page, read, hubstats, answer, stats, flooder, networks })
+        Ok(Sample { page, read, history, hubstats, answer, stats, flooder, networks })
     }
 
     async fn json<T: DeserializeOwned>(&self, url: &Uri, path: &str) -> Result<T, Failure> {
@@ -270,13 +295,29 @@ impl Watch {
     }
 
     async fn page(&self, url: &Uri, path: &str) -> Result<String, Failure> {
-        let path = format!("{}{path}", url.path().trim_end_matches('/'));
-        let mut request = Request::get(&path);
-        if let Some(token) = &self.token {
-            request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
-        }
+        let request = self.request(url, path);
         let tls = || Tls::new(self.ca.as_deref());
         let asked = Box::pin(http::ask(url, request, Bytes::new(), tls, &[], PATIENCE)).await;
+        self.answer(path, asked)
+    }
+
+    /// The history of the live view.
+    async fn events(&self, url: &Uri) -> Result<String, Failure> {
+        let path = "/dashboard/events";
+        let tls = || Tls::new(self.ca.as_deref());
+        let asked = Box::pin(http::ask_until(url, self.request(url, path), tls, HISTORY_PATIENCE, history::END)).await;
+        self.answer(path, asked)
+    }
+
+    fn request(&self, url: &Uri, path: &str) -> Builder {
+        let request = Request::get(format!("{}{path}", url.path().trim_end_matches('/')));
+        match &self.token {
+            Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.expose())),
+            None => request,
+        }
+    }
+
+    fn answer(&self, path: &str, asked: Result<(StatusCode, String), ConnectError>) -> Result<String, Failure> {
         match asked {
             Ok((status, text)) if status.is_success() => Ok(text),
             Ok((status, text)) if status.as_u16() == 401 => {

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::PATIENCE;
-use super::sample::{Failure, Fault, Member, Roster, Sample, View};
+use super::page::{Page, Span};
+use super::sample::{Failure, Fault, Member, Roster, Sample, Spans, View};
 
 /// Number of polls whose figures are stored. With the default interval, sparklines show two minutes.
 pub(super) const HISTORY: usize = 60;
@@ -39,6 +40,46 @@ impl History {
     /// The last figures, at most `width` of them.
     pub(super) fn last(&self, width: usize) -> Vec<u64> {
         self.0.iter().skip(self.0.len().saturating_sub(width)).copied().collect()
+    }
+}
+
+/// Time over which floods, closes and long turns are counted, in seconds. A flood has pauses, for example while the
+/// flooder connects again, and a count over the last poll would miss it. The live view counts over the same time.
+const MINUTE: f64 = 60.0;
+
+/// Time over which the load of threads is judged, in seconds. The live view judges it over the same time.
+const LOAD: f64 = 10.0;
+
+/// Time between two stored pages, in seconds.
+const STORE_EVERY: f64 = 5.0;
+
+/// Maximum number of stored pages: a page every five seconds of the last minute, the page before it, and two more that
+/// wait to be removed.
+const STORED: usize = 15;
+
+/// The pages /metrics of the last minute, the oldest first. The oldest page may be older.
+#[derive(Debug, Default)]
+struct Stored(VecDeque<(f64, Page)>);
+
+impl Stored {
+    /// Stores a page, unless the last page is nearly as young.
+    fn push(&mut self, at: f64, page: &Page) {
+        if self.0.back().is_none_or(|(last, _)| at - last >= STORE_EVERY) {
+            if self.0.len() == STORED {
+                self.0.pop_front();
+            }
+            self.0.push_back((at, page.clone()));
+        }
+        while self.0.get(1).is_some_and(|(second, _)| at - second >= MINUTE) {
+            self.0.pop_front();
+        }
+    }
+
+    /// The youngest page that is at least `seconds` old, or else the oldest page. Its age is at the same time `at`.
+    fn since<'a>(&'a self, seconds: f64, at: f64, now: &'a Page) -> Option<Span<'a>> {
+        let is_old = |(then, _): &&(f64, Page)| at - then >= seconds;
+        let (then, before) = self.0.iter().rev().find(is_old).or_else(|| self.0.front())?;
+        Some(Span { before, after: now, seconds: (at - then).max(SHORTEST_SPAN) })
     }
 }
 
@@ -79,6 +120,9 @@ pub(super) struct Hub {
     pub(super) peers: History,
     /// The ends of connections in the last ten minutes, the oldest first.
     ends: VecDeque<Ends>,
+    stored: Stored,
+    /// Time of the last sample, in seconds since the first poll.
+    at: f64,
 }
 
 impl Hub {
@@ -101,8 +145,23 @@ impl Hub {
         self.error = None;
         // The counters have grown since the last sample, not only since the last poll.
         let seconds = (std::mem::take(&mut self.failing) + seconds).max(SHORTEST_SPAN);
+        self.at += seconds;
+        let before = self.last.as_ref();
+        let uptime = |sample: &Sample| sample.page.sum("peerpigeon_uptime_seconds");
+        if before.is_some_and(|before| uptime(before) > uptime(&now)) {
+            // The hub has restarted.
+            self.stored.0.clear();
+        }
+        if let Some(history) = &now.history
+            && self.stored.0.is_empty()
+        {
+            self.stored.push(self.at - history.seconds, &history.before(&now.page));
+        }
         // At the first poll all rates are 0, because there is no earlier sample.
-        let mut view = View::of(self.last.as_ref().unwrap_or(&now), &now, seconds);
+        let last = Span { before: &before.unwrap_or(&now).page, after: &now.page, seconds };
+        let over = |time| self.stored.since(time, self.at, &now.page).unwrap_or(last);
+        let mut view = View::of(&now, Spans { last, load: over(LOAD), minute: over(MINUTE) });
+        self.stored.push(self.at, &now.page);
         view.faults.extend(self.vanished(&now, seconds));
         self.signals.push(view.signals);
         self.messages.push(view.messages);

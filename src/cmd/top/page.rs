@@ -32,6 +32,17 @@ impl Page {
         0.0 + self.series(name).iter().filter(|(found, _)| found.contains(labels)).map(|(_, value)| value).sum::<f64>()
     }
 
+    /// Makes the sum of the series whose labels contain this text smaller. No series becomes negative.
+    pub(super) fn set_back(&mut self, name: &str, labels: &str, by: f64) {
+        let mut left = by;
+        let series = self.0.get_mut(name).into_iter().flatten();
+        for (_, value) in series.filter(|(found, _)| found.contains(labels)) {
+            let part = left.clamp(0.0, value.max(0.0));
+            *value -= part;
+            left -= part;
+        }
+    }
+
     /// The sum of all series of a metric; 0 if there are none.
     pub(super) fn sum(&self, name: &str) -> f64 {
         self.sum_where(name, "")
@@ -86,7 +97,12 @@ impl Span<'_> {
         grown
     }
 
-    /// The number of observations of a histogram above one of its bounds, per second. Only series whose labels contain
+    /// The growth of a counter.
+    pub(super) fn grown(&self, name: &str, labels: &str) -> f64 {
+        self.rate(name, labels) * self.seconds
+    }
+
+    /// The number of observations of a histogram above one of its bounds. Only series whose labels contain
     /// `wanted` count.
     pub(super) fn above(&self, name: &str, wanted: &str, bound: f64) -> f64 {
         let above = |page: &Page| {
@@ -95,7 +111,7 @@ impl Span<'_> {
             let below = up_to.map(|(_, count)| *count).fold(0.0, f64::max);
             buckets.get("+Inf").copied().unwrap_or_default() - below
         };
-        (above(self.after) - above(self.before)).max(0.0) / self.seconds
+        (above(self.after) - above(self.before)).max(0.0)
     }
 
     /// A quantile of a histogram between the two pages, as the upper bound of its bucket. Only series whose labels
@@ -142,7 +158,7 @@ mod tests {
         assert_eq!(span.rates_by("a", "x", ""), [("1".to_owned(), 5.0), ("3".to_owned(), 0.5)]);
         assert_eq!((span.quantile("t", "", 0.5), span.quantile("t", "", 0.99)), (Some(0.005), Some(0.1)));
         assert_eq!((span.quantile("t", "", 1.0), span.quantile("u", "", 0.5)), (Some(f64::INFINITY), None));
-        assert_eq!((span.above("t", "", 0.005), span.above("t", "", 1.0), span.above("u", "", 1.0)), (5.0, 0.5, 0.0));
+        assert_eq!((span.above("t", "", 0.005), span.above("t", "", 1.0), span.above("u", "", 1.0)), (10.0, 1.0, 0.0));
         let none = Span { before: &after, after: &after, seconds: 2.0 };
         assert_eq!((none.rates_by("a", "x", ""), none.quantile("t", "", 0.5)), (Vec::new(), None));
     }

@@ -7,13 +7,17 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::PATIENCE;
+use super::history::History;
 use super::page::{Page, Span};
 
 /// Maximum round trip of a link, in milliseconds. A longer round trip is a fault.
 const SLOW_LINK_MS: f64 = 150.0;
 
-/// Maximum length of a turn, in seconds. Frequent longer turns are a fault. A turn should end within 5 ms.
+/// Maximum length of a turn, in seconds. Several longer turns are a fault. A turn should end within 5 ms.
 const LONG_TURN: f64 = 0.025;
+
+/// Maximum number of turns longer than [`LONG_TURN`] in a minute. More long turns are a fault.
+const FEW_LONG_TURNS: f64 = 3.0;
 
 /// Maximum part of a core that a shard or the mesh may use. A larger part is a fault.
 const BUSY: f64 = 0.9;
@@ -223,6 +227,8 @@ pub(super) struct Sample {
     pub(super) page: Page,
     /// Time at which `page` was read.
     pub(super) read: Instant,
+    /// The minute before the first poll.
+    pub(super) history: Option<History>,
     pub(super) hubstats: HubStats,
     /// The time that the page /hubstats took, including the connection, the request and its answer.
     pub(super) answer: Duration,
@@ -230,6 +236,17 @@ pub(super) struct Sample {
     pub(super) flooder: Option<Flooder>,
     /// The names of the largest networks, each with the number of members that this hub knows.
     pub(super) networks: BTreeMap<String, u64>,
+}
+
+/// The times over which the figures of a hub are computed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spans<'a> {
+    /// The time since the last sample.
+    pub(super) last: Span<'a>,
+    /// The time over which the load of threads is judged.
+    pub(super) load: Span<'a>,
+    /// The last minute.
+    pub(super) minute: Span<'a>,
 }
 
 /// The load of a thread.
@@ -283,29 +300,9 @@ pub(super) struct View {
 }
 
 impl View {
-    /// The current state of the hub, and the changes since the previous poll.
-    pub(super) fn of(before: &Sample, now: &Sample, seconds: f64) -> Self {
-        let page = &now.page;
-        let span = Span { before: &before.page, after: page, seconds };
-        // A thread is awake at most all the time. The two pages can show slightly more, because the hub does not write
-        // them at the times at which they are read here.
-        let part = |rate: f64| rate.min(1.0);
-        let busy = |labels: &str| part(span.rate("peerpigeon_shard_busy_seconds_total", labels));
-        let mut shards: Vec<Shard> = page
-            .by("peerpigeon_shard_sessions", "shard")
-            .into_iter()
-            .map(|(shard, sessions)| {
-                let labels = format!("shard=\"{shard}\"");
-                let queued_bytes = page.sum_where("peerpigeon_session_queued_bytes", &labels);
-                Shard { name: format!("shard {shard}"), busy: busy(&labels), sessions, queued_bytes }
-            })
-            .collect();
-        shards.push(Shard {
-            name: "mesh".to_owned(),
-            busy: part(span.rate("peerpigeon_mesh_busy_seconds_total", "")),
-            sessions: page.sum("peerpigeon_links"),
-            queued_bytes: page.sum("peerpigeon_link_queued_bytes"),
-        });
+    /// The current state of the hub, and the changes in these times.
+    pub(super) fn of(now: &Sample, spans: Spans<'_>) -> Self {
+        let (page, span) = (&now.page, spans.last);
         let outcomes = span.rates_by("peerpigeon_relay_outcomes_total", "outcome", "");
         let is_well = |outcome: &str| outcome == "delivered" || outcome == "forwarded";
         let lost = outcomes.iter().filter(|(outcome, _)| !is_well(outcome)).map(|(_, rate)| rate).sum();
@@ -334,7 +331,7 @@ impl View {
             closes: span.rate("peerpigeon_closes_total", ""),
             latency: span.quantile("peerpigeon_relay_latency_seconds", "", 0.99),
             turn: turns.max_by(f64::total_cmp),
-            shards,
+            shards: threads(span),
             message_types: span.rates_by("peerpigeon_messages_total", "type", "direction=\"in\""),
             outcomes,
             close_reasons: span.rates_by("peerpigeon_closes_total", "reason", ""),
@@ -342,11 +339,11 @@ impl View {
             refusals: span.rates_by("peerpigeon_handshake_failures_total", "reason", ""),
             faults: Vec::new(),
         };
-        view.faults = view.faults(now, span);
+        view.faults = view.faults(now, spans);
         view
     }
 
-    fn faults(&self, now: &Sample, span: Span<'_>) -> Vec<Fault> {
+    fn faults(&self, now: &Sample, Spans { load, minute, .. }: Spans<'_>) -> Vec<Fault> {
         let (page, hubstats) = (&now.page, &now.hubstats);
         let mut faults = Vec::new();
         let mut add = |alert, text: String| faults.push(Fault::new(alert, text));
@@ -375,26 +372,29 @@ impl View {
         if stuck > 10.0 {
             add("PeerPigeonThreadStuck", format!("a thread has made no progress for {stuck:.0} s"));
         }
-        let awake: f64 = self.shards.iter().map(|shard| shard.busy).sum();
-        if awake > AWAKE && self.cpu < awake * STARVED {
-            let (awake, ran) = (awake * 100.0, self.cpu * 100.0);
+        let threads = threads(load);
+        let awake: f64 = threads.iter().map(|shard| shard.busy).sum();
+        let ran = load.rate("process_cpu_seconds_total", "");
+        if awake > AWAKE && ran < awake * STARVED {
+            let (awake, ran) = (awake * 100.0, ran * 100.0);
             let text = format!(
                 "starves: its threads were awake for {awake:.0} % of a core, and ran for {ran:.0} %: give it more CPU, \
                  or find out which other programs use it"
             );
             add("PeerPigeonTurnsLong", text);
         } else {
-            for shard in self.shards.iter().filter(|shard| shard.busy > BUSY) {
+            for shard in threads.iter().filter(|shard| shard.busy > BUSY) {
                 let alert = if shard.name == "mesh" { "PeerPigeonMeshBusy" } else { "PeerPigeonShardBusy" };
                 add(alert, format!("{} is busy: {:.0} % of a core", shard.name, shard.busy * 100.0));
             }
         }
+        let in_time = in_time(minute);
         for thread in page.by("peerpigeon_turn_seconds_bucket", "thread").into_keys() {
-            let long = span.above("peerpigeon_turn_seconds", &format!("thread=\"{thread}\""), LONG_TURN);
-            // At the default interval of two seconds, a single long turn is 0.5 per second, and can be chance.
-            if long > 0.5 {
-                let what = "turns per second that last longer than 25 ms: too little CPU, or a flood";
-                add("PeerPigeonTurnsLong", format!("{thread} has {long:.1} {what}"));
+            let long = minute.above("peerpigeon_turn_seconds", &format!("thread=\"{thread}\""), LONG_TURN);
+            // A few long turns can be chance.
+            if long > FEW_LONG_TURNS {
+                let what = format!("turns that lasted longer than 25 ms {in_time}: too little CPU, or a flood");
+                add("PeerPigeonTurnsLong", format!("{thread} had {long:.0} {what}"));
             }
         }
         let parts = [
@@ -412,20 +412,50 @@ impl View {
                 add(alert, format!("uses {:.0} % of {name}", part / whole * 100.0));
             }
         }
-        for (reason, name, alert) in [
-            ("rate-limited", "peers that send too much", "PeerPigeonRateLimited"),
-            ("slow-consumer", "peers that read too slowly", "PeerPigeonSlowConsumers"),
-        ] {
-            let rate = span.rate("peerpigeon_closes_total", &format!("reason=\"{reason}\""));
-            if rate > 0.0 {
-                add(alert, format!("closes {name}: {rate:.1} per second"));
-            }
+        let closed = |reason| minute.grown("peerpigeon_closes_total", &format!("reason=\"{reason}\"")).round();
+        let slow = closed("slow-consumer");
+        if slow > 0.0 {
+            add("PeerPigeonSlowConsumers", format!("{} {in_time}, because they did not read", disconnected(slow)));
         }
-        if let Some(text) = flood(now, span) {
+        if let Some(text) = flood(now, minute, closed("rate-limited")) {
             add("PeerPigeonRateLimited", text);
         }
         faults
     }
+}
+
+/// The load of the threads of a hub.
+fn threads(span: Span<'_>) -> Vec<Shard> {
+    let page = span.after;
+    // A thread is awake at most all the time. The two pages can show slightly more, because the hub does not write
+    // them at the times at which they are read here.
+    let part = |rate: f64| rate.min(1.0);
+    let busy = |labels: &str| part(span.rate("peerpigeon_shard_busy_seconds_total", labels));
+    let mut shards: Vec<Shard> = page
+        .by("peerpigeon_shard_sessions", "shard")
+        .into_iter()
+        .map(|(shard, sessions)| {
+            let labels = format!("shard=\"{shard}\"");
+            let queued_bytes = page.sum_where("peerpigeon_session_queued_bytes", &labels);
+            Shard { name: format!("shard {shard}"), busy: busy(&labels), sessions, queued_bytes }
+        })
+        .collect();
+    shards.push(Shard {
+        name: "mesh".to_owned(),
+        busy: part(span.rate("peerpigeon_mesh_busy_seconds_total", "")),
+        sessions: page.sum("peerpigeon_links"),
+        queued_bytes: page.sum("peerpigeon_link_queued_bytes"),
+    });
+    shards
+}
+
+/// The time of the counts, in words.
+fn in_time(span: Span<'_>) -> String {
+    format!("in the last {:.0} s", span.seconds.max(1.0))
+}
+
+fn disconnected(peers: f64) -> String {
+    format!("{peers:.0} {} disconnected", if peers == 1.0 { "peer was" } else { "peers were" })
 }
 
 /// The faults of links, other hubs and Redis.
@@ -466,21 +496,30 @@ const BUDGETS: [(&str, &str); 5] = [
     ("discover", "DISCOVER_RATE"),
 ];
 
-/// A sentence about messages above a budget, if there are any.
-fn flood(now: &Sample, span: Span<'_>) -> Option<String> {
+/// A sentence about messages above a budget in the last minute, and about peers that were disconnected because of them,
+/// if there are any.
+fn flood(now: &Sample, span: Span<'_>, cut: f64) -> Option<String> {
     let refused = span.rates_by("peerpigeon_rate_limited_total", "budget", "");
     // A refused message causes an error, and the hub can withhold this error as well. To count nothing twice, withheld
     // errors are counted only if no messages are refused.
     let (withheld, refused): (Vec<_>, Vec<_>) = refused.into_iter().partition(|(budget, _)| budget == "errors");
-    let text = if refused.is_empty() {
-        let (_, rate) = withheld.first()?;
-        format!("a peer floods it with invalid messages: {rate:.0} per second")
-    } else {
-        let rate: f64 = refused.iter().map(|(_, rate)| rate).sum();
-        let setting = |budget: &str| BUDGETS.iter().find(|(label, _)| *label == budget).map(|(_, setting)| *setting);
-        let settings: Vec<&str> = refused.iter().filter_map(|(budget, _)| setting(budget)).collect();
-        format!("peers flood it: {rate:.0} messages per second above {} are refused", settings.join(" and "))
-    };
+    let count = |rates: &[(String, f64)]| rates.iter().map(|(_, rate)| rate).sum::<f64>() * span.seconds;
+    let setting = |budget: &str| BUDGETS.iter().find(|(label, _)| *label == budget).map(|(_, setting)| *setting);
+    let settings: Vec<&str> = refused.iter().filter_map(|(budget, _)| setting(budget)).collect();
+    let mut parts = Vec::new();
+    if !refused.is_empty() {
+        parts.push(format!("{:.0} messages above {} were refused", count(&refused), settings.join(" and ")));
+    } else if !withheld.is_empty() {
+        parts.push(format!("{:.0} invalid messages arrived", count(&withheld)));
+    }
+    if cut > 0.0 {
+        let returns = "a flooder that returns with a new id is counted each time";
+        parts.push(format!("{} ({returns})", disconnected(cut)));
+    }
+    if parts.is_empty() {
+        return None;
+    }
+    let text = format!("peers flood it: {} {}", parts.join(" and "), in_time(span));
     Some(match &now.flooder {
         Some(Flooder { peer, refused }) => format!("{text}. The worst is peer {peer}, with {refused} refused messages"),
         None => text,
