@@ -9,7 +9,7 @@ use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table, TableState, Wrap};
 
 use super::model::{Hub, Model, Screen};
-use super::sample::{Fault, Other, View, millis, short};
+use super::sample::{Fault, Other, View, long_time, millis, short};
 
 /// The last second of the year 9999.
 const MAX_UNIX_SECONDS: u64 = 253_402_300_799;
@@ -148,13 +148,8 @@ pub(super) fn cells(hub: &Hub) -> [String; COLUMNS.len()] {
 
 fn hubs(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let order = model.order();
-    let faults: Vec<Line<'_>> = order
-        .iter()
-        .flat_map(|&index| {
-            let hub = &model.hubs[index];
-            hub.faults().into_iter().map(|fault| fault_line(&format!("{}: {}", hub.name, fault.text), fault.alert))
-        })
-        .collect();
+    let line = |(hub, fault): (&Hub, Fault)| fault_line(&format!("{}: {}", hub.name, fault.text), fault.alert);
+    let faults: Vec<Line<'_>> = model.faults().into_iter().map(line).collect();
     // The table has a heading and one line for each hub, but at most two thirds of the lines. The other lines show
     // faults.
     let lines = u16::try_from(order.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height * 2 / 3);
@@ -223,18 +218,14 @@ fn one_hub(hub: &Hub, frame: &mut Frame<'_>, area: Rect) {
     let line = |name: &str, text: String| {
         Line::from(vec![Span::styled(format!("{name:<10}"), bold()), Span::raw(clean(&text))])
     };
-    let minutes = view.uptime.as_secs() / 60;
+    let outcomes = match parts(&view.outcomes) {
+        none if view.outcomes.is_empty() => none,
+        parts => format!("{parts}; {} not delivered", compact(view.lost_signals)),
+    };
     let text = vec![
         line(
             "hub",
-            format!(
-                "{}  id {}  version {}  up {}:{:02} h",
-                hub.name,
-                short(&view.id),
-                view.version,
-                minutes / 60,
-                minutes % 60
-            ),
+            format!("{}  id {}  version {}  up {}", hub.name, short(&view.id), view.version, long_time(view.uptime)),
         ),
         line(
             "peers",
@@ -253,7 +244,7 @@ fn one_hub(hub: &Hub, frame: &mut Frame<'_>, area: Rect) {
             ),
         ),
         line("messages", parts(&view.message_types)),
-        line("outcomes", format!("{}; {} not delivered", parts(&view.outcomes), compact(view.lost_signals))),
+        line("outcomes", outcomes),
         line("ends", parts(&view.close_reasons)),
         line("errors", parts(&view.errors)),
         line("refused", parts(&view.refusals)),

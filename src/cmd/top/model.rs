@@ -194,8 +194,8 @@ impl Hub {
         // The live view (src/dashboard/findings.js) has the same limits.
         (vanished >= 5.0 && vanished > all * 2.0 / 3.0).then(|| {
             let text = format!(
-                "{vanished:.0} of {all:.0} ended connections had no close frame, in ten minutes at most: does a proxy cut \
-                 idle connections? Its timeout must exceed 60 s"
+                "{vanished:.0} of the {all:.0} connections that ended in the last ten minutes had no close frame: a proxy \
+                 may cut idle connections. Its timeout must exceed 60 s"
             );
             Fault::new("PeerPigeonPeersLost", text)
         })
@@ -407,6 +407,14 @@ impl Model {
             order.reverse();
         }
         order
+    }
+
+    /// The faults of all hubs in the order of the screen. A fault of a link that both hubs report is listed once.
+    pub(super) fn faults(&self) -> Vec<(&Hub, Fault)> {
+        let hubs = self.order().into_iter().map(|index| &self.hubs[index]);
+        let all: Vec<_> = hubs.flat_map(|hub| hub.faults().into_iter().map(move |fault| (hub, fault))).collect();
+        let is_new = |(_, fault): &&(&Hub, Fault)| !all.iter().any(|(_, other)| fault.repeats(other));
+        all.iter().filter(is_new).map(|(hub, fault)| (*hub, fault.clone())).collect()
     }
 
     fn lines(&self) -> usize {

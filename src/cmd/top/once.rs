@@ -19,13 +19,10 @@ pub(super) fn text(model: &Model) -> String {
         text += line.trim_end();
         text.push('\n');
     }
-    for index in model.order() {
-        let hub = &model.hubs[index];
-        for fault in hub.faults() {
-            let shown: String = fault.text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            // Writing to a String cannot fail.
-            _ = writeln!(text, "fault: {}: {shown}\n  what to do: {}", hub.name, fault.link());
-        }
+    for (hub, fault) in model.faults() {
+        let shown: String = fault.text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        // Writing to a String cannot fail.
+        _ = writeln!(text, "fault: {}: {shown}\n  what to do: {}", hub.name, fault.page());
     }
     text
 }

@@ -156,15 +156,33 @@ pub(super) struct Fault {
     pub(super) text: String,
     /// The heading of the runbook's paragraph that says what to do. Empty if the hub has no fault.
     pub(super) alert: &'static str,
+    /// The link with the fault. Both its hubs report it.
+    pub(super) link: Option<LinkEnds>,
+}
+
+/// The ids of the hubs of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LinkEnds {
+    pub(super) own: String,
+    pub(super) far: String,
+    /// Whether the own hub has dialed.
+    pub(super) dialed: bool,
 }
 
 impl Fault {
     pub(super) fn new(alert: &'static str, text: impl Into<String>) -> Self {
-        Self { text: text.into(), alert }
+        Self { text: text.into(), alert, link: None }
+    }
+
+    /// Whether this fault and a fault of another hub are the same, and the other hub has dialed. The other hub knows the
+    /// dialed URL.
+    pub(super) fn repeats(&self, other: &Self) -> bool {
+        let (Some(own), Some(far)) = (&self.link, &other.link) else { return false };
+        self.alert == other.alert && !own.dialed && far.dialed && own.own == far.far && own.far == far.own
     }
 
     /// The address of the runbook's paragraph.
-    pub(super) fn link(&self) -> String {
+    pub(super) fn page(&self) -> String {
         if self.alert.is_empty() {
             return MANUAL.to_owned();
         }
@@ -305,7 +323,8 @@ impl View {
         let (page, span) = (&now.page, spans.last);
         let outcomes = span.rates_by("peerpigeon_relay_outcomes_total", "outcome", "");
         let is_well = |outcome: &str| outcome == "delivered" || outcome == "forwarded";
-        let lost = outcomes.iter().filter(|(outcome, _)| !is_well(outcome)).map(|(_, rate)| rate).sum();
+        // The sum of no numbers is -0.0, so 0.0 is added.
+        let lost = 0.0 + outcomes.iter().filter(|(outcome, _)| !is_well(outcome)).map(|(_, rate)| rate).sum::<f64>();
         let version = page.by("peerpigeon_build_info", "version");
         // Many short turns of other threads must not hide a thread with long turns.
         let turns = page
@@ -356,17 +375,15 @@ impl View {
             add("PeerPigeonBug", "has found a bug in itself: see bug_found in its log".to_owned());
         }
         mesh_faults(page, hubstats, &mut add);
+        faults.extend(link_faults(&self.id, hubstats));
+        let mut add = |alert, text: String| faults.push(Fault::new(alert, text));
         for (file, days) in page.by("peerpigeon_tls_certificate_days_left", "file") {
             if days < 0.0 {
                 add("PeerPigeonCertificateExpiresNow", format!("certificate {file} has expired: clients refuse it"));
             } else if days < FEW_DAYS {
                 let alert = if days < 3.0 { "PeerPigeonCertificateExpiresNow" } else { "PeerPigeonCertificateExpires" };
-                add(alert, format!("certificate {file} is valid for {days:.1} days"));
+                add(alert, format!("certificate {file} expires in {days:.1} days"));
             }
-        }
-        if self.answer > SLOW_ANSWER {
-            let answer = millis(self.answer.as_secs_f64());
-            add("PeerPigeonTurnsLong", format!("answers in {answer}: it is far away, or has too little CPU"));
         }
         let stuck = page.sum("peerpigeon_oldest_turn_seconds");
         if stuck > 10.0 {
@@ -383,20 +400,14 @@ impl View {
             );
             add("PeerPigeonTurnsLong", text);
         } else {
+            // Slow answers and long turns are effects of starvation. Without it, they are faults of their own.
+            self.slow_faults(minute, &mut add);
             for shard in threads.iter().filter(|shard| shard.busy > BUSY) {
                 let alert = if shard.name == "mesh" { "PeerPigeonMeshBusy" } else { "PeerPigeonShardBusy" };
                 add(alert, format!("{} is busy: {:.0} % of a core", shard.name, shard.busy * 100.0));
             }
         }
         let in_time = in_time(minute);
-        for thread in page.by("peerpigeon_turn_seconds_bucket", "thread").into_keys() {
-            let long = minute.above("peerpigeon_turn_seconds", &format!("thread=\"{thread}\""), LONG_TURN);
-            // A few long turns can be chance.
-            if long > FEW_LONG_TURNS {
-                let what = format!("turns that lasted longer than 25 ms {in_time}: too little CPU, or a flood");
-                add("PeerPigeonTurnsLong", format!("{thread} had {long:.0} {what}"));
-            }
-        }
         let parts = [
             ("announced_bytes", "announce_budget_bytes", "ANNOUNCE_BUDGET_BYTES", "PeerPigeonAnnouncedNearlyFull"),
             ("session_queued_bytes", "send_budget_bytes", "SEND_BUDGET_BYTES", "PeerPigeonQueuesFill"),
@@ -421,6 +432,24 @@ impl View {
             add("PeerPigeonRateLimited", text);
         }
         faults
+    }
+
+    /// The faults of slow answers and long turns.
+    fn slow_faults(&self, minute: Span<'_>, add: &mut impl FnMut(&'static str, String)) {
+        if self.answer > SLOW_ANSWER {
+            let answer = millis(self.answer.as_secs_f64());
+            add("PeerPigeonTurnsLong", format!("answers in {answer}: it is far away, or has too little CPU"));
+        }
+        let threads = minute.after.by("peerpigeon_turn_seconds_bucket", "thread").into_keys().filter_map(|thread| {
+            let long = minute.above("peerpigeon_turn_seconds", &format!("thread=\"{thread}\""), LONG_TURN);
+            // A few long turns can be chance.
+            (long > FEW_LONG_TURNS).then(|| format!("{thread} had {long:.0}"))
+        });
+        let threads: Vec<_> = threads.collect();
+        if !threads.is_empty() {
+            let what = format!("turns that lasted longer than 25 ms {}: too little CPU, or a flood", in_time(minute));
+            add("PeerPigeonTurnsLong", format!("{} {what}", threads.join(", ")));
+        }
     }
 }
 
@@ -475,16 +504,26 @@ fn mesh_faults(page: &Page, hubstats: &HubStats, add: &mut impl FnMut(&'static s
     if let Some(redis) = hubstats.redis.as_ref().filter(|redis| !redis.one_way.is_empty()) {
         add("PeerPigeonRedisOneWay", format!("Redis carries nothing to {} hubs", redis.one_way.len()));
     }
-    for link in hubstats.links.iter().filter(|link| link.rtt_ms.is_some_and(|rtt| rtt > SLOW_LINK_MS)) {
-        let (to, rtt) = (link.far_end(), link.rtt_ms.unwrap_or_default());
-        add("PeerPigeonSignalsSlow", format!("the link to {to} is slow: a round trip takes {rtt:.0} ms"));
-    }
-    for link in hubstats.links.iter().filter(|link| link.saturated) {
-        add("PeerPigeonLinksFull", format!("the link to {} is full: {} bytes wait", link.far_end(), link.queued_bytes));
-    }
     if page.sum("peerpigeon_links_silent") > 0.0 {
         add("PeerPigeonPresenceLate", "a link carries nothing in one direction".to_owned());
     }
+}
+
+/// The faults of links.
+fn link_faults(own: &str, hubstats: &HubStats) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for link in &hubstats.links {
+        let ends = link.hub.clone().map(|far| LinkEnds { own: own.to_owned(), far, dialed: link.dialed });
+        let mut add = |alert, text| faults.push(Fault { link: ends.clone(), ..Fault::new(alert, text) });
+        let name = link.between(own, &hubstats.hubs);
+        if let Some(rtt) = link.rtt_ms.filter(|rtt| *rtt > SLOW_LINK_MS) {
+            add("PeerPigeonSignalsSlow", format!("{name} is slow: a round trip takes {rtt:.0} ms"));
+        }
+        if link.saturated {
+            add("PeerPigeonLinksFull", format!("{name} is full: {} bytes wait", link.queued_bytes));
+        }
+    }
+    faults
 }
 
 /// The settings of the budgets, by their label in `peerpigeon_rate_limited_total`.
@@ -532,13 +571,20 @@ impl Link {
         self.url.as_deref().unwrap_or(&self.address)
     }
 
-    /// The hub at the other end, and the name of the link. If the other hub has dialed, the name is an address, which
-    /// does not identify the hub.
-    fn far_end(&self) -> String {
-        match &self.hub {
-            Some(hub) => format!("hub {} ({})", short(hub), self.name()),
-            None => self.name().to_owned(),
+    /// The link with both its hubs. If this hub has dialed, also the dialed URL, and whether the other hub has another
+    /// URL. If the other hub has dialed, the address does not identify it.
+    fn between(&self, own: &str, others: &[Other]) -> String {
+        let Some(far) = &self.hub else { return format!("the link to {}", self.name()) };
+        if !self.dialed {
+            return format!("the link from hub {} ({}) to this hub", short(far), self.name());
         }
+        let known = others.iter().find(|other| &other.id == far).and_then(|other| other.url.as_deref());
+        let is_same = |url: &str| url.trim_end_matches('/') == self.name().trim_end_matches('/');
+        let proxy = match known {
+            Some(url) if !is_same(url) => format!("; the hub's own URL is {url}, so a proxy may be between"),
+            Some(_) | None => String::new(),
+        };
+        format!("the link from hub {} to hub {} (dialed at {}{proxy})", short(own), short(far), self.name())
     }
 }
 
@@ -552,6 +598,18 @@ pub(super) fn millis(seconds: f64) -> String {
     match seconds * 1000.0 {
         ms if ms.is_infinite() => ">10 s".to_owned(),
         ms if ms < 10.0 => format!("{ms:.1} ms"),
-        ms => format!("{ms:.0} ms"),
+        ms if ms < 1000.0 => format!("{ms:.0} ms"),
+        ms if ms < 10_000.0 => format!("{:.1} s", ms / 1000.0),
+        ms => format!("{:.0} s", ms / 1000.0),
+    }
+}
+
+/// A long time in its largest unit: 102 s, 2 min, 3 h, 4 d.
+pub(super) fn long_time(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds < 120 => format!("{seconds} s"),
+        seconds if seconds < 7200 => format!("{} min", seconds / 60),
+        seconds if seconds < 172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} d", seconds / 86_400),
     }
 }
