@@ -9,6 +9,8 @@ const make = (name, properties = {}, ...children) => {
   return element
 }
 const SPAN_MS = 600_000
+/** A shorter sample shows no load: the first sample of a hub covers milliseconds, and its load includes the start. */
+const SHORT_MS = 500
 const MAX_LINES = 100
 const TABLE_ROWS = 20
 
@@ -85,7 +87,7 @@ const CHARTS = {
   joins: { title: 'Joins and leaves per second', series: () => [['Connected', s => per(s, s.opened)], ['Joined a network', s => per(s, s.announces)], ['Left a network', s => per(s, s.goodbyes)], ['Closed', s => per(s, total(s.closes))], ['Refused', s => per(s, total(s.refused))]] },
   signals: { title: 'Signals per second', series: () => [['Delivered', s => per(s, s.outcomes?.delivered)], ['Not delivered', s => per(s, lost(s))], ['Errors sent', s => per(s, total(s.errors))], ...(samples.some(s => s.outcomes?.forwarded) ? [['Forwarded to Go hubs', s => per(s, s.outcomes?.forwarded)]] : [])] },
   traffic: { title: 'Bytes per second', format: bytes, series: () => [['From peers', s => per(s, s.bytes[0])], ['To peers', s => per(s, s.bytes[1])], ...(state.mesh ? [['From hubs', s => per(s, s.linkBytes[0])], ['To hubs', s => per(s, s.linkBytes[1])]] : [])] },
-  load: { title: 'Load in percent of a core', format: percent, series: () => [...load(), ...(state.mesh ? [['Mesh', s => s.meshBusy / 10]] : []), ['Process, CPU time', s => s.cpu / 10]] },
+  load: { title: 'Load in percent of a core', format: percent, series: () => [...load(), ...(state.mesh ? [['Mesh', s => s.meshBusy / 10]] : []), ['Process, CPU time', s => s.cpu / 10]].map(([name, of]) => [name, s => s.over < SHORT_MS ? null : of(s)]) },
   latency: { title: 'Signals by latency', heat: s => s.latency, bounds: () => hello.latencyBounds },
   turns: { title: 'Turns by length', heat: s => s.turns, bounds: () => hello.turnBounds }
 }
@@ -222,7 +224,7 @@ function showTiles () {
   const tiles = [
     ['Peers', short(now.peers), `${short(now.connections)} of ${short(most.max)} connections`],
     ['Networks', short(now.networks), `${short(now.members)} memberships`],
-    ...(state.mesh ? [['Hubs', short(now.hubs + 1), `${short(now.peers + now.remotePeers)} peers in all`]] : []),
+    ...(state.mesh ? [['Hubs', short(now.hubs + 1), offline(state.mesh) ? 'Redis is not connected' : `${short(now.peers + now.remotePeers)} peers in all`]] : []),
     ['Signals per s', short(signals), signals ? `${short(100 * delivered / signals)} % delivered` : 'last minute'],
     ['Messages per s', short(rate(s => s.messages[0] + s.messages[1])), 'in and out'],
     ['Processor', percent(rate(s => s.cpu * s.over / 1000) / 10), 'of a core'],
@@ -247,7 +249,16 @@ function traffic ({ link, bytes }) {
   return known && secs > 0 ? bytes.map((count, direction) => Math.max(0, (count - known.bytes[direction]) / secs)) : [0, 0]
 }
 
-function showMesh ({ hubs, links, dials, more }) {
+/** Whether the mesh uses Redis, and Redis is not connected. */
+const offline = ({ redis }) => redis && !redis.connected
+
+function showMesh (mesh) {
+  const { hubs, links, dials, more } = mesh
+  const alone = !hubs.length && !links.length
+  for (const id of ['graph', 'all-hubs-part', 'hubs-part', 'links-part']) $(id).toggleAttribute('hidden', alone)
+  const cut = offline(mesh) ? `Redis is not connected: ${alone ? '' : 'without a link between them, '}hubs cannot see each other's peers.` : ''
+  $('mesh-note').hidden = !alone && !cut
+  text($('mesh-note'), [alone ? 'This hub has no link to another hub, and knows no other hub.' : '', cut].filter(Boolean).join(' '))
   const name = id => id ? id.slice(0, 8) : '?'
   const slow = rtt => rtt > 150
   const own = { id: state.hub, name: `${name(state.hub)} (this hub)`, detail: `${short(samples.at(-1).peers)} peers`, state: state.stage === 'ready' ? 'live' : 'draining', own: true }
@@ -337,10 +348,14 @@ function showRedis () {
   const rate = name => earlier && secs > 0 ? short(Math.max(0, (redis[name] - earlier[name]) / secs)) : '–'
   table($('redis'), redis.address, ['What', 'Value'], [
     ['state', reuse(`redis ${redis.connected}`, () => redis.connected ? mark('connected') : mark('not connected', 'bad'))],
-    ['frames published per s', rate('published')],
-    ['frames received per s', rate('received')],
-    ['reconnects', redis.reconnects],
-    ['hubs that do not answer', redis.oneWay.map(id => id.slice(0, 8)).join(', ') || 'none'],
+    ...(redis.connected
+      ? [
+          ['frames published per s', rate('published')],
+          ['frames received per s', rate('received')],
+          ['reconnects', redis.reconnects],
+          ['hubs that do not answer', redis.oneWay.map(id => id.slice(0, 8)).join(', ') || 'none']
+        ]
+      : []),
     ['last error', redis.lastError ?? 'none']
   ])
 }
@@ -406,6 +421,9 @@ const QUESTIONS = {
   undrain: () => 'End the drain: accept new peers again?'
 }
 
+/** The button that confirms an order. */
+const ANSWERS = { kick: 'Remove the peer', 'close-network': 'Close the network', drain: 'Drain the hub', undrain: 'End the drain' }
+
 for (const form of document.querySelectorAll('form[data-act]')) {
   form.addEventListener('submit', event => {
     event.preventDefault()
@@ -415,7 +433,7 @@ for (const form of document.querySelectorAll('form[data-act]')) {
 
 /** Asks the operator to confirm an order, and then sends it to the hub. */
 async function order (act, fields) {
-  if (!await confirmed(QUESTIONS[act](fields))) return
+  if (!await confirmed(QUESTIONS[act](fields), ANSWERS[act])) return
   const answer = await fetch(`admin/${act}`, { method: 'POST', headers: { Accept: 'application/json' }, body: new URLSearchParams(fields) }).catch(() => undefined)
   if (answer?.status === 401) return location.reload()
   const says = await answer?.text()
@@ -424,8 +442,9 @@ async function order (act, fields) {
   toast(message || 'The hub did not answer.')
 }
 
-function confirmed (question) {
+function confirmed (question, answer) {
   text($('confirm-text'), question)
+  text($('confirm-yes'), answer)
   const dialog = $('confirm')
   dialog.returnValue = ''
   dialog.showModal()

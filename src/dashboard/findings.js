@@ -86,7 +86,7 @@ function peers (add, minute, samples, state) {
   const closes = byLabel(samples, 'closes')
   const ended = closes.reduce((sum, [, count]) => sum + count, 0)
   const vanished = closes.filter(([label]) => label === 'connection-lost' || label === 'dead-peer').reduce((sum, [, count]) => sum + count, 0)
-  if (vanished >= 5 && vanished > ended * 2 / 3) add('warn', `${many(vanished, 'connection')} of ${short(ended)} ended without a close frame in the last ten minutes. A proxy may cut idle connections: its timeout must exceed 60 s.`, 'PeerPigeonPeersLost')
+  if (vanished >= 5 && vanished > ended * 2 / 3) add('warn', `In the last ten minutes, ${many(ended, 'connection')} ended, and ${short(vanished)} of them without a close frame. A proxy may cut idle connections: its timeout must exceed 60 s.`, 'PeerPigeonPeersLost')
   const refused = byLabel(minute, 'refused')
   const refusals = refused.reduce((sum, [, count]) => sum + count, 0)
   if (refusals > 10) add('warn', `${many(refusals, 'connection')} refused in the last minute: ${refused.slice(0, 3).map(([label, count]) => `${label} ${short(count)}`).join(', ')}.`, 'PeerPigeonRefusedAtDoor')
@@ -105,7 +105,7 @@ function flood (add, exceeded, cut, { flooder }) {
   const messages = refused.reduce((sum, [, count]) => sum + count, 0)
   const what = messages || !withheld ? `${many(messages, 'message')} ${refused.length ? `above ${refused.map(([budget]) => BUDGETS[budget]).join(' and ')} ` : ''}refused` : `${many(withheld, 'invalid message')}`
   const worst = flooder ? ` The worst is peer ${flooder.peer}, with ${many(flooder.refused, 'refused message')}.` : ''
-  add('warn', `Peers flood the hub: ${what} and ${many(cut, 'peer')} disconnected in the last minute.${worst}`, 'PeerPigeonRateLimited')
+  add('warn', `Peers flood the hub: ${what} and ${many(cut, 'peer')} disconnected in the last minute${cut > 1 ? ' (a flooder that returns with a new id counts each time)' : ''}.${worst}`, 'PeerPigeonRateLimited')
 }
 
 function mesh (add, own, { hubs, links, dials, redis, lagMs }) {
