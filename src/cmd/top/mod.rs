@@ -227,7 +227,8 @@ struct Polls {
 }
 
 impl Polls {
-    /// The slowly changing pages of each hub, if the next poll need not read them again. The second value is true if the
+    /// The slowly changing pages of each hub, if the next poll need not read them again. During a flood, each poll reads
+    /// them, because a flooder can return with a new id at any time. The second value is true if the
     /// next poll must read the hub's history, because there is no sample yet.
     fn asks(&mut self, model: &Model) -> Vec<(Option<Known>, bool)> {
         let reads_all = self.count.is_multiple_of(SLOW_PAGES);
@@ -236,7 +237,11 @@ impl Polls {
             let last = hub.last.as_ref()?;
             Some((last.stats.clone(), (last.flooder.clone(), last.networks.clone())))
         };
-        model.hubs.iter().map(|hub| (known(hub).filter(|_| !reads_all), hub.last.is_none())).collect()
+        model
+            .hubs
+            .iter()
+            .map(|hub| (known(hub).filter(|known| !reads_all && known.1.0.is_none()), hub.last.is_none()))
+            .collect()
     }
 
     /// Adds the results of a poll to the model.

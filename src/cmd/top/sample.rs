@@ -560,7 +560,9 @@ fn flood(now: &Sample, span: Span<'_>, cut: f64) -> Option<String> {
     }
     let text = format!("peers flood it: {} {}", parts.join(" and "), in_time(span));
     Some(match &now.flooder {
-        Some(Flooder { peer, refused }) => format!("{text}. The worst is peer {peer}, with {refused} refused messages"),
+        Some(Flooder { peer, refused }) => {
+            format!("{text}. Peer {peer} was the worst in the last 10 s, with {refused} refused messages")
+        }
         None => text,
     })
 }
