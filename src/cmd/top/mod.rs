@@ -277,13 +277,13 @@ impl Watch {
 
     /// Reads the pages of a hub.
     async fn pages(&self, url: &Uri, known: Option<Known>, reads_history: bool) -> Result<Sample, Failure> {
-        // The history is less important than the pages, so its failure is no failure of the poll.
-        let history = if reads_history { self.events(url).await.ok().map(|text| History::parse(&text)) } else { None };
         let page = Page::parse(&self.page(url, "/metrics").await?);
         let read = Instant::now();
         let begin = Instant::now();
         let hubstats = self.json(url, "/hubstats").await?;
         let answer = begin.elapsed();
+        // The history is less important than the pages, so its failure is no failure of the poll.
+        let history = if reads_history { self.events(url).await.ok().map(|text| History::parse(&text)) } else { None };
         let (stats, (flooder, networks)) = match known {
             Some(known) => known,
             None => {
