@@ -657,7 +657,8 @@ fn faults_of_certificates_are_reported() {
 
 #[test]
 fn tls_that_fails_at_one_address_does_not_end_the_checks() {
-    let certificate = Authority::new().issue("one", 90);
+    let authority = Authority::new();
+    let certificate = authority.issue("one", 90);
     let (hub, at) = secure(&certificate);
     // At the same port of the other address, a server speaks no TLS. Many containers have no IPv6.
     let Ok(other) = TcpListener::bind(("::1", hub.address.port())) else { return };

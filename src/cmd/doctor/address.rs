@@ -293,6 +293,36 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn tls_that_fails_at_one_address_leaves_the_others() {
+        let local = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (plain, secure) = (local(), local());
+        let (without, with) = (plain.local_addr().unwrap(), secure.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut client in plain.incoming().map_while(Result::ok) {
+                _ = io::Write::write_all(&mut client, b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            }
+        });
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = tokio_rustls::rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = std::sync::Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+        let config = tokio_rustls::rustls::ServerConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let config = std::sync::Arc::new(config.with_single_cert(vec![made.cert.der().clone()], key).unwrap());
+        std::thread::spawn(move || {
+            for mut client in secure.incoming().map_while(Result::ok) {
+                let mut connection = tokio_rustls::rustls::ServerConnection::new(config.clone()).unwrap();
+                while connection.is_handshaking() && connection.complete_io(&mut client).is_ok() {}
+            }
+        });
+        let mut reachable = Reachable { addresses: vec![without, with], rtt: Duration::ZERO };
+        let mut report = Report::new("wss://localhost".to_owned(), true);
+        let trust = tls(&"wss://localhost".parse().unwrap(), &mut reachable, None, &mut report).await;
+        assert!(matches!(trust, Trust::Unproven(_)), "{trust:?}");
+        assert_eq!(reachable.addresses, [with]);
+        assert_eq!(report.topics(), [Some(Topic::TlsMissing), Some(Topic::TlsUnknownIssuer), None]);
+    }
+
     #[test]
     fn a_machine_without_ipv6_says_nothing_about_the_hub() {
         let is_ours = |address: &str, kind: io::ErrorKind| is_of_this_machine(address.parse().unwrap(), &kind.into());

@@ -8,6 +8,7 @@ use hyper::{Request, Uri};
 use mesh::Tls;
 use serde::Deserialize;
 
+use super::finding::counted;
 use crate::client::HubUrl;
 use crate::cmd::http;
 
@@ -62,7 +63,8 @@ impl HubStats {
                 reasons.push(format!("Redis {}: {why}", redis.address));
             }
             if !redis.one_way.is_empty() {
-                reasons.push(format!("Redis carries messages in only one direction for {} hubs", redis.one_way.len()));
+                let hubs = counted(redis.one_way.len(), "hub");
+                reasons.push(format!("Redis carries messages in only one direction for {hubs}"));
             }
         }
         let dials = || self.bootstrap_hubs.iter().chain(self.found_hubs.iter().flatten()).filter(|dial| !dial.own);
@@ -132,7 +134,7 @@ mod tests {
         let dials = r#"{"bootstrapHubs":[{"uri":"ws://a","lastError":"401"},{"uri":"ws://b","own":true},
             {"uri":"ws://c","connected":true}],"foundHubs":[{"uri":"ws://d"}],"redis":{"connected":true,"oneWay":["x"]}}"#;
         let expected = [
-            "Redis carries messages in only one direction for 1 hubs",
+            "Redis carries messages in only one direction for 1 hub",
             "no link to ws://a: 401",
             "no link to ws://d: not dialed yet",
         ];

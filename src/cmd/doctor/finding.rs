@@ -172,10 +172,10 @@ impl Finding {
 
     /// A finding about a measured time. If the time is too long, the message also has the text `beside`.
     pub(super) fn timed(check: &'static str, grade: Grade, topic: Topic, message: String, beside: &str) -> Self {
-        match grade {
-            Grade::Ok => Self::ok(check, message),
-            _ => Self::graded(check, grade, topic, format!("{message}; {beside}")),
+        if grade == Grade::Ok {
+            return Self::ok(check, message);
         }
+        Self::graded(check, grade, topic, format!("{message}; {beside}"))
     }
 
     /// The finding as lines of text. Text from a server must not control the terminal.
