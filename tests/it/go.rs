@@ -12,7 +12,7 @@
 //! * The Go hub forwards the announcement of a peer to its other hubs and to its own peers, but only once while its
 //!   process runs.
 //! * The Go hub sends a signal with an unknown target to all its hubs, including the hub from which the signal arrived.
-//!   The Go hub drops a signal if it has received the same signal from the same connection before. The Go hub sends a
+//!   The Go hub drops such a signal if it has recently received the same signal from the same connection. The Go hub sends a
 //!   signal from a hub that it dialed only to its own peers.
 //! * The Go hub dials one second after its start. The Go hub dials again five seconds after a link has ended or failed,
 //!   but at most ten times while its process runs.

@@ -283,7 +283,7 @@ fn refusal(text: &str) -> String {
 
 #[test]
 fn a_token_is_sent_only_to_servers_that_ask_as_hubs_do() {
-    // Only hubs of version 2.0.0 receive the token itself, and only with MESH_AUTH=both.
+    // The token itself is sent only with MESH_AUTH=both, and only to a server that asks as hubs of version 2.0.0 do.
     let (shown, opened) = dialed(false, |_| refusal(TOKEN_WANTED));
     assert!(shown == [false] && opened.as_ref().unwrap_err().contains("MESH_AUTH"), "{shown:?} {opened:?}");
     let (shown, opened) = dialed(true, |_| refusal(TOKEN_WANTED));

@@ -15,7 +15,7 @@ pub const MAX_PEERS_PER_LEGACY_LINK: usize = 100_000;
 pub const LEGACY_ECHO: Duration = Duration::from_secs(5);
 
 /// Maximum number of events of each kind within [`LEGACY_ECHO`] that are remembered to recognize the echoes of a Go
-/// hub. An event takes 24 B. Each legacy link remembers the events sent to its Go hub, the signals received from the Go
+/// hub. An event takes 24 B. Each legacy link remembers the announcements sent to its Go hub, the signals received from the Go
 /// hub, and the senders of signals sent to the Go hub. In addition, the relay remembers the departed peers of all links
 /// together. At the bound, the oldest event is dropped. If the event of a departed peer is dropped, a late echo
 /// announces the peer again until the link ends.

@@ -191,11 +191,6 @@ impl Relay {
         if most <= ours + 1 {
             return false;
         }
-        // A hub that a neighbour has introduced is being forgotten already. Without this check, each further heartbeat
-        // of the new hub would end another live hub before the first one is forgotten.
-        if self.hubs.iter().any(|(hub, remote)| !remote.is_live() && self.busy.contains(hub)) {
-            return false;
-        }
         let idle = self.hubs.iter().filter(|(hub, _)| !self.busy.contains(hub));
         let stopped = idle.clone().filter(|(_, remote)| !remote.is_live()).max_by_key(|(_, remote)| remote.age(now.at));
         let is_linked = |hub: &HubId| self.links.used_for(hub).is_some();
@@ -203,6 +198,11 @@ impl Relay {
         let latest = || introduced.min_by_key(|(_, remote)| (remote.holding.peers.len(), !remote.number()));
         let Some(&hub) = stopped.or_else(latest).map(|(hub, _)| hub) else { return false };
         if self.hubs.get(&hub).is_some_and(Remote::is_live) {
+            // A stopped hub can be forgotten soon, when the shards know of the end of all its peers. Without this check,
+            // each further heartbeat of the new hub would end another live hub before that.
+            if self.hubs.iter().any(|(hub, remote)| !remote.is_live() && self.busy.contains(hub)) {
+                return false;
+            }
             self.lose_hub(hub, now);
         }
         // A hub with many peers is forgotten later, when the shards have been notified of all its peers.

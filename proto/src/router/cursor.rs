@@ -68,7 +68,7 @@ impl RosterCursor {
         self.after = Some(rank);
     }
 
-    /// Gives a member its turn. Returns whether the member must be announced now, because it was not announced early.
+    /// Gives a member its turn. Returns true if the member must be announced now: it was not announced before its turn.
     pub(super) fn turn(&mut self, peer: &PeerId) -> bool {
         !self.early.remove(peer)
     }

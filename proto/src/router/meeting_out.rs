@@ -154,7 +154,7 @@ impl Router {
         }
     }
 
-    /// Adds `peer` to the circle of `other`, a member of this shard. `id` is the session of `peer`, whose circle
+    /// Adds `peer` to the circle of `other`, which is connected to this shard. `id` is the session of `peer`, whose circle
     /// already has `other`.
     fn meet_here(&mut self, id: SessionId, ix: NetworkIx, peer: PeerId, other: PeerId, now: Now) {
         match self.by_peer.get(&other).copied() {

@@ -18,9 +18,9 @@ pub(super) struct Slots {
 struct Slot {
     generation: u32,
     session: Option<Box<SocketSession>>,
-    /// Whether the router must still be notified that the session in this slot has ended. The router also finds its
+    /// The generation of a session in this slot whose end the router does not know yet. The router also finds its
     /// sessions by slot, so another session in this slot would replace one that the router still considers open.
-    is_kept: bool,
+    kept: Option<u32>,
 }
 
 impl Slots {
@@ -44,14 +44,18 @@ impl Slots {
     /// Keeps the slot of a session that has ended without the router's knowledge, until [`Self::release`].
     pub(super) fn keep(&mut self, id: SessionId) {
         if let Some(slot) = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation) {
-            slot.is_kept = true;
+            slot.kept = Some(id.generation);
         }
     }
 
     /// Ends [`Self::keep`], because the router was notified of the end of the session.
     pub(super) fn release(&mut self, id: SessionId) {
         let Some(slot) = self.slots.get_mut(id.slot as usize) else { return };
-        if std::mem::take(&mut slot.is_kept) && slot.session.is_none() {
+        if slot.kept != Some(id.generation) {
+            return;
+        }
+        slot.kept = None;
+        if slot.session.is_none() {
             self.kept -= 1;
             self.free.push(id.slot);
         }
@@ -62,7 +66,7 @@ impl Slots {
         let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
         let session = slot.session.take()?;
         slot.generation = slot.generation.wrapping_add(1);
-        if slot.is_kept {
+        if slot.kept.is_some() {
             self.kept += 1;
         } else {
             self.free.push(id.slot);

@@ -278,6 +278,11 @@ fn invalid(
     }
 }
 
+/// Host and port of a URL, without a password.
+pub(super) fn host_and_port(url: &HubUrl) -> String {
+    format!("{}:{}", url.host(), url.port())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! Reads the reasons for which a hub has no connection to other hubs, from its page /hubstats.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -104,16 +105,22 @@ async fn read(url: &HubUrl, operator: &Operator<'_>) -> Result<HubStats, String>
         .parse()
         .map_err(|error: hyper::http::uri::InvalidUri| error.to_string())?;
     let mut request = Request::get("/hubstats");
-    if let Some(token) = operator.token {
+    let token = operator.token.filter(|token| !token.is_empty());
+    let is_safe = keeps_secrets(url);
+    if let Some(token) = token.filter(|_| is_safe) {
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
     }
-    // The certificate is verified, so the token reaches no other server.
+    // A verified certificate makes sure that the token reaches no other server.
     let tls = || Tls::new(operator.ca);
     match Box::pin(http::ask(&page, request, Bytes::new(), tls, &[], PATIENCE)).await {
         Ok((status, text)) if status.is_success() => {
             serde_json::from_str(&text).map_err(|_| "the answer is not that of a hub".to_owned())
         }
-        Ok((status, _)) if status.as_u16() == 401 => Err(format!("{status}: set ADMIN_TOKEN, or use --admin-token")),
+        Ok((status, _)) if status.as_u16() == 401 => Err(match token {
+            None => format!("{status}: set ADMIN_TOKEN, or use --admin-token"),
+            Some(_) if is_safe => format!("{status}: the token of --admin-token or ADMIN_TOKEN is wrong"),
+            Some(_) => format!("{status}: the token was not sent, because it would not be encrypted: use a wss:// URL"),
+        }),
         Ok((status, _)) if status.as_u16() == 404 => {
             Err(format!("{status}: if the hub has ADMIN_PORT, read the page there"))
         }
@@ -122,9 +129,30 @@ async fn read(url: &HubUrl, operator: &Operator<'_>) -> Result<HubStats, String>
     }
 }
 
+/// Whether nobody between the doctor and the hub can read what the doctor sends.
+fn keeps_secrets(url: &HubUrl) -> bool {
+    let host = url.host().trim_matches(['[', ']']);
+    url.is_tls() || host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_sent_only_if_nobody_else_can_read_it() {
+        let cases = [
+            ("wss://hub.example", true),
+            ("ws://localhost:8080", true),
+            ("ws://127.0.0.1", true),
+            ("ws://[::1]:8080", true),
+            ("ws://hub.example", false),
+            ("ws://10.0.0.1:8080", false),
+        ];
+        for (url, is_safe) in cases {
+            assert_eq!(keeps_secrets(&url.parse().expect("a URL")), is_safe, "{url}");
+        }
+    }
 
     #[test]
     fn each_missing_connection_is_a_reason() {

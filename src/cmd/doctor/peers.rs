@@ -368,9 +368,12 @@ async fn offers_of(
         }
     };
     let beside = pace.beside();
-    let grade = pace.add(format!("offers of {size} bytes"), times, expected);
-    // Few applications send larger messages.
-    let grade = if size <= LARGE { grade } else { grade.min(Grade::Warning) };
+    // Few applications send larger messages, and on a slow line they take long although the hub is quick.
+    let grade = if size <= LARGE {
+        pace.add(format!("offers of {size} bytes"), times, expected)
+    } else {
+        times.grade(expected).min(Grade::Warning)
+    };
     let message = format!("{what} arrives in {:.1} ms", millis(times.median));
     Finding::timed(CHECK, grade, Topic::Slow, message, &beside)
 }
@@ -396,7 +399,7 @@ pub(super) async fn mesh(
     };
     let is_one_hub = welcome.hub_id.is_some() && welcome.hub_id == theirs.hub_id;
     // The times of both hubs show whether a hub or the link between them is slow.
-    let mut there = Pace::new(name.authority(), address::round_trip(name).await.unwrap_or(pace.rtt));
+    let mut there = Pace::new(address::host_and_port(name), address::round_trip(name).await.unwrap_or(pace.rtt));
     match pings(&mut second).await {
         Ok(Some(times)) => {
             let grade = there.add(format!("{name}: pings"), times, there.rtt);

@@ -95,7 +95,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>) {
 pub(super) fn spark(figures: &[u64]) -> String {
     let most = figures.iter().copied().max().unwrap_or_default().max(1);
     let bar = |figure: &u64| {
-        let height = (figure * (BARS.len() as u64 - 1)).div_ceil(most);
+        let height = (u128::from(*figure) * (BARS.len() as u128 - 1)).div_ceil(u128::from(most));
         usize::try_from(height).ok().and_then(|height| BARS.get(height)).copied().unwrap_or('█')
     };
     figures.iter().map(bar).collect()

@@ -9,7 +9,7 @@ use super::page::Page;
 /// The event after the history.
 pub(super) const END: &str = "event: state\n";
 
-/// Time before the first poll of which the history is used, in seconds.
+/// Length of the history that is used before the first poll, in seconds.
 const MINUTE: f64 = 60.0;
 
 /// The growth of counters before a poll.

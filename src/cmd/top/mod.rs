@@ -38,6 +38,9 @@ use crate::config::{Token, certificates};
 /// Maximum time for reading all pages of a hub.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Time of a poll that reading the history leaves unused.
+const SPARE: Duration = Duration::from_millis(500);
+
 /// Maximum time for reading the history of a hub, which is a part of [`PATIENCE`].
 const HISTORY_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -277,13 +280,12 @@ impl Watch {
 
     /// Reads the pages of a hub.
     async fn pages(&self, url: &Uri, known: Option<Known>, reads_history: bool) -> Result<Sample, Failure> {
+        let begun = Instant::now();
         let page = Page::parse(&self.page(url, "/metrics").await?);
         let read = Instant::now();
         let begin = Instant::now();
         let hubstats = self.json(url, "/hubstats").await?;
         let answer = begin.elapsed();
-        // The history is less important than the pages, so its failure is no failure of the poll.
-        let history = if reads_history { self.events(url).await.ok().map(|text| History::parse(&text)) } else { None };
         let (stats, (flooder, networks)) = match known {
             Some(known) => known,
             None => {
@@ -291,6 +293,15 @@ impl Watch {
                 (self.json(url, "/stats").await?, json.parts())
             }
         };
+        // The history is less important than the pages. It is read last, within the time that is left for the poll, and
+        // its failure is no failure of the poll.
+        let left = PATIENCE.saturating_sub(begun.elapsed() + SPARE);
+        let history = if reads_history {
+            tokio::time::timeout(left, self.events(url)).await.ok().and_then(Result::ok)
+        } else {
+            None
+        };
+        let history = history.map(|text| History::parse(&text));
         Ok(Sample { page, read, history, hubstats, answer, stats, flooder, networks })
     }
 

@@ -1,6 +1,5 @@
 //! The state that the screen shows, and how keys change it. This module does not use the terminal or the network.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -402,7 +401,7 @@ impl Model {
         let mut order: Vec<usize> = (0..self.hubs.len()).collect();
         let figure = |index: usize| self.sort.figure(&self.hubs[index]);
         // The sort is stable, so hubs with equal figures stay in their order.
-        order.sort_by(|&a, &b| figure(b).partial_cmp(&figure(a)).unwrap_or(Ordering::Equal));
+        order.sort_by(|&a, &b| figure(b).total_cmp(&figure(a)));
         if self.is_reversed {
             order.reverse();
         }
@@ -413,7 +412,9 @@ impl Model {
     pub(super) fn faults(&self) -> Vec<(&Hub, Fault)> {
         let hubs = self.order().into_iter().map(|index| &self.hubs[index]);
         let all: Vec<_> = hubs.flat_map(|hub| hub.faults().into_iter().map(move |fault| (hub, fault))).collect();
-        let is_new = |(_, fault): &&(&Hub, Fault)| !all.iter().any(|(_, other)| fault.repeats(other));
+        let links: Vec<&Fault> = all.iter().map(|(_, fault)| fault).filter(|fault| fault.link.is_some()).collect();
+        let is_new =
+            |(_, fault): &&(&Hub, Fault)| fault.link.is_none() || !links.iter().any(|other| fault.repeats(other));
         all.iter().filter(is_new).map(|(hub, fault)| (*hub, fault.clone())).collect()
     }
 

@@ -330,6 +330,7 @@ impl View {
         let turns = page
             .by("peerpigeon_turn_seconds_bucket", "thread")
             .into_keys()
+            .take(MAX_THREADS)
             .filter_map(|thread| span.quantile("peerpigeon_turn_seconds", &format!("thread=\"{thread}\""), 0.99));
         let mut view = Self {
             id: now.stats.hub_peer_id.clone(),
@@ -359,6 +360,7 @@ impl View {
             faults: Vec::new(),
         };
         view.faults = view.faults(now, spans);
+        view.faults.truncate(MAX_FAULTS);
         view
     }
 
@@ -440,7 +442,8 @@ impl View {
             let answer = millis(self.answer.as_secs_f64());
             add("PeerPigeonTurnsLong", format!("answers in {answer}: it is far away, or has too little CPU"));
         }
-        let threads = minute.after.by("peerpigeon_turn_seconds_bucket", "thread").into_keys().filter_map(|thread| {
+        let threads = minute.after.by("peerpigeon_turn_seconds_bucket", "thread").into_keys().take(MAX_THREADS);
+        let threads = threads.filter_map(|thread| {
             let long = minute.above("peerpigeon_turn_seconds", &format!("thread=\"{thread}\""), LONG_TURN);
             // A few long turns can be chance.
             (long > FEW_LONG_TURNS).then(|| format!("{thread} had {long:.0}"))
@@ -453,6 +456,13 @@ impl View {
     }
 }
 
+/// Maximum number of threads of one hub that are examined: 256 shards and some others. Each costs a pass over the page,
+/// so a server with a page of invented threads would stop `top` for minutes.
+const MAX_THREADS: usize = 272;
+
+/// Maximum number of faults of one hub that are listed.
+const MAX_FAULTS: usize = 100;
+
 /// The load of the threads of a hub.
 fn threads(span: Span<'_>) -> Vec<Shard> {
     let page = span.after;
@@ -463,6 +473,7 @@ fn threads(span: Span<'_>) -> Vec<Shard> {
     let mut shards: Vec<Shard> = page
         .by("peerpigeon_shard_sessions", "shard")
         .into_iter()
+        .take(MAX_THREADS)
         .map(|(shard, sessions)| {
             let labels = format!("shard=\"{shard}\"");
             let queued_bytes = page.sum_where("peerpigeon_session_queued_bytes", &labels);

@@ -73,7 +73,7 @@ fn a_link_that_carries_nothing_in_one_direction_counts_once_at_each_end() {
     assert_eq!([1, 2, 3].map(|n| net.hubs[&n].stats.link_silences), [1, 1, 0]);
 }
 
-/// The takeover answers that the relay has posted to shards. Each answer has the shard, the ticket, and whether the id
+/// Answers about takeovers, which the relay has posted to shards. Each answer has the shard, the ticket, and whether the id
 /// is in use.
 fn answers(relay: &mut Relay) -> Vec<(ShardId, u64, bool)> {
     let answer = |output| {
