@@ -161,7 +161,7 @@ async fn examine(args: &Args, report: &mut Report) {
     };
     upgrade::admission(&entry, report).await;
     families(&entry, &reachable, report).await;
-    let mut pace = Pace::new(address::host_and_port(&url), reachable.rtt);
+    let mut pace = Pace::new(address::host_and_port(url), reachable.rtt);
     peers::ping(&mut visitor, &mut pace, report).await;
     peers::meet(&entry, &mut visitor, &welcome, &mut pace, report).await;
     for other in &args.others {
