@@ -534,6 +534,9 @@ fn legacy(text: &str) -> Result<Legacy, String> {
 
 /// Parses REDIS_URL, in which commas separate the URLs of a cluster's nodes. The bridge validates each URL.
 fn redis_url(text: &str) -> Result<RedisUrl, String> {
+    if text.contains(char::is_control) {
+        return Err("a Redis URL has no control characters: use redis://host[:port]".to_owned());
+    }
     // The configuration of the bridge only validates the URL here, so the hub's id does not matter.
     let hub = HubId(PeerId::from_bytes([0; 20]));
     let bridge = BridgeConfig {
