@@ -13,6 +13,7 @@ use crate::stats::LinkEnd;
 impl Core {
     /// Ends a link, with a close frame if the socket may accept one.
     pub(super) fn close(&mut self, id: LinkId, end: LinkEnd, now: Now) {
+        // Expected: the link has already been removed, for example because its queue was full.
         let Some(link) = self.links.get_mut(&id) else { return };
         link.set_end(end);
         match end.close_code() {

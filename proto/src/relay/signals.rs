@@ -314,6 +314,7 @@ impl Relay {
             bug!(self.bugs, HubMissing, "signals to {to:?} are written off");
             return false;
         };
+        // Expected: the senders of all lost signals were notified.
         let Some(pending) = remote.take_lost() else { return false };
         self.write_off(pending, false);
         true

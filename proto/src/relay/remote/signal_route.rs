@@ -46,6 +46,7 @@ impl SignalRoute {
     /// their outcomes. No outcome may have arrived after these signals were sent. Returns true if the hop is now
     /// avoided.
     pub(in crate::relay) fn avoid_unanswered(&mut self, outbound: &Outbound, now: Duration) -> bool {
+        // Expected: no signal was sent since the counters started.
         let Some((via, before)) = self.sent_by else { return false };
         let after = before.max(self.answered);
         let is_unanswered = outbound.has_open(after, now.saturating_sub(OUTCOME_PATIENCE));
